@@ -1,0 +1,135 @@
+"""The buffer plan: which tensor lies where while the chain runs, made from the manifest alone.
+
+A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both reads and
+writes (tokens, memory) has two places in turn, every other one place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from page4d.manifest import Manifest, StageEntry, TensorSpec
+from page4d.precision import DTYPE_BYTES
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor inside a buffer."""
+
+    buffer: str
+    offset: int
+    """In bytes."""
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a stage: a view for every input and output, by the engine's names."""
+
+    stage: StageEntry
+    inputs: dict[str, View]
+    outputs: dict[str, View]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """After call number `call`, its tokens are kept as part `part` of `parts` of a layer."""
+
+    call: int
+    layer: int
+    part: int
+    parts: int
+    source: View
+
+
+@dataclass(frozen=True)
+class BufferPlan:
+    """All buffers of a chain, in bytes, and every call over them."""
+
+    sizes: dict[str, int]
+    calls: tuple[Call, ...]
+    keeps: tuple[Keep, ...]
+    outputs: dict[str, View]
+    """`mask`, `memory` where there is one, and `layers.<i>`: the results' places."""
+    starts: dict[str, View]
+    """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental, memory."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all buffers."""
+        return sum(self.sizes.values())
+
+    @classmethod
+    def make(cls, manifest: Manifest, widen: bool = False) -> BufferPlan:
+        """Plan a manifest's chain; `widen` keeps 16-bit tensors as float32, for backends that compute so."""
+        return _Planner(manifest, widen).plan()
+
+
+class _Planner:
+    def __init__(self, manifest: Manifest, widen: bool) -> None:
+        self.manifest, self.widen = manifest, widen
+        self.sizes: dict[str, int] = {}
+        self.double = {spec.name for entry in manifest.stages for spec in entry.outputs if spec.name in {given.name for given in entry.inputs}}
+        self.turn = dict.fromkeys(self.double, 0)
+        self.written: set[str] = set()
+        self.starts: dict[str, View] = {}
+
+    def plan(self) -> BufferPlan:
+        calls: list[Call] = []
+        last: dict[str, int] = {}  # stage -> its last call
+        for entry in self.manifest.stages:
+            inputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.inputs}
+            for spec in entry.inputs:
+                if spec.name not in self.written:
+                    self.starts.setdefault(spec.name, inputs[spec.binding])
+            for name in self.double & {spec.name for spec in entry.outputs} & {spec.name for spec in entry.inputs}:
+                self.turn[name] ^= 1
+            outputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.outputs}
+            self.written |= {spec.name for spec in entry.outputs}
+            for number in range(entry.calls):
+                calls.append(
+                    Call(
+                        entry,
+                        {name: part(view, number, entry.calls) for name, view in inputs.items()},
+                        {name: part(view, number, entry.calls) for name, view in outputs.items()},
+                    )
+                )
+            last[entry.name] = len(calls) - 1
+        keeps = []
+        results = {"mask": self.result("mask", self.manifest.shape.mask_shape)}
+        for kept in self.manifest.keep:
+            width = self.manifest.model["width"]
+            shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
+            results[f"layers.{kept.layer}"] = self.own(f"layers.{kept.layer}", shape, self.dtype(self.manifest.precision))
+            for number, stage in enumerate(kept.stages):
+                call = calls[last[stage]]
+                spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")
+                keeps.append(Keep(last[stage], kept.layer, number, len(kept.stages), call.outputs[spec.binding]))
+        if "memory" in self.written:
+            results["memory"] = self.result("memory", self.manifest.spec("memory").shape)
+        return BufferPlan(self.sizes, tuple(calls), tuple(keeps), results, self.starts)
+
+    def dtype(self, name: str) -> str:
+        return "float32" if self.widen and name in ("float16", "bfloat16") else name
+
+    def view(self, spec: TensorSpec, calls: int) -> View:
+        """The whole tensor of a variable now; a stage of several calls takes and makes it part by part."""
+        buffer = f"{spec.name}.{self.turn[spec.name]}" if spec.name in self.double else spec.name
+        return self.own(buffer, (calls * spec.shape[0], *spec.shape[1:]), self.dtype(spec.dtype))
+
+    def own(self, buffer: str, shape: tuple[int, ...], dtype: str) -> View:
+        self.sizes[buffer] = max(self.sizes.get(buffer, 0), math.prod(shape) * DTYPE_BYTES[dtype])
+        return View(buffer, 0, shape, dtype)
+
+    def result(self, name: str, shape: tuple[int, ...]) -> View:
+        spec = self.manifest.spec(name)
+        buffer = f"{name}.{self.turn[name]}" if name in self.double else name
+        return View(buffer, 0, shape, self.dtype(spec.dtype))
+
+
+def part(view: View, number: int, of: int) -> View:
+    """The number-th of `of` equal parts along the first axis."""
+    shape = (view.shape[0] // of, *view.shape[1:])
+    return View(view.buffer, view.offset + number * math.prod(shape) * DTYPE_BYTES[view.dtype], shape, view.dtype)

@@ -1,0 +1,74 @@
+"""`page4d-run`: an engine folder and a folder of frames in; masks, tokens and a report out."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from page4d.errors import ExitCode
+from page4d_engines import console
+
+_STARTED = time.perf_counter()
+
+
+def run(
+    engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
+    frames: Annotated[pathlib.Path, typer.Argument(help="folder of <camera>/<frame>.png or .jpg, or one that holds such a folder `frames`")],
+    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write; replaced where it holds an earlier run")] = pathlib.Path("out"),
+    stride: Annotated[int | None, typer.Option(help="frames from one window's start to the next's; default T, windows without overlap")] = None,
+    fit: Annotated[str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")] = None,
+    masks: Annotated[pathlib.Path | None, typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames")] = None,
+    cameras: Annotated[pathlib.Path | None, typer.Option(help="calibration; default: cameras.json beside the frames")] = None,
+    keypoints: Annotated[pathlib.Path | None, typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames")] = None,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+) -> None:
+    """Run engines over a clip, window by window.
+
+    Writes <window>.safetensors (kept layers, mask), masks/ (overlays), summary.json and report.html.
+    """
+    console.set_verbosity(verbose, quiet)
+
+    def body() -> None:
+        from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
+
+        job = ClipRun.prepare(engines, frames, out, stride, fit, masks, cameras, keypoints, backend, threads, _STARTED)
+        with console.progress(quiet) as progress:
+            summary = job.run(progress)
+        if as_json:
+            console.write_json(summary)
+        for warning in summary.warnings:
+            console.say(f"note: {warning}", quiet)
+        console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s", quiet)
+        console.say(f"report:  {out / 'report.html'}\nmasks:   {out / 'masks'}\ntokens:  {out / '*.safetensors'}", quiet)
+
+    raise typer.Exit(console.run(body))
+
+
+def command(function: object) -> typer.Typer:
+    """A typer application of one command, without its shell-completion flags."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+    app.command()(function)  # type: ignore[type-var]
+    return app
+
+
+def main() -> None:
+    """Entry point of `page4d-run`."""
+    start(command(run))
+
+
+def start(app: typer.Typer) -> None:
+    """Run an application as this process's command, Ctrl-C included."""
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            app()
+        except KeyboardInterrupt:  # before a command's own body has begun
+            sys.exit(ExitCode.INTERRUPTED)

@@ -1,0 +1,148 @@
+"""`Fit`: how a source image of any size comes to the engine's H x W, and with it its masks and its camera."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from page4d.cameras import Camera
+from page4d.errors import UsageError
+from page4d.layout import Layout
+
+
+class FitMode(str, enum.Enum):
+    """What becomes of an aspect ratio that is not the engine's."""
+
+    STRETCH = "stretch"
+    """Each axis is scaled by itself: nothing is lost, shapes change."""
+    CROP = "crop"
+    """Scaled to cover the engine's size; what sticks out is cut off, the same on both sides."""
+    PAD = "pad"
+    """Scaled to lie inside the engine's size; black around it, the same on both sides."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A box of the source image, scaled to a rectangle of the engine's image; pixel edges lie at integers in both.
+
+    Attributes:
+        source_size: width and height of the source, in pixels.
+        box: left, top, right, bottom of the part of the source that is used.
+        target: left, top, width, height of the rectangle that it fills; zero outside.
+        layout: whose H x W the result has.
+    """
+
+    source_size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    target: tuple[int, int, int, int]
+    layout: Layout
+
+    @classmethod
+    def choose(cls, source_size: tuple[int, int], layout: Layout, mode: FitMode | None) -> Fit:
+        """The fit of an image of `source_size` (width, height) to the layout.
+
+        Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the other must
+        come within half a patch of the engine's.
+
+        Raises:
+            UsageError: a size below 1, or another aspect ratio and no mode.
+        """
+        (width, height), (W, H) = source_size, (layout.W, layout.H)
+        if width < 1 or height < 1:
+            raise UsageError("an image has no pixels", got=f"{width}x{height}", allowed="1x1 or more")
+        whole = (0.0, 0.0, float(width), float(height))
+        if mode is None:
+            # |height * W / width - H| <= PATCH / 2 and the same for the other side, in whole numbers
+            apart = 2 * abs(height * W - width * H)
+            if apart > Layout.PATCH * max(width, height):
+                raise UsageError(
+                    f"the frames' aspect ratio is not the engine's {W}x{H} (width x height)",
+                    got=f"frames of {width}x{height}",
+                    allowed=f"a size that scales to {W}x{H}, up to {Layout.PATCH / 2:g} pixels on one side",
+                    hint=f"--fit {'|'.join(FitMode)}",
+                )
+            mode = FitMode.STRETCH
+        if mode is FitMode.STRETCH:
+            return cls(source_size, whole, (0, 0, W, H), layout)
+        wider = width * H > height * W
+        if mode is FitMode.CROP:
+            used = (height * W / H, float(height)) if wider else (float(width), width * H / W)
+            left, top = (width - used[0]) / 2, (height - used[1]) / 2
+            return cls(source_size, (left, top, width - left, height - top), (0, 0, W, H), layout)
+        inner = (W, max(1, round(height * W / width))) if wider else (max(1, round(width * H / height)), H)
+        return cls(source_size, whole, ((W - inner[0]) // 2, (H - inner[1]) // 2, *inner), layout)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the result per pixel of the source, along x and y."""
+        left, top, right, bottom = self.box
+        return self.target[2] / (right - left), self.target[3] / (bottom - top)
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """Where the source's corner (0, 0) comes to lie in the result, x and y: a point goes to `scale * point + shift`."""
+        return self.target[0] - self.scale[0] * self.box[0], self.target[1] - self.scale[1] * self.box[1]
+
+    def image(self, source: Image.Image) -> NDArray[np.uint8]:
+        """An RGB image of the source size, bicubic with antialias: uint8 `[H,W,3]`.
+
+        Raises:
+            UsageError: the image is of another size.
+        """
+        self._check("image", source.size)
+        left, top, width, height = self.target
+        inner = np.asarray(source.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, box=self.box))
+        result = np.zeros((self.layout.H, self.layout.W, 3), np.uint8)
+        result[top : top + height, left : left + width] = inner
+        return result
+
+    def patch_mean(self, source: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Mean of a single-channel image over each patch, 0..255 -> 0..1: float32 `[P,1]`.
+
+        Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area in float64.
+
+        Args:
+            source: uint8 `[rows, columns]`, of the source size.
+
+        Raises:
+            UsageError: the image is of another size.
+        """
+        rows, columns = self._overlaps
+        self._check("single-channel image", source.shape[::-1])
+        mean: NDArray[np.float64] = rows @ source.astype(np.float64) @ columns.T / 255
+        return mean.astype(np.float32).reshape(-1, 1)
+
+    def camera(self, source: Camera) -> Camera:
+        """The camera of the fitted image.
+
+        Raises:
+            UsageError: the camera is of another size.
+        """
+        self._check("camera", (source.width, source.height))
+        return source.resized(*self.scale, *self.shift, self.layout.W, self.layout.H)
+
+    @cached_property
+    def _overlaps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Shares of each patch's height that lie on each row of the source `[h, rows]`, and of its width on each column `[w, columns]`."""
+        rows = _overlap(self.layout.h, self.source_size[1], self.scale[1], self.shift[1], self.box[1], self.box[3])
+        return rows, _overlap(self.layout.w, self.source_size[0], self.scale[0], self.shift[0], self.box[0], self.box[2])
+
+    def _check(self, what: str, size: tuple[int, ...]) -> None:
+        if tuple(size) != self.source_size:
+            raise UsageError(f"the {what} has another size than the frames", got="x".join(map(str, size)), allowed="x".join(map(str, self.source_size)))
+
+
+def _overlap(patches: int, pixels: int, scale: float, shift: float, low: float, high: float) -> NDArray[np.float64]:
+    """`[patches, pixels]`: the share of each patch's side that lies on each source pixel, on the part of the source from `low` to `high`."""
+    edges = np.clip((np.arange(patches + 1) * Layout.PATCH - shift) / scale, low, high)
+    pixel = np.arange(pixels)
+    shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.asarray(np.maximum(shared, 0) * scale / Layout.PATCH, np.float64)

@@ -1,0 +1,266 @@
+"""`FrameFolder`: a clip on disk. Frames per camera, and where given their masks, keypoint heat maps and cameras."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from page4d.cameras import Camera, read_cameras
+from page4d.errors import UsageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_LAYOUT = "<camera>/<frame>.{png,jpg,jpeg}"
+_FORMATS = ("PNG", "JPEG")
+_TURN = Image.Transpose
+# by value of the EXIF orientation; from 5 on width and height change places
+_ORIENTATIONS = {
+    2: _TURN.FLIP_LEFT_RIGHT,
+    3: _TURN.ROTATE_180,
+    4: _TURN.FLIP_TOP_BOTTOM,
+    5: _TURN.TRANSPOSE,
+    6: _TURN.ROTATE_270,
+    7: _TURN.TRANSVERSE,
+    8: _TURN.ROTATE_90,
+}
+# what Pillow raises for files that are no image, cut off, or damaged
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+StrPath = str | os.PathLike[str]
+Files = tuple[tuple[pathlib.Path, ...], ...]  # [V][times]
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """V cameras that saw the same times. Views are in the order of `camera_names`, times in that of `frame_names`.
+
+    Attributes:
+        camera_names: names of the folders, in natural order (cam2 before cam10).
+        size: width and height of every frame, after its EXIF orientation.
+        frame_files, mask_files, keypoint_files: `[V][times]`; None where there are none.
+        cameras: in the order of the views; None where there are none.
+    """
+
+    camera_names: tuple[str, ...]
+    size: tuple[int, int]
+    frame_files: Files
+    mask_files: Files | None
+    keypoint_files: Files | None
+    cameras: dict[str, Camera] | None
+
+    @classmethod
+    def open(cls, path: StrPath, masks: StrPath | None = None, cameras: StrPath | None = None, keypoints: StrPath | None = None) -> FrameFolder:
+        """Find a clip's files and check that they fit together; of the images only the headers are read.
+
+        Args:
+            path: holds `<camera>/<frame>.{png,jpg,jpeg}`, itself or in its folder `frames`.
+            masks: folder of single-channel images named as the frames, 255 = dynamic; default `masks` beside the frames' folder.
+            cameras: a `cameras.json`; default the one beside the frames' folder.
+            keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
+
+        Raises:
+            UsageError: something that was named is missing, no cameras or frames, unequal counts, mixed sizes, an image that cannot be
+                read, masks or keypoints that lack a frame, cameras of other names or another size.
+        """
+        given = pathlib.Path(path)
+        if not given.is_dir():
+            raise _no_folder("frames", given)
+        root = given / "frames" if (given / "frames").is_dir() else given
+        names = tuple(sorted((entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")), key=_natural))
+        if not names:
+            loose = next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in SUFFIXES), None)
+            hint = f"move the images into a folder per camera, as {root / 'cam0' / loose}" if loose else None
+            raise UsageError("the frames' folder has no camera folders", got=root, allowed=_LAYOUT, hint=hint)
+        files = tuple(_images(root / name, f"camera {name}") for name in names)
+        _check_times(names, files)
+        sizes = tuple(tuple(_size(file, f"camera {name}, frame {file.name}") for file in column) for name, column in zip(names, files, strict=True))
+        first = sizes[0][0]
+        for name, column, row in zip(names, files, sizes, strict=True):
+            for file, size in zip(column, row, strict=True):
+                if size != first:
+                    raise UsageError(
+                        f"the frames are of different sizes: camera {name}, frame {file.name}",
+                        got=_by(size),
+                        allowed=f"{_by(first)}, as camera {names[0]}, frame {files[0][0].name}",
+                        hint="bring all frames to one size before",
+                    )
+        beside = pathlib.Path(os.path.abspath(root)).parent
+        return cls(
+            camera_names=names,
+            size=first,
+            frame_files=files,
+            mask_files=_companions("masks", "mask", masks, beside, names, files, first),
+            keypoint_files=_companions("keypoints", "keypoint map", keypoints, beside, names, files, first),
+            cameras=_cameras(cameras, beside, names, first),
+        )
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """Names of the times: the first camera's frames, without suffix."""
+        return tuple(file.stem for file in self.frame_files[0])
+
+    @property
+    def count(self) -> int:
+        """Times that every camera has."""
+        return len(self.frame_files[0])
+
+    def image(self, t: int, v: int) -> Image.Image:
+        """Frame of time t and view v, RGB, turned as its EXIF orientation says.
+
+        Raises:
+            UsageError: the file cannot be decoded.
+        """
+        return self._decode(self.frame_files[v][t], v, "frame", "RGB")
+
+    def mask(self, t: int, v: int) -> NDArray[np.uint8]:
+        """Mask of time t and view v, uint8 `[height, width]`; only where the folder has masks.
+
+        Raises:
+            UsageError: the file cannot be decoded.
+        """
+        assert self.mask_files is not None
+        return np.asarray(self._decode(self.mask_files[v][t], v, "mask", "L"))
+
+    def keypoints(self, t: int, v: int) -> NDArray[np.uint8]:
+        """Keypoint heat map of time t and view v, uint8 `[height, width]`; only where the folder has keypoints.
+
+        Raises:
+            UsageError: the file cannot be decoded.
+        """
+        assert self.keypoint_files is not None
+        return np.asarray(self._decode(self.keypoint_files[v][t], v, "keypoint map", "L"))
+
+    def _decode(self, file: pathlib.Path, v: int, kind: str, mode: str) -> Image.Image:
+        what = f"camera {self.camera_names[v]}, {kind} {file.name}"
+        try:
+            with Image.open(file, formats=_FORMATS) as opened:
+                turn = _ORIENTATIONS.get(_orientation(opened))
+                image: Image.Image = opened if turn is None else opened.transpose(turn)
+                if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255 instead of scaling
+                    image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+                image = image.convert(mode)
+        except _DAMAGED as error:
+            raise _unreadable(what, file, error) from None
+        if image.size != self.size:
+            raise UsageError(f"{what} is not of the size that the folder was opened with", got=_by(image.size), allowed=_by(self.size))
+        return image
+
+
+def _images(folder: pathlib.Path, what: str) -> tuple[pathlib.Path, ...]:
+    """The images of one camera in natural order."""
+    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."))
+    files = sorted(found, key=lambda file: _natural(file.name))
+    if not files:
+        raise UsageError(f"{what} has no images", got=folder, allowed=" ".join(f"*{suffix}" for suffix in SUFFIXES))
+    stems: dict[str, pathlib.Path] = {}
+    for file in files:
+        if file.stem in stems:
+            raise UsageError(f"{what} has frame {file.stem} twice", got=f"{stems[file.stem].name}, {file.name}", allowed="one image per frame")
+        stems[file.stem] = file
+    return tuple(files)
+
+
+def _check_times(names: Sequence[str], files: Files) -> None:
+    """Every camera must have the same times: as many frames, and the same names if they share names at all."""
+    longest = max(range(len(names)), key=lambda v: len(files[v]))
+    stems = [{file.stem for file in column} for column in files]
+    for v, column in enumerate(files):
+        shared = bool(stems[v] & stems[longest])
+        missing = next((file.stem for file in files[longest] if file.stem not in stems[v]), None) if shared else None
+        if len(column) != len(files[longest]):
+            gap = f"; the first that camera {names[v]} lacks is {missing}" if missing else ""
+            raise UsageError(
+                "the cameras have different numbers of frames",
+                got=f"camera {names[v]}: {len(column)}, camera {names[longest]}: {len(files[longest])}{gap}",
+                allowed="one frame per camera and time",
+            )
+        if missing:
+            raise UsageError(
+                f"camera {names[v]} has no frame {missing}, which camera {names[longest]} has",
+                got=f"{len(column)} frames each, of different names",
+                allowed="frames of one time under one name in all cameras, or no name in common",
+            )
+
+
+def _companions(
+    folder: str, kind: str, given: StrPath | None, beside: pathlib.Path, names: Sequence[str], frames: Files, size: tuple[int, int]
+) -> Files | None:
+    """The masks or keypoint maps of the frames."""
+    root = beside / folder if given is None else pathlib.Path(given)
+    if not root.is_dir():
+        if given is None:
+            return None
+        raise _no_folder(folder, root)
+    result = []
+    for name, column in zip(names, frames, strict=True):
+        if not (root / name).is_dir():
+            raise UsageError(f"the {folder} folder has no camera {name}", got=root, allowed=f"folders {', '.join(names)}")
+        found = {file.stem: file for file in _images(root / name, f"the {folder} folder's camera {name}")}
+        for frame in column:
+            if frame.stem not in found:
+                raise UsageError(f"camera {name} has no {kind} for frame {frame.name}", got=root / name, allowed=f"a {kind} for every frame: {frame.stem}.png")
+            what = f"camera {name}, {kind} {found[frame.stem].name}"
+            if (its := _size(found[frame.stem], what)) != size:
+                raise UsageError(f"{what} has another size than its frame", got=_by(its), allowed=_by(size))
+        result.append(tuple(found[frame.stem] for frame in column))
+    return tuple(result)
+
+
+def _cameras(given: StrPath | None, beside: pathlib.Path, names: Sequence[str], size: tuple[int, int]) -> dict[str, Camera] | None:
+    """The folder's cameras in the order of its views; there may be more in the file."""
+    path = beside / "cameras.json" if given is None else pathlib.Path(given)
+    if given is None and not path.exists():
+        return None
+    known: Mapping[str, Camera] = read_cameras(path)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{path} has no camera {name}", got=", ".join(known) or "no cameras", allowed=f"the cameras of the frames: {', '.join(names)}")
+        if (its := (known[name].width, known[name].height)) != size:
+            raise UsageError(f"{path} says another size for camera {name} than its frames have", got=_by(its), allowed=_by(size))
+    return {name: known[name] for name in names}
+
+
+def _size(file: pathlib.Path, what: str) -> tuple[int, int]:
+    """Width and height after the EXIF orientation, from the header alone."""
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= 5 else (width, height)
+    except _DAMAGED as error:
+        raise _unreadable(what, file, error) from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation as the header has it, 1 to 8; `image.getexif()` would decode all of a PNG to find it."""
+    exif = Image.Exif()
+    if block := image.info.get("exif"):
+        exif.load(block)
+    value = exif.get(0x0112, 1)
+    return value if value in _ORIENTATIONS else 1
+
+
+def _no_folder(kind: str, path: pathlib.Path) -> UsageError:
+    what = f"the path of the {kind} is not a folder" if path.exists() else f"there is no such folder of {kind}"
+    return UsageError(what, got=path, allowed=f"a folder with {_LAYOUT}")
+
+
+def _unreadable(what: str, file: pathlib.Path, error: BaseException) -> UsageError:
+    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).replace(str(file), file.name) or type(error).__name__
+    return UsageError(f"{what} cannot be read: {reason}", got=file, allowed="a whole PNG or JPEG image")
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts numbers inside names by their value."""
+    parts = ((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
+    return (*parts, (-1, name))

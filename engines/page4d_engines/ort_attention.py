@@ -1,0 +1,262 @@
+"""What the two attention ops become in ONNX Runtime on a CPU: bodies around its tiled attention, in linear memory.
+
+ONNX Runtime's `MultiHeadAttention` goes tile by tile as long as it is given no bias and no mask. So the biases ride on extra
+channels: a query carries 1/scale there, a key its bias. What cannot be written so (ragged keys, a prior per pair) is a loop over
+small parts. Names: Z sequences, A heads, n queries, m keys, D channels; wide tensors are `[Z,n,A,D]`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ALIGN = 8  # extra channels come in eights: the matrix kernels read rows of whole vectors
+_LOGITS_BYTES = 64 << 20  # of one part of the epipolar loop
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A function body in ONNX text form, and constants that it takes as inputs after the node's own."""
+
+    inputs: tuple[str, ...]
+    body: str
+    constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of one attention node."""
+
+    Z: int
+    A: int
+    n: int
+    m: int
+    D: int
+
+    @property
+    def scale(self) -> float:
+        """Of the logits."""
+        return float(self.D**-0.5)
+
+
+def biased(shape: Shape, has_bias: bool) -> Lowered:
+    """`BiasedAttention` without epipolar prior."""
+    if not has_bias:
+        return Lowered(("q", "k", "v"), _wide("q", "n", shape) + _wide("k", "m", shape) + _attend(shape, "q_wide", "k_wide", shape.D))
+    body = _wide("q", "n", shape) + _wide("k", "m", shape) + _ones(_ALIGN, shape) + _bias_columns(shape, _ALIGN)
+    body += "\n    k_more = Concat <axis = -1> (k_wide, bias_columns)"
+    return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + _ALIGN))
+
+
+def segmented(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], segment_bias: NDArray[np.float32] | None) -> Lowered:
+    """`SegmentAttention`: folded whole where every group reads every key once, else a loop over the groups."""
+    readers = _readers(shape, seg_ptr, seg)
+    groups = len(seg_ptr) - 1
+    if all(len(keys) == shape.m and np.array_equal(np.sort(keys), np.arange(shape.m)) for keys, _ in readers):
+        if segment_bias is None:
+            whole = biased(shape, has_bias=True)
+            return Lowered((*whole.inputs, "seg_ptr", "seg"), whole.body)
+        return _folded_groups(shape, readers, segment_bias, groups)
+    return _looped_groups(shape, readers, segment_bias, groups)
+
+
+def _readers(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Per group its keys' numbers and their segments' numbers."""
+    found = []
+    for first, past in itertools.pairwise(seg_ptr):
+        ranges = [np.arange(start, start + length) for start, length in seg[first:past]]
+        owners = [np.full(length, p) for p, (_, length) in zip(range(first, past), seg[first:past], strict=True)]
+        found.append((np.concatenate([np.empty(0, np.int64), *ranges]).astype(np.int64), np.concatenate([np.empty(0, np.int64), *owners]).astype(np.int64)))
+    return found
+
+
+def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32], groups: int) -> Lowered:
+    """A query's extra channels say which group it is in, a key's what each group adds to it: one channel a group, one for the key bias."""
+    extra = -(-(groups + 1) // _ALIGN) * _ALIGN
+    mine = np.zeros((1, shape.n, 1, extra), np.float32)
+    mine[..., 0] = 1 / shape.scale
+    mine[0, np.arange(shape.n), 0, 1 + np.arange(shape.n) // (shape.n // groups)] = 1 / shape.scale
+    theirs = np.zeros((1, shape.m, shape.A, extra - 1), np.float32)
+    for g, (keys, owners) in enumerate(readers):
+        theirs[0, keys, :, g] = segment_bias[:, owners].T
+    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}
+    mine_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {extra}]> ()
+    mine_columns = Expand (mine, mine_shape)
+    q_more = Concat <axis = -1> (q_wide, mine_columns){_bias_columns(shape, 1)}
+    theirs_shape = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A}, {extra - 1}]> ()
+    theirs_columns = Expand (theirs, theirs_shape)
+    k_more = Concat <axis = -1> (k_wide, bias_columns, theirs_columns)"""
+    inputs = ("q", "k", "v", "key_bias", "seg_ptr", "seg", "segment_bias")
+    return Lowered(inputs, body + _attend(shape, "q_more", "k_more", shape.D + extra), {"mine": mine, "theirs": theirs})
+
+
+def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32] | None, groups: int) -> Lowered:
+    """Group by group: gather its keys and values, attend. A group that reads nothing gives zeros."""
+    longest = max(1, *(len(keys) for keys, _ in readers))
+    table, added = np.zeros((groups, longest), np.int64), np.zeros((groups, longest, shape.A, _ALIGN - 1), np.float32)
+    for g, (keys, owners) in enumerate(readers):
+        table[g, : len(keys)] = keys
+        if segment_bias is not None:
+            added[g, : len(keys), :, 0] = segment_bias[:, owners].T
+    counts = np.array([[max(len(keys), 1)] for keys, _ in readers], np.int64)
+    gain = np.array([float(len(keys) > 0) for keys, _ in readers], np.float32)
+    constants: dict[str, NDArray[np.generic]] = {"table": table, "counts": counts, "gain": gain}
+    rows, more = shape.n // groups, shape.D + _ALIGN
+    first = _ALIGN if segment_bias is None else 1  # columns that the keys have before the loop
+    per_group = ""
+    if segment_bias is not None:
+        constants["added"] = added
+        per_group = """
+        added_row = Gather <axis = 0> (added, g)
+        added_mine = Slice (added_row, zero, count, zero)
+        added_shape = Concat <axis = 0> (z_count, count, heads_and_rest)
+        added_columns = Expand (added_mine, added_shape)
+        k_four = Reshape (k_mine, k_four_shape)
+        k_joined = Concat <axis = -1> (k_four, added_columns)
+        k_ready = Reshape (k_joined, k_flat_shape)"""
+    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}{_ones(_ALIGN, shape)}{_bias_columns(shape, first)}
+    k_more = Concat <axis = -1> (k_wide, bias_columns)
+    q_groups_shape = Constant <value_ints = [{shape.Z}, {groups}, {rows}, {shape.A * more}]> ()
+    q_groups = Reshape (q_more, q_groups_shape)
+    k_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * (shape.D + first)}]> ()
+    k_rows = Reshape (k_more, k_flat)
+    v_wide = Transpose <perm = [0, 2, 1, 3]> (v)
+    v_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * shape.D}]> ()
+    v_rows = Reshape (v_wide, v_flat)
+    zero = Constant <value_ints = [0]> ()
+    z_count = Constant <value_ints = [{shape.Z}]> ()
+    heads_and_rest = Constant <value_ints = [{shape.A}, {_ALIGN - 1}]> ()
+    k_four_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A}, {shape.D + first}]> ()
+    k_flat_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A * more}]> ()
+    trips = Constant <value_int = {groups}> ()
+    go = Constant <value = bool {{1}}> ()
+    by_group = Loop <body = group (int64 g, bool go_in) => (bool go_out, float[{shape.Z},{rows},{shape.A * shape.D}] out_mine) {{
+        go_out = Identity (go_in)
+        q_mine = Gather <axis = 1> (q_groups, g)
+        table_row = Gather <axis = 0> (table, g)
+        count = Gather <axis = 0> (counts, g)
+        index = Slice (table_row, zero, count, zero)
+        k_mine = Gather <axis = 1> (k_rows, index)
+        v_mine = Gather <axis = 1> (v_rows, index){per_group}
+        attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}> (q_mine, {"k_ready" if per_group else "k_mine"}, v_mine)
+        gain_mine = Gather <axis = 0> (gain, g)
+        out_mine = Mul (attended, gain_mine)
+    }}> (trips, go)
+    in_order = Transpose <perm = [1, 0, 2, 3]> (by_group)
+    out_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {shape.D}]> ()
+    out_wide = Reshape (in_order, out_shape)
+    out = Transpose <perm = [0, 2, 1, 3]> (out_wide)"""
+    inputs = ("q", "k", "v", "key_bias", "seg_ptr", "seg") + (() if segment_bias is None else ("segment_bias",))
+    return Lowered(inputs, body, constants)
+
+
+def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
+    """`BiasedAttention` with the epipolar prior: a loop over sequences, and in it over parts of the queries, each with its own rows of the prior."""
+    rows = max(1, min(shape.n, _LOGITS_BYTES // (4 * shape.A * shape.m)))
+    parts = -(-shape.n // rows)
+    padding = parts * rows - shape.n
+    tokens = shape.m // views
+    body = f"""
+    unit = Constant <value_float = {shape.scale!r}> ()
+    q_scaled = Mul (q, unit)
+    q_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, {padding}, 0]> ()
+    q_padded = Pad (q_scaled, q_pads)
+    q_parts_shape = Constant <value_ints = [{shape.Z}, {shape.A}, {parts}, {rows}, {shape.D}]> ()
+    q_parts = Reshape (q_padded, q_parts_shape)
+    q_by_part = Transpose <perm = [0, 2, 1, 3, 4]> (q_parts)
+    k_turned = Transpose <perm = [0, 1, 3, 2]> (k)
+    centres_turned = Transpose <perm = [1, 0]> (centres)
+    lines_turned = MatMul (fundamental, centres_turned)
+    lines_by_view = Transpose <perm = [0, 3, 1, 2]> (lines_turned)
+    lines_shape = Constant <value_ints = [{shape.n}, {views}, 3]> ()
+    lines = Reshape (lines_by_view, lines_shape)
+    lines_pads = Constant <value_ints = [0, 0, 0, {padding}, 0, 0]> ()
+    lines_padded = Pad (lines, lines_pads)
+    line_parts_shape = Constant <value_ints = [{parts}, {rows * views}, 3]> ()
+    line_parts = Reshape (lines_padded, line_parts_shape)
+    band = Constant <value_float = {band!r}> ()
+    penalty = Constant <value_float = {-penalty!r}> ()
+    none = Constant <value_float = 0.0> ()
+    nought = Constant <value_ints = [0]> ()
+    two = Constant <value_ints = [2]> ()
+    last = Constant <value_ints = [1]> ()
+    prior_shape = Constant <value_ints = [{rows}, {views * tokens}]> ()
+    z_trips = Constant <value_int = {shape.Z}> ()
+    p_trips = Constant <value_int = {parts}> ()
+    go = Constant <value = bool {{1}}> ()
+    by_sequence = Loop <body = sequence (int64 z, bool z_in) => (bool z_out, float[{parts},{shape.A},{rows},{shape.D}] sequence_out) {{
+        z_out = Identity (z_in)
+        q_mine = Gather <axis = 0> (q_by_part, z)
+        k_mine = Gather <axis = 0> (k_turned, z)
+        v_mine = Gather <axis = 0> (v, z)
+        bias_mine = Gather <axis = 0> (key_bias, z)
+        sequence_out = Loop <body = part (int64 p, bool p_in) => (bool p_out, float[{shape.A},{rows},{shape.D}] part_out) {{
+            p_out = Identity (p_in)
+            q_part = Gather <axis = 0> (q_mine, p)
+            line = Gather <axis = 0> (line_parts, p)
+            signed = MatMul (line, centres_turned)
+            reach = Abs (signed)
+            direction = Slice (line, nought, two, last)
+            norm = ReduceL2 <keepdims = 1> (direction, last)
+            allowed = Mul (norm, band)
+            far = Greater (reach, allowed)
+            prior_rows = Where (far, penalty, none)
+            prior = Reshape (prior_rows, prior_shape)
+            bias = Add (prior, bias_mine)
+            products = MatMul (q_part, k_mine)
+            logits = Add (products, bias)
+            weights = Softmax <axis = -1> (logits)
+            part_out = MatMul (weights, v_mine)
+        }}> (p_trips, go)
+    }}> (z_trips, go)
+    joined = Transpose <perm = [0, 2, 1, 3, 4]> (by_sequence)
+    rows_shape = Constant <value_ints = [{shape.Z}, {shape.A}, {parts * rows}, {shape.D}]> ()
+    padded = Reshape (joined, rows_shape)
+    start = Constant <value_ints = [0]> ()
+    stop = Constant <value_ints = [{shape.n}]> ()
+    axis = Constant <value_ints = [2]> ()
+    out = Slice (padded, start, stop, axis)"""
+    return Lowered(("q", "k", "v", "key_bias", "fundamental", "centres"), body)
+
+
+# ---- pieces of bodies
+
+
+def _wide(name: str, length: str, shape: Shape) -> str:
+    """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels both."""
+    return f"\n    {name}_wide = Transpose <perm = [0, 2, 1, 3]> ({name})"
+
+
+def _ones(extra: int, shape: Shape) -> str:
+    return f"""
+    ones_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {extra}]> ()
+    ones_value = Constant <value_float = {1 / shape.scale!r}> ()
+    q_more = Pad (q_wide, ones_pads, ones_value)"""
+
+
+def _bias_columns(shape: Shape, columns: int) -> str:
+    return f"""
+    bias_axes = Constant <value_ints = [2, 3]> ()
+    bias_four = Unsqueeze (key_bias, bias_axes)
+    bias_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {columns - 1}]> ()
+    bias_padded = Pad (bias_four, bias_pads)
+    bias_shape = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A}, {columns}]> ()
+    bias_columns = Expand (bias_padded, bias_shape)"""
+
+
+def _attend(shape: Shape, q: str, k: str, channels: int) -> str:
+    return f"""
+    q_flat = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A * channels}]> ()
+    q_rows = Reshape ({q}, q_flat)
+    k_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * channels}]> ()
+    k_rows = Reshape ({k}, k_flat)
+    v_wide = Transpose <perm = [0, 2, 1, 3]> (v)
+    v_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * shape.D}]> ()
+    v_rows = Reshape (v_wide, v_flat)
+    attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}> (q_rows, k_rows, v_rows)
+    out_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {shape.D}]> ()
+    out_wide = Reshape (attended, out_shape)
+    out = Transpose <perm = [0, 2, 1, 3]> (out_wide)"""

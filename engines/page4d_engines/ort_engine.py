@@ -1,0 +1,112 @@
+"""A stage in ONNX Runtime on the CPU, bound to memory that its caller owns."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx.external_data_helper import ExternalDataInfo
+
+from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines.ort_lowering import lower
+
+_shared: list[int] = []  # the thread count that the process was set up with, once it is
+
+
+def share_threads_and_memory(threads: int | None = None) -> int:
+    """One thread pool and one arena for all stages of the process; each session would else keep its own. The first call decides.
+
+    Returns:
+        The number of threads that is in force; `threads` None asks for every available processor.
+    """
+    if not _shared:
+        _shared.append(threads or available_threads())
+        onnxruntime.set_global_thread_pool_sizes(_shared[0], 1)
+        cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+        onnxruntime.create_and_register_allocator(cpu, None)
+    return _shared[0]
+
+
+def available_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OrtEngine:
+    """One session.
+
+    Args:
+        path: the stage's ONNX file.
+        rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
+
+    Raises:
+        EngineError: ONNX Runtime does not accept the file.
+    """
+
+    def __init__(self, path: pathlib.Path, rounding: bool = False) -> None:
+        share_threads_and_memory()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.use_per_session_threads = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        try:
+            model = onnx.load(path, load_external_data=False)
+            self._weights = _external(model, path.parent)  # the session reads them in place
+            proto = lower(model, rounding)
+            if self._weights:
+                options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
+            self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
+            raise _translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
+        self._name = path.name
+
+    def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
+        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs."""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        def call() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception as error:
+                raise _translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
+
+        return call
+
+
+def _external(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
+    """Arrays of the initializers that lie in another file: mapped where they are float32, widened where they have 16 bits."""
+    found: dict[str, NDArray[np.generic]] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = ExternalDataInfo(tensor)
+        shape = tuple(tensor.dims)
+        if tensor.data_type == TensorProto.BFLOAT16:
+            halves = np.memmap(folder / place.location, np.uint16, "r", place.offset or 0, shape)
+            found[tensor.name] = (halves.astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
+        elif tensor.data_type == TensorProto.FLOAT16:
+            found[tensor.name] = np.memmap(folder / place.location, np.float16, "r", place.offset or 0, shape).astype(np.float32)
+        else:
+            found[tensor.name] = np.memmap(folder / place.location, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), "r", place.offset or 0, shape)
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _translated(error: Exception, name: str, otherwise: Exception) -> Exception:
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
+        return OutOfMemoryError(f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width")
+    return otherwise

@@ -1,0 +1,183 @@
+"""The export, start to end: stages to ONNX, verified, and the manifest last."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pathlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from page4d.errors import UsageError
+from page4d.manifest import CONSTANTS, MANIFEST, Accuracy, Manifest, StageEntry, Verification, write_manifest
+from page4d.model import Page4D
+from page4d_engines.folder import sha256
+from page4d_export.onnx_export import OnnxExporter
+from page4d_export.plan import Plan
+from page4d_export.stage import stages_of
+from page4d_export.verify import Frames, stand_in, verify
+
+Progress = Callable[[str, float], None]
+"""Told what starts, and the share of the work that is done."""
+
+
+def export(
+    model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames | None = None, tolerance: float | None = None, progress: Progress = lambda what, share: None
+) -> Manifest:
+    """Write an engine folder: whole, or not at all.
+
+    Args:
+        model: the reference, float32.
+        plan: made from the model's config.
+        folder: to be written; an engine folder there is replaced.
+        frames: to verify on; None renders a clip.
+        tolerance: of the relative L2 of every stage's outputs; None takes the precision's own.
+        progress: called as the work goes on.
+
+    Raises:
+        UsageError: `folder` holds something that is not an engine folder.
+        AccuracyError: a stage departs from the reference.
+    """
+    refuse_foreign(folder)
+    tolerance = plan.precision.tolerance if tolerance is None else tolerance
+    checked = plan if frames is not None else plan.at(stand_in(plan))
+    same = checked.layout == plan.layout
+    count = len(list(plan.stages()))
+    work = count * (2 if same else 3)
+    done = 0
+
+    def step(what: str) -> None:
+        nonlocal done
+        progress(what, done / work)
+        done += 1
+
+    with _staged(folder) as staging:
+        onnx = staging / "onnx"
+        onnx.mkdir()
+        _write_stages(model, plan, onnx, step)
+        with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
+            target = onnx
+            if not same:
+                target = pathlib.Path(temporary)
+                _write_stages(model, checked, target, step)
+            used = Frames.rendered(checked.layout) if frames is None else frames
+            alone: dict[str, dict[str, Accuracy]] = {}
+            chained: dict[str, dict[str, Accuracy]] = {}
+            names = [entry.name for entry in checked.stages()]
+            step(f"verifying {names[0]}")
+            for found, following in zip(verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True):
+                alone[found.stage], chained[found.stage] = found.alone, found.chained
+                step(f"verifying {following}")
+        _write_constants(model, plan, staging)
+        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained, staging)
+        write_manifest(staging, manifest)
+    return manifest
+
+
+def refuse_foreign(folder: pathlib.Path) -> None:
+    """Raise unless `folder` is free to be written: not there, empty, or an engine folder."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise UsageError(
+            "-o names something that is not an engine folder, and it would be replaced", got=folder, allowed="a new folder, an empty one, or an engine folder"
+        )
+    parent = folder.absolute().parent
+    if not parent.is_dir():
+        raise UsageError("-o lies in a folder that does not exist", got=folder, hint=f"mkdir -p {parent}")
+
+
+@contextlib.contextmanager
+def _staged(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside the target, which takes its place at the end; on any error nothing of it is left."""
+    folder = folder.absolute()
+    staging = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield staging
+        os.chmod(staging, 0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None]) -> None:
+    exporter = OnnxExporter(folder, model.config.head_dim)
+    for stage in stages_of(model, plan).values():
+        step(f"exporting {stage.name}")
+        exporter.write(stage)
+
+
+def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
+    dtype = getattr(torch, str(plan.precision))
+    constants = {"special": model.special(plan.layout)}
+    if plan.config.has_memory:
+        shape = plan.layout.memory_shape(plan.config.streams, *model.memory_tokens.shape)
+        constants["memory"] = model.memory_tokens.expand(shape)
+    # rounded to the engines' precision, kept as float32: every runtime can read that
+    save_file({name: np.ascontiguousarray(tensor.to(dtype).float().numpy()) for name, tensor in constants.items()}, folder / CONSTANTS)
+
+
+def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
+    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the reference anyway."""
+    (folder / "onnx").mkdir()
+    _write_stages(model, plan, folder / "onnx", lambda what: None)
+    _write_constants(model, plan, folder)
+    stages = tuple(msgspec.structs.replace(entry, file=_file(entry)) for entry in plan.stages())
+    manifest = msgspec.structs.replace(plan.manifest(model.weights), stages=stages, files=_hashes(folder))
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that an export's bytes and figures depend on."""
+    return {package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")}
+
+
+def _file(entry: StageEntry) -> str:
+    return f"onnx/{entry.name}.onnx"
+
+
+def _hashes(folder: pathlib.Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _manifest(
+    model: Page4D,
+    plan: Plan,
+    checked: Plan,
+    frames: Frames,
+    tolerance: float,
+    alone: dict[str, dict[str, Accuracy]],
+    chained: dict[str, dict[str, Accuracy]],
+    folder: pathlib.Path,
+) -> Manifest:
+    manifest = plan.manifest(model.weights)
+    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), accuracy=alone[entry.name]) for entry in manifest.stages)
+    results = {"mask": chained["mask_head"]["mask"]}
+    for kept in manifest.keep:
+        for stage in kept.stages:
+            results[f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"] = chained[stage]["tokens"]
+    for entry in stages:
+        if "memory" in chained[entry.name]:
+            results["memory"] = chained[entry.name]["memory"]
+    return msgspec.structs.replace(
+        manifest,
+        stages=stages,
+        verification=Verification(checked.manifest(model.weights).layout, frames.described, tolerance, results),
+        files=_hashes(folder),
+        made={
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": f"{platform.system()} {platform.machine()}",
+            **versions(),
+        },
+    )

@@ -1,0 +1,164 @@
+"""The commands: `page4d-export`, and `page4d` with every command under one name."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from page4d.config import PRESETS, ModelConfig
+from page4d.errors import MissingBackendError, UsageError
+from page4d.layout import Layout
+from page4d.precision import Precision
+from page4d_engines import cli, console
+from page4d_export.plan import Plan
+
+
+def export_command(
+    T: Annotated[int, typer.Option("--T", help="times of a window")],
+    V: Annotated[int, typer.Option("--V", help="views")],
+    preset: Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")] = "vitl",
+    height: Annotated[int, typer.Option(help="image height in pixels, a multiple of 14")] = 518,
+    width: Annotated[int, typer.Option(help="image width in pixels, a multiple of 14")] = 518,
+    B: Annotated[int, typer.Option("--B", help="clips side by side")] = 1,
+    fp16: Annotated[bool, typer.Option("--fp16", help="float16 weights and tokens")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
+    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="engine folder to write")] = pathlib.Path("engines"),
+    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
+    seed: Annotated[int, typer.Option(help="of the weights")] = 0,
+    keypoints: Annotated[bool, typer.Option("--keypoints", help="Global-SA takes keypoint maps")] = False,
+    encoder_images: Annotated[int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")] = None,
+    frames: Annotated[pathlib.Path | None, typer.Option(help="frames to verify on; default: a rendered clip")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+) -> None:
+    """Export a model as verified engines: one ONNX file per stage, each held against the PyTorch reference."""
+    console.set_verbosity(verbose, quiet)
+
+    def body() -> None:
+        if fp16 and bf16:
+            raise UsageError("--fp16 and --bf16 exclude each other", allowed="one of them, or neither for float32")
+        precision = Precision.FLOAT16 if fp16 else Precision.BFLOAT16 if bf16 else Precision.FLOAT32
+        config = ModelConfig.preset(preset, **_overrides(option or []))
+        plan = Plan.make(config, Layout(T, V, height, width, B), precision, keypoints, encoder_images)
+        if dry_run:
+            from page4d_export.plan_table import plan_document, print_plan
+
+            console.write_json(plan_document(plan)) if as_json else print_plan(plan)
+            return
+        _export(plan, out, seed, frames, tolerance, as_json, quiet)
+
+    raise typer.Exit(console.run(body))
+
+
+def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | None, tolerance: float | None, as_json: bool, quiet: bool) -> None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]"') from None
+    from page4d_export.exporter import export, refuse_foreign
+    from page4d_export.plan_table import print_accuracy
+    from page4d_export.verify import Frames
+
+    refuse_foreign(out)
+    used = None if frames is None else Frames.read(frames, plan.layout)
+    from page4d.model import Page4D
+
+    with console.progress(quiet) as progress:
+        progress("seeding the weights", 0.0)
+        model = Page4D(plan.config, seed=seed)
+        manifest = export(model, plan, out, used, tolerance, progress)
+    if as_json:
+        console.write_json(manifest)
+    if not quiet:
+        print_accuracy(manifest)
+    console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
+
+
+def _overrides(options: list[str]) -> dict[str, Any]:
+    """`--set name=value` as config fields: JSON where it reads as JSON, a list for `0,3`, else the word."""
+    values: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or not name:
+            raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
+        words = [_value(word) for word in text.split(",") if word] if "," in text or name in _LISTS else _value(text)
+        # the two words that look like numbers
+        values[name] = text if name == "mask_head" else words
+    return values
+
+
+_LISTS = ("global_layers", "keep_layers", "dilations", "order")
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def clip_command(
+    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write: frames/, masks/, cameras.json")],
+    T: Annotated[int, typer.Option("--T", help="times")] = 8,
+    V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
+    width: Annotated[int, typer.Option(help="pixels")] = 320,
+    height: Annotated[int, typer.Option(help="pixels")] = 240,
+    seed: Annotated[int, typer.Option(help="of the scene")] = 0,
+) -> None:
+    """Render a moving scene seen by calibrated cameras: frames, true dynamic masks, cameras."""
+
+    def body() -> None:
+        from page4d.clip import render, save
+
+        if out.exists() and any(out.iterdir()):
+            raise UsageError("-o is not empty", got=out, allowed="a new or empty folder")
+        save(render(T, V, width, height, seed), out)
+        console.say(f"{T} frames of {V} cameras: {out}")
+
+    raise typer.Exit(console.run(body))
+
+
+def inspect_command(
+    engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="the manifest as one JSON document on stdout")] = False,
+) -> None:
+    """Check an engine folder and print what it is: model, layout, stages, measured accuracy."""
+
+    def body() -> None:
+        from page4d_engines.folder import EngineFolder
+        from page4d_export.plan_table import print_accuracy
+
+        manifest = EngineFolder.open(engines).manifest
+        console.write_json(manifest) if as_json else print_accuracy(manifest, detailed=True)
+
+    raise typer.Exit(console.run(body))
+
+
+def export() -> None:
+    """Entry point of `page4d-export`."""
+    cli.start(cli.command(export_command))
+
+
+def main() -> None:
+    """Entry point of `page4d`."""
+    from page4d_export.bench import bench_command
+
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Multi-camera 4D perception as verified engines.",
+    )
+    app.command("export")(export_command)
+    app.command("run")(cli.run)
+    app.command("inspect")(inspect_command)
+    app.command("bench")(bench_command)
+    app.command("clip")(clip_command)
+    cli.start(app)

@@ -1,0 +1,188 @@
+"""The plan: every stage with its shapes, weights and FLOP, from a config and a layout alone. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from page4d import __version__
+from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order
+from page4d.errors import UsageError
+from page4d.layout import Layout
+from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+from page4d.precision import Precision
+from page4d_export.cost import Cost
+
+_ENCODER_IMAGES = 16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
+OUT = "_out"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export is going to make."""
+
+    config: ModelConfig
+    layout: Layout
+    precision: Precision
+    keypoints: bool
+    encoder_images: int
+
+    @classmethod
+    def make(cls, config: ModelConfig, layout: Layout, precision: Precision, keypoints: bool = False, encoder_images: int | None = None) -> Plan:
+        """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16.
+
+        Raises:
+            UsageError: `encoder_images` does not divide the clip's images, or keypoints without a Global-SA to use them.
+        """
+        if encoder_images is None:
+            encoder_images = max(n for n in range(1, min(_ENCODER_IMAGES, layout.images) + 1) if layout.images % n == 0)
+        if encoder_images < 1 or layout.images % encoder_images:
+            divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
+            raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=", ".join(map(str, divisors)))
+        if keypoints and not config.global_layers:
+            raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
+        return cls(config, layout, precision, keypoints, encoder_images)
+
+    def at(self, layout: Layout) -> Plan:
+        """The same stages at another layout."""
+        return Plan.make(self.config, layout, self.precision, self.keypoints)
+
+    def manifest(self, weights: str) -> Manifest:
+        """The manifest before anything is built."""
+        layout = self.layout
+        return Manifest(
+            page4d=__version__,
+            model=self.config.to_mapping(),
+            weights=weights,
+            layout={"T": layout.T, "V": layout.V, "H": layout.H, "W": layout.W, "B": layout.B},
+            precision=str(self.precision),
+            encoder_images=self.encoder_images,
+            stages=tuple(self.stages()),
+            keep=tuple(self.kept()),
+        )
+
+    def stages(self) -> Iterator[StageEntry]:
+        """Every stage in the order they run."""
+        config = self.config
+        yield self._encoder()
+        streams = 1
+        for layer in range(config.depth):
+            if layer == config.mask_layer:
+                yield self._mask_head()
+            for block in config.order:
+                yield self._block(block, layer, streams)  # given one stream, the first block that computes two starts them equal
+                streams = config.streams_in(layer)
+            if layer in (config.global_layers or ()):
+                yield self._global(layer)
+
+    def kept(self) -> Iterator[KeptLayer]:
+        """The kept layers and the stages whose tokens they hold."""
+        config = self.config
+        for layer in config.keep_layers or ():
+            blocks = tuple(f"{block}_sa.{layer}" for block in config.order)
+            if config.layer_output is LayerOutput.PAIR:
+                stages = blocks
+            elif layer in (config.global_layers or ()):
+                stages = (f"global_sa.{layer}",)
+            else:
+                stages = blocks[-1:]
+            yield KeptLayer(layer, stages, config.streams)
+
+    # ---- one method a kind
+
+    def _encoder(self) -> StageEntry:
+        layout, width, n = self.layout, self.config.width, self.encoder_images
+        return StageEntry(
+            name="encoder",
+            kind="encoder",
+            layer=None,
+            inputs=(
+                TensorSpec("images", (n, layout.H, layout.W, 3), "uint8"),
+                TensorSpec("special", (n, layout.special, width), str(self.precision)),
+            ),
+            outputs=(TensorSpec("tokens", (n, layout.N, width), str(self.precision)),),
+            weight_bytes=self._cost.encoder_bytes(),
+            flop=self._cost.encoder(n),
+            calls=layout.images // n,
+            largest=n * layout.N * 4 * width,
+        )
+
+    def _mask_head(self) -> StageEntry:
+        return StageEntry(
+            name="mask_head",
+            kind="mask_head",
+            layer=None,
+            inputs=(self._tokens(1), self._patch_map("mask_ext")),
+            outputs=(self._patch_map("mask"),),
+            weight_bytes=self._cost.mask_head_bytes(),
+            flop=self._cost.mask_head(),
+            largest=self.layout.images * self.layout.N * self.config.width,
+        )
+
+    def _block(self, block: Order, layer: int, streams_in: int) -> StageEntry:
+        config, layout = self.config, self.layout
+        streams, biased = config.streams_in(layer), config.biased(layer)
+        inputs = [self._tokens(streams_in)]
+        if biased:
+            inputs.append(self._patch_map("mask"))
+        if block is Order.VIEW:
+            sequences, length = layout.B * layout.T, layout.view_tokens
+            if config.epipolar:
+                inputs.append(TensorSpec("fundamental", layout.fundamental_shape, "float32"))
+        else:
+            sequences, length = layout.B * layout.V, layout.time_tokens
+        return StageEntry(
+            name=f"{block}_sa.{layer}",
+            kind=f"{block}_sa",
+            layer=layer,
+            inputs=tuple(inputs),
+            outputs=(self._tokens(streams, OUT),),
+            weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
+            flop=streams * sequences * self._cost.block(length, length),
+            largest=self._hidden(streams),
+        )
+
+    def _global(self, layer: int) -> StageEntry:
+        config, layout, cost = self.config, self.layout, self._cost
+        streams, biased, n = config.streams_in(layer), config.biased(layer), layout.global_tokens
+        inputs, outputs = [self._tokens(streams)], [self._tokens(streams, OUT)]
+        if self.keypoints:
+            inputs.append(self._patch_map("keypoints"))
+        if config.global_strategy is GlobalStrategy.LANDMARK:
+            anchors = layout.anchors(config.landmarks)
+            flop = cost.block(n, anchors, context=anchors)
+        elif config.global_strategy is GlobalStrategy.DILATED:
+            _, segments = layout.dilated_segments(config.dilations)
+            flop = cost.block(n, 0) + cost.scores(layout.N, layout.N) * len(segments)
+        else:
+            m = config.memory_tokens
+            flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
+            shape = layout.memory_shape(streams, m, config.width)
+            inputs.append(TensorSpec("memory", shape, str(self.precision)))
+            outputs.append(TensorSpec("memory", shape, str(self.precision), OUT))
+        return StageEntry(
+            name=f"global_sa.{layer}",
+            kind="global_sa",
+            layer=layer,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            weight_bytes=cost.block_bytes() + (4 if biased and self.keypoints else 0),
+            flop=streams * layout.B * flop,
+            largest=self._hidden(streams),
+        )
+
+    # ---- what they share
+
+    @property
+    def _cost(self) -> Cost:
+        return Cost(self.config, self.layout, self.precision)
+
+    def _tokens(self, streams: int, suffix: str = "") -> TensorSpec:
+        return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), str(self.precision), suffix)
+
+    def _patch_map(self, name: str) -> TensorSpec:
+        return TensorSpec(name, self.layout.patch_map_shape, "float32")
+
+    def _hidden(self, streams: int) -> int:
+        """Numbers in the MLP's hidden tensor, the largest of a block."""
+        return streams * self.layout.images * self.layout.N * 4 * self.config.width

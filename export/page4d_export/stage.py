@@ -1,0 +1,155 @@
+"""Stages: slices of the reference model with named inputs and outputs, as they are exported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from page4d.aggregator import Layer, TimeSA, ViewSA
+from page4d.block import LayerNorm
+from page4d.encoder import Encoder
+from page4d.layout import Layout
+from page4d.manifest import StageEntry, TensorSpec
+from page4d.mask import MaskHead
+from page4d.model import Page4D
+from page4d.precision import Precision
+from page4d.sparse import GlobalSA
+from page4d_export.plan import Plan
+
+_SCALARS = ("lambda_pose", "lambda_geo", "lambda_pose_t", "lambda_geo_t", "lambda_kpt", "alpha", "beta")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One engine-to-be.
+
+    Attributes:
+        entry: its names, shapes and dtypes.
+        precision: of its tokens and weights.
+    """
+
+    entry: StageEntry
+    precision: Precision
+    _build: Callable[[], nn.Module]
+
+    @property
+    def name(self) -> str:
+        """As in the manifest."""
+        return self.entry.name
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Names, shapes and dtypes in the order the module takes them."""
+        return self.entry.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Names, shapes and dtypes in the order the module returns them."""
+        return self.entry.outputs
+
+    @property
+    def module(self) -> nn.Module:
+        """The torch module: tensors in the order of `inputs` to one tensor, or a tuple in the order of `outputs`.
+
+        In float32 it shares the model's weights; in 16 bits it is a copy, made anew each time, so that only one exists at once.
+        """
+        module = self._build().eval()
+        return module if self.precision is Precision.FLOAT32 else cast(copy.deepcopy(module), self.precision)
+
+
+def stages(
+    model: Page4D,
+    layout: Layout,
+    precision: Precision | str = Precision.FLOAT32,
+    keypoints: bool = False,
+    encoder_images: int | None = None,
+) -> dict[str, Stage]:
+    """The model's stages at a layout, by name, in the order they run.
+
+    Args:
+        model: float32.
+        layout: fixes every shape.
+        precision: of tokens and weights; inputs and outputs that are maps of patches stay float32.
+        keypoints: whether Global-SA takes K_ext.
+        encoder_images: images per encoder call; None picks the largest divisor of the clip's images up to 16.
+    """
+    plan = Plan.make(model.config, layout, Precision(precision), keypoints, encoder_images)
+    return stages_of(model, plan)
+
+
+def stages_of(model: Page4D, plan: Plan) -> dict[str, Stage]:
+    """The stages of a plan."""
+    builders: dict[str, Callable[[StageEntry], nn.Module]] = {
+        "encoder": lambda entry: EncoderStage(model.encoder, plan.layout),
+        "mask_head": lambda entry: SliceStage(model.mask_head, entry, plan.layout),
+        "view_sa": lambda entry: SliceStage(_layer(model, entry).view_sa, entry, plan.layout),
+        "time_sa": lambda entry: SliceStage(_layer(model, entry).time_sa, entry, plan.layout),
+        "global_sa": lambda entry: SliceStage(_global(model, entry), entry, plan.layout),
+    }
+    return {entry.name: Stage(entry, plan.precision, _late(builders[entry.kind], entry)) for entry in plan.stages()}
+
+
+class EncoderStage(nn.Module):
+    """images uint8 `[n,H,W,3]`, special `[n,5,C]` -> tokens `[n,N,C]`, the positional embedding fixed."""
+
+    def __init__(self, encoder: Encoder, layout: Layout) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.position = nn.Parameter(encoder.position(layout.h, layout.w).detach().clone(), requires_grad=False)
+
+    def forward(self, images: Tensor, special: Tensor) -> Tensor:
+        """As the class says."""
+        return torch.cat((special, self.encoder(images, self.position)), dim=1)
+
+
+class SliceStage(nn.Module):
+    """A part of the model behind the stage's own names and shapes (without B where it is 1)."""
+
+    def __init__(self, part: MaskHead | ViewSA | TimeSA | GlobalSA, entry: StageEntry, layout: Layout) -> None:
+        super().__init__()
+        self.part = part
+        self.entry, self.layout = entry, layout
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Inputs and outputs in the entry's order."""
+        named = {spec.name: self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
+        results = self.part(layout=self.layout, **named)
+        results = results if isinstance(results, tuple) else (results,)
+        shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))
+        return shaped if len(shaped) > 1 else shaped[0]
+
+    def _with_batch(self, name: str, x: Tensor) -> Tensor:
+        if name == "fundamental" or self.layout.B > 1:
+            return x
+        return x.unsqueeze(1 if name in ("tokens", "memory") else 0)  # streams stand before B
+
+
+def cast(module: nn.Module, precision: Precision) -> nn.Module:
+    """Weights in 16 bits, those of the float32 islands aside: LayerNorm, lambdas, alpha, beta. In place."""
+    dtype = getattr(torch, str(precision))
+    for child in module.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if not isinstance(child, LayerNorm) and name not in _SCALARS:
+                parameter.data = parameter.data.to(dtype)
+    return module
+
+
+def _layer(model: Page4D, entry: StageEntry) -> Layer:
+    assert entry.layer is not None
+    layer = model.layers[entry.layer]
+    assert isinstance(layer, Layer)
+    return layer
+
+
+def _global(model: Page4D, entry: StageEntry) -> GlobalSA:
+    part = _layer(model, entry).global_sa
+    assert part is not None
+    return part
+
+
+def _late(build: Callable[[StageEntry], nn.Module], entry: StageEntry) -> Callable[[], nn.Module]:
+    return lambda: build(entry)

@@ -1,0 +1,206 @@
+"""Every exported stage is run in ONNX Runtime and held against the reference model, on frames."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import pathlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from page4d.cameras import fundamental
+from page4d.clip import render
+from page4d.errors import AccuracyError
+from page4d.layout import Layout
+from page4d.manifest import Accuracy, StageEntry
+from page4d.model import Page4D
+from page4d.precision import Precision
+from page4d_engines.fit import Fit, FitMode
+from page4d_engines.frames import FrameFolder
+from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.windows import WindowReader, windows
+from page4d_export.plan import Plan
+from page4d_export.stage import Stage, stages_of
+
+# the reference runs once, an engine twice: on the reference's inputs, and on what the engines before it made
+RUNS = 3
+TOO_LONG = 600.0  # seconds of verification above which a smaller layout stands in
+STAND_IN = 200.0  # seconds that the smaller layout may take
+
+Values = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Inputs of a clip for verification: what a pipeline is given, by name."""
+
+    values: Values
+    described: str
+
+    @classmethod
+    def rendered(cls, layout: Layout) -> Frames:
+        """The rendered clip: frames, true masks, cameras; the frames' brightness stands in for keypoints."""
+        side = max(layout.H, layout.W)
+        scale = max(1, round(side / 256))  # rendered smaller and fitted like any other clip
+        size = (max(layout.W // scale, 1), max(layout.H // scale, 1))
+        fit = Fit.choose(size, layout, FitMode.STRETCH)
+        clips = [render(layout.T, layout.V, *size, seed=seed) for seed in range(layout.B)]
+        pairs = [
+            (frame, mask)
+            for clip in clips
+            for frame, mask in zip(clip.frames.reshape(-1, *clip.frames.shape[2:]), clip.masks.reshape(-1, *clip.masks.shape[2:]), strict=True)
+        ]
+        images = np.stack([fit.image(Image.fromarray(frame)) for frame, _ in pairs]).reshape(layout.images_shape)
+        maps = [
+            np.stack(means).reshape(layout.patch_map_shape)
+            for means in zip(*((fit.patch_mean(mask), fit.patch_mean(frame.mean(-1).astype(np.uint8))) for frame, mask in pairs), strict=True)
+        ]
+        rig = [fit.camera(camera) for camera in clips[0].cameras.values()]
+        values: Values = {"images": images, "mask_ext": maps[0], "keypoints": maps[1], "fundamental": fundamental(rig).astype(np.float32)}
+        return cls(values, "a rendered clip")
+
+    @classmethod
+    def read(cls, path: pathlib.Path, layout: Layout) -> Frames:
+        """The first window of a folder of frames, with its masks and cameras where it has them."""
+        folder = FrameFolder.open(path)
+        reader = WindowReader(folder, layout, None, folder.keypoint_files is not None, folder.cameras is not None)
+        with contextlib.closing(reader.read(windows(folder.count, layout.T, layout.T)[:1])) as read:
+            _, inputs = next(read)
+        brightness = inputs.images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
+        values: Values = {"images": inputs.images, "mask_ext": inputs.mask_ext, "keypoints": brightness.astype(np.float32)}
+        if inputs.keypoints is not None:
+            values["keypoints"] = inputs.keypoints
+        if inputs.fundamental is not None:
+            values["fundamental"] = inputs.fundamental
+        return cls(values, str(path.name))
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Accuracy of one stage: alone, and at the end of the engines' own chain."""
+
+    stage: str
+    alone: dict[str, Accuracy]
+    chained: dict[str, Accuracy]
+
+
+def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tolerance: float) -> Iterator[Verified]:
+    """Run the plan's exported stages, `<folder>/<stage>.onnx`, beside the reference, one after the other.
+
+    16-bit engines are run with every result rounded as their graph types it. Yields a stage's figures before the next one starts.
+
+    Raises:
+        AccuracyError: an output's relative L2 error is above `tolerance`, or holds NaN or infinity.
+    """
+    reference, chained = (_start(model, plan, frames) for _ in range(2))
+    exact = stages_of(model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images))
+    for entry in plan.stages():
+        engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision is not Precision.FLOAT32)
+        alone = _run_engine(engine, entry, {spec.name: reference[spec.name] for spec in entry.inputs}, plan.precision)
+        chained |= _run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs}, plan.precision)
+        reference |= _run_reference(exact[entry.name], reference)
+        found = {spec.name: compare(alone[spec.name], reference[spec.name]) for spec in entry.outputs}
+        for output, accuracy in found.items():
+            if not accuracy.relative_l2 <= tolerance or accuracy.nans:
+                raise AccuracyError(
+                    f"stage {entry.name} departs from the reference in its output {output!r}",
+                    got=f"relative L2 {accuracy.relative_l2:.2e}, cosine {accuracy.cosine:.6f}, largest difference {accuracy.max_abs:.2e}, {accuracy.nans} NaN",
+                    allowed=f"relative L2 up to {tolerance:.0e} in {plan.precision}, no NaN",
+                    hint="another precision (--bf16, or float32 without a flag), or --tolerance if you know why",
+                )
+        yield Verified(entry.name, found, {spec.name: compare(chained[spec.name], reference[spec.name]) for spec in entry.outputs})
+
+
+def compare(value: NDArray[np.generic], reference: NDArray[np.generic]) -> Accuracy:
+    """Cosine, largest difference, relative L2 and the number of entries that are not finite."""
+    y, x = np.asarray(value, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    nans = int(np.count_nonzero(~np.isfinite(y)))
+    if nans:
+        y = np.where(np.isfinite(y), y, 0.0)
+    norm = max(float(np.linalg.norm(x)), 1e-30)
+    difference = y - x
+    return Accuracy(
+        cosine=float(x @ y / (norm * max(float(np.linalg.norm(y)), 1e-30))),
+        max_abs=float(np.abs(difference).max()),
+        relative_l2=float(np.linalg.norm(difference)) / norm,
+        nans=nans,
+    )
+
+
+def stand_in(plan: Plan) -> Layout:
+    """The layout to verify at: the plan's own, or where that would take over ten minutes here, the largest that takes a few."""
+    rate = matmul_rate() * 0.6  # attention, norms and copies run slower than the matrix product
+    seconds = lambda layout: RUNS * sum(entry.flop * entry.calls for entry in plan.at(layout).stages()) / rate
+    if seconds(plan.layout) <= TOO_LONG:
+        return plan.layout
+    fitting = []
+    for share in (1.0, 0.75, 0.5, 0.375, 0.25, 0.125):
+        sides = [max(Layout.PATCH, round(side * share / Layout.PATCH) * Layout.PATCH) for side in (plan.layout.H, plan.layout.W)]
+        for times in range(min(2, plan.layout.T), plan.layout.T + 1):
+            for views in range(min(2, plan.layout.V), plan.layout.V + 1):
+                layout = Layout(times, views, *sides)
+                fitting.append((seconds(layout), layout))
+        # the largest images that leave room for several times and views, and then as many of these as there is time for
+        if any(taken <= STAND_IN for taken, _ in fitting):
+            break
+    return max((pair for pair in fitting if pair[0] <= STAND_IN), key=lambda pair: pair[0], default=min(fitting, key=lambda pair: pair[0]))[1]
+
+
+def matmul_rate() -> float:
+    """FLOP per second of a float32 matrix product here."""
+    size = 1024
+    a = torch.rand(size, size)
+    best = math.inf
+    for _ in range(4):
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _start(model: Page4D, plan: Plan, frames: Frames) -> Values:
+    values = dict(frames.values)
+    values["special"] = model.special(plan.layout).numpy()
+    if plan.config.has_memory:
+        tokens = model.memory_tokens
+        shape = plan.layout.memory_shape(plan.config.streams, *tokens.shape)
+        values["memory"] = tokens.expand(shape).numpy()
+    return values
+
+
+def _run_reference(stage: Stage, values: Values) -> Values:
+    entry, module = stage.entry, stage.module
+    results: list[tuple[Tensor, ...]] = []
+    with torch.inference_mode():
+        for number in range(entry.calls):
+            given = [torch.from_numpy(np.ascontiguousarray(_chunk(values[spec.name], spec.shape, number))) for spec in entry.inputs]
+            result = module(*given)
+            results.append(result if isinstance(result, tuple) else (result,))
+    return {spec.name: torch.cat([result[index] for result in results]).numpy() for index, spec in enumerate(entry.outputs)}
+
+
+def _run_engine(engine: OrtEngine, entry: StageEntry, values: Values, precision: Precision) -> Values:
+    outputs = {spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs}
+    for number in range(entry.calls):
+        given = {spec.binding: _rounded(_chunk(values[spec.name], spec.shape, number), spec.dtype) for spec in entry.inputs}
+        engine.bind(given, {spec.binding: _chunk(outputs[spec.name], spec.shape, number) for spec in entry.outputs})()
+    return dict(outputs.items())
+
+
+def _chunk(array: NDArray[np.generic], shape: tuple[int, ...], number: int) -> NDArray[np.generic]:
+    """The number-th call's part of a tensor, in the stage's shape."""
+    size = math.prod(shape)
+    return array.reshape(-1)[number * size : (number + 1) * size].reshape(shape)
+
+
+def _rounded(array: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
+    if dtype in ("float16", "bfloat16"):
+        return torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, dtype)).float().numpy()
+    return np.ascontiguousarray(array)

@@ -1,0 +1,25 @@
+"""page4d: multi-camera 4D perception as verified engines.
+
+This package holds the reference model and the words that all parts share. Importing it is light: torch is loaded when the
+model is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from page4d.config import ModelConfig
+from page4d.errors import Page4DError
+from page4d.layout import Layout
+
+if TYPE_CHECKING:
+    from page4d.model import Output, Page4D
+
+__version__ = "0.1.0"
+__all__ = ["Layout", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Page4D", "Output"):
+        from page4d import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'page4d' has no attribute {name!r}")

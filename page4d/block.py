@@ -1,0 +1,126 @@
+"""The transformer block that the whole network is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from page4d.attention import biased_attention
+from page4d.rope import Rope, rotate
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def island(x: Tensor) -> Tensor:
+    """x in the dtype that statistics are computed in: float32 where x has 16 bits, its own otherwise."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over the last axis, computed and returned in the island's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[...,C]`."""
+        return F.layer_norm(island(x), self.normalized_shape, island(self.weight), island(self.bias), self.eps)
+
+
+class LayerScale(nn.Module):
+    """A factor per channel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[...,C]`."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear; four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[...,C]`."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class Attention(nn.Module):
+    """Projections around an attention op, with LayerNorm over each head's q and k where `qk_eps` is given."""
+
+    def __init__(self, width: int, heads: int, qk_eps: float | None) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, width // heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.q_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
+        self.k_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
+
+    def forward(self, x: Tensor, context: Tensor | None, rope: Rope | None, context_rope: Rope | None, attend: Attend) -> Tensor:
+        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x."""
+        width = x.shape[-1]
+        if context is None:
+            q, k, v = self.qkv(x).split(width, dim=-1)
+            context_rope = rope
+        else:
+            query, keys = self.qkv.weight.split((width, 2 * width))
+            query_bias, keys_bias = self.qkv.bias.split((width, 2 * width))
+            q = F.linear(x, query, query_bias)
+            k, v = F.linear(context, keys, keys_bias).split(width, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, self.head_dim)) for part in (q, k, v))  # [Z,n,A,D], [Z,m,A,D]
+        q = self._place(q, self.q_norm, rope).to(v.dtype)
+        k = self._place(k, self.k_norm, context_rope).to(v.dtype)
+        out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # [Z,A,n,D]
+        projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return projected
+
+    @staticmethod
+    def _place(x: Tensor, norm: LayerNorm | None, rope: Rope | None) -> Tensor:
+        x = norm(x) if norm is not None else x
+        return rotate(x, rope) if rope is not None else x
+
+
+class Block(nn.Module):
+    """Pre-norm block with LayerScale: `x += ls1 * attention(norm1 x)`, `x += ls2 * mlp(norm2 x)`.
+
+    The eps of its norms belong to its weights' source.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float, qk_eps: float | None) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width, eps=eps)
+        self.attn = Attention(width, heads, qk_eps)
+        self.ls1 = LayerScale(width)
+        self.norm2 = LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width)
+        self.ls2 = LayerScale(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: Rope | None = None,
+        attend: Attend = biased_attention,
+        context: Tensor | None = None,
+        context_rope: Rope | None = None,
+    ) -> Tensor:
+        """Update x `[Z,n,C]`.
+
+        Args:
+            x: the tokens that ask.
+            rope: their places.
+            attend: the attention op over q, k, v `[Z,A,.,D]`.
+            context: the tokens that answer, `[Z,m,C]`, normed by the same norm; None for x itself.
+            context_rope: their places.
+        """
+        context = None if context is None else self.norm1(context).to(x.dtype)
+        x = x + self.ls1(self.attn(self.norm1(x).to(x.dtype), context, rope, context_rope, attend))
+        out: Tensor = x + self.ls2(self.mlp(self.norm2(x).to(x.dtype)))
+        return out

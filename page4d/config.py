@@ -1,0 +1,200 @@
+"""`ModelConfig`: everything that decides the network's structure, and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from page4d.errors import UsageError
+
+
+class _Choice(str, enum.Enum):
+    """An option that is one of a few words; given as the word or the member."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Order(_Choice):
+    """A block of an aggregator layer."""
+
+    VIEW = "view"
+    TIME = "time"
+
+
+class LayerOutput(_Choice):
+    """What a kept layer holds: the tokens after the layer, or both blocks' outputs side by side."""
+
+    STREAMS = "streams"
+    PAIR = "pair"
+
+
+class MaskHeadKind(_Choice):
+    """Structure of the mask head, by the generation of the PAGE-4D checkpoint that has it."""
+
+    CHECKPOINT_150 = "150"
+    CHECKPOINT_2026 = "2026"
+
+
+class Fusion(_Choice):
+    """How the head's logit and the external mask meet: two scalars, or two numbers per patch from an MLP."""
+
+    SCALAR = "scalar"
+    GATE = "gate"
+
+
+class TimeEncoding(_Choice):
+    """How Time-SA knows relative time."""
+
+    ROPE = "rope"
+    ALIBI = "alibi"
+    NONE = "none"
+
+
+class GlobalStrategy(_Choice):
+    """How Global-SA stays sparse."""
+
+    LANDMARK = "landmark"
+    DILATED = "dilated"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
+
+    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer.
+
+    Raises:
+        UsageError: a value that is not allowed, or two that do not go together.
+    """
+
+    width: int = 1024
+    heads: int = 16
+    encoder_depth: int = 24
+    depth: int = 16
+    streams: int = 2
+    order: tuple[Order, ...] = (Order.VIEW, Order.TIME)
+    layer_output: LayerOutput = LayerOutput.STREAMS
+    mask_layer: int = 0
+    mask_head: MaskHeadKind = MaskHeadKind.CHECKPOINT_150
+    fusion: Fusion = Fusion.SCALAR
+    time_encoding: TimeEncoding = TimeEncoding.ROPE
+    global_layers: tuple[int, ...] | None = None
+    global_strategy: GlobalStrategy = GlobalStrategy.LANDMARK
+    landmarks: int = 64
+    dilations: tuple[int, ...] = (1, 2, 4)
+    memory_tokens: int = 32
+    epipolar: bool = False
+    epipolar_band: float = 28.0
+    epipolar_penalty: float = 4.0
+    keep_layers: tuple[int, ...] | None = None
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head, `D`."""
+        return self.width // self.heads
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether memory tokens go from Global-SA to Global-SA and out."""
+        return self.global_strategy is GlobalStrategy.MEMORY and bool(self.global_layers)
+
+    @property
+    def layer_channels(self) -> int:
+        """Channels of a kept layer: S*C, twice that with pair output."""
+        return self.streams * self.width * (2 if self.layer_output is LayerOutput.PAIR else 1)
+
+    def streams_in(self, layer: int) -> int:
+        """Streams that layer `layer` computes: one before the mask is known, S from `mask_layer` on."""
+        return self.streams if layer >= self.mask_layer else 1
+
+    def biased(self, layer: int) -> bool:
+        """Whether the mask or keypoints bias the attention of layer `layer`."""
+        return self.streams > 1 and layer >= self.mask_layer
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> ModelConfig:
+        """A named size, with any field replaced: `ModelConfig.preset("vits", depth=4)`."""
+        if name not in PRESETS:
+            raise UsageError("there is no such preset", got=name, allowed=", ".join(PRESETS))
+        return cls.from_mapping({**PRESETS[name], **overrides})
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> ModelConfig:
+        """A config from plain values, as a manifest stores them."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError("the model has no such option", got=", ".join(unknown), allowed=", ".join(sorted(known)))
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values (strings, numbers, lists), for a manifest."""
+        plain = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = [str(item) if isinstance(item, enum.Enum) else item for item in value]
+            plain[field.name] = str(value) if isinstance(value, enum.Enum) else value
+        return plain
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)
+        for name, choice in _CHOICES.items():
+            put(name, _choose(name, choice, getattr(self, name)))
+        put("order", tuple(_choose("order", Order, word) for word in self.order))
+        put("dilations", tuple(self.dilations))
+        for name in ("global_layers", "keep_layers"):
+            layers = getattr(self, name)
+            put(name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
+
+        for name in ("width", "heads", "encoder_depth", "depth", "landmarks", "memory_tokens"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _require(self.width % (self.heads * 32) == 0, "width", self.width, f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)")
+        _require(self.width % 4 == 0, "width", self.width, "a multiple of 4")
+        _require(self.streams in (1, 2), "streams", self.streams, "1, or 2 (pose, then geo)")
+        _require(sorted(self.order) == ["time", "view"], "order", self.order, "('view', 'time') or ('time', 'view')")
+        _require(0 <= self.mask_layer < self.depth, "mask_layer", self.mask_layer, f"0 to {self.depth - 1}")
+        _require(bool(self.dilations) and min(self.dilations) >= 1, "dilations", self.dilations, "one or more levels of 1 or more")
+        _require(self.epipolar_band >= 0, "epipolar_band", self.epipolar_band, "0 pixels or more")
+        for name in ("global_layers", "keep_layers"):
+            layers = getattr(self, name)
+            _require(all(0 <= layer < self.depth for layer in layers), name, layers, f"layers 0 to {self.depth - 1}")
+        if self.has_memory:
+            assert self.global_layers is not None
+            _require(
+                min(self.global_layers) >= self.mask_layer,
+                "global_layers",
+                self.global_layers,
+                f"with memory, layers from mask_layer = {self.mask_layer} on (there is one memory per stream)",
+            )
+
+
+_CHOICES: dict[str, type[_Choice]] = {
+    "layer_output": LayerOutput,
+    "mask_head": MaskHeadKind,
+    "fusion": Fusion,
+    "time_encoding": TimeEncoding,
+    "global_strategy": GlobalStrategy,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "vitl": {},
+    "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
+    "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
+    "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
+}
+
+
+def _choose(name: str, choice: type[_Choice], word: str) -> _Choice:
+    try:
+        return choice(word)
+    except ValueError:
+        raise UsageError(f"{name} has no such value", got=word, allowed=", ".join(choice)) from None
+
+
+def _require(ok: bool, name: str, got: object, allowed: str) -> None:
+    if not ok:
+        raise UsageError(f"{name} is out of range", got=got, allowed=allowed)

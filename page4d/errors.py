@@ -1,0 +1,72 @@
+"""Every error a user can meet: what was wrong, what was given, what is allowed, what to do, and the exit code it ends a command with."""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """What the commands return to the shell."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    ACCURACY = 3
+    INCOMPATIBLE = 4
+    MISSING_BACKEND = 5
+    OUT_OF_MEMORY = 6
+    INTERRUPTED = 130
+
+
+class Page4DError(Exception):
+    """Base of all errors that are the caller's to read; anything else that is raised is a bug.
+
+    Args:
+        what: what was wrong, one clause, naming the thing (a flag, a file, a camera, a stage).
+        got: the value that was given.
+        allowed: what would have been accepted.
+        hint: what to do next, best as a command to type.
+    """
+
+    exit_code = ExitCode.FAILURE
+
+    def __init__(self, what: str, *, got: object = None, allowed: object = None, hint: str | None = None) -> None:
+        self.what, self.got, self.allowed, self.hint = what, got, allowed, hint
+        text = what
+        if got is not None:
+            text += f"\n  got:     {got}"
+        if allowed is not None:
+            text += f"\n  allowed: {allowed}"
+        if hint is not None:
+            text += f"\n  try:     {hint}"
+        super().__init__(text)
+
+
+class UsageError(Page4DError, ValueError):
+    """The flags, the frames, the masks, the cameras or the arguments of a call cannot be used as given."""
+
+    exit_code = ExitCode.USAGE
+
+
+class AccuracyError(Page4DError):
+    """A stage departs from the reference by more than its tolerance."""
+
+    exit_code = ExitCode.ACCURACY
+
+
+class EngineError(Page4DError):
+    """The engine folder is incomplete, damaged, or was made for something else."""
+
+    exit_code = ExitCode.INCOMPATIBLE
+
+
+class MissingBackendError(Page4DError, ImportError):
+    """A backend or an optional dependency that was asked for is not installed."""
+
+    exit_code = ExitCode.MISSING_BACKEND
+
+
+class OutOfMemoryError(Page4DError, MemoryError):
+    """The machine has too little memory for what was asked."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY

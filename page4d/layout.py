@@ -1,0 +1,183 @@
+"""`Layout`: the shape of a clip, and the only place where a count is computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from page4d.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A clip of `T` times seen by `V` views at `H` x `W` pixels, `B` clips side by side.
+
+    Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is fixed
+    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1.
+
+    Raises:
+        UsageError: a size below 1, or `H`, `W` not a multiple of the patch size.
+    """
+
+    T: int
+    V: int
+    H: int
+    W: int
+    B: int = 1
+
+    PATCH: ClassVar[int] = 14
+    REGISTERS: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        for name in ("T", "V", "B"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"the layout's {name} is too small", got=getattr(self, name), allowed="1 or more")
+        for name in ("H", "W"):
+            size = getattr(self, name)
+            if size < self.PATCH or size % self.PATCH:
+                below = max(size // self.PATCH, 1) * self.PATCH
+                raise UsageError(
+                    f"the image {'height' if name == 'H' else 'width'} is not a multiple of the patch size {self.PATCH}",
+                    got=size,
+                    allowed=f"{below} or {below + self.PATCH}",
+                )
+
+    # ---- one image
+
+    @property
+    def h(self) -> int:
+        """Rows of patches."""
+        return self.H // self.PATCH
+
+    @property
+    def w(self) -> int:
+        """Columns of patches."""
+        return self.W // self.PATCH
+
+    @property
+    def P(self) -> int:
+        """Patches of an image."""
+        return self.h * self.w
+
+    @property
+    def special(self) -> int:
+        """Special tokens in front of the patches: one camera token, then the registers."""
+        return 1 + self.REGISTERS
+
+    @property
+    def N(self) -> int:
+        """Tokens of a view."""
+        return self.special + self.P
+
+    # ---- the clip
+
+    @property
+    def images(self) -> int:
+        """Images of all clips, t slow, v fast."""
+        return self.B * self.T * self.V
+
+    @property
+    def frames(self) -> int:
+        """Images (t, v) of one clip."""
+        return self.T * self.V
+
+    @property
+    def view_tokens(self) -> int:
+        """Length of a View-SA sequence."""
+        return self.V * self.N
+
+    @property
+    def time_tokens(self) -> int:
+        """Length of a Time-SA sequence."""
+        return self.T * self.N
+
+    @property
+    def global_tokens(self) -> int:
+        """Tokens of a whole clip and stream."""
+        return self.T * self.V * self.N
+
+    def anchors_per_frame(self, landmarks: int) -> int:
+        """Anchors that `landmark` Global-SA takes from each (t, v)."""
+        return min(landmarks, self.P)
+
+    def anchors(self, landmarks: int) -> int:
+        """Anchors of the whole clip: the keys of `landmark` Global-SA."""
+        return self.frames * self.anchors_per_frame(landmarks)
+
+    # ---- shapes as a caller sees them (B left out where it is 1)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """The axes before T: (B,), or none."""
+        return (self.B,) if self.B > 1 else ()
+
+    @property
+    def images_shape(self) -> tuple[int, ...]:
+        """uint8 RGB images `[T,V,H,W,3]`."""
+        return (*self.lead, self.T, self.V, self.H, self.W, 3)
+
+    @property
+    def patch_map_shape(self) -> tuple[int, ...]:
+        """One number per patch, `[T,V,P,1]`: external mask, keypoints, the mask inside the network."""
+        return (*self.lead, self.T, self.V, self.P, 1)
+
+    @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """The mask as a result, `[T,V,h,w]`."""
+        return (*self.lead, self.T, self.V, self.h, self.w)
+
+    @property
+    def fundamental_shape(self) -> tuple[int, ...]:
+        """Fundamental matrices of all pairs of views, `[V,V,3,3]`."""
+        return (self.V, self.V, 3, 3)
+
+    def tokens_shape(self, streams: int, width: int) -> tuple[int, ...]:
+        """Tokens between stages, `[S,T,V,N,C]`."""
+        return (streams, *self.lead, self.T, self.V, self.N, width)
+
+    def layer_shape(self, channels: int) -> tuple[int, ...]:
+        """A kept layer, `[T,V,N,S*C]` (`channels` = S*C, twice that with pair output)."""
+        return (*self.lead, self.T, self.V, self.N, channels)
+
+    def memory_shape(self, streams: int, memory_tokens: int, width: int) -> tuple[int, ...]:
+        """Memory tokens, `[S,M,C]`."""
+        return (streams, *self.lead, memory_tokens, width)
+
+    def with_batch(self, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+        """`shape` with the axis B at `axis`, also where B is 1: the form the network computes in."""
+        return shape if self.B > 1 else (*shape[:axis], 1, *shape[axis:])
+
+    # ---- which keys a query group reads, as CSR lists of key ranges (start, length); group g is the g-th run of N queries
+
+    def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Time-SA by times: query time t reads every time t' as a segment of its own. `seg_ptr [T+1]`, `seg [T*T,2]`."""
+        return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
+
+    def dilated_segments(self, levels: Iterable[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1; a set.
+
+        `seg_ptr [T*V+1]`, `seg [s,2]`, one segment per key frame, in order.
+        """
+        levels = tuple(levels)
+        groups = []
+        for t in range(self.T):
+            for v in range(self.V):
+                near = {(t + a * level, v + b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {(t, v)}
+                keys = sorted(kt * self.V + kv for kt, kv in near if 0 <= kt < self.T and 0 <= kv < self.V)
+                groups.append([(key * self.N, self.N) for key in keys])
+        return _csr(groups)
+
+
+def _csr(groups: Iterable[list[tuple[int, int]]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    import numpy as np
+
+    pointers, segments = [0], []
+    for group in groups:
+        segments += group
+        pointers.append(len(segments))
+    return np.asarray(pointers, np.int32), np.asarray(segments, np.int32).reshape(-1, 2)

@@ -1,0 +1,182 @@
+"""The manifest: what an engine folder says of itself. Written by the exporter, read by every runtime; the only thing they share."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import msgspec
+
+from page4d.errors import EngineError
+from page4d.layout import Layout
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CONSTANTS = "onnx/constants.safetensors"
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """A stage's input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """`uint8`, `int32`, `float32`, `float16` or `bfloat16`."""
+    suffix: str = ""
+    """Inside the engine an output may not be called as an input is: `tokens` then leaves as `tokens_out`."""
+
+    @property
+    def binding(self) -> str:
+        """The name inside the engine."""
+        return self.name + self.suffix
+
+
+class Accuracy(msgspec.Struct, frozen=True):
+    """How far an output lies from the reference's."""
+
+    cosine: float
+    max_abs: float
+    relative_l2: float
+    nans: int
+
+
+class StageEntry(msgspec.Struct, frozen=True):
+    """One engine of the chain. Tensors meet by name: an output is the next stage's input of the same name."""
+
+    name: str
+    kind: str
+    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`."""
+    layer: int | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weight_bytes: int
+    flop: int
+    """Of one call: multiply and add counted as two."""
+    largest: int
+    """Numbers in the largest tensor inside; TensorRT refuses 2^31."""
+    calls: int = 1
+    """Calls that one clip takes; more than one for the encoder, which goes over the images in chunks."""
+    file: str | None = None
+    """The ONNX file, relative to the folder."""
+    accuracy: dict[str, Accuracy] = {}
+    """Per output, against the reference fed with the same input."""
+
+
+class KeptLayer(msgspec.Struct, frozen=True):
+    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs."""
+
+    layer: int
+    stages: tuple[str, ...]
+    """Whose `tokens` are put side by side, per stream."""
+    streams: int
+    """S; a stage that computes one stream stands for all S."""
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """On what the accuracy figures were measured."""
+
+    layout: dict[str, int]
+    """Smaller than the engines' where that was too large for the machine."""
+    frames: str
+    tolerance: float
+    """Of the relative L2 of every output."""
+    chain: dict[str, Accuracy]
+    """Mask, kept layers and memory of the whole chain in the engines' precision, against the float32 reference."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """Everything a runtime needs to know, and where the engines come from."""
+
+    page4d: str
+    """Version of the exporter."""
+    model: dict[str, Any]
+    """`ModelConfig` as plain values."""
+    weights: str
+    """Where the weights come from, in words."""
+    layout: dict[str, int]
+    precision: str
+    """`float32`, `float16` or `bfloat16`: the dtype of tokens and weights."""
+    encoder_images: int
+    """Images per encoder call."""
+    stages: tuple[StageEntry, ...]
+    """In the order they run."""
+    keep: tuple[KeptLayer, ...]
+    verification: Verification | None = None
+    files: dict[str, str] = {}
+    """sha256 of every file, by path relative to the folder."""
+    made: dict[str, str] = {}
+    """Date, machine, versions."""
+    format: int = FORMAT
+
+    @property
+    def shape(self) -> Layout:
+        """The layout as an object."""
+        return Layout(**self.layout)
+
+    def stage(self, name: str) -> StageEntry:
+        """The stage called `name`."""
+        for entry in self.stages:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
+
+    def reads(self, tensor: str) -> bool:
+        """Whether any stage has an input called `tensor`."""
+        return any(spec.name == tensor for entry in self.stages for spec in entry.inputs)
+
+    def spec(self, tensor: str) -> TensorSpec:
+        """The first input or output called `tensor`."""
+        for entry in self.stages:
+            for found in (*entry.inputs, *entry.outputs):
+                if found.name == tensor:
+                    return found
+        raise KeyError(tensor)
+
+
+def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, whole or not at all."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    write_atomically(folder / MANIFEST, text)
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """Read and check `manifest.json`.
+
+    Raises:
+        EngineError: there is none, it is damaged, or its format is another version's.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise EngineError("there is no such engine folder", got=folder, hint="page4d-export -o ENGINES --T .. --V ..")
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise EngineError(
+            "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder", got=folder, hint="page4d-export again"
+        ) from None
+    except OSError as error:
+        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
+    try:
+        version = msgspec.json.decode(text, type=dict[str, Any]).get("format")
+        if version != FORMAT:
+            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint="page4d-export again with this version")
+        manifest = msgspec.json.decode(text, type=Manifest)
+        Layout(**manifest.layout)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
+    return manifest
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,182 @@
+"""`Page4D`: the reference network, top to bottom."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from page4d.aggregator import Layer
+from page4d.cameras import cameras_from_mapping, fundamental
+from page4d.config import LayerOutput, ModelConfig, Order
+from page4d.encoder import Encoder
+from page4d.errors import UsageError
+from page4d.layout import Layout
+from page4d.mask import MaskHead
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network gives for a clip (with the axis B in front of T where images had one).
+
+    Attributes:
+        mask: M `[T,V,h,w]`, the probability that a patch is dynamic.
+        layers: per kept layer its tokens `[T,V,N,S*C]`, pose then geo on the channels (twice as wide with pair output).
+        memory: memory tokens `[S,M,C]` as they leave the last Global-SA, where the strategy is `memory`; else None.
+    """
+
+    mask: Tensor
+    layers: dict[int, Tensor]
+    memory: Tensor | None
+
+
+class Page4D(nn.Module):
+    """Encoder, special tokens, mask head, aggregator. Built in eval mode, weights seeded by their names.
+
+    Args:
+        config: the structure.
+        seed: of the weights; the same name, shape and seed give the same tensor in every model.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.weights = f"seeded (seed {seed})"
+        with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
+            self.encoder = Encoder(config)
+            self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))  # of image (0, 0); of all others
+            self.mask_head = MaskHead(config)
+            self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
+            if config.has_memory:
+                self.memory_tokens = nn.Parameter(torch.empty(config.memory_tokens, config.width))
+        self.to_empty(device="cpu")
+        for name, parameter in self.named_parameters():
+            seed_parameter(name, parameter.data, seed)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(
+        self,
+        images: Tensor | NDArray[np.uint8],
+        mask_ext: Tensor | None = None,
+        keypoints: Tensor | None = None,
+        cameras: Mapping[str, Any] | None = None,
+        memory: Tensor | None = None,
+    ) -> Output:
+        """Run a clip.
+
+        Args:
+            images: uint8 RGB `[T,V,H,W,3]` or `[B,T,V,H,W,3]`.
+            mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero.
+            keypoints: K_ext `[T,V,P,1]` in [0,1].
+            cameras: per view, in order, what `cameras.json` has, with K for the images given; needed with `epipolar`.
+            memory: `[S,M,C]` of the window before; none starts from the learned one.
+
+        Raises:
+            UsageError: shapes that do not match, or cameras missing.
+        """
+        images = torch.as_tensor(images)
+        if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
+            raise UsageError("images have the wrong form", got=f"{images.dtype} {list(images.shape)}", allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]")
+        batched = images.dim() == 6
+        if not batched:
+            images = images[None]
+        B, T, V, H, W, _ = images.shape
+        layout = Layout(T, V, H, W, B)
+        dtype = self.special_tokens.dtype
+        mask_ext = self._patch_map("mask_ext", mask_ext, layout, dtype)
+        keypoints = None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype)
+        lines = self._fundamental(cameras, layout, dtype)
+        memory = self._memory(memory, layout) if self.config.has_memory else None
+
+        tokens = self.embed(images.flatten(0, 2), self.special(layout)).reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
+        kept: dict[int, Tensor] = {}
+        mask: Tensor | None = None
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            if i == self.config.mask_layer:
+                mask = self.mask_head(tokens, mask_ext, layout)
+            parts = []
+            for block in layer.order:
+                tokens = layer.view_sa(tokens, layout, mask, lines) if block is Order.VIEW else layer.time_sa(tokens, layout, mask)
+                parts.append(tokens)
+            if layer.global_sa is not None:
+                tokens, memory = layer.global_sa(tokens, layout, keypoints, memory)
+            if i in (self.config.keep_layers or ()):
+                kept[i] = side_by_side(parts if self.config.layer_output is LayerOutput.PAIR else [tokens], self.config.streams)
+        assert mask is not None  # mask_layer < depth
+        mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
+        if batched:
+            return Output(mask, kept, memory)
+        return Output(mask[0], {i: x[0] for i, x in kept.items()}, None if memory is None else memory[:, 0])
+
+    def embed(self, images: Tensor, special: Tensor, position: Tensor | None = None) -> Tensor:
+        """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
+        return torch.cat((special, self.encoder(images, position)), dim=1)
+
+    def special(self, layout: Layout) -> Tensor:
+        """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for all others."""
+        which = torch.ones(layout.B, layout.frames, dtype=torch.long)
+        which[:, 0] = 0
+        return self.special_tokens[which.flatten()]
+
+    def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
+        shape = (layout.B, layout.T, layout.V, layout.P, 1)
+        if values is None:
+            return torch.zeros(shape, dtype=dtype)
+        values = torch.as_tensor(values)
+        if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
+            raise UsageError(f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape))
+        return values.reshape(shape).to(dtype)
+
+    def _fundamental(self, cameras: Mapping[str, Any] | None, layout: Layout, dtype: torch.dtype) -> Tensor | None:
+        if not self.config.epipolar:
+            return None
+        if cameras is None or len(cameras) != layout.V:
+            raise UsageError(
+                "the epipolar prior needs the calibration of every view",
+                got="no cameras" if cameras is None else f"{len(cameras)} cameras",
+                allowed=f"{layout.V}, in the order of the views",
+            )
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(wide)
+
+    def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
+        shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
+        if memory is None:
+            return self.memory_tokens.expand(shape)
+        if memory.numel() != int(np.prod(shape)) or memory.shape[-2:] != shape[-2:]:
+            allowed = layout.memory_shape(shape[0], *self.memory_tokens.shape)
+            raise UsageError("memory has the wrong shape", got=list(memory.shape), allowed=list(allowed))
+        return memory.reshape(shape).to(self.memory_tokens.dtype)
+
+
+def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
+    """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C]`, the parts side by side within a stream."""
+    joined = torch.cat([part.expand(streams, *part.shape[1:]) for part in parts], dim=-1)
+    return joined.movedim(0, -2).flatten(-2)
+
+
+def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
+    """Fill a parameter that no checkpoint gives.
+
+    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std 0.02.
+    """
+    *_, owner, leaf = ("", *name.split("."))
+    if leaf.startswith("lambda_"):
+        tensor.zero_()
+    elif leaf in ("alpha", "beta") or name.endswith("gate.2.bias"):
+        tensor.fill_(1.0)
+    elif name.endswith("gate.2.weight"):
+        tensor.zero_()
+    else:
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+        tensor.normal_(0.0, 0.02, generator=generator)
+        if leaf == "gamma" or (leaf == "weight" and "norm" in owner):
+            tensor.add_(1.0)

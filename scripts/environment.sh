@@ -1,0 +1,25 @@
+# Sourced by demo.sh and test.sh.
+
+# make_environment FOLDER REQUIREMENT: a virtual environment with the project installed as the requirement says.
+make_environment() {
+    local folder=$1 requirement=$2 python=${PYTHON:-python3}
+    if ! command -v "$python" >/dev/null; then
+        echo "page4d: $python was not found; install Python 3.10 or newer, or set PYTHON" >&2
+        return 1
+    fi
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        echo "page4d: $("$python" --version) is too old; Python 3.10 or newer is needed (set PYTHON)" >&2
+        return 1
+    fi
+    if [ ! -x "$folder/bin/python" ]; then
+        if ! "$python" -c 'import ensurepip' 2>/dev/null; then # Debian and Ubuntu keep it in a package of its own
+            echo "page4d: this Python cannot make virtual environments; installing python3-venv" >&2
+            local sudo=""
+            [ "$(id -u)" = 0 ] || sudo=sudo
+            $sudo apt-get update -qq && $sudo apt-get install -y -qq python3-venv
+        fi
+        "$python" -m venv "$folder"
+    fi
+    "$folder/bin/python" -m pip install --quiet --upgrade pip
+    "$folder/bin/python" -m pip install --quiet -e "$requirement"
+}
