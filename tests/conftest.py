@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 
@@ -12,3 +13,70 @@ def real_clip() -> pathlib.Path:
     if not (folder / "frames").is_dir():
         pytest.skip(f"no filmed clip at {folder}")
     return folder
+
+
+VARIANTS = {
+    "default": {},
+    "memory": {"global_strategy": "memory", "memory_tokens": 5, "global_layers": (0, 1), "epipolar": True, "epipolar_band": 10.0},
+    "dilated": {"global_strategy": "dilated", "dilations": (1,), "time_encoding": "alibi", "order": ("time", "view"), "layer_output": "pair"},
+    "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
+}
+
+
+def lively(config, seed=0):
+    """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
+    import torch
+
+    from page4d import Page4D
+
+    model = Page4D(config, seed=seed)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lambda" in name:
+            parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
+        elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
+            parameter.mul_(3)
+    return model
+
+
+class Made:
+    """An engine folder, the model that it was made from, and a clip of its shape."""
+
+    def __init__(self, folder, model, plan, clip):
+        self.folder, self.model, self.plan, self.clip = folder, model, plan, clip
+
+    def inputs(self, keypoints):
+        rng = np.random.default_rng(0)
+        layout = self.plan.layout
+        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)}
+        if keypoints:
+            given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
+        if self.model.config.epipolar:
+            given["cameras"] = {name: camera.to_mapping() for name, camera in self.clip.cameras.items()}
+        return given
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Engine folders of a tiny model by variant and precision, made when first asked for."""
+    cache = {}
+
+    def make(variant="default", precision="float32", B=1):
+        if (variant, precision, B) not in cache:
+            from page4d import Layout, ModelConfig
+            from page4d.clip import render
+            from page4d.precision import Precision
+            from page4d_export.exporter import write_unverified
+            from page4d_export.plan import Plan
+
+            config = ModelConfig.preset("tiny", depth=2, encoder_depth=2, **VARIANTS[variant])
+            layout = Layout(3, 2, 56, 70, B)
+            plan = Plan.make(config, layout, Precision(precision), keypoints=variant != "default")
+            model = lively(config)
+            folder = tmp_path_factory.mktemp(f"{variant}-{precision}") / "engines"
+            folder.mkdir()
+            write_unverified(model, plan, folder)
+            cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
+        return cache[variant, precision, B]
+
+    return make

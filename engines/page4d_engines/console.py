@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from safetensors import SafetensorError
 
 from page4d.errors import ExitCode, Page4DError
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+_NO_SPACE = "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk"
 
 
 def run(command: Callable[[], None]) -> int:
@@ -30,10 +32,12 @@ def run(command: Callable[[], None]) -> int:
         return _end(ExitCode.OUT_OF_MEMORY, "out of memory\n  try:     a smaller --T, --V, --height or --width")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _end(
-                ExitCode.FAILURE, f"no space left on the disk\n  got:     {error.filename or 'a file being written'}\n  try:     free some, or another -o"
-            )
+            return _end(ExitCode.FAILURE, _NO_SPACE)
         return _end(ExitCode.FAILURE, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except SafetensorError as error:  # has no errno
+        if "No space left" not in str(error):
+            raise
+        return _end(ExitCode.FAILURE, _NO_SPACE)
     return ExitCode.OK
 
 

@@ -1,0 +1,217 @@
+"""The chain in ONNX Runtime against the reference model."""
+
+import gc
+import pathlib
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from conftest import VARIANTS
+
+from page4d.errors import EngineError, MissingBackendError, UsageError
+from page4d.manifest import read_manifest, write_manifest
+from page4d_engines import Pipeline
+from page4d_engines import pipeline as pipeline_module
+
+
+def close(found, want, tolerance):
+    error = np.linalg.norm(found.astype(np.float64) - want.numpy()) / np.linalg.norm(want.numpy())
+    assert error < tolerance, error
+
+
+def tensors(given):
+    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_equals_the_reference(made, variant):
+    made_ = made(variant)
+    given = made_.inputs(keypoints=variant != "default")
+    want = made_.model(made_.clip.frames, **tensors(given))
+    result = Pipeline.load(made_.folder).run(made_.clip.frames, **given)
+    close(result.mask, want.mask, 1e-5)
+    assert result.mask.shape == tuple(want.mask.shape)
+    assert set(result.layers) == set(want.layers)
+    for i, layer in want.layers.items():
+        assert result.layers[i].shape == tuple(layer.shape)
+        close(result.layers[i], layer, 1e-5)
+    assert (result.memory is None) == (want.memory is None)
+    if want.memory is not None:
+        close(result.memory, want.memory, 1e-5)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float16", 3e-3), ("bfloat16", 2e-2)])
+def test_sixteen_bit_engines(made, precision, tolerance):
+    made_ = made("default", precision)
+    given = made_.inputs(keypoints=False)
+    want = made_.model(made_.clip.frames, **tensors(given)).layers[1]
+    errors = []
+    for rounding in (False, True):
+        found = Pipeline.load(made_.folder, rounding=rounding).run(made_.clip.frames, **given).layers[1]
+        close(found, want, tolerance)
+        errors.append(np.linalg.norm(found - want.numpy()))
+    assert errors[1] > 1.3 * errors[0]  # rounding every result shows
+
+
+def test_clips_side_by_side(made):
+    made_ = made("memory", B=2)
+    clips = np.stack([made_.clip.frames, made_.clip.frames[::-1]])
+    given = made_.inputs(keypoints=True)
+    want = made_.model(clips, **tensors(given))
+    result = Pipeline.load(made_.folder).run(clips, **given)
+    close(result.mask, want.mask, 1e-5)
+    close(result.layers[1], want.layers[1], 1e-5)
+    close(result.memory, want.memory, 1e-5)
+
+
+def test_memory_is_carried(made):
+    made_ = made("memory")
+    given = made_.inputs(keypoints=True)
+    pipeline = Pipeline.load(made_.folder)
+    first = pipeline.run(made_.clip.frames, **given).copy()
+    second = pipeline.run(made_.clip.frames, **given, memory=first.memory).copy()
+    model_first = made_.model(made_.clip.frames, **tensors(given))
+    want = made_.model(made_.clip.frames, **tensors(given), memory=model_first.memory)
+    close(second.layers[1], want.layers[1], 1e-5)
+    close(second.memory, want.memory, 1e-5)
+    assert np.abs(second.memory - first.memory).max() > 1e-3
+    again = pipeline.run(made_.clip.frames, **given)  # without one, from the learned memory
+    np.testing.assert_array_equal(again.layers[1], first.layers[1])
+
+
+def resident():
+    gc.collect()
+    status = pathlib.Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_second_window_allocates_nothing(made):
+    made_ = made()
+    pipeline = Pipeline.load(made_.folder)
+    mask_ext = made_.inputs(keypoints=False)["mask_ext"]
+    first = pipeline.run(made_.clip.frames, mask_ext)
+    places = [array.ctypes.data for array in (first.mask, first.layers[1])]
+    kept = first.copy()
+    pipeline.run(made_.clip.frames[::-1], mask_ext)
+    before = resident()
+    tracemalloc.start()
+    for _ in range(20):
+        second = pipeline.run(made_.clip.frames, mask_ext)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000, "numpy's arrays are traced: a copy of the tokens alone would be more"
+    assert resident() - before < 2 << 20, "nor does the runtime's arena grow"
+    assert [array.ctypes.data for array in (second.mask, second.layers[1])] == places
+    np.testing.assert_array_equal(second.layers[1], kept.layers[1])
+    assert not np.shares_memory(kept.mask, second.mask)
+
+
+def test_seconds_are_told_by_stage(made):
+    made_ = made()
+    pipeline = Pipeline.load(made_.folder)
+    seen = []
+    pipeline.run(made_.clip.frames, progress=seen.append)
+    assert seen == [call.stage.name for call in pipeline.plan.calls]
+    assert set(pipeline.seconds) == {entry.name for entry in pipeline.manifest.stages} and min(pipeline.seconds.values()) > 0
+
+
+def test_a_moved_folder_runs(made, tmp_path):
+    made_ = made()
+    shutil.copytree(made_.folder, tmp_path / "elsewhere")
+    here = Pipeline.load(made_.folder).run(made_.clip.frames).copy()
+    there = Pipeline.load(tmp_path / "elsewhere").run(made_.clip.frames)
+    np.testing.assert_array_equal(here.layers[1], there.layers[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": np.zeros((2, 2, 56, 70, 3), np.uint8)},
+            r"images has another shape than the engines'\s+got:\s+\[2, 2, 56, 70, 3\]\s+allowed: uint8 \[3, 2, 56, 70, 3\]",
+        ),
+        ({"images": np.zeros((3, 2, 56, 70, 3), np.float32)}, r"images have the wrong type\s+got:\s+float32"),
+        ({"mask_ext": np.zeros((3, 2, 5, 1))}, r"mask_ext has another shape"),
+        ({"keypoints": None}, r"exported with --keypoints and need them"),
+        ({"cameras": None}, r"need the calibration of every view"),
+        ({"cameras": {}}, r"number of cameras is not the engines'\s+got:\s+0\s+allowed: 2"),
+        ({"memory": np.zeros((2, 4, 128))}, r"memory has another shape"),
+    ],
+)
+def test_wrong_arguments_are_named(made, change, message):
+    made_ = made("memory")
+    given = {"images": made_.clip.frames, **made_.inputs(keypoints=True), **change}
+    with pytest.raises(UsageError, match=message):
+        Pipeline.load(made_.folder).run(**given)
+
+
+def test_keypoints_need_engines_that_take_them(made):
+    made_ = made()
+    with pytest.raises(UsageError, match=r"take no keypoints\s+try:\s+page4d-export --keypoints"):
+        Pipeline.load(made_.folder).run(made_.clip.frames, keypoints=np.zeros(made_.plan.layout.patch_map_shape))
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    return pathlib.Path(shutil.copytree(made().folder, tmp_path / "copy"))
+
+
+def test_damaged_folders_are_refused(copy):
+    with pytest.raises(EngineError, match="no such engine folder"):
+        Pipeline.load(copy / "missing")
+    weights = copy / "onnx" / "encoder.onnx.data"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(EngineError, match=r"onnx/encoder.onnx.data is not the file that was exported"):
+        Pipeline.load(copy)
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(EngineError, match=rf"cut short\s+got:.*\({len(content) // 2} bytes\)"):
+        Pipeline.load(copy)
+    weights.unlink()
+    with pytest.raises(EngineError, match=r"lacks onnx/encoder.onnx.data"):
+        Pipeline.load(copy)
+
+
+def test_damaged_manifests_are_refused(copy):
+    manifest = copy / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text[: len(text) // 2])
+    with pytest.raises(EngineError, match=r"manifest.json is damaged"):
+        Pipeline.load(copy)
+    manifest.write_text(text.replace('"format": 1', '"format": 9'))
+    with pytest.raises(EngineError, match=r"another format version\s+got:\s+9\s+allowed: 1"):
+        Pipeline.load(copy)
+    manifest.write_text(text.replace("onnx/mask_head.onnx", "../mask_head.onnx"))
+    with pytest.raises(EngineError, match=r"outside the engine folder"):
+        Pipeline.load(copy)
+    manifest.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(EngineError, match=r"manifest.json is damaged"):
+        Pipeline.load(copy)
+    manifest.unlink()
+    with pytest.raises(EngineError, match=r"no manifest.json: its export did not finish"):
+        Pipeline.load(copy)
+
+
+def test_manifests_round_trip(made, copy):
+    manifest = read_manifest(made().folder)
+    write_manifest(copy, manifest)
+    assert read_manifest(copy) == manifest
+    assert manifest.shape == made().plan.layout
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_backend_is_a_demand(made, backend):
+    with pytest.raises(MissingBackendError, match=backend):
+        Pipeline.load(made().folder, backend=backend)
+
+
+def test_too_little_memory_is_said_before_it_is_taken(made, monkeypatch):
+    from page4d.errors import OutOfMemoryError
+
+    text = "MemTotal: 1000 kB\nMemAvailable: 1000 kB\n"
+    real = pathlib.Path.read_text
+    monkeypatch.setattr(pipeline_module.pathlib.Path, "read_text", lambda self, *a, **k: text if str(self) == "/proc/meminfo" else real(self, *a, **k))
+    with pytest.raises(OutOfMemoryError, match=r"do not fit this machine's memory\s+got:.*GiB needed(.|\n)*--T"):
+        Pipeline.load(made().folder)

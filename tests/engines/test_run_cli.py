@@ -1,0 +1,261 @@
+"""`page4d-run` as a person runs it: a process, its files, its messages, its exit codes."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from page4d.cameras import read_cameras
+from page4d.clip import render, save
+from page4d_engines import Pipeline
+from page4d_engines.fit import Fit
+from page4d_engines.summary import read_summary
+
+
+def run(*arguments, cwd=None, **environment):
+    command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip") / "clip"
+    save(render(7, 2, 100, 80, seed=2), folder)
+    return folder
+
+
+@pytest.fixture
+def own(clip, tmp_path):
+    """A copy of the clip to spoil."""
+    return pathlib.Path(shutil.copytree(clip, tmp_path / "clip"))
+
+
+def picture(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def refused(done, code, *messages):
+    assert done.returncode == code, done.stderr
+    for message in messages:
+        assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_whole_run(made, clip, tmp_path):
+    folder = made("memory").folder
+    shutil.copytree(clip / "masks", tmp_path / "keypoints")
+    done = run(folder, clip / "frames", "-o", tmp_path / "out", "--keypoints", tmp_path / "keypoints", "--stride", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "out" / "report.html") in done.stderr
+    out = tmp_path / "out"
+    summary = read_summary(out / "summary.json")
+    assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
+    assert [window.name for window in summary.windows] == ["window_0-2", "window_2-4", "window_4-6"]
+    assert summary.cameras == ["cam0", "cam1"] and summary.backend == "onnxruntime"
+    assert all(seconds > 0 for seconds in summary.stage_seconds.values())
+    assert summary.buffer_bytes > 0 and summary.peak_rss_bytes > summary.buffer_bytes
+
+    # the same through Python, window by window, memory carried
+    pipeline = Pipeline.load(folder)
+    layout = pipeline.manifest.shape
+    fit = Fit.choose((100, 80), layout, None)
+    memory = None
+    cameras = {name: fit.camera(camera) for name, camera in read_cameras(clip / "cameras.json").items()}
+    for window, start in zip(summary.windows, (0, 2, 4), strict=True):
+        frames = np.zeros(layout.images_shape, np.uint8)
+        maps = np.zeros(layout.patch_map_shape, np.float32)
+        for row in range(3):
+            for v in range(2):
+                name = f"cam{v}/{start + row:06d}.png"
+                frames[row, v] = fit.image(Image.fromarray(picture(clip / "frames" / name)))
+                maps[row, v] = fit.patch_mean(picture(clip / "masks" / name))
+        want = pipeline.run(frames, maps, maps, cameras, memory).copy()
+        memory = want.memory
+        found = load_file(out / window.file)
+        np.testing.assert_array_equal(found["mask"], want.mask)
+        np.testing.assert_array_equal(found["layers.1"], want.layers[1])
+        np.testing.assert_array_equal(found["memory"], want.memory)
+        for overlay in window.overlays:
+            assert picture(out / overlay).shape == (layout.H, layout.W, 3)
+        assert len(window.overlays) == 6
+    report = (out / "report.html").read_text()
+    assert "view_sa" in report and "cam1" in report and "seeded" in report
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "no staging folder is left"
+
+
+def test_windows_overlap_at_the_end_so_that_no_frame_is_left_out(made, clip, tmp_path):
+    done = run(made().folder, clip, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    names = [window.name for window in read_summary(tmp_path / "out" / "summary.json").windows]
+    assert names == ["window_0-2", "window_3-5", "window_4-6"]
+    again = run(made().folder, clip, "-o", tmp_path / "out", "-q")  # replaces an earlier run
+    assert again.returncode == 0 and again.stderr == ""
+
+
+def test_neither_torch_nor_the_exporter_is_imported(made, clip, tmp_path):
+    code = (
+        "import sys; from page4d_engines.cli import command, run\n"
+        "try:\n    command(run)()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, made().folder, clip, "-o", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_flags(made, clip, tmp_path):
+    folder, out = made().folder, tmp_path / "out"
+    refused(run(folder, clip, "-o", out, "--stride", 0), 2, r"stride .*\s+got:\s+0\s+allowed: 1 to T = 3")
+    refused(run(folder, clip, "-o", out, "--stride", 4), 2, r"stride")
+    refused(run(folder, clip, "-o", out, "--fit", "squash"), 2, r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad")
+    refused(run(folder, clip, "-o", out, "--backend", "gpu"), 2, r"--backend has no such value")
+    refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 5, r"tensorrt")
+    refused(run(folder, clip, "-o", out, "--threads", 0), 2, r"--threads is out of range")
+    refused(run(folder, clip, "-o", out, "--masks", tmp_path / "nowhere"), 2, r"nowhere")
+    refused(run(folder, clip, "-o", tmp_path / "no" / "out"), 2, r"-o lies in a folder that does not exist")
+    assert run(folder, clip, "--what").returncode == 2
+    assert run().returncode == 2
+    assert not out.exists()
+
+
+def test_the_output_folder_is_not_taken_from_others(made, clip, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
+    refused(run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"-o names something that is not the output of a run")
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
+
+
+def test_bad_frames(made, own, tmp_path):
+    folder, out = made().folder, tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    refused(run(folder, tmp_path / "empty", "-o", out), 2, r"empty")
+    refused(run(folder, tmp_path / "missing", "-o", out), 2, r"missing")
+    frame = own / "frames" / "cam1" / "000005.png"
+    content = frame.read_bytes()
+    frame.write_bytes(content[: len(content) // 2])  # found in the last window, after others were written
+    refused(run(folder, own, "-o", out), 2, r"cam1", r"000005")
+    frame.write_bytes(b"no picture")
+    refused(run(folder, own, "-o", out), 2, r"cam1", r"000005")
+    frame.unlink()
+    refused(run(folder, own, "-o", out), 2, r"cam1", r"\b6\b", r"\b7\b")
+    assert not out.exists() and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_wrong_counts_and_shapes(made, clip, own, tmp_path):
+    folder, out = made().folder, tmp_path / "out"
+    shutil.copytree(own / "frames" / "cam1", own / "frames" / "cam2")
+    shutil.rmtree(own / "masks")
+    (own / "cameras.json").unlink()
+    refused(run(folder, own, "-o", out), 2, r"another number of cameras than the engine has views\s+got:\s+3 cameras: cam0, cam1, cam2\s+allowed: V = 2")
+    shutil.rmtree(own / "frames" / "cam2")
+    for camera in ("cam0", "cam1"):
+        for index in range(2, 7):
+            (own / "frames" / camera / f"{index:06d}.png").unlink()
+    refused(run(folder, own, "-o", out), 2, r"fewer frames than a window\s+got:\s+2 frames\s+allowed: T = 3", r"--T 2")
+    save(render(3, 2, 160, 60), tmp_path / "wide")
+    refused(run(folder, tmp_path / "wide", "-o", out), 2, r"--fit stretch", r"160")
+    for mode in ("stretch", "crop", "pad"):
+        assert run(folder, tmp_path / "wide", "-o", out, "--fit", mode).returncode == 0
+
+
+def test_masks_and_cameras_must_match(made, own, tmp_path):
+    folder, out = made().folder, tmp_path / "out"
+    (own / "masks" / "cam0" / "000003.png").unlink()
+    refused(run(folder, own, "-o", out), 2, r"cam0", r"000003")
+    shutil.rmtree(own / "masks")
+    assert run(folder, own, "-o", out).returncode == 0  # none at all is fine
+    needs_cameras = made("memory").folder
+    (own / "cameras.json").write_text(json.dumps({"cam0": {}}))
+    refused(run(needs_cameras, own, "-o", out, "--keypoints", own / "frames"), 2, r"camera cam0 lacks")
+    (own / "cameras.json").unlink()
+    refused(run(needs_cameras, own, "-o", out, "--keypoints", own / "frames"), 2, r"cameras", r"--cameras FILE")
+    refused(run(needs_cameras, own, "-o", out), 2, r"keypoint")
+
+
+def test_damaged_engines(made, clip, tmp_path):
+    copy = pathlib.Path(shutil.copytree(made().folder, tmp_path / "engines"))
+    (copy / "onnx" / "view_sa.0.onnx").write_bytes(b"nonsense")
+    refused(run(copy, clip, "-o", tmp_path / "out"), 4, r"onnx/view_sa.0.onnx is not the file that was exported")
+    (copy / "manifest.json").unlink()
+    refused(run(copy, clip, "-o", tmp_path / "out"), 4, r"no manifest.json")
+    refused(run(tmp_path / "nothing", clip, "-o", tmp_path / "out"), 4, r"no such engine folder")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing(made, clip, tmp_path):
+    many = tmp_path / "many"
+    for camera in ("cam0", "cam1"):
+        (many / camera).mkdir(parents=True)
+        for index in range(300):
+            shutil.copy(clip / "frames" / camera / f"{index % 7:06d}.png", many / camera / f"{index:06d}.png")
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_engines.cli import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, made().folder, many, "-o", tmp_path / "out", "--stride", "1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out-*/window_*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many"]
+
+
+def test_a_full_disk_leaves_nothing(made, clip, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can only be mounted as root")
+    try:
+        refused(run(made().folder, clip, "-o", disk / "out"), 1, r"no space left on the disk")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_startup_is_short(made, clip, tmp_path):
+    """To the first stage; a bound far above what it takes (0.6 s), so that a busy machine does not fail it, below what torch alone takes."""
+    best = min(read_summary_startup(made, clip, tmp_path / str(i)) for i in range(2))
+    assert best < 2.0
+
+
+def read_summary_startup(made, clip, out):
+    assert run(made().folder, clip, "-o", out).returncode == 0
+    return read_summary(out / "summary.json").startup_seconds
+
+
+def test_the_filmed_clip(made, real_clip, tmp_path):
+    """Four cameras into an engine of two is an error; two of them run, with their masks."""
+    refused(run(made().folder, real_clip, "-o", tmp_path / "out", "--fit", "crop"), 2, r"got:\s+4 cameras: cam0, cam1, cam2, cam3")
+    for kind in ("frames", "masks"):
+        for camera in ("cam1", "cam2"):
+            shutil.copytree(real_clip / kind / camera, tmp_path / "two" / kind / camera)
+    done = run(made().folder, tmp_path / "two", "-o", tmp_path / "out", "--fit", "crop")
+    assert done.returncode == 0, done.stderr
+    summary = read_summary(tmp_path / "out" / "summary.json")
+    assert len(summary.windows) == 4
+    dynamic, static = np.zeros(2), np.zeros(2)
+    for window in summary.windows:
+        mask = load_file(tmp_path / "out" / window.file)["mask"]
+        assert np.isfinite(mask).all()
+        start = int(window.first_frame)
+        fit = Fit.choose((640, 480), made().plan.layout, "crop")
+        for row in range(3):
+            for v, camera in enumerate(("cam1", "cam2")):
+                truth = fit.patch_mean(picture(real_clip / "masks" / camera / f"{start + row:06d}.png"))[:, 0] > 0.5
+                flat = mask[row, v].ravel()
+                dynamic += [flat[truth].sum(), truth.sum()]
+                static += [flat[~truth].sum(), (~truth).sum()]
+    assert dynamic[0] / dynamic[1] > static[0] / static[1] + 0.1  # the external mask lifts M where it is set

@@ -1,0 +1,249 @@
+"""The export, end to end: files, figures, the accuracy gate, and what is left when it fails."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import VARIANTS, lively
+
+from page4d import Layout, ModelConfig
+from page4d.errors import AccuracyError, UsageError
+from page4d.manifest import read_manifest
+from page4d.precision import Precision
+from page4d_engines import Pipeline
+from page4d_engines.folder import EngineFolder
+from page4d_export import verify
+from page4d_export.exporter import export
+from page4d_export.plan import Plan
+from page4d_export.verify import Frames, compare, stand_in
+
+LAYOUT = Layout(2, 2, 42, 56)
+
+
+def plan_for(variant="default", precision="float32", layout=LAYOUT):
+    config = ModelConfig.preset("tiny", depth=2, encoder_depth=1, **VARIANTS[variant])
+    return Plan.make(config, layout, Precision(precision), keypoints=variant != "default")
+
+
+@pytest.mark.parametrize(("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")])
+def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
+    plan = plan_for(variant, precision)
+    model = lively(plan.config)
+    told = []
+    manifest = export(model, plan, tmp_path / "engines", progress=lambda what, share: told.append(share))
+    assert manifest == read_manifest(tmp_path / "engines") == EngineFolder.open(tmp_path / "engines").manifest
+    for entry in manifest.stages:
+        assert set(entry.accuracy) == {spec.name for spec in entry.outputs}
+        for accuracy in entry.accuracy.values():
+            assert 0 <= accuracy.relative_l2 <= plan.precision.tolerance and accuracy.nans == 0 and accuracy.cosine > 0.999
+    chain = manifest.verification.chain
+    assert "mask" in chain and any(name.startswith("layers.") for name in chain) and ("memory" in chain) == (variant == "memory")
+    if precision != "float32":  # 16 bits show: the figures are of the typed graph, not of a float32 computation
+        assert max(a.relative_l2 for entry in manifest.stages for a in entry.accuracy.values()) > 1e-4
+    assert manifest.verification.layout == manifest.layout and manifest.weights == model.weights
+    assert told == sorted(told) and told[0] == 0 and told[-1] <= 1
+    assert set(os.listdir(tmp_path)) == {"engines"}
+    listed = {path.relative_to(tmp_path / "engines").as_posix() for path in (tmp_path / "engines").rglob("*") if path.is_file()}
+    assert set(manifest.files) == listed - {"manifest.json"}
+
+    # the chain's figure is that of a pipeline that rounds
+    frames = Frames.rendered(plan.layout).values
+    out = Pipeline.load(tmp_path / "engines", rounding=precision != "float32").run(
+        frames["images"],
+        frames["mask_ext"],
+        frames["keypoints"] if plan.keypoints else None,
+        frames["fundamental"] if plan.config.epipolar else None,
+    )
+    model._fundamental = lambda *_: torch.from_numpy(frames["fundamental"]) if plan.config.epipolar else None
+    want = model(frames["images"], torch.from_numpy(frames["mask_ext"]), torch.from_numpy(frames["keypoints"]) if plan.keypoints else None)
+    found = compare(out.layers[1], want.layers[1].numpy())
+    assert found.relative_l2 == pytest.approx(chain["layers.1"].relative_l2, rel=0.5, abs=2e-6)
+
+
+def test_a_stage_beyond_its_tolerance_leaves_no_engines(tmp_path):
+    plan = plan_for(precision="float16")
+    with pytest.raises(AccuracyError, match=r"stage encoder departs(.|\n)*relative L2 .*\n.*allowed: relative L2 up to 1e-07 in float16"):
+        export(lively(plan.config), plan, tmp_path / "engines", tolerance=1e-7)
+    assert os.listdir(tmp_path) == []
+
+
+def test_overflow_in_sixteen_bits_is_caught(tmp_path):
+    """Weights that PyTorch handles in float32 and that leave float16's range: the classic silent failure."""
+    plan = plan_for(precision="float16")
+    model = lively(plan.config)
+    model.layers[1].view_sa.block.mlp.fc1.bias += 3e4
+    model.layers[1].view_sa.block.mlp.fc2.weight += 0.1
+    with pytest.raises(AccuracyError, match=r"stage view_sa.1 departs(.|\n)*\b[1-9]\d* NaN"):
+        export(model, plan, tmp_path / "engines")
+    wide = plan_for(precision="bfloat16")  # has the range
+    export(model, wide, tmp_path / "engines")
+
+
+def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
+    """The gate compares with the model, not with the file."""
+    plan = plan_for()
+    model = lively(plan.config)
+    real = verify.OrtEngine
+
+    class Tampered(real):
+        def __init__(self, path, rounding=False):
+            super().__init__(path, rounding)
+            if path.name == "time_sa.0.onnx":
+                model.layers[0].time_sa.block.attn.qkv.bias += 0.05
+
+    monkeypatch.setattr(verify, "OrtEngine", Tampered)
+    with pytest.raises(AccuracyError, match=r"stage time_sa\.0"):
+        export(model, plan, tmp_path / "engines")
+
+
+def test_an_engine_folder_is_replaced_and_nothing_else(tmp_path):
+    plan = plan_for()
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="-o names something that is not an engine folder"):
+        export(lively(plan.config), plan, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_compare_against_numpy():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 5)).astype(np.float32)
+    y = (x + 0.01 * rng.standard_normal((3, 5))).astype(np.float32)
+    found = compare(y, x)
+    assert found.max_abs == pytest.approx(np.abs(y - x).max())
+    assert found.relative_l2 == pytest.approx(np.linalg.norm(y - x) / np.linalg.norm(x), rel=1e-5)
+    assert found.cosine == pytest.approx((x * y).sum() / np.linalg.norm(x) / np.linalg.norm(y), rel=1e-6)
+    y[0, 0], y[1, 1] = np.nan, np.inf
+    assert compare(y, x).nans == 2
+
+
+def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
+    plan = plan_for(layout=Layout(4, 3, 56, 70))
+    assert stand_in(plan) == plan.layout
+    monkeypatch.setattr(verify, "matmul_rate", lambda: 1e6)  # a machine of a megaflop
+    small = stand_in(plan)
+    assert small.T == 2 and small.V == 2 and small.P < plan.layout.P
+    manifest = export(lively(plan.config), plan, tmp_path / "engines")
+    assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
+    assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
+    assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
+    Pipeline.load(tmp_path / "engines").run(np.zeros((4, 3, 56, 70, 3), np.uint8))  # the engines are of the large layout
+
+
+def command(*arguments, entry="export", cwd=None):
+    code = f"from page4d_export.main import {entry}; {entry}()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--T", 2, "--V", 2, "--height", 28, "--width", 42)
+
+
+def test_the_command(tmp_path):
+    done = command(*TINY, "--fp16", "-o", tmp_path / "engines", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert manifest == json.loads((tmp_path / "engines" / "manifest.json").read_text())
+    assert manifest["precision"] == "float16" and "seeded" in manifest["weights"] and "seeded" in done.stderr
+    assert manifest["model"]["depth"] == 1
+    shown = command("inspect", tmp_path / "engines", entry="main")
+    assert shown.returncode == 0 and "view_sa.0" in shown.stdout and "whole chain" in shown.stdout
+    assert json.loads(command("inspect", tmp_path / "engines", "--json", entry="main").stdout) == manifest
+
+
+def test_the_command_on_filmed_frames(real_clip, tmp_path):
+    arguments = [*TINY[:-8], "--T", 2, "--V", 4, "--height", 84, "--width", 112]
+    done = command(*arguments, "--frames", real_clip, "-o", tmp_path / "engines", "--set", "epipolar=true")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "engines").verification.frames == "clip"
+
+
+def test_the_accuracy_gate_is_exit_3(tmp_path):
+    done = command(*TINY, "--bf16", "-o", tmp_path / "engines", "--tolerance", 1e-9)
+    assert done.returncode == 3 and "departs from the reference" in done.stderr and "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fp16", "--bf16"), r"--fp16 and --bf16 exclude each other"),
+        (("--preset", "huge"), r"no such preset\s+got:\s+huge\s+allowed: vitl, vitb, vits, tiny"),
+        (("--height", 30), r"height is not a multiple of the patch size 14\s+got:\s+30\s+allowed: 28 or 42"),
+        (("--T", 0), r"T is too small"),
+        (("--set", "depth"), r"--set wants NAME=VALUE"),
+        (("--set", "depht=3"), r"no such option\s+got:\s+depht"),
+        (("--set", "time_encoding=sinus"), r"time_encoding has no such value\s+got:\s+sinus\s+allowed: rope, alibi, none"),
+        (("--encoder-images", 3), r"does not divide the clip's 4 images"),
+        (("-o", "missing/engines"), r"-o lies in a folder that does not exist"),
+        (("--frames", "missing"), r"missing"),
+        (("--set", "global_layers=", "--keypoints"), r"--keypoints has no effect"),
+    ],
+)
+def test_bad_flags(arguments, message, tmp_path):
+    done = command(*TINY, *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr and os.listdir(tmp_path) == []
+
+
+def test_a_missing_flag_is_exit_2():
+    done = command("--preset", "tiny", "--T", 2)
+    assert done.returncode == 2 and "--V" in done.stderr
+
+
+def test_dry_run_is_quick_and_loads_no_weights(tmp_path):
+    """The real layout; and torch, which alone takes longer than the bound, is not imported."""
+    arguments = ("--preset", "vitl", "--fp16", "--T", "24", "--V", "4", "--dry-run")
+    started = time.perf_counter()
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 2
+    for word in ("encoder", "time_sa.0-15 (16 times)", "2x24x4x1374x1024", "97.6 TFLOP", "near 2^31", "buffer tokens.0", "weights 1.3 GiB"):
+        assert word in done.stdout, word
+    document = json.loads(command(*arguments, "--json").stdout)
+    assert document["total"]["flop"] == pytest.approx(987.5e12, rel=1e-3)
+    assert document["buffers"]["tokens.0"] == 2 * 24 * 4 * 1374 * 1024 * 2
+    assert "view_sa.3" in document["total"]["near_limit"]
+    code = "import sys; from page4d_export.main import export\ntry:\n    export()\nfinally:\n    assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True).returncode == 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import export; export()"
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, TINY), "-o", str(tmp_path / "engines")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".engines-*/onnx/*.onnx")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors and os.listdir(tmp_path) == []
+
+
+def test_clip_command(tmp_path):
+    done = command("clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip", entry="main")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
+    again = command("clip", "-o", tmp_path / "clip", entry="main")
+    assert again.returncode == 2 and "-o is not empty" in again.stderr
+
+
+def test_bench_command():
+    done = command("bench", "--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 2, "--json", entry="main")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    rows = {row["part"]: row for row in document["rows"]}
+    assert set(rows) == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa", "whole"}
+    assert all(row["pytorch"] > 0 and row["engines"] > 0 and row["spread"][0] <= row["ratio"] <= row["spread"][1] for row in rows.values())
+    attention = json.loads(command("bench", "attention", "--keys", 512, "--rounds", 1, "--json", entry="main").stdout)
+    assert {side["name"] for side in attention["sides"]} == {"PyTorch", "engines"}
+    assert command("bench", "everything", entry="main").returncode == 2

@@ -1,0 +1,119 @@
+"""Stages: slices of the model whose chain is the model, with the names, shapes, dtypes and costs that the plan gives."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import VARIANTS, lively
+
+from page4d import Layout, ModelConfig
+from page4d.errors import UsageError
+from page4d.precision import Precision
+from page4d_export import stages
+from page4d_export.plan import Plan
+
+
+def config(variant):
+    return ModelConfig.preset("tiny", depth=2, encoder_depth=1, **VARIANTS[variant])
+
+
+def run_chain(model, layout, values, keypoints):
+    """Stages one after the other: an output is the next stage's input of the same name."""
+    kept = {}
+    for name, stage in stages(model, layout, keypoints=keypoints).items():
+        results = []
+        for number in range(stage.entry.calls):
+            given = []
+            for spec in stage.inputs:
+                size = int(np.prod(spec.shape))
+                given.append(values[spec.name].reshape(-1)[number * size : (number + 1) * size].reshape(spec.shape))
+            out = stage.module(*given)
+            results.append(out if isinstance(out, tuple) else (out,))
+        for index, spec in enumerate(stage.outputs):
+            values[spec.name] = torch.cat([result[index] for result in results])
+        kept[name] = values["tokens"]
+    return values, kept
+
+
+@pytest.mark.parametrize("B", [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_chain_of_stages_is_the_model(variant, B):
+    model, layout = lively(config(variant)), Layout(3, 2, 28, 42, B)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, layout.images_shape, dtype=torch.uint8, generator=generator)
+    mask_ext, keypoints = (torch.rand(layout.patch_map_shape, generator=generator) for _ in range(2))
+    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (1 - torch.eye(2)[..., None, None])
+    model._fundamental = lambda *_: fundamental if model.config.epipolar else None  # any matrices do here; cameras are tested elsewhere
+    out = model(images, mask_ext, keypoints)
+    values = {"images": images, "special": model.special(layout), "mask_ext": mask_ext, "keypoints": keypoints, "fundamental": fundamental}
+    if model.config.has_memory:
+        values["memory"] = model.memory_tokens.expand(layout.memory_shape(2, *model.memory_tokens.shape))
+    values, _ = run_chain(model, layout, values, keypoints=True)
+    torch.testing.assert_close(values["mask"].reshape(layout.mask_shape), out.mask)
+    if model.config.has_memory:
+        torch.testing.assert_close(values["memory"], out.memory)
+    if str(model.config.layer_output) == "streams":
+        torch.testing.assert_close(values["tokens"].movedim(0, -2).flatten(-2), out.layers[1])
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_modules_keep_to_their_entries(variant, precision):
+    model, layout = lively(config(variant)), Layout(2, 2, 28, 42)
+    for name, stage in stages(model, layout, precision, keypoints=True).items():
+        assert stage.name == name
+        module = stage.module
+        given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
+        out = module(*given)
+        out = out if isinstance(out, tuple) else (out,)
+        assert [(tuple(x.shape), str(x.dtype)) for x in out] == [(spec.shape, f"torch.{spec.dtype}") for spec in stage.outputs], name
+        weights = {key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"}  # the fitted one stands in its place
+        unused = 0 if "keypoints" in {spec.name for spec in stage.inputs} or stage.entry.kind != "global_sa" else 4
+        assert stage.entry.weight_bytes == sum(w.numel() * w.element_size() for w in weights.values()) - unused, name
+
+
+def test_stages_are_those_of_the_design():
+    layout = Layout(2, 2, 28, 42)
+    model = lively(config("default"))
+    found = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages(model, layout).items()}
+    assert found == {
+        "encoder": (["images", "special"], ["tokens"]),
+        "mask_head": (["tokens", "mask_ext"], ["mask"]),
+        "view_sa.0": (["tokens", "mask"], ["tokens"]),
+        "time_sa.0": (["tokens", "mask"], ["tokens"]),
+        "view_sa.1": (["tokens", "mask"], ["tokens"]),
+        "time_sa.1": (["tokens", "mask"], ["tokens"]),
+        "global_sa.1": (["tokens"], ["tokens"]),
+    }
+    encoder = stages(model, layout)["encoder"]
+    assert encoder.inputs[0].dtype == "uint8" and encoder.inputs[0].shape == (4, 28, 42, 3)
+    late = stages(lively(config("late")), layout)
+    assert [spec.name for spec in late["view_sa.0"].inputs] == ["tokens"] and late["view_sa.0"].outputs[0].shape[0] == 1
+    assert late["view_sa.1"].inputs[0].shape[0] == 1 and late["view_sa.1"].outputs[0].shape[0] == 2
+    assert list(late).index("mask_head") == 3  # after layer 0
+
+
+def test_flop_of_the_specification():
+    """T=24 V=4 at 518, ViT-L, two streams: encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8, landmark Global 3.3."""
+    plan = Plan.make(ModelConfig.preset("vitl"), Layout(24, 4, 518, 518), Precision.FLOAT16)
+    flop = {entry.name: entry.flop * entry.calls / 1e12 for entry in plan.stages()}
+    assert flop["encoder"] == pytest.approx(98, rel=0.01)
+    assert flop["view_sa.3"] == pytest.approx(2 * (3.3 + 2.97), rel=0.01)
+    assert flop["time_sa.3"] == pytest.approx(2 * (3.3 + 17.8), rel=0.01)
+    assert flop["global_sa.15"] == pytest.approx(2 * (3.3 * 10 / 12 + 3.3), rel=0.05)  # its keys are projected for anchors alone
+
+
+def test_encoder_images_divide_the_clip():
+    plan = lambda n: Plan.make(config("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
+    assert plan(None).encoder_images == 12
+    assert next(plan(4).stages()).calls == 3
+    with pytest.raises(UsageError, match=r"does not divide the clip's 12 images\s+got:\s+5\s+allowed: 1, 2, 3, 4, 6, 12"):
+        plan(5)
+
+
+def test_sixteen_bit_modules_do_not_touch_the_model():
+    model = lively(config("default"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    for stage in stages(model, Layout(1, 1, 28, 28), "float16").values():
+        assert any(parameter.dtype == torch.float16 for parameter in stage.module.parameters())
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name])
