@@ -9,7 +9,7 @@ rm -rf demo && mkdir demo
 echo "1/3 rendering a moving scene, 4 cameras x 8 frames"
 page4d clip --T 8 --V 4 --width 320 --height 240 -o demo/clip
 echo "2/3 exporting the model 'vits' as engines, each verified against PyTorch"
-page4d-export --preset vits --T 4 --V 4 --height 168 --width 224 -o demo/engines
+page4d-export --preset vits --T 4 --V 4 --height 252 --width 336 -o demo/engines
 echo "3/3 running the engines over the clip"
 page4d-run demo/engines demo/clip -o demo/out
 echo

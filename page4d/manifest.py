@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import tempfile
 from typing import Any
 
 import msgspec
 
 from page4d.errors import EngineError
+from page4d.files import write_atomically
 from page4d.layout import Layout
 
 FORMAT = 1
@@ -167,16 +166,3 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
         raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
     return manifest
-
-
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise

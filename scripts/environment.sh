@@ -1,8 +1,9 @@
 # Sourced by demo.sh and test.sh.
 
-# make_environment FOLDER REQUIREMENT: a virtual environment with the project installed as the requirement says.
+# make_environment FOLDER ARGUMENT..: a virtual environment in which `pip install ARGUMENT..` was run.
 make_environment() {
-    local folder=$1 requirement=$2 python=${PYTHON:-python3}
+    local folder=$1 python=${PYTHON:-python3}
+    shift
     if ! command -v "$python" >/dev/null; then
         echo "page4d: $python was not found; install Python 3.10 or newer, or set PYTHON" >&2
         return 1
@@ -21,5 +22,5 @@ make_environment() {
         "$python" -m venv "$folder"
     fi
     "$folder/bin/python" -m pip install --quiet --upgrade pip
-    "$folder/bin/python" -m pip install --quiet -e "$requirement"
+    "$folder/bin/python" -m pip install --quiet "$@"
 }

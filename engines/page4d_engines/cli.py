@@ -39,12 +39,15 @@ def run(
 
     def body() -> None:
         from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
+        from page4d_engines.report import SEEDED_NOTE
 
         job = ClipRun.prepare(engines, frames, out, stride, fit, masks, cameras, keypoints, backend, threads, _STARTED)
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
             console.write_json(summary)
+        if summary.seeded:
+            console.say(f"note: {SEEDED_NOTE} ({summary.weights})", quiet)
         for warning in summary.warnings:
             console.say(f"note: {warning}", quiet)
         console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s", quiet)

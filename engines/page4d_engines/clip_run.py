@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import enum
-import os
 import pathlib
 import resource
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +12,10 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import save_file
 
 from page4d import __version__
 from page4d.errors import UsageError
+from page4d.files import refuse_foreign, save_tensors, staged
 from page4d_engines.fit import FitMode
 from page4d_engines.frames import FrameFolder
 from page4d_engines.overlay import contact_sheet, overlay
@@ -68,7 +65,7 @@ class ClipRun:
         chosen = _word(Backend, "--backend", backend)
         if threads is not None and threads < 1:
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
-        _refuse_foreign(out)
+        refuse_foreign(out, SUMMARY, "the output of a run")
         folder = FrameFolder.open(frames, masks, cameras, keypoints)
         pipeline = Pipeline.load(engines, chosen, threads)
         layout = pipeline.manifest.shape
@@ -77,18 +74,8 @@ class ClipRun:
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
-        target = self.out.absolute()
-        staging = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
-            summary = self._run(staging, progress)
-            os.chmod(staging, 0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            staging.rename(target)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        return summary
+        with staged(self.out) as folder:
+            return self._run(folder, progress)
 
     def _run(self, folder: pathlib.Path, progress: Progress) -> Summary:
         manifest = self.pipeline.manifest
@@ -148,7 +135,7 @@ class ClipRun:
         tensors: dict[str, NDArray[Any]] = {"mask": result.mask} | {f"layers.{i}": layer for i, layer in result.layers.items()}
         if result.memory is not None:
             tensors["memory"] = result.memory
-        save_file(tensors, folder / f"{name}.safetensors")
+        save_tensors(folder / f"{name}.safetensors", tensors)
         pictures = []
         for v, camera in enumerate(cameras):
             place = folder / "masks" / name / camera
@@ -166,8 +153,6 @@ class ClipRun:
         folder, manifest = self.reader.folder, self.pipeline.manifest
         if folder.mask_files is None:
             yield "no external masks were given: the mask is the network's alone"
-        if "seeded" in manifest.weights:
-            yield "the weights are seeded, not trained: the mask means nothing beyond the external mask"
         if manifest.precision != "float32":
             yield f"this machine computes the {manifest.precision} engines in float32"
 
@@ -188,12 +173,3 @@ def _word(choice: type[Word], flag: str, word: str) -> Word:
         return choice(word)
     except ValueError:
         raise UsageError(f"{flag} has no such value", got=word, allowed=", ".join(str(item) for item in choice)) from None
-
-
-def _refuse_foreign(out: pathlib.Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / SUMMARY).is_file()):
-        raise UsageError(
-            "-o names something that is not the output of a run, and it would be replaced", got=out, allowed="a new folder, an empty one, or an earlier run's"
-        )
-    if not out.absolute().parent.is_dir():
-        raise UsageError("-o lies in a folder that does not exist", got=out, hint=f"mkdir -p {out.absolute().parent}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import pathlib
 from dataclasses import dataclass
 
 from page4d.errors import EngineError
+from page4d.files import sha256
 from page4d.manifest import Manifest, read_manifest
 
 
@@ -48,12 +48,3 @@ class EngineFolder:
     def file(self, name: str) -> pathlib.Path:
         """A file of the folder by its name in the manifest."""
         return self.path / name
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -19,8 +19,8 @@ ANCHORS: tuple[tuple[float, tuple[int, int, int]], ...] = (
 )
 """The colour map: probability and sRGB colour, straight lines between. Lightness rises all the way: the order shows also where hues are not told apart."""
 
-OPACITY = 0.7
-"""How much of the frame a probability of 1 hides; less in proportion below it, so that what is static stays as it was taken."""
+OPACITY, CLEAR, FULL = 0.8, 0.4, 0.8
+"""How much of the frame the colour hides: none up to a probability of CLEAR, so that what is static stays as it was taken, OPACITY from FULL on."""
 
 NOT_A_NUMBER = (0, 255, 255)
 """Colour of patches without a value: a broken engine must not look like a static scene, so it is none of the map's."""
@@ -151,7 +151,8 @@ def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     probability = np.linspace(0, 1, 256)
     positions = [position for position, _ in ANCHORS]
     channels = [np.interp(probability, positions, [colour[c] for _, colour in ANCHORS]) for c in range(3)]
-    return (OPACITY * probability).astype(np.float32), np.stack(channels, axis=1).astype(np.float32)
+    rise = ((probability - CLEAR) / (FULL - CLEAR)).clip(0, 1)
+    return (OPACITY * rise**2 * (3 - 2 * rise)).astype(np.float32), np.stack(channels, axis=1).astype(np.float32)
 
 
 _SHARES, _COLOURS = _tables()

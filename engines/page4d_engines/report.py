@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from page4d.manifest import write_atomically
-from page4d_engines.overlay import colour_bar
+from page4d.files import write_atomically
+from page4d_engines.overlay import CLEAR, FULL, colour_bar
 from page4d_engines.summary import SUMMARY, Summary, WindowSummary, as_text, mean_of
 
 REPORT = "report.html"
@@ -89,8 +89,8 @@ def _pictures(summary: Summary, sheets: Mapping[str, Image.Image]) -> str:
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in colour_bar(16).tolist())
     parts = [
         "<h2>Frames and mask</h2>",
-        "<p>The mask is the probability that a patch shows something that moves. Where it is 0 the frame is left as it is; "
-        "towards 1 the colour hides more of the frame. Cyan, if any, is a value that is not a number.</p>",
+        f"<p>The mask is the probability that a patch shows something that moves. Up to {CLEAR} the frame is left as it is; "
+        f"from there the colour hides more of it, up to {FULL}. Cyan, if any, is a value that is not a number.</p>",
         f'<p>0 <span class="legend" style="background:linear-gradient(to right, {colours})"></span> 1</p>',
     ]
     shown, linked = 0, []

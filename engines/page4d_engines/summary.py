@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from page4d.errors import UsageError
-from page4d.manifest import write_atomically
+from page4d.files import write_atomically
 
 SUMMARY = "summary.json"
 

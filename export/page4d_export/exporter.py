@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import os
 import pathlib
 import platform
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 
 import msgspec
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
-from page4d.errors import UsageError
+from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.manifest import CONSTANTS, MANIFEST, Accuracy, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
-from page4d_engines.folder import sha256
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
@@ -47,7 +42,7 @@ def export(
         UsageError: `folder` holds something that is not an engine folder.
         AccuracyError: a stage departs from the reference.
     """
-    refuse_foreign(folder)
+    refuse_foreign(folder, MANIFEST, "an engine folder")
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
     checked = plan if frames is not None else plan.at(stand_in(plan))
     same = checked.layout == plan.layout
@@ -60,7 +55,7 @@ def export(
         progress(what, done / work)
         done += 1
 
-    with _staged(folder) as staging:
+    with staged(folder) as staging:
         onnx = staging / "onnx"
         onnx.mkdir()
         _write_stages(model, plan, onnx, step)
@@ -83,33 +78,6 @@ def export(
     return manifest
 
 
-def refuse_foreign(folder: pathlib.Path) -> None:
-    """Raise unless `folder` is free to be written: not there, empty, or an engine folder."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-        raise UsageError(
-            "-o names something that is not an engine folder, and it would be replaced", got=folder, allowed="a new folder, an empty one, or an engine folder"
-        )
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise UsageError("-o lies in a folder that does not exist", got=folder, hint=f"mkdir -p {parent}")
-
-
-@contextlib.contextmanager
-def _staged(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside the target, which takes its place at the end; on any error nothing of it is left."""
-    folder = folder.absolute()
-    staging = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield staging
-        os.chmod(staging, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
 def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None]) -> None:
     exporter = OnnxExporter(folder, model.config.head_dim)
     for stage in stages_of(model, plan).values():
@@ -124,7 +92,8 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
         shape = plan.layout.memory_shape(plan.config.streams, *model.memory_tokens.shape)
         constants["memory"] = model.memory_tokens.expand(shape)
     # rounded to the engines' precision, kept as float32: every runtime can read that
-    save_file({name: np.ascontiguousarray(tensor.to(dtype).float().numpy()) for name, tensor in constants.items()}, folder / CONSTANTS)
+    rounded = {name: np.ascontiguousarray(tensor.to(dtype).float().numpy()) for name, tensor in constants.items()}
+    save_tensors(folder / CONSTANTS, rounded)
 
 
 def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:

@@ -10,7 +10,9 @@ import typer
 
 from page4d.config import PRESETS, ModelConfig
 from page4d.errors import MissingBackendError, UsageError
+from page4d.files import refuse_foreign
 from page4d.layout import Layout
+from page4d.manifest import MANIFEST
 from page4d.precision import Precision
 from page4d_engines import cli, console
 from page4d_export.plan import Plan
@@ -61,11 +63,11 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]"') from None
-    from page4d_export.exporter import export, refuse_foreign
+    from page4d_export.exporter import export
     from page4d_export.plan_table import print_accuracy
     from page4d_export.verify import Frames
 
-    refuse_foreign(out)
+    refuse_foreign(out, MANIFEST, "an engine folder")
     used = None if frames is None else Frames.read(frames, plan.layout)
     from page4d.model import Page4D
 

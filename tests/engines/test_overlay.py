@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
-from page4d_engines.overlay import ANCHORS, NOT_A_NUMBER, colour_bar, contact_sheet, overlay
+from page4d_engines.overlay import ANCHORS, CLEAR, FULL, NOT_A_NUMBER, colour_bar, contact_sheet, overlay
 
 
 def frame(H=56, W=84, seed=0):
@@ -53,7 +53,9 @@ def test_the_frame_fades_steadily_as_the_probability_grows():
     assert left[0] == 255
     assert left[-1] > 0
     assert (np.diff(left) <= 0.67).all()  # falls, but for the rounding of three channels
-    assert (np.diff(left[::10]) < 0).all()
+    between = left[(probability[0] > CLEAR + 0.05) & (probability[0] < FULL - 0.05)]
+    assert (np.diff(between[::10]) < 0).all()
+    assert (left[probability[0] < CLEAR - 0.01] == 255).all()
 
 
 def test_the_order_of_the_colours_shows_in_lightness_alone():

@@ -4,8 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from page4d import Layout
+from page4d.aggregator import centres
+from page4d.attention import EpipolarPrior
 from page4d.cameras import fundamental, read_cameras
 from page4d.clip import Clip, render, save
 from page4d.errors import UsageError
@@ -158,3 +162,26 @@ def test_save_writes_what_was_rendered(clip, tmp_path):
     for name, camera in clip.cameras.items():
         for field in dataclasses.fields(camera):
             assert np.array_equal(getattr(read[name], field.name), getattr(camera, field.name))
+
+
+def test_true_correspondences_lie_in_the_epipolar_band():
+    """A patch's own surface, seen from another camera, lies in a patch that the prior leaves alone; most patches it does not."""
+    layout = Layout(1, 3, 112, 154)
+    clip = render(layout.T, layout.V, layout.W, layout.H)
+    fitted = torch.from_numpy(fundamental(clip.cameras.values()))
+    prior = EpipolarPrior(fitted, centres(layout).double(), band=14.0, penalty=4.0)
+    cameras, checked = list(clip.cameras.values()), 0
+    for a in range(layout.V):
+        bias = prior.bias(a)
+        assert 0.3 < float((bias < 0).double().mean()) < 0.95
+        for y in range(layout.h):
+            for x in range(layout.w):
+                point = clip.points[0, a, 14 * y + 7, 14 * x + 7]  # half a pixel from the patch's centre
+                for b, camera in enumerate(cameras):
+                    u, v, depth = camera.K @ (camera.world_to_camera[:, :3] @ point + camera.world_to_camera[:, 3])
+                    column, row = int(u / depth // 14), int(v / depth // 14)
+                    if a != b and depth > 0 and 0 <= column < layout.w and 0 <= row < layout.h:
+                        query, key = layout.special + y * layout.w + x, b * layout.N + layout.special + row * layout.w + column
+                        assert bias[query, key] == 0
+                        checked += 1
+    assert checked > 100
