@@ -35,7 +35,7 @@ class ViewSA(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, fundamental: Tensor | None = None) -> Tensor:
         """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]`, fundamental `[V,V,3,3]` -> tokens `[S,B,T,V,N,C]`."""
-        tokens = tokens.expand(self.streams, -1, -1, -1, -1, -1)
+        tokens = split(tokens, self.streams)
         x = tokens.flatten(3, 4).flatten(0, 2)  # [S*B*T,V*N,C]
         bias = None
         if hasattr(self, "lambda_pose") and mask is not None:
@@ -61,7 +61,7 @@ class TimeSA(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None) -> Tensor:
         """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
-        tokens = tokens.expand(self.streams, -1, -1, -1, -1, -1).transpose(2, 3)  # [S,B,V,T,N,C]
+        tokens = split(tokens, self.streams).transpose(2, 3)  # [S,B,V,T,N,C]
         x = tokens.flatten(3, 4).flatten(0, 2)  # [S*B*V,T*N,C]
         bias = None
         if hasattr(self, "lambda_pose_t") and mask is not None:
@@ -86,6 +86,11 @@ class Layer(nn.Module):
         self.view_sa = ViewSA(config, layer)
         self.time_sa = TimeSA(config, layer)
         self.global_sa = GlobalSA(config, layer, EPS, QK_EPS) if layer in (config.global_layers or ()) else None
+
+
+def split(tokens: Tensor, streams: int) -> Tensor:
+    """As many streams as asked for, all equal where there was one: `[S or 1,B,T,V,N,C]` -> `[S,B,T,V,N,C]`."""
+    return tokens if tokens.shape[0] == streams else tokens.expand(streams, -1, -1, -1, -1, -1)
 
 
 def centres(layout: Layout) -> Tensor:

@@ -66,18 +66,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None, rope: Rope | None, context_rope: Rope | None, attend: Attend) -> Tensor:
         """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x."""
-        width = x.shape[-1]
-        if context is None:
-            q, k, v = self.qkv(x).split(width, dim=-1)
-            context_rope = rope
-        else:
-            query, keys = self.qkv.weight.split((width, 2 * width))
-            query_bias, keys_bias = self.qkv.bias.split((width, 2 * width))
-            q = F.linear(x, query, query_bias)
-            k, v = F.linear(context, keys, keys_bias).split(width, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, self.head_dim)) for part in (q, k, v))  # [Z,n,A,D], [Z,m,A,D]
+        keys = x if context is None else context
+        # three products instead of one and a split, which would copy: q, k and v go separate ways
+        q, k, v = (
+            F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim))  # [Z,n,A,D], [Z,m,A,D]
+            for source, weight, bias in zip((x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        )
         q = self._place(q, self.q_norm, rope).to(v.dtype)
-        k = self._place(k, self.k_norm, context_rope).to(v.dtype)
+        k = self._place(k, self.k_norm, rope if context is None else context_rope).to(v.dtype)
         out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # [Z,A,n,D]
         projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return projected

@@ -47,9 +47,9 @@ class Encoder(nn.Module):
         """uint8 RGB `[n,H,W,3]` -> `[n,P,C]`."""
         dtype = self.cls_token.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        # rounded to float32 in every precision, as the published models have them
+        # mean and std are rounded to float32 in every precision, as the published models have them
         mean, std = (torch.tensor(values, dtype=torch.float32, device=images.device).to(wide) for values in (MEAN, STD))
-        x = (images.to(wide) / 255 - mean) / std
+        x = images.to(wide) * (1 / (255 * std)) - mean / std
         return self.features(x.permute(0, 3, 1, 2).to(dtype), position)
 
     def features(self, x: Tensor, position: Tensor | None = None) -> Tensor:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import pathlib
 import sys
 import time
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from page4d.errors import ExitCode
+from page4d.errors import ExitCode, UsageError
 from page4d_engines import console
 
-_STARTED = time.perf_counter()
+Choice = TypeVar("Choice", bound=enum.Enum)
 
 
 def run(
@@ -35,13 +36,21 @@ def run(
 
     Writes <window>.safetensors (kept layers, mask), masks/ (overlays), summary.json and report.html.
     """
+    began = time.perf_counter() - console.process_age()
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
         from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
+        from page4d_engines.fit import FitMode
+        from page4d_engines.frames import FrameFolder
+        from page4d_engines.pipeline import Backend
         from page4d_engines.report import SEEDED_NOTE
 
-        job = ClipRun.prepare(engines, frames, out, stride, fit, masks, cameras, keypoints, backend, threads, _STARTED)
+        mode = None if fit is None else _choice(FitMode, "--fit", fit)
+        if threads is not None and threads < 1:
+            raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
+        folder = FrameFolder.open(frames, masks, cameras, keypoints)
+        job = ClipRun.prepare(engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, began)
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
@@ -54,6 +63,13 @@ def run(
         console.say(f"report:  {out / 'report.html'}\nmasks:   {out / 'masks'}\ntokens:  {out / '*.safetensors'}", quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def _choice(kind: type[Choice], flag: str, word: str) -> Choice:
+    try:
+        return kind(word)
+    except ValueError:
+        raise UsageError(f"{flag} has no such value", got=word, allowed=", ".join(str(choice) for choice in kind)) from None
 
 
 def command(function: object) -> typer.Typer:

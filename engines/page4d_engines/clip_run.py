@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 import pathlib
 import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image
 
 from page4d import __version__
-from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, staged
 from page4d_engines.fit import FitMode
+from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder
 from page4d_engines.overlay import contact_sheet, overlay
 from page4d_engines.pipeline import Backend, Pipeline, Result
@@ -25,7 +24,6 @@ from page4d_engines.summary import SUMMARY, Summary, WindowSummary, mean_of, wri
 from page4d_engines.windows import WindowInputs, WindowReader, windows
 
 Progress = Callable[[str, float], None]
-Word = TypeVar("Word", bound=enum.Enum)
 
 
 @dataclass
@@ -36,7 +34,6 @@ class ClipRun:
     reader: WindowReader
     windows: list[range]
     engines: pathlib.Path
-    frames: pathlib.Path
     out: pathlib.Path
     began: float
 
@@ -44,33 +41,36 @@ class ClipRun:
     def prepare(
         cls,
         engines: pathlib.Path,
-        frames: pathlib.Path,
+        folder: FrameFolder,
         out: pathlib.Path,
         stride: int | None,
-        fit: str | None,
-        masks: pathlib.Path | None,
-        cameras: pathlib.Path | None,
-        keypoints: pathlib.Path | None,
-        backend: str,
+        fit: FitMode | None,
+        backend: Backend,
         threads: int | None,
         began: float,
     ) -> ClipRun:
-        """Check everything that can be checked before the first window.
+        """Check everything that can be checked, then load the engines.
+
+        Args:
+            engines: the engine folder.
+            folder: the clip.
+            out: folder to write.
+            stride: frames from one window's start to the next's; None is T.
+            fit: what becomes of another aspect ratio; None makes it an error.
+            backend: what to run on.
+            threads: of the backend; None takes every processor.
+            began: when the command began, by `time.perf_counter`.
 
         Raises:
-            UsageError: flags, frames, masks or cameras that cannot be used.
+            UsageError: frames, masks or cameras that do not go with the engines.
             EngineError, MissingBackendError, OutOfMemoryError: from loading the engines.
         """
-        mode = None if fit is None else _word(FitMode, "--fit", fit)
-        chosen = _word(Backend, "--backend", backend)
-        if threads is not None and threads < 1:
-            raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
         refuse_foreign(out, SUMMARY, "the output of a run")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints)
-        pipeline = Pipeline.load(engines, chosen, threads)
-        layout = pipeline.manifest.shape
-        reader = WindowReader(folder, layout, mode, pipeline.manifest.reads("keypoints"), pipeline.manifest.reads("fundamental"))
-        return cls(pipeline, reader, windows(folder.count, layout.T, layout.T if stride is None else stride), engines, frames, out, began)
+        checked = EngineFolder.open(engines)
+        layout, reads = checked.manifest.shape, checked.manifest.reads
+        reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
+        chosen = windows(folder.count, layout.T, layout.T if stride is None else stride)
+        return cls(Pipeline.of(checked, backend, threads), reader, chosen, engines, out, began)
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
@@ -103,7 +103,7 @@ class ClipRun:
         summary = Summary(
             page4d=__version__,
             engines=str(self.engines),
-            frames=str(self.frames),
+            frames=str(self.reader.folder.path),
             model=manifest.model,
             weights=manifest.weights,
             layout=manifest.layout,
@@ -166,10 +166,3 @@ class _Counter:
     def __call__(self, stage: str) -> None:
         self.progress(f"{self.label}: {stage}", self.done / self.total)
         self.done += 1
-
-
-def _word(choice: type[Word], flag: str, word: str) -> Word:
-    try:
-        return choice(word)
-    except ValueError:
-        raise UsageError(f"{flag} has no such value", got=word, allowed=", ".join(str(item) for item in choice)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,16 @@ def say(text: str, quiet: bool = False) -> None:
     """A line for a person, on stderr: stdout belongs to --json."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def process_age() -> float:
+    """Seconds since this process began, interpreter and imports included; 0 where the system does not say (it is not Linux)."""
+    try:
+        with open("/proc/self/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return 0.0
 
 
 def write_json(document: Any) -> None:

@@ -42,12 +42,14 @@ class FrameFolder:
     """V cameras that saw the same times. Views are in the order of `camera_names`, times in that of `frame_names`.
 
     Attributes:
+        path: as it was given.
         camera_names: names of the folders, in natural order (cam2 before cam10).
         size: width and height of every frame, after its EXIF orientation.
         frame_files, mask_files, keypoint_files: `[V][times]`; None where there are none.
         cameras: in the order of the views; None where there are none.
     """
 
+    path: pathlib.Path
     camera_names: tuple[str, ...]
     size: tuple[int, int]
     frame_files: Files
@@ -93,6 +95,7 @@ class FrameFolder:
                     )
         beside = pathlib.Path(os.path.abspath(root)).parent
         return cls(
+            path=given,
             camera_names=names,
             size=first,
             frame_files=files,

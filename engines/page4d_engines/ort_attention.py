@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-_ALIGN = 8  # extra channels come in eights: the matrix kernels read rows of whole vectors
 _LOGITS_BYTES = 64 << 20  # of one part of the epipolar loop
 
 
@@ -46,9 +45,9 @@ def biased(shape: Shape, has_bias: bool) -> Lowered:
     """`BiasedAttention` without epipolar prior."""
     if not has_bias:
         return Lowered(("q", "k", "v"), _wide("q", "n", shape) + _wide("k", "m", shape) + _attend(shape, "q_wide", "k_wide", shape.D))
-    body = _wide("q", "n", shape) + _wide("k", "m", shape) + _ones(_ALIGN, shape) + _bias_columns(shape, _ALIGN)
+    body = _wide("q", "n", shape) + _wide("k", "m", shape) + _ones(1, shape) + _bias_columns(shape)
     body += "\n    k_more = Concat <axis = -1> (k_wide, bias_columns)"
-    return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + _ALIGN))
+    return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1))
 
 
 def segmented(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], segment_bias: NDArray[np.float32] | None) -> Lowered:
@@ -75,7 +74,7 @@ def _readers(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]) -
 
 def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32], groups: int) -> Lowered:
     """A query's extra channels say which group it is in, a key's what each group adds to it: one channel a group, one for the key bias."""
-    extra = -(-(groups + 1) // _ALIGN) * _ALIGN
+    extra = groups + 1
     mine = np.zeros((1, shape.n, 1, extra), np.float32)
     mine[..., 0] = 1 / shape.scale
     mine[0, np.arange(shape.n), 0, 1 + np.arange(shape.n) // (shape.n // groups)] = 1 / shape.scale
@@ -85,7 +84,7 @@ def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
     body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}
     mine_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {extra}]> ()
     mine_columns = Expand (mine, mine_shape)
-    q_more = Concat <axis = -1> (q_wide, mine_columns){_bias_columns(shape, 1)}
+    q_more = Concat <axis = -1> (q_wide, mine_columns){_bias_columns(shape)}
     theirs_shape = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A}, {extra - 1}]> ()
     theirs_columns = Expand (theirs, theirs_shape)
     k_more = Concat <axis = -1> (k_wide, bias_columns, theirs_columns)"""
@@ -96,7 +95,7 @@ def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
 def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32] | None, groups: int) -> Lowered:
     """Group by group: gather its keys and values, attend. A group that reads nothing gives zeros."""
     longest = max(1, *(len(keys) for keys, _ in readers))
-    table, added = np.zeros((groups, longest), np.int64), np.zeros((groups, longest, shape.A, _ALIGN - 1), np.float32)
+    table, added = np.zeros((groups, longest), np.int64), np.zeros((groups, longest, shape.A, 1), np.float32)
     for g, (keys, owners) in enumerate(readers):
         table[g, : len(keys)] = keys
         if segment_bias is not None:
@@ -104,8 +103,8 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
     counts = np.array([[max(len(keys), 1)] for keys, _ in readers], np.int64)
     gain = np.array([float(len(keys) > 0) for keys, _ in readers], np.float32)
     constants: dict[str, NDArray[np.generic]] = {"table": table, "counts": counts, "gain": gain}
-    rows, more = shape.n // groups, shape.D + _ALIGN
-    first = _ALIGN if segment_bias is None else 1  # columns that the keys have before the loop
+    more = 1 if segment_bias is None else 2  # the key bias, known before the loop, and the segments'
+    rows, channels = shape.n // groups, shape.D + more
     per_group = ""
     if segment_bias is not None:
         constants["added"] = added
@@ -117,20 +116,20 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
         k_four = Reshape (k_mine, k_four_shape)
         k_joined = Concat <axis = -1> (k_four, added_columns)
         k_ready = Reshape (k_joined, k_flat_shape)"""
-    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}{_ones(_ALIGN, shape)}{_bias_columns(shape, first)}
+    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}{_ones(more, shape)}{_bias_columns(shape)}
     k_more = Concat <axis = -1> (k_wide, bias_columns)
-    q_groups_shape = Constant <value_ints = [{shape.Z}, {groups}, {rows}, {shape.A * more}]> ()
+    q_groups_shape = Constant <value_ints = [{shape.Z}, {groups}, {rows}, {shape.A * channels}]> ()
     q_groups = Reshape (q_more, q_groups_shape)
-    k_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * (shape.D + first)}]> ()
+    k_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * (shape.D + 1)}]> ()
     k_rows = Reshape (k_more, k_flat)
     v_wide = Transpose <perm = [0, 2, 1, 3]> (v)
     v_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * shape.D}]> ()
     v_rows = Reshape (v_wide, v_flat)
     zero = Constant <value_ints = [0]> ()
     z_count = Constant <value_ints = [{shape.Z}]> ()
-    heads_and_rest = Constant <value_ints = [{shape.A}, {_ALIGN - 1}]> ()
-    k_four_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A}, {shape.D + first}]> ()
-    k_flat_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A * more}]> ()
+    heads_and_rest = Constant <value_ints = [{shape.A}, 1]> ()
+    k_four_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A}, {shape.D + 1}]> ()
+    k_flat_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A * channels}]> ()
     trips = Constant <value_int = {groups}> ()
     go = Constant <value = bool {{1}}> ()
     by_group = Loop <body = group (int64 g, bool go_in) => (bool go_out, float[{shape.Z},{rows},{shape.A * shape.D}] out_mine) {{
@@ -237,14 +236,17 @@ def _ones(extra: int, shape: Shape) -> str:
     q_more = Pad (q_wide, ones_pads, ones_value)"""
 
 
-def _bias_columns(shape: Shape, columns: int) -> str:
+def _bias_columns(shape: Shape) -> str:
+    # a product with ones, since Expand goes number by number
     return f"""
-    bias_axes = Constant <value_ints = [2, 3]> ()
-    bias_four = Unsqueeze (key_bias, bias_axes)
-    bias_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {columns - 1}]> ()
-    bias_padded = Pad (bias_four, bias_pads)
-    bias_shape = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A}, {columns}]> ()
-    bias_columns = Expand (bias_padded, bias_shape)"""
+    bias_last = Constant <value_ints = [2]> ()
+    bias_column = Unsqueeze (key_bias, bias_last)
+    heads_wide = Constant <value_floats = [{", ".join(["1.0"] * shape.A)}]> ()
+    heads_row = Constant <value_ints = [1, {shape.A}]> ()
+    heads_ones = Reshape (heads_wide, heads_row)
+    bias_heads = MatMul (bias_column, heads_ones)
+    bias_end = Constant <value_ints = [3]> ()
+    bias_columns = Unsqueeze (bias_heads, bias_end)"""
 
 
 def _attend(shape: Shape, q: str, k: str, channels: int) -> str:

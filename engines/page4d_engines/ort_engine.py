@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -69,10 +70,14 @@ class OrtEngine:
     def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
         """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs."""
         binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for value in self._session.get_inputs():
+            array = inputs[value.name]
+            assert array.size == math.prod(value.shape) and array.flags.c_contiguous  # the shape may be a view of the stage's
+            binding.bind_input(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
+        for value in self._session.get_outputs():
+            array = outputs[value.name]
+            assert array.size == math.prod(value.shape) and array.flags.c_contiguous
+            binding.bind_output(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
 
         def call() -> None:
             try:

@@ -20,13 +20,15 @@ from page4d_engines.ort_attention import Lowered, Shape
 DOMAIN = "page4d"
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # these move numbers and make none
-_MOVES = {"Reshape", "Transpose", "Split", "Concat", "Slice", "Gather", "Squeeze", "Unsqueeze", "Identity", "Expand", "Tile", "Pad", "Cast"}
+_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity"}
+_MOVES = _VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
 
 
 def lower(model: onnx.ModelProto, rounding: bool) -> onnx.ModelProto:
     """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become float32 by declaration only."""
     shapes = _shapes(model.graph)
     _lower_attention(model, shapes)
+    _shed_views(model.graph, shapes)
     _widen(model.graph, rounding)
     return model
 
@@ -74,6 +76,37 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     values = [*graph.input, *graph.output, *graph.value_info]
     found = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
     return found | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+
+
+# ---- borders
+
+
+def _shed_views(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Take off a stage's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take the inner shape.
+
+    The numbers lie in memory as before, so whoever binds a buffer need not know.
+    """
+    for value in (*graph.input, *graph.output):
+        is_input = value in graph.input
+        while True:
+            readers = [node for node in graph.node if value.name in node.input]
+            if is_input:
+                node = readers[0] if len(readers) == 1 else None
+                inner = node.output[0] if node is not None else ""
+            else:
+                node = next(node for node in graph.node if value.name in node.output)
+                # what is read elsewhere, or is itself an input, keeps its name
+                inner = node.input[0] if not readers and sum(node.input[0] in other.input for other in graph.node) == 1 else ""
+            if node is None or node.op_type not in _VIEWS or not inner or (not is_input and not any(inner in other.output for other in graph.node)):
+                break
+            graph.node.remove(node)
+            for other in graph.node:
+                names = other.input if is_input else other.output
+                names[:] = [value.name if name == inner else name for name in names]
+            dimensions = value.type.tensor_type.shape
+            del dimensions.dim[:]
+            for size in shapes[inner]:
+                dimensions.dim.add(dim_value=size)
 
 
 # ---- precision

@@ -98,10 +98,14 @@ class Pipeline:
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
-        chosen = Backend(backend)
-        if chosen in (Backend.CUDA, Backend.TENSORRT):
-            raise MissingBackendError(f"the {chosen} backend is not part of this version", allowed="auto, onnxruntime", hint="--backend onnxruntime")
-        return cls(EngineFolder.open(path), Backend.ONNXRUNTIME, threads, rounding)
+        return cls.of(EngineFolder.open(path), Backend(backend), threads, rounding)
+
+    @classmethod
+    def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False) -> Pipeline:
+        """As `load`, from a folder that was opened before."""
+        if backend in (Backend.CUDA, Backend.TENSORRT):
+            raise MissingBackendError(f"the {backend} backend is not part of this version", allowed="auto, onnxruntime", hint="--backend onnxruntime")
+        return cls(folder, Backend.ONNXRUNTIME, threads, rounding)
 
     def run(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
+from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, MANIFEST, Accuracy, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
 from page4d_export.onnx_export import OnnxExporter
@@ -26,7 +27,12 @@ Progress = Callable[[str, float], None]
 
 
 def export(
-    model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames | None = None, tolerance: float | None = None, progress: Progress = lambda what, share: None
+    model: Page4D,
+    plan: Plan,
+    folder: pathlib.Path,
+    frames: Callable[[Layout], Frames] = Frames.rendered,
+    tolerance: float | None = None,
+    progress: Progress = lambda what, share: None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
 
@@ -34,7 +40,7 @@ def export(
         model: the reference, float32.
         plan: made from the model's config.
         folder: to be written; an engine folder there is replaced.
-        frames: to verify on; None renders a clip.
+        frames: to verify on, at the plan's layout or, where that is too large for this machine, a smaller one.
         tolerance: of the relative L2 of every stage's outputs; None takes the precision's own.
         progress: called as the work goes on.
 
@@ -44,8 +50,9 @@ def export(
     """
     refuse_foreign(folder, MANIFEST, "an engine folder")
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
-    checked = plan if frames is not None else plan.at(stand_in(plan))
-    same = checked.layout == plan.layout
+    layout = stand_in(plan)
+    same = layout == plan.layout
+    checked = plan if same else plan.at(layout)
     count = len(list(plan.stages()))
     work = count * (2 if same else 3)
     done = 0
@@ -64,7 +71,7 @@ def export(
             if not same:
                 target = pathlib.Path(temporary)
                 _write_stages(model, checked, target, step)
-            used = Frames.rendered(checked.layout) if frames is None else frames
+            used = frames(layout)
             alone: dict[str, dict[str, Accuracy]] = {}
             chained: dict[str, dict[str, Accuracy]] = {}
             names = [entry.name for entry in checked.stages()]

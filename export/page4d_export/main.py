@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -16,6 +17,9 @@ from page4d.manifest import MANIFEST
 from page4d.precision import Precision
 from page4d_engines import cli, console
 from page4d_export.plan import Plan
+
+if TYPE_CHECKING:
+    from page4d_export.verify import Frames
 
 
 def export_command(
@@ -68,7 +72,7 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
     from page4d_export.verify import Frames
 
     refuse_foreign(out, MANIFEST, "an engine folder")
-    used = None if frames is None else Frames.read(frames, plan.layout)
+    used = Frames.rendered if frames is None else _frames(frames, plan)
     from page4d.model import Page4D
 
     with console.progress(quiet) as progress:
@@ -80,6 +84,18 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
     if not quiet:
         print_accuracy(manifest)
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
+
+
+def _frames(path: pathlib.Path, plan: Plan) -> Callable[[Layout], Frames]:
+    """Frames to verify on, checked now: the export takes minutes."""
+    from page4d_engines.frames import FrameFolder
+    from page4d_engines.windows import WindowReader, windows
+    from page4d_export.verify import Frames
+
+    folder = FrameFolder.open(path)
+    WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
+    windows(folder.count, plan.layout.T, plan.layout.T)
+    return lambda layout: Frames.read(folder, layout)
 
 
 def _overrides(options: list[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import time
@@ -67,19 +68,19 @@ class Frames:
         return cls(values, "a rendered clip")
 
     @classmethod
-    def read(cls, path: pathlib.Path, layout: Layout) -> Frames:
-        """The first window of a folder of frames, with its masks and cameras where it has them."""
-        folder = FrameFolder.open(path)
-        reader = WindowReader(folder, layout, None, folder.keypoint_files is not None, folder.cameras is not None)
+    def read(cls, folder: FrameFolder, layout: Layout) -> Frames:
+        """A clip's first times and views, as many as the layout has, with its masks, keypoints and cameras where it has them."""
+        whole = dataclasses.replace(layout, V=len(folder.camera_names))
+        reader = WindowReader(folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None)
         with contextlib.closing(reader.read(windows(folder.count, layout.T, layout.T)[:1])) as read:
             _, inputs = next(read)
-        brightness = inputs.images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
-        values: Values = {"images": inputs.images, "mask_ext": inputs.mask_ext, "keypoints": brightness.astype(np.float32)}
-        if inputs.keypoints is not None:
-            values["keypoints"] = inputs.keypoints
+        images = inputs.images[:, : layout.V]
+        brightness = images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
+        keypoints = brightness.reshape(layout.patch_map_shape).astype(np.float32) if inputs.keypoints is None else inputs.keypoints[:, : layout.V]
+        values: Values = {"images": images, "mask_ext": inputs.mask_ext[:, : layout.V], "keypoints": keypoints}
         if inputs.fundamental is not None:
-            values["fundamental"] = inputs.fundamental
-        return cls(values, str(path.name))
+            values["fundamental"] = inputs.fundamental[: layout.V, : layout.V]
+        return cls(values, folder.path.name)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,12 @@ def plan_for(variant="default", precision="float32", layout=LAYOUT):
     return Plan.make(config, layout, Precision(precision), keypoints=variant != "default")
 
 
+def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
+    plan = Plan.make(plan_for().config, LAYOUT, Precision.FLOAT32, encoder_images=2)
+    manifest = export(lively(plan.config), plan, tmp_path / "engines")
+    assert manifest.stage("encoder").calls == 2 and manifest.stage("encoder").inputs[0].shape[0] == 2
+
+
 @pytest.mark.parametrize(("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")])
 def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     plan = plan_for(variant, precision)

@@ -1,10 +1,14 @@
 """One node, three meanings: the function body, the lowering for ONNX Runtime, the op in PyTorch. They agree, over random shapes."""
 
+import concurrent.futures
 import itertools
+import multiprocessing
+import pathlib
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +21,8 @@ from page4d_export.functions import function_for
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
 
 
-def run(op, values, constants, head_dim, lowered, **attributes):
-    """A model of one node; what it gives for the values."""
+def node_model(op, values, constants, head_dim, **attributes):
+    """A model of one node."""
     names = [*values, *constants]
     node = helper.make_node(op, names, ["out"], domain="page4d", **PLUGIN, **attributes)
     types = {np.dtype(np.float32): onnx.TensorProto.FLOAT, np.dtype(np.int32): onnx.TensorProto.INT32}
@@ -28,6 +32,12 @@ def run(op, values, constants, head_dim, lowered, **attributes):
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[function_for(node, head_dim)])
     onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(op, values, constants, head_dim, lowered, **attributes):
+    """What the node gives for the values, by its function body or lowered."""
+    model = node_model(op, values, constants, head_dim, **attributes)
     if lowered:
         model = lower(model, rounding=False)
         assert all(not n.op_type.endswith("Attention") for n in model.graph.node)
@@ -115,3 +125,42 @@ def test_epipolar_loop_cuts_queries_into_parts(monkeypatch):
 
     monkeypatch.setattr(ort_attention, "_LOGITS_BYTES", 4 * 2 * 21 * 4)  # four rows of two heads and 21 keys
     test_epipolar_prior.hypothesis.inner_test(3, 5, 4.0, 7)
+
+
+def cases(frames, tokens, heads):
+    """Every form of attention over frames x tokens keys."""
+    n = frames * tokens
+    values = draw((1, heads, n, n, 64), 0)
+    numbers = np.arange(frames, dtype=np.int32)
+    all_pairs = np.stack([np.tile(numbers, frames) * tokens, np.full(frames**2, tokens, np.int32)], 1).astype(np.int32)
+    neighbours = [[f for f in (g - 1, g, g + 1) if 0 <= f < frames] for g in range(frames)]
+    near = np.array([(f * tokens, tokens) for group in neighbours for f in group], np.int32)
+    ends = np.cumsum([0, *map(len, neighbours)]).astype(np.int32)
+    alibi = {"seg_ptr": (np.arange(frames + 1) * frames).astype(np.int32), "seg": all_pairs, "segment_bias": np.zeros((heads, frames**2), np.float32)}
+    lines = {"fundamental": np.ones((frames, frames, 3, 3), np.float32), "centres": np.ones((tokens, 3), np.float32)}
+    return {
+        "plain": ("BiasedAttention", {k: v for k, v in values.items() if k != "key_bias"}, {}, {}),
+        "biased": ("BiasedAttention", values, {}, {}),
+        "alibi": ("SegmentAttention", values, alibi, {}),
+        "dilated": ("SegmentAttention", values, {"seg_ptr": ends, "seg": near}, {}),
+        "epipolar": ("BiasedAttention", values | lines, {}, {"epipolar_band": 3.0, "epipolar_penalty": 4.0}),
+    }
+
+
+def added_memory(case):
+    """Bytes that a lowered node takes at its peak beyond its inputs, in a fresh process."""
+    op, values, constants, attributes = cases(6, 1024, 4)[case]
+    model = lower(node_model(op, values, constants, 64, **attributes), rounding=False)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    status = lambda key: next(int(line.split()[1]) * 1024 for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    session.run(None, values)
+    return status("VmHWM") - before
+
+
+@pytest.mark.parametrize("case", ["plain", "biased", "alibi", "dilated", "epipolar"])
+def test_memory_is_linear(case):
+    """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(added_memory, case).result() < 150e6
