@@ -43,6 +43,7 @@ def run(
         from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
         from page4d_engines.fit import FitMode
         from page4d_engines.frames import FrameFolder
+        from page4d_engines.ort_engine import share_thread_pool
         from page4d_engines.pipeline import Backend
         from page4d_engines.report import SEEDED_NOTE
 
@@ -50,6 +51,7 @@ def run(
         if threads is not None and threads < 1:
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
         folder = FrameFolder.open(frames, masks, cameras, keypoints)
+        share_thread_pool(threads)
         job = ClipRun.prepare(engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, began)
         with console.progress(quiet) as progress:
             summary = job.run(progress)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-_LOGITS_BYTES = 64 << 20  # of one part of the epipolar loop
+_LOGITS_BYTES = 16 << 20  # of one part of the epipolar loop, which holds three such tensors
 
 
 @dataclass(frozen=True)

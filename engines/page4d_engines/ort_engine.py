@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import pathlib
@@ -17,21 +18,24 @@ from onnx.external_data_helper import ExternalDataInfo
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d_engines.ort_lowering import lower
 
-_shared: list[int] = []  # the thread count that the process was set up with, once it is
+_common_pool: list[int] = []  # its number of threads, once the process has one
 
 
-def share_threads_and_memory(threads: int | None = None) -> int:
-    """One thread pool and one arena for all stages of the process; each session would else keep its own. The first call decides.
+def share_thread_pool(threads: int | None) -> None:
+    """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
 
-    Returns:
-        The number of threads that is in force; `threads` None asks for every available processor.
+    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options are refused.
     """
-    if not _shared:
-        _shared.append(threads or available_threads())
-        onnxruntime.set_global_thread_pool_sizes(_shared[0], 1)
-        cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
-        onnxruntime.create_and_register_allocator(cpu, None)
-    return _shared[0]
+    if not _common_pool:
+        _common_pool.append(threads or available_threads())
+        onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
+
+
+@functools.cache
+def _share_arena() -> None:
+    """One arena for the activations of all stages: they run one after the other, and each would else keep its own."""
+    cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(cpu, None)
 
 
 def available_threads() -> int:
@@ -44,17 +48,22 @@ class OrtEngine:
 
     Args:
         path: the stage's ONNX file.
+        threads: of the session, unless the process has a common pool; None takes every processor.
         rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
     """
 
-    def __init__(self, path: pathlib.Path, rounding: bool = False) -> None:
-        share_threads_and_memory()
+    def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False) -> None:
+        _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.use_per_session_threads = False
+        options.use_per_session_threads = not _common_pool
+        if not _common_pool:
+            options.intra_op_num_threads = threads or available_threads()
+        # a session's threads wait for work by spinning, beside the next stage's that have some
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             model = onnx.load(path, load_external_data=False)

@@ -65,16 +65,15 @@ class Pipeline:
     """
 
     def __init__(self, folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool) -> None:
-        from page4d_engines.ort_engine import OrtEngine, share_threads_and_memory
+        from page4d_engines.ort_engine import OrtEngine
 
         self.manifest, self.backend = folder.manifest, backend
         self.plan = BufferPlan.make(folder.manifest, widen=True)
         _check_memory(self.plan, folder.manifest)
-        share_threads_and_memory(threads)
         self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
         self._constants = {name: array.astype(np.float32) for name, array in load_file(folder.file(CONSTANTS)).items()}
         self._array("special")[:] = self._constants["special"]
-        engines = {entry.name: OrtEngine(folder.file(entry.file or ""), rounding) for entry in folder.manifest.stages}
+        engines = {entry.name: OrtEngine(folder.file(entry.file or ""), threads, rounding) for entry in folder.manifest.stages}
         self._calls: list[tuple[str, Callable[[], None], list[Keep]]] = []
         for number, call in enumerate(self.plan.calls):
             bound = engines[call.stage.name].bind(
@@ -90,7 +89,7 @@ class Pipeline:
         Args:
             path: the folder.
             backend: what to run on; `auto` takes ONNX Runtime on the CPU.
-            threads: of the backend, for the whole process; None takes every processor.
+            threads: of the backend; None takes every processor.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
 
         Raises:

@@ -91,9 +91,8 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         import onnx
         from onnx import TensorProto, helper
 
-        from page4d_engines.ort_engine import OrtEngine, share_threads_and_memory
+        from page4d_engines.ort_engine import OrtEngine
 
-        share_threads_and_memory(threads)
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]
         node = helper.make_node("BiasedAttention", list(values), ["out"], domain="page4d")
@@ -102,7 +101,7 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)
-            call = OrtEngine(path).bind(values, {"out": out})
+            call = OrtEngine(path, threads).bind(values, {"out": out})
     before = _peak(reset=True)
     best = []
     for _ in range(4):

@@ -6,6 +6,7 @@ import shutil
 import tracemalloc
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import VARIANTS
@@ -115,6 +116,24 @@ def test_seconds_are_told_by_stage(made):
     pipeline.run(made_.clip.frames, progress=seen.append)
     assert seen == [call.stage.name for call in pipeline.plan.calls]
     assert set(pipeline.seconds) == {entry.name for entry in pipeline.manifest.stages} and min(pipeline.seconds.values()) > 0
+
+
+def test_other_sessions_of_the_process_are_left_alone(made):
+    """A program has models of its own, and makes their sessions after ours."""
+    made_ = made()
+    Pipeline.load(made_.folder).run(made_.clip.frames)
+    session = onnxruntime.InferenceSession(made_.folder / "onnx" / "mask_head.onnx", providers=["CPUExecutionProvider"])
+    values = {value.name: np.zeros(value.shape, np.float32) for value in session.get_inputs()}
+    assert session.run(None, values)[0].shape == made_.plan.layout.patch_map_shape
+
+
+def test_threads_are_what_was_asked_for(made):
+    made_ = made()
+    running = lambda: len(list(pathlib.Path("/proc/self/task").iterdir()))
+    before = running()
+    single = Pipeline.load(made_.folder, threads=1)
+    assert running() == before
+    np.testing.assert_allclose(single.run(made_.clip.frames).mask, Pipeline.load(made_.folder, threads=2).run(made_.clip.frames).mask, rtol=1e-5)
 
 
 def test_a_moved_folder_runs(made, tmp_path):

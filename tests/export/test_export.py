@@ -99,8 +99,8 @@ def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
     real = verify.OrtEngine
 
     class Tampered(real):
-        def __init__(self, path, rounding=False):
-            super().__init__(path, rounding)
+        def __init__(self, path, **options):
+            super().__init__(path, **options)
             if path.name == "time_sa.0.onnx":
                 model.layers[0].time_sa.block.attn.qkv.bias += 0.05
 
