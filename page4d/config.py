@@ -144,6 +144,15 @@ class ModelConfig:
         put = lambda name, value: object.__setattr__(self, name, value)
         for name, choice in _CHOICES.items():
             put(name, _choose(name, choice, getattr(self, name)))
+        for name in ("width", "heads", "encoder_depth", "depth", "streams", "mask_layer", "landmarks", "memory_tokens"):
+            _require(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
+        for name in ("epipolar_band", "epipolar_penalty"):
+            _require(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
+        _require(type(self.epipolar) is bool, "epipolar", self.epipolar, "true or false")
+        for name in ("dilations", "global_layers", "keep_layers"):
+            numbers = getattr(self, name)
+            ok = isinstance(numbers, tuple | list) and all(type(number) is int for number in numbers)
+            _require(ok or (numbers is None and name != "dilations"), name, numbers, "whole numbers")
         put("order", tuple(_choose("order", Order, word) for word in self.order))
         put("dilations", tuple(self.dilations))
         for name in ("global_layers", "keep_layers"):

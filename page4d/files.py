@@ -36,13 +36,16 @@ def save_tensors(path: pathlib.Path, tensors: Mapping[str, NDArray[Any]]) -> Non
     path.chmod(0o644)
 
 
-def refuse_foreign(folder: pathlib.Path, marker: str, kind: str) -> None:
-    """Raise unless `-o folder` is free to be written: not there, empty, or an earlier result, which holds the file `marker`.
+def refuse_foreign(folder: pathlib.Path, marker: str | None = None, kind: str = "") -> None:
+    """Raise unless `-o folder` is free to be written: not there, empty, or, with a `marker`, an earlier result, which holds a file of that name.
 
     Raises:
         UsageError: it holds something else, or the folder around it does not exist.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()):
+    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if taken and marker is None:
+        raise UsageError("-o is not empty", got=folder, allowed="a new or empty folder")
+    if taken and marker is not None and not (folder / marker).is_file():
         raise UsageError(f"-o names something that is not {kind}, and it would be replaced", got=folder, allowed=f"a new folder, an empty one, or {kind}")
     parent = folder.absolute().parent
     if not parent.is_dir():

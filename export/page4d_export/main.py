@@ -11,7 +11,7 @@ import typer
 
 from page4d.config import PRESETS, ModelConfig
 from page4d.errors import MissingBackendError, UsageError
-from page4d.files import refuse_foreign
+from page4d.files import refuse_foreign, staged
 from page4d.layout import Layout
 from page4d.manifest import MANIFEST
 from page4d.precision import Precision
@@ -134,9 +134,9 @@ def clip_command(
     def body() -> None:
         from page4d.clip import render, save
 
-        if out.exists() and any(out.iterdir()):
-            raise UsageError("-o is not empty", got=out, allowed="a new or empty folder")
-        save(render(T, V, width, height, seed), out)
+        refuse_foreign(out)
+        with staged(out) as folder:
+            save(render(T, V, width, height, seed), folder)
         console.say(f"{T} frames of {V} cameras: {out}")
 
     raise typer.Exit(console.run(body))

@@ -68,6 +68,12 @@ def test_time_segments_cover_every_time_for_every_time():
         ({"width": 100}, "width is out of range"),
         ({"depht": 2}, r"no such option\s+got:\s+depht"),
         ({"dilations": ()}, "dilations is out of range"),
+        ({"depth": "four"}, r"depth is out of range\s+got:\s+four\s+allowed: a whole number"),
+        ({"streams": True}, "streams is out of range"),
+        ({"epipolar": "yes"}, r"epipolar is out of range\s+got:\s+yes\s+allowed: true or false"),
+        ({"epipolar_band": None}, "epipolar_band is out of range"),
+        ({"keep_layers": 3}, "keep_layers is out of range"),
+        ({"global_layers": (0, "last")}, "global_layers is out of range"),
     ],
 )
 def test_impossible_models_are_refused(options, message):
