@@ -86,27 +86,35 @@ def _shed_views(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> N
 
     The numbers lie in memory as before, so whoever binds a buffer need not know.
     """
-    for value in (*graph.input, *graph.output):
-        is_input = value in graph.input
-        while True:
-            readers = [node for node in graph.node if value.name in node.input]
-            if is_input:
-                node = readers[0] if len(readers) == 1 else None
-                inner = node.output[0] if node is not None else ""
-            else:
-                node = next(node for node in graph.node if value.name in node.output)
-                # what is read elsewhere, or is itself an input, keeps its name
-                inner = node.input[0] if not readers and sum(node.input[0] in other.input for other in graph.node) == 1 else ""
-            if node is None or node.op_type not in _VIEWS or not inner or (not is_input and not any(inner in other.output for other in graph.node)):
+    borders = {value.name for value in (*graph.input, *graph.output)}
+    for value in graph.input:
+        while len(readers := [node for node in graph.node if value.name in node.input]) == 1:
+            (node,) = readers
+            inner = node.output[0]
+            if node.op_type not in _VIEWS or inner in borders:
                 break
             graph.node.remove(node)
             for other in graph.node:
-                names = other.input if is_input else other.output
-                names[:] = [value.name if name == inner else name for name in names]
-            dimensions = value.type.tensor_type.shape
-            del dimensions.dim[:]
-            for size in shapes[inner]:
-                dimensions.dim.add(dim_value=size)
+                other.input[:] = [value.name if name == inner else name for name in other.input]
+            _reshape(value, shapes[inner])
+    for value in graph.output:
+        while True:
+            (node,) = (node for node in graph.node if value.name in node.output)
+            inner = node.input[0] if node.input else ""
+            makers = [other for other in graph.node if inner in other.output]
+            reads = sum(name in (inner, value.name) for other in graph.node for name in other.input)
+            if node.op_type not in _VIEWS or not makers or reads != 1:  # a tensor that others read, too, keeps its name
+                break
+            graph.node.remove(node)
+            makers[0].output[:] = [value.name if name == inner else name for name in makers[0].output]
+            _reshape(value, shapes[inner])
+
+
+def _reshape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+    dimensions = value.type.tensor_type.shape.dim
+    del dimensions[:]
+    for size in shape:
+        dimensions.add(dim_value=size)
 
 
 # ---- precision
