@@ -61,7 +61,7 @@ def run(
             console.say(f"note: {SEEDED_NOTE} ({summary.weights})", quiet)
         for warning in summary.warnings:
             console.say(f"note: {warning}", quiet)
-        console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s", quiet)
+        console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
         console.say(f"report:  {out / 'report.html'}\nmasks:   {out / 'masks'}\ntokens:  {out / '*.safetensors'}", quiet)
 
     raise typer.Exit(console.run(body))

@@ -66,7 +66,7 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]"') from None
+        raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
     from page4d_export.exporter import export
     from page4d_export.plan_table import print_accuracy
     from page4d_export.verify import Frames
