@@ -102,11 +102,6 @@ class ModelConfig:
         """Whether memory tokens go from Global-SA to Global-SA and out."""
         return self.global_strategy is GlobalStrategy.MEMORY and bool(self.global_layers)
 
-    @property
-    def layer_channels(self) -> int:
-        """Channels of a kept layer: S*C, twice that with pair output."""
-        return self.streams * self.width * (2 if self.layer_output is LayerOutput.PAIR else 1)
-
     def streams_in(self, layer: int) -> int:
         """Streams that layer `layer` computes: one before the mask is known, S from `mask_layer` on."""
         return self.streams if layer >= self.mask_layer else 1

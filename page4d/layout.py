@@ -148,10 +148,6 @@ class Layout:
         """Memory tokens, `[S,M,C]`."""
         return (streams, *self.lead, memory_tokens, width)
 
-    def with_batch(self, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-        """`shape` with the axis B at `axis`, also where B is 1: the form the network computes in."""
-        return shape if self.B > 1 else (*shape[:axis], 1, *shape[axis:])
-
     # ---- which keys a query group reads, as CSR lists of key ranges (start, length); group g is the g-th run of N queries
 
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -44,8 +44,8 @@ class Shape:
 def biased(shape: Shape, has_bias: bool) -> Lowered:
     """`BiasedAttention` without epipolar prior."""
     if not has_bias:
-        return Lowered(("q", "k", "v"), _wide("q", "n", shape) + _wide("k", "m", shape) + _attend(shape, "q_wide", "k_wide", shape.D))
-    body = _wide("q", "n", shape) + _wide("k", "m", shape) + _ones(1, shape) + _bias_columns(shape)
+        return Lowered(("q", "k", "v"), _wide("q") + _wide("k") + _attend(shape, "q_wide", "k_wide", shape.D))
+    body = _wide("q") + _wide("k") + _ones(1, shape) + _bias_columns(shape)
     body += "\n    k_more = Concat <axis = -1> (k_wide, bias_columns)"
     return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1))
 
@@ -81,7 +81,7 @@ def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
     theirs = np.zeros((1, shape.m, shape.A, extra - 1), np.float32)
     for g, (keys, owners) in enumerate(readers):
         theirs[0, keys, :, g] = segment_bias[:, owners].T
-    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}
+    body = f"""{_wide("q")}{_wide("k")}
     mine_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {extra}]> ()
     mine_columns = Expand (mine, mine_shape)
     q_more = Concat <axis = -1> (q_wide, mine_columns){_bias_columns(shape)}
@@ -116,7 +116,7 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
         k_four = Reshape (k_mine, k_four_shape)
         k_joined = Concat <axis = -1> (k_four, added_columns)
         k_ready = Reshape (k_joined, k_flat_shape)"""
-    body = f"""{_wide("q", "n", shape)}{_wide("k", "m", shape)}{_ones(more, shape)}{_bias_columns(shape)}
+    body = f"""{_wide("q")}{_wide("k")}{_ones(more, shape)}{_bias_columns(shape)}
     k_more = Concat <axis = -1> (k_wide, bias_columns)
     q_groups_shape = Constant <value_ints = [{shape.Z}, {groups}, {rows}, {shape.A * channels}]> ()
     q_groups = Reshape (q_more, q_groups_shape)
@@ -224,7 +224,7 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
 # ---- pieces of bodies
 
 
-def _wide(name: str, length: str, shape: Shape) -> str:
+def _wide(name: str) -> str:
     """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels both."""
     return f"\n    {name}_wide = Transpose <perm = [0, 2, 1, 3]> ({name})"
 
