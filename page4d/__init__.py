@@ -11,15 +11,18 @@ from page4d.errors import Page4DError
 from page4d.layout import Layout
 
 if TYPE_CHECKING:
+    from page4d.load_report import LoadReport
     from page4d.model import Output, Page4D
+    from page4d.weights import load, load_weights
 
 __version__ = "0.1.0"
-__all__ = ["Layout", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__"]
+__all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
+_LATE = {"Page4D": "model", "Output": "model", "LoadReport": "load_report", "load": "weights", "load_weights": "weights"}  # these need torch
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Page4D", "Output"):
-        from page4d import model
+    if name in _LATE:
+        import importlib
 
-        return getattr(model, name)
+        return getattr(importlib.import_module(f"page4d.{_LATE[name]}"), name)
     raise AttributeError(f"module 'page4d' has no attribute {name!r}")

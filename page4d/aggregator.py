@@ -11,15 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from page4d import rope as ropes
-from page4d.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d.block import Block
 from page4d.config import ModelConfig, TimeEncoding
 from page4d.layout import Layout
-from page4d.mask import clamped, key_bias
+from page4d.mask import clamped, key_bias, on_keys
 from page4d.sparse import GlobalSA
-
-# where no checkpoint says otherwise: the eps of Pi3's decoder blocks
-EPS, QK_EPS = 1e-6, 1e-5
 
 
 class ViewSA(nn.Module):
@@ -28,7 +25,7 @@ class ViewSA(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.streams = config, config.streams_in(layer)
-        self.block = Block(config.width, config.heads, EPS, QK_EPS)
+        self.block = Block(config.width, config.heads, *config.eps)
         if config.biased(layer):
             self.lambda_pose = nn.Parameter(torch.empty(()))
             self.lambda_geo = nn.Parameter(torch.empty(()))
@@ -54,21 +51,24 @@ class TimeSA(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.streams = config, config.streams_in(layer)
-        self.block = Block(config.width, config.heads, EPS, QK_EPS)
+        self.block = Block(config.width, config.heads, *config.eps)
         if config.biased(layer):
             self.lambda_pose_t = nn.Parameter(torch.empty(()))
             self.lambda_geo_t = nn.Parameter(torch.empty(()))
 
-    def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None) -> Tensor:
-        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
+    def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None) -> Tensor:
+        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` or PAGE-4D's own row_bias `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
         tokens = split(tokens, self.streams).transpose(2, 3)  # [S,B,V,T,N,C]
         x = tokens.flatten(3, 4).flatten(0, 2)  # [S*B*V,T*N,C]
-        bias = None
+        bias = rows = None
         if hasattr(self, "lambda_pose_t") and mask is not None:
             bias = key_bias(mask, -clamped(self.lambda_pose_t), clamped(self.lambda_geo_t), layout)
             bias = bias.transpose(2, 3).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*V,T*N]
+        if row_bias is not None and self.config.row_mask is not None:
+            bias = on_keys(row_bias, layout).transpose(1, 2).flatten(2).flatten(0, 1).to(x.dtype)  # [B*V,T*N], one stream
+            rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
-        attend = partial(biased_attention, key_bias=bias)
+        attend = partial(biased_attention, key_bias=bias, rows=rows)
         rope = ropes.spatial_and_time(layout, head_dim, _table_dtype(x)) if encoding is TimeEncoding.ROPE else ropes.spatial(layout, head_dim, _table_dtype(x))
         if encoding is TimeEncoding.ALIBI and layout.T > 1:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.time_segments())
@@ -85,7 +85,7 @@ class Layer(nn.Module):
         self.order = config.order
         self.view_sa = ViewSA(config, layer)
         self.time_sa = TimeSA(config, layer)
-        self.global_sa = GlobalSA(config, layer, EPS, QK_EPS) if layer in (config.global_layers or ()) else None
+        self.global_sa = GlobalSA(config, layer) if layer in (config.global_layers or ()) else None
 
 
 def split(tokens: Tensor, streams: int) -> Tensor:

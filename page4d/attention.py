@@ -42,37 +42,57 @@ class EpipolarPrior(NamedTuple):
         return -self.penalty * (reach.abs() > allowed).to(lines.dtype).transpose(0, 1).flatten(1)
 
 
-def biased_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, epipolar: EpipolarPrior | None = None) -> Tensor:
+class BiasedRows(NamedTuple):
+    """A key bias that only some queries see: of every `period` rows the first `leading`, there times `gain`."""
+
+    period: int
+    leading: int
+    gain: float
+
+
+def biased_attention(
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, epipolar: EpipolarPrior | None = None, rows: BiasedRows | None = None
+) -> Tensor:
     """Attention in which every key may have a bias of its own.
 
     Args:
         q: `[Z,A,n,D]`.
         k, v: `[Z,A,m,D]`.
-        key_bias: `[Z,m]`, added to the logits of all queries and heads; q's dtype.
+        key_bias: `[Z,m]`, added to the logits of all heads and, without `rows`, of all queries; q's dtype.
         epipolar: prior of View-SA, n = m = V*N, added on top.
+        rows: the queries that `key_bias` is for, n a multiple of their period; not with `epipolar`.
 
     Returns:
         `[Z,A,n,D]`, q's dtype.
     """
+    assert rows is None or (key_bias is not None and epipolar is None)
     if torch.onnx.is_in_onnx_export():
         inputs: tuple[Tensor, ...] = (q, k, v) if key_bias is None else (q, k, v, key_bias)
         attributes: Attributes = dict(_PLUGIN)
+        if rows is not None:
+            attributes |= {"row_period": rows.period, "row_leading": rows.leading, "row_gain": rows.gain}
         if epipolar is not None:
             bias = torch.zeros(k.shape[0], k.shape[2], dtype=q.dtype) if key_bias is None else key_bias
             inputs = (q, k, v, bias, epipolar.fundamental, epipolar.centres)
             attributes |= {"epipolar_band": epipolar.band, "epipolar_penalty": epipolar.penalty}
         return _node(BIASED_ATTENTION, inputs, attributes, q)
+    if rows is not None:
+        assert key_bias is not None
+        first, rest = q.unflatten(2, (-1, rows.period)).tensor_split([rows.leading], dim=3)  # [Z,A,n/period,.,D]
+        first_out = biased_attention(first.flatten(2, 3), k, v, rows.gain * key_bias).unflatten(2, first.shape[2:4])
+        rest_out = biased_attention(rest.flatten(2, 3), k, v).unflatten(2, rest.shape[2:4])
+        return torch.cat((first_out, rest_out), dim=3).flatten(2, 3)
     if epipolar is None:
         return F.scaled_dot_product_attention(q, k, v, None if key_bias is None else key_bias[:, None, None])
     result = torch.empty_like(q)
     views = epipolar.fundamental.shape[0]
     size = q.shape[2] // views
     for view in range(views):
-        rows = slice(view * size, (view + 1) * size)
+        mine = slice(view * size, (view + 1) * size)
         prior = epipolar.bias(view)
         for z in range(q.shape[0]):  # one sequence at a time: the sum of both biases is N x n, not Z x N x n
             bias = prior if key_bias is None else prior + key_bias[z].to(prior.dtype)
-            result[z, :, rows] = F.scaled_dot_product_attention(q[z, :, rows], k[z], v[z], bias.to(q.dtype))
+            result[z, :, mine] = F.scaled_dot_product_attention(q[z, :, mine], k[z], v[z], bias.to(q.dtype))
     return result
 
 

@@ -85,19 +85,26 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block with LayerScale: `x += ls1 * attention(norm1 x)`, `x += ls2 * mlp(norm2 x)`.
+    """Pre-norm block: `x += ls1 * attention(norm1 x)`, `x += ls2 * mlp(norm2 x)`.
 
-    The eps of its norms belong to its weights' source.
+    The eps of its norms belong to its weights' source. Without `qk_eps` q and k have no norm, without `scaled` there are no ls1, ls2.
     """
 
-    def __init__(self, width: int, heads: int, eps: float, qk_eps: float | None) -> None:
+    def __init__(self, width: int, heads: int, eps: float, qk_eps: float | None, scaled: bool = True) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads, qk_eps)
-        self.ls1 = LayerScale(width)
+        self.ls1 = LayerScale(width) if scaled else nn.Identity()
         self.norm2 = LayerNorm(width, eps=eps)
         self.mlp = Mlp(width)
-        self.ls2 = LayerScale(width)
+        self.ls2 = LayerScale(width) if scaled else nn.Identity()
+
+    def set_eps(self, eps: float, qk_eps: float) -> None:
+        """Take over the eps of a checkpoint's source."""
+        self.norm1.eps = self.norm2.eps = eps
+        for norm in (self.attn.q_norm, self.attn.k_norm):
+            if norm is not None:
+                norm.eps = qk_eps
 
     def forward(
         self,

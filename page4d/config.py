@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from page4d.errors import UsageError
+from page4d.layout import Layout
 
 
 class _Choice(str, enum.Enum):
@@ -53,6 +54,32 @@ class TimeEncoding(_Choice):
     NONE = "none"
 
 
+class Published(_Choice):
+    """A published model that the network can be, number for number."""
+
+    PI3 = "pi3"
+    VGGT = "vggt"
+    PAGE4D = "page4d"
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """PAGE-4D's own mask: where its head reads, and which Time-SA it acts in, on the rows of the special tokens.
+
+    Attributes:
+        after: the head reads what View-SA of this layer gives.
+        layers: whose Time-SA is biased.
+        gain: factor of the bias on the rows of special tokens; patch rows have none.
+    """
+
+    after: int
+    layers: range
+    gain: float
+
+
+ROW_MASKS = {MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0), MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0)}
+
+
 class GlobalStrategy(_Choice):
     """How Global-SA stays sparse."""
 
@@ -65,7 +92,8 @@ class GlobalStrategy(_Choice):
 class ModelConfig:
     """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
 
-    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer.
+    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's options are
+    fixed but for its size, the layers that are kept, its mask and its heads.
 
     Raises:
         UsageError: a value that is not allowed, or two that do not go together.
@@ -91,6 +119,12 @@ class ModelConfig:
     epipolar_band: float = 28.0
     epipolar_penalty: float = 4.0
     keep_layers: tuple[int, ...] | None = None
+    published: Published | None = None
+    """The model that this is, exactly; None: this project's own network. Says also where each weight of a checkpoint goes."""
+    mask: bool = True
+    """Whether PAGE-4D's own mask acts; the other models have no such choice."""
+    predictions: bool = False
+    """Pi3's heads on the last layer's pair: points, confidence, camera."""
 
     @property
     def head_dim(self) -> int:
@@ -102,13 +136,58 @@ class ModelConfig:
         """Whether memory tokens go from Global-SA to Global-SA and out."""
         return self.global_strategy is GlobalStrategy.MEMORY and bool(self.global_layers)
 
+    @property
+    def row_mask(self) -> RowMask | None:
+        """PAGE-4D's own mask, where it acts within this depth."""
+        found = ROW_MASKS[self.mask_head] if self.published is Published.PAGE4D and self.mask else None
+        return found if found is not None and found.after < self.depth else None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask head, and a mask among the outputs."""
+        return self.published is None or self.row_mask is not None
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether an external mask is an input: published models know none."""
+        return self.published is None
+
+    @property
+    def eps(self) -> tuple[float, float]:
+        """Of an aggregator block's LayerNorms, and of those over q and k, where no checkpoint says otherwise: Pi3's, VGGT's and PAGE-4D's."""
+        return (1e-5, 1e-5) if self.published in (Published.VGGT, Published.PAGE4D) else (1e-6, 1e-5)
+
+    def reads_mask(self, layer: int, block: Order | None) -> bool:
+        """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
+        if self.row_mask is not None:
+            return (layer, block) == (self.row_mask.after, Order.VIEW)
+        return self.has_mask and block is None and layer == self.mask_layer
+
     def streams_in(self, layer: int) -> int:
         """Streams that layer `layer` computes: one before the mask is known, S from `mask_layer` on."""
         return self.streams if layer >= self.mask_layer else 1
 
     def biased(self, layer: int) -> bool:
-        """Whether the mask or keypoints bias the attention of layer `layer`."""
+        """Whether the mask or keypoints bias the attention of layer `layer`, by stream."""
         return self.streams > 1 and layer >= self.mask_layer
+
+    def rows_biased(self, layer: int) -> bool:
+        """Whether PAGE-4D's own mask biases Time-SA of layer `layer`, on the rows of special tokens."""
+        return self.row_mask is not None and layer in self.row_mask.layers
+
+    def require(self, layout: Layout) -> None:
+        """Check that the model can see clips of this layout as it was published.
+
+        Raises:
+            UsageError: several times for Pi3, several views for VGGT or PAGE-4D.
+        """
+        if self.published is Published.PI3 and layout.T > 1:
+            raise UsageError(
+                "Pi3 as published sees V images of one time", got=f"T = {layout.T}", allowed="T = 1", hint=f"--T 1 --V {layout.V}, or --preset vitl with --pi3"
+            )
+        if self.published in (Published.VGGT, Published.PAGE4D) and layout.V > 1:
+            name = "VGGT" if self.published is Published.VGGT else "PAGE-4D"
+            raise UsageError(f"{name} as published sees T frames of one view", got=f"V = {layout.V}", allowed="V = 1", hint=f"--T {layout.T * layout.V} --V 1")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
@@ -143,7 +222,10 @@ class ModelConfig:
             _require(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
         for name in ("epipolar_band", "epipolar_penalty"):
             _require(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
-        _require(type(self.epipolar) is bool, "epipolar", self.epipolar, "true or false")
+        for name in ("epipolar", "mask", "predictions"):
+            _require(type(getattr(self, name)) is bool, name, getattr(self, name), "true or false")
+        if self.published is not None:
+            put("published", _choose("published", Published, self.published))
         for name in ("dilations", "global_layers", "keep_layers"):
             numbers = getattr(self, name)
             ok = isinstance(numbers, tuple | list) and all(type(number) is int for number in numbers)
@@ -166,6 +248,17 @@ class ModelConfig:
         for name in ("global_layers", "keep_layers"):
             layers = getattr(self, name)
             _require(all(0 <= layer < self.depth for layer in layers), name, layers, f"layers 0 to {self.depth - 1}")
+        if self.published is not None:
+            known = PRESETS[str(self.published)]
+            for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
+                value = known.get(name, getattr(ModelConfig, name))
+                _require(getattr(self, name) == value, name, getattr(self, name), f"{value or 'none'}, as {self.published} was published")
+            _require(not self.epipolar, "epipolar", self.epipolar, f"false, as {self.published} was published")
+        if self.published is not Published.PAGE4D:
+            _require(self.mask, "mask", self.mask, "true; only the published page4d has a mask that can be off")
+        if self.predictions:
+            _require(self.published is Published.PI3, "predictions", self.predictions, "false; the heads are Pi3's, of the preset pi3")
+            _require(self.depth - 1 in (self.keep_layers or ()), "keep_layers", self.keep_layers, f"with {self.depth - 1}, which the heads read")
         if self.has_memory:
             assert self.global_layers is not None
             _require(
@@ -184,11 +277,16 @@ _CHOICES: dict[str, type[_Choice]] = {
     "global_strategy": GlobalStrategy,
 }
 
+_PUBLISHED: dict[str, Any] = {"streams": 1, "global_layers": (), "time_encoding": "none", "layer_output": "pair"}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "vitl": {},
     "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
     "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
     "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
+    "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
+    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24},
+    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24},
 }
 
 

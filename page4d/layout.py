@@ -122,6 +122,15 @@ class Layout:
         return (*self.lead, self.T, self.V, self.H, self.W, 3)
 
     @property
+    def pixel_map_shape(self) -> tuple[int, ...]:
+        """One number per pixel, `[T,V,H,W]`: confidence."""
+        return self.images_shape[:-1]
+
+    def pose_shape(self, numbers: int) -> tuple[int, ...]:
+        """Some numbers per image, `[T,V,numbers]`: a camera's pose."""
+        return (*self.lead, self.T, self.V, numbers)
+
+    @property
     def patch_map_shape(self) -> tuple[int, ...]:
         """One number per patch, `[T,V,P,1]`: external mask, keypoints, the mask inside the network."""
         return (*self.lead, self.T, self.V, self.P, 1)

@@ -10,10 +10,13 @@ import msgspec
 from page4d.errors import EngineError
 from page4d.files import write_atomically
 from page4d.layout import Layout
+from page4d.load_report import LoadReport
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 CONSTANTS = "onnx/constants.safetensors"
+PREDICTIONS = ("points", "confidence", "camera")
+"""Stages, and their outputs, that read the last kept layer: Pi3's heads."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ class StageEntry(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`."""
+    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`, or one of `PREDICTIONS`."""
     layer: int | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -61,10 +64,12 @@ class StageEntry(msgspec.Struct, frozen=True):
     """The ONNX file, relative to the folder."""
     accuracy: dict[str, Accuracy] = {}
     """Per output, against the reference fed with the same input."""
+    eps: dict[str, float] = {}
+    """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs."""
+    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs. A later stage may read it as `layers.<layer>`."""
 
     layer: int
     stages: tuple[str, ...]
@@ -82,7 +87,7 @@ class Verification(msgspec.Struct, frozen=True):
     tolerance: float
     """Of the relative L2 of every output."""
     chain: dict[str, Accuracy]
-    """Mask, kept layers and memory of the whole chain in the engines' precision, against the float32 reference."""
+    """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32 reference."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -102,6 +107,8 @@ class Manifest(msgspec.Struct, frozen=True):
     stages: tuple[StageEntry, ...]
     """In the order they run."""
     keep: tuple[KeptLayer, ...]
+    loaded: LoadReport | None = None
+    """What came from which checkpoint; None where all weights are seeded."""
     verification: Verification | None = None
     files: dict[str, str] = {}
     """sha256 of every file, by path relative to the folder."""
@@ -120,6 +127,10 @@ class Manifest(msgspec.Struct, frozen=True):
             if entry.name == name:
                 return entry
         raise KeyError(name)
+
+    def makes(self, tensor: str) -> bool:
+        """Whether any stage has an output called `tensor`."""
+        return any(spec.name == tensor for entry in self.stages for spec in entry.outputs)
 
     def reads(self, tensor: str) -> bool:
         """Whether any stage has an input called `tensor`."""

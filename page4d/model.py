@@ -17,8 +17,11 @@ from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.config import LayerOutput, ModelConfig, Order
 from page4d.encoder import Encoder
 from page4d.errors import UsageError
+from page4d.heads import Camera, Confidence, Points
 from page4d.layout import Layout
-from page4d.mask import MaskHead
+from page4d.load_report import LoadReport
+from page4d.mask import MaskHead, RowMaskHead
+from page4d.poses import camera_to_world
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,20 @@ class Output:
     """What the network gives for a clip (with the axis B in front of T where images had one).
 
     Attributes:
-        mask: M `[T,V,h,w]`, the probability that a patch is dynamic.
+        mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`, pose then geo on the channels (twice as wide with pair output).
         memory: memory tokens `[S,M,C]` as they leave the last Global-SA, where the strategy is `memory`; else None.
+        points: `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the next two.
+        confidence: `[T,V,H,W]`, a logit.
+        camera: camera-to-world `[T,V,4,4]`.
     """
 
-    mask: Tensor
+    mask: Tensor | None
     layers: dict[int, Tensor]
     memory: Tensor | None
+    points: Tensor | None = None
+    confidence: Tensor | None = None
+    camera: Tensor | None = None
 
 
 class Page4D(nn.Module):
@@ -42,24 +51,34 @@ class Page4D(nn.Module):
     Args:
         config: the structure.
         seed: of the weights; the same name, shape and seed give the same tensor in every model.
+        filled: False leaves the weights without memory and values, for `page4d.load_weights` to give them.
+
+    Attributes:
+        weights: where they come from, in words.
+        report: what was loaded from which checkpoint, where some was.
     """
 
-    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, seed: int = 0, filled: bool = True) -> None:
         super().__init__()
-        self.config = config
-        self.weights = f"seeded (seed {seed})"
+        self.config, self.seed = config, seed
+        self.report: LoadReport | None = None
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
             self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))  # of image (0, 0); of all others
-            self.mask_head = MaskHead(config)
+            self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
                 self.memory_tokens = nn.Parameter(torch.empty(config.memory_tokens, config.width))
-        self.to_empty(device="cpu")
-        for name, parameter in self.named_parameters():
-            seed_parameter(name, parameter.data, seed)
+            self.points = Points(config) if config.predictions else None
+            self.confidence = Confidence(config) if config.predictions else None
+            self.camera = Camera(config) if config.predictions else None
         self.requires_grad_(False)
         self.eval()
+        self.weights = f"seeded (seed {seed})" if filled else "none yet"
+        if filled:
+            self.to_empty(device="cpu")
+            for name, parameter in self.named_parameters():
+                seed_parameter(name, parameter.data, seed)
 
     def forward(
         self,
@@ -73,13 +92,14 @@ class Page4D(nn.Module):
 
         Args:
             images: uint8 RGB `[T,V,H,W,3]` or `[B,T,V,H,W,3]`.
-            mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero.
+            mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
             keypoints: K_ext `[T,V,P,1]` in [0,1].
             cameras: per view, in order, what `cameras.json` has, with K for the images given; needed with `epipolar`.
             memory: `[S,M,C]` of the window before; none starts from the learned one.
 
         Raises:
-            UsageError: shapes that do not match, or cameras missing.
+            UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use for, or a clip of
+                several times or views that it was not made for.
         """
         images = torch.as_tensor(images)
         if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
@@ -89,6 +109,9 @@ class Page4D(nn.Module):
             images = images[None]
         B, T, V, H, W, _ = images.shape
         layout = Layout(T, V, H, W, B)
+        self.config.require(layout)
+        if mask_ext is not None and not self.config.takes_mask:
+            raise UsageError(f"the published model {self.config.published} takes no external mask", got="mask_ext", allowed="no mask_ext")
         dtype = self.special_tokens.dtype
         mask_ext = self._patch_map("mask_ext", mask_ext, layout, dtype)
         keypoints = None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype)
@@ -97,28 +120,61 @@ class Page4D(nn.Module):
 
         tokens = self.embed(images.flatten(0, 2), self.special(layout)).reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
         kept: dict[int, Tensor] = {}
-        mask: Tensor | None = None
+        mask = row_bias = None
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            if i == self.config.mask_layer:
+            if self.config.reads_mask(i, None):
+                assert isinstance(self.mask_head, MaskHead)
                 mask = self.mask_head(tokens, mask_ext, layout)
             parts = []
             for block in layer.order:
-                tokens = layer.view_sa(tokens, layout, mask, lines) if block is Order.VIEW else layer.time_sa(tokens, layout, mask)
+                if block is Order.VIEW:
+                    tokens = layer.view_sa(tokens, layout, mask, lines)
+                else:
+                    tokens = layer.time_sa(tokens, layout, mask, row_bias if self.config.rows_biased(i) else None)
                 parts.append(tokens)
+                if self.config.reads_mask(i, block):
+                    assert isinstance(self.mask_head, RowMaskHead)
+                    mask, row_bias = self.mask_head(tokens, layout)
             if layer.global_sa is not None:
                 tokens, memory = layer.global_sa(tokens, layout, keypoints, memory)
             if i in (self.config.keep_layers or ()):
                 kept[i] = side_by_side(parts if self.config.layer_output is LayerOutput.PAIR else [tokens], self.config.streams)
-        assert mask is not None  # mask_layer < depth
-        mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
+        if mask is not None:
+            mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
+        predictions = self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else (None, None, None)
         if batched:
-            return Output(mask, kept, memory)
-        return Output(mask[0], {i: x[0] for i, x in kept.items()}, None if memory is None else memory[:, 0])
+            return Output(mask, kept, memory, *predictions)
+        first = lambda x: None if x is None else x[0]
+        layers = {i: x[0] for i, x in kept.items()}
+        return Output(first(mask), layers, None if memory is None else memory[:, 0], *(first(x) for x in predictions))
 
     def embed(self, images: Tensor, special: Tensor, position: Tensor | None = None) -> Tensor:
         """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
         return torch.cat((special, self.encoder(images, position)), dim=1)
+
+    def restructure(self, config: ModelConfig) -> None:
+        """Take over another mask head, or go without Pi3's heads, as a checkpoint has them; the new head's weights are seeded."""
+        for module in (self, *self.modules()):
+            if isinstance(getattr(module, "config", None), ModelConfig):
+                setattr(module, "config", config)  # noqa: B010  (a plain attribute to mypy)
+        with torch.device("meta"):
+            self.mask_head = mask_head(config)
+        if not config.predictions:
+            self.points = self.confidence = self.camera = None
+        if self.mask_head is not None:
+            self.mask_head.requires_grad_(False).eval().to(self.special_tokens.dtype)
+            if not self.special_tokens.is_meta:
+                self.mask_head.to_empty(device="cpu")
+                for name, parameter in self.mask_head.named_parameters():
+                    seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
+
+    def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world `[B,T,V,4,4]`."""
+        assert self.points is not None and self.confidence is not None and self.camera is not None
+        numbers = self.camera(pair, layout)
+        poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers.dtype)
+        return self.points(pair, layout), self.confidence(pair, layout), poses
 
     def special(self, layout: Layout) -> Tensor:
         """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for all others."""
@@ -155,6 +211,13 @@ class Page4D(nn.Module):
             allowed = layout.memory_shape(shape[0], *self.memory_tokens.shape)
             raise UsageError("memory has the wrong shape", got=list(memory.shape), allowed=list(allowed))
         return memory.reshape(shape).to(self.memory_tokens.dtype)
+
+
+def mask_head(config: ModelConfig) -> MaskHead | RowMaskHead | None:
+    """The mask head of a model: its own, PAGE-4D's as published, or none."""
+    if not config.has_mask:
+        return None
+    return MaskHead(config) if config.published is None else RowMaskHead(config)
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:

@@ -19,10 +19,10 @@ from page4d.rope import Rope
 class GlobalSA(nn.Module):
     """A full block over all T*V*N tokens of a stream, no mask bias; keypoints pull the geo stream's attention."""
 
-    def __init__(self, config: ModelConfig, layer: int, eps: float, qk_eps: float) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.streams = config, config.streams_in(layer)
-        self.block = Block(config.width, config.heads, eps, qk_eps)
+        self.block = Block(config.width, config.heads, *config.eps)
         if config.biased(layer):
             self.lambda_kpt = nn.Parameter(torch.empty(()))
 

@@ -22,6 +22,31 @@ VARIANTS = {
     "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
 }
 
+SMALL = {"width": 128, "heads": 2}
+PUBLISHED = {  # options, and the (T, V) that the model sees
+    "pi3": ({"name": "pi3", **SMALL, "depth": 2}, (1, 3)),
+    "vggt": ({"name": "vggt", **SMALL, "depth": 2}, (3, 1)),
+    "page4d 150": ({"name": "page4d", **SMALL, "depth": 10}, (3, 1)),
+    "page4d 2026": ({"name": "page4d", **SMALL, "depth": 12, "mask_head": "2026"}, (3, 1)),
+}
+EVERY = [*VARIANTS, *PUBLISHED]
+
+
+def config_of(variant, **options):
+    """A small model; `options` for those of this project's own."""
+    from page4d import ModelConfig
+
+    if variant in PUBLISHED:
+        return ModelConfig.preset(**{"encoder_depth": 1, **PUBLISHED[variant][0]})
+    return ModelConfig.preset("tiny", **{"depth": 2, "encoder_depth": 1, **options, **VARIANTS[variant]})
+
+
+def layout_of(variant, H, W, B=1):
+    """Several times and views where the model sees such."""
+    from page4d import Layout
+
+    return Layout(*PUBLISHED.get(variant, (None, (3, 2)))[1], H, W, B)
+
 
 def lively(config, seed=0):
     """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
@@ -39,6 +64,11 @@ def lively(config, seed=0):
     return model
 
 
+def takes_keypoints(variant):
+    """Of the variants that can, one is exported without."""
+    return variant not in ("default", *PUBLISHED)
+
+
 class Made:
     """An engine folder, the model that it was made from, and a clip of its shape."""
 
@@ -48,7 +78,7 @@ class Made:
     def inputs(self, keypoints):
         rng = np.random.default_rng(0)
         layout = self.plan.layout
-        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)}
+        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
         if keypoints:
             given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
         if self.model.config.epipolar:
@@ -63,15 +93,14 @@ def made(tmp_path_factory):
 
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
-            from page4d import Layout, ModelConfig
             from page4d.clip import render
             from page4d.precision import Precision
             from page4d_export.exporter import write_unverified
             from page4d_export.plan import Plan
 
-            config = ModelConfig.preset("tiny", depth=2, encoder_depth=2, **VARIANTS[variant])
-            layout = Layout(3, 2, 56, 70, B)
-            plan = Plan.make(config, layout, Precision(precision), keypoints=variant != "default")
+            config = config_of(variant, encoder_depth=2)
+            layout = layout_of(variant, 56, 70, B)
+            plan = Plan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
             model = lively(config)
             folder = tmp_path_factory.mktemp(f"{variant}-{precision}") / "engines"
             folder.mkdir()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from page4d.manifest import Manifest, StageEntry, TensorSpec
+from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
 from page4d.precision import DTYPE_BYTES
 
 
@@ -52,7 +52,7 @@ class BufferPlan:
     calls: tuple[Call, ...]
     keeps: tuple[Keep, ...]
     outputs: dict[str, View]
-    """`mask`, `memory` where there is one, and `layers.<i>`: the results' places."""
+    """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results' places."""
     starts: dict[str, View]
     """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental, memory."""
 
@@ -79,10 +79,11 @@ class _Planner:
     def plan(self) -> BufferPlan:
         calls: list[Call] = []
         last: dict[str, int] = {}  # stage -> its last call
+        kept_layers = {f"layers.{kept.layer}" for kept in self.manifest.keep}
         for entry in self.manifest.stages:
             inputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.inputs}
             for spec in entry.inputs:
-                if spec.name not in self.written:
+                if spec.name not in self.written and spec.name not in kept_layers:
                     self.starts.setdefault(spec.name, inputs[spec.binding])
             for name in self.double & {spec.name for spec in entry.outputs} & {spec.name for spec in entry.inputs}:
                 self.turn[name] ^= 1
@@ -98,7 +99,7 @@ class _Planner:
                 )
             last[entry.name] = len(calls) - 1
         keeps = []
-        results = {"mask": self.result("mask", self.manifest.shape.mask_shape)}
+        results = {"mask": self.result("mask", self.manifest.shape.mask_shape)} if "mask" in self.written else {}
         for kept in self.manifest.keep:
             width = self.manifest.model["width"]
             shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
@@ -107,8 +108,9 @@ class _Planner:
                 call = calls[last[stage]]
                 spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")
                 keeps.append(Keep(last[stage], kept.layer, number, len(kept.stages), call.outputs[spec.binding]))
-        if "memory" in self.written:
-            results["memory"] = self.result("memory", self.manifest.spec("memory").shape)
+        for name in ("memory", *PREDICTIONS):
+            if name in self.written:
+                results[name] = self.result(name, self.manifest.spec(name).shape)
         return BufferPlan(self.sizes, tuple(calls), tuple(keeps), results, self.starts)
 
     def dtype(self, name: str) -> str:

@@ -7,12 +7,16 @@ import enum
 import pathlib
 import sys
 import time
-from typing import Annotated, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from page4d.errors import ExitCode, UsageError
 from page4d_engines import console
+
+if TYPE_CHECKING:
+    from page4d_engines.summary import Summary
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 
@@ -28,43 +32,62 @@ def run(
     keypoints: Annotated[pathlib.Path | None, typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames")] = None,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")] = "auto",
     threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
+    min_confidence: Annotated[float, typer.Option(help="least probability, 0 to 1, of a point in points.ply")] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Run engines over a clip, window by window.
 
-    Writes <window>.safetensors (kept layers, mask), masks/ (overlays), summary.json and report.html.
+    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also points.ply,
+    cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos.
     """
     began = time.perf_counter() - console.process_age()
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
+        from page4d.manifest import read_manifest
         from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
         from page4d_engines.fit import FitMode
-        from page4d_engines.frames import FrameFolder
+        from page4d_engines.frames import FrameFolder, Loose
         from page4d_engines.ort_engine import share_thread_pool
         from page4d_engines.pipeline import Backend
-        from page4d_engines.report import SEEDED_NOTE
+        from page4d_engines.report import seeded_note
 
         mode = None if fit is None else _choice(FitMode, "--fit", fit)
         if threads is not None and threads < 1:
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints)
+        if not 0 <= min_confidence <= 1:
+            raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
         share_thread_pool(threads)
-        job = ClipRun.prepare(engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, began)
+        job = ClipRun.prepare(engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began)
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
             console.write_json(summary)
         if summary.seeded:
-            console.say(f"note: {SEEDED_NOTE} ({summary.weights})", quiet)
+            console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
         for warning in summary.warnings:
             console.say(f"note: {warning}", quiet)
         console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
-        console.say(f"report:  {out / 'report.html'}\nmasks:   {out / 'masks'}\ntokens:  {out / '*.safetensors'}", quiet)
+        for what, path in places(summary, out):
+            console.say(f"{what + ':':<9}{path}", quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
+    """What a run wrote, and where."""
+    yield "report", out / "report.html"
+    if summary.has_mask:
+        yield "masks", out / "masks"
+    for window in [window.predictions for window in summary.windows if window.predictions is not None][:1]:
+        several = len(summary.windows) > 1
+        yield "points", out / ("*/points.ply" if several else window.cloud)
+        yield "cameras", out / ("*/cameras.json" if several else window.cameras)
+        yield "depth", out / ("*/depth" if several else "depth")
+    yield "results", out / "*.safetensors"
 
 
 def _choice(kind: type[Choice], flag: str, word: str) -> Choice:

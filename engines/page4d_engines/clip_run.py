@@ -7,8 +7,8 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +19,8 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder
 from page4d_engines.overlay import contact_sheet, overlay
 from page4d_engines.pipeline import Backend, Pipeline, Result
-from page4d_engines.report import EMBEDDED_WINDOWS, write_report
+from page4d_engines.predictions import Predictions
+from page4d_engines.report import EMBEDDED_WINDOWS, Picture, write_report
 from page4d_engines.summary import SUMMARY, Summary, WindowSummary, mean_of, write_summary
 from page4d_engines.windows import WindowInputs, WindowReader, windows
 
@@ -35,6 +36,7 @@ class ClipRun:
     windows: list[range]
     engines: pathlib.Path
     out: pathlib.Path
+    min_confidence: float
     began: float
 
     @classmethod
@@ -47,6 +49,7 @@ class ClipRun:
         fit: FitMode | None,
         backend: Backend,
         threads: int | None,
+        min_confidence: float,
         began: float,
     ) -> ClipRun:
         """Check everything that can be checked, then load the engines.
@@ -59,6 +62,7 @@ class ClipRun:
             fit: what becomes of another aspect ratio; None makes it an error.
             backend: what to run on.
             threads: of the backend; None takes every processor.
+            min_confidence: least probability of a point in a point cloud.
             began: when the command began, by `time.perf_counter`.
 
         Raises:
@@ -70,7 +74,7 @@ class ClipRun:
         layout, reads = checked.manifest.shape, checked.manifest.reads
         reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, layout.T if stride is None else stride)
-        return cls(Pipeline.of(checked, backend, threads), reader, chosen, engines, out, began)
+        return cls(Pipeline.of(checked, backend, threads), reader, chosen, engines, out, min_confidence, began)
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
@@ -82,7 +86,7 @@ class ClipRun:
         startup = time.perf_counter() - self.began
         totals = dict.fromkeys((entry.name for entry in manifest.stages), 0.0)
         done: list[WindowSummary] = []
-        sheets: dict[str, Image.Image] = {}
+        sheets: dict[str, list[Picture]] = {}
         writing = 0.0
         result: Result | None = None
         calls = sum(entry.calls for entry in manifest.stages)
@@ -90,15 +94,17 @@ class ClipRun:
             count = _Counter(progress, number * calls, len(self.windows) * calls, f"window {number + 1} of {len(self.windows)}")
             started = time.perf_counter()
             memory = None if result is None else result.memory  # a window begins where the one before it ended
-            result = self.pipeline.run(inputs.images, inputs.mask_ext, inputs.keypoints, inputs.fundamental, memory, progress=count)
+            mask_ext = inputs.mask_ext if manifest.reads("mask_ext") else None
+            result = self.pipeline.run(inputs.images, mask_ext, inputs.keypoints, inputs.fundamental, memory, progress=count)
             for stage, seconds in self.pipeline.seconds.items():
                 totals[stage] += seconds
             seconds = time.perf_counter() - started
             started = time.perf_counter()
-            entry, sheet = self._write(folder, window, inputs, result, seconds, with_sheet=number < EMBEDDED_WINDOWS)
+            predictions = self._predictions(inputs, result)
+            entry = self._write(folder, window, inputs, result, predictions, seconds)
             done.append(entry)
-            if sheet is not None:
-                sheets[entry.name] = sheet
+            if number < EMBEDDED_WINDOWS:
+                sheets[entry.name] = list(self._pictures(window, inputs, result, predictions))
             writing += time.perf_counter() - started
         summary = Summary(
             page4d=__version__,
@@ -119,42 +125,72 @@ class ClipRun:
             startup_seconds=startup,
             buffer_bytes=self.pipeline.plan.total,
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            warnings=list(self._warnings()),
+            warnings=[*self._warnings(), *dict.fromkeys(text for entry in done if entry.predictions for text in entry.predictions.warnings)],
         )
         write_summary(folder / SUMMARY, summary)
         write_report(folder, summary, sheets)
         return summary
 
     def _write(
-        self, folder: pathlib.Path, window: range, inputs: WindowInputs, result: Result, seconds: float, with_sheet: bool
-    ) -> tuple[WindowSummary, Image.Image | None]:
-        names = [self.reader.folder.frame_names[t] for t in window]
-        cameras = list(self.reader.folder.camera_names)
+        self, folder: pathlib.Path, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None, seconds: float
+    ) -> WindowSummary:
+        names, cameras = self._names(window), list(self.reader.folder.camera_names)
         width = len(str(self.reader.folder.count - 1))
         name = f"window_{window[0]:0{width}d}-{window[-1]:0{width}d}"
-        tensors: dict[str, NDArray[Any]] = {"mask": result.mask} | {f"layers.{i}": layer for i, layer in result.layers.items()}
-        if result.memory is not None:
-            tensors["memory"] = result.memory
-        save_tensors(folder / f"{name}.safetensors", tensors)
-        pictures = []
-        for v, camera in enumerate(cameras):
-            place = folder / "masks" / name / camera
-            place.mkdir(parents=True)
-            for row, frame in enumerate(names):
-                path = place / f"{frame}.png"
-                # a fast level: overlays are looked at once, and zlib's best takes longer than a small model
-                Image.fromarray(overlay(inputs.images[row, v], result.mask[row, v])).save(path, compress_level=1)
-                pictures.append(path.relative_to(folder).as_posix())
-        means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
-        sheet = contact_sheet(inputs.images, result.mask, cameras, names) if with_sheet else None
-        return WindowSummary(name, names[0], names[-1], f"{name}.safetensors", seconds, means, pictures), sheet
+        save_tensors(folder / f"{name}.safetensors", result.tensors())
+        pictures: list[str] = []
+        means: dict[str, float | None] = {}
+        if result.mask is not None:
+            pictures = list(_write_overlays(folder, name, cameras, names, inputs.images, result.mask))
+            means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
+        written = None
+        if predictions is not None:
+            place = folder if len(self.windows) == 1 else folder / name
+            place.mkdir(exist_ok=True)
+            written = predictions.write(folder, place, cameras if self.reader.folder.photos else [f"{camera}/{names[0]}" for camera in cameras])
+        return WindowSummary(name, names[0], names[-1], f"{name}.safetensors", seconds, means, pictures, written)
+
+    def _pictures(self, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None) -> Iterator[Picture]:
+        """Of a window, for the report."""
+        if result.mask is not None:
+            sheet = contact_sheet(inputs.images, result.mask, self.reader.folder.camera_names, self._names(window))
+            cameras = ", ".join(self.reader.folder.camera_names)
+            yield Picture(sheet, f"Rows are cameras: {cameras}. Columns are times. Each cell is a frame, and the frame with the mask over it.")
+        if predictions is not None:
+            view, depth = predictions.pictures()
+            yield Picture(view, "The point cloud from beside the cameras, which are drawn as frames.")
+            yield Picture(depth, "Each photo and its depth: near is bright, far is dark, grey has none.")
+
+    def _predictions(self, inputs: WindowInputs, result: Result) -> Predictions | None:
+        if result.points is None:
+            return None
+        return Predictions(inputs.images, result, self.reader.fit, list(self.reader.folder.camera_names), self.min_confidence)
+
+    def _names(self, window: range) -> list[str]:
+        return [self.reader.folder.frame_names[t] for t in window]
 
     def _warnings(self) -> Iterator[str]:
         folder, manifest = self.reader.folder, self.pipeline.manifest
-        if folder.mask_files is None:
+        if manifest.reads("mask_ext") and folder.mask_files is None:
             yield "no external masks were given: the mask is the network's alone"
+        if not manifest.reads("mask_ext") and folder.mask_files is not None:
+            yield "the clip's masks were not used: these engines are of a published model, which takes none"
         if manifest.precision != "float32":
             yield f"this machine computes the {manifest.precision} engines in float32"
+
+
+def _write_overlays(
+    folder: pathlib.Path, window: str, cameras: list[str], names: list[str], images: NDArray[np.uint8], mask: NDArray[np.float32]
+) -> Iterator[str]:
+    """Write every frame with its mask over it; the paths, relative to the folder."""
+    for v, camera in enumerate(cameras):
+        place = folder / "masks" / window / camera
+        place.mkdir(parents=True)
+        for row, frame in enumerate(names):
+            path = place / f"{frame}.png"
+            # a fast level: overlays are looked at once, and zlib's best takes longer than a small model
+            Image.fromarray(overlay(images[row, v], mask[row, v])).save(path, compress_level=1)
+            yield path.relative_to(folder).as_posix()
 
 
 class _Counter:

@@ -129,6 +129,18 @@ class Fit:
         self._check("camera", (source.width, source.height))
         return source.resized(*self.scale, *self.shift, self.layout.W, self.layout.H)
 
+    def source_camera(self, camera: Camera) -> Camera:
+        """The camera of the source image, given that of the fitted one: the inverse of `camera`.
+
+        Raises:
+            UsageError: the camera is of another size than the engine's.
+        """
+        if (camera.width, camera.height) != (self.layout.W, self.layout.H):
+            got, allowed = f"{camera.width}x{camera.height}", f"{self.layout.W}x{self.layout.H}"
+            raise UsageError("the camera has another size than the engine's images", got=got, allowed=allowed)
+        (scale_x, scale_y), (shift_x, shift_y) = self.scale, self.shift
+        return camera.resized(1 / scale_x, 1 / scale_y, -shift_x / scale_x, -shift_y / scale_y, *self.source_size)
+
     @cached_property
     def _overlaps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Shares of each patch's height that lie on each row of the source `[h, rows]`, and of its width on each column `[w, columns]`."""

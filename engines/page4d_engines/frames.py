@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ from PIL import Image
 
 from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
+from page4d.layout import Layout
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _LAYOUT = "<camera>/<frame>.{png,jpg,jpeg}"
@@ -37,6 +39,20 @@ StrPath = str | os.PathLike[str]
 Files = tuple[tuple[pathlib.Path, ...], ...]  # [V][times]
 
 
+class Loose(enum.Enum):
+    """What images are that lie in no camera's folder."""
+
+    VIEWS = enum.auto()
+    """Photos of one time: every one is a view, named as its file."""
+    TIMES = enum.auto()
+    """Frames of one camera, named as their folder."""
+
+    @classmethod
+    def of(cls, layout: Layout) -> Loose | None:
+        """What an engine of this layout would take them for; None where it has several times and several views."""
+        return cls.TIMES if layout.V == 1 else cls.VIEWS if layout.T == 1 else None
+
+
 @dataclass(frozen=True)
 class FrameFolder:
     """V cameras that saw the same times. Views are in the order of `camera_names`, times in that of `frame_names`.
@@ -47,6 +63,7 @@ class FrameFolder:
         size: width and height of every frame, after its EXIF orientation.
         frame_files, mask_files, keypoint_files: `[V][times]`; None where there are none.
         cameras: in the order of the views; None where there are none.
+        photos: whether the views are single photos, named as their files.
     """
 
     path: pathlib.Path
@@ -56,16 +73,25 @@ class FrameFolder:
     mask_files: Files | None
     keypoint_files: Files | None
     cameras: dict[str, Camera] | None
+    photos: bool = False
 
     @classmethod
-    def open(cls, path: StrPath, masks: StrPath | None = None, cameras: StrPath | None = None, keypoints: StrPath | None = None) -> FrameFolder:
+    def open(
+        cls,
+        path: StrPath,
+        masks: StrPath | None = None,
+        cameras: StrPath | None = None,
+        keypoints: StrPath | None = None,
+        loose: Loose | None = None,
+    ) -> FrameFolder:
         """Find a clip's files and check that they fit together; of the images only the headers are read.
 
         Args:
-            path: holds `<camera>/<frame>.{png,jpg,jpeg}`, itself or in its folder `frames`.
+            path: holds `<camera>/<frame>.{png,jpg,jpeg}`, itself or in its folder `frames`; or, with `loose`, the images themselves.
             masks: folder of single-channel images named as the frames, 255 = dynamic; default `masks` beside the frames' folder.
             cameras: a `cameras.json`; default the one beside the frames' folder.
             keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
+            loose: what images without a camera's folder are; None makes them an error. Photos of one time have no defaults beside them.
 
         Raises:
             UsageError: something that was named is missing, no cameras or frames, unequal counts, mixed sizes, an image that cannot be
@@ -76,12 +102,19 @@ class FrameFolder:
             raise _no_folder("frames", given)
         root = given / "frames" if (given / "frames").is_dir() else given
         names = tuple(sorted((entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")), key=_natural))
-        if not names:
-            loose = next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in SUFFIXES), None)
-            hint = f"move the images into a folder per camera, as {root / 'cam0' / loose}" if loose else None
+        image = next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in SUFFIXES), None)
+        photos = False
+        if names:
+            files: Files = tuple(_images(root / name, f"camera {name}") for name in names)
+            _check_times(names, files)
+        elif image is not None and loose is not None:
+            found = _images(root, "the folder")
+            photos = loose is Loose.VIEWS
+            names = tuple(file.stem for file in found) if photos else (root.resolve().name,)
+            files = tuple((file,) for file in found) if photos else (found,)
+        else:
+            hint = f"move the images into a folder per camera, as {root / 'cam0' / image}" if image else None
             raise UsageError("the frames' folder has no camera folders", got=root, allowed=_LAYOUT, hint=hint)
-        files = tuple(_images(root / name, f"camera {name}") for name in names)
-        _check_times(names, files)
         sizes = tuple(tuple(_size(file, f"camera {name}, frame {file.name}") for file in column) for name, column in zip(names, files, strict=True))
         first = sizes[0][0]
         for name, column, row in zip(names, files, sizes, strict=True):
@@ -99,9 +132,10 @@ class FrameFolder:
             camera_names=names,
             size=first,
             frame_files=files,
-            mask_files=_companions("masks", "mask", masks, beside, names, files, first),
-            keypoint_files=_companions("keypoints", "keypoint map", keypoints, beside, names, files, first),
-            cameras=_cameras(cameras, beside, names, first),
+            mask_files=None if photos and masks is None else _companions("masks", "mask", masks, beside, names, files, first),
+            keypoint_files=None if photos and keypoints is None else _companions("keypoints", "keypoint map", keypoints, beside, names, files, first),
+            cameras=None if photos and cameras is None else _cameras(cameras, beside, names, first),
+            photos=photos,
         )
 
     @property

@@ -26,6 +26,15 @@ class Lowered:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Of every `period` queries the first `leading` see the key bias, times `gain`."""
+
+    period: int
+    leading: int
+    gain: float
+
+
+@dataclass(frozen=True)
 class Shape:
     """Sizes of one attention node."""
 
@@ -41,8 +50,18 @@ class Shape:
         return float(self.D**-0.5)
 
 
-def biased(shape: Shape, has_bias: bool) -> Lowered:
-    """`BiasedAttention` without epipolar prior."""
+def biased(shape: Shape, has_bias: bool, rows: Rows | None = None) -> Lowered:
+    """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel says how much of the bias it sees."""
+    if rows is not None:
+        gains = np.zeros((1, shape.n, shape.A, 1), np.float32)
+        gains[:, np.arange(shape.n) % rows.period < rows.leading] = rows.gain / shape.scale
+        body = _wide("q") + _wide("k") + _bias_columns(shape)
+        body += f"""
+    gains_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, 1]> ()
+    gains_all = Expand (gains, gains_shape)
+    q_more = Concat <axis = -1> (q_wide, gains_all)
+    k_more = Concat <axis = -1> (k_wide, bias_columns)"""
+        return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1), {"gains": gains})
     if not has_bias:
         return Lowered(("q", "k", "v"), _wide("q") + _wide("k") + _attend(shape, "q_wide", "k_wide", shape.D))
     body = _wide("q") + _wide("k") + _ones(1, shape) + _bias_columns(shape)

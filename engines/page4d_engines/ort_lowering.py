@@ -69,7 +69,10 @@ def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants
         return ort_attention.segmented(shape, seg_ptr, seg, segment_bias)
     if len(node.input) == 6:
         return ort_attention.epipolar(shape, shapes[node.input[4]][0], attributes["epipolar_band"], attributes["epipolar_penalty"])
-    return ort_attention.biased(shape, has_bias=len(node.input) == 4)
+    rows = None
+    if "row_period" in attributes:
+        rows = ort_attention.Rows(attributes["row_period"], attributes["row_leading"], attributes["row_gain"])
+    return ort_attention.biased(shape, has_bias=len(node.input) == 4, rows=rows)
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

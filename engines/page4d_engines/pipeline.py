@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import pathlib
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import MissingBackendError, OutOfMemoryError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
+from page4d.poses import camera_to_world
 from page4d_engines.buffers import BufferPlan, Keep, View
 from page4d_engines.folder import EngineFolder
 
@@ -40,18 +42,31 @@ class Result:
     They lie in the pipeline's own buffers: the next `run` overwrites them. `copy()` keeps them.
 
     Attributes:
-        mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic.
+        mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`.
         memory: `[S,M,C]`, to be given to the next window, where the model has memory; else None.
+        points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the next two.
+        confidence: float32 `[T,V,H,W]`, a logit.
+        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
     """
 
-    mask: NDArray[np.float32]
+    mask: NDArray[np.float32] | None
     layers: dict[int, NDArray[np.generic]]
     memory: NDArray[np.generic] | None
+    points: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float32] | None = None
+    camera: NDArray[np.float64] | None = None
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
+        named = {"mask": self.mask, "memory": self.memory, "points": self.points, "confidence": self.confidence, "camera": self.camera}
+        return {name: array for name, array in named.items() if array is not None} | {f"layers.{i}": layer for i, layer in self.layers.items()}
 
     def copy(self) -> Result:
         """The same in memory of its own."""
-        return Result(self.mask.copy(), {i: layer.copy() for i, layer in self.layers.items()}, None if self.memory is None else self.memory.copy())
+        copied = {name: array.copy() for name, array in self.tensors().items()}
+        layers = {i: copied.pop(f"layers.{i}") for i in self.layers}
+        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied)
 
 
 class Pipeline:
@@ -119,7 +134,7 @@ class Pipeline:
 
         Args:
             images: uint8 `[T,V,H,W,3]`.
-            mask_ext: `[T,V,P,1]` in [0,1]; none counts as all zero.
+            mask_ext: `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
             cameras: per view what `cameras.json` has, K for the images given; or the fundamental matrices `[V,V,3,3]`.
             memory: `[S,M,C]` of the window before; none starts from the learned one.
@@ -129,7 +144,10 @@ class Pipeline:
             UsageError: something has another shape than the engines', or is missing.
         """
         self._give("images", images, np.uint8)
-        self._give("mask_ext", 0.0 if mask_ext is None else mask_ext, np.float32)
+        if self.manifest.reads("mask_ext"):
+            self._give("mask_ext", 0.0 if mask_ext is None else mask_ext, np.float32)
+        elif mask_ext is not None:
+            raise UsageError("these engines are of a published model and take no external mask", got="mask_ext", allowed="no mask_ext")
         if self.manifest.reads("keypoints"):
             if keypoints is None:
                 raise UsageError("these engines were exported with --keypoints and need them", allowed=f"keypoints {list(self.manifest.shape.patch_map_shape)}")
@@ -150,13 +168,19 @@ class Pipeline:
             for keep in keeps:
                 self._keep(keep)
             self.seconds[name] += time.perf_counter() - started
-        return self._result
+        numbers = self._outputs.get("camera")
+        return self._result if numbers is None else dataclasses.replace(self._result, camera=camera_to_world(numbers))
+
+    @functools.cached_property
+    def _outputs(self) -> dict[str, NDArray[Any]]:
+        return {name: self.at(view) for name, view in self.plan.outputs.items()}
 
     @functools.cached_property
     def _result(self) -> Result:
-        layers = {kept.layer: self.at(self.plan.outputs[f"layers.{kept.layer}"]) for kept in self.manifest.keep}
-        memory = self.at(self.plan.outputs["memory"]) if "memory" in self.plan.outputs else None
-        return Result(self.at(self.plan.outputs["mask"]).view(np.float32), layers, memory)
+        """What lies in the buffers; a pose is made from its numbers after each run."""
+        layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
+        found = self._outputs.get
+        return Result(found("mask"), layers, found("memory"), found("points"), found("confidence"))
 
     def at(self, view: View) -> NDArray[Any]:
         """The array that a view of the plan stands for, in place."""

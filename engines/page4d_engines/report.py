@@ -8,13 +8,15 @@ import io
 import pathlib
 import posixpath
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from PIL import Image
 
 from page4d.files import write_atomically
 from page4d_engines.overlay import CLEAR, FULL, colour_bar
+from page4d_engines.report_page import PAGE
 from page4d_engines.summary import SUMMARY, Summary, WindowSummary, as_text, mean_of
 
 REPORT = "report.html"
@@ -22,8 +24,18 @@ EMBEDDED_WINDOWS = 6
 """Contact sheets that the page holds, of the first windows that have one; a page of more is too large for a mail."""
 
 SEEDED_NOTE = "weights are seeded, the mask is not meaningful beyond the external mask"
+SEEDED_PREDICTIONS = "weights are seeded, points, depth and cameras are noise"
 
-_KINDS = {"encoder": "Encoder", "mask_head": "Mask head", "view_sa": "View-SA", "time_sa": "Time-SA", "global_sa": "Global-SA"}
+_KINDS = {
+    "encoder": "Encoder",
+    "mask_head": "Mask head",
+    "view_sa": "View-SA",
+    "time_sa": "Time-SA",
+    "global_sa": "Global-SA",
+    "points": "Points",
+    "confidence": "Confidence",
+    "camera": "Camera",
+}
 _JPEG_SIDE = 65000  # the format ends at 65535
 _LINKS = 64  # per window; the rest is in the same folder
 
@@ -38,14 +50,25 @@ class _Group:
     stages: list[str] = field(default_factory=list)
 
 
-def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Image.Image] | None = None) -> pathlib.Path:
+class Picture(NamedTuple):
+    """A picture of a window, and what it shows: in a line under it, or for who cannot see it."""
+
+    image: Image.Image
+    caption: str
+
+
+def seeded_note(summary: Summary) -> str:
+    """What seeded weights mean for the results of a run."""
+    return SEEDED_NOTE if summary.has_mask or not summary.has_predictions else SEEDED_PREDICTIONS
+
+
+def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Sequence[Picture]] | None = None) -> pathlib.Path:
     """Write `report.html` into `folder`, whole or not at all.
 
     Args:
         folder: the output folder; links on the page are relative to it.
         summary: of the run.
-        sheets: contact sheets by window name. The page holds the first `EMBEDDED_WINDOWS` of them; the overlays of every
-            window are linked.
+        sheets: pictures by window name. The page holds those of the first `EMBEDDED_WINDOWS`; the files of every window are linked.
 
     Returns:
         The page's path.
@@ -55,7 +78,8 @@ def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Im
         (
             _head(summary),
             _pictures(summary, sheets or {}),
-            _cameras(summary),
+            _masks(summary),
+            _rig(summary),
             _times(summary),
             _facts(summary),
             _warnings(summary),
@@ -63,7 +87,7 @@ def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Im
         )
     )
     title = html.escape(as_text(f"page4d: {_result(summary)}"))
-    write_atomically(path, _PAGE.replace("TITLE", title, 1).replace("BODY", body, 1).encode("utf-8"))
+    write_atomically(path, PAGE.replace("TITLE", title, 1).replace("BODY", body, 1).encode("utf-8"))
     return path
 
 
@@ -73,7 +97,7 @@ def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Im
 def _head(summary: Summary) -> str:
     parts = [f"<h1>{_text(_result(summary))}</h1>", f'<p class="dim">{_text(summary.frames)} &middot; {_text(summary.backend)}, {_text(summary.precision)}</p>']
     if summary.seeded:
-        parts.append(f'<p class="note" id="seeded"><strong>Not a trained model:</strong> {SEEDED_NOTE}.</p>')
+        parts.append(f'<p class="note" id="seeded"><strong>Not a trained model:</strong> {seeded_note(summary)}.</p>')
     if summary.warnings:
         parts.append(f'<p class="note"><a href="#warnings">{_count(len(summary.warnings), "warning")}</a></p>')
     return "<header>" + "\n".join(parts) + "</header>"
@@ -82,30 +106,44 @@ def _head(summary: Summary) -> str:
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
     what = f"{_count(windows, 'window')} of {_count(times, 'time')}, {_count(cameras, 'camera')}, {_count(windows * times * cameras, 'image')}"
-    return f"{what}: mask mean {_probability(summary.mask_mean)}"
+    if summary.has_mask:
+        return f"{what}: mask mean {_probability(summary.mask_mean)}"
+    if summary.has_predictions and times == 1:
+        what = f"{_count(windows * cameras, 'photo')} of {_count(windows, 'time')}" if windows > 1 else _count(cameras, "photo")
+    points = sum(window.predictions.points for window in summary.windows if window.predictions is not None)
+    return f"{what}: {points:,} points" if summary.has_predictions else what
 
 
-def _pictures(summary: Summary, sheets: Mapping[str, Image.Image]) -> str:
+def _pictures(summary: Summary, sheets: Mapping[str, Sequence[Picture]]) -> str:
     colours = ", ".join(f"rgb({r} {g} {b})" for r, g, b in colour_bar(16).tolist())
-    parts = [
-        "<h2>Frames and mask</h2>",
-        f"<p>The mask is the probability that a patch shows something that moves. Up to {CLEAR} the frame is left as it is; "
-        f"from there the colour hides more of it, up to {FULL}. Cyan, if any, is a value that is not a number.</p>",
-        f'<p>0 <span class="legend" style="background:linear-gradient(to right, {colours})"></span> 1</p>',
-    ]
+    parts = ["<h2>Pictures</h2>"]
+    if summary.has_mask:
+        parts = [
+            "<h2>Frames and mask</h2>",
+            f"<p>The mask is the probability that a patch shows something that moves. Up to {CLEAR} the frame is left as it is; "
+            f"from there the colour hides more of it, up to {FULL}. Cyan, if any, is a value that is not a number.</p>",
+            f'<p>0 <span class="legend" style="background:linear-gradient(to right, {colours})"></span> 1</p>',
+        ]
+    elif summary.has_predictions:
+        parts = ["<h2>Points and depth</h2>"]
     shown, linked = 0, []
     for window in summary.windows:
-        sheet = sheets.get(window.name)
-        if sheet is None or shown == EMBEDDED_WINDOWS:
-            linked.append(f"<li>{_text(window.name)} {_overlays(window) or '(no overlays written)'}</li>")
+        pictures = sheets.get(window.name)
+        if not pictures or shown == EMBEDDED_WINDOWS:
+            linked.append(f"<li>{_text(window.name)} {_overlays(window) or '(no pictures written)'}</li>")
             continue
-        title = f"<strong>{_text(window.name)}</strong>"
-        facts = f"{_span(window)} &middot; {_seconds(window.seconds)} &middot; mask mean {_probability(mean_of(window.mask_mean.values()))}"
-        alt = f"Rows are cameras: {', '.join(summary.cameras)}. Columns are times. Each cell is a frame, and the frame with the mask over it."
-        parts.append(
-            f'<details class="window"{"" if shown else " open"}><summary>{title} <span class="dim">{facts}</span></summary><div class="scroll" tabindex="0">'
-            f'<img src="data:image/jpeg;base64,{_jpeg(sheet)}" alt="{_text(alt)}"></div>{_overlays(window)}</details>'
+        facts = f"{_span(window)} &middot; {_seconds(window.seconds)}"
+        if window.mask_mean:
+            facts += f" &middot; mask mean {_probability(mean_of(window.mask_mean.values()))}"
+        if window.predictions is not None:
+            facts += f" &middot; {_text(f'{window.predictions.points:,}')} points"
+        images = "".join(
+            f'<figure><div class="scroll" tabindex="0"><img src="data:image/jpeg;base64,{_jpeg(picture.image)}" alt="{_text(picture.caption)}"></div>'
+            f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
+            for picture in pictures
         )
+        title = f'<strong>{_text(window.name)}</strong> <span class="dim">{facts}</span>'
+        parts.append(f'<details class="window"{"" if shown else " open"}><summary>{title}</summary>{images}{_overlays(window)}</details>')
         shown += 1
     if linked:
         title = f"{_count(len(linked), 'window')} without a picture on this page"
@@ -113,7 +151,9 @@ def _pictures(summary: Summary, sheets: Mapping[str, Image.Image]) -> str:
     return _section(parts)
 
 
-def _cameras(summary: Summary) -> str:
+def _masks(summary: Summary) -> str:
+    if not summary.has_mask:
+        return ""
     rows = []
     for camera in summary.cameras:
         values = [window.mask_mean.get(camera) for window in summary.windows]
@@ -123,6 +163,24 @@ def _cameras(summary: Summary) -> str:
         rows.append(f'<tr><th scope="row">{_text(camera)}</th>{bar}<td class="n">{_probability(mean)}</td><td class="n wide">{spread}</td></tr>')
     head = '<tr><th>camera</th><th class="bar">0 to 1</th><th class="n">mean</th><th class="n wide">over windows</th></tr>'
     return _section(["<h2>Mask mean by camera</h2>", f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'])
+
+
+def _rig(summary: Summary) -> str:
+    """The cameras that were found, of the first window that has some."""
+    window = next((window for window in summary.windows if window.predictions is not None), None)
+    if window is None or window.predictions is None:
+        return ""
+    number = lambda value: "none" if value is None else f"{value:.3f}"
+    rows = "".join(
+        f'<tr><th scope="row">{_text(name)}</th><td class="n">{", ".join(map(number, camera.position))}</td>'
+        f'<td class="n">{", ".join(f"{focal:.1f}" for focal in camera.focal)}{"" if camera.fitted else " (a guess)"}</td>'
+        f'<td class="n wide">{number(camera.residual)}</td></tr>'
+        for name, camera in window.predictions.rig.items()
+    )
+    head = '<tr><th>camera</th><th class="n">position</th><th class="n">focal lengths</th><th class="n wide">residual</th></tr>'
+    note = "Positions are in the scene&rsquo;s own unit: the network knows no metres. Focal lengths and the residual of their fit are pixels of the photo."
+    more = f" Of {_text(window.name)}; every window has its own file." if len(summary.windows) > 1 else ""
+    return _section(["<h2>Cameras</h2>", f"<p>{note}{more}</p>", f'<div class="scroll"><table>{head}{rows}</table></div>'])
 
 
 def _times(summary: Summary) -> str:
@@ -179,7 +237,7 @@ def _every_stage(summary: Summary) -> str:
 def _facts(summary: Summary) -> str:
     facts = {
         "Model": ", ".join(f"{key} {_plain(value)}" for key, value in summary.model.items()),
-        "Weights": summary.weights + (f" ({SEEDED_NOTE})" if summary.seeded else ""),
+        "Weights": summary.weights + (f" ({seeded_note(summary)})" if summary.seeded else ""),
         "Layout": ", ".join(f"{key} {value}" for key, value in summary.layout.items()),
         "Precision": summary.precision,
         "Backend": summary.backend,
@@ -201,14 +259,22 @@ def _warnings(summary: Summary) -> str:
 
 
 def _files(summary: Summary) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{_link(window.file)}</th><td>{_span(window)}</td><td class="n wide">{_seconds(window.seconds)}</td>'
-        f'<td class="n">{_probability(mean_of(window.mask_mean.values()))}</td><td class="n wide">{len(window.overlays) or ""}</td></tr>'
-        for window in summary.windows
-    )
-    head = '<tr><th>result</th><th>frames</th><th class="n wide">time</th><th class="n">mask mean</th><th class="n wide">overlays</th></tr>'
+    masks, predictions = summary.has_mask, summary.has_predictions
+    rows = ""
+    for window in summary.windows:
+        found = window.predictions
+        rows += f'<tr><th scope="row">{_link(window.file)}</th><td>{_span(window)}</td><td class="n wide">{_seconds(window.seconds)}</td>'
+        if masks:
+            rows += f'<td class="n">{_probability(mean_of(window.mask_mean.values()))}</td><td class="n wide">{len(window.overlays) or ""}</td>'
+        if predictions:
+            links = "" if found is None else f"<td>{_link(found.cloud)}</td><td>{_link(found.cameras)}</td>"
+            rows += links or "<td></td><td></td>"
+        rows += "</tr>"
+    head = '<tr><th>result</th><th>frames</th><th class="n wide">time</th>'
+    head += '<th class="n">mask mean</th><th class="n wide">overlays</th>' if masks else ""
+    head += "<th>point cloud</th><th>cameras</th>" if predictions else ""
     also = f'<p class="dim">Also {_link(SUMMARY)}: all of this page as data. Links lead to files beside this page.</p>'
-    return _section(["<h2>Output files</h2>", f'<div class="scroll"><table>{head}{rows}</table></div>', also])
+    return _section(["<h2>Output files</h2>", f'<div class="scroll"><table>{head}</tr>{rows}</table></div>', also])
 
 
 # ---- pieces
@@ -228,12 +294,18 @@ def _link(path: str, shown: str | None = None) -> str:
 
 
 def _overlays(window: WindowSummary) -> str:
-    if not window.overlays:
+    depth = [] if window.predictions is None else window.predictions.depth
+    return _images(window.overlays, "overlay", "at full size") + _images(depth, "depth image", "of 16 bits")
+
+
+def _images(paths: Sequence[str], noun: str, what: str) -> str:
+    """Links to pictures of a window, folded."""
+    if not paths:
         return ""
-    links = [_link(path, posixpath.splitext(path)[0].partition("/")[2]) for path in window.overlays[:_LINKS]]
-    more = len(window.overlays) - len(links)
-    end = f" and {more} more in {_link(posixpath.dirname(window.overlays[-1]) + '/')}" if more else ""
-    return f'<details class="links"><summary>{_count(len(window.overlays), "overlay")} at full size</summary>{" ".join(links)}{end}</details>'
+    links = [_link(path, posixpath.splitext(path)[0].partition("/")[2]) for path in paths[:_LINKS]]
+    more = len(paths) - len(links)
+    end = f" and {more} more in {_link(posixpath.dirname(paths[-1]) + '/')}" if more else ""
+    return f'<details class="links"><summary>{_count(len(paths), noun)} {what}</summary>{" ".join(links)}{end}</details>'
 
 
 def _span(window: WindowSummary) -> str:
@@ -284,63 +356,3 @@ def _seconds(seconds: float) -> str:
 
 def _bytes(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>TITLE</title>
-<style>
-:root {
-  color-scheme: light dark; --back: #fff; --text: #1b1d22; --dim: #626874; --line: #dfe2e8; --bar: #3a6db5; --other: #9aa1ad;
-  --note: #fff1cc; --edge: #c98a00; --link: #1f57a4;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --back: #121419; --text: #e6e8ec; --dim: #9aa1ad; --line: #2c3038; --bar: #6b9fe8; --other: #6d7480;
-    --note: #38300f; --edge: #d9a520; --link: #8ab6f2;
-  }
-}
-body {
-  margin: 0 auto; max-width: 1100px; padding: 1.5rem 1rem 3rem; background: var(--back); color: var(--text);
-  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-}
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .3rem; }
-h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
-p { margin: .4rem 0; }
-a { color: var(--link); }
-.dim { color: var(--dim); font-weight: normal; }
-.note { background: var(--note); border-left: 4px solid var(--edge); padding: .5rem .8rem; }
-.legend { display: inline-block; width: 11rem; height: .8rem; margin: 0 .3rem; border-radius: 2px; vertical-align: -.05rem; }
-.scroll { overflow-x: auto; }
-img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; font-weight: normal; }
-tr:first-child > th:not([scope]) { color: var(--dim); font-size: .85rem; }
-.n { text-align: right; white-space: nowrap; padding-right: .4rem; padding-left: .4rem; }
-td.bar { width: 50%; vertical-align: middle; }
-td.bar div { height: .8rem; min-width: 1px; background: var(--bar); border-radius: 2px; }
-td.bar div.other { background: var(--other); }
-td.bar div.track { background: var(--line); }
-.facts th { color: var(--dim); white-space: nowrap; }
-.small { font-size: .88rem; width: auto; }
-details { margin: .6rem 0; }
-details.window > div { margin-top: .4rem; }
-summary { cursor: pointer; color: var(--link); }
-li details { display: inline-block; vertical-align: top; margin: 0 0 0 .5rem; }
-.links a { display: inline-block; margin-right: .6rem; }
-@media (max-width: 640px) {
-  .wide { display: none; }
-  img { max-width: 820px; }
-  td.bar { width: 34%; }
-}
-</style>
-</head>
-<body>
-BODY
-</body>
-</html>
-"""

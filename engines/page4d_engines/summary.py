@@ -11,6 +11,7 @@ import msgspec
 
 from page4d.errors import UsageError
 from page4d.files import write_atomically
+from page4d_engines.predictions import PredictionSummary
 
 SUMMARY = "summary.json"
 
@@ -26,9 +27,11 @@ class WindowSummary(msgspec.Struct, frozen=True):
     seconds: float
     """From the first stage's start to the last one's end."""
     mask_mean: dict[str, float | None]
-    """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number."""
+    """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number. Empty without a mask."""
     overlays: list[str] = []
     """PNG files, relative to the output folder, with `/`."""
+    predictions: PredictionSummary | None = None
+    """Point cloud, cameras and depth, where the engines give them."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -72,6 +75,16 @@ class Summary(msgspec.Struct, frozen=True):
     def seeded(self) -> bool:
         """Whether the weights were never trained: the mask then means nothing beyond the external mask."""
         return "seeded" in self.weights.lower()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the engines give a mask."""
+        return any(window.mask_mean for window in self.windows)
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether the engines give points, confidence and cameras."""
+        return any(window.predictions for window in self.windows)
 
     @property
     def mask_mean(self) -> float | None:

@@ -80,8 +80,10 @@ class WindowReader:
         if layout.B != 1:
             raise UsageError("frames are read for one clip at a time", got=f"B = {layout.B}", allowed="an engine for B = 1")
         if len(folder.camera_names) != layout.V:
-            found = f"{len(folder.camera_names)} cameras: {', '.join(folder.camera_names)}"
-            raise UsageError("the clip has another number of cameras than the engine has views", got=found, allowed=f"V = {layout.V}")
+            kind = "photos" if folder.photos else "cameras"
+            found = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
+            hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
+            raise UsageError("the clip has another number of cameras than the engine has views", got=found, allowed=f"V = {layout.V}", hint=hint)
         if wants_keypoints and folder.keypoint_files is None:
             where = "keypoints/<camera>/<frame>.png beside the frames"
             raise UsageError("the engine reads keypoint maps, and the clip has none", allowed=where, hint="--keypoints FOLDER")

@@ -8,6 +8,9 @@ from page4d.config import Fusion, MaskHeadKind, ModelConfig
 from page4d.layout import Layout
 from page4d.precision import Precision
 
+HEAD_BLOCKS = 5
+"""Of a decoder of Pi3's heads."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -40,16 +43,29 @@ class Cost:
         """Mask head and fusion on the clip."""
         width, quarter = self.config.width, self.config.width // 4
         per_patch = 2 * (9 * width + 9 * width + width) if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 2 * (9 * width + width * quarter + quarter)
-        if self.config.fusion is Fusion.GATE:
+        if self.config.fusion is Fusion.GATE and self.config.row_mask is None:
             per_patch += 2 * (width * quarter + quarter * 2)
         return self.layout.images * self.layout.P * per_patch
 
+    def prediction(self, out: int, per_patch: int, per_image: int) -> int:
+        """One of Pi3's heads on the clip: its decoder to `out` channels, then some multiply-adds per patch and per image."""
+        width, layout = self.config.width, self.layout
+        decoder = HEAD_BLOCKS * self.block(layout.N, layout.N) + 2 * layout.N * width * (2 * width + out)
+        return layout.images * (decoder + 2 * (layout.P * per_patch + per_image))
+
     # ---- bytes of weights; norms and scalars stay float32
 
-    def block_bytes(self, qk_norm: bool = True) -> int:
+    def block_bytes(self, qk_norm: bool = True, scaled: bool = True) -> int:
         """A block."""
         width = self.config.width
-        return (12 * width * width + 11 * width) * self.precision.itemsize + (4 * width + (4 * self.config.head_dim if qk_norm else 0)) * 4
+        biases = 11 if scaled else 9  # of the linear layers, and LayerScale
+        return (12 * width * width + biases * width) * self.precision.itemsize + (4 * width + (4 * self.config.head_dim if qk_norm else 0)) * 4
+
+    def prediction_bytes(self, out: int, head: int) -> int:
+        """One of Pi3's heads: its decoder to `out` channels, and a head of so many numbers."""
+        width = self.config.width
+        linears = (2 * width + 1) * width + (width + 1) * out + head
+        return HEAD_BLOCKS * self.block_bytes(qk_norm=False, scaled=False) + linears * self.precision.itemsize
 
     def encoder_bytes(self) -> int:
         """The encoder, its positional embedding at this layout's grid."""
@@ -62,6 +78,8 @@ class Cost:
         """Mask head and fusion."""
         width, quarter = self.config.width, self.config.width // 4
         numbers = 10 * width + (11 * width + 1 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else width * quarter + 2 * quarter + 1)
+        if self.config.row_mask is not None:
+            return numbers * self.precision.itemsize + (2 * 4 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 0)
         if self.config.fusion is Fusion.GATE:
             return (numbers + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
         return numbers * self.precision.itemsize + 2 * 4

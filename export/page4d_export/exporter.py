@@ -15,7 +15,7 @@ import torch
 
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, MANIFEST, Accuracy, Manifest, StageEntry, Verification, write_manifest
+from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.plan import Plan
@@ -108,10 +108,16 @@ def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifes
     (folder / "onnx").mkdir()
     _write_stages(model, plan, folder / "onnx", lambda what: None)
     _write_constants(model, plan, folder)
-    stages = tuple(msgspec.structs.replace(entry, file=_file(entry)) for entry in plan.stages())
-    manifest = msgspec.structs.replace(plan.manifest(model.weights), stages=stages, files=_hashes(folder))
+    manifest = msgspec.structs.replace(_described(model, plan), files=_hashes(folder))
     write_manifest(folder, manifest)
     return manifest
+
+
+def _described(model: Page4D, plan: Plan) -> Manifest:
+    """The plan's manifest with what the model knows of its weights."""
+    eps = {name: stage.eps for name, stage in stages_of(model, plan).items()}
+    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), eps=eps[entry.name]) for entry in plan.stages())
+    return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
 def versions() -> dict[str, str]:
@@ -137,15 +143,16 @@ def _manifest(
     chained: dict[str, dict[str, Accuracy]],
     folder: pathlib.Path,
 ) -> Manifest:
-    manifest = plan.manifest(model.weights)
-    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), accuracy=alone[entry.name]) for entry in manifest.stages)
-    results = {"mask": chained["mask_head"]["mask"]}
+    manifest = _described(model, plan)
+    stages = tuple(msgspec.structs.replace(entry, accuracy=alone[entry.name]) for entry in manifest.stages)
+    results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
     for kept in manifest.keep:
         for stage in kept.stages:
             results[f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"] = chained[stage]["tokens"]
     for entry in stages:
-        if "memory" in chained[entry.name]:
-            results["memory"] = chained[entry.name]["memory"]
+        for name in ("memory", *PREDICTIONS):
+            if name in chained[entry.name]:
+                results[name] = chained[entry.name][name]
     return msgspec.structs.replace(
         manifest,
         stages=stages,

@@ -12,17 +12,51 @@ import onnx.parser
 
 from page4d.attention import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
 
-_LOGITS = """
+_QUERIES = """
     scale_wide = Constant <value_float = {scale}> ()
     scale = CastLike (scale_wide, q)
     q_scaled = Mul (q, scale)
-    k_turned = Transpose <perm = [0, 1, 3, 2]> (k)
+    k_turned = Transpose <perm = [0, 1, 3, 2]> (k)"""
+
+_LOGITS = f"""{_QUERIES}
     products = MatMul (q_scaled, k_turned)"""
 
 _KEY_BIAS = """
     heads_and_queries = Constant <value_ints = [1, 2]> ()
     key_bias_4d = Unsqueeze (key_bias, heads_and_queries)
     logits = Add (products, key_bias_4d)"""
+
+# a key bias on the first queries of every period alone: two attentions, of which neither holds the bias by query
+_ROWS = """
+    by_period = Constant <value_ints = [0, 0, -1, {period}, {channels}]> ()
+    q_periods = Reshape (q_scaled, by_period)
+    rows_axis = Constant <value_ints = [3]> ()
+    rows_start = Constant <value_ints = [0]> ()
+    rows_split = Constant <value_ints = [{leading}]> ()
+    rows_end = Constant <value_ints = [{period}]> ()
+    flat = Constant <value_ints = [0, 0, -1, {channels}]> ()
+    leading_periods = Slice (q_periods, rows_start, rows_split, rows_axis)
+    leading_rows = Reshape (leading_periods, flat)
+    leading_products = MatMul (leading_rows, k_turned)
+    gain_wide = Constant <value_float = {gain}> ()
+    gain = CastLike (gain_wide, key_bias)
+    key_bias_gained = Mul (key_bias, gain)
+    heads_and_queries = Constant <value_ints = [1, 2]> ()
+    key_bias_4d = Unsqueeze (key_bias_gained, heads_and_queries)
+    leading_logits = Add (leading_products, key_bias_4d)
+    leading_weights = Softmax <axis = -1> (leading_logits)
+    leading_out = MatMul (leading_weights, v)
+    leading_shape = Constant <value_ints = [0, 0, -1, {leading}, {channels}]> ()
+    leading_back = Reshape (leading_out, leading_shape)
+    other_periods = Slice (q_periods, rows_split, rows_end, rows_axis)
+    other_rows = Reshape (other_periods, flat)
+    other_products = MatMul (other_rows, k_turned)
+    other_weights = Softmax <axis = -1> (other_products)
+    other_out = MatMul (other_weights, v)
+    other_shape = Constant <value_ints = [0, 0, -1, {others}, {channels}]> ()
+    other_back = Reshape (other_out, other_shape)
+    joined = Concat <axis = 3> (leading_back, other_back)
+    out = Reshape (joined, flat)"""
 
 _SOFTMAX = """
     weights = Softmax <axis = -1> ({logits})
@@ -120,7 +154,11 @@ def function_for(node: onnx.NodeProto, head_dim: int) -> onnx.FunctionProto:
     if node.op_type == BIASED_ATTENTION:
         names = ("q", "k", "v", "key_bias", "fundamental", "centres")[: len(node.input)]
         body = _LOGITS.format(scale=scale)
-        if len(names) == 3:
+        if "row_period" in attributes:
+            period, leading = attributes["row_period"], attributes["row_leading"]
+            sizes = {"period": period, "leading": leading, "others": period - leading, "channels": head_dim}
+            body = _QUERIES.format(scale=scale) + _ROWS.format(gain=repr(float(attributes["row_gain"])), **sizes)
+        elif len(names) == 3:
             body += _SOFTMAX.format(logits="products")
         elif len(names) == 4:
             body += _KEY_BIAS + _SOFTMAX.format(logits="logits")

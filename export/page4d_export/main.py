@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from page4d.config import PRESETS, ModelConfig
+from page4d.config import PRESETS
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import refuse_foreign, staged
 from page4d.layout import Layout
 from page4d.manifest import MANIFEST
 from page4d.precision import Precision
 from page4d_engines import cli, console
+from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 from page4d_export.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 def export_command(
     T: Annotated[int, typer.Option("--T", help="times of a window")],
     V: Annotated[int, typer.Option("--V", help="views")],
-    preset: Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")] = "vitl",
+    preset: Annotated[
+        str | None, typer.Option(help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}", show_default=False)
+    ] = None,
+    pi3: Annotated[pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors")] = None,
+    page4d: Annotated[pathlib.Path | None, typer.Option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
+    registers: Annotated[str | None, typer.Option(help="special tokens: split, truncate (of Pi3) or page4d")] = None,
+    time_sa: Annotated[str | None, typer.Option("--time-sa", help="weights of Time-SA: page4d or pi3")] = None,
+    mask: Annotated[str | None, typer.Option(help="on or off: whether the published PAGE-4D masks; default on")] = None,
     height: Annotated[int, typer.Option(help="image height in pixels, a multiple of 14")] = 518,
     width: Annotated[int, typer.Option(help="image width in pixels, a multiple of 14")] = 518,
     B: Annotated[int, typer.Option("--B", help="clips side by side")] = 1,
@@ -50,19 +58,28 @@ def export_command(
         if fp16 and bf16:
             raise UsageError("--fp16 and --bf16 exclude each other", allowed="one of them, or neither for float32")
         precision = Precision.FLOAT16 if fp16 else Precision.BFLOAT16 if bf16 else Precision.FLOAT32
-        config = ModelConfig.preset(preset, **_overrides(option or []))
-        plan = Plan.make(config, Layout(T, V, height, width, B), precision, keypoints, encoder_images)
+        layout = Layout(T, V, height, width, B)
+        source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
+        if source.chosen is not None:
+            console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
+        plan = Plan.make(source.config, layout, precision, keypoints, encoder_images)
         if dry_run:
             from page4d_export.plan_table import plan_document, print_plan
 
             console.write_json(plan_document(plan)) if as_json else print_plan(plan)
             return
-        _export(plan, out, seed, frames, tolerance, as_json, quiet)
+        _export(plan, source, out, frames, tolerance, as_json, quiet)
 
     raise typer.Exit(console.run(body))
 
 
-def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | None, tolerance: float | None, as_json: bool, quiet: bool) -> None:
+def _mask(word: str | None) -> dict[str, Any]:
+    if word not in (None, "on", "off"):
+        raise UsageError("--mask has no such value", got=word, allowed="on, off")
+    return {} if word is None else {"mask": word == "on"}
+
+
+def _export(plan: Plan, source: ModelSource, out: pathlib.Path, frames: pathlib.Path | None, tolerance: float | None, as_json: bool, quiet: bool) -> None:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
@@ -73,12 +90,12 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
 
     refuse_foreign(out, MANIFEST, "an engine folder")
     used = Frames.rendered if frames is None else _frames(frames, plan)
-    from page4d.model import Page4D
-
     with console.progress(quiet) as progress:
-        progress("seeding the weights", 0.0)
-        model = Page4D(plan.config, seed=seed)
+        progress(f"weights: {source.described}", 0.0)
+        model = source.model()
         manifest = export(model, plan, out, used, tolerance, progress)
+    if model.report is not None:
+        console.say(f"{model.report}\n", quiet)
     if as_json:
         console.write_json(manifest)
     if not quiet:
@@ -88,11 +105,11 @@ def _export(plan: Plan, out: pathlib.Path, seed: int, frames: pathlib.Path | Non
 
 def _frames(path: pathlib.Path, plan: Plan) -> Callable[[Layout], Frames]:
     """Frames to verify on, checked now: the export takes minutes."""
-    from page4d_engines.frames import FrameFolder
+    from page4d_engines.frames import FrameFolder, Loose
     from page4d_engines.windows import WindowReader, windows
     from page4d_export.verify import Frames
 
-    folder = FrameFolder.open(path)
+    folder = FrameFolder.open(path, loose=Loose.of(plan.layout))
     WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
     windows(folder.count, plan.layout.T, plan.layout.T)
     return lambda layout: Frames.read(folder, layout)
@@ -142,6 +159,22 @@ def clip_command(
     raise typer.Exit(console.run(body))
 
 
+def weights_command(
+    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D")],
+    as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
+) -> None:
+    """Say what a checkpoint is, without loading it: model, generation, layers, registers."""
+
+    def body() -> None:
+        from page4d.checkpoint import Checkpoint
+        from page4d_export.plan_table import print_checkpoint
+
+        checkpoint = Checkpoint.open(file)
+        console.write_json(checkpoint.document()) if as_json else print_checkpoint(checkpoint)
+
+    raise typer.Exit(console.run(body))
+
+
 def inspect_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
     as_json: Annotated[bool, typer.Option("--json", help="the manifest as one JSON document on stdout")] = False,
@@ -177,6 +210,7 @@ def main() -> None:
     app.command("export")(export_command)
     app.command("run")(cli.run)
     app.command("inspect")(inspect_command)
+    app.command("weights")(weights_command)
     app.command("bench")(bench_command)
     app.command("clip")(clip_command)
     cli.start(app)

@@ -10,6 +10,7 @@ from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+from page4d.poses import POSE_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost
 
@@ -32,8 +33,10 @@ class Plan:
         """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16.
 
         Raises:
-            UsageError: `encoder_images` does not divide the clip's images, or keypoints without a Global-SA to use them.
+            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, or a layout that a
+                published model was not made for.
         """
+        config.require(layout)
         if encoder_images is None:
             encoder_images = max(n for n in range(1, min(_ENCODER_IMAGES, layout.images) + 1) if layout.images % n == 0)
         if encoder_images < 1 or layout.images % encoder_images:
@@ -67,13 +70,17 @@ class Plan:
         yield self._encoder()
         streams = 1
         for layer in range(config.depth):
-            if layer == config.mask_layer:
+            if config.reads_mask(layer, None):
                 yield self._mask_head()
             for block in config.order:
                 yield self._block(block, layer, streams)  # given one stream, the first block that computes two starts them equal
                 streams = config.streams_in(layer)
+                if config.reads_mask(layer, block):
+                    yield self._mask_head()
             if layer in (config.global_layers or ()):
                 yield self._global(layer)
+        if config.predictions:
+            yield from self._predictions()
 
     def kept(self) -> Iterator[KeptLayer]:
         """The kept layers and the stages whose tokens they hold."""
@@ -108,12 +115,13 @@ class Plan:
         )
 
     def _mask_head(self) -> StageEntry:
+        config = self.config
         return StageEntry(
             name="mask_head",
             kind="mask_head",
             layer=None,
-            inputs=(self._tokens(1), self._patch_map("mask_ext")),
-            outputs=(self._patch_map("mask"),),
+            inputs=(self._tokens(1), *([self._patch_map("mask_ext")] if config.takes_mask else [])),
+            outputs=(self._patch_map("mask"), *([self._patch_map("row_bias")] if config.row_mask is not None else [])),
             weight_bytes=self._cost.mask_head_bytes(),
             flop=self._cost.mask_head(),
             largest=self.layout.images * self.layout.N * self.config.width,
@@ -131,6 +139,8 @@ class Plan:
                 inputs.append(TensorSpec("fundamental", layout.fundamental_shape, "float32"))
         else:
             sequences, length = layout.B * layout.V, layout.time_tokens
+            if config.rows_biased(layer):
+                inputs.append(self._patch_map("row_bias"))
         return StageEntry(
             name=f"{block}_sa.{layer}",
             kind=f"{block}_sa",
@@ -170,6 +180,29 @@ class Plan:
             flop=streams * layout.B * flop,
             largest=self._hidden(streams),
         )
+
+    def _predictions(self) -> Iterator[StageEntry]:
+        """Pi3's heads, each on the last layer's pair."""
+        layout, width = self.layout, self.config.width
+        half, pixels = width // 2, layout.PATCH**2
+        pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), str(self.precision))
+        camera = 8 * half * half + POSE_NUMBERS * half  # two residual blocks of three layers, two layers, translation and rotation
+        heads = (
+            ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
+            ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
+            ("camera", layout.pose_shape(POSE_NUMBERS), half, 6 * half * half, camera - 6 * half * half, camera + 8 * half + POSE_NUMBERS),
+        )
+        for name, shape, out, per_patch, per_image, weights in heads:
+            yield StageEntry(
+                name=name,
+                kind=name,
+                layer=None,
+                inputs=(pair,),
+                outputs=(TensorSpec(name, shape, "float32"),),
+                weight_bytes=self._cost.prediction_bytes(out, weights),
+                flop=self._cost.prediction(out, per_patch, per_image),
+                largest=self._hidden(1),
+            )
 
     # ---- what they share
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from page4d.checkpoint import Checkpoint
 from page4d.manifest import Accuracy, Manifest, StageEntry
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.console import table_console
@@ -62,6 +63,27 @@ def print_plan(plan: Plan) -> None:
         f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a window, "
         f"largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
     )
+
+
+def print_checkpoint(checkpoint: Checkpoint) -> None:
+    """What a checkpoint is. On stdout."""
+    found = checkpoint.document()
+    half, head = found["layers"], found["mask_head"]
+    rows = {
+        "model": checkpoint.described,
+        "size": f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers, {', '.join(found['dtypes'])}",
+        "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
+        "layers": f"{half} of two blocks each",
+        "special tokens": f"camera and {found['registers']} registers",
+        "mask head": f"generation {head}" if head else "none",
+        "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
+        "beside weights": ", ".join(found["beside"]) or "nothing",
+        "exported with": f"page4d-export --{'pi3' if found['model'] == 'pi3' else 'page4d'} {checkpoint.name} --preset {found['model']}",
+    }
+    table = Table(title=str(checkpoint.path), title_justify="left", show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, text)
+    table_console().print(table)
 
 
 def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:

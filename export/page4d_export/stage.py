@@ -9,18 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from page4d.aggregator import Layer, TimeSA, ViewSA
+from page4d.aggregator import Layer
 from page4d.block import LayerNorm
 from page4d.encoder import Encoder
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
-from page4d.mask import MaskHead
 from page4d.model import Page4D
 from page4d.precision import Precision
-from page4d.sparse import GlobalSA
 from page4d_export.plan import Plan
 
-_SCALARS = ("lambda_pose", "lambda_geo", "lambda_pose_t", "lambda_geo_t", "lambda_kpt", "alpha", "beta")
+_SCALARS = ("lambda_pose", "lambda_geo", "lambda_pose_t", "lambda_geo_t", "lambda_kpt", "alpha", "beta", "alpha_logit", "tau_logit")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,12 @@ class Stage:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Names, shapes and dtypes in the order the module returns them."""
         return self.entry.outputs
+
+    @property
+    def eps(self) -> dict[str, float]:
+        """Of its LayerNorms: `norm` of tokens, `qk_norm` of each head's q and k. They came with the weights."""
+        norms = [(name, child.eps) for name, child in self._build().named_modules() if isinstance(child, LayerNorm)]
+        return {"qk_norm" if name.endswith(("q_norm", "k_norm")) else "norm": eps for name, eps in norms}
 
     @property
     def module(self) -> nn.Module:
@@ -85,10 +89,13 @@ def stages_of(model: Page4D, plan: Plan) -> dict[str, Stage]:
     """The stages of a plan."""
     builders: dict[str, Callable[[StageEntry], nn.Module]] = {
         "encoder": lambda entry: EncoderStage(model.encoder, plan.layout),
-        "mask_head": lambda entry: SliceStage(model.mask_head, entry, plan.layout),
+        "mask_head": lambda entry: SliceStage(_present(model.mask_head), entry, plan.layout),
         "view_sa": lambda entry: SliceStage(_layer(model, entry).view_sa, entry, plan.layout),
         "time_sa": lambda entry: SliceStage(_layer(model, entry).time_sa, entry, plan.layout),
-        "global_sa": lambda entry: SliceStage(_global(model, entry), entry, plan.layout),
+        "global_sa": lambda entry: SliceStage(_present(_layer(model, entry).global_sa), entry, plan.layout),
+        "points": lambda entry: SliceStage(_present(model.points), entry, plan.layout),
+        "confidence": lambda entry: SliceStage(_present(model.confidence), entry, plan.layout),
+        "camera": lambda entry: SliceStage(_present(model.camera), entry, plan.layout),
     }
     return {entry.name: Stage(entry, plan.precision, _late(builders[entry.kind], entry)) for entry in plan.stages()}
 
@@ -109,14 +116,14 @@ class EncoderStage(nn.Module):
 class SliceStage(nn.Module):
     """A part of the model behind the stage's own names and shapes (without B where it is 1)."""
 
-    def __init__(self, part: MaskHead | ViewSA | TimeSA | GlobalSA, entry: StageEntry, layout: Layout) -> None:
+    def __init__(self, part: nn.Module, entry: StageEntry, layout: Layout) -> None:
         super().__init__()
         self.part = part
         self.entry, self.layout = entry, layout
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Inputs and outputs in the entry's order."""
-        named = {spec.name: self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
+        named = {_argument(spec): self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
         results = self.part(layout=self.layout, **named)
         results = results if isinstance(results, tuple) else (results,)
         shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))
@@ -145,10 +152,14 @@ def _layer(model: Page4D, entry: StageEntry) -> Layer:
     return layer
 
 
-def _global(model: Page4D, entry: StageEntry) -> GlobalSA:
-    part = _layer(model, entry).global_sa
-    assert part is not None
+def _present(part: nn.Module | None) -> nn.Module:
+    assert part is not None  # the plan lists what the config has
     return part
+
+
+def _argument(spec: TensorSpec) -> str:
+    """What a part of the model calls an input: a kept layer is the `pair` that Pi3's heads read."""
+    return "pair" if spec.name.startswith("layers.") else spec.name
 
 
 def _late(build: Callable[[StageEntry], nn.Module], entry: StageEntry) -> Callable[[], nn.Module]:

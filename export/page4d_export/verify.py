@@ -20,8 +20,8 @@ from page4d.cameras import fundamental
 from page4d.clip import render
 from page4d.errors import AccuracyError
 from page4d.layout import Layout
-from page4d.manifest import Accuracy, StageEntry
-from page4d.model import Page4D
+from page4d.manifest import Accuracy, KeptLayer, StageEntry
+from page4d.model import Page4D, side_by_side
 from page4d.precision import Precision
 from page4d_engines.fit import Fit, FitMode
 from page4d_engines.frames import FrameFolder
@@ -102,11 +102,17 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
     """
     reference, chained = (_start(model, plan, frames) for _ in range(2))
     exact = stages_of(model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images))
+    read = {spec.name for entry in plan.stages() for spec in entry.inputs}
+    gathered = [kept for kept in plan.kept() if f"layers.{kept.layer}" in read]
     for entry in plan.stages():
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision is not Precision.FLOAT32)
         alone = _run_engine(engine, entry, {spec.name: reference[spec.name] for spec in entry.inputs}, plan.precision)
         chained |= _run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs}, plan.precision)
         reference |= _run_reference(exact[entry.name], reference)
+        for kept in gathered:
+            if entry.name in kept.stages:
+                _gather(kept, entry.name, reference)
+                _gather(kept, entry.name, chained)
         found = {spec.name: compare(alone[spec.name], reference[spec.name]) for spec in entry.outputs}
         for output, accuracy in found.items():
             if not accuracy.relative_l2 <= tolerance or accuracy.nans:
@@ -174,6 +180,14 @@ def _start(model: Page4D, plan: Plan, frames: Frames) -> Values:
         shape = plan.layout.memory_shape(plan.config.streams, *tokens.shape)
         values["memory"] = tokens.expand(shape).numpy()
     return values
+
+
+def _gather(kept: KeptLayer, stage: str, values: Values) -> None:
+    """Put a stage's tokens aside; the kept layer, once all of its stages have run."""
+    values[f"{stage}/tokens"] = values["tokens"]
+    if all(f"{name}/tokens" in values for name in kept.stages):
+        parts = [torch.from_numpy(values.pop(f"{name}/tokens")) for name in kept.stages]
+        values[f"layers.{kept.layer}"] = side_by_side(parts, kept.streams).numpy()
 
 
 def _run_reference(stage: Stage, values: Values) -> Values:

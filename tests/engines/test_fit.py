@@ -123,6 +123,27 @@ def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, se
     assert np.allclose(pixel(fitted, point), expected, rtol=1e-9, atol=1e-9 * max(fit.scale) * 100)
 
 
+@settings(max_examples=100, deadline=None)
+@given(size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)), target=grids, mode=modes, focal=st.floats(1, 5000), middle=st.floats(-100, 5000))
+def test_the_source_camera_is_the_inverse_of_the_fitted_one(size, target, mode, focal, middle):
+    fit = Fit.choose(size, target, mode)
+    pose = np.array([[0.0, 0, 1, 3], [1, 0, 0, -2], [0, 1, 0, 0.5]])
+    source = Camera(*size, np.array([[focal, 0.3, middle], [0, 1.2 * focal, 22.0], [0, 0, 1]]), pose)
+    back = fit.source_camera(fit.camera(source))
+    assert (back.width, back.height) == size
+    assert np.allclose(back.K, source.K, rtol=1e-9, atol=1e-9 * max(size))
+    assert (back.world_to_camera == pose).all()
+    fitted = Camera(target.W, target.H, source.K, pose)
+    forth = fit.camera(fit.source_camera(fitted))
+    assert (forth.width, forth.height) == (target.W, target.H)
+    assert np.allclose(forth.K, fitted.K, rtol=1e-9, atol=1e-9 * max(size))
+
+
+def test_only_a_camera_of_the_engines_size_has_a_source_camera():
+    with pytest.raises(UsageError, match=r"another size(.|\n)*64x48(.|\n)*56x42"):
+        Fit.choose((64, 48), layout(56, 42), None).source_camera(Camera(64, 48, np.diag([50.0, 50, 1]), np.eye(3, 4)))
+
+
 @pytest.mark.parametrize("mode", FitMode)
 def test_image_mask_and_camera_agree_on_where_a_thing_is(mode):
     """A white square: the image's patch means are the mask's, and the camera's pixel lies in the square's middle."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import VARIANTS
+from conftest import EVERY, takes_keypoints
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest, write_manifest
@@ -26,21 +26,38 @@ def tensors(given):
     return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_equals_the_reference(made, variant):
     made_ = made(variant)
-    given = made_.inputs(keypoints=variant != "default")
+    given = made_.inputs(takes_keypoints(variant))
     want = made_.model(made_.clip.frames, **tensors(given))
     result = Pipeline.load(made_.folder).run(made_.clip.frames, **given)
-    close(result.mask, want.mask, 1e-5)
-    assert result.mask.shape == tuple(want.mask.shape)
     assert set(result.layers) == set(want.layers)
-    for i, layer in want.layers.items():
-        assert result.layers[i].shape == tuple(layer.shape)
-        close(result.layers[i], layer, 1e-5)
-    assert (result.memory is None) == (want.memory is None)
-    if want.memory is not None:
-        close(result.memory, want.memory, 1e-5)
+    named = {name: getattr(want, name) for name in ("mask", "memory", "points", "confidence", "camera") if getattr(want, name) is not None}
+    named |= {f"layers.{i}": layer for i, layer in want.layers.items()}
+    found = result.tensors()
+    assert set(found) == set(named)
+    for name, tensor in named.items():
+        assert found[name].shape == tuple(tensor.shape), name
+        close(found[name], tensor, 1e-5)
+
+
+def test_predictions_of_a_run_are_kept_by_a_copy(made):
+    made_ = made("pi3")
+    pipeline = Pipeline.load(made_.folder)
+    first = pipeline.run(made_.clip.frames)
+    kept = first.copy()
+    second = pipeline.run(made_.clip.frames[:, ::-1])
+    want = made_.model(made_.clip.frames)
+    assert np.abs(kept.points - second.points).max() > 1e-2 and np.abs(kept.camera - second.camera).max() > 1e-2
+    close(kept.points, want.points, 1e-5)
+    close(kept.camera, want.camera, 1e-5)
+
+
+def test_a_published_model_takes_no_mask(made):
+    made_ = made("page4d 150")
+    with pytest.raises(UsageError, match="take no external mask"):
+        Pipeline.load(made_.folder).run(made_.clip.frames, mask_ext=np.zeros(made_.plan.layout.patch_map_shape, np.float32))
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 3e-3), ("bfloat16", 2e-2)])

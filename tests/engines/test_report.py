@@ -13,7 +13,8 @@ from PIL import Image
 
 from page4d.errors import UsageError
 from page4d_engines.overlay import contact_sheet
-from page4d_engines.report import EMBEDDED_WINDOWS, SEEDED_NOTE, write_report
+from page4d_engines.predictions import CameraSummary, PredictionSummary
+from page4d_engines.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
 from page4d_engines.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
 
 CAMERAS = ["left", "<b>&", "\"quoted' name", "前 кам"]
@@ -62,7 +63,7 @@ def run(windows=2, cameras=CAMERAS, **changes):
 
 def sheet_of(index, cameras=CAMERAS):
     images = np.full((2, len(cameras), 28, 42, 3), 20 * index, np.uint8)
-    return contact_sheet(images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"], max_width=600)
+    return [Picture(contact_sheet(images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"], max_width=600), "frames <and> masks")]
 
 
 class Page(HTMLParser):
@@ -178,8 +179,8 @@ def test_pictures_are_in_the_page_and_nothing_is_fetched(tmp_path):
         kind, data = source.split(",", 1)
         assert kind == "data:image/jpeg;base64"
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
-            assert image.size == sheet.size
-            assert np.abs(np.asarray(image).astype(int) - np.asarray(sheet)).mean() < 4
+            assert image.size == sheet[0].image.size
+            assert np.abs(np.asarray(image).astype(int) - np.asarray(sheet[0].image)).mean() < 4
     assert not re.search(r"https?://", shown.source)
     assert not re.search(r"@import|url\(", shown.source)
     assert not {"script", "link", "iframe"} & {tag for tag, _ in shown.tags}
@@ -260,8 +261,41 @@ def test_a_report_is_replaced_whole(tmp_path):
 
 
 def test_a_sheet_taller_than_a_jpeg_can_be(tmp_path):
-    shown = page(tmp_path, run(1), {"w0000": Image.new("RGB", (20, 70000))})
+    shown = page(tmp_path, run(1), {"w0000": [Picture(Image.new("RGB", (20, 70000)), "tall")]})
     (source,) = shown.all("img", "src")
     with Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))) as image:
         image.load()
         assert image.height < 70000
+
+
+# ---- a run of Pi3's engines: points, cameras and depth, no mask
+
+
+def predicted(index, **changes):
+    rig = {camera: CameraSummary([0.5 * v, None if v == 1 else 0.0, -1.0], [400.0, 401.5], v != 2, 0.25) for v, camera in enumerate(CAMERAS)}
+    name = f"w{index:04d}"
+    found = PredictionSummary(f"{name}/points.ply", 1234567, f"{name}/cameras.json", [f"{name}/depth/{v}.png" for v in range(4)], 0.001, rig)
+    return window(index, mask_mean={}, overlays=[], predictions=found, **changes)
+
+
+def test_predictions_instead_of_masks(tmp_path):
+    summary = run(windows=0, weights="Seeded (0)")
+    summary = msgspec.structs.replace(summary, windows=[predicted(0), predicted(1)])
+    pictures = {"w0000": [Picture(Image.new("RGB", (40, 20)), "the cloud"), Picture(Image.new("RGB", (30, 20)), "the depth")]}
+    shown = page(tmp_path, summary, pictures)
+    assert "2,469,134 points" in shown.text and "mask mean" not in shown.text.lower()
+    assert SEEDED_PREDICTIONS in shown.text and SEEDED_NOTE not in shown.text
+    assert shown.all("img", "alt") == ["the cloud", "the depth"] and "the cloud" in shown.text
+    links = shown.all("a", "href")
+    assert {"w0000/points.ply", "w0001/cameras.json", "w0000/depth/3.png"} <= set(links)
+    cameras = shown.text[shown.text.index("Cameras Positions") :]
+    assert "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras and "400.0, 401.5" in cameras
+    assert summary.has_predictions and not summary.has_mask and summary.mask_mean is None
+    write_summary(tmp_path / "summary.json", summary)
+    assert read_summary(tmp_path / "summary.json") == summary
+
+
+def test_a_run_with_neither(tmp_path):
+    summary = msgspec.structs.replace(run(0), windows=[window(0, mask_mean={}, overlays=[])])
+    shown = page(tmp_path, summary)
+    assert "w0000.safetensors" in shown.text and "Mask mean" not in shown.text and "Cameras" not in shown.all("h2", "id")

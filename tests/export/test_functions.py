@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from page4d.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort_lowering import lower
 from page4d_export.functions import function_for
 
@@ -72,6 +72,19 @@ def test_biased_attention(shape, has_bias, seed):
     want = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
     for lowered in (False, True):
         agree(run("BiasedAttention", values, {}, shape[-1], lowered), want)
+
+
+@settings(max_examples=15, deadline=None)
+@given(shapes, st.integers(2, 6), st.integers(1, 4), st.sampled_from([1.0, 64.0]), st.integers(0, 99))
+def test_biased_rows(shape, period, leading, gain, seed):
+    z, a, periods, m, d = shape
+    rows = BiasedRows(period, min(leading, period - 1), gain)
+    values = draw((z, a, periods * period, m, d), seed)
+    values["key_bias"] /= max(gain / 4, 1)
+    want = biased_attention(*(torch.from_numpy(array).double() for array in values.values()), rows=rows).numpy()
+    for lowered in (False, True):
+        found = run("BiasedAttention", values, {}, d, lowered, row_period=rows.period, row_leading=rows.leading, row_gain=rows.gain)
+        agree(found, want)
 
 
 @st.composite
@@ -141,6 +154,7 @@ def cases(frames, tokens, heads):
     return {
         "plain": ("BiasedAttention", {k: v for k, v in values.items() if k != "key_bias"}, {}, {}),
         "biased": ("BiasedAttention", values, {}, {}),
+        "rows": ("BiasedAttention", values, {}, {"row_period": tokens, "row_leading": 5, "row_gain": 64.0}),
         "alibi": ("SegmentAttention", values, alibi, {}),
         "dilated": ("SegmentAttention", values, {"seg_ptr": ends, "seg": near}, {}),
         "epipolar": ("BiasedAttention", values | lines, {}, {"epipolar_band": 3.0, "epipolar_penalty": 4.0}),
@@ -159,7 +173,7 @@ def added_memory(case):
     return status("VmHWM") - before
 
 
-@pytest.mark.parametrize("case", ["plain", "biased", "alibi", "dilated", "epipolar"])
+@pytest.mark.parametrize("case", ["plain", "biased", "rows", "alibi", "dilated", "epipolar"])
 def test_memory_is_linear(case):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

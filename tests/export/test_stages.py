@@ -3,22 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, lively
+from conftest import EVERY, VARIANTS, config_of, layout_of, lively
 
 from page4d import Layout, ModelConfig
 from page4d.errors import UsageError
+from page4d.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
 from page4d_export.plan import Plan
 
 
-def config(variant):
-    return ModelConfig.preset("tiny", depth=2, encoder_depth=1, **VARIANTS[variant])
-
-
 def run_chain(model, layout, values, keypoints):
     """Stages one after the other: an output is the next stage's input of the same name."""
-    kept = {}
+    blocks = []
     for name, stage in stages(model, layout, keypoints=keypoints).items():
         results = []
         for number in range(stage.entry.calls):
@@ -30,36 +27,49 @@ def run_chain(model, layout, values, keypoints):
             results.append(out if isinstance(out, tuple) else (out,))
         for index, spec in enumerate(stage.outputs):
             values[spec.name] = torch.cat([result[index] for result in results])
-        kept[name] = values["tokens"]
-    return values, kept
+        if "_sa." in name:
+            blocks.append(values["tokens"][0])
+            values[f"layers.{stage.entry.layer}"] = torch.cat(blocks[-2:], -1)  # of one stream: what the last two blocks gave
+    return values
 
 
 @pytest.mark.parametrize("B", [1, 2])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_the_chain_of_stages_is_the_model(variant, B):
-    model, layout = lively(config(variant)), Layout(3, 2, 28, 42, B)
+    own = variant in VARIANTS
+    model, layout = lively(config_of(variant)), layout_of(variant, 28, 42, B)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, layout.images_shape, dtype=torch.uint8, generator=generator)
     mask_ext, keypoints = (torch.rand(layout.patch_map_shape, generator=generator) for _ in range(2))
-    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (1 - torch.eye(2)[..., None, None])
+    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (1 - torch.eye(layout.V)[..., None, None])
     model._fundamental = lambda *_: fundamental if model.config.epipolar else None  # any matrices do here; cameras are tested elsewhere
-    out = model(images, mask_ext, keypoints)
+    out = model(images, mask_ext, keypoints) if own else model(images)
     values = {"images": images, "special": model.special(layout), "mask_ext": mask_ext, "keypoints": keypoints, "fundamental": fundamental}
     if model.config.has_memory:
         values["memory"] = model.memory_tokens.expand(layout.memory_shape(2, *model.memory_tokens.shape))
-    values, _ = run_chain(model, layout, values, keypoints=True)
-    torch.testing.assert_close(values["mask"].reshape(layout.mask_shape), out.mask)
+    values = run_chain(model, layout, values, keypoints=own)
+    assert ("mask" in values) == (out.mask is not None)
+    if out.mask is not None:
+        torch.testing.assert_close(values["mask"].reshape(layout.mask_shape), out.mask)
+    if out.points is not None:
+        torch.testing.assert_close(values["points"], out.points)
+        torch.testing.assert_close(values["confidence"], out.confidence)
+        poses = torch.from_numpy(camera_to_world(values["camera"].numpy())).float()
+        torch.testing.assert_close(poses, out.camera)
+    if not own:
+        layer = model.config.depth - 1
+        torch.testing.assert_close(values[f"layers.{layer}"], out.layers[layer])
     if model.config.has_memory:
         torch.testing.assert_close(values["memory"], out.memory)
-    if str(model.config.layer_output) == "streams":
+    if own and str(model.config.layer_output) == "streams":
         torch.testing.assert_close(values["tokens"].movedim(0, -2).flatten(-2), out.layers[1])
 
 
 @pytest.mark.parametrize("precision", list(Precision))
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EVERY)
 def test_modules_keep_to_their_entries(variant, precision):
-    model, layout = lively(config(variant)), Layout(2, 2, 28, 42)
-    for name, stage in stages(model, layout, precision, keypoints=True).items():
+    model, layout = lively(config_of(variant)), layout_of(variant, 28, 42)
+    for name, stage in stages(model, layout, precision, keypoints=variant in VARIANTS).items():
         assert stage.name == name
         module = stage.module
         given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
@@ -73,7 +83,7 @@ def test_modules_keep_to_their_entries(variant, precision):
 
 def test_stages_are_those_of_the_design():
     layout = Layout(2, 2, 28, 42)
-    model = lively(config("default"))
+    model = lively(config_of("default"))
     found = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages(model, layout).items()}
     assert found == {
         "encoder": (["images", "special"], ["tokens"]),
@@ -86,10 +96,45 @@ def test_stages_are_those_of_the_design():
     }
     encoder = stages(model, layout)["encoder"]
     assert encoder.inputs[0].dtype == "uint8" and encoder.inputs[0].shape == (4, 28, 42, 3)
-    late = stages(lively(config("late")), layout)
+    late = stages(lively(config_of("late")), layout)
     assert [spec.name for spec in late["view_sa.0"].inputs] == ["tokens"] and late["view_sa.0"].outputs[0].shape[0] == 1
     assert late["view_sa.1"].inputs[0].shape[0] == 1 and late["view_sa.1"].outputs[0].shape[0] == 2
     assert list(late).index("mask_head") == 3  # after layer 0
+
+
+def test_stages_of_the_published_models():
+    found = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages_at("pi3").items()}
+    assert list(found) == ["encoder", "time_sa.0", "view_sa.0", "time_sa.1", "view_sa.1", "points", "confidence", "camera"]
+    assert found["points"] == (["layers.1"], ["points"]) and found["camera"] == (["layers.1"], ["camera"])
+    masked = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages_at("page4d 150").items()}
+    assert list(masked).index("mask_head") == list(masked).index("view_sa.7") + 1
+    assert masked["mask_head"] == (["tokens"], ["mask", "row_bias"])
+    assert [name for name, (inputs, _) in masked.items() if "row_bias" in inputs] == ["time_sa.8", "time_sa.9"]
+
+
+def stages_at(variant):
+    return stages(lively(config_of(variant)), layout_of(variant, 28, 42))
+
+
+@pytest.mark.parametrize(("variant", "norm"), [("default", 1e-6), ("pi3", 1e-6), ("vggt", 1e-5), ("page4d 2026", 1e-5)])
+def test_eps_of_every_stage(variant, norm):
+    for name, stage in stages_at(variant).items():
+        if name == "encoder" or name in ("points", "confidence", "camera"):
+            assert stage.eps == {"norm": 1e-6}
+        else:
+            assert stage.eps == ({} if name == "mask_head" else {"norm": norm, "qk_norm": 1e-5})
+
+
+def test_flop_of_pi3():
+    """A pair of blocks and a head, by hand from the shapes."""
+    layout = Layout(1, 2, 224, 224)
+    plan = {entry.name: entry.flop for entry in Plan.make(ModelConfig.preset("pi3"), layout, Precision.FLOAT32).stages()}
+    C, N = 1024, 261
+    block = 24 * C * C * N
+    assert plan["time_sa.0"] == 2 * (block + 4 * N * N * C)
+    assert plan["view_sa.0"] == 2 * block + 4 * (2 * N) ** 2 * C
+    decoder = 5 * (block + 4 * N * N * C) + 2 * N * (2 * C * C + C * C)
+    assert plan["points"] == 2 * (decoder + 2 * 256 * C * 588)
 
 
 def test_flop_of_the_specification():
@@ -103,7 +148,7 @@ def test_flop_of_the_specification():
 
 
 def test_encoder_images_divide_the_clip():
-    plan = lambda n: Plan.make(config("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
+    plan = lambda n: Plan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
     assert plan(None).encoder_images == 12
     assert next(plan(4).stages()).calls == 3
     with pytest.raises(UsageError, match=r"does not divide the clip's 12 images\s+got:\s+5\s+allowed: 1, 2, 3, 4, 6, 12"):
@@ -111,7 +156,7 @@ def test_encoder_images_divide_the_clip():
 
 
 def test_sixteen_bit_modules_do_not_touch_the_model():
-    model = lively(config("default"))
+    model = lively(config_of("default"))
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     for stage in stages(model, Layout(1, 1, 28, 28), "float16").values():
         assert any(parameter.dtype == torch.float16 for parameter in stage.module.parameters())

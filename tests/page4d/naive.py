@@ -7,13 +7,15 @@ import numpy as np
 import torch
 
 PATCH, REGISTERS, SPECIAL = 14, 4, 5
+# PAGE-4D's own mask: the layer whose View-SA the head reads, the first and the last layer whose Time-SA it biases, its factor on special rows
+OWN_MASK = {"150": (7, 8, 23, 1.0), "2026": (9, 10, 19, 64.0)}
 
 
 def forward(config, weights, position, images, mask_ext=None, keypoints=None, cameras=None, memory=None):
     """One clip.
 
     `weights`: state dict in float64; `position`: the encoder's positional embedding for this grid (checked elsewhere);
-    images uint8 [T,V,H,W,3]; maps [T,V,P,1]. Gives mask [T,V,h,w], kept layers {i: [T,V,N,S*C]}, memory [S,M,C] or None.
+    images uint8 [T,V,H,W,3]; maps [T,V,P,1]. Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C] or None.
     """
     T, V, H, W, _ = images.shape
     h, w = H // PATCH, W // PATCH
@@ -25,19 +27,25 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
         for v in range(V):
             special = weights["special_tokens"][0 if (t, v) == (0, 0) else 1]
             stream[t, v] = torch.cat([special, net.encode(images[t, v], position)])
-    streams, mask, kept = [stream], None, {}
+    streams, mask, columns, kept = [stream], None, None, {}
+    own_after, own_first, own_last, _ = OWN_MASK[str(config.mask_head)] if config.published == "page4d" and config.mask else (-1, 0, -1, 0)
     banks = None
     if config.global_strategy == "memory" and config.global_layers:
         start = weights["memory_tokens"]
         banks = [start.clone() if memory is None else memory[s] for s in range(config.streams)]
     for i in range(config.depth):
-        if i == config.mask_layer:
+        if config.published is None and i == config.mask_layer:
             mask = {key: net.mask(streams[0], mask_ext, *key) for key in streams[0]}
             streams = [dict(streams[0]) for _ in range(config.streams)]
         parts = []
         for block in config.order:
-            step = net.view_sa if block == "view" else net.time_sa
-            streams = [step(f"layers.{i}.", x, s, mask) for s, x in enumerate(streams)]
+            if block == "view":
+                streams = [net.view_sa(f"layers.{i}.", x, s, mask) for s, x in enumerate(streams)]
+                if i == own_after:
+                    found = {key: net.own_mask(streams[0], *key) for key in streams[0]}
+                    mask, columns = ({key: pair[part] for key, pair in found.items()} for part in range(2))
+            else:
+                streams = [net.time_sa(f"layers.{i}.", x, s, mask, columns if own_first <= i <= own_last else None) for s, x in enumerate(streams)]
             parts.append(streams)
         if i in config.global_layers:
             for s, x in enumerate(streams):
@@ -53,8 +61,9 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
                     channels = [source[s if len(source) > 1 else 0][t, v] for s in range(config.streams) for source in sources]
                     rows.append(torch.cat(channels, -1))
             kept[i] = torch.stack(rows).reshape(T, V, *rows[0].shape)
-    grid = torch.stack([mask[t, v].reshape(h, w) for t in range(T) for v in range(V)]).reshape(T, V, h, w)
-    return grid, kept, None if banks is None else torch.stack(banks)
+    if mask is not None:
+        mask = torch.stack([mask[t, v].reshape(h, w) for t in range(T) for v in range(V)]).reshape(T, V, h, w)
+    return mask, kept, None if banks is None else torch.stack(banks)
 
 
 @functools.cache
@@ -75,6 +84,7 @@ class Net:
     def __init__(self, config, weights, T, V, h, w, cameras):
         self.c, self.w, self.T, self.V, self.h, self.wd, self.cameras = config, weights, T, V, h, w, cameras
         self.P, self.N = h * w, SPECIAL + h * w
+        self.eps = (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)  # of aggregator blocks, by the weights' source
         self.places = [(0, 0)] * SPECIAL + [(y + 1, x + 1) for y in range(h) for x in range(w)]
 
     # ---- pieces
@@ -96,8 +106,8 @@ class Net:
             out[:, b] = x[:, b] * cos[:, half] + x[:, a] * sin[:, half]
         return out
 
-    def block(self, name, x, context, places, context_places, bias, eps=1e-6, qk_eps=1e-5):
-        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m]."""
+    def block(self, name, x, context, places, context_places, bias, eps=1e-6, qk_eps=1e-5, scaled=True):
+        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m]. qk_eps None: no norm of q and k; scaled False: no LayerScale."""
         C, A = self.c.width, self.c.heads
         D = C // A
         keys = x if context is None else context
@@ -109,17 +119,19 @@ class Net:
         for a in range(A):
             qa, ka, va = (z[:, a * D : (a + 1) * D] for z in (q, k, v))
             if qk_eps is not None:
-                qa = self.rotate(self.norm(name + "attn.q_norm", qa, qk_eps), places)
-                ka = self.rotate(self.norm(name + "attn.k_norm", ka, qk_eps), places if context is None else context_places)
+                qa, ka = self.norm(name + "attn.q_norm", qa, qk_eps), self.norm(name + "attn.k_norm", ka, qk_eps)
+            if places is not None:
+                qa, ka = self.rotate(qa, places), self.rotate(ka, places if context is None else context_places)
             logits = qa @ ka.T / math.sqrt(D)
             if bias is not None:
                 logits = logits + bias[min(a, len(bias) - 1)]
             weights = torch.exp(logits - logits.max(1, keepdim=True).values)
             heads.append(weights / weights.sum(1, keepdim=True) @ va)
-        x = x + self.w[name + "ls1.gamma"] * self.linear(name + "attn.proj", torch.cat(heads, 1))
+        first, second = (self.w[name + f"ls{part}.gamma"] if scaled else 1.0 for part in (1, 2))
+        x = x + first * self.linear(name + "attn.proj", torch.cat(heads, 1))
         hidden = self.linear(name + "mlp.fc1", self.norm(name + "norm2", x, eps))
         hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-        return x + self.w[name + "ls2.gamma"] * self.linear(name + "mlp.fc2", hidden)
+        return x + second * self.linear(name + "mlp.fc2", hidden)
 
     def clamp(self, name):
         return min(4.0, max(-4.0, float(self.w[name])))
@@ -142,8 +154,8 @@ class Net:
             x = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
         return self.norm("encoder.norm", x, 1e-6)[1 + REGISTERS :]
 
-    def mask(self, tokens, mask_ext, t, v):
-        patches = tokens[t, v][SPECIAL:]
+    def logit(self, patches):
+        """What head0 gives for each patch of an image, [P]."""
         grid = patches.T.reshape(-1, self.h, self.wd)
         if self.c.mask_head == "2026":
             normal = torch.zeros_like(grid)
@@ -154,7 +166,21 @@ class Net:
             logit = self.pointwise("4", self.gelu(self.pointwise("2", self.gelu(self.depthwise("0", normal))))) + normal.mean(0, keepdim=True)
         else:
             logit = self.pointwise("4", self.gelu(self.depthwise("2", self.gelu(self.depthwise("0", grid)))))
-        logit = logit.reshape(-1)
+        return logit.reshape(-1)
+
+    def own_mask(self, tokens, t, v):
+        """PAGE-4D's own mask of an image: M and the bias c of its keys, [P] each, from a logit m that is large where static."""
+        m = self.logit(tokens[t, v][SPECIAL:])
+        dynamic = 1 / (1 + torch.exp(m))
+        if self.c.mask_head == "2026":
+            return dynamic, 1 / (1 + torch.exp(-m)) - 0.5
+        a, tau = (math.log(1 + math.exp(float(self.w[f"mask_head.{name}_logit"]))) + 1e-6 for name in ("alpha", "tau"))
+        pull = a / (1 + torch.exp(m / max(tau, 1e-3)))
+        return dynamic, torch.tensor([-0.5 * min(1.0, max(0.0, float(value))) for value in pull], dtype=torch.float64)
+
+    def mask(self, tokens, mask_ext, t, v):
+        patches = tokens[t, v][SPECIAL:]
+        logit = self.logit(patches)
         alpha = beta = None
         if self.c.fusion == "gate":
             gate = self.linear("mask_head.gate.2", self.gelu(self.linear("mask_head.gate.0", patches)))
@@ -198,11 +224,11 @@ class Net:
                 bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for v in range(self.V)])
             if self.c.epipolar:
                 bias = bias + self.epipolar()
-            x = self.block(name + "block.", torch.cat([tokens[t, v] for v in range(self.V)]), None, self.places * self.V, None, bias)
+            x = self.block(name + "block.", torch.cat([tokens[t, v] for v in range(self.V)]), None, self.places * self.V, None, bias, *self.eps)
             out |= {(t, v): x[v * self.N : (v + 1) * self.N] for v in range(self.V)}
         return out
 
-    def time_sa(self, layer, tokens, s, mask):
+    def time_sa(self, layer, tokens, s, mask, columns=None):
         name = layer + "time_sa."
         out = {}
         for v in range(self.V):
@@ -211,6 +237,13 @@ class Net:
             if mask is not None and self.c.streams > 1:
                 pull = -self.clamp(name + "lambda_pose_t") if s == 0 else self.clamp(name + "lambda_geo_t")
                 bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for t in range(self.T)])
+            if columns is not None:
+                gain = OWN_MASK[str(self.c.mask_head)][3]
+                rows = ([gain] * SPECIAL + [0.0] * self.P) * self.T
+                keys = [c for t in range(self.T) for c in [0.0] * SPECIAL + columns[t, v].tolist()]
+                for i in range(n):
+                    for j in range(n):
+                        bias[:, i, j] += rows[i] * keys[j]
             places = self.places * self.T
             if self.c.time_encoding == "rope":
                 places = [(y, x, t) for t in range(self.T) for y, x in self.places]
@@ -220,7 +253,7 @@ class Net:
                         for tk in range(self.T):
                             slope = 2 ** (-8 * (a + 1) / self.c.heads)
                             bias[a, tq * self.N : (tq + 1) * self.N, tk * self.N : (tk + 1) * self.N] -= slope * abs(tq - tk)
-            x = self.block(name + "block.", torch.cat([tokens[t, v] for t in range(self.T)]), None, places, None, bias)
+            x = self.block(name + "block.", torch.cat([tokens[t, v] for t in range(self.T)]), None, places, None, bias, *self.eps)
             out |= {(t, v): x[t * self.N : (t + 1) * self.N] for t in range(self.T)}
         return out
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 
 
 def tensors(shape, seed, dtype=torch.float64):
@@ -32,6 +32,26 @@ def test_biased_attention(shape, has_bias, seed):
     q, k, v, bias = tensors(shape, seed)
     want = explicit(q, k, v, bias[:, None, None] if has_bias else torch.zeros(1).double())
     torch.testing.assert_close(biased_attention(q, k, v, bias if has_bias else None), want, rtol=1e-9, atol=1e-10)
+
+
+@st.composite
+def leading_rows(draw):
+    """A period, how many of its rows see the bias (none and all included), and how many periods of queries there are."""
+    period = draw(st.integers(1, 7))
+    return period, draw(st.integers(0, period)), draw(st.integers(1, 4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(leading_rows(), st.integers(1, 20), st.tuples(st.integers(1, 2), st.integers(1, 3)), st.sampled_from([1.0, 64.0]), st.integers(0, 99))
+def test_a_bias_that_only_some_rows_see(rows, m, batch, gain, seed):
+    """logits[i,j] += r_i * bias_j: the gain on the first rows of every period, nothing on the others."""
+    period, leading, periods = rows
+    q, k, v, noise = tensors((*batch, period * periods, m, 8), seed)
+    bias = (noise * 2).clamp(-4, 4)
+    factors = torch.tensor([gain if i % period < leading else 0.0 for i in range(period * periods)], dtype=torch.float64)
+    want = explicit(q, k, v, (factors[:, None] * bias[:, None])[:, None])
+    out = biased_attention(q, k, v, bias, rows=BiasedRows(period, leading, gain))
+    torch.testing.assert_close(out, want, rtol=1e-9, atol=1e-10)
 
 
 @st.composite

@@ -3,14 +3,19 @@
 import importlib.util
 import pathlib
 
+import numpy as np
 import pytest
 import torch
+from checkpoints import pi3_shapes
+from safetensors.numpy import save_file
 
 from page4d import Layout, ModelConfig
 from page4d import rope as ropes
 from page4d.block import Block
 from page4d.encoder import MEAN, STD, Encoder
-from page4d.mask import MaskHead
+from page4d.heads import Points
+from page4d.mask import RowMaskHead, on_keys
+from page4d.weights import load
 
 GRID = Layout(1, 1, 56, 84)
 
@@ -74,14 +79,41 @@ def test_encoder(golden, encoder):
     golden.check("encoder.280x518.x_norm_patchtokens", encoder.features(x))
 
 
+@pytest.fixture(scope="module")
+def pi3(golden, tmp_path_factory):
+    """Pi3 of one encoder block and one pair, from a checkpoint of recipe weights; float32."""
+    path = tmp_path_factory.mktemp("recipe") / "model.safetensors"
+    save_file({key: golden.weight(key, shape) for key, shape in pi3_shapes(1024, encoder_depth=1, pairs=1, heads=False).items()}, path)
+    model = load(path)
+    path.unlink()
+    return model
+
+
+def test_frame_attention_of_a_loaded_pi3(golden, pi3):
+    """Pi3's decode up to its first block: special tokens in front, positions, attention within each image."""
+    layout = Layout(1, 3, 56, 84, B=2)
+    hidden = torch.from_numpy(golden.tokens("golden.decode.hidden", (6, 24, 1024))).double()
+    tokens = torch.cat((pi3.special(layout).double(), hidden), dim=1).reshape(1, 2, 1, 3, 29, 1024)
+    golden.check("decode.pos", np.tile(ropes.positions(layout), (6, 1, 1)))
+    golden.check("decode.frame_out", pi3.layers[0].time_sa.double()(tokens, layout))
+
+
+def test_points(golden):
+    layout = Layout(1, 2, 56, 84)
+    pair = torch.from_numpy(golden.tokens("golden.heads.hidden", (2, 29, 2048))).double()[None, None]
+    build = lambda: Points(ModelConfig.preset("pi3"))
+    with torch.device("meta"):
+        points = build()
+    points.decoder = filled(golden, lambda: build().decoder, "point_decoder.")
+    points.head = filled(golden, lambda: build().head, "point_head.")
+    golden.check("heads.point_decoder", points.decoder(pair, layout))
+    golden.check("heads.local_points", points(pair, layout))
+
+
 def test_mask_head(golden):
-    prefix = "aggregator.spatial_mask_head."
-    head = MaskHead(ModelConfig.preset("vitl"))
-    head.head0 = filled(golden, lambda: MaskHead(ModelConfig.preset("vitl")).head0, prefix + "head0.")
+    head = filled(golden, lambda: RowMaskHead(ModelConfig.preset("page4d")), "aggregator.spatial_mask_head.")
+    layout = Layout(2, 1, 56, 84)
     tokens = torch.from_numpy(golden.tokens("golden.page4d.tokens", (1, 2, 29, 1024))).double()
-    logit = head.logit(tokens[0, :, GRID.special :], GRID)
-    strength, temperature = (
-        torch.nn.functional.softplus(torch.from_numpy(golden.weight(prefix + name, ())).double()) + 1e-6 for name in ("alpha_logit", "tau_logit")
-    )
-    bias = -0.5 * (strength * torch.sigmoid(-logit / temperature.clamp(min=1e-3))).clamp(0, 1)
-    golden.check("page4d.maskhead_fin10.key_bias", torch.nn.functional.pad(bias[..., 0], (GRID.special, 0)).reshape(1, -1))
+    mask, bias = head(tokens[None, :, :, None], layout)
+    assert mask.shape == bias.shape == (1, *layout.patch_map_shape)
+    golden.check("page4d.maskhead_fin10.key_bias", on_keys(bias, layout))

@@ -89,4 +89,4 @@ def test_presets_and_plain_values():
         ModelConfig.preset("vith")
     config = ModelConfig.preset("vits", order=("time", "view"), global_strategy="dilated", keep_layers=(1, 3))
     assert ModelConfig.from_mapping(config.to_mapping()) == config
-    assert all(isinstance(value, (str, int, float, bool, list)) for value in config.to_mapping().values())
+    assert all(value is None or isinstance(value, (str, int, float, bool, list)) for value in config.to_mapping().values())
