@@ -7,4 +7,5 @@ make_environment .venv --editable ".[export,test]"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest "$@"
+# two at a time, a file each: most of the time is one thread tracing small graphs
+.venv/bin/python -m pytest -n 2 --dist loadfile "$@"

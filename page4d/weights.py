@@ -6,7 +6,6 @@ there with the right shapes and finite, then writes them. Table of sources: docs
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -19,11 +18,12 @@ from torch import Tensor, nn
 
 from page4d.block import Block
 from page4d.checkpoint import MASK_HEAD, Checkpoint
-from page4d.config import ModelConfig, Published
+from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.files import sha256
 from page4d.load_report import Group, LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
+from page4d.sources import adapted, check_kinds, check_model
 
 Registers = Literal["split", "truncate", "page4d"]
 TimeSource = Literal["page4d", "pi3"]
@@ -101,21 +101,13 @@ def load_weights(
     return _load(model, first, second, registers, time_sa)
 
 
-def adapted(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> ModelConfig:
-    """A config with the structure that the checkpoints have: their mask head, and Pi3's heads only where the file holds them."""
-    if page4d is not None and page4d.mask_head is not None:
-        config = dataclasses.replace(config, mask_head=page4d.mask_head)
-    if config.predictions and pi3 is not None and not pi3.predictions:
-        config = dataclasses.replace(config, predictions=False)
-    return config
-
-
 def _by_model(checkpoint: Checkpoint) -> tuple[Checkpoint | None, Checkpoint | None]:
     return (checkpoint, None) if checkpoint.published is Published.PI3 else (None, checkpoint)
 
 
 def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str | None, time_sa: str | None) -> LoadReport:
-    _check_sources(model.config, pi3, page4d)
+    check_kinds(pi3, page4d)
+    check_model(model.config, pi3, page4d)
     registers = _chosen("registers", registers, ("split", "truncate") if pi3 else (), ("page4d",) if page4d else ())
     time_sa = _chosen("time_sa", time_sa, ("page4d",) if page4d else (), ("pi3",) if pi3 else ())
     config = adapted(model.config, pi3, page4d)
@@ -144,32 +136,6 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
 
 
 # ---- the choices
-
-
-def _check_sources(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> None:
-    if pi3 is None and page4d is None:
-        raise UsageError("no checkpoint was given", allowed="pi3=FILE, page4d=FILE, or both")
-    for argument, checkpoint, of_pi3 in (("pi3", pi3, True), ("page4d", page4d, False)):
-        if checkpoint is not None and (checkpoint.published is Published.PI3) != of_pi3:
-            hint = f"give it as {'page4d' if of_pi3 else 'pi3'}"
-            raise UsageError(f"{checkpoint.name} was given as {argument}, and is a {checkpoint.described} checkpoint", got=checkpoint.path, hint=hint)
-    if config.published is Published.PI3 and (pi3 is None or page4d is not None):
-        raise UsageError("the published pi3 takes its weights from a Pi3 checkpoint alone", got=_names(pi3, page4d), allowed="pi3=FILE")
-    if config.published in (Published.VGGT, Published.PAGE4D) and (page4d is None or pi3 is not None):
-        raise UsageError(f"the published {config.published} takes its weights from one checkpoint alone", got=_names(pi3, page4d), allowed="page4d=FILE")
-    if config.published is None and pi3 is None:
-        raise UsageError(
-            "View-SA and Global-SA of this model take Pi3's weights, and no Pi3 checkpoint was given",
-            got=_names(pi3, page4d),
-            allowed="pi3=FILE, with or without page4d=FILE",
-            hint="the preset page4d or vggt runs such a checkpoint alone, as published",
-        )
-    if config.row_mask is not None and page4d is not None and page4d.mask_head is None:
-        raise UsageError(f"{page4d.name} has no mask head: it is a {page4d.described} checkpoint", got=page4d.path, hint="--mask off, or the preset vggt")
-
-
-def _names(*checkpoints: Checkpoint | None) -> str:
-    return ", ".join(checkpoint.name for checkpoint in checkpoints if checkpoint is not None)
 
 
 def _chosen(name: str, given: str | None, first: tuple[str, ...], second: tuple[str, ...]) -> str:

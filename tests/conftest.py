@@ -1,9 +1,20 @@
 """Fixtures that tests of all parts share."""
 
+import functools
 import pathlib
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_operator_table():
+    """torch.onnx builds its table of operators anew for every graph, a third of the time of a small one; here it is built once."""
+    from torch.onnx._internal.exporter import _registration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +41,7 @@ PUBLISHED = {  # options, and the (T, V) that the model sees
     "page4d 2026": ({"name": "page4d", **SMALL, "depth": 12, "mask_head": "2026"}, (3, 1)),
 }
 EVERY = [*VARIANTS, *PUBLISHED]
+EXPORTED = [*VARIANTS, "pi3", "page4d 2026"]  # every kind of stage and node; an export takes seconds
 
 
 def config_of(variant, **options):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from page4d.checkpoint import Checkpoint
 from page4d.config import ModelConfig, Published
 from page4d.errors import UsageError
+from page4d.sources import adapted, check_kinds, check_model
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -67,16 +68,15 @@ class ModelSource:
         if pi3 is None and page4d is None and (registers or time_sa):
             raise UsageError("--registers and --time-sa choose between checkpoints, and none was given", allowed="--pi3 FILE, --page4d FILE, or both")
         first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
-        only = first if second is None else second if first is None else None
-        own = only is not None and (only.published is not Published.PI3 or T == 1)
-        if preset is None and own and only is not None:
-            return cls(only.config(**options), seed, first, second, registers, time_sa, str(only.published))
-        structure: dict[str, Any] = {}
-        if second is not None and second.mask_head is not None:
-            structure["mask_head"] = str(second.mask_head)
-        if preset == Published.PI3 and first is not None and not first.predictions:
-            structure["predictions"] = False
-        return cls(ModelConfig.preset(preset or DEFAULT_PRESET, **(structure | options)), seed, first, second, registers, time_sa, None)
+        given = [checkpoint for checkpoint in (first, second) if checkpoint is not None]
+        if given:
+            check_kinds(first, second)
+        own = preset is None and len(given) == 1 and (given[0].published is not Published.PI3 or T == 1)
+        config = given[0].config(**options) if own else ModelConfig.preset(preset or DEFAULT_PRESET, **options)
+        if given:
+            config = adapted(config, first, second)
+            check_model(config, first, second)
+        return cls(config, seed, first, second, registers, time_sa, str(given[0].published) if own else None)
 
     def model(self) -> Page4D:
         """The network with its weights."""

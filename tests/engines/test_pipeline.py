@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import EVERY, takes_keypoints
+from conftest import EXPORTED, takes_keypoints
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest, write_manifest
@@ -26,7 +26,7 @@ def tensors(given):
     return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in given.items()}
 
 
-@pytest.mark.parametrize("variant", EVERY)
+@pytest.mark.parametrize("variant", EXPORTED)
 def test_equals_the_reference(made, variant):
     made_ = made(variant)
     given = made_.inputs(takes_keypoints(variant))
@@ -55,7 +55,7 @@ def test_predictions_of_a_run_are_kept_by_a_copy(made):
 
 
 def test_a_published_model_takes_no_mask(made):
-    made_ = made("page4d 150")
+    made_ = made("page4d 2026")
     with pytest.raises(UsageError, match="take no external mask"):
         Pipeline.load(made_.folder).run(made_.clip.frames, mask_ext=np.zeros(made_.plan.layout.patch_map_shape, np.float32))
 

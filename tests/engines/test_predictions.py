@@ -104,7 +104,7 @@ def test_a_rig_over_time_is_a_cloud_per_time(made, tmp_path):
 
 
 def test_frames_of_one_camera_need_no_folder_of_their_own(made, photos, tmp_path):
-    done = run(made("page4d 150").folder, photos, "-o", tmp_path / "out")
+    done = run(made("page4d 2026").folder, photos, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     summary = read_summary(tmp_path / "out" / "summary.json")
     assert summary.cameras == [photos.name] and summary.has_mask and not summary.has_predictions

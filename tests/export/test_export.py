@@ -211,7 +211,7 @@ def test_dry_run_is_quick_and_loads_no_weights(tmp_path):
     started = time.perf_counter()
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
     for word in ("encoder", "time_sa.0-15 (16 times)", "2x24x4x1374x1024", "97.6 TFLOP", "near 2^31", "buffer tokens.0", "weights 1.3 GiB"):
         assert word in done.stdout, word
     document = json.loads(command(*arguments, "--json").stdout)
