@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import mmap
 import os
 import pathlib
 from collections.abc import Callable
@@ -68,14 +67,12 @@ class OrtEngine:
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             model = onnx.load(path, load_external_data=False)
-            self._weights, mapped = _external(model, path.parent)  # the session reads them in place
+            self._weights = _widened(model, path.parent)  # the session reads them in place
             proto = lower(model, rounding)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
             if self._weights:
                 options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
             self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-            for file in mapped:  # the session has packed most weights anew: the pages need not stay, and come back where they are read
-                if hasattr(mmap, "MADV_DONTNEED"):
-                    file.madvise(mmap.MADV_DONTNEED)
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise _translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
         self._name = path.name
@@ -101,23 +98,20 @@ class OrtEngine:
         return call
 
 
-def _external(model: onnx.ModelProto, folder: pathlib.Path) -> tuple[dict[str, NDArray[np.generic]], list[mmap.mmap]]:
-    """Arrays of the initializers that lie in another file: mapped where they are float32, widened where they have 16 bits; and the mapped files."""
+def _widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
+    """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
     found: dict[str, NDArray[np.generic]] = {}
-    files: dict[str, mmap.mmap] = {}
     for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
+        if tensor.data_location != TensorProto.EXTERNAL or tensor.data_type not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             continue
         place = ExternalDataInfo(tensor)
-        if place.location not in files:
-            with (folder / place.location).open("rb") as file:
-                files[place.location] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        stored = np.dtype(np.uint16 if tensor.data_type == TensorProto.BFLOAT16 else onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        array = np.frombuffer(files[place.location], stored, math.prod(tensor.dims), place.offset or 0).reshape(tuple(tensor.dims))
+        shape, offset = tuple(tensor.dims), place.offset or 0
         if tensor.data_type == TensorProto.BFLOAT16:
-            array = (array.astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
-        found[tensor.name] = array.astype(np.float32) if tensor.data_type == TensorProto.FLOAT16 else array
-    return found, list(files.values())
+            halves = np.memmap(folder / place.location, np.uint16, "r", offset, shape)
+            found[tensor.name] = (halves.astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
+        else:
+            found[tensor.name] = np.memmap(folder / place.location, np.float16, "r", offset, shape).astype(np.float32)
+    return found
 
 
 def first_line(error: BaseException) -> str:
