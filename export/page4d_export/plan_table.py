@@ -68,17 +68,17 @@ def print_plan(plan: Plan) -> None:
 def print_checkpoint(checkpoint: Checkpoint) -> None:
     """What a checkpoint is. On stdout."""
     found = checkpoint.document()
-    half, head = found["layers"], found["mask_head"]
+    pi3, head = found["model"] == "pi3", found["mask_head"]
     rows = {
         "model": checkpoint.described,
         "size": f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers, {', '.join(found['dtypes'])}",
         "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
-        "layers": f"{half} of two blocks each",
+        "layers": f"{found['layers']} of two blocks each",
         "special tokens": f"camera and {found['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
         "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
         "beside weights": ", ".join(found["beside"]) or "nothing",
-        "exported with": f"page4d-export --{'pi3' if found['model'] == 'pi3' else 'page4d'} {checkpoint.name} --preset {found['model']}",
+        "as published": f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4" if pi3 else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1",
     }
     table = Table(title=str(checkpoint.path), title_justify="left", show_header=False)
     for name, text in rows.items():
@@ -130,7 +130,8 @@ def _folded(stages: tuple[StageEntry, ...]) -> list[tuple[str, StageEntry]]:
 
 def _title(manifest: Manifest) -> str:
     model = manifest.model
-    size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {model['streams']} streams"
+    kind = f"{model['published']} as published" if model.get("published") else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
+    size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
     return f"{_layout(manifest.layout)}, {manifest.precision}, {size}"
 
 
