@@ -16,6 +16,7 @@ import typer
 from page4d.config import PRESETS, ModelConfig
 from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
+from page4d.manifest import PREDICTIONS
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_export.plan import Plan
@@ -98,6 +99,7 @@ def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: 
     model = Page4D(plan.config)
     inputs = Frames.rendered(plan.layout).values
     images = inputs["images"]
+    mask_ext = inputs["mask_ext"] if plan.config.takes_mask else None
     clock = _Clock(model)
     taken: list[tuple[dict[str, float], dict[str, float]]] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -109,10 +111,10 @@ def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: 
             clock.seconds.clear()
             with torch.inference_mode():
                 started = time.perf_counter()
-                model(torch.from_numpy(images), torch.from_numpy(inputs["mask_ext"]))
+                model(torch.from_numpy(images), None if mask_ext is None else torch.from_numpy(mask_ext))
                 theirs = {**clock.seconds, "whole": time.perf_counter() - started}
             started = time.perf_counter()
-            pipeline.run(images, inputs["mask_ext"])
+            pipeline.run(images, mask_ext)
             ours: dict[str, float] = defaultdict(float, whole=time.perf_counter() - started)
             for entry in pipeline.manifest.stages:
                 ours[entry.kind] += pipeline.seconds[entry.name]
@@ -144,10 +146,12 @@ class _Clock:
 
     def __init__(self, model: Any) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        parts = [("encoder", model.encoder), ("mask_head", model.mask_head)]
+        parts = [(kind, getattr(model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)]
         for layer in model.layers:
-            parts += [(kind, getattr(layer, kind)) for kind in ("view_sa", "time_sa", "global_sa") if getattr(layer, kind) is not None]
+            parts += [(kind, getattr(layer, kind)) for kind in ("view_sa", "time_sa", "global_sa")]
         for kind, module in parts:
+            if module is None:
+                continue
             module.register_forward_pre_hook(lambda *_: self._begin())
             module.register_forward_hook(lambda *_, kind=kind: self._end(kind))
 

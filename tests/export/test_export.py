@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, lively
+from conftest import VARIANTS, config_of, layout_of, lively
 
 from page4d import Layout, ModelConfig
 from page4d.errors import AccuracyError, UsageError
@@ -20,6 +20,7 @@ from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.folder import EngineFolder
 from page4d_export import verify
+from page4d_export.bench import compare_chain
 from page4d_export.exporter import export
 from page4d_export.plan import Plan
 from page4d_export.verify import Frames, compare, stand_in
@@ -253,3 +254,10 @@ def test_bench_command():
     attention = json.loads(command("bench", "attention", "--keys", 512, "--rounds", 1, "--json", entry="main").stdout)
     assert {side["name"] for side in attention["sides"]} == {"PyTorch", "engines"}
     assert command("bench", "everything", entry="main").returncode == 2
+
+
+def test_bench_of_a_published_model():
+    plan = Plan.make(config_of("pi3"), layout_of("pi3", 28, 28), Precision.FLOAT32)
+    rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, lambda what, share: None).rows}
+    assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
+    assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())
