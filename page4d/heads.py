@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from page4d import rope as ropes
 from page4d.block import Block, island
-from page4d.config import ModelConfig
+from page4d.config import HEAD_BLOCKS, ModelConfig
 from page4d.layout import Layout
 
-_BLOCKS = 5
 _EPS = 1e-6
 
 
@@ -22,7 +21,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         self.projects = nn.Linear(2 * config.width, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, _EPS, qk_eps=None, scaled=False) for _ in range(_BLOCKS))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, _EPS, qk_eps=None, scaled=False) for _ in range(HEAD_BLOCKS))
         self.linear_out = nn.Linear(config.width, out)
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:

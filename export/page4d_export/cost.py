@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from page4d.config import Fusion, MaskHeadKind, ModelConfig
+from page4d.config import HEAD_BLOCKS, Fusion, MaskHeadKind, ModelConfig
 from page4d.layout import Layout
 from page4d.precision import Precision
-
-HEAD_BLOCKS = 5
-"""Of a decoder of Pi3's heads."""
 
 
 @dataclass(frozen=True)
