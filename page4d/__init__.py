@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
-_LATE = {"Page4D": "model", "Output": "model", "LoadReport": "load_report", "load": "weights", "load_weights": "weights"}  # these need torch
+_LATE = {"Page4D": "model", "Output": "model", "LoadReport": "load_report", "load": "weights", "load_weights": "weights"}  # most need torch
 
 
 def __getattr__(name: str) -> Any:

@@ -77,10 +77,10 @@ class RowMask:
     gain: float
 
 
+ROW_MASKS = {MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0), MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0)}
+
 HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
-
-ROW_MASKS = {MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0), MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0)}
 
 
 class GlobalStrategy(_Choice):

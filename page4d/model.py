@@ -55,6 +55,7 @@ class Page4D(nn.Module):
 
     Attributes:
         weights: where they come from, in words.
+        complete: whether every weight has a value; not so before the first load, or after one that was interrupted while it wrote.
         report: what was loaded from which checkpoint, where some was.
     """
 
@@ -74,7 +75,7 @@ class Page4D(nn.Module):
             self.camera = Camera(config) if config.predictions else None
         self.requires_grad_(False)
         self.eval()
-        self.weights = f"seeded (seed {seed})" if filled else "none yet"
+        self.weights, self.complete = (f"seeded (seed {seed})", True) if filled else ("none yet", False)
         if filled:
             self.to_empty(device="cpu")
             for name, parameter in self.named_parameters():

@@ -121,7 +121,7 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
         for part in parts:
             _check_finite(part)
     first = model.report is None
-    model.weights = "incomplete: loading was interrupted"
+    model.weights, model.complete = "incomplete: loading was interrupted", False
     if planned is not model:
         model.restructure(config)
     for part in parts:
@@ -132,6 +132,7 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
     model.weights = " and ".join(f"{file.model} ({file.name})" for file in sources)
     if any(part.name == "mask head" and part.source is None for part in parts):
         model.weights += f"; mask head seeded (seed {model.seed})" if first else "; mask head as it was"
+    model.complete = True
     return model.report
 
 

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
+from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Manifest, StageEntry, Verification, write_manifest
@@ -45,10 +46,12 @@ def export(
         progress: called as the work goes on.
 
     Raises:
-        UsageError: `folder` holds something that is not an engine folder.
+        UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the end.
         AccuracyError: a stage departs from the reference.
     """
     refuse_foreign(folder, MANIFEST, "an engine folder")
+    if not model.complete:
+        raise UsageError("the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again")
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
     layout = stand_in(plan)
     same = layout == plan.layout

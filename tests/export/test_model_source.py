@@ -12,12 +12,12 @@ from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
 from test_export import command
 
 import page4d
-from page4d import Layout
+from page4d import Layout, weights
 from page4d.errors import UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_export.exporter import write_unverified
+from page4d_export.exporter import export, write_unverified
 from page4d_export.model_source import ModelSource
 from page4d_export.plan import Plan
 
@@ -129,3 +129,23 @@ def test_what_a_checkpoint_is(files, tmp_path):
     (tmp_path / "page.pt").write_text("<html>not found</html>")
     refused = command("weights", tmp_path / "page.pt", entry="main")
     assert refused.returncode == 2 and "page.pt" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
+    model = page4d.load(files / "headless.safetensors")
+    plan = Plan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
+    real, written = weights._put, []
+
+    def interrupted(*arguments):
+        written.append(arguments[1])
+        if len(written) == 5:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(weights, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        page4d.load_weights(model, pi3=files / "headless.safetensors")
+    for half in (model, page4d.Page4D(model.config, filled=False)):
+        with pytest.raises(UsageError, match="weights are not complete"):
+            export(half, plan, tmp_path / "engines")
+    assert not list(tmp_path.iterdir())
