@@ -3,7 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-make_environment .venv --editable ".[export,test]"
+make_environment .venv --editable ".[export,kernels,gpu,rtx,test]"
+need_compiler
+export PATH="$PWD/.venv/bin:$PATH" # cmake
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -13,12 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BIASED_ATTENTION = "BiasedAttention"
-SEGMENT_ATTENTION = "SegmentAttention"
-DOMAIN = "page4d"
+from page4d.ops import BIASED_ATTENTION, DOMAIN, PLUGIN_ATTRIBUTES, SEGMENT_ATTENTION, BiasedRows
+
 Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
-# TensorRT takes a plugin for a node only where name, version and namespace agree, and silently the function body otherwise.
-_PLUGIN: Attributes = {"plugin_version": "1", "plugin_namespace": DOMAIN}
 
 
 class EpipolarPrior(NamedTuple):
@@ -42,14 +39,6 @@ class EpipolarPrior(NamedTuple):
         return -self.penalty * (reach.abs() > allowed).to(lines.dtype).transpose(0, 1).flatten(1)
 
 
-class BiasedRows(NamedTuple):
-    """A key bias that only some queries see: of every `period` rows the first `leading`, there times `gain`."""
-
-    period: int
-    leading: int
-    gain: float
-
-
 def biased_attention(
     q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, epipolar: EpipolarPrior | None = None, rows: BiasedRows | None = None
 ) -> Tensor:
@@ -68,7 +57,7 @@ def biased_attention(
     assert rows is None or (key_bias is not None and epipolar is None)
     if torch.onnx.is_in_onnx_export():
         inputs: tuple[Tensor, ...] = (q, k, v) if key_bias is None else (q, k, v, key_bias)
-        attributes: Attributes = dict(_PLUGIN)
+        attributes: Attributes = {**PLUGIN_ATTRIBUTES}
         if rows is not None:
             attributes |= {"row_period": rows.period, "row_leading": rows.leading, "row_gain": rows.gain}
         if epipolar is not None:
@@ -116,7 +105,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
     if torch.onnx.is_in_onnx_export():
         bias = torch.zeros(k.shape[0], k.shape[2], dtype=q.dtype) if key_bias is None else key_bias
         inputs = (q, k, v, bias, seg_ptr, seg) + (() if segment_bias is None else (segment_bias,))
-        return _node(SEGMENT_ATTENTION, inputs, dict(_PLUGIN), q)
+        return _node(SEGMENT_ATTENTION, inputs, {**PLUGIN_ATTRIBUTES}, q)
     pointers, segments = seg_ptr.tolist(), seg.tolist()
     groups, keys = len(pointers) - 1, k.shape[2]
     if q.shape[2] % groups:

@@ -118,7 +118,7 @@ def _rig(V: int, width: int, height: int, seed: int) -> list[Camera]:
         away, up = 6.2 + chance.uniform(-0.15, 0.15), 2.75 + chance.uniform(-0.3, 0.3)
         place = np.array([away * np.sin(angle), -away * np.cos(angle), up])
         forward = unit(np.array([0.0, 0.15, 0.62]) - place)
-        right = unit(np.cross(forward, (0.0, 0.0, 1.0)))
+        right = unit(np.cross(forward, np.array([0.0, 0.0, 1.0])))
         rotation = np.stack([right, np.cross(forward, right), forward])
         focal = 1.12 * max(width, height) * chance.uniform(0.97, 1.03)
         middle = np.array([width, height]) * (0.5 + chance.uniform(-0.015, 0.015, 2))

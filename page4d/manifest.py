@@ -110,6 +110,8 @@ class Manifest(msgspec.Struct, frozen=True):
     loaded: LoadReport | None = None
     """What came from which checkpoint; None where all weights are seeded."""
     verification: Verification | None = None
+    attention: str = "auto"
+    """What TensorRT makes of the attention nodes: `auto`, `plugin` or `native`."""
     files: dict[str, str] = {}
     """sha256 of every file, by path relative to the folder."""
     made: dict[str, str] = {}

@@ -1,5 +1,18 @@
 # Sourced by demo.sh and test.sh.
 
+# as_root COMMAND..
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# need_compiler: a C++ compiler, installed where Debian or Ubuntu has none.
+need_compiler() {
+    if ! command -v c++ >/dev/null; then
+        echo "page4d: there is no C++ compiler; installing g++" >&2
+        as_root apt-get update -qq && as_root apt-get install -y -qq g++
+    fi
+}
+
 # make_environment FOLDER ARGUMENT..: a virtual environment in which `pip install ARGUMENT..` was run.
 make_environment() {
     local folder=$1 python=${PYTHON:-python3}
@@ -15,9 +28,7 @@ make_environment() {
     if [ ! -x "$folder/bin/python" ]; then
         if ! "$python" -c 'import ensurepip' 2>/dev/null; then # Debian and Ubuntu keep it in a package of its own
             echo "page4d: this Python cannot make virtual environments; installing python3-venv" >&2
-            local sudo=""
-            [ "$(id -u)" = 0 ] || sudo=sudo
-            $sudo apt-get update -qq && $sudo apt-get install -y -qq python3-venv
+            as_root apt-get update -qq && as_root apt-get install -y -qq python3-venv
         fi
         "$python" -m venv "$folder"
     fi

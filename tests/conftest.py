@@ -121,3 +121,12 @@ def made(tmp_path_factory):
         return cache[variant, precision, B]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def attention():
+    """page4d_plugins.attention, its kernels in Triton's interpreter."""
+    from kernel_cases import interpreting
+
+    with interpreting() as module:
+        yield module

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from page4d.ops import BiasedRows
+
 _LOGITS_BYTES = 16 << 20  # of one part of the epipolar loop, which holds three such tensors
 
 
@@ -23,15 +25,6 @@ class Lowered:
     inputs: tuple[str, ...]
     body: str
     constants: dict[str, NDArray[np.generic]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Of every `period` queries the first `leading` see the key bias, times `gain`."""
-
-    period: int
-    leading: int
-    gain: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Shape:
         return float(self.D**-0.5)
 
 
-def biased(shape: Shape, has_bias: bool, rows: Rows | None = None) -> Lowered:
+def biased(shape: Shape, has_bias: bool, rows: BiasedRows | None = None) -> Lowered:
     """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel says how much of the bias it sees."""
     if rows is not None:
         gains = np.zeros((1, shape.n, shape.A, 1), np.float32)

@@ -14,10 +14,10 @@ import onnx.parser
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from page4d.ops import DOMAIN, SEGMENT_ATTENTION, BiasedRows
 from page4d_engines import ort_attention
 from page4d_engines.ort_attention import Lowered, Shape
 
-DOMAIN = "page4d"
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # these move numbers and make none
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity"}
@@ -63,7 +63,7 @@ def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants
     (z, a, n, d), m = shapes[node.input[0]], shapes[node.input[1]][2]
     shape = Shape(z, a, n, m, d)
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if node.op_type == "SegmentAttention":
+    if node.op_type == SEGMENT_ATTENTION:
         seg_ptr, seg = (numpy_helper.to_array(constants[name]) for name in node.input[4:6])
         segment_bias = numpy_helper.to_array(constants[node.input[6]]).astype(np.float32) if len(node.input) == 7 else None
         return ort_attention.segmented(shape, seg_ptr, seg, segment_bias)
@@ -71,7 +71,7 @@ def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants
         return ort_attention.epipolar(shape, shapes[node.input[4]][0], attributes["epipolar_band"], attributes["epipolar_penalty"])
     rows = None
     if "row_period" in attributes:
-        rows = ort_attention.Rows(attributes["row_period"], attributes["row_leading"], attributes["row_gain"])
+        rows = BiasedRows(attributes["row_period"], attributes["row_leading"], attributes["row_gain"])
     return ort_attention.biased(shape, has_bias=len(node.input) == 4, rows=rows)
 
 

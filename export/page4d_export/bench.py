@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import statistics
 import tempfile
@@ -57,10 +58,14 @@ def bench_command(
     keys: Annotated[int, typer.Option(help="for attention: queries and keys")] = 5496,
     rounds: Annotated[int, typer.Option(help="counted rounds, after one that is not")] = 5,
     threads: Annotated[int, typer.Option(help="processor threads")] = 2,
+    device: Annotated[str, typer.Option(help="for attention: cpu, cuda, or auto: cuda where PyTorch has a GPU and Triton is installed")] = "auto",
+    bf16: Annotated[bool, typer.Option("--bf16", help="for attention on a GPU: bfloat16 instead of float16")] = False,
+    sweep: Annotated[str | None, typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False)] = None,
+    sweep_seconds: Annotated[float, typer.Option(help="after which a sweep tries no further tile")] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
-    """Time the engines against the reference model in PyTorch: float32, interleaved, medians."""
+    """Time the engines against the reference model in PyTorch: float32, interleaved, medians; attention also on a GPU, against its other kernels."""
 
     def body() -> None:
         if what not in ("chain", "attention"):
@@ -72,6 +77,11 @@ def bench_command(
         except ModuleNotFoundError:
             raise MissingBackendError("the benchmark's other side needs PyTorch", hint='pip install "page4d[export]"') from None
         torch.set_num_threads(threads)
+        if _on_gpu(device, what):
+            _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
+            return
+        if bf16 or sweep is not None:
+            raise UsageError("--bf16 and --sweep are for attention on a GPU", got=f"{what}, --device {device}", allowed="attention --device cuda")
         if what == "attention":
             from page4d_export.bench_attention import compare_attention, print_attention
 
@@ -84,6 +94,43 @@ def bench_command(
         console.write_json(result) if as_json else _print(result)
 
     raise typer.Exit(console.run(body))
+
+
+def _on_gpu(device: str, what: str) -> bool:
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError("--device has no such value", got=device, allowed="auto, cpu, cuda")
+    if device == "cpu" or (device == "auto" and what != "attention"):
+        return False
+    if what != "attention":
+        raise UsageError("only attention is timed on a GPU", got=f"{what} --device cuda", allowed="attention")
+    has_gpu, has_triton = torch.cuda.is_available(), importlib.util.find_spec("triton") is not None
+    if device == "cuda" and not has_gpu:
+        hint = "a build of PyTorch for CUDA, on a machine with an NVIDIA GPU; or --device cpu"
+        raise MissingBackendError("PyTorch sees no GPU", got=f"torch {torch.__version__}", hint=hint)
+    if device == "cuda" and not has_triton:
+        raise MissingBackendError("the attention kernels are launched through Triton", hint='pip install "page4d[kernels]", or --device cpu')
+    return has_gpu and has_triton
+
+
+def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seconds: float, as_json: bool, quiet: bool) -> None:
+    from page4d_plugins.bench import sweep as sweeps
+    from page4d_plugins.bench import compare, table
+    from page4d_plugins.modes import Dtype
+
+    dtype = Dtype.BFLOAT16 if bf16 else Dtype.FLOAT16
+    with console.progress(quiet) as progress:
+        if sweep is None:
+            found = compare.compare(keys, rounds, dtype, progress=progress)
+        else:
+            tried = sweeps.sweep(sweeps.mode_named(sweep), keys, rounds, dtype, seconds=sweep_seconds, progress=progress)
+    if sweep is None:
+        console.write_json(found) if as_json else table.print_benchmark(found)
+        found.require()
+    else:
+        console.write_json(tried) if as_json else table.print_sweep(tried)
+        tried.require()
 
 
 def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]) -> Benchmark:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
+from page4d.ops import BIASED_ATTENTION, DOMAIN
 from page4d_engines.console import table_console
 
 HEADS, HEAD_DIM = 16, 64
@@ -95,9 +96,9 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
 
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]
-        node = helper.make_node("BiasedAttention", list(values), ["out"], domain="page4d")
+        node = helper.make_node(BIASED_ATTENTION, list(values), ["out"], domain=DOMAIN)
         graph = helper.make_graph([node], "attention", infos, [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)], ir_version=10)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)], ir_version=10)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)

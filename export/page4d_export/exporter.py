@@ -89,7 +89,7 @@ def export(
 
 
 def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None]) -> None:
-    exporter = OnnxExporter(folder, model.config.head_dim)
+    exporter = OnnxExporter(folder, model.config.head_dim, plan.attention)
     for stage in stages_of(model, plan).values():
         step(f"exporting {stage.name}")
         exporter.write(stage)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
-from page4d.attention import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
+from page4d.ops import BIASED_ATTENTION, BIASED_INPUTS, DOMAIN, SEGMENT_ATTENTION, SEGMENT_INPUTS
 
 _QUERIES = """
     scale_wide = Constant <value_float = {scale}> ()
@@ -152,7 +152,7 @@ def function_for(node: onnx.NodeProto, head_dim: int) -> onnx.FunctionProto:
     scale = repr(float(head_dim**-0.5))
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == BIASED_ATTENTION:
-        names = ("q", "k", "v", "key_bias", "fundamental", "centres")[: len(node.input)]
+        names = BIASED_INPUTS[: len(node.input)]
         body = _LOGITS.format(scale=scale)
         if "row_period" in attributes:
             period, leading = attributes["row_period"], attributes["row_leading"]
@@ -166,7 +166,7 @@ def function_for(node: onnx.NodeProto, head_dim: int) -> onnx.FunctionProto:
             band, penalty = attributes["epipolar_band"], attributes["epipolar_penalty"]
             body += _KEY_BIAS + _EPIPOLAR.format(band=repr(float(band)), penalty=repr(-float(penalty))) + _SOFTMAX.format(logits="logits_prior")
     elif node.op_type == SEGMENT_ATTENTION:
-        names = ("q", "k", "v", "key_bias", "seg_ptr", "seg", "segment_bias")[: len(node.input)]
+        names = SEGMENT_INPUTS[: len(node.input)]
         body = _LOGITS.format(scale=scale) + _KEY_BIAS + _SEGMENTS
         body += _SEGMENT_BIAS if len(names) == 7 else ""
         body += _GROUPED_SOFTMAX.format(by_group="by_group" if len(names) == 7 else "gate_rows")

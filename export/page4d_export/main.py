@@ -14,6 +14,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.files import refuse_foreign, staged
 from page4d.layout import Layout
 from page4d.manifest import MANIFEST
+from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
@@ -43,6 +44,7 @@ def export_command(
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Global-SA takes keypoint maps")] = False,
+    attention: Annotated[str, typer.Option(help="in TensorRT: auto (the plugin where it is there), plugin, native (TensorRT's own fusion)")] = "auto",
     encoder_images: Annotated[int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")] = None,
     frames: Annotated[pathlib.Path | None, typer.Option(help="frames to verify on; default: a rendered clip")] = None,
     tolerance: Annotated[float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")] = None,
@@ -62,7 +64,9 @@ def export_command(
         source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
         if source.chosen is not None:
             console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
-        plan = Plan.make(source.config, layout, precision, keypoints, encoder_images)
+        plan = Plan.make(source.config, layout, precision, keypoints, encoder_images, _attention(attention))
+        if plan.attention is AttentionChoice.NATIVE and (stages := plan.unfused()):
+            console.say(f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet)
         if dry_run:
             from page4d_export.plan_table import plan_document, print_plan
 
@@ -71,6 +75,13 @@ def export_command(
         _export(plan, source, out, frames, tolerance, as_json, quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def _attention(word: str) -> AttentionChoice:
+    try:
+        return AttentionChoice(word)
+    except ValueError:
+        raise UsageError("--attention has no such value", got=word, allowed=", ".join(map(str, AttentionChoice))) from None
 
 
 def _mask(word: str | None) -> dict[str, Any]:
@@ -198,6 +209,7 @@ def export() -> None:
 
 def main() -> None:
     """Entry point of `page4d`."""
+    from page4d_export import plugins_command
     from page4d_export.bench import bench_command
 
     app = typer.Typer(
@@ -213,4 +225,5 @@ def main() -> None:
     app.command("weights")(weights_command)
     app.command("bench")(bench_command)
     app.command("clip")(clip_command)
+    app.add_typer(plugins_command.app, name="plugins")
     cli.start(app)

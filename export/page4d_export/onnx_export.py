@@ -17,7 +17,7 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
-from page4d.attention import DOMAIN
+from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES, AttentionChoice
 from page4d_export.functions import function_for
 from page4d_export.stage import Stage
 
@@ -33,8 +33,8 @@ class OnnxExporter:
     project's domain with a function body.
     """
 
-    def __init__(self, folder: pathlib.Path, head_dim: int) -> None:
-        self.folder, self.head_dim = folder, head_dim
+    def __init__(self, folder: pathlib.Path, head_dim: int, attention: AttentionChoice = AttentionChoice.AUTO) -> None:
+        self.folder, self.head_dim, self.attention = folder, head_dim, attention
         self._traces: dict[Hashable, onnx.ModelProto] = {}
 
     def write(self, stage: Stage) -> pathlib.Path:
@@ -72,6 +72,9 @@ class OnnxExporter:
         _strip(model)
         for node in list(model.graph):
             if node.domain == DOMAIN:
+                if self.attention is AttentionChoice.NATIVE:
+                    for name in PLUGIN_ATTRIBUTES:
+                        del node.attributes[name]
                 function = onnx_ir.serde.deserialize_function(function_for(onnx_ir.to_proto(node), self.head_dim))
                 model.functions[function.identifier()] = function
         return onnx_ir.to_proto(model)

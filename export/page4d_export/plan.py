@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from page4d import __version__
-from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order
+from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order, TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+from page4d.ops import AttentionChoice
 from page4d.poses import POSE_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost
@@ -27,14 +28,23 @@ class Plan:
     precision: Precision
     keypoints: bool
     encoder_images: int
+    attention: AttentionChoice
 
     @classmethod
-    def make(cls, config: ModelConfig, layout: Layout, precision: Precision, keypoints: bool = False, encoder_images: int | None = None) -> Plan:
+    def make(
+        cls,
+        config: ModelConfig,
+        layout: Layout,
+        precision: Precision,
+        keypoints: bool = False,
+        encoder_images: int | None = None,
+        attention: AttentionChoice = AttentionChoice.AUTO,
+    ) -> Plan:
         """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16.
 
         Raises:
-            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, or a layout that a
-                published model was not made for.
+            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, the plugin in a
+                precision that it does not compute in, or a layout that a published model was not made for.
         """
         config.require(layout)
         if encoder_images is None:
@@ -44,11 +54,13 @@ class Plan:
             raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=", ".join(map(str, divisors)))
         if keypoints and not config.global_layers:
             raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
-        return cls(config, layout, precision, keypoints, encoder_images)
+        if attention is AttentionChoice.PLUGIN and precision is Precision.FLOAT32:
+            raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16 or --bf16", hint="--attention auto")
+        return cls(config, layout, precision, keypoints, encoder_images, attention)
 
     def at(self, layout: Layout) -> Plan:
         """The same stages at another layout."""
-        return Plan.make(self.config, layout, self.precision, self.keypoints)
+        return Plan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
@@ -62,6 +74,7 @@ class Plan:
             encoder_images=self.encoder_images,
             stages=tuple(self.stages()),
             keep=tuple(self.kept()),
+            attention=str(self.attention),
         )
 
     def stages(self) -> Iterator[StageEntry]:
@@ -81,6 +94,12 @@ class Plan:
                 yield self._global(layer)
         if config.predictions:
             yield from self._predictions()
+
+    def unfused(self) -> list[str]:
+        """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the epipolar prior."""
+        config = self.config
+        segmented = {"time_sa": config.time_encoding is TimeEncoding.ALIBI, "global_sa": config.global_strategy is GlobalStrategy.DILATED}
+        return [entry.name for entry in self.stages() if segmented.get(entry.kind, False) or (entry.kind == "view_sa" and config.epipolar)]
 
     def kept(self) -> Iterator[KeptLayer]:
         """The kept layers and the stages whose tokens they hold."""

@@ -1,0 +1,42 @@
+// Launches a plan's kernels on a GPU. Mirrors launcher.py.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "driver.h"
+#include "kernel_table.h"
+#include "parameter_block.h"
+#include "plan.h"
+
+namespace page4d {
+
+// The kernels of one call on one GPU, loaded and with their parameters laid out; launching only launches.
+//
+// Neither allocates nor synchronises on the GPU, so that it may launch while a CUDA graph is captured. One thread at a time.
+class Launcher {
+ public:
+  // Loads what the call needs on the GPU whose context is current.
+  // Throws Error for sizes that the kernels do not take, a GPU too old, a kernel missing, no driver.
+  Launcher(const Shape& shape, const KernelTable& table);
+
+  // `addresses` are of the op's inputs, the output, and a workspace of the plan's size, a multiple of 256.
+  void launch(const Addresses& addresses, cuda::Stream stream);
+
+  const Shape& shape() const { return shape_; }
+
+ private:
+  struct Loaded {
+    std::array<int64_t, 3> grid;
+    cuda::Kernel kernel;
+    unsigned threads;
+    unsigned shared;
+    ParameterBlock block;
+  };
+
+  Shape shape_;
+  std::vector<Loaded> launches_;
+};
+
+}  // namespace page4d

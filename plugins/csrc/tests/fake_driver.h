@@ -1,0 +1,37 @@
+// A libcuda.so.1 that keeps what it is told.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+struct FakeLaunch {
+  const void* kernel;
+  std::array<unsigned, 3> grid;
+  std::array<unsigned, 3> block;
+  unsigned shared;
+  void* stream;
+  void** parameters;  // valid until the launcher is gone
+};
+
+struct FakeMap {
+  const void* address;
+  int type;
+  std::array<unsigned long, 4> sizes;
+  std::array<unsigned long, 3> strides;
+  std::array<unsigned, 4> box;
+};
+
+struct FakeDriver {
+  int init_result = 0;
+  int launch_result = 0;
+  int capability = 90;
+  int libraries = 0;             // loaded
+  int prepared = 0;              // kernels brought to the GPU
+  std::vector<unsigned> shared;  // allowed, by kernel prepared
+  std::vector<std::string> symbols;
+  std::vector<FakeLaunch> launches;
+  std::vector<FakeMap> maps;
+};
+
+__attribute__((visibility("default"))) FakeDriver& fake_driver();

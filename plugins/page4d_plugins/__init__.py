@@ -1,0 +1,19 @@
+"""The two attention ops on NVIDIA GPUs: a Triton kernel, its cubins for every chip, and TensorRT plugins that launch them.
+
+`biased_attention` and `segment_attention` are those of `page4d.attention`, on tensors of a GPU; they need torch and Triton, which
+are loaded where they are first used. The plugin needs neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["biased_attention", "segment_attention"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from page4d_plugins import attention
+
+        return getattr(attention, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,273 @@
+"""The attention kernels against other implementations, on one GPU, in one run: all sides in turn, round by round."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from page4d.errors import AccuracyError
+from page4d.layout import Layout
+from page4d_plugins.bench.call import IMAGE, TORCH_TYPES, Call, Form, form_call, layout_for
+from page4d_plugins.bench.clock import Clock, Sampler, clock_for
+from page4d_plugins.bench.reference import TOLERANCE, Reference
+from page4d_plugins.bench.sides import OURS, PEERS, UNBIASED_SDPA, Attempt, ByPack, Run, makers
+from page4d_plugins.modes import Dtype, Mode
+
+FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
+"""What is compared."""
+HOPPER_EXP2 = (474.0, 949.0)
+"""TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix units, and
+wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations of the matrix units for
+each, which take them as long."""
+_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
+_MOST_SETS = 12
+
+Progress = Callable[[str, float], None]
+"""Told what starts, and the share that is done."""
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """One implementation of one form."""
+
+    form: str
+    sequences: int
+    """Z."""
+    name: str
+    milliseconds: float
+    """Of one call: median over the rounds, and extremes."""
+    spread: tuple[float, float]
+    tflops: float
+    """4 * queries * keys read * D * A * Z over the median."""
+    of_product: float | None
+    """Share of the rate of a large matrix product in the same run."""
+    of_exp2: tuple[float, float] | None
+    """Shares of `HOPPER_EXP2`."""
+    of_sdpa: float | None
+    """Rate over the baseline's: median of the rounds, and extremes. Above 1 it is faster."""
+    of_sdpa_spread: tuple[float, float] | None
+    baseline: str | None
+    """The fastest of PyTorch's backends without bias, on as many queries and keys."""
+    error: float
+    """Largest relative L2 error of a sampled row against float64."""
+    timed: str
+    """As `Sampler.timed`."""
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """An implementation that is not timed, and why."""
+
+    form: str
+    sequences: int
+    name: str
+    reason: str
+
+
+class GpuBenchmark(msgspec.Struct, frozen=True):
+    """A comparison, and what it ran on."""
+
+    device: str
+    capability: str
+    versions: dict[str, str]
+    dtype: str
+    keys: int
+    layout: dict[str, int]
+    heads: int
+    rounds: int
+    tolerance: float
+    product_tflops: float | None
+    """Of an 8192 x 8192 x 8192 matrix product of the same type: median of the rounds."""
+    exp2_tflops: tuple[float, float] | None
+    """`HOPPER_EXP2`, on a Hopper."""
+    timed: list[Timed]
+    absent: list[Absent]
+
+    @property
+    def failures(self) -> list[Absent]:
+        """This project's own sides that did not run or were wrong."""
+        return [side for side in self.absent if side.name in OURS]
+
+    def require(self) -> None:
+        """Raise an AccuracyError where a side of this project failed."""
+        if self.failures:
+            lines = "; ".join(f"{side.form}, Z={side.sequences}, {side.name}: {side.reason}" for side in self.failures)
+            raise AccuracyError("attention kernels failed", got=lines, allowed=f"a row's relative error up to {self.tolerance:g}")
+
+
+class Side(NamedTuple):
+    """One implementation, checked and warm."""
+
+    form: str
+    name: str
+    flop: int
+    sampler: Sampler
+    error: float
+    baseline_of: tuple[int, int] | None
+    """(queries, keys), where it may be what others are held against."""
+    sizes: tuple[int, int]
+
+
+def compare(
+    keys: int,
+    rounds: int,
+    dtype: Dtype = Dtype.FLOAT16,
+    heads: int = 16,
+    peers: tuple[str, ...] = PEERS,
+    *,
+    sequences: Sequence[int] = (1, 2),
+    image: int = IMAGE,
+    forms: Sequence[Form] = FORMS,
+    device: str = "cuda",
+    clock: Clock | None = None,
+    product: int = _PRODUCT,
+    progress: Progress = lambda what, share: None,
+) -> GpuBenchmark:
+    """Check every side, then time all of them in turn.
+
+    Args:
+        keys: T*V*N of the clip, and queries.
+        rounds: counted ones, after one that is not.
+        dtype: of q, k and v.
+        heads: A.
+        peers: other implementations, of `PEERS`.
+        sequences: values of Z.
+        image: height and width in pixels: 1374 tokens a frame by default.
+        forms: what to compare.
+        device: as PyTorch names it.
+        clock: what takes times; the device's by default.
+        product: rows and columns of the matrix product.
+        progress: told of each step.
+
+    Raises:
+        UsageError: keys that are not whole frames.
+    """
+    layout, clock = layout_for(keys, image), clock or clock_for(device)
+    timed: list[tuple[int, Side, list[float]]] = []
+    absent: list[Absent] = []
+    rates: list[float] = []
+    large = _product(dtype, product, device, clock)
+    for number, Z in enumerate(sequences):
+        sides: list[Side] = []
+        for i, form in enumerate(forms):
+            progress(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
+            with (attempt := Attempt()):
+                sides += _sides(form, peers, Z, layout, dtype, heads, device, clock, absent)
+            if attempt.reason is not None:  # after an illegal access nothing runs any more, yet all is to be reported
+                absent += [Absent(form.value, Z, name, attempt.reason) for name in OURS]
+        progress(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
+        products, taken = _rounds(sides, large, rounds, Z, absent)
+        rates += [2 * product**3 / ms / 1e9 for ms in products]
+        timed += [(Z, side, times) for side, times in taken]
+    rate = statistics.median(rates) if rates else None
+    name, capability = describe(device)
+    hopper = capability == "9.0"
+    results = [_result(Z, side, times, timed, rate, hopper) for Z, side, times in timed]
+    shape = {"T": layout.T, "V": layout.V, "N": layout.N}
+    limits = HOPPER_EXP2 if hopper else None
+    return GpuBenchmark(name, capability, versions(), dtype.value, layout.global_tokens, shape, heads, rounds, TOLERANCE[dtype], rate, limits, results, absent)
+
+
+def describe(device: str) -> tuple[str, str]:
+    """Name and compute capability of a device."""
+    if device != "cuda":
+        return platform.processor() or platform.machine(), ""
+    major, minor = torch.cuda.get_device_capability()
+    return torch.cuda.get_device_name(), f"{major}.{minor}"
+
+
+def versions() -> dict[str, str]:
+    """What computes."""
+    import triton
+
+    found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    if torch.cuda.is_available():
+        found |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    return {name: str(version) for name, version in found.items()}
+
+
+def input_sets(call: Call, clock: Clock) -> int:
+    """How many sets of inputs exceed the cache twice over, so that none is still there when its turn comes."""
+    return max(1, min(_MOST_SETS, -(-2 * clock.cache // call.size)))
+
+
+def _sides(form: Form, peers: tuple[str, ...], Z: int, layout: Layout, dtype: Dtype, heads: int, device: str, clock: Clock, absent: list[Absent]) -> list[Side]:
+    """All implementations of one form that run and are right; the others go to `absent`."""
+    calls = [form_call(form, layout, dtype, Z, heads, device)]
+    calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
+    reference = Reference(calls[0], layout.N)
+    shape = calls[0].shape
+    found = []
+    for name, maker in makers(calls[0], peers).items():
+        error = float("inf")
+        with (attempt := Attempt()):
+            runs = [maker(call) for call in calls]
+            error = checked(runs[0], reference)
+            if reference.accepts(error):
+                baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
+                found.append(Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m)))
+                continue
+        absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
+    return found
+
+
+def checked(run: Run, reference: Reference) -> float:
+    """Largest error of a sampled row, whatever was in the output before."""
+    if isinstance(run, ByPack):
+        run.poison()
+    return reference.error(run())
+
+
+def wrong(error: float, dtype: Dtype) -> str:
+    """What is said of a side that does not compute attention."""
+    return f"wrong result: a row's relative error is {error:.1e}, allowed {TOLERANCE[dtype]:g}"
+
+
+def _product(dtype: Dtype, size: int, device: str, clock: Clock) -> Sampler:
+    a, b = (torch.randn(size, size, device=device, dtype=TORCH_TYPES[dtype]) for _ in range(2))
+    out = torch.empty_like(a)
+    return clock.sampler([lambda: torch.mm(a, b, out=out)])
+
+
+def _rounds(sides: list[Side], product: Sampler, rounds: int, Z: int, absent: list[Absent]) -> tuple[list[float], list[tuple[Side, list[float]]]]:
+    """Milliseconds round by round, of the matrix product and of the sides that last."""
+    products: list[float] = []
+    taken = [(side, list[float]()) for side in sides]
+    for number in range(rounds + 1):
+        with Attempt():
+            products.append(product.sample())
+        for side, times in list(taken):
+            with (attempt := Attempt()):
+                times.append(side.sampler.sample())
+            if attempt.reason is not None:
+                taken.remove((side, times))
+                absent.append(Absent(side.form, Z, side.name, f"while timed: {attempt.reason}"))
+            elif not number:
+                times.clear()
+    return products[1:], taken
+
+
+def _result(Z: int, side: Side, times: list[float], timed: list[tuple[int, Side, list[float]]], product: float | None, hopper: bool) -> Timed:
+    median = statistics.median(times)
+    tflops = side.flop / median / 1e9
+    rivals = [(statistics.median(theirs), other, theirs) for z, other, theirs in timed if z == Z and other.baseline_of == side.sizes]
+    _, rival, theirs = min(rivals, key=lambda found: found[0], default=(0.0, None, []))
+    ratios = [side.flop / mine / (rival.flop / other) for mine, other in zip(times, theirs, strict=True)] if rival else []
+    return Timed(
+        form=side.form,
+        sequences=Z,
+        name=side.name,
+        milliseconds=median,
+        spread=(min(times), max(times)),
+        tflops=tflops,
+        of_product=None if product is None else tflops / product,
+        of_exp2=(tflops / HOPPER_EXP2[0], tflops / HOPPER_EXP2[1]) if hopper else None,
+        of_sdpa=statistics.median(ratios) if ratios else None,
+        of_sdpa_spread=(min(ratios), max(ratios)) if ratios else None,
+        baseline=rival.name if rival else None,
+        error=side.error,
+        timed=side.sampler.timed,
+    )

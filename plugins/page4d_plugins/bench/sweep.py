@@ -1,0 +1,243 @@
+"""Tiles of one kernel on one GPU: each compiled, checked and timed, beside the one in the table of chips."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from page4d.errors import AccuracyError, UsageError
+from page4d_plugins.bench.call import IMAGE, Call, Form, form_call, layout_for
+from page4d_plugins.bench.clock import Clock, Sampler, clock_for
+from page4d_plugins.bench.compare import Progress, describe, input_sets, versions, wrong
+from page4d_plugins.bench.reference import Reference
+from page4d_plugins.bench.sides import Attempt
+from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, Mode, Tile, chip_for
+from page4d_plugins.pack import TileSize
+
+TILES = tuple(Tile(*cut) for cut in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (1, 2, 3, 4), (False, True)))
+FORM_OF = {
+    Mode.DENSE: Form.DENSE,
+    Mode.BIASED: Form.BIASED,
+    Mode.ROWS: Form.ROWS,
+    Mode.EPIPOLAR: Form.EPIPOLAR,
+    Mode.SEGMENTS: Form.DILATED,
+    Mode.SEGMENTS_BIASED: Form.ALIBI,
+    Mode.PARTIAL: Form.MEMORY,
+    Mode.PARTIAL_BIASED: Form.MEMORY_BIASED,
+}
+"""The use that a mode's tiles are tried on."""
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One tile."""
+
+    tile: TileSize
+    milliseconds: float | None
+    """Median; None where it was not timed."""
+    spread: tuple[float, float] | None
+    tflops: float | None
+    error: float | None
+    """Largest relative L2 error of a sampled row."""
+    reason: str | None
+    """Why it was not timed."""
+    wrong: bool
+    """Whether it ran and computed something else."""
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """Tiles of one mode, the fastest first, then those that were not timed."""
+
+    device: str
+    capability: str
+    versions: dict[str, str]
+    mode: str
+    dtype: str
+    keys: int
+    heads: int
+    rounds: int
+    seconds: float
+    trials: list[Trial]
+    table: TileSize
+    """The tile of `modes.CHIPS` for this mode and chip."""
+
+    @property
+    def best(self) -> Trial | None:
+        """The fastest."""
+        return self.trials[0] if self.trials and self.trials[0].milliseconds is not None else None
+
+    @property
+    def listed(self) -> Trial | None:
+        """The table's tile, as it was tried."""
+        return next((trial for trial in self.trials if trial.tile == self.table), None)
+
+    def require(self) -> None:
+        """Raise an AccuracyError where a tile computes something else, or none could be timed."""
+        found = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
+        if found or self.best is None:
+            raise AccuracyError("tiles of the attention kernel fail", got="; ".join(found) or "none ran", allowed="the same result from every tile")
+
+
+class Job(NamedTuple):
+    """What every tile is tried on."""
+
+    mode: Mode
+    keys: int
+    dtype: Dtype
+    heads: int
+    image: int
+    device: str
+
+    def call(self, seed: int = 0) -> Call:
+        """Random inputs."""
+        return form_call(FORM_OF[self.mode], layout_for(self.keys, self.image), self.dtype, 1, self.heads, self.device, seed)
+
+
+def sweep(
+    mode: Mode,
+    keys: int,
+    rounds: int,
+    dtype: Dtype = Dtype.FLOAT16,
+    heads: int = 16,
+    *,
+    tiles: Sequence[Tile] = TILES,
+    seconds: float = 300.0,
+    workers: int | None = None,
+    image: int = IMAGE,
+    device: str = "cuda",
+    clock: Clock | None = None,
+    progress: Progress = lambda what, share: None,
+) -> Sweep:
+    """Try every tile.
+
+    Args:
+        mode: of the kernel.
+        keys: T*V*N of the clip, and queries but for the modes of parts, which have 32.
+        rounds: counted ones, after one that is not.
+        dtype: of q, k and v.
+        heads: A.
+        tiles: what to try; the table's own is tried in any case, and first.
+        seconds: after which no further tile is compiled or checked.
+        workers: processes that compile side by side; 0 compiles here. By default a processor core each, 12 at most.
+        image: height and width in pixels: 1374 tokens a frame by default.
+        device: as PyTorch names it.
+        clock: what takes times; the device's by default.
+        progress: told of each step.
+
+    Raises:
+        UsageError: keys that are not whole frames.
+    """
+    started, clock = time.monotonic(), clock or clock_for(device)
+    job = Job(mode, keys, dtype, heads, image, device)
+    table = CHIPS[_chip(device)].of(mode)
+    tiles = [table, *(tile for tile in tiles if tile != table)]
+    first = job.call()
+    calls = [first, *(job.call(seed) for seed in range(1, input_sets(first, clock)))]
+    reference = Reference(first, layout_for(keys, image).N)
+    workers = min(12, os.cpu_count() or 1, len(tiles)) if workers is None else workers
+    progress(f"compiling {len(tiles)} tiles", 0.0)
+    reasons = _compiled(job, tiles, workers, 0.6 * seconds) if workers else {}
+    trials: list[Trial] = []
+    ready: list[tuple[Tile, float, Sampler, list[float]]] = []
+    for i, tile in enumerate(tiles):
+        progress(f"{words(tile)}", 0.6 + 0.3 * i / len(tiles))
+        reason, error = reasons.get(tile), None
+        if reason is None and i and time.monotonic() - started > 0.9 * seconds:
+            reason = "not tried: out of time"
+        with (attempt := Attempt()):
+            if reason is None:
+                error = reference.error(run(first, tile))
+                if reference.accepts(error):
+                    ready.append((tile, error, clock.sampler([partial(run, call, tile) for call in calls]), []))
+                    continue
+        trials.append(_failed(tile, error, reason or attempt.reason or wrong(error or 0.0, dtype), attempt.reason is None and reason is None))
+    progress("timing", 0.9)
+    for number in range(rounds + 1):
+        for entry in list(ready):
+            with (attempt := Attempt()):
+                ms = entry[2].sample()
+            if attempt.reason is not None:
+                ready.remove(entry)
+                trials.append(_failed(entry[0], entry[1], f"while timed: {attempt.reason}", False))
+            elif number:
+                entry[3].append(ms)
+    timed = [_timed(tile, error, times, first.flop) for tile, error, _, times in ready]
+    timed.sort(key=lambda trial: trial.milliseconds or 0.0)
+    took = time.monotonic() - started
+    return Sweep(*describe(device), versions(), mode.value, dtype.value, keys, heads, rounds, took, timed + trials, TileSize(*table))
+
+
+def run(call: Call, tile: Tile) -> torch.Tensor:
+    """One call with a tile of one's choice."""
+    from page4d_plugins import attention
+
+    return attention.run(call.tensors, call.mode, tile, tile, **call.details)
+
+
+def mode_named(name: str) -> Mode:
+    """A mode by its name in the pack.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return Mode(name)
+    except ValueError:
+        raise UsageError("there is no such attention kernel", got=name, allowed=", ".join(mode.value for mode in Mode)) from None
+
+
+def words(tile: Tile | TileSize) -> str:
+    """A tile for people."""
+    return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages, {'descriptors' if tile.descriptors else 'pointers'}"
+
+
+def _chip(device: str) -> int:
+    if device != "cuda":
+        return FALLBACK
+    major, minor = torch.cuda.get_device_capability()
+    return chip_for(10 * major + minor)
+
+
+def _compiled(job: Job, tiles: Sequence[Tile], workers: int, seconds: float) -> dict[Tile, str]:
+    """Leave every tile's code in Triton's cache, compiled side by side; tiles that failed, or that there was no time for, with a reason."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        pending: dict[Future[str | None], Tile] = {pool.submit(_compile, job, tile): tile for tile in tiles}
+        wait(pending, seconds)
+        for future in pending:
+            future.cancel()
+    reasons = {}
+    for future, tile in pending.items():
+        if future.cancelled():
+            reasons[tile] = "not tried: out of time"
+        elif error := future.exception():
+            reasons[tile] = f"{type(error).__name__}: {error}"
+        elif reason := future.result():
+            reasons[tile] = reason
+    return reasons
+
+
+def _compile(job: Job, tile: Tile) -> str | None:
+    """In a process of its own: an access that kills the process's GPU context kills no other."""
+    with (attempt := Attempt()):
+        run(job.call(), tile)
+        if job.device == "cuda":
+            torch.cuda.synchronize()
+    return attempt.reason
+
+
+def _failed(tile: Tile, error: float | None, reason: str, is_wrong: bool) -> Trial:
+    return Trial(TileSize(*tile), None, None, None, error, reason, is_wrong)
+
+
+def _timed(tile: Tile, error: float, times: list[float], flop: int) -> Trial:
+    median = statistics.median(times)
+    return Trial(TileSize(*tile), median, (min(times), max(times)), flop / median / 1e9, error, None, False)

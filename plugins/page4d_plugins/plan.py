@@ -1,0 +1,263 @@
+"""From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. No torch, no Triton, no GPU.
+
+Whoever launches (Triton's own launcher, the driver through cuda-core, the C++ plugin) follows the same plan; parameters go by name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from page4d.errors import UsageError
+from page4d.ops import BiasedRows
+from page4d_plugins.modes import HEAD_DIM, Dtype, Keys, Mode, Tile
+
+LOG2E = 1.0 / math.log(2.0)
+_PREPARE_BLOCK = 1024
+_GRID_LIMIT = 65535  # blocks along the grid's second and third axes
+_ENOUGH_BLOCKS = 264  # two for each of the 132 multiprocessors of the largest Hopper
+_LEAST_KEYS = 512  # of a part: fewer are not worth a merge
+_MOST_PARTS = 64
+_ALIGNED = 16  # elements: what strides are multiples of, so that rows load as vectors
+
+
+class Strides(NamedTuple):
+    """Elements from one sequence, head, and row to the next; channels lie side by side."""
+
+    z: int
+    a: int
+    n: int
+
+
+class Shape(NamedTuple):
+    """One call: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, and what its mode needs."""
+
+    mode: Mode
+    dtype: Dtype
+    Z: int
+    A: int
+    n: int
+    m: int
+    D: int = HEAD_DIM
+    groups: int = 1
+    """Query groups where keys come in segments; views where there are epipolar lines."""
+    segments: int = 0
+    rows: BiasedRows | None = None
+    band: float = 0.0
+    """Pixels."""
+    penalty: float = 0.0
+    q: Strides | None = None
+    """Strides; None where a tensor is contiguous."""
+    k: Strides | None = None
+    v: Strides | None = None
+    out: Strides | None = None
+
+
+class Ref(NamedTuple):
+    """A parameter that is an address: a tensor's, or bytes into the workspace."""
+
+    tensor: str
+    offset: int = 0
+
+
+class Descriptor(NamedTuple):
+    """A parameter that is a tensor map over a `[Z,A,m,D]` tensor, box `[1,1,keys,D]`."""
+
+    tensor: str
+    shape: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+    keys: int
+
+
+Value = int | float | Ref | Descriptor | None
+
+
+class Launch(NamedTuple):
+    """One kernel: its name in the pack without the type, its grid, its parameters by name."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    values: dict[str, Value]
+
+
+class Plan(NamedTuple):
+    """What one call launches, in order, and the bytes of workspace in which it passes intermediate results."""
+
+    launches: tuple[Launch, ...]
+    workspace: int
+    mode: Mode
+    """Of the attention kernel: the call's, or the one of parts."""
+
+
+def parts_of(shape: Shape, tile: Tile) -> int:
+    """Into how many parts the keys are split: 1 unless few queries leave most of a GPU idle."""
+    blocks = -(-shape.n // tile.queries) * shape.Z * shape.A
+    if shape.mode.of_parts is None or blocks * 2 > _ENOUGH_BLOCKS:
+        return 1
+    wanted = max(1, min(-(-_ENOUGH_BLOCKS // blocks), shape.m // _LEAST_KEYS, _MOST_PARTS))
+    return -(-shape.m // _chunk(shape.m, wanted, tile))
+
+
+def make_plan(shape: Shape, tile: Tile, part_tile: Tile) -> Plan:
+    """The launches of one call.
+
+    Args:
+        shape: of the call.
+        tile: of its mode's kernel.
+        part_tile: of the kernel for one part of the keys.
+
+    Raises:
+        UsageError: sizes that the kernels cannot take.
+    """
+    _check(shape, max(tile.queries, tile.keys, part_tile.queries, part_tile.keys))
+    parts = parts_of(shape, part_tile)
+    split = shape.mode.of_parts if parts > 1 else None
+    mode = shape.mode if split is None else split
+    tile = tile if split is None else part_tile
+    rows = shape.n if split else shape.n // shape.groups
+    q, k, v, out = (strides or _contiguous(shape, length) for strides, length in _with_lengths(shape))
+    workspace = _Workspace()
+    bias = workspace.take(4 * shape.Z * shape.m) if mode.has_bias else 0
+    part = workspace.take(4 * parts * shape.Z * shape.A * shape.n * shape.D) if split else 0
+    lse = workspace.take(4 * parts * shape.Z * shape.A * shape.n) if split else 0
+    values: dict[str, Value] = {
+        "Q": Ref("q"),
+        "K": Ref("k"),
+        "V": Ref("v"),
+        "KD": _descriptor("k", shape, k, tile),
+        "VD": _descriptor("v", shape, v, tile),
+        "OUT": Ref("workspace", part) if split else Ref("out"),
+        "LSE": Ref("workspace", lse) if split else None,
+        "BIAS": Ref("workspace", bias) if mode.has_bias else None,
+        "SEG_PTR": Ref("seg_ptr") if mode.keys is Keys.SEGMENTS else None,
+        "SEG": Ref("seg") if mode.keys is Keys.SEGMENTS else None,
+        "SEGMENT_BIAS": Ref("segment_bias") if mode is Mode.SEGMENTS_BIASED else None,
+        "FUNDAMENTAL": Ref("fundamental") if mode.keys is Keys.VIEWS else None,
+        "CENTRES": Ref("centres") if mode.keys is Keys.VIEWS else None,
+        "scale": LOG2E / math.sqrt(shape.D),
+        "gain": shape.rows.gain if shape.rows else 1.0,
+        "band": shape.band,
+        "penalty": shape.penalty * LOG2E,
+        "q_z": q.z,
+        "q_a": q.a,
+        "q_g": 0 if split else rows * q.n,
+        "k_z": k.z,
+        "k_a": k.a,
+        "v_z": v.z,
+        "v_a": v.a,
+        "out_z": shape.A * parts * rows * shape.D if split else out.z,
+        "out_a": parts * rows * shape.D if split else out.a,
+        "out_g": rows * shape.D if split else rows * out.n,
+        "bias_z": shape.m,
+        "q_n": q.n,
+        "k_n": k.n,
+        "v_n": v.n,
+        "out_n": shape.D if split else out.n,
+        "heads": shape.A,
+        "rows": rows,
+        "keys": shape.m,
+        "chunk": _chunk(shape.m, parts, tile) if split else shape.m,
+        "segments": shape.segments,
+        "views": shape.groups,
+        "period": shape.rows.period if shape.rows else 1,
+        "leading": shape.rows.leading if shape.rows else 1,
+    }
+    launches = [Launch(f"attention_{mode.value}", (-(-rows // tile.queries), parts if split else shape.groups, shape.Z * shape.A), values)]
+    if mode.has_bias:
+        count = shape.Z * shape.m
+        bias_values: dict[str, Value] = {"BIAS": Ref("key_bias"), "OUT": Ref("workspace", bias), "count": count}
+        launches.insert(0, Launch("prepare", (-(-count // _PREPARE_BLOCK), 1, 1), bias_values))
+    if split:
+        merge: dict[str, Value] = {"PART": Ref("workspace", part), "LSE": Ref("workspace", lse), "OUT": Ref("out")}
+        merge |= {"out_z": out.z, "out_a": out.a, "out_n": out.n, "heads": shape.A, "rows": rows, "parts": parts}
+        launches.append(Launch("merge", (rows, shape.Z * shape.A, 1), merge))
+    return Plan(tuple(launches), workspace.size, mode)
+
+
+def require_in_pack(shape: Shape) -> None:
+    """The pack has kernels of one head dimension; the plan knows of all that could be built.
+
+    Raises:
+        UsageError: another head dimension.
+    """
+    if shape.D != HEAD_DIM:
+        raise UsageError("no attention kernel in the pack for this head dimension", got=shape.D, allowed=HEAD_DIM)
+
+
+def constants(kernel: str, tile: Tile, D: int = HEAD_DIM, upcast: bool = False) -> dict[str, int | bool]:
+    """What a kernel is compiled with, by name: `attention_<mode>`, `prepare` or `merge`."""
+    if kernel == "prepare":
+        return {"BLOCK": _PREPARE_BLOCK}
+    if kernel == "merge":
+        return {"D": D, "PARTS": _MOST_PARTS}
+    mode = Mode(kernel.removeprefix("attention_"))
+    return {
+        "D": D,
+        "BM": tile.queries,
+        "BN": tile.keys,
+        "STAGES": tile.stages,
+        "KEYS": int(mode.keys),
+        "BIASED": mode.has_bias,
+        "ROWS": mode is Mode.ROWS,
+        "SEGMENT_BIASED": mode is Mode.SEGMENTS_BIASED,
+        "PARTIAL": mode.partial,
+        "DESCRIPTORS": tile.descriptors,
+        "UPCAST": upcast,
+    }
+
+
+def _check(shape: Shape, longest: int) -> None:
+    if min(shape.Z, shape.A, shape.n, shape.m) < 1:
+        raise UsageError("attention over an empty tensor", got=f"Z={shape.Z} A={shape.A} n={shape.n} m={shape.m}", allowed="all at least 1")
+    if max(shape.n, shape.Z * shape.m, shape.A * shape.segments) >= 1 << 31:
+        got = f"Z={shape.Z} A={shape.A} n={shape.n} m={shape.m}"
+        raise UsageError("attention over a tensor with too long an axis", got=got, allowed="n, Z*m and A*segments below 2^31")
+    if shape.D & (shape.D - 1) or not 16 <= shape.D <= 128:
+        raise UsageError("no attention kernel for this head dimension", got=str(shape.D), allowed="a power of two, 16 .. 128")
+    if shape.groups < 1 or shape.n % shape.groups:
+        raise UsageError("queries cannot be cut into equal groups", got=f"{shape.n} queries, {shape.groups} groups", allowed="a divisor of the queries")
+    if shape.mode.keys is Keys.VIEWS and shape.n != shape.m:
+        raise UsageError("the epipolar prior wants as many keys as queries", got=f"{shape.n} queries, {shape.m} keys", allowed="n = m = V*N")
+    if shape.rows is not None and (shape.rows.period < 1 or shape.n % shape.rows.period or not 0 <= shape.rows.leading <= shape.rows.period):
+        raise UsageError(
+            "biased rows do not fit the queries", got=f"{shape.n} queries, {shape.rows}", allowed="queries a multiple of period, leading <= period"
+        )
+    if max(shape.groups, shape.Z * shape.A) > _GRID_LIMIT:
+        raise UsageError("too many heads or query groups", got=f"Z*A={shape.Z * shape.A}, groups={shape.groups}", allowed=f"at most {_GRID_LIMIT} each")
+    for strides, _ in _with_lengths(shape):
+        if strides is not None and any(stride % _ALIGNED for stride in strides):
+            raise UsageError("strides that the kernels cannot load as vectors", got=str(tuple(strides)), allowed=f"multiples of {_ALIGNED} elements")
+        most = ((1 << 31) - shape.D) // (longest - 1)
+        if strides is not None and strides.n > most:
+            raise UsageError("rows too far apart: offsets within a tile have 32 bits", got=strides.n, allowed=f"{most} elements")
+
+
+def _with_lengths(shape: Shape) -> tuple[tuple[Strides | None, int], ...]:
+    return (shape.q, shape.n), (shape.k, shape.m), (shape.v, shape.m), (shape.out, shape.n)
+
+
+def _contiguous(shape: Shape, length: int) -> Strides:
+    return Strides(shape.A * length * shape.D, length * shape.D, shape.D)
+
+
+def _chunk(keys: int, parts: int, tile: Tile) -> int:
+    """Keys of a part: whole tiles, the last part may have fewer."""
+    return -(-keys // (parts * tile.keys)) * tile.keys
+
+
+def _descriptor(tensor: str, shape: Shape, strides: Strides, tile: Tile) -> Descriptor | None:
+    if not tile.descriptors:
+        return None
+    return Descriptor(tensor, (shape.Z, shape.A, shape.m, shape.D), (*strides, 1), tile.keys)
+
+
+class _Workspace:
+    """Places in one block, each at a multiple of 256 bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, size: int) -> int:
+        at = self.size
+        self.size += -(-size // 256) * 256
+        return at

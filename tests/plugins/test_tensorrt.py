@@ -1,0 +1,163 @@
+"""The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it may."""
+
+import functools
+import re
+from types import SimpleNamespace
+
+import onnx
+import pytest
+import torch
+from conftest import EXPORTED, config_of, layout_of
+
+from page4d import Page4D
+from page4d.errors import MissingBackendError
+from page4d.ops import PLUGIN_ATTRIBUTES
+from page4d.precision import Precision
+from page4d_export.onnx_export import OnnxExporter
+from page4d_export.plan import Plan
+from page4d_export.stage import stages_of
+from page4d_plugins import tensorrt_rtx
+from page4d_plugins.launcher import Launcher
+from page4d_plugins.modes import Dtype, Mode
+from page4d_plugins.node import FIELDS, Node
+from page4d_plugins.pack import shipped
+from page4d_plugins.plan import Shape
+from page4d_plugins.tensorrt_plugin import register
+
+NODES = {"encoder": 1, "mask_head": 0, "view_sa": 1, "time_sa": 1, "global_sa": 1, "points": 5, "confidence": 5, "camera": 5}
+"""Attention nodes of a stage, by its kind, with one encoder block; memory's Global-SA has two."""
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    """TensorRT-RTX with the plugins, registered twice."""
+    trt = tensorrt_rtx.load()
+    register(trt)
+    register(trt)
+    return trt
+
+
+def build(trt, path, target=None):
+    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type, text)."""
+
+    class Log(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.text = []
+
+        def log(self, severity, message):
+            self.text.append(message)
+
+    log = Log()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    assert parser.parse_from_file(str(path)), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    plugins = [network.get_layer(i).name for i in range(network.num_layers) if network.get_layer(i).type == trt.LayerType.PLUGIN_V3]
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if target is not None:
+        config.num_compute_capabilities = 1
+        assert config.set_compute_capability(target, 0)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None, log.text[-5:]
+    layers = re.findall(r"^Name: (.*?), LayerType: (\w+), (.*)$", "\n".join(log.text), re.M)
+    assert layers
+    return SimpleNamespace(plugins=plugins, layers=layers, size=plan.nbytes)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file)."""
+
+    @functools.cache
+    def write(variant):
+        config = config_of(variant)
+        plan = Plan.make(config, layout_of(variant, 42, 56), BUILT[variant])
+        exporter = OnnxExporter(tmp_path_factory.mktemp("stages"), config.head_dim)
+        found = {(stage.entry.kind, stage.inputs, stage.outputs): stage for stage in reversed(stages_of(Page4D(config), plan).values())}
+        return [(stage.entry, exporter.write(stage)) for stage in found.values()]
+
+    return write
+
+
+BUILT = {name: Precision.BFLOAT16 if name == "memory" else Precision.FLOAT16 for name in EXPORTED if name != "late"}
+"""late has no attention that the others lack."""
+
+
+@pytest.mark.parametrize("variant", BUILT)
+def test_every_attention_becomes_the_plugin(variant, rtx, kinds):
+    for entry, path in kinds(variant):
+        expected = 2 if variant == "memory" and entry.kind == "global_sa" else NODES[entry.kind]
+        built = build(rtx, path)
+        assert len(built.plugins) == expected, entry.name
+        assert sum(kind == "custom_layer" for _, kind, _ in built.layers) == expected, entry.name
+        assert not any("mha" in name.lower() or "softmax" in name.lower() for name, _, _ in built.layers), entry.name
+
+
+def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
+    """A node that names no plugin is fused, although the plugin is registered."""
+    fused = 0
+    for entry, path in kinds("default"):
+        model = onnx.load(path)
+        for node in model.graph.node:
+            kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+        onnx.save(model, tmp_path / path.name)
+        built = build(rtx, tmp_path / path.name)
+        assert not built.plugins and not any(kind == "custom_layer" for _, kind, _ in built.layers)
+        found = sum("mha" in name.lower() for name, _, _ in built.layers)
+        assert found == NODES[entry.kind], entry.name
+        fused += found
+    assert fused >= 4
+
+
+@pytest.mark.parametrize("target", ["SM86", "SM89", "SM120"])
+def test_an_engine_for_another_chip(target, rtx, kinds):
+    """A plugin asks nothing of the machine that builds."""
+    path = next(path for entry, path in kinds("default") if entry.kind == "time_sa")
+    assert len(build(rtx, path, getattr(rtx.ComputeCapability, target)).plugins) == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "fields"),
+    [
+        ("BiasedAttention", {}),
+        ("BiasedAttention", {"row_period": 1374, "row_leading": 5, "row_gain": 64.0}),
+        ("BiasedAttention", {"epipolar_band": 28.0, "epipolar_penalty": 4.0}),
+        ("SegmentAttention", {}),
+    ],
+)
+def test_what_an_engine_keeps_of_a_node_makes_the_same_plugin(op, fields, rtx):
+    creator = rtx.get_plugin_registry().get_creator(op, "1", "page4d")
+    numpy_fields = _collection(rtx, op, fields)
+    first = creator.create_plugin("node", numpy_fields, rtx.TensorRTPhase.BUILD)
+    again = creator.create_plugin("node", first.get_fields_to_serialize(), rtx.TensorRTPhase.RUNTIME)
+    assert first.node == again.node == again.clone().node == Node(op, fields)
+    assert (again.plugin_name, again.plugin_version, again.plugin_namespace) == (op, "1", "page4d")
+
+
+def test_a_machine_without_a_gpu_says_so(rtx):
+    """Launching is refused in words, wherever building is not."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(MissingBackendError, match="driver"):
+        Launcher(Shape(Mode.DENSE, Dtype.FLOAT16, 1, 1, 1, 1), 0, shipped())
+
+
+def test_half_of_an_option_is_refused(rtx, caplog):
+    creator = rtx.get_plugin_registry().get_creator("BiasedAttention", "1", "page4d")
+    assert creator.create_plugin("node 7", _collection(rtx, "BiasedAttention", {"row_period": 5}), rtx.TensorRTPhase.BUILD) is None
+    assert "node 7" in caplog.text and "row_period" in caplog.text and "row_leading" in caplog.text
+
+
+def _collection(trt, op, fields):
+    import numpy as np
+
+    types = {int: (np.int32, trt.PluginFieldType.INT32), float: (np.float32, trt.PluginFieldType.FLOAT32)}
+    made = []
+    for name, value in fields.items():
+        dtype, kind = types[FIELDS[op][name]]
+        made.append(trt.PluginField(name, np.array([value], dtype), kind))
+    return trt.PluginFieldCollection(made)
