@@ -115,8 +115,8 @@ def _on_gpu(device: str, what: str) -> bool:
 
 
 def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seconds: float, as_json: bool, quiet: bool) -> None:
-    from page4d_plugins.bench import sweep as sweeps
     from page4d_plugins.bench import compare, table
+    from page4d_plugins.bench import sweep as sweeps
     from page4d_plugins.modes import Dtype
 
     dtype = Dtype.BFLOAT16 if bf16 else Dtype.FLOAT16

@@ -12,7 +12,7 @@ import typer
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, staged, write_atomically
 from page4d_engines import console
-from page4d_plugins.pack import SHIPPED, Pack, targets, tile_chip
+from page4d_plugins.pack import HEADER, SHIPPED, SUFFIX, Pack, targets, tile_chip
 
 app = typer.Typer(no_args_is_help=True, help="The attention kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
 
@@ -20,9 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="The attention kernels for NVIDIA G
 @app.command("build")
 def build_command(
     out: Annotated[
-        pathlib.Path | None, typer.Option("-o", "--out", help="file to write; default: the pack of the installed package", show_default=False)
+        pathlib.Path | None,
+        typer.Option("-o", "--out", help="a folder of code and records, or a .tar.xz; default: the installed package's pack", show_default=False),
     ] = None,
-    chip: Annotated[list[str] | None, typer.Option(help=f"{', '.join(targets())}; repeatable; default: all", show_default=False)] = None,
+    chip: Annotated[list[str] | None, typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False)] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side")] = os.cpu_count() or 1,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -31,19 +32,23 @@ def build_command(
     def body() -> None:
         from page4d_plugins import compiler
 
-        if unknown := [name for name in chip or [] if name not in targets()]:
+        chips = list(dict.fromkeys(name for words in chip or [] for name in words.split(",") if name))
+        if unknown := [name for name in chips if name not in targets()]:
             raise UsageError("there are no kernels for this chip", got=", ".join(unknown), allowed=", ".join(targets()))
-        if chip and out is None:
-            raise UsageError("a pack of some chips cannot take the place of the package's own", got="--chip without -o", hint="-o FILE")
+        if chips and out is None:
+            raise UsageError("a pack of some chips cannot take the place of the package's own", got="--chip without -o", hint="-o FOLDER, or -o FILE.tar.xz")
         if jobs < 1:
             raise UsageError("--jobs is 1 or more", got=jobs)
         path = SHIPPED if out is None else out
-        if not path.absolute().parent.is_dir():
+        packed = path.name.endswith(SUFFIX)
+        if packed and not path.absolute().parent.is_dir():
             raise UsageError("-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.absolute().parent}")
+        if not packed:
+            refuse_foreign(path, HEADER, "a folder of kernels")
         beyond = compiler.beyond_compiler()
-        wanted = compiler.all_targets([name for name in chip or targets() if name not in beyond])
+        wanted = compiler.all_targets([name for name in chips or targets() if name not in beyond])
         if not wanted:
-            raise UsageError("the installed Triton cannot compile for this chip", got=", ".join(chip or []), hint="a newer Triton, or ptx: drivers compile it")
+            raise UsageError("the installed Triton cannot compile for this chip", got=", ".join(chips), hint="a newer Triton, or ptx: drivers compile it")
         started, count = time.monotonic(), 0
 
         def done(target: compiler.Target) -> None:
@@ -53,12 +58,15 @@ def build_command(
 
         with console.progress(quiet) as progress:
             pack = compiler.build(wanted, jobs, done)
-        spilled = [kernel.entry.path for kernel in pack.kernels.values() if kernel.entry.spills]
-        write_atomically(path, pack.content())
-        console.say(f"{len(wanted)} kernels in {time.monotonic() - started:.0f} s, {path.stat().st_size / 1e3:.0f} kB: {path}", quiet)
-        for name in beyond:
+        if packed:
+            write_atomically(path, pack.content())
+        else:
+            with staged(path) as folder:
+                pack.unpack(folder)
+        console.say(f"{len(wanted)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
+        for name in beyond if not chips else []:
             console.say(f"{name}: not known to Triton {pack.header.triton}; drivers compile the PTX for it", quiet)
-        if spilled:
+        if spilled := [kernel.entry.path for kernel in pack.kernels.values() if kernel.entry.spills]:
             console.say(f"registers spilled: {', '.join(spilled)}")
 
     raise typer.Exit(console.run(body))

@@ -20,7 +20,9 @@ from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, chip_for
 
 PTX = "ptx"
 """Folder of the code that drivers compile themselves."""
-SHIPPED = pathlib.Path(__file__).with_name("kernels.tar.xz")
+HEADER = "pack.json"
+SUFFIX = ".tar.xz"
+SHIPPED = pathlib.Path(__file__).with_name(f"kernels{SUFFIX}")
 """The pack that belongs to this package."""
 
 
@@ -109,7 +111,7 @@ class Pack:
         try:
             with tarfile.open(path, "r:xz") as archive:
                 files = {member.name: _content(archive, member) for member in archive}
-            header = msgspec.json.decode(files.pop("pack.json"), type=Header)
+            header = msgspec.json.decode(files.pop(HEADER), type=Header)
             kernels = {}
             for name in [name for name in files if name.endswith(".json")]:
                 entry = msgspec.json.decode(files[name], type=Entry)
@@ -134,7 +136,7 @@ class Pack:
 
     def files(self) -> dict[str, bytes]:
         """Content by path."""
-        files = {"pack.json": _json(self.header)}
+        files = {HEADER: _json(self.header)}
         for path in sorted(self.kernels):
             kernel = self.kernels[path]
             files[path] = kernel.code

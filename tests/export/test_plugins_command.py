@@ -27,6 +27,19 @@ def test_a_chip_built_again_has_the_shipped_code(tmp_path):
     assert listed.returncode == 0 and listed.stdout.count("sm_87") == 20 and "attention_segments_biased" in listed.stdout
 
 
+def test_a_folder_of_code_and_records(tmp_path):
+    """As it would be unpacked from the package; an earlier one is replaced, a folder of something else is not."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "pack.json").write_text("an older one")
+    done = plugins("build", "--chip", "ptx,ptx", "-o", tmp_path / "out", "-j", 2, "--quiet")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    shipped = Pack.read().files()
+    found = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {name: content for name, content in shipped.items() if name == "pack.json" or name.startswith("ptx/")}
+    (tmp_path / "out" / "pack.json").unlink()
+    assert plugins("build", "--chip", "ptx", "-o", tmp_path / "out").returncode == 2
+
+
 def test_list_and_unpack(tmp_path):
     document = json.loads(plugins("list", "--json").stdout)
     assert plugins("unpack", "-o", tmp_path / "out").returncode == 0
@@ -43,8 +56,9 @@ def test_list_and_unpack(tmp_path):
     ("arguments", "says"),
     [
         (("build", "--chip", "sm_42", "-o", "x"), "sm_42"),
-        (("build", "--chip", "sm_80"), "-o FILE"),
+        (("build", "--chip", "sm_80"), "-o FOLDER"),
         (("build", "--chip", "sm_110", "-o", "x"), "newer Triton"),
+        (("build", "-o", "nowhere/x.tar.xz"), "mkdir -p"),
         (("build", "-o", "nowhere/x"), "mkdir -p"),
         (("build", "-j", "0", "-o", "x"), "--jobs"),
         (("list", "/dev/null"), "/dev/null"),
