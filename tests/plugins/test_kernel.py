@@ -194,7 +194,7 @@ def test_descriptors_and_pointers_give_the_same_bits(attention, dtype):
         pointers, descriptors = (attention.run(named(*inputs), mode, t, t) for t in (tile, tile._replace(descriptors=True)))
         assert torch.equal(pointers, descriptors)
     prior = epipolar(2, 18)
-    details = {"groups": 2, "band": prior.band, "penalty": prior.penalty}
+    details = {"band": prior.band, "penalty": prior.penalty}
     tensors = named(q, k[:, :, :40], v[:, :, :40], bias[:, :40]) | {"fundamental": prior.fundamental.float(), "centres": prior.centres.float()}
     pointers, descriptors = (attention.run(tensors, Mode.EPIPOLAR, t, t, **details) for t in (tile, tile._replace(descriptors=True)))
     assert torch.equal(pointers, descriptors)
@@ -205,7 +205,7 @@ def test_tiles_agree(attention):
     q, k, v, bias = draw(1, 2, 58, 58, 32)
     prior = epipolar(2, 27)
     lines = {"fundamental": prior.fundamental.float(), "centres": prior.centres.float()}
-    details = {"groups": 2, "band": prior.band, "penalty": prior.penalty}
+    details = {"band": prior.band, "penalty": prior.penalty}
     rows = BiasedRows(29, 5, 4.0)
     for sizes in ((16, 32), (64, 16), (32, 128), (128, 64)):
         tile = Tile(*sizes, 4, 1)

@@ -19,9 +19,9 @@ CALLS = {  # tensors beside q, k, v; details
     Mode.DENSE: ((), {}),
     Mode.BIASED: (("key_bias",), {}),
     Mode.ROWS: (("key_bias",), {"rows": BiasedRows(7, 2, 3.0)}),
-    Mode.EPIPOLAR: (("key_bias", "fundamental", "centres"), {"groups": 2, "band": 3.0, "penalty": 2.0}),
-    Mode.SEGMENTS: (("key_bias", "seg_ptr", "seg"), {"groups": 2, "segments": 3}),
-    Mode.SEGMENTS_BIASED: (("key_bias", "seg_ptr", "seg", "segment_bias"), {"groups": 2, "segments": 3}),
+    Mode.EPIPOLAR: (("key_bias", "fundamental", "centres"), {"band": 3.0, "penalty": 2.0}),
+    Mode.SEGMENTS: (("key_bias", "seg_ptr", "seg"), {}),
+    Mode.SEGMENTS_BIASED: (("key_bias", "seg_ptr", "seg", "segment_bias"), {}),
     Mode.PARTIAL: ((), {}),
     Mode.PARTIAL_BIASED: (("key_bias",), {}),
 }
@@ -138,24 +138,26 @@ def test_a_bias_with_strides(attention):
     near(attention.biased_attention(q, k, v, bias), definition.biased_attention(*double(q, k, v, bias)))
 
 
-def test_offsets_beyond_32_bits(attention, monkeypatch):
+@pytest.mark.parametrize("mode", [Mode.BIASED, Mode.SEGMENTS])
+def test_offsets_beyond_32_bits(attention, monkeypatch, mode):
     """Rows 2^24 elements apart, heads and sequences further: offsets exceed 2^31 elements in each of q, k, v and the output."""
     from triton.runtime.interpreter import GridExecutor
 
-    Z, A, n, m, D, groups = 2, 2, 192, 192, 16, 3
+    Z, A, n, D = 2, 2, 192, 16
     strides = Strides(2**31 + 2**10, 2**32 + 2**11, 2**24)
     memory = mmap.mmap(-1, 20 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE: pages exist once touched
     everything = torch.frombuffer(memory, dtype=torch.float16)
-    near_q, near_k, near_v, bias = draw(Z, A, n, m, D)
+    near_q, near_k, near_v, bias = draw(Z, A, n, n, D)
     far = {name: everything[64 * i :].as_strided((Z, A, n, D), (*strides, 1)) for i, name in enumerate(("q", "k", "v", "out"))}
     for name, tensor in (("q", near_q), ("k", near_k), ("v", near_v)):
         far[name].copy_(tensor)
     seg_ptr, seg = torch.tensor([0, 1, 2, 4], dtype=torch.int32), torch.tensor([[0, 40], [150, 42], [60, 33], [188, 4]], dtype=torch.int32)
-    csr = {"seg_ptr": seg_ptr, "seg": seg}
+    lists = {"seg_ptr": seg_ptr, "seg": seg} if mode is Mode.SEGMENTS else {}
     empty, make = torch.empty, attention.make_plan
     monkeypatch.setattr(torch, "empty", lambda size, **options: far["out"] if size == near_q.shape else empty(size, **options))
     monkeypatch.setattr(attention, "make_plan", lambda shape, *tiles: make(shape._replace(out=strides), *tiles))
     monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)  # would copy all of the memory onto itself
-    out = attention.run(named(far["q"], far["k"], far["v"], bias) | csr, Mode.SEGMENTS, Tile(32, 32, 4, 1), SMALL, groups=groups, segments=4)
+    out = attention.run(named(far["q"], far["k"], far["v"], bias) | lists, mode, Tile(32, 32, 4, 1), SMALL)
     assert out is far["out"]
-    near(out.clone(), definition.segment_attention(*double(near_q, near_k, near_v, bias), seg_ptr, seg))
+    exact = double(near_q, near_k, near_v, bias)
+    near(out.clone(), definition.segment_attention(*exact, seg_ptr, seg) if lists else definition.biased_attention(*exact))

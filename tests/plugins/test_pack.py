@@ -308,7 +308,7 @@ def test_every_launch_is_laid_out_as_its_kernel_reads_it(pack, chip):
                         assert raw == bytes(parameter.size)
                     elif parameter.size == 128:
                         descriptor = launch.values[parameter.name]
-                        assert slots[i] % 64 == 0
+                        assert slots[i] % 128 == 0
                         assert encoded[descriptor.tensor] == (descriptor, ADDRESSES[descriptor.tensor])
                         assert raw == struct.pack("<QQ", ADDRESSES[descriptor.tensor], table.of(mode).keys) * 8
                     elif parameter.floating:

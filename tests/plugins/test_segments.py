@@ -78,7 +78,7 @@ def test_any_segments(attention, case, descriptors, closed_segments, closed_keys
     mode, more = (Mode.SEGMENTS, {}) if segment_bias is None else (Mode.SEGMENTS_BIASED, {"segment_bias": segment_bias})
     tensors = {"q": q, "k": k, "v": v, "key_bias": bias, "seg_ptr": seg_ptr, "seg": seg} | more
     tile = SMALL._replace(descriptors=descriptors)
-    out = attention.run(tensors, mode, tile, tile, groups=len(seg_ptr) - 1, segments=len(seg))
+    out = attention.run(tensors, mode, tile, tile)
     near(out, one_by_one(q, k, v, bias, seg_ptr, seg, segment_bias))
 
 
@@ -105,7 +105,7 @@ def test_keys_outside_the_segments_are_never_read(attention, tile):
 
     def call(q, k, v, bias):
         tensors = {"q": q, "k": k, "v": v, "key_bias": bias, "seg_ptr": seg_ptr, "seg": seg}
-        return attention.run(tensors, Mode.SEGMENTS, tile, tile, groups=2, segments=4)
+        return attention.run(tensors, Mode.SEGMENTS, tile, tile)
 
     assert torch.equal(call(q, k, v, bias), call(*poisoned((q, k.clone(), v.clone(), bias.clone()), seg)))
 
@@ -154,7 +154,7 @@ def test_one_segment_of_all_keys_is_plain_attention(attention):
     tile = Tile(32, 32, 4, 1)
     plain = attention.run({"q": q, "k": k, "v": v, "key_bias": bias}, Mode.BIASED, tile, tile)
     whole = dict(zip(("seg_ptr", "seg"), csr([(0, 100)]), strict=True))
-    assert torch.equal(plain, attention.run({"q": q, "k": k, "v": v, "key_bias": bias} | whole, Mode.SEGMENTS, tile, tile, segments=1))
+    assert torch.equal(plain, attention.run({"q": q, "k": k, "v": v, "key_bias": bias} | whole, Mode.SEGMENTS, tile, tile))
 
 
 def refused(call, what):

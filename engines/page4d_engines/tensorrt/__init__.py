@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX behind one seam: found, asked to build plans, and what they built read back."""

@@ -1,0 +1,119 @@
+"""What TensorRT built: the layers of a plan, read from the builder's log, held against what was asked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from page4d.errors import AccuracyError
+
+_LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<rest>Inputs: .*)$", re.M)
+_TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[\d,]*)\].*?Datatype: (?P<dtype>\w+)")
+_SOURCE = re.compile(r"\[ONNX Layer: (.*?)\]")
+_PRODUCTS = ("gemm", "runtime_fusion")  # kinds of layer that multiply matrices
+_WIDE = "Float"
+
+
+class Tensor(NamedTuple):
+    """What a layer reads or writes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """TensorRT's name: Half, BFloat16, Float, .."""
+
+
+class Layer(NamedTuple):
+    """One kernel of a plan."""
+
+    name: str
+    kind: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    sources: tuple[str, ...]
+    """Nodes of the graph that it computes."""
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it is a plugin."""
+        return self.kind == "custom_layer"
+
+    @property
+    def is_fused_attention(self) -> bool:
+        """Whether it is TensorRT's own attention kernel."""
+        return "mha" in self.name.lower()
+
+
+class AttentionNode(NamedTuple):
+    """One attention of a graph: what a plan must not hold."""
+
+    name: str
+    queries: int
+    keys: int
+    channels: int
+    """Of a head."""
+    prior: bool
+    """Whether it has the epipolar prior, a bias by query and key."""
+    parts: int
+    """Fused kernels that stand for it: two where a key bias is for some rows alone."""
+
+
+def read(log: str) -> list[Layer]:
+    """The layers that a detailed, verbose build log lists."""
+    layers = []
+    for found in _LAYER.finditer(log):
+        inputs, _, rest = found["rest"].partition(", Constants: ")
+        _, _, outputs = rest.partition(", Outputs: ")
+        outputs, _, notes = outputs.partition(", TacticName: ")
+        layers.append(Layer(found["name"], found["kind"], _tensors(inputs), _tensors(outputs), tuple(_SOURCE.findall(notes))))
+    return layers
+
+
+def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], precision: str, native: bool) -> None:
+    """Hold a plan against its graph.
+
+    Args:
+        stage: its name.
+        layers: of the plan.
+        nodes: the graph's attentions.
+        precision: of the graph: `float32`, `float16` or `bfloat16`.
+        native: whether attention was left to TensorRT's fusion; else each node is to be a plugin.
+
+    Raises:
+        AccuracyError: a layer holds an n x n tensor, an attention is neither fused nor a plugin, or products are wider than asked.
+    """
+    for layer in layers:
+        for tensor in layer.outputs:
+            if _holds_logits(tensor, nodes):
+                got = f"{tensor.name} {list(tensor.shape)} of layer {layer.name}"
+                raise AccuracyError(f"the plan of {stage} holds an n x n tensor", got=got, hint="--attention plugin, in 16 bits")
+    if precision == "float32":  # TensorRT fuses no float32 attention; sizes that get here are small
+        return
+    if native:
+        expected, found, what = sum(node.parts for node in nodes), sum(layer.is_fused_attention for layer in layers), "fused"
+    else:
+        expected, found, what = len(nodes), sum(layer.is_plugin for layer in layers), "plugins"
+    if found != expected:
+        got = f"{found} of {expected}: {', '.join(node.name for node in nodes)}"
+        raise AccuracyError(f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None)
+    for layer in layers:
+        large = [tensor for tensor in layer.inputs if len(tensor.shape) > 1]
+        if layer.kind in _PRODUCTS and large and all(tensor.dtype == _WIDE for tensor in large):
+            raise AccuracyError(f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision)
+
+
+def _holds_logits(tensor: Tensor, nodes: Sequence[AttentionNode]) -> bool:
+    for node in nodes:
+        square = (node.queries, node.keys)
+        # with no more keys than channels logits are no larger than q, and could be mistaken for it
+        if len(tensor.shape) > 2 and node.keys > node.channels and tensor.shape[-2:] in (square, square[::-1]):
+            return True
+        if node.prior and math.prod(tensor.shape) == math.prod(square):
+            return True
+    return False
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    return tuple(Tensor(found["name"], tuple(int(size) for size in found["shape"].split(",") if size), found["dtype"]) for found in _TENSOR.finditer(text))

@@ -1,0 +1,97 @@
+"""The TensorRT that is installed: full, or TensorRT-RTX; which version, and what is known against it."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import re
+from dataclasses import dataclass
+from types import ModuleType
+
+from page4d.errors import MissingBackendError
+from page4d_plugins import tensorrt_rtx
+
+_OLDEST, _NEWEST = (10, 3), (12, 0)
+
+
+class Flavor(enum.Enum):
+    """Two libraries with one interface; their plans are not each other's."""
+
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class KnownBad:
+    """Versions of full TensorRT that were seen to compute wrong numbers, without an error."""
+
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    """Both included."""
+    what: str
+    link: str
+    native_only: bool = False
+    """Whether this project's plugin is not concerned."""
+    chips: tuple[str, ...] = ()
+    """Only there; everywhere if empty."""
+
+    def concerns(self, version: tuple[int, ...], chip: str | None, native: bool) -> bool:
+        """Whether to warn; a chip that is not known counts as concerned."""
+        if self.native_only and not native:
+            return False
+        inside = self.first <= version and version[: len(self.last)] <= self.last
+        return inside and (not self.chips or chip is None or chip in self.chips)
+
+
+_ISSUES = "https://github.com/NVIDIA/TensorRT/issues/"
+KNOWN_BAD = (
+    KnownBad((10, 3), (10, 4), "fp16 engines of ViT encoders give wrong numbers", f"{_ISSUES}4723"),
+    KnownBad((10, 7), (10, 7), "attention exported from PyTorch is fused wrongly", f"{_ISSUES}4333", native_only=True),
+    KnownBad((10, 0), (10, 16), "the fused attention of ViT encoders gives wrong numbers in 16 bits", f"{_ISSUES}4837", True, ("sm_120", "sm_121")),
+)
+
+
+@dataclass(frozen=True)
+class Library:
+    """An installed TensorRT."""
+
+    flavor: Flavor
+    module: ModuleType
+    version: tuple[int, ...]
+
+    @classmethod
+    def find(cls, flavor: Flavor | None = None) -> Library:
+        """The one that was asked for; with None full TensorRT, else TensorRT-RTX.
+
+        Raises:
+            MissingBackendError: not installed, or of a version that this project does not know.
+        """
+        if flavor is not Flavor.RTX:
+            try:
+                module = importlib.import_module("tensorrt")
+            except ImportError:
+                if flavor is Flavor.TENSORRT:
+                    raise MissingBackendError("TensorRT is not installed", hint='pip install "page4d[tensorrt]"') from None
+            else:
+                return cls._of(Flavor.TENSORRT, module)
+        return cls._of(Flavor.RTX, tensorrt_rtx.load())
+
+    @classmethod
+    def _of(cls, flavor: Flavor, module: ModuleType) -> Library:
+        version = tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:3])
+        if flavor is Flavor.TENSORRT and not _OLDEST <= version < _NEWEST:
+            raise MissingBackendError("this TensorRT is not supported", got=module.__version__, allowed="10.3 .. 11", hint='pip install "tensorrt>=10.3,<12"')
+        return cls(flavor, module, version)
+
+    def __str__(self) -> str:
+        name = "TensorRT-RTX" if self.flavor is Flavor.RTX else "TensorRT"
+        return f"{name} {'.'.join(map(str, self.version))}"
+
+    def warnings(self, chip: str | None, native: bool) -> list[str]:
+        """What is known against it on a chip (`sm_<capability>`, None: not known), a sentence each."""
+        if self.flavor is Flavor.RTX:
+            return []
+        return [f"{self}: {bad.what} ({bad.link}); verify on the target" for bad in KNOWN_BAD if bad.concerns(self.version, chip, native)]
