@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-make_environment .venv --editable ".[export,kernels,gpu,rtx,test]"
+make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,test]"
 need_compiler
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 .venv/bin/ruff check .

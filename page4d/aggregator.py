@@ -40,8 +40,8 @@ class ViewSA(nn.Module):
             bias = key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*T,V*N]
         prior = None
         if fundamental is not None:
-            prior = EpipolarPrior(fundamental, centres(layout).to(fundamental.dtype), self.config.epipolar_band, self.config.epipolar_penalty)
-        rope = ropes.spatial(layout, self.config.head_dim, _table_dtype(x))
+            prior = EpipolarPrior(fundamental, centres(layout, x.device).to(fundamental.dtype), self.config.epipolar_band, self.config.epipolar_penalty)
+        rope = ropes.spatial(layout, self.config.head_dim, x)
         x = self.block(x, rope, partial(biased_attention, key_bias=bias, epipolar=prior))
         return x.unflatten(0, tokens.shape[:3]).unflatten(3, (layout.V, layout.N))
 
@@ -70,10 +70,10 @@ class TimeSA(nn.Module):
             rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
         attend = partial(biased_attention, key_bias=bias, rows=rows)
-        rope = ropes.spatial_and_time(layout, head_dim, _table_dtype(x)) if encoding is TimeEncoding.ROPE else ropes.spatial(layout, head_dim, _table_dtype(x))
+        rope = ropes.spatial_and_time(layout, head_dim, x) if encoding is TimeEncoding.ROPE else ropes.spatial(layout, head_dim, x)
         if encoding is TimeEncoding.ALIBI and layout.T > 1:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.time_segments())
-            attend = partial(segment_attention, key_bias=bias, seg_ptr=seg_ptr, seg=seg, segment_bias=alibi(layout, self.config.heads).to(x.dtype))
+            attend = partial(segment_attention, key_bias=bias, seg_ptr=seg_ptr, seg=seg, segment_bias=alibi(layout, self.config.heads).to(x))
         x = self.block(x, rope, attend)
         return x.unflatten(0, tokens.shape[:3]).unflatten(3, (layout.T, layout.N)).transpose(2, 3)
 
@@ -94,10 +94,10 @@ def split(tokens: Tensor, streams: int) -> Tensor:
     return tokens if tokens.shape[0] == streams else tokens.expand(streams, -1, -1, -1, -1, -1)
 
 
-def centres(layout: Layout) -> Tensor:
+def centres(layout: Layout, device: torch.device | None = None) -> Tensor:
     """Homogeneous centres of a view's tokens in model pixels, `[N,3]` float32; (0, 0, 0) for special tokens."""
-    y, x = (ropes.positions(layout)[layout.special :] - 0.5).mul(layout.PATCH).unbind(1)
-    return torch.cat((torch.zeros(layout.special, 3), torch.stack((x, y, torch.ones_like(x)), 1)))
+    y, x = (ropes.positions(layout, device)[layout.special :] - 0.5).mul(layout.PATCH).unbind(1)
+    return torch.cat((torch.zeros(layout.special, 3, device=device), torch.stack((x, y, torch.ones_like(x)), 1)))
 
 
 def alibi(layout: Layout, heads: int) -> Tensor:
@@ -105,7 +105,3 @@ def alibi(layout: Layout, heads: int) -> Tensor:
     slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
     times = torch.arange(layout.T)
     return -slopes[:, None] * (times[:, None] - times).abs().flatten()
-
-
-def _table_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32

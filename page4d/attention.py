@@ -124,7 +124,9 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
         mask = None if key_bias is None else key_bias[:, None, None, index]  # [Z,1,1,m_g]
         if segment_bias is not None:
             lengths = torch.tensor([segments[p][1] for p in mine], device=q.device)
-            by_head = segment_bias[:, mine.start : mine.stop].repeat_interleave(lengths, dim=1)[None, :, None].to(q.dtype)  # [1,A,1,m_g]
+            by_head = (
+                segment_bias[:, mine.start : mine.stop].repeat_interleave(lengths, dim=1, output_size=len(index))[None, :, None].to(q.dtype)
+            )  # [1,A,1,m_g]
             mask = by_head if mask is None else mask + by_head
         outputs.append(F.scaled_dot_product_attention(queries, k[:, :, index], v[:, :, index], mask))
     return torch.cat(outputs, dim=2)

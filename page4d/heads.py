@@ -27,7 +27,7 @@ class Decoder(nn.Module):
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
         """pair `[B,T,V,N,2C]` -> `[B*T*V,N,out]`."""
         x = self.projects(pair.flatten(0, 2))
-        rope = ropes.spatial(layout, self.head_dim, torch.float64 if x.dtype == torch.float64 else torch.float32)
+        rope = ropes.spatial(layout, self.head_dim, x)
         for block in self.blocks:
             x = block(x, rope)
         out: Tensor = self.linear_out(x)

@@ -90,6 +90,48 @@ class Verification(msgspec.Struct, frozen=True):
     """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32 reference."""
 
 
+class PlanEntry(msgspec.Struct, frozen=True):
+    """One stage as a TensorRT plan."""
+
+    file: str
+    """Relative to the folder."""
+    plugins: int
+    """Attentions that are this project's plugin."""
+    fused: int
+    """Attentions that are TensorRT's own fused kernel."""
+    seconds: float
+    """That the build took."""
+
+
+class Plans(msgspec.Struct, frozen=True):
+    """The stages as TensorRT plans: by what they were built, and where they run."""
+
+    library: str
+    """`tensorrt` or `rtx`: neither loads the other's plans."""
+    version: str
+    """Of the library; only the same one loads them."""
+    chips: tuple[str, ...]
+    """`sm_<compute capability times ten>`; empty: every chip from sm_80 on."""
+    kernels: str | None
+    """sha256 of the source of the attention kernels that their plugins launch; None where they have none."""
+    stages: dict[str, PlanEntry]
+    """By stage name."""
+    optimization_level: int | None = None
+    """None: the library's default."""
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """One clip and what the reference makes of it: what every machine can check its engines with."""
+
+    inputs: str
+    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
+    expected: str | None
+    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i * 2654435761 % size` of
+    the flat tensor. None where the layout was too large for the reference on the machine that exported."""
+    tolerance: dict[str, float]
+    """By `<stage>/<output>`: the relative L2 error that passes, of the chain's result up to there over the sample."""
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """Everything a runtime needs to know, and where the engines come from."""
 
@@ -112,6 +154,10 @@ class Manifest(msgspec.Struct, frozen=True):
     verification: Verification | None = None
     attention: str = "auto"
     """What TensorRT makes of the attention nodes: `auto`, `plugin` or `native`."""
+    plans: Plans | None = None
+    """TensorRT plans, where they were built."""
+    golden: Golden | None = None
+    """The self-check's clip; None in folders that were written for a benchmark."""
     files: dict[str, str] = {}
     """sha256 of every file, by path relative to the folder."""
     made: dict[str, str] = {}

@@ -102,7 +102,7 @@ class Page4D(nn.Module):
             UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use for, or a clip of
                 several times or views that it was not made for.
         """
-        images = torch.as_tensor(images)
+        images = torch.as_tensor(images, device=self.special_tokens.device)
         if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
             raise UsageError("images have the wrong form", got=f"{images.dtype} {list(images.shape)}", allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]")
         batched = images.dim() == 6
@@ -174,20 +174,20 @@ class Page4D(nn.Module):
         """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world `[B,T,V,4,4]`."""
         assert self.points is not None and self.confidence is not None and self.camera is not None
         numbers = self.camera(pair, layout)
-        poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers.dtype)
+        poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers)
         return self.points(pair, layout), self.confidence(pair, layout), poses
 
     def special(self, layout: Layout) -> Tensor:
         """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for all others."""
-        which = torch.ones(layout.B, layout.frames, dtype=torch.long)
+        which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
         which[:, 0] = 0
         return self.special_tokens[which.flatten()]
 
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)
         if values is None:
-            return torch.zeros(shape, dtype=dtype)
-        values = torch.as_tensor(values)
+            return torch.zeros(shape, dtype=dtype, device=self.special_tokens.device)
+        values = torch.as_tensor(values, device=self.special_tokens.device)
         if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
             raise UsageError(f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape))
         return values.reshape(shape).to(dtype)
@@ -202,7 +202,7 @@ class Page4D(nn.Module):
                 allowed=f"{layout.V}, in the order of the views",
             )
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(wide)
+        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(self.special_tokens.device, wide)
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)

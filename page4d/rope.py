@@ -27,26 +27,26 @@ class Rope(NamedTuple):
         return Rope(pick(self.cos), pick(self.sin))
 
 
-def positions(layout: Layout) -> Tensor:
+def positions(layout: Layout, device: torch.device | None = None) -> Tensor:
     """(y, x) of a view's tokens, `[N,2]` float32: patches start at (1, 1), special tokens stand at (0, 0)."""
-    grid = torch.cartesian_prod(torch.arange(1, layout.h + 1), torch.arange(1, layout.w + 1)).reshape(-1, 2)
-    return torch.cat((torch.zeros(layout.special, 2, dtype=grid.dtype), grid)).float()
+    grid = torch.cartesian_prod(torch.arange(1, layout.h + 1, device=device), torch.arange(1, layout.w + 1, device=device)).reshape(-1, 2)
+    return torch.cat((torch.zeros(layout.special, 2, dtype=grid.dtype, device=device), grid)).float()
 
 
-def spatial(layout: Layout, head_dim: int, dtype: torch.dtype) -> Rope:
-    """Tables of a view's N tokens: the first half of a head turns with y, the second with x."""
-    return _tables(_angles(positions(layout), head_dim), dtype)
+def spatial(layout: Layout, head_dim: int, x: Tensor) -> Rope:
+    """Tables of a view's N tokens, for x: the first half of a head turns with y, the second with x."""
+    return _tables(_angles(positions(layout, x.device), head_dim), x)
 
 
-def spatial_and_time(layout: Layout, head_dim: int, dtype: torch.dtype) -> Rope:
-    """Tables of T*N tokens, t slow: to both halves' angles comes that of the time."""
-    times = torch.arange(layout.T).float()[:, None].expand(layout.T, 2)
-    return _tables((_angles(times, head_dim)[:, None] + _angles(positions(layout), head_dim)).flatten(0, 1), dtype)
+def spatial_and_time(layout: Layout, head_dim: int, x: Tensor) -> Rope:
+    """Tables of T*N tokens, t slow, for x: to both halves' angles comes that of the time."""
+    times = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)
+    return _tables((_angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)).flatten(0, 1), x)
 
 
-def zeros(tokens: int, head_dim: int, dtype: torch.dtype) -> Rope:
-    """Tables of tokens at position 0, which do not turn."""
-    return _tables(_angles(torch.zeros(tokens, 2), head_dim), dtype)
+def zeros(tokens: int, head_dim: int, x: Tensor) -> Rope:
+    """Tables of tokens at position 0, which do not turn, for x."""
+    return _tables(_angles(torch.zeros(tokens, 2, device=x.device), head_dim), x)
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -65,11 +65,12 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
 def _angles(places: Tensor, head_dim: int) -> Tensor:
     """`[r,2,D/4]` from places (y, x) `[r,2]`. In float32 in every precision, as the published models have them."""
     half = head_dim // 2
-    frequencies = 1.0 / (BASE ** (torch.arange(0, half, 2).float() / half))
+    frequencies = 1.0 / (BASE ** (torch.arange(0, half, 2, device=places.device).float() / half))
     return places[..., None] * frequencies
 
 
-def _tables(angles: Tensor, dtype: torch.dtype) -> Rope:
-    wide = angles.to(dtype)
+def _tables(angles: Tensor, x: Tensor) -> Rope:
+    """In float32, in float64 where x is."""
+    wide = angles.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     cos, sin = wide.cos(), wide.sin()  # [r,2,D/4]
     return Rope(torch.stack((cos, cos), -2).flatten(-3).unsqueeze(-2), torch.stack((-sin, sin), -2).flatten(-3).unsqueeze(-2))

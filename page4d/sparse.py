@@ -43,7 +43,7 @@ class GlobalSA(nn.Module):
         if hasattr(self, "lambda_kpt") and keypoints is not None:
             pull = clamped(self.lambda_kpt)
             bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout).flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
-        rope = ropes.spatial(layout, self.config.head_dim, torch.float64 if x.dtype == torch.float64 else torch.float32)
+        rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
             x = self._landmark(x, rope, bias, keypoints, layout)
         elif self.config.global_strategy is GlobalStrategy.DILATED:
@@ -74,7 +74,7 @@ class GlobalSA(nn.Module):
 
     def _memory(self, x: Tensor, rope: Rope, bias: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
         # memory [S*B,M,C]; its tokens stand at position 0
-        at_zero = ropes.zeros(memory.shape[1], self.config.head_dim, rope.cos.dtype)
+        at_zero = ropes.zeros(memory.shape[1], self.config.head_dim, x)
         everywhere = Rope(*(torch.cat((zero, table.repeat(x.shape[1] // table.shape[0], 1, 1))) for zero, table in zip(at_zero, rope, strict=True)))
         read_bias = write_bias = None
         if bias is not None:

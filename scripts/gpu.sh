@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in under 8 minutes on an H100: tests, benchmark, a sweep of tiles. Nothing is fetched.
+# Everything that needs a GPU: gpu.sh kernels (tests, benchmark, a sweep of tiles of the attention kernels; under 8 minutes on an H100),
+# gpu.sh engines (what TensorRT does on this chip, the engines' tests, the chain against PyTorch). Nothing is fetched.
 #   PYTHON  an interpreter with PyTorch for CUDA, Triton and the modules below (default python3)
 #   WHEELS  a folder of wheels for modules that it lacks
 #   OUT     where logs and JSON go (default build/gpu)
 #   LIMIT   seconds for all of it (default 470)
 set -uo pipefail
 cd "$(dirname "$0")/.."
+part=${1:-kernels}
+case $part in kernels | engines) ;; *) echo "usage: gpu.sh [kernels|engines]" && exit 2 ;; esac
 python=${PYTHON:-python3} out=${OUT:-build/gpu} limit=${LIMIT:-470}
-modules=(torch triton numpy msgspec safetensors PIL typer rich onnx onnxruntime onnxscript pytest hypothesis cuda.core cuda.bindings)
+modules=(torch triton numpy ml_dtypes msgspec safetensors PIL typer rich onnx onnxruntime onnxscript pytest hypothesis cuda.core cuda.bindings)
 mkdir -p "$out"
 out=$(cd "$out" && pwd) log=$out/log.txt
 : >"$log"
-rm -f "$out"/bench-*.json "$out"/sweep-*.json
+rm -f "$out"/bench-*.json "$out"/sweep-*.json "$out"/chain-*.json
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export PYTHONPATH="$PWD:$PWD/export:$PWD/plugins:$PWD/engines${PYTHONPATH:+:$PYTHONPATH}" TRITON_INTERPRET=0 PYTHONUNBUFFERED=1
@@ -53,12 +56,11 @@ step() {
     [ $code = 0 ] || failed+=("$name: exit $code$([ $code = 124 ] && echo ' (out of time)')")
 }
 
-# bench NAME SECONDS OPTION..: one run of the benchmark; its JSON goes to NAME.json, its words to the log.
-bench() {
+# document NAME SECONDS ARGUMENT..: one `page4d` command; the JSON on its stdout goes to NAME.json, its words to the log.
+document() {
     local name=$1 seconds=$2
     shift 2
-    step "$name" "$seconds" bash -c 'file=$1; shift; exec "$@" >"$file"' - "$out/$name.json" \
-        "$python" -c 'from page4d_export.main import main; main()' bench attention --device cuda --json --quiet "$@"
+    step "$name" "$seconds" bash -c 'file=$1; shift; exec "$@" >"$file"' - "$out/$name.json" "$python" -c 'from page4d_export.main import main; main()' "$@"
 }
 
 # Says the card and the versions, and that nothing of the card is changed: it only asks.
@@ -71,27 +73,51 @@ export python
 
 step info 60 bash -c info
 cat "$scratch/said"
-# side by side, since most of the time is Triton compiling; but not what watches the GPU's free memory
-parallel=$("$python" -c 'import xdist; print("-n", 4)' 2>/dev/null)
 # Only files that have such tests: others may want modules that are not here. Warnings are those of this machine's versions.
-mapfile -t files < <(grep -l 'mark\.gpu' tests/plugins/*.py)
-tests=("$python" -m pytest -m gpu "${files[@]}" -p no:cacheprovider -o filterwarnings=default -rsf --durations=10)
-# shellcheck disable=SC2086
-step "tests" 200 "${tests[@]}" $parallel -k "not allocates"
-grep -E '^(FAILED|ERROR|SKIPPED|[0-9]+ (passed|failed|skipped|error))|^=+ .*(passed|failed|skipped|error)' "$scratch/said" | tail -30
-grep -q ' passed' "$scratch/said" || failed+=("tests: none passed")
-step "tests of allocation" 60 "${tests[@]}" -k allocates
-for keys in 5496 32976; do
-    bench "bench-$keys-fp16" 90 --keys $keys --rounds 9
-    bench "bench-$keys-bf16" 90 --keys $keys --rounds 9 --bf16
-done
-tiles=$((limit - SECONDS - 60)) # the rest of its time it starts, checks what was begun, and times
-tiles=$((tiles < 20 ? 20 : tiles > 90 ? 90 : tiles))
-bench sweep-biased-fp16 150 --keys 5496 --rounds 5 --sweep biased --sweep-seconds $tiles
+gather() { mapfile -t files < <(grep -l 'mark\.gpu' "tests/$1"/test_*.py); }
+tests=("$python" -m pytest -m gpu -p no:cacheprovider -o filterwarnings=default -rsf --durations=10)
+results() {
+    grep -E '^(FAILED|ERROR|SKIPPED|[0-9]+ (passed|failed|skipped|error))|^=+ .*(passed|failed|skipped|error)' "$scratch/said" | tail -30
+    grep -q ' passed' "$scratch/said" || failed+=("$1: none passed")
+}
+
+kernels() {
+    # side by side, since most of the time is Triton compiling; but not what watches the GPU's free memory
+    local parallel tiles
+    parallel=$("$python" -c 'import xdist; print("-n", 4)' 2>/dev/null)
+    gather plugins
+    # shellcheck disable=SC2086
+    step "tests" 200 "${tests[@]}" "${files[@]}" $parallel -k "not allocates"
+    results tests
+    step "tests of allocation" 60 "${tests[@]}" "${files[@]}" -k allocates
+    for keys in 5496 32976; do
+        document "bench-$keys-fp16" 90 bench attention --device cuda --json --quiet --keys $keys --rounds 9
+        document "bench-$keys-bf16" 90 bench attention --device cuda --json --quiet --keys $keys --rounds 9 --bf16
+    done
+    tiles=$((limit - SECONDS - 60)) # the rest of its time it starts, checks what was begun, and times
+    tiles=$((tiles < 20 ? 20 : tiles > 90 ? 90 : tiles))
+    document sweep-biased-fp16 150 bench attention --device cuda --json --quiet --keys 5496 --rounds 5 --sweep biased --sweep-seconds $tiles
+}
+
+engines() {
+    document doctor 60 doctor --json
+    cat "$out/doctor.json"
+    gather engines
+    step "tests of engines" 240 "${tests[@]}" "${files[@]}"
+    results "tests of engines"
+    for precision in "" --bf16; do
+        # shellcheck disable=SC2086
+        document "chain-8x4${precision:---fp16}" 200 bench chain --device cuda --preset vitl --T 8 --V 4 --height 518 --width 518 --rounds 7 --json --quiet $precision
+    done
+    document chain-24x4--fp16 280 bench chain --device cuda --preset vitl --T 24 --V 4 --height 518 --width 518 --rounds 3 --json --quiet
+}
+
+$part
 step "info after" 20 bash -c info
 
 {
-    "$python" -m page4d_plugins.bench.table "$out"/bench-*.json "$out"/sweep-*.json
+    shopt -s nullglob
+    "$python" -m page4d_export.bench_gpu_table "$out"/bench-*.json "$out"/sweep-*.json "$out"/chain-*.json
     echo "$SECONDS s; logs and JSON in $out"
     if [ ${#failed[@]} -gt 0 ]; then printf 'FAILED %s\n' "${failed[@]}"; else echo "all steps ok"; fi
 } 2>&1 | tee "$out/summary.txt"

@@ -1,6 +1,8 @@
 """Fixtures that tests of all parts share."""
 
+import fcntl
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -14,6 +16,37 @@ def one_operator_table():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_trace_of_a_graph():
+    """Exports of equal plans share their traces, most of an export's time: a trace holds no weights, they are its inputs."""
+    from page4d_export import exporter
+    from page4d_export.onnx_export import OnnxExporter
+
+    traces, plans = {}, []
+    write_stages, trace = exporter._write_stages, OnnxExporter._trace
+
+    def remembered(self, stage, module, weights):
+        if not plans:
+            return trace(self, stage, module, weights)
+        eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
+        key = (repr(plans[-1]), stage.name, eps)
+        if key not in traces:
+            traces[key] = trace(self, stage, module, weights)
+        return traces[key]
+
+    def writing(model, plan, folder, step):
+        plans.append(plan)
+        try:
+            write_stages(model, plan, folder, step)
+        finally:
+            plans.pop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxExporter, "_trace", remembered)
+        patch.setattr(exporter, "_write_stages", writing)
         yield
 
 
@@ -98,9 +131,14 @@ class Made:
         return given
 
 
+_SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """Engine folders of a tiny model by variant and precision, made when first asked for."""
+    """Engine folders of a tiny model by variant and precision, made when first asked for, once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = pathlib.Path(os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)))
     cache = {}
 
     def make(variant="default", precision="float32", B=1):
@@ -114,9 +152,13 @@ def made(tmp_path_factory):
             layout = layout_of(variant, 56, 70, B)
             plan = Plan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
             model = lively(config)
-            folder = tmp_path_factory.mktemp(f"{variant}-{precision}") / "engines"
-            folder.mkdir()
-            write_unverified(model, plan, folder)
+            folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
+            folder.parent.mkdir(exist_ok=True)
+            with (folder.parent / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (folder / "manifest.json").is_file():
+                    folder.mkdir(exist_ok=True)
+                    write_unverified(model, plan, folder)
             cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
         return cache[variant, precision, B]
 

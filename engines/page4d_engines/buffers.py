@@ -61,6 +61,18 @@ class BufferPlan:
         """Bytes of all buffers."""
         return sum(self.sizes.values())
 
+    def whole(self, call: Call) -> tuple[dict[str, View], dict[str, View]]:
+        """A stage's inputs and outputs over all of its calls, by the variables' names."""
+        found: list[dict[str, View]] = []
+        for specs, views in ((call.stage.inputs, call.inputs), (call.stage.outputs, call.outputs)):
+            whole = {}
+            for spec in specs:
+                view = views[spec.binding]
+                offset = view.offset if call.stage.calls == 1 else 0  # the parts of a stage of several calls fill their buffers
+                whole[spec.name] = View(view.buffer, offset, (call.stage.calls * view.shape[0], *view.shape[1:]), view.dtype)
+            found.append(whole)
+        return found[0], found[1]
+
     @classmethod
     def make(cls, manifest: Manifest, widen: bool = False) -> BufferPlan:
         """Plan a manifest's chain; `widen` keeps 16-bit tensors as float32, for backends that compute so."""

@@ -47,11 +47,11 @@ def run(
 
     def body() -> None:
         from page4d.manifest import read_manifest
+        from page4d_engines.backend import Backend
         from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
         from page4d_engines.fit import FitMode
         from page4d_engines.frames import FrameFolder, Loose
         from page4d_engines.ort_engine import share_thread_pool
-        from page4d_engines.pipeline import Backend
         from page4d_engines.report import seeded_note
 
         mode = None if fit is None else _choice(FitMode, "--fit", fit)

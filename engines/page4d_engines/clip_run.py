@@ -14,11 +14,12 @@ from PIL import Image
 
 from page4d import __version__
 from page4d.files import refuse_foreign, save_tensors, staged
+from page4d_engines.backend import Backend
 from page4d_engines.fit import FitMode
 from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder
 from page4d_engines.overlay import contact_sheet, overlay
-from page4d_engines.pipeline import Backend, Pipeline, Result
+from page4d_engines.pipeline import Pipeline, Result
 from page4d_engines.predictions import Predictions
 from page4d_engines.report import EMBEDDED_WINDOWS, Picture, write_report
 from page4d_engines.summary import SUMMARY, Summary, WindowSummary, mean_of, write_summary
@@ -114,7 +115,7 @@ class ClipRun:
             weights=manifest.weights,
             layout=manifest.layout,
             precision=manifest.precision,
-            backend=f"{self.pipeline.backend}, computing in float32" if manifest.precision != "float32" else str(self.pipeline.backend),
+            backend=self.pipeline.described,
             cameras=list(self.reader.folder.camera_names),
             windows=done,
             stage_seconds=totals,
@@ -175,7 +176,7 @@ class ClipRun:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
-        if manifest.precision != "float32":
+        if manifest.precision != "float32" and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
 
 

@@ -36,6 +36,8 @@ class Shape:
     n: int
     m: int
     D: int
+    multiple: int = 1
+    """Of which the channels of heads with biases on extra channels are to be."""
 
     @property
     def scale(self) -> float:
@@ -262,6 +264,13 @@ def _bias_columns(shape: Shape) -> str:
 
 
 def _attend(shape: Shape, q: str, k: str, channels: int) -> str:
+    more = -channels % shape.multiple
+    if more:
+        widened = _attend(shape, "q_even", "k_even", channels + more)
+        return f"""
+    even_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {more}]> ()
+    q_even = Pad ({q}, even_pads)
+    k_even = Pad ({k}, even_pads){widened}"""
     return f"""
     q_flat = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A * channels}]> ()
     q_rows = Reshape ({q}, q_flat)

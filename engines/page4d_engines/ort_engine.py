@@ -67,14 +67,14 @@ class OrtEngine:
         options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             model = onnx.load(path, load_external_data=False)
-            self._weights = _widened(model, path.parent)  # the session reads them in place
+            self._weights = widened(model, path.parent)  # the session reads them in place
             proto = lower(model, rounding)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
             if self._weights:
                 options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
             self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
-            raise _translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
+            raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
         self._name = path.name
 
     def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
@@ -93,12 +93,12 @@ class OrtEngine:
             try:
                 self._session.run_with_iobinding(binding)
             except Exception as error:
-                raise _translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
+                raise translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
 
         return call
 
 
-def _widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
+def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
     """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
     found: dict[str, NDArray[np.generic]] = {}
     for tensor in model.graph.initializer:
@@ -119,7 +119,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _translated(error: Exception, name: str, otherwise: Exception) -> Exception:
+def translated(error: Exception, name: str, otherwise: Exception) -> Exception:
+    """`OutOfMemoryError` where that is what ONNX Runtime's error says, else `otherwise`."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
         return OutOfMemoryError(f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width")
     return otherwise

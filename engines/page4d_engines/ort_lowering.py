@@ -24,10 +24,16 @@ _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity"}
 _MOVES = _VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
 
 
-def lower(model: onnx.ModelProto, rounding: bool) -> onnx.ModelProto:
-    """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become float32 by declaration only."""
+def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.ModelProto:
+    """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become float32 by declaration only.
+
+    Args:
+        model: a stage's.
+        rounding: round every 16-bit result as the typed graph does.
+        channels: heads get extra channels up to a multiple of this, where there are any.
+    """
     shapes = _shapes(model.graph)
-    _lower_attention(model, shapes)
+    _lower_attention(model, shapes, channels)
     _shed_views(model.graph, shapes)
     _widen(model.graph, rounding)
     return model
@@ -36,13 +42,13 @@ def lower(model: onnx.ModelProto, rounding: bool) -> onnx.ModelProto:
 # ---- attention
 
 
-def _lower_attention(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
+def _lower_attention(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], channels: int) -> None:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     functions: dict[str, onnx.FunctionProto] = {}
     for number, node in enumerate(model.graph.node):
         if node.domain != DOMAIN:
             continue
-        lowered = _lowered(node, shapes, constants)
+        lowered = _lowered(node, shapes, constants, channels)
         name = f"{node.op_type}_{number}"
         imports = '["" : 20, "com.microsoft" : 1]'
         inputs = ", ".join((*lowered.inputs, *lowered.constants))
@@ -59,9 +65,9 @@ def _lower_attention(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]])
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
-def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, TensorProto]) -> Lowered:
+def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, TensorProto], channels: int) -> Lowered:
     (z, a, n, d), m = shapes[node.input[0]], shapes[node.input[1]][2]
-    shape = Shape(z, a, n, m, d)
+    shape = Shape(z, a, n, m, d, channels)
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == SEGMENT_ATTENTION:
         seg_ptr, seg = (numpy_helper.to_array(constants[name]) for name in node.input[4:6])

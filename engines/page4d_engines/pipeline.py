@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import load_file
 
 from page4d.cameras import cameras_from_mapping, fundamental
-from page4d.errors import MissingBackendError, OutOfMemoryError, UsageError
-from page4d.manifest import CONSTANTS, Manifest
+from page4d.errors import UsageError
+from page4d.manifest import CONSTANTS
 from page4d.poses import camera_to_world
-from page4d_engines.buffers import BufferPlan, Keep, View
+from page4d_engines.backend import Backend, choose
+from page4d_engines.chain import Arrays, Chain, Observe
 from page4d_engines.folder import EngineFolder
-
-
-class Backend(str, enum.Enum):
-    """What runs the engines. Anything but `auto` is a demand."""
-
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -79,23 +66,20 @@ class Pipeline:
         seconds: of each stage in the last `run`, by name.
     """
 
-    def __init__(self, folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool) -> None:
-        from page4d_engines.ort_engine import OrtEngine
-
+    def __init__(self, folder: EngineFolder, backend: Backend, make: Callable[[Arrays], Chain]) -> None:
         self.manifest, self.backend = folder.manifest, backend
-        self.plan = BufferPlan.make(folder.manifest, widen=True)
-        _check_memory(self.plan, folder.manifest)
-        self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
-        self._constants = {name: array.astype(np.float32) for name, array in load_file(folder.file(CONSTANTS)).items()}
-        self._array("special")[:] = self._constants["special"]
-        engines = {entry.name: OrtEngine(folder.file(entry.file or ""), threads, rounding) for entry in folder.manifest.stages}
-        self._calls: list[tuple[str, Callable[[], None], list[Keep]]] = []
-        for number, call in enumerate(self.plan.calls):
-            bound = engines[call.stage.name].bind(
-                {name: self.at(view) for name, view in call.inputs.items()}, {name: self.at(view) for name, view in call.outputs.items()}
-            )
-            self._calls.append((call.stage.name, bound, [keep for keep in self.plan.keeps if keep.call == number]))
+        constants = load_file(folder.file(CONSTANTS))
+        self._memory = constants.get("memory", np.zeros(0, np.float32))
+        self._chain = make({"special": constants["special"]})
+        self.plan = self._chain.plan
+        # 16 bits that numpy has no type for are given out as float32
+        self._outputs = {name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array for name, array in self._chain.outputs.items()}
         self.seconds: dict[str, float] = {}
+
+    @property
+    def described(self) -> str:
+        """What computes, in words."""
+        return self._chain.described
 
     @classmethod
     def load(cls, path: str | pathlib.Path, backend: Backend | str = Backend.AUTO, threads: int | None = None, rounding: bool = False) -> Pipeline:
@@ -103,12 +87,12 @@ class Pipeline:
 
         Args:
             path: the folder.
-            backend: what to run on; `auto` takes ONNX Runtime on the CPU.
-            threads: of the backend; None takes every processor.
+            backend: what to run on; `auto` takes the best that folder and machine allow.
+            threads: of ONNX Runtime on the CPU; None takes every processor.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
 
         Raises:
-            EngineError: the folder is incomplete or damaged.
+            EngineError: the folder is incomplete or damaged, or its plans are for another machine.
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
@@ -117,9 +101,8 @@ class Pipeline:
     @classmethod
     def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False) -> Pipeline:
         """As `load`, from a folder that was opened before."""
-        if backend in (Backend.CUDA, Backend.TENSORRT):
-            raise MissingBackendError(f"the {backend} backend is not part of this version", allowed="auto, onnxruntime", hint="--backend onnxruntime")
-        return cls(folder, Backend.ONNXRUNTIME, threads, rounding)
+        chosen, make = choose(folder, backend, threads, rounding)
+        return cls(folder, chosen, make)
 
     def run(
         self,
@@ -129,6 +112,7 @@ class Pipeline:
         cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None = None,
         memory: ArrayLike | None = None,
         progress: Callable[[str], None] | None = None,
+        observe: Observe | None = None,
     ) -> Result:
         """Run one clip; arguments as the reference model's.
 
@@ -138,7 +122,8 @@ class Pipeline:
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
             cameras: per view what `cameras.json` has, K for the images given; or the fundamental matrices `[V,V,3,3]`.
             memory: `[S,M,C]` of the window before; none starts from the learned one.
-            progress: called with a stage's name before it runs.
+            progress: called with a stage's name before it runs, as far as the backend goes stage by stage.
+            observe: called with every stage's inputs and outputs after it ran; slow, for checking.
 
         Raises:
             UsageError: something has another shape than the engines', or is missing.
@@ -157,23 +142,15 @@ class Pipeline:
         if self.manifest.reads("fundamental"):
             self._give("fundamental", self._lines(cameras), np.float32)
         if self.manifest.reads("memory"):
-            self._give("memory", self._constants["memory"] if memory is None else memory, np.float32)
+            self._give("memory", self._memory if memory is None else memory, np.float32)
 
-        self.seconds = dict.fromkeys((entry.name for entry in self.manifest.stages), 0.0)
-        for name, call, keeps in self._calls:
-            if progress is not None:
-                progress(name)
-            started = time.perf_counter()
-            call()
-            for keep in keeps:
-                self._keep(keep)
-            self.seconds[name] += time.perf_counter() - started
+        found = self._chain.run(progress, observe)
+        self.seconds = {entry.name: found.get(entry.name, 0.0) for entry in self.manifest.stages}
+        for name, array in self._chain.outputs.items():
+            if array is not self._outputs[name]:
+                np.copyto(self._outputs[name], array)
         numbers = self._outputs.get("camera")
         return self._result if numbers is None else dataclasses.replace(self._result, camera=camera_to_world(numbers))
-
-    @functools.cached_property
-    def _outputs(self) -> dict[str, NDArray[Any]]:
-        return {name: self.at(view) for name, view in self.plan.outputs.items()}
 
     @functools.cached_property
     def _result(self) -> Result:
@@ -182,18 +159,9 @@ class Pipeline:
         found = self._outputs.get
         return Result(found("mask"), layers, found("memory"), found("points"), found("confidence"))
 
-    def at(self, view: View) -> NDArray[Any]:
-        """The array that a view of the plan stands for, in place."""
-        dtype = np.dtype(view.dtype)
-        size = int(np.prod(view.shape)) * dtype.itemsize
-        return self._buffers[view.buffer][view.offset : view.offset + size].view(dtype).reshape(view.shape)
-
-    def _array(self, name: str) -> NDArray[Any]:
-        return self.at(self.plan.starts[name])
-
     def _give(self, name: str, value: ArrayLike, dtype: type[np.generic]) -> None:
         """Copy a value from outside into its buffer."""
-        target, given = self._array(name), np.asarray(value)
+        target, given = self._chain.inputs[name], np.asarray(value)
         shape = self.manifest.shape.images_shape if name == "images" else target.shape
         if given.ndim and given.shape != shape:
             raise UsageError(f"{name} has another shape than the engines'", got=list(given.shape), allowed=f"{np.dtype(dtype).name} {list(shape)}")
@@ -211,30 +179,6 @@ class Pipeline:
             raise UsageError("the number of cameras is not the engines'", got=len(cameras), allowed=views)
         return fundamental(cameras_from_mapping(cameras).values())
 
-    def _keep(self, keep: Keep) -> None:
-        """Gather a stage's tokens `[S or 1,T,V,N,C]` into its part of the kept layer `[T,V,N,S*C]`."""
-        source, target = self.at(keep.source), self.at(self.plan.outputs[f"layers.{keep.layer}"])
-        width = source.shape[-1]
-        streams = target.shape[-1] // (width * keep.parts)
-        by_stream = target.reshape(*target.shape[:-1], streams, keep.parts, width)
-        for stream in range(streams):
-            by_stream[..., stream, keep.part, :] = source[min(stream, source.shape[0] - 1)]
 
-
-def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
-    """Refuse what cannot fit, before it drives the machine into the ground."""
-    widened = 1 if manifest.precision == "float32" else 2
-    scratch = 4 * max(entry.largest for entry in manifest.stages)
-    needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text()
-    except OSError:
-        return  # not Linux: no way to tell without another dependency
-    available = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), None)
-    if available is not None and needed > available:
-        raise OutOfMemoryError(
-            "the engines do not fit this machine's memory",
-            got=f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch {scratch / 2**30:.1f}, the rest weights",
-            allowed=f"{available / 2**30:.1f} GiB free",
-            hint="page4d-export with a smaller --T, --V, --height or --width",
-        )
+def _is_bfloat16(array: NDArray[Any]) -> bool:
+    return array.dtype.name == "bfloat16"

@@ -58,14 +58,15 @@ def bench_command(
     keys: Annotated[int, typer.Option(help="for attention: queries and keys")] = 5496,
     rounds: Annotated[int, typer.Option(help="counted rounds, after one that is not")] = 5,
     threads: Annotated[int, typer.Option(help="processor threads")] = 2,
-    device: Annotated[str, typer.Option(help="for attention: cpu, cuda, or auto: cuda where PyTorch has a GPU and Triton is installed")] = "auto",
-    bf16: Annotated[bool, typer.Option("--bf16", help="for attention on a GPU: bfloat16 instead of float16")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda for attention where PyTorch has a GPU and Triton is installed, else cpu")] = "auto",
+    bf16: Annotated[bool, typer.Option("--bf16", help="on a GPU: bfloat16 instead of float16")] = False,
+    backend: Annotated[str, typer.Option(help="for the chain on a GPU: tensorrt, cuda, or auto, the first of them that runs")] = "auto",
     sweep: Annotated[str | None, typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False)] = None,
     sweep_seconds: Annotated[float, typer.Option(help="after which a sweep tries no further tile")] = 300.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
-    """Time the engines against the reference model in PyTorch: float32, interleaved, medians; attention also on a GPU, against its other kernels."""
+    """Time the engines against the reference model in PyTorch: interleaved, medians; in float32 on a CPU, in 16 bits on a GPU."""
 
     def body() -> None:
         if what not in ("chain", "attention"):
@@ -78,10 +79,15 @@ def bench_command(
             raise MissingBackendError("the benchmark's other side needs PyTorch", hint='pip install "page4d[export]"') from None
         torch.set_num_threads(threads)
         if _on_gpu(device, what):
-            _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
+            if what == "attention":
+                _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
+            else:
+                layout = Layout(T, V, height, width)
+                plan = Plan.make(ModelConfig.preset(preset), layout, Precision.BFLOAT16 if bf16 else Precision.FLOAT16)
+                _bench_gpu_chain(plan, preset, rounds, backend, as_json, quiet)
             return
-        if bf16 or sweep is not None:
-            raise UsageError("--bf16 and --sweep are for attention on a GPU", got=f"{what}, --device {device}", allowed="attention --device cuda")
+        if bf16 or sweep is not None or backend != "auto":
+            raise UsageError("--bf16, --sweep and --backend are for a GPU", got=f"{what}, --device {device}", allowed="--device cuda")
         if what == "attention":
             from page4d_export.bench_attention import compare_attention, print_attention
 
@@ -103,19 +109,20 @@ def _on_gpu(device: str, what: str) -> bool:
         raise UsageError("--device has no such value", got=device, allowed="auto, cpu, cuda")
     if device == "cpu" or (device == "auto" and what != "attention"):
         return False
-    if what != "attention":
-        raise UsageError("only attention is timed on a GPU", got=f"{what} --device cuda", allowed="attention")
     has_gpu, has_triton = torch.cuda.is_available(), importlib.util.find_spec("triton") is not None
     if device == "cuda" and not has_gpu:
         hint = "a build of PyTorch for CUDA, on a machine with an NVIDIA GPU; or --device cpu"
         raise MissingBackendError("PyTorch sees no GPU", got=f"torch {torch.__version__}", hint=hint)
+    if what != "attention":
+        return True
     if device == "cuda" and not has_triton:
         raise MissingBackendError("the attention kernels are launched through Triton", hint='pip install "page4d[kernels]", or --device cpu')
     return has_gpu and has_triton
 
 
 def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seconds: float, as_json: bool, quiet: bool) -> None:
-    from page4d_plugins.bench import compare, table
+    from page4d_export import bench_gpu_table as table
+    from page4d_plugins.bench import compare
     from page4d_plugins.bench import sweep as sweeps
     from page4d_plugins.modes import Dtype
 
@@ -131,6 +138,18 @@ def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seco
     else:
         console.write_json(tried) if as_json else table.print_sweep(tried)
         tried.require()
+
+
+def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:
+    from page4d_engines.backend import Backend
+    from page4d_export.bench_gpu_chain import compare_gpu_chain, print_gpu_chain
+
+    allowed = [str(known) for known in Backend if known is not Backend.ONNXRUNTIME]
+    if backend not in allowed:
+        raise UsageError("--backend has no such value", got=backend, allowed=", ".join(allowed))
+    with console.progress(quiet) as progress:
+        found = compare_gpu_chain(plan, preset, rounds, Backend(backend), progress)
+    console.write_json(found) if as_json else print_gpu_chain(found)
 
 
 def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]) -> Benchmark:
@@ -152,7 +171,7 @@ def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         write_unverified(model, plan, folder)
-        pipeline = Pipeline.load(folder, threads=threads)
+        pipeline = Pipeline.load(folder, "onnxruntime", threads)
         for number in range(rounds + 1):
             progress(f"round {number} of {rounds}", number / (rounds + 1))
             clock.seconds.clear()

@@ -12,17 +12,20 @@ from importlib.metadata import version
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Manifest, StageEntry, Verification, write_manifest
+from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
+from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames, stand_in, verify
 
+_GOLDEN_MARGIN = 4
 Progress = Callable[[str, float], None]
 """Told what starts, and the share of the work that is done."""
 
@@ -34,6 +37,7 @@ def export(
     frames: Callable[[Layout], Frames] = Frames.rendered,
     tolerance: float | None = None,
     progress: Progress = lambda what, share: None,
+    plans: PlansBuild | None = None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
 
@@ -44,10 +48,12 @@ def export(
         frames: to verify on, at the plan's layout or, where that is too large for this machine, a smaller one.
         tolerance: of the relative L2 of every stage's outputs; None takes the precision's own.
         progress: called as the work goes on.
+        plans: builds TensorRT plans of the verified stages; None: ONNX alone.
 
     Raises:
         UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the end.
-        AccuracyError: a stage departs from the reference.
+        AccuracyError: a stage departs from the reference, or a plan is not what was asked.
+        EngineError, OutOfMemoryError: TensorRT builds no plan.
     """
     refuse_foreign(folder, MANIFEST, "an engine folder")
     if not model.complete:
@@ -57,7 +63,7 @@ def export(
     same = layout == plan.layout
     checked = plan if same else plan.at(layout)
     count = len(list(plan.stages()))
-    work = count * (2 if same else 3)
+    work = count * (2 + (not same) + (plans is not None))
     done = 0
 
     def step(what: str) -> None:
@@ -79,13 +85,43 @@ def export(
             chained: dict[str, dict[str, Accuracy]] = {}
             names = [entry.name for entry in checked.stages()]
             step(f"verifying {names[0]}")
+            expected: dict[str, NDArray[np.float32]] = {}
             for found, following in zip(verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True):
                 alone[found.stage], chained[found.stage] = found.alone, found.chained
+                expected |= {f"{found.stage}/{name}": sample for name, sample in found.expected.items()}
                 step(f"verifying {following}")
         _write_constants(model, plan, staging)
-        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained, staging)
+        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained)
+        clip = used if same else frames(plan.layout)
+        golden = _write_golden(staging, manifest, clip, expected if same else None, chained, tolerance)
+        manifest = msgspec.structs.replace(manifest, golden=golden)
+        if plans is not None:
+            built = plans.build(staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work))
+            manifest = msgspec.structs.replace(manifest, plans=built)
+        manifest = msgspec.structs.replace(manifest, files=_hashes(staging))
         write_manifest(staging, manifest)
     return manifest
+
+
+def _write_golden(
+    folder: pathlib.Path,
+    manifest: Manifest,
+    frames: Frames,
+    expected: dict[str, NDArray[np.float32]] | None,
+    chained: dict[str, dict[str, Accuracy]],
+    tolerance: float,
+) -> Golden:
+    """The clip that was verified on and what the reference made of it; without the latter where the layout was too large."""
+    (folder / "golden").mkdir()
+    inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
+    given = {name: np.ascontiguousarray(value) for name, value in frames.values.items() if manifest.reads(name)}
+    save_tensors(folder / inputs, given)
+    if expected is None:
+        return Golden(inputs, None, {})
+    save_tensors(folder / outputs, expected)
+    # another machine rounds in another order: its error is of the size of the one found here, not equal to it
+    allowed = {f"{stage}/{name}": max(tolerance, _GOLDEN_MARGIN * found.relative_l2) for stage, row in chained.items() for name, found in row.items()}
+    return Golden(inputs, outputs, allowed)
 
 
 def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None]) -> None:
@@ -144,7 +180,6 @@ def _manifest(
     tolerance: float,
     alone: dict[str, dict[str, Accuracy]],
     chained: dict[str, dict[str, Accuracy]],
-    folder: pathlib.Path,
 ) -> Manifest:
     manifest = _described(model, plan)
     stages = tuple(msgspec.structs.replace(entry, accuracy=alone[entry.name]) for entry in manifest.stages)
@@ -160,7 +195,6 @@ def _manifest(
         manifest,
         stages=stages,
         verification=Verification(checked.manifest(model.weights).layout, frames.described, tolerance, results),
-        files=_hashes(folder),
         made={
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": f"{platform.system()} {platform.machine()}",

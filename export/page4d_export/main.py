@@ -17,6 +17,7 @@ from page4d.manifest import MANIFEST
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
+from page4d_export.build_wish import BuildWish
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 from page4d_export.plan import Plan
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 
 def export_command(
-    T: Annotated[int, typer.Option("--T", help="times of a window")],
-    V: Annotated[int, typer.Option("--V", help="views")],
+    context: typer.Context,
+    T: Annotated[int | None, typer.Option("--T", help="times of a window", show_default=False)] = None,
+    V: Annotated[int | None, typer.Option("--V", help="views", show_default=False)] = None,
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}", show_default=False)
     ] = None,
@@ -48,6 +50,14 @@ def export_command(
     encoder_images: Annotated[int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")] = None,
     frames: Annotated[pathlib.Path | None, typer.Option(help="frames to verify on; default: a rendered clip")] = None,
     tolerance: Annotated[float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")] = None,
+    no_build: Annotated[bool, typer.Option("--no-build", help="ONNX alone, also where TensorRT is installed")] = False,
+    build_only: Annotated[
+        pathlib.Path | None, typer.Option("--build-only", metavar="ENGINES", help="build the TensorRT plans of an engine folder that is there; needs no torch")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)")] = "auto",
+    target: Annotated[str | None, typer.Option(help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 and newer", show_default=False)] = None,
+    hardware_compat: Annotated[bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")] = False,
+    optimization_level: Annotated[int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
@@ -57,6 +67,13 @@ def export_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
+        wish = BuildWish(no_build, backend, target, hardware_compat, optimization_level)
+        if build_only is not None:
+            wish.refuse_others(context)
+            _build_only(build_only, wish, as_json, quiet)
+            return
+        if T is None or V is None:
+            raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
         if fp16 and bf16:
             raise UsageError("--fp16 and --bf16 exclude each other", allowed="one of them, or neither for float32")
         precision = Precision.FLOAT16 if fp16 else Precision.BFLOAT16 if bf16 else Precision.FLOAT32
@@ -72,7 +89,7 @@ def export_command(
 
             console.write_json(plan_document(plan)) if as_json else print_plan(plan)
             return
-        _export(plan, source, out, frames, tolerance, as_json, quiet)
+        _export(plan, source, out, frames, tolerance, wish, as_json, quiet)
 
     raise typer.Exit(console.run(body))
 
@@ -90,27 +107,59 @@ def _mask(word: str | None) -> dict[str, Any]:
     return {} if word is None else {"mask": word == "on"}
 
 
-def _export(plan: Plan, source: ModelSource, out: pathlib.Path, frames: pathlib.Path | None, tolerance: float | None, as_json: bool, quiet: bool) -> None:
+def _build_only(engines: pathlib.Path, wish: BuildWish, as_json: bool, quiet: bool) -> None:
+    from page4d_engines.folder import EngineFolder
+    from page4d_engines.tensorrt.plans import build_into
+    from page4d_export.plan_table import print_plans
+
+    folder = EngineFolder.open(engines)
+    build = wish.demanded(folder.manifest.precision, folder.manifest.attention)
+    for warning in build.warnings:
+        console.say(f"warning: {warning}", quiet)
+    with console.progress(quiet) as progress:
+        manifest = build_into(folder, build, progress)
+    if as_json:
+        console.write_json(manifest)
+    if not quiet:
+        print_plans(manifest)
+    console.say(f"engines: {engines}", quiet)
+
+
+def _export(
+    plan: Plan,
+    source: ModelSource,
+    out: pathlib.Path,
+    frames: pathlib.Path | None,
+    tolerance: float | None,
+    wish: BuildWish,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
     from page4d_export.exporter import export
-    from page4d_export.plan_table import print_accuracy
+    from page4d_export.plan_table import print_accuracy, print_plans
     from page4d_export.verify import Frames
 
     refuse_foreign(out, MANIFEST, "an engine folder")
+    plans, why = wish.of(str(plan.precision), str(plan.attention))
+    console.say(why, quiet)
+    for warning in [] if plans is None else plans.warnings:
+        console.say(f"warning: {warning}", quiet)
     used = Frames.rendered if frames is None else _frames(frames, plan)
     with console.progress(quiet) as progress:
         progress(f"weights: {source.described}", 0.0)
         model = source.model()
-        manifest = export(model, plan, out, used, tolerance, progress)
+        manifest = export(model, plan, out, used, tolerance, progress, plans)
     if model.report is not None:
         console.say(f"{model.report}\n", quiet)
     if as_json:
         console.write_json(manifest)
     if not quiet:
         print_accuracy(manifest)
+        print_plans(manifest)
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
 
 
@@ -194,10 +243,14 @@ def inspect_command(
 
     def body() -> None:
         from page4d_engines.folder import EngineFolder
-        from page4d_export.plan_table import print_accuracy
+        from page4d_export.plan_table import print_accuracy, print_plans
 
         manifest = EngineFolder.open(engines).manifest
-        console.write_json(manifest) if as_json else print_accuracy(manifest, detailed=True)
+        if as_json:
+            console.write_json(manifest)
+        else:
+            print_accuracy(manifest, detailed=True)
+            print_plans(manifest, stderr=False)
 
     raise typer.Exit(console.run(body))
 
@@ -209,8 +262,9 @@ def export() -> None:
 
 def main() -> None:
     """Entry point of `page4d`."""
-    from page4d_export import plugins_command
+    from page4d_export import check_commands, plugins_command
     from page4d_export.bench import bench_command
+    from page4d_export.triton_command import export_triton_command
 
     app = typer.Typer(
         add_completion=False,
@@ -222,6 +276,9 @@ def main() -> None:
     app.command("export")(export_command)
     app.command("run")(cli.run)
     app.command("inspect")(inspect_command)
+    app.command("verify")(check_commands.verify_command)
+    app.command("doctor")(check_commands.doctor_command)
+    app.command("export-triton")(export_triton_command)
     app.command("weights")(weights_command)
     app.command("bench")(bench_command)
     app.command("clip")(clip_command)

@@ -102,6 +102,23 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
         console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
 
 
+def print_plans(manifest: Manifest, stderr: bool = True) -> None:
+    """What was built by TensorRT, a row a kind of stage; nothing where nothing was."""
+    plans = manifest.plans
+    if plans is None:
+        return
+    name = "TensorRT-RTX" if plans.library == "rtx" else "TensorRT"
+    table = Table(title=f"plans: {name} {plans.version}, for {', '.join(plans.chips) or 'sm_80 and newer'}", title_justify="left")
+    table.add_column("stages")
+    for column in ("plans", "attentions as plugin", "fused", "build s"):
+        table.add_column(column, justify="right")
+    for kind in dict.fromkeys(entry.kind for entry in manifest.stages):
+        found = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
+        cells = (len(found), sum(plan.plugins for plan in found), sum(plan.fused for plan in found))
+        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in found):.1f}")
+    table_console(stderr=stderr).print(table)
+
+
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
     alone = [(entry.name, entry.kind, accuracy) for entry in manifest.stages for accuracy in entry.accuracy.values()]
     if detailed:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from page4d.accuracy import compare, sampled
 from page4d.cameras import fundamental
 from page4d.clip import render
 from page4d.errors import AccuracyError
@@ -90,6 +91,8 @@ class Verified:
     stage: str
     alone: dict[str, Accuracy]
     chained: dict[str, Accuracy]
+    expected: dict[str, NDArray[np.float32]]
+    """A sample of the reference's outputs."""
 
 
 def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tolerance: float) -> Iterator[Verified]:
@@ -122,23 +125,8 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
                     allowed=f"relative L2 up to {tolerance:.0e} in {plan.precision}, no NaN",
                     hint="another precision (--bf16, or float32 without a flag), or --tolerance if you know why",
                 )
-        yield Verified(entry.name, found, {spec.name: compare(chained[spec.name], reference[spec.name]) for spec in entry.outputs})
-
-
-def compare(value: NDArray[np.generic], reference: NDArray[np.generic]) -> Accuracy:
-    """Cosine, largest difference, relative L2 and the number of entries that are not finite."""
-    y, x = np.asarray(value, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
-    nans = int(np.count_nonzero(~np.isfinite(y)))
-    if nans:
-        y = np.where(np.isfinite(y), y, 0.0)
-    norm = max(float(np.linalg.norm(x)), 1e-30)
-    difference = y - x
-    return Accuracy(
-        cosine=float(x @ y / (norm * max(float(np.linalg.norm(y)), 1e-30))),
-        max_abs=float(np.abs(difference).max()),
-        relative_l2=float(np.linalg.norm(difference)) / norm,
-        nans=nans,
-    )
+        in_chain = {spec.name: compare(chained[spec.name], reference[spec.name]) for spec in entry.outputs}
+        yield Verified(entry.name, found, in_chain, {spec.name: sampled(reference[spec.name]) for spec in entry.outputs})
 
 
 def stand_in(plan: Plan) -> Layout:

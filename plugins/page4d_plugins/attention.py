@@ -6,7 +6,6 @@ Names, signatures and meaning are those of `page4d.attention`; types are float16
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 import triton
@@ -21,6 +20,7 @@ from page4d_plugins.modes import CHIPS, Chip, Dtype, Keys, Mode, Tile, chip_for
 from page4d_plugins.node import groups_and_segments
 from page4d_plugins.plan import Descriptor, Ref, Shape, Strides, constants, make_plan
 
+_ALIGNMENT = 16  # bytes: what tensor maps take, and what the kernels of the pack are compiled for
 _INTERPRETED = Chip(Tile(64, 64, 4, 1), Tile(64, 64, 4, 1), Tile(32, 64, 4, 1))
 
 
@@ -85,22 +85,22 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
     return _run(tensors, mode)
 
 
-def _run(tensors: dict[str, Tensor], mode: Mode, **details: Any) -> Tensor:
+def _run(tensors: dict[str, Tensor], mode: Mode, rows: BiasedRows | None = None, band: float = 0.0, penalty: float = 0.0) -> Tensor:
     interpreted, device = triton.knobs.runtime.interpret, tensors["q"].device
     if not interpreted and device.type != "cuda":
         raise UsageError("the attention kernels run on a GPU", got=f"tensors on {device}", allowed="cuda", hint="page4d.attention, or TRITON_INTERPRET=1")
     chip = _INTERPRETED if interpreted else CHIPS[_chip(device.index)]
-    return run(tensors, mode, chip.of(mode), chip.part, **details)
+    return run(tensors, mode, chip.of(mode), chip.part, rows, band, penalty)
 
 
-def run(tensors: dict[str, Tensor], mode: Mode, tile: Tile, part_tile: Tile, **details: Any) -> Tensor:
-    """One call with the tiles named: `tensors` are the op's inputs by name, `details` further fields of `Shape`, the two that follow aside."""
+def run(tensors: dict[str, Tensor], mode: Mode, tile: Tile, part_tile: Tile, rows: BiasedRows | None = None, band: float = 0.0, penalty: float = 0.0) -> Tensor:
+    """One call with the tiles named: `tensors` are the op's inputs by name, the rest as in `Shape`."""
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     groups, segments = _check(tensors, mode)
-    details |= {"groups": groups, "segments": segments}
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     (Z, A, n, D), m = q.shape, k.shape[2]
-    shape = Shape(mode, Dtype.named(str(q.dtype).removeprefix("torch.")), Z, A, n, m, D, q=_strides(q), k=_strides(k), v=_strides(v), **details)
+    dtype = Dtype.named(str(q.dtype).removeprefix("torch."))
+    shape = Shape(mode, dtype, Z, A, n, m, D, groups, segments, rows, band, penalty, q=_strides(q), k=_strides(k), v=_strides(v))
     plan = make_plan(shape, tile, part_tile)
     workspace = torch.empty(plan.workspace // 4, dtype=torch.float32, device=q.device)
     if "key_bias" in tensors:
@@ -139,6 +139,9 @@ def _check(tensors: dict[str, Tensor], mode: Mode) -> tuple[int, int]:
     groups, segments = groups_and_segments(op, mode, {name: list(tensor.shape) for name, tensor in tensors.items()})
     if any(tensor.stride(3) != 1 for tensor in (q, k, v)):
         raise UsageError("channels of q, k and v must lie side by side", got="another last stride than 1", allowed="1", hint=".contiguous()")
+    if off := {name: tensors[name].data_ptr() % _ALIGNMENT for name in "qkv" if tensors[name].data_ptr() % _ALIGNMENT}:
+        got = ", ".join(f"{name} {bytes_} bytes beyond one" for name, bytes_ in off.items())
+        raise UsageError(f"q, k and v must start at a multiple of {_ALIGNMENT} bytes", got=got, hint=".clone()")
     return groups, segments
 
 

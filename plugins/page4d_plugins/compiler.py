@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import multiprocessing
 import os
 import pathlib
 import re
@@ -22,29 +23,7 @@ from page4d_plugins.plan import constants
 _WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
 """int64; other integers are int32."""
 _FLOATS = ("scale", "gain", "band", "penalty")
-_ALIGNED = (
-    "Q",
-    "K",
-    "V",
-    "OUT",
-    "BIAS",
-    "PART",
-    "LSE",
-    "q_z",
-    "q_a",
-    "q_g",
-    "k_z",
-    "k_a",
-    "v_z",
-    "v_a",
-    "out_z",
-    "out_a",
-    "out_g",
-    "q_n",
-    "k_n",
-    "v_n",
-    "out_n",
-)
+_ALIGNED = ("Q", "K", "V", "OUT", "BIAS", "PART", "LSE", *(name for name in _WIDE if name != "bias_z"), "q_n", "k_n", "v_n", "out_n")
 """Multiples of 16 (bytes of addresses, elements of strides); the plan refuses other strides."""
 _SWIZZLE_128B = 3
 _SINCE = {110: (3, 9)}
@@ -102,7 +81,7 @@ def build(wanted: list[Target], workers: int, done: Callable[[Target], None] = l
     """
     triton = _triton()
     kernels = {}
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:  # this process may have threads, which a fork loses
         pending = {pool.submit(compile_kernel, target): target for target in wanted}
         for finished in as_completed(pending):
             kernel = finished.result()

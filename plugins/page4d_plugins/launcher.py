@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import msgspec
 
-from page4d.errors import MissingBackendError
+from page4d_plugins.driver import capability_of, checked, driver
 from page4d_plugins.modes import Dtype, Mode, Tile
 from page4d_plugins.pack import PTX, Entry, Kernel, Pack
 from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
@@ -66,21 +65,21 @@ class Launcher:
         """
         for grid, function, entry, block in self._launches:
             block.point(addresses, self._encode)
-            _checked(_driver().cuLaunchKernel(function, *grid, entry.threads, 1, 1, entry.shared, stream, block.address, 0))
+            checked(driver().cuLaunchKernel(function, *grid, entry.threads, 1, 1, entry.shared, stream, block.address, 0))
 
     def _encode(self, descriptor: Descriptor, address: int) -> bytes:
         """A tensor map: the box is a tile of one head, its rows in 128-byte swizzle, zeros beyond the tensor."""
         import ctypes
 
-        driver = _driver()
-        types = driver.CUtensorMapDataType
+        api = driver()
+        types = api.CUtensorMapDataType
         kind = types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16 if self._dtype is Dtype.FLOAT16 else types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-        sizes = [driver.cuuint64_t(size) for size in reversed(descriptor.shape)]
-        strides = [driver.cuuint64_t(2 * stride) for stride in reversed(descriptor.strides[:3])]
-        box = [driver.cuuint32_t(size) for size in (descriptor.shape[3], descriptor.keys, 1, 1)]
-        ones = [driver.cuuint32_t(1)] * 4
-        made = _checked(
-            driver.cuTensorMapEncodeTiled(
+        sizes = [api.cuuint64_t(size) for size in reversed(descriptor.shape)]
+        strides = [api.cuuint64_t(2 * stride) for stride in reversed(descriptor.strides[:3])]
+        box = [api.cuuint32_t(size) for size in (descriptor.shape[3], descriptor.keys, 1, 1)]
+        ones = [api.cuuint32_t(1)] * 4
+        made = checked(
+            api.cuTensorMapEncodeTiled(
                 kind,
                 4,
                 address,
@@ -88,31 +87,13 @@ class Launcher:
                 strides,
                 box,
                 ones,
-                driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-                driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-                driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-                driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+                api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+                api.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+                api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         )
         return ctypes.string_at(made.getPtr(), TENSOR_MAP)
-
-
-def capability_of(device: int) -> int:
-    """Compute capability of a GPU, times ten.
-
-    Raises:
-        MissingBackendError: no cuda-core, or no driver.
-    """
-    driver = _driver()
-    attribute = driver.CUdevice_attribute
-    major = _checked(driver.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device))
-    minor = _checked(driver.cuDeviceGetAttribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device))
-    return int(10 * major + minor)
-
-
-def current_device() -> int:
-    """Number of the GPU whose context is current on this thread."""
-    return int(_checked(_driver().cuCtxGetDevice()))
 
 
 _functions: dict[tuple[int, str], tuple[Any, Any]] = {}
@@ -128,39 +109,11 @@ def _loaded(kernel: Kernel, device: int) -> Any:
     if key not in _functions:
         code = ObjectCode.from_ptx(kernel.code) if entry.chip == PTX else ObjectCode.from_cubin(kernel.code)
         loaded = code.get_kernel(entry.entry)
-        driver = _driver()
-        shared = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuKernelSetAttribute(shared, entry.shared, loaded.handle, device))
-        function = _checked(driver.cuKernelGetFunction(loaded.handle))
-        if hasattr(driver, "cuFuncLoad"):  # else the first launch would load it, perhaps while a graph is captured
-            _checked(driver.cuFuncLoad(function))
+        api = driver()
+        shared = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        checked(api.cuKernelSetAttribute(shared, entry.shared, loaded.handle, device))
+        function = checked(api.cuKernelGetFunction(loaded.handle))
+        if hasattr(api, "cuFuncLoad"):  # else the first launch would load it, perhaps while a graph is captured
+            checked(api.cuFuncLoad(function))
         _functions[key] = (code, function)
     return _functions[key][1]
-
-
-def _checked(result: tuple[Any, ...]) -> Any:
-    """The value of a driver call.
-
-    Raises:
-        RuntimeError: the driver's error by name.
-    """
-    error, *values = result
-    if int(error):
-        raise RuntimeError(f"the CUDA driver refused a call of the attention kernels: {error.name}")
-    return values[0] if values else None
-
-
-@cache
-def _driver() -> Any:
-    try:
-        import cuda.core  # noqa: F401  what the bindings are to be loaded with
-        from cuda.bindings import driver
-    except ImportError:
-        raise MissingBackendError("the attention kernels are launched through cuda-core", hint='pip install "page4d[gpu]"') from None
-    try:
-        ready = int(driver.cuInit(0)[0]) == 0
-    except RuntimeError:  # there is no driver library to load
-        ready = False
-    if not ready:
-        raise MissingBackendError("no GPU driver answers", hint="the attention kernels run on NVIDIA GPUs")
-    return driver

@@ -1,6 +1,7 @@
 """`page4d-run` as a person runs it: a process, its files, its messages, its exit codes."""
 
 import json
+import logging
 import os
 import pathlib
 import re
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 
 from page4d.cameras import read_cameras
 from page4d.clip import render, save
-from page4d_engines import Pipeline
+from page4d_engines import Pipeline, backend, console
 from page4d_engines.fit import Fit
 from page4d_engines.summary import read_summary
 
@@ -121,7 +122,8 @@ def test_bad_flags(made, clip, tmp_path):
     refused(run(folder, clip, "-o", out, "--stride", 4), 2, r"stride")
     refused(run(folder, clip, "-o", out, "--fit", "squash"), 2, r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad")
     refused(run(folder, clip, "-o", out, "--backend", "gpu"), 2, r"--backend has no such value")
-    refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 5, r"tensorrt")
+    refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 4, r"has no TensorRT plans(.|\n)*--build-only")
+    refused(run(folder, clip, "-o", out, "--backend", "cuda"), 5, r"--backend cuda needs")
     refused(run(folder, clip, "-o", out, "--threads", 0), 2, r"--threads is out of range")
     refused(run(folder, clip, "-o", out, "--masks", tmp_path / "nowhere"), 2, r"nowhere")
     refused(run(folder, clip, "-o", tmp_path / "no" / "out"), 2, r"-o lies in a folder that does not exist")
@@ -259,3 +261,15 @@ def test_the_filmed_clip(made, real_clip, tmp_path):
                 dynamic += [flat[truth].sum(), truth.sum()]
                 static += [flat[~truth].sum(), (~truth).sum()]
     assert dynamic[0] / dynamic[1] > static[0] / static[1] + 0.1  # the external mask lifts M where it is set
+
+
+def test_verbosity_reaches_every_logger():
+    project = logging.getLogger("page4d")
+    before = project.level
+    try:
+        console.set_verbosity(True, False)
+        assert backend._LOG.isEnabledFor(logging.INFO)
+        console.set_verbosity(False, True)
+        assert not backend._LOG.isEnabledFor(logging.WARNING)
+    finally:
+        project.setLevel(before)

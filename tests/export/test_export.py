@@ -14,16 +14,17 @@ import torch
 from conftest import VARIANTS, config_of, layout_of, lively
 
 from page4d import Layout, ModelConfig
+from page4d.accuracy import compare
 from page4d.errors import AccuracyError, UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
-from page4d_engines import Pipeline
+from page4d_engines import Backend, Pipeline
 from page4d_engines.folder import EngineFolder
 from page4d_export import verify
 from page4d_export.bench import compare_chain
 from page4d_export.exporter import export
 from page4d_export.plan import Plan
-from page4d_export.verify import Frames, compare, stand_in
+from page4d_export.verify import Frames, stand_in
 
 LAYOUT = Layout(2, 2, 42, 56)
 
@@ -261,3 +262,22 @@ def test_bench_of_a_published_model():
     rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, lambda what, share: None).rows}
     assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())
+
+
+def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
+    """Its bookkeeping, on the CPU's device; what cannot be compiled is missing and said to be."""
+    from page4d_export import bench_gpu_chain as bench
+
+    def refuse(self):
+        raise RuntimeError("no compiler\nand why")
+
+    monkeypatch.setattr(bench._Eager, "compile", refuse)
+    plan = Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT16)
+    found = bench.compare_gpu_chain(plan, "tiny", 2, Backend.ONNXRUNTIME, lambda what, share: None, device="cpu")
+    assert [side.name for side in found.sides] == ["engines", "PyTorch"] and found.absent == {"torch.compile": "no compiler"}
+    assert found.sides[0].speedup == 1.0 and all(low <= side.milliseconds <= high for side in found.sides for low, high in [side.spread])
+    assert {part.kind for part in found.parts} == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa"}
+    assert all(part.engines > 0 and part.eager > 0 for part in found.parts)
+    assert all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in found.differences.values()) and len(found.differences) == 2
+    bench.print_gpu_chain(found)
+    assert "engines: onnxruntime, computing in float32" in capsys.readouterr().out

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY, VARIANTS, config_of, layout_of, lively
+from conftest import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
-from page4d import Layout, ModelConfig
+from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import UsageError
 from page4d.poses import camera_to_world
 from page4d.precision import Precision
@@ -31,6 +31,17 @@ def run_chain(model, layout, values, keypoints):
             blocks.append(values["tokens"][0])
             values[f"layers.{stage.entry.layer}"] = torch.cat(blocks[-2:], -1)  # of one stream: what the last two blocks gave
     return values
+
+
+@pytest.mark.parametrize("variant", EVERY)
+def test_stages_compute_where_their_inputs_are(variant):
+    """On a device that is not the CPU: nothing that they make themselves lies elsewhere."""
+    config = config_of(variant)
+    for stage in stages(Page4D(config), layout_of(variant, 28, 42), "float16", keypoints=takes_keypoints(variant)).values():
+        given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in stage.inputs]
+        out = stage.module.to("meta")(*given)
+        for spec, tensor in zip(stage.outputs, out if isinstance(out, tuple) else (out,), strict=True):
+            assert (tensor.device.type, tuple(tensor.shape)) == ("meta", spec.shape)
 
 
 @pytest.mark.parametrize("B", [1, 2])

@@ -47,21 +47,21 @@ def encoder(golden):
 
 def test_rope(golden):
     q = torch.from_numpy(golden.tokens("golden.rope.q", (1, 16, 29, 64))).double()
-    turned = ropes.rotate(q.transpose(1, 2), ropes.spatial(GRID, 64, torch.float64))
+    turned = ropes.rotate(q.transpose(1, 2), ropes.spatial(GRID, 64, q))
     golden.check("rope.q", turned.transpose(1, 2))
 
 
 def test_block(golden):
     block = filled(golden, lambda: Block(1024, 16, eps=1e-6, qk_eps=1e-5), "decoder.0.")
     tokens = torch.from_numpy(golden.tokens("golden.block.tokens", (2, 29, 1024))).double()
-    golden.check("block.even(decoder.0)", block(tokens, ropes.spatial(GRID, 64, torch.float64)))
+    golden.check("block.even(decoder.0)", block(tokens, ropes.spatial(GRID, 64, tokens)))
 
 
 def test_block_notices_a_wrong_eps(golden):
     block = filled(golden, lambda: Block(1024, 16, eps=1e-5, qk_eps=1e-5), "decoder.0.")
     tokens = torch.from_numpy(golden.tokens("golden.block.tokens", (2, 29, 1024))).double()
     with pytest.raises(AssertionError, match="largest difference"):
-        golden.check("block.even(decoder.0)", block(tokens, ropes.spatial(GRID, 64, torch.float64)))
+        golden.check("block.even(decoder.0)", block(tokens, ropes.spatial(GRID, 64, tokens)))
 
 
 @pytest.mark.parametrize("size", [(224, 224), (280, 518)])

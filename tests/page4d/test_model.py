@@ -146,12 +146,12 @@ def test_dilated_over_the_whole_grid_is_dense():
     tokens = torch.randn(2, 1, 2, 2, layout.N, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     block = model.layers[1].global_sa
     wide, _ = block(tokens, layout)
-    dense = block.block(tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(layout, 64, torch.float64), biased_attention)
+    dense = block.block(tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(layout, 64, tokens), biased_attention)
     torch.testing.assert_close(wide, dense.reshape(tokens.shape))
     far = Layout(3, 2, 28, 42)
     tokens = torch.randn(2, 1, 3, 2, far.N, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sparse, _ = block(tokens, far)
-    dense = block.block(tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(far, 64, torch.float64), biased_attention)
+    dense = block.block(tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(far, 64, tokens), biased_attention)
     assert (sparse - dense.reshape(tokens.shape)).abs().max() > 1e-3
 
 
@@ -162,7 +162,7 @@ def test_all_patches_as_landmarks_are_dense_over_the_patches(k):
     block = build(landmarks=k).layers[1].global_sa
     tokens = torch.randn(2, 1, 2, 2, layout.N, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found, _ = block(tokens, layout)
-    x, rope = tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(layout, 64, torch.float64)
+    x, rope = tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(layout, 64, tokens)
     patches = torch.cat([torch.arange(f * layout.N + layout.special, (f + 1) * layout.N) for f in range(layout.frames)]).expand(2, -1)
     dense = block.block(x, rope, biased_attention, context=x[:, patches[0]], context_rope=rope.rows(patches % layout.N))
     torch.testing.assert_close(found, dense.reshape(tokens.shape))

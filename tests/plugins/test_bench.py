@@ -18,10 +18,10 @@ from page4d import attention as definition
 from page4d.attention import EpipolarPrior
 from page4d.errors import AccuracyError, UsageError
 from page4d.layout import Layout
+from page4d_export import bench_gpu_table as tables
 from page4d_plugins.bench import clock as clocks
 from page4d_plugins.bench import compare as bench
 from page4d_plugins.bench import sweep as sweeps
-from page4d_plugins.bench import table as tables
 from page4d_plugins.bench.call import Form, form_call, layout_for
 from page4d_plugins.bench.reference import Reference, sampled
 from page4d_plugins.bench.sides import OURS, Attempt

@@ -8,7 +8,7 @@ import torch
 
 from page4d.layout import Layout
 from page4d.ops import BiasedRows
-from page4d_plugins import launcher
+from page4d_plugins import driver, launcher
 from page4d_plugins.bench.call import Call, Form, centres, form_call, layout_for, random_call
 from page4d_plugins.bench.reference import Reference
 from page4d_plugins.bench.sides import ByPack, by_triton
@@ -126,7 +126,7 @@ def test_other_head_dimensions(mode, D):
 def test_every_kernel_of_the_pack_is_launched_here():
     launched = {launch.kernel for mode in Mode for launch in ByPack(of_mode(mode, Dtype.FLOAT16)).launcher.plan.launches}
     assert launched == {kernel.entry.kernel for kernel in shipped().kernels.values()}
-    capability = launcher.capability_of(launcher.current_device())
+    capability = driver.capability_of(driver.current_device())
     chips = {kernel.entry.chip for kernel in shipped().kernels.values()}
     used = {shipped().kernel(name, dtype, capability).entry.chip for name in launched for dtype in Dtype}
     assert used == {f"sm_{capability}" if f"sm_{capability}" in chips else "ptx"}

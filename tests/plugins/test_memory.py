@@ -8,6 +8,7 @@ import torch
 from kernel_cases import double, draw, named, near
 
 import page4d.attention as definition
+from page4d.errors import UsageError
 from page4d.ops import BiasedRows
 from page4d_plugins.modes import Mode, Tile
 from page4d_plugins.plan import Strides
@@ -130,6 +131,14 @@ def test_packed_qkv_is_read_in_place(attention, plans):
         assert out.is_contiguous()
         assert torch.equal(out, attention.run(named(*(tensor.contiguous() for tensor in (q, k, v))), Mode.DENSE, tile, tile))
     near(out, definition.biased_attention(*double(q, k, v)))
+
+
+def test_addresses_that_no_descriptor_takes_are_refused(attention):
+    """A view that starts between two multiples of 16 bytes."""
+    q, k, v, _ = draw(1, 2, 38, 38, 16)
+    shifted = torch.zeros(k.numel() + 1, dtype=k.dtype)[1:].view(k.shape).copy_(k)
+    with pytest.raises(UsageError, match=r"start at a multiple of 16 bytes\s+got:\s+k 2 bytes beyond one\s+try:\s+\.clone"):
+        attention.biased_attention(q, shifted, v)
 
 
 def test_a_bias_with_strides(attention):

@@ -15,7 +15,8 @@ from onnx import helper
 
 from page4d.errors import EngineError, OutOfMemoryError, UsageError
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
-from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read
+from page4d_engines.interrupts import Held, held_interrupts
+from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import make_log
 from page4d_plugins.tensorrt_plugin import register
@@ -77,6 +78,10 @@ class PlanBuilder:
             OutOfMemoryError: TensorRT finds no kernel that fits into memory.
             KeyboardInterrupt: the build was interrupted; TensorRT has ended it.
         """
+        with held_interrupts() as held:  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
+            return self._build(stage, path, precision, progress, held)
+
+    def _build(self, stage: str, path: pathlib.Path, precision: str, progress: Progress, held: Held) -> Plan:
         trt = self.library.module
         log = make_log(trt)
         builder = trt.Builder(log)
@@ -86,7 +91,7 @@ class PlanBuilder:
         if not parser.parse_from_file(str(path)):
             raise EngineError(f"{self.library} refuses {stage}", got="; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
         config = self._config(builder)
-        monitor = _monitor_class(trt)(progress)
+        monitor = _monitor_class(trt)(progress, held)
         config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
         if monitor.interrupted:
@@ -95,9 +100,20 @@ class PlanBuilder:
             raise _failure(stage, log.errors)
         if self.library.flavor is Flavor.TENSORRT:  # TensorRT-RTX times nothing when it builds
             self.timing_cache = bytes(config.get_timing_cache().serialize())
-        layers = read(log.text)
+            layers = self._inspected(stage, plan, log)
+        else:  # may have no GPU, without which there is no inspector
+            layers = read(log.text)
+            if not layers:
+                raise EngineError(f"the layers of {stage} cannot be read back: {self.library} lists them in another way", hint="a version that is known: 1.7")
         check(stage, layers, nodes, precision, native)
         return Plan(bytes(plan), layers, sum(layer.is_plugin for layer in layers), sum(layer.is_fused_attention for layer in layers))
+
+    def _inspected(self, stage: str, plan: Any, log: Any) -> list[Layer]:
+        trt = self.library.module
+        engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(f"TensorRT does not load the plan of {stage} that it built", got="; ".join(log.errors) or None)
+        return read_inspector(stage, engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
     def _config(self, builder: Any) -> Any:
         trt, options = self.library.module, self.options
@@ -161,9 +177,9 @@ def _monitor_class(trt: ModuleType) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         """Passes progress on; on Ctrl-C it asks the builder to stop, since an exception may not pass through it."""
 
-        def __init__(self, progress: Progress) -> None:
+        def __init__(self, progress: Progress, held: Held) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.progress, self.interrupted = progress, False
+            self.progress, self.held, self.interrupted = progress, held, False
             self.steps: dict[str, int] = {}
             self.outermost: str | None = None
 
@@ -181,6 +197,7 @@ def _monitor_class(trt: ModuleType) -> Any:
                     self.progress(name, (step + 1) / max(1, self.steps.get(name, 1)))
             except KeyboardInterrupt:
                 self.interrupted = True
+            self.interrupted |= self.held.asked
             return not self.interrupted
 
     return Monitor

@@ -1,19 +1,21 @@
-"""What TensorRT built: the layers of a plan, read from the builder's log, held against what was asked."""
+"""What TensorRT built: the layers of a plan, read from the builder's log or from its inspector, held against what was asked."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from page4d.errors import AccuracyError
+import msgspec
+
+from page4d.errors import AccuracyError, EngineError
 
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<rest>Inputs: .*)$", re.M)
 _TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[\d,]*)\].*?Datatype: (?P<dtype>\w+)")
 _SOURCE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _PRODUCTS = ("gemm", "runtime_fusion")  # kinds of layer that multiply matrices
-_WIDE = "Float"
+_WIDE = ("Float", "FP32")  # as fused layers and as plain ones have it
 
 
 class Tensor(NamedTuple):
@@ -38,7 +40,7 @@ class Layer(NamedTuple):
     @property
     def is_plugin(self) -> bool:
         """Whether it is a plugin."""
-        return self.kind == "custom_layer"
+        return self.kind == "custom_layer" or "plugin" in self.kind.lower()
 
     @property
     def is_fused_attention(self) -> bool:
@@ -71,6 +73,35 @@ def read(log: str) -> list[Layer]:
     return layers
 
 
+def read_inspector(stage: str, text: str) -> list[Layer]:
+    """The layers that TensorRT's engine inspector lists as JSON.
+
+    Raises:
+        EngineError: it lists names alone, or nothing: the plan cannot be checked.
+    """
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any]).get("Layers", [])
+    except msgspec.DecodeError as error:
+        raise EngineError(f"the layers of {stage} cannot be read back: {error}", got=text[:80]) from None
+    if not found or not all(isinstance(layer, dict) for layer in found):
+        raise EngineError(f"the layers of {stage} cannot be read back: TensorRT gave no details", got=str(found)[:80])
+    return [_inspected(layer) for layer in found]
+
+
+def _inspected(layer: dict[str, Any]) -> Layer:
+    def tensors(key: str) -> tuple[Tensor, ...]:
+        return tuple(Tensor(one["Name"], tuple(one.get("Dimensions", ())), _dtype(one)) for one in layer.get(key, ()))
+
+    return Layer(layer["Name"], layer.get("LayerType", ""), tensors("Inputs"), tensors("Outputs"), tuple(_SOURCE.findall(layer.get("Metadata", ""))))
+
+
+def _dtype(tensor: dict[str, Any]) -> str:
+    """`Half`, or the type within a sentence on the format: `Row major linear FP16 format`."""
+    said = str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
+    found = re.search(r"\b(FP\d+|BF16|INT\d+|Int\d+)\b", said)
+    return found[1] if found else said
+
+
 def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], precision: str, native: bool) -> None:
     """Hold a plan against its graph.
 
@@ -100,7 +131,7 @@ def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], p
         raise AccuracyError(f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None)
     for layer in layers:
         large = [tensor for tensor in layer.inputs if len(tensor.shape) > 1]
-        if layer.kind in _PRODUCTS and large and all(tensor.dtype == _WIDE for tensor in large):
+        if layer.kind in _PRODUCTS and large and all(tensor.dtype in _WIDE for tensor in large):
             raise AccuracyError(f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision)
 
 

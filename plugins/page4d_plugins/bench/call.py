@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,17 +54,12 @@ class Call(NamedTuple):
         return EpipolarPrior(self.tensors["fundamental"], self.tensors["centres"], self.band, self.penalty)
 
     @property
-    def details(self) -> dict[str, Any]:
-        """Fields of `plan.Shape` beyond sizes."""
-        segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
-        return {"groups": self.groups, "segments": segments, "rows": self.rows, "band": self.band, "penalty": self.penalty}
-
-    @property
     def shape(self) -> Shape:
         """As the launcher takes it."""
         Z, A, n, D = self.tensors["q"].shape
         q, k, v = (Strides(*self.tensors[name].stride()[:3]) for name in "qkv")
-        return Shape(self.mode, self.dtype, Z, A, n, self.tensors["k"].shape[2], D, q=q, k=k, v=v, **self.details)
+        segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
+        return Shape(self.mode, self.dtype, Z, A, n, self.tensors["k"].shape[2], D, self.groups, segments, self.rows, self.band, self.penalty, q, k, v)
 
     def ranges(self) -> list[list[tuple[int, int]]]:
         """(start, length) of the keys that each query group reads."""

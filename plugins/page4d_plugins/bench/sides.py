@@ -50,7 +50,8 @@ class ByPack:
             UsageError: the tensors are on no GPU.
             MissingBackendError: no cuda-core, or no driver.
         """
-        from page4d_plugins.launcher import Launcher, current_device
+        from page4d_plugins.driver import current_device
+        from page4d_plugins.launcher import Launcher
         from page4d_plugins.pack import shipped
 
         q = call.tensors["q"]

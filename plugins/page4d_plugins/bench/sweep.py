@@ -180,7 +180,7 @@ def run(call: Call, tile: Tile) -> torch.Tensor:
     """One call with a tile of one's choice."""
     from page4d_plugins import attention
 
-    return attention.run(call.tensors, call.mode, tile, tile, **call.details)
+    return attention.run(call.tensors, call.mode, tile, tile, call.rows, call.band, call.penalty)
 
 
 def mode_named(name: str) -> Mode:

@@ -9,6 +9,7 @@ import msgspec
 from rich.table import Table
 
 from page4d_engines.console import table_console
+from page4d_export.bench_gpu_chain import GpuChainBenchmark, print_gpu_chain
 from page4d_plugins.bench.compare import HOPPER_EXP2, GpuBenchmark, Timed
 from page4d_plugins.bench.sides import OURS
 from page4d_plugins.bench.sweep import Sweep, Trial, words
@@ -101,6 +102,9 @@ def print_summary(files: list[pathlib.Path]) -> None:
     for file in files:
         try:
             content = file.read_bytes()
+            if b'"sides"' in content:
+                print_gpu_chain(msgspec.json.decode(content, type=GpuChainBenchmark))
+                continue
             if b'"trials"' in content:
                 notes.append(f"{file.stem}: {verdict(msgspec.json.decode(content, type=Sweep))}")
                 continue

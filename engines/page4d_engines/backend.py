@@ -1,0 +1,106 @@
+"""`Backend`: what runs the engines, and what `auto` makes of a folder and a machine."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+
+from page4d.errors import EngineError, MissingBackendError
+from page4d_engines.buffers import BufferPlan
+from page4d_engines.chain import Arrays, Chain
+from page4d_engines.folder import EngineFolder
+
+_LOG = logging.getLogger("page4d.backend")
+Make = Callable[[Arrays], Chain]
+"""Makes a chain, given the values from outside that do not change."""
+
+
+class Backend(str, enum.Enum):
+    """What runs the engines. Anything but `auto` is a demand."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool) -> tuple[Backend, Make]:
+    """What runs a folder here.
+
+    `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where there is a
+    GPU for it, else ONNX Runtime on the CPU; it logs why a better one was left.
+
+    Args:
+        folder: the engines.
+        backend: a demand, or `auto`.
+        threads: of ONNX Runtime on the CPU; None takes every processor.
+        rounding: round as the 16-bit graph does, on the CPU; `auto` then means the CPU.
+
+    Raises:
+        EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.
+        MissingBackendError: what is demanded is not there.
+    """
+    ways: dict[Backend, Callable[[], Make]] = {Backend.TENSORRT: lambda: _tensorrt(folder), Backend.CUDA: lambda: _cuda(folder)}
+    if backend in ways:
+        return backend, ways[backend]()
+    if backend is Backend.AUTO and not rounding:
+        for candidate, way in ways.items():
+            try:
+                return candidate, way()
+            except (EngineError, MissingBackendError) as error:
+                hopeful = candidate is Backend.TENSORRT and folder.manifest.plans is not None
+                _LOG.log(logging.WARNING if hopeful else logging.INFO, "not on %s: %s", candidate, error.what)
+
+    def make(constants: Arrays) -> Chain:
+        from page4d_engines.host_chain import HostChain
+
+        return HostChain(folder, constants, threads, rounding)
+
+    return Backend.ONNXRUNTIME, make
+
+
+def _tensorrt(folder: EngineFolder) -> Make:
+    plans = folder.manifest.plans
+    if plans is None:
+        raise EngineError("the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}")
+    from page4d_engines.tensorrt.machine import Machine
+
+    machine = Machine.here(plans)
+    machine.require(plans, folder.path)
+
+    def make(constants: Arrays) -> Chain:
+        from page4d_engines.gpu import Gpu
+        from page4d_engines.gpu_chain import GpuChain
+        from page4d_engines.tensorrt.engine import Session
+
+        gpu = Gpu()
+        session = Session(machine.library, gpu)
+        engines = {entry.name: session.load(entry, folder.file(plans.stages[entry.name].file)) for entry in folder.manifest.stages}
+        chain = GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, f"{machine.library} on {gpu.name}")
+        session.keep_compiled()
+        return chain
+
+    return make
+
+
+def _cuda(folder: EngineFolder) -> Make:
+    from page4d_engines.ort_cuda import require_provider
+
+    require_provider()
+
+    def make(constants: Arrays) -> Chain:
+        from page4d_engines.gpu import Gpu
+        from page4d_engines.gpu_chain import GpuChain
+        from page4d_engines.ort_cuda import CudaOrtEngine
+
+        gpu = Gpu()
+        narrow = folder.manifest.precision != "float32"
+        engines = {entry.name: CudaOrtEngine(folder.file(entry.file or ""), gpu, fast=narrow) for entry in folder.manifest.stages}
+        described = f"ONNX Runtime on {gpu.name}, {'TF32 products' if narrow else 'float32'}"
+        return GpuChain(gpu, BufferPlan.make(folder.manifest, widen=True), engines, constants, described)
+
+    return make

@@ -1,0 +1,131 @@
+"""`page4d doctor`: what is installed, what answers, what is missing, and what that means for the backends."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+
+from page4d import __version__
+from page4d.errors import MissingBackendError, Page4DError
+from page4d_engines.ort_cuda import require_provider
+from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.machine import cuda_of
+from page4d_plugins.driver import capability_of, checked, cuda_version, driver
+from page4d_plugins.pack import shipped
+
+_EXPORT = ("torch", "onnxscript")
+_KERNELS = ("triton",)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    said: str
+    """A version, or what is wrong."""
+    hint: str | None = None
+    """What to do where something is missing."""
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """All that was found."""
+
+    installed: list[Finding]
+    machine: list[Finding]
+    can: list[Finding]
+    """Exporting, building plans, and every backend."""
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine. Loads nothing heavy, changes nothing."""
+    installed = [Finding("page4d", True, __version__), Finding("python", True, platform.python_version())]
+    installed += [_package(name) for name in ("onnxruntime", "onnx", *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings")]
+    for flavor in (Flavor.TENSORRT, Flavor.RTX):
+        installed.append(_library(flavor))
+    installed.append(_tried("attention kernels", lambda: f"{len(shipped().kernels)} for {', '.join(_chips())}"))
+    return Diagnosis(installed, list(_machine()), list(_abilities()))
+
+
+def _package(name: str) -> Finding:
+    for found in (f"{name}-gpu", name) if name == "onnxruntime" else (name,):
+        try:
+            return Finding(name, True, f"{version(found)}{' (GPU)' if found.endswith('-gpu') else ''}")
+        except PackageNotFoundError:
+            continue
+    return Finding(name, False, "not installed")
+
+
+def _chips() -> list[str]:
+    chips = {kernel.entry.chip for kernel in shipped().kernels.values()}
+    return sorted(chips, key=lambda chip: (chip == "ptx", len(chip), chip))
+
+
+def _library(flavor: Flavor) -> Finding:
+    name = "TensorRT" if flavor is Flavor.TENSORRT else "TensorRT-RTX"
+
+    def words() -> str:
+        library = Library.find(flavor)
+        cuda = cuda_of(library)
+        said = ".".join(map(str, library.version)) + (f", for CUDA {cuda}" if cuda else "")
+        return "; ".join([said, *library.warnings(_chip(), native=True)])
+
+    return _tried(name, words)
+
+
+def _chip() -> str | None:
+    try:
+        return f"sm_{capability_of(0)}"
+    except MissingBackendError:
+        return None
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("system", True, f"{platform.system()} {platform.machine()}")
+    driver_found = _tried("driver", lambda: "CUDA {}.{}".format(*cuda_version()))
+    yield driver_found
+    if not driver_found.ok:
+        return
+    api = driver()
+    for number in range(int(checked(api.cuDeviceGetCount()))):
+        name = checked(api.cuDeviceGetName(128, number)).split(b"\0")[0].decode()
+        yield Finding(f"GPU {number}", True, f"{name}, sm_{capability_of(number)}")
+
+
+def _abilities() -> Iterator[Finding]:
+    def need(*names: str) -> str:
+        missing = [finding.name for finding in map(_package, names) if not finding.ok]
+        if missing:
+            raise MissingBackendError(f"{', '.join(missing)} not installed", hint='pip install "page4d[export]"')
+        return "yes"
+
+    def plans() -> str:
+        from page4d_engines.tensorrt.plans import library_for
+
+        return f"with {library_for(None)}"
+
+    def tensorrt() -> str:
+        chip = f"sm_{capability_of(0)}"
+        return f"{Library.find()}, on {chip}"
+
+    def provider() -> str:
+        require_provider()
+        importlib.import_module("ml_dtypes")
+        return "ONNX Runtime's CUDA provider"
+
+    yield _tried("page4d-export", lambda: need(*_EXPORT))
+    yield _tried("build plans", plans)
+    yield _tried("--backend tensorrt", tensorrt)
+    yield _tried("--backend cuda", provider)
+    yield Finding("--backend onnxruntime", True, "yes")
+
+
+def _tried(name: str, words: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, words())
+    except Page4DError as error:
+        return Finding(name, False, error.what + (f" ({error.got})" if error.got is not None else ""), error.hint)

@@ -1,0 +1,103 @@
+"""The chain on the CPU: ONNX Runtime over numpy memory."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from page4d.errors import OutOfMemoryError
+from page4d.manifest import Manifest
+from page4d_engines.buffers import BufferPlan, View
+from page4d_engines.chain import Arrays, Observe
+from page4d_engines.folder import EngineFolder
+from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.program import Gather, Run, program
+
+
+class HostChain:
+    """A `Chain` whose inputs and outputs lie where the engines read and write them: nothing is copied but kept layers."""
+
+    def __init__(self, folder: EngineFolder, constants: Arrays, threads: int | None, rounding: bool) -> None:
+        """Allocate, load, bind.
+
+        Args:
+            folder: the engines.
+            constants: values from outside that do not change, by name.
+            threads: of ONNX Runtime; None takes every processor.
+            rounding: round as the 16-bit graph does.
+
+        Raises:
+            EngineError: a file that ONNX Runtime does not take.
+            OutOfMemoryError: buffers and weights do not fit this machine.
+        """
+        manifest = folder.manifest
+        self.plan = BufferPlan.make(manifest, widen=True)
+        self.described = "onnxruntime" if manifest.precision == "float32" else "onnxruntime, computing in float32"
+        _check_memory(self.plan, manifest)
+        self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
+        self.inputs: Arrays = {name: self.at(view) for name, view in self.plan.starts.items()}
+        self.outputs: Arrays = {name: self.at(view) for name, view in self.plan.outputs.items()}
+        for name, value in constants.items():
+            self.inputs[name][:] = value
+        engines = {entry.name: OrtEngine(folder.file(entry.file or ""), threads, rounding) for entry in manifest.stages}
+        self._steps: list[tuple[Run | Gather, Callable[[], None]]] = []
+        for step in program(self.plan):
+            if isinstance(step, Run):
+                call = step.call
+                inputs, outputs = ({name: self.at(view) for name, view in views.items()} for views in (call.inputs, call.outputs))
+                self._steps.append((step, engines[call.stage.name].bind(inputs, outputs)))
+            elif isinstance(step, Gather):
+                self._steps.append((step, self._gather(step)))
+
+    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None) -> dict[str, float]:
+        """As `Chain.run`."""
+        seconds: dict[str, float] = {}
+        stage = ""
+        for step, act in self._steps:
+            if isinstance(step, Run):
+                stage = step.call.stage.name
+                if progress is not None:
+                    progress(stage)
+            started = time.perf_counter()
+            act()
+            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
+            if observe is not None and isinstance(step, Run) and step.is_last:
+                observe(step.call.stage, *({name: self.at(view) for name, view in views.items()} for views in self.plan.whole(step.call)))
+        return seconds
+
+    def at(self, view: View) -> NDArray[np.generic]:
+        """The array that a view of the plan stands for, in place."""
+        dtype = np.dtype(view.dtype)
+        size = int(np.prod(view.shape)) * dtype.itemsize
+        return self._buffers[view.buffer][view.offset : view.offset + size].view(dtype).reshape(view.shape)
+
+    def _gather(self, step: Gather) -> Callable[[], None]:
+        source = self._buffers[step.source.buffer][step.source_offset :][: step.rows * step.width].reshape(step.rows, step.width)
+        target = as_strided(self._buffers[step.target.buffer][step.target_offset :], (step.rows, step.width), (step.pitch, 1))
+        # as numbers rather than bytes: numpy then copies several at a time
+        numbers = np.dtype(step.target.dtype)
+        return lambda: np.copyto(target.view(numbers), source.view(numbers))
+
+
+def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
+    """Refuse what cannot fit, before it drives the machine into the ground."""
+    widened = 1 if manifest.precision == "float32" else 2
+    scratch = 4 * max(entry.largest for entry in manifest.stages)
+    needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text()
+    except OSError:
+        return  # not Linux: no way to tell without another dependency
+    available = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), None)
+    if available is not None and needed > available:
+        raise OutOfMemoryError(
+            "the engines do not fit this machine's memory",
+            got=f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch {scratch / 2**30:.1f}, the rest weights",
+            allowed=f"{available / 2**30:.1f} GiB free",
+            hint="page4d-export with a smaller --T, --V, --height or --width",
+        )

@@ -1,0 +1,90 @@
+"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order, in whatever memory it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from page4d.precision import DTYPE_BYTES
+from page4d_engines.buffers import BufferPlan, Call, Keep, View
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A value from outside comes into its place."""
+
+    name: str
+    part: View
+    """All of it; of the images, what one encoder call reads."""
+    reader: int | None = None
+    """The call that waits for it, where it may come while others run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a stage."""
+
+    number: int
+    call: Call
+    is_last: bool
+    """Of the stage's calls: its outputs are then whole."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time."""
+
+    source: View
+    source_offset: int
+    """Of the first row, in bytes from the start of the source's buffer."""
+    target: View
+    target_offset: int
+    rows: int
+    width: int
+    """Bytes of a row; the source's rows follow one another."""
+    pitch: int
+    """Bytes from a row of the target to the next."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A result leaves its place."""
+
+    name: str
+    view: View
+
+
+Step = Upload | Run | Gather | Download
+
+
+def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})) -> list[Step]:
+    """All steps of one window.
+
+    Args:
+        plan: of the buffers.
+        constants: values from outside that never change, and so are no step.
+    """
+    steps: list[Step] = [Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"]
+    calls = plan.calls
+    # images go up call by call, so that the next ones can while these are computed on
+    steps += [Upload("images", call.inputs["images"], number) for number, call in enumerate(calls) if "images" in call.inputs]
+    for number, call in enumerate(calls):
+        is_last = number + 1 == len(calls) or calls[number + 1].stage.name != call.stage.name
+        steps.append(Run(number, call, is_last))
+        for keep in plan.keeps:
+            if keep.call == number:
+                steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
+    steps += [Download(name, view) for name, view in plan.outputs.items()]
+    return steps
+
+
+def _gathers(keep: Keep, target: View) -> Iterator[Gather]:
+    """`[S or 1,..,N,C]` into its part of `[..,N,S*parts*C]`; a stage that computes one stream stands for all S."""
+    item = DTYPE_BYTES[target.dtype]
+    computed, rows, width = keep.source.shape[0], math.prod(keep.source.shape[1:-1]), keep.source.shape[-1] * item
+    pitch = target.shape[-1] * item
+    # tokens of several calls are not kept; a kept layer's source is a whole tensor
+    for stream in range(pitch // (width * keep.parts)):
+        source = keep.source.offset + min(stream, computed - 1) * rows * width
+        yield Gather(keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch)

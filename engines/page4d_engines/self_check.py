@@ -1,0 +1,128 @@
+"""An engine folder checks itself on this machine: its golden clip through the chain, every stage's outputs against the reference's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from page4d.accuracy import compare, sampled
+from page4d.errors import AccuracyError, EngineError
+from page4d.manifest import Accuracy, Golden, StageEntry
+from page4d.precision import Precision
+from page4d_engines.chain import Arrays
+from page4d_engines.folder import EngineFolder
+from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.pipeline import Pipeline
+
+Progress = Callable[[str, float], None]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One output of one stage."""
+
+    stage: str
+    output: str
+    accuracy: Accuracy
+    allowed: float
+    """Relative L2."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output is as it should be."""
+        return self.accuracy.nans == 0 and self.accuracy.relative_l2 <= self.allowed
+
+
+class SelfCheck(msgspec.Struct, frozen=True):
+    """What a check found."""
+
+    backend: str
+    described: str
+    """What computed, in words."""
+    seconds: float
+    chain: list[Row]
+    """Against the reference, at the end of the chain up to there; empty where the folder has no reference values."""
+    alone: list[Row]
+    """Against ONNX Runtime in float32 on the same inputs; empty without a bisection."""
+
+    def first(self) -> Row | None:
+        """The first stage that departs: by itself where that was looked at, else in the chain."""
+        return next((row for row in (*self.alone, *self.chain) if not row.passed), None)
+
+    def require(self) -> None:
+        """Raise unless everything passed.
+
+        Raises:
+            AccuracyError: naming the first stage that departs.
+        """
+        row = self.first()
+        if row is None:
+            return
+        alone = row in self.alone
+        what = "by itself" if alone else "in the chain"
+        got = f"relative L2 {row.accuracy.relative_l2:.2e}, cosine {row.accuracy.cosine:.6f}, {row.accuracy.nans} not finite"
+        hint = None if self.alone else "--bisect, to hold every stage by itself against ONNX Runtime"
+        raise AccuracyError(f"{row.stage} departs {what} in its output {row.output!r}, on {self.described}", got=got, allowed=f"{row.allowed:.0e}", hint=hint)
+
+
+def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = lambda what, share: None) -> SelfCheck:
+    """Run the golden clip.
+
+    Args:
+        folder: that the pipeline was loaded from.
+        pipeline: on the backend to be checked.
+        bisect: also hold every stage by itself against ONNX Runtime, on the inputs that it had.
+        progress: called before each stage's call.
+
+    Raises:
+        EngineError: the folder has no golden clip, or, without `bisect`, no reference values.
+    """
+    manifest, golden = folder.manifest, folder.manifest.golden
+    if golden is None:
+        raise EngineError("the engine folder has no golden clip", got=folder.path, hint="page4d-export again")
+    if golden.expected is None and not bisect:
+        why = "its layout was too large for the reference on the machine that exported it"
+        raise EngineError(f"the engine folder has no reference values: {why}", got=folder.path, hint="--bisect, against ONNX Runtime here")
+    expected = {} if golden.expected is None else load_file(folder.file(golden.expected))
+    chain: list[Row] = []
+    alone: list[Row] = []
+    calls, done = sum(entry.calls for entry in manifest.stages), 0
+
+    def step(stage: str) -> None:
+        nonlocal done
+        progress(f"{pipeline.backend}: {stage}", min(done / calls, 1.0))
+        done += 1
+
+    def observe(entry: StageEntry, inputs: Arrays, outputs: Arrays) -> None:
+        chain.extend(_in_chain(golden, entry, outputs, expected))
+        if bisect:
+            alone.extend(_alone(folder, entry, inputs, outputs))
+
+    given = load_file(folder.file(golden.inputs))
+    started = time.perf_counter()
+    pipeline.run(given["images"], given.get("mask_ext"), given.get("keypoints"), given.get("fundamental"), progress=step, observe=observe)
+    return SelfCheck(str(pipeline.backend), pipeline.described, time.perf_counter() - started, chain, alone)
+
+
+def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:
+    names = [spec.name for spec in entry.outputs if f"{entry.name}/{spec.name}" in expected]
+    return [
+        Row(entry.name, name, compare(sampled(outputs[name]), expected[f"{entry.name}/{name}"]), golden.tolerance[f"{entry.name}/{name}"]) for name in names
+    ]
+
+
+def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
+    """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
+    engine = OrtEngine(folder.file(entry.file or ""))
+    found = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
+    wide = {name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32)) for name, array in inputs.items()}
+    for number in range(entry.calls):
+        part = lambda array, number=number: array[number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls]
+        engine.bind({spec.binding: part(wide[spec.name]) for spec in entry.inputs}, {spec.binding: part(found[spec.name]) for spec in entry.outputs})()
+    allowed = Precision(folder.manifest.precision).tolerance
+    return [Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed) for spec in entry.outputs]

@@ -1,0 +1,121 @@
+"""TensorRT plans on a GPU: loaded, bound to memory that their caller owns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from page4d.errors import EngineError
+from page4d.files import write_atomically
+from page4d.manifest import StageEntry
+from page4d_engines.gpu import Gpu
+from page4d_engines.gpu_chain import GpuEngine, Launch
+from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.log import make_log
+from page4d_plugins.tensorrt_plugin import register
+
+_LOG = logging.getLogger("page4d.tensorrt")
+_DTYPES = {"uint8": "uint8", "int32": "int32", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+
+
+class Session:
+    """One TensorRT runtime on one GPU, and, for TensorRT-RTX, the kernels that it compiles when it loads: kept from one process to the next."""
+
+    def __init__(self, library: Library, gpu: Gpu) -> None:
+        register(library.module)
+        self.library, self._gpu = library, gpu
+        self._log = make_log(library.module)
+        self._runtime = library.module.Runtime(self._log)
+        self._cache: Any = None
+        self._cached = b""
+
+    def load(self, stage: StageEntry, path: pathlib.Path) -> TensorRTEngine:
+        """Load a stage's plan.
+
+        Raises:
+            EngineError: TensorRT refuses it, or it is of another stage.
+        """
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise EngineError(f"{self.library} does not load {path.name}", got="; ".join(self._log.errors) or None, hint="page4d-export --build-only ENGINES")
+        return TensorRTEngine(self, stage, engine)
+
+    def context(self, engine: Any) -> Any:
+        """An execution context whose scratch memory is its caller's."""
+        trt = self.library.module
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.library.flavor is Flavor.TENSORRT:
+            return engine.create_execution_context(strategy)
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if self._cache is None:
+            self._cache = config.create_runtime_cache()
+            file = _cache_file(self.library, self._gpu)
+            if file.is_file():
+                self._cached = file.read_bytes()
+                self._cache.deserialize(self._cached)
+        config.set_runtime_cache(self._cache)
+        return engine.create_execution_context(config)
+
+    def keep_compiled(self) -> None:
+        """Save what TensorRT-RTX compiled for this GPU, for the next process."""
+        if self._cache is None:
+            return
+        content = bytes(self._cache.serialize())
+        if content == self._cached:
+            return
+        file = _cache_file(self.library, self._gpu)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, content)
+        except OSError as error:
+            _LOG.warning("kernels compiled for this GPU are not kept: %s", error)
+
+    @property
+    def said(self) -> list[str]:
+        """TensorRT's errors so far."""
+        errors: list[str] = self._log.errors
+        return errors
+
+
+class TensorRTEngine(GpuEngine):
+    """A loaded plan."""
+
+    def __init__(self, session: Session, stage: StageEntry, engine: Any) -> None:
+        self._session, self._stage, self._engine = session, stage, engine
+        trt = session.library.module
+        for spec in (*stage.inputs, *stage.outputs):
+            names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+            if spec.binding not in names:
+                raise EngineError(f"the plan of {stage.name} has no tensor {spec.binding}", got=", ".join(names), hint="page4d-export --build-only ENGINES")
+            found = (tuple(engine.get_tensor_shape(spec.binding)), engine.get_tensor_dtype(spec.binding))
+            if found != (spec.shape, getattr(trt, _DTYPES[spec.dtype])):
+                got, allowed = f"{found[1]} {list(found[0])}", f"{spec.dtype} {list(spec.shape)}"
+                raise EngineError(f"the plan of {stage.name} has another {spec.binding} than the manifest", got=got, allowed=allowed)
+        self.scratch = int(engine.device_memory_size_v2)
+        self.uncapturable: str | None = None
+
+    def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
+        """As `GpuEngine.bind`."""
+        context = self._session.context(self._engine)
+        if context is None:
+            raise EngineError(f"TensorRT makes no context for {self._stage.name}", got="; ".join(self._session.said) or None)
+        if self.scratch:
+            context.set_device_memory(scratch, self.scratch)
+        for name, address in (*inputs.items(), *outputs.items()):
+            if not context.set_tensor_address(name, address):
+                raise EngineError(f"the plan of {self._stage.name} takes no address for {name}", got="; ".join(self._session.said) or None)
+
+        def launch(stream: int) -> None:
+            if not context.execute_async_v3(stream):
+                raise EngineError(f"{self._stage.name} failed in TensorRT", got="; ".join(self._session.said) or None)
+
+        return launch
+
+
+def _cache_file(library: Library, gpu: Gpu) -> pathlib.Path:
+    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    return home / "page4d" / f"rtx-{'.'.join(map(str, library.version))}-sm_{gpu.capability}.bin"

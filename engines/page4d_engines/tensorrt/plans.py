@@ -1,0 +1,134 @@
+"""All stages of an engine folder as TensorRT plans, and the manifest's word on them."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from page4d.errors import MissingBackendError, UsageError
+from page4d.files import sha256
+from page4d.manifest import Manifest, PlanEntry, Plans, write_manifest
+from page4d.precision import Precision
+from page4d_engines.folder import EngineFolder
+from page4d_engines.interrupts import held_interrupts
+from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
+from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_plugins.driver import capability_of
+from page4d_plugins.pack import shipped
+
+TIMING_CACHE = "timing.cache"
+Progress = Callable[[str, float], None]
+
+
+def library_for(flavor: Flavor | None) -> Library:
+    """What builds plans on this machine.
+
+    Args:
+        flavor: a demand; None takes full TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU to build.
+
+    Raises:
+        MissingBackendError: it is not there.
+    """
+    if flavor is None:
+        try:
+            found = Library.find(Flavor.TENSORRT)
+            capability_of(0)
+            return found
+        except MissingBackendError as missing:
+            try:
+                return Library.find(Flavor.RTX)
+            except MissingBackendError:
+                raise MissingBackendError(f"there is no TensorRT to build with: {missing.what}", hint=missing.hint) from None
+    found = Library.find(flavor)
+    if flavor is Flavor.TENSORRT:
+        capability_of(0)
+    return found
+
+
+class PlansBuild:
+    """A checked wish for plans, ready to build."""
+
+    def __init__(self, library: Library, options: BuildOptions, precision: str, native: bool) -> None:
+        """Check what can be checked before an export begins.
+
+        Args:
+            library: as `library_for` found it.
+            options: of the build.
+            precision: of the engines.
+            native: whether attention is left to TensorRT's own fusion.
+
+        Raises:
+            UsageError: float32, whose attention TensorRT does not fuse; options that this TensorRT does not have.
+        """
+        if precision == str(Precision.FLOAT32):
+            raise UsageError("TensorRT fuses no attention in float32", got="plans in float32", allowed="--fp16 or --bf16", hint="page4d-export --fp16")
+        self.library, self.options = library, options
+        chip = None if library.flavor is Flavor.RTX else f"sm_{capability_of(0)}"
+        self.chips = options.targets or (() if chip is None or options.hardware_compat else (chip,))
+        self.warnings = library.warnings(chip, native)
+        PlanBuilder(library, options)
+
+    def build(self, source: pathlib.Path, manifest: Manifest, target: pathlib.Path, progress: Progress = lambda what, share: None) -> Plans:
+        """Build every stage.
+
+        Args:
+            source: folder of the ONNX files, by the manifest's names; a timing cache there is used.
+            manifest: of the stages.
+            target: folder for the plans; what is there by the same names is overwritten.
+            progress: called as the builder goes on, with the share of all stages.
+
+        Raises:
+            AccuracyError: a plan is not what was asked.
+            EngineError, OutOfMemoryError: from TensorRT.
+            KeyboardInterrupt: interrupted; TensorRT has ended the build.
+        """
+        cache = source / TIMING_CACHE
+        builder = PlanBuilder(self.library, self.options, cache.read_bytes() if cache.is_file() else b"")
+        entries: dict[str, PlanEntry] = {}
+        for number, stage in enumerate(manifest.stages):
+
+            def step(what: str, share: float, number: int = number, name: str = stage.name) -> None:
+                progress(f"building {name}: {what}" if what else f"building {name}", (number + share) / len(manifest.stages))
+
+            step("", 0.0)
+            started = time.perf_counter()
+            plan = builder.build(stage.name, source / (stage.file or ""), manifest.precision, step)
+            file = f"{stage.name}.plan"
+            (target / file).write_bytes(plan.content)
+            entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(time.perf_counter() - started, 3))
+        if builder.timing_cache:
+            (target / TIMING_CACHE).write_bytes(builder.timing_cache)
+        kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
+        version = ".".join(map(str, self.library.version))
+        return Plans(str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level)
+
+
+def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lambda what, share: None) -> Manifest:
+    """Build the plans of an engine folder that is there; they take the place of older ones once all are built.
+
+    Raises:
+        AccuracyError, EngineError, OutOfMemoryError: from building; the folder is then as it was.
+        KeyboardInterrupt: the folder is as it was, or, where all was built, whole with the new plans.
+    """
+    old = folder.manifest
+    staging = pathlib.Path(tempfile.mkdtemp(dir=folder.path, prefix=".plans-"))
+    try:
+        plans = build.build(folder.path, old, staging, progress)
+        made = {path.name: sha256(path) for path in sorted(staging.iterdir())}
+        gone = [] if old.plans is None else [entry.file for entry in old.plans.stages.values() if entry.file not in made]
+        kept = {name: digest for name, digest in old.files.items() if name not in gone}
+        manifest = msgspec.structs.replace(old, plans=plans, files=dict(sorted((kept | made).items())))
+        with held_interrupts():  # new plans under an old manifest would be refused
+            for name in made:
+                (staging / name).replace(folder.path / name)
+            write_manifest(folder.path, manifest)
+            for name in gone:
+                (folder.path / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest

@@ -1,0 +1,210 @@
+"""`Repository`: what Triton Inference Server is started on, a folder per model."""
+
+from __future__ import annotations
+
+import enum
+import os
+import pathlib
+import shlex
+import shutil
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import onnx
+from safetensors.numpy import load_file
+
+from page4d.errors import EngineError, UsageError
+from page4d.files import refuse_foreign, staged
+from page4d.manifest import CONSTANTS, StageEntry, TensorSpec
+from page4d.precision import Precision
+from page4d_engines.folder import EngineFolder
+from page4d_engines.triton_server.config import Config, Platform, Port
+from page4d_engines.triton_server.ensemble import Ensemble
+
+PLUGINS = "/opt/page4d/libpage4d_plugins_register.so"
+"""Where the printed command expects the plugins' library; Triton only opens it, so it is the one that registers the other."""
+_POOL = 1 << 26  # bytes of GPU memory that Triton sets aside for tensors unless it is told more
+
+
+class Backend(str, enum.Enum):
+    """What Triton runs the stages with."""
+
+    AUTO = "auto"
+    """TensorRT; plain ONNX Runtime holds n x n tensors, which nobody should get without asking."""
+    TENSORRT = "tensorrt"
+    ONNXRUNTIME = "onnxruntime"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One folder of the repository."""
+
+    name: str
+    platform: str
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A repository that was written."""
+
+    ensemble: str
+    models: tuple[Model, ...]
+    inputs: tuple[TensorSpec, ...]
+    """Of the ensemble; a request gives all of them."""
+    outputs: tuple[TensorSpec, ...]
+    tensor_bytes: int
+    """Of the tensors between models, for each request at a time."""
+    command: str
+    """That starts the server."""
+    notes: tuple[str, ...] = ()
+    """What the server needs besides."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model repository: a model per stage, glue, and the ensemble `page4d` of them all.
+
+    A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and `keypoints`
+    float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not known. It gets what
+    `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`, `confidence`; and `camera` as the
+    stage's numbers `[T,V,12]`, of which `page4d.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
+    input `memory`, in which case the new one is `memory_out`.
+    """
+
+    folder: EngineFolder
+    platform: Platform
+    ensemble: Ensemble
+
+    @classmethod
+    def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, memory_input: bool = False) -> Repository:
+        """Plan the repository of an engine folder.
+
+        Args:
+            folder: the engines.
+            backend: what Triton is to run them with.
+            memory_input: whether requests give the memory that a window starts from.
+
+        Raises:
+            UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder takes several calls, or
+                there is no memory to give.
+            EngineError: a stage has no plan.
+        """
+        manifest = folder.manifest
+        platform = Platform.ONNX if backend is Backend.ONNXRUNTIME else Platform.PLAN
+        if platform is Platform.PLAN:
+            _refuse_plans(folder)
+        elif manifest.precision == str(Precision.BFLOAT16):
+            raise UsageError("ONNX Runtime has no bfloat16 convolution and does not load these engines", hint="page4d-export --fp16, or without for float32")
+        if looped := [entry for entry in manifest.stages if entry.calls > 1]:
+            raise UsageError(
+                "an ensemble calls each stage once, and these engines' encoder takes the images in parts",
+                got=f"{looped[0].calls} calls of {manifest.encoder_images} images",
+                allowed="one call",
+                hint=f"page4d-export --encoder-images {manifest.shape.images}, the other flags as before",
+            )
+        if memory_input and not manifest.reads("memory"):
+            raise UsageError("--memory-input: these engines have no memory", hint="leave it out")
+        file = folder.file(CONSTANTS)
+        constants = {name: array.astype(np.float32) for name, array in load_file(file).items() if not (name == "memory" and memory_input)}
+        return cls(folder, platform, Ensemble.of(manifest, constants, platform, memory_input))
+
+    def write(self, out: pathlib.Path) -> Written:
+        """Write it to a new or empty folder, whole or not at all; files of the engines are linked where the disk is the same.
+
+        Raises:
+            UsageError: `out` holds something.
+            EngineError: an ONNX file's weights are not in the engine folder.
+        """
+        refuse_foreign(out)
+        stages = self.ensemble.stages
+        with staged(out) as root:
+            for entry in self.folder.manifest.stages:
+                version = _model_folder(root, stages[entry.name])
+                for name, source in self._files(entry).items():
+                    target = version / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _link(source, target)
+            for config, model in self.ensemble.glue:
+                onnx.save(model, _model_folder(root, config) / "model.onnx")
+            _model_folder(root, self.ensemble.config)
+        whole = self.ensemble.config
+        configs = (whole, *stages.values(), *(config for config, _ in self.ensemble.glue))
+        return Written(
+            ensemble=whole.name,
+            models=tuple(Model(config.name, str(config.platform)) for config in configs),
+            inputs=_described(whole.inputs),
+            outputs=_described(whole.outputs),
+            tensor_bytes=self.ensemble.bytes,
+            command=self._command(out),
+            notes=self._notes(),
+        )
+
+    def _files(self, entry: StageEntry) -> dict[str, pathlib.Path]:
+        """The files of a stage, by their names in the repository."""
+        plans = self.folder.manifest.plans
+        if self.platform is Platform.PLAN and plans is not None:
+            return {"model.plan": self.folder.file(plans.stages[entry.name].file)}
+        name = entry.file or ""
+        model = onnx.load(self.folder.file(name), load_external_data=False)
+        places = {place.value for tensor in model.graph.initializer for place in tensor.external_data if place.key == "location"}
+        files = {"model.onnx": self.folder.file(name)}
+        for place in sorted(places):
+            source = (pathlib.PurePosixPath(name).parent / place).as_posix()
+            if source not in self.folder.manifest.files:
+                raise EngineError(f"{name} has weights in a file that is not the engine folder's", got=place, hint="page4d-export again")
+            files[place] = self.folder.file(source)
+        return files
+
+    def _command(self, out: pathlib.Path) -> str:
+        words = ["tritonserver", f"--model-repository={shlex.quote(str(out))}"]
+        plans = self.folder.manifest.plans
+        if self.platform is Platform.PLAN and plans is not None:
+            if self.ensemble.bytes > _POOL // 2:
+                # a pool is one piece of memory and frays; what it cannot hold goes through the host, with one line in the log
+                words.append(f"--cuda-memory-pool-byte-size=0:{-(-self.ensemble.bytes * 3 // 2 // _POOL) * _POOL}")
+            if any(plan.plugins for plan in plans.stages.values()):
+                words.append(f'--backend-config=tensorrt,plugins="{PLUGINS}"')
+        return " ".join(words)
+
+    def _notes(self) -> tuple[str, ...]:
+        plans = self.folder.manifest.plans
+        if self.platform is Platform.ONNX or plans is None:
+            return ("ONNX Runtime computes attention from its standard operators here: n x n tensors, for small sizes",)
+        notes = [f"the server's TensorRT must be {plans.version}, its GPU one of {', '.join(plans.chips) or 'sm_80 and newer'}"]
+        if any(plan.plugins for plan in plans.stages.values()):
+            notes.append(f"the attention plugins: build plugins/csrc, both libraries in {pathlib.PurePosixPath(PLUGINS).parent}")
+        return tuple(notes)
+
+
+def _refuse_plans(folder: EngineFolder) -> None:
+    plans = folder.manifest.plans
+    hint = f"page4d-export --build-only {folder.path} --backend tensorrt, on the GPU that will serve; or --backend onnxruntime here, for small sizes"
+    if plans is None:
+        raise UsageError("the engine folder has no TensorRT plans", got=folder.path, hint=hint)
+    if plans.library != "tensorrt":
+        raise UsageError("Triton loads plans of TensorRT; TensorRT-RTX's are of another kind", got=f"plans of {plans.library} {plans.version}", hint=hint)
+    for entry in folder.manifest.stages:
+        plan = plans.stages.get(entry.name)
+        if plan is None or plan.file not in folder.manifest.files:
+            raise EngineError("manifest.json lists a stage without a plan", got=entry.name, hint=hint)
+
+
+def _model_folder(root: pathlib.Path, config: Config) -> pathlib.Path:
+    """A model's folder with its configuration and, returned, its version's, which an ensemble must have, too."""
+    version = root / config.name / "1"
+    version.mkdir(parents=True)
+    (root / config.name / "config.pbtxt").write_text(config.text(), encoding="utf-8")
+    return version
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
+
+
+def _described(ports: tuple[Port, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(port.name, port.dims, port.dtype) for port in ports)

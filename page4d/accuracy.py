@@ -1,0 +1,37 @@
+"""How far numbers lie from a reference's, and the sample of them that is kept for checking elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from page4d.manifest import Accuracy
+
+SAMPLES = 16384
+"""Numbers kept of a tensor: enough to know its relative L2 error to a percent."""
+_STEP = 2654435761  # a prime beyond every tensor's size: no two samples meet, and no axis keeps step with it
+
+
+def sampled(array: NDArray[Any], samples: int = SAMPLES) -> NDArray[np.float32]:
+    """`[min(size, samples)]`: the numbers at `i * 2654435761 % size` of the flat array."""
+    flat = array.reshape(-1)
+    places = np.arange(min(flat.size, samples), dtype=np.uint64) * np.uint64(_STEP) % np.uint64(max(flat.size, 1))
+    return flat[places.astype(np.int64)].astype(np.float32)
+
+
+def compare(value: NDArray[Any], reference: NDArray[Any]) -> Accuracy:
+    """Cosine, largest difference, relative L2 and the number of entries that are not finite."""
+    y, x = np.asarray(value, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    nans = int(np.count_nonzero(~np.isfinite(y)))
+    if nans:
+        y = np.where(np.isfinite(y), y, 0.0)
+    norm = max(float(np.linalg.norm(x)), 1e-30)
+    difference = y - x
+    return Accuracy(
+        cosine=float(x @ y / (norm * max(float(np.linalg.norm(y)), 1e-30))),
+        max_abs=float(np.abs(difference).max()),
+        relative_l2=float(np.linalg.norm(difference)) / norm,
+        nans=nans,
+    )

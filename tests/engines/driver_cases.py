@@ -1,0 +1,178 @@
+"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by test_gpu_chain.py.
+
+Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to them.
+"""
+
+import ctypes
+import logging
+
+import numpy as np
+import pytest
+from cuda.bindings import driver as api
+
+from page4d.errors import OutOfMemoryError
+from page4d_engines import Pipeline
+from page4d_engines.backend import Backend
+from page4d_engines.buffers import BufferPlan
+from page4d_engines.folder import EngineFolder
+from page4d_engines.gpu import Gpu
+from page4d_engines.gpu_chain import GpuChain
+from page4d_engines.ort_engine import OrtEngine
+from page4d_plugins.driver import capability_of, checked, cuda_version
+
+LIBRARY = ctypes.CDLL("libcuda.so.1")
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+FLOATS = {"float": "float32"}
+
+
+class HostEngine:
+    """A stage that is put on a stream as a function of the host's."""
+
+    def __init__(self, path, uncapturable=None):
+        self.engine, self.uncapturable, self.scratch = OrtEngine(path), uncapturable, 1000
+        self.calls = 0
+
+    def bind(self, inputs, outputs, scratch):
+        session = self.engine._session
+
+        def arrays(values, addresses):
+            found = {}
+            for value in values:
+                inner = value.type.removeprefix("tensor(").removesuffix(")")
+                dtype, size = np.dtype(FLOATS.get(inner, inner)), int(np.prod(value.shape))
+                memory = (ctypes.c_uint8 * (size * dtype.itemsize)).from_address(addresses[value.name])
+                found[value.name] = np.ctypeslib.as_array(memory).view(dtype).reshape(value.shape)
+            return found
+
+        call = self.engine.bind(arrays(session.get_inputs(), inputs), arrays(session.get_outputs(), outputs))
+
+        def counted(_):
+            self.calls += 1
+            call()
+
+        function = FUNCTION(counted)
+        place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)  # the bindings want to be told where the address is
+        held = (function, place)
+
+        def launch(stream):
+            checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(held[1])), 0))
+
+        return launch
+
+
+def pipeline_of(folder, engines, **options):
+    opened = EngineFolder.open(folder)
+    chains = []
+
+    def make(constants):
+        for entry in opened.manifest.stages:
+            engines[entry.name] = HostEngine(opened.file(entry.file), engines.get("uncapturable"))
+        loaded = {name: engine for name, engine in engines.items() if name != "uncapturable"}
+        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True), loaded, constants, "a driver without a GPU", **options))
+        return chains[0]
+
+    return Pipeline(opened, Backend.CUDA, make), chains[0]
+
+
+def inputs_of(made_, seed):
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, made_.clip.frames.shape, np.uint8)
+    return {"images": frames, **made_.inputs(keypoints=made_.plan.keypoints)}
+
+
+@pytest.fixture(autouse=True)
+def room():
+    yield
+    LIBRARY.driver_limit(ctypes.c_size_t(4 << 30))
+
+
+def test_what_the_driver_says():
+    assert capability_of(0) == 89 and cuda_version() == (13, 0)
+
+
+@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("use_graph", [True, False])
+def test_equals_the_chain_on_the_host(made, variant, use_graph):
+    """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
+    made_ = made(variant)
+    host = Pipeline.load(made_.folder, "onnxruntime")
+    pipeline, chain = pipeline_of(made_.folder, {}, use_graph=use_graph)
+    assert chain.has_graph == use_graph
+    for seed in range(3):
+        given = inputs_of(made_, seed)
+        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
+        assert set(want) == set(found)
+        for name, array in want.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert set(pipeline.seconds) == set(host.seconds) and all(seconds > 0 for seconds in pipeline.seconds.values())
+
+
+def test_a_run_is_one_launch_and_allocates_nothing(made):
+    made_ = made("memory")
+    engines = {}
+    pipeline, _ = pipeline_of(made_.folder, engines)
+    calls = {name: engine.calls for name, engine in engines.items()}
+    assert all(count == made_.plan.manifest("").stage(name).calls for name, count in calls.items()), "one run to warm up"
+    before = LIBRARY.driver_allocations(), LIBRARY.driver_launches()
+    result = pipeline.run(**inputs_of(made_, 0))
+    pipeline.run(**{**inputs_of(made_, 1), "memory": result.memory})
+    assert (LIBRARY.driver_allocations(), LIBRARY.driver_launches()) == (before[0], before[1] + 2)
+    assert all(engine.calls == 3 * calls[name] for name, engine in engines.items())
+
+
+def test_an_engine_that_cannot_be_captured(made, caplog):
+    made_ = made()
+    with caplog.at_level(logging.WARNING):
+        pipeline, chain = pipeline_of(made_.folder, {"uncapturable": "it allocates"})
+    assert not chain.has_graph and "no CUDA graph" in caplog.text and "it allocates" in caplog.text
+    given = inputs_of(made_, 0)
+    np.testing.assert_array_equal(pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask)
+
+
+def test_what_an_observer_sees(made):
+    """Every stage once, its whole inputs and outputs, as on the host."""
+    made_ = made("late")
+    given = inputs_of(made_, 3)
+    seen = {}
+    for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder, {})[0]):
+        rows = seen[pipeline.backend] = []
+        keep = lambda entry, inputs, outputs, rows=rows: rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
+        pipeline.run(**given, observe=keep)
+    host, gpu = seen[Backend.ONNXRUNTIME], seen[Backend.CUDA]
+    assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in made_.plan.stages()]
+    for (name, inputs, outputs), (_, inputs_there, outputs_there) in zip(host, gpu, strict=True):
+        assert set(inputs) == set(inputs_there)
+        for key, array in outputs.items():
+            np.testing.assert_array_equal(outputs_there[key], array, err_msg=f"{name} {key}")
+
+
+def test_too_little_memory(made):
+    LIBRARY.driver_limit(ctypes.c_size_t(1 << 18))
+    with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"):
+        pipeline_of(made().folder, {})
+    gpu = Gpu()
+    with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
+        gpu.allocate(2 << 20)
+
+
+def test_work_that_is_not_waited_for_is_not_done():
+    """The driver itself: what its tests rest on."""
+    gpu = Gpu()
+    there, here, ten = gpu.allocate(40), gpu.pinned((10,), np.dtype(np.float32)), gpu.pinned((10,), np.dtype(np.float32))
+    ten[:] = np.arange(10)
+    gpu.upload(there, ten, gpu.uploads)
+    gpu.download(here, there, gpu.stream)
+    gpu.synchronize()
+    assert not here.any()
+    event = gpu.event()
+    gpu.record(event, gpu.uploads)
+    gpu.wait(gpu.stream, event)
+    gpu.download(here, there, gpu.stream)
+    gpu.synchronize()
+    assert np.array_equal(here, ten)
+    with pytest.raises(RuntimeError), gpu.capture():
+        gpu.record(event, gpu.stream)
+        gpu.wait(gpu.uploads, event)
+        gpu.upload(there, ten, gpu.uploads)  # and nobody waits for it
+    with pytest.raises(RuntimeError):
+        gpu.upload(there + 4, ten, gpu.stream)  # beyond the end
