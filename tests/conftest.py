@@ -32,7 +32,7 @@ def one_trace_of_a_graph():
         if not plans:
             return trace(self, stage, module, weights)
         eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
-        key = (repr(plans[-1]), stage.name, eps)
+        key = (repr((plans[-1].config, plans[-1].layout, plans[-1].attention, stage.inputs, stage.outputs)), stage.name, eps)
         if key not in traces:
             traces[key] = trace(self, stage, module, weights)
         return traces[key]

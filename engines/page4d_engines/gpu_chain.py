@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  numpy then knows bfloat16 by name
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.errors import OutOfMemoryError
+from page4d.errors import EngineError, OutOfMemoryError
 from page4d_engines.buffers import BufferPlan, View
 from page4d_engines.chain import Arrays, Observe
 from page4d_engines.gpu import Gpu
@@ -27,11 +27,14 @@ class GpuEngine(Protocol):
 
     Attributes:
         scratch: bytes that a call needs beside its inputs and outputs; all stages share one block.
-        uncapturable: why it cannot be part of a CUDA graph; None where it can.
     """
 
     scratch: int
-    uncapturable: str | None
+
+    @property
+    def uncapturable(self) -> str | None:
+        """Why it cannot be part of a CUDA graph, asked after a first run; None where it can."""
+        ...
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """A call over fixed addresses, by the engine's names, and of the scratch block."""
@@ -93,7 +96,7 @@ class GpuChain:
                 with gpu.capture() as made:
                     self._put(captured=True)
                 self._graph = made[0]
-            except RuntimeError as error:
+            except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
         if self._graph is None and use_graph:
             _LOG.warning("no CUDA graph, the calls are launched one by one: %s", "; ".join(map(str, reasons)))

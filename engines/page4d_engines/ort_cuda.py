@@ -9,6 +9,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import onnxruntime
 
@@ -52,7 +53,6 @@ class CudaOrtEngine(GpuEngine):
 
     def __init__(self, path: pathlib.Path, gpu: Gpu, fast: bool) -> None:
         self.scratch = 0
-        self.uncapturable: str | None = "ONNX Runtime allocates while it runs"
         self._number, self._name = gpu.number, path.name
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -76,6 +76,11 @@ class CudaOrtEngine(GpuEngine):
             hint = "CUDA and cuDNN of the versions that onnxruntime-gpu names; page4d doctor"
             raise MissingBackendError("ONNX Runtime's CUDA provider does not start", hint=hint)
 
+    @property
+    def uncapturable(self) -> str:
+        """As `GpuEngine.uncapturable`."""
+        return "ONNX Runtime allocates while it runs"
+
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""
         binding = self._session.io_binding()
@@ -93,7 +98,7 @@ class CudaOrtEngine(GpuEngine):
         return launch
 
 
-def _numpy_type(said: str) -> str:
-    """numpy's name of what ONNX Runtime calls `tensor(float)`."""
+def _numpy_type(said: str) -> type[np.generic]:
+    """numpy's type of what ONNX Runtime calls `tensor(float)`."""
     inner = said.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32"}.get(inner, inner)
+    return np.dtype({"float": "float32"}.get(inner, inner)).type

@@ -118,11 +118,11 @@ def compare_gpu_chain(
         folder = pathlib.Path(temporary)
         write_unverified(model, plan, folder)
         pipeline = _engines(folder, plan, backend, build, absent, progress)
-        eager = _Eager(model, plan, device)
+        eager = Eager(model, plan, device)
         sides: dict[str, Callable[[], dict[str, NDArray[Any]]]] = {ENGINES: lambda: _results(pipeline, values), EAGER: lambda: eager.run(values)}
         progress("compiling", 0.2)
         try:
-            compiled = _Eager(model, plan, device)
+            compiled = Eager(model, plan, device)
             compiled.compile()
             compiled.run(values)
             sides[COMPILED] = lambda: compiled.run(values)
@@ -231,7 +231,7 @@ def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, N
     return pipeline.run(values["images"], given["mask_ext"], given["keypoints"], given["fundamental"]).tensors()
 
 
-class _Eager:
+class Eager:
     """The reference model in PyTorch on a device, in the plan's precision."""
 
     def __init__(self, model: Page4D, plan: Plan, device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import typer
@@ -69,7 +70,7 @@ class BuildWish:
             )
 
     def of(self, precision: str, attention: str) -> tuple[PlansBuild | None, str]:
-        """What to build, and why so, in words: nothing is a choice where nothing was asked for.
+        """What to build, and why so, in words, if any are due: nothing is a choice where nothing was asked for.
 
         Raises:
             UsageError, MissingBackendError: plans were asked for and cannot be.
@@ -78,7 +79,8 @@ class BuildWish:
             return None, "plans: none, --no-build"
         if not self.asked:
             if precision == str(Precision.FLOAT32):
-                return None, "plans: none, TensorRT takes --fp16 or --bf16"
+                installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
+                return None, "plans: none, TensorRT takes --fp16 or --bf16" if installed else ""
             try:
                 build = self.demanded(precision, attention)
             except MissingBackendError as missing:

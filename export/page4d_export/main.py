@@ -145,7 +145,7 @@ def _export(
 
     refuse_foreign(out, MANIFEST, "an engine folder")
     plans, why = wish.of(str(plan.precision), str(plan.attention))
-    console.say(why, quiet)
+    console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
     used = Frames.rendered if frames is None else _frames(frames, plan)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cuda.bindings import driver as api
 
-from page4d.errors import OutOfMemoryError
+from page4d.errors import EngineError, OutOfMemoryError
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
@@ -28,8 +28,8 @@ FLOATS = {"float": "float32"}
 class HostEngine:
     """A stage that is put on a stream as a function of the host's."""
 
-    def __init__(self, path, uncapturable=None):
-        self.engine, self.uncapturable, self.scratch = OrtEngine(path), uncapturable, 1000
+    def __init__(self, path, uncapturable=None, breaks=False):
+        self.engine, self.uncapturable, self.breaks, self.scratch = OrtEngine(path), uncapturable, breaks, 1000
         self.calls = 0
 
     def bind(self, inputs, outputs, scratch):
@@ -55,20 +55,23 @@ class HostEngine:
         held = (function, place)
 
         def launch(stream):
+            if self.breaks and checked(api.cuStreamIsCapturing(stream)) != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+                raise EngineError("this stage synchronises")
             checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(held[1])), 0))
 
         return launch
 
 
-def pipeline_of(folder, engines, **options):
+def pipeline_of(folder, engines=None, use_graph=True, **options):
+    """A pipeline on the driver, and its chain; `engines` are put into the dict that is given."""
     opened = EngineFolder.open(folder)
+    loaded = {} if engines is None else engines
     chains = []
 
     def make(constants):
         for entry in opened.manifest.stages:
-            engines[entry.name] = HostEngine(opened.file(entry.file), engines.get("uncapturable"))
-        loaded = {name: engine for name, engine in engines.items() if name != "uncapturable"}
-        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True), loaded, constants, "a driver without a GPU", **options))
+            loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
+        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True), loaded, constants, "a driver without a GPU", use_graph))
         return chains[0]
 
     return Pipeline(opened, Backend.CUDA, make), chains[0]
@@ -96,7 +99,7 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
     """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
     made_ = made(variant)
     host = Pipeline.load(made_.folder, "onnxruntime")
-    pipeline, chain = pipeline_of(made_.folder, {}, use_graph=use_graph)
+    pipeline, chain = pipeline_of(made_.folder, use_graph=use_graph)
     assert chain.has_graph == use_graph
     for seed in range(3):
         given = inputs_of(made_, seed)
@@ -120,11 +123,13 @@ def test_a_run_is_one_launch_and_allocates_nothing(made):
     assert all(engine.calls == 3 * calls[name] for name, engine in engines.items())
 
 
-def test_an_engine_that_cannot_be_captured(made, caplog):
+@pytest.mark.parametrize("options", [{"uncapturable": "it synchronises"}, {"breaks": True}])
+def test_an_engine_that_cannot_be_captured(made, caplog, options):
+    """Known before, or found out by trying: the calls are launched one by one, and a warning says why."""
     made_ = made()
-    with caplog.at_level(logging.WARNING):
-        pipeline, chain = pipeline_of(made_.folder, {"uncapturable": "it allocates"})
-    assert not chain.has_graph and "no CUDA graph" in caplog.text and "it allocates" in caplog.text
+    with caplog.at_level(logging.WARNING, "page4d"):
+        pipeline, chain = pipeline_of(made_.folder, **options)
+    assert not chain.has_graph and "no CUDA graph" in caplog.text and "synchronises" in caplog.text
     given = inputs_of(made_, 0)
     np.testing.assert_array_equal(pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask)
 
@@ -134,7 +139,7 @@ def test_what_an_observer_sees(made):
     made_ = made("late")
     given = inputs_of(made_, 3)
     seen = {}
-    for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder, {})[0]):
+    for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder)[0]):
         rows = seen[pipeline.backend] = []
         keep = lambda entry, inputs, outputs, rows=rows: rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
         pipeline.run(**given, observe=keep)
@@ -149,7 +154,7 @@ def test_what_an_observer_sees(made):
 def test_too_little_memory(made):
     LIBRARY.driver_limit(ctypes.c_size_t(1 << 18))
     with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"):
-        pipeline_of(made().folder, {})
+        pipeline_of(made().folder)
     gpu = Gpu()
     with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
         gpu.allocate(2 << 20)

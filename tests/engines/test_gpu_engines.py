@@ -23,7 +23,7 @@ from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.engine import Session
 from page4d_engines.tensorrt.machine import Machine
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
-from page4d_export.bench_gpu_chain import _Eager
+from page4d_export.bench_gpu_chain import Eager
 from page4d_export.exporter import export, write_unverified
 from page4d_export.plan import Plan
 from page4d_export.verify import Frames
@@ -73,7 +73,7 @@ def test_a_real_size_against_the_reference(tmp_path, precision, backend):
     plan = Plan.make(config, layout, precision)
     model = lively(config)
     values = Frames.rendered(layout).values
-    want = _Eager(model, Plan.make(config, layout, Precision.FLOAT32), "cuda").run(values)
+    want = Eager(model, Plan.make(config, layout, Precision.FLOAT32), "cuda").run(values)
     torch.cuda.empty_cache()
     (tmp_path / "engines").mkdir()
     write_unverified(model, plan, tmp_path / "engines")

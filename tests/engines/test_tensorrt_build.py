@@ -1,6 +1,7 @@
 """Plans built by TensorRT-RTX, on a machine without a GPU: what is in them, and what is refused."""
 
 import itertools
+import re
 
 import onnx
 import pytest
@@ -8,10 +9,10 @@ from conftest import config_of, layout_of
 from onnx import TensorProto, helper
 
 from page4d import Layout, ModelConfig, Page4D
-from page4d.errors import AccuracyError, EngineError, UsageError
+from page4d.errors import AccuracyError, EngineError, OutOfMemoryError, UsageError
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, attention_nodes
+from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, _failure, attention_nodes
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, Tensor, check
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_export.onnx_export import OnnxExporter
@@ -96,6 +97,13 @@ def test_a_file_that_tensorrt_does_not_take(rtx, tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "x.onnx")
     with pytest.raises(EngineError, match=r"(?s)refuses odd.*Det"):
         PlanBuilder(rtx, BuildOptions()).build("odd", tmp_path / "x.onnx", "float16")
+
+
+def test_a_stage_that_does_not_fit_into_memory(rtx):
+    failure = _failure(rtx, "time_sa.3", ["10: Could not find any implementation for node MatMul_7."])
+    assert isinstance(failure, OutOfMemoryError) and failure.exit_code == 6
+    assert re.search(r"no kernel for time_sa.3 that fits into memory\s+got: .*MatMul_7.*[\d.]+ GB of main memory free\)\s+try:.*--T", str(failure))
+    assert isinstance(_failure(rtx, "time_sa.3", ["something else"]), EngineError)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from page4d_engines.ort_lowering import lower
 from page4d_export.functions import function_for
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
+MEANINGS = (0, 1, 8)  # the body; lowered for a CPU, for a GPU
 
 
 def node_model(op, values, constants, head_dim, **attributes):
@@ -36,10 +37,10 @@ def node_model(op, values, constants, head_dim, **attributes):
 
 
 def run(op, values, constants, head_dim, lowered, **attributes):
-    """What the node gives for the values, by its function body or lowered."""
+    """What the node gives for the values, by its function body, or lowered with heads of a multiple of `lowered` channels."""
     model = node_model(op, values, constants, head_dim, **attributes)
     if lowered:
-        model = lower(model, rounding=False)
+        model = lower(model, rounding=False, channels=lowered)
         assert all(not n.op_type.endswith("Attention") for n in model.graph.node)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -70,7 +71,7 @@ def test_biased_attention(shape, has_bias, seed):
     if not has_bias:
         del values["key_bias"]
     want = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
-    for lowered in (False, True):
+    for lowered in MEANINGS:
         agree(run("BiasedAttention", values, {}, shape[-1], lowered), want)
 
 
@@ -82,7 +83,7 @@ def test_biased_rows(shape, period, leading, gain, seed):
     values = draw((z, a, periods * period, m, d), seed)
     values["key_bias"] /= max(gain / 4, 1)
     want = biased_attention(*(torch.from_numpy(array).double() for array in values.values()), rows=rows).numpy()
-    for lowered in (False, True):
+    for lowered in MEANINGS:
         found = run("BiasedAttention", values, {}, d, lowered, row_period=rows.period, row_leading=rows.leading, row_gain=rows.gain)
         agree(found, want)
 
@@ -113,7 +114,7 @@ def test_segment_attention(case, has_segment_bias, seed):
         constants["segment_bias"] = np.random.default_rng(seed).standard_normal((3, len(seg))).astype(np.float32) * 2
     tensors = [torch.from_numpy(array) for array in (*values.values(), *constants.values())]
     want = segment_attention(*tensors).numpy()
-    for lowered in (False, True):
+    for lowered in MEANINGS:
         agree(run("SegmentAttention", values, constants, 16, lowered), want)
 
 
@@ -128,7 +129,7 @@ def test_epipolar_prior(views, patches, band, seed):
     values["centres"] = np.concatenate([np.zeros((2, 3)), np.c_[rng.random((patches, 2)) * 40, np.ones(patches)]]).astype(np.float32)
     q, k, v, bias, fundamental, centres = (torch.from_numpy(array) for array in values.values())
     want = biased_attention(q, k, v, bias, EpipolarPrior(fundamental, centres, band, 2.5)).numpy()
-    for lowered in (False, True):
+    for lowered in MEANINGS:
         agree(run("BiasedAttention", values, {}, 16, lowered, epipolar_band=band, epipolar_penalty=2.5), want)
 
 

@@ -196,7 +196,8 @@ def test_modes_of_a_sweep():
     [
         (("attention", "--device", "cuda"), 5, "sees no GPU"),
         (("attention", "--device", "tpu"), 2, "auto, cpu, cuda"),
-        (("chain", "--device", "cuda"), 2, "only attention"),
+        (("chain", "--device", "cuda"), 5, "sees no GPU"),
+        (("chain", "--backend", "tensorrt"), 2, "--device cuda"),
         (("attention", "--sweep", "biased"), 2, "--device cuda"),
         (("chain", "--bf16"), 2, "--device cuda"),
     ],

@@ -1,21 +1,15 @@
 """The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it may."""
 
-import functools
 import re
 from types import SimpleNamespace
 
 import onnx
 import pytest
 import torch
-from conftest import EXPORTED, config_of, layout_of
+from conftest import EXPORTED
 
-from page4d import Page4D
 from page4d.errors import MissingBackendError
 from page4d.ops import PLUGIN_ATTRIBUTES
-from page4d.precision import Precision
-from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
-from page4d_export.stage import stages_of
 from page4d_plugins import tensorrt_rtx
 from page4d_plugins.launcher import Launcher
 from page4d_plugins.modes import Dtype, Mode
@@ -24,8 +18,8 @@ from page4d_plugins.pack import shipped
 from page4d_plugins.plan import Shape
 from page4d_plugins.tensorrt_plugin import register
 
-NODES = {"encoder": 1, "mask_head": 0, "view_sa": 1, "time_sa": 1, "global_sa": 1, "points": 5, "confidence": 5, "camera": 5}
-"""Attention nodes of a stage, by its kind, with one encoder block; memory's Global-SA has two."""
+NODES = {"mask_head": 0, "view_sa": 1, "time_sa": 1, "global_sa": 1, "points": 5, "confidence": 5, "camera": 5}
+"""Attention nodes of a stage, by its kind; the encoder has one a block, memory's Global-SA two."""
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +61,26 @@ def build(trt, path, target=None):
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory):
-    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file)."""
+def kinds(made):
+    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file, attention nodes)."""
 
-    @functools.cache
-    def write(variant):
-        config = config_of(variant)
-        plan = Plan.make(config, layout_of(variant, 42, 56), BUILT[variant])
-        exporter = OnnxExporter(tmp_path_factory.mktemp("stages"), config.head_dim)
-        found = {(stage.entry.kind, stage.inputs, stage.outputs): stage for stage in reversed(stages_of(Page4D(config), plan).values())}
-        return [(stage.entry, exporter.write(stage)) for stage in found.values()]
+    def written(variant):
+        made_ = made(variant, BUILT[variant])
+        found = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(made_.plan.stages()))}
+        attentions = NODES | {"encoder": made_.plan.config.encoder_depth}
+        return [(entry, made_.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind]) for entry in found.values()]
 
-    return write
+    return written
 
 
-BUILT = {name: Precision.BFLOAT16 if name == "memory" else Precision.FLOAT16 for name in EXPORTED if name != "late"}
+BUILT = {name: "bfloat16" if name == "default" else "float16" for name in EXPORTED if name != "late"}
 """late has no attention that the others lack."""
 
 
 @pytest.mark.parametrize("variant", BUILT)
 def test_every_attention_becomes_the_plugin(variant, rtx, kinds):
-    for entry, path in kinds(variant):
-        expected = 2 if variant == "memory" and entry.kind == "global_sa" else NODES[entry.kind]
+    for entry, path, nodes in kinds(variant):
+        expected = 2 if variant == "memory" and entry.kind == "global_sa" else nodes
         built = build(rtx, path)
         assert len(built.plugins) == expected, entry.name
         assert sum(kind == "custom_layer" for _, kind, _ in built.layers) == expected, entry.name
@@ -98,7 +90,7 @@ def test_every_attention_becomes_the_plugin(variant, rtx, kinds):
 def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
     """A node that names no plugin is fused, although the plugin is registered."""
     fused = 0
-    for entry, path in kinds("default"):
+    for entry, path, nodes in kinds("default"):
         model = onnx.load(path)
         for node in model.graph.node:
             kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
@@ -108,7 +100,7 @@ def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
         built = build(rtx, tmp_path / path.name)
         assert not built.plugins and not any(kind == "custom_layer" for _, kind, _ in built.layers)
         found = sum("mha" in name.lower() for name, _, _ in built.layers)
-        assert found == NODES[entry.kind], entry.name
+        assert found == nodes, entry.name
         fused += found
     assert fused >= 4
 
@@ -116,7 +108,7 @@ def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
 @pytest.mark.parametrize("target", ["SM86", "SM89", "SM120"])
 def test_an_engine_for_another_chip(target, rtx, kinds):
     """A plugin asks nothing of the machine that builds."""
-    path = next(path for entry, path in kinds("default") if entry.kind == "time_sa")
+    path = next(path for entry, path, _ in kinds("default") if entry.kind == "time_sa")
     assert len(build(rtx, path, getattr(rtx.ComputeCapability, target)).plugins) == 1
 
 

@@ -19,6 +19,7 @@ from page4d_engines.interrupts import Held, held_interrupts
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import make_log
+from page4d_plugins.driver import checked, driver
 from page4d_plugins.tensorrt_plugin import register
 
 Progress = Callable[[str, float], None]
@@ -97,7 +98,7 @@ class PlanBuilder:
         if monitor.interrupted:
             raise KeyboardInterrupt
         if plan is None:
-            raise _failure(stage, log.errors)
+            raise _failure(self.library, stage, log.errors)
         if self.library.flavor is Flavor.TENSORRT:  # TensorRT-RTX times nothing when it builds
             self.timing_cache = bytes(config.get_timing_cache().serialize())
             layers = self._inspected(stage, plan, log)
@@ -163,11 +164,14 @@ def _check(library: Library, options: BuildOptions) -> None:
         raise UsageError("--optimization-level is 0 to 5", got=options.optimization_level)
 
 
-def _failure(stage: str, errors: Sequence[str]) -> Exception:
+def _failure(library: Library, stage: str, errors: Sequence[str]) -> Exception:
     said = "; ".join(errors) or "no reason given"
     if _NO_TACTIC in said:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-        got = f"{said} ({free:.1f} GB of main memory free)"
+        if library.flavor is Flavor.TENSORRT:  # tries its kernels on the GPU
+            free, where = int(checked(driver().cuMemGetInfo())[0]), "the GPU's"
+        else:
+            free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "main"
+        got = f"{said} ({free / 1e9:.1f} GB of {where} memory free)"
         return OutOfMemoryError(f"TensorRT found no kernel for {stage} that fits into memory", got=got, hint="a smaller --T, --V, --height or --width")
     return EngineError(f"TensorRT built no plan of {stage}", got=said)
 

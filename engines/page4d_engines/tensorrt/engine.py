@@ -18,7 +18,6 @@ from page4d_engines.tensorrt.log import make_log
 from page4d_plugins.tensorrt_plugin import register
 
 _LOG = logging.getLogger("page4d.tensorrt")
-_DTYPES = {"uint8": "uint8", "int32": "int32", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
 
 
 class Session:
@@ -75,6 +74,11 @@ class Session:
             _LOG.warning("kernels compiled for this GPU are not kept: %s", error)
 
     @property
+    def stream(self) -> int:
+        """On which engines run."""
+        return self._gpu.stream
+
+    @property
     def said(self) -> list[str]:
         """TensorRT's errors so far."""
         errors: list[str] = self._log.errors
@@ -92,17 +96,24 @@ class TensorRTEngine(GpuEngine):
             if spec.binding not in names:
                 raise EngineError(f"the plan of {stage.name} has no tensor {spec.binding}", got=", ".join(names), hint="page4d-export --build-only ENGINES")
             found = (tuple(engine.get_tensor_shape(spec.binding)), engine.get_tensor_dtype(spec.binding))
-            if found != (spec.shape, getattr(trt, _DTYPES[spec.dtype])):
+            if found != (spec.shape, getattr(trt, spec.dtype)):
                 got, allowed = f"{found[1]} {list(found[0])}", f"{spec.dtype} {list(spec.shape)}"
                 raise EngineError(f"the plan of {stage.name} has another {spec.binding} than the manifest", got=got, allowed=allowed)
         self.scratch = int(engine.device_memory_size_v2)
-        self.uncapturable: str | None = None
+        self._contexts: list[Any] = []
+
+    @property
+    def uncapturable(self) -> str | None:
+        """As `GpuEngine.uncapturable`: TensorRT-RTX may still compile kernels while it runs, and says so."""
+        capturable = [context.is_stream_capturable(self._session.stream) for context in self._contexts if hasattr(context, "is_stream_capturable")]
+        return None if all(capturable) else f"{self._session.library} cannot have {self._stage.name} captured"
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""
         context = self._session.context(self._engine)
         if context is None:
             raise EngineError(f"TensorRT makes no context for {self._stage.name}", got="; ".join(self._session.said) or None)
+        self._contexts.append(context)
         if self.scratch:
             context.set_device_memory(scratch, self.scratch)
         for name, address in (*inputs.items(), *outputs.items()):

@@ -280,6 +280,7 @@ Result cuStreamEndCapture(Stream *stream, void **graph) {
         if (one.graph == made) one.graph = nullptr;
     return *graph = unjoined ? nullptr : made, unjoined ? kUnjoined : kOk;
 }
+Result cuStreamIsCapturing(Stream *stream, int *status) { return *status = stream->graph != nullptr, kOk; }
 Result cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long) { return *executable = graph, kOk; }
 Result cuGraphInstantiate(void **executable, void *graph, unsigned long long) { return *executable = graph, kOk; }
 Result cuGraphDestroy(void *) { return kOk; }
