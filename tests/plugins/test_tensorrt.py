@@ -10,6 +10,7 @@ from conftest import EXPORTED
 
 from page4d.errors import MissingBackendError
 from page4d.ops import PLUGIN_ATTRIBUTES
+from page4d_engines.tensorrt.log import log_of
 from page4d_plugins import tensorrt_rtx
 from page4d_plugins.launcher import Launcher
 from page4d_plugins.modes import Dtype, Mode
@@ -34,15 +35,8 @@ def rtx():
 def build(trt, path, target=None):
     """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type, text)."""
 
-    class Log(trt.ILogger):
-        def __init__(self):
-            trt.ILogger.__init__(self)
-            self.text = []
-
-        def log(self, severity, message):
-            self.text.append(message)
-
-    log = Log()
+    log = log_of(trt)
+    log.begin()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -54,8 +48,8 @@ def build(trt, path, target=None):
         config.num_compute_capabilities = 1
         assert config.set_compute_capability(target, 0)
     plan = builder.build_serialized_network(network, config)
-    assert plan is not None, log.text[-5:]
-    layers = re.findall(r"^Name: (.*?), LayerType: (\w+), (.*)$", "\n".join(log.text), re.M)
+    assert plan is not None, log.errors
+    layers = re.findall(r"^Name: (.*?), LayerType: (\w+), (.*)$", log.end(), re.M)
     assert layers
     return SimpleNamespace(plugins=plugins, layers=layers, size=plan.nbytes)
 

@@ -18,7 +18,7 @@ from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
 from page4d_engines.interrupts import Held, held_interrupts
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
-from page4d_engines.tensorrt.log import make_log
+from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.driver import checked, driver
 from page4d_plugins.tensorrt_plugin import register
 
@@ -79,12 +79,17 @@ class PlanBuilder:
             OutOfMemoryError: TensorRT finds no kernel that fits into memory.
             KeyboardInterrupt: the build was interrupted; TensorRT has ended it.
         """
-        with held_interrupts() as held:  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
-            return self._build(stage, path, precision, progress, held)
+        log = log_of(self.library.module)
+        log.begin()
+        try:
+            with held_interrupts() as held:  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
+                return self._build(stage, path, precision, progress, held)
+        finally:
+            log.end()
 
     def _build(self, stage: str, path: pathlib.Path, precision: str, progress: Progress, held: Held) -> Plan:
         trt = self.library.module
-        log = make_log(trt)
+        log = log_of(trt)
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
@@ -103,7 +108,7 @@ class PlanBuilder:
             self.timing_cache = bytes(config.get_timing_cache().serialize())
             layers = self._inspected(stage, plan, log)
         else:  # may have no GPU, without which there is no inspector
-            layers = read(log.text)
+            layers = read(log.end())
             if not layers:
                 raise EngineError(f"the layers of {stage} cannot be read back: {self.library} lists them in another way", hint="a version that is known: 1.7")
         check(stage, layers, nodes, precision, native)

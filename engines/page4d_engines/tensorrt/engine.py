@@ -14,7 +14,7 @@ from page4d.manifest import StageEntry
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
 from page4d_engines.tensorrt.library import Flavor, Library
-from page4d_engines.tensorrt.log import make_log
+from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.tensorrt_plugin import register
 
 _LOG = logging.getLogger("page4d.tensorrt")
@@ -26,7 +26,7 @@ class Session:
     def __init__(self, library: Library, gpu: Gpu) -> None:
         register(library.module)
         self.library, self._gpu = library, gpu
-        self._log = make_log(library.module)
+        self._log = log_of(library.module)
         self._runtime = library.module.Runtime(self._log)
         self._cache: Any = None
         self._cached = b""

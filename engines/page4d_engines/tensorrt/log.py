@@ -9,35 +9,42 @@ from typing import Any
 
 _LOG = logging.getLogger("page4d.tensorrt")
 _HARMLESS = ("not found in plugin node",)  # an option that is off: see page4d_plugins.node.FIELDS
-
-
-def make_log(trt: ModuleType) -> Any:
-    """An ILogger with `text`, everything that was said, and `errors`, in order."""
-    return _log_class(trt)()
+_KEPT = 20  # errors
 
 
 @cache
-def _log_class(trt: ModuleType) -> Any:
+def log_of(trt: ModuleType) -> Any:
+    """The process's one ILogger for a TensorRT module: `errors`, the latest in order; from `begin()` to `end()` everything.
+
+    One, and never freed: TensorRT keeps a builder's logger for whatever is made while that builder lives, and calls it after it is gone.
+    """
     levels = {trt.ILogger.INTERNAL_ERROR: logging.ERROR, trt.ILogger.ERROR: logging.ERROR, trt.ILogger.WARNING: logging.WARNING}
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps all; tells the project's log of warnings, and of the rest with -v."""
+        """Tells the project's log of warnings, and of the rest with -v."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.lines: list[str] = []
+            self.lines: list[str] | None = None
             self.errors: list[str] = []
 
-        @property
-        def text(self) -> str:
-            return "\n".join(self.lines)
+        def begin(self) -> None:
+            """Forget what was said, and keep everything from now on."""
+            self.lines, self.errors = [], []
+
+        def end(self) -> str:
+            """Everything since `begin`; from now on only errors are kept."""
+            text = "\n".join(self.lines or ())
+            self.lines = None
+            return text
 
         def log(self, severity: Any, message: str) -> None:
-            self.lines.append(message)
+            if self.lines is not None:
+                self.lines.append(message)
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
-                self.errors.append(message)
+                self.errors = [*self.errors[1 - _KEPT :], message]
             elif level == logging.WARNING and not any(words in message for words in _HARMLESS):
                 _LOG.warning("%s", message)
 
-    return Log
+    return Log()
