@@ -127,7 +127,7 @@ class Golden(msgspec.Struct, frozen=True):
     """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
     expected: str | None
     """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i * 2654435761 % size` of
-    the flat tensor. None where the layout was too large for the reference on the machine that exported."""
+    the flat tensor, i below min(size, 16384). None where the layout was too large for the reference on the machine that exported."""
     tolerance: dict[str, float]
     """By `<stage>/<output>`: the relative L2 error that passes, of the chain's result up to there over the sample."""
 

@@ -209,7 +209,6 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
 def _engines(folder: pathlib.Path, plan: Plan, backend: Backend, build: bool, absent: dict[str, str], progress: Callable[[str, float], None]) -> Pipeline:
     if backend is Backend.ONNXRUNTIME:
         return Pipeline.load(folder, backend)
-    reasons: dict[str, str] = {}
     for candidate in (Backend.TENSORRT, Backend.CUDA) if backend is Backend.AUTO else (backend,):
         try:
             if candidate is Backend.TENSORRT and build:
@@ -219,10 +218,8 @@ def _engines(folder: pathlib.Path, plan: Plan, backend: Backend, build: bool, ab
         except Page4DError as error:
             if backend is not Backend.AUTO:
                 raise
-            reasons[f"{ENGINES}, {candidate}"] = str(error).replace("\n", " ")
-    if backend is Backend.AUTO:
-        absent |= reasons
-    raise MissingBackendError("no engine runs on this GPU", got="; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+            absent[f"{ENGINES}, {candidate}"] = " ".join(str(error).split())  # part of the record, also where the next one runs
+    raise MissingBackendError("no engine runs on this GPU", got="; ".join(f"{name}: {reason}" for name, reason in absent.items()))
 
 
 def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

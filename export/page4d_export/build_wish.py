@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import typer
-
 from page4d.errors import MissingBackendError, UsageError
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 
 if TYPE_CHECKING:
+    import typer
+
     from page4d_engines.tensorrt.plans import PlansBuild
 
 _WITH_BUILD_ONLY = ("build_only", "backend", "target", "hardware_compat", "optimization_level", "as_json", "verbose", "quiet")

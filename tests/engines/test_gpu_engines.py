@@ -10,7 +10,7 @@ from conftest import EXPORTED, config_of, layout_of, lively, takes_keypoints
 
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
-from page4d.errors import EngineError, MissingBackendError
+from page4d.errors import MissingBackendError
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline
 from page4d_engines.buffers import BufferPlan
@@ -33,18 +33,15 @@ PRECISIONS = [Precision.FLOAT16, Precision.BFLOAT16]
 
 
 def on_gpu(path, backend):
-    """The folder's pipeline on a backend, plans built where it wants some; a skip where this machine has no such backend."""
+    """The folder's pipeline on a backend, plans built where it wants some; a skip where it is not installed."""
     folder = EngineFolder.open(path)
     try:
-        if backend is Backend.TENSORRT:
-            build = PlansBuild(library_for(None), BuildOptions(), folder.manifest.precision, native=False)
-            build_into(folder, build)
-            folder = EngineFolder.open(path)
-            Machine.here(folder.manifest.plans).require(folder.manifest.plans, path)
-        else:
-            require_provider()
-    except (MissingBackendError, EngineError) as error:
-        pytest.skip(f"{backend} does not run on this machine: {error}")
+        library = library_for(None) if backend is Backend.TENSORRT else require_provider()
+    except MissingBackendError as missing:
+        pytest.skip(f"{backend} is not on this machine: {missing}")
+    if library is not None:
+        build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+        folder = EngineFolder.open(path)
     return folder, Pipeline.of(folder, backend)
 
 

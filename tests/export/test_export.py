@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
-from page4d.errors import AccuracyError, UsageError
+from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
@@ -285,3 +286,14 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
     assert all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in found.differences.values()) and len(found.differences) == 2
     bench.print_gpu_chain(found)
     assert "engines: onnxruntime, computing in float32" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
+    from page4d_export.bench_gpu_chain import _engines
+
+    made_ = made("default", "float16")
+    absent = {}
+    with pytest.raises(MissingBackendError, match="no engine runs on this GPU"):
+        _engines(shutil.copytree(made_.folder, tmp_path / "engines"), made_.plan, Backend.AUTO, True, absent, lambda what, share: None)
+    assert list(absent) == ["engines, tensorrt", "engines, cuda"] and "no GPU driver answers" in absent["engines, tensorrt"]
