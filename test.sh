@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
 make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,test]"
-need_compiler
+# the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
+need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

@@ -11,6 +11,7 @@ from page4d.errors import EngineError
 from page4d.files import write_atomically
 from page4d.layout import Layout
 from page4d.load_report import LoadReport
+from page4d.manifest_check import check_manifest
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -203,7 +204,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     """Read and check `manifest.json`.
 
     Raises:
-        EngineError: there is none, it is damaged, or its format is another version's.
+        EngineError: there is none, it is damaged, its format is another version's, or its parts do not go together.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -221,7 +222,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         if version != FORMAT:
             raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint="page4d-export again with this version")
         manifest = msgspec.json.decode(text, type=Manifest)
-        Layout(**manifest.layout)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
+    check_manifest(manifest)
     return manifest

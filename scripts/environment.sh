@@ -5,12 +5,16 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# need_compiler: a C++ compiler, installed where Debian or Ubuntu has none.
-need_compiler() {
-    if ! command -v c++ >/dev/null; then
-        echo "page4d: there is no C++ compiler; installing g++" >&2
-        as_root apt-get update -qq && as_root apt-get install -y -qq g++
-    fi
+# need_packages NAME..: of Debian or Ubuntu, installed where they lack; elsewhere what needs them says so.
+need_packages() {
+    local name missing=()
+    command -v dpkg-query >/dev/null || return 0
+    for name in "$@"; do
+        dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q '^install ok' || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "page4d: installing ${missing[*]}" >&2
+    as_root apt-get update -qq && as_root apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
 # make_environment FOLDER ARGUMENT..: a virtual environment in which `pip install ARGUMENT..` was run.

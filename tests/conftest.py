@@ -1,9 +1,12 @@
 """Fixtures that tests of all parts share."""
 
+import contextlib
 import fcntl
 import functools
+import hashlib
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -19,9 +22,32 @@ def one_operator_table():
         yield
 
 
+_SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A folder for what is made once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return pathlib.Path(os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)))
+
+
+@contextlib.contextmanager
+def making(folder):
+    """Whether it is this process that makes what is in a folder; others wait until it is done."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        yield not done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def one_trace_of_a_graph():
-    """Exports of equal plans share their traces, most of an export's time: a trace holds no weights, they are its inputs."""
+def one_trace_of_a_graph(shared):
+    """Exports of equal plans share their traces, most of an export's time, in all processes of a run: a trace holds no weights, they are its inputs."""
+    import onnx
+
     from page4d_export import exporter
     from page4d_export.onnx_export import OnnxExporter
 
@@ -32,9 +58,13 @@ def one_trace_of_a_graph():
         if not plans:
             return trace(self, stage, module, weights)
         eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
-        key = (repr((plans[-1].config, plans[-1].layout, plans[-1].attention, stage.inputs, stage.outputs)), stage.name, eps)
+        key = repr((plans[-1].config, plans[-1].layout, plans[-1].attention, stage.inputs, stage.outputs, stage.name, eps))
         if key not in traces:
-            traces[key] = trace(self, stage, module, weights)
+            folder = shared / f"trace-{hashlib.sha256(key.encode()).hexdigest()}"
+            with making(folder) as first:
+                if first:
+                    onnx.save(trace(self, stage, module, weights), folder / "trace.onnx")
+            traces[key] = onnx.load(folder / "trace.onnx")
         return traces[key]
 
     def writing(model, plan, folder, step):
@@ -131,14 +161,20 @@ class Made:
         return given
 
 
-_SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
+@pytest.fixture(scope="session")
+def cpp(shared):
+    """The folder in which `engines/cpp` was built, its tests and examples, too, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    from cmake_builds import SANITIZED, build
+
+    with making(shared / "cpp") as first:
+        if first:
+            build(pathlib.Path(__file__).parents[1] / "engines" / "cpp", shared / "cpp" / "build", *SANITIZED)
+    return shared / "cpp" / "build"
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def made(shared):
     """Engine folders of a tiny model by variant and precision, made when first asked for, once for all processes of a run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = pathlib.Path(os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)))
     cache = {}
 
     def make(variant="default", precision="float32", B=1):
@@ -153,11 +189,10 @@ def made(tmp_path_factory):
             plan = Plan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
             model = lively(config)
             folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
-            folder.parent.mkdir(exist_ok=True)
-            with (folder.parent / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not (folder / "manifest.json").is_file():
-                    folder.mkdir(exist_ok=True)
+            with making(folder.parent) as first:
+                if first:
+                    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+                    folder.mkdir()
                     write_unverified(model, plan, folder)
             cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
         return cache[variant, precision, B]

@@ -99,7 +99,10 @@ class Fit:
         """
         self._check("image", source.size)
         left, top, width, height = self.target
-        inner = np.asarray(source.convert("RGB").resize((width, height), Image.Resampling.BICUBIC, box=self.box))
+        box_left, box_top, box_right, box_bottom = self.box
+        # an axis a call: versions of Pillow differ in which they take first, and so in the last bits
+        across = source.convert("RGB").resize((width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height))
+        inner = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC, box=(0, box_top, width, box_bottom)))
         result = np.zeros((self.layout.H, self.layout.W, 3), np.uint8)
         result[top : top + height, left : left + width] = inner
         return result

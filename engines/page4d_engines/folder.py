@@ -41,6 +41,8 @@ class EngineFolder:
                     hint="copy the folder again, or page4d-export again",
                 )
         unlisted = [entry.name for entry in manifest.stages if entry.file not in manifest.files]
+        if manifest.plans is not None:
+            unlisted += [name for name, plan in manifest.plans.stages.items() if plan.file not in manifest.files]
         if unlisted:
             raise EngineError("manifest.json lists stages without a file", got=", ".join(unlisted), hint="page4d-export again")
         return cls(folder, manifest)

@@ -263,7 +263,7 @@ def test_bench_command():
 
 
 def test_bench_of_a_published_model():
-    plan = Plan.make(config_of("pi3"), layout_of("pi3", 28, 28), Precision.FLOAT32)
+    plan = Plan.make(config_of("pi3", encoder_depth=2), layout_of("pi3", 56, 70), Precision.FLOAT32)
     rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, lambda what, share: None).rows}
     assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())

@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from cmake_builds import SANITIZED, build, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,26 +25,14 @@ from page4d_plugins.plan import Descriptor, Ref
 SOURCE = pathlib.Path(__file__).parents[2] / "plugins" / "csrc"
 TENSORS = ("q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace")
 ADDRESSES = {name: (i + 1) << 32 for i, name in enumerate(TENSORS)}  # as tools/page4d_plan.cpp has them
-UNOPTIMISED = "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"  # and without debug information: half the time
 CAPABILITIES = [*CHIPS, 70, 75, 79, 88, 101, 130]  # own code, too old, PTX
-
-
-def run(*command, **options):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
-    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
-
-
-def configure(folder, *options):
-    run("cmake", "-S", SOURCE, "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror", *options)
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """Everything that needs no TensorRT, under AddressSanitizer and UndefinedBehaviorSanitizer."""
     folder = tmp_path_factory.mktemp("csrc")
-    configure(folder, "-DPAGE4D_SANITIZE=ON", "-DPAGE4D_PLUGINS=OFF", *UNOPTIMISED)
-    run("cmake", "--build", folder, "--parallel", "2")
+    build(SOURCE, folder, *SANITIZED, "-DPAGE4D_PLUGINS=OFF")
     return folder
 
 
@@ -224,15 +213,17 @@ def test_a_head_dimension_without_kernels_is_refused(ask):
 # ---- the plugins
 
 
-def test_exports_two_symbols(tmp_path):
+def test_exports_three_symbols(tmp_path):
     root = os.environ.get("TensorRT_ROOT")  # noqa: SIM112  CMake's spelling
     if root is None:
         pytest.skip("TensorRT_ROOT is not set: no TensorRT headers to build the plugins with")
-    configure(tmp_path, f"-DTensorRT_ROOT={root}", "-DBUILD_TESTING=OFF", *UNOPTIMISED)
-    run("cmake", "--build", tmp_path, "--parallel", "2", "--target", "page4d_plugins", "page4d_plugins_register")
-    for library, symbols in {"page4d_plugins": ["getCreators", "setLoggerFinder"], "page4d_plugins_register": []}.items():
+    build(SOURCE, tmp_path, f"-DTensorRT_ROOT={root}", "-DBUILD_TESTING=OFF", targets=["page4d_plugins", "page4d_plugins_register"])
+    for library, symbols in {"page4d_plugins": ["getCreators", "page4d_plugins_kernels", "setLoggerFinder"], "page4d_plugins_register": []}.items():
         lines = run("nm", "-D", "--defined-only", tmp_path / f"lib{library}.so").splitlines()
         assert sorted(line.split()[-1] for line in lines) == symbols
     count = ctypes.c_int32()
-    assert ctypes.CDLL(str(tmp_path / "libpage4d_plugins.so")).getCreators(ctypes.byref(count))
+    library = ctypes.CDLL(str(tmp_path / "libpage4d_plugins.so"))
+    assert library.getCreators(ctypes.byref(count))
     assert count.value == 2
+    library.page4d_plugins_kernels.restype = ctypes.c_char_p
+    assert library.page4d_plugins_kernels().decode() == shipped().header.source

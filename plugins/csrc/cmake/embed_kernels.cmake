@@ -55,6 +55,8 @@ function(embed_kernels pack folder)
     string(APPEND entries "    {\"${kernel}\", ${dtype_${dtype}}, ${chip}, \"${entry}\", {${queries}, ${keys}, ${descriptors}}, "
                           "${threads}, ${shared}, kParameters_${table}, ${symbol}},\n")
   endforeach()
+  file(READ ${unpacked}/pack.json header)
+  string(JSON source GET "${header}" source)
   if(NOT infos)
     message(FATAL_ERROR "the kernel pack is empty\n  got:     ${pack}\n  try:     page4d plugins build")
   endif()
@@ -64,7 +66,8 @@ function(embed_kernels pack folder)
        CONTENT ".section .rodata\n${codes}.section .note.GNU-stack,\"\",%progbits\n")
   file(CONFIGURE OUTPUT ${folder}/kernels.cpp @ONLY
        CONTENT "#include \"kernel_table.h\"\n\nextern \"C\" {\n${symbols}}\n\nnamespace page4d {\nnamespace {\n\n${tables}
-const Entry kEntries[] = {\n${entries}};\n\n}  // namespace\n\nconst View<Entry> kEmbedded(kEntries);\n\n}  // namespace page4d\n")
+const Entry kEntries[] = {\n${entries}};\n\n}  // namespace\n\nconst View<Entry> kEmbedded(kEntries);
+const char kEmbeddedSource[] = \"${source}\";\n\n}  // namespace page4d\n")
   # the assembler's file names the code: the same names with other content are another library
   set_source_files_properties(${folder}/kernels.s PROPERTIES OBJECT_DEPENDS ${pack})
 endfunction()

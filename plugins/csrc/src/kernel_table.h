@@ -57,5 +57,7 @@ class KernelTable {
 
 // Generated from the pack.
 extern const View<Entry> kEmbedded;
+// sha256 of the files that decide the kernels: the pack's word on which version of them it is.
+extern const char kEmbeddedSource[];
 
 }  // namespace page4d

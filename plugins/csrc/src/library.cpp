@@ -1,11 +1,14 @@
-// What TensorRT looks up in a plugin library; nothing else is visible.
+// What TensorRT looks up in a plugin library, and a runtime that checks plans against it; nothing else is visible.
 #include "creator.h"
+#include "kernel_table.h"
 #include "log.h"
 
 #define PAGE4D_EXPORT extern "C" __attribute__((visibility("default")))
 
 PAGE4D_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count);
 PAGE4D_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+// sha256 of the source of its kernels.
+PAGE4D_EXPORT const char* page4d_plugins_kernels();
 
 nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   static page4d::Creator biased(page4d::Op::kBiasedAttention);
@@ -16,3 +19,6 @@ nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
 }
 
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { page4d::find_logger_with(finder); }
+
+// A plan runs with the very kernels that its plugins were described with.
+const char* page4d_plugins_kernels() { return page4d::kEmbeddedSource; }

@@ -60,6 +60,9 @@ struct Event {
 };
 
 std::list<Stream> streams;
+std::list<Event> events;  // never freed: what is on a stream may still name them
+std::list<Graph> graphs;
+long contexts = 0;  // pushed and not popped
 std::map<char *, size_t> allocated;
 long allocations = 0, launches = 0;
 size_t limit = size_t(4) << 30;
@@ -124,6 +127,7 @@ extern "C" {
 
 long driver_allocations() { return allocations; }
 long driver_launches() { return launches; }
+long driver_contexts() { return contexts; }
 void driver_limit(size_t bytes) { limit = bytes; }
 
 // ---- the driver's functions
@@ -154,8 +158,10 @@ Result cuCtxGetCurrent(void **context) { return *context = &streams, kOk; }
 Result cuCtxGetDevice(int *device) { return *device = 0, kOk; }
 Result cuCtxGetDevice_v2(int *device, void *) { return *device = 0, kOk; }
 Result cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0, kOk; }
-Result cuCtxPushCurrent(void *) { return kOk; }
-Result cuCtxPopCurrent(void **context) { return *context = &streams, kOk; }
+Result cuCtxPushCurrent(void *) { return ++contexts, kOk; }
+Result cuCtxPushCurrent_v2(void *) { return ++contexts, kOk; }
+Result cuCtxPopCurrent(void **context) { return --contexts, *context = &streams, kOk; }
+Result cuCtxPopCurrent_v2(void **context) { return --contexts, *context = &streams, kOk; }
 Result cuStreamCreateWithPriority(void **stream, unsigned, int) { return streams.emplace_back(), *stream = &streams.back(), kOk; }
 Result cuStreamCreate(void **stream, unsigned) { return cuStreamCreateWithPriority(stream, 0, 0); }
 Result cuStreamDestroy(void *) { return kOk; }
@@ -176,6 +182,7 @@ Result cuMemFree_v2(void *address) { return allocated.erase(static_cast<char *>(
 Result cuMemFree(void *address) { return cuMemFree_v2(address); }
 Result cuMemAllocHost_v2(void **address, size_t size) { return cuMemAlloc_v2(address, size); }
 Result cuMemAllocHost(void **address, size_t size) { return cuMemAlloc_v2(address, size); }
+Result cuMemHostAlloc(void **address, size_t size, unsigned) { return cuMemAlloc_v2(address, size); }
 Result cuMemFreeHost(void *address) { return cuMemFree_v2(address); }
 Result cuMemGetInfo_v2(size_t *free, size_t *total) {
     size_t taken = 0;
@@ -234,7 +241,7 @@ Result cuLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
     return put(stream, op);
 }
 
-Result cuEventCreate(void **event, unsigned) { return *event = new Event, kOk; }
+Result cuEventCreate(void **event, unsigned) { return events.emplace_back(), *event = &events.back(), kOk; }
 Result cuEventDestroy(void *) { return kOk; }
 Result cuEventDestroy_v2(void *) { return kOk; }
 Result cuEventRecordWithFlags(Event *event, Stream *stream, unsigned) {
@@ -257,6 +264,10 @@ Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
 }
 Result cuEventElapsedTime_v2(float *ms, Event *begin, Event *end) { return *ms = float(end->time - begin->time), kOk; }
 Result cuEventElapsedTime(float *ms, Event *begin, Event *end) { return cuEventElapsedTime_v2(ms, begin, end); }
+Result cuEventSynchronize(Event *event) {
+    if (event->list != nullptr && event->graph == nullptr) perform(*event->list, event->position);
+    return kOk;
+}
 Result cuStreamSynchronize(Stream *stream) {
     List &list = real(stream)->own;
     perform(list, list.size());
@@ -265,7 +276,8 @@ Result cuStreamSynchronize(Stream *stream) {
 }
 
 Result cuStreamBeginCapture_v2(Stream *stream, int) {
-    stream->graph = new Graph;
+    graphs.emplace_back();
+    stream->graph = &graphs.back();
     stream->graph->root = stream;
     return kOk;
 }
@@ -284,6 +296,7 @@ Result cuStreamIsCapturing(Stream *stream, int *status) { return *status = strea
 Result cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long) { return *executable = graph, kOk; }
 Result cuGraphInstantiate(void **executable, void *graph, unsigned long long) { return *executable = graph, kOk; }
 Result cuGraphDestroy(void *) { return kOk; }
+Result cuGraphExecDestroy(void *) { return kOk; }
 Result cuGraphLaunch(Graph *graph, void *stream) {
     Op op{Op::kLaunch};
     op.graph = graph;

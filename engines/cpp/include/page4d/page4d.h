@@ -1,0 +1,156 @@
+/* The runtime for C, and for everything that calls C: flat, no type of C++. Every call that can fail returns a code; 0 is done. */
+#ifndef PAGE4D_PAGE4D_H
+#define PAGE4D_PAGE4D_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "page4d/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* As page4d's commands return to the shell. */
+enum page4d_code {
+  PAGE4D_OK = 0,
+  PAGE4D_FAILURE = 1,
+  PAGE4D_USAGE = 2,
+  PAGE4D_ACCURACY = 3,
+  PAGE4D_INCOMPATIBLE = 4,
+  PAGE4D_MISSING_BACKEND = 5,
+  PAGE4D_OUT_OF_MEMORY = 6
+};
+
+enum page4d_backend { PAGE4D_TENSORRT = 0, PAGE4D_TEST = 1 };
+enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
+enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
+enum page4d_fit { PAGE4D_FIT_NONE = 0, PAGE4D_STRETCH = 1, PAGE4D_CROP = 2, PAGE4D_PAD = 3 };
+enum page4d_dtype { PAGE4D_UINT8 = 0, PAGE4D_INT32 = 1, PAGE4D_FLOAT32 = 2, PAGE4D_FLOAT16 = 3, PAGE4D_BFLOAT16 = 4, PAGE4D_FLOAT64 = 5 };
+enum page4d_missing { PAGE4D_SKIP = 0, PAGE4D_REPEAT = 1 };
+
+typedef struct page4d_pipeline page4d_pipeline;
+typedef struct page4d_rig page4d_rig;
+
+/* An image that someone else owns; pitch in bytes, 0: rows follow one another. */
+typedef struct page4d_image {
+  const void* data;
+  int32_t width, height;
+  size_t pitch;
+  int32_t pixels; /* page4d_pixels */
+  int32_t memory; /* page4d_memory */
+} page4d_image;
+
+/* As an entry of cameras.json: row by row. */
+typedef struct page4d_camera {
+  int32_t width, height;
+  double K[9];
+  double world_to_camera[12];
+} page4d_camera;
+
+/* All zero: TensorRT on GPU 0, images in the engines' size. */
+typedef struct page4d_options {
+  int32_t backend; /* page4d_backend */
+  int32_t device;
+  int32_t frame_width, frame_height;
+  int32_t fit; /* page4d_fit */
+  int32_t used_files_only; /* whether only the files that are loaded are held against their hashes */
+  int32_t no_graph;
+  const page4d_camera* cameras; /* one per view, or null */
+  int32_t camera_count;
+  const char* tensorrt_library; /* null: by its usual name */
+  const char* plugin_library;   /* null: the folder's, or the one beside this library */
+} page4d_options;
+
+/* T*V images, t slow, v fast. */
+typedef struct page4d_frames {
+  const page4d_image* images;
+  const page4d_image* masks;     /* null: none */
+  const page4d_image* keypoints; /* null: none */
+  const void* memory;            /* of the window before, in host memory; null: the learned start */
+} page4d_frames;
+
+/* Where a result goes; data null: not wanted. */
+typedef struct page4d_output {
+  void* data;
+  size_t bytes;
+  int32_t memory; /* page4d_memory */
+} page4d_output;
+
+typedef struct page4d_outputs {
+  page4d_output mask, memory, points, confidence, camera;
+  const page4d_output* layers; /* in the order of the kept layers; null: none is wanted */
+  int32_t layer_count;
+} page4d_outputs;
+
+typedef struct page4d_layout {
+  int64_t T, V, H, W, B;
+} page4d_layout;
+
+typedef struct page4d_tensor {
+  const char* name; /* valid as long as the pipeline */
+  int32_t dtype;    /* page4d_dtype */
+  int32_t rank;
+  int64_t shape[8];
+  size_t bytes;
+} page4d_tensor;
+
+/* What went wrong in the last call of this thread that returned a code, all lines; valid until its next call. */
+PAGE4D_API const char* page4d_last_error(void);
+
+/* Check an engine folder without a GPU, and give its layout. Null may be given for what is not wanted. */
+PAGE4D_API int page4d_inspect(const char* folder, page4d_layout* layout, size_t* buffer_bytes);
+
+/* options null: all zero. */
+PAGE4D_API int page4d_load(const char* folder, const page4d_options* options, page4d_pipeline** pipeline);
+PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
+PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
+PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
+PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);
+/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. */
+PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs, void* stream);
+
+/* All zero: as page4d::RigOptions, windows without overlap. */
+typedef struct page4d_rig_options {
+  int64_t stride;
+  double tolerance, patience; /* seconds; 0: the default */
+  int32_t pending;            /* 0: the default */
+  int32_t missing;            /* page4d_missing */
+  int32_t windows;            /* 0: the default */
+  int32_t frame_width, frame_height;
+  int32_t fit;
+} page4d_rig_options;
+
+typedef struct page4d_window {
+  const page4d_image* images; /* T*V: to be given to page4d_run */
+  const double* stamps;
+  double skew;
+  int64_t number;
+} page4d_window;
+
+typedef struct page4d_rig_counts {
+  int64_t times, windows, windows_dropped;
+  double largest_skew, mean_skew;
+} page4d_rig_counts;
+
+typedef struct page4d_camera_counts {
+  int64_t pushed, used, late, unmatched, repeated;
+  double last_stamp;
+} page4d_camera_counts;
+
+/* options null: all zero. */
+PAGE4D_API int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* options, page4d_rig** rig);
+PAGE4D_API void page4d_rig_free(page4d_rig* rig);
+/* ready: how many windows can be taken; may be null. One thread per camera may push. */
+PAGE4D_API int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp, int32_t* ready);
+/* 1 where a window was taken, 0 where none is ready. It is the rig's until it is released. */
+PAGE4D_API int page4d_rig_take(page4d_rig* rig, page4d_window* window);
+PAGE4D_API void page4d_rig_release(page4d_rig* rig);
+PAGE4D_API page4d_rig_counts page4d_rig_counts_of(const page4d_rig* rig);
+PAGE4D_API page4d_camera_counts page4d_rig_camera_counts(const page4d_rig* rig, int32_t camera);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,126 @@
+// An engine folder, loaded: windows of [T,V] images in; masks, tokens, points and poses out.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "page4d/engine_info.h"
+#include "page4d/error.h"
+#include "page4d/export.h"
+#include "page4d/image.h"
+
+namespace page4d {
+
+enum class Backend {
+  kTensorrt,  // the folder's plans, by TensorRT, TensorRT-RTX or TensorRT's lean runtime
+  kTest,      // no network: every output is a checksum of all inputs. Everything around the engines runs, on any machine
+};
+
+struct Options {
+  Backend backend = Backend::kTensorrt;
+  int device = 0;  // number of the GPU
+
+  // Size of the images that come; 0: the engines' own. All images of a pipeline have one size.
+  int frame_width = 0, frame_height = 0;
+  Fit fit = Fit::kNone;
+  // One per view, for images of the size above; only for engines with the epipolar prior (input "fundamental").
+  std::vector<Camera> cameras;
+
+  Files files = Files::kAll;
+  bool use_graph = true;  // one CUDA graph for a window, where the engines allow
+  // File of TensorRT's library, as dlopen takes it; empty: libtensorrt_rtx.so or libnvinfer.so, as the plans need.
+  std::string tensorrt_library;
+  // File of the attention plugins; empty: the folder's plugins/libpage4d_plugins.so, else the one beside this library.
+  std::string plugin_library;
+};
+
+// One window: T*V images, t slow, v fast (B clips one after the other, where the engines take several). All in the same kind of memory.
+// Device images are kRgb8, in the engines' size.
+struct Frames {
+  const Image* images = nullptr;
+  const Image* masks = nullptr;      // external masks, kMono8, 255 = dynamic, of the images' size; null: none
+  const Image* keypoints = nullptr;  // heat maps, kMono8, of the images' size; only for engines that read keypoints
+  const void* memory = nullptr;      // host: `Outputs::memory` of the window before; null: the learned start
+};
+
+// Where a result goes, in the caller's memory; data null: not wanted.
+struct Output {
+  void* data = nullptr;
+  size_t bytes = 0;  // at least Tensor::bytes of EngineInfo
+  Memory memory = Memory::kHost;
+};
+
+// By name as in EngineInfo::outputs. Types are the engines': float32, but tokens and memory, which have their precision.
+struct Outputs {
+  static constexpr int kMostLayers = 64;
+
+  Output mask;        // float32 [T,V,h,w], the probability that a patch is dynamic
+  Output layers[kMostLayers];  // in the order of EngineInfo::kept_layers: [T,V,N,S*C]
+  Output memory;      // [S,M,C]
+  Output points;      // float32 [T,V,H,W,3], each pixel's point in its camera's frame, up to scale
+  Output confidence;  // float32 [T,V,H,W], a logit
+  Output camera;      // float64 [T,V,4,4], host only: camera to world; NaN where the engines gave no finite numbers
+};
+
+struct StageTime {
+  const char* stage;
+  double seconds;
+};
+
+// Used by one thread at a time. Moved, not copied.
+class PAGE4D_API Pipeline {
+ public:
+  // Check the folder and the machine, load, allocate, run once on zeros, capture.
+  // Throws Error: kIncompatible, kMissingBackend, kOutOfMemory, kUsage.
+  static Pipeline load(const std::string& folder, const Options& options = {});
+
+  Pipeline(Pipeline&&) noexcept;
+  Pipeline& operator=(Pipeline&&) noexcept;
+  ~Pipeline();
+
+  const EngineInfo& info() const noexcept;
+  // What computes, in words.
+  const std::string& described() const noexcept;
+  // What is worth a warning of how it was loaded, such as a CUDA graph that could not be made; a line each.
+  const std::vector<std::string>& warnings() const noexcept;
+
+  // Run one window. Allocates nothing, throws nothing.
+  //
+  // Host images are brought to the engines' size before the call returns and may be overwritten then; device images are read, and
+  // outputs are written, in the order of `stream`: they are there when the stream has come so far. A call waits until the images of the call before
+  // have left the staging memory. Outputs in pageable memory make the copies wait, as CUDA's do. kTest ignores the stream.
+  //
+  // stream: a cudaStream_t or CUstream of the options' GPU; null: the default stream, and the call returns when all is done.
+  // Returns kUsage for images that are not as `Options` say or outputs that are too small (nothing has run then), kFailure where CUDA or TensorRT fail.
+  Status run(const Frames& frames, const Outputs& outputs, void* stream = nullptr) noexcept;
+
+  // Seconds of each stage in the last window; waits until it is done. As many as EngineInfo::stages.
+  const StageTime* times() noexcept;
+
+ private:
+  class Impl;
+  explicit Pipeline(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Host memory for all outputs of a folder: the simple way to call Pipeline::run.
+class PAGE4D_API Results {
+ public:
+  explicit Results(const EngineInfo& info);
+
+  // To be given to Pipeline::run.
+  const Outputs& outputs() const noexcept { return outputs_; }
+  // The output's bytes, by its name in EngineInfo::outputs; camera is float64 [T,V,4,4]. Null where there is none.
+  const void* data(const std::string& name) const noexcept;
+  const float* mask() const noexcept { return static_cast<const float*>(outputs_.mask.data); }
+  const double* camera() const noexcept { return static_cast<const double*>(outputs_.camera.data); }
+
+ private:
+  EngineInfo info_;
+  std::vector<std::vector<unsigned char>> memory_;
+  Outputs outputs_;
+};
+
+}  // namespace page4d

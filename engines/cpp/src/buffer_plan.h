@@ -1,0 +1,66 @@
+// The buffer plan: which tensor lies where while the chain runs, made from the manifest alone. Mirrors page4d_engines/buffers.py.
+//
+// A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both reads and
+// writes (tokens, memory) has two places in turn, every other one place.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "manifest.h"
+
+namespace page4d {
+
+// A tensor inside a buffer.
+struct BufferView {
+  std::string buffer;
+  int64_t offset = 0;  // in bytes
+  std::vector<int64_t> shape;
+  DType dtype = DType::kFloat32;
+
+  int64_t bytes() const;
+};
+
+// A view by a name: the engine's own of an input or output, or a variable's.
+using NamedView = std::pair<std::string, BufferView>;
+
+// One call of a stage: a view for every input and output, by the engine's names.
+struct Call {
+  const Stage* stage;  // of the manifest
+  std::vector<NamedView> inputs, outputs;
+};
+
+// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time.
+struct Gather {
+  std::string source;
+  int64_t source_offset;  // in bytes
+  std::string target;
+  int64_t target_offset;
+  int64_t rows, width, pitch;  // bytes of a row; from a row of the target to the next. The source's rows follow one another
+};
+
+// After a call: a stage's tokens go where they are kept.
+struct Step {
+  size_t call;
+  std::vector<Gather> gathers;
+};
+
+struct BufferPlan {
+  std::map<std::string, int64_t> sizes;  // bytes
+  std::vector<Call> calls;
+  std::vector<Step> steps;               // a call each, in order
+  std::vector<NamedView> outputs;        // mask, layers.<i>, memory, points, confidence, camera: as far as there are
+  std::vector<NamedView> starts;         // where a value given from outside goes before the first call: images, special, mask_ext ..
+
+  int64_t total() const;
+  // Null where there is none.
+  const BufferView* start(const std::string& name) const;
+  const BufferView* output(const std::string& name) const;
+
+  // The manifest must outlive the plan, and be one that check_manifest let pass.
+  static BufferPlan make(const Manifest& manifest);
+};
+
+}  // namespace page4d

@@ -1,0 +1,211 @@
+// The flat interface: objects are handles, exceptions are codes, a failure's words are kept for the thread.
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <vector>
+
+#include "page4d/page4d.h"
+#include "page4d/pipeline.h"
+#include "page4d/rig.h"
+
+namespace {
+
+thread_local char last_error[2048] = "";
+
+int remember(page4d::Code code, const char* words) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", words);
+  return static_cast<int>(code);
+}
+
+template <class F>
+int guarded(const F& body) noexcept {
+  try {
+    body();
+    return PAGE4D_OK;
+  } catch (const page4d::Error& error) {
+    return remember(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return remember(page4d::Code::kOutOfMemory, "out of memory");
+  } catch (const std::exception& error) {
+    return remember(page4d::Code::kFailure, error.what());
+  } catch (...) {
+    return remember(page4d::Code::kFailure, "an unknown error");
+  }
+}
+
+int missing(const char* what) noexcept {
+  char words[128];
+  std::snprintf(words, sizeof words, "an argument is null\n  got:     %s", what);
+  return remember(page4d::Code::kUsage, words);
+}
+
+// A number of an enumeration whose last one is `last`; out of range it is what its user refuses.
+template <class E>
+E enumerated(int32_t number, E last, const char* what) {
+  if (number < 0 || number > static_cast<int32_t>(last)) {
+    throw page4d::Error(page4d::Code::kUsage, std::string(what) + " is out of range").got(std::to_string(number)).allowed("0 to " + std::to_string(static_cast<int32_t>(last)));
+  }
+  return static_cast<E>(number);
+}
+
+// False where pixels or memory are out of range.
+bool convert(const page4d_image& from, page4d::Image& to) noexcept {
+  if (from.pixels < 0 || from.pixels > PAGE4D_MONO8 || from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
+  to = {from.data, from.width, from.height, from.pitch, static_cast<page4d::PixelFormat>(from.pixels), static_cast<page4d::Memory>(from.memory)};
+  return true;
+}
+
+page4d_image convert(const page4d::Image& from) noexcept {
+  return {from.data, from.width, from.height, from.pitch, static_cast<int32_t>(from.format), static_cast<int32_t>(from.memory)};
+}
+
+page4d::Output convert(const page4d_output& from) noexcept {
+  return {from.data, from.bytes, from.memory == PAGE4D_DEVICE ? page4d::Memory::kDevice : page4d::Memory::kHost};
+}
+
+page4d_layout convert(const page4d::Layout& layout) noexcept { return {layout.T, layout.V, layout.H, layout.W, layout.B}; }
+
+page4d::Options convert(const page4d_options& from) {
+  page4d::Options to;
+  to.backend = enumerated(from.backend, page4d::Backend::kTest, "the backend");
+  to.device = from.device;
+  to.frame_width = from.frame_width, to.frame_height = from.frame_height;
+  to.fit = enumerated(from.fit, page4d::Fit::kPad, "the fit");
+  to.files = from.used_files_only != 0 ? page4d::Files::kUsed : page4d::Files::kAll;
+  to.use_graph = from.no_graph == 0;
+  for (int32_t i = 0; from.cameras != nullptr && i < from.camera_count; ++i) {
+    page4d::Camera camera;
+    camera.width = from.cameras[i].width, camera.height = from.cameras[i].height;
+    std::copy(std::begin(from.cameras[i].K), std::end(from.cameras[i].K), camera.K);
+    std::copy(std::begin(from.cameras[i].world_to_camera), std::end(from.cameras[i].world_to_camera), camera.world_to_camera);
+    to.cameras.push_back(camera);
+  }
+  if (from.tensorrt_library != nullptr) to.tensorrt_library = from.tensorrt_library;
+  if (from.plugin_library != nullptr) to.plugin_library = from.plugin_library;
+  return to;
+}
+
+}  // namespace
+
+struct page4d_pipeline {
+  page4d::Pipeline pipeline;
+  std::vector<page4d::Image> images, masks, keypoints;  // a window's, so that a run allocates nothing
+
+  explicit page4d_pipeline(page4d::Pipeline made) : pipeline(std::move(made)) {
+    for (auto* each : {&images, &masks, &keypoints}) each->resize(static_cast<size_t>(pipeline.info().layout.images()));
+  }
+};
+
+struct page4d_rig {
+  page4d::Rig rig;
+  page4d::Window window;
+  std::vector<page4d_image> images;
+
+  page4d_rig(const page4d::EngineInfo& engines, const page4d::RigOptions& options) : rig(engines, options), images(static_cast<size_t>(engines.layout.frames())) {}
+};
+
+const char* page4d_last_error(void) { return last_error; }
+
+int page4d_inspect(const char* folder, page4d_layout* layout, size_t* buffer_bytes) {
+  if (folder == nullptr) return missing("folder");
+  return guarded([&] {
+    const page4d::EngineInfo info = page4d::inspect(folder);
+    if (layout != nullptr) *layout = convert(info.layout);
+    if (buffer_bytes != nullptr) *buffer_bytes = info.buffer_bytes;
+  });
+}
+
+int page4d_load(const char* folder, const page4d_options* options, page4d_pipeline** pipeline) {
+  if (folder == nullptr || pipeline == nullptr) return missing(folder == nullptr ? "folder" : "pipeline");
+  *pipeline = nullptr;
+  return guarded([&] { *pipeline = new page4d_pipeline(page4d::Pipeline::load(folder, options == nullptr ? page4d::Options{} : convert(*options))); });
+}
+
+void page4d_free(page4d_pipeline* pipeline) { delete pipeline; }
+
+page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) { return convert(pipeline->pipeline.info().layout); }
+
+int32_t page4d_output_count(const page4d_pipeline* pipeline) { return static_cast<int32_t>(pipeline->pipeline.info().outputs.size()); }
+
+int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor) {
+  if (tensor == nullptr) return missing("tensor");
+  const auto& outputs = pipeline->pipeline.info().outputs;
+  if (number < 0 || static_cast<size_t>(number) >= outputs.size()) return remember(page4d::Code::kUsage, "there is no output of that number");
+  const page4d::Tensor& found = outputs[static_cast<size_t>(number)];
+  *tensor = {found.name.c_str(), static_cast<int32_t>(found.dtype), static_cast<int32_t>(found.shape.size()), {}, found.bytes};
+  std::copy(found.shape.begin(), found.shape.end(), tensor->shape);
+  return PAGE4D_OK;
+}
+
+int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) {
+  if (handle == nullptr || frames == nullptr || outputs == nullptr) return missing(handle == nullptr ? "pipeline" : frames == nullptr ? "frames" : "outputs");
+  page4d::Frames given;
+  const auto convert_all = [](const page4d_image* from, std::vector<page4d::Image>& to, const page4d::Image*& target) {
+    target = from == nullptr ? nullptr : to.data();
+    for (size_t i = 0; from != nullptr && i < to.size(); ++i) {
+      if (!convert(from[i], to[i])) return false;
+    }
+    return true;
+  };
+  if (!convert_all(frames->images, handle->images, given.images) || !convert_all(frames->masks, handle->masks, given.masks) ||
+      !convert_all(frames->keypoints, handle->keypoints, given.keypoints)) {
+    return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
+  }
+  given.memory = frames->memory;
+  page4d::Outputs wanted;
+  wanted.mask = convert(outputs->mask), wanted.memory = convert(outputs->memory), wanted.points = convert(outputs->points);
+  wanted.confidence = convert(outputs->confidence), wanted.camera = convert(outputs->camera);
+  if (outputs->layer_count < 0 || outputs->layer_count > page4d::Outputs::kMostLayers) return remember(page4d::Code::kUsage, "layer_count is out of range");
+  for (int32_t i = 0; outputs->layers != nullptr && i < outputs->layer_count; ++i) wanted.layers[i] = convert(outputs->layers[i]);
+  const page4d::Status status = handle->pipeline.run(given, wanted, stream);
+  return status.ok() ? PAGE4D_OK : remember(status.code, status.message);
+}
+
+int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* given, page4d_rig** rig) {
+  if (pipeline == nullptr || rig == nullptr) return missing(pipeline == nullptr ? "pipeline" : "rig");
+  *rig = nullptr;
+  return guarded([&] {
+    page4d::RigOptions options;
+    if (given != nullptr) {
+      options.stride = given->stride;
+      if (given->tolerance != 0) options.tolerance = given->tolerance;
+      if (given->patience != 0) options.patience = given->patience;
+      if (given->pending != 0) options.pending = given->pending;
+      if (given->windows != 0) options.windows = given->windows;
+      options.missing = enumerated(given->missing, page4d::Missing::kRepeat, "what happens to a missing image");
+      options.frame_width = given->frame_width, options.frame_height = given->frame_height;
+      options.fit = enumerated(given->fit, page4d::Fit::kPad, "the fit");
+    }
+    *rig = new page4d_rig(pipeline->pipeline.info(), options);
+  });
+}
+
+void page4d_rig_free(page4d_rig* rig) { delete rig; }
+
+int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp, int32_t* ready) {
+  if (rig == nullptr || image == nullptr) return missing(rig == nullptr ? "rig" : "image");
+  page4d::Image given;
+  if (!convert(*image, given)) return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
+  const page4d::Pushed pushed = rig->rig.push(camera, given, stamp);
+  if (ready != nullptr) *ready = pushed.ready;
+  return pushed.status.ok() ? PAGE4D_OK : remember(pushed.status.code, pushed.status.message);
+}
+
+int page4d_rig_take(page4d_rig* rig, page4d_window* window) {
+  if (!rig->rig.take(rig->window)) return 0;
+  for (size_t i = 0; i < rig->images.size(); ++i) rig->images[i] = convert(rig->window.images[i]);
+  *window = {rig->images.data(), rig->window.stamps, rig->window.skew, rig->window.number};
+  return 1;
+}
+
+void page4d_rig_release(page4d_rig* rig) { rig->rig.release(rig->window); }
+
+page4d_rig_counts page4d_rig_counts_of(const page4d_rig* rig) {
+  const page4d::RigCounts found = rig->rig.counts();
+  return {found.times, found.windows, found.windows_dropped, found.largest_skew, found.mean_skew};
+}
+
+page4d_camera_counts page4d_rig_camera_counts(const page4d_rig* rig, int32_t camera) {
+  const page4d::CameraCounts found = rig->rig.counts(camera);
+  return {found.pushed, found.used, found.late, found.unmatched, found.repeated, found.last_stamp};
+}

@@ -1,0 +1,111 @@
+#include "checksum_engine.h"
+
+#include <array>
+#include <cstring>
+
+#include "host_device.h"
+
+namespace page4d {
+namespace {
+
+constexpr std::array<uint32_t, 256> make_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t i = 0; i < 256; ++i) {
+    uint32_t value = i;
+    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0xedb88320u : 0u);
+    table[i] = value;
+  }
+  return table;
+}
+
+constexpr std::array<uint32_t, 256> kTable = make_table();
+
+// n/256, n in 0..255, in a type's own bits: exact in all of them.
+uint16_t float16_of(uint32_t n) {
+  if (n == 0) return 0;
+  int top = 7;
+  while ((n >> top & 1) == 0) --top;
+  return static_cast<uint16_t>((top - 8 + 15) << 10 | (n << (10 - top) & 0x3ff));
+}
+
+uint16_t bfloat16_of(uint32_t n) {
+  const float value = static_cast<float>(n) / 256;
+  uint32_t bits = 0;
+  std::memcpy(&bits, &value, 4);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+template <class T, class Convert>
+void fill(void* target, int64_t count, uint32_t start, const Convert& convert) {
+  auto* out = static_cast<unsigned char*>(target);
+  for (int64_t i = 0; i < count; ++i) {
+    const T value = convert((start + 2654435761u * static_cast<uint32_t>(i)) >> 24);
+    std::memcpy(out + static_cast<size_t>(i) * sizeof(T), &value, sizeof(T));
+  }
+}
+
+class ChecksumCall final : public BoundCall {
+ public:
+  ChecksumCall(const Stage& stage, Device& device, const std::vector<Address>& inputs, const std::vector<Address>& outputs) : device_(device) {
+    for (size_t i = 0; i < inputs.size(); ++i) inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
+    for (size_t i = 0; i < outputs.size(); ++i) outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
+  }
+
+  Failure launch(Stream stream) noexcept override {
+    return device_.call_host([](void* self) { static_cast<const ChecksumCall*>(self)->compute(); }, this, stream);
+  }
+
+ private:
+  struct Part {
+    void* data;
+    int64_t count;
+    DType dtype;
+  };
+
+  void compute() const {
+    uint32_t sum = 0;
+    for (const Part& part : inputs_) sum = crc32(sum, part.data, static_cast<size_t>(part.count) * bytes_of(part.dtype));
+    for (size_t k = 0; k < outputs_.size(); ++k) {
+      const Part& part = outputs_[k];
+      const uint32_t start = sum + 40503u * static_cast<uint32_t>(k);
+      switch (part.dtype) {
+        case DType::kUint8: fill<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
+        case DType::kInt32: fill<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
+        case DType::kFloat32: fill<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
+        case DType::kFloat16: fill<uint16_t>(part.data, part.count, start, float16_of); break;
+        case DType::kBfloat16: fill<uint16_t>(part.data, part.count, start, bfloat16_of); break;
+        case DType::kFloat64: break;  // of no engine
+      }
+    }
+  }
+
+  Device& device_;
+  std::vector<Part> inputs_, outputs_;
+};
+
+class ChecksumLoader final : public EngineLoader {
+ public:
+  std::string described() const override { return "checksums in place of a network"; }
+  Device& device() override { return device_; }
+  std::unique_ptr<Engine> load(const Stage& stage) override { return std::make_unique<ChecksumEngine>(stage, device_); }
+
+ private:
+  HostDevice device_;
+};
+
+}  // namespace
+
+uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept {
+  const auto* bytes = static_cast<const unsigned char*>(data);
+  uint32_t sum = ~before;
+  for (size_t i = 0; i < size; ++i) sum = kTable[(sum ^ bytes[i]) & 0xff] ^ sum >> 8;
+  return ~sum;
+}
+
+std::unique_ptr<BoundCall> ChecksumEngine::bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void*) {
+  return std::make_unique<ChecksumCall>(stage_, device_, inputs, outputs);
+}
+
+std::unique_ptr<EngineLoader> checksum_loader() { return std::make_unique<ChecksumLoader>(); }
+
+}  // namespace page4d

@@ -1,0 +1,32 @@
+// Backend::kTest: stages that compute checksums instead of a network, so that every byte of every input decides every output.
+//
+// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k, counted from 0 in the manifest's
+// order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a floating one divided by 256, which is exact in every type.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "engine.h"
+
+namespace page4d {
+
+uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept;
+
+class ChecksumEngine final : public Engine {
+ public:
+  // The device runs the checksum as a function of the host's: its memory must be the host's, too.
+  ChecksumEngine(const Stage& stage, Device& device) : stage_(stage), device_(device) {}
+
+  size_t scratch() const override { return 0; }
+  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) override;
+
+ private:
+  const Stage& stage_;
+  Device& device_;
+};
+
+// On the host. Constants must outlive it: stages are those of the manifest.
+std::unique_ptr<EngineLoader> checksum_loader();
+
+}  // namespace page4d

@@ -1,0 +1,75 @@
+#include "page4d/pipeline.h"
+
+#include "checksum_engine.h"
+#include "engine_folder.h"
+#include "tensorrt/tensorrt_loader.h"
+#include "text.h"
+#include "window.h"
+
+namespace page4d {
+namespace {
+
+std::unique_ptr<EngineLoader> loader_of(const EngineFolder& folder, const Options& options) {
+  return options.backend == Backend::kTest ? checksum_loader() : tensorrt_loader(folder, options);
+}
+
+}  // namespace
+
+class Pipeline::Impl {
+ public:
+  Impl(const std::string& path, const Options& options)
+      : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), entered_(loader_->device()), described_(loader_->described()) {
+    window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_.file(kConstants)), options);
+    if (!window_->no_graph().empty()) warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
+    entered_.leave();
+  }
+
+  WindowRunner& window() { return *window_; }
+  const std::string& described() const { return described_; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+  ~Impl() { entered_.enter(); }
+
+ private:
+  // The device is current while engines are loaded and while they go, whatever is thrown in between.
+  class Entered {
+   public:
+    explicit Entered(Device& device) : device_(device) { enter(); }
+    ~Entered() {
+      if (inside_) device_.leave();
+    }
+    void enter() {
+      if (!inside_) inside_ = device_.enter() == nullptr;
+    }
+    void leave() {
+      if (inside_) device_.leave();
+      inside_ = false;
+    }
+
+   private:
+    Device& device_;
+    bool inside_ = false;
+  };
+
+  EngineFolder folder_;
+  std::unique_ptr<EngineLoader> loader_;
+  Entered entered_;
+  std::string described_;
+  std::vector<std::string> warnings_;
+  std::unique_ptr<WindowRunner> window_;  // goes first: its engines are the loader's
+};
+
+Pipeline Pipeline::load(const std::string& folder, const Options& options) { return Pipeline(std::make_unique<Impl>(folder, options)); }
+
+Pipeline::Pipeline(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Pipeline::Pipeline(Pipeline&&) noexcept = default;
+Pipeline& Pipeline::operator=(Pipeline&&) noexcept = default;
+Pipeline::~Pipeline() = default;
+
+const EngineInfo& Pipeline::info() const noexcept { return impl_->window().info(); }
+const std::string& Pipeline::described() const noexcept { return impl_->described(); }
+const std::vector<std::string>& Pipeline::warnings() const noexcept { return impl_->warnings(); }
+Status Pipeline::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept { return impl_->window().run(frames, outputs, stream); }
+const StageTime* Pipeline::times() noexcept { return impl_->window().times(); }
+
+}  // namespace page4d

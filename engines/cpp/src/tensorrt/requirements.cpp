@@ -1,0 +1,41 @@
+#include "tensorrt/requirements.h"
+
+#include <algorithm>
+
+#include "page4d/error.h"
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+constexpr int kAmpere = 80;
+
+}  // namespace
+
+const Plans& plans_of(const Manifest& manifest, const std::string& folder) {
+  if (manifest.plans) return *manifest.plans;
+  throw Error(Code::kIncompatible, "the engine folder has no TensorRT plans").got(folder).hint("page4d-export --build-only " + folder);
+}
+
+void require(const Plans& plans, const Machine& machine, const std::string& folder) {
+  const std::string rebuild = text("page4d-export --build-only ", folder, " --backend ", plans.library);
+  if (machine.version != plans.version) {
+    throw Error(Code::kIncompatible, "the plans were built by another " + machine.library).got(plans.version).allowed(machine.version).hint(rebuild);
+  }
+  const std::string chip = text("sm_", machine.capability);
+  const bool fits = plans.chips.empty() ? machine.capability >= kAmpere : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
+  if (!fits) {
+    throw Error(Code::kIncompatible, "the plans were built for other GPUs than this one")
+        .got(plans.chips.empty() ? "sm_80 and newer" : joined(plans.chips))
+        .allowed(chip)
+        .hint(plans.library == "rtx" ? text(rebuild, " --target ", chip) : rebuild);
+  }
+  if (plans.kernels && *plans.kernels != machine.kernels) {
+    throw Error(Code::kIncompatible, "the plans' plugins are of another version of page4d's kernels")
+        .got(plans.kernels->substr(0, 12) + "..")
+        .allowed(machine.kernels.substr(0, 12) + "..")
+        .hint(rebuild);
+  }
+}
+
+}  // namespace page4d

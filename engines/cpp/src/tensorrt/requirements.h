@@ -1,0 +1,24 @@
+// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors page4d_engines/tensorrt/machine.py.
+#pragma once
+
+#include <string>
+
+#include "manifest.h"
+
+namespace page4d {
+
+// What plans depend on.
+struct Machine {
+  std::string library;  // "TensorRT" or "TensorRT-RTX"
+  std::string version;  // of it
+  int capability = 0;   // of the GPU, times ten
+  std::string kernels;  // sha256 of the source of the attention kernels in the plugins' library; empty: not known
+};
+
+// Throws Error kIncompatible where the folder has no plans.
+const Plans& plans_of(const Manifest& manifest, const std::string& folder);
+
+// Throws Error kIncompatible: another TensorRT, another chip, or other kernels.
+void require(const Plans& plans, const Machine& machine, const std::string& folder);
+
+}  // namespace page4d

@@ -1,0 +1,59 @@
+// Buffers, calls and gathered rows are those that Python plans: the cases are tests/vectors/plans.json.
+#include "buffer_plan.h"
+
+#include "check.h"
+#include "text.h"
+#include "vectors.h"
+
+using namespace page4d;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+std::string words(const std::string& buffer, int64_t offset, const std::vector<int64_t>& shape, const std::string& dtype) {
+  return text(buffer, "+", offset, " ", dtype, text_of(shape));
+}
+
+std::string words(const BufferView& view) { return words(view.buffer, view.offset, view.shape, name_of(view.dtype)); }
+
+void check_views(const std::string& where, const std::vector<NamedView>& found, const Json& wanted) {
+  CHECK_TEXT(text(where, found.size()), text(where, wanted.size()));
+  for (const auto& [name, view] : found) {
+    CHECK(wanted.contains(name));
+    const Json& want = wanted[name];
+    CHECK_TEXT(text(where, name, " ", words(view)), text(where, name, " ", words(want["buffer"], want["offset"], want["shape"], want["dtype"])));
+  }
+}
+
+void check_plan(const Json& wanted) {
+  const std::string name = wanted["name"];
+  const Manifest manifest = parse_manifest(wanted["manifest"].dump(), "manifest.json");
+  const BufferPlan plan = BufferPlan::make(manifest);
+  CHECK(plan.total() == wanted["total"]);
+  CHECK(plan.sizes.size() == wanted["sizes"].size());
+  for (const auto& [buffer, size] : plan.sizes) CHECK_TEXT(text(name, buffer, size), text(name, buffer, wanted["sizes"][buffer].get<int64_t>()));
+  check_views(name + " starts ", plan.starts, wanted["starts"]);
+  check_views(name + " outputs ", plan.outputs, wanted["outputs"]);
+  CHECK(plan.steps.size() == wanted["steps"].size());
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Json& want = wanted["steps"][i];
+    const Call& call = plan.calls[plan.steps[i].call];
+    const std::string where = text(name, " step ", i, " ");
+    CHECK_TEXT(where + call.stage->name, where + want["stage"].get<std::string>());
+    check_views(where, call.inputs, want["inputs"]);
+    check_views(where, call.outputs, want["outputs"]);
+    CHECK(plan.steps[i].gathers.size() == want["gathers"].size());
+    for (size_t j = 0; j < want["gathers"].size(); ++j) {
+      const Gather& g = plan.steps[i].gathers[j];
+      CHECK_TEXT(Json({g.source, g.target, g.source_offset, g.target_offset, g.rows, g.width, g.pitch}).dump(), want["gathers"][j].dump());
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  const Json cases = vectors("plans.json")["plans"];
+  CHECK(cases.size() > 5);
+  for (const Json& each : cases) check_plan(each);
+}

@@ -1,0 +1,92 @@
+/* The flat interface from C: load, run, refuse, a rig; nothing of it but page4d.h. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "page4d/page4d.h"
+
+#define CHECK(condition)                                                                        \
+  do {                                                                                          \
+    if (!(condition)) {                                                                         \
+      fprintf(stderr, "%d: not so: %s (%s)\n", __LINE__, #condition, page4d_last_error());      \
+      return 1;                                                                                 \
+    }                                                                                           \
+  } while (0)
+
+int main(int count, char** words) {
+  page4d_layout layout;
+  size_t bytes = 0;
+  CHECK(count == 2);
+  CHECK(page4d_inspect(words[1], &layout, &bytes) == PAGE4D_OK);
+  CHECK(layout.T == 1 && layout.V == 3 && layout.H == 56 && layout.W == 70 && bytes > 0);
+  CHECK(page4d_inspect("no/such/folder", NULL, NULL) == PAGE4D_INCOMPATIBLE);
+  CHECK(strncmp(page4d_last_error(), "there is no such engine folder\n", 31) == 0);
+  CHECK(page4d_inspect(NULL, NULL, NULL) == PAGE4D_USAGE);
+
+  page4d_options options;
+  memset(&options, 0, sizeof options);
+  page4d_pipeline* pipeline = NULL;
+  CHECK(page4d_load(words[1], NULL, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
+  CHECK(strncmp(page4d_last_error(), "the engine folder has no TensorRT plans\n", 40) == 0);
+  options.backend = 7;
+  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
+  options.backend = PAGE4D_TEST;
+  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_OK);
+  CHECK(page4d_layout_of(pipeline).V == 3);
+
+  page4d_tensor tensor;
+  page4d_outputs outputs;
+  memset(&outputs, 0, sizeof outputs);
+  for (int32_t i = 0; i < page4d_output_count(pipeline); ++i) {
+    CHECK(page4d_output_tensor(pipeline, i, &tensor) == PAGE4D_OK);
+    if (strcmp(tensor.name, "camera") == 0) {
+      CHECK(tensor.rank == 4 && tensor.dtype == PAGE4D_FLOAT64 && tensor.shape[1] == 3 && tensor.shape[3] == 4);
+      outputs.camera.data = calloc(1, tensor.bytes);
+      outputs.camera.bytes = tensor.bytes;
+    }
+  }
+  CHECK(page4d_output_tensor(pipeline, 99, &tensor) == PAGE4D_USAGE);
+  CHECK(outputs.camera.data != NULL);
+
+  unsigned char* pixels = calloc(56 * 70 * 3, 1);
+  page4d_image images[3];
+  memset(images, 0, sizeof images);
+  for (int i = 0; i < 3; ++i) {
+    images[i].data = pixels;
+    images[i].width = 70;
+    images[i].height = 56;
+  }
+  page4d_frames frames;
+  memset(&frames, 0, sizeof frames);
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(strncmp(page4d_last_error(), "a window has no images\n", 23) == 0);
+  frames.images = images;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
+  const double* pose = outputs.camera.data;
+  CHECK(pose[15] == 1 && fabs(pose[0] * pose[0] + pose[1] * pose[1] + pose[2] * pose[2] - 1) < 1e-12);
+  images[1].pixels = 9;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  images[1].pixels = PAGE4D_RGB8;
+
+  page4d_rig* rig = NULL;
+  page4d_window window;
+  int32_t ready = -1;
+  CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
+  CHECK(page4d_rig_take(rig, &window) == 0);
+  for (int camera = 0; camera < 3; ++camera) CHECK(page4d_rig_push(rig, camera, &images[camera], 1.0 + 0.001 * camera, &ready) == PAGE4D_OK);
+  CHECK(ready == 1);
+  CHECK(page4d_rig_push(rig, 3, &images[0], 1.0, &ready) == PAGE4D_USAGE);
+  CHECK(page4d_rig_take(rig, &window) == 1);
+  CHECK(window.number == 0 && fabs(window.skew - 0.002) < 1e-9 && window.stamps[2] == 1.002);
+  frames.images = window.images;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
+  page4d_rig_release(rig);
+  CHECK(page4d_rig_counts_of(rig).windows == 1 && page4d_rig_camera_counts(rig, 2).used == 1);
+
+  page4d_rig_free(rig);
+  page4d_free(pipeline);
+  free(pixels);
+  free(outputs.camera.data);
+  return 0;
+}

@@ -1,0 +1,139 @@
+// An engine folder from disk to results, and everything that is refused on the way. The words of broken folders are held against Python's elsewhere.
+#include "page4d/pipeline.h"
+
+#include <cmath>
+
+#include "folder.h"
+#include "tensorrt/requirements.h"
+
+using namespace page4d;
+namespace fs = std::filesystem;
+
+namespace {
+
+const fs::path kFolder = "engines of test_pipeline";
+
+std::string first_line(const std::string& words) { return words.substr(0, words.find('\n')); }
+
+void test_inspect() {
+  write_folder(kFolder, plan_named("pi3"));
+  const EngineInfo info = inspect(kFolder.string());
+  CHECK(info.layout.T == 1 && info.layout.V == 3 && info.precision == "bfloat16" && info.weights == "seeded");
+  CHECK(info.input("images")->shape == (std::vector<int64_t>{1, 3, 56, 70, 3}) && info.input("mask_ext") == nullptr);
+  CHECK(info.output("camera")->shape == (std::vector<int64_t>{1, 3, 4, 4}) && info.output("camera")->bytes == 3 * 16 * 8);
+  CHECK(info.output("points")->bytes == 3 * 56 * 70 * 3 * 4 && info.output("mask") == nullptr);
+  CHECK(info.kept_layers.size() == 1 && info.output("layers." + std::to_string(info.kept_layers[0]))->dtype == DType::kBfloat16);
+  CHECK(!info.plans && info.stages.front().name == "encoder" && info.stages.front().flop > 0);
+  CHECK(info.buffer_bytes == vectors("plans.json")["plans"][4]["total"]);
+}
+
+void test_run() {
+  write_folder(kFolder, plan_named("pi3"));
+  Options options;
+  options.backend = Backend::kTest;
+  options.frame_width = 140, options.frame_height = 112;
+  Pipeline moved = Pipeline::load(kFolder.string(), options);
+  Pipeline pipeline = std::move(moved);
+  CHECK(pipeline.warnings().empty() && pipeline.described() == "checksums in place of a network");
+  std::vector<unsigned char> pixels(140 * 112 * 3, 77);
+  const std::vector<Image> images(3, Image{pixels.data(), 140, 112, 0, PixelFormat::kRgb8, Memory::kHost});
+  Results results(pipeline.info());
+  CHECK(pipeline.run({images.data()}, results.outputs()).ok());
+  const double* pose = results.camera();
+  for (int v = 0; v < 3; ++v, pose += 16) {
+    for (int row = 0; row < 3; ++row) {
+      for (int other = 0; other < 3; ++other) {
+        double product = 0;
+        for (int k = 0; k < 3; ++k) product += pose[4 * row + k] * pose[4 * other + k];
+        CHECK(std::abs(product - (row == other)) < 1e-12);
+      }
+    }
+    CHECK(pose[15] == 1);
+  }
+  CHECK(pipeline.times()[0].seconds > 0);
+  options.frame_width = 200;
+  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })), "the frames' aspect ratio is not the engine's 70x56 (width x height)");
+  options.fit = Fit::kCrop;
+  Pipeline::load(kFolder.string(), options);
+}
+
+void test_files() {
+  write_folder(kFolder, plan_named("default"));
+  Options options;
+  options.backend = Backend::kTest;
+  fs::remove(kFolder / "onnx/encoder.onnx");
+  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })), "the engine folder lacks onnx/encoder.onnx");
+  CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "the engine folder lacks onnx/encoder.onnx");
+  options.files = Files::kUsed;
+  Pipeline::load(kFolder.string(), options);
+  std::ofstream(kFolder / "onnx/constants.safetensors", std::ios::app) << "more";
+  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })),
+             "onnx/constants.safetensors is not the file that was exported: it was changed or cut short");
+  for (const char* name : {"../outside", "/etc/hostname", "onnx/../../outside"}) {
+    auto manifest = plan_named("default");
+    manifest["files"][name] = std::string(64, '0');
+    write_file(kFolder / "manifest.json", manifest.dump());
+    CHECK_TEXT(refusal([&] { inspect(kFolder.string()); }),
+               std::string("manifest.json names a file outside the engine folder\n  got:     ") + name + "\n  allowed: relative paths inside it");
+  }
+  auto manifest = plan_named("default");
+  manifest["plans"] = {{"library", "rtx"}, {"version", "1.7.1"}, {"chips", nlohmann::json::array()}, {"kernels", nullptr}};
+  for (const auto& stage : manifest["stages"]) {
+    manifest["plans"]["stages"][stage["name"].get<std::string>()] = {{"file", "../a.plan"}, {"plugins", 0}, {"fused", 0}, {"seconds", 1}};
+  }
+  write_folder(kFolder, manifest);
+  CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json lists stages without a file");
+}
+
+// A file of constants that is anything but what the exporter writes is refused, and never read beyond its end.
+void test_constants() {
+  const std::string path = "constants of test_pipeline";
+  const std::string whole = safetensors({{"special", {1, 2, 3}}});
+  write_file(fs::absolute(path), whole);
+  CHECK(read_constants(path).at("special") == (std::vector<float>{1, 2, 3}));
+  for (size_t size = 0; size < whole.size(); ++size) {
+    write_file(fs::absolute(path), whole.substr(0, size));
+    CHECK_TEXT(first_line(refusal([&] { read_constants(path); })).substr(0, 31), "the constants' file is damaged:");
+  }
+  for (const char* wrong : {"[8,0]", "[-4,8]", "[0]", "[0,10]", "[0,4611686018427387904]", "\"x\"", "[0.5,8]"}) {
+    const std::string header = std::string(R"({"special":{"dtype":"F32","shape":[3],"data_offsets":)") + wrong + "}}";
+    const uint64_t length = header.size();
+    write_file(fs::absolute(path), std::string(reinterpret_cast<const char*>(&length), 8) + header + std::string(12, '\0'));
+    CHECK_TEXT(first_line(refusal([&] { read_constants(path); })).substr(0, 31), "the constants' file is damaged:");
+  }
+  fs::remove(path);
+  CHECK(converted({1.0f, 0.5f}, DType::kFloat16) == (Bytes{0x00, 0x3c, 0x00, 0x38}));
+  CHECK(converted({1.0f, 1.00390625f, 1.01171875f}, DType::kBfloat16) == (Bytes{0x80, 0x3f, 0x80, 0x3f, 0x82, 0x3f}));  // halves to even
+}
+
+void test_requirements() {
+  Plans plans{"rtx", "1.7.1", {"sm_89", "sm_120"}, "0123456789abcdef", {}};
+  const Machine machine{"TensorRT-RTX", "1.7.1", 89, "0123456789abcdef"};
+  require(plans, machine, "engines");
+  const auto said = [&](const Machine& other) { return refusal([&] { require(plans, other, "engines"); }); };
+  CHECK_TEXT(said({"TensorRT-RTX", "1.8.0", 89, "0123456789abcdef"}),
+             "the plans were built by another TensorRT-RTX\n  got:     1.7.1\n  allowed: 1.8.0\n  try:     page4d-export --build-only engines --backend rtx");
+  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 90, "0123456789abcdef"}),
+             "the plans were built for other GPUs than this one\n  got:     sm_89, sm_120\n  allowed: sm_90\n"
+             "  try:     page4d-export --build-only engines --backend rtx --target sm_90");
+  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 89, "fedcba9876543210"}),
+             "the plans' plugins are of another version of page4d's kernels\n  got:     0123456789ab..\n  allowed: fedcba987654..\n"
+             "  try:     page4d-export --build-only engines --backend rtx");
+  plans.chips.clear();
+  require(plans, {"TensorRT-RTX", "1.7.1", 121, "0123456789abcdef"}, "engines");
+  CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})), "the plans were built for other GPUs than this one");
+  write_folder(kFolder, plan_named("default"));
+  CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
+             "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() + "\n  try:     page4d-export --build-only " + kFolder.string());
+}
+
+}  // namespace
+
+int main() {
+  test_inspect();
+  test_run();
+  test_files();
+  test_constants();
+  test_requirements();
+  fs::remove_all(kFolder);
+}

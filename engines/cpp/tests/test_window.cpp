@@ -1,0 +1,313 @@
+// A window on the host and on a GPU whose driver is tests/engines/driver: the same results to the bit, as a graph and without, and nothing allocated.
+#include <dlfcn.h>
+
+#include "allocations.h"
+#include "check.h"
+#include "checksum_engine.h"
+#include "cuda/cuda_device.h"
+#include "folder.h"
+#include "window.h"
+
+using namespace page4d;
+
+namespace {
+
+// Checksums on any device whose memory the host can read.
+class Loader final : public EngineLoader {
+ public:
+  explicit Loader(Device& device, std::string uncapturable = {}) : device_(device), uncapturable_(std::move(uncapturable)) {}
+  std::string described() const override { return "a test"; }
+  Device& device() override { return device_; }
+  std::unique_ptr<Engine> load(const Stage& stage) override {
+    class Choosy final : public Engine {
+     public:
+      Choosy(const Stage& stage, Device& device, const std::string& reason) : inner_(stage, device), reason_(reason) {}
+      size_t scratch() const override { return 1000; }
+      std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) override {
+        CHECK(scratch != nullptr);
+        return inner_.bind(inputs, outputs, scratch);
+      }
+      std::string uncapturable(Stream) override { return reason_; }
+
+     private:
+      ChecksumEngine inner_;
+      std::string reason_;
+    };
+    return std::make_unique<Choosy>(stage, device_, uncapturable_);
+  }
+
+ private:
+  Device& device_;
+  std::string uncapturable_;
+};
+
+// The driver, as a caller's program has it.
+struct Caller {
+  template <class F>
+  static F function(const char* name) {
+    static void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    CHECK(library != nullptr);
+    return reinterpret_cast<F>(dlsym(library, name));
+  }
+  static long count(const char* name) { return function<long (*)()>(name)(); }
+  static void* stream() {
+    void* made = nullptr;
+    CHECK(function<int (*)(void**, unsigned)>("cuStreamCreate")(&made, 0) == 0);
+    return made;
+  }
+  static void synchronize(void* stream) { CHECK(function<int (*)(void*)>("cuStreamSynchronize")(stream) == 0); }
+  struct Free {
+    void operator()(void* memory) const { function<int (*)(void*)>("cuMemFree_v2")(memory); }
+  };
+  using Memory = std::unique_ptr<void, Free>;
+  static Memory memory(size_t size) {
+    void* made = nullptr;
+    CHECK(function<int (*)(void**, size_t)>("cuMemAlloc_v2")(&made, size) == 0);
+    return Memory(made);
+  }
+  static void limit(size_t size) { function<void (*)(size_t)>("driver_limit")(size); }
+};
+
+Options options_for(const Manifest& manifest) {
+  Options options;
+  for (int64_t v = 0; manifest.reads("fundamental") && v < manifest.layout.V; ++v) {
+    Camera camera;
+    camera.width = static_cast<int>(manifest.layout.W), camera.height = static_cast<int>(manifest.layout.H);
+    const double K[9] = {60, 0, 35, 0, 60, 28, 0, 0, 1}, pose[12] = {1, 0, 0, 0.3 * static_cast<double>(v), 0, 1, 0, 0, 0, 0, 1, 0};
+    std::copy(K, K + 9, camera.K);
+    std::copy(pose, pose + 12, camera.world_to_camera);
+    options.cameras.push_back(camera);
+  }
+  return options;
+}
+
+// Images, masks and heat maps of a window, in the host's memory.
+struct Given {
+  std::vector<std::vector<unsigned char>> bytes;
+  std::vector<Image> images, masks, keypoints;
+
+  Given(const Manifest& manifest, unsigned seed) {
+    const Layout& layout = manifest.layout;
+    const auto make = [&](PixelFormat format, std::vector<Image>& target) {
+      for (int64_t i = 0; i < layout.images(); ++i) {
+        bytes.emplace_back(static_cast<size_t>(layout.H * layout.W * bytes_per_pixel(format)));
+        for (unsigned char& byte : bytes.back()) byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
+        target.push_back({bytes.back().data(), static_cast<int>(layout.W), static_cast<int>(layout.H), 0, format, Memory::kHost});
+      }
+    };
+    make(PixelFormat::kRgb8, images);
+    if (manifest.reads("mask_ext")) make(PixelFormat::kMono8, masks);
+    if (manifest.reads("keypoints")) make(PixelFormat::kMono8, keypoints);
+  }
+
+  Frames frames() const { return {images.data(), masks.empty() ? nullptr : masks.data(), keypoints.empty() ? nullptr : keypoints.data(), nullptr}; }
+};
+
+std::string contents(const Results& results, const EngineInfo& info) {
+  std::string all;
+  for (const Tensor& tensor : info.outputs) all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
+  return all;
+}
+
+void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
+  const Manifest manifest = parse_manifest(plan.dump(), "");
+  const auto constants = constants_of(manifest);
+  Options options = options_for(manifest);
+  options.use_graph = use_graph;
+  const auto host_loader = checksum_loader();
+  WindowRunner host(manifest, *host_loader, constants, options);
+  const long before_allocations = Caller::count("driver_allocations");
+  {
+    CudaDevice device(0);
+    Loader loader(device);
+    device.enter();
+    WindowRunner gpu(manifest, loader, constants, options);
+    device.leave();
+    CHECK(gpu.has_graph() == use_graph && gpu.no_graph().empty());
+    const EngineInfo& info = gpu.info();
+    Results wanted(info), found(info);
+    void* stream = Caller::stream();
+    std::string last;
+    for (unsigned seed = 0; seed < 3; ++seed) {
+      const Given given(manifest, seed);
+      Frames frames = given.frames();
+      const long launches = Caller::count("driver_launches"), taken = Caller::count("driver_allocations");
+      CHECK(allocations_of([&] { CHECK(host.run(frames, wanted.outputs(), nullptr).ok()); }) == 0);
+      CHECK(gpu.run(frames, found.outputs(), seed == 1 ? nullptr : stream).ok());
+      if (seed != 1) Caller::synchronize(stream);
+      CHECK(Caller::count("driver_allocations") == taken);
+      CHECK(Caller::count("driver_launches") == launches + (use_graph ? 1 : 0));
+      const std::string now = contents(found, info);
+      CHECK(now == contents(wanted, info));
+      CHECK(now != last);
+      last = now;
+      // the next window from this one's memory
+      if (info.input("memory") != nullptr) {
+        frames.memory = found.data("memory");
+        const std::string kept(static_cast<const char*>(found.data("memory")), info.output("memory")->bytes);
+        Results other(info);
+        CHECK(gpu.run(frames, other.outputs(), nullptr).ok());
+        CHECK(contents(other, info) != now);
+      }
+    }
+    const StageTime* times = gpu.times();
+    for (size_t i = 0; i < manifest.stages.size(); ++i) CHECK(times[i].stage == manifest.stages[i].name && times[i].seconds > 0);
+  }
+  CHECK(Caller::count("driver_contexts") == 0);
+  CHECK(Caller::count("driver_allocations") > before_allocations);
+}
+
+// Images and results in the device's own memory, rows of images apart.
+void test_device_memory() {
+  const Manifest manifest = parse_manifest(plan_named("pi3").dump(), "");
+  const Layout& layout = manifest.layout;
+  CudaDevice device(0);
+  Loader loader(device);
+  device.enter();
+  WindowRunner gpu(manifest, loader, constants_of(manifest), {});
+  device.leave();
+  const Given given(manifest, 7);
+  Results wanted(gpu.info());
+  CHECK(gpu.run(given.frames(), wanted.outputs(), nullptr).ok());
+  std::vector<Image> images = given.images;
+  std::vector<Caller::Memory> held;
+  const auto row = static_cast<size_t>(layout.W) * 3, pitch = row + 13;
+  for (Image& image : images) {
+    held.push_back(Caller::memory(pitch * static_cast<size_t>(layout.H)));
+    auto* memory = static_cast<unsigned char*>(held.back().get());
+    for (size_t y = 0; y < static_cast<size_t>(layout.H); ++y) std::memcpy(memory + y * pitch, static_cast<const unsigned char*>(image.data) + y * row, row);
+    image.data = memory, image.pitch = pitch, image.memory = Memory::kDevice;
+  }
+  Frames frames = given.frames();
+  frames.images = images.data();
+  Results found(gpu.info());
+  Outputs outputs = found.outputs();
+  const size_t bytes = gpu.info().output("points")->bytes;
+  held.push_back(Caller::memory(bytes));
+  outputs.points = {held.back().get(), bytes, Memory::kDevice};
+  void* stream = Caller::stream();
+  CHECK(gpu.run(frames, outputs, stream).ok());
+  Caller::synchronize(stream);
+  CHECK(std::memcmp(outputs.points.data, wanted.data("points"), bytes) == 0);
+  CHECK(std::memcmp(found.data("camera"), wanted.data("camera"), gpu.info().output("camera")->bytes) == 0);
+  images[1].memory = Memory::kHost;
+  CHECK_TEXT(gpu.run(frames, outputs, stream).message, "images are partly on the device, partly on the host\n  allowed: one of both");
+}
+
+void test_no_graph_and_no_memory() {
+  const Manifest manifest = parse_manifest(plan_named("default").dump(), "");
+  CudaDevice device(0);
+  {
+    Loader choosy(device, "this stage synchronises");
+    device.enter();
+    WindowRunner gpu(manifest, choosy, constants_of(manifest), {});
+    device.leave();
+    CHECK(!gpu.has_graph());
+    CHECK_TEXT(gpu.no_graph(), "this stage synchronises");
+    Results results(gpu.info());
+    CHECK(gpu.run(Given(manifest, 1).frames(), results.outputs(), nullptr).ok());
+  }
+  Loader loader(device);
+  Caller::limit(1000);
+  const std::string words = refusal([&] { WindowRunner(manifest, loader, constants_of(manifest), {}); });
+  Caller::limit(size_t{4} << 30);
+  CHECK_TEXT(words.substr(0, words.find('\n')), "buffers and scratch do not fit the GPU");
+}
+
+void test_refusals() {
+  const Manifest manifest = parse_manifest(plan_named("default").dump(), "");
+  const auto loader = checksum_loader();
+  WindowRunner runner(manifest, *loader, constants_of(manifest), {});
+  Given given(manifest, 1);
+  Results results(runner.info());
+  const auto said = [&](const Frames& frames, const Outputs& outputs) {
+    Status status;
+    CHECK(allocations_of([&] { status = runner.run(frames, outputs, nullptr); }) == 0);
+    CHECK(status.code == Code::kUsage);
+    return std::string(status.message);
+  };
+  Frames frames = given.frames();
+  CHECK_TEXT(said({}, results.outputs()), "a window has no images\n  allowed: 6");
+  frames.keypoints = given.masks.data();
+  CHECK_TEXT(said(frames, results.outputs()), "these engines take no keypoints\n  try:     page4d-export --keypoints");
+  frames = given.frames();
+  frames.memory = &frames;
+  CHECK_TEXT(said(frames, results.outputs()), "these engines have no memory\n  got:     memory");
+  frames = given.frames();
+  given.images[3].width = 71;
+  CHECK_TEXT(said(frames, results.outputs()), "the image of time 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  allowed: 70x56");
+  given.images[3] = given.images[2];
+  given.images[3].pitch = 100;
+  CHECK_TEXT(said(frames, results.outputs()), "the image of time 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
+  given.images[3] = given.images[2];
+  given.images[5].data = nullptr;
+  CHECK_TEXT(said(frames, results.outputs()), "the image of time 2, view 1 is not there");
+  given.images[5] = given.images[2];
+  for (Image& image : given.images) image.memory = Memory::kDevice;
+  CHECK_TEXT(said(frames, results.outputs()),
+             "the image of time 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, RGB, in the engines' size 70x56");
+  for (Image& image : given.images) image.memory = Memory::kHost;
+  given.masks[0].format = PixelFormat::kRgb8;
+  CHECK_TEXT(said(frames, results.outputs()), "the mask of time 0, view 0 cannot be used\n  allowed: one channel, in host memory");
+  given.masks[0].format = PixelFormat::kMono8;
+  Outputs outputs = results.outputs();
+  outputs.mask.bytes -= 1;
+  CHECK_TEXT(said(frames, outputs), "the memory for mask is too small\n  got:     479 bytes\n  allowed: 480 or more");
+  outputs = results.outputs();
+  outputs.points = outputs.mask;
+  CHECK_TEXT(said(frames, outputs), "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
+  outputs = results.outputs();
+  outputs.mask.memory = Memory::kDevice;
+  CHECK_TEXT(said(frames, outputs), "mask cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory");
+  CHECK(runner.run(frames, results.outputs(), nullptr).ok());
+
+  const Manifest lined = parse_manifest(plan_named("memory").dump(), "");
+  CHECK_TEXT(refusal([&] { WindowRunner(lined, *loader, constants_of(lined), {}); }),
+             "these engines have the epipolar prior and need the calibration of every view\n  allowed: 2 cameras");
+  auto constants = constants_of(manifest);
+  constants["special"].pop_back();
+  const std::string words = refusal([&] { WindowRunner(manifest, *loader, constants, {}); });
+  CHECK_TEXT(words.substr(0, words.find('\n')), "the constant special is not of the engines' shape");
+}
+
+// Every byte that goes in matters, and what is not given counts as zero or as the learned start.
+void test_inputs_matter() {
+  const Manifest manifest = parse_manifest(plan_named("memory").dump(), "");
+  const auto loader = checksum_loader();
+  WindowRunner runner(manifest, *loader, constants_of(manifest), options_for(manifest));
+  Given given(manifest, 3);
+  const auto result = [&](const Frames& frames) {
+    Results results(runner.info());
+    CHECK(runner.run(frames, results.outputs(), nullptr).ok());
+    return contents(results, runner.info());
+  };
+  Frames frames = given.frames();
+  const std::string base = result(frames);
+  CHECK(result(frames) == base);
+  for (const std::vector<Image>* images : {&given.images, &given.masks, &given.keypoints}) {
+    auto* last = static_cast<unsigned char*>(const_cast<void*>(images->back().data));
+    const size_t end = static_cast<size_t>(images->back().width * images->back().height * bytes_per_pixel(images->back().format)) - 1;
+    last[end] ^= 0x80;
+    CHECK(result(frames) != base);
+    last[end] ^= 0x80;
+  }
+  frames.masks = nullptr;
+  const std::string without = result(frames);
+  CHECK(without != base);
+  for (const Image& mask : given.masks) std::memset(const_cast<void*>(mask.data), 0, static_cast<size_t>(mask.width * mask.height));
+  CHECK(result(given.frames()) == without);
+}
+
+}  // namespace
+
+int main() {
+  const nlohmann::ordered_json all = vectors("plans.json");
+  for (const auto& plan : all["plans"]) {
+    test_gpu_equals_host(plan["manifest"], true);
+    test_gpu_equals_host(plan["manifest"], false);
+  }
+  test_device_memory();
+  test_no_graph_and_no_memory();
+  test_refusals();
+  test_inputs_matter();
+}

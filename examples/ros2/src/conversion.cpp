@@ -1,0 +1,164 @@
+#include "page4d_ros/conversion.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+
+#include "page4d/error.h"
+
+namespace page4d_ros {
+namespace {
+
+using page4d::Code;
+using page4d::Error;
+using page4d::PixelFormat;
+
+template <class T>
+struct Word {
+  const char* word;
+  T value;
+};
+
+template <class T, size_t N>
+std::string words_of(const Word<T> (&words)[N]) {
+  std::string all;
+  for (const Word<T>& each : words) all += (all.empty() ? "" : ", ") + std::string(each.word);
+  return all;
+}
+
+template <class T, size_t N>
+T value_of(const Word<T> (&words)[N], const std::string& word, const char* what) {
+  const auto* found = std::find_if(std::begin(words), std::end(words), [&](const Word<T>& each) { return word == each.word; });
+  if (found == std::end(words)) throw Error(Code::kUsage, what).got(word.empty() ? "an empty word" : word).allowed(words_of(words));
+  return found->value;
+}
+
+constexpr Word<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
+                                            {"bgr8", PixelFormat::kBgr8},
+                                            {"rgba8", PixelFormat::kRgba8},
+                                            {"bgra8", PixelFormat::kBgra8},
+                                            {"mono8", PixelFormat::kMono8}};
+constexpr Word<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt}, {"test", page4d::Backend::kTest}};
+constexpr Word<page4d::Fit> kFits[] = {
+    {"none", page4d::Fit::kNone}, {"stretch", page4d::Fit::kStretch}, {"crop", page4d::Fit::kCrop}, {"pad", page4d::Fit::kPad}};
+constexpr Word<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}};
+constexpr Word<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
+
+bool machine_is_bigendian() {
+  const uint16_t one = 1;
+  uint8_t first;
+  std::memcpy(&first, &one, 1);
+  return first == 0;
+}
+
+uint8_t byte_of(float probability) {
+  if (!(probability > 0)) return 0;  // of NaN, too
+  return static_cast<uint8_t>(std::lround(std::min(probability, 1.0F) * 255));
+}
+
+}  // namespace
+
+page4d::Image image_of(const ImageFields& fields) {
+  const PixelFormat format = value_of(kEncodings, fields.encoding, "an image's encoding cannot be read");
+  const std::string size = std::to_string(fields.width) + "x" + std::to_string(fields.height);
+  constexpr uint32_t kMost = std::numeric_limits<int>::max();
+  if (fields.width == 0 || fields.height == 0 || fields.width > kMost || fields.height > kMost)
+    throw Error(Code::kUsage, "an image has no pixels, or too many").got(size).allowed("1 to " + std::to_string(kMost) + " each");
+  const uint64_t row = uint64_t{fields.width} * static_cast<uint64_t>(page4d::bytes_per_pixel(format));
+  if (fields.step < row)
+    throw Error(Code::kUsage, "an image's step is shorter than a row")
+        .got(std::to_string(fields.step) + " bytes, " + fields.encoding + " " + size)
+        .allowed("at least " + std::to_string(row) + " bytes");
+  const uint64_t bytes = uint64_t{fields.step} * fields.height;
+  if (fields.data == nullptr || fields.size < bytes)
+    throw Error(Code::kUsage, "an image's data end too early")
+        .got(std::to_string(fields.data == nullptr ? 0 : fields.size) + " bytes")
+        .allowed("at least " + std::to_string(bytes) + " bytes: " + std::to_string(fields.height) + " rows of " + std::to_string(fields.step));
+  page4d::Image image;
+  image.data = fields.data;
+  image.width = static_cast<int>(fields.width);
+  image.height = static_cast<int>(fields.height);
+  image.pitch = fields.step;
+  image.format = format;
+  return image;
+}
+
+Stamp stamp_of(int64_t nanoseconds) {
+  int64_t sec = nanoseconds / kNanoseconds, rest = nanoseconds % kNanoseconds;
+  if (rest < 0) {  // nanosec counts forwards before zero, too
+    rest += kNanoseconds;
+    --sec;
+  }
+  return {static_cast<int32_t>(sec), static_cast<uint32_t>(rest)};
+}
+
+double Start::seconds(int64_t nanoseconds) noexcept {
+  int64_t start = kUnset;
+  if (start_.compare_exchange_strong(start, nanoseconds)) start = nanoseconds;
+  return static_cast<double>(nanoseconds - start) / static_cast<double>(kNanoseconds);
+}
+
+int64_t Start::nanoseconds(double seconds) const noexcept { return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds)); }
+
+MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {
+  const size_t count = static_cast<size_t>(h) * static_cast<size_t>(w);
+  const bool bytes = encoding == MaskEncoding::kMono8;
+  MaskImage image;
+  image.width = static_cast<uint32_t>(w);
+  image.height = static_cast<uint32_t>(h);
+  image.step = static_cast<uint32_t>(static_cast<size_t>(w) * (bytes ? 1 : sizeof(float)));
+  image.encoding = bytes ? "mono8" : "32FC1";
+  image.is_bigendian = machine_is_bigendian();
+  image.data.resize(size_t{image.step} * image.height);
+  if (bytes)
+    std::transform(mask, mask + count, image.data.begin(), byte_of);
+  else if (count != 0)
+    std::memcpy(image.data.data(), mask, count * sizeof(float));
+  return image;
+}
+
+Pose pose_of(const double* matrix) {
+  Pose pose;
+  if (!std::all_of(matrix, matrix + 12, [](double number) { return std::isfinite(number); })) return pose;
+  const auto r = [&](int row, int column) { return matrix[4 * row + column]; };
+  const double determinant = r(0, 0) * (r(1, 1) * r(2, 2) - r(1, 2) * r(2, 1)) - r(0, 1) * (r(1, 0) * r(2, 2) - r(1, 2) * r(2, 0)) +
+                             r(0, 2) * (r(1, 0) * r(2, 1) - r(1, 1) * r(2, 0));
+  if (!(determinant > 0)) return pose;
+  // four times a quaternion's component, times the quaternion: of the largest component, so that nothing cancels
+  const double trace = r(0, 0) + r(1, 1) + r(2, 2);
+  double q[4];
+  if (trace >= std::max({r(0, 0), r(1, 1), r(2, 2)})) {
+    q[0] = r(2, 1) - r(1, 2);
+    q[1] = r(0, 2) - r(2, 0);
+    q[2] = r(1, 0) - r(0, 1);
+    q[3] = 1 + trace;
+  } else {
+    const int i = r(0, 0) >= r(1, 1) && r(0, 0) >= r(2, 2) ? 0 : r(1, 1) >= r(2, 2) ? 1 : 2;
+    const int j = (i + 1) % 3, k = (i + 2) % 3;
+    q[i] = 1 + r(i, i) - r(j, j) - r(k, k);
+    q[j] = r(j, i) + r(i, j);
+    q[k] = r(k, i) + r(i, k);
+    q[3] = r(k, j) - r(j, k);
+  }
+  const double length = std::sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
+  if (!(length > 0) || !std::isfinite(length)) return pose;
+  for (int i = 0; i < 4; ++i) pose.orientation[i] = (q[3] < 0 ? -q[i] : q[i]) / length;
+  for (int i = 0; i < 3; ++i) pose.position[i] = r(i, 3);
+  pose.valid = true;
+  return pose;
+}
+
+page4d::Backend backend_of(const std::string& word) { return value_of(kBackends, word, "parameter backend is not known"); }
+page4d::Fit fit_of(const std::string& word) { return value_of(kFits, word, "parameter fit is not known"); }
+page4d::Missing missing_of(const std::string& word) { return value_of(kMissings, word, "parameter missing is not known"); }
+MaskEncoding mask_encoding_of(const std::string& word) { return value_of(kMaskEncodings, word, "parameter mask_encoding is not known"); }
+
+int pixels_of(int64_t value, const std::string& parameter) {
+  constexpr int kMost = std::numeric_limits<int>::max();
+  if (value < 0 || value > kMost)
+    throw Error(Code::kUsage, "parameter " + parameter + " is out of range").got(std::to_string(value)).allowed("0 to " + std::to_string(kMost));
+  return static_cast<int>(value);
+}
+
+}  // namespace page4d_ros

@@ -1,0 +1,129 @@
+#include "page4d_ros/worker.h"
+
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <utility>
+
+namespace page4d_ros {
+
+void Worker::require(const page4d::EngineInfo& info, size_t cameras) {
+  using page4d::Code;
+  using page4d::Error;
+  if (cameras != static_cast<size_t>(info.layout.V))
+    throw Error(Code::kUsage, "parameter cameras does not go with the engines")
+        .got(std::to_string(cameras) + " topics")
+        .allowed(std::to_string(info.layout.V) + ", one per view");
+  if (info.input("keypoints") != nullptr)
+    throw Error(Code::kUsage, "these engines were exported with --keypoints and need them").hint("page4d-export without --keypoints: no topic brings them");
+  if (info.output("mask") == nullptr && info.output("camera") == nullptr)
+    throw Error(Code::kUsage, "the engines give neither masks nor poses: there is nothing to publish");
+}
+
+Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Publish publish)
+    : pipeline_(pipeline), layout_(pipeline.info().layout), rig_(pipeline.info(), options), publish_(std::move(publish)) {
+  const page4d::EngineInfo& info = pipeline.info();
+  const auto views = static_cast<size_t>(layout_.frames());
+  if (info.output("mask") != nullptr) mask_.resize(views * static_cast<size_t>(layout_.P()));
+  if (info.output("camera") != nullptr) camera_.resize(views * 16);
+  if (const page4d::Tensor* memory = info.output("memory"); memory != nullptr && info.input("memory") != nullptr) {
+    memory_.resize(memory->bytes);
+    next_memory_.resize(memory->bytes);
+  }
+  thread_ = std::thread([this] { loop(); });
+}
+
+Worker::~Worker() { stop(); }
+
+page4d::Status Worker::push(int camera, const page4d::Image& image, int64_t stamp) noexcept {
+  const page4d::Pushed pushed = rig_.push(camera, image, start_.seconds(stamp));
+  if (pushed.ready > 0) {
+    {
+      const std::lock_guard lock(mutex_);
+      ready_ = true;
+    }
+    woken_.notify_one();
+  }
+  return pushed.status;
+}
+
+void Worker::stop() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  woken_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+RunCounts Worker::runs() const {
+  const std::lock_guard lock(mutex_);
+  return runs_;
+}
+
+void Worker::loop() {
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      woken_.wait(lock, [this] { return ready_ || stopping_; });
+      if (stopping_) return;
+      ready_ = false;  // before the rig is asked: a window that gets ready meanwhile sets it again
+    }
+    page4d::Window window;
+    while (rig_.take(window)) {
+      try {
+        run(window);
+      } catch (const std::exception& error) {
+        failed(error.what());
+      }
+      rig_.release(window);
+      const std::lock_guard lock(mutex_);
+      if (stopping_) return;
+    }
+  }
+}
+
+void Worker::run(const page4d::Window& window) {
+  page4d::Frames frames;
+  frames.images = window.images;
+  frames.memory = remembers_ ? memory_.data() : nullptr;  // a window begins where the one before it ended
+  page4d::Outputs outputs;
+  if (!mask_.empty()) outputs.mask = {mask_.data(), mask_.size() * sizeof(float), page4d::Memory::kHost};
+  if (!camera_.empty()) outputs.camera = {camera_.data(), camera_.size() * sizeof(double), page4d::Memory::kHost};
+  if (!next_memory_.empty()) outputs.memory = {next_memory_.data(), next_memory_.size(), page4d::Memory::kHost};
+
+  const auto began = std::chrono::steady_clock::now();
+  const page4d::Status status = pipeline_.run(frames, outputs);
+  if (!status) {
+    remembers_ = false;  // the next window starts anew
+    failed(status.message);
+    return;
+  }
+  remembers_ = !next_memory_.empty();
+  memory_.swap(next_memory_);
+  {
+    const std::lock_guard lock(mutex_);
+    ++runs_.runs;
+    runs_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+  }
+
+  const int64_t last = (layout_.T - 1) * layout_.V;
+  for (int64_t view = 0; view < layout_.V; ++view) {
+    const double stamp = window.stamps[last + view];
+    if (std::isnan(stamp)) continue;  // a black image stands in for a camera that has sent none yet
+    CameraResult result;
+    result.camera = static_cast<int>(view);
+    result.stamp = start_.nanoseconds(stamp);
+    if (!mask_.empty()) result.mask = mask_.data() + (last + view) * layout_.P();
+    if (!camera_.empty()) result.pose = camera_.data() + (last + view) * 16;
+    publish_(result);
+  }
+}
+
+void Worker::failed(const std::string& failure) {
+  const std::lock_guard lock(mutex_);
+  ++runs_.failures;
+  runs_.failure = failure;
+}
+
+}  // namespace page4d_ros

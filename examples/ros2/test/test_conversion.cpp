@@ -1,0 +1,247 @@
+// Every conversion, without ROS and without the library.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "page4d/error.h"
+#include "page4d_ros/conversion.h"
+
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                                \
+    }                                                                              \
+  } while (false)
+
+namespace page4d_ros {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+// All lines of the Error that a call throws.
+template <class F>
+std::string refusal(const F& call) {
+  try {
+    call();
+  } catch (const page4d::Error& error) {
+    CHECK(error.code() == page4d::Code::kUsage);
+    return error.what();
+  }
+  return "nothing is thrown";
+}
+
+void check_text(const std::string& found, const std::string& wanted) {
+  if (found == wanted) return;
+  std::fprintf(stderr, "--- found\n%s\n--- wanted\n%s\n", found.c_str(), wanted.c_str());
+  std::exit(1);
+}
+
+ImageFields fields(const char* encoding, uint32_t width, uint32_t height, uint32_t step, const std::vector<uint8_t>& data) {
+  return {width, height, step, encoding, false, data.data(), data.size()};
+}
+
+void images() {
+  const struct {
+    const char* encoding;
+    page4d::PixelFormat format;
+    uint32_t bytes;
+  } cases[] = {{"rgb8", page4d::PixelFormat::kRgb8, 3},
+               {"bgr8", page4d::PixelFormat::kBgr8, 3},
+               {"rgba8", page4d::PixelFormat::kRgba8, 4},
+               {"bgra8", page4d::PixelFormat::kBgra8, 4},
+               {"mono8", page4d::PixelFormat::kMono8, 1}};
+  for (const auto& each : cases) {
+    for (uint32_t padding : {0U, 1U, 13U}) {
+      const uint32_t step = 5 * each.bytes + padding;
+      const std::vector<uint8_t> data(size_t{step} * 4);
+      for (bool bigendian : {false, true}) {
+        ImageFields given = fields(each.encoding, 5, 4, step, data);
+        given.is_bigendian = bigendian;
+        const page4d::Image image = image_of(given);
+        CHECK(image.data == data.data() && image.width == 5 && image.height == 4);
+        CHECK(image.row_bytes() == step && image.format == each.format && image.memory == page4d::Memory::kHost);
+      }
+    }
+    const std::vector<uint8_t> data(size_t{5} * each.bytes * 4);
+    CHECK(refusal([&] { image_of(fields(each.encoding, 5, 4, 5 * each.bytes - 1, data)); }).find("step is shorter than a row") != std::string::npos);
+  }
+}
+
+void refused_images() {
+  const std::vector<uint8_t> data(60);
+  const char* allowed = "\n  allowed: rgb8, bgr8, rgba8, bgra8, mono8";
+  for (const char* encoding : {"16UC1", "bayer_rggb8", "RGB8", "rgb8 ", "yuv422"})
+    check_text(refusal([&] { image_of(fields(encoding, 5, 4, 15, data)); }),
+               std::string("an image's encoding cannot be read\n  got:     ") + encoding + allowed);
+  check_text(refusal([&] { image_of(fields("", 5, 4, 15, data)); }), std::string("an image's encoding cannot be read\n  got:     an empty word") + allowed);
+  check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 14, data)); }),
+             "an image's step is shorter than a row\n  got:     14 bytes, rgb8 5x4\n  allowed: at least 15 bytes");
+  check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 16, data)); }),
+             "an image's data end too early\n  got:     60 bytes\n  allowed: at least 64 bytes: 4 rows of 16");
+  check_text(refusal([&] { image_of({5, 4, 15, "rgb8", false, nullptr, 60}); }),
+             "an image's data end too early\n  got:     0 bytes\n  allowed: at least 60 bytes: 4 rows of 15");
+  check_text(refusal([&] { image_of(fields("mono8", 0, 4, 15, data)); }),
+             "an image has no pixels, or too many\n  got:     0x4\n  allowed: 1 to 2147483647 each");
+  CHECK(refusal([&] { image_of(fields("mono8", 4, 0, 15, data)); }).find("4x0") != std::string::npos);
+  CHECK(refusal([&] { image_of(fields("mono8", 0x80000000U, 1, 0x80000000U, data)); }).find("too many") != std::string::npos);
+  // products that do not fit 32 bits: 0x55555556 pixels of 3 bytes are 2 bytes, 65536 rows of 65536 bytes are none
+  CHECK(refusal([&] { image_of(fields("rgb8", 0x55555556U, 1, 2, data)); }).find("step is shorter") != std::string::npos);
+  CHECK(refusal([&] { image_of(fields("mono8", 65536, 65536, 65536, data)); }).find("data end too early") != std::string::npos);
+}
+
+void stamps() {
+  for (int64_t nanoseconds : {int64_t{0}, int64_t{1}, int64_t{-1}, int64_t{999999999}, int64_t{-1000000000}, int64_t{1790000000123456789}}) {
+    const Stamp stamp = stamp_of(nanoseconds);
+    CHECK(stamp.nanosec < 1000000000U && nanoseconds_of(stamp) == nanoseconds);
+  }
+  CHECK(stamp_of(-1).sec == -1 && stamp_of(-1).nanosec == 999999999U);
+  CHECK(nanoseconds_of({std::numeric_limits<int32_t>::max(), 999999999U}) == 2147483647999999999);
+
+  Start start;
+  const int64_t first = nanoseconds_of({1790000000, 123456789U});
+  CHECK(start.seconds(first) == 0);
+  CHECK(start.seconds(first + 1) == 1e-9);  // beside 1.8e9 seconds a double would lose it
+  CHECK(start.seconds(first - 33333333) == -0.033333333);
+  std::mt19937_64 random(5);
+  for (int i = 0; i < 10000; ++i) {
+    const int64_t stamp = first + static_cast<int64_t>(random() % (14 * 86400 * uint64_t{1000000000})) - 1000;
+    CHECK(start.nanoseconds(start.seconds(stamp)) == stamp);  // for two weeks
+  }
+
+  for (int round = 0; round < 50; ++round) {  // two cameras at once agree on one start
+    Start both;
+    double one = 0, other = 0;
+    std::thread thread([&] { one = both.seconds(first); });
+    other = both.seconds(first + 1000000);
+    thread.join();
+    CHECK(one == other - 0.001 || std::abs(other - one - 0.001) < 1e-15);
+    CHECK(one == 0 || other == 0);
+  }
+}
+
+void masks() {
+  const float mask[6] = {0, 0.5F, 1, 0.2F, 1.5F, -3};
+  MaskImage image = mask_image(mask, 2, 3, MaskEncoding::kMono8);
+  CHECK(image.width == 3 && image.height == 2 && image.step == 3 && std::string(image.encoding) == "mono8");
+  CHECK((image.data == std::vector<uint8_t>{0, 128, 255, 51, 255, 0}));
+  const float odd[2] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()};
+  CHECK((mask_image(odd, 1, 2, MaskEncoding::kMono8).data == std::vector<uint8_t>{0, 255}));
+
+  image = mask_image(mask, 2, 3, MaskEncoding::k32FC1);
+  CHECK(image.width == 3 && image.height == 2 && image.step == 12 && std::string(image.encoding) == "32FC1" && image.data.size() == 24);
+  CHECK(std::memcmp(image.data.data(), mask, 24) == 0);
+  uint32_t bits;
+  std::memcpy(&bits, &mask[2], 4);  // 0x3F800000
+  CHECK(image.is_bigendian == (image.data[8] == 0x3F));
+}
+
+// The rotation of a quaternion x, y, z, w of length 1, by the textbook.
+void rebuild(const double* q, double* r) {
+  const double x = q[0], y = q[1], z = q[2], w = q[3];
+  const double rows[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),     2 * (x * y + w * z),    1 - 2 * (x * x + z * z),
+                          2 * (y * z - w * x),     2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
+  std::memcpy(r, rows, sizeof(rows));
+}
+
+Pose pose_from(const double* r, double x, double y, double z) {
+  const double matrix[16] = {r[0], r[1], r[2], x, r[3], r[4], r[5], y, r[6], r[7], r[8], z, 0, 0, 0, 1};
+  return pose_of(matrix);
+}
+
+void check_orientation(const Pose& pose, double x, double y, double z, double w) {
+  const double wanted[4] = {x, y, z, w};
+  CHECK(pose.valid);
+  for (int i = 0; i < 4; ++i) CHECK(std::abs(pose.orientation[i] - wanted[i]) < 1e-12);
+}
+
+void poses() {
+  const double half = std::sqrt(0.5);
+  const double identity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
+  const Pose pose = pose_from(identity, 1, -2, 3e5);
+  check_orientation(pose, 0, 0, 0, 1);
+  CHECK(pose.position[0] == 1 && pose.position[1] == -2 && pose.position[2] == 3e5);
+  const double x180[9] = {1, 0, 0, 0, -1, 0, 0, 0, -1}, y180[9] = {-1, 0, 0, 0, 1, 0, 0, 0, -1}, z180[9] = {-1, 0, 0, 0, -1, 0, 0, 0, 1};
+  check_orientation(pose_from(x180, 0, 0, 0), 1, 0, 0, 0);
+  check_orientation(pose_from(y180, 0, 0, 0), 0, 1, 0, 0);
+  check_orientation(pose_from(z180, 0, 0, 0), 0, 0, 1, 0);
+  const double x90[9] = {1, 0, 0, 0, 0, -1, 0, 1, 0}, y90[9] = {0, 0, 1, 0, 1, 0, -1, 0, 0}, z90[9] = {0, -1, 0, 1, 0, 0, 0, 0, 1};
+  check_orientation(pose_from(x90, 0, 0, 0), half, 0, 0, half);
+  check_orientation(pose_from(y90, 0, 0, 0), 0, half, 0, half);
+  check_orientation(pose_from(z90, 0, 0, 0), 0, 0, half, half);
+
+  std::mt19937_64 random(7);
+  std::normal_distribution<double> normal;
+  for (int i = 0; i < 4000; ++i) {
+    double q[4], length = 0, r[9], back[9];
+    for (int axis = 0; axis < 4; ++axis) q[axis] = normal(random) * (i % 4 == 3 && axis == 3 ? 1e-9 : 1);  // a quarter of them close to 180 degrees
+    for (double each : q) length += each * each;
+    for (double& each : q) each /= std::sqrt(length);
+    rebuild(q, r);
+    const Pose found = pose_from(r, 0, 0, 0);
+    CHECK(found.valid && found.orientation[3] >= 0);
+    double norm = 0;
+    for (double each : found.orientation) norm += each * each;
+    CHECK(std::abs(norm - 1) < 1e-14);
+    rebuild(found.orientation, back);
+    for (int entry = 0; entry < 9; ++entry) CHECK(std::abs(back[entry] - r[entry]) < 1e-12);
+  }
+  double blurred[9];  // as of float32
+  for (int i = 0; i < 9; ++i) blurred[i] = z90[i] * (1 + 1e-6);
+  const Pose close = pose_from(blurred, 0, 0, 0);
+  CHECK(close.valid && std::abs(std::hypot(close.orientation[2], close.orientation[3]) - 1) < 1e-14);
+}
+
+void poses_that_are_none() {
+  const double good[16] = {1, 0, 0, 4, 0, 1, 0, 5, 0, 0, 1, 6, 0, 0, 0, 1};
+  CHECK(pose_of(good).valid);
+  for (double wrong : {kNaN, std::numeric_limits<double>::infinity()}) {
+    for (int i = 0; i < 12; ++i) {
+      double matrix[16];
+      std::memcpy(matrix, good, sizeof(good));
+      matrix[i] = wrong;
+      const Pose pose = pose_of(matrix);
+      CHECK(!pose.valid && pose.orientation[3] == 1 && pose.position[0] == 0);
+    }
+  }
+  const double mirror[9] = {1, 0, 0, 0, 1, 0, 0, 0, -1}, nothing[9] = {};
+  CHECK(!pose_from(mirror, 0, 0, 0).valid && !pose_from(nothing, 0, 0, 0).valid);
+}
+
+void parameters() {
+  CHECK(backend_of("tensorrt") == page4d::Backend::kTensorrt && backend_of("test") == page4d::Backend::kTest);
+  CHECK(fit_of("none") == page4d::Fit::kNone && fit_of("stretch") == page4d::Fit::kStretch);
+  CHECK(fit_of("crop") == page4d::Fit::kCrop && fit_of("pad") == page4d::Fit::kPad);
+  CHECK(missing_of("skip") == page4d::Missing::kSkip && missing_of("repeat") == page4d::Missing::kRepeat);
+  CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
+  check_text(refusal([] { backend_of("cuda"); }), "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, test");
+  check_text(refusal([] { fit_of("Crop"); }), "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad");
+  check_text(refusal([] { missing_of(""); }), "parameter missing is not known\n  got:     an empty word\n  allowed: skip, repeat");
+  check_text(refusal([] { mask_encoding_of("mono16"); }), "parameter mask_encoding is not known\n  got:     mono16\n  allowed: mono8, 32FC1");
+
+  CHECK(pixels_of(0, "frame_width") == 0 && pixels_of(1920, "frame_width") == 1920 && pixels_of(2147483647, "frame_width") == 2147483647);
+  check_text(refusal([] { pixels_of(-1, "frame_width"); }), "parameter frame_width is out of range\n  got:     -1\n  allowed: 0 to 2147483647");
+  check_text(refusal([] { pixels_of(4294967296, "frame_height"); }),
+             "parameter frame_height is out of range\n  got:     4294967296\n  allowed: 0 to 2147483647");
+}
+
+}  // namespace
+}  // namespace page4d_ros
+
+int main() {
+  page4d_ros::images();
+  page4d_ros::refused_images();
+  page4d_ros::stamps();
+  page4d_ros::masks();
+  page4d_ros::poses();
+  page4d_ros::poses_that_are_none();
+  page4d_ros::parameters();
+  std::puts("all conversions are right");
+  return 0;
+}

@@ -1,0 +1,186 @@
+"""Golden vectors that Python and C++ both read: what this package's own code gives for inputs that both sides can make.
+
+`python tests/vectors/make.py` writes every file anew; a function a file, each returning plain data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pathlib
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from page4d.cameras import Camera, fundamental
+from page4d.errors import UsageError
+from page4d.layout import Layout
+from page4d.poses import camera_to_world
+from page4d_engines.fit import Fit, FitMode
+
+FOLDER = pathlib.Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))  # as in pytest
+
+from vectors.manifests import manifests, plans  # noqa: E402
+
+IMAGES = """Byte c of pixel (x, y) of an image of a width and a seed, whole numbers throughout: in blocks of 16 x 16 pixels,
+by (x / 16 + y / 16 + seed) % 3,
+0: r = (3 x + 5 y + 85 c + 11 seed) % 512, the lesser of r and 511 - r;
+1: (((y width + x) 3 + c + 1000003 seed) 2654435761 mod 2^32) / 2^24;
+2: 255 where (x + y) / 4 is odd, else 0.
+Single-channel images have byte 0, and so has the alpha of the others, taken from 255."""
+
+
+def picture(width, height, seed):
+    """uint8 `[height,width,3]` as `IMAGES` says."""
+    y, x, c = np.ogrid[:height, :width, :3]
+    ramp = (3 * x + 5 * y + 85 * c + 11 * seed) % 512
+    noise = ((((y * width + x) * 3 + c + 1000003 * seed) * 2654435761) % 2**32) >> 24
+    kinds = np.broadcast_arrays(np.minimum(ramp, 511 - ramp), noise, (x + y) // 4 % 2 * 255)
+    return np.choose((x // 16 + y // 16 + seed) % 3, kinds).astype(np.uint8)
+
+
+def fitting(source, engine, mode):
+    """Sizes are (width, height)."""
+    return Fit.choose(source, Layout(1, 1, engine[1], engine[0]), None if mode == "none" else FitMode(mode))
+
+
+def refusal(call, *given):
+    """All lines of the error that a call ends in."""
+    try:
+        call(*given)
+    except UsageError as error:
+        return str(error)
+    raise AssertionError("nothing is refused")
+
+
+# source, engine, mode. Enlarged and reduced, along one axis or both; equal along one axis or both; odd sizes, single pixels
+FITS = [
+    *itertools.product([(56, 42)], [(56, 42)], ["none", "stretch", "crop", "pad"]),
+    *itertools.product([(1, 1), (37, 23), (23, 37), (120, 130), (129, 77), (250, 33)], [(56, 42), (28, 28)], ["stretch", "crop", "pad"]),
+    ((56, 20), (56, 42), "stretch"),
+    ((56, 101), (56, 42), "stretch"),
+    ((20, 42), (56, 42), "crop"),
+    ((101, 42), (56, 42), "stretch"),
+    ((101, 42), (56, 42), "crop"),
+    ((101, 75), (56, 42), "none"),
+    ((64, 56), (56, 42), "none"),
+    ((640, 360), (126, 70), "none"),
+    ((640, 360), (126, 126), "crop"),
+    ((640, 360), (126, 126), "pad"),
+    ((1, 9), (14, 14), "stretch"),
+    ((301, 1), (14, 14), "pad"),
+    ((2, 3), (14, 14), "crop"),
+]
+FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
+
+
+def fit():
+    """`page4d_engines.fit.Fit`, with Pillow's resize in it."""
+    images, masks, cameras = [], [], []
+    for number, (source, engine, mode) in enumerate(FITS):
+        case = {"source": source, "engine": engine, "mode": mode, "seed": number}
+        fitted = fitting(source, engine, mode)
+        picked = picture(*source, number)
+        layout = FORMATS[number % len(FORMATS)]
+        given = Image.fromarray(picked[..., 0] if layout == "mono8" else picked)
+        result = fitted.image(given)
+        spare = (0, 5)[number // 5 % 2]
+        images.append({**case, "format": layout, "spare": spare, "crc32": zlib.crc32(result.tobytes())})
+        if result.size <= 600:
+            images[-1]["hex"] = result.tobytes().hex()
+        masks.append({**case, "spare": 7 - spare, "mean": fitted.patch_mean(np.ascontiguousarray(picked[..., 0])).ravel().tolist()})
+        camera = rig()[number % 3].resized(source[0] / 640, source[1] / 480, 0, 0, *source)
+        cameras.append({**case, "camera": camera.to_mapping(), "fitted": fitted.camera(camera).to_mapping()})
+    refused = []
+    for source, engine in (((100, 60), (56, 56)), ((60, 100), (56, 56)), ((1, 1), (28, 14)), ((63, 56), (56, 42)), ((0, 5), (14, 14)), ((7, -1), (14, 14))):
+        refused.append({"source": source, "engine": engine, "mode": "none", "text": refusal(fitting, source, engine, "none")})
+    other = fitting((56, 42), (28, 28), "crop")
+    wrong = {"source": (56, 42), "engine": (28, 28), "mode": "crop", "camera": rig()[0].to_mapping(), "text": refusal(other.camera, rig()[0])}
+    about = IMAGES + "\nSizes are width, height. spare: bytes between rows, 170 each. crc32 and hex: of the fitted RGB image. mean: of single-channel images."
+    return {"about": about, "images": images, "masks": masks[::2], "cameras": cameras[::7], "refused": refused, "refused_camera": wrong}
+
+
+def turned(x, y, z):
+    """A rotation by angles about the three axes."""
+    (a, b, c), (d, e, f) = ((fn(x), fn(y), fn(z)) for fn in (math.cos, math.sin))
+    about_x, about_y, about_z = [[1, 0, 0], [0, a, -d], [0, d, a]], [[b, 0, e], [0, 1, 0], [-e, 0, b]], [[c, -f, 0], [f, c, 0], [0, 0, 1]]
+    return np.array(about_z) @ np.array(about_y) @ np.array(about_x)
+
+
+def rig():
+    """Cameras of 640 x 480; the third and the fourth stand at one place."""
+    cameras = []
+    for number, centre in enumerate([(0, 0, 0), (1.5, -0.25, 0.125), (-40, 3, 900), (-40, 3, 900), (1e-7, 0, 0)]):
+        rotation = turned(0.1 * number, -0.7 + 0.4 * number, 0.05 * number**2)
+        K = np.array([[500.0 + 10 * number, 0.25 * number, 320.0], [0, 490.0, 240.5 - number], [0, 0, 1]])
+        cameras.append(Camera(640, 480, K, np.column_stack((rotation, -rotation @ np.array(centre, np.float64)))))
+    return cameras
+
+
+def numbers(values):
+    """A list of rows from one where null stands for NaN."""
+    return [[math.nan if value is None else value for value in row] for row in values]
+
+
+def fundamentals():
+    """`page4d.cameras`: fundamental matrices, and what is refused."""
+    good = rig()[1].to_mapping()
+    pose, K = good["world_to_camera"], good["K"]
+    changed = {
+        "cam0": {"K": [[None, *K[0][1:]], *K[1:]]},
+        "1": {"world_to_camera": [*pose[:2], [*pose[2][:3], None]]},
+        "left": {"world_to_camera": [pose[1], pose[0], pose[2]]},
+        "right": {"world_to_camera": [[1.5, 1e-7, -3, 0], [0.00005, 1, 0, 0], [1e20, -0.0, 12345.678912, 0]]},
+        "3": {"K": [[-500.0, 0, 320], [0, 500, 240], [0, 0, 1]]},
+        "4": {"K": [[500.0, 0, 320], [0, 0.0, 240], [0, 0, 1]]},
+        "a b": {"K": [[1e22, 1e-5, 320.1], [0, 123456789012345680.0, 1234567890123456.0], [0, 0, 0]]},
+    }
+    refused = []
+    for name, values in changed.items():
+        camera = {**good, **values}
+        given = {**camera, "K": numbers(camera["K"]), "world_to_camera": numbers(camera["world_to_camera"])}
+        refused.append({"name": name, "camera": camera, "text": refusal(Camera.from_mapping, name, given)})
+    about = "fundamental: [V,V,3,3] of the cameras. refused: null stands for NaN."
+    return {"about": about, "cameras": [camera.to_mapping() for camera in rig()], "fundamental": fundamental(rig()).tolist(), "refused": refused}
+
+
+def poses():
+    """`page4d.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
+    cases = []
+    for number in range(12):
+        rotation = turned(0.3 * number, 1.1 - 0.5 * number, 0.2 * number)
+        wobble = 0.05 * (number % 4) * np.sin(np.arange(9) * (number + 1.0)).reshape(3, 3)
+        scale = np.array([1, 10.0**-number, 3])[:, None]
+        cases.append([0.1 * number, -number, 1e3 * number, *((rotation + wobble) * scale * (-1) ** number).ravel()])
+    cases += [
+        [1, 2, 3, 1, 0, 0, 1, 0, 0, 0, 1, 0],  # two rows alike
+        [1, 2, 3, 0, 0, 2, 0, 0, 0, 0, 1, 0],  # a row of zeros
+        [1, 2, 3, 1e30, 2e30, -1e30, 1e-30, 1e-30, 0, 3, -1, 1],
+        [1, None, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1],
+        [1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, None],
+    ]
+    given = np.array(numbers(cases), np.float32)
+    result = [None if np.isnan(pose).all() else pose.tolist() for pose in camera_to_world(given)]
+    given = [[None if math.isnan(value) else value for value in row] for row in given.tolist()]
+    return {"about": "numbers: float32 [n,12], null stands for NaN. pose: [n,4,4], null for one that is NaN throughout.", "numbers": given, "pose": result}
+
+
+FILES = {"fit": fit, "fundamental": fundamentals, "manifests": manifests, "plans": plans, "poses": poses}
+
+
+def text_of(data):
+    """JSON with a line for each entry of each list at the top."""
+    lines = []
+    for key, value in data.items():
+        entries = [json.dumps(entry, allow_nan=False) for entry in value] if isinstance(value, list) else None
+        lines.append(f"{json.dumps(key)}: " + (json.dumps(value, allow_nan=False) if entries is None else "[\n" + ",\n".join(entries) + "\n]"))
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    for name, make in FILES.items():
+        (FOLDER / f"{name}.json").write_text(text_of(make()))
