@@ -34,6 +34,7 @@ th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px so
 td.bar { width: 50%; vertical-align: middle; }
 td.bar div { height: .8rem; min-width: 1px; background: var(--bar); border-radius: 2px; }
 td.bar div.other { background: var(--other); }
+.pictures th { border: 0; overflow-wrap: break-word; }
 .pictures td { border: 0; padding: 0 .5rem .5rem 0; min-width: 9rem; }
 .pictures img { display: block; width: 100%; max-width: 24rem; height: auto; border-radius: 6px; }
 details { margin: .6rem 0; }
