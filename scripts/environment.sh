@@ -37,5 +37,5 @@ make_environment() {
         "$python" -m venv "$folder"
     fi
     "$folder/bin/python" -m pip install --quiet --upgrade pip
-    "$folder/bin/python" -m pip install --quiet "$@"
+    "$folder/bin/python" -m pip install --quiet --no-compile "$@" # most of it is never imported
 }

@@ -52,9 +52,9 @@ def python_run(engines, frames, out, stride=None, fit=None, masks=None, cameras=
     return ClipRun.prepare(engines, folder, out, stride, mode, Backend.ONNXRUNTIME, 1, min_confidence, time.perf_counter()).run(lambda what, share: None)
 
 
-def cpp_run(binary, engines, frames, out, **options):
+def cpp_run(binary, engines, frames, out, backend="test", **options):
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [str(binary), str(engines), str(frames), "-o", str(out), "--backend", "test", *flags]
+    command = [str(binary), str(engines), str(frames), "-o", str(out), "--backend", backend, *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

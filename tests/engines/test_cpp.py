@@ -66,7 +66,7 @@ def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_pat
     engines = made("default").folder
     build(ROOT / "examples" / "ros2", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", flags, f"-DPAGE4D_ROS_TEST_ENGINES={engines}")
     report = run("ctest", "--output-on-failure", cwd=tmp_path)
-    assert "100% tests passed, 0 tests failed out of 3" in report
+    assert "100% tests passed" in report and "3/3 Test" in report
 
 
 def test_a_live_rig(cpp, made):

@@ -226,7 +226,7 @@ def called(config, model, inputs, element):
     return arrays
 
 
-def planned(source, target, library="tensorrt", plugins=0, without=()):
+def planned(source, target, library="tensorrt", plugins=0):
     """A copy of an engine folder with plans that are not."""
     shutil.copytree(source, target)
     manifest = read_manifest(target)
@@ -235,8 +235,7 @@ def planned(source, target, library="tensorrt", plugins=0, without=()):
     for entry in manifest.stages:
         name = f"plans/{entry.name}.plan"
         (target / name).write_bytes(f"plan of {entry.name}".encode())
-        if entry.name not in without:
-            files[name], stages[entry.name] = sha256(target / name), PlanEntry(name, plugins, 1, 0.0)
+        files[name], stages[entry.name] = sha256(target / name), PlanEntry(name, plugins, 1, 0.0)
     plans = Plans(library, "10.8.0", ("sm_89",), None, stages)
     write_manifest(target, msgspec.structs.replace(manifest, plans=plans, files=files))
     return target

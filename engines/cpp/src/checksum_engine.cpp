@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "host_device.h"
 
@@ -46,41 +47,15 @@ void fill(void* target, int64_t count, uint32_t start, const Convert& convert) {
 
 class ChecksumCall final : public BoundCall {
  public:
-  ChecksumCall(const Stage& stage, Device& device, const std::vector<Address>& inputs, const std::vector<Address>& outputs) : device_(device) {
-    for (size_t i = 0; i < inputs.size(); ++i) inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
-    for (size_t i = 0; i < outputs.size(); ++i) outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
-  }
+  ChecksumCall(Device& device, Checksum checksum) : device_(device), checksum_(std::move(checksum)) {}
 
   Failure launch(Stream stream) noexcept override {
-    return device_.call_host([](void* self) { static_cast<const ChecksumCall*>(self)->compute(); }, this, stream);
+    return device_.call_host([](void* checksum) { static_cast<const Checksum*>(checksum)->compute(); }, &checksum_, stream);
   }
 
  private:
-  struct Part {
-    void* data;
-    int64_t count;
-    DType dtype;
-  };
-
-  void compute() const {
-    uint32_t sum = 0;
-    for (const Part& part : inputs_) sum = crc32(sum, part.data, static_cast<size_t>(part.count) * bytes_of(part.dtype));
-    for (size_t k = 0; k < outputs_.size(); ++k) {
-      const Part& part = outputs_[k];
-      const uint32_t start = sum + 40503u * static_cast<uint32_t>(k);
-      switch (part.dtype) {
-        case DType::kUint8: fill<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
-        case DType::kInt32: fill<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
-        case DType::kFloat32: fill<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
-        case DType::kFloat16: fill<uint16_t>(part.data, part.count, start, float16_of); break;
-        case DType::kBfloat16: fill<uint16_t>(part.data, part.count, start, bfloat16_of); break;
-        case DType::kFloat64: break;  // of no engine
-      }
-    }
-  }
-
   Device& device_;
-  std::vector<Part> inputs_, outputs_;
+  Checksum checksum_;
 };
 
 class ChecksumLoader final : public EngineLoader {
@@ -102,8 +77,30 @@ uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept {
   return ~sum;
 }
 
+Checksum::Checksum(const Stage& stage, const std::vector<Address>& inputs, const std::vector<Address>& outputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
+  for (size_t i = 0; i < outputs.size(); ++i) outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
+}
+
+void Checksum::compute() const noexcept {
+  uint32_t sum = 0;
+  for (const Part& part : inputs_) sum = crc32(sum, part.data, static_cast<size_t>(part.count) * bytes_of(part.dtype));
+  for (size_t k = 0; k < outputs_.size(); ++k) {
+    const Part& part = outputs_[k];
+    const uint32_t start = sum + 40503u * static_cast<uint32_t>(k);
+    switch (part.dtype) {
+      case DType::kUint8: fill<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
+      case DType::kInt32: fill<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
+      case DType::kFloat32: fill<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
+      case DType::kFloat16: fill<uint16_t>(part.data, part.count, start, float16_of); break;
+      case DType::kBfloat16: fill<uint16_t>(part.data, part.count, start, bfloat16_of); break;
+      case DType::kFloat64: break;  // of no engine
+    }
+  }
+}
+
 std::unique_ptr<BoundCall> ChecksumEngine::bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void*) {
-  return std::make_unique<ChecksumCall>(stage_, device_, inputs, outputs);
+  return std::make_unique<ChecksumCall>(device_, Checksum(stage_, inputs, outputs));
 }
 
 std::unique_ptr<EngineLoader> checksum_loader() { return std::make_unique<ChecksumLoader>(); }

@@ -13,6 +13,22 @@ namespace page4d {
 
 uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept;
 
+// One call of a stage, over the host's memory.
+class Checksum {
+ public:
+  // Addresses in the order of the stage's inputs and outputs.
+  Checksum(const Stage& stage, const std::vector<Address>& inputs, const std::vector<Address>& outputs);
+  void compute() const noexcept;
+
+ private:
+  struct Part {
+    void* data;
+    int64_t count;
+    DType dtype;
+  };
+  std::vector<Part> inputs_, outputs_;
+};
+
 class ChecksumEngine final : public Engine {
  public:
   // The device runs the checksum as a function of the host's: its memory must be the host's, too.

@@ -185,10 +185,6 @@ def _refuse_plans(folder: EngineFolder) -> None:
         raise UsageError("the engine folder has no TensorRT plans", got=folder.path, hint=hint)
     if plans.library != "tensorrt":
         raise UsageError("Triton loads plans of TensorRT; TensorRT-RTX's are of another kind", got=f"plans of {plans.library} {plans.version}", hint=hint)
-    for entry in folder.manifest.stages:
-        plan = plans.stages.get(entry.name)
-        if plan is None or plan.file not in folder.manifest.files:
-            raise EngineError("manifest.json lists a stage without a plan", got=entry.name, hint=hint)
 
 
 def _model_folder(root: pathlib.Path, config: Config) -> pathlib.Path:

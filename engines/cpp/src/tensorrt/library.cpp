@@ -15,10 +15,12 @@ namespace {
 
 constexpr int kRtxHeaders = 11;  // TensorRT-RTX has the interface of this major version
 
-void* open_first(const std::vector<std::string>& files) {
+// The first that opens; else null, and why the first one did not.
+void* open_first(const std::vector<std::string>& files, std::string& reason) {
   for (const std::string& file : files) {
     // global: a plan's own kernels and the plugins look symbols up
     if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL)) return handle;
+    if (reason.empty()) reason = dlerror();
   }
   return nullptr;
 }
@@ -56,9 +58,10 @@ TensorrtLibrary::TensorrtLibrary(const std::string& plans, const std::string& fi
     files = rtx ? std::vector<std::string>{"libtensorrt_rtx.so.1", "libtensorrt_rtx.so"}
                 : std::vector<std::string>{"libnvinfer.so" + major, "libnvinfer_lean.so" + major};
   }
-  handle_ = open_first(files);
+  std::string reason;
+  handle_ = open_first(files, reason);
   if (handle_ == nullptr) {
-    throw Error(Code::kMissingBackend, name_ + " is not installed").got(dlerror()).allowed(joined(files)).hint("LD_LIBRARY_PATH, or Options::tensorrt_library");
+    throw Error(Code::kMissingBackend, name_ + " is not installed").got(reason).allowed(joined(files)).hint("LD_LIBRARY_PATH, or Options::tensorrt_library");
   }
   const int number = symbol<int32_t (*)()>(handle_, "getInferLibVersion")();
   version_ = text(number / 10000, ".", number / 100 % 100, ".", number % 100);
