@@ -10,5 +10,5 @@ export PATH="$PWD/.venv/bin:$PATH" # cmake
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# two at a time, a file each, in the order of tests/conftest.py: most of the time is one thread tracing small graphs
-.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# two at a time, a file each: most of the time is one thread tracing small graphs
+.venv/bin/python -m pytest -n 2 --dist loadfile "$@"

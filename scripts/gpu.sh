@@ -5,6 +5,7 @@
 #   WHEELS  a folder of wheels for modules that it lacks
 #   OUT     where logs and JSON go (default build/gpu)
 #   LIMIT   seconds for all of it (default 470)
+#   TensorRT_ROOT  TensorRT's headers, for the C++ runtime's tests (with CMake, nlohmann-json and Eigen); without it they are skipped
 set -uo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-kernels}

@@ -22,15 +22,6 @@ def one_operator_table():
         yield
 
 
-# the longest first: one of them left for the end would keep a single process busy
-_LONGEST = ["export", "cpp", "triton_server", "plans", "model_source", "cpp_offline", "pipeline", "run_cli", "tensorrt_build", "golden", "onnx"]
-
-
-def pytest_collection_modifyitems(items):
-    order = {f"test_{name}.py": number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
-
-
 _SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from page4d_engines.tensorrt.plans import PlansBuild
 
-_WITH_BUILD_ONLY = ("build_only", "backend", "target", "hardware_compat", "optimization_level", "as_json", "verbose", "quiet")
+_WITH_BUILD_ONLY = ("build_only", "backend", "target", "hardware_compat", "optimization_level", "plugin_library", "as_json", "verbose", "quiet")
 _BACKENDS = ("auto", "tensorrt", "rtx")
 
 
@@ -28,6 +29,7 @@ class BuildWish:
     target: str | None
     hardware_compat: bool
     optimization_level: int | None
+    plugin_library: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -48,6 +50,7 @@ class BuildWish:
             "--target": self.target is not None,
             "--hardware-compat": self.hardware_compat,
             "--optimization-level": self.optimization_level is not None,
+            "--plugin-library": self.plugin_library is not None,
         }
         return [flag for flag, given in flags.items() if given]
 
@@ -66,7 +69,7 @@ class BuildWish:
             raise UsageError(
                 "--build-only takes model, layout and precision from the engine folder",
                 got=", ".join(others),
-                allowed="--backend, --target, --hardware-compat, --optimization-level",
+                allowed="--backend, --target, --hardware-compat, --optimization-level, --plugin-library",
             )
 
     def of(self, precision: str, attention: str) -> tuple[PlansBuild | None, str]:
@@ -107,4 +110,4 @@ class BuildWish:
         if flavor is None and chips:
             flavor = Flavor.RTX  # the only one that builds for other chips than this machine's
         options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
-        return PlansBuild(library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE))
+        return PlansBuild(library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library)

@@ -58,6 +58,9 @@ def export_command(
     target: Annotated[str | None, typer.Option(help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 and newer", show_default=False)] = None,
     hardware_compat: Annotated[bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")] = False,
     optimization_level: Annotated[int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)] = None,
+    plugin_library: Annotated[
+        pathlib.Path | None, typer.Option(help="libpage4d_plugins.so, built from plugins/csrc: travels with the engines, for C++ programs", show_default=False)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
@@ -67,7 +70,7 @@ def export_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        wish = BuildWish(no_build, backend, target, hardware_compat, optimization_level)
+        wish = BuildWish(no_build, backend, target, hardware_compat, optimization_level, plugin_library)
         if build_only is not None:
             wish.refuse_others(context)
             _build_only(build_only, wish, as_json, quiet)

@@ -241,6 +241,13 @@ def planned(source, target, library="tensorrt", plugins=0):
     return target
 
 
+def test_the_engine_folder_stays_readable(made, tmp_path):
+    """onnx refuses weights of several names: those of the server are others."""
+    folder = EngineFolder.open(made().folder)
+    Repository.of(folder, Backend.ONNXRUNTIME).write(tmp_path / "models")
+    onnx.checker.check_model(str(folder.file("onnx/encoder.onnx")))
+
+
 def export(*arguments):
     code = "from page4d_export.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, "export-triton", *map(str, arguments)], capture_output=True, text=True, timeout=120)

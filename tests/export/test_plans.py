@@ -25,7 +25,7 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.library import Flavor
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
 from page4d_export import exporter
 from page4d_export.build_wish import BuildWish
 from page4d_export.main import export_command
@@ -307,6 +307,36 @@ def test_an_export_refuses(arguments, words, tmp_path):
     done = invoke(*TINY, *arguments, "-o", tmp_path / "engines")
     assert done.exit_code == 2 and words in done.stderr, done.output
     assert os.listdir(tmp_path) == []
+
+
+def compiled(path, kernels):
+    """A library that says it has these kernels, as that of plugins/csrc does, which wants TensorRT's headers."""
+    source = f'extern "C" const char* page4d_plugins_kernels() {{ return "{kernels}"; }}'
+    subprocess.run(["c++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)], input=source, text=True, check=True)
+    return path
+
+
+def test_the_plugins_library_travels_with_the_plans(made, tmp_path):
+    engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
+    library = compiled(tmp_path / "lib.so", shipped().header.source)
+    done = invoke("--build-only", engines, "--backend", "rtx", "--target", "sm_89", "--plugin-library", library, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert (engines / PLUGINS).read_bytes() == library.read_bytes()
+    assert EngineFolder.open(engines).manifest.files[PLUGINS] == sha256(library)
+
+
+@pytest.mark.parametrize("case", ["missing", "a text", "other kernels"])
+def test_another_library_is_refused(case, made, tmp_path):
+    library = tmp_path / "lib.so"
+    if case == "a text":
+        library.write_text(f"page4d_plugins_kernels {shipped().header.source}")
+    elif case == "other kernels":
+        compiled(library, "0" * 64)
+    engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
+    before = content(engines)
+    done = invoke("--build-only", engines, "--backend", "rtx", "--plugin-library", library)
+    assert done.exit_code == 2 and "--plugin-library" in done.stderr and "build plugins/csrc" in done.stderr, done.output
+    assert content(engines) == before
 
 
 @pytest.mark.parametrize("missing", ["--T", "--V"])

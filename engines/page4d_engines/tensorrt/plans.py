@@ -22,6 +22,8 @@ from page4d_plugins.driver import capability_of
 from page4d_plugins.pack import shipped
 
 TIMING_CACHE = "timing.cache"
+PLUGINS = "plugins/libpage4d_plugins.so"
+"""The attention plugins for programs without Python, in an engine folder."""
 Progress = Callable[[str, float], None]
 
 
@@ -53,7 +55,7 @@ def library_for(flavor: Flavor | None) -> Library:
 class PlansBuild:
     """A checked wish for plans, ready to build."""
 
-    def __init__(self, library: Library, options: BuildOptions, precision: str, native: bool) -> None:
+    def __init__(self, library: Library, options: BuildOptions, precision: str, native: bool, plugins: pathlib.Path | None = None) -> None:
         """Check what can be checked before an export begins.
 
         Args:
@@ -61,13 +63,15 @@ class PlansBuild:
             options: of the build.
             precision: of the engines.
             native: whether attention is left to TensorRT's own fusion.
+            plugins: the library of `plugins/csrc`, for any processor, to travel with the plans; None: C++ programs have their own.
 
         Raises:
-            UsageError: float32, whose attention TensorRT does not fuse; options that this TensorRT does not have.
+            UsageError: float32, whose attention TensorRT does not fuse; options that this TensorRT does not have; a library that is not of
+                these plugins.
         """
         if precision == str(Precision.FLOAT32):
             raise UsageError("TensorRT fuses no attention in float32", got="plans in float32", allowed="--fp16 or --bf16", hint="page4d-export --fp16")
-        self.library, self.options = library, options
+        self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
         chip = None if library.flavor is Flavor.RTX else f"sm_{capability_of(0)}"
         self.chips = options.targets or (() if chip is None or options.hardware_compat else (chip,))
         self.warnings = library.warnings(chip, native)
@@ -101,6 +105,9 @@ class PlansBuild:
             file = f"{stage.name}.plan"
             (target / file).write_bytes(plan.content)
             entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(time.perf_counter() - started, 3))
+        if self._plugins is not None:
+            (target / PLUGINS).parent.mkdir(exist_ok=True)
+            (target / PLUGINS).write_bytes(self._plugins)
         if builder.timing_cache:
             (target / TIMING_CACHE).write_bytes(builder.timing_cache)
         kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
@@ -119,12 +126,13 @@ def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lam
     staging = pathlib.Path(tempfile.mkdtemp(dir=folder.path, prefix=".plans-"))
     try:
         plans = build.build(folder.path, old, staging, progress)
-        made = {path.name: sha256(path) for path in sorted(staging.iterdir())}
+        made = {path.relative_to(staging).as_posix(): sha256(path) for path in sorted(staging.rglob("*")) if path.is_file()}
         gone = [] if old.plans is None else [entry.file for entry in old.plans.stages.values() if entry.file not in made]
         kept = {name: digest for name, digest in old.files.items() if name not in gone}
         manifest = msgspec.structs.replace(old, plans=plans, files=dict(sorted((kept | made).items())))
         with held_interrupts():  # new plans under an old manifest would be refused
             for name in made:
+                (folder.path / name).parent.mkdir(exist_ok=True)
                 (staging / name).replace(folder.path / name)
             write_manifest(folder.path, manifest)
             for name in gone:
@@ -132,3 +140,21 @@ def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lam
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _plugins_of(path: pathlib.Path) -> bytes:
+    """The content of a plugin library, of whatever processor: it names the kernels that it has.
+
+    Raises:
+        UsageError: no such file, another library, or one of other kernels than this package's.
+    """
+    what, hint = "--plugin-library is no library of these attention plugins", "build plugins/csrc of this version"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--plugin-library cannot be read: {error.strerror}", got=path, hint=hint) from None
+    if not content.startswith(b"\x7fELF") or b"page4d_plugins_kernels" not in content:
+        raise UsageError(what, got=path, allowed="libpage4d_plugins.so", hint=hint)
+    if shipped().header.source.encode() not in content:
+        raise UsageError(what, got=f"{path}, with other kernels", allowed=f"kernels {shipped().header.source[:12]}..", hint=hint)
+    return content

@@ -111,7 +111,7 @@ class Repository:
         return cls(folder, platform, Ensemble.of(manifest, constants, platform, memory_input))
 
     def write(self, out: pathlib.Path) -> Written:
-        """Write it to a new or empty folder, whole or not at all; files of the engines are linked where the disk is the same.
+        """Write it to a new or empty folder, whole or not at all; plans are linked where the disk is the same.
 
         Raises:
             UsageError: `out` holds something.
@@ -196,10 +196,14 @@ def _model_folder(root: pathlib.Path, config: Config) -> pathlib.Path:
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
+    """Plans are linked; of weights beside an ONNX file onnx refuses those that have several names, in the engine folder, too."""
+    if source.suffix == ".plan":
+        try:
+            os.link(source.resolve(), target)
+            return
+        except OSError:  # another disk, or one without links
+            pass
+    shutil.copyfile(source, target)
 
 
 def _described(ports: tuple[Port, ...]) -> tuple[TensorSpec, ...]:
