@@ -9,6 +9,7 @@ import sys
 
 import msgspec
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from conftest import EXPORTED, config_of, layout_of, takes_keypoints
