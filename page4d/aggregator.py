@@ -33,8 +33,7 @@ class ViewSA(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, fundamental: Tensor | None = None) -> Tensor:
         """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]`, fundamental `[V,V,3,3]` -> tokens `[S,B,T,V,N,C]`."""
-        tokens = split(tokens, self.streams)
-        x = tokens.flatten(3, 4).flatten(0, 2)  # [S*B*T,V*N,C]
+        x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*T,V*N,C]
         bias = None
         if hasattr(self, "lambda_pose") and mask is not None:
             bias = key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*T,V*N]
@@ -42,8 +41,8 @@ class ViewSA(nn.Module):
         if fundamental is not None:
             prior = EpipolarPrior(fundamental, centres(layout, x.device).to(fundamental.dtype), self.config.epipolar_band, self.config.epipolar_penalty)
         rope = ropes.spatial(layout, self.config.head_dim, x)
-        x = self.block(x, rope, partial(biased_attention, key_bias=bias, epipolar=prior))
-        return x.unflatten(0, tokens.shape[:3]).unflatten(3, (layout.V, layout.N))
+        x = self.block(x, rope, partial(biased_attention, key_bias=bias, epipolar=prior), copies=self.streams // tokens.shape[0])
+        return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.V, layout.N))
 
 
 class TimeSA(nn.Module):
@@ -59,8 +58,8 @@ class TimeSA(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None) -> Tensor:
         """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` or PAGE-4D's own row_bias `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
-        tokens = split(tokens, self.streams).transpose(2, 3)  # [S,B,V,T,N,C]
-        x = tokens.flatten(3, 4).flatten(0, 2)  # [S*B*V,T*N,C]
+        tokens = tokens.transpose(2, 3)  # [S or 1,B,V,T,N,C]
+        x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*V,T*N,C]
         bias = rows = None
         if hasattr(self, "lambda_pose_t") and mask is not None:
             bias = key_bias(mask, -clamped(self.lambda_pose_t), clamped(self.lambda_geo_t), layout)
@@ -74,8 +73,8 @@ class TimeSA(nn.Module):
         if encoding is TimeEncoding.ALIBI and layout.T > 1:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.time_segments())
             attend = partial(segment_attention, key_bias=bias, seg_ptr=seg_ptr, seg=seg, segment_bias=alibi(layout, self.config.heads).to(x))
-        x = self.block(x, rope, attend)
-        return x.unflatten(0, tokens.shape[:3]).unflatten(3, (layout.T, layout.N)).transpose(2, 3)
+        x = self.block(x, rope, attend, copies=self.streams // tokens.shape[0])
+        return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.T, layout.N)).transpose(2, 3)
 
 
 class Layer(nn.Module):
@@ -87,11 +86,6 @@ class Layer(nn.Module):
         self.view_sa = ViewSA(config, layer)
         self.time_sa = TimeSA(config, layer)
         self.global_sa = GlobalSA(config, layer) if layer in (config.global_layers or ()) else None
-
-
-def split(tokens: Tensor, streams: int) -> Tensor:
-    """As many streams as asked for, all equal where there was one: `[S or 1,B,T,V,N,C]` -> `[S,B,T,V,N,C]`."""
-    return tokens if tokens.shape[0] == streams else tokens.expand(streams, -1, -1, -1, -1, -1)
 
 
 def centres(layout: Layout, device: torch.device | None = None) -> Tensor:

@@ -64,8 +64,8 @@ class Attention(nn.Module):
         self.q_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
         self.k_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
 
-    def forward(self, x: Tensor, context: Tensor | None, rope: Rope | None, context_rope: Rope | None, attend: Attend) -> Tensor:
-        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x."""
+    def forward(self, x: Tensor, context: Tensor | None, rope: Rope | None, context_rope: Rope | None, attend: Attend, copies: int = 1) -> Tensor:
+        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x; `[copies*Z,n,C]`."""
         keys = x if context is None else context
         # three products instead of one and a split, which would copy: q, k and v go separate ways
         q, k, v = (
@@ -74,6 +74,8 @@ class Attention(nn.Module):
         )
         q = self._place(q, self.q_norm, rope).to(v.dtype)
         k = self._place(k, self.k_norm, rope if context is None else context_rope).to(v.dtype)
+        if copies > 1:
+            q, k, v = (torch.cat([part] * copies) for part in (q, k, v))
         out = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # [Z,A,n,D]
         projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
         return projected
@@ -113,8 +115,9 @@ class Block(nn.Module):
         attend: Attend = biased_attention,
         context: Tensor | None = None,
         context_rope: Rope | None = None,
+        copies: int = 1,
     ) -> Tensor:
-        """Update x `[Z,n,C]`.
+        """Update x `[Z,n,C]`; `[copies*Z,n,C]`.
 
         Args:
             x: the tokens that ask.
@@ -122,8 +125,11 @@ class Block(nn.Module):
             attend: the attention op over q, k, v `[Z,A,.,D]`.
             context: the tokens that answer, `[Z,m,C]`, normed by the same norm; None for x itself.
             context_rope: their places.
+            copies: streams that start equal and part in `attend`, which sees as many copies of the sequences, one after the other; what
+                comes before it is computed once.
         """
         context = None if context is None else self.norm1(context).to(x.dtype)
-        x = x + self.ls1(self.attn(self.norm1(x).to(x.dtype), context, rope, context_rope, attend))
+        attended = self.ls1(self.attn(self.norm1(x).to(x.dtype), context, rope, context_rope, attend, copies))
+        x = x + attended if copies == 1 else (x + attended.unflatten(0, (copies, -1))).flatten(0, 1)
         out: Tensor = x + self.ls2(self.mlp(self.norm2(x).to(x.dtype)))
         return out

@@ -67,6 +67,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     """Per output, against the reference fed with the same input."""
     eps: dict[str, float] = {}
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
+    floating: tuple[str, ...] = ()
+    """In int8: matrices of the linear layers whose activations stay float32, for their measured error."""
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
@@ -144,7 +146,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """Where the weights come from, in words."""
     layout: dict[str, int]
     precision: str
-    """`float32`, `float16` or `bfloat16`: the dtype of tokens and weights."""
+    """A `Precision`: `float32`, `float16`, `bfloat16` or `int8`."""
     encoder_images: int
     """Images per encoder call."""
     stages: tuple[StageEntry, ...]

@@ -127,7 +127,7 @@ def _check_kept(manifest: Manifest) -> None:
         for name in kept.stages or ("",):
             entry = next((entry for entry in manifest.stages if entry.name == name), None)
             spec = None if entry is None else next((spec for spec in entry.outputs if spec.name == "tokens"), None)
-            if entry is None or spec is None or entry.calls != 1 or spec.dtype != manifest.precision:
+            if entry is None or spec is None or entry.calls != 1 or spec.dtype != Precision(manifest.precision).tokens:
                 raise _inconsistent(f"layer {kept.layer} is kept of a stage that makes no such tokens", name, "stages of one call with an output tokens")
             rows = math.prod(shape.layer_shape(1))
             streams = spec.shape[0]

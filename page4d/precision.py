@@ -6,28 +6,42 @@ import enum
 
 
 class Precision(str, enum.Enum):
-    """Dtype of the tokens and weights of an engine. Norms, softmax statistics, sigmoid and lambdas are float32 in all."""
+    """Dtype of the tokens and weights of an engine. Norms, softmax statistics, sigmoid and lambdas are float32 in all.
+
+    In int8 the linear layers alone are quantised, weights and most activations; everything else, the tokens included, is float32.
+    """
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
     def __str__(self) -> str:
         return self.value
 
     @property
+    def tokens(self) -> str:
+        """Dtype of tokens, and of weights that are not a linear layer's matrix."""
+        return "float32" if self is Precision.INT8 else self.value
+
+    @property
+    def has_16_bits(self) -> bool:
+        """Whether tokens and weights are 16-bit numbers, which a GPU computes in and a CPU does not."""
+        return self in (Precision.FLOAT16, Precision.BFLOAT16)
+
+    @property
     def itemsize(self) -> int:
-        """Bytes of a number."""
-        return DTYPE_BYTES[self.value]
+        """Bytes of a number of `tokens`."""
+        return DTYPE_BYTES[self.tokens]
 
     @property
     def tolerance(self) -> float:
         """Largest relative L2 error of a stage's output that passes.
 
-        A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3) of values that
-        partly cancel; the bounds leave a factor of about four to what the presets measure.
+        A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3; in int8 a 254th of a
+        channel's range) of values that partly cancel; the bounds leave a factor of two to four to what the presets measure.
         """
-        return {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 4e-3, Precision.BFLOAT16: 3e-2}[self]
+        return {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 4e-3, Precision.BFLOAT16: 3e-2, Precision.INT8: 2e-2}[self]
 
 
 DTYPE_BYTES = {"uint8": 1, "int32": 4, "float32": 4, "float16": 2, "bfloat16": 2}

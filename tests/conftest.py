@@ -7,9 +7,13 @@ import hashlib
 import os
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
+
+# Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each of two processes, took most of the time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +24,45 @@ def one_operator_table():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)))
         yield
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads_as_before():
+    """Benchmarks set torch's threads for their process."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != int(os.environ["OMP_NUM_THREADS"]):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+LONGEST = (  # tests that are few and slow; C++ before them all, since others wait until it is built
+    "test_cpp.py",
+    "test_export.py",
+    "test_cpp_offline.py",
+    "test_ray_example.py",
+    "test_plans.py",
+    "test_plugins_command.py",
+    "test_cpp_refusals.py",
+    "test_csrc.py",
+    "test_run_cli.py",
+    "test_tensorrt_build.py",
+    "test_tensorrt.py",
+    "test_triton_server.py",
+    "test_ros2_example.py",
+    "test_pack.py",
+    "test_bench.py",
+    "test_published.py",
+    "test_functions.py",
+    "test_self_check.py",
+    "test_model_source.py",
+    "test_onnx.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: one that begins last leaves the other process without work. test.sh tells xdist to keep the order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 _SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
@@ -43,22 +86,37 @@ def making(folder):
         done.touch()
 
 
+def _trace_key(stage, module, plan):
+    """What a stage's graph depends on: the stage itself, and of the model around it what a part of it may read; so models of another depth share it."""
+    kind, config = stage.entry.kind, vars(plan.config)
+    around = {name: value for name, value in config.items() if name not in ("depth", "encoder_depth", "keep_layers")}
+    if kind != "global_sa":
+        del around["global_layers"]
+    if kind == "encoder":  # made before the clip's times and views, and before all that follows
+        around = {name: config[name] for name in ("width", "heads", "published")}
+    else:
+        around["layout"] = plan.layout
+    eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
+    weights = tuple((name, tuple(weight.shape), weight.dtype) for name, weight in module.named_parameters())
+    return repr((kind, stage.inputs, stage.outputs, weights, eps, plan.attention, around))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_trace_of_a_graph(shared):
-    """Exports of equal plans share their traces, most of an export's time, in all processes of a run: a trace holds no weights, they are its inputs."""
+    """Exports share the traces of equal graphs, most of an export's time, in all processes of a run: a trace holds no weights, they are its inputs."""
     import onnx
 
+    from page4d_export import calibrate as calibration
     from page4d_export import exporter
     from page4d_export.onnx_export import OnnxExporter
 
     traces, plans = {}, []
-    write_stages, trace = exporter._write_stages, OnnxExporter._trace
+    trace = OnnxExporter._trace
 
     def remembered(self, stage, module, weights):
         if not plans:
             return trace(self, stage, module, weights)
-        eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
-        key = repr((plans[-1].config, plans[-1].layout, plans[-1].attention, stage.inputs, stage.outputs, stage.name, eps))
+        key = _trace_key(stage, module, plans[-1])
         if key not in traces:
             folder = shared / f"trace-{hashlib.sha256(key.encode()).hexdigest()}"
             with making(folder) as first:
@@ -67,16 +125,22 @@ def one_trace_of_a_graph(shared):
             traces[key] = onnx.load(folder / "trace.onnx")
         return traces[key]
 
-    def writing(model, plan, folder, step):
-        plans.append(plan)
-        try:
-            write_stages(model, plan, folder, step)
-        finally:
-            plans.pop()
+    def with_plan(function):
+        def called(model, plan, *more):
+            plans.append(plan)
+            try:
+                return function(model, plan, *more)
+            finally:
+                plans.pop()
+
+        return called
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OnnxExporter, "_trace", remembered)
-        patch.setattr(exporter, "_write_stages", writing)
+        patch.setattr(exporter, "_write_stages", with_plan(exporter._write_stages))
+        calibrate = with_plan(calibration.calibrate)
+        patch.setattr(calibration, "calibrate", calibrate)
+        patch.setattr(exporter, "calibrate", calibrate)
         yield
 
 
@@ -142,6 +206,21 @@ def lively(config, seed=0):
 def takes_keypoints(variant):
     """Of the variants that can, one is exported without."""
     return variant not in ("default", *PUBLISHED)
+
+
+def without_plugins(source, target):
+    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is the same."""
+    import onnx
+
+    from page4d.ops import PLUGIN_ATTRIBUTES
+
+    model = onnx.load(source, load_external_data=source.parent != target.parent)  # weights beside it stay there
+    for node in model.graph.node:
+        kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    onnx.save(model, target)
+    return target
 
 
 class Made:

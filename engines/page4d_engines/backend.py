@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from page4d.errors import EngineError, MissingBackendError
+from page4d.precision import Precision
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.chain import Arrays, Chain
 from page4d_engines.folder import EngineFolder
@@ -28,7 +29,7 @@ class Backend(str, enum.Enum):
         return self.value
 
 
-def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool) -> tuple[Backend, Make]:
+def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool, sliding: bool = False) -> tuple[Backend, Make]:
     """What runs a folder here.
 
     `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where there is a
@@ -39,12 +40,13 @@ def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding
         backend: a demand, or `auto`.
         threads: of ONNX Runtime on the CPU; None takes every processor.
         rounding: round as the 16-bit graph does, on the CPU; `auto` then means the CPU.
+        sliding: windows will overlap, and what the encoder makes is kept.
 
     Raises:
         EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.
         MissingBackendError: what is demanded is not there.
     """
-    ways: dict[Backend, Callable[[], Make]] = {Backend.TENSORRT: lambda: _tensorrt(folder), Backend.CUDA: lambda: _cuda(folder)}
+    ways: dict[Backend, Callable[[], Make]] = {Backend.TENSORRT: lambda: _tensorrt(folder, sliding), Backend.CUDA: lambda: _cuda(folder, sliding)}
     if backend in ways:
         return backend, ways[backend]()
     if backend is Backend.AUTO and not rounding:
@@ -57,13 +59,14 @@ def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.host_chain import HostChain
+        from page4d_engines.ort_engine import OrtEngine
 
-        return HostChain(folder, constants, threads, rounding)
+        return HostChain(folder, constants, lambda path: OrtEngine(path, threads, rounding), "onnxruntime", sliding)
 
     return Backend.ONNXRUNTIME, make
 
 
-def _tensorrt(folder: EngineFolder) -> Make:
+def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
     plans = folder.manifest.plans
     if plans is None:
         raise EngineError("the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}")
@@ -80,14 +83,16 @@ def _tensorrt(folder: EngineFolder) -> Make:
         gpu = Gpu()
         session = Session(machine.library, gpu)
         engines = {entry.name: session.load(entry, folder.file(plans.stages[entry.name].file)) for entry in folder.manifest.stages}
-        chain = GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, f"{machine.library} on {gpu.name}")
+        chain = GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, f"{machine.library} on {gpu.name}")
         session.keep_compiled()
         return chain
 
     return make
 
 
-def _cuda(folder: EngineFolder) -> Make:
+def _cuda(folder: EngineFolder, sliding: bool) -> Make:
+    if folder.manifest.precision == str(Precision.INT8):
+        raise EngineError("int8 engines are for a processor", got=folder.path, allowed="--backend onnxruntime", hint="page4d-export --fp16 for a GPU")
     from page4d_engines.ort_cuda import require_provider
 
     require_provider()
@@ -98,9 +103,9 @@ def _cuda(folder: EngineFolder) -> Make:
         from page4d_engines.ort_cuda import CudaOrtEngine
 
         gpu = Gpu()
-        narrow = folder.manifest.precision != "float32"
+        narrow = Precision(folder.manifest.precision).has_16_bits
         engines = {entry.name: CudaOrtEngine(folder.file(entry.file or ""), gpu, fast=narrow) for entry in folder.manifest.stages}
         described = f"ONNX Runtime on {gpu.name}, {'TF32 products' if narrow else 'float32'}"
-        return GpuChain(gpu, BufferPlan.make(folder.manifest, widen=True), engines, constants, described)
+        return GpuChain(gpu, BufferPlan.make(folder.manifest, widen=True, sliding=sliding), engines, constants, described)
 
     return make

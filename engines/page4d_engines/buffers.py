@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
-from page4d.precision import DTYPE_BYTES
+from page4d.precision import DTYPE_BYTES, Precision
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class BufferPlan:
     """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results' places."""
     starts: dict[str, View]
     """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental, memory."""
+    encoded: View | None = None
+    """What the encoder made of all images, where it stays for the next window; else None."""
 
     @property
     def total(self) -> int:
@@ -74,14 +76,22 @@ class BufferPlan:
         return found[0], found[1]
 
     @classmethod
-    def make(cls, manifest: Manifest, widen: bool = False) -> BufferPlan:
-        """Plan a manifest's chain; `widen` keeps 16-bit tensors as float32, for backends that compute so."""
-        return _Planner(manifest, widen).plan()
+    def make(cls, manifest: Manifest, widen: bool = False, sliding: bool = False) -> BufferPlan:
+        """Plan a manifest's chain.
+
+        Args:
+            manifest: the engines'.
+            widen: keep 16-bit tensors as float32, for backends that compute so.
+            sliding: windows overlap: what the encoder made of the frames they share is kept, in a buffer of its own.
+        """
+        return _Planner(manifest, widen, sliding).plan()
 
 
 class _Planner:
-    def __init__(self, manifest: Manifest, widen: bool) -> None:
-        self.manifest, self.widen = manifest, widen
+    def __init__(self, manifest: Manifest, widen: bool, sliding: bool) -> None:
+        self.manifest, self.widen, self.sliding = manifest, widen, sliding
+        self.encoded: View | None = None
+        self.is_encoded = False  # whether tokens are the encoder's now, and kept
         self.sizes: dict[str, int] = {}
         self.double = {spec.name for entry in manifest.stages for spec in entry.outputs if spec.name in {given.name for given in entry.inputs}}
         self.turn = dict.fromkeys(self.double, 0)
@@ -99,7 +109,11 @@ class _Planner:
                     self.starts.setdefault(spec.name, inputs[spec.binding])
             for name in self.double & {spec.name for spec in entry.outputs} & {spec.name for spec in entry.inputs}:
                 self.turn[name] ^= 1
+            makes_tokens = any(spec.name == "tokens" for spec in entry.outputs)
+            self.is_encoded = self.sliding and entry.kind == "encoder" if makes_tokens else self.is_encoded
             outputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.outputs}
+            if self.is_encoded and makes_tokens:
+                (self.encoded,) = outputs.values()
             self.written |= {spec.name for spec in entry.outputs}
             for number in range(entry.calls):
                 calls.append(
@@ -115,7 +129,7 @@ class _Planner:
         for kept in self.manifest.keep:
             width = self.manifest.model["width"]
             shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
-            results[f"layers.{kept.layer}"] = self.own(f"layers.{kept.layer}", shape, self.dtype(self.manifest.precision))
+            results[f"layers.{kept.layer}"] = self.own(f"layers.{kept.layer}", shape, self.dtype(Precision(self.manifest.precision).tokens))
             for number, stage in enumerate(kept.stages):
                 call = calls[last[stage]]
                 spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")
@@ -123,7 +137,7 @@ class _Planner:
         for name in ("memory", *PREDICTIONS):
             if name in self.written:
                 results[name] = self.result(name, self.manifest.spec(name).shape)
-        return BufferPlan(self.sizes, tuple(calls), tuple(keeps), results, self.starts)
+        return BufferPlan(self.sizes, tuple(calls), tuple(keeps), results, self.starts, self.encoded)
 
     def dtype(self, name: str) -> str:
         return "float32" if self.widen and name in ("float16", "bfloat16") else name
@@ -131,6 +145,7 @@ class _Planner:
     def view(self, spec: TensorSpec, calls: int) -> View:
         """The whole tensor of a variable now; a stage of several calls takes and makes it part by part."""
         buffer = f"{spec.name}.{self.turn[spec.name]}" if spec.name in self.double else spec.name
+        buffer = "encoded" if spec.name == "tokens" and self.is_encoded else buffer
         return self.own(buffer, (calls * spec.shape[0], *spec.shape[1:]), self.dtype(spec.dtype))
 
     def own(self, buffer: str, shape: tuple[int, ...], dtype: str) -> View:

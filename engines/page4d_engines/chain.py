@@ -30,11 +30,12 @@ class Chain(Protocol):
     outputs: Arrays
     described: str
 
-    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None) -> dict[str, float]:
+    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
         """Run all stages; the seconds of each, by name.
 
         Args:
             progress: called with a stage's name before each of its calls, as far as the backend goes call by call.
             observe: called as the stages go.
+            carried: images at the start that were the last ones of the run before; for a chain whose plan is sliding.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import resource
 import time
@@ -14,6 +15,7 @@ from PIL import Image
 
 from page4d import __version__
 from page4d.files import refuse_foreign, save_tensors, staged
+from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.fit import FitMode
 from page4d_engines.folder import EngineFolder
@@ -75,7 +77,8 @@ class ClipRun:
         layout, reads = checked.manifest.shape, checked.manifest.reads
         reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, layout.T if stride is None else stride)
-        return cls(Pipeline.of(checked, backend, threads), reader, chosen, engines, out, min_confidence, began)
+        sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
+        return cls(Pipeline.of(checked, backend, threads, sliding=sliding), reader, chosen, engines, out, min_confidence, began)
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
@@ -86,6 +89,7 @@ class ClipRun:
         manifest = self.pipeline.manifest
         startup = time.perf_counter() - self.began
         totals = dict.fromkeys((entry.name for entry in manifest.stages), 0.0)
+        flop = dict.fromkeys(totals, 0)
         done: list[WindowSummary] = []
         sheets: dict[str, list[Picture]] = {}
         writing = 0.0
@@ -96,9 +100,10 @@ class ClipRun:
             started = time.perf_counter()
             memory = None if result is None else result.memory  # a window begins where the one before it ended
             mask_ext = inputs.mask_ext if manifest.reads("mask_ext") else None
-            result = self.pipeline.run(inputs.images, mask_ext, inputs.keypoints, inputs.fundamental, memory, progress=count)
+            result = self.pipeline.run(inputs.images, mask_ext, inputs.keypoints, inputs.fundamental, memory, self._shared(number), progress=count)
             for stage, seconds in self.pipeline.seconds.items():
                 totals[stage] += seconds
+                flop[stage] += self.pipeline.flop[stage]
             seconds = time.perf_counter() - started
             started = time.perf_counter()
             predictions = self._predictions(inputs, result)
@@ -119,7 +124,7 @@ class ClipRun:
             cameras=list(self.reader.folder.camera_names),
             windows=done,
             stage_seconds=totals,
-            stage_flop={entry.name: entry.flop * entry.calls * len(done) for entry in manifest.stages},
+            stage_flop=flop,
             decode_seconds=sum(self.reader.decode_seconds),
             write_seconds=writing,
             wall_seconds=time.perf_counter() - self.began,
@@ -131,6 +136,10 @@ class ClipRun:
         write_summary(folder / SUMMARY, summary)
         write_report(folder, summary, sheets)
         return summary
+
+    def _shared(self, number: int) -> int:
+        """Times that a window shares with the one before."""
+        return max(0, self.windows[number - 1].stop - self.windows[number].start) if number else 0
 
     def _write(
         self, folder: pathlib.Path, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None, seconds: float
@@ -176,7 +185,7 @@ class ClipRun:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
-        if manifest.precision != "float32" and self.pipeline.backend is Backend.ONNXRUNTIME:
+        if Precision(manifest.precision).has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
 
 

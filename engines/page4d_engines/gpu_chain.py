@@ -66,7 +66,8 @@ class GpuChain:
         _check_memory(gpu, plan.total + scratch)
         self._addresses = {name: gpu.allocate(size) for name, size in plan.sizes.items()}
         block = gpu.allocate(scratch)
-        steps = program(plan, frozenset(constants))
+        self._constants = frozenset(constants)
+        steps = program(plan, self._constants)
         self.inputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.starts.items()}
         self.outputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.outputs.items()}
         for name, value in constants.items():
@@ -84,17 +85,16 @@ class GpuChain:
             for step in steps
             if isinstance(step, Run)
         }
-        self._runs = [step for step in steps if isinstance(step, Run)]
         self._begin = gpu.event(timing=True)
-        self._ends = {step.number: gpu.event(timing=True) for step in self._runs}
+        self._ends = {number: gpu.event(timing=True) for number in self._launches}
         self._graph: Any = None
-        self._put(captured=False)
+        self._put(steps, captured=False)
         gpu.synchronize()
         reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
         if use_graph and not reasons:
             try:
                 with gpu.capture() as made:
-                    self._put(captured=True)
+                    self._put(steps, captured=True)
                 self._graph = made[0]
             except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
@@ -106,33 +106,35 @@ class GpuChain:
         """Whether a run is the launch of one CUDA graph."""
         return self._graph is not None
 
-    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None) -> dict[str, float]:
-        """As `Chain.run`."""
+    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
+        """As `Chain.run`; the graph is of whole windows, one that carries images is launched call by call."""
+        steps = program(self.plan, self._constants, carried) if carried else self._steps
+        runs = [step for step in steps if isinstance(step, Run)]
         if progress is not None:
-            for step in self._runs:  # they are put on the GPU faster than they can be told of
+            for step in runs:  # they are put on the GPU faster than they can be told of
                 progress(step.call.stage.name)
         if observe is not None:
-            self._put(captured=False, after=lambda step: self._observed(step, observe))
-        elif self._graph is not None:
+            self._put(steps, captured=False, after=lambda step: self._observed(step, observe))
+        elif self._graph is not None and not carried:
             self._gpu.launch(self._graph)
         else:
-            self._put(captured=False)
+            self._put(steps, captured=False)
         self._gpu.synchronize()
         seconds: dict[str, float] = {}
         before = self._begin
-        for step in self._runs:
+        for step in runs:
             name, end = step.call.stage.name, self._ends[step.number]
             seconds[name] = seconds.get(name, 0.0) + self._gpu.seconds(before, end)
             before = end
         return seconds
 
-    def _put(self, captured: bool, after: Callable[[Run], None] = lambda step: None) -> None:
-        """Put every step on the streams."""
+    def _put(self, steps: list[Step], captured: bool, after: Callable[[Run], None] = lambda step: None) -> None:
+        """Put steps on the streams."""
         gpu = self._gpu
         gpu.record_time(self._begin, gpu.stream, captured)
         gpu.record(self._started, gpu.stream)
         gpu.wait(gpu.uploads, self._started)  # the second stream is part of what this one does, and of its capture
-        for step in self._steps:
+        for step in steps:
             self._step(step, captured)
             if isinstance(step, Run):
                 after(step)

@@ -50,12 +50,13 @@ class OrtEngine:
         path: the stage's ONNX file.
         threads: of the session, unless the process has a common pool; None takes every processor.
         rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
+        extend: changes the graph before anything else does, to look inside.
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
     """
 
-    def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False) -> None:
+    def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False, extend: Callable[[onnx.ModelProto], None] | None = None) -> None:
         _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -65,8 +66,12 @@ class OrtEngine:
         # a session's threads wait for work by spinning, beside the next stage's that have some
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # 8-bit weights of layers that compute in float32 are widened once, not at every call
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             model = onnx.load(path, load_external_data=False)
+            if extend is not None:
+                extend(model)
             self._weights = widened(model, path.parent)  # the session reads them in place
             proto = lower(model, rounding)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))

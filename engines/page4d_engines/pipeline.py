@@ -64,6 +64,7 @@ class Pipeline:
         backend: what was chosen.
         plan: the buffers and the calls over them.
         seconds: of each stage in the last `run`, by name.
+        flop: of each stage in the last `run`, by name.
     """
 
     def __init__(self, folder: EngineFolder, backend: Backend, make: Callable[[Arrays], Chain]) -> None:
@@ -75,6 +76,8 @@ class Pipeline:
         # 16 bits that numpy has no type for are given out as float32
         self._outputs = {name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array for name, array in self._chain.outputs.items()}
         self.seconds: dict[str, float] = {}
+        self.flop: dict[str, int] = {}
+        self._has_run = False
 
     @property
     def described(self) -> str:
@@ -82,7 +85,9 @@ class Pipeline:
         return self._chain.described
 
     @classmethod
-    def load(cls, path: str | pathlib.Path, backend: Backend | str = Backend.AUTO, threads: int | None = None, rounding: bool = False) -> Pipeline:
+    def load(
+        cls, path: str | pathlib.Path, backend: Backend | str = Backend.AUTO, threads: int | None = None, rounding: bool = False, sliding: bool = False
+    ) -> Pipeline:
         """Load an engine folder.
 
         Args:
@@ -90,18 +95,19 @@ class Pipeline:
             backend: what to run on; `auto` takes the best that folder and machine allow.
             threads: of ONNX Runtime on the CPU; None takes every processor.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
+            sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one stream's tokens.
 
         Raises:
             EngineError: the folder is incomplete or damaged, or its plans are for another machine.
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
-        return cls.of(EngineFolder.open(path), Backend(backend), threads, rounding)
+        return cls.of(EngineFolder.open(path), Backend(backend), threads, rounding, sliding)
 
     @classmethod
-    def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False) -> Pipeline:
+    def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False, sliding: bool = False) -> Pipeline:
         """As `load`, from a folder that was opened before."""
-        chosen, make = choose(folder, backend, threads, rounding)
+        chosen, make = choose(folder, backend, threads, rounding, sliding)
         return cls(folder, chosen, make)
 
     def run(
@@ -111,6 +117,7 @@ class Pipeline:
         keypoints: ArrayLike | None = None,
         cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None = None,
         memory: ArrayLike | None = None,
+        shared: int = 0,
         progress: Callable[[str], None] | None = None,
         observe: Observe | None = None,
     ) -> Result:
@@ -122,12 +129,15 @@ class Pipeline:
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
             cameras: per view what `cameras.json` has, K for the images given; or the fundamental matrices `[V,V,3,3]`.
             memory: `[S,M,C]` of the window before; none starts from the learned one.
+            shared: times that this clip begins with and the last one ended with, the same images: the encoder does not see them again.
             progress: called with a stage's name before it runs, as far as the backend goes stage by stage.
             observe: called with every stage's inputs and outputs after it ran; slow, for checking.
 
         Raises:
-            UsageError: something has another shape than the engines', or is missing.
+            UsageError: something has another shape than the engines', or is missing; `shared` without a run before, or a pipeline that
+                keeps nothing.
         """
+        carried = self._carried(shared)
         self._give("images", images, np.uint8)
         if self.manifest.reads("mask_ext"):
             self._give("mask_ext", 0.0 if mask_ext is None else mask_ext, np.float32)
@@ -144,8 +154,12 @@ class Pipeline:
         if self.manifest.reads("memory"):
             self._give("memory", self._memory if memory is None else memory, np.float32)
 
-        found = self._chain.run(progress, observe)
+        self._has_run = False  # until it is known that what the encoder made is whole
+        found = self._chain.run(progress, observe, carried)
+        self._has_run = True
         self.seconds = {entry.name: found.get(entry.name, 0.0) for entry in self.manifest.stages}
+        spared = {"encoder": carried // self.manifest.encoder_images}  # calls
+        self.flop = {entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in self.manifest.stages}
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
@@ -158,6 +172,18 @@ class Pipeline:
         layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
         found = self._outputs.get
         return Result(found("mask"), layers, found("memory"), found("points"), found("confidence"))
+
+    def _carried(self, shared: int) -> int:
+        """Images of so many times."""
+        shape = self.manifest.shape
+        if shared == 0:
+            return 0
+        if self.plan.encoded is None or not self._has_run or shape.B > 1:
+            got = "B > 1" if shape.B > 1 else "no run before" if self.plan.encoded is not None else "a pipeline that keeps nothing"
+            raise UsageError("shared times need what the encoder made of the clip before", got=got, hint="Pipeline.load(..., sliding=True), and a first run")
+        if not 0 < shared < shape.T:
+            raise UsageError("a clip shares a part of its times with the one before", got=f"shared = {shared}", allowed=f"0 to {shape.T - 1}")
+        return shared * shape.V
 
     def _give(self, name: str, value: ArrayLike, dtype: type[np.generic]) -> None:
         """Copy a value from outside into its buffer."""

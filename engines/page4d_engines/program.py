@@ -33,7 +33,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Gather:
-    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time."""
+    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time; or
+    encoded images into the places that they have in the next window."""
 
     source: View
     source_offset: int
@@ -58,18 +59,23 @@ class Download:
 Step = Upload | Run | Gather | Download
 
 
-def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})) -> list[Step]:
+def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}), carried: int = 0) -> list[Step]:
     """All steps of one window.
 
     Args:
         plan: of the buffers.
         constants: values from outside that never change, and so are no step.
+        carried: images that the window begins with and the one before ended with; the encoder does not see them again. For a sliding plan.
     """
     steps: list[Step] = [Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"]
     calls = plan.calls
+    known = frozenset(_known(plan, carried))
     # images go up call by call, so that the next ones can while these are computed on
-    steps += [Upload("images", call.inputs["images"], number) for number, call in enumerate(calls) if "images" in call.inputs]
+    steps += [Upload("images", call.inputs["images"], number) for number, call in enumerate(calls) if "images" in call.inputs and number not in known]
+    steps += _carries(plan, carried)
     for number, call in enumerate(calls):
+        if number in known:
+            continue
         is_last = number + 1 == len(calls) or calls[number + 1].stage.name != call.stage.name
         steps.append(Run(number, call, is_last))
         for keep in plan.keeps:
@@ -77,6 +83,31 @@ def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})
                 steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
     steps += [Download(name, view) for name, view in plan.outputs.items()]
     return steps
+
+
+def _known(plan: BufferPlan, carried: int) -> Iterator[int]:
+    """Calls whose images are all carried; one that has a new image computes the others once more."""
+    seen = 0
+    for number, call in enumerate(plan.calls):
+        if "images" in call.inputs:
+            seen += call.inputs["images"].shape[0]
+            if seen <= carried:
+                yield number
+
+
+def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
+    if carried == 0:
+        return
+    encoded = plan.encoded
+    assert encoded is not None
+    images, width = encoded.shape[0], math.prod(encoded.shape[1:]) * DTYPE_BYTES[encoded.dtype]
+    step = images - carried
+    for first in range(0, carried, step):  # in order and no more than the distance at once: what is read was not written over
+        count = min(step, carried - first)
+        yield Gather(encoded, encoded.offset + (first + step) * width, encoded, encoded.offset + first * width, count, width, width)
+    special = plan.starts["special"]  # belong to the place in the window, not to the image
+    own = math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype]
+    yield Gather(special, special.offset, encoded, encoded.offset, carried, own, width)
 
 
 def _gathers(keep: Keep, target: View) -> Iterator[Gather]:

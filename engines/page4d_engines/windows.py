@@ -57,6 +57,12 @@ class WindowInputs:
         maps = np.zeros(layout.patch_map_shape, np.float32) if keypoints else None
         return cls(np.zeros(layout.images_shape, np.uint8), np.zeros(layout.patch_map_shape, np.float32), maps, lines)
 
+    def take(self, row: int, other: WindowInputs, source: int) -> None:
+        """Copy a time of another window."""
+        self.images[row], self.mask_ext[row] = other.images[source], other.mask_ext[source]
+        if self.keypoints is not None and other.keypoints is not None:
+            self.keypoints[row] = other.keypoints[source]
+
 
 class WindowReader:
     """Reads windows of a `FrameFolder` into two sets of arrays in turn.
@@ -115,22 +121,25 @@ class WindowReader:
         self.decode_seconds.clear()
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="page4d-frames")
         try:
-            ahead = pool.submit(self._fill, of[0], self._sets[0], stop) if of else None
+            ahead = pool.submit(self._fill, of[0], self._sets[0], stop, None) if of else None
             for index, window in enumerate(of):
                 assert ahead is not None
                 self.decode_seconds.append(ahead.result())
                 if index + 1 < len(of):
-                    ahead = pool.submit(self._fill, of[index + 1], self._sets[(index + 1) % 2], stop)
+                    ahead = pool.submit(self._fill, of[index + 1], self._sets[(index + 1) % 2], stop, (window, self._sets[index % 2]))
                 yield window, self._sets[index % 2]
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
             self._reading = False
 
-    def _fill(self, window: range, inputs: WindowInputs, stop: threading.Event) -> float:
-        """Read one window; seconds that it took."""
+    def _fill(self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None) -> float:
+        """Read one window, but for the frames that the one before has, too; seconds that it took."""
         began = time.perf_counter()
         for row, t in enumerate(window):
+            if before is not None and t in before[0]:
+                inputs.take(row, before[1], before[0].index(t))
+                continue
             for v in range(self.layout.V):
                 if stop.is_set():
                     break

@@ -49,7 +49,9 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 
 def bench_command(
-    what: Annotated[str, typer.Argument(help="chain: the whole network; attention: one attention op, its speed and memory")] = "chain",
+    what: Annotated[
+        str, typer.Argument(help="chain: the whole network; attention: one op, its speed and memory; growth: time and memory over T and V")
+    ] = "chain",
     preset: Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")] = "vits",
     T: Annotated[int, typer.Option("--T", help="times")] = 4,
     V: Annotated[int, typer.Option("--V", help="views")] = 4,
@@ -63,14 +65,17 @@ def bench_command(
     backend: Annotated[str, typer.Option(help="for the chain on a GPU: tensorrt, cuda, or auto, the first of them that runs")] = "auto",
     sweep: Annotated[str | None, typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False)] = None,
     sweep_seconds: Annotated[float, typer.Option(help="after which a sweep tries no further tile")] = 300.0,
+    peers: Annotated[bool, typer.Option("--peers", help="for the chain on a CPU: beside PyTorch, torch.compile, OpenVINO, a plain ONNX export")] = False,
+    plot: Annotated[pathlib.Path | None, typer.Option(help="with --peers or for growth: a chart, FILE.png", metavar="FILE", show_default=False)] = None,
+    seconds: Annotated[float, typer.Option(help="for growth: after which no further point is measured")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Time the engines against the reference model in PyTorch: interleaved, medians; in float32 on a CPU, in 16 bits on a GPU."""
 
     def body() -> None:
-        if what not in ("chain", "attention"):
-            raise UsageError("there is no such benchmark", got=what, allowed="chain, attention")
+        if what not in ("chain", "attention", "growth"):
+            raise UsageError("there is no such benchmark", got=what, allowed="chain, attention, growth")
         if rounds < 1 or threads < 1:
             raise UsageError("--rounds and --threads are 1 or more", got=f"{rounds}, {threads}")
         try:
@@ -78,6 +83,17 @@ def bench_command(
         except ModuleNotFoundError:
             raise MissingBackendError("the benchmark's other side needs PyTorch", hint='pip install "page4d[export]"') from None
         torch.set_num_threads(threads)
+        if plot is not None and not peers and what != "growth":
+            raise UsageError("--plot draws what --peers or growth measures", got=f"--plot {plot}", hint=f"page4d bench --peers --plot {plot}")
+        if peers and (what != "chain" or device == "cuda"):
+            raise UsageError("--peers compares the chain on a CPU", got=f"{what}, --device {device}", allowed="chain, --device cpu")
+        if what == "growth":
+            from page4d_export.growth import bench_growth, print_growth
+
+            with console.progress(quiet) as progress:
+                grown = bench_growth(preset, height, width, threads, seconds, plot, progress)
+            console.write_json(grown) if as_json else print_growth(grown)
+            return
         if _on_gpu(device, what):
             if what == "attention":
                 _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
@@ -95,6 +111,9 @@ def bench_command(
             console.write_json(found) if as_json else print_attention(found)
             return
         plan = Plan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
+        if peers:
+            _bench_peers(plan, preset, rounds, threads, plot, as_json, quiet)
+            return
         with console.progress(quiet) as progress:
             result = compare_chain(plan, preset, rounds, threads, progress)
         console.write_json(result) if as_json else _print(result)
@@ -138,6 +157,19 @@ def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seco
     else:
         console.write_json(tried) if as_json else table.print_sweep(tried)
         tried.require()
+
+
+def _bench_peers(plan: Plan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool) -> None:
+    from page4d_export.bench_peers import compare_peers, print_peers
+    from page4d_export.bench_plot import check_plot, plot_peers
+
+    if plot is not None:
+        check_plot(plot)
+    with console.progress(quiet) as progress:
+        found = compare_peers(plan, preset, rounds, threads, progress)
+    if plot is not None:
+        plot_peers(found, plot)
+    console.write_json(found) if as_json else print_peers(found)
 
 
 def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:

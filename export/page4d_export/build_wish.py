@@ -81,7 +81,7 @@ class BuildWish:
         if self.no_build:
             return None, "plans: none, --no-build"
         if not self.asked:
-            if precision == str(Precision.FLOAT32):
+            if not Precision(precision).has_16_bits:
                 installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
                 return None, "plans: none, TensorRT takes --fp16 or --bf16" if installed else ""
             try:

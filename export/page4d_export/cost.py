@@ -26,6 +26,10 @@ class Cost:
         linears = 2 * width * width * (queries + 2 * projected + queries + 8 * queries)
         return linears + self.scores(queries, keys)
 
+    def split(self, tokens: int) -> int:
+        """What a block on so many tokens saves for every stream that starts as another does: q, k and v."""
+        return 6 * self.config.width**2 * tokens
+
     def scores(self, queries: int, keys: int) -> int:
         """Both products of attention, all heads."""
         return 4 * queries * keys * self.config.width
@@ -50,13 +54,21 @@ class Cost:
         decoder = HEAD_BLOCKS * self.block(layout.N, layout.N) + 2 * layout.N * width * (2 * width + out)
         return layout.images * (decoder + 2 * (layout.P * per_patch + per_image))
 
-    # ---- bytes of weights; norms and scalars stay float32
+    # ---- bytes of weights; norms and scalars stay float32. In int8 a linear layer has a scale for every output
+
+    def linear_bytes(self, numbers: int, outputs: int) -> int:
+        """Matrices of so many numbers with so many outputs, without the biases."""
+        return numbers + 4 * outputs if self.precision is Precision.INT8 else numbers * self.precision.itemsize
 
     def block_bytes(self, qk_norm: bool = True, scaled: bool = True) -> int:
         """A block."""
         width = self.config.width
         biases = 11 if scaled else 9  # of the linear layers, and LayerScale
-        return (12 * width * width + biases * width) * self.precision.itemsize + (4 * width + (4 * self.config.head_dim if qk_norm else 0)) * 4
+        return (
+            self.linear_bytes(12 * width * width, 9 * width)
+            + biases * width * self.precision.itemsize
+            + (4 * width + (4 * self.config.head_dim if qk_norm else 0)) * 4
+        )
 
     def prediction_bytes(self, out: int, head: int) -> int:
         """One of Pi3's heads: its decoder to `out` channels, and a head of so many numbers."""

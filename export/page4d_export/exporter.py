@@ -19,7 +19,9 @@ from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
+from page4d.precision import Precision
 from page4d_engines.tensorrt.plans import PlansBuild
+from page4d_export.calibrate import Calibration, calibrate
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
@@ -63,7 +65,7 @@ def export(
     same = layout == plan.layout
     checked = plan if same else plan.at(layout)
     count = len(list(plan.stages()))
-    work = count * (2 + (not same) + (plans is not None))
+    work = count * (2 + (not same) + (plans is not None) + (plan.precision is Precision.INT8))
     done = 0
 
     def step(what: str) -> None:
@@ -74,13 +76,16 @@ def export(
     with staged(folder) as staging:
         onnx = staging / "onnx"
         onnx.mkdir()
-        _write_stages(model, plan, onnx, step)
+        used = frames(layout)
+        calibration = Calibration()
+        if plan.precision is Precision.INT8:
+            calibration = calibrate(model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"))
+        _write_stages(model, plan, onnx, step, calibration)
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
             target = onnx
             if not same:
                 target = pathlib.Path(temporary)
-                _write_stages(model, checked, target, step)
-            used = frames(layout)
+                _write_stages(model, checked, target, step, calibration)
             alone: dict[str, dict[str, Accuracy]] = {}
             chained: dict[str, dict[str, Accuracy]] = {}
             names = [entry.name for entry in checked.stages()]
@@ -91,7 +96,7 @@ def export(
                 expected |= {f"{found.stage}/{name}": sample for name, sample in found.expected.items()}
                 step(f"verifying {following}")
         _write_constants(model, plan, staging)
-        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained)
+        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained, calibration)
         clip = used if same else frames(plan.layout)
         golden = _write_golden(staging, manifest, clip, expected if same else None, chained, tolerance)
         manifest = msgspec.structs.replace(manifest, golden=golden)
@@ -124,15 +129,15 @@ def _write_golden(
     return Golden(inputs, outputs, allowed)
 
 
-def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None]) -> None:
-    exporter = OnnxExporter(folder, model.config.head_dim, plan.attention)
+def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration) -> None:
+    exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
     for stage in stages_of(model, plan).values():
         step(f"exporting {stage.name}")
-        exporter.write(stage)
+        exporter.write(stage, calibration.change(stage.name))
 
 
 def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
-    dtype = getattr(torch, str(plan.precision))
+    dtype = getattr(torch, plan.precision.tokens)
     constants = {"special": model.special(plan.layout)}
     if plan.config.has_memory:
         shape = plan.layout.memory_shape(plan.config.streams, *model.memory_tokens.shape)
@@ -145,17 +150,21 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
 def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
     """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the reference anyway."""
     (folder / "onnx").mkdir()
-    _write_stages(model, plan, folder / "onnx", lambda what: None)
+    calibration = Calibration()
+    if plan.precision is Precision.INT8:
+        layout = stand_in(plan)
+        calibration = calibrate(model, plan.at(layout), Frames.rendered(layout), plan.precision.tolerance)
+    _write_stages(model, plan, folder / "onnx", lambda what: None, calibration)
     _write_constants(model, plan, folder)
-    manifest = msgspec.structs.replace(_described(model, plan), files=_hashes(folder))
+    manifest = msgspec.structs.replace(_described(model, plan, calibration), files=_hashes(folder))
     write_manifest(folder, manifest)
     return manifest
 
 
-def _described(model: Page4D, plan: Plan) -> Manifest:
+def _described(model: Page4D, plan: Plan, calibration: Calibration) -> Manifest:
     """The plan's manifest with what the model knows of its weights."""
     eps = {name: stage.eps for name, stage in stages_of(model, plan).items()}
-    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), eps=eps[entry.name]) for entry in plan.stages())
+    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), eps=eps[entry.name], floating=calibration.floating(entry.name)) for entry in plan.stages())
     return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
@@ -180,8 +189,9 @@ def _manifest(
     tolerance: float,
     alone: dict[str, dict[str, Accuracy]],
     chained: dict[str, dict[str, Accuracy]],
+    calibration: Calibration,
 ) -> Manifest:
-    manifest = _described(model, plan)
+    manifest = _described(model, plan, calibration)
     stages = tuple(msgspec.structs.replace(entry, accuracy=alone[entry.name]) for entry in manifest.stages)
     results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
     for kept in manifest.keep:

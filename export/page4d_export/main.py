@@ -42,6 +42,7 @@ def export_command(
     B: Annotated[int, typer.Option("--B", help="clips side by side")] = 1,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit linear layers, for ONNX Runtime on a processor")] = False,
     out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="engine folder to write")] = pathlib.Path("engines"),
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
@@ -77,9 +78,7 @@ def export_command(
             return
         if T is None or V is None:
             raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
-        if fp16 and bf16:
-            raise UsageError("--fp16 and --bf16 exclude each other", allowed="one of them, or neither for float32")
-        precision = Precision.FLOAT16 if fp16 else Precision.BFLOAT16 if bf16 else Precision.FLOAT32
+        precision = _precision(fp16, bf16, int8)
         layout = Layout(T, V, height, width, B)
         source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
         if source.chosen is not None:
@@ -95,6 +94,14 @@ def export_command(
         _export(plan, source, out, frames, tolerance, wish, as_json, quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def _precision(fp16: bool, bf16: bool, int8: bool) -> Precision:
+    flags = {"--fp16": (fp16, Precision.FLOAT16), "--bf16": (bf16, Precision.BFLOAT16), "--int8": (int8, Precision.INT8)}
+    given = [flag for flag, (is_given, _) in flags.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other", allowed="one of them, or none for float32")
+    return flags[given[0]][1] if given else Precision.FLOAT32
 
 
 def _attention(word: str) -> AttentionChoice:

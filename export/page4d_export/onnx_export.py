@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import onnx
 import onnx_ir
@@ -26,6 +26,10 @@ _EXTERNAL_ABOVE = 1 << 20  # bytes of weights that still go into the .onnx itsel
 _TENSOR_EXTERNAL_ABOVE = 1 << 10  # bytes of a tensor that stays in the .onnx where others do not
 
 
+Traces = dict[Hashable, onnx.ModelProto]
+"""Graphs without weights, for another exporter of the same model to go on with."""
+
+
 class OnnxExporter:
     """Writes stages to a folder as `<stage>.onnx`, with `<stage>.onnx.data` beside it where the weights are large.
 
@@ -33,12 +37,12 @@ class OnnxExporter:
     project's domain with a function body.
     """
 
-    def __init__(self, folder: pathlib.Path, head_dim: int, attention: AttentionChoice = AttentionChoice.AUTO) -> None:
+    def __init__(self, folder: pathlib.Path, head_dim: int, attention: AttentionChoice = AttentionChoice.AUTO, traces: Traces | None = None) -> None:
         self.folder, self.head_dim, self.attention = folder, head_dim, attention
-        self._traces: dict[Hashable, onnx.ModelProto] = {}
+        self._traces: Traces = {} if traces is None else traces
 
-    def write(self, stage: Stage) -> pathlib.Path:
-        """Write one stage; the path of its .onnx."""
+    def write(self, stage: Stage, change: Callable[[onnx.ModelProto], None] | None = None) -> pathlib.Path:
+        """Write one stage, `change` having changed its graph and weights; the path of its .onnx."""
         module = stage.module
         weights: dict[str, Tensor] = dict(module.named_parameters())
         key = _identity(stage, module)
@@ -48,6 +52,10 @@ class OnnxExporter:
         _insert(model, weights)
         path = self.folder / f"{stage.name}.onnx"
         external = f"{path.name}.data" if stage.entry.weight_bytes > _EXTERNAL_ABOVE else None
+        if change is not None:
+            proto = onnx_ir.to_proto(model)
+            change(proto)
+            model = onnx_ir.from_proto(proto)
         onnx_ir.save(model, path, external_data=external, size_threshold_bytes=_TENSOR_EXTERNAL_ABOVE)
         onnx.checker.check_model(str(path))
         return path
@@ -97,7 +105,8 @@ def _identity(stage: Stage, module: nn.Module) -> Hashable:
     """What a trace depends on besides the weights' values."""
     eps = tuple(child.eps for child in module.modules() if isinstance(child, nn.LayerNorm))
     weights = tuple((name, tuple(weight.shape), weight.dtype) for name, weight in module.named_parameters())
-    return stage.entry.kind, stage.inputs, stage.outputs, eps, weights
+    layout = getattr(module, "layout", None)  # an encoder's is in its inputs
+    return stage.entry.kind, stage.inputs, stage.outputs, layout, eps, weights
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:

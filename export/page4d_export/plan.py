@@ -40,7 +40,7 @@ class Plan:
         encoder_images: int | None = None,
         attention: AttentionChoice = AttentionChoice.AUTO,
     ) -> Plan:
-        """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16.
+        """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16, in int8 1.
 
         Raises:
             UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, the plugin in a
@@ -48,19 +48,25 @@ class Plan:
         """
         config.require(layout)
         if encoder_images is None:
-            encoder_images = max(n for n in range(1, min(_ENCODER_IMAGES, layout.images) + 1) if layout.images % n == 0)
+            # in int8 a call's images share the range that they are rounded in: one each gives every image a result of its own
+            most = 1 if precision is Precision.INT8 else min(_ENCODER_IMAGES, layout.images)
+            encoder_images = max(n for n in range(1, most + 1) if layout.images % n == 0)
         if encoder_images < 1 or layout.images % encoder_images:
             divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
             raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=", ".join(map(str, divisors)))
         if keypoints and not config.global_layers:
             raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
-        if attention is AttentionChoice.PLUGIN and precision is Precision.FLOAT32:
+        if attention is AttentionChoice.PLUGIN and not precision.has_16_bits:
             raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16 or --bf16", hint="--attention auto")
         return cls(config, layout, precision, keypoints, encoder_images, attention)
 
     def at(self, layout: Layout) -> Plan:
         """The same stages at another layout."""
         return Plan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
+
+    def in_precision(self, precision: Precision) -> Plan:
+        """The same stages in another precision."""
+        return Plan.make(self.config, self.layout, precision, self.keypoints, self.encoder_images, self.attention)
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
@@ -114,6 +120,11 @@ class Plan:
                 stages = blocks[-1:]
             yield KeptLayer(layer, stages, config.streams)
 
+    def gathered(self) -> list[KeptLayer]:
+        """The kept layers that stages read."""
+        read = {spec.name for entry in self.stages() for spec in entry.inputs}
+        return [kept for kept in self.kept() if f"layers.{kept.layer}" in read]
+
     # ---- one method a kind
 
     def _encoder(self) -> StageEntry:
@@ -124,9 +135,9 @@ class Plan:
             layer=None,
             inputs=(
                 TensorSpec("images", (n, layout.H, layout.W, 3), "uint8"),
-                TensorSpec("special", (n, layout.special, width), str(self.precision)),
+                TensorSpec("special", (n, layout.special, width), self.precision.tokens),
             ),
-            outputs=(TensorSpec("tokens", (n, layout.N, width), str(self.precision)),),
+            outputs=(TensorSpec("tokens", (n, layout.N, width), self.precision.tokens),),
             weight_bytes=self._cost.encoder_bytes(),
             flop=self._cost.encoder(n),
             calls=layout.images // n,
@@ -167,7 +178,7 @@ class Plan:
             inputs=tuple(inputs),
             outputs=(self._tokens(streams, OUT),),
             weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=streams * sequences * self._cost.block(length, length),
+            flop=sequences * (streams * self._cost.block(length, length) - (streams - streams_in) * self._cost.split(length)),
             largest=self._hidden(streams),
         )
 
@@ -187,8 +198,8 @@ class Plan:
             m = config.memory_tokens
             flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
             shape = layout.memory_shape(streams, m, config.width)
-            inputs.append(TensorSpec("memory", shape, str(self.precision)))
-            outputs.append(TensorSpec("memory", shape, str(self.precision), OUT))
+            inputs.append(TensorSpec("memory", shape, self.precision.tokens))
+            outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
         return StageEntry(
             name=f"global_sa.{layer}",
             kind="global_sa",
@@ -204,7 +215,7 @@ class Plan:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
         half, pixels = width // 2, layout.PATCH**2
-        pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), str(self.precision))
+        pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
         camera = 8 * half * half + POSE_NUMBERS * half  # two residual blocks of three layers, two layers, translation and rotation
         heads = (
             ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
@@ -230,7 +241,7 @@ class Plan:
         return Cost(self.config, self.layout, self.precision)
 
     def _tokens(self, streams: int, suffix: str = "") -> TensorSpec:
-        return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), str(self.precision), suffix)
+        return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), self.precision.tokens, suffix)
 
     def _patch_map(self, name: str) -> TensorSpec:
         return TensorSpec(name, self.layout.patch_map_shape, "float32")

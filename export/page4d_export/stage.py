@@ -59,10 +59,10 @@ class Stage:
     def module(self) -> nn.Module:
         """The torch module: tensors in the order of `inputs` to one tensor, or a tuple in the order of `outputs`.
 
-        In float32 it shares the model's weights; in 16 bits it is a copy, made anew each time, so that only one exists at once.
+        In float32 and int8 it shares the model's weights; in 16 bits it is a copy, made anew each time, so that only one exists at once.
         """
         module = self._build().eval()
-        return module if self.precision is Precision.FLOAT32 else cast(copy.deepcopy(module), self.precision)
+        return cast(copy.deepcopy(module), self.precision) if self.precision.has_16_bits else module
 
 
 def stages(

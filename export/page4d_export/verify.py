@@ -103,19 +103,17 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
     Raises:
         AccuracyError: an output's relative L2 error is above `tolerance`, or holds NaN or infinity.
     """
-    reference, chained = (_start(model, plan, frames) for _ in range(2))
+    reference, chained = (start(model, plan, frames) for _ in range(2))
     exact = stages_of(model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images))
-    read = {spec.name for entry in plan.stages() for spec in entry.inputs}
-    gathered = [kept for kept in plan.kept() if f"layers.{kept.layer}" in read]
     for entry in plan.stages():
-        engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision is not Precision.FLOAT32)
+        engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
         alone = _run_engine(engine, entry, {spec.name: reference[spec.name] for spec in entry.inputs}, plan.precision)
         chained |= _run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs}, plan.precision)
         reference |= _run_reference(exact[entry.name], reference)
-        for kept in gathered:
+        for kept in plan.gathered():
             if entry.name in kept.stages:
-                _gather(kept, entry.name, reference)
-                _gather(kept, entry.name, chained)
+                gather(kept, entry.name, reference)
+                gather(kept, entry.name, chained)
         found = {spec.name: compare(alone[spec.name], reference[spec.name]) for spec in entry.outputs}
         for output, accuracy in found.items():
             if not accuracy.relative_l2 <= tolerance or accuracy.nans:
@@ -160,7 +158,8 @@ def matmul_rate() -> float:
     return 2 * size**3 / best
 
 
-def _start(model: Page4D, plan: Plan, frames: Frames) -> Values:
+def start(model: Page4D, plan: Plan, frames: Frames) -> Values:
+    """What a chain begins with: the frames, and the model's constants."""
     values = dict(frames.values)
     values["special"] = model.special(plan.layout).numpy()
     if plan.config.has_memory:
@@ -170,7 +169,7 @@ def _start(model: Page4D, plan: Plan, frames: Frames) -> Values:
     return values
 
 
-def _gather(kept: KeptLayer, stage: str, values: Values) -> None:
+def gather(kept: KeptLayer, stage: str, values: Values) -> None:
     """Put a stage's tokens aside; the kept layer, once all of its stages have run."""
     values[f"{stage}/tokens"] = values["tokens"]
     if all(f"{name}/tokens" in values for name in kept.stages):

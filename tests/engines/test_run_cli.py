@@ -66,6 +66,7 @@ def test_a_whole_run(made, clip, tmp_path):
     assert [window.name for window in summary.windows] == ["window_0-2", "window_2-4", "window_4-6"]
     assert summary.cameras == ["cam0", "cam1"] and summary.backend == "onnxruntime"
     assert all(seconds > 0 for seconds in summary.stage_seconds.values())
+    assert 0 < summary.startup_seconds < summary.wall_seconds
     assert summary.buffer_bytes > 0 and summary.peak_rss_bytes > summary.buffer_bytes
 
     # the same through Python, window by window, memory carried
@@ -110,7 +111,7 @@ def test_neither_torch_nor_the_exporter_is_imported(made, clip, tmp_path):
         "import sys; from page4d_engines.cli import command, run\n"
         "try:\n    command(run)()\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib', 'cuda', 'av'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, made().folder, clip, "-o", tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -225,17 +226,6 @@ def test_a_full_disk_leaves_nothing(made, clip, tmp_path):
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)
-
-
-def test_startup_is_short(made, clip, tmp_path):
-    """To the first stage; a bound far above what it takes (0.6 s), so that a busy machine does not fail it, below what torch alone takes."""
-    best = min(read_summary_startup(made, clip, tmp_path / str(i)) for i in range(2))
-    assert best < 2.0
-
-
-def read_summary_startup(made, clip, out):
-    assert run(made().folder, clip, "-o", out).returncode == 0
-    return read_summary(out / "summary.json").startup_seconds
 
 
 def test_the_filmed_clip(made, real_clip, tmp_path):

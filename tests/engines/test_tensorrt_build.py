@@ -5,7 +5,7 @@ import re
 
 import onnx
 import pytest
-from conftest import config_of, layout_of
+from conftest import without_plugins
 from onnx import TensorProto, helper
 
 from page4d import Layout, ModelConfig, Page4D
@@ -25,16 +25,13 @@ def rtx():
     return Library.find(Flavor.RTX)
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    """Writes one stage: (variant, name, precision, choice) -> file."""
-    models = {}
+@pytest.fixture
+def stage(made, tmp_path):
+    """The file of one stage: (variant, name, choice) -> path."""
 
-    def write(variant, name, precision=Precision.FLOAT16, choice=AttentionChoice.AUTO):
-        config = config_of(variant)
-        model = models.setdefault(variant, Page4D(config))
-        plan = Plan.make(config, layout_of(variant, 42, 56), precision, attention=choice)
-        return OnnxExporter(tmp_path_factory.mktemp("stage"), config.head_dim, choice).write(stages_of(model, plan)[name])
+    def write(variant, name, choice=AttentionChoice.AUTO):
+        path = made(variant, "float16").folder / "onnx" / f"{name}.onnx"
+        return path if choice is AttentionChoice.AUTO else without_plugins(path, tmp_path / path.name)
 
     return write
 

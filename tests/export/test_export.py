@@ -12,10 +12,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import VARIANTS, config_of, layout_of, lively
+from conftest import config_of, layout_of, lively, takes_keypoints
 from typer.testing import CliRunner
 
-from page4d import Layout, ModelConfig
+from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest
@@ -25,21 +25,21 @@ from page4d_engines.folder import EngineFolder
 from page4d_export import verify
 from page4d_export.bench import bench_command, compare_chain
 from page4d_export.exporter import export
+from page4d_export.main import clip_command, export_command, inspect_command
 from page4d_export.plan import Plan
 from page4d_export.verify import Frames, stand_in
 
-LAYOUT = Layout(2, 2, 42, 56)
 
-
-def plan_for(variant="default", precision="float32", layout=LAYOUT):
-    config = ModelConfig.preset("tiny", depth=2, encoder_depth=1, **VARIANTS[variant])
-    return Plan.make(config, layout, Precision(precision), keypoints=variant != "default")
+def plan_for(variant="default", precision="float32", encoder_images=None, **options):
+    """Of the model and the layout that `made` has: their traces are there, once another file has asked for it."""
+    config = config_of(variant, **{"encoder_depth": 2, **options})
+    return Plan.make(config, layout_of(variant, 56, 70), Precision(precision), takes_keypoints(variant), encoder_images)
 
 
 def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
-    plan = Plan.make(plan_for().config, LAYOUT, Precision.FLOAT32, encoder_images=2)
+    plan = plan_for(encoder_images=2)
     manifest = export(lively(plan.config), plan, tmp_path / "engines")
-    assert manifest.stage("encoder").calls == 2 and manifest.stage("encoder").inputs[0].shape[0] == 2
+    assert manifest.stage("encoder").calls == 3 and manifest.stage("encoder").inputs[0].shape[0] == 2
 
 
 @pytest.mark.parametrize(("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")])
@@ -136,7 +136,7 @@ def test_compare_against_numpy():
 
 
 def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
-    plan = plan_for(layout=Layout(4, 3, 56, 70))
+    plan = plan_for(depth=1, encoder_depth=1, global_layers=()).at(Layout(4, 3, 56, 70))  # every stage is traced twice
     assert stand_in(plan) == plan.layout
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e6)  # a machine of a megaflop
     small = stand_in(plan)
@@ -146,6 +146,12 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
     Pipeline.load(tmp_path / "engines").run(np.zeros((4, 3, 56, 70, 3), np.uint8))  # the engines are of the large layout
+
+
+def inside(*arguments, function=export_command):
+    """A command in this process, where torch is imported and traces are shared; what a process of its own adds is seen once for each command."""
+    done = CliRunner().invoke(cli.command(function), list(map(str, arguments)), catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def command(*arguments, entry="export", cwd=None):
@@ -165,18 +171,18 @@ def test_the_command(tmp_path):
     assert manifest["model"]["depth"] == 1
     shown = command("inspect", tmp_path / "engines", entry="main")
     assert shown.returncode == 0 and "view_sa.0" in shown.stdout and "whole chain" in shown.stdout
-    assert json.loads(command("inspect", tmp_path / "engines", "--json", entry="main").stdout) == manifest
+    assert json.loads(inside(tmp_path / "engines", "--json", function=inspect_command).stdout) == manifest
 
 
 def test_the_command_on_filmed_frames(real_clip, tmp_path):
     arguments = [*TINY[:-8], "--T", 2, "--V", 4, "--height", 84, "--width", 112]
-    done = command(*arguments, "--frames", real_clip, "-o", tmp_path / "engines", "--set", "epipolar=true")
+    done = inside(*arguments, "--frames", real_clip, "-o", tmp_path / "engines", "--set", "epipolar=true")
     assert done.returncode == 0, done.stderr
     assert read_manifest(tmp_path / "engines").verification.frames == "clip"
 
 
 def test_the_accuracy_gate_is_exit_3(tmp_path):
-    done = command(*TINY, "--bf16", "-o", tmp_path / "engines", "--tolerance", 1e-9)
+    done = inside(*TINY, "--bf16", "-o", tmp_path / "engines", "--tolerance", 1e-9)
     assert done.returncode == 3 and "departs from the reference" in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
 
@@ -197,8 +203,9 @@ def test_the_accuracy_gate_is_exit_3(tmp_path):
         (("--keypoints",), r"--keypoints has no effect"),
     ],
 )
-def test_bad_flags(arguments, message, tmp_path):
-    done = command(*TINY, *arguments, cwd=tmp_path)
+def test_bad_flags(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = inside(*TINY, *arguments)
     assert done.returncode == 2, done.stderr
     assert re.search(message, done.stderr), done.stderr
     assert "Traceback" not in done.stderr and os.listdir(tmp_path) == []
@@ -212,18 +219,17 @@ def test_a_missing_flag_is_exit_2():
 def test_dry_run_is_quick_and_loads_no_weights(tmp_path):
     """The real layout; and torch, which alone takes longer than the bound, is not imported."""
     arguments = ("--preset", "vitl", "--fp16", "--T", "24", "--V", "4", "--dry-run")
+    code = "import sys; from page4d_export.main import export\ntry:\n    export()\nfinally:\n    assert 'torch' not in sys.modules"
     started = time.perf_counter()
-    done = command(*arguments, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < 5
     for word in ("encoder", "time_sa.0-15 (16 times)", "2x24x4x1374x1024", "97.6 TFLOP", "near 2^31", "buffer tokens.0", "weights 1.3 GiB"):
         assert word in done.stdout, word
-    document = json.loads(command(*arguments, "--json").stdout)
+    document = json.loads(inside(*arguments, "--json").stdout)
     assert document["total"]["flop"] == pytest.approx(987.5e12, rel=1e-3)
     assert document["buffers"]["tokens.0"] == 2 * 24 * 4 * 1374 * 1024 * 2
     assert "view_sa.3" in document["total"]["near_limit"]
-    code = "import sys; from page4d_export.main import export\ntry:\n    export()\nfinally:\n    assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True).returncode == 0
     assert os.listdir(tmp_path) == []
 
 
@@ -243,7 +249,7 @@ def test_clip_command(tmp_path):
     done = command("clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip", entry="main")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
-    again = command("clip", "-o", tmp_path / "clip", entry="main")
+    again = inside("-o", tmp_path / "clip", function=clip_command)
     assert again.returncode == 2 and "-o is not empty" in again.stderr
 
 

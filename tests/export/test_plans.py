@@ -10,15 +10,13 @@ import sys
 import time
 
 import msgspec
-import onnx
 import pytest
-from conftest import EXPORTED
+from conftest import EXPORTED, without_plugins
 from typer.testing import CliRunner
 
 from page4d.errors import AccuracyError
 from page4d.files import sha256
 from page4d.manifest import read_manifest, write_manifest
-from page4d.ops import PLUGIN_ATTRIBUTES
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
 from page4d_engines.folder import EngineFolder
@@ -97,12 +95,7 @@ def native(made, tmp_path):
         path = shutil.copytree(made(variant, "float16").folder, tmp_path / "native")
         manifest = read_manifest(path)
         for entry in manifest.stages:
-            model = onnx.load(path / entry.file, load_external_data=False)
-            for node in model.graph.node:
-                kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
-                del node.attribute[:]
-                node.attribute.extend(kept)
-            onnx.save(model, path / entry.file)
+            without_plugins(path / entry.file, path / entry.file)
         files = {name: sha256(path / name) for name in manifest.files}
         write_manifest(path, msgspec.structs.replace(manifest, attention="native", files=files))
         return path
@@ -174,7 +167,7 @@ def test_what_tensorrt_does_not_fuse_leaves_no_engines(made, native, monkeypatch
     class Ready(exporter.OnnxExporter):
         """Its files are there: making them takes seconds a stage."""
 
-        def write(self, stage):
+        def write(self, stage, change=None):
             for file in (ready / "onnx").glob(f"{stage.name}.onnx*"):
                 shutil.copy(file, self.folder)
 

@@ -1,13 +1,18 @@
 """The reference model against a naive twin, for every option, and its properties."""
 
+from functools import partial
+
 import naive
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
 from page4d import rope as ropes
 from page4d.attention import biased_attention
+from page4d.block import Block
 from page4d.errors import UsageError
 from page4d.mask import clamped, key_bias
 from page4d.sparse import largest
@@ -256,3 +261,17 @@ def test_layers_before_the_mask_repeat_their_stream():
     assert torch.equal(pose, geo)
     pose, geo = out.layers[1].chunk(2, -1)
     assert (pose - geo).abs().max() > 1e-3
+
+
+@settings(deadline=None, max_examples=30)
+@given(z=st.integers(1, 3), n=st.integers(1, 6), copies=st.integers(2, 3), normed=st.booleans(), seed=st.integers(0, 2**31))
+def test_streams_that_start_equal_are_computed_once_before_they_part(z, n, copies, normed, seed):
+    """A block on one copy equals, in float64, the block on all of them side by side, each with a bias of its own."""
+    torch.manual_seed(seed)
+    block = Block(32, 2, 1e-6, 1e-5 if normed else None).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter)
+    x, bias = torch.randn(z, n, 32, dtype=torch.float64), torch.randn(copies * z, n, dtype=torch.float64)
+    attend = partial(biased_attention, key_bias=bias)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, attend=attend, copies=copies), block(torch.cat([x] * copies), attend=attend), rtol=1e-12, atol=1e-12)

@@ -3,13 +3,11 @@
 import re
 from types import SimpleNamespace
 
-import onnx
 import pytest
 import torch
-from conftest import EXPORTED
+from conftest import EXPORTED, without_plugins
 
 from page4d.errors import MissingBackendError
-from page4d.ops import PLUGIN_ATTRIBUTES
 from page4d_engines.tensorrt.log import log_of
 from page4d_plugins import tensorrt_rtx
 from page4d_plugins.launcher import Launcher
@@ -85,13 +83,7 @@ def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
     """A node that names no plugin is fused, although the plugin is registered."""
     fused = 0
     for entry, path, nodes in kinds("default"):
-        model = onnx.load(path)
-        for node in model.graph.node:
-            kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-        onnx.save(model, tmp_path / path.name)
-        built = build(rtx, tmp_path / path.name)
+        built = build(rtx, without_plugins(path, tmp_path / path.name))
         assert not built.plugins and not any(kind == "custom_layer" for _, kind, _ in built.layers)
         found = sum("mha" in name.lower() for name, _, _ in built.layers)
         assert found == nodes, entry.name

@@ -87,7 +87,8 @@ RawStage stage_of(const JsonValue& value) {
                  [&](const JsonValue& v) {
                    for (const auto& [name, error] : v.map<double>(accuracy_of)) s.relative_l2 = std::max(s.relative_l2, error);
                  }},
-                {"eps", false, [](const JsonValue& v) { v.map<double>([](const JsonValue& eps) { return eps.number(); }); }}});
+                {"eps", false, [](const JsonValue& v) { v.map<double>([](const JsonValue& eps) { return eps.number(); }); }},
+                {"floating", false, [](const JsonValue& v) { strings(v); }}});
   return raw;
 }
 
@@ -255,7 +256,7 @@ const TensorSpec* Stage::output(const std::string& tensor) const {
   return nullptr;
 }
 
-DType Manifest::dtype() const { return dtype_of(precision); }
+DType Manifest::dtype() const { return dtype_of(precision == "int8" ? "float32" : precision); }
 
 bool Manifest::makes(const std::string& tensor) const {
   for (const Stage& stage : stages) {

@@ -74,7 +74,7 @@ void check_source(const Manifest& manifest, const KeptLayer& kept, const std::st
     if (stage.name == name) found = &stage;
   }
   const TensorSpec* spec = found == nullptr ? nullptr : found->output("tokens");
-  if (spec == nullptr || found->calls != 1 || name_of(spec->dtype) != manifest.precision) {
+  if (spec == nullptr || found->calls != 1 || spec->dtype != manifest.dtype()) {
     throw inconsistent(text("layer ", kept.layer, " is kept of a stage that makes no such tokens"), name, "stages of one call with an output tokens");
   }
   const int64_t rows = manifest.layout.images() * manifest.layout.N();
@@ -139,8 +139,8 @@ Layout layout_of(const std::map<std::string, int64_t>& sizes) {
 }
 
 void check_manifest(const Manifest& manifest) {
-  if (manifest.precision != "float32" && manifest.precision != "float16" && manifest.precision != "bfloat16") {
-    throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16");
+  if (manifest.precision != "float32" && manifest.precision != "float16" && manifest.precision != "bfloat16" && manifest.precision != "int8") {
+    throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16, int8");
   }
   if (manifest.encoder_images < 1) throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

@@ -69,8 +69,9 @@ class PlansBuild:
             UsageError: float32, whose attention TensorRT does not fuse; options that this TensorRT does not have; a library that is not of
                 these plugins.
         """
-        if precision == str(Precision.FLOAT32):
-            raise UsageError("TensorRT fuses no attention in float32", got="plans in float32", allowed="--fp16 or --bf16", hint="page4d-export --fp16")
+        if not Precision(precision).has_16_bits:
+            why = "fuses no attention in float32" if precision == str(Precision.FLOAT32) else "does not take these 8-bit products, which are a processor's"
+            raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16 or --bf16", hint="page4d-export --fp16")
         self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
         chip = None if library.flavor is Flavor.RTX else f"sm_{capability_of(0)}"
         self.chips = options.targets or (() if chip is None or options.hardware_compat else (chip,))

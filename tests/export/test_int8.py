@@ -1,0 +1,334 @@
+"""int8: weights of a quarter the size, products that are exact sums of 8-bit integers, errors that were measured before anything was written."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import Made, config_of, layout_of, lively, making, takes_keypoints
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from page4d.accuracy import compare
+from page4d.errors import EngineError, UsageError
+from page4d.layout import Layout
+from page4d.manifest import read_manifest
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
+from page4d_engines import Pipeline, cli
+from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort_lowering import lower
+from page4d_export import calibrate as calibration
+from page4d_export import main
+from page4d_export.exporter import export
+from page4d_export.linears import Graph
+from page4d_export.onnx_export import OnnxExporter
+from page4d_export.plan import Plan
+from page4d_export.quantise import Observed, Weight, error, quantise
+from page4d_export.stage import stages_of
+from page4d_export.verify import Frames
+
+# ---- one block, built by hand
+
+
+def block(rows=7, width=128, seed=0, outlier=1.0):
+    """LayerNorm, q k v, the attention node, proj, LayerNorm, fc1, GELU, fc2, named as the exporter names them; and an input."""
+    rng = np.random.default_rng(seed)
+    arrays, nodes = {}, []
+
+    def norm(x, name):
+        arrays[f"{name}.weight"] = rng.normal(1, 0.1, width).astype(np.float32)
+        arrays[f"{name}.bias"] = rng.normal(0.5, 0.5, width).astype(np.float32)  # inputs with a mean
+        nodes.append(helper.make_node("LayerNormalization", [x, f"{name}.weight", f"{name}.bias"], [f"{name}.out"], epsilon=1e-6))
+        return f"{name}.out"
+
+    def linear(x, name, inside, outside):
+        arrays[f"b.{name}/transpose"] = (rng.normal(0, 1, (inside, outside)) / inside**0.5).astype(np.float32)
+        arrays[f"b.{name}.bias"] = rng.normal(0, 1, outside).astype(np.float32)
+        nodes.append(helper.make_node("MatMul", [x, f"b.{name}/transpose"], [f"{name}.product"]))
+        nodes.append(helper.make_node("Add", [f"{name}.product", f"b.{name}.bias"], [f"{name}.sum"]))
+        return f"{name}.sum"
+
+    arrays |= {"heads": np.array([1, rows, 2, width // 2]), "flat": np.array([1, rows, width])}
+    normed = norm("x", "norm1")
+    parts = []
+    for part in range(3):
+        out = linear(normed, f"attn.qkv.weight/split{part}", width, width)
+        nodes.append(helper.make_node("Reshape", [out, "heads"], [f"part{part}"]))
+        nodes.append(helper.make_node("Transpose", [f"part{part}"], [f"turned{part}"], perm=[0, 2, 1, 3]))
+        parts.append(f"turned{part}")
+    nodes.append(helper.make_node("BiasedAttention", parts, ["attended"], domain="page4d"))
+    nodes.append(helper.make_node("Transpose", ["attended"], ["back"], perm=[0, 2, 1, 3]))
+    nodes.append(helper.make_node("Reshape", ["back", "flat"], ["joined"]))
+    nodes.append(helper.make_node("Add", ["x", linear("joined", "attn.proj.weight", width, width)], ["y"]))
+    hidden = linear(norm("y", "norm2"), "mlp.fc1.weight", width, 4 * width)
+    nodes.append(helper.make_node("Gelu", [hidden], ["gelu"]))
+    nodes.append(helper.make_node("Add", ["y", linear("gelu", "mlp.fc2.weight", 4 * width, width)], ["out"]))
+    shapes = {name: [1, 2, rows, width // 2] for name in (*parts, "attended")}
+    graph = helper.make_graph(
+        nodes,
+        "block",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, rows, width])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, rows, width])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        value_info=[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)], ir_version=10)
+    x = rng.normal(0, 1, (1, rows, width)).astype(np.float32)
+    x[..., 3] *= outlier
+    return model, x
+
+
+def run(model, x, tmp_path, also=()):
+    """Its output in ONNX Runtime; and of each layer the input."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    path = tmp_path / "block.onnx"
+
+    def extend(proto):
+        rows = x.shape[1]
+        for name, channels in also:
+            proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, rows, channels]))
+
+    onnx.save(copy, path)
+    engine = OrtEngine(path, threads=1, extend=extend)
+    outputs = {"out": np.empty_like(x), **{name: np.empty((1, x.shape[1], channels), np.float32) for name, channels in also}}
+    engine.bind({"x": x}, outputs)()
+    return outputs
+
+
+def observe(model, x, tmp_path):
+    graph = Graph(model.graph)
+    channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    inputs = {linear.x: channels[linear.weight] for linear in graph.linears}
+    found = run(model, x, tmp_path, inputs.items())
+    rows = {name: found[name][0].astype(np.float64) for name in inputs}
+    seen = {name: Observed(array.mean(0), array.min(0), array.max(0)) for name, array in rows.items()}
+    return found["out"], [seen[linear.x] for linear in graph.linears], [rows[linear.x] for linear in graph.linears]
+
+
+def test_the_graph_finds_what_stands_before_a_layer():
+    model, _ = block()
+    graph = Graph(model.graph)
+    q, k, v, proj, fc1, fc2 = graph.linears
+    assert [linear.weight.split("/")[0] for linear in graph.linears] == ["b.attn.qkv.weight"] * 3 + [
+        "b.attn.proj.weight",
+        "b.mlp.fc1.weight",
+        "b.mlp.fc2.weight",
+    ]
+    assert [graph.norm_before(linear).output[0] for linear in (q, k, v, fc1)] == ["norm1.out"] * 3 + ["norm2.out"]
+    assert graph.norm_before(proj) is graph.norm_before(fc2) is None
+    assert graph.values_before(proj) is v and graph.values_before(fc2) is graph.values_before(q) is None
+
+
+def test_a_norm_that_others_read_is_not_shifted():
+    model, _ = block()
+    model.graph.node.append(helper.make_node("Identity", ["norm1.out"], ["elsewhere"]))
+    graph = Graph(model.graph)
+    assert graph.norm_before(graph.linears[0]) is None and graph.norm_before(graph.linears[4]) is not None
+
+
+def test_shifts_alone_change_nothing(tmp_path):
+    """With weights that 8 bits hold exactly and activations in float32, what is left of int8 are the shifts: the same function."""
+    model, x = block()
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("/transpose"):
+            tensor.CopyFrom(numpy_helper.from_array(Weight.of(numpy_helper.to_array(tensor).astype(np.float64)).values.astype(np.float32), tensor.name))
+    want, seen, _ = observe(model, x, tmp_path)
+    quantise(model, seen, floating=range(6))
+    assert not [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    assert compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-6
+
+
+@pytest.mark.parametrize("outlier", [1.0, 8.0])
+def test_a_block_in_int8(tmp_path, outlier):
+    model, x = block(rows=200, outlier=outlier)
+    want, seen, _ = observe(model, x, tmp_path)
+    before = len(model.SerializeToString())
+    quantise(model, seen)
+    onnx.checker.check_model(model)
+    assert len(model.SerializeToString()) < 0.3 * before
+    assert 1e-4 < compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-2
+    types = [node.op_type for node in model.graph.node]
+    assert types.count("MatMulInteger") == 6 and types.count("MatMul") == 0
+    assert types.count("DynamicQuantizeLinear") == 4, "q, k and v read the same numbers"
+    weights = [tensor for tensor in model.graph.initializer if tensor.name.endswith("/int8")]
+    assert len(weights) == 6 and all(tensor.data_type == TensorProto.UINT8 for tensor in weights)
+
+
+def test_the_shift_is_worth_its_lines(tmp_path):
+    """Where tokens have much in common, errors in it do not average out: without the shifts they are larger."""
+    model, x = block(rows=200)
+    want, seen, _ = observe(model, x, tmp_path)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    quantise(model, seen)
+    quantise(plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
+    errors = [compare(run(one, x, tmp_path)["out"], want).relative_l2 for one in (model, plain)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_products_are_what_a_naive_twin_computes(tmp_path):
+    """In float64: x rounded to the range that it has, weights to theirs. On processors whose fast 8-bit products saturate this would be off by far more."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(0.9, 1, (1, 64, 128)).astype(np.float32)  # all products large and of one sign
+    model, _ = block(rows=64)
+    for tensor in model.graph.initializer:
+        if tensor.name == "b.mlp.fc1.weight/transpose":
+            tensor.CopyFrom(numpy_helper.from_array(rng.uniform(0.9, 1, (128, 512)).astype(np.float32), tensor.name))
+    _, seen, rows = observe(model, x, tmp_path)
+    exact = next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight/transpose").astype(np.float64)
+    bias = next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight.bias").astype(np.float64)
+    unshifted = [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen]
+    quantise(model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
+    found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
+    given = found["norm2.out"][0].astype(np.float64)
+    low, high = min(0.0, given.min()), max(0.0, given.max())
+    step = (high - low) / 255
+    zero = np.round(-low / step)
+    twin = ((np.clip(np.round(given / step) + zero, 0, 255) - zero) * step) @ Weight.of(exact).values + bias
+    assert compare(found["mlp.fc1.weight.sum"][0], twin.astype(np.float32)).relative_l2 < 2e-3
+    assert rows[4].shape == given.shape
+
+
+# ---- the pieces
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(1e-6, 1e6), st.integers(0, 2**32 - 1))
+def test_a_weight_is_rounded_to_the_nearest(rows, columns, size, seed):
+    exact = np.random.default_rng(seed).normal(0, size, (rows, columns))
+    exact[:, 0] = 0
+    found = Weight.of(exact)
+    assert found.numbers.dtype == np.uint8 and found.scale.shape == (columns,)
+    assert (np.abs(found.values - exact) <= found.scale * 0.5001 + 1e-12 * size).all()
+    np.testing.assert_allclose(np.abs(found.values).max(0), np.abs(exact).max(0), rtol=1e-6, atol=1e-12)
+    assert (found.values[:, 0] == 0).all() and found.numbers.min() >= 1
+
+
+def test_the_error_of_a_layer_is_that_of_its_activations():
+    rng = np.random.default_rng(0)
+    x, exact = rng.normal(3, 1, (300, 64)), rng.normal(0, 1, (64, 32))
+    seen = Observed(x.mean(0), x.min(0), x.max(0))
+    calm, spread = error(x, exact, seen, True), error(x, exact, seen, False)
+    assert 1e-4 < calm < spread < 0.02, "around its mean the range is smaller"
+    x[:, 5] *= 100
+    assert error(x, exact, Observed(x.mean(0), x.min(0), x.max(0)), True) > calm
+
+
+# ---- whole models
+
+
+@pytest.fixture(scope="module")
+def eight(shared):
+    """An engine folder in int8, verified."""
+    config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
+    plan = Plan.make(config, layout, Precision.INT8)
+    model = lively(config)
+    folder = shared / "int8"
+    with making(shared / "int8-made") as first:
+        if first:
+            export(model, plan, folder)
+    return Made(folder, model, plan, None)
+
+
+def test_the_exported_model(eight, made):
+    manifest = read_manifest(eight.folder)
+    assert manifest.precision == "int8" and manifest.encoder_images == 1
+    assert {spec.dtype for entry in manifest.stages for spec in entry.outputs} == {"float32"}
+    for entry in manifest.stages:
+        for accuracy in entry.accuracy.values():
+            assert accuracy.relative_l2 < Precision.INT8.tolerance
+    errors = [found.relative_l2 for entry in manifest.stages if entry.kind != "mask_head" for found in entry.accuracy.values()]
+    assert min(errors) > 1e-5, "something was quantised"
+    sizes = [sum(file.stat().st_size for file in (folder / "onnx").iterdir()) for folder in (eight.folder, made().folder)]
+    assert sizes[0] < 0.35 * sizes[1], "small as this model is, a quarter of what is left is not weights"
+    for entry in manifest.stages:
+        share = entry.weight_bytes / made().plan.manifest("").stage(entry.name).weight_bytes
+        assert share < {"mask_head": 1.01, "encoder": 0.4}.get(entry.kind, 0.27), entry.name  # the encoder's patches and positions stay
+
+
+def test_onnx_runtime_fuses_it(eight, tmp_path):
+    """Quantising, product, scales and bias are one kernel, or two where three products share a quantisation."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    model = lower(onnx.load(eight.folder / "onnx" / "view_sa.1.onnx"), False)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    types = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert types.count("DynamicQuantizeMatMul") == 3 and types.count("MatMulIntegerToFloat") == 3
+    assert not {"MatMulInteger", "DequantizeLinear"} & set(types)
+
+
+def test_a_stricter_tolerance_keeps_more_in_float32(eight):
+    """The stage's measured error decides; at the end all activations are float32 and the weights' error is left."""
+    frames = Frames.rendered(eight.plan.layout)
+    loose, strict = (calibration.calibrate(eight.model, eight.plan, frames, tolerance) for tolerance in (0.02, 1e-6))
+    assert not any(found.floating for found in loose.stages.values())
+    assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
+    assert set(loose.stages) == {entry.name for entry in eight.plan.stages() if entry.kind != "mask_head"}
+
+
+def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
+    """They are named in the manifest, run, and are more exact than what is quantised whole."""
+    frames = Frames.rendered(eight.plan.layout)
+    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 8e-3)
+    kept = [name for entry in manifest.stages for name in entry.floating]
+    assert kept and all(".weight/" in name for name in kept)
+    graph = onnx.load(tmp_path / "engines" / "onnx" / f"{next(entry.name for entry in manifest.stages if entry.floating)}.onnx").graph
+    assert any(node.op_type == "DequantizeLinear" for node in graph.node)
+    images, mask = frames.values["images"], frames.values["mask_ext"]
+    with torch.inference_mode():
+        want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
+    found = [Pipeline.load(folder, "onnxruntime").run(images, mask).layers[1] for folder in (tmp_path / "engines", eight.folder)]
+    errors = [compare(layer, want.reshape(layer.shape)).relative_l2 for layer in found]
+    assert errors[0] < errors[1] < 0.05
+
+
+def test_calibrated_small_written_large(eight, tmp_path):
+    """As where the layout is too large for this machine: what was measured at one layout serves another."""
+    layout = Layout(2, 2, 28, 42)
+    measured = calibration.calibrate(eight.model, eight.plan.at(layout), Frames.rendered(layout), 0.02)
+    stage = stages_of(eight.model, eight.plan)["time_sa.1"]
+    path = OnnxExporter(tmp_path, eight.model.config.head_dim, traces=measured.traces).write(stage, measured.change("time_sa.1"))
+    spec = {spec.name: spec for spec in stage.inputs}
+    rng = np.random.default_rng(0)
+    tokens, mask = rng.normal(0, 1, spec["tokens"].shape).astype(np.float32), rng.random(spec["mask"].shape).astype(np.float32)
+    out = np.empty(stage.outputs[0].shape, np.float32)
+    OrtEngine(path).bind({"tokens": tokens, "mask": mask}, {stage.outputs[0].binding: out})()
+    with torch.inference_mode():
+        want = stage.module(torch.from_numpy(tokens), torch.from_numpy(mask)).numpy()
+    assert 1e-5 < compare(out, want).relative_l2 < 0.03
+
+
+@pytest.mark.parametrize("variant", ["memory", "dilated", "pi3"])
+def test_other_models(variant, tmp_path):
+    """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
+    config, layout = config_of(variant, encoder_depth=1), layout_of(variant, 28, 42)
+    plan = Plan.make(config, layout, Precision.INT8, takes_keypoints(variant))
+    manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
+    assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
+
+
+# ---- the command
+
+
+def run_command(*flags):
+    return CliRunner().invoke(cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags])
+
+
+def test_the_command_says_what_it_will_make():
+    done = run_command("--int8")
+    plain = run_command()
+    weights = [json.loads(one.stdout)["total"]["weight_bytes"] for one in (done, plain)]
+    assert 0.25 < weights[0] / weights[1] < 0.265
+
+
+def test_what_does_not_go_with_int8(eight):
+    with pytest.raises(EngineError, match="int8 engines are for a processor"):
+        Pipeline.load(eight.folder, "cuda")
+    with pytest.raises(UsageError, match="--attention plugin computes in 16 bits"):
+        Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.INT8, attention=AttentionChoice.PLUGIN)
