@@ -1,51 +1,19 @@
-"""`page4d bench`: the engines' chain against the reference model in PyTorch, in turn, in one process."""
+"""`page4d bench`: which comparison runs, and on what."""
 
 from __future__ import annotations
 
 import importlib.util
 import pathlib
-import statistics
-import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from page4d.config import PRESETS, ModelConfig
 from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
-from page4d.manifest import PREDICTIONS
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_export.plan import Plan
-
-
-class Row(msgspec.Struct, frozen=True):
-    """Medians of one part of the network, in seconds."""
-
-    part: str
-    gflop: float
-    pytorch: float
-    engines: float
-    ratio: float
-    """Median of PyTorch's time over the engines', round by round: above 1 the engines are faster."""
-    spread: tuple[float, float]
-    """Smallest and largest of those ratios."""
-
-
-class Benchmark(msgspec.Struct, frozen=True):
-    """A comparison, and what it ran on."""
-
-    layout: dict[str, int]
-    preset: str
-    precision: str
-    threads: int
-    rounds: int
-    rows: list[Row]
-    versions: dict[str, str]
 
 
 def bench_command(
@@ -88,7 +56,8 @@ def bench_command(
         if peers and (what != "chain" or device == "cuda"):
             raise UsageError("--peers compares the chain on a CPU", got=f"{what}, --device {device}", allowed="chain, --device cpu")
         if what == "growth":
-            from page4d_export.growth import bench_growth, print_growth
+            from page4d_export.growth import bench_growth
+            from page4d_export.growth_table import print_growth
 
             with console.progress(quiet) as progress:
                 grown = bench_growth(preset, height, width, threads, seconds, plot, progress)
@@ -114,9 +83,11 @@ def bench_command(
         if peers:
             _bench_peers(plan, preset, rounds, threads, plot, as_json, quiet)
             return
+        from page4d_export.bench_chain import compare_chain, print_chain
+
         with console.progress(quiet) as progress:
             result = compare_chain(plan, preset, rounds, threads, progress)
-        console.write_json(result) if as_json else _print(result)
+        console.write_json(result) if as_json else print_chain(result)
 
     raise typer.Exit(console.run(body))
 
@@ -182,106 +153,3 @@ def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json
     with console.progress(quiet) as progress:
         found = compare_gpu_chain(plan, preset, rounds, Backend(backend), progress)
     console.write_json(found) if as_json else print_gpu_chain(found)
-
-
-def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]) -> Benchmark:
-    """Export the plan, then run both sides in turn; the first round is not counted."""
-    import torch
-
-    from page4d.model import Page4D
-    from page4d_engines import Pipeline
-    from page4d_export.exporter import versions, write_unverified
-    from page4d_export.verify import Frames
-
-    progress("exporting", 0.0)
-    model = Page4D(plan.config)
-    inputs = Frames.rendered(plan.layout).values
-    images = inputs["images"]
-    mask_ext = inputs["mask_ext"] if plan.config.takes_mask else None
-    clock = _Clock(model)
-    taken: list[tuple[dict[str, float], dict[str, float]]] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = pathlib.Path(temporary)
-        write_unverified(model, plan, folder)
-        pipeline = Pipeline.load(folder, "onnxruntime", threads)
-        for number in range(rounds + 1):
-            progress(f"round {number} of {rounds}", number / (rounds + 1))
-            clock.seconds.clear()
-            with torch.inference_mode():
-                started = time.perf_counter()
-                model(torch.from_numpy(images), None if mask_ext is None else torch.from_numpy(mask_ext))
-                theirs = {**clock.seconds, "whole": time.perf_counter() - started}
-            started = time.perf_counter()
-            pipeline.run(images, mask_ext)
-            ours: dict[str, float] = defaultdict(float, whole=time.perf_counter() - started)
-            for entry in pipeline.manifest.stages:
-                ours[entry.kind] += pipeline.seconds[entry.name]
-            if number:
-                taken.append((theirs, ours))
-    flop: dict[str, float] = defaultdict(float)
-    for entry in plan.stages():
-        flop[entry.kind] += entry.flop * entry.calls
-    flop["whole"] = sum(flop.values())
-    return Benchmark(
-        plan.manifest("").layout, preset, str(plan.precision), threads, rounds, [_row(part, count, taken) for part, count in flop.items()], versions()
-    )
-
-
-def _row(part: str, flop: float, taken: list[tuple[dict[str, float], dict[str, float]]]) -> Row:
-    ratios = [theirs[part] / ours[part] for theirs, ours in taken]
-    return Row(
-        part,
-        flop / 1e9,
-        statistics.median(theirs[part] for theirs, _ in taken),
-        statistics.median(ours[part] for _, ours in taken),
-        statistics.median(ratios),
-        (min(ratios), max(ratios)),
-    )
-
-
-class _Clock:
-    """Seconds that the model's parts take, by stage kind."""
-
-    def __init__(self, model: Any) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        parts = [(kind, getattr(model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)]
-        for layer in model.layers:
-            parts += [(kind, getattr(layer, kind)) for kind in ("view_sa", "time_sa", "global_sa")]
-        for kind, module in parts:
-            if module is None:
-                continue
-            module.register_forward_pre_hook(lambda *_: self._begin())
-            module.register_forward_hook(lambda *_, kind=kind: self._end(kind))
-
-    def _begin(self) -> None:
-        self._started = time.perf_counter()
-
-    def _end(self, kind: str) -> None:
-        self.seconds[kind] += time.perf_counter() - self._started
-
-
-def _print(result: Benchmark) -> None:
-    from rich.table import Table
-
-    shape = result.layout
-    title = f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads} threads"
-    title += f", medians of {result.rounds}"
-    table = Table(
-        title=title,
-        title_justify="left",
-    )
-    for column in ("part", "GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "times as fast", "from .. to"):
-        table.add_column(column, justify="left" if column == "part" else "right")
-    for row in result.rows:
-        low, high = row.spread
-        table.add_row(
-            row.part,
-            f"{row.gflop:.1f}",
-            f"{row.pytorch:.3f}",
-            f"{row.engines:.3f}",
-            f"{row.gflop / row.engines:.0f}",
-            f"{row.ratio:.2f}",
-            f"{low:.2f} .. {high:.2f}",
-        )
-    console.table_console().print(table)
-    console.table_console().print(", ".join(f"{name} {version}" for name, version in result.versions.items()))

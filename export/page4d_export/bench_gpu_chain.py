@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import logging
 import pathlib
 import statistics
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from page4d.accuracy import compare
 from page4d.aggregator import Layer
 from page4d.errors import MissingBackendError, Page4DError
-from page4d.manifest import PREDICTIONS, Accuracy
+from page4d.manifest import PREDICTIONS, Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d_engines.backend import Backend
 from page4d_engines.console import table_console
@@ -31,6 +30,7 @@ from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
 from page4d_export.exporter import versions, write_unverified
 from page4d_export.plan import Plan
+from page4d_export.roofline import Roofline, bytes_of
 from page4d_export.stage import cast
 from page4d_export.verify import Frames
 
@@ -64,8 +64,10 @@ class Part(msgspec.Struct, frozen=True):
     """Of PyTorch, as `engines`."""
     tflops: float
     """Of the engines."""
+    gbyte: float
+    """That it moves at least: weights, inputs and outputs, once a call."""
     share: float
-    """Of the measured rate of a matrix product."""
+    """Of the roofline: what its FLOP or its bytes, whichever takes longer, would take at the measured rates."""
 
 
 class GpuChainBenchmark(msgspec.Struct, frozen=True):
@@ -80,6 +82,8 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     rounds: int
     product_tflops: float
     """Of an 8192 x 8192 x 8192 matrix product of the same type."""
+    copy_gbytes: float
+    """Read and written per second by a large copy on the device."""
     sides: list[Side]
     parts: list[Part]
     whole_tflops: float
@@ -145,15 +149,26 @@ def compare_gpu_chain(
                     parts[ENGINES][kind].append(1e3 * seconds)
                 for kind, seconds in eager.seconds().items():
                     parts[EAGER][kind].append(1e3 * seconds)
-        rate = _product_rate(getattr(torch, str(plan.precision)), device)
+        roofline = Roofline.measured(getattr(torch, str(plan.precision)), device)
+        rate = roofline.flop / 1e12
         between = _between(lambda: _results(pipeline, values), device)
         described = pipeline.described
     flop: dict[str, float] = defaultdict(float)
+    entries: dict[str, list[StageEntry]] = defaultdict(list)
     for entry in plan.stages():
         flop[entry.kind] += entry.flop * entry.calls
+        entries[entry.kind].append(entry)
     medians = {kind: statistics.median(times) for kind, times in parts[ENGINES].items()}
     rows = [
-        Part(kind, count / 1e9, medians[kind], statistics.median(parts[EAGER][kind]), count / medians[kind] / 1e9, count / medians[kind] / 1e9 / rate)
+        Part(
+            kind,
+            count / 1e9,
+            medians[kind],
+            statistics.median(parts[EAGER][kind]),
+            count / medians[kind] / 1e9,
+            sum(map(bytes_of, entries[kind])) / 1e9,
+            roofline.share(entries[kind], medians[kind] / 1e3),
+        )
         for kind, count in flop.items()
     ]
     whole = sum(flop.values()) / statistics.median(wall[ENGINES]) / 1e9
@@ -166,6 +181,7 @@ def compare_gpu_chain(
         described,
         rounds,
         rate,
+        roofline.bytes / 1e9,
         [_side(name, times, wall[ENGINES]) for name, times in wall.items()],
         rows,
         whole,
@@ -193,10 +209,10 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
         table.add_row(f"{side.name}: {found.backend}" if side.name == ENGINES else side.name, *cells)
     console.print(table)
     parts = Table()
-    for column in ("part", "GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "of a product's rate"):
+    for column in ("part", "GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"):
         parts.add_column(column, justify="left" if column == "part" else "right")
     for row in found.parts:
-        parts.add_row(row.kind, f"{row.gflop:.0f}", f"{row.engines:.2f}", f"{row.eager:.2f}", f"{row.tflops:.0f}", f"{row.share:.0%}")
+        parts.add_row(row.kind, f"{row.gflop:.0f}", f"{row.engines:.2f}", f"{row.eager:.2f}", f"{row.tflops:.0f}", f"{row.gbyte:.2f}", f"{row.share:.0%}")
     console.print(parts)
     console.print(f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's {found.product_tflops:.0f}; idle {found.between:.1%}")
     for name, accuracy in found.differences.items():
@@ -301,21 +317,6 @@ def _side(name: str, times: Sequence[float], engines: Sequence[float]) -> Side:
 def _synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _product_rate(dtype: torch.dtype, device: str) -> float:
-    """TFLOP per second of a large matrix product; of a small one where there is no GPU."""
-    size = _PRODUCT if device == "cuda" else 512
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(10):
-        _synchronize(device)
-        started = time.perf_counter()
-        a @ a
-        _synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    gc.collect()
-    return 2 * size**3 / best / 1e12
 
 
 def _between(run: Callable[[], object], device: str) -> float:

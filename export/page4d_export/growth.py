@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import math
 import pathlib
 import resource
 import statistics
@@ -18,12 +17,10 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from page4d.config import ModelConfig
 from page4d.errors import ExitCode, OutOfMemoryError, Page4DError, UsageError
@@ -31,149 +28,15 @@ from page4d.files import save_tensors
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
-from page4d_engines.buffers import BufferPlan
-from page4d_export.cost import Cost
+from page4d_export.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
 from page4d_export.plan import Plan
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
 RUNS = 3
 """Of a point; the first is not counted: memory is touched for the first time in it."""
 
-# Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to 16 %, since a user who
-# plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU, q, k, v with their biases and the norm it is
-# half of that, and ONNX Runtime's arena holds the first run's pieces beside the one piece it plans for every later run.
-SCRATCH = 8.0
-PROCESS = 30 << 20
-"""Bytes: sessions, graphs and thread pools, beside the interpreter and the libraries."""
-
 _STEPS = (1.6, 2.6)  # times the FLOP of the point before, at least and at most where such a point exists
 _GIB = 2**30
-
-
-# ---- memory
-
-
-class Memory(msgspec.Struct, frozen=True):
-    """Bytes that a chain takes, beside the interpreter's and its libraries'."""
-
-    process: int
-    weights: int
-    buffers: int
-    scratch: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.process + self.weights + self.buffers + self.scratch
-
-
-def memory_of(plan: Plan, widen: bool = False) -> Memory:
-    """What a plan's engines take.
-
-    In float32 this is ONNX Runtime on a processor and was held against runs. In 16 bits it is a statement about TensorRT plans that no run has
-    tested: 16-bit weights and buffers, the scratch by the same formula, nothing for CUDA's context. `widen` is 16-bit engines on a processor,
-    which keeps and computes all in float32.
-    """
-    manifest = plan.manifest("")
-    item = 4 if widen else plan.precision.itemsize
-    return Memory(
-        process=PROCESS if item == 4 else 0,
-        weights=sum(entry.weight_bytes for entry in manifest.stages) * item // plan.precision.itemsize,
-        buffers=BufferPlan.make(manifest, widen).total,
-        scratch=math.ceil(SCRATCH * item * max(entry.largest for entry in manifest.stages)),
-    )
-
-
-# ---- time
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run does in the stages of one kind."""
-
-    linears: int
-    """FLOP of products with weights."""
-    attention: int
-    """FLOP of both products of attention."""
-    calls: int
-
-
-class _Unattending(Cost):
-    """A cost without attention's products."""
-
-    def scores(self, queries: int, keys: int) -> int:
-        return 0
-
-
-class _Linears(Plan):
-    """A plan whose FLOP are those of products with weights: what attention takes is then a difference, and no formula stands here twice."""
-
-    @property
-    def _cost(self) -> Cost:
-        return _Unattending(self.config, self.layout, self.precision)
-
-
-def work_of(plan: Plan) -> dict[str, Work]:
-    """The work of one run by kind of stage."""
-    found: dict[str, Work] = {}
-    linear = _Linears(plan.config, plan.layout, plan.precision, plan.keypoints, plan.encoder_images, plan.attention)
-    for entry, without in zip(plan.stages(), linear.stages(), strict=True):
-        past = found.get(entry.kind, Work(0, 0, 0))
-        attention = (entry.flop - without.flop) * entry.calls
-        found[entry.kind] = Work(past.linears + without.flop * entry.calls, past.attention + attention, past.calls + entry.calls)
-    return found
-
-
-class Rates(msgspec.Struct, frozen=True):
-    """What a machine takes for work; 0 where the points show no such part."""
-
-    linears: float
-    """Seconds for a GFLOP of products with weights."""
-    attention: float
-    """Seconds for a GFLOP of attention."""
-    call: float
-    """Seconds for a call of a stage, whatever its size."""
-
-    def seconds(self, works: dict[str, Work]) -> float:
-        """Of a run."""
-        return sum(float(_row(work) @ (self.linears, self.attention, self.call)) for work in works.values())
-
-
-def _row(work: Work) -> NDArray[np.float64]:
-    return np.array([work.linears / 1e9, work.attention / 1e9, work.calls])
-
-
-def fit_rates(points: Sequence[tuple[dict[str, Work], dict[str, float]]]) -> Rates:
-    """Rates from the work and the seconds of points, each by kind of stage.
-
-    Every kind of every point is an equation, divided by the seconds of its point: a run of a second counts as much as one of a minute.
-    """
-    rows = [(_row(works[kind]) / sum(seconds.values()), seconds[kind] / sum(seconds.values())) for works, seconds in points for kind in works]
-    found = least_squares(np.array([row for row, _ in rows]), np.array([share for _, share in rows]))
-    return Rates(*map(float, found))
-
-
-def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The x of no negative number for which |a x - b| is least: a `[m,n]` of few columns, b `[m]`, x `[n]`.
-
-    The best x is the plain solution over the columns where it is positive; with three columns all choices of them can be tried.
-    """
-    best, least = np.zeros(a.shape[1]), float(b @ b)
-    scale = np.maximum(np.abs(a).max(axis=0, initial=0), np.finfo(float).tiny)  # columns of very different size are told apart
-    for count in range(1, a.shape[1] + 1):
-        for columns in map(list, itertools.combinations(range(a.shape[1]), count)):
-            part = np.linalg.lstsq(a[:, columns] / scale[columns], b, rcond=None)[0]
-            if (part < 0).any():
-                continue
-            x = np.zeros(a.shape[1])
-            x[columns] = part / scale[columns]
-            left = float(np.sum((a @ x - b) ** 2))
-            if left < least:
-                best, least = x, left
-    return best
-
-
-# ---- what is found
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -460,61 +323,6 @@ def run_apart(folder: str, frames: str, threads: int) -> _Run:
         pipeline.run(**given)
         runs.append({"": time.perf_counter() - started, **pipeline.seconds})
     return _Run(runs, peak_bytes() - before)
-
-
-# ---- printing
-
-
-def print_growth(found: Growth) -> None:
-    """As a table on stdout: a row for each T, a column for each V, seconds and GiB; what was measured is marked."""
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("T", justify="right")
-    views = sorted({cell.V for cell in found.grid})
-    for view in views:
-        table.add_column(f"V={view}", justify="right")
-    cells = {(cell.T, cell.V): cell for cell in found.grid}
-    measured = {(point.T, point.V) for point in found.points}
-    for T in sorted({cell.T for cell in found.grid}):
-        table.add_row(str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views))
-    out = console.table_console()
-    out.print(f"{found.title}: {'seconds a window / ' if found.fit else ''}GiB by the model{', a star where it was measured' if found.points else ''}")
-    out.print(table)
-    if found.fit is None:
-        return
-    points = Table()
-    for column in ("measured", "s", "modelled s", "GiB", "modelled GiB"):
-        points.add_column(column, justify="right")
-    for point in found.points:
-        cell = cells[point.T, point.V]
-        row = (f"{point.seconds:.3g}", f"{cell.seconds:.3g}", f"{point.bytes / _GIB:.3f}", f"{cell.memory.total / _GIB:.3f}")
-        points.add_row(f"T={point.T} V={point.V}", *row)
-    out.print(points)
-    for line in _fit_lines(found.fit):
-        out.print(line)
-    out.print(f"stopped: {found.stopped}")
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
-
-
-def _cell(cell: Cell, measured: bool) -> str:
-    mark = "*" if measured else " "
-    gib = cell.memory.total / _GIB
-    size = f"{gib:.2f}" if gib < 10 else f"{gib:.1f}"
-    return f"{size}{mark}" if cell.seconds is None else f"{cell.seconds:.3g} / {size}{mark}"
-
-
-def _fit_lines(fit: Fit) -> list[str]:
-    rate = lambda seconds: f"{1 / seconds:.0f} GFLOP/s" if seconds else "free"
-    low, high = fit.memory_deviation
-    lines = [
-        f"time: linears {rate(fit.rates.linears)}, attention {rate(fit.rates.attention)}, {fit.rates.call * 1e3:.2g} ms a call; "
-        f"off by {fit.deviation:.0%} at most where measured",
-        f"memory: modelled is {low:+.0%} to {high:+.0%} of what was measured",
-    ]
-    if fit.held_out_deviation is not None:
-        lines.insert(1, f"beyond: {fit.held_out} from the smaller points alone is off by {fit.held_out_deviation:+.0%}")
-    return lines
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from offline_runs import Checksums, clip_of, cpp_run, encoded, files, keypoints_
 from PIL import Image
 from safetensors.numpy import load_file
 
-from page4d_engines import host_chain
+from page4d_engines import ort_engine
 
 W, H = 70, 56  # of the engines
 
@@ -24,7 +24,7 @@ def offline_binary(cpp):
 
 @pytest.fixture(autouse=True)
 def without_a_network(monkeypatch):
-    monkeypatch.setattr(host_chain, "OrtEngine", Checksums)
+    monkeypatch.setattr(ort_engine, "OrtEngine", Checksums)
 
 
 # ---- whole runs

@@ -23,7 +23,8 @@ from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
 from page4d_engines.folder import EngineFolder
 from page4d_export import verify
-from page4d_export.bench import bench_command, compare_chain
+from page4d_export.bench import bench_command
+from page4d_export.bench_chain import compare_chain
 from page4d_export.exporter import export
 from page4d_export.main import clip_command, export_command, inspect_command
 from page4d_export.plan import Plan

@@ -16,8 +16,9 @@ from page4d.config import PRESETS
 from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
 from page4d_engines.buffers import BufferPlan
-from page4d_export import growth, growth_plot
-from page4d_export.growth import Growth, Point, Rates
+from page4d_export import growth, growth_model, growth_plot, growth_table
+from page4d_export.growth import Growth, Point
+from page4d_export.growth_model import Rates
 from page4d_export.plan import Plan
 
 AT_MOST = 1.5  # the model's bytes per measured ones; and never below
@@ -33,16 +34,16 @@ def plan_of(T, V, H=28, W=42, precision=Precision.FLOAT32, **options):
 @pytest.mark.parametrize("precision, widen, item", [("float32", False, 4), ("float16", False, 2), ("bfloat16", True, 4)])
 def test_memory_is_weights_buffers_and_scratch(precision, widen, item):
     plan = plan_of(3, 2, precision=Precision(precision))
-    found, manifest = growth.memory_of(plan, widen), plan.manifest("")
+    found, manifest = growth_model.memory_of(plan, widen), plan.manifest("")
     assert found.buffers == BufferPlan.make(manifest, widen).total
     assert found.weights == sum(entry.weight_bytes for entry in plan.stages()) * item // plan.precision.itemsize
-    assert found.scratch == growth.SCRATCH * item * max(entry.largest for entry in plan.stages())
-    assert found.process == (growth.PROCESS if item == 4 else 0)
+    assert found.scratch == growth_model.SCRATCH * item * max(entry.largest for entry in plan.stages())
+    assert found.process == (growth_model.PROCESS if item == 4 else 0)
     assert found.total == found.process + found.weights + found.buffers + found.scratch
 
 
 def test_widened_engines_take_what_float32_ones_do():
-    wide, plain = growth.memory_of(plan_of(4, 2, precision=Precision.FLOAT16), widen=True), growth.memory_of(plan_of(4, 2))
+    wide, plain = growth_model.memory_of(plan_of(4, 2, precision=Precision.FLOAT16), widen=True), growth_model.memory_of(plan_of(4, 2))
     assert (wide.buffers, wide.scratch, wide.process) == (plain.buffers, plain.scratch, plain.process)
     assert wide.weights == pytest.approx(plain.weights, rel=0.02)  # norms are float32 in both
 
@@ -53,7 +54,7 @@ def test_widened_engines_take_what_float32_ones_do():
 @pytest.mark.parametrize("variant", EVERY)
 def test_work_is_the_plan_s_flop(variant):
     plan = Plan.make(config_of(variant), layout_of(variant, 28, 42), Precision.FLOAT32)
-    works = growth.work_of(plan)
+    works = growth_model.work_of(plan)
     for kind, work in works.items():
         entries = [entry for entry in plan.stages() if entry.kind == kind]
         assert work.linears + work.attention == sum(entry.flop * entry.calls for entry in entries)
@@ -64,7 +65,7 @@ def test_work_is_the_plan_s_flop(variant):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_growth_in_times_and_views(T, V, h, w):
-    work = lambda T, V: growth.work_of(plan_of(T, V, 14 * h, 14 * w))
+    work = lambda T, V: growth_model.work_of(plan_of(T, V, 14 * h, 14 * w))
     once, longer, wider = work(T, V), work(2 * T, V), work(T, 2 * V)
     assert longer["time_sa"].attention == 4 * once["time_sa"].attention  # quadratic in T
     assert longer["view_sa"].attention == 2 * once["view_sa"].attention  # linear
@@ -97,7 +98,7 @@ def naive(a, b):
 def test_least_squares_is_the_naive_one(seed, rows, columns):
     rng = np.random.default_rng(seed)
     a, b = rng.random((rows, columns)), rng.normal(0.3, 1, rows)
-    found, slow = growth.least_squares(a, b), naive(a, b)
+    found, slow = growth_model.least_squares(a, b), naive(a, b)
     assert (found >= 0).all()
     assert np.sum((a @ found - b) ** 2) <= np.sum((a @ slow - b) ** 2) * (1 + 1e-9) + 1e-12
     np.testing.assert_allclose(a @ found, a @ slow, atol=1e-3)
@@ -105,17 +106,17 @@ def test_least_squares_is_the_naive_one(seed, rows, columns):
 
 @pytest.mark.parametrize("rates", [Rates(1 / 240, 1 / 90, 2e-4), Rates(1 / 500, 1 / 3000, 0.0), Rates(0.02, 0.0, 0.1)])
 def test_the_fit_recovers_rates(rates):
-    works = [growth.work_of(plan_of(T, V)) for T, V in ((1, 1), (2, 1), (1, 4), (6, 2))]
+    works = [growth_model.work_of(plan_of(T, V)) for T, V in ((1, 1), (2, 1), (1, 4), (6, 2))]
     seconds = [{kind: rates.seconds({kind: work}) for kind, work in one.items()} for one in works]
-    found = growth.fit_rates(list(zip(works, seconds, strict=True)))
+    found = growth_model.fit_rates(list(zip(works, seconds, strict=True)))
     np.testing.assert_allclose(msgspec.structs.astuple(found), msgspec.structs.astuple(rates), rtol=1e-6, atol=1e-12)
-    bigger = growth.work_of(plan_of(24, 6))
+    bigger = growth_model.work_of(plan_of(24, 6))
     assert found.seconds(bigger) == pytest.approx(rates.seconds(bigger))
 
 
 def test_the_largest_point_is_held_out():
     rates, layouts = Rates(1 / 200, 1 / 100, 1e-3), ((1, 1), (3, 1), (1, 5), (7, 2))
-    works = {at: growth.work_of(plan_of(*at)) for at in layouts}
+    works = {at: growth_model.work_of(plan_of(*at)) for at in layouts}
     points = []
     for at in layouts:
         factor = 2.0 if at == (7, 2) else 1.0  # the machine is half as fast there: smaller points cannot know
@@ -159,10 +160,10 @@ def pretended(monkeypatch):
 
     def apart(folder, frames, plan, threads):
         layout, rates = plan.layout, Rates(1.0, 1.0, 0.0)
-        kinds = {kind: rates.seconds({kind: work}) for kind, work in growth.work_of(plan).items()}
+        kinds = {kind: rates.seconds({kind: work}) for kind, work in growth_model.work_of(plan).items()}
         ran.append((layout.T, layout.V))
         clock[0] += sum(kinds.values())
-        return Point(layout.T, layout.V, sum(kinds.values()), kinds, growth.memory_of(plan).total)
+        return Point(layout.T, layout.V, sum(kinds.values()), kinds, growth_model.memory_of(plan).total)
 
     clock = [0.0]
     monkeypatch.setattr(growth.time, "monotonic", lambda: clock[0])
@@ -219,7 +220,7 @@ def test_a_real_run(tmp_path, capsys, monkeypatch):
     assert msgspec.json.decode(msgspec.json.encode(found), type=Growth) == found
     assert [(cell.T, cell.V) for cell in found.grid] == list(itertools.product(range(1, 25), range(1, 7)))
     assert all(cell.seconds > 0 and math.isfinite(cell.seconds) for cell in found.grid)
-    growth.print_growth(found)
+    growth_table.print_growth(found)
     printed = capsys.readouterr().out
     assert "tiny 672x672, float32, 2 threads" in printed and "T=1 V=1" in printed and "*" in printed
 
@@ -229,5 +230,5 @@ def test_the_real_model_in_16_bits_is_modelled_alone(tmp_path, capsys):
     assert found.points == [] and found.fit is None and all(cell.seconds is None for cell in found.grid)
     growth_plot.plot_growth(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 20_000
-    growth.print_growth(found)
+    growth_table.print_growth(found)
     assert "modelled alone, as TensorRT plans" in " ".join(capsys.readouterr().out.split())

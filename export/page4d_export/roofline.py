@@ -1,0 +1,63 @@
+"""A machine's limits, measured, and the share of them that a part of the network reaches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from page4d.manifest import StageEntry
+from page4d.precision import DTYPE_BYTES
+
+_TRIES, _ENOUGH = 10, 1.0  # tries, and seconds after which there is no further one
+_SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices
+_COPIED = {"cuda": 1 << 30, "cpu": 256 << 20}  # bytes: larger than any cache
+
+
+def bytes_of(entry: StageEntry) -> int:
+    """What all calls of a stage move at least: weights, inputs and outputs once a call."""
+    return entry.calls * (entry.weight_bytes + sum(math.prod(spec.shape) * DTYPE_BYTES[spec.dtype] for spec in (*entry.inputs, *entry.outputs)))
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """FLOP per second of a large matrix product, and bytes per second read and written by a large copy."""
+
+    flop: float
+    bytes: float
+
+    def seconds(self, flop: float, moved: float) -> float:
+        """The least time for so many FLOP and bytes: of the two, what takes longer."""
+        return max(flop / self.flop, moved / self.bytes)
+
+    def share(self, entries: Iterable[StageEntry], seconds: float) -> float:
+        """Of the limit, what stages reach that take so long together: 1 is all that the machine can do."""
+        return sum(self.seconds(entry.flop * entry.calls, bytes_of(entry)) for entry in entries) / seconds
+
+    @classmethod
+    def measured(cls, dtype: torch.dtype, device: str) -> Roofline:
+        """The best of some tries, with the threads that PyTorch has."""
+        synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+        side, size = _SIDE[device], _COPIED[device]
+        a = torch.randn(side, side, device=device).to(dtype)
+        product = _best(lambda: a @ a, synchronize)
+        source = torch.zeros(size, dtype=torch.uint8, device=device)
+        target = torch.empty_like(source)
+        copy = _best(lambda: target.copy_(source), synchronize)
+        return cls(2 * side**3 / product, 2 * size / copy)
+
+
+def _best(act: Callable[[], object], synchronize: Callable[[], object]) -> float:
+    best, began = math.inf, time.perf_counter()
+    for number in range(_TRIES):
+        if number and time.perf_counter() - began > _ENOUGH:
+            break
+        synchronize()
+        started = time.perf_counter()
+        act()
+        synchronize()
+        best = min(best, time.perf_counter() - started)
+    return best
