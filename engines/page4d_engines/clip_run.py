@@ -138,7 +138,9 @@ class ClipRun:
         return summary
 
     def _shared(self, number: int) -> int:
-        """Times that a window shares with the one before."""
+        """Times that a window shares with the one before, where the pipeline keeps what it made of them."""
+        if self.pipeline.plan.encoded is None:
+            return 0
         return max(0, self.windows[number - 1].stop - self.windows[number].start) if number else 0
 
     def _write(

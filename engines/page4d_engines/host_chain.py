@@ -19,6 +19,8 @@ from page4d_engines.chain import Arrays, Observe
 from page4d_engines.folder import EngineFolder
 from page4d_engines.program import Gather, Run, program
 
+_SCRATCH = 6  # of the largest tensor: 7 to 8 of them were measured; what is refused surely does not fit
+
 
 class HostEngine(Protocol):
     """A stage that reads and writes the host's memory."""
@@ -106,7 +108,7 @@ class HostChain:
 def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     """Refuse what cannot fit, before it drives the machine into the ground."""
     widened = 2 if Precision(manifest.precision).has_16_bits else 1
-    scratch = 4 * max(entry.largest for entry in manifest.stages)
+    scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
     try:
         text = pathlib.Path("/proc/meminfo").read_text()

@@ -87,7 +87,8 @@ class Worker:
         try:
             if sha256(job.engines / MANIFEST) != job.manifest:
                 raise EngineError("the engines on this machine are others than where the run was started", got=f"{self.name}:{job.engines}")
-            self.pipeline = Pipeline.of(EngineFolder.open(job.engines), job.backend, threads)
+            engines = EngineFolder.open(job.engines)
+            self.pipeline = Pipeline.of(engines, job.backend, threads, sliding=job.stride < engines.manifest.shape.T)
         except OSError as error:
             self.refused = EngineError(f"the engines cannot be read: {error.strerror}", got=f"{self.name}:{error.filename}", hint="put them on every machine")
         except Page4DError as error:  # raised from here it would arrive as Ray's error, without its exit code

@@ -132,7 +132,8 @@ def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seco
 
 def _bench_peers(plan: Plan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool) -> None:
     from page4d_export.bench_peers import compare_peers, print_peers
-    from page4d_export.bench_plot import check_plot, plot_peers
+    from page4d_export.bench_plot import plot_peers
+    from page4d_export.plot_file import check_plot
 
     if plot is not None:
         check_plot(plot)

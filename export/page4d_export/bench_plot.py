@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import pathlib
 import textwrap
 
-from page4d.errors import MissingBackendError, UsageError
-from page4d.files import write_atomically
 from page4d_export.bench_peers import PeerRow, PeersBenchmark
+from page4d_export.plot_file import save_plot
 
 _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", "#6b7280"
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
-
-
-def check_plot(path: pathlib.Path) -> None:
-    """Say before the measuring what would stop the drawing.
-
-    Raises:
-        UsageError: not a .png in an existing folder.
-        MissingBackendError: matplotlib is not installed.
-    """
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise UsageError("--plot writes a PNG into an existing folder", got=path, allowed="FOLDER/FILE.png")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingBackendError("--plot draws with matplotlib", hint='pip install "page4d[peers]"')
 
 
 def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
@@ -72,9 +56,7 @@ def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
     axes.set_xlabel(f"times as fast as {found.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
     figure.suptitle(f"{found.title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
     figure.text(0.015, 1 - 0.36 / height, found.processor, ha="left", va="top", color=_PALE, size=8.5)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    save_plot(figure, path)
 
 
 def _speedup(row: PeerRow) -> float:

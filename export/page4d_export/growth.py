@@ -29,7 +29,9 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_export.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
+from page4d_export.growth_plot import plot_growth
 from page4d_export.plan import Plan
+from page4d_export.plot_file import check_plot
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
 RUNS = 3
@@ -161,12 +163,10 @@ def bench_growth(
         OutOfMemoryError: not even the smallest point fits.
         MissingBackendError: a plot without matplotlib.
     """
-    from page4d_export import growth_plot
-
     if threads < 1 or seconds <= 0:
         raise UsageError("--threads is 1 or more, --seconds above 0", got=f"{threads}, {seconds:g}")
     if plot is not None:
-        growth_plot.require(plot)
+        check_plot(plot)
     config = ModelConfig.preset(preset)
     plans = plans_of(config, height, width, Precision.FLOAT32)
     points, stopped = _measured(config, ladder(plans), threads, seconds, progress)
@@ -178,7 +178,7 @@ def bench_growth(
 
     found = Growth(preset, height, width, str(Precision.FLOAT32), threads, points, _grid(plans, fit.rates), fit, stopped, versions())
     if plot is not None:
-        growth_plot.plot_growth(found, plot)
+        plot_growth(found, plot)
     return found
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from page4d.errors import MissingBackendError, UsageError
-from page4d.files import write_atomically
+from page4d_export.plot_file import check_plot, save_plot
 
 if TYPE_CHECKING:
     from page4d_export.growth import Cell, Growth, Point
@@ -23,19 +20,6 @@ _LABEL_GAP = 0.047  # between labels at the lines' ends, as a share of the panel
 _GIB = 2**30
 
 
-def require(path: pathlib.Path) -> None:
-    """Say before the measuring what would stop the drawing.
-
-    Raises:
-        UsageError: not a .png in an existing folder.
-        MissingBackendError: matplotlib is not installed.
-    """
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise UsageError("--plot writes a PNG into an existing folder", got=path, allowed="FOLDER/FILE.png")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingBackendError("--plot draws with matplotlib", hint='pip install "page4d[peers]"')
-
-
 def plot_growth(found: Growth, path: pathlib.Path) -> None:
     """Write a PNG: seconds and GiB over T, a line for each V; without measured seconds memory alone.
 
@@ -44,9 +28,9 @@ def plot_growth(found: Growth, path: pathlib.Path) -> None:
         path: of the PNG; replaced where it exists.
 
     Raises:
-        UsageError, MissingBackendError: as `require`.
+        UsageError, MissingBackendError: as `check_plot`.
     """
-    require(path)
+    check_plot(path)
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -63,9 +47,7 @@ def plot_growth(found: Growth, path: pathlib.Path) -> None:
         _end_labels(panel, found)
     figure.text(0.015, 0.975, found.title, ha="left", va="top", color=_INK, size=11.5, weight="bold")
     figure.text(0.015, 0.915, _legend(found), ha="left", va="top", color=_PALE, size=8.5)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
+    save_plot(figure, path)
 
 
 def _panel(axes: Any, found: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]) -> None:
