@@ -11,6 +11,7 @@ import pytest
 from cuda.bindings import driver as api
 
 from page4d.errors import EngineError, OutOfMemoryError
+from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
@@ -18,6 +19,8 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuChain
 from page4d_engines.ort_engine import OrtEngine
+from page4d_export.exporter import write_unverified
+from page4d_export.plan import Plan
 from page4d_plugins.driver import capability_of, checked, cuda_version
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
@@ -62,7 +65,7 @@ class HostEngine:
         return launch
 
 
-def pipeline_of(folder, engines=None, use_graph=True, **options):
+def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
     """A pipeline on the driver, and its chain; `engines` are put into the dict that is given."""
     opened = EngineFolder.open(folder)
     loaded = {} if engines is None else engines
@@ -71,7 +74,7 @@ def pipeline_of(folder, engines=None, use_graph=True, **options):
     def make(constants):
         for entry in opened.manifest.stages:
             loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
-        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True), loaded, constants, "a driver without a GPU", use_graph))
+        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True, sliding=sliding), loaded, constants, "a driver without a GPU", use_graph))
         return chains[0]
 
     return Pipeline(opened, Backend.CUDA, make), chains[0]
@@ -108,6 +111,25 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
         for name, array in want.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert set(pipeline.seconds) == set(host.seconds) and all(seconds > 0 for seconds in pipeline.seconds.values())
+
+
+def test_windows_that_overlap(made, tmp_path):
+    """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole window is the graph again."""
+    whole = made()
+    layout = whole.plan.layout
+    plan = Plan.make(whole.plan.config, layout, Precision.FLOAT32, whole.plan.keypoints, layout.V)
+    write_unverified(whole.model, plan, tmp_path)
+    engines = {}
+    pipeline, chain = pipeline_of(tmp_path, engines, sliding=True)
+    host = Pipeline.load(tmp_path, "onnxruntime")
+    frames = np.random.default_rng(0).integers(0, 256, (3 * layout.T, *layout.images_shape[1:]), np.uint8)
+    assert chain.has_graph
+    for start, shared in ((0, 0), (1, layout.T - 1), (2, layout.T - 1), (4, layout.T - 2), (5, 0)):
+        clip, before = frames[start : start + layout.T], engines["encoder"].calls
+        want, found = host.run(clip).tensors(), pipeline.run(clip, shared=shared).tensors()
+        assert engines["encoder"].calls - before == layout.T - shared
+        for name, array in want.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{name}, from {start}")
 
 
 def test_a_run_is_one_launch_and_allocates_nothing(made):
