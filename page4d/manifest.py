@@ -68,7 +68,7 @@ class StageEntry(msgspec.Struct, frozen=True):
     eps: dict[str, float] = {}
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
     floating: tuple[str, ...] = ()
-    """In int8: matrices of the linear layers whose activations stay float32, for their measured error."""
+    """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
@@ -106,6 +106,11 @@ class PlanEntry(msgspec.Struct, frozen=True):
     """That the build took."""
 
 
+def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
+    """Chips of plans, in words."""
+    return ", ".join(chips) or f"sm_{least_chip} and newer"
+
+
 class Plans(msgspec.Struct, frozen=True):
     """The stages as TensorRT plans: by what they were built, and where they run."""
 
@@ -114,13 +119,24 @@ class Plans(msgspec.Struct, frozen=True):
     version: str
     """Of the library; only the same one loads them."""
     chips: tuple[str, ...]
-    """`sm_<compute capability times ten>`; empty: every chip from sm_80 on."""
+    """`sm_<compute capability times ten>`; empty: every chip from `least_chip` on."""
     kernels: str | None
     """sha256 of the source of the attention kernels that their plugins launch; None where they have none."""
     stages: dict[str, PlanEntry]
     """By stage name."""
     optimization_level: int | None = None
     """None: the library's default."""
+    least_chip: int = 80
+    """Where `chips` is empty: compute capability, times ten, of the oldest GPU that they run on."""
+
+    @property
+    def runs_on(self) -> str:
+        """The chips, in words."""
+        return runs_on(self.chips, self.least_chip)
+
+    def fits(self, capability: int) -> bool:
+        """Whether they run on a GPU of this compute capability, times ten."""
+        return f"sm_{capability}" in self.chips if self.chips else capability >= self.least_chip
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -146,7 +162,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """Where the weights come from, in words."""
     layout: dict[str, int]
     precision: str
-    """A `Precision`: `float32`, `float16`, `bfloat16` or `int8`."""
+    """A `Precision`: `float32`, `float16`, `bfloat16`, `int8` or `fp8`."""
     encoder_images: int
     """Images per encoder call."""
     stages: tuple[StageEntry, ...]

@@ -8,13 +8,15 @@ import enum
 class Precision(str, enum.Enum):
     """Dtype of the tokens and weights of an engine. Norms, softmax statistics, sigmoid and lambdas are float32 in all.
 
-    In int8 the linear layers alone are quantised, weights and most activations; everything else, the tokens included, is float32.
+    In int8 and fp8 the linear layers alone are quantised, weights and most activations; everything else, the tokens included, is
+    float32 in int8 and float16 in fp8.
     """
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
+    FP8 = "fp8"
 
     def __str__(self) -> str:
         return self.value
@@ -22,12 +24,17 @@ class Precision(str, enum.Enum):
     @property
     def tokens(self) -> str:
         """Dtype of tokens, and of weights that are not a linear layer's matrix."""
-        return "float32" if self is Precision.INT8 else self.value
+        return {Precision.INT8: "float32", Precision.FP8: "float16"}.get(self, self.value)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether linear layers have 8-bit numbers, for which activations are measured before an export."""
+        return self in (Precision.INT8, Precision.FP8)
 
     @property
     def has_16_bits(self) -> bool:
-        """Whether tokens and weights are 16-bit numbers, which a GPU computes in and a CPU does not."""
-        return self in (Precision.FLOAT16, Precision.BFLOAT16)
+        """Whether tokens are 16-bit numbers, which a GPU computes in and a CPU does not."""
+        return DTYPE_BYTES[self.tokens] == 2
 
     @property
     def itemsize(self) -> int:
@@ -35,13 +42,18 @@ class Precision(str, enum.Enum):
         return DTYPE_BYTES[self.tokens]
 
     @property
+    def least_chip(self) -> int:
+        """Compute capability, times ten, of the oldest GPU whose TensorRT plans compute in it."""
+        return 89 if self is Precision.FP8 else 80
+
+    @property
     def tolerance(self) -> float:
         """Largest relative L2 error of a stage's output that passes.
 
         A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3; in int8 a 254th of a
-        channel's range) of values that partly cancel; the bounds leave a factor of two to four to what the presets measure.
+        channel's range, in fp8 6e-2) of values that partly cancel; the bounds leave a factor of two to four to what the presets measure.
         """
-        return {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 4e-3, Precision.BFLOAT16: 3e-2, Precision.INT8: 2e-2}[self]
+        return {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 4e-3, Precision.BFLOAT16: 3e-2, Precision.INT8: 2e-2, Precision.FP8: 6e-2}[self]
 
 
 DTYPE_BYTES = {"uint8": 1, "int32": 4, "float32": 4, "float16": 2, "bfloat16": 2}

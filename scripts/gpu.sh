@@ -106,7 +106,7 @@ engines() {
     gather engines
     step "tests of engines" 240 "${tests[@]}" "${files[@]}"
     results "tests of engines"
-    for precision in "" --bf16; do
+    for precision in "" --bf16 --fp8; do
         # shellcheck disable=SC2086
         document "chain-8x4${precision:---fp16}" 200 bench chain --device cuda --preset vitl --T 8 --V 4 --height 518 --width 518 --rounds 7 --json --quiet $precision
     done

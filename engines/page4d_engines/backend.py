@@ -93,6 +93,8 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
 def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     if folder.manifest.precision == str(Precision.INT8):
         raise EngineError("int8 engines are for a processor", got=folder.path, allowed="--backend onnxruntime", hint="page4d-export --fp16 for a GPU")
+    if folder.manifest.precision == str(Precision.FP8):
+        raise EngineError("fp8 engines are for TensorRT", got=folder.path, allowed="--backend tensorrt", hint="page4d-export --fp16 for ONNX Runtime on a GPU")
     from page4d_engines.ort_cuda import require_provider
 
     require_provider()

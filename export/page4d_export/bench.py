@@ -30,6 +30,7 @@ def bench_command(
     threads: Annotated[int, typer.Option(help="processor threads")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda for attention where PyTorch has a GPU and Triton is installed, else cpu")] = "auto",
     bf16: Annotated[bool, typer.Option("--bf16", help="on a GPU: bfloat16 instead of float16")] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="for the chain on a GPU: fp8 linear layers, beside PyTorch in float16")] = False,
     backend: Annotated[str, typer.Option(help="for the chain on a GPU: tensorrt, cuda, or auto, the first of them that runs")] = "auto",
     sweep: Annotated[str | None, typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False)] = None,
     sweep_seconds: Annotated[float, typer.Option(help="after which a sweep tries no further tile")] = 300.0,
@@ -64,15 +65,18 @@ def bench_command(
             console.write_json(grown) if as_json else print_growth(grown)
             return
         if _on_gpu(device, what):
+            if fp8 and (bf16 or what == "attention"):
+                raise UsageError("--fp8 is a precision of the chain's linear layers", got="--bf16" if bf16 else what, allowed="chain --fp8, or chain --bf16")
             if what == "attention":
                 _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
             else:
                 layout = Layout(T, V, height, width)
-                plan = Plan.make(ModelConfig.preset(preset), layout, Precision.BFLOAT16 if bf16 else Precision.FLOAT16)
+                precision = Precision.FP8 if fp8 else Precision.BFLOAT16 if bf16 else Precision.FLOAT16
+                plan = Plan.make(ModelConfig.preset(preset), layout, precision)
                 _bench_gpu_chain(plan, preset, rounds, backend, as_json, quiet)
             return
-        if bf16 or sweep is not None or backend != "auto":
-            raise UsageError("--bf16, --sweep and --backend are for a GPU", got=f"{what}, --device {device}", allowed="--device cuda")
+        if bf16 or fp8 or sweep is not None or backend != "auto":
+            raise UsageError("--bf16, --fp8, --sweep and --backend are for a GPU", got=f"{what}, --device {device}", allowed="--device cuda")
         if what == "attention":
             from page4d_export.bench_attention import compare_attention, print_attention
 

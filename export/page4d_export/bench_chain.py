@@ -88,7 +88,7 @@ def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: 
         entries[entry.kind].append(entry)
     flop["whole"] = sum(flop.values())
     entries["whole"] = list(plan.stages())
-    roofline = Roofline.measured(torch.float32, "cpu")
+    roofline = Roofline.measured(plan.precision, "cpu")
     return Benchmark(
         layout=plan.manifest("").layout,
         preset=preset,

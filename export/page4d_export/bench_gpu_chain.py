@@ -81,7 +81,7 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     """What the engines ran on, in words."""
     rounds: int
     product_tflops: float
-    """Of an 8192 x 8192 x 8192 matrix product of the same type."""
+    """Of an 8192 x 8192 x 8192 matrix product of the same type, in fp8 of 8-bit numbers."""
     copy_gbytes: float
     """Read and written per second by a large copy on the device."""
     sides: list[Side]
@@ -91,7 +91,7 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     between: float
     """Share of the chain's time in which no kernel ran and nothing was copied, by the profiler; NaN where it saw nothing."""
     differences: dict[str, Accuracy]
-    """The engines' results against eager PyTorch's, both in the same precision."""
+    """The engines' results against eager PyTorch's, both in the same precision; fp8 against float16."""
     absent: dict[str, str]
     """Sides that could not run, and why."""
     versions: dict[str, str]
@@ -103,7 +103,7 @@ def compare_gpu_chain(
     """Export the plan, build it, then run all sides in turn; the first round is not counted.
 
     Args:
-        plan: in 16 bits.
+        plan: in 16 bits or fp8; PyTorch computes the latter in float16.
         preset: its name.
         rounds: that are counted.
         backend: of the engines; `auto` takes TensorRT where plans can be built and loaded, else ONNX Runtime's CUDA provider.
@@ -149,7 +149,7 @@ def compare_gpu_chain(
                     parts[ENGINES][kind].append(1e3 * seconds)
                 for kind, seconds in eager.seconds().items():
                     parts[EAGER][kind].append(1e3 * seconds)
-        roofline = Roofline.measured(getattr(torch, str(plan.precision)), device)
+        roofline = Roofline.measured(plan.precision, device)
         rate = roofline.flop / 1e12
         between = _between(lambda: _results(pipeline, values), device)
         described = pipeline.described

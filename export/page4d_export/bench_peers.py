@@ -24,6 +24,7 @@ from page4d_export.peers import Contestant, Course, contestants
 from page4d_export.plan import Plan
 from page4d_export.verify import Frames
 
+_SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 _REST = 0.2  # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
 
 
@@ -71,6 +72,8 @@ def compare_peers(
 ) -> PeersBenchmark:
     """Make all contestants ready, then run them in turn; the first round is not counted, its results are what is compared.
 
+    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on processors without it.
+
     Args:
         plan: float32.
         preset: its name.
@@ -85,6 +88,8 @@ def compare_peers(
     field = contestants() if run is None else list(run)
     missing: dict[str, str] = {}
     seconds: dict[str, list[float]] = {one.name: [] for one in field}
+    tried: dict[str, float] = {}  # seconds of the round that is not counted
+    slow: set[str] = set()
     errors: dict[str, float | None] = {}
     steps = len(field) * (rounds + 2)
     done = 0
@@ -93,7 +98,7 @@ def compare_peers(
         nonlocal done
         progress(f"{what}: {one.name}", done / steps)
         done += 1
-        if one.name in missing:
+        if one.name in missing or one.name in slow:
             return
         try:
             act()
@@ -117,12 +122,21 @@ def compare_peers(
                     taken = one.run()
                     if number:
                         seconds[one.name].append(taken)
-                    elif one is not field[0]:
+                        return
+                    tried[one.name] = taken
+                    if taken > _SLOW * tried[field[0].name]:
+                        slow.add(one.name)
+                    if one is not field[0]:
                         found = compare(one.layer, field[0].layer)
                         errors[one.name] = None if found.nans else found.relative_l2
 
                 attempt(one, f"round {number} of {rounds}", turn)
-    rows = [_row(one, seconds[one.name], seconds[field[0].name], errors.get(one.name), missing.get(one.name)) for one in field]
+    first = field[0].name
+    rows = []
+    for one in field:
+        once = one.name in slow
+        mine, theirs = ([tried[one.name]], [tried[first]]) if once else (seconds[one.name], seconds[first])
+        rows.append(_row(one, mine, theirs, errors.get(one.name), missing.get(one.name), "one pass, since it is so slow" if once else ""))
     return PeersBenchmark(plan.manifest("").layout, preset, course.kept, threads, rounds, _processor(), rows, _versions())
 
 
@@ -150,13 +164,13 @@ def print_peers(found: PeersBenchmark) -> None:
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
 
 
-def _row(one: Contestant, times: list[float], first: list[float], error: float | None, missing: str | None) -> PeerRow:
+def _row(one: Contestant, times: list[float], first: list[float], error: float | None, missing: str | None, note: str) -> PeerRow:
     if missing is not None or one.runner is None:
         return PeerRow(one.name, one.ours, missing=missing)
     ratios = [theirs / mine for theirs, mine in zip(first, times, strict=True)]
     speedup, spread = statistics.median(ratios), (min(ratios), max(ratios))
     assert all(math.isfinite(ratio) for ratio in ratios)
-    return PeerRow(one.name, one.ours, one.runner.precision, statistics.median(times), speedup, spread, error, one.runner.note)
+    return PeerRow(one.name, one.ours, one.runner.precision, statistics.median(times), speedup, spread, error, "; ".join(filter(None, (one.runner.note, note))))
 
 
 def _reason(error: Exception) -> str:

@@ -83,14 +83,14 @@ class BuildWish:
         if not self.asked:
             if not Precision(precision).has_16_bits:
                 installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
-                return None, "plans: none, TensorRT takes --fp16 or --bf16" if installed else ""
+                return None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8" if installed else ""
             try:
                 build = self.demanded(precision, attention)
             except MissingBackendError as missing:
                 return None, f"plans: none, {missing.what}"
         else:
             build = self.demanded(precision, attention)
-        return build, f"plans: {build.library}, for {', '.join(build.chips) or 'sm_80 and newer'}"
+        return build, f"plans: {build.library}, for {build.runs_on}"
 
     def demanded(self, precision: str, attention: str) -> PlansBuild:
         """What to build.

@@ -1,12 +1,13 @@
-"""What int8 has to know of a model's activations, measured on frames stage by stage before anything is written."""
+"""What int8 and fp8 have to know of a model's activations, measured on frames stage by stage before anything is written."""
 
 from __future__ import annotations
 
 import math
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -18,17 +19,31 @@ from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d_engines.ort_engine import OrtEngine
+from page4d_export import fp8, int8
+from page4d_export.centre import Floats, Observed, exact_weights, is_centred
 from page4d_export.linears import Graph
 from page4d_export.onnx_export import OnnxExporter, Traces
 from page4d_export.plan import Plan
-from page4d_export.quantise import Observed, error, quantise
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames, Values, gather, start
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured
-_PRONE = 0.05  # error of a layer's product above which its activations stay float32
-_PART = 4  # one in so many layers joins those that stay float32 while a stage is above its tolerance
+_PRONE = 0.05  # error of a layer's product above which its activations are not quantised
+_PART = 4  # one in so many layers joins those while a stage is above its tolerance
 _STATISTICS = ("mean", "low", "high", "rows")
+
+
+class Scheme(Protocol):
+    """A way to quantise: `int8`, `fp8`."""
+
+    def quantise(self, model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = ()) -> None:
+        """A stage's linear layers, in place."""
+
+    def error(self, x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
+        """What quantising a layer's activations costs."""
+
+
+_SCHEMES: dict[Precision, Scheme] = {Precision.INT8: int8, Precision.FP8: fp8}
 
 
 @dataclass(frozen=True)
@@ -36,18 +51,20 @@ class StageCalibration:
     """Of one stage.
 
     Attributes:
+        scheme: how it is quantised.
         observed: of every linear layer's input, in the order they run.
-        floating: layers by number whose activations stay float32.
+        floating: layers by number whose activations are not quantised.
         layers: their names, in the same order.
     """
 
+    scheme: Scheme
     observed: tuple[Observed, ...]
     floating: frozenset[int]
     layers: tuple[str, ...]
 
     def apply(self, model: onnx.ModelProto) -> None:
-        """Quantise the stage's float32 model, at this or another layout, in place."""
-        quantise(model, self.observed, self.floating)
+        """Quantise the stage's model, at this or another layout, in place."""
+        self.scheme.quantise(model, self.observed, self.floating)
 
 
 @dataclass(frozen=True)
@@ -63,11 +80,11 @@ class Calibration:
     traces: Traces = field(default_factory=dict)
 
     def change(self, stage: str) -> Callable[[onnx.ModelProto], None] | None:
-        """What quantises a stage's float32 model; None where it stays as it is."""
+        """What quantises a stage's model; None where it stays as it is."""
         return self.stages[stage].apply if stage in self.stages else None
 
     def floating(self, stage: str) -> tuple[str, ...]:
-        """Matrices of a stage's layers whose activations stay float32."""
+        """Matrices of a stage's layers whose activations are not quantised."""
         found = self.stages.get(stage)
         return () if found is None else tuple(found.layers[number] for number in sorted(found.floating))
 
@@ -77,9 +94,9 @@ def calibrate(model: Page4D, plan: Plan, frames: Frames, tolerance: float, progr
 
     Args:
         model: the reference.
-        plan: at the layout to measure at.
+        plan: at the layout to measure at, in int8 or fp8.
         frames: of that layout.
-        tolerance: of the relative L2 of a stage's outputs; a smaller one keeps more activations float32.
+        tolerance: of the relative L2 of a stage's outputs; a smaller one quantises fewer layers.
         progress: told each stage's name.
     """
     exact = plan.in_precision(Precision.FLOAT32)
@@ -94,7 +111,7 @@ def calibrate(model: Page4D, plan: Plan, frames: Frames, tolerance: float, progr
             before = {spec.name: values[spec.name] for spec in stage.inputs}
             outputs, observed = _observe(path, stage.entry, before)
             if observed:
-                found.stages[stage.name] = _choose(path, stage.entry, before, outputs, observed, tolerance)
+                found.stages[stage.name] = _choose(_SCHEMES[plan.precision], path, stage.entry, before, outputs, observed, tolerance)
             values |= outputs
             for kept in exact.gathered():
                 if stage.name in kept.stages:
@@ -105,22 +122,26 @@ def calibrate(model: Page4D, plan: Plan, frames: Frames, tolerance: float, progr
 
 
 def _choose(
-    path: pathlib.Path, entry: StageEntry, inputs: Values, outputs: Values, observed: list[tuple[Observed, NDArray[np.float64]]], tolerance: float
+    scheme: Scheme,
+    path: pathlib.Path,
+    entry: StageEntry,
+    inputs: Values,
+    outputs: Values,
+    observed: list[tuple[Observed, Floats]],
+    tolerance: float,
 ) -> StageCalibration:
-    """Keep activations float32 where a layer's own error is large, then, worst first, until the stage is within its tolerance."""
-    seen = tuple(one for one, _ in observed)
-    proto = onnx.load(path)
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
-    graph = Graph(proto.graph)
-    errors = []
-    for linear, (one, rows) in zip(graph.linears, observed, strict=True):
-        shifted = graph.norm_before(linear) is not None or graph.values_before(linear) is not None
-        errors.append(error(rows, numpy_helper.to_array(constants[linear.weight]).astype(np.float64), one, shifted))
-    names = tuple(linear.weight for linear in graph.linears)
+    """Leave activations as they are where a layer's own error is large, then, worst first, until the stage is within its tolerance."""
+    graph = Graph(onnx.load(path).graph)
+    exact = exact_weights(graph)
+    errors = [
+        scheme.error(rows, exact[linear.weight], seen, is_centred(graph, number))
+        for number, (linear, (seen, rows)) in enumerate(zip(graph.linears, observed, strict=True))
+    ]
+    seen, names = tuple(one for one, _ in observed), tuple(linear.weight for linear in graph.linears)
     worst = sorted(range(len(errors)), key=lambda number: -errors[number])
     keep = sum(found > _PRONE for found in errors)
     while True:
-        choice = StageCalibration(seen, frozenset(worst[:keep]), names)
+        choice = StageCalibration(scheme, seen, frozenset(worst[:keep]), names)
         if keep == len(worst) or _error(path, entry, choice, inputs, outputs) <= tolerance:
             return choice
         keep = min(len(worst), keep + max(1, len(worst) // _PART))
@@ -129,7 +150,7 @@ def _choose(
 def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inputs: Values, outputs: Values) -> float:
     proto = onnx.load(path)
     choice.apply(proto)
-    target = path.with_name(f"int8.{path.name}")
+    target = path.with_name(f"quantised.{path.name}")
     onnx.save(proto, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
     del proto
     made, _ = _run(OrtEngine(target), entry, inputs, {})
@@ -138,7 +159,7 @@ def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inpu
     return max(compare(made[name], outputs[name]).relative_l2 for name in outputs)
 
 
-def _observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[tuple[Observed, NDArray[np.float64]]]]:
+def _observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[tuple[Observed, Floats]]]:
     """The float32 stage's outputs, and of every linear layer's input its statistics and some rows `[r,K]`."""
     shapes: dict[str, tuple[int, ...]] = {}
     layers: list[str] = []

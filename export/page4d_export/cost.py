@@ -54,11 +54,13 @@ class Cost:
         decoder = HEAD_BLOCKS * self.block(layout.N, layout.N) + 2 * layout.N * width * (2 * width + out)
         return layout.images * (decoder + 2 * (layout.P * per_patch + per_image))
 
-    # ---- bytes of weights; norms and scalars stay float32. In int8 a linear layer has a scale for every output
+    # ---- bytes of weights; norms and scalars stay float32. In 8 bits a linear layer has scales besides
 
     def linear_bytes(self, numbers: int, outputs: int) -> int:
         """Matrices of so many numbers with so many outputs, without the biases."""
-        return numbers + 4 * outputs if self.precision is Precision.INT8 else numbers * self.precision.itemsize
+        if self.precision is Precision.INT8:
+            return numbers + 4 * outputs
+        return numbers if self.precision is Precision.FP8 else numbers * self.precision.itemsize
 
     def block_bytes(self, qk_norm: bool = True, scaled: bool = True) -> int:
         """A block."""

@@ -19,7 +19,6 @@ from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
-from page4d.precision import Precision
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.calibrate import Calibration, calibrate
 from page4d_export.onnx_export import OnnxExporter
@@ -28,6 +27,7 @@ from page4d_export.stage import stages_of
 from page4d_export.verify import Frames, stand_in, verify
 
 _GOLDEN_MARGIN = 4
+_QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of the one that stands in
 Progress = Callable[[str, float], None]
 """Told what starts, and the share of the work that is done."""
 
@@ -65,7 +65,7 @@ def export(
     same = layout == plan.layout
     checked = plan if same else plan.at(layout)
     count = len(list(plan.stages()))
-    work = count * (2 + (not same) + (plans is not None) + (plan.precision is Precision.INT8))
+    work = count * (2 + (not same) + (plans is not None) + (plan.precision.is_quantised))
     done = 0
 
     def step(what: str) -> None:
@@ -78,7 +78,7 @@ def export(
         onnx.mkdir()
         used = frames(layout)
         calibration = Calibration()
-        if plan.precision is Precision.INT8:
+        if plan.precision.is_quantised:
             calibration = calibrate(model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"))
         _write_stages(model, plan, onnx, step, calibration)
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
@@ -148,11 +148,14 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
 
 
 def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
-    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the reference anyway."""
+    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the reference anyway.
+
+    Activations are measured at a layout that takes seconds: what they are serves other layouts.
+    """
     (folder / "onnx").mkdir()
     calibration = Calibration()
-    if plan.precision is Precision.INT8:
-        layout = stand_in(plan)
+    if plan.precision.is_quantised:
+        layout = stand_in(plan, *_QUICK)
         calibration = calibrate(model, plan.at(layout), Frames.rendered(layout), plan.precision.tolerance)
     _write_stages(model, plan, folder / "onnx", lambda what: None, calibration)
     _write_constants(model, plan, folder)

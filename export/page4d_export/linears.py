@@ -1,12 +1,14 @@
-"""The linear layers of a stage's ONNX graph: what int8 quantises."""
+"""The linear layers of a stage's ONNX graph: what int8 and fp8 quantise."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, numpy_helper
 
 from page4d.ops import DOMAIN
 
@@ -62,12 +64,14 @@ class Graph:
                 yield Linear(node, add)
 
     def norm_before(self, linear: Linear) -> NodeProto | None:
-        """The LayerNorm that makes a linear layer's input, where linear layers alone read it."""
-        maker = self._producers.get(linear.x)
-        if maker is None or maker.op_type != "LayerNormalization":
-            return None
+        """The LayerNorm that makes a linear layer's input, where linear layers alone read it; in 16 bits a cast stands between."""
         products = [other.product for other in self.linears]
-        return maker if all(reader in products for reader in self._readers[linear.x]) else None
+        if any(reader not in products for reader in self._readers[linear.x]):
+            return None
+        maker = self._producers.get(linear.x)
+        if maker is not None and maker.op_type == "Cast" and len(self._readers[maker.input[0]]) == 1:
+            maker = self._producers.get(maker.input[0])
+        return maker if maker is not None and maker.op_type == "LayerNormalization" else None
 
     def values_before(self, linear: Linear) -> Linear | None:
         """The layer that makes v, where the linear layer's input is what attention made of it."""
@@ -81,3 +85,18 @@ class Graph:
         while (node := self._producers.get(name)) is not None and node.op_type in _VIEWS and len(self._readers[name]) == 1:
             name = node.input[0]
         return node
+
+    def replace_products(self, made: Callable[[int, Linear], list[NodeProto]], added: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put other nodes in the place of every product, by a layer's number, and the constants that they read; unread ones go."""
+        numbers = {linear.product.output[0]: number for number, linear in enumerate(self.linears)}
+        nodes: list[NodeProto] = []
+        for node in self.proto.node:
+            number = numbers.get(node.output[0]) if node.output else None
+            nodes.extend([node] if number is None else made(number, self.linears[number]))
+        del self.proto.node[:]
+        self.proto.node.extend(nodes)
+        used = {name for node in self.proto.node for name in node.input}
+        kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
+        del self.proto.initializer[:]
+        self.proto.initializer.extend(kept)
+        self.proto.initializer.extend(numpy_helper.from_array(array, name) for name, array in added.items() if name in used)

@@ -43,6 +43,7 @@ def export_command(
     fp16: Annotated[bool, typer.Option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit linear layers, for ONNX Runtime on a processor")] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer")] = False,
     out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="engine folder to write")] = pathlib.Path("engines"),
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
@@ -56,7 +57,9 @@ def export_command(
         pathlib.Path | None, typer.Option("--build-only", metavar="ENGINES", help="build the TensorRT plans of an engine folder that is there; needs no torch")
     ] = None,
     backend: Annotated[str, typer.Option(help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)")] = "auto",
-    target: Annotated[str | None, typer.Option(help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 and newer", show_default=False)] = None,
+    target: Annotated[
+        str | None, typer.Option(help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 (fp8: sm_89) and newer", show_default=False)
+    ] = None,
     hardware_compat: Annotated[bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")] = False,
     optimization_level: Annotated[int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)] = None,
     plugin_library: Annotated[
@@ -78,7 +81,7 @@ def export_command(
             return
         if T is None or V is None:
             raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
-        precision = _precision(fp16, bf16, int8)
+        precision = _precision({"--fp16": fp16, "--bf16": bf16, "--int8": int8, "--fp8": fp8})
         layout = Layout(T, V, height, width, B)
         source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
         if source.chosen is not None:
@@ -96,12 +99,14 @@ def export_command(
     raise typer.Exit(console.run(body))
 
 
-def _precision(fp16: bool, bf16: bool, int8: bool) -> Precision:
-    flags = {"--fp16": (fp16, Precision.FLOAT16), "--bf16": (bf16, Precision.BFLOAT16), "--int8": (int8, Precision.INT8)}
-    given = [flag for flag, (is_given, _) in flags.items() if is_given]
+_PRECISIONS = {"--fp16": Precision.FLOAT16, "--bf16": Precision.BFLOAT16, "--int8": Precision.INT8, "--fp8": Precision.FP8}
+
+
+def _precision(flags: dict[str, bool]) -> Precision:
+    given = [flag for flag, is_given in flags.items() if is_given]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", allowed="one of them, or none for float32")
-    return flags[given[0]][1] if given else Precision.FLOAT32
+    return _PRECISIONS[given[0]] if given else Precision.FLOAT32
 
 
 def _attention(word: str) -> AttentionChoice:

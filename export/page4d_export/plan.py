@@ -57,7 +57,7 @@ class Plan:
         if keypoints and not config.global_layers:
             raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
         if attention is AttentionChoice.PLUGIN and not precision.has_16_bits:
-            raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16 or --bf16", hint="--attention auto")
+            raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16, --bf16 or --fp8", hint="--attention auto")
         return cls(config, layout, precision, keypoints, encoder_images, attention)
 
     def at(self, layout: Layout) -> Plan:

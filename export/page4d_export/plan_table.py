@@ -108,7 +108,7 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
     if plans is None:
         return
     name = "TensorRT-RTX" if plans.library == "rtx" else "TensorRT"
-    table = Table(title=f"plans: {name} {plans.version}, for {', '.join(plans.chips) or 'sm_80 and newer'}", title_justify="left")
+    table = Table(title=f"plans: {name} {plans.version}, for {plans.runs_on}", title_justify="left")
     table.add_column("stages")
     for column in ("plans", "attentions as plugin", "fused", "build s"):
         table.add_column(column, justify="right")

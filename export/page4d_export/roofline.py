@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from page4d.manifest import StageEntry
-from page4d.precision import DTYPE_BYTES
+from page4d.precision import DTYPE_BYTES, Precision
 
 _TRIES, _ENOUGH = 10, 1.0  # tries, and seconds after which there is no further one
 _SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices
@@ -38,16 +38,24 @@ class Roofline:
         return sum(self.seconds(entry.flop * entry.calls, bytes_of(entry)) for entry in entries) / seconds
 
     @classmethod
-    def measured(cls, dtype: torch.dtype, device: str) -> Roofline:
-        """The best of some tries, with the threads that PyTorch has."""
+    def measured(cls, precision: Precision, device: str) -> Roofline:
+        """The best of some tries, with the threads that PyTorch has. In fp8 the products are 8-bit, though a stage's attention is not."""
         synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
         side, size = _SIDE[device], _COPIED[device]
-        a = torch.randn(side, side, device=device).to(dtype)
-        product = _best(lambda: a @ a, synchronize)
+        product = _best(_product(precision, side, device), synchronize)
         source = torch.zeros(size, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         copy = _best(lambda: target.copy_(source), synchronize)
         return cls(2 * side**3 / product, 2 * size / copy)
+
+
+def _product(precision: Precision, side: int, device: str) -> Callable[[], object]:
+    a = torch.randn(side, side, device=device)
+    if precision is Precision.FP8:
+        eight, one = a.to(torch.float8_e4m3fn), torch.ones((), device=device)
+        return lambda: torch._scaled_mm(eight, eight.t(), one, one, out_dtype=torch.float16)
+    narrow = a.to(getattr(torch, precision.tokens))
+    return lambda: narrow @ narrow
 
 
 def _best(act: Callable[[], object], synchronize: Callable[[], object]) -> float:

@@ -137,7 +137,7 @@ class SliceStage(nn.Module):
 
 def cast(module: nn.Module, precision: Precision) -> nn.Module:
     """Weights in 16 bits, those of the float32 islands aside: LayerNorm, lambdas, alpha, beta. In place."""
-    dtype = getattr(torch, str(precision))
+    dtype = getattr(torch, precision.tokens)
     for child in module.modules():
         for name, parameter in child.named_parameters(recurse=False):
             if not isinstance(child, LayerNorm) and name not in _SCALARS:

@@ -127,11 +127,17 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
         yield Verified(entry.name, found, in_chain, {spec.name: sampled(reference[spec.name]) for spec in entry.outputs})
 
 
-def stand_in(plan: Plan) -> Layout:
-    """The layout to verify at: the plan's own, or where that would take over ten minutes here, the largest that takes a few."""
+def stand_in(plan: Plan, too_long: float = TOO_LONG, budget: float = STAND_IN) -> Layout:
+    """The layout to verify at: the plan's own, or where that would take over ten minutes here, the largest that takes a few.
+
+    Args:
+        plan: of the engines.
+        too_long: seconds above which a smaller layout stands in.
+        budget: seconds that the smaller one may take.
+    """
     rate = matmul_rate() * 0.6  # attention, norms and copies run slower than the matrix product
     seconds = lambda layout: RUNS * sum(entry.flop * entry.calls for entry in plan.at(layout).stages()) / rate
-    if seconds(plan.layout) <= TOO_LONG:
+    if seconds(plan.layout) <= too_long:
         return plan.layout
     fitting = []
     for share in (1.0, 0.75, 0.5, 0.375, 0.25, 0.125):
@@ -141,9 +147,9 @@ def stand_in(plan: Plan) -> Layout:
                 layout = Layout(times, views, *sides)
                 fitting.append((seconds(layout), layout))
         # the largest images that leave room for several times and views, and then as many of these as there is time for
-        if any(taken <= STAND_IN for taken, _ in fitting):
+        if any(taken <= budget for taken, _ in fitting):
             break
-    return max((pair for pair in fitting if pair[0] <= STAND_IN), key=lambda pair: pair[0], default=min(fitting, key=lambda pair: pair[0]))[1]
+    return max((pair for pair in fitting if pair[0] <= budget), key=lambda pair: pair[0], default=min(fitting, key=lambda pair: pair[0]))[1]
 
 
 def matmul_rate() -> float:

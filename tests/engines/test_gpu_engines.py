@@ -27,14 +27,24 @@ from page4d_export.bench_gpu_chain import Eager
 from page4d_export.exporter import export, write_unverified
 from page4d_export.plan import Plan
 from page4d_export.verify import Frames
+from page4d_plugins.driver import capability_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
-PRECISIONS = [Precision.FLOAT16, Precision.BFLOAT16]
+WAYS = [
+    (Backend.TENSORRT, Precision.FLOAT16),
+    (Backend.TENSORRT, Precision.BFLOAT16),
+    (Backend.TENSORRT, Precision.FP8),
+    (Backend.CUDA, Precision.FLOAT16),
+    (Backend.CUDA, Precision.BFLOAT16),
+]
 
 
 def on_gpu(path, backend):
     """The folder's pipeline on a backend, plans built where it wants some; a skip where it is not installed."""
     folder = EngineFolder.open(path)
+    least = Precision(folder.manifest.precision).least_chip
+    if capability_of(0) < least:
+        pytest.skip(f"{folder.manifest.precision} wants sm_{least}")
     try:
         library = library_for(None) if backend is Backend.TENSORRT else require_provider()
     except MissingBackendError as missing:
@@ -48,9 +58,8 @@ def on_gpu(path, backend):
 backends = pytest.mark.parametrize("backend", [Backend.TENSORRT, Backend.CUDA])
 
 
-@backends
 @pytest.mark.parametrize("variant", EXPORTED)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("backend", "precision"), WAYS)
 def test_every_stage_against_the_reference(tmp_path, variant, precision, backend):
     """In the chain against the reference's golden values, alone against ONNX Runtime on a CPU."""
     config = config_of(variant)
@@ -62,8 +71,7 @@ def test_every_stage_against_the_reference(tmp_path, variant, precision, backend
     found.require()
 
 
-@backends
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("backend", "precision"), WAYS)
 def test_a_real_size_against_the_reference(tmp_path, precision, backend):
     """ViT-L, T=4 V=4, 518x518: the chain against the reference in float32 on the same GPU."""
     config, layout = ModelConfig.preset("vitl"), Layout(4, 4, 518, 518)

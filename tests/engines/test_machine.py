@@ -74,6 +74,14 @@ def test_plans_that_do_not_run_here(library):
     assert (error.got, error.allowed) == ("theirstheirs..", "oursoursours..")
 
 
+def test_plans_in_fp8_begin_with_sm_89():
+    plans = msgspec.structs.replace(plans_of(RTX, ()), least_chip=89)
+    for capability in (89, 90, 120):
+        Machine(RTX, capability, NEW_CUDA, "ours").require(plans, FOLDER)
+    with pytest.raises(EngineError, match=r"(?s)other GPUs than this one.*sm_89 and newer.*sm_86.*page4d-export --fp16: this GPU has no fp8 products"):
+        Machine(RTX, 86, NEW_CUDA, "ours").require(plans, FOLDER)
+
+
 def test_plans_for_every_chip_begin_with_sm_80():
     with pytest.raises(EngineError, match=r"(?s)other GPUs than this one.*sm_80 and newer.*sm_75.*--build-only engines --backend rtx --target sm_75"):
         Machine(RTX, 75, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)

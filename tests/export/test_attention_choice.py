@@ -66,7 +66,7 @@ def test_another_layout_keeps_the_choice():
 
 
 def test_the_plugin_computes_in_16_bits():
-    with pytest.raises(UsageError, match="--fp16 or --bf16"):
+    with pytest.raises(UsageError, match="--fp16, --bf16 or --fp8"):
         Plan.make(config_of("default"), layout_of("default", 28, 28), Precision.FLOAT32, attention=AttentionChoice.PLUGIN)
     done = command(*SMALL, "--attention", "plugin", "--dry-run")
     assert done.exit_code == 2 and "--attention plugin" in done.stderr

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 
 import msgspec
 import pytest
@@ -69,6 +70,21 @@ def test_all_compute_the_same(found):
     assert eager.precision == "bfloat16" and eager.relative_l2 > 1e-4
     openvino = next(row for row in found.rows if row.name == "OpenVINO, bfloat16")
     assert openvino.precision == "bfloat16" or "does not use on this processor" in openvino.note
+
+
+def test_one_that_is_far_slower_runs_once():
+    """A pass of minutes would otherwise be waited for in every round."""
+    passes = []
+
+    def dawdling(course):
+        eager = chosen(EAGER)[0]
+        eager.prepare(course)
+        return peers.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
+
+    result = compare_peers(small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), peers.Contestant("dawdling", dawdling)])
+    assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
+    assert result.rows[1].seconds > 3 and result.rows[1].speedup < 0.2 and result.rows[1].spread == (result.rows[1].speedup,) * 2
+    assert result.rows[1].relative_l2 == 0 and result.rows[0].note == ""
 
 
 def test_the_result_survives_json(found):

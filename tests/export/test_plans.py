@@ -10,6 +10,7 @@ import sys
 import time
 
 import msgspec
+import onnx
 import pytest
 from conftest import EXPORTED, without_plugins
 from typer.testing import CliRunner
@@ -56,7 +57,7 @@ def built(folder, target, native=False):
     """Plans of a stage of every kind, and the attentions that each graph has."""
     manifest = of_each_kind(read_manifest(folder))
     plans = wish(manifest.precision, native=native).build(folder, manifest, target)
-    return plans, {entry.name: attention_nodes(folder / entry.file)[0] for entry in manifest.stages}
+    return plans, {entry.name: attention_nodes(onnx.load(folder / entry.file, load_external_data=False))[0] for entry in manifest.stages}
 
 
 def invoke(*arguments):
@@ -272,9 +273,9 @@ def test_build_only_refuses(made, arguments, code, words):
 
 def test_plans_are_16_bits(made):
     done = invoke("--build-only", made().folder)
-    assert done.exit_code == 2 and "--fp16 or --bf16" in done.stderr, done.output
+    assert done.exit_code == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.output
     done = invoke(*TINY, "--target", "sm_89", "-o", "unused")
-    assert done.exit_code == 2 and "--fp16 or --bf16" in done.stderr, done.output
+    assert done.exit_code == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.output
 
 
 def test_full_tensorrt_is_a_demand(made):
@@ -342,7 +343,7 @@ def test_an_export_needs_a_layout(missing):
 
 def test_what_is_built_and_why_not():
     said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
-    assert said("float32", False, "auto", None, False, None) == (None, "plans: none, TensorRT takes --fp16 or --bf16")
+    assert said("float32", False, "auto", None, False, None) == (None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8")
     assert said("float16", True, "auto", None, False, None) == (None, "plans: none, --no-build")
     build, why = said("bfloat16", False, "auto", "sm_120, sm_89,sm_120", False, 2)
     assert build.chips == ("sm_120", "sm_89") and why == f"plans: {library_for(Flavor.RTX)}, for sm_120, sm_89"
@@ -354,7 +355,7 @@ def test_what_is_built_and_why_not():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "plans: none, TensorRT takes --fp16 or --bf16"),
+        ((), "plans: none, TensorRT takes --fp16, --bf16 or --fp8"),
         (("--fp16", "--no-build"), "plans: none, --no-build"),
         (("--bf16",), "plans: TensorRT"),
     ],

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from conftest import config_of, layout_of
 
 from page4d.precision import Precision
@@ -30,6 +29,7 @@ def test_shares_add_up_over_stages():
     assert least > 1.001 * roofline.seconds(sum(entry.flop * entry.calls for entry in entries), sum(map(bytes_of, entries)))
 
 
-def test_this_machine_s_limits():
-    found = Roofline.measured(torch.float32, "cpu")
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.FP8])
+def test_this_machine_s_limits(precision):
+    found = Roofline.measured(precision, "cpu")
     assert 1e8 < found.flop < 1e14 and 1e8 < found.bytes < 1e12

@@ -34,7 +34,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1):
 def plans():
     """Every kind of stage; what lies where, and the steps of a window."""
     wanted = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
-    return {"plans": [_plan(*each) for each in [*wanted, ("memory", Precision.FLOAT16, 2)]]}
+    return {"plans": [_plan(*each) for each in [*wanted, ("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]]}
 
 
 def _plan(variant, precision, B):

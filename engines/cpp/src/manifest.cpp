@@ -120,7 +120,8 @@ std::optional<Plans> plans_of(const JsonValue& value) {
                 {"optimization_level", false,
                  [](const JsonValue& v) {
                    if (!v.is_null()) v.integer("int | null");
-                 }}},
+                 }},
+                {"least_chip", false, [&](const JsonValue& v) { plans.least_chip = v.integer(); }}},
                "object | null");
   return plans;
 }
@@ -256,7 +257,7 @@ const TensorSpec* Stage::output(const std::string& tensor) const {
   return nullptr;
 }
 
-DType Manifest::dtype() const { return dtype_of(precision == "int8" ? "float32" : precision); }
+DType Manifest::dtype() const { return precision == "int8" ? DType::kFloat32 : precision == "fp8" ? DType::kFloat16 : dtype_of(precision); }
 
 bool Manifest::makes(const std::string& tensor) const {
   for (const Stage& stage : stages) {

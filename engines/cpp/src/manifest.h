@@ -50,6 +50,7 @@ struct Plans {
   std::vector<std::string> chips;
   std::optional<std::string> kernels;         // sha256 of the source of the kernels that their plugins launch
   std::map<std::string, std::string> files;   // by stage
+  int64_t least_chip = 80;                    // where chips is empty: compute capability, times ten, of the oldest GPU
 };
 
 struct Manifest {

@@ -139,8 +139,9 @@ Layout layout_of(const std::map<std::string, int64_t>& sizes) {
 }
 
 void check_manifest(const Manifest& manifest) {
-  if (manifest.precision != "float32" && manifest.precision != "float16" && manifest.precision != "bfloat16" && manifest.precision != "int8") {
-    throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16, int8");
+  if (manifest.precision != "float32" && manifest.precision != "float16" && manifest.precision != "bfloat16" && manifest.precision != "int8" &&
+      manifest.precision != "fp8") {
+    throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16, int8, fp8");
   }
   if (manifest.encoder_images < 1) throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

@@ -122,6 +122,11 @@ void test_requirements() {
   plans.chips.clear();
   require(plans, {"TensorRT-RTX", "1.7.1", 121, "0123456789abcdef"}, "engines");
   CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})), "the plans were built for other GPUs than this one");
+  plans.least_chip = 89;
+  require(plans, {"TensorRT-RTX", "1.7.1", 90, "0123456789abcdef"}, "engines");
+  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
+             "the plans were built for other GPUs than this one\n  got:     sm_89 and newer\n  allowed: sm_86\n"
+             "  try:     page4d-export --fp16: this GPU has no fp8 products");
   write_folder(kFolder, plan_named("default"));
   CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
              "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() + "\n  try:     page4d-export --build-only " + kFolder.string());

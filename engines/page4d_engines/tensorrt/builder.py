@@ -70,11 +70,11 @@ class PlanBuilder:
         Args:
             stage: its name, for messages.
             path: its ONNX file.
-            precision: of the graph: `float32`, `float16` or `bfloat16`.
+            precision: of the graph: `float32`, `float16`, `bfloat16` or `fp8`.
             progress: called as the builder goes on.
 
         Raises:
-            AccuracyError: a layer holds an n x n tensor, is wider than asked, or an attention is neither fused nor a plugin.
+            AccuracyError: a layer holds an n x n tensor, a product is wider than asked, or an attention is neither fused nor a plugin.
             EngineError: TensorRT refuses the file.
             OutOfMemoryError: TensorRT finds no kernel that fits into memory.
             KeyboardInterrupt: the build was interrupted; TensorRT has ended it.
@@ -93,7 +93,8 @@ class PlanBuilder:
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
-        nodes, native = attention_nodes(path)
+        model = onnx.load(path, load_external_data=False)
+        nodes, native = attention_nodes(model)
         if not parser.parse_from_file(str(path)):
             raise EngineError(f"{self.library} refuses {stage}", got="; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
         config = self._config(builder)
@@ -111,7 +112,7 @@ class PlanBuilder:
             layers = read(log.end())
             if not layers:
                 raise EngineError(f"the layers of {stage} cannot be read back: {self.library} lists them in another way", hint="a version that is known: 1.7")
-        check(stage, layers, nodes, precision, native)
+        check(stage, layers, nodes, precision, native, fp8_products(model))
         return Plan(bytes(plan), layers, sum(layer.is_plugin for layer in layers), sum(layer.is_fused_attention for layer in layers))
 
     def _inspected(self, stage: str, plan: Any, log: Any) -> list[Layer]:
@@ -138,9 +139,14 @@ class PlanBuilder:
         return config
 
 
-def attention_nodes(path: pathlib.Path) -> tuple[list[AttentionNode], bool]:
+def fp8_products(model: onnx.ModelProto) -> list[str]:
+    """Names of the products of 8-bit floating-point numbers."""
+    widened = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and widened.issuperset(node.input)]
+
+
+def attention_nodes(model: onnx.ModelProto) -> tuple[list[AttentionNode], bool]:
     """The attentions of a graph, and whether they are left to TensorRT's own fusion: their nodes name no plugin."""
-    model = onnx.load(path, load_external_data=False)
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
     found, native = [], True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ _TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[\d,]*)\]
 _SOURCE = re.compile(r"\[ONNX Layer: (.*?)\]")
 _PRODUCTS = ("gemm", "runtime_fusion")  # kinds of layer that multiply matrices
 _WIDE = ("Float", "FP32")  # as fused layers and as plain ones have it
+_EIGHT = "FP8"
 
 
 class Tensor(NamedTuple):
@@ -102,15 +103,16 @@ def _dtype(tensor: dict[str, Any]) -> str:
     return found[1] if found else said
 
 
-def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], precision: str, native: bool) -> None:
+def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], precision: str, native: bool, fp8: Collection[str] = ()) -> None:
     """Hold a plan against its graph.
 
     Args:
         stage: its name.
         layers: of the plan.
         nodes: the graph's attentions.
-        precision: of the graph: `float32`, `float16` or `bfloat16`.
+        precision: of the graph: `float32`, `float16`, `bfloat16` or `fp8`.
         native: whether attention was left to TensorRT's fusion; else each node is to be a plugin.
+        fp8: names of the products that are to be of 8-bit numbers.
 
     Raises:
         AccuracyError: a layer holds an n x n tensor, an attention is neither fused nor a plugin, or products are wider than asked.
@@ -129,10 +131,13 @@ def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], p
     if found != expected:
         got = f"{found} of {expected}: {', '.join(node.name for node in nodes)}"
         raise AccuracyError(f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None)
+    fp8_set = frozenset(fp8)
     for layer in layers:
         large = [tensor for tensor in layer.inputs if len(tensor.shape) > 1]
         if layer.kind in _PRODUCTS and large and all(tensor.dtype in _WIDE for tensor in large):
             raise AccuracyError(f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision)
+        if layer.kind in _PRODUCTS and not fp8_set.isdisjoint(layer.sources) and all(tensor.dtype != _EIGHT for tensor in large):
+            raise AccuracyError(f"a product of {stage} is not computed in fp8", got=f"layer {layer.name}, of {large[0].dtype}", allowed=_EIGHT)
 
 
 def _holds_logits(tensor: Tensor, nodes: Sequence[AttentionNode]) -> bool:

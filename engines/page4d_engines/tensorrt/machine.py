@@ -8,11 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from page4d.errors import EngineError
 from page4d.manifest import Plans
+from page4d.precision import Precision
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_plugins.driver import capability_of, cuda_version
 from page4d_plugins.pack import shipped
-
-_AMPERE = 80
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,11 @@ class Machine:
         if here != plans.version:
             name = str(self.library).rpartition(" ")[0]
             raise EngineError(f"the plans were built by another {name}", got=plans.version, allowed=here, hint=rebuild)
-        if self.chip not in plans.chips if plans.chips else self.capability < _AMPERE:
-            found = ", ".join(plans.chips) or "sm_80 and newer"
+        if not plans.fits(self.capability):
             hint = f"{rebuild} --target {self.chip}" if self.library.flavor is Flavor.RTX else rebuild
-            raise EngineError("the plans were built for other GPUs than this one", got=found, allowed=self.chip, hint=hint)
+            if plans.least_chip > self.capability >= Precision.FLOAT16.least_chip:
+                hint = "page4d-export --fp16: this GPU has no fp8 products"
+            raise EngineError("the plans were built for other GPUs than this one", got=plans.runs_on, allowed=self.chip, hint=hint)
         if plans.kernels is not None and plans.kernels != self.kernels:
             got, allowed = f"{plans.kernels[:12]}..", f"{self.kernels[:12]}.."
             raise EngineError("the plans' plugins are of another version of page4d's kernels", got=got, allowed=allowed, hint=rebuild)

@@ -12,7 +12,7 @@ import msgspec
 
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import sha256
-from page4d.manifest import Manifest, PlanEntry, Plans, write_manifest
+from page4d.manifest import Manifest, PlanEntry, Plans, runs_on, write_manifest
 from page4d.precision import Precision
 from page4d_engines.folder import EngineFolder
 from page4d_engines.interrupts import held_interrupts
@@ -66,17 +66,26 @@ class PlansBuild:
             plugins: the library of `plugins/csrc`, for any processor, to travel with the plans; None: C++ programs have their own.
 
         Raises:
-            UsageError: float32, whose attention TensorRT does not fuse; options that this TensorRT does not have; a library that is not of
-                these plugins.
+            UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options that this TensorRT
+                does not have; a library that is not of these plugins.
         """
-        if not Precision(precision).has_16_bits:
-            why = "fuses no attention in float32" if precision == str(Precision.FLOAT32) else "does not take these 8-bit products, which are a processor's"
-            raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16 or --bf16", hint="page4d-export --fp16")
+        self.precision = Precision(precision)
+        if not self.precision.has_16_bits:
+            why = "fuses no attention in float32" if self.precision is Precision.FLOAT32 else "does not take these 8-bit products, which are a processor's"
+            raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16, --bf16 or --fp8", hint="page4d-export --fp16")
         self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
         chip = None if library.flavor is Flavor.RTX else f"sm_{capability_of(0)}"
         self.chips = options.targets or (() if chip is None or options.hardware_compat else (chip,))
+        if too_old := [name for name in self.chips if int(name.removeprefix("sm_")) < self.precision.least_chip]:
+            allowed = f"sm_{self.precision.least_chip} and newer"
+            raise UsageError(f"there are no {precision} products on these chips", got=", ".join(too_old), allowed=allowed, hint="page4d-export --fp16")
         self.warnings = library.warnings(chip, native)
         PlanBuilder(library, options)
+
+    @property
+    def runs_on(self) -> str:
+        """The chips, in words."""
+        return runs_on(self.chips, self.precision.least_chip)
 
     def build(self, source: pathlib.Path, manifest: Manifest, target: pathlib.Path, progress: Progress = lambda what, share: None) -> Plans:
         """Build every stage.
@@ -113,7 +122,8 @@ class PlansBuild:
             (target / TIMING_CACHE).write_bytes(builder.timing_cache)
         kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
         version = ".".join(map(str, self.library.version))
-        return Plans(str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level)
+        least = self.precision.least_chip
+        return Plans(str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level, least)
 
 
 def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lambda what, share: None) -> Manifest:

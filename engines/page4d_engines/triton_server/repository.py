@@ -172,7 +172,7 @@ class Repository:
         plans = self.folder.manifest.plans
         if self.platform is Platform.ONNX or plans is None:
             return ("ONNX Runtime computes attention from its standard operators here: n x n tensors, for small sizes",)
-        notes = [f"the server's TensorRT must be {plans.version}, its GPU one of {', '.join(plans.chips) or 'sm_80 and newer'}"]
+        notes = [f"the server's TensorRT must be {plans.version}, its GPU one of {plans.runs_on}"]
         if any(plan.plugins for plan in plans.stages.values()):
             notes.append(f"the attention plugins: build plugins/csrc, both libraries in {pathlib.PurePosixPath(PLUGINS).parent}")
         return tuple(notes)

@@ -8,7 +8,7 @@
 namespace page4d {
 namespace {
 
-constexpr int kAmpere = 80;
+constexpr int kHalf = 80;  // the oldest compute capability, times ten, whose plans are in 16 bits
 
 }  // namespace
 
@@ -23,12 +23,14 @@ void require(const Plans& plans, const Machine& machine, const std::string& fold
     throw Error(Code::kIncompatible, "the plans were built by another " + machine.library).got(plans.version).allowed(machine.version).hint(rebuild);
   }
   const std::string chip = text("sm_", machine.capability);
-  const bool fits = plans.chips.empty() ? machine.capability >= kAmpere : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
+  const bool fits = plans.chips.empty() ? machine.capability >= plans.least_chip : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
   if (!fits) {
+    const bool narrower = machine.capability >= kHalf && machine.capability < plans.least_chip;
+    const std::string target = plans.library == "rtx" ? text(rebuild, " --target ", chip) : rebuild;
     throw Error(Code::kIncompatible, "the plans were built for other GPUs than this one")
-        .got(plans.chips.empty() ? "sm_80 and newer" : joined(plans.chips))
+        .got(plans.chips.empty() ? text("sm_", plans.least_chip, " and newer") : joined(plans.chips))
         .allowed(chip)
-        .hint(plans.library == "rtx" ? text(rebuild, " --target ", chip) : rebuild);
+        .hint(narrower ? "page4d-export --fp16: this GPU has no fp8 products" : target);
   }
   if (plans.kernels && *plans.kernels != machine.kernels) {
     throw Error(Code::kIncompatible, "the plans' plugins are of another version of page4d's kernels")
