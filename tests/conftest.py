@@ -187,6 +187,17 @@ def layout_of(variant, H, W, B=1):
     return Layout(*PUBLISHED.get(variant, (None, (3, 2)))[1], H, W, B)
 
 
+def by_time(whole, folder, precision="float32"):
+    """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
+    from page4d.precision import Precision
+    from page4d_export.exporter import write_unverified
+    from page4d_export.plan import Plan
+
+    plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
+    write_unverified(whole.model, plan, folder)
+    return Made(folder, whole.model, plan, whole.clip)
+
+
 def lively(config, seed=0):
     """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
     import torch

@@ -30,6 +30,7 @@ def bench_command(
     threads: Annotated[int, typer.Option(help="processor threads")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda for attention where PyTorch has a GPU and Triton is installed, else cpu")] = "auto",
     bf16: Annotated[bool, typer.Option("--bf16", help="on a GPU: bfloat16 instead of float16")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="for the chain on a CPU: int8 engines, beside PyTorch in float32")] = False,
     fp8: Annotated[bool, typer.Option("--fp8", help="for the chain on a GPU: fp8 linear layers, beside PyTorch in float16")] = False,
     backend: Annotated[str, typer.Option(help="for the chain on a GPU: tensorrt, cuda, or auto, the first of them that runs")] = "auto",
     sweep: Annotated[str | None, typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False)] = None,
@@ -64,6 +65,8 @@ def bench_command(
                 grown = bench_growth(preset, height, width, threads, seconds, plot, progress)
             console.write_json(grown) if as_json else print_growth(grown)
             return
+        if int8 and (what != "chain" or peers or device == "cuda"):
+            raise UsageError("--int8 is a precision of the chain on a CPU", got=f"{what}, --device {device}", allowed="chain --int8; --peers has it in a row")
         if _on_gpu(device, what):
             if fp8 and (bf16 or what == "attention"):
                 raise UsageError("--fp8 is a precision of the chain's linear layers", got="--bf16" if bf16 else what, allowed="chain --fp8, or chain --bf16")
@@ -83,7 +86,7 @@ def bench_command(
             found = compare_attention(keys, rounds, threads)
             console.write_json(found) if as_json else print_attention(found)
             return
-        plan = Plan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
+        plan = Plan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.INT8 if int8 else Precision.FLOAT32)
         if peers:
             _bench_peers(plan, preset, rounds, threads, plot, as_json, quiet)
             return

@@ -55,7 +55,7 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 
 def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]) -> Benchmark:
-    """Export the plan, then run both sides in turn; the first round is not counted."""
+    """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is float32."""
     progress("exporting", 0.0)
     model = Page4D(plan.config)
     inputs = Frames.rendered(plan.layout).values

@@ -39,7 +39,11 @@ class Roofline:
 
     @classmethod
     def measured(cls, precision: Precision, device: str) -> Roofline:
-        """The best of some tries, with the threads that PyTorch has. In fp8 the products are 8-bit, though a stage's attention is not."""
+        """The best of some tries, with the threads that PyTorch has.
+
+        In fp8 the products are 8-bit, though a stage's attention is not. In int8 they are float32's: PyTorch has no fast 8-bit ones on every
+        processor, so that a share may be above 1.
+        """
         synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
         side, size = _SIDE[device], _COPIED[device]
         product = _best(_product(precision, side, device), synchronize)

@@ -8,10 +8,10 @@ import logging
 
 import numpy as np
 import pytest
+from conftest import by_time
 from cuda.bindings import driver as api
 
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
@@ -19,8 +19,6 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuChain
 from page4d_engines.ort_engine import OrtEngine
-from page4d_export.exporter import write_unverified
-from page4d_export.plan import Plan
 from page4d_plugins.driver import capability_of, checked, cuda_version
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
@@ -115,10 +113,7 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
 
 def test_windows_that_overlap(made, tmp_path):
     """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole window is the graph again."""
-    whole = made()
-    layout = whole.plan.layout
-    plan = Plan.make(whole.plan.config, layout, Precision.FLOAT32, whole.plan.keypoints, layout.V)
-    write_unverified(whole.model, plan, tmp_path)
+    layout = by_time(made(), tmp_path).plan.layout
     engines = {}
     pipeline, chain = pipeline_of(tmp_path, engines, sliding=True)
     host = Pipeline.load(tmp_path, "onnxruntime")

@@ -8,10 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import by_time
 from offline_runs import Checksums, clip_of, cpp_run, encoded, files, keypoints_for, refused_alike, same_run, vertices
 from PIL import Image
 from safetensors.numpy import load_file
 
+from page4d.manifest import read_manifest
 from page4d_engines import ort_engine
 
 W, H = 70, 56  # of the engines
@@ -39,6 +41,19 @@ def test_masks_tokens_and_summary(offline_binary, made, tmp_path, variant):
     for path in (tmp_path / "cpp" / "masks").rglob("*.png"):
         assert f'src="{path.relative_to(tmp_path / "cpp").as_posix()}"' in page
     assert "time_sa.0" in page and "http" not in page.replace("<!doctype html>", "")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_that_overlap(offline_binary, made, tmp_path, stride):
+    """The encoder sees new times alone on both sides, and what lies in its place comes from the window before."""
+    (tmp_path / "engines").mkdir()
+    engines = by_time(made("memory"), tmp_path / "engines").folder
+    clip = clip_of(tmp_path / "clip", 6, 2, 100, 80)
+    keypoints_for(clip)
+    same_run(offline_binary, engines, clip, tmp_path, stride=stride)
+    flop = json.loads((tmp_path / "cpp" / "summary.json").read_text())["stage_flop"]["encoder"]
+    encoder = read_manifest(engines).stage("encoder")
+    assert encoder.calls == 3 and flop == encoder.flop * 6, "each time once, also in a last window that begins less than a stride later"
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import Made
+from conftest import by_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -22,22 +22,16 @@ from page4d_engines.frames import FrameFolder
 from page4d_engines.program import Gather, Run, program
 from page4d_engines.summary import read_summary
 from page4d_engines.windows import WindowReader, windows
-from page4d_export.exporter import write_unverified
 from page4d_export.plan import Plan
 
 
 @pytest.fixture(scope="module")
-def by_time(made, tmp_path_factory):
-    """Engines whose encoder sees the views of one time in a call."""
+def sliding(made, tmp_path_factory):
     cache = {}
 
     def make(variant="default", precision="float32"):
         if (variant, precision) not in cache:
-            whole = made(variant)
-            plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
-            folder = tmp_path_factory.mktemp("engines")
-            write_unverified(whole.model, plan, folder)
-            cache[variant, precision] = Made(folder, whole.model, plan, whole.clip)
+            cache[variant, precision] = by_time(made(variant), tmp_path_factory.mktemp("engines"), precision)
         return cache[variant, precision]
 
     return make
@@ -55,9 +49,9 @@ def frames_of(made_, count, seed=0):
 
 
 @pytest.mark.parametrize(("variant", "precision"), [("default", "float32"), ("late", "float32"), ("default", "int8")])
-def test_equal_to_the_bit_to_windows_computed_whole(by_time, variant, precision):
+def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision):
     """Every stride, one window after the other: the kept tokens were moved to the right places and nothing wrote over them."""
-    made_ = by_time(variant, precision)
+    made_ = sliding(variant, precision)
     T = made_.plan.layout.T
     given_ = made_.inputs(keypoints=made_.plan.keypoints)
     frames = frames_of(made_, 3 * T)
@@ -77,9 +71,9 @@ def test_equal_to_the_bit_to_windows_computed_whole(by_time, variant, precision)
             before = clip
 
 
-def test_a_kept_frame_is_not_looked_at_again(by_time):
+def test_a_kept_frame_is_not_looked_at_again(sliding):
     """Whatever lies in its place has no effect."""
-    made_ = by_time()
+    made_ = sliding()
     T = made_.plan.layout.T
     frames = frames_of(made_, T + 1)
     sliding = Pipeline.load(made_.folder, "onnxruntime", sliding=True)
@@ -131,9 +125,9 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
     assert {call.stage.kind for call in writers} == {"encoder"}, "what is kept is written by none but the encoder"
 
 
-def test_the_command_decodes_and_encodes_new_frames_alone(by_time, clip, tmp_path, monkeypatch):
+def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_path, monkeypatch):
     """`--stride 1` against windows that do not overlap: the same files, a window's worth of work once and a frame's worth each further window."""
-    made_ = by_time()
+    made_ = sliding()
     layout, folder = made_.plan.layout, FrameFolder.open(clip)
     read = []
     image = Fit.image

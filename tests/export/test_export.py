@@ -268,6 +268,13 @@ def test_bench_command():
     attention = json.loads(bench("attention", "--keys", 512, "--rounds", 1, "--device", "cpu", "--json").stdout)
     assert {side["name"] for side in attention["sides"]} == {"PyTorch", "engines"}
     assert bench("everything").exit_code == 2
+    for flags, words in [
+        (("--fp8",), "are for a GPU"),
+        (("--int8", "--peers"), "--int8 is a precision of the chain"),
+        (("attention", "--int8"), "of the chain"),
+    ]:
+        refused = bench(*flags)
+        assert refused.exit_code == 2 and words in refused.stderr
 
 
 def test_bench_of_a_published_model():

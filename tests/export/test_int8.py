@@ -25,6 +25,7 @@ from page4d_engines.ort_engine import OrtEngine
 from page4d_engines.ort_lowering import lower
 from page4d_export import calibrate as calibration
 from page4d_export import main
+from page4d_export.bench_chain import compare_chain
 from page4d_export.centre import Observed
 from page4d_export.exporter import export
 from page4d_export.int8 import Weight, error, quantise
@@ -235,6 +236,16 @@ def test_other_models(variant, tmp_path):
     plan = Plan.make(config, layout, Precision.INT8, takes_keypoints(variant))
     manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
+
+
+def test_it_is_timed_beside_pytorch():
+    plan = Plan.make(config_of("late", encoder_depth=1), layout_of("late", 28, 42), Precision.INT8)
+    found = compare_chain(plan, "late", 1, 2, lambda what, share: None)
+    assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
+    assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
+    exact = {entry.kind: entry.weight_bytes for entry in plan.in_precision(Precision.FLOAT32).stages()}
+    blocks = [entry for entry in plan.stages() if entry.kind.endswith("_sa")]  # of a small encoder most is its embeddings
+    assert blocks and all(entry.weight_bytes < 0.3 * exact[entry.kind] for entry in blocks), "what the table's bytes are counted from"
 
 
 # ---- the command

@@ -79,9 +79,9 @@ def test_the_chain_of_stages_is_the_model(variant, B):
 
 
 def bytes_of(name, weight, precision):
-    """In int8 a block's matrix has a byte for every number and a float32 scale for every output."""
-    if precision is Precision.INT8 and re.search(r"(attn\.(qkv|proj)|mlp\.fc[12])\.weight$", name):
-        return weight.numel() + 4 * weight.shape[0]
+    """In int8 a block's matrix has a byte for every number and a float32 scale for every output; in fp8 a byte for every number."""
+    if precision.is_quantised and re.search(r"(attn\.(qkv|proj)|mlp\.fc[12])\.weight$", name):
+        return weight.numel() + (4 * weight.shape[0] if precision is Precision.INT8 else 0)
     return weight.numel() * weight.element_size()
 
 

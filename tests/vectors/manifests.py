@@ -1,6 +1,7 @@
 """Manifests that are read, and manifests that are refused with these very words; and the buffer plans that are made of the first."""
 
 import copy
+import itertools
 import json
 import pathlib
 import re
@@ -21,9 +22,9 @@ HASH = "0" * 64
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
 
-def manifest_of(variant, precision=Precision.FLOAT32, B=1):
+def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None):
     """As plain values, with names of files, but no files."""
-    plan = Plan.make(config_of(variant), layout_of(variant, 56, 70, B), precision, keypoints=takes_keypoints(variant))
+    plan = Plan.make(config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images)
     found = json.loads(msgspec.json.encode(plan.manifest("seeded")))
     for entry in found["stages"]:
         entry["file"] = f"onnx/{entry['name']}.onnx"
@@ -34,22 +35,40 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1):
 def plans():
     """Every kind of stage; what lies where, and the steps of a window."""
     wanted = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
-    return {"plans": [_plan(*each) for each in [*wanted, ("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]]}
+    others = [("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]
+    # an encoder call has one time, one image, or three, a time and a half: then carried images are computed once more
+    slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
+    return {
+        "plans": [_plan(variant, precision, B) for variant, precision, B in [*wanted, *others]],
+        "slides": [_plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides],
+    }
 
 
-def _plan(variant, precision, B):
-    manifest = manifest_of(variant, precision, B)
-    plan = BufferPlan.make(_read(json.dumps(manifest)))
+def _plan(variant, precision, B, encoder_images=None, sliding=False):
+    manifest = manifest_of(variant, precision, B, encoder_images)
+    plan = BufferPlan.make(_read(json.dumps(manifest)), sliding=sliding)
     steps = []
     for step in program(plan):
         if isinstance(step, Run):
             views = [{name: asdict(view) for name, view in each.items()} for each in (step.call.inputs, step.call.outputs)]
             steps.append({"stage": step.call.stage.name, "inputs": views[0], "outputs": views[1], "gathers": []})
         elif isinstance(step, Gather):
-            numbers = [step.source_offset, step.target_offset, step.rows, step.width, step.pitch]
-            steps[-1]["gathers"].append([step.source.buffer, step.target.buffer, *numbers])
+            steps[-1]["gathers"].append(_numbers(step))
     views = {which: {name: asdict(view) for name, view in getattr(plan, which).items()} for which in ("starts", "outputs")}
-    return {"name": f"{variant} {precision} B={B}", "manifest": manifest, "sizes": plan.sizes, "total": plan.total, **views, "steps": steps}
+    found = {"name": f"{variant} {precision} B={B}", "manifest": manifest, "sizes": plan.sizes, "total": plan.total, **views, "steps": steps}
+    layout = layout_of(variant, 56, 70, B)
+    return found | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else found
+
+
+def _carry(plan, images):
+    """Of a window that begins with so many images of the one before: what is moved, and the calls that are left."""
+    steps = program(plan, carried=images)
+    moved = [_numbers(step) for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps) if isinstance(step, Gather)]
+    return {"images": images, "gathers": moved, "calls": [step.number for step in steps if isinstance(step, Run)]}
+
+
+def _numbers(step):
+    return [step.source.buffer, step.target.buffer, step.source_offset, step.target_offset, step.rows, step.width, step.pitch]
 
 
 def _read(text):

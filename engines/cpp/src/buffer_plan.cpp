@@ -1,6 +1,7 @@
 #include "buffer_plan.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "text.h"
@@ -15,9 +16,16 @@ struct Keep {
   std::string layer;
 };
 
+const BufferView* find(const std::vector<NamedView>& views, const std::string& name) {
+  for (const NamedView& each : views) {
+    if (each.first == name) return &each.second;
+  }
+  return nullptr;
+}
+
 class Planner {
  public:
-  explicit Planner(const Manifest& manifest) : manifest_(manifest) {
+  Planner(const Manifest& manifest, bool sliding) : manifest_(manifest), sliding_(sliding) {
     for (const Stage& stage : manifest.stages) {
       for (const TensorSpec& spec : stage.outputs) {
         if (stage.input(spec.name) != nullptr) turn_[spec.name] = 0;
@@ -38,6 +46,7 @@ class Planner {
       if (written_.count(name) != 0) result(name, manifest_.spec(name)->shape);
     }
     add_steps();
+    add_carries();
     return std::move(plan_);
   }
 
@@ -53,7 +62,10 @@ class Planner {
     for (auto& [name, turn] : turn_) {
       if (stage.input(name) != nullptr && stage.output(name) != nullptr) turn ^= 1;
     }
+    const bool makes_tokens = stage.output("tokens") != nullptr;
+    if (makes_tokens) is_encoded_ = sliding_ && stage.kind == "encoder";
     for (const TensorSpec& spec : stage.outputs) outputs.emplace_back(spec.binding(), view(spec, stage.calls));
+    if (is_encoded_ && makes_tokens) encoded_ = outputs.front().second;
     for (const TensorSpec& spec : stage.outputs) written_.insert(spec.name);
     for (int64_t number = 0; number < stage.calls; ++number) {
       plan_.calls.push_back({&stage, parts(inputs, number, stage.calls), parts(outputs, number, stage.calls)});
@@ -74,11 +86,30 @@ class Planner {
   }
 
   void add_steps() {
+    int64_t images = 0;
     for (size_t call = 0; call < plan_.calls.size(); ++call) {
-      plan_.steps.push_back({call, {}});
+      const BufferView* read = find(plan_.calls[call].inputs, "images");
+      if (read != nullptr) images += read->shape.front();
+      plan_.steps.push_back({call, read != nullptr ? images : 0, {}});
       for (const Keep& kept : keeps_) {
         if (kept.call == call) add_gathers(kept, *plan_.output(kept.layer), plan_.steps.back().gathers);
       }
+    }
+  }
+
+  void add_carries() {
+    if (!encoded_ || manifest_.layout.B > 1) return;  // of several clips side by side the shared images do not lie in one piece
+    const BufferView& special = *plan_.start("special");
+    const int64_t images = encoded_->shape.front(), width = encoded_->bytes() / images, own = special.bytes() / special.shape.front();
+    for (int64_t shared = 1; shared < manifest_.layout.T; ++shared) {
+      const int64_t carried = shared * manifest_.layout.V, distance = images - carried;
+      plan_.carries.push_back({carried, {}});
+      std::vector<Gather>& gathers = plan_.carries.back().gathers;
+      for (int64_t first = 0; first < carried; first += distance) {  // in order and no more than the distance at once: what is read was not written over
+        const int64_t source = encoded_->offset + (first + distance) * width;
+        gathers.push_back({encoded_->buffer, source, encoded_->buffer, encoded_->offset + first * width, std::min(distance, carried - first), width, width});
+      }
+      gathers.push_back({special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, own, width});  // of the place, not of the image
     }
   }
 
@@ -97,7 +128,7 @@ class Planner {
   BufferView view(const TensorSpec& spec, int64_t calls) {
     std::vector<int64_t> shape = spec.shape;
     shape.front() *= calls;
-    return own(buffer_of(spec.name), std::move(shape), spec.dtype);
+    return own(is_encoded_ && spec.name == "tokens" ? "encoded" : buffer_of(spec.name), std::move(shape), spec.dtype);
   }
 
   BufferView own(const std::string& buffer, std::vector<int64_t> shape, DType dtype) {
@@ -137,18 +168,14 @@ class Planner {
   }
 
   const Manifest& manifest_;
+  const bool sliding_;
+  bool is_encoded_ = false;  // whether tokens are the encoder's now, and kept
+  std::optional<BufferView> encoded_;
   BufferPlan plan_;
   std::vector<Keep> keeps_;
   std::map<std::string, int> turn_;  // of tensors with two places
   std::set<std::string> written_;
 };
-
-const BufferView* find(const std::vector<NamedView>& views, const std::string& name) {
-  for (const NamedView& each : views) {
-    if (each.first == name) return &each.second;
-  }
-  return nullptr;
-}
 
 }  // namespace
 
@@ -167,6 +194,6 @@ int64_t BufferPlan::total() const {
 const BufferView* BufferPlan::start(const std::string& name) const { return find(starts, name); }
 const BufferView* BufferPlan::output(const std::string& name) const { return find(outputs, name); }
 
-BufferPlan BufferPlan::make(const Manifest& manifest) { return Planner(manifest).plan(); }
+BufferPlan BufferPlan::make(const Manifest& manifest, bool sliding) { return Planner(manifest, sliding).plan(); }
 
 }  // namespace page4d

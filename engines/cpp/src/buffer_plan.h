@@ -32,7 +32,8 @@ struct Call {
   std::vector<NamedView> inputs, outputs;
 };
 
-// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time.
+// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time; or encoded images
+// into the places that they have in the next window.
 struct Gather {
   std::string source;
   int64_t source_offset;  // in bytes
@@ -44,6 +45,13 @@ struct Gather {
 // After a call: a stage's tokens go where they are kept.
 struct Step {
   size_t call;
+  int64_t images;  // of the encoder: the images up to its last one; of another stage 0
+  std::vector<Gather> gathers;
+};
+
+// What the encoder made of the images that two windows share comes to its new places.
+struct Carry {
+  int64_t images;  // that are shared
   std::vector<Gather> gathers;
 };
 
@@ -52,6 +60,7 @@ struct BufferPlan {
   std::vector<Call> calls;
   std::vector<Step> steps;               // a call each, in order
   std::vector<NamedView> outputs;        // mask, layers.<i>, memory, points, confidence, camera: as far as there are
+  std::vector<Carry> carries;            // by shared times, from 1; empty: the plan keeps nothing of the window before
   std::vector<NamedView> starts;         // where a value given from outside goes before the first call: images, special, mask_ext ..
 
   int64_t total() const;
@@ -60,7 +69,8 @@ struct BufferPlan {
   const BufferView* output(const std::string& name) const;
 
   // The manifest must outlive the plan, and be one that check_manifest let pass.
-  static BufferPlan make(const Manifest& manifest);
+  // sliding: windows overlap: what the encoder made of the images that they share is kept, in a buffer of its own.
+  static BufferPlan make(const Manifest& manifest, bool sliding = false);
 };
 
 }  // namespace page4d

@@ -82,6 +82,7 @@ page4d::Options convert(const page4d_options& from) {
   }
   if (from.tensorrt_library != nullptr) to.tensorrt_library = from.tensorrt_library;
   if (from.plugin_library != nullptr) to.plugin_library = from.plugin_library;
+  to.sliding = from.sliding != 0;
   return to;
 }
 
@@ -151,7 +152,7 @@ int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4
       !convert_all(frames->keypoints, handle->keypoints, given.keypoints)) {
     return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
   }
-  given.memory = frames->memory;
+  given.memory = frames->memory, given.shared = frames->shared;
   page4d::Outputs wanted;
   wanted.mask = convert(outputs->mask), wanted.memory = convert(outputs->memory), wanted.points = convert(outputs->points);
   wanted.confidence = convert(outputs->confidence), wanted.camera = convert(outputs->camera);
@@ -194,7 +195,7 @@ int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, 
 int page4d_rig_take(page4d_rig* rig, page4d_window* window) {
   if (!rig->rig.take(rig->window)) return 0;
   for (size_t i = 0; i < rig->images.size(); ++i) rig->images[i] = convert(rig->window.images[i]);
-  *window = {rig->images.data(), rig->window.stamps, rig->window.skew, rig->window.number};
+  *window = {rig->images.data(), rig->window.stamps, rig->window.skew, rig->window.number, rig->window.shared};
   return 1;
 }
 

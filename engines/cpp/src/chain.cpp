@@ -47,13 +47,19 @@ Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device
   for (const Step& step : plan.steps) {
     const Call& call = plan.calls[step.call];
     const size_t number = numbers.at(call.stage);
-    BoundStep bound{call.stage->name.c_str(), number, engines_[number]->bind(addresses(call.inputs), addresses(call.outputs), block), {}, device_.make_event()};
-    for (const Gather& gather : step.gathers) {
-      bound.copies.push_back({buffers_.at(gather.target) + gather.target_offset, buffers_.at(gather.source) + gather.source_offset,
-                              static_cast<size_t>(gather.rows), static_cast<size_t>(gather.width), static_cast<size_t>(gather.pitch)});
-    }
-    steps_.push_back(std::move(bound));
+    steps_.push_back({call.stage->name.c_str(), number, engines_[number]->bind(addresses(call.inputs), addresses(call.outputs), block), copies_of(step.gathers),
+                      step.images, device_.make_event()});
   }
+  for (const Carry& carry : plan.carries) carries_.push_back({carry.images, copies_of(carry.gathers)});
+}
+
+std::vector<Chain::Copy> Chain::copies_of(const std::vector<Gather>& gathers) const {
+  std::vector<Copy> copies;
+  for (const Gather& gather : gathers) {
+    copies.push_back({buffers_.at(gather.target) + gather.target_offset, buffers_.at(gather.source) + gather.source_offset, static_cast<size_t>(gather.rows),
+                      static_cast<size_t>(gather.width), static_cast<size_t>(gather.pitch)});
+  }
+  return copies;
 }
 
 void* Chain::at(const BufferView& view) const { return buffers_.at(view.buffer) + view.offset; }
@@ -69,37 +75,51 @@ void Chain::set_constant(const BufferView& view, const void* data) {
 
 std::string Chain::prepare(bool use_graph) {
   const Stream stream = device_.own_stream();
-  if (Failure failure = put(stream)) fail(failure);
+  if (Failure failure = put(stream, 0)) fail(failure);
   if (Failure failure = device_.synchronize(stream)) fail(failure);
   if (!use_graph || !device_.can_capture()) return {};
   for (const auto& engine : engines_) {
     if (std::string reason = engine->uncapturable(stream); !reason.empty()) return reason;
   }
   if (Failure failure = device_.begin_capture()) return failure;
-  const Failure put_failure = put(stream);
+  const Failure put_failure = put(stream, 0);
   const Failure end_failure = device_.end_capture();
   if (put_failure != nullptr || end_failure != nullptr) return put_failure != nullptr ? put_failure : end_failure;
   has_graph_ = true;
   return {};
 }
 
-Failure Chain::run(Stream stream) noexcept {
+Failure Chain::run(Stream stream, int64_t shared) noexcept {
   failed_stage_ = nullptr;
-  return has_graph_ ? device_.launch(stream) : put(stream);
+  return has_graph_ && shared == 0 ? device_.launch(stream) : put(stream, shared);
 }
 
-Failure Chain::put(Stream stream) noexcept {
+Failure Chain::put(Stream stream, int64_t shared) noexcept {
   failed_stage_ = nullptr;
   if (Failure failure = device_.record(begin_, stream)) return failure;
+  int64_t carried = 0;
+  if (shared > 0) {
+    const BoundCarry& carry = carries_[static_cast<size_t>(shared - 1)];
+    if (Failure failure = copy(carry.copies, stream)) return failure;
+    carried = carry.images;
+  }
   for (const BoundStep& step : steps_) {
-    if (Failure failure = step.call->launch(stream)) {
-      failed_stage_ = step.stage;
-      return failure;
+    // a call with a new image computes the others once more
+    if (step.images == 0 || step.images > carried) {
+      if (Failure failure = step.call->launch(stream)) {
+        failed_stage_ = step.stage;
+        return failure;
+      }
     }
     if (Failure failure = device_.record(step.done, stream)) return failure;
-    for (const Copy& copy : step.copies) {
-      if (Failure failure = device_.copy_rows(copy.target, copy.pitch, copy.source, copy.width, copy.width, copy.rows, stream)) return failure;
-    }
+    if (Failure failure = copy(step.copies, stream)) return failure;
+  }
+  return nullptr;
+}
+
+Failure Chain::copy(const std::vector<Copy>& copies, Stream stream) noexcept {
+  for (const Copy& copy : copies) {
+    if (Failure failure = device_.copy_rows(copy.target, copy.pitch, copy.source, copy.width, copy.width, copy.rows, stream)) return failure;
   }
   return nullptr;
 }

@@ -25,15 +25,16 @@ class Chain {
   std::string prepare(bool use_graph);
   bool has_graph() const { return has_graph_; }
 
-  // Puts all calls on a stream.
-  Failure run(Stream stream) noexcept;
+  // Puts all calls on a stream. shared: times that the window begins with and the one before ended with, whose images the encoder does not see again;
+  // 0, or of a plan with carries.
+  Failure run(Stream stream, int64_t shared = 0) noexcept;
   // The stage that failed in the last `run`; null where it was no stage.
   const char* failed_stage() const noexcept { return failed_stage_; }
   // Of each stage of the manifest in the last run, which must be done.
   void seconds(double* target) noexcept;
 
  private:
-  Failure put(Stream stream) noexcept;
+  Failure put(Stream stream, int64_t shared) noexcept;
   [[noreturn]] void fail(Failure failure) const;
 
   struct Copy {
@@ -46,14 +47,24 @@ class Chain {
     size_t stage_number;
     std::unique_ptr<BoundCall> call;
     std::vector<Copy> copies;
-    int done;  // event
+    int64_t images;  // as Step's
+    int done;        // event
   };
+
+  struct BoundCarry {
+    int64_t images;
+    std::vector<Copy> copies;
+  };
+
+  std::vector<Copy> copies_of(const std::vector<Gather>& gathers) const;
+  Failure copy(const std::vector<Copy>& copies, Stream stream) noexcept;
 
   const BufferPlan& plan_;
   Device& device_;
   std::map<std::string, char*> buffers_;
   std::vector<std::unique_ptr<Engine>> engines_;  // before the calls, which they outlive
   std::vector<BoundStep> steps_;
+  std::vector<BoundCarry> carries_;
   size_t stages_ = 0;
   int begin_ = 0;
   bool has_graph_ = false;

@@ -37,7 +37,7 @@ uint16_t bfloat16_of(uint32_t n) {
 }
 
 template <class T, class Convert>
-void fill(void* target, int64_t count, uint32_t start, const Convert& convert) {
+void spread(void* target, int64_t count, uint32_t start, const Convert& convert) {
   auto* out = static_cast<unsigned char*>(target);
   for (int64_t i = 0; i < count; ++i) {
     const T value = convert((start + 2654435761u * static_cast<uint32_t>(i)) >> 24);
@@ -80,22 +80,40 @@ uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept {
 Checksum::Checksum(const Stage& stage, const std::vector<Address>& inputs, const std::vector<Address>& outputs) {
   for (size_t i = 0; i < inputs.size(); ++i) inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
   for (size_t i = 0; i < outputs.size(); ++i) outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
+  const TensorSpec *pixels = stage.input("images"), *special = stage.input("special"), *tokens = stage.output("tokens");
+  const bool is_encoder = pixels == stage.inputs.data() && special == pixels + 1 && tokens != nullptr && inputs_.size() == 2 && outputs_.size() == 1;
+  if (is_encoder && special->shape.front() == pixels->shape.front() && tokens->shape.front() == pixels->shape.front() && special->dtype == tokens->dtype &&
+      special->count() < tokens->count()) {
+    images_ = pixels->shape.front();
+  }
+}
+
+void Checksum::encode() const noexcept {
+  const Part &pixels = inputs_[0], &special = inputs_[1], &tokens = outputs_[0];
+  const size_t image = static_cast<size_t>(pixels.count / images_), own = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
+               all = static_cast<size_t>(tokens.count / images_) * bytes_of(tokens.dtype);
+  for (size_t i = 0; i < static_cast<size_t>(images_); ++i) {
+    auto* target = static_cast<unsigned char*>(tokens.data) + i * all;
+    std::memcpy(target, static_cast<const unsigned char*>(special.data) + i * own, own);
+    fill({target + own, (tokens.count - special.count) / images_, tokens.dtype}, crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image));
+  }
 }
 
 void Checksum::compute() const noexcept {
+  if (images_ > 0) return encode();
   uint32_t sum = 0;
   for (const Part& part : inputs_) sum = crc32(sum, part.data, static_cast<size_t>(part.count) * bytes_of(part.dtype));
-  for (size_t k = 0; k < outputs_.size(); ++k) {
-    const Part& part = outputs_[k];
-    const uint32_t start = sum + 40503u * static_cast<uint32_t>(k);
-    switch (part.dtype) {
-      case DType::kUint8: fill<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
-      case DType::kInt32: fill<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
-      case DType::kFloat32: fill<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
-      case DType::kFloat16: fill<uint16_t>(part.data, part.count, start, float16_of); break;
-      case DType::kBfloat16: fill<uint16_t>(part.data, part.count, start, bfloat16_of); break;
-      case DType::kFloat64: break;  // of no engine
-    }
+  for (size_t k = 0; k < outputs_.size(); ++k) fill(outputs_[k], sum + 40503u * static_cast<uint32_t>(k));
+}
+
+void Checksum::fill(const Part& part, uint32_t start) noexcept {
+  switch (part.dtype) {
+    case DType::kUint8: spread<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
+    case DType::kInt32: spread<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
+    case DType::kFloat32: spread<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
+    case DType::kFloat16: spread<uint16_t>(part.data, part.count, start, float16_of); break;
+    case DType::kBfloat16: spread<uint16_t>(part.data, part.count, start, bfloat16_of); break;
+    case DType::kFloat64: break;  // of no engine
   }
 }
 

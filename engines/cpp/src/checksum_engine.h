@@ -2,6 +2,9 @@
 //
 // d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k, counted from 0 in the manifest's
 // order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a floating one divided by 256, which is exact in every type.
+//
+// The encoder does so image by image, as the network's does: an image's tokens begin with its special tokens, as they are, and go on with elements of
+// which d is the crc32 of the image alone, counted from 0.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +24,17 @@ class Checksum {
   void compute() const noexcept;
 
  private:
+  void encode() const noexcept;
+
   struct Part {
     void* data;
     int64_t count;
     DType dtype;
   };
+  static void fill(const Part& part, uint32_t start) noexcept;
+
   std::vector<Part> inputs_, outputs_;
+  int64_t images_ = 0;  // of an encoder
 };
 
 class ChecksumEngine final : public Engine {

@@ -68,6 +68,7 @@ Pipeline::~Pipeline() = default;
 
 const EngineInfo& Pipeline::info() const noexcept { return impl_->window().info(); }
 const std::string& Pipeline::described() const noexcept { return impl_->described(); }
+bool Pipeline::slides() const noexcept { return impl_->window().slides(); }
 const std::vector<std::string>& Pipeline::warnings() const noexcept { return impl_->warnings(); }
 Status Pipeline::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept { return impl_->window().run(frames, outputs, stream); }
 const StageTime* Pipeline::times() noexcept { return impl_->window().times(); }

@@ -66,7 +66,9 @@ bool Ring::take(Window& window) noexcept {
   if (taken_ || ready_ == 0) return false;
   taken_ = true;
   taken_number_ = made_ - ready_;
-  window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_};
+  const int64_t shared = last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
+  last_taken_ = taken_number_;
+  window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_, shared};
   size_t i = 0;
   for (int64_t time = taken_number_ * stride_; time < taken_number_ * stride_ + layout_.T; ++time) {
     window.skew = std::max(window.skew, skews_[static_cast<size_t>(time % kept_times_)]);

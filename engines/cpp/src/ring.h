@@ -68,7 +68,7 @@ class Ring {
   int ready_ = 0;
 
   bool taken_ = false;
-  int64_t taken_number_ = 0;
+  int64_t taken_number_ = 0, last_taken_ = -1;
   std::vector<int> taken_slots_;  // [T,V], as the next three
   std::vector<Image> taken_images_;
   std::vector<double> taken_stamps_;

@@ -22,7 +22,7 @@ int frame_side(int given, int64_t engines) { return given != 0 ? given : static_
 
 WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader, const std::map<std::string, std::vector<float>>& constants, const Options& options)
     : manifest_(manifest),
-      plan_(BufferPlan::make(manifest)),
+      plan_(BufferPlan::make(manifest, options.sliding)),
       info_(info_of(manifest, plan_)),
       device_(loader.device()),
       on_host_(dynamic_cast<HostDevice*>(&device_) != nullptr),
@@ -130,6 +130,16 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
 Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
   if (frames.images == nullptr) return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
   if (Status status = check_images("the image", frames.images, false); !status) return status;
+  if (frames.shared != 0) {
+    const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);
+    if (frames.shared < 0 || frames.shared >= manifest_.layout.T) {
+      return refuse(Code::kUsage, "a window shares a part of its times with the one before\n  got:     shared = %d\n  allowed: 0 to %d", shared, T - 1);
+    }
+    if (manifest_.layout.B > 1 || !slides() || !is_whole_) {
+      const char* got = manifest_.layout.B > 1 ? "engines for several clips" : !slides() ? "a pipeline that keeps nothing" : "no window before";
+      return refuse(Code::kUsage, "shared times need what the encoder made of the window before\n  got:     %s\n  try:     Options::sliding, and a first window", got);
+    }
+  }
   if (frames.masks != nullptr && masks_.view == nullptr) {
     return refuse(Code::kUsage, "these engines are of a published model and take no external mask\n  got:     masks\n  allowed: no masks");
   }
@@ -172,6 +182,7 @@ Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* str
 }
 
 Status WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
+  is_whole_ = false;  // until all is on its way
   if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return broken(failure);
   Failure failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
@@ -182,14 +193,20 @@ Status WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream st
     failure = device_.upload(chain_.at(*memory_.view), memory_.staging, size, stream);
   }
   if (failure == nullptr) failure = device_.record(consumed_, stream);
-  if (failure == nullptr) failure = chain_.run(stream);
+  if (failure == nullptr) failure = chain_.run(stream, frames.shared);
   for (const Wanted& wanted : wanted_) {
     const Output& output = of(outputs, wanted);
     if (failure == nullptr && output.data != nullptr) failure = fetch(wanted, output, stream);
   }
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
+  is_whole_ = failure == nullptr;
   return failure == nullptr ? Status{} : broken(failure);
+}
+
+// Of the images, the first one that an encoder call reads.
+int64_t WindowRunner::first_image(const Frames& frames) const noexcept {
+  return frames.shared * manifest_.layout.V / manifest_.encoder_images * manifest_.encoder_images;
 }
 
 Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
@@ -197,15 +214,17 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
   auto* target = static_cast<unsigned char*>(chain_.at(*images_.view));
   const auto size = static_cast<size_t>(layout.image_bytes()), row = static_cast<size_t>(layout.W) * 3;
   if (frames.images[0].memory == Memory::kDevice) {
-    for (int64_t i = 0; i < layout.images(); ++i) {
+    for (int64_t i = first_image(frames); i < layout.images(); ++i) {
       const Image& image = frames.images[i];
       const auto rows = static_cast<size_t>(layout.H);
       if (Failure failure = device_.copy_rows(target + static_cast<size_t>(i) * size, row, image.data, image.row_bytes(), row, rows, stream)) return failure;
     }
     return nullptr;
   }
-  for (int64_t i = 0; i < layout.images(); ++i) fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
-  return device_.upload(target, images_.staging, static_cast<size_t>(images_.view->bytes()), stream);
+  const int64_t first = first_image(frames);
+  const size_t skipped = static_cast<size_t>(first) * size;
+  for (int64_t i = first; i < layout.images(); ++i) fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
+  return device_.upload(target + skipped, images_.staging + skipped, static_cast<size_t>(images_.view->bytes()) - skipped, stream);
 }
 
 // No images stand for maps of zeros.

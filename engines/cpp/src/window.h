@@ -21,6 +21,7 @@ class WindowRunner {
 
   const EngineInfo& info() const noexcept { return info_; }
   const std::string& no_graph() const noexcept { return no_graph_; }
+  bool slides() const noexcept { return !plan_.carries.empty(); }
   bool has_graph() const noexcept { return chain_.has_graph(); }
 
   // As Pipeline::run and Pipeline::times.
@@ -54,6 +55,7 @@ class WindowRunner {
   Status broken(Failure failure) noexcept;
   Status put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept;
   Failure put_images(const Frames& frames, Stream stream) noexcept;
+  int64_t first_image(const Frames& frames) const noexcept;
   Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
   Failure fetch(const Wanted& wanted, const Output& output, Stream stream) noexcept;
   const Output& of(const Outputs& outputs, const Wanted& wanted) const noexcept;
@@ -73,6 +75,7 @@ class WindowRunner {
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
   int consumed_ = 0, done_ = 0;  // events: the staging memory may be written again; the window is done
+  bool is_whole_ = false;  // whether what the encoder made of the last window is there
   std::string no_graph_;
   char message_[512] = "";
 };

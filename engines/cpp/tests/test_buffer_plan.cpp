@@ -25,10 +25,35 @@ void check_views(const std::string& where, const std::vector<NamedView>& found, 
   }
 }
 
+void check_gathers(const std::vector<Gather>& found, const Json& wanted) {
+  CHECK(found.size() == wanted.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Gather& g = found[i];
+    CHECK_TEXT(Json({g.source, g.target, g.source_offset, g.target_offset, g.rows, g.width, g.pitch}).dump(), wanted[i].dump());
+  }
+}
+
+// What moves, and the calls that are left, by shared times.
+void check_carries(const BufferPlan& plan, const Json& wanted) {
+  CHECK(plan.carries.size() == wanted.size());
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const Carry& carry = plan.carries[i];
+    CHECK(carry.images == wanted[i]["images"]);
+    check_gathers(carry.gathers, wanted[i]["gathers"]);
+    Json calls = Json::array();
+    for (const Step& step : plan.steps) {
+      if (step.images == 0 || step.images > carry.images) calls.push_back(step.call);
+    }
+    CHECK_TEXT(calls.dump(), wanted[i]["calls"].dump());
+  }
+}
+
 void check_plan(const Json& wanted) {
   const std::string name = wanted["name"];
   const Manifest manifest = parse_manifest(wanted["manifest"].dump(), "manifest.json");
-  const BufferPlan plan = BufferPlan::make(manifest);
+  const bool sliding = wanted.contains("carries");
+  const BufferPlan plan = BufferPlan::make(manifest, sliding);
+  check_carries(plan, sliding ? wanted["carries"] : Json::array());
   CHECK(plan.total() == wanted["total"]);
   CHECK(plan.sizes.size() == wanted["sizes"].size());
   for (const auto& [buffer, size] : plan.sizes) CHECK_TEXT(text(name, buffer, size), text(name, buffer, wanted["sizes"][buffer].get<int64_t>()));
@@ -42,18 +67,16 @@ void check_plan(const Json& wanted) {
     CHECK_TEXT(where + call.stage->name, where + want["stage"].get<std::string>());
     check_views(where, call.inputs, want["inputs"]);
     check_views(where, call.outputs, want["outputs"]);
-    CHECK(plan.steps[i].gathers.size() == want["gathers"].size());
-    for (size_t j = 0; j < want["gathers"].size(); ++j) {
-      const Gather& g = plan.steps[i].gathers[j];
-      CHECK_TEXT(Json({g.source, g.target, g.source_offset, g.target_offset, g.rows, g.width, g.pitch}).dump(), want["gathers"][j].dump());
-    }
+    check_gathers(plan.steps[i].gathers, want["gathers"]);
   }
 }
 
 }  // namespace
 
 int main() {
-  const Json cases = vectors("plans.json")["plans"];
-  CHECK(cases.size() > 5);
-  for (const Json& each : cases) check_plan(each);
+  const Json all = vectors("plans.json");
+  CHECK(all["plans"].size() > 5 && all["slides"].size() > 2);
+  for (const char* kind : {"plans", "slides"}) {
+    for (const Json& each : all[kind]) check_plan(each);
+  }
 }

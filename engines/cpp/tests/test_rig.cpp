@@ -50,6 +50,7 @@ void test_windows_share_their_images() {
     if (k < 2) continue;
     CHECK(rig.take(window));
     CHECK(window.number == k - 2);
+    CHECK(window.shared == (k == 2 ? 0 : 2));
     for (int t = 0; t < 3; ++t) {
       for (int c = 0; c < 2; ++c) {
         const int i = t * 2 + c;
@@ -187,6 +188,7 @@ void test_a_slow_consumer_keeps_what_it_took() {
   for (const int64_t number : {37, 38}) {  // the newest are left
     CHECK(rig.take(window));
     CHECK(window.number == number && shows(window.images[0], 0, number) && shows(window.images[3], 1, number + 1));
+    CHECK(window.shared == (number == 37 ? 0 : 1));  // with the one taken before, not with those that were dropped
     rig.release(window);
   }
   CHECK(!rig.take(window));

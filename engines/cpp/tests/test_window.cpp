@@ -86,6 +86,17 @@ struct Given {
   std::vector<std::vector<unsigned char>> bytes;
   std::vector<Image> images, masks, keypoints;
 
+  // The images of a film, from a time on; its frames are equal in all windows that have them.
+  static Given of_film(const Manifest& manifest, int64_t start) {
+    Given given(manifest, 0);
+    const Layout& layout = manifest.layout;
+    for (int64_t i = 0; i < layout.images(); ++i) {
+      auto seed = static_cast<unsigned>(start * layout.V + i);
+      for (unsigned char& byte : given.bytes[static_cast<size_t>(i)]) byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
+    }
+    return given;
+  }
+
   Given(const Manifest& manifest, unsigned seed) {
     const Layout& layout = manifest.layout;
     const auto make = [&](PixelFormat format, std::vector<Image>& target) {
@@ -270,6 +281,81 @@ void test_refusals() {
   CHECK_TEXT(words.substr(0, words.find('\n')), "the constant special is not of the engines' shape");
 }
 
+// Windows that overlap, each beside the same window computed whole: at every stride, on the host and on the GPU, as a graph where a window is whole. Images
+// that are not read again are not brought to the engines' size, nor uploaded, nor encoded.
+void test_sliding(const nlohmann::ordered_json& plan) {
+  const Manifest manifest = parse_manifest(plan.dump(), "");
+  const Layout& layout = manifest.layout;
+  const auto constants = constants_of(manifest);
+  Options options = options_for(manifest);
+  const auto host_loader = checksum_loader();
+  WindowRunner whole(manifest, *host_loader, constants, options);
+  options.sliding = true;
+  WindowRunner host(manifest, *host_loader, constants, options);
+  CudaDevice device(0);
+  Loader loader(device);
+  device.enter();
+  WindowRunner gpu(manifest, loader, constants, options);
+  device.leave();
+  CHECK(gpu.has_graph() && gpu.slides() && !whole.slides());
+  const EngineInfo& info = whole.info();
+  Results wanted(info), found(info), found_on_gpu(info);
+  int64_t start = 0;
+  for (const int64_t stride : {int64_t{0}, int64_t{1}, int64_t{1}, layout.T - 1, layout.T, int64_t{1}}) {
+    start += stride;
+    Given given = Given::of_film(manifest, start);
+    Frames frames = given.frames();
+    CHECK(whole.run(frames, wanted.outputs(), nullptr).ok());
+    frames.shared = start == 0 ? 0 : layout.T - stride;
+    const int64_t spared = frames.shared * layout.V / manifest.encoder_images * manifest.encoder_images;
+    for (int64_t i = 0; i < spared; ++i) std::fill(given.bytes[static_cast<size_t>(i)].begin(), given.bytes[static_cast<size_t>(i)].end(), static_cast<unsigned char>(i));
+    const long taken = Caller::count("driver_allocations");
+    CHECK(allocations_of([&] { CHECK(host.run(frames, found.outputs(), nullptr).ok()); }) == 0);
+    CHECK(gpu.run(frames, found_on_gpu.outputs(), nullptr).ok());
+    CHECK(Caller::count("driver_allocations") == taken);
+    CHECK(contents(found, info) == contents(wanted, info));
+    CHECK(contents(found_on_gpu, info) == contents(wanted, info));
+  }
+}
+
+void test_what_cannot_be_shared() {
+  const nlohmann::ordered_json all = vectors("plans.json");
+  const Manifest manifest = parse_manifest(all["slides"][0]["manifest"].dump(), "");
+  const auto loader = checksum_loader();
+  WindowRunner keeps_nothing(manifest, *loader, constants_of(manifest), options_for(manifest));
+  Options options = options_for(manifest);
+  options.sliding = true;
+  WindowRunner runner(manifest, *loader, constants_of(manifest), options);
+  const Given given = Given::of_film(manifest, 0);
+  Results results(runner.info());
+  const auto said = [&](WindowRunner& window, int64_t shared) {
+    Frames frames = given.frames();
+    frames.shared = shared;
+    const Status status = window.run(frames, results.outputs(), nullptr);
+    CHECK(status.code == Code::kUsage);
+    return std::string(status.message);
+  };
+  const std::string needs = "shared times need what the encoder made of the window before\n  got:     ", hint = "\n  try:     Options::sliding, and a first window";
+  CHECK_TEXT(said(keeps_nothing, 1), needs + "a pipeline that keeps nothing" + hint);
+  CHECK_TEXT(said(runner, 1), needs + "no window before" + hint);
+  CHECK(runner.run(given.frames(), results.outputs(), nullptr).ok());
+  CHECK_TEXT(said(runner, 3), "a window shares a part of its times with the one before\n  got:     shared = 3\n  allowed: 0 to 2");
+  CHECK_TEXT(said(runner, -1), "a window shares a part of its times with the one before\n  got:     shared = -1\n  allowed: 0 to 2");
+  Frames frames = given.frames();
+  frames.shared = 1;
+  CHECK(runner.run(frames, results.outputs(), nullptr).ok());
+  options = options_for(parse_manifest(plan_named("memory float16 B=2").dump(), ""));
+  options.sliding = true;
+  const Manifest clips = parse_manifest(plan_named("memory float16 B=2").dump(), "");
+  WindowRunner side_by_side(clips, *loader, constants_of(clips), options);
+  const Given two(clips, 1);
+  Results more(side_by_side.info());
+  CHECK(side_by_side.run(two.frames(), more.outputs(), nullptr).ok());
+  frames = two.frames();
+  frames.shared = 1;
+  CHECK_TEXT(side_by_side.run(frames, more.outputs(), nullptr).message, needs + "engines for several clips" + hint);
+}
+
 // Every byte that goes in matters, and what is not given counts as zero or as the learned start.
 void test_inputs_matter() {
   const Manifest manifest = parse_manifest(plan_named("memory").dump(), "");
@@ -306,6 +392,8 @@ int main() {
     test_gpu_equals_host(plan["manifest"], true);
     test_gpu_equals_host(plan["manifest"], false);
   }
+  for (const auto& plan : all["slides"]) test_sliding(plan["manifest"]);
+  test_what_cannot_be_shared();
   test_device_memory();
   test_no_graph_and_no_memory();
   test_refusals();

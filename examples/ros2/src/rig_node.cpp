@@ -138,6 +138,7 @@ void RigNode::configure() {
   rig_options_.fit = fit_of(get_parameter("fit").as_string());
   page4d::Options options;  // the rig brings images to the engines' size: the pipeline has nothing to fit
   options.backend = backend_of(get_parameter("backend").as_string());
+  options.sliding = rig_options_.stride > 0;  // what the encoder made of times that windows share is kept
 
   pipeline_.emplace(page4d::Pipeline::load(engines_, options));
   const page4d::EngineInfo& info = pipeline_->info();

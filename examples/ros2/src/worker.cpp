@@ -87,6 +87,7 @@ void Worker::run(const page4d::Window& window) {
   page4d::Frames frames;
   frames.images = window.images;
   frames.memory = remembers_ ? memory_.data() : nullptr;  // a window begins where the one before it ended
+  frames.shared = has_run_ && pipeline_.slides() ? window.shared : 0;
   page4d::Outputs outputs;
   if (!mask_.empty()) outputs.mask = {mask_.data(), mask_.size() * sizeof(float), page4d::Memory::kHost};
   if (!camera_.empty()) outputs.camera = {camera_.data(), camera_.size() * sizeof(double), page4d::Memory::kHost};
@@ -95,10 +96,11 @@ void Worker::run(const page4d::Window& window) {
   const auto began = std::chrono::steady_clock::now();
   const page4d::Status status = pipeline_.run(frames, outputs);
   if (!status) {
-    remembers_ = false;  // the next window starts anew
+    remembers_ = has_run_ = false;  // the next window starts anew
     failed(status.message);
     return;
   }
+  has_run_ = true;
   remembers_ = !next_memory_.empty();
   memory_.swap(next_memory_);
   {

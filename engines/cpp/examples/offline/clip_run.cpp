@@ -24,6 +24,10 @@ using page4d::DType;
 
 double since(Clock::time_point began) { return std::chrono::duration<double>(Clock::now() - began).count(); }
 
+bool overlap(const std::vector<int64_t>& starts, int64_t T) {
+  return std::adjacent_find(starts.begin(), starts.end(), [T](int64_t one, int64_t next) { return next < one + T; }) != starts.end();
+}
+
 // A checked run.
 class ClipRun {
  public:
@@ -32,7 +36,7 @@ class ClipRun {
         folder_(folder),
         starts_(std::move(starts)),
         fit_(folder.size().first, folder.size().second, engines.layout, options.fit),
-        pipeline_(page4d::Pipeline::load(options.engines.string(), pipeline_options(options, folder, engines))),
+        pipeline_(page4d::Pipeline::load(options.engines.string(), pipeline_options(options, folder, engines, overlap(starts_, engines.layout.T)))),
         results_(pipeline_.info()),
         names_(folder.frame_names()) {
     Placement& place = placement_;
@@ -45,11 +49,17 @@ class ClipRun {
     const page4d::EngineInfo& info = pipeline_.info();
     Summary summary = begun();
     WindowReader reader(folder_, info, starts_);
-    for (int64_t start : starts_) {
+    for (size_t number = 0; number < starts_.size(); ++number) {
+      const int64_t start = starts_[number], shared = number == 0 ? 0 : std::max<int64_t>(starts_[number - 1] + info.layout.T - start, 0);
       const WindowImages images = reader.next();
       if (stop()) throw Interrupted{};
       const auto began = Clock::now();
-      compute(images);
+      compute(images, shared);
+      for (size_t i = 0; i < info.stages.size(); ++i) {
+        const page4d::StageInfo& stage = info.stages[i];
+        const int64_t spared = stage.kind == "encoder" ? shared * info.layout.V / info.encoder_images : 0;  // calls
+        summary.stage_flop[i].second += stage.flop * (stage.calls - spared);
+      }
       const page4d::StageTime* times = pipeline_.times();
       for (size_t i = 0; i < info.stages.size(); ++i) summary.stage_seconds[i].second += times[i].seconds;
       const double seconds = since(began);
@@ -65,8 +75,9 @@ class ClipRun {
   }
 
  private:
-  static page4d::Options pipeline_options(const RunOptions& options, const FrameFolder& folder, const page4d::EngineInfo& engines) {
+  static page4d::Options pipeline_options(const RunOptions& options, const FrameFolder& folder, const page4d::EngineInfo& engines, bool overlap) {
     page4d::Options result;
+    result.sliding = overlap;
     result.backend = options.backend;
     result.frame_width = folder.size().first, result.frame_height = folder.size().second;
     result.fit = options.fit;
@@ -87,7 +98,7 @@ class ClipRun {
     summary.startup_seconds = since(options_.began);
     for (const page4d::StageInfo& stage : info.stages) {
       summary.stage_seconds.emplace_back(stage.name, 0.0);
-      summary.stage_flop.emplace_back(stage.name, stage.flop * stage.calls * static_cast<int64_t>(starts_.size()));
+      summary.stage_flop.emplace_back(stage.name, 0);
     }
     const bool reads_mask = info.input("mask_ext") != nullptr;
     if (reads_mask && !folder_.has_masks()) summary.warnings.push_back("no external masks were given: the mask is the network's alone");
@@ -112,7 +123,7 @@ class ClipRun {
     }
   }
 
-  void compute(const WindowImages& images) {
+  void compute(const WindowImages& images, int64_t shared) {
     const std::vector<page4d::Image> shown = WindowImages::views(images.frames), masks = WindowImages::views(images.masks);
     const std::vector<page4d::Image> keypoints = WindowImages::views(images.keypoints);
     page4d::Frames frames;
@@ -120,6 +131,7 @@ class ClipRun {
     frames.masks = masks.empty() ? nullptr : masks.data();
     frames.keypoints = keypoints.empty() ? nullptr : keypoints.data();
     frames.memory = memory_.empty() ? nullptr : memory_.data();
+    frames.shared = shared;
     const page4d::Status status = pipeline_.run(frames, results_.outputs());
     if (!status) throw page4d::Error(status.code, status.message);
     // a window begins where the one before it ended

@@ -68,6 +68,7 @@ class Consumer {
     const auto before = std::chrono::steady_clock::now();
     page4d::Frames frames;
     frames.images = window.images;
+    if (pipeline_.slides()) frames.shared = window.shared;
     if (windows_ > 0 && !memory_.empty()) {
       std::memcpy(memory_.data(), results_.data("memory"), memory_.size());
       frames.memory = memory_.data();
@@ -153,6 +154,8 @@ Code run(int argc, char** argv) {
   rig_options.patience = std::fmax(0.1 * speed, 3 / simulation.rate);
   rig_options.pending = static_cast<int>(std::fmin(rig_options.patience * simulation.rate + 3, 1000));
   rig_options.windows = static_cast<int>(std::ceil(2 * speed));
+
+  options.sliding = rig_options.stride > 0;  // what the encoder made of times that windows share is kept
 
   page4d::Pipeline pipeline = page4d::Pipeline::load(engines, options);
   const page4d::Layout layout = pipeline.info().layout;

@@ -60,6 +60,7 @@ typedef struct page4d_options {
   int32_t camera_count;
   const char* tensorrt_library; /* null: by its usual name */
   const char* plugin_library;   /* null: the folder's, or the one beside this library */
+  int32_t sliding;              /* whether windows overlap: see page4d_frames.shared */
 } page4d_options;
 
 /* T*V images, t slow, v fast. */
@@ -68,6 +69,7 @@ typedef struct page4d_frames {
   const page4d_image* masks;     /* null: none */
   const page4d_image* keypoints; /* null: none */
   const void* memory;            /* of the window before, in host memory; null: the learned start */
+  int64_t shared;                /* times that it begins with and the window run before ended with; of a sliding pipeline, else 0 */
 } page4d_frames;
 
 /* Where a result goes; data null: not wanted. */
@@ -126,6 +128,7 @@ typedef struct page4d_window {
   const double* stamps;
   double skew;
   int64_t number;
+  int64_t shared; /* times that it begins with and the window taken before ended with */
 } page4d_window;
 
 typedef struct page4d_rig_counts {

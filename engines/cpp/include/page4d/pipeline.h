@@ -28,6 +28,10 @@ struct Options {
   // One per view, for images of the size above; only for engines with the epipolar prior (input "fundamental").
   std::vector<Camera> cameras;
 
+  // Windows overlap: what the encoder makes of their images is kept, so that Frames::shared spares it those that the next one begins with.
+  // Costs the memory of one stream's tokens, and such a window is not one CUDA graph. With engines of `--encoder-images` no larger than stride times V.
+  bool sliding = false;
+
   Files files = Files::kAll;
   bool use_graph = true;  // one CUDA graph for a window, where the engines allow
   // File of TensorRT's library, as dlopen takes it; empty: libtensorrt_rtx.so or libnvinfer.so, as the plans need.
@@ -43,6 +47,8 @@ struct Frames {
   const Image* masks = nullptr;      // external masks, kMono8, 255 = dynamic, of the images' size; null: none
   const Image* keypoints = nullptr;  // heat maps, kMono8, of the images' size; only for engines that read keypoints
   const void* memory = nullptr;      // host: `Outputs::memory` of the window before; null: the learned start
+  // Times that this window begins with and the one run before ended with, the same images: results are those of the window computed whole.
+  int64_t shared = 0;                // 0 to T - 1; only with Options::sliding, B = 1, and after a window that ran
 };
 
 // Where a result goes, in the caller's memory; data null: not wanted.
@@ -83,6 +89,8 @@ class PAGE4D_API Pipeline {
   const EngineInfo& info() const noexcept;
   // What computes, in words.
   const std::string& described() const noexcept;
+  // Whether it keeps what a window may share: Options::sliding.
+  bool slides() const noexcept;
   // What is worth a warning of how it was loaded, such as a CUDA graph that could not be made; a line each.
   const std::vector<std::string>& warnings() const noexcept;
 
@@ -93,7 +101,8 @@ class PAGE4D_API Pipeline {
   // have left the staging memory. Outputs in pageable memory make the copies wait, as CUDA's do. kTest ignores the stream.
   //
   // stream: a cudaStream_t or CUstream of the options' GPU; null: the default stream, and the call returns when all is done.
-  // Returns kUsage for images that are not as `Options` say or outputs that are too small (nothing has run then), kFailure where CUDA or TensorRT fail.
+  // Returns kUsage for images that are not as `Options` say, outputs that are too small or shared times that are not there (nothing has run then),
+  // kFailure where CUDA or TensorRT fail; after that a window shares nothing.
   Status run(const Frames& frames, const Outputs& outputs, void* stream = nullptr) noexcept;
 
   // Seconds of each stage in the last window; waits until it is done. As many as EngineInfo::stages.

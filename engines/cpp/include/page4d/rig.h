@@ -62,6 +62,7 @@ struct Window {
   const bool* repeated = nullptr;  // T*V, whether an older image or black stands in
   double skew = 0;                 // seconds, the largest of its times
   int64_t number = 0;              // counts all windows that were made, from 0
+  int64_t shared = 0;              // times that it begins with and the window taken before ended with: for Frames::shared, if that one ran
 };
 
 // A ring of images. push() may be called by one thread per camera, the other calls by any one more; nothing is allocated after it was made.

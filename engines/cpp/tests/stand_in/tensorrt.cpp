@@ -124,6 +124,7 @@ class Runtime final : VRuntimeStub, public IRuntime {
       words >> way >> tensor.name >> type;
       tensor.is_input = way == "in";
       tensor.type = static_cast<DataType>(type);
+      tensor.spec.name = tensor.name;
       tensor.spec.dtype = type_of(tensor.type);
       for (int64_t side = 0; words >> side;) tensor.spec.shape.push_back(side);
       tensors.push_back(std::move(tensor));

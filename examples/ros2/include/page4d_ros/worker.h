@@ -69,6 +69,7 @@ class Worker {
   std::vector<double> camera_;  // [T,V,4,4]
   std::vector<unsigned char> memory_, next_memory_;
   bool remembers_ = false;  // whether memory_ holds what a window left
+  bool has_run_ = false;    // whether the window taken before did
 
   mutable std::mutex mutex_;
   std::condition_variable woken_;
