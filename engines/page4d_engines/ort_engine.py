@@ -16,6 +16,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
 from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines.ort_int8 import multiplies_signed, signed
 from page4d_engines.ort_lowering import lower
 
 _common_pool: list[int] = []  # its number of threads, once the process has one
@@ -72,7 +73,9 @@ class OrtEngine:
             model = onnx.load(path, load_external_data=False)
             if extend is not None:
                 extend(model)
-            self._weights = widened(model, path.parent)  # the session reads them in place
+            self._weights: dict[str, NDArray[np.generic]] = dict(widened(model, path.parent))  # the session reads them in place
+            if multiplies_signed():
+                self._weights |= signed(model, path.parent)
             proto = lower(model, rounding)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
             if self._weights:
