@@ -101,13 +101,16 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.gpu import Gpu
-        from page4d_engines.gpu_chain import GpuChain
+        from page4d_engines.gpu_chain import GpuChain, GpuEngine
         from page4d_engines.ort_cuda import CudaOrtEngine
+        from page4d_engines.ort_pieces import PieceEngine, Sessions
 
         gpu = Gpu()
         narrow = Precision(folder.manifest.precision).has_16_bits
-        engines = {entry.name: CudaOrtEngine(folder.file(entry.file or ""), gpu, fast=narrow) for entry in folder.manifest.stages}
-        described = f"ONNX Runtime on {gpu.name}, {'TF32 products' if narrow else 'float32'}"
-        return GpuChain(gpu, BufferPlan.make(folder.manifest, widen=True, sliding=sliding), engines, constants, described)
+        sessions = Sessions(gpu)
+        files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
+        engines: dict[str, GpuEngine] = {name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu) for name, file in files.items()}
+        described = f"ONNX Runtime{' and attention kernels' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
+        return GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, described)
 
     return make

@@ -14,7 +14,7 @@ from page4d.errors import MissingBackendError, Page4DError
 from page4d_engines.ort_cuda import require_provider
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.machine import cuda_of
-from page4d_plugins.driver import capability_of, checked, cuda_version, driver
+from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver
 from page4d_plugins.pack import shipped
 
 _EXPORT = ("torch", "onnxscript")
@@ -72,16 +72,9 @@ def _library(flavor: Flavor) -> Finding:
         library = Library.find(flavor)
         cuda = cuda_of(library)
         said = ".".join(map(str, library.version)) + (f", for CUDA {cuda}" if cuda else "")
-        return "; ".join([said, *library.warnings(_chip(), native=True)])
+        return "; ".join([said, *library.warnings(chip_here(), native=True)])
 
     return _tried(name, words)
-
-
-def _chip() -> str | None:
-    try:
-        return f"sm_{capability_of(0)}"
-    except MissingBackendError:
-        return None
 
 
 def _machine() -> Iterator[Finding]:
@@ -109,8 +102,10 @@ def _abilities() -> Iterator[Finding]:
         return f"with {library_for(None)}"
 
     def tensorrt() -> str:
-        chip = f"sm_{capability_of(0)}"
-        return f"{Library.find()}, on {chip}"
+        library, capability = Library.find(), capability_of(0)
+        if not library.runs_on(capability):
+            raise MissingBackendError(f"{library} does not run on sm_{capability}", hint="full TensorRT, or --backend cuda")
+        return f"{library}, on sm_{capability}"
 
     def provider() -> str:
         require_provider()

@@ -14,6 +14,8 @@ from page4d.errors import OutOfMemoryError
 from page4d_plugins.driver import capability_of, checked, driver
 
 _MIB = 1 << 20
+_OUTLIVING: list[Any] = []  # streams: what ran on one may ask it once more when it goes, in whatever order Python lets things go
+_STAGING = 16 << 20  # bytes of page-locked memory through which constants go up
 
 
 class Gpu:
@@ -38,9 +40,11 @@ class Gpu:
         self._device = Device(number)
         self._device.set_current()
         self._streams = [self._device.create_stream() for _ in range(2)]
+        _OUTLIVING.extend(self._streams)
         self.stream, self.uploads = (int(stream.handle) for stream in self._streams)
         self._pinned = LegacyPinnedMemoryResource()
         self._held: list[Any] = []
+        self._staging: NDArray[np.uint8] | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +90,22 @@ class Gpu:
         array = np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
         array[...] = 0
         return array
+
+    def placed(self, content: NDArray[np.uint8]) -> int:
+        """Address of a copy of some bytes `[n]` on the GPU, which is there when this returns.
+
+        Raises:
+            OutOfMemoryError: there is not so much memory.
+        """
+        address = self.allocate(content.size)
+        if self._staging is None:
+            self._staging = self.pinned((_STAGING,), np.dtype(np.uint8))
+        for begin in range(0, content.size, _STAGING):
+            part = content[begin : begin + _STAGING]
+            self._staging[: part.size] = part
+            self.upload(address + begin, self._staging[: part.size], self.stream)
+            self.synchronize()
+        return address
 
     # ---- what is put on a stream
 

@@ -1,7 +1,6 @@
-"""A stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns: for machines with a GPU and no TensorRT.
+"""A float32 stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns: for machines with a GPU and no TensorRT.
 
-Graphs are lowered as for the CPU, 16 bits widened to float32: products of 16-bit engines then go through the matrix units as TF32,
-which keeps as many bits as float16, and float32's range.
+Graphs are lowered as for the CPU. Stages in 16 bits run piece by piece, `ort_pieces.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ import onnxruntime
 from page4d.errors import EngineError, MissingBackendError
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
-from page4d_engines.ort_engine import first_line, translated, widened
+from page4d_engines.ort_engine import first_line, translated
 from page4d_engines.ort_lowering import lower
 from page4d_plugins.driver import driver
 
 _PROVIDER = "CUDAExecutionProvider"
 _CHANNELS = 8
 """ONNX Runtime's attention without an n x n tensor takes heads of a multiple of this on a GPU."""
+UNCAPTURABLE = "ONNX Runtime allocates while it runs"
 
 
 def require_provider() -> None:
@@ -38,48 +38,58 @@ def require_provider() -> None:
     driver()
 
 
+def cuda_session(model: bytes, options: onnxruntime.SessionOptions, gpu: Gpu) -> onnxruntime.InferenceSession:
+    """A session on a GPU's stream.
+
+    Raises:
+        MissingBackendError: the provider does not start.
+    """
+    options.log_severity_level = 3
+    onnxruntime.set_default_logger_severity(3)  # else every session says in vain that the provider is none of another kind
+    chosen = {
+        "device_id": str(gpu.number),
+        "user_compute_stream": str(gpu.stream),
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",  # one convolution in all: not worth trying every way
+        "arena_extend_strategy": "kSameAsRequested",  # else it doubles, and keeps what nobody asked for
+    }
+    session = onnxruntime.InferenceSession(model, options, providers=[(_PROVIDER, chosen), "CPUExecutionProvider"])
+    if session.get_providers()[0] != _PROVIDER:
+        hint = "CUDA and cuDNN of the versions that onnxruntime-gpu names; page4d doctor"
+        raise MissingBackendError("ONNX Runtime's CUDA provider does not start", hint=hint)
+    return session
+
+
 class CudaOrtEngine(GpuEngine):
     """One session on a GPU.
 
     Args:
-        path: the stage's ONNX file.
+        path: the stage's ONNX file, in float32.
         gpu: where; the session computes on its stream.
-        fast: let float32 products go through the matrix units as TF32.
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
         MissingBackendError: the provider cannot start, as with a CUDA of another version.
     """
 
-    def __init__(self, path: pathlib.Path, gpu: Gpu, fast: bool) -> None:
+    def __init__(self, path: pathlib.Path, gpu: Gpu) -> None:
         self.scratch = 0
         self._number, self._name = gpu.number, path.name
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        chosen = {
-            "device_id": str(gpu.number),
-            "user_compute_stream": str(gpu.stream),
-            "use_tf32": str(int(fast)),
-            "arena_extend_strategy": "kSameAsRequested",  # else it doubles, and keeps what nobody asked for
-        }
         try:
             model = onnx.load(path, load_external_data=False)
-            weights = widened(model, path.parent)
             proto = lower(model, rounding=False, channels=_CHANNELS)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-            if weights:
-                options.add_external_initializers(list(weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()])
-            self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=[(_PROVIDER, chosen), "CPUExecutionProvider"])
+            self._session = cuda_session(proto.SerializeToString(), options, gpu)
+        except MissingBackendError:
+            raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
-        if self._session.get_providers()[0] != _PROVIDER:
-            hint = "CUDA and cuDNN of the versions that onnxruntime-gpu names; page4d doctor"
-            raise MissingBackendError("ONNX Runtime's CUDA provider does not start", hint=hint)
 
     @property
     def uncapturable(self) -> str:
         """As `GpuEngine.uncapturable`."""
-        return "ONNX Runtime allocates while it runs"
+        return UNCAPTURABLE
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""

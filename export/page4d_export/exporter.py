@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import msgspec
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -173,7 +174,8 @@ def _described(model: Page4D, plan: Plan, calibration: Calibration) -> Manifest:
 
 def versions() -> dict[str, str]:
     """Of the packages that an export's bytes and figures depend on."""
-    return {package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")}
+    found = {package: version(package) for package in ("torch", "onnx", "onnxscript")}
+    return found | {"onnxruntime": onnxruntime.__version__}  # which the package onnxruntime-gpu brings, too
 
 
 def _file(entry: StageEntry) -> str:

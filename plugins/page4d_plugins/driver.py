@@ -57,6 +57,14 @@ def capability_of(device: int) -> int:
     return int(10 * major + minor)
 
 
+def chip_here() -> str | None:
+    """`sm_<capability>` of this machine's first GPU; None where none answers."""
+    try:
+        return f"sm_{capability_of(0)}"
+    except MissingBackendError:
+        return None
+
+
 def current_device() -> int:
     """Number of the GPU whose context is current on this thread."""
     return int(checked(driver().cuCtxGetDevice()))

@@ -97,18 +97,22 @@ class Chip(NamedTuple):
     """Lines and distances need registers of their own: fewer keys at a time, or they spill."""
     part: Tile
     """For split keys: few queries."""
+    segments: Tile | None = None
+    """For key segments; None: as `tile`."""
 
     def of(self, mode: Mode) -> Tile:
         """The tile of a mode."""
         if mode.partial:
             return self.part
+        if mode.keys is Keys.SEGMENTS and self.segments is not None:
+            return self.segments
         return self.epipolar if mode is Mode.EPIPOLAR else self.tile
 
 
 _AMPERE = Chip(Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 _ORIN = Chip(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2))
-# wgmma loads by descriptor; with 4 warps a tile of 128 x 128 would be computed in series
-_HOPPER = Chip(Tile(128, 128, 8, 2, True), Tile(128, 32, 8, 2, True), Tile(64, 128, 4, 2, True))
+# measured on an H100 (docs/performance.md): with few rows several blocks share a multiprocessor, and one's softmax hides another's products
+_HOPPER = Chip(Tile(64, 64, 4, 2, True), Tile(64, 32, 4, 3), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True))
 _BLACKWELL = Chip(Tile(128, 128, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 
 CHIPS: dict[int, Chip] = {

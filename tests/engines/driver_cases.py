@@ -4,26 +4,90 @@ Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so t
 """
 
 import ctypes
+import gc
 import logging
+from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import by_time
 from cuda.bindings import driver as api
+from pieces_on_a_processor import attended
 
+from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d_engines import Pipeline
+from page4d_engines import Pipeline, ort_pieces
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.folder import EngineFolder
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuChain
 from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.pieces import Attention
 from page4d_plugins.driver import capability_of, checked, cuda_version
+from page4d_plugins.modes import Keys, Mode
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 FLOATS = {"float": "float32"}
+
+
+def put_on(stream, work):
+    """A host function on a stream; gives back what must live until it has run."""
+    function = FUNCTION(lambda _: work())
+    place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)  # the bindings want to be told where the address is
+    checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(place)), 0))
+    return function, place
+
+
+class HostSession:
+    """ONNX Runtime's session on the CPU in the place of one on the GPU: it runs when the stream comes to it."""
+
+    def __init__(self, model, options, gpu):
+        self.session, self.gpu, self.held = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), gpu, []
+
+    def io_binding(self):
+        binding = self.session.io_binding()
+        on_host = lambda bind: lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
+        return SimpleNamespace(bind_input=on_host(binding.bind_input), bind_output=on_host(binding.bind_output), real=binding)
+
+    def run_with_iobinding(self, binding, options):
+        self.held.append(put_on(self.gpu.stream, lambda: self.session.run_with_iobinding(binding.real, options)))
+
+
+class HostLauncher:
+    """The attention kernels' place: the reference's attention over the same addresses."""
+
+    def __init__(self, shape, device, pack):
+        self.shape, self.workspace, self.held = shape, 512, []
+
+    def __call__(self, addresses, stream):
+        def work():
+            values = {}
+            for name, (sizes, dtype) in self.tensors().items():
+                memory = (ctypes.c_uint8 * (int(np.prod(sizes)) * np.dtype(dtype).itemsize)).from_address(addresses[name])
+                values[name] = np.ctypeslib.as_array(memory).view(dtype).reshape(sizes)
+            names = {name: name for name in values if name not in ("out", "workspace")}
+            values["out"].reshape(-1)[:] = attended(Attention(self.shape, names, "out"), values)
+            values["workspace"][:] = 0xFF  # whoever lies there loses
+
+        self.held.append(put_on(stream, work))
+
+    def tensors(self):
+        """Shapes and types of what the call reads and writes, by name; heads as they lie."""
+        s, half, single, whole = self.shape, np.float16, np.float32, np.int32
+        queries, keys = (s.Z, s.n, s.A, s.D), (s.Z, s.m, s.A, s.D)
+        found = {"q": (queries, half), "k": (keys, half), "v": (keys, half), "out": (queries, half), "workspace": ((512,), np.uint8)}
+        if s.mode is not Mode.DENSE:
+            found["key_bias"] = ((s.Z, s.m), half)
+        if s.mode.keys is Keys.SEGMENTS:
+            found |= {"seg_ptr": ((s.groups + 1,), whole), "seg": ((s.segments, 2), whole)}
+        if s.mode is Mode.SEGMENTS_BIASED:
+            found["segment_bias"] = ((s.A, s.segments), half)
+        if s.mode is Mode.EPIPOLAR:
+            found |= {"fundamental": ((s.groups, s.groups, 3, 3), single), "centres": ((s.n // s.groups, 3), single)}
+        return found
 
 
 class HostEngine:
@@ -51,14 +115,12 @@ class HostEngine:
             self.calls += 1
             call()
 
-        function = FUNCTION(counted)
-        place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)  # the bindings want to be told where the address is
-        held = (function, place)
+        held = []
 
         def launch(stream):
             if self.breaks and checked(api.cuStreamIsCapturing(stream)) != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
                 raise EngineError("this stage synchronises")
-            checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(held[1])), 0))
+            held.append(put_on(stream, lambda: counted(None)))
 
         return launch
 
@@ -109,6 +171,34 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
         for name, array in want.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
     assert set(pipeline.seconds) == set(host.seconds) and all(seconds > 0 for seconds in pipeline.seconds.values())
+
+
+@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+def test_stages_cut_at_their_attentions(made, variant, monkeypatch):
+    """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
+    made_ = made(variant, "float16")
+    monkeypatch.setattr(ort_pieces, "cuda_session", HostSession)
+    monkeypatch.setattr(ort_pieces, "Launcher", HostLauncher)
+    opened = EngineFolder.open(made_.folder)
+
+    def make(constants):
+        gpu = Gpu()
+        sessions = ort_pieces.Sessions(gpu)
+        engines = {entry.name: ort_pieces.PieceEngine(opened.file(entry.file), gpu, sessions) for entry in opened.manifest.stages}
+        return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
+
+    pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(made_.folder, "onnxruntime", rounding=True)
+    assert not pipeline._chain.has_graph
+    for seed in range(2):
+        given = inputs_of(made_, seed)
+        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
+        for name, array in want.items():
+            accuracy = compare(found[name].astype(np.float32), array.astype(np.float32))
+            assert accuracy.nans == 0 and accuracy.relative_l2 < 4e-3, f"{name}: {accuracy}"
+    before = LIBRARY.driver_streams_destroyed()
+    del pipeline
+    gc.collect()
+    assert LIBRARY.driver_streams_destroyed() == before, "sessions ask their stream once more when they go"
 
 
 def test_windows_that_overlap(made, tmp_path):

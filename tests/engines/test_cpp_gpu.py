@@ -18,6 +18,7 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder, Loose
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_plugins.driver import capability_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,14 +37,22 @@ def offline(tmp_path_factory):
     return folder / "examples" / "offline" / "offline"
 
 
-@pytest.mark.parametrize("variant", ["default", "late", "pi3"])
-def test_a_clip_gives_pythons_files(offline, made, tmp_path, monkeypatch, variant):
-    engines = tmp_path / "engines"
-    shutil.copytree(made(variant, "float16").folder, engines)
+@pytest.fixture(scope="module")
+def library():
+    """The TensorRT that runs on this GPU."""
     try:
-        library = library_for(None)
+        found = library_for(None)
     except MissingBackendError as missing:
         pytest.skip(str(missing))
+    if not found.runs_on(capability_of(0)):
+        pytest.skip(f"{found} does not run on this GPU")
+    return found
+
+
+@pytest.mark.parametrize("variant", ["default", "late", "pi3"])
+def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatch, variant):
+    engines = tmp_path / "engines"
+    shutil.copytree(made(variant, "float16").folder, engines)
     folder = EngineFolder.open(engines)
     build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
     layout = folder.manifest.shape
@@ -58,12 +67,12 @@ def test_a_clip_gives_pythons_files(offline, made, tmp_path, monkeypatch, varian
     same_folders(tmp_path / "cpp", tmp_path / "python")
 
 
-def test_the_graph_is_made(offline, made, tmp_path):
+def test_the_graph_is_made(offline, library, made, tmp_path):
     """The rig's example warns where there is none."""
     engines = tmp_path / "engines"
     shutil.copytree(made("default", "float16").folder, engines)
     folder = EngineFolder.open(engines)
-    build_into(folder, PlansBuild(library_for(None), BuildOptions(), folder.manifest.precision, native=False))
+    build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
     rig = offline.parents[1] / "rig" / "rig"
     done = subprocess.run([rig, engines, "--seconds", "2"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "no CUDA graph" not in done.stderr, done.stderr

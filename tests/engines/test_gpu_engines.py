@@ -50,6 +50,8 @@ def on_gpu(path, backend):
     except MissingBackendError as missing:
         pytest.skip(f"{backend} is not on this machine: {missing}")
     if library is not None:
+        if not library.runs_on(capability_of(0)):
+            pytest.skip(f"{library} does not run on sm_{capability_of(0)}")
         build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
         folder = EngineFolder.open(path)
     return folder, Pipeline.of(folder, backend)

@@ -40,7 +40,7 @@ def plans_of(library, chips=("sm_89", "sm_120"), kernels="ours"):
 
 
 @pytest.mark.parametrize("library", [RTX, FULL], ids=str)
-@pytest.mark.parametrize(("capability", "chips"), [(89, ("sm_89", "sm_120")), (120, ("sm_89", "sm_120")), (80, ()), (100, ())])
+@pytest.mark.parametrize(("capability", "chips"), [(89, ("sm_89", "sm_120")), (120, ("sm_89", "sm_120")), (80, ()), (122, ())])
 @pytest.mark.parametrize("kernels", ["ours", None])
 def test_plans_that_run_here(library, capability, chips, kernels):
     Machine(library, capability, NEW_CUDA, "ours").require(plans_of(library, chips, kernels), FOLDER)
@@ -76,10 +76,20 @@ def test_plans_that_do_not_run_here(library):
 
 def test_plans_in_fp8_begin_with_sm_89():
     plans = msgspec.structs.replace(plans_of(RTX, ()), least_chip=89)
-    for capability in (89, 90, 120):
+    for capability in (89, 120, 121):
         Machine(RTX, capability, NEW_CUDA, "ours").require(plans, FOLDER)
     with pytest.raises(EngineError, match=r"(?s)other GPUs than this one.*sm_89 and newer.*sm_86.*page4d-export --fp16: this GPU has no fp8 products"):
         Machine(RTX, 86, NEW_CUDA, "ours").require(plans, FOLDER)
+
+
+@pytest.mark.parametrize("capability", [87, 90, 100, 110])
+def test_chips_that_tensorrt_rtx_does_not_run_on(capability):
+    """It builds for any machine, and says only when it loads a plan that it does not compute here."""
+    allowed = r"sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer.*--backend cuda, or full TensorRT"
+    with pytest.raises(EngineError, match=rf"(?s){RTX} does not run on this GPU.*sm_{capability}.*{allowed}"):
+        Machine(RTX, capability, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)
+    (warning,) = RTX.warnings(f"sm_{capability}", native=False)
+    assert "builds for other machines" in warning and RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
 
 
 def test_plans_for_every_chip_begin_with_sm_80():

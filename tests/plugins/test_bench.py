@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import gc
 import json
 import math
 import os
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import msgspec
@@ -273,6 +275,26 @@ def test_a_call_is_timed_in_a_graph_where_it_can_be_captured(captures, timed, mo
     before = fake.now
     sampler.sample()
     assert fake.now - before == 8.0  # 4 ms of calls, after as many that keep the stream busy
+
+
+def test_what_a_graph_reads_lives_as_long_as_its_sampler(monkeypatch):
+    """A graph has addresses: inputs that went while it is replayed would be an illegal access."""
+    fake = FakeCuda(captures=True)
+    monkeypatch.setattr(clocks.torch, "cuda", fake)
+
+    class Inputs:
+        def use(self):
+            fake.call()
+
+    inputs = Inputs()
+    watched = weakref.ref(inputs)
+    sampler = clocks.CudaClock(0).sampler([lambda kept=inputs: kept.use() and None])
+    del inputs
+    gc.collect()
+    assert sampler.timed == "graph" and watched() is not None
+    del sampler
+    gc.collect()
+    assert watched() is None
 
 
 def test_inputs_exceed_the_cache_twice():

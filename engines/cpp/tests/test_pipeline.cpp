@@ -113,9 +113,14 @@ void test_requirements() {
   const auto said = [&](const Machine& other) { return refusal([&] { require(plans, other, "engines"); }); };
   CHECK_TEXT(said({"TensorRT-RTX", "1.8.0", 89, "0123456789abcdef"}),
              "the plans were built by another TensorRT-RTX\n  got:     1.7.1\n  allowed: 1.8.0\n  try:     page4d-export --build-only engines --backend rtx");
-  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 90, "0123456789abcdef"}),
-             "the plans were built for other GPUs than this one\n  got:     sm_89, sm_120\n  allowed: sm_90\n"
-             "  try:     page4d-export --build-only engines --backend rtx --target sm_90");
+  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
+             "the plans were built for other GPUs than this one\n  got:     sm_89, sm_120\n  allowed: sm_86\n"
+             "  try:     page4d-export --build-only engines --backend rtx --target sm_86");
+  for (const int foreign : {87, 90, 100, 110}) {
+    CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", foreign, "0123456789abcdef"}),
+               "TensorRT-RTX 1.7.1 does not run on this GPU\n  got:     sm_" + std::to_string(foreign) +
+                   "\n  allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer\n  try:     full TensorRT, or in Python --backend cuda");
+  }
   CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 89, "fedcba9876543210"}),
              "the plans' plugins are of another version of page4d's kernels\n  got:     0123456789ab..\n  allowed: fedcba987654..\n"
              "  try:     page4d-export --build-only engines --backend rtx");
@@ -123,7 +128,7 @@ void test_requirements() {
   require(plans, {"TensorRT-RTX", "1.7.1", 121, "0123456789abcdef"}, "engines");
   CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})), "the plans were built for other GPUs than this one");
   plans.least_chip = 89;
-  require(plans, {"TensorRT-RTX", "1.7.1", 90, "0123456789abcdef"}, "engines");
+  require(plans, {"TensorRT-RTX", "1.7.1", 120, "0123456789abcdef"}, "engines");
   CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
              "the plans were built for other GPUs than this one\n  got:     sm_89 and newer\n  allowed: sm_86\n"
              "  try:     page4d-export --fp16: this GPU has no fp8 products");

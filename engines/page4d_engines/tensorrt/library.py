@@ -90,8 +90,20 @@ class Library:
         name = "TensorRT-RTX" if self.flavor is Flavor.RTX else "TensorRT"
         return f"{name} {'.'.join(map(str, self.version))}"
 
+    @property
+    def chips(self) -> tuple[int, ...]:
+        """Compute capabilities, times ten, that it knows by name; empty where it runs on all that matter."""
+        if self.flavor is Flavor.TENSORRT:
+            return ()
+        return tuple(sorted(int(name[2:]) for name in dir(self.module.ComputeCapability) if name.startswith("SM")))
+
+    def runs_on(self, capability: int) -> bool:
+        """Whether it computes on a GPU of this compute capability, times ten: TensorRT-RTX leaves out data centres' and Jetson's."""
+        return not self.chips or capability in self.chips or capability > self.chips[-1]
+
     def warnings(self, chip: str | None, native: bool) -> list[str]:
         """What is known against it on a chip (`sm_<capability>`, None: not known), a sentence each."""
         if self.flavor is Flavor.RTX:
-            return []
+            foreign = chip is not None and not self.runs_on(int(chip.removeprefix("sm_")))
+            return [f"{self} builds for other machines here: it does not run on this GPU ({chip}), where --backend cuda does"] if foreign else []
         return [f"{self}: {bad.what} ({bad.link}); verify on the target" for bad in KNOWN_BAD if bad.concerns(self.version, chip, native)]

@@ -18,7 +18,7 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.interrupts import held_interrupts
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Flavor, Library
-from page4d_plugins.driver import capability_of
+from page4d_plugins.driver import capability_of, chip_here
 from page4d_plugins.pack import shipped
 
 TIMING_CACHE = "timing.cache"
@@ -74,8 +74,8 @@ class PlansBuild:
             why = "fuses no attention in float32" if self.precision is Precision.FLOAT32 else "does not take these 8-bit products, which are a processor's"
             raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16, --bf16 or --fp8", hint="page4d-export --fp16")
         self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
-        chip = None if library.flavor is Flavor.RTX else f"sm_{capability_of(0)}"
-        self.chips = options.targets or (() if chip is None or options.hardware_compat else (chip,))
+        chip = chip_here()
+        self.chips = options.targets or (() if chip is None or options.hardware_compat or library.flavor is Flavor.RTX else (chip,))
         if too_old := [name for name in self.chips if int(name.removeprefix("sm_")) < self.precision.least_chip]:
             allowed = f"sm_{self.precision.least_chip} and newer"
             raise UsageError(f"there are no {precision} products on these chips", got=", ".join(too_old), allowed=allowed, hint="page4d-export --fp16")

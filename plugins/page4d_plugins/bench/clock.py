@@ -24,6 +24,8 @@ class Sampler(NamedTuple):
     """Runs it; milliseconds of one call."""
     timed: str
     """`graph`: calls as one CUDA graph, launch overhead left out; `stream`: launched one by one; `wall`."""
+    calls: Calls
+    """Kept with their inputs: a graph knows no more of these than their addresses."""
 
 
 class Clock(Protocol):
@@ -59,8 +61,9 @@ class CudaClock:
         else:
             run, timed = graph.replay, "graph"
         run()
+        torch.cuda.synchronize()  # what goes wrong here is this side's, not that of whoever waits next
         lead = repeats * once < _LEAD
-        return Sampler(lambda: _elapsed(run, lead) / repeats, timed)
+        return Sampler(lambda: _elapsed(run, lead) / repeats, timed, calls)
 
 
 class WallClock:
@@ -77,7 +80,7 @@ class WallClock:
             run()
             return 1e3 * (time.perf_counter() - started) / len(calls)
 
-        return Sampler(sample, "wall")
+        return Sampler(sample, "wall", calls)
 
 
 def clock_for(device: str) -> Clock:

@@ -63,6 +63,7 @@ std::list<Stream> streams;
 std::list<Event> events;  // never freed: what is on a stream may still name them
 std::list<Graph> graphs;
 long contexts = 0;  // pushed and not popped
+long destroyed = 0;  // streams
 std::map<char *, size_t> allocated;
 long allocations = 0, launches = 0;
 size_t limit = size_t(4) << 30;
@@ -128,6 +129,7 @@ extern "C" {
 long driver_allocations() { return allocations; }
 long driver_launches() { return launches; }
 long driver_contexts() { return contexts; }
+long driver_streams_destroyed() { return destroyed; }
 void driver_limit(size_t bytes) { limit = bytes; }
 
 // ---- the driver's functions
@@ -164,8 +166,8 @@ Result cuCtxPopCurrent(void **context) { return --contexts, *context = &streams,
 Result cuCtxPopCurrent_v2(void **context) { return --contexts, *context = &streams, kOk; }
 Result cuStreamCreateWithPriority(void **stream, unsigned, int) { return streams.emplace_back(), *stream = &streams.back(), kOk; }
 Result cuStreamCreate(void **stream, unsigned) { return cuStreamCreateWithPriority(stream, 0, 0); }
-Result cuStreamDestroy(void *) { return kOk; }
-Result cuStreamDestroy_v2(void *) { return kOk; }
+Result cuStreamDestroy(void *) { return ++destroyed, kOk; }
+Result cuStreamDestroy_v2(void *) { return ++destroyed, kOk; }
 Result cuStreamGetCtx(void *, void **context) { return *context = &streams, kOk; }
 
 Result cuMemAlloc_v2(void **address, size_t size) {

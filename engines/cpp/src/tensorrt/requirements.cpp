@@ -1,6 +1,7 @@
 #include "tensorrt/requirements.h"
 
 #include <algorithm>
+#include <array>
 
 #include "page4d/error.h"
 #include "text.h"
@@ -9,6 +10,11 @@ namespace page4d {
 namespace {
 
 constexpr int kHalf = 80;  // the oldest compute capability, times ten, whose plans are in 16 bits
+constexpr std::array<int, 6> kRtx = {75, 80, 86, 89, 120, 121};  // TensorRT-RTX computes on these and newer ones, not on data centres' and Jetson's
+
+bool runs_on(const std::string& library, int capability) {
+  return library != "rtx" || capability > kRtx.back() || std::find(kRtx.begin(), kRtx.end(), capability) != kRtx.end();
+}
 
 }  // namespace
 
@@ -23,6 +29,12 @@ void require(const Plans& plans, const Machine& machine, const std::string& fold
     throw Error(Code::kIncompatible, "the plans were built by another " + machine.library).got(plans.version).allowed(machine.version).hint(rebuild);
   }
   const std::string chip = text("sm_", machine.capability);
+  if (!runs_on(plans.library, machine.capability)) {
+    throw Error(Code::kIncompatible, text(machine.library, " ", machine.version, " does not run on this GPU"))
+        .got(chip)
+        .allowed("sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer")
+        .hint("full TensorRT, or in Python --backend cuda");
+  }
   const bool fits = plans.chips.empty() ? machine.capability >= plans.least_chip : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
   if (!fits) {
     const bool narrower = machine.capability >= kHalf && machine.capability < plans.least_chip;
