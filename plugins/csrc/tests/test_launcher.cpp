@@ -53,7 +53,7 @@ void three_kernels() {
   const FakeMap& keys = fake_driver().maps[0];
   CHECK(keys.address == reinterpret_cast<void*>((1 << 30) + (1 << 20)) && keys.type == 6);
   CHECK((keys.sizes == std::array<unsigned long, 4>{64, 9000, 2, 1}) && (keys.strides == std::array<unsigned long, 3>{128, 9000 * 128, 2 * 9000 * 128}));
-  CHECK((keys.box == std::array<unsigned, 4>{64, 128, 1, 1}));
+  CHECK((keys.box == std::array<unsigned, 4>{64, 64, 1, 1}));
 
   launcher.launch(addresses_at(1 << 30), nullptr);
   CHECK(fake_driver().launches.size() == 6 && fake_driver().maps.size() == 2);  // the addresses are the same
