@@ -44,7 +44,7 @@ def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
         axes.annotate(_seconds(row), (1, 0.5), (7, 0), xycoords=ratio, textcoords="offset points", va="center", color=_PALE, size=8.5, bbox=paper)
     axes.plot([1.0, 1.0], [-0.55, len(ran) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlim(0, 1.22 * longest)  # room for the labels
-    axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
+    axes.set_yticks(range(len(rows)), [label_of(row) for row in rows])
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set(color=_PALE if row.speedup is None else _INK, weight="bold" if row.ours else "normal", size=10)
     axes.set_ylim(len(rows) - 0.45, -0.55)
@@ -74,6 +74,7 @@ def _seconds(row: PeerRow) -> str:
     return f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{1e3 * row.seconds:.0f} ms"
 
 
-def _label(row: PeerRow) -> str:
+def label_of(row: PeerRow) -> str:
     """Its name; where it computed in something else than that says, that too."""
-    return row.name if not row.note or row.precision is None else f"{row.name}\n(ran in {row.precision})"
+    differs = row.note and row.precision is not None and row.precision not in row.name
+    return f"{row.name}\n(ran in {row.precision})" if differs else row.name

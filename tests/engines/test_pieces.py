@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import EXPORTED, config_of, layout_of, lively, takes_keypoints
+from conftest import EXPORTED, config_of, layout_of, lively
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -17,26 +17,10 @@ from page4d.precision import Precision
 from page4d_engines.ort_engine import OrtEngine
 from page4d_engines.ort_pieces import raw, widen_unsupported
 from page4d_engines.pieces import Attention, Cut, Piece, Tensor, cut
-from page4d_export.exporter import write_unverified
-from page4d_export.plan import Plan
+from page4d_export.onnx_export import OnnxExporter
+from page4d_export.stage import stages
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.plan import Shape
-
-
-@pytest.fixture(scope="module")
-def narrow(shared):
-    """An engine folder in 16 bits."""
-
-    def make(variant, precision=Precision.FLOAT16, **options):
-        config = config_of(variant, **options)
-        plan = Plan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
-        folder = shared / f"narrow-{variant}-{precision}-{len(options)}"
-        if not folder.exists():
-            folder.mkdir()
-            write_unverified(lively(config), plan, folder)
-        return folder, plan
-
-    return make
 
 
 def loaded(folder, entry):
@@ -60,8 +44,9 @@ def run_pieces(found, values, path):
 
 
 @pytest.mark.parametrize("variant", EXPORTED)
-def test_run_piece_by_piece_a_stage_is_the_stage(narrow, variant):
-    folder, plan = narrow(variant)
+def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
+    made_ = made(variant, "float16")
+    folder, plan = made_.folder, made_.plan
     rng = np.random.default_rng(0)
     for entry in plan.stages():
         model, path = loaded(folder, entry)
@@ -80,33 +65,37 @@ def test_run_piece_by_piece_a_stage_is_the_stage(narrow, variant):
         assert not any(len(tensor.shape) == 4 and tensor.shape[-2:] == (51, 51) for tensor in found.tensors.values())
 
 
-def test_equal_blocks_are_one_piece(narrow):
+def contents(model):
+    steps = cut(model).steps
+    assert [type(step) for step in steps] == [Piece, *[Attention, Piece] * (len(steps) // 2)], "an attention stands between two pieces"
+    return [step.content for step in steps if isinstance(step, Piece)]
+
+
+def test_equal_blocks_are_one_piece(made, tmp_path):
     """All inner blocks of an encoder, all stages of a kind: sessions are few, whatever the depth."""
-    folder, plan = narrow("default", encoder_depth=4)
-    contents = {}
-    for entry in plan.stages():
-        steps = cut(loaded(folder, entry)[0]).steps
-        contents[entry.name] = [step.content for step in steps if isinstance(step, Piece)]
-        assert [type(step) for step in steps] == [Piece, *[Attention, Piece] * (len(steps) // 2)], "an attention stands between two pieces"
-    encoder = contents["encoder"]
-    assert len(encoder) == plan.config.encoder_depth + 1 and len(set(encoder[1:-1])) == 1
-    assert contents["time_sa.0"] == contents["time_sa.1"] and contents["view_sa.0"] != contents["view_sa.1"], "the first makes two streams of one"
+    config = config_of("default", encoder_depth=4)
+    stage = stages(lively(config), layout_of("default", 28, 42), Precision.FLOAT16)["encoder"]
+    encoder = contents(onnx.load(OnnxExporter(tmp_path, config.head_dim).write(stage), load_external_data=False))
+    assert len(encoder) == 5 and len(set(encoder)) == 3
+    made_ = made("default", "float16")
+    found = {entry.name: contents(loaded(made_.folder, entry)[0]) for entry in made_.plan.stages()}
+    assert found["time_sa.0"] == found["time_sa.1"] and found["view_sa.0"] != found["view_sa.1"], "the first makes two streams of one"
 
 
-def test_heads_are_read_and_written_where_linear_layers_left_them(narrow):
-    folder, plan = narrow("default")
-    for entry in plan.stages():
-        found = cut(loaded(folder, entry)[0])
+def test_heads_are_read_and_written_where_linear_layers_left_them(made):
+    made_ = made("default", "float16")
+    for entry in made_.plan.stages():
+        found = cut(loaded(made_.folder, entry)[0])
         for step in found.steps:
             if isinstance(step, Attention):
                 Z, A, n, D = step.shape.Z, step.shape.A, step.shape.n, step.shape.D
                 assert step.shape.q == step.shape.out == (n * A * D, D, A * D) and found.tensors[step.out].shape == (Z, n, A, D)
 
 
-def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(narrow):
-    folder, plan = narrow("default", Precision.BFLOAT16)
-    for entry in plan.stages():
-        model, _ = loaded(folder, entry)
+def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
+    made_ = made("default", "bfloat16")
+    for entry in made_.plan.stages():
+        model, _ = loaded(made_.folder, entry)
         before = sum(node.op_type in ("Conv", "Gelu") for node in model.graph.node)
         widen_unsupported(model.graph)
         cut_model = cut(model)

@@ -16,8 +16,8 @@ from page4d.precision import Precision
 from page4d_engines import cli
 from page4d_export import bench_peers, peers
 from page4d_export.bench import bench_command
-from page4d_export.bench_peers import PeersBenchmark, compare_peers, print_peers
-from page4d_export.bench_plot import plot_peers
+from page4d_export.bench_peers import PeerRow, PeersBenchmark, compare_peers, print_peers
+from page4d_export.bench_plot import label_of, plot_peers
 from page4d_export.plan import Plan
 
 NAMES = [
@@ -106,6 +106,12 @@ def test_the_plot(found, tmp_path):
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
     assert (0xC2, 0x41, 0x0C) in colours  # ours
+
+
+def test_a_bars_name_says_what_it_ran_in_where_that_is_something_else():
+    bf16 = PeerRow("OpenVINO, bfloat16", False, "float32", 1.0, note="asked for bfloat16")
+    assert label_of(bf16) == "OpenVINO, bfloat16\n(ran in float32)"
+    assert label_of(msgspec.structs.replace(bf16, precision="bfloat16", note="one pass")) == "OpenVINO, bfloat16"
 
 
 @pytest.mark.slow
