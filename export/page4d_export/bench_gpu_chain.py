@@ -33,6 +33,7 @@ from page4d_export.plan import Plan
 from page4d_export.roofline import Roofline, bytes_of
 from page4d_export.stage import cast
 from page4d_export.verify import Frames
+from page4d_plugins.driver import capability_of
 
 _LOG = logging.getLogger("page4d.bench")
 _PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
@@ -228,7 +229,9 @@ def _engines(folder: pathlib.Path, plan: Plan, backend: Backend, build: bool, ab
     for candidate in (Backend.TENSORRT, Backend.CUDA) if backend is Backend.AUTO else (backend,):
         try:
             if candidate is Backend.TENSORRT and build:
-                wish = PlansBuild(library_for(None), BuildOptions(), str(plan.precision), plan.attention.value == "native")
+                library = library_for(None)
+                library.require_on(capability_of(0))
+                wish = PlansBuild(library, BuildOptions(), str(plan.precision), plan.attention.value == "native")
                 build_into(EngineFolder.open(folder), wish, progress)
             return Pipeline.load(folder, candidate)
         except Page4DError as error:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from types import ModuleType
 
-from page4d.errors import MissingBackendError
+from page4d.errors import EngineError, MissingBackendError
 from page4d_plugins import tensorrt_rtx
 
 _OLDEST, _NEWEST = (10, 3), (12, 0)
@@ -100,6 +100,16 @@ class Library:
     def runs_on(self, capability: int) -> bool:
         """Whether it computes on a GPU of this compute capability, times ten: TensorRT-RTX leaves out data centres' and Jetson's."""
         return not self.chips or capability in self.chips or capability > self.chips[-1]
+
+    def require_on(self, capability: int) -> None:
+        """Raise unless it computes on a GPU of this compute capability, times ten: it says so itself only when it loads a plan.
+
+        Raises:
+            EngineError: it does not.
+        """
+        if not self.runs_on(capability):
+            allowed = f"{', '.join(f'sm_{chip}' for chip in self.chips)} and newer"
+            raise EngineError(f"{self} does not run on this GPU", got=f"sm_{capability}", allowed=allowed, hint="--backend cuda, or full TensorRT")
 
     def warnings(self, chip: str | None, native: bool) -> list[str]:
         """What is known against it on a chip (`sm_<capability>`, None: not known), a sentence each."""

@@ -56,9 +56,7 @@ class Machine:
         if here != plans.version:
             name = str(self.library).rpartition(" ")[0]
             raise EngineError(f"the plans were built by another {name}", got=plans.version, allowed=here, hint=rebuild)
-        if not self.library.runs_on(self.capability):
-            allowed = f"{', '.join(f'sm_{chip}' for chip in self.library.chips)} and newer"
-            raise EngineError(f"{self.library} does not run on this GPU", got=self.chip, allowed=allowed, hint="--backend cuda, or full TensorRT")
+        self.library.require_on(self.capability)
         if not plans.fits(self.capability):
             hint = f"{rebuild} --target {self.chip}" if self.library.flavor is Flavor.RTX else rebuild
             if plans.least_chip > self.capability >= Precision.FLOAT16.least_chip:
