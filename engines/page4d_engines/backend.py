@@ -96,8 +96,16 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     if folder.manifest.precision == str(Precision.FP8):
         raise EngineError("fp8 engines are for TensorRT", got=folder.path, allowed="--backend tensorrt", hint="page4d-export --fp16 for ONNX Runtime on a GPU")
     from page4d_engines.ort_cuda import require_provider
+    from page4d_plugins.driver import capability_of
+    from page4d_plugins.modes import FALLBACK
 
     require_provider()
+    narrow = Precision(folder.manifest.precision).has_16_bits
+    if narrow and (capability := capability_of(0)) < FALLBACK:
+        hint = "page4d-export without --fp16 or --bf16"
+        raise EngineError(
+            "the attention kernels of 16-bit engines do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} and newer", hint=hint
+        )
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.gpu import Gpu
@@ -106,7 +114,6 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
         from page4d_engines.ort_pieces import PieceEngine, Sessions
 
         gpu = Gpu()
-        narrow = Precision(folder.manifest.precision).has_16_bits
         sessions = Sessions(gpu)
         files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
         engines: dict[str, GpuEngine] = {name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu) for name, file in files.items()}

@@ -103,8 +103,7 @@ def _abilities() -> Iterator[Finding]:
 
     def tensorrt() -> str:
         library, capability = Library.find(), capability_of(0)
-        if not library.runs_on(capability):
-            raise MissingBackendError(f"{library} does not run on sm_{capability}", hint="full TensorRT, or --backend cuda")
+        library.require_on(capability)
         return f"{library}, on sm_{capability}"
 
     def provider() -> str:

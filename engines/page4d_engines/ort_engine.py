@@ -13,9 +13,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
-from onnx.external_data_helper import ExternalDataInfo
 
 from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines.external import is_external, mapped
 from page4d_engines.ort_int8 import multiplies_signed, signed
 from page4d_engines.ort_lowering import lower
 
@@ -110,15 +110,12 @@ def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[n
     """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
     found: dict[str, NDArray[np.generic]] = {}
     for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL or tensor.data_type not in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        if not is_external(tensor):
             continue
-        place = ExternalDataInfo(tensor)
-        shape, offset = tuple(tensor.dims), place.offset or 0
         if tensor.data_type == TensorProto.BFLOAT16:
-            halves = np.memmap(folder / place.location, np.uint16, "r", offset, shape)
-            found[tensor.name] = (halves.astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
-        else:
-            found[tensor.name] = np.memmap(folder / place.location, np.float16, "r", offset, shape).astype(np.float32)
+            found[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
+        elif tensor.data_type == TensorProto.FLOAT16:
+            found[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
     return found
 
 

@@ -1,7 +1,7 @@
 """8-bit weights in the form that a processor multiplies fast.
 
 Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. Processors with VNNI or AMX have
-instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed weights alone: four times as fast.
+instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed weights alone: three to five times as fast.
 Without these instructions signed weights would be summed in 16 bits that saturate, silently. So the form is chosen where engines are
 loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
 """
@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo
+
+from page4d_engines.external import is_external, mapped
 
 _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
 _ZERO = "int8/signed_zero"
@@ -33,11 +34,14 @@ def multiplies_signed() -> bool:
 
 
 def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.int8]]:
-    """Make the weights of 8-bit products signed, in place; those that lay in another file, by name.
+    """Make the weights of 8-bit products signed, in place.
 
     Args:
         model: a stage's, its large initializers not loaded.
-        folder: of that file.
+        folder: of its ONNX file.
+
+    Returns:
+        Those that lay in another file, int8 `[K,N]` by their new names: the model has only their shapes.
     """
     graph = model.graph
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
@@ -51,10 +55,8 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
         turned = TensorProto()
         turned.CopyFrom(tensor)
         turned.name, turned.data_type = f"{name}/signed", TensorProto.INT8  # others may read the unsigned one
-        if tensor.data_location == TensorProto.EXTERNAL:
-            place = ExternalDataInfo(tensor)
-            array = np.memmap(folder / place.location, np.uint8, "r", place.offset or 0, tuple(tensor.dims))
-            found[turned.name] = (array ^ 0x80).view(np.int8)
+        if is_external(tensor):
+            found[turned.name] = (mapped(tensor, folder, np.uint8) ^ 0x80).view(np.int8)
         else:
             turned = numpy_helper.from_array((numpy_helper.to_array(tensor) ^ 0x80).view(np.int8), turned.name)
         graph.initializer.append(turned)

@@ -15,9 +15,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo
 
 from page4d.errors import EngineError, Page4DError
+from page4d_engines.external import is_external, mapped
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
 from page4d_engines.ort_cuda import UNCAPTURABLE, cuda_session
@@ -57,6 +57,8 @@ class PieceEngine(GpuEngine):
 
     Raises:
         EngineError: ONNX Runtime does not accept a piece.
+        OutOfMemoryError: the weights do not fit the GPU.
+        UsageError: the kernels do not take an attention, or not this GPU.
         MissingBackendError: its CUDA provider cannot start, as with a CUDA of another version.
     """
 
@@ -117,11 +119,9 @@ class PieceEngine(GpuEngine):
 
 
 def raw(tensor: TensorProto, folder: pathlib.Path) -> NDArray[np.uint8]:
-    """The bytes of a constant that lies in the file or in another one of the folder."""
-    if tensor.data_location == TensorProto.EXTERNAL:
-        place = ExternalDataInfo(tensor)
-        size = Tensor(tuple(tensor.dims), tensor.data_type).bytes
-        return np.ascontiguousarray(np.memmap(folder / place.location, np.uint8, "r", place.offset or 0, (size,)))
+    """The bytes `[n]` of a constant that lies in the file or in another one of the folder."""
+    if is_external(tensor):
+        return mapped(tensor, folder, np.uint8, (Tensor(tuple(tensor.dims), tensor.data_type).bytes,))
     return np.ascontiguousarray(numpy_helper.to_array(tensor)).reshape(-1).view(np.uint8)
 
 

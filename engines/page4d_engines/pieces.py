@@ -15,6 +15,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from page4d.ops import DOMAIN
+from page4d_engines.external import is_external
 from page4d_plugins.modes import Dtype
 from page4d_plugins.node import Node
 from page4d_plugins.plan import Shape, Strides
@@ -203,11 +204,7 @@ def _beside(A: int, n: int, D: int) -> Strides:
 
 def _piece(model: onnx.ModelProto, nodes: list[NodeProto], read_elsewhere: set[str], tensors: dict[str, Tensor], constants: dict[str, TensorProto]) -> Piece:
     host = {node.input[place] for node in nodes for place in _HOST.get(node.op_type, ()) if place < len(node.input)}
-    inside = {
-        name: tensor
-        for name, tensor in constants.items()
-        if (name in host or tensor.data_type in _WHOLE_NUMBERS) and tensor.data_location != TensorProto.EXTERNAL
-    }
+    inside = {name: tensor for name, tensor in constants.items() if (name in host or tensor.data_type in _WHOLE_NUMBERS) and not is_external(tensor)}
     made = dict.fromkeys(name for node in nodes for name in node.output)
     inputs = tuple(dict.fromkeys(name for node in nodes for name in node.input if name and name not in made and name not in inside))
     outputs = tuple(name for name in made if name in read_elsewhere)

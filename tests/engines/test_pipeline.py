@@ -14,7 +14,7 @@ from conftest import EXPORTED, takes_keypoints
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest, write_manifest
-from page4d_engines import Pipeline
+from page4d_engines import Backend, Pipeline
 from page4d_engines import pipeline as pipeline_module
 
 
@@ -245,6 +245,16 @@ def test_a_backend_is_a_demand(made):
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(MissingBackendError, match="cuda"):
             Pipeline.load(folder, backend="cuda")
+
+
+def test_a_gpu_without_kernels_is_left(made, monkeypatch):
+    """Before anything is loaded: `auto` then goes on to the processor."""
+    folder = made("default", "float16").folder
+    monkeypatch.setattr("page4d_engines.ort_cuda.require_provider", lambda: None)
+    monkeypatch.setattr("page4d_plugins.driver.capability_of", lambda device: 75)
+    with pytest.raises(EngineError, match=r"(?s)attention kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16"):
+        Pipeline.load(folder, backend="cuda")
+    assert Pipeline.load(folder).backend is Backend.ONNXRUNTIME
 
 
 def test_too_little_memory_is_said_before_it_is_taken(made, monkeypatch):

@@ -74,8 +74,9 @@ class PlansBuild:
             why = "fuses no attention in float32" if self.precision is Precision.FLOAT32 else "does not take these 8-bit products, which are a processor's"
             raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16, --bf16 or --fp8", hint="page4d-export --fp16")
         self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
-        chip = chip_here()
-        self.chips = options.targets or (() if chip is None or options.hardware_compat or library.flavor is Flavor.RTX else (chip,))
+        is_full = library.flavor is Flavor.TENSORRT  # which builds for this machine's GPU
+        chip = f"sm_{capability_of(0)}" if is_full else chip_here()
+        self.chips = options.targets or ((chip,) if is_full and chip is not None and not options.hardware_compat else ())
         if too_old := [name for name in self.chips if int(name.removeprefix("sm_")) < self.precision.least_chip]:
             allowed = f"sm_{self.precision.least_chip} and newer"
             raise UsageError(f"there are no {precision} products on these chips", got=", ".join(too_old), allowed=allowed, hint="page4d-export --fp16")
