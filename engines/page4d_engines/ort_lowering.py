@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d.ops import DOMAIN, SEGMENT_ATTENTION, BiasedRows
 from page4d_engines import ort_attention
+from page4d_engines.graph import VIEWS, shed_views
 from page4d_engines.ort_attention import Lowered, Shape
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 # these move numbers and make none
-_VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Identity"}
-_MOVES = _VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
+_MOVES = VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
 
 
 def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.ModelProto:
@@ -34,7 +34,7 @@ def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.Mod
     """
     shapes = _shapes(model.graph)
     _lower_attention(model, shapes, channels)
-    _shed_views(model.graph, shapes)
+    shed_views(model.graph, shapes)
     _widen(model.graph, rounding)
     return model
 
@@ -85,45 +85,6 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     values = [*graph.input, *graph.output, *graph.value_info]
     found = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
     return found | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-
-
-# ---- borders
-
-
-def _shed_views(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Take off a stage's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take the inner shape.
-
-    The numbers lie in memory as before, so whoever binds a buffer need not know.
-    """
-    borders = {value.name for value in (*graph.input, *graph.output)}
-    for value in graph.input:
-        while len(readers := [node for node in graph.node if value.name in node.input]) == 1:
-            (node,) = readers
-            inner = node.output[0]
-            if node.op_type not in _VIEWS or inner in borders:
-                break
-            graph.node.remove(node)
-            for other in graph.node:
-                other.input[:] = [value.name if name == inner else name for name in other.input]
-            _reshape(value, shapes[inner])
-    for value in graph.output:
-        while True:
-            (node,) = (node for node in graph.node if value.name in node.output)
-            inner = node.input[0] if node.input else ""
-            makers = [other for other in graph.node if inner in other.output]
-            reads = sum(name in (inner, value.name) for other in graph.node for name in other.input)
-            if node.op_type not in _VIEWS or not makers or reads != 1:  # a tensor that others read, too, keeps its name
-                break
-            graph.node.remove(node)
-            makers[0].output[:] = [value.name if name == inner else name for name in makers[0].output]
-            _reshape(value, shapes[inner])
-
-
-def _reshape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
-    dimensions = value.type.tensor_type.shape.dim
-    del dimensions[:]
-    for size in shape:
-        dimensions.add(dim_value=size)
 
 
 # ---- precision

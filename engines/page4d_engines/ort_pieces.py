@@ -1,4 +1,4 @@
-"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider between attentions, this project's kernels for these.
+"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider, and this project's kernels for attention and all between products.
 
 Everything computes in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of an encoder, run on
 the same few sessions; what is passed on lies in the chain's scratch memory.
@@ -20,10 +20,12 @@ from page4d.errors import EngineError, Page4DError
 from page4d_engines.external import is_external, mapped
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
+from page4d_engines.graph import Tensor, replace_nodes
 from page4d_engines.ort_cuda import UNCAPTURABLE, cuda_session
 from page4d_engines.ort_engine import first_line, translated
-from page4d_engines.pieces import Attention, Cut, Piece, Tensor, cut
-from page4d_plugins.launcher import Launcher
+from page4d_engines.pieces import Attention, Cut, Piece, cut
+from page4d_engines.row_calls import RowCall, join
+from page4d_plugins.launcher import KernelLauncher, Launcher
 from page4d_plugins.pack import shipped
 
 _NOT_IN_BFLOAT16 = ("Conv", "Gelu")  # ONNX Runtime has no kernels of these for it
@@ -66,16 +68,20 @@ class PieceEngine(GpuEngine):
         self._gpu, self._name = gpu, path.name
         try:
             model = onnx.load(path, load_external_data=False)
+            rows = join(model.graph)
             widen_unsupported(model.graph)
-            self._cut: Cut = cut(model)
+            self._cut: Cut = cut(model, rows)
             self._sessions = {piece: sessions.of(piece) for piece in self._cut.steps if isinstance(piece, Piece)}
         except Page4DError:
             raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
-        self._launchers = {number: Launcher(step.shape, gpu.number, shipped()) for number, step in enumerate(self._cut.steps) if isinstance(step, Attention)}
+        steps = list(enumerate(self._cut.steps))
+        attentions = {number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)}
+        joined = {number: KernelLauncher([step.launch], step.dtype, gpu.number, shipped()) for number, step in steps if isinstance(step, RowCall)}
+        self._launchers: dict[int, KernelLauncher] = {**attentions, **joined}
         outside = [value.name for value in (*model.graph.input, *model.graph.output)]
-        self._places, self._workspaces, self.scratch = self._cut.places(outside, {number: one.workspace for number, one in self._launchers.items()})
+        self._places, self._workspaces, self.scratch = self._cut.places(outside, {number: one.workspace for number, one in attentions.items()})
         self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._cut.weights.items()}
 
     @property
@@ -92,7 +98,10 @@ class PieceEngine(GpuEngine):
                 calls.append(self._bound(step, addresses))
             else:
                 given = {name: addresses[tensor] for name, tensor in step.inputs.items()}
-                given |= {"out": addresses[step.out], "workspace": scratch + self._workspaces.get(number, 0)}
+                if isinstance(step, Attention):
+                    given |= {"out": addresses[step.out], "workspace": scratch + self._workspaces.get(number, 0)}
+                else:
+                    given |= {name: addresses[tensor] for name, tensor in step.outputs.items()}
                 calls.append(functools.partial(self._launchers[number], given))
 
         def launch(stream: int) -> None:
@@ -109,10 +118,9 @@ class PieceEngine(GpuEngine):
     def _bound(self, piece: Piece, addresses: Mapping[str, int]) -> Launch:
         session = self._sessions[piece]
         binding = session.io_binding()
-        for names, letter, bind in ((piece.inputs, "i", binding.bind_input), (piece.outputs, "o", binding.bind_output)):
-            for number, name in enumerate(names):
-                tensor: Tensor = self._cut.tensors[name]
-                bind(f"{letter}{number}", "cuda", self._gpu.number, tensor.dtype, list(tensor.shape), addresses[name])
+        for names, borders, bind in ((piece.inputs, session.get_inputs(), binding.bind_input), (piece.outputs, session.get_outputs(), binding.bind_output)):
+            for name, border in zip(names, borders, strict=True):  # the shape may be a view of the stage's
+                bind(border.name, "cuda", self._gpu.number, self._cut.tensors[name].dtype, border.shape, addresses[name])
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # all is in the order of one stream
         return lambda stream: session.run_with_iobinding(binding, options)
@@ -141,9 +149,4 @@ def widen_unsupported(graph: GraphProto) -> None:
                 node.input[place] = f"{out}/wide{place}"
         node.output[0] = f"{out}/wide"
         nodes += [node, helper.make_node("Cast", [f"{out}/wide"], [out], to=TensorProto.BFLOAT16)]
-    copies = []
-    for node in nodes:
-        copies.append(NodeProto())
-        copies[-1].CopyFrom(node)
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_nodes(graph, nodes)

@@ -1,14 +1,13 @@
-"""A stage's graph cut at its attentions: pieces of standard operators, and between them calls of the attention kernels.
+"""A stage's graph cut at this project's kernels: pieces of standard operators, and between them calls of attention and row kernels.
 
-What lies between two attentions is any runtime's business; the attention itself is this project's kernel. Pieces that differ in their
-weights and names alone become one model, whose weights are inputs. Transposes around an attention go: the kernels read and write by strides.
+What lies between two calls is any runtime's business. Pieces that differ in their weights and names alone become one model, whose weights
+are inputs. Transposes around an attention go: the kernels read and write by strides.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -16,6 +15,8 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from page4d.ops import DOMAIN
 from page4d_engines.external import is_external
+from page4d_engines.graph import Tensor, shed_views, tensors_of
+from page4d_engines.row_calls import ROWS, RowCall
 from page4d_plugins.modes import Dtype
 from page4d_plugins.node import Node
 from page4d_plugins.plan import Shape, Strides
@@ -28,22 +29,8 @@ _NAMES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloa
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """What goes over a border."""
-
-    shape: tuple[int, ...]
-    dtype: int
-    """As `onnx.TensorProto` numbers it."""
-
-    @property
-    def bytes(self) -> int:
-        """Size."""
-        return math.prod(self.shape) * helper.tensor_dtype_to_np_dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
 class Piece:
-    """A part without attention.
+    """A part without kernels of ours.
 
     Attributes:
         content: the model, serialized, its tensors named `i0..` and `o0..`; equal for pieces that differ in weights and names alone.
@@ -65,6 +52,11 @@ class Attention:
     out: str
 
 
+Call = Attention | RowCall
+"""What our kernels compute."""
+Step = Piece | Call
+
+
 @dataclass(frozen=True)
 class Cut:
     """A stage, ready to be run piece by piece.
@@ -75,7 +67,7 @@ class Cut:
         weights: those of them that are constants.
     """
 
-    steps: tuple[Piece | Attention, ...]
+    steps: tuple[Step, ...]
     tensors: dict[str, Tensor]
     weights: dict[str, TensorProto]
 
@@ -92,9 +84,12 @@ class Cut:
         elsewhere = {*outside, *self.weights}
         first: dict[str, int] = {}
         last: dict[str, int] = {}
+        holder: dict[str, str] = {}  # of what is written over something, whose place that is
         for number, step in enumerate(self.steps):
-            first |= {name: number for name in _made(step) if name not in elsewhere}
-            last |= {name: number for name in (*_made(step), *_read(step)) if name not in elsewhere}
+            if isinstance(step, RowCall) and step.over is not None:
+                holder[_made(step)[0]] = holder.get(step.over, step.over)
+            first |= {name: number for name in _made(step) if name not in elsewhere and name not in holder}
+            last |= {holder.get(name, name): number for name in (*_made(step), *_read(step)) if name not in elsewhere}
         wanted: list[tuple[int, int, int, str | int]] = [(first[name], last[name], self.tensors[name].bytes, name) for name in first]
         wanted += [(number, number, size, number) for number, size in workspace.items() if size]
         taken: list[tuple[int, int, int, int]] = []
@@ -107,58 +102,56 @@ class Cut:
             taken.append((at, at + size, begin, end))
             found[name] = at
         total = max((high for _, high, _, _ in taken), default=0)
+        found |= {name: found[place] for name, place in holder.items()}
         return {k: v for k, v in found.items() if isinstance(k, str)}, {k: v for k, v in found.items() if isinstance(k, int)}, total
 
 
-def cut(model: onnx.ModelProto) -> Cut:
+def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
     """Cut a stage's 16-bit graph, which is changed on the way.
 
     Args:
         model: with the shape of every tensor; large weights need not be loaded.
+        rows: the calls whose markers it has, as `row_calls.join` gives them.
 
     Raises:
         UsageError: an attention that the kernels do not take.
     """
     graph = model.graph
-    tensors = _tensors(graph)
+    tensors = tensors_of(graph)
     attentions = _attentions(graph, tensors)
     level = {value.name: 0 for value in graph.input} | {tensor.name: 0 for tensor in graph.initializer}
     nodes: dict[int, list[NodeProto]] = defaultdict(list)
-    calls: dict[int, list[Attention]] = defaultdict(list)
+    calls: dict[int, list[Call]] = defaultdict(list)
     for node in graph.node:
         at = max((level[name] for name in node.input if name), default=0)
-        if node.domain == DOMAIN:
-            call = attentions[node.output[0]]
+        if node.domain in (DOMAIN, ROWS):
+            call = attentions[node.output[0]] if node.domain == DOMAIN else rows[node.output[0]]
             calls[at].append(call)
-            level[call.out] = at + 1
+            level |= dict.fromkeys(_made(call), at + 1)
         else:
             nodes[at].append(node)
             level |= dict.fromkeys(node.output, at)
     constants = {tensor.name: tensor for tensor in graph.initializer}
     outputs = [value.name for value in graph.output]
-    steps: list[Piece | Attention] = []
+    steps: list[Step] = []
     for at in range(max((*nodes, *calls), default=0) + 1):
         if nodes[at]:
             others = {name for other, rest in nodes.items() if other != at for node in rest for name in node.input}
-            others |= {name for some in calls.values() for call in some for name in call.inputs.values()} | set(outputs)
+            others |= {name for some in calls.values() for call in some for name in _read(call)} | set(outputs)
             steps.append(_piece(model, nodes[at], others, tensors, constants))
         steps += calls[at]
     names = dict.fromkeys(name for step in steps for name in (*_read(step), *_made(step)))
     return Cut(tuple(steps), {name: tensors[name] for name in names}, {name: constants[name] for name in names if name in constants})
 
 
-def _read(step: Piece | Attention) -> tuple[str, ...]:
-    return tuple(step.inputs.values()) if isinstance(step, Attention) else step.inputs
+def _read(step: Step) -> tuple[str, ...]:
+    return step.inputs if isinstance(step, Piece) else tuple(step.inputs.values())
 
 
-def _made(step: Piece | Attention) -> tuple[str, ...]:
-    return (step.out,) if isinstance(step, Attention) else step.outputs
-
-
-def _tensors(graph: GraphProto) -> dict[str, Tensor]:
-    values = [*graph.input, *graph.output, *graph.value_info]
-    found = {value.name: Tensor(tuple(d.dim_value for d in value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type) for value in values}
-    return found | {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer}
+def _made(step: Step) -> tuple[str, ...]:
+    if isinstance(step, Attention):
+        return (step.out,)
+    return step.outputs if isinstance(step, Piece) else tuple(step.outputs.values())
 
 
 def _attentions(graph: GraphProto, tensors: dict[str, Tensor]) -> dict[str, Attention]:
@@ -229,5 +222,7 @@ def _piece(model: onnx.ModelProto, nodes: list[NodeProto], read_elsewhere: set[s
         renamed.append(other)
     given, results = ([helper.make_tensor_value_info(called[name], tensors[name].dtype, tensors[name].shape) for name in names] for names in (inputs, outputs))
     imports = [one for one in model.opset_import if one.domain in ("", "ai.onnx")]
-    whole = helper.make_model(helper.make_graph(renamed, "piece", given, results, held), opset_imports=imports, ir_version=model.ir_version)
+    graph = helper.make_graph(renamed, "piece", given, results, held)
+    shed_views(graph, {called[name]: tensors[name].shape for name in called if name in tensors})
+    whole = helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version)
     return Piece(whole.SerializeToString(deterministic=True), inputs, outputs)

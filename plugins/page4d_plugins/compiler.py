@@ -19,12 +19,19 @@ from page4d_plugins.cubin import parameter_table
 from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Mode, Tile
 from page4d_plugins.pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
 from page4d_plugins.plan import constants
+from page4d_plugins.rows import RowKernel
 
 _WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
 """int64; other integers are int32."""
-_FLOATS = ("scale", "gain", "band", "penalty")
-_ALIGNED = ("Q", "K", "V", "OUT", "BIAS", "PART", "LSE", *(name for name in _WIDE if name != "bias_z"), "q_n", "k_n", "v_n", "out_n")
-"""Multiples of 16 (bytes of addresses, elements of strides); the plan refuses other strides."""
+_FLOATS = ("scale", "gain", "band", "penalty", "epsilon")
+_ALIGNED = (
+    *("Q", "K", "V", "OUT", "BIAS", "PART", "LSE", *(name for name in _WIDE if name != "bias_z"), "q_n", "k_n", "v_n", "out_n"),
+    *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
+)
+"""Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
+_SOURCES = ("kernel", "row_kernel")
+"""Modules of the kernels' code."""
+_ROWS = {kernel.value: kernel for kernel in RowKernel}
 _SWIZZLE_128B = 3
 _SINCE = {110: (3, 9)}
 """Chips that Triton's compiler knows from a version on."""
@@ -47,7 +54,7 @@ def all_targets(chips: Iterable[str] | None = None) -> list[Target]:
         table = CHIPS[tile_chip(chip)]
         for dtype in Dtype:
             found += [Target(f"attention_{mode.value}", dtype, chip, table.of(mode)) for mode in Mode]
-            found += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge")]
+            found += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge", *_ROWS)]
     return found
 
 
@@ -59,11 +66,12 @@ def beyond_compiler() -> list[str]:
 
 def source_hash() -> str:
     """sha256 of all that decides what the kernels are: their code without comments, and what each is compiled with."""
-    tree = ast.parse(pathlib.Path(__file__).with_name("kernel.py").read_text())
-    names = {function.name: [argument.arg for argument in function.args.args] for function in tree.body if isinstance(function, ast.FunctionDef)}
-    digest = hashlib.sha256(ast.unparse(tree).encode())
+    trees = [ast.parse(pathlib.Path(__file__).with_name(f"{name}.py").read_text()) for name in _SOURCES]
+    functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
+    names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
+    digest = hashlib.sha256("".join(map(ast.unparse, trees)).encode())
     for target in all_targets():
-        fixed = constants(target.kernel, target.tile)
+        fixed = _constants(target)
         digest.update(repr((target, fixed, signature(target, names[target.kernel.partition("_")[0]], fixed), _ALIGNED)).encode())
     return digest.hexdigest()
 
@@ -96,10 +104,10 @@ def compile_kernel(target: Target) -> Kernel:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from page4d_plugins import kernel as source
+    from page4d_plugins import kernel, row_kernel
 
-    function = getattr(source, target.kernel.partition("_")[0])
-    fixed = constants(target.kernel, target.tile)
+    function = getattr(row_kernel if target.kernel in _ROWS else kernel, target.kernel.partition("_")[0])
+    fixed = _constants(target)
     types = signature(target, list(function.arg_names), fixed)
     values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
     names = list(function.arg_names)
@@ -138,6 +146,15 @@ def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[s
     unused: set[str] = set()
     if target.kernel == "prepare":
         pointers |= {"BIAS": element, "OUT": "fp32"}
+    if target.kernel in _ROWS:
+        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(("WEIGHT", "SHIFT", "COS", "SIN"), "fp32")
+        adds, norms = fixed.get("ADD", True), fixed.get("NORM", True)
+        needs = dict.fromkeys(("P", "GAMMA", "SUM"), adds) | dict.fromkeys(("WEIGHT", "SHIFT", "epsilon"), norms)
+        if target.kernel == RowKernel.NORM.value:
+            needs["BIAS"] = False
+        if target.kernel == RowKernel.ADD.value:
+            needs["OUT"] = False
+        unused = {name for name, needed in needs.items() if not needed}
     if target.kernel.startswith("attention"):
         mode = Mode(target.kernel.removeprefix("attention_"))
         if mode.partial:
@@ -157,6 +174,11 @@ def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[s
         else:
             types[name] = "fp32" if name in _FLOATS else "i64" if name in _WIDE else "i32"
     return types
+
+
+def _constants(target: Target) -> dict[str, int | bool]:
+    """What a kernel is compiled with, by name."""
+    return _ROWS[target.kernel].constants if target.kernel in _ROWS else constants(target.kernel, target.tile)
 
 
 def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:

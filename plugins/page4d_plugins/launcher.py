@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from page4d_plugins.driver import capability_of, checked, driver
 from page4d_plugins.modes import Dtype, Mode, Tile
 from page4d_plugins.pack import PTX, Entry, Kernel, Pack
 from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
-from page4d_plugins.plan import Descriptor, Plan, Shape, make_plan, require_in_pack
+from page4d_plugins.plan import Descriptor, Launch, Plan, Shape, make_plan, require_in_pack
 
 
 def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:
@@ -29,38 +29,37 @@ def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:
     return plan
 
 
-class Launcher:
-    """The kernels of one call on one GPU, loaded and with their parameters laid out; calling it only launches.
+class KernelLauncher:
+    """Kernels of the pack on one GPU, loaded and with their parameters laid out; calling it only launches.
 
     Neither allocates nor synchronises on the GPU, so that it may be called while a CUDA graph is captured.
     """
 
-    def __init__(self, shape: Shape, device: int, pack: Pack) -> None:
-        """Load what the call needs.
+    def __init__(self, launches: Sequence[Launch], dtype: Dtype, device: int, pack: Pack) -> None:
+        """Load what the launches need.
 
         Args:
-            shape: of the call.
+            launches: in order.
+            dtype: of the tensors.
             device: number of the GPU.
             pack: the kernels.
 
         Raises:
-            UsageError: sizes that the kernels do not take, a GPU too old, a kernel missing.
+            UsageError: a GPU too old, a kernel missing.
             MissingBackendError: no cuda-core, or no driver.
         """
         capability = capability_of(device)
-        self.plan = plan_for(shape, capability, pack)
-        self.workspace = self.plan.workspace
-        self._dtype = shape.dtype
+        self._dtype = dtype
         self._launches = []
-        for launch in self.plan.launches:
-            kernel = pack.kernel(launch.kernel, shape.dtype, capability)
+        for launch in launches:
+            kernel = pack.kernel(launch.kernel, dtype, capability)
             self._launches.append((launch.grid, _loaded(kernel, device), kernel.entry, ParameterBlock(kernel.entry.parameters, launch.values)))
 
     def __call__(self, addresses: Mapping[str, int], stream: int) -> None:
         """Launch.
 
         Args:
-            addresses: on the GPU, of the op's inputs by name, `out`, and `workspace` (at least `self.workspace` bytes, 256-aligned).
+            addresses: on the GPU, of the tensors by the names that the launches give them.
             stream: handle of a CUDA stream.
         """
         for grid, function, entry, block in self._launches:
@@ -94,6 +93,29 @@ class Launcher:
             )
         )
         return ctypes.string_at(made.getPtr(), TENSOR_MAP)
+
+
+class Launcher(KernelLauncher):
+    """The kernels of one call of attention.
+
+    Its addresses are those of the op's inputs by name, `out`, and `workspace` (at least `self.workspace` bytes, 256-aligned).
+    """
+
+    def __init__(self, shape: Shape, device: int, pack: Pack) -> None:
+        """Load what the call needs.
+
+        Args:
+            shape: of the call.
+            device: number of the GPU.
+            pack: the kernels.
+
+        Raises:
+            UsageError: sizes that the kernels do not take, a GPU too old, a kernel missing.
+            MissingBackendError: no cuda-core, or no driver.
+        """
+        self.plan = plan_for(shape, capability_of(device), pack)
+        self.workspace = self.plan.workspace
+        super().__init__(self.plan.launches, shape.dtype, device, pack)
 
 
 _functions: dict[tuple[int, str], tuple[Any, Any]] = {}

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from conftest import by_time
 from cuda.bindings import driver as api
-from pieces_on_a_processor import attended
+from pieces_on_a_processor import attended, joined
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
@@ -25,8 +25,10 @@ from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuChain
 from page4d_engines.ort_engine import OrtEngine
 from page4d_engines.pieces import Attention
+from page4d_engines.row_calls import RowCall
 from page4d_plugins.driver import capability_of, checked, cuda_version
-from page4d_plugins.modes import Keys, Mode
+from page4d_plugins.modes import HEAD_DIM, Keys, Mode
+from page4d_plugins.rows import RowKernel
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -47,6 +49,8 @@ class HostSession:
     def __init__(self, model, options, gpu):
         self.session, self.gpu, self.held = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), gpu, []
 
+        self.get_inputs, self.get_outputs = self.session.get_inputs, self.session.get_outputs
+
     def io_binding(self):
         binding = self.session.io_binding()
         on_host = lambda bind: lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
@@ -54,6 +58,15 @@ class HostSession:
 
     def run_with_iobinding(self, binding, options):
         self.held.append(put_on(self.gpu.stream, lambda: self.session.run_with_iobinding(binding.real, options)))
+
+
+def over(tensors, addresses):
+    """Arrays over memory, by name: `tensors` are shapes and types."""
+    values = {}
+    for name, (sizes, dtype) in tensors.items():
+        memory = (ctypes.c_uint8 * (int(np.prod(sizes)) * np.dtype(dtype).itemsize)).from_address(addresses[name])
+        values[name] = np.ctypeslib.as_array(memory).view(dtype).reshape(sizes)
+    return values
 
 
 class HostLauncher:
@@ -64,10 +77,7 @@ class HostLauncher:
 
     def __call__(self, addresses, stream):
         def work():
-            values = {}
-            for name, (sizes, dtype) in self.tensors().items():
-                memory = (ctypes.c_uint8 * (int(np.prod(sizes)) * np.dtype(dtype).itemsize)).from_address(addresses[name])
-                values[name] = np.ctypeslib.as_array(memory).view(dtype).reshape(sizes)
+            values = over(self.tensors(), addresses)
             names = {name: name for name in values if name not in ("out", "workspace")}
             values["out"].reshape(-1)[:] = attended(Attention(self.shape, names, "out"), values)
             values["workspace"][:] = 0xFF  # whoever lies there loses
@@ -88,6 +98,38 @@ class HostLauncher:
         if s.mode is Mode.EPIPOLAR:
             found |= {"fundamental": ((s.groups, s.groups, 3, 3), single), "centres": ((s.n // s.groups, 3), single)}
         return found
+
+
+class HostRows:
+    """The row kernels' place: PyTorch over the same addresses."""
+
+    def __init__(self, launches, dtype, device, pack):
+        (self.launch,), self.dtype, self.held = launches, dtype, []
+
+    def __call__(self, addresses, stream):
+        def work():
+            values = over(self.tensors(), addresses)
+            outputs = [name for name in ("sum", "out") if name in values]
+            names = {name: name for name in values if name not in outputs}
+            for name, made in joined(RowCall(RowKernel(self.launch.kernel), self.launch, self.dtype, names, {name: name for name in outputs}), values).items():
+                values[name].reshape(-1)[:] = made
+
+        self.held.append(put_on(stream, work))
+
+    def tensors(self):
+        """As `HostLauncher.tensors`."""
+        kernel, sizes, rows = RowKernel(self.launch.kernel), self.launch.values, self.launch.grid[0]
+        if kernel is RowKernel.HEADS:
+            table = dict.fromkeys(("cos", "sin"), ((sizes["period"], HEAD_DIM), np.float32))
+            norm = dict.fromkeys(("weight", "shift"), ((HEAD_DIM,), np.float32))
+            whole = dict.fromkeys(("x", "out"), ((sizes["rows"], HEAD_DIM), np.float16))
+            return {**table, **norm, **whole, "bias": ((sizes["count"], HEAD_DIM), np.float16)}
+        channels = sizes["channels"]
+        whole, row, wide = ((rows // sizes.get("blocks", 1), channels), np.float16), ((channels,), np.float16), ((channels,), np.float32)
+        if kernel is RowKernel.GELU:
+            return {"x": whole, "bias": row, "out": whole}
+        adds = {} if kernel is RowKernel.NORM else {"p": whole, "bias": row, "gamma": row, "sum": whole}
+        return {"x": whole, **adds} | ({} if kernel is RowKernel.ADD else {"weight": wide, "shift": wide, "out": whole})
 
 
 class HostEngine:
@@ -174,11 +216,12 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
 
 
 @pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
-def test_stages_cut_at_their_attentions(made, variant, monkeypatch):
+def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
     made_ = made(variant, "float16")
     monkeypatch.setattr(ort_pieces, "cuda_session", HostSession)
     monkeypatch.setattr(ort_pieces, "Launcher", HostLauncher)
+    monkeypatch.setattr(ort_pieces, "KernelLauncher", HostRows)
     opened = EngineFolder.open(made_.folder)
 
     def make(constants):

@@ -1,9 +1,13 @@
-"""The attention kernels' part of a stage in pieces, computed by the reference."""
+"""The kernels' part of a stage in pieces, computed by PyTorch in float32."""
 
+import ml_dtypes
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 from page4d.attention import EpipolarPrior, biased_attention, segment_attention
-from page4d_plugins.modes import Mode
+from page4d_plugins.modes import HEAD_DIM, Mode
+from page4d_plugins.rows import RowKernel
 
 
 def attended(step, values):
@@ -28,3 +32,30 @@ def attended(step, values):
     target = out.view(made.shape) if shape.out is None else out.as_strided(made.shape, (*shape.out, 1))
     target.copy_(made)
     return out.numpy()
+
+
+def joined(step, values):
+    """The results of a row call by the launch's names, in the order of memory."""
+    given = {name: torch.from_numpy(values[tensor].astype(np.float32)).flatten() for name, tensor in step.inputs.items()}
+    sizes = step.launch.values
+    if step.kernel is RowKernel.HEADS:
+        made = {"out": _heads(given, sizes["count"], sizes["period"], sizes["epsilon"])}
+    elif step.kernel is RowKernel.GELU:
+        made = {"out": F.gelu(given["x"].unflatten(0, (-1, sizes["channels"])) + given["bias"])}
+    else:
+        x, made = given["x"].unflatten(0, (-1, sizes["channels"])), {}
+        if "p" in given:
+            x = made["sum"] = x + given["gamma"] * (given["p"].view_as(x) + given["bias"])
+        if "weight" in given:
+            made["out"] = F.layer_norm(x, x.shape[1:], given["weight"], given["shift"], sizes["epsilon"])
+    narrow = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}[step.dtype.value]
+    return {step.outputs[name]: tensor.flatten().numpy().astype(narrow) for name, tensor in made.items()}
+
+
+def _heads(given, count, period, epsilon):
+    x = given["x"].view(-1, count, HEAD_DIM) + given["bias"].view(count, HEAD_DIM)
+    x = F.layer_norm(x, (HEAD_DIM,), given["weight"], given["shift"], epsilon)
+    cos, sin = (given[name].view(period, 1, HEAD_DIM) for name in ("cos", "sin"))
+    swapped = x.unflatten(-1, (4, HEAD_DIM // 4))[..., [1, 0, 3, 2], :].flatten(-2)
+    x, swapped = (part.unflatten(0, (-1, period)) for part in (x, swapped))
+    return x * cos + swapped * sin

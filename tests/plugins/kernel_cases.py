@@ -28,7 +28,9 @@ def interpreting():
 
     empty, modules, attributes = torch.empty, sys.modules, vars(page4d_plugins)
     before = [
-        (place, name, place.pop(name, None)) for name in ("kernel", "attention") for place, name in ((modules, f"page4d_plugins.{name}"), (attributes, name))
+        (place, name, place.pop(name, None))
+        for name in ("kernel", "row_kernel", "attention")
+        for place, name in ((modules, f"page4d_plugins.{name}"), (attributes, name))
     ]
     library = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, tl.core.tensor_descriptor_base)
     with pytest.MonkeyPatch.context() as patch, _put_back(library), np.errstate(divide="ignore"):  # log2(0) of a part without keys

@@ -51,7 +51,7 @@ def test_the_pack_is_complete(pack):
     assert missing == ["sm_110"]
     wanted = compiler.all_targets([chip for chip in targets() if chip not in missing])
     assert {(k.entry.kernel, k.entry.dtype, k.entry.chip) for k in pack.kernels.values()} == {(t.kernel, t.dtype.value, t.chip) for t in wanted}
-    assert len(pack.kernels) == len(wanted) == 10 * 2 * 10
+    assert len(pack.kernels) == len(wanted) == 15 * 2 * 10
     for target in wanted:
         path = f"{target.chip}/{target.kernel}_{target.dtype.value}.{'ptx' if target.chip == PTX else 'cubin'}"
         entry = pack.kernels[path].entry
@@ -111,6 +111,7 @@ def test_tables_of_parameters_are_those_of_the_machine_code(pack):
 def few():
     """Kernels of each kind, for chips of three generations."""
     wanted = [("sm_90", "attention_biased", "fp16"), ("sm_80", "attention_partial", "bf16"), ("sm_80", "prepare", "bf16"), (PTX, "merge", "fp16")]
+    wanted += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16")]
     return [target for target in compiler.all_targets() if (target.chip, target.kernel, target.dtype.value) in wanted]
 
 
@@ -118,7 +119,7 @@ def few():
 def built(few):
     done = []
     pack = compiler.build(few, 2, done.append)
-    assert len(few) == 4
+    assert len(few) == 6
     assert sorted(done) == sorted(few)
     return pack
 
@@ -139,8 +140,9 @@ def test_what_is_built_now_is_what_is_shipped(pack, built):
 
 
 def test_the_source_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
-    text = SHIPPED.with_name("kernel.py").read_text()
-    (tmp_path / "kernel.py").write_text(text)
+    for name in ("kernel.py", "row_kernel.py"):
+        (tmp_path / name).write_text(SHIPPED.with_name(name).read_text())
+    text = (tmp_path / "kernel.py").read_text()
     monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
     before = compiler.source_hash()
     (tmp_path / "kernel.py").write_text(text.replace("import triton\n", "import triton  # the language\n", 1))
@@ -148,6 +150,11 @@ def test_the_source_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
     (tmp_path / "kernel.py").write_text(text.replace("tl.maximum(top", "tl.minimum(top", 1))
     assert compiler.source_hash() != before
     (tmp_path / "kernel.py").write_text(text)
+    rows = (tmp_path / "row_kernel.py").read_text()
+    (tmp_path / "row_kernel.py").write_text(rows.replace("half + half", "half - half", 1))
+    assert compiler.source_hash() != before
+    (tmp_path / "row_kernel.py").write_text(rows)
+    assert compiler.source_hash() == before
     monkeypatch.setitem(CHIPS, 80, CHIPS[80]._replace(part=Tile(32, 32, 4, 2)))
     assert compiler.source_hash() != before
 

@@ -1,5 +1,5 @@
-# embed_kernels(<pack> <folder>): unpacks a kernel pack and writes what puts it into a library, <folder>/kernels.cpp (the table) and
-# <folder>/kernels.s (the code). Runs when the build is configured.
+# embed_kernels(<pack> <folder>): unpacks a kernel pack and writes what puts its attention kernels into a library,
+# <folder>/kernels.cpp (the table) and <folder>/kernels.s (the code). Runs when the build is configured.
 
 function(embed_kernels pack folder)
   set(unpacked ${folder}/pack)
@@ -23,6 +23,9 @@ function(embed_kernels pack folder)
     foreach(key kernel dtype chip entry threads shared parameters)
       string(JSON ${key} GET "${json}" ${key})
     endforeach()
+    if(NOT kernel MATCHES "^(attention_.*|prepare|merge)$")
+      continue()  # of the Python runtime that has no TensorRT
+    endif()
     foreach(key queries keys descriptors)
       string(JSON ${key} GET "${json}" tile ${key})
     endforeach()

@@ -1,0 +1,84 @@
+"""What whoever rewrites a graph shares: its tensors' shapes and types by name, operators that move nothing, other nodes in their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
+"""Operators that leave memory as it is."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a graph."""
+
+    shape: tuple[int, ...]
+    dtype: int
+    """As `onnx.TensorProto` numbers it."""
+
+    @property
+    def size(self) -> int:
+        """Numbers."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return self.size * helper.tensor_dtype_to_np_dtype(self.dtype).itemsize
+
+
+def tensors_of(graph: GraphProto) -> dict[str, Tensor]:
+    """Everything whose shape a graph says, weights among it."""
+    values = [*graph.input, *graph.output, *graph.value_info]
+    found = {value.name: Tensor(tuple(d.dim_value for d in value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type) for value in values}
+    return found | {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer}
+
+
+def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Give a graph other nodes, its own among them or not."""
+    copies = []  # clearing the list would take its nodes away
+    for node in nodes:
+        copies.append(NodeProto())
+        copies[-1].CopyFrom(node)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Take off a graph's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take the inner shape.
+
+    The numbers lie in memory as before, so whoever binds a buffer need not know.
+    """
+    borders = {value.name for value in (*graph.input, *graph.output)}
+    for value in graph.input:
+        while len(readers := [node for node in graph.node if value.name in node.input]) == 1:
+            (node,) = readers
+            inner = node.output[0]
+            if node.op_type not in VIEWS or inner in borders:
+                break
+            graph.node.remove(node)
+            for other in graph.node:
+                other.input[:] = [value.name if name == inner else name for name in other.input]
+            _reshape(value, shapes[inner])
+    for value in graph.output:
+        while True:
+            (node,) = (node for node in graph.node if value.name in node.output)
+            inner = node.input[0] if node.input else ""
+            makers = [other for other in graph.node if inner in other.output]
+            reads = sum(name in (inner, value.name) for other in graph.node for name in other.input)
+            if node.op_type not in VIEWS or not makers or reads != 1 or inner in borders:  # a tensor that others read, too, keeps its name
+                break
+            graph.node.remove(node)
+            makers[0].output[:] = [value.name if name == inner else name for name in makers[0].output]
+            _reshape(value, shapes[inner])
+
+
+def _reshape(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
+    dimensions = value.type.tensor_type.shape.dim
+    del dimensions[:]
+    for size in shape:
+        dimensions.add(dim_value=size)
