@@ -8,7 +8,7 @@
 namespace page4d {
 namespace {
 
-constexpr int kDeepest = 100;
+constexpr int kDeepestNesting = 100;
 
 const char* type_of(const Json& value) {
   switch (value.type()) {
@@ -27,7 +27,7 @@ const char* type_of(const Json& value) {
 
 JsonDocument::JsonDocument(const std::string& content) {
   const auto check_depth = [](int depth, Json::parse_event_t, Json&) {
-    if (depth > kDeepest) throw JsonError("JSON is nested too deeply");
+    if (depth > kDeepestNesting) throw JsonError("JSON is nested too deeply");
     return true;
   };
   try {
