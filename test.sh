@@ -3,13 +3,16 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,test]"
+make_environment .venv # which may want a package itself
 # the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
-need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev
+need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev & packages=$!
+make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,test]"
+wait "$packages"
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy
+.venv/bin/mypy & types=$!
 # two at a time, a file each: most of the time is one thread tracing small graphs
 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+wait "$types"

@@ -17,7 +17,7 @@ need_packages() {
     as_root apt-get update -qq && as_root apt-get install -y -qq "${missing[@]}" >/dev/null
 }
 
-# make_environment FOLDER ARGUMENT..: a virtual environment in which `pip install ARGUMENT..` was run.
+# make_environment FOLDER [ARGUMENT..]: a virtual environment in which `pip install ARGUMENT..` was run.
 make_environment() {
     local folder=$1 python=${PYTHON:-python3}
     shift
@@ -36,6 +36,7 @@ make_environment() {
         fi
         "$python" -m venv "$folder"
     fi
+    [ $# -gt 0 ] || return 0
     "$folder/bin/python" -m pip install --quiet --upgrade pip
     "$folder/bin/python" -m pip install --quiet --no-compile "$@" # most of it is never imported
 }

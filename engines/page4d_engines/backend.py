@@ -103,9 +103,7 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     narrow = Precision(folder.manifest.precision).has_16_bits
     if narrow and (capability := capability_of(0)) < FALLBACK:
         hint = "page4d-export without --fp16 or --bf16"
-        raise EngineError(
-            "the attention kernels of 16-bit engines do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} and newer", hint=hint
-        )
+        raise EngineError("the kernels of 16-bit engines do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} and newer", hint=hint)
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.gpu import Gpu
@@ -117,7 +115,7 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
         sessions = Sessions(gpu)
         files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
         engines: dict[str, GpuEngine] = {name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu) for name, file in files.items()}
-        described = f"ONNX Runtime{' and attention kernels' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
+        described = f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
         return GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, described)
 
     return make

@@ -83,7 +83,7 @@ def test_another_processor(tmp_path):
     compiler = shutil.which("aarch64-linux-gnu-g++")
     assert compiler, "test.sh installs it: g++-aarch64-linux-gnu"
     system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    build(SOURCE, tmp_path, *system, "-DBUILD_TESTING=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON", "-DCMAKE_CXX_FLAGS=-Werror")
+    build(SOURCE, tmp_path, *system, "-DCMAKE_UNITY_BUILD=ON", "-DBUILD_TESTING=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON", "-DCMAKE_CXX_FLAGS=-Werror")
     for built in (tmp_path / "libpage4d_runtime.so.0.1.0", tmp_path / "examples" / "rig" / "rig"):
         assert "AArch64" in run("readelf", "--file-header", built)
 

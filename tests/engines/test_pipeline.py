@@ -252,7 +252,7 @@ def test_a_gpu_without_kernels_is_left(made, monkeypatch):
     folder = made("default", "float16").folder
     monkeypatch.setattr("page4d_engines.ort_cuda.require_provider", lambda: None)
     monkeypatch.setattr("page4d_plugins.driver.capability_of", lambda device: 75)
-    with pytest.raises(EngineError, match=r"(?s)attention kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16"):
+    with pytest.raises(EngineError, match=r"(?s)kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16"):
         Pipeline.load(folder, backend="cuda")
     assert Pipeline.load(folder).backend is Backend.ONNXRUNTIME
 

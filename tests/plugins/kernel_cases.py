@@ -43,7 +43,7 @@ def interpreting():
         yield importlib.import_module("page4d_plugins.attention")
     InterpretedFunction.rewritten_fn.clear()  # they use names that the interpreter had left in the library
     for place, name, module in before:
-        del place[name]
+        place.pop(name, None)
         if module is not None:
             place[name] = module
 
