@@ -80,10 +80,6 @@ class _Norm:
     out: NodeProto
     """The second cast."""
 
-    @property
-    def epsilon(self) -> float:
-        return float(next(attribute.f for attribute in self.node.attribute if attribute.name == "epsilon"))
-
 
 class _Known:
     """A graph, and the chains that are found in it."""
@@ -149,7 +145,7 @@ class _Known:
         if dtype is None or not takes_tokens(rows, channels):
             return None
         inputs = {"x": self.back(norm.source), "weight": norm.node.input[1], "shift": norm.node.input[2]}
-        launch = tokens_launch(RowKernel.NORM, rows, channels, norm.epsilon)
+        launch = tokens_launch(RowKernel.NORM, rows, channels, _epsilon(norm.node))
         return RowCall(RowKernel.NORM, launch, dtype, inputs, {"out": norm.out.output[0]})
 
     def added(self, node: NodeProto, norms: dict[str, _Norm]) -> RowCall | None:
@@ -173,7 +169,7 @@ class _Known:
             return RowCall(RowKernel.ADD, tokens_launch(RowKernel.ADD, rows, channels), dtype, inputs, outputs)
         inputs |= {"weight": norm.node.input[1], "shift": norm.node.input[2]}
         outputs |= {"out": norm.out.output[0]}
-        return RowCall(RowKernel.ADD_NORM, tokens_launch(RowKernel.ADD_NORM, rows, channels, norm.epsilon), dtype, inputs, outputs)
+        return RowCall(RowKernel.ADD_NORM, tokens_launch(RowKernel.ADD_NORM, rows, channels, _epsilon(norm.node)), dtype, inputs, outputs)
 
     def gelu(self, node: NodeProto) -> RowCall | None:
         """GELU of a linear layer's output."""
@@ -212,14 +208,18 @@ class _Known:
             return None
         inputs = {"x": self.back(p), "bias": bias, "weight": norm.input[1], "shift": norm.input[2]}
         inputs |= {"cos": self.back(straight.input[1]), "sin": self.back(turned.input[1])}
-        epsilon = _Norm("", norm, node).epsilon
-        return RowCall(RowKernel.HEADS, heads_launch(tokens, heads, period, epsilon), dtype, inputs, {"out": node.output[0]})
+        launch = heads_launch(tokens, heads, period, _epsilon(norm))
+        return RowCall(RowKernel.HEADS, launch, dtype, inputs, {"out": node.output[0]})
 
     def _swaps(self, node: NodeProto) -> bool:
         """Whether it swaps the quarters of a head."""
         shape, index = self._tensors[node.input[0]].shape, self._constants.get(node.input[1])
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0) % len(shape)
         return index is not None and axis == len(shape) - 2 and shape[axis] == 4 and numpy_helper.to_array(index).tolist() == _SWAPPED
+
+
+def _epsilon(norm: NodeProto) -> float:
+    return float(next(attribute.f for attribute in norm.attribute if attribute.name == "epsilon"))
 
 
 def _marker(call: RowCall) -> NodeProto:
