@@ -2,7 +2,9 @@
 
 import importlib
 import re
+import struct
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from page4d.rope import Rope, rotate
 from page4d_plugins import compiler
 from page4d_plugins.modes import HEAD_DIM, Dtype
 from page4d_plugins.pack import shipped
+from page4d_plugins.parameters import ParameterBlock
 from page4d_plugins.plan import Ref
 from page4d_plugins.rows import MOST_CHANNELS, RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
 
@@ -108,6 +111,39 @@ def test_what_the_kernels_take():
     assert takes_heads(522, 6, HEAD_DIM, 261)
     assert not takes_heads(522, 6, 32, 261) and not takes_heads(523, 6, HEAD_DIM, 261) and not takes_heads(1 << 28, 8, HEAD_DIM, 1)
     assert takes_gelu(1, 16) and takes_gelu(1 << 29, 3072) and not takes_gelu(1 << 29, 4096) and not takes_gelu(1, 8)
+
+
+LAUNCHES = {kernel: tokens_launch(kernel, 87, 384, 1e-6) for kernel in TOKENS}
+LAUNCHES |= {RowKernel.HEADS: heads_launch(87, 6, 29, 1e-5), RowKernel.GELU: gelu_launch(87, 1536)}
+USED = {  # the tensors that a kernel reads or writes
+    RowKernel.ADD: "x p bias gamma sum",
+    RowKernel.NORM: "x weight shift out",
+    RowKernel.ADD_NORM: "x p bias gamma weight shift sum out",
+    RowKernel.HEADS: "x bias weight shift cos sin out",
+    RowKernel.GELU: "x bias out",
+}
+
+
+@pytest.mark.parametrize("kernel", RowKernel, ids=lambda kernel: kernel.value)
+def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
+    """Every parameter at its size, on every chip; nothing is asked of the launch that it does not say."""
+    launch = LAUNCHES[kernel]
+    addresses = {name: (i + 1) << 40 for i, name in enumerate(USED[kernel].split())}
+    entries = [found.entry for found in shipped().kernels.values() if found.entry.kernel == kernel.value]
+    assert len(entries) == 20
+    for entry in entries:
+        block = ParameterBlock(entry.parameters, launch.values)
+        block.point(addresses, lambda descriptor, address: b"")
+        seen = set()
+        for i, parameter in enumerate(entry.parameters):
+            value = launch.values.get(parameter.name)
+            if isinstance(value, Ref):
+                seen.add(value.tensor)
+                value = addresses[value.tensor]
+            raw = block.bytes_of(i)
+            assert len(raw) == parameter.size
+            assert struct.unpack("<f", raw)[0] == np.float32(value) if parameter.floating else int.from_bytes(raw, "little") == (value or 0), parameter
+        assert seen == set(addresses), entry.path
 
 
 @pytest.mark.parametrize("chip", ["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"])
