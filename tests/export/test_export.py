@@ -259,7 +259,7 @@ def test_bench_command():
     def bench(*arguments):
         return CliRunner().invoke(cli.command(bench_command), list(map(str, arguments)))
 
-    done = bench("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 2, "--json")
+    done = bench("--preset", "tiny", "--T", 3, "--V", 2, "--height", 56, "--width", 70, "--rounds", 2, "--json")  # the layout of `made`: traced once
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     rows = {row["part"]: row for row in document["rows"]}

@@ -267,14 +267,14 @@ def test_calibrated_small_written_large(eight, tmp_path):
 @pytest.mark.parametrize("variant", ["memory", "dilated", "pi3"])
 def test_other_models(variant, tmp_path):
     """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
-    config, layout = config_of(variant, encoder_depth=1), layout_of(variant, 28, 42)
+    config, layout = config_of(variant, encoder_depth=2), layout_of(variant, 56, 70)  # those of `made`: traced once
     plan = Plan.make(config, layout, Precision.INT8, takes_keypoints(variant))
     manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
 def test_it_is_timed_beside_pytorch():
-    plan = Plan.make(config_of("late", encoder_depth=1), layout_of("late", 28, 42), Precision.INT8)
+    plan = Plan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
     found = compare_chain(plan, "late", 1, 2, lambda what, share: None)
     assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
