@@ -290,6 +290,18 @@ def made(shared):
     return make
 
 
+@pytest.fixture
+def room():
+    """On a GPU: memory for tensors beyond 2^31 elements, and given back; cards of 16 GB cannot hold them."""
+    import torch
+
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info()[0] < 20e9:
+        pytest.skip("the GPU has less than 20 GB free")
+    yield
+    torch.cuda.empty_cache()
+
+
 @pytest.fixture(scope="module")
 def attention():
     """page4d_plugins.attention, its kernels in Triton's interpreter."""

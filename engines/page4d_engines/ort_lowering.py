@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d.ops import DOMAIN, SEGMENT_ATTENTION, BiasedRows
 from page4d_engines import ort_attention
-from page4d_engines.graph import VIEWS, shed_views
+from page4d_engines.graph import VIEWS, shed_views, tensors_of
 from page4d_engines.ort_attention import Lowered, Shape
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -32,7 +32,7 @@ def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.Mod
         rounding: round every 16-bit result as the typed graph does.
         channels: heads get extra channels up to a multiple of this, where there are any.
     """
-    shapes = _shapes(model.graph)
+    shapes = {name: tensor.shape for name, tensor in tensors_of(model.graph).items()}
     _lower_attention(model, shapes, channels)
     shed_views(model.graph, shapes)
     _widen(model.graph, rounding)
@@ -79,12 +79,6 @@ def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants
     if "row_period" in attributes:
         rows = BiasedRows(attributes["row_period"], attributes["row_leading"], attributes["row_gain"])
     return ort_attention.biased(shape, has_bias=len(node.input) == 4, rows=rows)
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    values = [*graph.input, *graph.output, *graph.value_info]
-    found = {value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim) for value in values}
-    return found | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
 
 
 # ---- precision

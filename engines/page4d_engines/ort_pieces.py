@@ -20,7 +20,7 @@ from page4d.errors import EngineError, Page4DError
 from page4d_engines.external import is_external, mapped
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
-from page4d_engines.graph import Tensor, replace_nodes
+from page4d_engines.graph import Tensor, replace_nodes, tensors_of
 from page4d_engines.ort_cuda import UNCAPTURABLE, cuda_session
 from page4d_engines.ort_engine import first_line, translated
 from page4d_engines.pieces import Attention, Cut, Piece, cut
@@ -97,11 +97,8 @@ class PieceEngine(GpuEngine):
             if isinstance(step, Piece):
                 calls.append(self._bound(step, addresses))
             else:
-                given = {name: addresses[tensor] for name, tensor in step.inputs.items()}
-                if isinstance(step, Attention):
-                    given |= {"out": addresses[step.out], "workspace": scratch + self._workspaces.get(number, 0)}
-                else:
-                    given |= {name: addresses[tensor] for name, tensor in step.outputs.items()}
+                given = {name: addresses[tensor] for name, tensor in (step.inputs | step.outputs).items()}
+                given["workspace"] = scratch + self._workspaces.get(number, 0)
                 calls.append(functools.partial(self._launchers[number], given))
 
         def launch(stream: int) -> None:
@@ -135,8 +132,7 @@ def raw(tensor: TensorProto, folder: pathlib.Path) -> NDArray[np.uint8]:
 
 def widen_unsupported(graph: GraphProto) -> None:
     """Compute in float32 what ONNX Runtime does not compute in bfloat16 on a GPU, in place: a cast before and after."""
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types = {name: tensor.dtype for name, tensor in tensors_of(graph).items()}
     nodes: list[NodeProto] = []
     for node in graph.node:
         if node.op_type not in _NOT_IN_BFLOAT16 or types.get(node.output[0]) != TensorProto.BFLOAT16:

@@ -51,6 +51,11 @@ class Attention:
     inputs: dict[str, str]
     out: str
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """As `RowCall.outputs`."""
+        return {"out": self.out}
+
 
 Call = Attention | RowCall
 """What our kernels compute."""
@@ -149,8 +154,6 @@ def _read(step: Step) -> tuple[str, ...]:
 
 
 def _made(step: Step) -> tuple[str, ...]:
-    if isinstance(step, Attention):
-        return (step.out,)
     return step.outputs if isinstance(step, Piece) else tuple(step.outputs.values())
 
 

@@ -21,7 +21,6 @@ ROWS = "page4d.rows"
 """Domain of the nodes that `join` puts into a graph; the operator is the kernel's name, the first output names the call."""
 _DTYPES = {int(TensorProto.FLOAT16): Dtype.FLOAT16, int(TensorProto.BFLOAT16): Dtype.BFLOAT16}
 _SWAPPED = [1, 0, 3, 2]  # quarters of a head, as the rotary embedding pairs them
-_OVER = {RowKernel.ADD: "p", RowKernel.ADD_NORM: "p"}  # what the first output may be written over, where that is not x
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,7 @@ def _to_the_end(nodes: list[NodeProto], calls: dict[str, RowCall], graph: GraphP
                 nodes.remove(view)
                 tensor = view.output[0]
             node.output[place] = outputs[name] = tensor
-        over = call.inputs[_OVER.get(call.kernel, "x")]
+        over = call.inputs.get("p", call.inputs["x"])
         free = len(readers[over]) == 1 and not borders & {over, node.output[0]}
         found[node.output[0]] = replace(call, outputs=outputs, over=over if free else None)
     return found

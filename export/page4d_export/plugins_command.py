@@ -14,7 +14,7 @@ from page4d.files import refuse_foreign, staged, write_atomically
 from page4d_engines import console
 from page4d_plugins.pack import HEADER, SHIPPED, SUFFIX, Pack, targets, tile_chip
 
-app = typer.Typer(no_args_is_help=True, help="The attention kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
+app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
 
 
 @app.command("build")

@@ -149,11 +149,7 @@ def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[s
     if target.kernel in _ROWS:
         pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(("WEIGHT", "SHIFT", "COS", "SIN"), "fp32")
         adds, norms = fixed.get("ADD", True), fixed.get("NORM", True)
-        needs = dict.fromkeys(("P", "GAMMA", "SUM"), adds) | dict.fromkeys(("WEIGHT", "SHIFT", "epsilon"), norms)
-        if target.kernel == RowKernel.NORM.value:
-            needs["BIAS"] = False
-        if target.kernel == RowKernel.ADD.value:
-            needs["OUT"] = False
+        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), adds) | dict.fromkeys(("WEIGHT", "SHIFT", "OUT", "epsilon"), norms)
         unused = {name for name, needed in needs.items() if not needed}
     if target.kernel.startswith("attention"):
         mode = Mode(target.kernel.removeprefix("attention_"))

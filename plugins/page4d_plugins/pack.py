@@ -51,7 +51,7 @@ class Entry(msgspec.Struct, frozen=True):
     """One kernel for one chip."""
 
     kernel: str
-    """`attention_<mode>`, `prepare` or `merge`."""
+    """`attention_<mode>`, `prepare`, `merge`, or a `RowKernel`'s name."""
     dtype: str
     """fp16 or bf16."""
     chip: str

@@ -55,7 +55,7 @@ def takes_gelu(rows: int, channels: int) -> bool:
 
 
 def tokens_launch(kernel: RowKernel, rows: int, channels: int, epsilon: float = 0.0) -> Launch:
-    """Of ADD, NORM or ADD_NORM over `[rows,channels]`.
+    """Of ADD, NORM or ADD_NORM over `[rows,channels]`, which `takes_tokens` takes.
 
     Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel reads or writes them.
     """
@@ -64,14 +64,14 @@ def tokens_launch(kernel: RowKernel, rows: int, channels: int, epsilon: float = 
 
 
 def heads_launch(tokens: int, heads: int, period: int, epsilon: float) -> Launch:
-    """Of HEADS over `[tokens,heads,D]`. Addresses by name: `x`, `bias`, `weight`, `shift`, `cos`, `sin`, `out`."""
+    """Of HEADS over `[tokens,heads,D]`, which `takes_heads` takes. Addresses by name: `x`, `bias`, `weight`, `shift`, `cos`, `sin`, `out`."""
     values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "bias", "weight", "shift", "cos", "sin", "out")}
     values |= {"rows": tokens * heads, "count": heads, "period": period, "epsilon": epsilon}
     return Launch(RowKernel.HEADS.value, (-(-tokens * heads // _HEADS), 1, 1), values)
 
 
 def gelu_launch(rows: int, channels: int) -> Launch:
-    """Of GELU over `[rows,channels]`. Addresses by name: `x`, `bias`, `out`."""
+    """Of GELU over `[rows,channels]`, which `takes_gelu` takes. Addresses by name: `x`, `bias`, `out`."""
     values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "bias", "out")}
     return Launch(RowKernel.GELU.value, (rows * _blocks(channels), 1, 1), values | {"channels": channels, "blocks": _blocks(channels)})
 

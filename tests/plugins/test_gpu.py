@@ -234,16 +234,6 @@ def test_one_launcher_on_two_streams(mode):
 
 
 @pytest.fixture
-def room():
-    """Memory for tensors of gigabytes, and given back."""
-    torch.cuda.empty_cache()
-    if torch.cuda.mem_get_info()[0] < 20e9:
-        pytest.skip("the GPU has less than 20 GB free")
-    yield
-    torch.cuda.empty_cache()
-
-
-@pytest.fixture
 def packed(room):
     """q, k and v `[1,2,800000,64]` out of one qkv of 2.4e9 elements: the last heads of 16."""
     qkv = torch.randn(1, 800_000, 3, 16, 64, device="cuda", dtype=torch.float16)
