@@ -69,6 +69,12 @@ class StageEntry(msgspec.Struct, frozen=True):
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
     floating: tuple[str, ...] = ()
     """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
+    ties: float = 0.0
+    """Relative L2 by which the outputs may differ because landmarks are of equal confidence but for rounding: measured, the other way round."""
+
+    def allowed(self, tolerance: float) -> float:
+        """Relative L2 error of an output that passes: the tolerance, and twice `ties`, since one swapped landmark may undo another's effect."""
+        return tolerance + 2 * self.ties
 
 
 class KeptLayer(msgspec.Struct, frozen=True):

@@ -26,7 +26,9 @@ class GlobalSA(nn.Module):
         if config.biased(layer):
             self.lambda_kpt = nn.Parameter(torch.empty(()))
 
-    def forward(self, tokens: Tensor, layout: Layout, keypoints: Tensor | None = None, memory: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, tokens: Tensor, layout: Layout, keypoints: Tensor | None = None, memory: Tensor | None = None, doubt: float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
         """One pass.
 
         Args:
@@ -34,6 +36,7 @@ class GlobalSA(nn.Module):
             layout: of the clip.
             keypoints: K_ext `[B,T,V,P,1]` in [0,1], or None.
             memory: `[S,B,M,C]` where the strategy is `memory`.
+            doubt: share by which confidences may be off, for landmarks as they might be chosen then (see `largest`).
 
         Returns:
             tokens, and memory as it leaves the block (None for the other strategies).
@@ -45,7 +48,7 @@ class GlobalSA(nn.Module):
             bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout).flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
         rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
-            x = self._landmark(x, rope, bias, keypoints, layout)
+            x = self._landmark(x, rope, bias, keypoints, layout, doubt)
         elif self.config.global_strategy is GlobalStrategy.DILATED:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.dilated_segments(self.config.dilations))
             x = self.block(x, rope, partial(segment_attention, key_bias=bias, seg_ptr=seg_ptr, seg=seg))
@@ -55,13 +58,13 @@ class GlobalSA(nn.Module):
             memory = bank.unflatten(0, memory.shape[:2])
         return x.unflatten(0, tokens.shape[:2]).unflatten(2, (layout.T, layout.V, layout.N)), memory
 
-    def _landmark(self, x: Tensor, rope: Rope, bias: Tensor | None, keypoints: Tensor | None, layout: Layout) -> Tensor:
+    def _landmark(self, x: Tensor, rope: Rope, bias: Tensor | None, keypoints: Tensor | None, layout: Layout, doubt: float) -> Tensor:
         clips, width = x.shape[0], x.shape[-1]
         if keypoints is not None:  # [B,T,V,P,1] -> [S*B,T*V,P]
             confidence = keypoints.flatten(1, 2).squeeze(-1).repeat(clips // layout.B, 1, 1)
         else:
             confidence = island(x).norm(dim=-1).unflatten(1, (layout.frames, layout.N))[..., layout.special :]
-        patch = largest(confidence, layout.anchors_per_frame(self.config.landmarks))  # [S*B,T*V,k]
+        patch = largest(confidence, layout.anchors_per_frame(self.config.landmarks), doubt)  # [S*B,T*V,k]
         token = layout.special + patch  # number within its view
         frame = torch.arange(layout.frames, device=x.device)[:, None] * layout.N
         within_clip = (token + frame).flatten(1)  # [S*B,T*V*k]
@@ -86,8 +89,15 @@ class GlobalSA(nn.Module):
         return x, memory
 
 
-def largest(confidence: Tensor, k: int) -> Tensor:
-    """Numbers of the k largest entries of the last axis, int64 `[...,k]`; ties go to the lower number."""
+def largest(confidence: Tensor, k: int, doubt: float = 0.0) -> Tensor:
+    """Numbers of the k largest entries of the last axis, int64 `[...,k]`; ties go to the lower number.
+
+    With a doubt, entries that lie no further from the k-th largest than this share of it change their order: the choice that differs
+    most among those that rounding may lead to.
+    """
+    if doubt:
+        last = confidence.topk(k).values[..., -1:]
+        confidence = torch.where((confidence - last).abs() <= doubt * last.abs(), 2 * last - confidence, confidence)
     if torch.onnx.is_in_onnx_export():
         return confidence.topk(k).indices  # ONNX defines TopK's ties so; PyTorch's topk leaves them open
     return confidence.sort(dim=-1, descending=True, stable=True).indices[..., :k]

@@ -124,5 +124,5 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
     for number in range(entry.calls):
         part = lambda array, number=number: array[number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls]
         engine.bind({spec.binding: part(wide[spec.name]) for spec in entry.inputs}, {spec.binding: part(found[spec.name]) for spec in entry.outputs})()
-    allowed = Precision(folder.manifest.precision).tolerance
+    allowed = entry.allowed(Precision(folder.manifest.precision).tolerance)
     return [Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed) for spec in entry.outputs]

@@ -100,6 +100,9 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
     if checked is not None:
         at = "" if checked.layout == manifest.layout else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
         console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
+        tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
+        for entry in tied:
+            console.print(f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by {entry.ties:.1e}, which is no error")
 
 
 def print_plans(manifest: Manifest, stderr: bool = True) -> None:

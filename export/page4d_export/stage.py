@@ -121,10 +121,10 @@ class SliceStage(nn.Module):
         self.part = part
         self.entry, self.layout = entry, layout
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Inputs and outputs in the entry's order."""
+    def forward(self, *inputs: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
+        """Inputs and outputs in the entry's order; options are the part's own."""
         named = {_argument(spec): self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
-        results = self.part(layout=self.layout, **named)
+        results = self.part(layout=self.layout, **named, **options)
         results = results if isinstance(results, tuple) else (results,)
         shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))
         return shaped if len(shaped) > 1 else shaped[0]

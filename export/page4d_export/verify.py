@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from torch import Tensor
 from page4d.accuracy import compare, sampled
 from page4d.cameras import fundamental
 from page4d.clip import render
+from page4d.config import GlobalStrategy
 from page4d.errors import AccuracyError
 from page4d.layout import Layout
 from page4d.manifest import Accuracy, KeptLayer, StageEntry
@@ -35,6 +37,9 @@ from page4d_export.stage import Stage, stages_of
 RUNS = 3
 TOO_LONG = 600.0  # seconds of verification above which a smaller layout stands in
 STAND_IN = 200.0  # seconds that the smaller layout may take
+
+# A token's norm is off by a tenth or less of what its stage's outputs may be off by: measured are 2e-7, 4e-4, 3e-3 in float32, float16, bfloat16
+DOUBT = 0.1
 
 Values = dict[str, NDArray[np.generic]]
 
@@ -93,6 +98,8 @@ class Verified:
     chained: dict[str, Accuracy]
     expected: dict[str, NDArray[np.float32]]
     """A sample of the reference's outputs."""
+    ties: float
+    """As in the manifest's entry."""
 
 
 def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tolerance: float) -> Iterator[Verified]:
@@ -100,31 +107,37 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
 
     16-bit engines are run with every result rounded as their graph types it. Yields a stage's figures before the next one starts.
 
+    Where landmarks are chosen by their tokens' norms, two that differ by less than rounding may change places, and no engine is wrong
+    for it: a stage may be off by what that costs, too.
+
     Raises:
-        AccuracyError: an output's relative L2 error is above `tolerance`, or holds NaN or infinity.
+        AccuracyError: an output's relative L2 error is above what is allowed, or holds NaN or infinity.
     """
     reference, chained = (start(model, plan, frames) for _ in range(2))
     exact = stages_of(model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images))
     for entry in plan.stages():
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
-        alone = _run_engine(engine, entry, {spec.name: reference[spec.name] for spec in entry.inputs}, plan.precision)
+        inputs = {spec.name: reference[spec.name] for spec in entry.inputs}
+        alone = _run_engine(engine, entry, inputs, plan.precision)
         chained |= _run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs}, plan.precision)
-        reference |= _run_reference(exact[entry.name], reference)
+        reference |= _run_reference(exact[entry.name], inputs)
+        entry = msgspec.structs.replace(entry, ties=_ties(exact[entry.name], plan, inputs, reference))
+        allowed = entry.allowed(tolerance)
         for kept in plan.gathered():
             if entry.name in kept.stages:
                 gather(kept, entry.name, reference)
                 gather(kept, entry.name, chained)
         found = {spec.name: compare(alone[spec.name], reference[spec.name]) for spec in entry.outputs}
         for output, accuracy in found.items():
-            if not accuracy.relative_l2 <= tolerance or accuracy.nans:
+            if not accuracy.relative_l2 <= allowed or accuracy.nans:
                 raise AccuracyError(
                     f"stage {entry.name} departs from the reference in its output {output!r}",
                     got=f"relative L2 {accuracy.relative_l2:.2e}, cosine {accuracy.cosine:.6f}, largest difference {accuracy.max_abs:.2e}, {accuracy.nans} NaN",
-                    allowed=f"relative L2 up to {tolerance:.0e} in {plan.precision}, no NaN",
+                    allowed=f"relative L2 up to {allowed:.0e} in {plan.precision}, no NaN",
                     hint="another precision (--bf16, or float32 without a flag), or --tolerance if you know why",
                 )
         in_chain = {spec.name: compare(chained[spec.name], reference[spec.name]) for spec in entry.outputs}
-        yield Verified(entry.name, found, in_chain, {spec.name: sampled(reference[spec.name]) for spec in entry.outputs})
+        yield Verified(entry.name, found, in_chain, {spec.name: sampled(reference[spec.name]) for spec in entry.outputs}, entry.ties)
 
 
 def stand_in(plan: Plan, too_long: float = TOO_LONG, budget: float = STAND_IN) -> Layout:
@@ -183,13 +196,21 @@ def gather(kept: KeptLayer, stage: str, values: Values) -> None:
         values[f"layers.{kept.layer}"] = side_by_side(parts, kept.streams).numpy()
 
 
-def _run_reference(stage: Stage, values: Values) -> Values:
+def _ties(stage: Stage, plan: Plan, inputs: Values, outputs: Values) -> float:
+    """What it costs that landmarks of equal confidence, but for rounding, are chosen the other way round: relative L2."""
+    if stage.entry.kind != "global_sa" or plan.config.global_strategy is not GlobalStrategy.LANDMARK or plan.keypoints:
+        return 0.0  # keypoints are the same numbers everywhere
+    other = _run_reference(stage, inputs, doubt=DOUBT * plan.precision.tolerance)
+    return max(compare(other[spec.name], outputs[spec.name]).relative_l2 for spec in stage.outputs)
+
+
+def _run_reference(stage: Stage, values: Values, **options: float) -> Values:
     entry, module = stage.entry, stage.module
     results: list[tuple[Tensor, ...]] = []
     with torch.inference_mode():
         for number in range(entry.calls):
             given = [torch.from_numpy(np.ascontiguousarray(_chunk(values[spec.name], spec.shape, number))) for spec in entry.inputs]
-            result = module(*given)
+            result = module(*given, **options)
             results.append(result if isinstance(result, tuple) else (result,))
     return {spec.name: torch.cat([result[index] for result in results]).numpy() for index, spec in enumerate(entry.outputs)}
 

@@ -10,20 +10,21 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from conftest import config_of, layout_of, lively, takes_keypoints
 from typer.testing import CliRunner
 
-from page4d import Layout
+from page4d import Layout, sparse
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
 from page4d_engines.folder import EngineFolder
-from page4d_export import verify
+from page4d_export import exporter, verify
 from page4d_export.bench import bench_command
 from page4d_export.bench_chain import compare_chain
 from page4d_export.exporter import export
@@ -113,6 +114,44 @@ def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "OrtEngine", Tampered)
     with pytest.raises(AccuracyError, match=r"stage time_sa\.0"):
         export(model, plan, tmp_path / "engines")
+
+
+def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
+    """The reference chooses otherwise where norms differ by less than rounding, here by up to 5 %: what that costs is measured and allowed."""
+    plan = plan_for(landmarks=4, global_layers=(0,))
+    model, frames = lively(plan.config), Frames.rendered(plan.layout)
+    manifest = export(model, plan, tmp_path / "engines")
+    assert manifest.stage("global_sa.0").ties < 1e-6, "of twelve frames none has a near tie"
+    choose = sparse.largest
+    monkeypatch.setattr(sparse, "largest", lambda confidence, k, doubt=0.0: choose(confidence, k, 0.05 - doubt))
+    with pytest.raises(AccuracyError, match=r"stage global_sa\.0"):
+        list(verify.verify(model, plan, tmp_path / "engines" / "onnx", frames, 1e-5))
+    monkeypatch.setattr(verify, "DOUBT", 0.05 / Precision.FLOAT32.tolerance)
+    found = {stage.stage: stage for stage in verify.verify(model, plan, tmp_path / "engines" / "onnx", frames, 1e-5)}
+    cost = found["global_sa.0"].ties
+    assert cost == pytest.approx(found["global_sa.0"].alone["tokens"].relative_l2, rel=0.01) and cost > 1e-3
+    assert all(stage.ties == 0 for name, stage in found.items() if name != "global_sa.0")
+
+    # and in the golden clip for whatever comes after it
+    stages = tuple(msgspec.structs.replace(entry, ties=found[entry.name].ties) for entry in manifest.stages)
+    exact = {entry.name: entry.accuracy for entry in stages}
+    expected = {f"{name}/{output}": sample for name, stage in found.items() for output, sample in stage.expected.items()}
+    (tmp_path / "checked").mkdir()
+    golden = exporter._write_golden(tmp_path / "checked", msgspec.structs.replace(manifest, stages=stages), frames, expected, exact, 1e-5)
+    for name, limit in golden.tolerance.items():
+        follows = name.startswith(("global_sa", "view_sa.1", "time_sa.1"))
+        assert limit == (4 * cost if follows else 1e-5), name
+
+
+def test_a_wrong_weight_among_tied_landmarks_is_caught(tmp_path, monkeypatch):
+    """What ties may cost is small beside an error."""
+    plan = plan_for(landmarks=4, global_layers=(0,))
+    model = lively(plan.config)
+    monkeypatch.setattr(verify, "DOUBT", 1e-3 / Precision.FLOAT32.tolerance)
+    export(model, plan, tmp_path / "engines")
+    model.layers[0].global_sa.block.attn.qkv.bias += 0.05
+    with pytest.raises(AccuracyError, match=r"stage global_sa\.0"):
+        list(verify.verify(model, plan, tmp_path / "engines" / "onnx", Frames.rendered(plan.layout), 1e-5))
 
 
 def test_an_engine_folder_is_replaced_and_nothing_else(tmp_path):

@@ -178,6 +178,22 @@ def test_landmark_ties_go_to_the_lower_number():
     assert largest(confidence, 4).tolist() == [[0, 2, 4, 1], [0, 1, 2, 3], [2, 3, 1, 4]]
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.1]))
+def test_doubted_landmarks_are_the_furthest_from_those_chosen(k, seed, doubt):
+    """What is certain stays; of what lies within the doubt as many change places as can."""
+    rng = np.random.default_rng(seed)
+    confidence = torch.from_numpy(rng.choice(np.concatenate([rng.uniform(1, 2, 6), 1 + doubt * rng.uniform(0, 1, 6)]), (3, 12), replace=True))
+    chosen, other = largest(confidence, k), largest(confidence, k, doubt)
+    assert chosen.shape == other.shape == (3, k)
+    for row, first, second in zip(confidence.numpy(), chosen.numpy(), other.numpy(), strict=True):
+        last = row[first[-1]]
+        tied = np.flatnonzero(np.abs(row - last) <= doubt * last)
+        assert len(set(second)) == k and set(first) - set(tied) == set(second) - set(tied)
+        below = [number for number in tied if row[number] < last]
+        assert len(set(below) & set(second)) == min(len(below), len(set(first) & set(tied)))
+
+
 def attention_shares(bias):
     """Share of attention that goes to each of 12 keys under a key bias: the values are indicators of the keys."""
     generator = torch.Generator().manual_seed(0)

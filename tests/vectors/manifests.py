@@ -122,6 +122,7 @@ WRONG = [
     (["stages", 0, "eps"], {"a b": None}),
     (["stages", 0, "accuracy"], {"tokens": {"cosine": 1, "max_abs": "x"}}),
     (["stages", 0, "accuracy"], {"tokens": {"cosine": 1}}),
+    (["stages", 0, "ties"], "none"),
     (["stages", 0, "inputs", 0, "name"], 7),
     (["stages", 0, "inputs", 0, "name"], "pictures"),
     (["stages", 0, "inputs", 1, "name"], "images"),

@@ -88,7 +88,8 @@ RawStage stage_of(const JsonValue& value) {
                    for (const auto& [name, error] : v.map<double>(accuracy_of)) s.relative_l2 = std::max(s.relative_l2, error);
                  }},
                 {"eps", false, [](const JsonValue& v) { v.map<double>([](const JsonValue& eps) { return eps.number(); }); }},
-                {"floating", false, [](const JsonValue& v) { strings(v); }}});
+                {"floating", false, [](const JsonValue& v) { strings(v); }},
+                {"ties", false, [](const JsonValue& v) { v.number(); }}});
   return raw;
 }
 
