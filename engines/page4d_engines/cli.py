@@ -23,7 +23,9 @@ Choice = TypeVar("Choice", bound=enum.Enum)
 
 def run(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
-    frames: Annotated[pathlib.Path, typer.Argument(help="folder of <camera>/<frame>.png or .jpg, or one that holds such a folder `frames`")],
+    frames: Annotated[
+        pathlib.Path, typer.Argument(help="folder of <camera>/<frame>.png or .jpg, or of a video per camera, or one that holds such a folder `frames`")
+    ],
     out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write; replaced where it holds an earlier run")] = pathlib.Path("out"),
     stride: Annotated[int | None, typer.Option(help="frames from one window's start to the next's; default T, windows without overlap")] = None,
     fit: Annotated[str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")] = None,
@@ -40,7 +42,7 @@ def run(
     """Run engines over a clip, window by window.
 
     Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also points.ply,
-    cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos.
+    cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos; where they see one view, a video.
     """
     began = time.perf_counter() - console.process_age()
     console.set_verbosity(verbose, quiet)

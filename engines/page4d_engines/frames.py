@@ -6,9 +6,9 @@ import enum
 import os
 import pathlib
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +17,34 @@ from PIL import Image
 from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d_engines import still, video
+from page4d_engines.still import Still
+from page4d_engines.video import Video, VideoFrame
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-_LAYOUT = "<camera>/<frame>.{png,jpg,jpeg}"
-_FORMATS = ("PNG", "JPEG")
-_TURN = Image.Transpose
-# by value of the EXIF orientation; from 5 on width and height change places
-_ORIENTATIONS = {
-    2: _TURN.FLIP_LEFT_RIGHT,
-    3: _TURN.ROTATE_180,
-    4: _TURN.FLIP_TOP_BOTTOM,
-    5: _TURN.TRANSPOSE,
-    6: _TURN.ROTATE_270,
-    7: _TURN.TRANSVERSE,
-    8: _TURN.ROTATE_90,
-}
-# what Pillow raises for files that are no image, cut off, or damaged
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_LAYOUT = f"<camera>/<frame>.{{png,jpg,jpeg}}, or a video per camera: <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
 
 StrPath = str | os.PathLike[str]
-Files = tuple[tuple[pathlib.Path, ...], ...]  # [V][times]
+
+
+class Frame(Protocol):
+    """One image of a camera, its mask, or its keypoint map: a `Still` or a `VideoFrame`."""
+
+    @property
+    def name(self) -> str:
+        """As errors call it."""
+
+    @property
+    def stem(self) -> str:
+        """What frames, masks and keypoint maps of one time have in common."""
+
+    def size(self, what: str) -> tuple[int, int]:
+        """Width and height, without decoding."""
+
+    def load(self, what: str, mode: str) -> Image.Image:
+        """The image as `RGB` or `L`, upright."""
+
+
+Files = tuple[tuple[Frame, ...], ...]  # [V][times]
 
 
 class Loose(enum.Enum):
@@ -87,35 +95,41 @@ class FrameFolder:
         """Find a clip's files and check that they fit together; of the images only the headers are read.
 
         Args:
-            path: holds `<camera>/<frame>.{png,jpg,jpeg}`, itself or in its folder `frames`; or, with `loose`, the images themselves.
-            masks: folder of single-channel images named as the frames, 255 = dynamic; default `masks` beside the frames' folder.
+            path: holds `<camera>/<frame>.{png,jpg,jpeg}` or `<camera>.{mp4,mov,mkv,webm,avi}`, itself or in its folder `frames`; or, with
+                `loose`, the images themselves; or is one camera's video.
+            masks: folder of single-channel images named as the frames (a video's from 000000 on), or of videos, 255 = dynamic; default
+                `masks` beside the frames' folder.
             cameras: a `cameras.json`; default the one beside the frames' folder.
             keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
-            loose: what images without a camera's folder are; None makes them an error. Photos of one time have no defaults beside them.
+            loose: what images without a camera's folder are; None makes them an error. Photos of one time and a single video have no
+                defaults beside them.
 
         Raises:
             UsageError: something that was named is missing, no cameras or frames, unequal counts, mixed sizes, an image that cannot be
                 read, masks or keypoints that lack a frame, cameras of other names or another size.
+            MissingBackendError: there are videos, and PyAV is not installed.
         """
         given = pathlib.Path(path)
-        if not given.is_dir():
+        alone = given.is_file() and given.suffix.lower() in video.SUFFIXES  # one camera's video
+        if not given.is_dir() and not alone:
             raise _no_folder("frames", given)
         root = given / "frames" if (given / "frames").is_dir() else given
-        names = tuple(sorted((entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")), key=_natural))
-        image = next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in SUFFIXES), None)
+        sources = {given.stem: given} if alone else _sources(root)
+        names = tuple(sources)
+        image = None if alone else next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in still.SUFFIXES), None)
         photos = False
         if names:
-            files: Files = tuple(_images(root / name, f"camera {name}") for name in names)
+            files: Files = tuple(_frames(source, f"camera {name}") for name, source in sources.items())
             _check_times(names, files)
         elif image is not None and loose is not None:
-            found = _images(root, "the folder")
+            found = _stills(root, "the folder")
             photos = loose is Loose.VIEWS
             names = tuple(file.stem for file in found) if photos else (root.resolve().name,)
             files = tuple((file,) for file in found) if photos else (found,)
         else:
             hint = f"move the images into a folder per camera, as {root / 'cam0' / image}" if image else None
             raise UsageError("the frames' folder has no camera folders", got=root, allowed=_LAYOUT, hint=hint)
-        sizes = tuple(tuple(_size(file, f"camera {name}, frame {file.name}") for file in column) for name, column in zip(names, files, strict=True))
+        sizes = tuple(tuple(file.size(f"camera {name}, frame {file.name}") for file in column) for name, column in zip(names, files, strict=True))
         first = sizes[0][0]
         for name, column, row in zip(names, files, sizes, strict=True):
             for file, size in zip(column, row, strict=True):
@@ -127,14 +141,15 @@ class FrameFolder:
                         hint="bring all frames to one size before",
                     )
         beside = pathlib.Path(os.path.abspath(root)).parent
+        named = photos or alone  # what belongs to these is what was named
         return cls(
             path=given,
             camera_names=names,
             size=first,
             frame_files=files,
-            mask_files=None if photos and masks is None else _companions("masks", "mask", masks, beside, names, files, first),
-            keypoint_files=None if photos and keypoints is None else _companions("keypoints", "keypoint map", keypoints, beside, names, files, first),
-            cameras=None if photos and cameras is None else _cameras(cameras, beside, names, first),
+            mask_files=None if named and masks is None else _companions("masks", "mask", masks, beside, names, files, first),
+            keypoint_files=None if named and keypoints is None else _companions("keypoints", "keypoint map", keypoints, beside, names, files, first),
+            cameras=None if named and cameras is None else _cameras(cameras, beside, names, first),
             photos=photos,
         )
 
@@ -174,29 +189,45 @@ class FrameFolder:
         assert self.keypoint_files is not None
         return np.asarray(self._decode(self.keypoint_files[v][t], v, "keypoint map", "L"))
 
-    def _decode(self, file: pathlib.Path, v: int, kind: str, mode: str) -> Image.Image:
+    def _decode(self, file: Frame, v: int, kind: str, mode: str) -> Image.Image:
         what = f"camera {self.camera_names[v]}, {kind} {file.name}"
-        try:
-            with Image.open(file, formats=_FORMATS) as opened:
-                turn = _ORIENTATIONS.get(_orientation(opened))
-                image: Image.Image = opened if turn is None else opened.transpose(turn)
-                if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255 instead of scaling
-                    image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-                image = image.convert(mode)
-        except _DAMAGED as error:
-            raise _unreadable(what, file, error) from None
+        image = file.load(what, mode)
         if image.size != self.size:
             raise UsageError(f"{what} is not of the size that the folder was opened with", got=_by(image.size), allowed=_by(self.size))
         return image
 
 
-def _images(folder: pathlib.Path, what: str) -> tuple[pathlib.Path, ...]:
+def _sources(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """What holds each camera's images, by its name, in natural order: folders, or where there are none videos."""
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    found = {entry.name: entry for entry in entries if entry.is_dir()}
+    if not found:
+        for entry in entries:
+            if entry.suffix.lower() in video.SUFFIXES:
+                if entry.stem in found:
+                    raise UsageError(f"there are two videos of camera {entry.stem}", got=f"{found[entry.stem].name}, {entry.name}", allowed="one per camera")
+                found[entry.stem] = entry
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def _frames(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
+    """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder."""
+    if source.is_dir():
+        videos = [entry for entry in sorted(source.iterdir()) if entry.suffix.lower() in video.SUFFIXES and not entry.name.startswith(".")]
+        if len(videos) != 1 or any(entry.suffix.lower() in still.SUFFIXES for entry in source.iterdir()):
+            return _stills(source, what)
+        source = videos[0]
+    opened = Video(source, f"{what}: {source.name}")
+    return tuple(VideoFrame(opened, number) for number in range(opened.count))
+
+
+def _stills(folder: pathlib.Path, what: str) -> tuple[Still, ...]:
     """The images of one camera in natural order."""
-    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and not entry.name.startswith("."))
-    files = sorted(found, key=lambda file: _natural(file.name))
+    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in still.SUFFIXES and not entry.name.startswith("."))
+    files = sorted((Still(path) for path in found), key=lambda file: _natural(file.name))
     if not files:
-        raise UsageError(f"{what} has no images", got=folder, allowed=" ".join(f"*{suffix}" for suffix in SUFFIXES))
-    stems: dict[str, pathlib.Path] = {}
+        raise UsageError(f"{what} has no images", got=folder, allowed=f"{' '.join(f'*{suffix}' for suffix in still.SUFFIXES)}, or one video")
+    stems: dict[str, Still] = {}
     for file in files:
         if file.stem in stems:
             raise UsageError(f"{what} has frame {file.stem} twice", got=f"{stems[file.stem].name}, {file.name}", allowed="one image per frame")
@@ -235,16 +266,17 @@ def _companions(
         if given is None:
             return None
         raise _no_folder(folder, root)
+    sources = _sources(root)
     result = []
     for name, column in zip(names, frames, strict=True):
-        if not (root / name).is_dir():
+        if name not in sources:
             raise UsageError(f"the {folder} folder has no camera {name}", got=root, allowed=f"folders {', '.join(names)}")
-        found = {file.stem: file for file in _images(root / name, f"the {folder} folder's camera {name}")}
+        found = {file.stem: file for file in _frames(sources[name], f"the {folder} folder's camera {name}")}
         for frame in column:
             if frame.stem not in found:
                 raise UsageError(f"camera {name} has no {kind} for frame {frame.name}", got=root / name, allowed=f"a {kind} for every frame: {frame.stem}.png")
             what = f"camera {name}, {kind} {found[frame.stem].name}"
-            if (its := _size(found[frame.stem], what)) != size:
+            if (its := found[frame.stem].size(what)) != size:
                 raise UsageError(f"{what} has another size than its frame", got=_by(its), allowed=_by(size))
         result.append(tuple(found[frame.stem] for frame in column))
     return tuple(result)
@@ -264,33 +296,9 @@ def _cameras(given: StrPath | None, beside: pathlib.Path, names: Sequence[str], 
     return {name: known[name] for name in names}
 
 
-def _size(file: pathlib.Path, what: str) -> tuple[int, int]:
-    """Width and height after the EXIF orientation, from the header alone."""
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            return (height, width) if _orientation(image) >= 5 else (width, height)
-    except _DAMAGED as error:
-        raise _unreadable(what, file, error) from None
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation as the header has it, 1 to 8; `image.getexif()` would decode all of a PNG to find it."""
-    exif = Image.Exif()
-    if block := image.info.get("exif"):
-        exif.load(block)
-    value = exif.get(0x0112, 1)
-    return value if value in _ORIENTATIONS else 1
-
-
 def _no_folder(kind: str, path: pathlib.Path) -> UsageError:
     what = f"the path of the {kind} is not a folder" if path.exists() else f"there is no such folder of {kind}"
     return UsageError(what, got=path, allowed=f"a folder with {_LAYOUT}")
-
-
-def _unreadable(what: str, file: pathlib.Path, error: BaseException) -> UsageError:
-    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).replace(str(file), file.name) or type(error).__name__
-    return UsageError(f"{what} cannot be read: {reason}", got=file, allowed="a whole PNG or JPEG image")
 
 
 def _by(size: tuple[int, int]) -> str:

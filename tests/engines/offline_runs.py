@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -148,11 +149,14 @@ def keypoints_for(folder):
         Image.fromarray(255 - np.asarray(Image.open(file))).save(file)
 
 
+_BUT_VIDEOS = re.compile(", or (a video per camera: .*|one video)")  # what Python alone reads
+
+
 def refused_alike(binary, engines, frames, out, **options):
     done = cpp_run(binary, engines, frames, out, **options)
     with pytest.raises(Page4DError) as caught:
         python_run(engines, frames, out, **options)
-    assert done.stderr == f"page4d: {caught.value}\n"
+    assert done.stderr == f"page4d: {_BUT_VIDEOS.sub('', str(caught.value))}\n"
     assert done.returncode == caught.value.exit_code and done.stdout == ""
 
 

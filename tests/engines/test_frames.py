@@ -159,9 +159,9 @@ def test_other_modes_become_rgb_and_grey(tmp_path, mode):
 
 
 def test_no_such_folder(tmp_path):
-    (tmp_path / "film.mp4").write_bytes(b"")
+    (tmp_path / "film.zip").write_bytes(b"")
     refusal(lambda: FrameFolder.open(tmp_path / "nowhere"), "no such folder of frames", tmp_path / "nowhere", "<camera>/<frame>")
-    refusal(lambda: FrameFolder.open(tmp_path / "film.mp4"), "path of the frames is not a folder", "film.mp4")
+    refusal(lambda: FrameFolder.open(tmp_path / "film.zip"), "path of the frames is not a folder", "film.zip")
 
 
 def test_no_cameras(tmp_path):
