@@ -29,7 +29,6 @@ from page4d_export.verify import Frames, Values, gather, start
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured
 _PRONE = 0.05  # error of a layer's product above which its activations are not quantised
-_PART = 4  # one in so many layers joins those while a stage is above its tolerance
 _STATISTICS = ("mean", "low", "high", "rows")
 
 
@@ -130,7 +129,12 @@ def _choose(
     observed: list[tuple[Observed, Floats]],
     tolerance: float,
 ) -> StageCalibration:
-    """Leave activations as they are where a layer's own error is large, then, worst first, until the stage is within its tolerance."""
+    """Leave activations as they are where a layer's own error is large, then until the stage is within its tolerance.
+
+    A layer's own error says little of what becomes of it: behind attention it may average out. So what each kind of layer adds to the
+    stage's squared error is measured, and shared among its layers by the squares of their own; those come first that add most for
+    their size.
+    """
     graph = Graph(onnx.load(path).graph)
     exact = exact_weights(graph)
     errors = [
@@ -138,13 +142,27 @@ def _choose(
         for number, (linear, (seen, rows)) in enumerate(zip(graph.linears, observed, strict=True))
     ]
     seen, names = tuple(one for one, _ in observed), tuple(linear.weight for linear in graph.linears)
-    worst = sorted(range(len(errors)), key=lambda number: -errors[number])
-    keep = sum(found > _PRONE for found in errors)
-    while True:
-        choice = StageCalibration(scheme, seen, frozenset(worst[:keep]), names)
-        if keep == len(worst) or _error(path, entry, choice, inputs, outputs) <= tolerance:
-            return choice
-        keep = min(len(worst), keep + max(1, len(worst) // _PART))
+    everything = frozenset(range(len(names)))
+    choice = lambda floating: StageCalibration(scheme, seen, frozenset(floating), names)
+    squared = lambda floating: _error(path, entry, choice(floating), inputs, outputs) ** 2
+    floating = {number for number, found in enumerate(errors) if found > _PRONE}
+    left = squared(floating)
+    if left <= tolerance**2:
+        return choice(floating)
+    least = squared(everything)
+    added = dict.fromkeys(everything - floating, 0.0)
+    for kind in dict.fromkeys(linear.kind for linear in graph.linears):
+        alike = [number for number in added if graph.linears[number].kind == kind]
+        if alike:
+            together = max(squared(everything - set(alike)) - least, 0.0)
+            own = sum(errors[number] ** 2 for number in alike)
+            added |= {number: together * errors[number] ** 2 / own for number in alike if own > 0}
+    for number in sorted(added, key=lambda number: -added[number] / exact[names[number]].size):
+        floating.add(number)
+        left -= added[number]
+        if left <= tolerance**2 and (left := squared(floating)) <= tolerance**2:
+            break
+    return choice(floating)
 
 
 def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inputs: Values, outputs: Values) -> float:

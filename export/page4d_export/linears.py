@@ -37,6 +37,13 @@ class Linear:
         return self.product.input[1]
 
     @property
+    def kind(self) -> str:
+        """`attn.qkv`, `attn.proj`, `mlp.fc1` or `mlp.fc2`."""
+        found = _OF_BLOCKS.search(self.weight)
+        assert found is not None
+        return found[1]
+
+    @property
     def bias(self) -> str:
         """The bias's name."""
         return self.add.input[1]

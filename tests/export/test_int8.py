@@ -232,6 +232,30 @@ def test_a_stricter_tolerance_keeps_more_in_float32(eight):
     assert set(loose.stages) == {entry.name for entry in eight.plan.stages() if entry.kind != "mask_head"}
 
 
+def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch):
+    """By what a layer adds to the stage's error, not by its own: as many layers of the largest own errors would not do."""
+    tolerance, runs, tried = 6e-3, {}, {}
+    choose = calibration._choose
+
+    def watched(scheme, path, entry, inputs, outputs, observed, limit):
+        chosen = choose(scheme, path, entry, inputs, outputs, observed, limit)
+        runs[entry.name] = calibration._error(path, entry, chosen, inputs, outputs)
+        graph = Graph(onnx.load(path).graph)
+        weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.proto.initializer}
+        own = [error(rows, weights[linear.weight], seen, linear.kind != "mlp.fc2") for linear, (seen, rows) in zip(graph.linears, observed, strict=True)]
+        largest = sorted(range(len(own)), key=lambda number: -own[number])[: len(chosen.floating)]
+        other = calibration.StageCalibration(chosen.scheme, chosen.observed, frozenset(largest), chosen.layers)
+        tried[entry.name] = calibration._error(path, entry, other, inputs, outputs)
+        return chosen
+
+    monkeypatch.setattr(calibration, "_choose", watched)
+    found = calibration.calibrate(eight.model, eight.plan, Frames.rendered(eight.plan.layout), tolerance)
+    assert all(measured <= tolerance for measured in runs.values())
+    some = [name for name in runs if found.stages[name].floating]
+    assert some and len(some) < len(runs) and all(len(found.stages[name].floating) < 6 for name in some)
+    assert any(tried[name] > tolerance for name in some)
+
+
 def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     """They are named in the manifest, run, and are more exact than what is quantised whole."""
     frames = Frames.rendered(eight.plan.layout)
