@@ -38,7 +38,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     installed: list[Finding]
     machine: list[Finding]
     can: list[Finding]
-    """Exporting, building plans, and every backend."""
+    """Exporting, reading videos, building plans, and every backend."""
 
 
 def diagnose() -> Diagnosis:
@@ -90,10 +90,10 @@ def _machine() -> Iterator[Finding]:
 
 
 def _abilities() -> Iterator[Finding]:
-    def need(*names: str) -> str:
+    def need(extra: str, *names: str) -> str:
         missing = [finding.name for finding in map(_package, names) if not finding.ok]
         if missing:
-            raise MissingBackendError(f"{', '.join(missing)} not installed", hint='pip install "page4d[export]"')
+            raise MissingBackendError(f"{', '.join(missing)} not installed", hint=f'pip install "page4d[{extra}]"')
         return "yes"
 
     def plans() -> str:
@@ -111,7 +111,8 @@ def _abilities() -> Iterator[Finding]:
         importlib.import_module("ml_dtypes")
         return "ONNX Runtime's CUDA provider"
 
-    yield _tried("page4d-export", lambda: need(*_EXPORT))
+    yield _tried("page4d-export", lambda: need("export", *_EXPORT))
+    yield _tried("frames in videos", lambda: need("video", "av"))
     yield _tried("build plans", plans)
     yield _tried("--backend tensorrt", tensorrt)
     yield _tried("--backend cuda", provider)

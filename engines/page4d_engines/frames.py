@@ -114,9 +114,9 @@ class FrameFolder:
         if not given.is_dir() and not alone:
             raise _no_folder("frames", given)
         root = given / "frames" if (given / "frames").is_dir() else given
-        sources = {given.stem: given} if alone else _sources(root)
-        names = tuple(sources)
         image = None if alone else next((entry.name for entry in sorted(root.iterdir()) if entry.suffix.lower() in still.SUFFIXES), None)
+        sources = {given.stem: given} if alone else _sources(root, videos=image is None or loose is None)
+        names = tuple(sources)
         photos = False
         if names:
             files: Files = tuple(_frames(source, f"camera {name}") for name, source in sources.items())
@@ -197,11 +197,11 @@ class FrameFolder:
         return image
 
 
-def _sources(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """What holds each camera's images, by its name, in natural order: folders, or where there are none videos."""
+def _sources(root: pathlib.Path, videos: bool = True) -> dict[str, pathlib.Path]:
+    """What holds each camera's images, by its name, in natural order: folders, or where there are none videos, if those are looked for."""
     entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
     found = {entry.name: entry for entry in entries if entry.is_dir()}
-    if not found:
+    if not found and videos:
         for entry in entries:
             if entry.suffix.lower() in video.SUFFIXES:
                 if entry.stem in found:

@@ -110,6 +110,18 @@ def test_one_video_is_a_camera(saved):
     assert list(named.cameras) == ["cam1"] and np.array_equal(named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1))
 
 
+def test_images_go_before_videos(saved, tmp_path):
+    """A folder of photos with a video among them is a folder of photos; so is a camera's with the video that its frames came from."""
+    photos, video = tmp_path / "photos", saved / "videos" / "frames" / "cam0.mkv"
+    shutil.copytree(saved / "images" / "frames" / "cam0", photos)
+    shutil.copy(video, photos / "holiday.mkv")
+    assert FrameFolder.open(photos, loose=Loose.VIEWS).count == 1 and FrameFolder.open(photos, loose=Loose.TIMES).count == T
+    assert FrameFolder.open(photos).camera_names == ("holiday",), "where photos would be an error"
+    shutil.copytree(photos, tmp_path / "clip" / "frames" / "cam0")
+    found = FrameFolder.open(tmp_path / "clip")
+    assert found.camera_names == ("cam0",) and found.frame_files[0][0].name == "000000.png"
+
+
 def test_a_run_over_videos(made, tmp_path):
     """Through the command: the same files with the same numbers as of images."""
     clip = render(3, 2, 70, 56)
