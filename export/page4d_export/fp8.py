@@ -9,7 +9,9 @@ product, of which TensorRT makes one FP8 kernel, and which ONNX Runtime computes
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,34 +21,36 @@ from onnx import NodeProto, helper, numpy_helper
 
 from page4d_export.centre import Floats, Observed, centre, exact_weights, product_error
 from page4d_export.linears import Graph, Linear
+from page4d_export.rounding import compensated
 
 _LARGEST = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)  # 448
 _ROOM = 2.0  # times what was measured that an activation may be before it is cut off
 _EXPONENTS = (-14, 15)  # of float16's normal numbers
 
 
-def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = ()) -> None:
+def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = (), weights: Mapping[str, Weight] | None = None) -> None:
     """Quantise the linear layers of a stage in float32 or 16 bits, in place.
 
     Args:
         model: with its weights.
         observed: of every linear layer's input, in the order of `Graph.linears`.
         floating: layers by number that stay as they are.
+        weights: by name, as `weight` makes them; None rounds to the nearest.
     """
     graph = Graph(model.graph)
     exact = exact_weights(graph)
-    scales = {name: scale_of(float(np.abs(array).max(initial=0.0))) for name, array in exact.items()}
+    stored = weights or {name: weight(array) for name, array in exact.items()}
 
     def lost(number: int) -> Floats:
-        array = exact[graph.linears[number].weight]
-        return np.zeros_like(array) if number in floating else array - rounded(array, scales[graph.linears[number].weight])
+        name = graph.linears[number].weight
+        return np.zeros_like(exact[name]) if number in floating else exact[name] - stored[name].values
 
     dtypes = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in model.graph.initializer if tensor.name in exact}
     centred = centre(graph, observed, lost)
     added = dict(centred.biases)
     added["fp8/zero"] = np.zeros((), ml_dtypes.float8_e4m3fn)
-    for name, array in exact.items():
-        added |= {f"{name}/fp8": _numbers(array, scales[name]), f"{name}/scale": np.array(scales[name], dtypes[name])}
+    for name, made_of in stored.items():
+        added |= {f"{name}/fp8": made_of.numbers, f"{name}/scale": np.array(made_of.scale, dtypes[name])}
     for linear, seen in zip(graph.linears, observed, strict=True):
         scale = _activation_scale(seen, linear.x in centred.shifted)
         added[f"{linear.x}/scale"] = np.array(scale, dtypes[linear.weight])
@@ -56,17 +60,17 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
     def made(number: int, linear: Linear) -> list[NodeProto]:
         if number in floating:
             return [linear.product]
-        x, weight = linear.x, linear.weight
+        x, matrix = linear.x, linear.weight
         nodes = []
         if x not in quantised:
             quantised.add(x)
             nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}/scale", "fp8/zero"], [f"{x}/fp8"]))
             nodes.append(helper.make_node("DequantizeLinear", [f"{x}/fp8", f"{x}/scale", "fp8/zero"], [f"{x}/rounded"]))
-        if weight not in widened:
-            widened.add(weight)
-            nodes.append(helper.make_node("DequantizeLinear", [f"{weight}/fp8", f"{weight}/scale", "fp8/zero"], [f"{weight}/rounded"]))
+        if matrix not in widened:
+            widened.add(matrix)
+            nodes.append(helper.make_node("DequantizeLinear", [f"{matrix}/fp8", f"{matrix}/scale", "fp8/zero"], [f"{matrix}/rounded"]))
         out = linear.product.output[0]
-        return [*nodes, helper.make_node("MatMul", [f"{x}/rounded", f"{weight}/rounded"], [out], name=f"{out}/fp8")]
+        return [*nodes, helper.make_node("MatMul", [f"{x}/rounded", f"{matrix}/rounded"], [out], name=f"{out}/fp8")]
 
     graph.replace_products(made, added)
 
@@ -75,6 +79,30 @@ def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
     """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with `[K,N]`."""
     scale = _activation_scale(seen, shifted)
     return product_error(x, exact, seen.taken_out(shifted), lambda centred: rounded(centred, scale))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A matrix `[K,N]` as `numbers * scale`: E4M3 `[K,N]`, a power of two."""
+
+    numbers: NDArray[np.generic]
+    scale: float
+
+    @property
+    def values(self) -> Floats:
+        """What the numbers stand for."""
+        return self.numbers.astype(np.float64) * self.scale
+
+
+def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Weight:
+    """A matrix `[K,N]` with one scale.
+
+    Args:
+        exact: `[K,N]`.
+        moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
+    """
+    scale = scale_of(float(np.abs(exact).max(initial=0.0)))
+    return Weight(_numbers(exact if moment is None else compensated(exact, moment, lambda rows: rounded(rows, scale)), scale), scale)
 
 
 def scale_of(largest: float, room: float = 1.0) -> float:

@@ -6,8 +6,9 @@ bytes with a saturating 16-bit sum, whose results are silently wrong; ONNX Runti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,26 +17,28 @@ from onnx import NodeProto, TensorProto, helper
 
 from page4d_export.centre import Floats, Observed, centre, exact_weights, product_error
 from page4d_export.linears import Graph, Linear
+from page4d_export.rounding import compensated
 
 _ZERO = 128
 _LARGEST = 127  # so that the range is the same on both sides of _ZERO
 
 
-def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = ()) -> None:
+def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = (), weights: Mapping[str, Weight] | None = None) -> None:
     """Quantise the linear layers of a float32 stage, in place.
 
     Args:
         model: with its weights.
         observed: of every linear layer's input, in the order of `Graph.linears`.
         floating: layers by number whose activations stay float32; their weights are quantised all the same.
+        weights: by name, as `weight` makes them; None rounds to the nearest.
     """
     graph = Graph(model.graph)
     exact = exact_weights(graph)
-    weights = {name: Weight.of(array) for name, array in exact.items()}
+    weights = weights or {name: weight(array) for name, array in exact.items()}
     name_of = [linear.weight for linear in graph.linears]
     added = centre(graph, observed, lambda number: exact[name_of[number]] - weights[name_of[number]].values).biases
-    for name, weight in weights.items():
-        added |= {f"{name}/int8": weight.numbers, f"{name}/scale": weight.scale, f"{name}/zeros": np.full(weight.scale.shape, _ZERO, np.uint8)}
+    for name, made_of in weights.items():
+        added |= {f"{name}/int8": made_of.numbers, f"{name}/scale": made_of.scale, f"{name}/zeros": np.full(made_of.scale.shape, _ZERO, np.uint8)}
     added["int8/zero"] = np.uint8(_ZERO).reshape(())
     quantised: set[str] = set()  # inputs
     widened: set[str] = set()  # weights
@@ -68,17 +71,24 @@ class Weight:
     numbers: NDArray[np.uint8]
     scale: NDArray[np.float32]
 
-    @classmethod
-    def of(cls, exact: Floats) -> Weight:
-        """Rounded to the nearest; a column of zeros has scale 1."""
-        largest = np.abs(exact).max(0)
-        scale = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
-        return cls((np.clip(np.round(exact / scale), -_LARGEST, _LARGEST) + _ZERO).astype(np.uint8), scale)
-
     @property
     def values(self) -> Floats:
         """What the numbers stand for."""
         return (self.numbers.astype(np.float64) - _ZERO) * self.scale
+
+
+def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Weight:
+    """A matrix `[K,N]` with a scale per output, 1 for a column of zeros.
+
+    Args:
+        exact: `[K,N]`.
+        moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
+    """
+    largest = np.abs(exact).max(0)
+    scale = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
+    steps = lambda rows: np.clip(np.round(rows / scale), -_LARGEST, _LARGEST)
+    numbers = steps(exact if moment is None else compensated(exact, moment, lambda rows: steps(rows) * scale))
+    return Weight((numbers + _ZERO).astype(np.uint8), scale)
 
 
 def _dequantised(linear: Linear) -> NodeProto:

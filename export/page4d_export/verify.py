@@ -200,7 +200,7 @@ def _ties(stage: Stage, plan: Plan, inputs: Values, outputs: Values) -> float:
     """What it costs that landmarks of equal confidence, but for rounding, are chosen the other way round: relative L2."""
     if stage.entry.kind != "global_sa" or plan.config.global_strategy is not GlobalStrategy.LANDMARK or plan.keypoints:
         return 0.0  # keypoints are the same numbers everywhere
-    other = _run_reference(stage, inputs, doubt=DOUBT * plan.precision.tolerance)
+    other = _run_reference(stage, inputs, doubt=DOUBT * Precision(plan.precision.tokens).tolerance)  # however products were quantised
     return max(compare(other[spec.name], outputs[spec.name]).relative_l2 for spec in stage.outputs)
 
 
