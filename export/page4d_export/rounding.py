@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from page4d_export.centre import Floats
@@ -35,7 +36,7 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
     order = np.argsort(-np.diag(moment), kind="stable")  # what matters most first, while there is most to move
     damped = moment[np.ix_(order, order)].astype(np.float64)
     damped[np.diag_indices(len(damped))] += _DAMPING * scale
-    factor = np.linalg.cholesky(np.linalg.inv(damped)).T
+    factor = _factor_of_inverse(damped)
     left, made = exact[order].astype(np.float64), np.empty(exact.shape)
     for start in range(0, len(left), _PART):
         part = left[start : start + _PART]
@@ -50,3 +51,9 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
     result = np.empty_like(made)
     result[order] = made
     return result
+
+
+def _factor_of_inverse(matrix: Floats) -> Floats:
+    """The upper triangular U of which `U^T U` is the inverse; by way of the triangle R of `R R^T`, half the work of inverting first."""
+    lower = torch.linalg.cholesky(torch.from_numpy(matrix[::-1, ::-1].copy()))
+    return torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(matrix), dtype=torch.float64), upper=True).numpy()
