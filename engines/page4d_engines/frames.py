@@ -67,8 +67,8 @@ class FrameFolder:
 
     Attributes:
         path: as it was given.
-        camera_names: names of the folders, in natural order (cam2 before cam10).
-        size: width and height of every frame, after its EXIF orientation.
+        camera_names: names of the folders or videos, in natural order (cam2 before cam10).
+        size: width and height of every frame in pixels, upright.
         frame_files, mask_files, keypoint_files: `[V][times]`; None where there are none.
         cameras: in the order of the views; None where there are none.
         photos: whether the views are single photos, named as their files.
@@ -164,7 +164,7 @@ class FrameFolder:
         return len(self.frame_files[0])
 
     def image(self, t: int, v: int) -> Image.Image:
-        """Frame of time t and view v, RGB, turned as its EXIF orientation says.
+        """Frame of time t and view v, RGB, upright: turned as its file says.
 
         Raises:
             UsageError: the file cannot be decoded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -41,13 +42,14 @@ class Video:
         except ImportError:
             raise MissingBackendError("videos are decoded by PyAV, which is not installed", got=path, hint='pip install "page4d[video]"') from None
         self.path = path
+        self._open = functools.partial(av.open, str(path))
         self._damaged = (av.error.FFmpegError, OSError, ValueError, EOFError)
         self._lock = threading.Lock()
         self._container: Any = None
         self._decoded: Iterator[Any] = iter(())
         self._next = 0  # the number of the frame that is decoded next
         try:
-            with av.open(str(path)) as container:
+            with self._open() as container:
                 shown = [packet for packet in container.demux(_track(container)) if packet.size and not packet.is_discard]
             if any(packet.pts is None for packet in shown):
                 raise ValueError(f"it does not say when its frames are shown; ffmpeg -i {path.name} {path.stem}.mp4 makes a file that does")
@@ -103,10 +105,8 @@ class Video:
 
     def _go_to(self, number: int) -> None:
         """Decode from a key frame at or before a frame."""
-        import av
-
         if self._container is None or number == 0:
-            self._container = av.open(str(self.path))
+            self._container = self._open()
         track = _track(self._container)
         if number > 0:
             self._container.seek(self._times[number], stream=track)

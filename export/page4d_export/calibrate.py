@@ -20,11 +20,11 @@ from page4d_engines.ort_engine import OrtEngine
 from page4d_export import fp8, int8
 from page4d_export.centre import Floats, Observed, exact_weights, is_centred
 from page4d_export.linears import Graph
-from page4d_export.observe import Seen, observe, run
+from page4d_export.observe import Seen, observe
 from page4d_export.onnx_export import OnnxExporter, Traces
 from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames, Values, gather, start
+from page4d_export.verify import Frames, Values, gather, run_engine, start
 
 _PRONE = 0.05  # error of a layer's product above which its activations are not quantised
 
@@ -131,11 +131,10 @@ def _choose(
     seen: list[Seen],
     tolerance: float,
 ) -> StageCalibration:
-    """Leave activations as they are where a layer's own error is large, then until the stage is within its tolerance.
+    """Round the weights, and choose what else is quantised.
 
-    A layer's own error says little of what becomes of it: behind attention it may average out. So what each kind of layer adds to the
-    stage's squared error is measured, and shared among its layers by the squares of their own; those come first that add most for
-    their size.
+    Activations stay as they are where a layer's own error is large, then where they add most for the layer's size, until the stage is
+    within its tolerance.
     """
     graph = Graph(onnx.load(path).graph)
     exact = exact_weights(graph)
@@ -148,21 +147,13 @@ def _choose(
     for name, one in zip(names, seen, strict=True):  # a block that runs twice sees two inputs
         moments[name] = one.moment if name not in moments else moments[name] + one.moment
     weights = {name: scheme.weight(exact[name], moment) for name, moment in moments.items()}
-    everything = frozenset(range(len(names)))
     choice = lambda floating: StageCalibration(scheme, observed, frozenset(floating), names, weights)
     squared = lambda floating: _error(path, entry, choice(floating), inputs, outputs) ** 2
     floating = {number for number, found in enumerate(errors) if found > _PRONE}
     left = squared(floating)
     if left <= tolerance**2:
         return choice(floating)
-    least = squared(everything)
-    added = dict.fromkeys(everything - floating, 0.0)
-    for kind in dict.fromkeys(linear.kind for linear in graph.linears):
-        alike = [number for number in added if graph.linears[number].kind == kind]
-        if alike:
-            together = max(squared(everything - set(alike)) - least, 0.0)
-            own = sum(errors[number] ** 2 for number in alike)
-            added |= {number: together * errors[number] ** 2 / own for number in alike if own > 0}
+    added = _added(graph, errors, set(range(len(names))) - floating, squared)
     for number in sorted(added, key=lambda number: -added[number] / exact[names[number]].size):
         floating.add(number)
         left -= added[number]
@@ -171,13 +162,30 @@ def _choose(
     return choice(floating)
 
 
+def _added(graph: Graph, errors: Sequence[float], among: Collection[int], squared: Callable[[Collection[int]], float]) -> dict[int, float]:
+    """What the activations of each of some layers add to a stage's squared error, `squared` of what stays as it is.
+
+    A layer's own error says little of what becomes of it: behind attention it may average out. So the layers of a kind are measured
+    together, and share what that adds by the squares of their own.
+    """
+    everything = frozenset(range(len(errors)))
+    least = squared(everything)
+    added = dict.fromkeys(among, 0.0)
+    for kind in dict.fromkeys(graph.linears[number].kind for number in among):
+        alike = [number for number in among if graph.linears[number].kind == kind]
+        together = max(squared(everything - set(alike)) - least, 0.0)
+        own = sum(errors[number] ** 2 for number in alike)
+        added |= {number: together * errors[number] ** 2 / own for number in alike if own > 0}
+    return added
+
+
 def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inputs: Values, outputs: Values) -> float:
     proto = onnx.load(path)
     choice.apply(proto)
     target = path.with_name(f"quantised.{path.name}")
     onnx.save(proto, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
     del proto
-    made = run(OrtEngine(target), entry, inputs)
+    made = run_engine(OrtEngine(target), entry, inputs)
     for file in (target, target.with_name(f"{target.name}.data")):
         file.unlink(missing_ok=True)  # external data is added to a file that is there
     return max(compare(made[name], outputs[name]).relative_l2 for name in outputs)

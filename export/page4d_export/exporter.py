@@ -13,19 +13,18 @@ import msgspec
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Accuracy, Golden, Manifest, StageEntry, Verification, write_manifest
+from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.calibrate import Calibration, calibrate
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames, stand_in, verify
+from page4d_export.verify import Frames, Verified, stand_in, verify
 
 _GOLDEN_MARGIN = 4
 _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of the one that stands in
@@ -87,20 +86,16 @@ def export(
             if not same:
                 target = pathlib.Path(temporary)
                 _write_stages(model, checked, target, step, calibration)
-            alone: dict[str, dict[str, Accuracy]] = {}
-            chained: dict[str, dict[str, Accuracy]] = {}
-            ties: dict[str, float] = {}
+            verified: dict[str, Verified] = {}
             names = [entry.name for entry in checked.stages()]
             step(f"verifying {names[0]}")
-            expected: dict[str, NDArray[np.float32]] = {}
             for found, following in zip(verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True):
-                alone[found.stage], chained[found.stage], ties[found.stage] = found.alone, found.chained, found.ties
-                expected |= {f"{found.stage}/{name}": sample for name, sample in found.expected.items()}
+                verified[found.stage] = found
                 step(f"verifying {following}")
         _write_constants(model, plan, staging)
-        manifest = _manifest(model, plan, checked, used, tolerance, alone, chained, ties, calibration)
+        manifest = _manifest(model, plan, checked, used, tolerance, verified, calibration)
         clip = used if same else frames(plan.layout)
-        golden = _write_golden(staging, manifest, clip, expected if same else None, chained, tolerance)
+        golden = _write_golden(staging, manifest, clip, verified if same else None, tolerance)
         manifest = msgspec.structs.replace(manifest, golden=golden)
         if plans is not None:
             built = plans.build(staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work))
@@ -114,8 +109,7 @@ def _write_golden(
     folder: pathlib.Path,
     manifest: Manifest,
     frames: Frames,
-    expected: dict[str, NDArray[np.float32]] | None,
-    chained: dict[str, dict[str, Accuracy]],
+    verified: dict[str, Verified] | None,
     tolerance: float,
 ) -> Golden:
     """The clip that was verified on and what the reference made of it; without the latter where the layout was too large."""
@@ -123,17 +117,17 @@ def _write_golden(
     inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
     given = {name: np.ascontiguousarray(value) for name, value in frames.values.items() if manifest.reads(name)}
     save_tensors(folder / inputs, given)
-    if expected is None:
+    if verified is None:
         return Golden(inputs, None, {})
-    save_tensors(folder / outputs, expected)
+    save_tensors(folder / outputs, {f"{stage}/{name}": sample for stage, found in verified.items() for name, sample in found.expected.items()})
     # another machine rounds in another order: its error is of the size of the one found here, not equal to it, and landmarks that are
     # swapped there are seen in all that follows
     allowed: dict[str, float] = {}
     ties = 0.0
-    for entry in manifest.stages:
-        ties += entry.ties
-        for name, found in chained[entry.name].items():
-            allowed[f"{entry.name}/{name}"] = max(tolerance, _GOLDEN_MARGIN * max(found.relative_l2, ties))
+    for stage, found in verified.items():
+        ties += found.ties
+        for name, accuracy in found.chained.items():
+            allowed[f"{stage}/{name}"] = max(tolerance, _GOLDEN_MARGIN * max(accuracy.relative_l2, ties))
     return Golden(inputs, outputs, allowed)
 
 
@@ -199,13 +193,12 @@ def _manifest(
     checked: Plan,
     frames: Frames,
     tolerance: float,
-    alone: dict[str, dict[str, Accuracy]],
-    chained: dict[str, dict[str, Accuracy]],
-    ties: dict[str, float],
+    verified: dict[str, Verified],
     calibration: Calibration,
 ) -> Manifest:
     manifest = _described(model, plan, calibration)
-    stages = tuple(msgspec.structs.replace(entry, accuracy=alone[entry.name], ties=ties[entry.name]) for entry in manifest.stages)
+    stages = tuple(msgspec.structs.replace(entry, accuracy=verified[entry.name].alone, ties=verified[entry.name].ties) for entry in manifest.stages)
+    chained = {stage: found.chained for stage, found in verified.items()}
     results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
     for kept in manifest.keep:
         for stage in kept.stages:

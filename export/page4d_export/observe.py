@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +15,9 @@ from page4d.manifest import StageEntry
 from page4d_engines.ort_engine import OrtEngine
 from page4d_export.centre import Floats, Observed
 from page4d_export.linears import Graph
-from page4d_export.verify import Values
+from page4d_export.verify import Arrays, Values, run_engine
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured
-Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass
@@ -120,20 +118,5 @@ def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Valu
             else:
                 seen[x] = found
 
-    outputs = run(OrtEngine(path, extend=watch.extend), entry, inputs, watch.shapes, take)
+    outputs = run_engine(OrtEngine(path, extend=watch.extend), entry, inputs, watch.shapes, take)
     return outputs, [seen[x] for x in watch.layers]
-
-
-def run(
-    engine: OrtEngine, entry: StageEntry, inputs: Values, more: Mapping[str, tuple[int, ...]] = {}, take: Callable[[Arrays], None] = lambda call: None
-) -> Values:
-    """All calls of a stage: its outputs; `take` is given what else each call gives out, in arrays that the next call fills."""
-    part = lambda array, shape, number: np.ascontiguousarray(array).reshape(-1)[number * math.prod(shape) : (number + 1) * math.prod(shape)].reshape(shape)
-    outputs: Values = {spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs}
-    besides = {name: np.empty(shape, np.float32) for name, shape in more.items()}
-    for number in range(entry.calls):
-        given = {spec.binding: part(inputs[spec.name], spec.shape, number) for spec in entry.inputs}
-        made = {spec.binding: part(outputs[spec.name], spec.shape, number) for spec in entry.outputs}
-        engine.bind(given, {**made, **besides})()
-        take(besides)
-    return outputs

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -42,6 +42,7 @@ STAND_IN = 200.0  # seconds that the smaller layout may take
 DOUBT = 0.1
 
 Values = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
     for entry in plan.stages():
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
         inputs = {spec.name: reference[spec.name] for spec in entry.inputs}
-        alone = _run_engine(engine, entry, inputs, plan.precision)
-        chained |= _run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs}, plan.precision)
+        alone = run_engine(engine, entry, inputs)
+        chained |= run_engine(engine, entry, {spec.name: chained[spec.name] for spec in entry.inputs})
         reference |= _run_reference(exact[entry.name], inputs)
         entry = msgspec.structs.replace(entry, ties=_ties(exact[entry.name], plan, inputs, reference))
         allowed = entry.allowed(tolerance)
@@ -215,11 +216,24 @@ def _run_reference(stage: Stage, values: Values, **options: float) -> Values:
     return {spec.name: torch.cat([result[index] for result in results]).numpy() for index, spec in enumerate(entry.outputs)}
 
 
-def _run_engine(engine: OrtEngine, entry: StageEntry, values: Values, precision: Precision) -> Values:
+def run_engine(
+    engine: OrtEngine, entry: StageEntry, values: Values, more: Mapping[str, tuple[int, ...]] = {}, take: Callable[[Arrays], None] = lambda call: None
+) -> Values:
+    """All calls of a stage: its outputs, float32, by name.
+
+    Args:
+        engine: of the stage.
+        entry: the stage's.
+        values: its inputs by name, of all calls; what the entry types in 16 bits is rounded to them.
+        more: shapes of what else the engine gives out.
+        take: given that after each call, in arrays that the next call fills.
+    """
     outputs = {spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs}
+    besides = {name: np.empty(shape, np.float32) for name, shape in more.items()}
     for number in range(entry.calls):
         given = {spec.binding: _rounded(_chunk(values[spec.name], spec.shape, number), spec.dtype) for spec in entry.inputs}
-        engine.bind(given, {spec.binding: _chunk(outputs[spec.name], spec.shape, number) for spec in entry.outputs})()
+        engine.bind(given, {spec.binding: _chunk(outputs[spec.name], spec.shape, number) for spec in entry.outputs} | besides)()
+        take(besides)
     return dict(outputs.items())
 
 
