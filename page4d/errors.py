@@ -15,7 +15,10 @@ class ExitCode(enum.IntEnum):
     INCOMPATIBLE = 4
     MISSING_BACKEND = 5
     OUT_OF_MEMORY = 6
+    HANGUP = 129
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 class Page4DError(Exception):

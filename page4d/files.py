@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and their hashes."""
+"""Files and folders that appear whole or not at all, what `-o` may name, and hashes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,48 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from page4d.errors import UsageError
+from page4d.interrupts import held_interrupts
+from page4d.plain_text import as_text
+from page4d.staging import Staging, leftovers, tidy
+
+_MOST_NAMED = 4  # entries of a folder that an error names
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """What a command writes: how an earlier result is told from somebody else's folder.
+
+    Attributes:
+        words: what it is: `an engine folder`.
+        marker: name of the file that a whole result has.
+        files: paths of all files of the result in a folder, relative to it, with `/`; None where the marker's content is not this project's.
+    """
+
+    words: str
+    marker: str
+    files: Callable[[pathlib.Path], Collection[str] | None]
+
+
+NEW_FOLDER = OutputKind("a new or empty folder", "", lambda folder: None)
+"""Nothing that is there may be replaced."""
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing, after a power cut, too."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -36,36 +63,80 @@ def save_tensors(path: pathlib.Path, tensors: Mapping[str, NDArray[Any]]) -> Non
     path.chmod(0o644)
 
 
-def refuse_foreign(folder: pathlib.Path, marker: str | None = None, kind: str = "") -> None:
-    """Raise unless `-o folder` is free to be written: not there, empty, or, with a `marker`, an earlier result, which holds a file of that name.
+def refuse_foreign(folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: Mapping[str, pathlib.Path] | None = None) -> None:
+    """Raise unless `-o folder` is free to be written: not there, empty, or an earlier result and nothing else.
+
+    Args:
+        folder: as it was given.
+        kind: of result that may be replaced.
+        inputs: what the command reads, by what it is: `the frames`.
 
     Raises:
-        UsageError: it holds something else, or the folder around it does not exist.
+        UsageError: it holds something else, is no folder, cannot be written, or lies in an input or around one.
     """
-    taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    if taken and marker is None:
-        raise UsageError("-o is not empty", got=folder, allowed="a new or empty folder")
-    if taken and marker is not None and not (folder / marker).is_file():
-        raise UsageError(f"-o names something that is not {kind}, and it would be replaced", got=folder, allowed=f"a new folder, an empty one, or {kind}")
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise UsageError("-o lies in a folder that does not exist", got=folder, hint=f"mkdir -p {parent}")
+    target = _target(folder)
+    for what, path in (inputs or {}).items():
+        _refuse_input(folder, target, what, pathlib.Path(os.path.realpath(path)))
+    if not target.parent.is_dir():
+        if target.parent.exists():
+            raise UsageError("-o lies in a file", got=folder, allowed="a folder in a folder")
+        raise UsageError("-o lies in a folder that does not exist", got=folder, hint=f"mkdir -p {target.parent}")
+    if not os.access(target if target.is_dir() else target.parent, os.W_OK | os.X_OK):
+        raise UsageError("-o cannot be written", got=folder, allowed="a folder that you may write to, on a disk that is not read-only")
+    tidy(target)
+    files = _files(target, kind)
+    if foreign := _foreign(target, files):
+        named = ", ".join(foreign[:_MOST_NAMED]) + (f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else "")
+        if kind is NEW_FOLDER:
+            raise UsageError("-o is not empty", got=f"{folder}, with {named}", allowed="a new or empty folder")
+        what = f"-o names something that is not {kind.words}" if files is None else f"-o holds more than {kind.words}"
+        allowed = f"a new folder, an empty one, or {kind.words} and nothing else"
+        raise UsageError(f"{what}, and it would be replaced", got=f"{folder}, with {named}", allowed=allowed)
 
 
 @contextlib.contextmanager
-def staged(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside `folder`, which takes its place at the end; on any error, or Ctrl-C, nothing of it is left."""
-    folder = folder.absolute()
-    staging = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+def staged(folder: pathlib.Path, kind: OutputKind | None = None) -> Iterator[pathlib.Path]:
+    """A folder to write into, which takes the place of `folder` at the end; on any error, or Ctrl-C, nothing of it is left.
+
+    At every moment `folder` is whole, the old one or the new one, also where the process is killed or the power fails; where it cannot be
+    renamed (a mounted volume, the working directory), it has no marker while its entries are moved, and the next command that writes it
+    finishes that.
+
+    Args:
+        folder: to become; what is there is replaced.
+        kind: what is there must be; looked at again before it is replaced, since others may have written to it for hours. None: anything.
+
+    Raises:
+        UsageError: something else has been put there; it is left alone, and the result lies under the name that the error says.
+    """
+    staging: Staging | None = None
     try:
-        yield staging
-        staging.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        with held_interrupts():  # from here on there is something to remove
+            staging = Staging(_target(folder))
+        yield staging.new
+        with held_interrupts():
+            if kind is not None and (foreign := _foreign(staging.target, _files(staging.target, kind))):
+                spare = _spare(staging.target)
+                staging.new.chmod(0o755)
+                staging.new.rename(spare)
+                raise UsageError(f"-o was changed while this ran: it holds {foreign[0]}, which would be deleted", got=folder, hint=f"the result is in {spare}")
+            staging.replace(None if kind is None else kind.marker or None)
+    finally:
+        if staging is not None:
+            try:
+                with held_interrupts():
+                    staging.remove()
+            except KeyboardInterrupt:
+                staging.remove()  # where it came before it could be held
+                raise
+
+
+def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A second name for a file, or a copy on a disk that has no such thing."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -75,3 +146,65 @@ def sha256(path: pathlib.Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _target(folder: pathlib.Path) -> pathlib.Path:
+    """The folder that `-o` means, links resolved.
+
+    Raises:
+        UsageError: it is no folder: a file, a FIFO, a link to nothing or to itself.
+    """
+    target = pathlib.Path(os.path.realpath(folder))
+    if os.path.islink(folder) and not folder.exists():
+        raise UsageError("-o is a link that leads nowhere", got=f"{folder} -> {os.readlink(folder)}", allowed="a folder, or a link to one")
+    try:
+        is_something_else = target.exists() and not target.is_dir()
+    except OSError as error:  # a name that is too long, a folder on the way that may not be entered
+        raise UsageError(f"-o cannot be written: {error.strerror}", got=folder) from None
+    if is_something_else:
+        raise UsageError("-o is not a folder", got=folder, allowed="a new folder, or an empty one")
+    return target
+
+
+def _refuse_input(folder: pathlib.Path, target: pathlib.Path, what: str, path: pathlib.Path) -> None:
+    if target == path:
+        raise UsageError(f"-o is {what}, which this reads", got=folder, allowed="another folder")
+    if target.is_relative_to(path):
+        raise UsageError(f"-o lies inside {what}, which this reads", got=f"{folder}, in {path}", allowed="a folder outside")
+    if path.is_relative_to(target) and target.is_dir():
+        raise UsageError(f"-o holds {what}, which this reads", got=f"{path}, in {folder}", allowed="another folder")
+
+
+def _files(target: pathlib.Path, kind: OutputKind) -> Collection[str] | None:
+    """The files that an earlier result consists of; None where there is none."""
+    if not (target / kind.marker).is_file():
+        return None
+    files = kind.files(target)
+    return None if files is None else frozenset(map(as_text, (*files, kind.marker)))  # as JSON documents have names
+
+
+def _foreign(target: pathlib.Path, files: Collection[str] | None) -> list[str]:
+    """What is in a folder and not of an earlier result, relative to it; a folder that holds none of its files counts as one entry."""
+    if not target.is_dir():
+        return []
+    parts = [path.split("/") for path in files or ()]
+    folders = {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
+    ours = {path.name for path in leftovers(target)}
+
+    def strangers(place: str) -> Iterator[str]:
+        with os.scandir(target / place) as entries:
+            for entry in entries:
+                path = f"{place}/{entry.name}" if place else entry.name
+                name = as_text(path)
+                if entry.is_dir(follow_symlinks=False) and name in folders:
+                    yield from strangers(path)
+                elif path not in ours and not (entry.is_file(follow_symlinks=False) and name in (files or ())):
+                    yield name
+
+    return sorted(strangers(""))
+
+
+def _spare(target: pathlib.Path) -> pathlib.Path:
+    """A name beside a folder, or in it, that nobody has."""
+    place = target.parent if os.access(target.parent, os.W_OK | os.X_OK) else target
+    return next(path for number in range(1, 1 << 20) if not os.path.lexists(path := place / f"{target.name}-{number}"))

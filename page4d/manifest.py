@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from page4d.errors import EngineError
-from page4d.files import write_atomically
+from page4d.files import OutputKind, write_atomically
 from page4d.layout import Layout
 from page4d.load_report import LoadReport
 from page4d.manifest_check import check_manifest
 
+_LARGEST = 16 << 20  # bytes of a manifest.json
 FORMAT = 1
 MANIFEST = "manifest.json"
 CONSTANTS = "onnx/constants.safetensors"
@@ -250,3 +251,24 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
     check_manifest(manifest)
     return manifest
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """What every format version's manifest has."""
+
+    page4d: str
+    format: int
+    stages: list[dict[str, Any]]
+    files: dict[str, str]
+
+
+def _listed(folder: pathlib.Path) -> list[str] | None:
+    """The files of an engine folder of any format version; None where manifest.json is not this project's."""
+    path = folder / MANIFEST
+    try:
+        return None if path.stat().st_size > _LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+ENGINE_FOLDER = OutputKind("an engine folder", MANIFEST, _listed)

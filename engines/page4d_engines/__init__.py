@@ -1,6 +1,18 @@
 """The engines: loaded from an engine folder and chained over buffers allocated once."""
 
-from page4d_engines.backend import Backend
-from page4d_engines.pipeline import Pipeline, Result
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from page4d_engines.backend import Backend
+    from page4d_engines.pipeline import Pipeline, Result
 
 __all__ = ["Backend", "Pipeline", "Result"]
+_LATE = {"Backend": "backend", "Pipeline": "pipeline", "Result": "pipeline"}  # the commands' entry point need not wait for numpy
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        import importlib
+
+        return getattr(importlib.import_module(f"page4d_engines.{_LATE[name]}"), name)
+    raise AttributeError(f"module 'page4d_engines' has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import pathlib
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from page4d import process
 from page4d.errors import ExitCode, UsageError
 from page4d_engines import console
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from page4d_engines.summary import Summary
 
 Choice = TypeVar("Choice", bound=enum.Enum)
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
+
+
+def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
+    """What `-o` names: a variable of a script that is empty must not mean the working directory."""
+    if not str(text).strip():
+        raise typer.BadParameter("a folder's name is wanted, and it is empty")
+    return pathlib.Path(text)
 
 
 def run(
@@ -26,7 +34,9 @@ def run(
     frames: Annotated[
         pathlib.Path, typer.Argument(help="folder of <camera>/<frame>.png or .jpg, or of a video per camera, or one that holds such a folder `frames`")
     ],
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write; replaced where it holds an earlier run")] = pathlib.Path("out"),
+    out: Annotated[
+        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write; replaced where it holds an earlier run")
+    ] = pathlib.Path("out"),
     stride: Annotated[int | None, typer.Option(help="frames from one window's start to the next's; default T, windows without overlap")] = None,
     fit: Annotated[str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")] = None,
     masks: Annotated[pathlib.Path | None, typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames")] = None,
@@ -36,7 +46,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
     min_confidence: Annotated[float, typer.Option(help="least probability, 0 to 1, of a point in points.ply")] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Run engines over a clip, window by window.
@@ -112,9 +122,27 @@ def main() -> None:
 
 
 def start(app: typer.Typer) -> None:
-    """Run an application as this process's command, Ctrl-C included."""
-    with contextlib.suppress(BrokenPipeError):
+    """Run an application as this process's command; the process ends with its exit code."""
+    process.begin()
+    code: object = None
+
+    def call() -> None:
+        nonlocal code
         try:
-            app()
-        except KeyboardInterrupt:  # before a command's own body has begun
-            sys.exit(ExitCode.INTERRUPTED)
+            with console.stdout():
+                code = app(standalone_mode=False)
+        except SystemExit:  # of rich, which --help is printed with
+            raise BrokenPipeError from None
+        except Exception as error:  # of typer's own library, which it does not export: what was typed is wrong
+            if not hasattr(error, "format_message"):
+                raise
+            code = ExitCode.USAGE
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()  # type: ignore[attr-defined]
+                return
+            name = getattr(getattr(error, "ctx", None), "command_path", None) or pathlib.Path(sys.argv[0]).name
+            console.say(f"page4d: {error.format_message()}\n  try:     {name} --help")
+
+    ended = console.run(call)  # a second time around a command's own body: for --help, and what goes wrong before it
+    code = code if ended == ExitCode.OK else ended
+    sys.exit(code if isinstance(code, int) else 0)

@@ -24,7 +24,7 @@ from page4d_engines.overlay import contact_sheet, overlay
 from page4d_engines.pipeline import Pipeline, Result
 from page4d_engines.predictions import Predictions
 from page4d_engines.report import EMBEDDED_WINDOWS, Picture, write_report
-from page4d_engines.summary import SUMMARY, Summary, WindowSummary, mean_of, write_summary
+from page4d_engines.summary import RUN_OUTPUT, SUMMARY, Summary, WindowSummary, mean_of, write_summary
 from page4d_engines.windows import WindowInputs, WindowReader, windows
 
 Progress = Callable[[str, float], None]
@@ -72,7 +72,7 @@ class ClipRun:
             UsageError: frames, masks or cameras that do not go with the engines.
             EngineError, MissingBackendError, OutOfMemoryError: from loading the engines.
         """
-        refuse_foreign(out, SUMMARY, "the output of a run")
+        refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines, **folder.places})
         checked = EngineFolder.open(engines)
         layout, reads = checked.manifest.shape, checked.manifest.reads
         reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
@@ -82,7 +82,7 @@ class ClipRun:
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
-        with staged(self.out) as folder:
+        with staged(self.out, RUN_OUTPUT) as folder:
             return self._run(folder, progress)
 
     def _run(self, folder: pathlib.Path, progress: Progress) -> Summary:

@@ -8,56 +8,120 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.markup import escape
+from rich.segment import Segment
 from safetensors import SafetensorError
 
 from page4d.errors import ExitCode, Page4DError
+from page4d.interrupts import exit_code, raised_interrupts, reason
+from page4d.plain_text import encodable, printable
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _NO_SPACE = "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk"
+_NO_MEMORY = "out of memory\n  try:     a smaller --T, --V, --height or --width"
+_LIBRARIES_WITHOUT_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "DefaultCPUAllocator",
+)
+_LOG = logging.getLogger("page4d")
+_activity: list[str] = []
+"""What is going on, as progress was last told: for the report of a fault."""
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command's body; the exit code. Every foreseen error becomes its message on stderr, never a traceback."""
+    """Run a command's body; the exit code. Every error becomes its message on stderr, never a traceback (-v prints it); so do signals."""
     try:
-        command()
+        with raised_interrupts() as raised:
+            return _run(command, raised)
+    except KeyboardInterrupt as interrupt:  # in the instant in which another one was put into words
+        return exit_code(interrupt)
+
+
+def _run(command: Callable[[], None], raised: Sequence[KeyboardInterrupt]) -> int:
+    try:
+        try:
+            command()
+            sys.stdout.flush()
+        except Exception:
+            if raised:
+                raise raised[0] from None
+            raise
     except Page4DError as error:
         return _end(error.exit_code, str(error))
-    except KeyboardInterrupt:
-        return _end(ExitCode.INTERRUPTED, "interrupted; nothing half-written was left")
+    except KeyboardInterrupt as interrupt:
+        return _end(exit_code(interrupt), f"{reason(interrupt)}; nothing half-written was left")
     except MemoryError:
-        return _end(ExitCode.OUT_OF_MEMORY, "out of memory\n  try:     a smaller --T, --V, --height or --width")
+        return _end(ExitCode.OUT_OF_MEMORY, _NO_MEMORY)
+    except BrokenPipeError:  # who read stdout has read enough; stderr never raises it
+        _silence(sys.stdout.fileno())
+        return ExitCode.BROKEN_PIPE
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _end(ExitCode.FAILURE, _NO_SPACE)
         return _end(ExitCode.FAILURE, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-    except SafetensorError as error:  # has no errno
-        if "No space left" not in str(error):
-            raise
-        return _end(ExitCode.FAILURE, _NO_SPACE)
+    except Exception as error:
+        return _fault(error)
+    finally:
+        _activity.clear()
     return ExitCode.OK
 
 
-def _end(code: ExitCode, message: str) -> int:
-    print(f"page4d: {message}", file=sys.stderr, flush=True)
+def _fault(error: Exception) -> int:
+    """What is not foreseen: a library that ran out of something, or a fault of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SafetensorError) and ("No space left" in text or "I/O error" in text):  # has no errno
+        return _end(ExitCode.FAILURE, _NO_SPACE if "No space left" in text else text)
+    if any(words in text for words in _LIBRARIES_WITHOUT_MEMORY):
+        return _end(ExitCode.OUT_OF_MEMORY, f"{_NO_MEMORY}\n  got:     {text[:200]}")
+    if _LOG.isEnabledFor(logging.DEBUG):
+        say(traceback.format_exc())
+    during = f", while {_activity[-1]}" if _activity else ""
+    what = f"this is a fault in page4d{during}: {type(error).__name__}: {text[:300]}"
+    return _end(ExitCode.FAILURE, f"{what}\n  try:     again with -v, and report what it prints with the output of page4d doctor --json")
+
+
+def _end(code: int, message: str) -> int:
+    say(f"page4d: {message}")
     return code
 
 
-def set_verbosity(verbose: bool, quiet: bool) -> None:
+def _silence(descriptor: int) -> None:
+    """Nobody reads a stream any more: what Python still flushes at its end goes nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def set_verbosity(verbose: bool, quiet: bool = False) -> None:
     """Log level of the project: warnings, everything with -v, errors alone with -q."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("page4d").setLevel(level)
+    logging.basicConfig(stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
+    logging.raiseExceptions = verbose  # a log line that nobody can read stops nothing
+    _LOG.setLevel(level)
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """A line for a person, on stderr: stdout belongs to --json."""
+    """A line for a person, on stderr: stdout belongs to --json. Where nobody can read it (a closed pipe, a full disk), it is lost and stops nothing."""
     if not quiet:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def process_age() -> float:
@@ -70,30 +134,80 @@ def process_age() -> float:
         return 0.0
 
 
+@contextlib.contextmanager
+def stdout() -> Iterator[None]:
+    """Within the block a failure to write is stdout's, and is said so."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence(sys.stdout.fileno())
+        raise Page4DError(f"stdout cannot be written: {error.strerror}") from None
+
+
 def write_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    sys.stdout.flush()
+    """One JSON document on stdout. Bytes of file names that are no text are written out."""
+    text = msgspec.json.encode(encodable(msgspec.to_builtins(document)))
+    with stdout():
+        sys.stdout.buffer.write(msgspec.json.format(text, indent=1) + b"\n")
+        sys.stdout.flush()
+
+
+class _Printable:
+    """A table or text of rich, with names from outside in a form that a terminal can take."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _TableConsole(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        texts = [self.render_str(item, markup=options.get("markup")) if isinstance(item, str) else item for item in objects]
+        with contextlib.suppress(OSError) if self.stderr else stdout():
+            super().print(*map(_Printable, texts), **options)
 
 
 def table_console(stderr: bool = False) -> Console:
     """Where tables go: as wide as the terminal, 140 columns elsewhere, so that files hold whole rows."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+    console = _TableConsole(stderr=stderr, highlight=False)
+    return console if console.is_terminal else _TableConsole(stderr=stderr, highlight=False, width=140)
+
+
+Progress = Callable[[str, float], None]
 
 
 @contextlib.contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
+def progress(quiet: bool) -> Iterator[Progress]:
     """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Told what starts and the share that is done."""
+    with _progress(quiet) as show:
+
+        def tell(what: str, share: float) -> None:
+            _activity[:] = [what]
+            show(what, share)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield lambda what, share: None
     elif sys.stderr.isatty():
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich import progress as bars
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=1.0)
-            yield lambda what, share: bar.update(task, description=what, completed=share)
+            yield lambda what, share: bar.update(task, description=escape(printable(what)), completed=share)
     else:
         started = last = time.monotonic()
 
@@ -102,6 +216,6 @@ def progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
             now = time.monotonic()
             if now - last >= _PLAIN_EVERY:
                 last = now
-                print(f"{share:4.0%}  {now - started:5.0f} s  {what}", file=sys.stderr, flush=True)
+                say(f"{share:4.0%}  {now - started:5.0f} s  {what}")
 
         yield line

@@ -37,6 +37,10 @@ class Frame(Protocol):
     def stem(self) -> str:
         """What frames, masks and keypoint maps of one time have in common."""
 
+    @property
+    def file(self) -> pathlib.Path:
+        """On disk."""
+
     def size(self, what: str) -> tuple[int, int]:
         """Width and height, without decoding."""
 
@@ -152,6 +156,17 @@ class FrameFolder:
             cameras=None if named and cameras is None else _cameras(cameras, beside, names, first),
             photos=photos,
         )
+
+    @property
+    def places(self) -> dict[str, pathlib.Path]:
+        """What the clip is read from, by what it is: folders that nothing is to be written into."""
+        frames = self.path / "frames"
+        places = {"the folder of frames": frames if frames.is_dir() else self.path}
+        for what, files in (("the folder of masks", self.mask_files), ("the folder of keypoint maps", self.keypoint_files)):
+            if files is not None:
+                folder = files[0][0].file.parent
+                places[what] = folder.parent if folder.name == self.camera_names[0] else folder
+        return places
 
     @property
     def frame_names(self) -> tuple[str, ...]:

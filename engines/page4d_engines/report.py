@@ -15,11 +15,11 @@ from typing import NamedTuple
 from PIL import Image
 
 from page4d.files import write_atomically
+from page4d.plain_text import as_text
 from page4d_engines.overlay import CLEAR, FULL, colour_bar
 from page4d_engines.report_page import PAGE
-from page4d_engines.summary import SUMMARY, Summary, WindowSummary, as_text, mean_of
+from page4d_engines.summary import REPORT, SUMMARY, Summary, WindowSummary, mean_of
 
-REPORT = "report.html"
 EMBEDDED_WINDOWS = 6
 """Contact sheets that the page holds, of the first windows that have one; a page of more is too large for a mail."""
 

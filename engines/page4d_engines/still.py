@@ -40,6 +40,11 @@ class Still:
         return self.path.name
 
     @property
+    def file(self) -> pathlib.Path:
+        """On disk."""
+        return self.path
+
+    @property
     def stem(self) -> str:
         """What frames, masks and keypoint maps of one time have in common."""
         return self.path.stem

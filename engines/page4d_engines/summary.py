@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from page4d.errors import UsageError
-from page4d.files import write_atomically
+from page4d.files import OutputKind, write_atomically
+from page4d.plain_text import encodable
 from page4d_engines.predictions import PredictionSummary
 
-SUMMARY = "summary.json"
+SUMMARY, REPORT = "summary.json", "report.html"
 
 
 class WindowSummary(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 def write_summary(path: pathlib.Path, summary: Summary) -> None:
     """Write `summary.json`, whole or not at all. Bytes of a file name that are no text become `\\udcXX`, NaN becomes null."""
-    text = msgspec.json.encode(_encodable(msgspec.to_builtins(summary)))
+    text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
     write_atomically(path, msgspec.json.format(text, indent=1) + b"\n")
 
 
@@ -119,15 +120,32 @@ def read_summary(path: pathlib.Path) -> Summary:
         raise UsageError(f"the summary is damaged: {error}", got=path) from None
 
 
-def _encodable(value: Any) -> Any:
-    """`value` with its strings in a form that UTF-8 has: names of files may hold anything."""
-    if isinstance(value, str):
-        return as_text(value)
-    if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+class _WindowFiles(msgspec.Struct, frozen=True):
+    file: str
+    overlays: list[str] = []
+    predictions: dict[str, Any] | None = None
 
 
-def as_text(name: str) -> str:
-    """A string that UTF-8 can hold: undecodable bytes of a file name are written out."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+class _Listing(msgspec.Struct, frozen=True):
+    """What the summaries of all versions have."""
+
+    page4d: str
+    engines: str
+    frames: str
+    windows: list[_WindowFiles]
+
+
+def _listed(folder: pathlib.Path) -> list[str] | None:
+    """The files of a run's output; None where summary.json is not this project's."""
+    try:
+        windows = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing).windows
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    paths: list[Any] = [REPORT]
+    for window in windows:
+        files = window.predictions or {}
+        paths += [window.file, *window.overlays, *(files.get(name) for name in ("cloud", "cameras")), *(files.get("depth") or ())]
+    return [path for path in paths if isinstance(path, str)]
+
+
+RUN_OUTPUT = OutputKind("the output of a run", SUMMARY, _listed)

@@ -137,6 +137,11 @@ class VideoFrame:
         return f"{self.stem} of {self.video.path.name}"
 
     @property
+    def file(self) -> pathlib.Path:
+        """On disk."""
+        return self.video.path
+
+    @property
     def stem(self) -> str:
         """What frames, masks and keypoint maps of one time have in common: six digits, from 000000 on."""
         return f"{self.number:06d}"

@@ -5,6 +5,8 @@ python examples/ray/many_clips.py ENGINES CLIPS -o OUT --workers 2
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import json
 import logging
 import math
@@ -20,21 +22,22 @@ from typing import Annotated, Any
 import typer
 
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
-from page4d.files import refuse_foreign, sha256, write_atomically
+from page4d.files import refuse_foreign, sha256, staged, write_atomically
 from page4d.manifest import MANIFEST, read_manifest
 from page4d_engines import Backend, console
-from page4d_engines.cli import command, start
+from page4d_engines.cli import Verbose, command, folder_to_write, start
 from page4d_engines.clip_run import ClipRun
 from page4d_engines.fit import FitMode
 from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder, Loose
 from page4d_engines.ort_engine import available_threads, share_thread_pool
 from page4d_engines.pipeline import Pipeline
-from page4d_engines.summary import SUMMARY, read_summary
+from page4d_engines.summary import RUN_OUTPUT, SUMMARY, read_summary
 from page4d_engines.windows import WindowReader, windows
 
 REPORT = "clips.json"  # in OUT: what became of every clip; marks the folder as this script's
 MADE_BY = "made_by.json"  # in OUT/<clip>: with which engines and options
+CLIP_OUTPUT = dataclasses.replace(RUN_OUTPUT, files=lambda folder: None if (files := RUN_OUTPUT.files(folder)) is None else [*files, MADE_BY])
 UNFINISHED = ".unfinished"  # in OUT: where workers write; a worker that is killed cannot tidy up, the next run can
 TRIES = 3  # Ray starts a worker that died anew, with the clip that it died of
 MIN_CONFIDENCE = 0.1  # page4d-run's default
@@ -122,13 +125,13 @@ class Worker:
                 raise Page4DError(f"{TRIES} workers died while they ran this clip", hint="fewer workers or a smaller clip, if memory ran out")
             tries.write(b".")
         final = job.out / clip
-        refuse_foreign(final, SUMMARY, "the output of a run")
+        refuse_foreign(final, CLIP_OUTPUT)
         folder = FrameFolder.open(job.clips / clip, loose=Loose.of(self.pipeline.manifest.shape))
         summary = self._prepare(folder, unfinished / clip, began).run(lambda what, share: None)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
-        if final.exists():
-            shutil.rmtree(final)
-        (unfinished / clip).rename(final)
+        with staged(final, CLIP_OUTPUT) as whole:
+            whole.rmdir()
+            (unfinished / clip).rename(whole)
         return len(summary.windows)
 
     def _prepare(self, folder: FrameFolder, out: pathlib.Path, began: float) -> ClipRun:
@@ -234,10 +237,37 @@ def clips_in(folder: pathlib.Path, out: pathlib.Path) -> list[str]:
     return names
 
 
+def alone_in(out: pathlib.Path) -> int:
+    """A lock of the folder, held until it is closed or this process ends.
+
+    Raises:
+        UsageError: another run writes there.
+    """
+    lock = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError("another run writes to -o", got=out, hint="wait until it is done, or another folder") from None
+    except OSError:  # a file system without locks
+        pass
+    return lock
+
+
+def is_ours(out: pathlib.Path) -> bool:
+    """Whether a folder holds this script's report: clips are then added to it, and nothing else in it is touched."""
+    try:
+        report = json.loads((out / REPORT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(report, dict) and {"engines", "manifest", "kept", "done", "failed"} <= set(report)
+
+
 def many_clips(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, at the same path on every machine")],
     clips: Annotated[pathlib.Path, typer.Argument(help="folder of clip folders, each as page4d-run takes it")],
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write <clip>/ into; clips that it has are kept")],
+    out: Annotated[
+        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write <clip>/ into; clips that it has are kept")
+    ],
     workers: Annotated[int | None, typer.Option(help="default: one per GPU with --gpus-per-worker, else one per machine")] = None,
     gpus_per_worker: Annotated[float, typer.Option(help="0 for the processor; 0.5 puts two workers on a GPU")] = 0.0,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
@@ -247,8 +277,10 @@ def many_clips(
     address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="the cluster: auto for the one of this machine; local starts one")] = "local",
     again: Annotated[bool, typer.Option("--again", help="run all clips, those that are done, too")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what became of the clips as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run engines over many clips on all GPUs, of one machine or of a Ray cluster. Run it again to go on where it was stopped."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         if workers is not None and workers < 1:
@@ -259,7 +291,8 @@ def many_clips(
         step = T if stride is None else stride
         windows(T, T, step)  # refuses a stride that no clip could have
         names = clips_in(clips, out)
-        refuse_foreign(out, REPORT, "the output of this script")
+        if not (out.is_dir() and is_ours(out)):
+            refuse_foreign(out, inputs={"the engine folder": engines})
         job = Job(engines.absolute(), clips.absolute(), out.absolute(), sha256(engines / MANIFEST), backend, step, fit)
         kept = [] if again else [name for name in names if job.has(name)]
         todo = sorted(set(names) - set(kept))
@@ -267,6 +300,7 @@ def many_clips(
             console.say(f"{len(kept)} of {len(names)} clips are done already")
 
         out.mkdir(exist_ok=True)
+        lock = alone_in(out)
         shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         rows: list[Row] = []
 
@@ -291,6 +325,7 @@ def many_clips(
                 report()
                 shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         document = report()
+        os.close(lock)
         if as_json:
             console.write_json(document)
         if document["failed"]:

@@ -13,6 +13,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
+from page4d_engines.cli import Verbose
 from page4d_export.plan import Plan
 
 
@@ -39,9 +40,11 @@ def bench_command(
     plot: Annotated[pathlib.Path | None, typer.Option(help="with --peers or for growth: a chart, FILE.png", metavar="FILE", show_default=False)] = None,
     seconds: Annotated[float, typer.Option(help="for growth: after which no further point is measured")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Time the engines against the reference model in PyTorch: interleaved, medians; in float32 on a CPU, in 16 bits on a GPU."""
+    console.set_verbosity(verbose, quiet)
 
     def body() -> None:
         if what not in ("chain", "attention", "growth"):

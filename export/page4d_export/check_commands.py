@@ -9,6 +9,7 @@ import typer
 
 from page4d.errors import UsageError
 from page4d_engines import console
+from page4d_engines.cli import Verbose
 
 if TYPE_CHECKING:
     from page4d_engines.doctor import Finding
@@ -21,7 +22,7 @@ def verify_command(
     bisect: Annotated[bool, typer.Option("--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong")] = False,
     threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit code 3 where one departs."""
@@ -49,8 +50,12 @@ def verify_command(
     raise typer.Exit(console.run(body))
 
 
-def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False) -> None:
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
+) -> None:
     """Say what is installed, what answers, what is missing, and which backends that allows."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         from page4d_engines.doctor import diagnose

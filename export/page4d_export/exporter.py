@@ -17,7 +17,7 @@ import torch
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, MANIFEST, PREDICTIONS, Golden, Manifest, StageEntry, Verification, write_manifest
+from page4d.manifest import CONSTANTS, ENGINE_FOLDER, PREDICTIONS, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.calibrate import Calibration, calibrate
@@ -57,7 +57,7 @@ def export(
         AccuracyError: a stage departs from the reference, or a plan is not what was asked.
         EngineError, OutOfMemoryError: TensorRT builds no plan.
     """
-    refuse_foreign(folder, MANIFEST, "an engine folder")
+    refuse_foreign(folder, ENGINE_FOLDER)
     if not model.complete:
         raise UsageError("the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again")
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
@@ -73,7 +73,7 @@ def export(
         progress(what, done / work)
         done += 1
 
-    with staged(folder) as staging:
+    with staged(folder, ENGINE_FOLDER) as staging:
         onnx = staging / "onnx"
         onnx.mkdir()
         used = frames(layout)

@@ -11,17 +11,19 @@ import typer
 
 from page4d.config import PRESETS
 from page4d.errors import MissingBackendError, UsageError
-from page4d.files import refuse_foreign, staged
+from page4d.files import NEW_FOLDER, refuse_foreign, staged
 from page4d.layout import Layout
-from page4d.manifest import MANIFEST
+from page4d.manifest import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
+from page4d_engines.cli import Verbose, folder_to_write
 from page4d_export.build_wish import BuildWish
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 from page4d_export.plan import Plan
 
 if TYPE_CHECKING:
+    from page4d_engines.frames import FrameFolder
     from page4d_export.verify import Frames
 
 
@@ -44,7 +46,9 @@ def export_command(
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit linear layers, for ONNX Runtime on a processor")] = False,
     fp8: Annotated[bool, typer.Option("--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer")] = False,
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="engine folder to write")] = pathlib.Path("engines"),
+    out: Annotated[pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write")] = pathlib.Path(
+        "engines"
+    ),
     option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Global-SA takes keypoint maps")] = False,
@@ -67,7 +71,7 @@ def export_command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose")] = False,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each held against the PyTorch reference."""
@@ -154,16 +158,21 @@ def _export(
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
+    from page4d_engines.frames import FrameFolder, Loose
     from page4d_export.exporter import export
     from page4d_export.plan_table import print_accuracy, print_plans
     from page4d_export.verify import Frames
 
-    refuse_foreign(out, MANIFEST, "an engine folder")
+    inputs = {f"the checkpoint {checkpoint.name}": checkpoint.path for checkpoint in (source.pi3, source.page4d) if checkpoint is not None}
+    if wish.plugin_library is not None:
+        inputs["the plugin library"] = wish.plugin_library
+    clip = None if frames is None else FrameFolder.open(frames, loose=Loose.of(plan.layout))
+    refuse_foreign(out, ENGINE_FOLDER, inputs | ({} if clip is None else clip.places))
     plans, why = wish.of(str(plan.precision), str(plan.attention))
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
-    used = Frames.rendered if frames is None else _frames(frames, plan)
+    used = Frames.rendered if clip is None else _frames(clip, plan)
     with console.progress(quiet) as progress:
         progress(f"weights: {source.described}", 0.0)
         model = source.model()
@@ -178,13 +187,11 @@ def _export(
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
 
 
-def _frames(path: pathlib.Path, plan: Plan) -> Callable[[Layout], Frames]:
+def _frames(folder: FrameFolder, plan: Plan) -> Callable[[Layout], Frames]:
     """Frames to verify on, checked now: the export takes minutes."""
-    from page4d_engines.frames import FrameFolder, Loose
     from page4d_engines.windows import WindowReader, windows
     from page4d_export.verify import Frames
 
-    folder = FrameFolder.open(path, loose=Loose.of(plan.layout))
     WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
     windows(folder.count, plan.layout.T, plan.layout.T)
     return lambda layout: Frames.read(folder, layout)
@@ -214,20 +221,22 @@ def _value(text: str) -> Any:
 
 
 def clip_command(
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write: frames/, masks/, cameras.json")],
+    out: Annotated[pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write: frames/, masks/, cameras.json")],
     T: Annotated[int, typer.Option("--T", help="times")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,
     height: Annotated[int, typer.Option(help="pixels")] = 240,
     seed: Annotated[int, typer.Option(help="of the scene")] = 0,
+    verbose: Verbose = False,
 ) -> None:
     """Render a moving scene seen by calibrated cameras: frames, true dynamic masks, cameras."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         from page4d.clip import render, save
 
         refuse_foreign(out)
-        with staged(out) as folder:
+        with staged(out, NEW_FOLDER) as folder:
             save(render(T, V, width, height, seed), folder)
         console.say(f"{T} frames of {V} cameras: {out}")
 
@@ -237,8 +246,10 @@ def clip_command(
 def weights_command(
     file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D")],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Say what a checkpoint is, without loading it: model, generation, layers, registers."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         from page4d.checkpoint import Checkpoint
@@ -253,8 +264,10 @@ def weights_command(
 def inspect_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
     as_json: Annotated[bool, typer.Option("--json", help="the manifest as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Check an engine folder and print what it is: model, layout, stages, measured accuracy."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         from page4d_engines.folder import EngineFolder

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from page4d.errors import UsageError
-from page4d.files import refuse_foreign, staged, write_atomically
+from page4d.files import NEW_FOLDER, refuse_foreign, staged, write_atomically
 from page4d_engines import console
-from page4d_plugins.pack import HEADER, SHIPPED, SUFFIX, Pack, targets, tile_chip
+from page4d_engines.cli import Verbose, folder_to_write
+from page4d_plugins.pack import KERNELS, SHIPPED, SUFFIX, Pack, targets, tile_chip
 
 app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
 
@@ -21,13 +22,22 @@ app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what 
 def build_command(
     out: Annotated[
         pathlib.Path | None,
-        typer.Option("-o", "--out", help="a folder of code and records, or a .tar.xz; default: the installed package's pack", show_default=False),
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="a folder of code and records, or a .tar.xz; default: the installed package's pack",
+            show_default=False,
+        ),
     ] = None,
     chip: Annotated[list[str] | None, typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False)] = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side")] = os.cpu_count() or 1,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Compile every kernel for every chip, on any machine: no GPU, no driver. Equal sources give equal bytes."""
+    console.set_verbosity(verbose, quiet)
 
     def body() -> None:
         from page4d_plugins import compiler
@@ -44,7 +54,9 @@ def build_command(
         if packed and not path.absolute().parent.is_dir():
             raise UsageError("-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.absolute().parent}")
         if not packed:
-            refuse_foreign(path, HEADER, "a folder of kernels")
+            refuse_foreign(path, KERNELS)
+        elif out is not None and path.exists():
+            Pack.read(path)  # a file of somebody else's stays
         beyond = compiler.beyond_compiler()
         wanted = compiler.all_targets([name for name in chips or targets() if name not in beyond])
         if not wanted:
@@ -61,7 +73,7 @@ def build_command(
         if packed:
             write_atomically(path, pack.content())
         else:
-            with staged(path) as folder:
+            with staged(path, KERNELS) as folder:
                 pack.unpack(folder)
         console.say(f"{len(wanted)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
         for name in beyond if not chips else []:
@@ -76,8 +88,10 @@ def build_command(
 def list_command(
     pack: Annotated[pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)] = SHIPPED,
     as_json: Annotated[bool, typer.Option("--json", help="every kernel's record as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Say what a pack holds: kernels by chip, their tiles, registers, shared memory."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         found = Pack.read(pack)
@@ -103,15 +117,19 @@ def list_command(
 
 @app.command("unpack")
 def unpack_command(
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="folder to write: <chip>/<kernel>_<type>.cubin and .json")],
+    out: Annotated[
+        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write: <chip>/<kernel>_<type>.cubin and .json")
+    ],
     pack: Annotated[pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)] = SHIPPED,
+    verbose: Verbose = False,
 ) -> None:
     """Write a pack's machine code and records as files."""
+    console.set_verbosity(verbose)
 
     def body() -> None:
         found = Pack.read(pack)
         refuse_foreign(out)
-        with staged(out) as folder:
+        with staged(out, NEW_FOLDER) as folder:
             found.unpack(folder)
         console.say(f"{len(found.kernels)} kernels: {out}")
 

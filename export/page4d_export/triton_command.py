@@ -9,17 +9,22 @@ import typer
 
 from page4d.errors import UsageError
 from page4d_engines import console
+from page4d_engines.cli import Verbose, folder_to_write
 
 
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", help="model repository to write: a new or empty folder")],
+    out: Annotated[
+        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="model repository to write: a new or empty folder")
+    ],
     backend: Annotated[str, typer.Option(help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes")] = "auto",
     memory_input: Annotated[bool, typer.Option("--memory-input", help="requests give `memory`, that of the window before, and get `memory_out`")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what was written as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them all."""
+    console.set_verbosity(verbose, quiet)
 
     def body() -> None:
         from page4d_engines.folder import EngineFolder

@@ -16,6 +16,7 @@ from functools import cache
 import msgspec
 
 from page4d.errors import UsageError
+from page4d.files import OutputKind
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, chip_for
 
 PTX = "ptx"
@@ -198,3 +199,18 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _json(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def _unpacked(folder: pathlib.Path) -> list[str] | None:
+    """The files of an unpacked pack; None where pack.json is not one's header."""
+    try:
+        msgspec.json.decode((folder / HEADER).read_bytes(), type=Header)
+        files: list[str] = []
+        for record in folder.glob("*/*.json"):
+            files += [record.relative_to(folder).as_posix(), msgspec.json.decode(record.read_bytes(), type=Entry).path]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return files
+
+
+KERNELS = OutputKind("a folder of kernels", HEADER, _unpacked)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from kills import kill_replacement
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -137,7 +139,22 @@ def test_the_output_folder_is_not_taken_from_others(made, clip, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
     refused(run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"-o names something that is not the output of a run")
+    (tmp_path / "thesis" / "summary.json").write_text('{"accuracy": 0.9}')
+    refused(run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"not the output of a run.*\s+got: .*chapter1.tex, summary.json")
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
+    assert run(made().folder, clip, "-o", tmp_path / "out").returncode == 0
+    (tmp_path / "out" / "masks" / "notes.txt").write_text("precious")
+    refused(run(made().folder, clip, "-o", tmp_path / "out"), 2, r"-o holds more than the output of a run.*\s+got: .*masks/notes.txt")
+    assert (tmp_path / "out" / "masks" / "notes.txt").read_text() == "precious"
+    refused(run(made().folder, clip, "-o", ""), 2, "a folder's name is wanted")
+
+
+def test_the_output_folder_is_no_input(made, own, tmp_path):
+    engines = pathlib.Path(shutil.copytree(made().folder, tmp_path / "engines"))
+    places = (own / "frames" / "out", own / "masks" / "cam0" / "out", own, own / "frames", engines, engines / "out")
+    for place in places:
+        refused(run(engines, own, "-o", place), 2, r"-o (lies inside|is|holds) the (folder of frames|folder of masks|engine folder), which this reads")
+    assert not (own / "frames" / "out").exists() and (engines / "manifest.json").exists()
 
 
 def test_bad_frames(made, own, tmp_path):
@@ -197,22 +214,52 @@ def test_damaged_engines(made, clip, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing(made, clip, tmp_path):
+@pytest.mark.parametrize(("number", "words"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "the terminal was closed")])
+def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_path, number, words):
     many = tmp_path / "many"
     for camera in ("cam0", "cam1"):
         (many / camera).mkdir(parents=True)
         for index in range(300):
             shutil.copy(clip / "frames" / camera / f"{index % 7:06d}.png", many / camera / f"{index:06d}.png")
+    earlier = '{"page4d": "0.0.1", "engines": "e", "frames": "f", "windows": []}'
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.json").write_text(earlier)
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_engines.cli import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code, made().folder, many, "-o", tmp_path / "out", "--stride", "1"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out-*/window_*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out-*/new/window_*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[number])
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "interrupted" in errors and "Traceback" not in errors
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["many"]
+    assert process.returncode == 128 + signal.Signals[number], errors
+    assert errors.splitlines()[-1] == f"page4d: {words}; nothing half-written was left" and "Traceback" not in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "out"]
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == [earlier]
+
+
+def test_killed_at_any_moment_the_result_is_whole(tmp_path):
+    """More of it: `python tests/engines/kills.py`."""
+    rng = random.Random(0)
+    (tmp_path / "a").mkdir()
+    assert sum(kill_replacement(tmp_path / "a" / "out", signal.SIGKILL, 8, rng, files=100).values()) == 8
+    (tmp_path / "volume" / "out").mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "volume" / "out"], capture_output=True).returncode == 0:
+        try:
+            assert sum(kill_replacement(tmp_path / "volume" / "out", signal.SIGKILL, 8, rng, files=100, mounted=True).values()) == 8
+        finally:
+            subprocess.run(["umount", tmp_path / "volume" / "out"], check=True)
+
+
+@pytest.mark.parametrize(("redirect", "code"), [(">/dev/full", 1), ("2>/dev/full", 0), (">&- 2>&-", 0), ("| true", 141), ("2>&1 >/dev/null | true", 0)])
+def test_streams_that_cannot_be_written_stop_nothing(made, clip, tmp_path, redirect, code):
+    """Full, closed or unread, stdout or stderr: the results are written all the same, and no traceback ends the command."""
+    command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", made().folder, clip, "-o", tmp_path / "out", "--json"]
+    shell = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "bash", *command]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code and (tmp_path / "out" / "summary.json").exists()
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    if redirect == ">/dev/full":
+        assert done.stderr.splitlines()[-1] == "page4d: stdout cannot be written: No space left on device"
 
 
 def test_a_full_disk_leaves_nothing(made, clip, tmp_path):

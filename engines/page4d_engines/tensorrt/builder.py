@@ -14,8 +14,8 @@ import onnx
 from onnx import helper
 
 from page4d.errors import EngineError, OutOfMemoryError, UsageError
+from page4d.interrupts import Held, held_interrupts
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
-from page4d_engines.interrupts import Held, held_interrupts
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 
 import msgspec
 
 from page4d.errors import MissingBackendError, UsageError
-from page4d.files import sha256
-from page4d.manifest import Manifest, PlanEntry, Plans, runs_on, write_manifest
+from page4d.files import link_or_copy, refuse_foreign, sha256, staged
+from page4d.manifest import ENGINE_FOLDER, Manifest, PlanEntry, Plans, runs_on, write_manifest
 from page4d.precision import Precision
 from page4d_engines.folder import EngineFolder
-from page4d_engines.interrupts import held_interrupts
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_plugins.driver import capability_of, chip_here
@@ -128,29 +125,25 @@ class PlansBuild:
 
 
 def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lambda what, share: None) -> Manifest:
-    """Build the plans of an engine folder that is there; they take the place of older ones once all are built.
+    """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are built; other files are linked.
 
     Raises:
+        UsageError: the folder cannot be written, or holds files that are not the engines'.
         AccuracyError, EngineError, OutOfMemoryError: from building; the folder is then as it was.
         KeyboardInterrupt: the folder is as it was, or, where all was built, whole with the new plans.
     """
     old = folder.manifest
-    staging = pathlib.Path(tempfile.mkdtemp(dir=folder.path, prefix=".plans-"))
-    try:
+    refuse_foreign(folder.path, ENGINE_FOLDER)
+    with staged(folder.path, ENGINE_FOLDER) as staging:
         plans = build.build(folder.path, old, staging, progress)
-        made = {path.relative_to(staging).as_posix(): sha256(path) for path in sorted(staging.rglob("*")) if path.is_file()}
-        gone = [] if old.plans is None else [entry.file for entry in old.plans.stages.values() if entry.file not in made]
-        kept = {name: digest for name, digest in old.files.items() if name not in gone}
-        manifest = msgspec.structs.replace(old, plans=plans, files=dict(sorted((kept | made).items())))
-        with held_interrupts():  # new plans under an old manifest would be refused
-            for name in made:
-                (folder.path / name).parent.mkdir(exist_ok=True)
-                (staging / name).replace(folder.path / name)
-            write_manifest(folder.path, manifest)
-            for name in gone:
-                (folder.path / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        digests = {path.relative_to(staging).as_posix(): sha256(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+        replaced = set(digests) | (set() if old.plans is None else {entry.file for entry in old.plans.stages.values()})
+        kept = {name: digest for name, digest in old.files.items() if name not in replaced}
+        for name in kept:
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(folder.file(name), staging / name)
+        manifest = msgspec.structs.replace(old, plans=plans, files=dict(sorted((kept | digests).items())))
+        write_manifest(staging, manifest)
     return manifest
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import pathlib
 import shlex
 import shutil
@@ -15,7 +14,7 @@ import onnx
 from safetensors.numpy import load_file
 
 from page4d.errors import EngineError, UsageError
-from page4d.files import refuse_foreign, staged
+from page4d.files import NEW_FOLDER, link_or_copy, refuse_foreign, staged
 from page4d.manifest import CONSTANTS, StageEntry, TensorSpec
 from page4d.precision import Precision
 from page4d_engines.folder import EngineFolder
@@ -117,15 +116,16 @@ class Repository:
             UsageError: `out` holds something.
             EngineError: an ONNX file's weights are not in the engine folder.
         """
-        refuse_foreign(out)
+        refuse_foreign(out, inputs={"the engine folder": self.folder.path})
         stages = self.ensemble.stages
-        with staged(out) as root:
+        with staged(out, NEW_FOLDER) as root:
             for entry in self.folder.manifest.stages:
                 version = _model_folder(root, stages[entry.name])
                 for name, source in self._files(entry).items():
                     target = version / name
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    _link(source, target)
+                    # of weights beside an ONNX file onnx refuses those that have several names, in the engine folder, too
+                    (link_or_copy if source.suffix == ".plan" else shutil.copyfile)(source, target)
             for config, model in self.ensemble.glue:
                 onnx.save(model, _model_folder(root, config) / "model.onnx")
             _model_folder(root, self.ensemble.config)
@@ -193,17 +193,6 @@ def _model_folder(root: pathlib.Path, config: Config) -> pathlib.Path:
     version.mkdir(parents=True)
     (root / config.name / "config.pbtxt").write_text(config.text(), encoding="utf-8")
     return version
-
-
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Plans are linked; of weights beside an ONNX file onnx refuses those that have several names, in the engine folder, too."""
-    if source.suffix == ".plan":
-        try:
-            os.link(source.resolve(), target)
-            return
-        except OSError:  # another disk, or one without links
-            pass
-    shutil.copyfile(source, target)
 
 
 def _described(ports: tuple[Port, ...]) -> tuple[TensorSpec, ...]:

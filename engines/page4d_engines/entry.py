@@ -1,0 +1,12 @@
+"""The entry point of `page4d-run`: light, so that Ctrl-C ends it in words from the first moment on."""
+
+from page4d.interrupts import end_at_once
+
+end_at_once()  # before anything else is imported: a command has begun
+
+from page4d.process import start  # noqa: E402
+
+
+def run() -> None:
+    """`page4d-run`."""
+    start("page4d_engines.cli", "main")

@@ -1,0 +1,17 @@
+"""The entry points of `page4d-export` and `page4d`: light, so that Ctrl-C ends them in words from the first moment on."""
+
+from page4d.interrupts import end_at_once
+
+end_at_once()  # before anything else is imported: a command has begun
+
+from page4d.process import start  # noqa: E402
+
+
+def export() -> None:
+    """`page4d-export`."""
+    start("page4d_export.main", "export")
+
+
+def main() -> None:
+    """`page4d`."""
+    start("page4d_export.main", "main")

@@ -1,0 +1,111 @@
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): one kind of exception, held back where it would do harm. No imports beyond Python's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal was closed"}
+_Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, raised as Ctrl-C is: whatever cleans up after one cleans up after all of them."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """What a shell expects of a command that a signal ended: 130, 143 or 129."""
+    return 128 + getattr(interrupt, "number", signal.SIGINT)
+
+
+def reason(interrupt: KeyboardInterrupt) -> str:
+    """The signal in words."""
+    return _REASONS[signal.Signals(getattr(interrupt, "number", signal.SIGINT))]
+
+
+def end_at_once() -> None:
+    """Until `raised_interrupts`: end the process without a traceback. For the time of imports, in which there is nothing to clean up."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"page4d: {_REASONS[signal.Signals(number)]}\n".encode())
+        os._exit(128 + number)
+
+    _install(end)
+
+
+@contextmanager
+def raised_interrupts() -> Iterator[list[KeyboardInterrupt]]:
+    """Within the block the signals are exceptions in the main thread: `KeyboardInterrupt`, or `Interrupted`, which is one.
+
+    Yields those that were raised so far: a library in whose code one arrives may make another exception of it.
+    """
+    raised: list[KeyboardInterrupt] = []
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raised.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number))
+        raise raised[-1]
+
+    before = _install(raise_it)
+    try:
+        yield raised
+    finally:
+        _restore(before)
+
+
+class Held:
+    """Whether somebody wants to interrupt."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether any of the signals came."""
+        return self.number is not None
+
+
+@contextmanager
+def held_interrupts() -> Iterator[Held]:
+    """Within the block the signals only set `asked`; at its end they do what they would have done. The main thread alone gets any.
+
+    Raises:
+        KeyboardInterrupt: at the end, where it was asked for.
+    """
+    held = Held()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        held.number = number
+
+    before = _install(remember)
+    try:
+        yield held
+    finally:
+        _restore(before)
+    if held.number is not None:
+        signal.raise_signal(held.number)
+
+
+def _install(handler: _Handler) -> dict[signal.Signals, object]:
+    """Handle the signals that are not ignored (as under nohup); the handlers that were there."""
+    before: dict[signal.Signals, object] = {}
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        return before
+    for number in _ENDING:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's
+            before[number] = signal.signal(number, handler)
+    return before
+
+
+def _restore(before: dict[signal.Signals, object]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,0 +1,28 @@
+"""Text from outside (names of files, of cameras, of tensors) in forms that a terminal and a JSON document can take."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# C0 and C1 controls but tab and line feed, lone surrogates (bytes of a name that are no text), marks that turn the direction of writing
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with everything that would move a terminal's cursor, change its state or turn its text written out: ESC as `\\x1b`."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def as_text(name: str) -> str:
+    """A string that UTF-8 can hold: undecodable bytes of a file name are written out."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def encodable(value: Any) -> Any:
+    """A value of dicts, lists and strings with its strings in a form that UTF-8 has."""
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,56 @@
+"""How commands end and speak, where something goes wrong that nobody foresaw."""
+
+import logging
+
+import pytest
+from rich.table import Table
+
+from page4d_engines import console
+
+
+@pytest.fixture
+def project_level():
+    project = logging.getLogger("page4d")
+    before = project.level
+    yield
+    project.setLevel(before)
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_fault_of_ours_is_one_line_and_with_v_a_traceback(capsys, project_level, verbose):
+    def body():
+        with console.progress(quiet=True) as progress:
+            progress("window 1 of 2: encoder", 0.0)
+            raise KeyError("\x1b[2Jname")
+
+    console.set_verbosity(verbose)
+    assert console.run(body) == 1
+    errors = capsys.readouterr().err
+    line = r"this is a fault in page4d, while window 1 of 2: encoder: KeyError: '\x1b[2Jname'"
+    assert f"page4d: {line}\n  try:     again with -v" in errors
+    assert ("Traceback" in errors) == verbose and "\x1b" not in errors
+
+
+@pytest.mark.parametrize("text", ["std::bad_alloc", "can't start new thread", "Failed to allocate memory for requested buffer of size 1"])
+def test_what_libraries_say_of_memory_is_exit_code_6(capsys, text):
+    def body():
+        raise RuntimeError(text)
+
+    assert console.run(body) == 6
+    assert capsys.readouterr().err.startswith("page4d: out of memory\n")
+
+
+def test_names_with_escape_sequences_reach_no_terminal_raw(capsys):
+    table = Table("stage")
+    table.add_row("\x1b[31mview_sa\x07")
+    console.table_console().print(table)
+    console.table_console().print("[bold]\x1b[2J")
+    console.say("\x1b[2Jgone")
+    written = capsys.readouterr()
+    assert "\x1b" not in written.out + written.err
+    assert r"\x1b[31mview_sa" in written.out and r"\x1b[2Jgone" in written.err
+
+
+def test_json_holds_names_that_are_no_text(capsysbinary):
+    console.write_json({"frames": ["bad \udcff byte"]})
+    assert b"bad \\\\udcff byte" in capsysbinary.readouterr().out
