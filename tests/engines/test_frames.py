@@ -197,7 +197,13 @@ def test_a_frame_twice(folder):
 
 def test_mixed_sizes_name_camera_and_frame(folder):
     Image.new("RGB", (H, W)).save(folder / "frames" / "cam1" / "000003.png")
-    refusal(lambda: FrameFolder.open(folder), "camera cam1, frame 000003.png", f"{H}x{W}", f"{W}x{H}, as camera cam0, frame 000000.png")
+    refusal(lambda: FrameFolder.open(folder), "camera cam1, mask 000003.png has another size than its frame", f"{W}x{H}", f"{H}x{W}")
+    shutil.rmtree(folder / "masks")
+    refusal(lambda: FrameFolder.open(folder), "another size for camera cam1", f"{W}x{H}", f"{H}x{W}", "one size, and frame 000003.png")
+    (folder / "cameras.json").unlink()
+    found = FrameFolder.open(folder)
+    words = ("camera cam1, frame 000003.png", f"{H}x{W}", f"{W}x{H}, as camera cam0, frame 000000.png", "--fit stretch|crop|pad")
+    refusal(lambda: WindowReader(found, LAYOUT, None, False, False), *words)
 
 
 def test_masks_that_do_not_match(folder):
@@ -321,7 +327,7 @@ def test_reading_ahead_gives_what_direct_reading_gives(folder, mode):
     seen, buffers = [], set()
     for window, inputs in reader.read(of):
         time.sleep(0.02)  # time for the next window to be read, which must leave this one alone
-        images, masks, maps = inputs_directly(found, reader.fit, window, True)
+        images, masks, maps = inputs_directly(found, reader.fit(0, 0), window, True)
         assert inputs.images.shape == LAYOUT.images_shape and inputs.images.dtype == np.uint8 and (inputs.images == images).all()
         assert inputs.mask_ext.shape == LAYOUT.patch_map_shape and inputs.mask_ext.dtype == np.float32 and (inputs.mask_ext == masks).all()
         assert inputs.keypoints.shape == LAYOUT.patch_map_shape and inputs.keypoints.dtype == np.float32 and (inputs.keypoints == maps).all()
