@@ -24,8 +24,8 @@ def read_json(path: pathlib.Path) -> Any:
     """
     try:
         content = _read(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         return json.loads(content.decode(json.detect_encoding(content)), object_pairs_hook=_without_repeats)
     except RecursionError:

@@ -78,7 +78,7 @@ class Found:
             UsageError: there are none, or they can be read in two ways.
             MissingBackendError: all are of a kind that an optional library reads, which is not installed.
         """
-        taken = {os.path.realpath(path) for path in claimed}
+        taken = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
         found = cls(_root(given, loose, taken))
         listing = Listing.of(found.root)
         folders = [folder for folder in listing.folders if os.path.realpath(folder) not in taken]
@@ -198,7 +198,7 @@ def _root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> p
     """The folder that the frames lie in."""
     frames = given / "frames"
     if not os.path.isdir(frames):
-        if os.path.islink(frames):
+        if os.path.lexists(frames):
             raise no_folder("frames", frames)
         return _images_root(given, loose, taken)
     listing = Listing.of(given)
