@@ -54,9 +54,14 @@ class Camera:
         """
         if isinstance(values, Camera):
             return values
+        if not isinstance(values, Mapping):
+            raise UsageError(f"camera {name} is no mapping", got=_short(values), allowed="width, height, K, world_to_camera")
         missing = [key for key in ("width", "height", "K", "world_to_camera") if key not in values]
         if missing:
-            raise UsageError(f"camera {name} lacks {', '.join(missing)}", got=_short(sorted(values)), allowed="width, height, K, world_to_camera")
+            hint = "the inverse of camera_to_world" if missing == ["world_to_camera"] and "camera_to_world" in values else None
+            raise UsageError(
+                f"camera {name} lacks {', '.join(missing)}", got=_short(sorted(map(str, values))), allowed="width, height, K, world_to_camera", hint=hint
+            )
         width, height = (_side(name, key, values[key]) for key in ("width", "height"))
         intrinsics = _matrix(name, "K", values["K"], (3, 3))
         pose = _pose(name, values["world_to_camera"])

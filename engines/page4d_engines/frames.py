@@ -21,7 +21,7 @@ from page4d_engines.levels import Levels
 from page4d_engines.listing import Listing, unread_note
 from page4d_engines.names import composed, listed, readable
 from page4d_engines.pairing import Pairing
-from page4d_engines.search import Found, frames_of, no_folder, sources_of, stills_of
+from page4d_engines.search import Found, companion_of, frames_of, no_folder, sources_of, stills_of
 from page4d_engines.search import Loose as Loose
 from page4d_engines.video import VideoFrame
 
@@ -55,7 +55,7 @@ class FrameFolder:
     photos: bool = False
     _noticed: tuple[str, ...] = ()
     _deep: frozenset[Frame] = frozenset()
-    _levels: dict[str, Levels] = field(default_factory=lambda: {kind: Levels(kind) for kind in ("frames", "masks", "keypoint maps")}, compare=False)
+    _levels: dict[str, Levels] = field(default_factory=lambda: {kind: Levels(kind) for kind in ("frames", "masks", "keypoint maps")}, compare=False, repr=False)
 
     @classmethod
     def open(
@@ -106,12 +106,12 @@ class FrameFolder:
             "keypoints": None if named and keypoints is None else _companions("keypoints", "keypoint map", keypoints, beside, found, files, sizes),
         }
         rig, of_cameras = (None, ()) if named and cameras is None else _cameras(cameras, beside, names, files, sizes)
-        left = [kind for kind, folder in companions.items() if photos and folder is None and found.root != given and os.path.isdir(beside / kind)]
+        left = [] if alone or (photos and found.root == given) else _left(beside, found.root, [kind for kind, files_ in companions.items() if files_ is None])
         noticed = (
             *found.notes,
             *pairing.notes,
             *filter(None, [unread_note(found.skipped, f"in {readable(found.root.name) or 'the folder'}")]),
-            *(f"{kind}/ beside the photos were not read: --{kind} {readable(beside / kind)} does" for kind in left),
+            *(f"{readable(folder.name)}/ beside the frames was not read: --{companion_of(folder)} {readable(folder)} does" for folder in left),
             *_header_notes(files, headers, "photos" if photos else "frames"),
             *of_cameras,
         )
@@ -234,6 +234,15 @@ def _companions(
     return tuple(result)
 
 
+def _left(beside: pathlib.Path, root: pathlib.Path, missing: Sequence[str]) -> list[pathlib.Path]:
+    """Folders beside the frames that are called as masks or keypoint maps would be, where these are missing."""
+    try:
+        named = [beside / name for name in sorted(os.listdir(beside)) if companion_of(beside / name) in missing]
+    except OSError:
+        return []  # a folder that may be passed through and not listed
+    return [folder for folder in named if folder != root and os.path.isdir(folder)]
+
+
 def _cameras(
     given: StrPath | None, beside: pathlib.Path, names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]
 ) -> tuple[dict[str, Camera] | None, tuple[str, ...]]:
@@ -253,7 +262,10 @@ def _cameras(
         said = (camera.width, camera.height)
         odd = next((number for number, size in enumerate(row) if size != said), None)
         if odd is not None:
-            hint = None if len(set(row)) == 1 else f"a camera has one size, and frame {column[odd].name} is of another than others"
+            hint = f"a camera has one size, and frame {column[odd].name} is of another than others"
+            if len(set(row)) == 1:
+                scales = f"K's rows by {row[odd][0] / said[0]:.6g} and {row[odd][1] / said[1]:.6g}"
+                hint = f"the size and K that belong to these frames; if they were resized, multiply {scales}"
             raise UsageError(f"{path} says another size for camera {name} than its frames have", got=by(said), allowed=by(row[odd]), hint=hint)
     rig = {name: known[key] for name, key in chosen.items()}
     return rig, camera_notes(rig, {name: entries[key] for name, key in chosen.items()})

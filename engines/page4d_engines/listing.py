@@ -50,16 +50,17 @@ class Listing:
             UsageError: it cannot be listed.
         """
         try:
-            entries = [folder / name for name in os.listdir(folder) if not name.startswith(".")]
+            with os.scandir(folder) as scanned:
+                kinds = {folder / entry.name: _is_folder(entry) for entry in scanned if not entry.name.startswith(".")}
         except OSError as error:
             raise UsageError(f"the folder cannot be read: {error.strerror}", got=readable(folder), allowed="a folder that this user may list") from None
-        entries.sort(key=lambda entry: natural(readable(entry.name)))
+        entries = sorted(kinds, key=lambda entry: natural(readable(entry.name)))
         here = os.path.realpath(folder)
-        folders = [entry for entry in entries if os.path.isdir(entry) and entry.name not in _JUNK and not _leads_up(entry, here) and not _is_result(entry)]
-        files = [entry for entry in entries if not os.path.isdir(entry)]
+        folders = [entry for entry in entries if kinds[entry] and entry.name not in _JUNK and not _leads_up(entry, here) and not _is_result(entry)]
+        files = [entry for entry in entries if not kinds[entry]]
         heic = _with(files, still.HEIC_SUFFIXES)
         images = _with(files, (*still.SUFFIXES, *still.HEIC_SUFFIXES) if heic and still.reads_heic() else still.SUFFIXES)
-        broken = [entry for entry in files if not os.path.exists(entry) and not entry.suffix]
+        broken = [entry for entry in files if not entry.suffix and not os.path.exists(entry)]
         return cls(folder, images, heic, _with(files, video.SUFFIXES), tuple(folders), _with(files, _UNREAD), tuple(broken))
 
     @property
@@ -94,6 +95,13 @@ def unread_note(skipped: Iterable[pathlib.Path], where: str) -> str | None:
     if len(heic) < len(counts):
         todo.append(f"convert {'the others' if heic else 'them'} to PNG or JPEG, or to a video in MP4")
     return f"files {where} were not read: {kinds}; {'; '.join(todo)}"
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def _with(files: Iterable[pathlib.Path], suffixes: Iterable[str]) -> tuple[pathlib.Path, ...]:

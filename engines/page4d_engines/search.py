@@ -18,8 +18,7 @@ from page4d_engines.still import Still
 from page4d_engines.video import Video, VideoFrame
 
 LAYOUT = f"<camera>/<frame>.{{png,jpg,jpeg}}, or a video per camera: <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
-COMPANIONS = ("masks", "keypoints")
-"""Folders beside the frames that belong to them."""
+_COMPANIONS = {"masks": "masks", "mask": "masks", "keypoints": "keypoints", "keypoint": "keypoints"}  # folders' names, as options call them
 
 _ROOTS = ("frames", "images")  # of the frames in a clip's folder
 
@@ -82,7 +81,7 @@ class Found:
         found = cls(_root(given, loose, taken))
         listing = Listing.of(found.root)
         folders = [folder for folder in listing.folders if os.path.realpath(folder) not in taken]
-        holding = [folder for folder in folders if (_has_frames_below if folder.name in COMPANIONS else _has_frames)(folder)]
+        holding = [folder for folder in folders if (_has_frames_below if companion_of(folder) else _has_frames)(folder)]
         found.skipped += listing.skipped
         if found.root != given:
             beside = Listing.of(given)
@@ -93,7 +92,7 @@ class Found:
             if holding:
                 raise _two_readings(listing, holding, loose)
             found._take_loose(listing, loose)
-        elif listing.images and holding and all(folder.name in COMPANIONS for folder in holding):
+        elif listing.images and holding and all(map(companion_of, holding)):
             raise _nothing(listing)
         elif holding or (folders and not listing.videos and not listing.images):
             found._take_folders(listing, folders, holding)
@@ -114,7 +113,7 @@ class Found:
 
     def _take_folders(self, listing: Listing, folders: list[pathlib.Path], holding: list[pathlib.Path]) -> None:
         for folder in holding:
-            if folder.name in COMPANIONS:
+            if companion_of(folder):
                 raise _camera_or_companion(folder, [other for other in folders if other != folder])
         of_videos = {video.stem for video in listing.videos}
         if of_videos and not of_videos <= {folder.name for folder in folders}:
@@ -145,6 +144,11 @@ class Found:
     def _pass_over(self, files: Collection[pathlib.Path], where: str) -> None:
         if files:
             self.notes.append(f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not read")
+
+
+def companion_of(folder: pathlib.Path) -> str | None:
+    """What of the frames a folder would hold by its name: `masks` or `keypoints`."""
+    return _COMPANIONS.get(folder.name.lower())
 
 
 def sources_of(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -217,7 +221,7 @@ def _images_root(given: pathlib.Path, loose: Loose | None, taken: Collection[str
         return given  # a camera of that name
     if listing.images and loose is not None:
         raise _two_readings(listing, [images], loose)
-    others = [folder for folder in listing.folders if folder.name not in ("images", *COMPANIONS) and _has_frames(folder)]
+    others = [folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)]
     if listing.videos or not others:
         return given if listing.videos else images
     raise UsageError(
@@ -250,10 +254,10 @@ def _by_stem(videos: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
 def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -> UsageError:
     images = [readable(path.name) for path in listing.images]
     folders = [readable(folder.name) for folder in holding]
-    companions = [folder for folder in holding if folder.name in COMPANIONS and _matches(folder, listing)]
+    companions = [folder for folder in holding if companion_of(folder) and _matches(folder, listing)]
     hint = f"move the folders elsewhere to run the images, or the images to run the folders: {listed(folders)}"
     if companions:
-        flags = " ".join(f"--{folder.name} {readable(folder)}" for folder in companions)
+        flags = " ".join(f"--{companion_of(folder)} {readable(folder)}" for folder in companions)
         rest = [name for name, folder in zip(folders, holding, strict=True) if folder not in companions]
         hint = f"{flags}, as they are named like the images" + (f"; move elsewhere: {listed(rest)}" if rest else "; or move them elsewhere")
     return UsageError(
@@ -265,12 +269,12 @@ def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -
 
 
 def _camera_or_companion(folder: pathlib.Path, others: list[pathlib.Path]) -> UsageError:
-    name = folder.name
+    name, kind = folder.name, companion_of(folder)
     return UsageError(
-        f"the folder {name} among the frames holds images: it may be a camera, or the {name} of the frames",
+        f"the folder {name} among the frames holds images: it may be a camera, or the {kind} of the frames",
         got=f"{readable(folder.parent)}: {listed([name, *(readable(other.name) for other in others)])}",
-        allowed=f"{name} beside the folder of the frames, or a camera of another name",
-        hint=f"--{name} {readable(folder)}" if others else f"name the folder {readable(folder)} itself, or rename it",
+        allowed=f"{kind} beside the folder of the frames, or a camera of another name",
+        hint=f"--{kind} {readable(folder)}" if others else f"name the folder {readable(folder)} itself, or rename it",
     )
 
 

@@ -79,7 +79,7 @@ class Still:
         """The image, turned, as RGB, its transparency passed over; `what` it is in an error.
 
         16 bits become 8, 65535 becomes 255. While it is decoded it takes 4 bytes a pixel, 8 where it is turned or not RGB; a progressive
-        JPEG 6 more.
+        JPEG 3 to 6 more.
 
         Raises:
             UsageError: the file cannot be decoded.

@@ -163,7 +163,7 @@ def _export(
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
-    used = Frames.rendered if frames is None else _frames(frames, plan)
+    used = Frames.rendered if frames is None else _frames(frames, plan, quiet)
     with console.progress(quiet) as progress:
         progress(f"weights: {source.described}", 0.0)
         model = source.model()
@@ -178,13 +178,15 @@ def _export(
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
 
 
-def _frames(path: pathlib.Path, plan: Plan) -> Callable[[Layout], Frames]:
+def _frames(path: pathlib.Path, plan: Plan, quiet: bool) -> Callable[[Layout], Frames]:
     """Frames to verify on, checked now: the export takes minutes."""
     from page4d_engines.frames import FrameFolder, Loose
     from page4d_engines.windows import WindowReader, windows
     from page4d_export.verify import Frames
 
     folder = FrameFolder.open(path, loose=Loose.of(plan.layout))
+    for note in folder.notes:
+        console.say(f"note: {note}", quiet)
     WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
     windows(folder.count, plan.layout.T, plan.layout.T)
     return lambda layout: Frames.read(folder, layout)

@@ -81,6 +81,16 @@ def test_masks_among_the_photos_are_taken_where_they_are_named(tmp_path, loose, 
     assert len(files) == (3 if loose is VIEWS else 1) and found.notes == ()
 
 
+@pytest.mark.parametrize("name", ["mask", "Masks", "KEYPOINTS"])
+def test_folders_that_are_called_nearly_so_are_named(clip, tmp_path, name):
+    kind = "keypoints" if name == "KEYPOINTS" else "masks"
+    (clip / "masks").rename(clip / name)
+    assert FrameFolder.open(clip).notes == (f"{name}/ beside the frames was not read: --{kind} {clip / name} does",)
+    assert FrameFolder.open(clip, **{kind: clip / name}).notes == ()
+    images(images(tmp_path / "photos") / name)
+    refusal(lambda: FrameFolder.open(tmp_path / "photos", loose=VIEWS), f"--{kind} {tmp_path / 'photos' / name}")
+
+
 def test_other_names_are_no_masks(tmp_path):
     images(images(tmp_path) / "masks", "a.png", "b.png")
     with pytest.raises(UsageError, match="side by side") as caught:
@@ -172,7 +182,7 @@ def test_a_folder_called_images_is_the_folder_of_the_frames(tmp_path):
     assert found.camera_names == ("images",) and found.count == 3
     images(tmp_path / "masks")
     assert FrameFolder.open(tmp_path, loose=TIMES).mask_files is not None
-    assert any("masks/ beside the photos were not read" in note for note in FrameFolder.open(tmp_path, loose=VIEWS).notes)
+    assert any("masks/ beside the frames was not read" in note for note in FrameFolder.open(tmp_path, loose=VIEWS).notes)
     images(tmp_path / "images_2")
     refusal(lambda: FrameFolder.open(tmp_path, loose=VIEWS), "a folder `images` and others", "a camera per folder: images, images_2")
 
@@ -283,14 +293,14 @@ def test_paths_that_cannot_be(clip, path):
 
 def test_a_folder_that_may_not_be_read(clip, monkeypatch):
     """Root reads any: so the system says it in its place."""
-    really = os.listdir
+    really = os.scandir
 
     def denied(path):
         if pathlib.Path(path).name == "cam1":
             raise PermissionError(13, "Permission denied", str(path))
         return really(path)
 
-    monkeypatch.setattr(listing.os, "listdir", denied)
+    monkeypatch.setattr(listing.os, "scandir", denied)
     refusal(lambda: FrameFolder.open(clip), "the folder cannot be read: Permission denied", clip / "frames" / "cam1")
 
 

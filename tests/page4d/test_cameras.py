@@ -165,6 +165,13 @@ def test_a_place_beyond_all_precision(rig):
     refusal(lambda: cameras_from_mapping(changed(rig, world_to_camera=pose.tolist())), "translation of world_to_camera is out of range")
 
 
+def test_what_an_entry_lacks_is_named(rig):
+    entry = {**rig["cam0"], "camera_to_world": [[1]]}
+    del entry["world_to_camera"]
+    refusal(lambda: Camera.from_mapping("it", entry), "camera it lacks world_to_camera", "the inverse of camera_to_world")
+    refusal(lambda: Camera.from_mapping("it", [1, 2]), "camera it is no mapping")
+
+
 # ---- what is noted
 
 
