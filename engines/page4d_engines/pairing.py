@@ -65,7 +65,7 @@ class Pairing:
             )
         paired = tuple(tuple(column[number] for number in numbers) for column, numbers in zip(files, chosen.T.tolist(), strict=True))
         left = ", ".join(f"{len(column) - len(chosen)} of {name}" for name, column in zip(names, files, strict=True) if len(column) > len(chosen))
-        note = f"the cameras' videos have frames at different times ({_rates(names, known)}): {len(chosen)} times were paired by them"
+        note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times were paired by them"
         return cls(paired, (*notes, note + (f", and no use was made of {left}" if left else "")))
 
 
