@@ -27,6 +27,8 @@ HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")
 _OTHERS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\xff\x0a": "JPEG XL", b"8BPS": "Photoshop", b"<svg": "SVG"}
+_EXIF, _ORIENTATION = b"Exif\0\0", 0x0112  # what its block begins with, a tag
+_WHOLE = {3: "H", 4: "I"}  # types of numbers
 _TURN = Image.Transpose
 # by value of the EXIF orientation; from 5 on width and height change places
 _ORIENTATIONS = {
@@ -160,13 +162,24 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 def _orientation(image: Image.Image) -> tuple[int, bool]:
     """The EXIF orientation as the header has it, 1 to 8, and whether EXIF data is there that cannot be read.
 
-    `image.getexif()` would decode all of a PNG to find it.
+    By a reader of its own: Pillow's gives up at the first entry that is damaged (before 12.1), and would decode all of a PNG to find it.
     """
-    exif = Image.Exif()
+    block = bytes(image.info.get("exif") or b"")
+    while block.startswith(_EXIF):
+        block = block[len(_EXIF) :]
+    if not block:
+        return 1, False
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     try:
-        if block := image.info.get("exif"):
-            exif.load(block)
-        value = exif.get(0x0112, 1)
-        return (int(value), False) if value in _ORIENTATIONS else (1, False)
-    except Exception:  # Pillow has no error of its own for it: whatever its parser stumbles over
+        if order is None:
+            raise ValueError("no TIFF header")
+        (begin,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, begin)
+        for entry in range(begin + 2, begin + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", block, entry)
+            if tag == _ORIENTATION and kind in _WHOLE:
+                (value,) = struct.unpack_from(f"{order}{_WHOLE[kind]}", block, entry + 8)
+                return (value if value in _ORIENTATIONS else 1), False
+    except (ValueError, struct.error):
         return 1, True
+    return 1, False

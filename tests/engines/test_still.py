@@ -32,10 +32,12 @@ def exif(orientation, *, damage=None):
     return bytes(damage(content) if damage else content)
 
 
-def with_a_bad_tag(orientation):
+def with_a_bad_tag(orientation, order="<", kind=3):
     """A block whose maker's name lies beyond its end, which Pillow warns of."""
-    entries = struct.pack("<HHII", 0x010F, 2, 4000, 900_000) + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
-    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + struct.pack("<I", 0)
+    number = struct.pack(f"{order}HH", orientation, 0) if kind == 3 else struct.pack(f"{order}I", orientation)
+    entries = struct.pack(f"{order}HHII", 0x010F, 2, 4000, 900_000) + struct.pack(f"{order}HHI", 0x0112, kind, 1) + number
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    return b"Exif\0\0" + head + struct.pack(f"{order}IH", 8, 2) + entries + struct.pack(f"{order}I", 0)
 
 
 def photos(folder, **options):
@@ -56,8 +58,10 @@ def test_a_photo_with_exif_data_that_is_none_is_taken_as_it_is_stored(tmp_path, 
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_tag_that_cannot_be_read_leaves_the_orientation(tmp_path):
-    assert photos(tmp_path / "photos", exif=with_a_bad_tag(6)).size == (36, 48)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_a_tag_that_cannot_be_read_leaves_the_orientation(tmp_path, order, kind):
+    assert photos(tmp_path / "photos", exif=with_a_bad_tag(6, order, kind)).size == (36, 48)
 
 
 @settings(max_examples=200, deadline=None)
