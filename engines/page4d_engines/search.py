@@ -130,7 +130,7 @@ class Found:
         self.names = tuple(sources)
         columns = []
         for name, source in sources.items():
-            if source.is_dir():
+            if os.path.isdir(source):
                 listing = Listing.of(source)
                 self.skipped += listing.skipped
                 if listing.images:
@@ -163,7 +163,7 @@ def sources_of(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
     """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder; `what` has them, in an error."""
-    if os.path.isdir(source):
+    if os.path.isdir(source) or source.suffix.lower() not in video.SUFFIXES:
         listing = Listing.of(source)
         if listing.images or len(listing.videos) != 1:
             return stills_of(listing, what)
