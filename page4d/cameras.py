@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import numbers
 import pathlib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
+from page4d.json_file import read_json
 
 _COINCIDENT = 1e-6  # centres closer than this (relative to their distance from the origin, at least 1) count as one
+_EXACT = 1e-6  # how far a number that is 0 or 1 by definition may be off, by rounding in whatever wrote it
+_LARGEST = 1e9  # of a number of K or of a translation: beyond it products of float64 lose all meaning, and overflow in the end
+_MOST_PIXELS = 2**31 - 1  # along a side
 
 
 @dataclass(frozen=True)
@@ -39,24 +46,27 @@ class Camera:
 
     @classmethod
     def from_mapping(cls, name: str, values: Mapping[str, Any]) -> Camera:
-        """One entry of `cameras.json`.
+        """One entry of `cameras.json`; `world_to_camera` may also be 4x4, its last row 0 0 0 1.
 
         Raises:
-            UsageError: a key is missing, a shape is wrong, a number is not finite, or the rotation is not one.
+            UsageError: a key is missing, a size is no whole number above 0, a shape is wrong, a number is not finite or absurdly large,
+                the rotation is not one, or K is no calibration matrix.
         """
         if isinstance(values, Camera):
             return values
+        if not isinstance(values, Mapping):
+            raise UsageError(f"camera {name} is no mapping", got=_short(values), allowed="width, height, K, world_to_camera")
         missing = [key for key in ("width", "height", "K", "world_to_camera") if key not in values]
         if missing:
-            raise UsageError(f"camera {name} lacks {', '.join(missing)}", got=sorted(values), allowed="width, height, K, world_to_camera")
+            hint = "the inverse of camera_to_world" if missing == ["world_to_camera"] and "camera_to_world" in values else None
+            raise UsageError(
+                f"camera {name} lacks {', '.join(missing)}", got=_short(sorted(map(str, values))), allowed="width, height, K, world_to_camera", hint=hint
+            )
+        width, height = (_side(name, key, values[key]) for key in ("width", "height"))
         intrinsics = _matrix(name, "K", values["K"], (3, 3))
-        pose = _matrix(name, "world_to_camera", values["world_to_camera"], (3, 4))
-        rotation = pose[:, :3]
-        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3 or np.linalg.det(rotation) < 0:
-            raise UsageError(f"camera {name}: world_to_camera holds no rotation", got=rotation.round(4).tolist(), allowed="orthonormal rows, determinant +1")
-        if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or abs(np.linalg.det(intrinsics)) < 1e-12:
-            raise UsageError(f"camera {name}: K is not a calibration matrix", got=intrinsics.tolist(), allowed="positive focal lengths in pixels")
-        return cls(int(values["width"]), int(values["height"]), intrinsics, pose)
+        pose = _pose(name, values["world_to_camera"])
+        _check_intrinsics(name, intrinsics)
+        return cls(width, height, intrinsics, pose)
 
     def to_mapping(self) -> dict[str, Any]:
         """The entry as `cameras.json` has it."""
@@ -77,21 +87,25 @@ def cameras_from_mapping(cameras: Mapping[str, Any]) -> dict[str, Camera]:
     return {name: Camera.from_mapping(name, values) for name, values in cameras.items()}
 
 
+def read_entries(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """`cameras.json` as it stands: what each camera's name has for an entry.
+
+    Raises:
+        UsageError: as `read_json`, or not a mapping of names to mappings.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+        raise UsageError(f"{path} is not a mapping of camera names to cameras", allowed='{"cam0": {"width": .., "height": .., "K": .., "world_to_camera": ..}}')
+    return content
+
+
 def read_cameras(path: pathlib.Path) -> dict[str, Camera]:
     """Read `cameras.json`.
 
     Raises:
         UsageError: no such file, not JSON, or an entry that is not a camera.
     """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
-        raise UsageError(f"{path} is not a mapping of camera names to cameras", allowed='{"cam0": {"width": .., "height": .., "K": .., "world_to_camera": ..}}')
-    return cameras_from_mapping(content)
+    return cameras_from_mapping(read_entries(path))
 
 
 def write_cameras(path: pathlib.Path, cameras: Mapping[str, Camera]) -> None:
@@ -120,13 +134,80 @@ def fundamental(cameras: Iterable[Camera] | Sequence[Camera]) -> NDArray[np.floa
     return result
 
 
-def _matrix(camera: str, key: str, value: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _check_intrinsics(camera: str, K: NDArray[np.float64]) -> None:
+    what = f"camera {camera}: K is not a calibration matrix"
+    with np.errstate(over="ignore", invalid="ignore"):
+        singular = K[0, 0] <= 0 or K[1, 1] <= 0 or not abs(np.linalg.det(K)) >= 1e-12
+    if singular:
+        raise UsageError(what, got=K.tolist(), allowed="positive focal lengths in pixels")
+    if np.abs(K[:2, 2]).max() <= _EXACT and np.abs(K[2, :2]).max() > _EXACT:
+        raise UsageError(what, got=K.tolist(), allowed="fx s cx, 0 fy cy, 0 0 1", hint="transpose it: it is stored by columns")
+    if np.abs(K[2] - (0, 0, 1)).max() > _EXACT or abs(K[1, 0]) > _EXACT * K[1, 1]:
+        raise UsageError(what, got=K.tolist(), allowed="fx s cx, 0 fy cy, 0 0 1")
+    if np.abs(K).max() > _LARGEST:
+        raise UsageError(what, got=K.tolist(), allowed=f"numbers of pixels, {_LARGEST:g} or less")
+
+
+def _pose(camera: str, value: object) -> NDArray[np.float64]:
+    """`world_to_camera`, `[3,4]`, from that or from a 4x4 matrix."""
+    key = "world_to_camera"
+    pose = _matrix(camera, key, value, (3, 4), (4, 4))
+    if len(pose) == 4:
+        if np.abs(pose[3] - (0, 0, 0, 1)).max() > _EXACT:
+            transposed = np.abs(pose[:, 3] - (0, 0, 0, 1)).max() <= _EXACT
+            hint = "transpose it: it is stored by columns" if transposed else None
+            what, allowed = f"camera {camera}: the last row of {key} is not 0 0 0 1", "3 rows of 4, or a fourth of 0 0 0 1"
+            raise UsageError(what, got=pose[3].tolist(), allowed=allowed, hint=hint)
+        pose = pose[:3]
+    rotation = pose[:, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = rotation.round(4).tolist()
+        is_rotation = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-3 and np.linalg.det(rotation) >= 0
+    if not is_rotation:
+        raise UsageError(f"camera {camera}: {key} holds no rotation", got=rounded, allowed="orthonormal rows, determinant +1")
+    if np.abs(pose[:, 3]).max() > _LARGEST:
+        raise UsageError(f"camera {camera}: the translation of {key} is out of range", got=pose[:, 3].tolist(), allowed=f"{_LARGEST:g} or less along an axis")
+    return pose
+
+
+def _side(camera: str, key: str, value: object) -> int:
+    """A width or height: a whole number, also one that was written as 640.0."""
+    number = _as_float(value) if _is_number(value) else math.nan
+    if not number.is_integer() or not 1 <= number <= _MOST_PIXELS:
+        raise UsageError(f"camera {camera}: {key} is no size of an image", got=_short(value), allowed=f"a whole number of pixels, 1 to {_MOST_PIXELS}")
+    return int(number)
+
+
+def _matrix(camera: str, key: str, value: object, *shapes: tuple[int, int]) -> NDArray[np.float64]:
+    """A matrix of one of some shapes, finite, from rows of numbers."""
+    rows = value.tolist() if isinstance(value, np.ndarray) else value
+    allowed = f"{shapes[0][0]} rows of {shapes[0][1]}"
+    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (list, tuple)) and all(map(_is_number, row)) for row in rows):
+        raise UsageError(f"camera {camera}: {key} is not a matrix of numbers", got=_short(value), allowed=allowed)
+    shape = (len(rows), len(rows[0]) if rows else 0)
+    matrix = [[_as_float(number) for number in row] for row in rows]
+    if shape not in shapes or any(len(row) != shape[1] for row in rows) or not all(math.isfinite(number) for row in matrix for number in row):
+        got = matrix if len(matrix) <= 4 and all(len(row) <= 4 for row in matrix) else _short(matrix)
+        raise UsageError(f"camera {camera}: {key} has the wrong shape or holds no finite numbers", got=got, allowed=allowed)
+    return np.array(matrix, np.float64)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
     try:
-        matrix = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise UsageError(f"camera {camera}: {key} is not a matrix of numbers", got=value, allowed=f"{shape[0]} rows of {shape[1]}") from None
-    if matrix.shape != shape or not np.isfinite(matrix).all():
-        raise UsageError(
-            f"camera {camera}: {key} has the wrong shape or holds no finite numbers", got=matrix.tolist(), allowed=f"{shape[0]} rows of {shape[1]}"
-        )
-    return matrix
+        return float(value)
+    except OverflowError:  # an integer of over 308 digits
+        return math.inf
+
+
+def _short(value: object) -> str:
+    """A value that may be anything, of any size and depth, in an error."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    try:
+        return value[:80] if isinstance(value, str) else short.repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return f"{type(value).__name__} too long to print"

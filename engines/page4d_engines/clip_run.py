@@ -20,6 +20,7 @@ from page4d_engines.backend import Backend
 from page4d_engines.fit import FitMode
 from page4d_engines.folder import EngineFolder
 from page4d_engines.frames import FrameFolder
+from page4d_engines.names import readable
 from page4d_engines.overlay import contact_sheet, overlay
 from page4d_engines.pipeline import Pipeline, Result
 from page4d_engines.predictions import Predictions
@@ -106,7 +107,7 @@ class ClipRun:
                 flop[stage] += self.pipeline.flop[stage]
             seconds = time.perf_counter() - started
             started = time.perf_counter()
-            predictions = self._predictions(inputs, result)
+            predictions = self._predictions(window, inputs, result)
             entry = self._write(folder, window, inputs, result, predictions, seconds)
             done.append(entry)
             if number < EMBEDDED_WINDOWS:
@@ -115,7 +116,7 @@ class ClipRun:
         summary = Summary(
             page4d=__version__,
             engines=str(self.engines),
-            frames=str(self.reader.folder.path),
+            frames=readable(self.reader.folder.path),
             model=manifest.model,
             weights=manifest.weights,
             layout=manifest.layout,
@@ -173,16 +174,19 @@ class ClipRun:
             yield Picture(view, "The point cloud from beside the cameras, which are drawn as frames.")
             yield Picture(depth, "Each photo and its depth: near is bright, far is dark, grey has none.")
 
-    def _predictions(self, inputs: WindowInputs, result: Result) -> Predictions | None:
+    def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
         if result.points is None:
             return None
-        return Predictions(inputs.images, result, self.reader.fit, list(self.reader.folder.camera_names), self.min_confidence)
+        names = list(self.reader.folder.camera_names)
+        fits = [self.reader.fit(window[0], v) for v in range(len(names))]
+        return Predictions(inputs.images, result, fits, names, self.min_confidence)
 
     def _names(self, window: range) -> list[str]:
         return [self.reader.folder.frame_names[t] for t in window]
 
     def _warnings(self) -> Iterator[str]:
         folder, manifest = self.reader.folder, self.pipeline.manifest
+        yield from folder.notes
         if manifest.reads("mask_ext") and folder.mask_files is None:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:

@@ -14,6 +14,8 @@ from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.layout import Layout
 
+_AT_ONCE = 2**24  # pixels that are widened to float64 at a time
+
 
 class FitMode(str, enum.Enum):
     """What becomes of an aspect ratio that is not the engine's."""
@@ -101,7 +103,8 @@ class Fit:
         left, top, width, height = self.target
         box_left, box_top, box_right, box_bottom = self.box
         # an axis a call: versions of Pillow differ in which they take first, and so in the last bits
-        across = source.convert("RGB").resize((width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height))
+        colours = source if source.mode == "RGB" else source.convert("RGB")
+        across = colours.resize((width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height))
         inner = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC, box=(0, box_top, width, box_bottom)))
         result = np.zeros((self.layout.H, self.layout.W, 3), np.uint8)
         result[top : top + height, left : left + width] = inner
@@ -120,7 +123,7 @@ class Fit:
         """
         rows, columns = self._overlaps
         self._check("single-channel image", source.shape[::-1])
-        mean: NDArray[np.float64] = rows @ source.astype(np.float64) @ columns.T / 255
+        mean: NDArray[np.float64] = _product(rows, source) @ columns.T / 255
         return mean.astype(np.float32).reshape(-1, 1)
 
     def camera(self, source: Camera) -> Camera:
@@ -153,6 +156,17 @@ class Fit:
     def _check(self, what: str, size: tuple[int, ...]) -> None:
         if tuple(size) != self.source_size:
             raise UsageError(f"the {what} has another size than the frames", got="x".join(map(str, size)), allowed="x".join(map(str, self.source_size)))
+
+
+def _product(rows: NDArray[np.float64], source: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """`rows @ source` in float64, without a copy of a large source in it, eight times as large."""
+    step = max(1, _AT_ONCE // source.shape[1])
+    if len(source) <= step:
+        return rows @ source.astype(np.float64)
+    result = np.zeros((len(rows), source.shape[1]))
+    for begin in range(0, len(source), step):
+        result += rows[:, begin : begin + step] @ source[begin : begin + step].astype(np.float64)
+    return result
 
 
 def _overlap(patches: int, pixels: int, scale: float, shift: float, low: float, high: float) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
 from page4d.manifest import Manifest
+from page4d.memory import available_memory
 from page4d.precision import Precision
 from page4d_engines.buffers import BufferPlan, View
 from page4d_engines.chain import Arrays, Observe
@@ -110,11 +111,7 @@ def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     widened = 2 if Precision(manifest.precision).has_16_bits else 1
     scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text()
-    except OSError:
-        return  # not Linux: no way to tell without another dependency
-    available = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), None)
+    available = available_memory()
     if available is not None and needed > available:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",

@@ -58,14 +58,14 @@ class Predictions:
     Attributes:
         images: uint8 RGB `[1,V,H,W,3]`.
         result: of the pipeline.
-        fit: how the photos came to the engine's size.
+        fits: how each view's photo came to the engine's size.
         views: V names.
         min_confidence: least probability of a point in the cloud.
     """
 
     images: NDArray[np.uint8]
     result: Result
-    fit: Fit
+    fits: list[Fit]
     views: list[str]
     min_confidence: float
 
@@ -80,7 +80,7 @@ class Predictions:
         points, confidence, camera = self._arrays
         cloud = self.cloud
         write_ply(place / CLOUD, cloud)
-        rig = {name: calibrate(points[0, v], confidence[0, v], camera[0, v], self.fit) for v, name in enumerate(self.views)}
+        rig = {name: calibrate(points[0, v], confidence[0, v], camera[0, v], self.fits[v]) for v, name in enumerate(self.views)}
         left_out = write_calibration(place / CAMERAS, rig)
         scale = depth_scale(points[..., 2])
         pictures = []

@@ -15,7 +15,7 @@ from page4d.cameras import fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.fit import Fit, FitMode
-from page4d_engines.frames import FrameFolder
+from page4d_engines.frames import FrameFolder, by
 
 
 def windows(count: int, T: int, stride: int) -> list[range]:
@@ -70,16 +70,17 @@ class WindowReader:
     Args:
         folder: the clip.
         layout: the engine's; for one clip (B = 1).
-        mode: what becomes of another aspect ratio; None makes it an error.
+        mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself; None makes both
+            an error.
         wants_keypoints: whether the engine reads keypoint maps.
         wants_cameras: whether it reads fundamental matrices.
 
     Attributes:
-        fit: how the frames come to the engine's size.
         decode_seconds: what reading each window so far took, most of it hidden behind the caller's work.
 
     Raises:
-        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another aspect ratio.
+        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another aspect ratio,
+            different sizes.
     """
 
     def __init__(self, folder: FrameFolder, layout: Layout, mode: FitMode | None, wants_keypoints: bool, wants_cameras: bool) -> None:
@@ -96,13 +97,20 @@ class WindowReader:
         if wants_cameras and folder.cameras is None:
             where = "cameras.json beside the frames"
             raise UsageError("the engine reads the cameras (for its epipolar prior), and the clip has none", allowed=where, hint="--cameras FILE")
-        self.folder, self.layout, self.fit = folder, layout, Fit.choose(folder.size, layout, mode)
+        if mode is None:
+            _check_sizes(folder)
+        self.folder, self.layout = folder, layout
+        self._fits = {size: Fit.choose(size, layout, mode) for size in dict.fromkeys(size for row in folder.sizes for size in row)}
         self.decode_seconds: list[float] = []
         lines = None
         if wants_cameras and folder.cameras is not None:
-            lines = fundamental([self.fit.camera(camera) for camera in folder.cameras.values()]).astype(np.float32)
+            lines = fundamental([self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]).astype(np.float32)
         self._sets = (WindowInputs.allocate(layout, wants_keypoints, lines), WindowInputs.allocate(layout, wants_keypoints, lines))
         self._reading = False
+
+    def fit(self, t: int, v: int) -> Fit:
+        """How the frame of time t and view v comes to the engine's size."""
+        return self._fits[self.folder.sizes[v][t]]
 
     def read(self, of: Sequence[range]) -> Generator[tuple[range, WindowInputs], None, None]:
         """Each window with its inputs, which stay as they are until the window after it is asked for.
@@ -143,9 +151,24 @@ class WindowReader:
             for v in range(self.layout.V):
                 if stop.is_set():
                     break
-                inputs.images[row, v] = self.fit.image(self.folder.image(t, v))
+                fit = self.fit(t, v)
+                inputs.images[row, v] = fit.image(self.folder.image(t, v))
                 if self.folder.mask_files is not None:
-                    inputs.mask_ext[row, v] = self.fit.patch_mean(self.folder.mask(t, v))
+                    inputs.mask_ext[row, v] = fit.patch_mean(self.folder.mask(t, v))
                 if inputs.keypoints is not None:
-                    inputs.keypoints[row, v] = self.fit.patch_mean(self.folder.keypoints(t, v))
+                    inputs.keypoints[row, v] = fit.patch_mean(self.folder.keypoints(t, v))
         return time.perf_counter() - began
+
+
+def _check_sizes(folder: FrameFolder) -> None:
+    """All frames must be of one size."""
+    first = folder.sizes[0][0]
+    for name, column, row in zip(folder.camera_names, folder.frame_files, folder.sizes, strict=True):
+        for file, size in zip(column, row, strict=True):
+            if size != first:
+                raise UsageError(
+                    f"the frames are of different sizes: camera {name}, frame {file.name}",
+                    got=by(size),
+                    allowed=f"{by(first)}, as camera {folder.camera_names[0]}, frame {folder.frame_files[0][0].name}",
+                    hint=f"--fit {'|'.join(FitMode)}: each is fitted by itself",
+                )

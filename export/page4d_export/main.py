@@ -168,6 +168,8 @@ def _export(
         inputs["the plugin library"] = wish.plugin_library
     clip = None if frames is None else FrameFolder.open(frames, loose=Loose.of(plan.layout))
     refuse_foreign(out, ENGINE_FOLDER, inputs | ({} if clip is None else clip.places))
+    for note in () if clip is None else clip.notes:
+        console.say(f"note: {note}", quiet)
     plans, why = wish.of(str(plan.precision), str(plan.attention))
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:

@@ -52,12 +52,6 @@ def jpeg_cut(share):
     return spoil
 
 
-def flat(clip):
-    for file in (clip / "frames" / "cam0").iterdir():
-        file.rename(clip / file.name)
-    shutil.rmtree(clip / "frames")
-
-
 def gap(clip):
     (clip / "frames" / "cam1" / "000001.png").unlink()
 
@@ -85,15 +79,13 @@ def size(name):
 
 SPOILED = {
     "no folder": shutil.rmtree,
-    "no cameras": lambda clip: shutil.rmtree(clip / "frames"),
-    "loose images": flat,
     "an empty camera": lambda clip: (clip / "frames" / "cam2").mkdir(),
     "a gap": gap,
     "two gaps": two_gaps,
     "a gap and other names": lambda clip: (gap(clip), other_names(clip)),
     "other names": other_names,
     "a frame twice": lambda clip: shutil.copy(clip / "frames/cam1/000002.png", clip / "frames/cam1/000002.jpeg"),
-    "a frame of another size": size("frames/cam1/000001.png"),
+    "a frame of another size": lambda clip: (size("frames/cam1/000001.png")(clip), shutil.rmtree(clip / "masks"), (clip / "cameras.json").unlink()),
     "a mask of another size": size("masks/cam1/000001.png"),
     "no frame": cut("frames/cam0/000001.png", b""),
     "a text": cut("frames/cam0/000001.png", b"hello"),

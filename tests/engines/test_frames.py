@@ -197,7 +197,13 @@ def test_a_frame_twice(folder):
 
 def test_mixed_sizes_name_camera_and_frame(folder):
     Image.new("RGB", (H, W)).save(folder / "frames" / "cam1" / "000003.png")
-    refusal(lambda: FrameFolder.open(folder), "camera cam1, frame 000003.png", f"{H}x{W}", f"{W}x{H}, as camera cam0, frame 000000.png")
+    refusal(lambda: FrameFolder.open(folder), "camera cam1, mask 000003.png has another size than its frame", f"{W}x{H}", f"{H}x{W}")
+    shutil.rmtree(folder / "masks")
+    refusal(lambda: FrameFolder.open(folder), "another size for camera cam1", f"{W}x{H}", f"{H}x{W}", "one size, and frame 000003.png")
+    (folder / "cameras.json").unlink()
+    found = FrameFolder.open(folder)
+    words = ("camera cam1, frame 000003.png", f"{H}x{W}", f"{W}x{H}, as camera cam0, frame 000000.png", "--fit stretch|crop|pad")
+    refusal(lambda: WindowReader(found, LAYOUT, None, False, False), *words)
 
 
 def test_masks_that_do_not_match(folder):
@@ -321,7 +327,7 @@ def test_reading_ahead_gives_what_direct_reading_gives(folder, mode):
     seen, buffers = [], set()
     for window, inputs in reader.read(of):
         time.sleep(0.02)  # time for the next window to be read, which must leave this one alone
-        images, masks, maps = inputs_directly(found, reader.fit, window, True)
+        images, masks, maps = inputs_directly(found, reader.fit(0, 0), window, True)
         assert inputs.images.shape == LAYOUT.images_shape and inputs.images.dtype == np.uint8 and (inputs.images == images).all()
         assert inputs.mask_ext.shape == LAYOUT.patch_map_shape and inputs.mask_ext.dtype == np.float32 and (inputs.mask_ext == masks).all()
         assert inputs.keypoints.shape == LAYOUT.patch_map_shape and inputs.keypoints.dtype == np.float32 and (inputs.keypoints == maps).all()
@@ -430,3 +436,60 @@ def test_opening_reads_headers_only(real_clip, tmp_path):
     for file in (folder / "frames").rglob("*.jpg"):
         os.truncate(file, 4096)
     assert FrameFolder.open(folder).size == (640, 480)
+
+
+# ---- sizes of their own
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Two cameras of different sizes with masks and calibration; the frames are of one colour each."""
+    cameras = {}
+    for name, size in (("cam0", (64, 48)), ("cam1", (48, 64))):
+        cameras[name] = render(1, 1, *size).cameras["cam0"].to_mapping()
+        for kind in ("frames", "masks", "keypoints"):
+            (tmp_path / kind / name).mkdir(parents=True)
+            for t in range(3):
+                Image.new("RGB" if kind == "frames" else "L", size, "white").save(tmp_path / kind / name / f"{t}.png")
+    (tmp_path / "cameras.json").write_text(json.dumps(cameras))
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", FitMode)
+def test_frames_of_different_sizes_are_fitted_each_by_itself(mixed, mode):
+    """Images, masks, keypoint maps and calibration."""
+    found = FrameFolder.open(mixed)
+    assert found.size is None and found.sizes == (((64, 48),) * 3, ((48, 64),) * 3)
+    reader = WindowReader(found, LAYOUT, mode, wants_keypoints=True, wants_cameras=True)
+    fits = [Fit.choose(size, LAYOUT, mode) for size in ((64, 48), (48, 64))]
+    assert [reader.fit(2, v) for v in range(2)] == fits
+    (_, inputs), *_ = reader.read([range(3)])
+    for v, fit in enumerate(fits):
+        left, top, width, height = fit.target
+        shown = np.zeros((LAYOUT.H, LAYOUT.W), bool)
+        shown[top : top + height, left : left + width] = True
+        assert ((inputs.images[:, v] == 255).all(-1) == shown).all()
+        share = shown.reshape(LAYOUT.h, 14, LAYOUT.w, 14).mean((1, 3)).reshape(-1, 1)
+        assert np.abs(inputs.mask_ext[:, v] - share).max() < 1e-6 and np.abs(inputs.keypoints[:, v] - share).max() < 1e-6
+    want = fundamental(fit.camera(camera) for fit, camera in zip(fits, found.cameras.values(), strict=True))
+    np.testing.assert_array_equal(inputs.fundamental, want.astype(np.float32))
+
+
+def test_frames_of_different_sizes_in_one_camera(mixed):
+    Image.new("RGB", (100, 30), "white").save(mixed / "frames" / "cam0" / "1.png")
+    refusal(lambda: FrameFolder.open(mixed), "camera cam0, mask 1.png has another size")
+    shutil.rmtree(mixed / "masks")
+    shutil.rmtree(mixed / "keypoints")
+    refusal(lambda: FrameFolder.open(mixed), "another size for camera cam0", "64x48", "100x30", "a camera has one size, and frame 1.png")
+    (mixed / "cameras.json").unlink()
+    reader = WindowReader(FrameFolder.open(mixed), LAYOUT, FitMode.PAD, False, False)
+    assert reader.fit(1, 0) == Fit.choose((100, 30), LAYOUT, FitMode.PAD) != reader.fit(0, 0)
+    assert len(list(reader.read([range(3)]))) == 1
+
+
+def test_odd_cameras_are_noted(folder):
+    path = folder / "cameras.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({name: {**entry, "k1": -0.3} for name, entry in content.items()}))
+    (note,) = FrameFolder.open(folder).notes
+    assert "cam0, cam1: lens distortion is not applied" in note

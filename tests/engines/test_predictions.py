@@ -13,7 +13,8 @@ from test_run_cli import refused, run
 from page4d.cameras import read_cameras
 from page4d.clip import render, save
 from page4d.precision import Precision
-from page4d_engines.fit import Fit
+from page4d_engines.calibration import calibrate
+from page4d_engines.fit import Fit, FitMode
 from page4d_engines.summary import read_summary
 from page4d_export.exporter import write_unverified
 from page4d_export.plan import Plan
@@ -139,3 +140,29 @@ def test_nothing_is_hidden_where_the_network_gives_no_numbers(photos, tmp_path):
     assert "no pose was found for IMG_1, IMG_2, IMG_10: not in cameras.json" in done.stderr
     assert len(read_ply(tmp_path / "out" / "points.ply")) == 0
     assert json.loads((tmp_path / "out" / "cameras.json").read_text()) == {}
+
+
+def test_photos_of_different_sizes_have_a_camera_each_in_their_own_pixels(made, photos, tmp_path):
+    """Upright and across: each is fitted by itself, and what is said of it is of the photo as it was taken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sizes = {}
+    for name, turn, scale in (("IMG_1", None, 1), ("IMG_2", Image.Transpose.ROTATE_90, 2), ("IMG_10", None, 3)):
+        image = Image.open(photos / f"{name}.png")
+        image = image if turn is None else image.transpose(turn)
+        sizes[name] = (image.width * scale, image.height * scale)
+        image.resize(sizes[name]).save(folder / f"{name}.png")
+    refused(run(made("pi3").folder, folder, "-o", tmp_path / "no"), 2, "different sizes: camera IMG_2", "--fit")
+    done = run(made("pi3").folder, folder, "-o", tmp_path / "out", "--fit", "pad")
+    assert done.returncode == 0, done.stderr
+    layout = made("pi3").plan.layout
+    cameras, found = read_cameras(tmp_path / "out" / "cameras.json"), load_file(next((tmp_path / "out").glob("*.safetensors")))
+    for v, (name, size) in enumerate(sizes.items()):
+        fit = Fit.choose(size, layout, FitMode.PAD)
+        want = calibrate(found["points"][0, v], found["confidence"][0, v], found["camera"][0, v].astype(np.float64), fit).camera
+        camera = cameras[name]
+        assert (camera.width, camera.height) == size
+        np.testing.assert_allclose(camera.K, want.K, rtol=1e-6)
+        np.testing.assert_allclose(camera.K[:2, 2], np.array(size) / 2, atol=max(fit.scale) ** -1, err_msg="padding is even: the middle stays the middle")
+        with Image.open(tmp_path / "out" / "depth" / f"{name}.png") as depth:
+            assert depth.size == (layout.W, layout.H)

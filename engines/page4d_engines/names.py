@@ -1,0 +1,29 @@
+"""Names of files as text: to print, to compare, to sort."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    r"""A name that any encoder takes: bytes that are no UTF-8, which Python keeps as lone surrogates, are spelled out as `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def composed(name: str) -> str:
+    """A form in which names that look alike are equal: macOS spells an accent as a character of its own, others do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts numbers inside names by their value."""
+    parts = ((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
+    return (*parts, (-1, name))
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
