@@ -17,6 +17,7 @@ from page4d.precision import Precision
 from page4d_engines.buffers import BufferPlan, View
 from page4d_engines.chain import Arrays, Observe
 from page4d_engines.folder import EngineFolder
+from page4d_engines.memory import available
 from page4d_engines.program import Gather, Run, program
 
 _SCRATCH = 6  # of the largest tensor: 7 to 8 of them were measured; what is refused surely does not fit
@@ -110,15 +111,11 @@ def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     widened = 2 if Precision(manifest.precision).has_16_bits else 1
     scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text()
-    except OSError:
-        return  # not Linux: no way to tell without another dependency
-    available = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), None)
-    if available is not None and needed > available:
+    free = available()
+    if free is not None and needed > free:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",
             got=f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch {scratch / 2**30:.1f}, the rest weights",
-            allowed=f"{available / 2**30:.1f} GiB free",
+            allowed=f"{free / 2**30:.1f} GiB free",
             hint="page4d-export with a smaller --T, --V, --height or --width",
         )

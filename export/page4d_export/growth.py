@@ -28,6 +28,7 @@ from page4d.files import save_tensors
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
+from page4d_engines.memory import available
 from page4d_export.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
 from page4d_export.growth_plot import plot_growth
 from page4d_export.plan import Plan
@@ -216,7 +217,7 @@ def _measured(config: ModelConfig, plans: Sequence[Plan], threads: int, seconds:
         name, needed, gflop = f"T={layout.T} V={layout.V}", memory_of(plan).total, _flop(plan) / 1e9
         if points and gone + exporting + running * gflop > seconds:
             return points, f"{name} would exceed {seconds:g} s"
-        free = _free()
+        free = available()
         if free is not None and needed > free:
             if not points:
                 raise OutOfMemoryError(
@@ -280,15 +281,6 @@ def _fit(points: Sequence[Point], works: dict[tuple[int, int], dict[str, Work]],
         beyond = apart(fit_rates([(works[p.T, p.V], p.kinds) for p in points if p is not held]), held)
         named = f"T={held.T} V={held.V}"
     return Fit(rates, max(abs(apart(rates, p)) for p in points), named, beyond, (min(memory), max(memory)))
-
-
-def _free() -> int | None:
-    """Bytes that the machine can give; None where it does not say (it is not Linux)."""
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("MemAvailable")), None)
 
 
 def peak_bytes() -> int:

@@ -181,11 +181,11 @@ def test_time_ends_the_climb(pretended):
 
 
 def test_memory_ends_the_climb(pretended, monkeypatch):
-    monkeypatch.setattr(growth, "_free", lambda: 45 << 20)
+    monkeypatch.setattr(growth, "available", lambda: 45 << 20)
     found = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, lambda what, share: None)
     assert found.points and all(point.bytes <= 45 << 20 for point in found.points)
     assert re.search(r"would take .* GiB, 0\.0 GiB are free", found.stopped)
-    monkeypatch.setattr(growth, "_free", lambda: 1 << 20)
+    monkeypatch.setattr(growth, "available", lambda: 1 << 20)
     with pytest.raises(OutOfMemoryError, match="smallest point"):
         growth.bench_growth("tiny", 56, 56, 1, 1e9, None, lambda what, share: None)
 
