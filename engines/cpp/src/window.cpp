@@ -14,7 +14,7 @@
 namespace page4d {
 namespace {
 
-constexpr int64_t kPoseNumbers = 12;
+constexpr int64_t kNumbersOfAPose = 12;
 constexpr char kNoSuchOutput[] = "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
 
 int frame_side(int given, int64_t engines) { return given != 0 ? given : static_cast<int>(engines); }
@@ -268,7 +268,7 @@ Failure WindowRunner::fetch(const Wanted& wanted, const Output& output, Stream s
   const auto size = static_cast<size_t>(wanted.view->bytes());
   if (wanted.member == &Outputs::camera) {
     if (Failure failure = device_.download(pose_numbers_, source, size, stream)) return failure;
-    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kPoseNumbers * sizeof(float)), static_cast<double*>(output.data)};
+    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)), static_cast<double*>(output.data)};
     const auto compute = [](void* data) {
       const auto* poses = static_cast<const Poses*>(data);
       camera_to_world(poses->numbers, poses->count, poses->target);
