@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
+from page4d_engines.gpu_memory import free_on_gpu
 from page4d_plugins.driver import capability_of, checked, driver
 
 _MIB = 1 << 20
@@ -57,8 +58,8 @@ class Gpu:
         return capability_of(self.number)
 
     def free(self) -> int:
-        """Bytes of the GPU's memory that are free."""
-        return int(checked(self._api.cuMemGetInfo())[0])
+        """Bytes of the GPU's memory that are free, as `free_on_gpu`."""
+        return free_on_gpu(self.number)
 
     # ---- memory: held until this object goes
 

@@ -57,6 +57,16 @@ def capability_of(device: int) -> int:
     return int(10 * major + minor)
 
 
+def is_integrated(device: int) -> bool:
+    """Whether a GPU's memory is the host's.
+
+    Raises:
+        MissingBackendError: no cuda-core, or no driver.
+    """
+    api = driver()
+    return bool(checked(api.cuDeviceGetAttribute(api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, device)))
+
+
 def chip_here() -> str | None:
     """`sm_<capability>` of this machine's first GPU; None where none answers."""
     try:

@@ -17,7 +17,7 @@ from pieces_on_a_processor import attended, joined
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d_engines import Pipeline, ort_pieces
+from page4d_engines import Pipeline, memory, ort_pieces
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.folder import EngineFolder
@@ -26,12 +26,13 @@ from page4d_engines.gpu_chain import GpuChain
 from page4d_engines.ort_engine import OrtEngine
 from page4d_engines.pieces import Attention
 from page4d_engines.row_calls import RowCall
-from page4d_plugins.driver import capability_of, checked, cuda_version
+from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.rows import RowKernel
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+LIMIT = 4 << 30  # bytes of the driver's memory
 FLOATS = {"float": "float32"}
 
 
@@ -191,7 +192,8 @@ def inputs_of(made_, seed):
 @pytest.fixture(autouse=True)
 def room():
     yield
-    LIBRARY.driver_limit(ctypes.c_size_t(4 << 30))
+    LIBRARY.driver_limit(ctypes.c_size_t(LIMIT))
+    LIBRARY.driver_integrated(0, ctypes.c_size_t(0))
 
 
 def test_what_the_driver_says():
@@ -308,6 +310,21 @@ def test_too_little_memory(made):
     gpu = Gpu()
     with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
         gpu.allocate(2 << 20)
+
+
+def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypatch):
+    """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when memory is wanted."""
+    LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
+    assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
+    assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
+    monkeypatch.setattr(memory, "available", lambda: 1 << 18)
+    with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU(.|\n)*allowed: 0.2 MiB free"):
+        pipeline_of(made().folder)
+    monkeypatch.setattr(memory, "available", lambda: None)  # the system does not say: the driver does
+    assert Gpu().free() <= 1000
+    LIBRARY.driver_integrated(0, ctypes.c_size_t(LIMIT - 1000))
+    with pytest.raises(OutOfMemoryError, match="do not fit the GPU"):
+        pipeline_of(made().folder)
 
 
 def test_work_that_is_not_waited_for_is_not_done():

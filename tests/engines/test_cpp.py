@@ -1,6 +1,7 @@
 """The C++ runtime: its own tests, what a program that links it finds, its examples, other compilers and headers. `test_cpp_*.py` hold it against Python's."""
 
 import importlib.util
+import math
 import pathlib
 import re
 import shutil
@@ -8,9 +9,15 @@ import subprocess
 
 import pytest
 from cmake_builds import build, run
+from conftest import EVERY
+
+from page4d_engines.buffers import BufferPlan
+from page4d_engines.folder import EngineFolder
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCE = ROOT / "engines" / "cpp"
+NEEDED = {"fundamental": "need the calibration of every view", "keypoints": "exported with --keypoints and need them"}
+"""What the runtime says of engines with such an input."""
 
 
 def test_own_tests_under_sanitizers(cpp):
@@ -47,18 +54,46 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
-def test_the_readmes_program_finds_links_and_runs(installed, made, tmp_path):
-    page = (ROOT / "README.md").read_text()
+@pytest.fixture(scope="session")
+def robot(installed, tmp_path_factory):
+    """README's program, built as README says."""
+    page, folder = (ROOT / "README.md").read_text(), tmp_path_factory.mktemp("robot")
     (lists,), (program,) = blocks(page, "cmake"), blocks(page, "cpp")
-    assert len(program.strip().splitlines()) <= 15
-    (tmp_path / "robot.cpp").write_text(program.replace("// options.backend", "options.backend"))
-    (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n{lists}")
+    assert len(program.strip().splitlines()) <= 16
+    (folder / "robot.cpp").write_text(program)
+    (folder / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n{lists}")
     flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Werror -fsanitize=address,undefined"
-    build(tmp_path, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
-    said = run(tmp_path / "build" / "robot", made("default").folder)
-    assert 0 <= float(said.split()[-1]) <= 1
-    refused = subprocess.run([tmp_path / "build" / "robot", tmp_path], capture_output=True, text=True)
-    assert refused.returncode == 4 and "the engine folder has no manifest.json" in refused.stderr
+    build(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
+    return folder / "build" / "robot"
+
+
+def refused(robot, *words):
+    done = subprocess.run([robot, *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("variant", "precision"), [*((variant, "float32") for variant in EVERY), ("pi3", "float16"), ("default", "float16")])
+def test_the_readmes_program_runs_every_models_engines(robot, made, variant, precision):
+    """Those that need more than images, it says what they need."""
+    folder = made(variant, precision).folder
+    manifest = EngineFolder.open(folder).manifest
+    if needed := [words for name, words in NEEDED.items() if manifest.reads(name)]:
+        code, words = refused(robot, folder)
+        assert code == 2 and needed[0] in words
+        return
+    lines = re.findall(r"^(\S+): (\w+), (\d+) bytes at 0x\w+$", run(robot, folder), re.MULTILINE)
+    outputs = BufferPlan.make(manifest).outputs
+    assert [name for name, _, _ in lines] == list(outputs)
+    for name, dtype, size in lines:
+        view = outputs[name]
+        poses = "float64", manifest.shape.frames * 4 * 4 * 8
+        assert (dtype, int(size)) == (poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4)))
+
+
+def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
+    assert refused(robot) == refused(robot, "a", "b") == (2, "usage: robot ENGINES\n")
+    code, words = refused(robot, tmp_path)
+    assert code == 4 and "the engine folder has no manifest.json" in words
 
 
 def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_path):

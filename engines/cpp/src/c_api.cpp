@@ -1,9 +1,12 @@
 // The flat interface: objects are handles, exceptions are codes, a failure's words are kept for the thread.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <limits>
 #include <new>
 #include <vector>
 
+#include "boundary.h"
 #include "page4d/page4d.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
@@ -25,7 +28,7 @@ int guarded(const F& body) noexcept {
   } catch (const page4d::Error& error) {
     return remember(error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    return remember(page4d::Code::kOutOfMemory, "out of memory");
+    return remember(page4d::Code::kOutOfMemory, page4d::kOutOfMemoryWords);
   } catch (const std::exception& error) {
     return remember(page4d::Code::kFailure, error.what());
   } catch (...) {
@@ -59,8 +62,19 @@ page4d_image convert(const page4d::Image& from) noexcept {
   return {from.data, from.width, from.height, from.pitch, static_cast<int32_t>(from.format), static_cast<int32_t>(from.memory)};
 }
 
-page4d::Output convert(const page4d_output& from) noexcept {
-  return {from.data, from.bytes, from.memory == PAGE4D_DEVICE ? page4d::Memory::kDevice : page4d::Memory::kHost};
+// False where its memory is out of range.
+bool convert(const page4d_output& from, page4d::Output& to) noexcept {
+  if (from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
+  to = {from.data, from.bytes, static_cast<page4d::Memory>(from.memory)};
+  return true;
+}
+
+// False where one of them is out of range.
+bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
+  bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
+              convert(from.confidence, to.confidence) && convert(from.camera, to.camera);
+  for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i) fits = fits && convert(from.layers[i], to.layers[i]);
+  return fits;
 }
 
 page4d_layout convert(const page4d::Layout& layout) noexcept { return {layout.T, layout.V, layout.H, layout.W, layout.B}; }
@@ -73,7 +87,10 @@ page4d::Options convert(const page4d_options& from) {
   to.fit = enumerated(from.fit, page4d::Fit::kPad, "the fit");
   to.files = from.used_files_only != 0 ? page4d::Files::kUsed : page4d::Files::kAll;
   to.use_graph = from.no_graph == 0;
-  for (int32_t i = 0; from.cameras != nullptr && i < from.camera_count; ++i) {
+  if (from.camera_count < 0 || (from.cameras == nullptr && from.camera_count > 0)) {
+    throw page4d::Error(page4d::Code::kUsage, "there are not as many cameras as camera_count says").got(std::to_string(from.camera_count));
+  }
+  for (int32_t i = 0; i < from.camera_count; ++i) {
     page4d::Camera camera;
     camera.width = from.cameras[i].width, camera.height = from.cameras[i].height;
     std::copy(std::begin(from.cameras[i].K), std::end(from.cameras[i].K), camera.K);
@@ -91,6 +108,7 @@ page4d::Options convert(const page4d_options& from) {
 struct page4d_pipeline {
   page4d::Pipeline pipeline;
   std::vector<page4d::Image> images, masks, keypoints;  // a window's, so that a run allocates nothing
+  std::atomic_flag running = ATOMIC_FLAG_INIT;  // whether a thread is in page4d_run, and these are its
 
   explicit page4d_pipeline(page4d::Pipeline made) : pipeline(std::move(made)) {
     for (auto* each : {&images, &masks, &keypoints}) each->resize(static_cast<size_t>(pipeline.info().layout.images()));
@@ -124,12 +142,20 @@ int page4d_load(const char* folder, const page4d_options* options, page4d_pipeli
 
 void page4d_free(page4d_pipeline* pipeline) { delete pipeline; }
 
-page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) { return convert(pipeline->pipeline.info().layout); }
+page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) {
+  if (pipeline != nullptr) return convert(pipeline->pipeline.info().layout);
+  missing("pipeline");
+  return {};
+}
 
-int32_t page4d_output_count(const page4d_pipeline* pipeline) { return static_cast<int32_t>(pipeline->pipeline.info().outputs.size()); }
+int32_t page4d_output_count(const page4d_pipeline* pipeline) {
+  if (pipeline != nullptr) return static_cast<int32_t>(pipeline->pipeline.info().outputs.size());
+  missing("pipeline");
+  return 0;
+}
 
 int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor) {
-  if (tensor == nullptr) return missing("tensor");
+  if (pipeline == nullptr || tensor == nullptr) return missing(pipeline == nullptr ? "pipeline" : "tensor");
   const auto& outputs = pipeline->pipeline.info().outputs;
   if (number < 0 || static_cast<size_t>(number) >= outputs.size()) return remember(page4d::Code::kUsage, "there is no output of that number");
   const page4d::Tensor& found = outputs[static_cast<size_t>(number)];
@@ -138,8 +164,9 @@ int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d
   return PAGE4D_OK;
 }
 
-int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) {
-  if (handle == nullptr || frames == nullptr || outputs == nullptr) return missing(handle == nullptr ? "pipeline" : frames == nullptr ? "frames" : "outputs");
+namespace {
+
+int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) noexcept {
   page4d::Frames given;
   const auto convert_all = [](const page4d_image* from, std::vector<page4d::Image>& to, const page4d::Image*& target) {
     target = from == nullptr ? nullptr : to.data();
@@ -154,12 +181,22 @@ int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4
   }
   given.memory = frames->memory, given.shared = frames->shared;
   page4d::Outputs wanted;
-  wanted.mask = convert(outputs->mask), wanted.memory = convert(outputs->memory), wanted.points = convert(outputs->points);
-  wanted.confidence = convert(outputs->confidence), wanted.camera = convert(outputs->camera);
   if (outputs->layer_count < 0 || outputs->layer_count > page4d::Outputs::kMostLayers) return remember(page4d::Code::kUsage, "layer_count is out of range");
-  for (int32_t i = 0; outputs->layers != nullptr && i < outputs->layer_count; ++i) wanted.layers[i] = convert(outputs->layers[i]);
+  if (!convert(*outputs, wanted)) return remember(page4d::Code::kUsage, "an output's memory is out of range");
   const page4d::Status status = handle->pipeline.run(given, wanted, stream);
   return status.ok() ? PAGE4D_OK : remember(status.code, status.message);
+}
+
+}  // namespace
+
+int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) {
+  if (handle == nullptr || frames == nullptr || outputs == nullptr) return missing(handle == nullptr ? "pipeline" : frames == nullptr ? "frames" : "outputs");
+  if (handle->running.test_and_set(std::memory_order_acquire)) {
+    return remember(page4d::Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time");
+  }
+  const int code = run_alone(handle, frames, outputs, stream);
+  handle->running.clear(std::memory_order_release);
+  return code;
 }
 
 int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* given, page4d_rig** rig) {
@@ -193,20 +230,31 @@ int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, 
 }
 
 int page4d_rig_take(page4d_rig* rig, page4d_window* window) {
+  if (rig == nullptr || window == nullptr) return missing(rig == nullptr ? "rig" : "window"), 0;
   if (!rig->rig.take(rig->window)) return 0;
   for (size_t i = 0; i < rig->images.size(); ++i) rig->images[i] = convert(rig->window.images[i]);
   *window = {rig->images.data(), rig->window.stamps, rig->window.skew, rig->window.number, rig->window.shared};
   return 1;
 }
 
-void page4d_rig_release(page4d_rig* rig) { rig->rig.release(rig->window); }
+void page4d_rig_release(page4d_rig* rig) {
+  if (rig == nullptr) return static_cast<void>(missing("rig"));
+  rig->rig.release(rig->window);
+}
 
 page4d_rig_counts page4d_rig_counts_of(const page4d_rig* rig) {
+  if (rig == nullptr) return missing("rig"), page4d_rig_counts{};
   const page4d::RigCounts found = rig->rig.counts();
   return {found.times, found.windows, found.windows_dropped, found.largest_skew, found.mean_skew};
 }
 
 page4d_camera_counts page4d_rig_camera_counts(const page4d_rig* rig, int32_t camera) {
+  if (rig == nullptr) {
+    missing("rig");
+    page4d_camera_counts none{};
+    none.last_stamp = std::numeric_limits<double>::quiet_NaN();
+    return none;
+  }
   const page4d::CameraCounts found = rig->rig.counts(camera);
   return {found.pushed, found.used, found.late, found.unmatched, found.repeated, found.last_stamp};
 }

@@ -53,6 +53,11 @@ Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device
   for (const Carry& carry : plan.carries) carries_.push_back({carry.images, copies_of(carry.gathers)});
 }
 
+Chain::~Chain() {
+  const Entered entered(device_);
+  device_.synchronize(device_.own_stream());
+}
+
 std::vector<Chain::Copy> Chain::copies_of(const std::vector<Gather>& gathers) const {
   std::vector<Copy> copies;
   for (const Gather& gather : gathers) {

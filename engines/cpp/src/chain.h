@@ -14,6 +14,8 @@ class Chain {
  public:
   // Loads and allocates. Throws Error. The plan and its manifest must outlive it.
   Chain(const BufferPlan& plan, EngineLoader& loader);
+  // Waits for the device's own stream: engines may not go while they compute, which they do where one of them failed at load.
+  ~Chain();
 
   // Address of a view of the plan.
   void* at(const BufferView& view) const;

@@ -26,7 +26,7 @@ class Device {
 
   // An order of its own, for work at load and for callers that have none.
   virtual Stream own_stream() = 0;
-  // Around every call from outside: the device becomes current on this thread, and the one before does again.
+  // Around every call from outside, as `Entered`: the device becomes current on this thread, and the one before does again.
   virtual Failure enter() noexcept = 0;
   virtual void leave() noexcept = 0;
 
@@ -42,6 +42,8 @@ class Device {
   virtual int make_event() = 0;
   virtual Failure record(int event, Stream stream) noexcept = 0;
   virtual Failure wait(int event) noexcept = 0;  // on the host; at once where it was never recorded
+  // What is put on a stream from now on comes after the mark, whichever stream that is in.
+  virtual Failure follow(int event, Stream stream) noexcept = 0;
   virtual double seconds(int from, int to) noexcept = 0;
 
   // Everything that is put on the own stream in between becomes one launch, where the device has such. False from end_capture: it could not be made.
@@ -49,6 +51,25 @@ class Device {
   virtual Failure begin_capture() noexcept = 0;
   virtual Failure end_capture() = 0;
   virtual Failure launch(Stream stream) noexcept = 0;
+};
+
+// The device is current on this thread while this object lives, unless that failed.
+class Entered {
+ public:
+  explicit Entered(Device& device) noexcept : device_(device), failure_(device.enter()) {}
+  ~Entered() {
+    if (failure_ == nullptr) device_.leave();
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+  Failure failure() const noexcept { return failure_; }
+  // Throws Error kFailure where the device did not become current: for set-up.
+  void check() const;
+
+ private:
+  Device& device_;
+  const Failure failure_;
 };
 
 }  // namespace page4d

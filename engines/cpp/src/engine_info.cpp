@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "boundary.h"
 #include "buffer_plan.h"
 #include "engine_folder.h"
 #include "info.h"
@@ -77,8 +78,10 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
 }
 
 EngineInfo inspect(const std::string& folder, Files files) {
-  const EngineFolder opened = EngineFolder::open(folder, files);
-  return info_of(opened.manifest, BufferPlan::make(opened.manifest));
+  return only_errors([&] {
+    const EngineFolder opened = EngineFolder::open(folder, files);
+    return info_of(opened.manifest, BufferPlan::make(opened.manifest));
+  });
 }
 
 }  // namespace page4d

@@ -28,6 +28,7 @@ class HostDevice final : public Device {
   int make_event() override;
   Failure record(int event, Stream) noexcept override;
   Failure wait(int) noexcept override { return nullptr; }
+  Failure follow(int, Stream) noexcept override { return nullptr; }
   double seconds(int from, int to) noexcept override;
 
   bool can_capture() const override { return false; }

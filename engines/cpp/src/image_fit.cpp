@@ -1,5 +1,6 @@
 #include "page4d/fit.h"
 
+#include "boundary.h"
 #include "fit.h"
 
 namespace page4d {
@@ -13,7 +14,7 @@ class ImageFit::Impl {
 };
 
 ImageFit::ImageFit(int source_width, int source_height, const Layout& layout, Fit fit)
-    : impl_(std::make_unique<Impl>(source_width, source_height, layout, fit)) {}
+    : impl_(only_errors([&] { return std::make_unique<Impl>(source_width, source_height, layout, fit); })) {}
 
 ImageFit::~ImageFit() = default;
 

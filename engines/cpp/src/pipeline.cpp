@@ -1,5 +1,6 @@
 #include "page4d/pipeline.h"
 
+#include "boundary.h"
 #include "checksum_engine.h"
 #include "engine_folder.h"
 #include "tensorrt/tensorrt_loader.h"
@@ -18,48 +19,33 @@ std::unique_ptr<EngineLoader> loader_of(const EngineFolder& folder, const Option
 class Pipeline::Impl {
  public:
   Impl(const std::string& path, const Options& options)
-      : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), entered_(loader_->device()), described_(loader_->described()) {
+      : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), described_(loader_->described()) {
+    const Entered entered(loader_->device());  // also while engines go because something is thrown
+    entered.check();
     window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_.file(kConstants)), options);
     if (!window_->no_graph().empty()) warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
-    entered_.leave();
+  }
+
+  ~Impl() {
+    const Entered entered(loader_->device());
+    window_.reset();
   }
 
   WindowRunner& window() { return *window_; }
   const std::string& described() const { return described_; }
   const std::vector<std::string>& warnings() const { return warnings_; }
 
-  ~Impl() { entered_.enter(); }
-
  private:
-  // The device is current while engines are loaded and while they go, whatever is thrown in between.
-  class Entered {
-   public:
-    explicit Entered(Device& device) : device_(device) { enter(); }
-    ~Entered() {
-      if (inside_) device_.leave();
-    }
-    void enter() {
-      if (!inside_) inside_ = device_.enter() == nullptr;
-    }
-    void leave() {
-      if (inside_) device_.leave();
-      inside_ = false;
-    }
-
-   private:
-    Device& device_;
-    bool inside_ = false;
-  };
-
   EngineFolder folder_;
   std::unique_ptr<EngineLoader> loader_;
-  Entered entered_;
   std::string described_;
   std::vector<std::string> warnings_;
   std::unique_ptr<WindowRunner> window_;  // goes first: its engines are the loader's
 };
 
-Pipeline Pipeline::load(const std::string& folder, const Options& options) { return Pipeline(std::make_unique<Impl>(folder, options)); }
+Pipeline Pipeline::load(const std::string& folder, const Options& options) {
+  return only_errors([&] { return Pipeline(std::make_unique<Impl>(folder, options)); });
+}
 
 Pipeline::Pipeline(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Pipeline::Pipeline(Pipeline&&) noexcept = default;

@@ -1,9 +1,33 @@
+#include <utility>
+
+#include "boundary.h"
 #include "page4d/pipeline.h"
+#include "text.h"
 
 namespace page4d {
 
-Results::Results(const EngineInfo& info) : info_(info) {
-  size_t layer = 0;
+Results::Results(const EngineInfo& info) {
+  only_errors([&] { allocate(info); });
+}
+
+Results::Results(Results&& other) noexcept
+    : info_(std::move(other.info_)), memory_(std::move(other.memory_)), outputs_(std::exchange(other.outputs_, {})) {
+  other.info_.outputs.clear();
+}
+
+Results& Results::operator=(Results&& other) noexcept {
+  Results taken(std::move(other));  // first, should both be the same
+  std::swap(info_, taken.info_);
+  std::swap(memory_, taken.memory_);
+  std::swap(outputs_, taken.outputs_);
+  return *this;
+}
+
+Results::~Results() = default;
+
+void Results::allocate(const EngineInfo& info) {
+  info_ = info;
+  int layer = 0;
   for (const Tensor& tensor : info_.outputs) {
     memory_.emplace_back(tensor.bytes);
     const Output output{memory_.back().data(), tensor.bytes, Memory::kHost};
@@ -12,7 +36,8 @@ Results::Results(const EngineInfo& info) : info_(info) {
     else if (tensor.name == "points") outputs_.points = output;
     else if (tensor.name == "confidence") outputs_.confidence = output;
     else if (tensor.name == "camera") outputs_.camera = output;
-    else outputs_.layers[layer++] = output;
+    else if (layer < Outputs::kMostLayers) outputs_.layers[layer++] = output;
+    else throw Error(Code::kUsage, "the engines keep more layers than a program can take").allowed(text(Outputs::kMostLayers));
   }
 }
 

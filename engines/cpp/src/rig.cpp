@@ -10,6 +10,7 @@
 #include <string>
 
 #include "assembler.h"
+#include "boundary.h"
 #include "fit.h"
 #include "ring.h"
 #include "text.h"
@@ -195,7 +196,7 @@ class Rig::Impl {
   double sum_of_skews_ = 0, largest_skew_ = 0;
 };
 
-Rig::Rig(const EngineInfo& engines, const RigOptions& options) : impl_(std::make_unique<Impl>(engines, options)) {}
+Rig::Rig(const EngineInfo& engines, const RigOptions& options) : impl_(only_errors([&] { return std::make_unique<Impl>(engines, options); })) {}
 Rig::Rig(Rig&&) noexcept = default;
 Rig& Rig::operator=(Rig&&) noexcept = default;
 Rig::~Rig() = default;

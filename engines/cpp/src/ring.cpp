@@ -1,6 +1,7 @@
 #include "ring.h"
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "text.h"
@@ -10,8 +11,11 @@ namespace {
 
 // Zeros, so that black is black and every page is there before the first image comes.
 std::unique_ptr<uint8_t[]> images(int64_t count, int64_t bytes) {
+  int64_t size = 0;
+  const bool is_countable = count <= std::numeric_limits<int>::max() && !__builtin_mul_overflow(count, bytes, &size);
   try {
-    return std::make_unique<uint8_t[]>(static_cast<size_t>(count * bytes));
+    if (!is_countable) throw std::bad_alloc();
+    return std::make_unique<uint8_t[]>(static_cast<size_t>(size));
   } catch (const std::bad_alloc&) {
     throw Error(Code::kOutOfMemory, "the images of the rig do not fit this machine's memory")
         .got(text(count, " images of ", bytes, " bytes"))

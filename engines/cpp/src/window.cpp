@@ -14,7 +14,8 @@
 namespace page4d {
 namespace {
 
-constexpr int64_t kPoseNumbers = 12;
+constexpr int64_t kNumbersOfAPose = 12;
+constexpr char kNoSuchOutput[] = "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
 
 int frame_side(int given, int64_t engines) { return given != 0 ? given : static_cast<int>(engines); }
 
@@ -42,7 +43,6 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader, const
   }
   set_lines(options);
   consumed_ = device_.make_event(), done_ = device_.make_event();
-  int layer = 0;
   for (const auto& [name, view] : plan_.outputs) {
     Output Outputs::*member = name == "mask"         ? &Outputs::mask
                               : name == "memory"     ? &Outputs::memory
@@ -50,12 +50,17 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader, const
                               : name == "confidence" ? &Outputs::confidence
                               : name == "camera"     ? &Outputs::camera
                                                      : nullptr;
-    wanted_.push_back({&view, member, member == nullptr ? layer++ : 0, info_.output(name)->bytes, name});
+    wanted_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
     if (member == &Outputs::camera) pose_numbers_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
   no_graph_ = chain_.prepare(options.use_graph);
+}
+
+WindowRunner::~WindowRunner() {
+  const Entered entered(device_);
+  device_.wait(done_);
 }
 
 WindowRunner::Input WindowRunner::input(const char* name, Device& device) {
@@ -168,22 +173,41 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
   }
   for (Output Outputs::*member : {&Outputs::mask, &Outputs::memory, &Outputs::points, &Outputs::confidence, &Outputs::camera}) {
     const bool made = std::any_of(wanted_.begin(), wanted_.end(), [&](const Wanted& wanted) { return wanted.member == member; });
-    if ((outputs.*member).data != nullptr && !made) return refuse(Code::kUsage, "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
+    if ((outputs.*member).data != nullptr && !made) return refuse(Code::kUsage, kNoSuchOutput);
+  }
+  for (int layer = layers_; layer < Outputs::kMostLayers; ++layer) {
+    if (outputs.layers[layer].data != nullptr) return refuse(Code::kUsage, kNoSuchOutput);
   }
   return {};
 }
 
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
-  if (Status status = check(frames, outputs); !status) return status;
-  if (Failure failure = device_.enter()) return broken(failure);
-  const Status status = put(frames, outputs, stream != nullptr ? stream : device_.own_stream());
-  device_.leave();
+  // in words that never change: message_ is the other thread's
+  if (running_.test_and_set(std::memory_order_acquire)) return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
+  const Status status = run_alone(frames, outputs, stream);
+  running_.clear(std::memory_order_release);
   return status;
 }
 
-Status WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
+Status WindowRunner::run_alone(const Frames& frames, const Outputs& outputs, void* caller_stream) noexcept {
+  if (Status status = check(frames, outputs); !status) return status;
+  const Entered entered(device_);
+  if (entered.failure() != nullptr) return broken(entered.failure());
+  const Stream stream = caller_stream != nullptr ? caller_stream : device_.own_stream();
   is_whole_ = false;  // until all is on its way
-  if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return broken(failure);
+  const Failure failure = put(frames, outputs, stream);
+  is_whole_ = failure == nullptr;
+  if (failure == nullptr) return {};
+  const Status status = broken(failure);
+  device_.synchronize(stream);  // copies to and from the caller's memory may be under way, and no event says when they are done
+  return status;
+}
+
+Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
+  if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return failure;
+  // The window before may be on another stream. On every call, since a handle does not tell: a new stream may have an old one's, and each thread's default
+  // stream has the same.
+  if (Failure failure = device_.follow(done_, stream)) return failure;
   Failure failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
   if (failure == nullptr) failure = put_maps(frames.keypoints, keypoints_, stream);
@@ -200,8 +224,7 @@ Status WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream st
   }
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
-  is_whole_ = failure == nullptr;
-  return failure == nullptr ? Status{} : broken(failure);
+  return failure;
 }
 
 // Of the images, the first one that an encoder call reads.
@@ -245,7 +268,7 @@ Failure WindowRunner::fetch(const Wanted& wanted, const Output& output, Stream s
   const auto size = static_cast<size_t>(wanted.view->bytes());
   if (wanted.member == &Outputs::camera) {
     if (Failure failure = device_.download(pose_numbers_, source, size, stream)) return failure;
-    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kPoseNumbers * sizeof(float)), static_cast<double*>(output.data)};
+    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)), static_cast<double*>(output.data)};
     const auto compute = [](void* data) {
       const auto* poses = static_cast<const Poses*>(data);
       camera_to_world(poses->numbers, poses->count, poses->target);
@@ -259,10 +282,9 @@ Failure WindowRunner::fetch(const Wanted& wanted, const Output& output, Stream s
 }
 
 const StageTime* WindowRunner::times() noexcept {
-  if (device_.enter() == nullptr) {
+  if (const Entered entered(device_); entered.failure() == nullptr) {
     device_.wait(done_);
     chain_.seconds(seconds_.data());
-    device_.leave();
   }
   for (size_t i = 0; i < times_.size(); ++i) times_[i].seconds = seconds_[i];
   return times_.data();

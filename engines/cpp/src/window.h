@@ -1,6 +1,7 @@
 // What a pipeline does with one window: images in, calls, results out. Without files, so that it runs over any device.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ class WindowRunner {
   // Allocates everything, runs once on zeros, captures. constants: "special", and "memory" where the engines have it.
   // Throws Error.
   WindowRunner(const Manifest& manifest, EngineLoader& loader, const std::map<std::string, std::vector<float>>& constants, const Options& options);
+
+  // Waits for the last window, whose stream may still be at it.
+  ~WindowRunner();
 
   const EngineInfo& info() const noexcept { return info_; }
   const std::string& no_graph() const noexcept { return no_graph_; }
@@ -53,7 +57,8 @@ class WindowRunner {
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
   Status check_images(const char* what, const Image* images, bool mono) noexcept;
   Status broken(Failure failure) noexcept;
-  Status put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept;
+  Status run_alone(const Frames& frames, const Outputs& outputs, void* stream) noexcept;
+  Failure put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept;
   Failure put_images(const Frames& frames, Stream stream) noexcept;
   int64_t first_image(const Frames& frames) const noexcept;
   Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
@@ -72,10 +77,12 @@ class WindowRunner {
   float* pose_numbers_ = nullptr;
   Poses poses_{};
   std::vector<Wanted> wanted_;
+  int layers_ = 0;  // of the outputs
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
   int consumed_ = 0, done_ = 0;  // events: the staging memory may be written again; the window is done
   bool is_whole_ = false;  // whether what the encoder made of the last window is there
+  std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
   std::string no_graph_;
   char message_[512] = "";
 };

@@ -14,6 +14,42 @@
     }                                                                                           \
   } while (0)
 
+/* Whatever is null is refused: by a code, or zeros where there is none. */
+static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_image* image) {
+  page4d_layout layout = page4d_layout_of(NULL);
+  page4d_tensor tensor;
+  page4d_window window;
+  page4d_frames frames;
+  page4d_outputs outputs;
+  page4d_pipeline* no_pipeline = NULL;
+  page4d_rig* no_rig = NULL;
+  page4d_rig_counts counts = page4d_rig_counts_of(NULL);
+  page4d_camera_counts camera = page4d_rig_camera_counts(NULL, 0);
+  memset(&frames, 0, sizeof frames);
+  memset(&outputs, 0, sizeof outputs);
+  CHECK(layout.T == 0 && layout.V == 0 && layout.H == 0 && layout.W == 0 && layout.B == 0);
+  CHECK(counts.times == 0 && counts.windows == 0 && camera.pushed == 0 && isnan(camera.last_stamp));
+  CHECK(page4d_load(NULL, NULL, &no_pipeline) == PAGE4D_USAGE);
+  CHECK(page4d_load("engines", NULL, NULL) == PAGE4D_USAGE);
+  CHECK(strcmp(page4d_last_error(), "an argument is null\n  got:     pipeline") == 0);
+  CHECK(page4d_output_count(NULL) == 0);
+  CHECK(page4d_output_tensor(NULL, 0, &tensor) == PAGE4D_USAGE);
+  CHECK(page4d_output_tensor(pipeline, 0, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_run(NULL, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_run(pipeline, NULL, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_run(pipeline, &frames, NULL, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_make(NULL, NULL, &no_rig) == PAGE4D_USAGE && no_rig == NULL);
+  CHECK(page4d_rig_make(pipeline, NULL, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_push(NULL, 0, image, 1.0, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_push(rig, 0, NULL, 1.0, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_take(NULL, &window) == 0 && page4d_rig_take(rig, NULL) == 0);
+  CHECK(strcmp(page4d_last_error(), "an argument is null\n  got:     window") == 0);
+  page4d_rig_release(NULL);
+  page4d_rig_free(NULL);
+  page4d_free(NULL);
+  return 0;
+}
+
 int main(int count, char** words) {
   page4d_layout layout;
   size_t bytes = 0;
@@ -32,6 +68,10 @@ int main(int count, char** words) {
   options.backend = 7;
   CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
   options.backend = PAGE4D_TEST;
+  options.camera_count = 2;
+  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
+  CHECK(strncmp(page4d_last_error(), "there are not as many cameras as camera_count says\n", 51) == 0);
+  options.camera_count = 0;
   CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_OK);
   CHECK(page4d_layout_of(pipeline).V == 3);
 
@@ -68,11 +108,26 @@ int main(int count, char** words) {
   images[1].pixels = 9;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
   images[1].pixels = PAGE4D_RGB8;
+  outputs.camera.memory = 2;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range") == 0);
+  outputs.camera.memory = PAGE4D_HOST;
+  {
+    page4d_output layers[2];
+    memset(layers, 0, sizeof layers);
+    layers[1] = outputs.camera;
+    outputs.layers = layers;
+    outputs.layer_count = 2;
+    CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+    CHECK(strncmp(page4d_last_error(), "an output is wanted that these engines do not give\n", 51) == 0);
+    outputs.layers = NULL;
+  }
 
   page4d_rig* rig = NULL;
   page4d_window window;
   int32_t ready = -1;
   CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
+  CHECK(test_nulls(pipeline, rig, images) == 0);
   CHECK(page4d_rig_take(rig, &window) == 0);
   for (int camera = 0; camera < 3; ++camera) CHECK(page4d_rig_push(rig, camera, &images[camera], 1.0 + 0.001 * camera, &ready) == PAGE4D_OK);
   CHECK(ready == 1);

@@ -20,6 +20,7 @@ constexpr bool equal(const char* a, const char* b) {
 
 static_assert(page::kSuccess == CUDA_SUCCESS && page::kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY);
 static_assert(page::kCapabilityMajor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR && page::kCapabilityMinor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+static_assert(page::kIntegrated == CU_DEVICE_ATTRIBUTE_INTEGRATED);
 static_assert(page::kEventDefault == CU_EVENT_DEFAULT && page::kRecordDefault == CU_EVENT_RECORD_DEFAULT && page::kRecordExternal == CU_EVENT_RECORD_EXTERNAL);
 static_assert(page::kCaptureThreadLocal == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL && page::kMemoryDevice == CU_MEMORYTYPE_DEVICE);
 static_assert(std::is_same_v<page::Pointer, CUdeviceptr> || sizeof(page::Pointer) == sizeof(CUdeviceptr));
@@ -41,6 +42,7 @@ static_assert(equal(NAME_OF(cuMemcpy2DAsync), "cuMemcpy2DAsync_v2") && equal(NAM
 static_assert(equal(NAME_OF(cuStreamDestroy), "cuStreamDestroy_v2") && equal(NAME_OF(cuStreamSynchronize), "cuStreamSynchronize"));
 static_assert(equal(NAME_OF(cuEventCreate), "cuEventCreate") && equal(NAME_OF(cuEventDestroy), "cuEventDestroy_v2"));
 static_assert(equal(NAME_OF(cuEventRecordWithFlags), "cuEventRecordWithFlags") && equal(NAME_OF(cuEventSynchronize), "cuEventSynchronize"));
+static_assert(equal(NAME_OF(cuStreamWaitEvent), "cuStreamWaitEvent"));
 static_assert(equal(NAME_OF(cuLaunchHostFunc), "cuLaunchHostFunc") && equal(NAME_OF(cuStreamBeginCapture), "cuStreamBeginCapture_v2"));
 static_assert(equal(NAME_OF(cuStreamEndCapture), "cuStreamEndCapture") && equal(NAME_OF(cuGraphInstantiateWithFlags), "cuGraphInstantiateWithFlags"));
 static_assert(equal(NAME_OF(cuGraphDestroy), "cuGraphDestroy") && equal(NAME_OF(cuGraphExecDestroy), "cuGraphExecDestroy") && equal(NAME_OF(cuGraphLaunch), "cuGraphLaunch"));

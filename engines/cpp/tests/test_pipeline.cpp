@@ -134,7 +134,8 @@ void test_requirements() {
              "  try:     page4d-export --fp16: this GPU has no fp8 products");
   write_folder(kFolder, plan_named("default"));
   CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
-             "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() + "\n  try:     page4d-export --build-only " + kFolder.string());
+             "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() + "\n  try:     page4d-export --build-only " + kFolder.string() +
+                 "; without TensorRT Backend::kTest runs everything but the network");
 }
 
 }  // namespace

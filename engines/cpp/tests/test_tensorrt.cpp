@@ -1,9 +1,15 @@
 // TensorRT's part of the runtime over a stand-in of its library and the tests' driver: the test backend's results to the bit, and what is refused.
 #include <dlfcn.h>
 
+#include <thread>
+
 #include "files.h"
 #include "folder.h"
 #include "page4d/pipeline.h"
+#include "tensorrt/library.h"
+
+extern "C" void stand_in_runtime(bool there) noexcept;
+extern "C" long driver_contexts();
 
 using namespace page4d;
 
@@ -107,7 +113,70 @@ void test_refusals() {
   CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["version"] = "9.9.9"; }), "the plans were built by another " PAGE4D_STAND_IN_NAME);
   CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["chips"] = {"sm_120"}; }), "the plans were built for other GPUs than this one");
   CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["kernels"] = std::string(64, 'a'); }), "the attention plugins that the plans need are not there");
-  std::filesystem::remove_all(kFolder);
+}
+
+// A driver that TensorRT does not start on: a refusal, and the caller's thread has the context that it had.
+void test_no_runtime() {
+  std::map<std::string, std::string> plans;
+  write(planned("default", plans), plans);
+  stand_in_runtime(false);
+  CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
+             PAGE4D_STAND_IN_NAME " does not start\n  got:     the driver is too old\n  try:     a newer NVIDIA driver, or another TensorRT");
+  CHECK(driver_contexts() == 0);
+  stand_in_runtime(true);
+  Pipeline::load(kFolder.string());
+  CHECK(driver_contexts() == 0);
+}
+
+// Each pipeline tells its own failure, and goes on telling it while another one fails.
+void test_calls_that_fail() {
+  std::map<std::string, std::string> plans;
+  const auto manifest = planned("default", plans);
+  Options options;
+  options.use_graph = false;
+  const auto loaded = [&](const std::string& refusal) {
+    auto spoiled = plans;
+    spoiled["mask_head.plan"] += refusal;
+    write(manifest, spoiled);
+    return Pipeline::load(kFolder.string(), options);
+  };
+  CHECK_TEXT(refusal([&] { loaded("fails 0 at_once\n"); }), "mask_head failed\n  got:     at_once");
+  CHECK(driver_contexts() == 0);
+  Pipeline first = loaded("fails 1 one\n"), second = loaded("fails 2 two\n");
+  const Layout& layout = first.info().layout;
+  std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
+  const std::vector<Image> images(static_cast<size_t>(layout.images()), {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
+  Results results(first.info());
+  CHECK(second.run({images.data()}, results.outputs()).ok());
+  const Status one = first.run({images.data()}, results.outputs()), two = second.run({images.data()}, results.outputs());
+  CHECK(one.code == Code::kFailure && two.code == Code::kFailure);
+  CHECK_TEXT(one.message, "mask_head failed\n  got:     one");
+  CHECK_TEXT(two.message, "mask_head failed\n  got:     two");
+}
+
+// Errors come from any thread: each reads its own, else the last of TensorRT's own threads.
+void test_words() {
+  using Severity = nvinfer1::ILogger::Severity;
+  static TensorrtLog log;
+  std::vector<std::thread> threads;
+  for (int number = 0; number < 4; ++number) {
+    threads.emplace_back([number] {
+      const std::string own = "thread " + std::to_string(number);
+      for (int i = 0; i < 2000; ++i) {
+        log.begin();
+        log.log(Severity::kERROR, own.c_str());
+        log.log(Severity::kWARNING, "no error");
+        CHECK_TEXT(log.last().data(), own);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  log.begin();
+  CHECK_TEXT(log.last().data(), "");
+  std::thread([] { log.log(Severity::kINTERNAL_ERROR, "from a thread of its own"); }).join();
+  CHECK_TEXT(log.last().data(), "from a thread of its own");
+  log.log(Severity::kERROR, std::string(2000, 'x').c_str());
+  CHECK_TEXT(log.last().data(), std::string(511, 'x'));
 }
 
 }  // namespace
@@ -116,4 +185,8 @@ int main() {
   test_results("default");
   test_results("pi3");
   test_refusals();
+  test_no_runtime();
+  test_calls_that_fail();
+  test_words();
+  std::filesystem::remove_all(kFolder);
 }

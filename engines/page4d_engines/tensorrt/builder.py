@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ from onnx import helper
 from page4d.errors import EngineError, OutOfMemoryError, UsageError
 from page4d.interrupts import Held, held_interrupts
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
+from page4d_engines.gpu_memory import free_on_gpu
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of
-from page4d_plugins.driver import checked, driver
+from page4d_plugins.driver import current_device
 from page4d_plugins.tensorrt_plugin import register
 
 Progress = Callable[[str, float], None]
@@ -178,11 +178,12 @@ def _check(library: Library, options: BuildOptions) -> None:
 def _failure(library: Library, stage: str, errors: Sequence[str]) -> Exception:
     said = "; ".join(errors) or "no reason given"
     if _NO_TACTIC in said:
+        free: int | None
         if library.flavor is Flavor.TENSORRT:  # tries its kernels on the GPU
-            free, where = int(checked(driver().cuMemGetInfo())[0]), "the GPU's"
+            free, where = free_on_gpu(current_device()), "the GPU's"
         else:
-            free, where = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "main"
-        got = f"{said} ({free / 1e9:.1f} GB of {where} memory free)"
+            free, where = available_memory(), "main"
+        got = said if free is None else f"{said} ({free / 1e9:.1f} GB of {where} memory free)"
         return OutOfMemoryError(f"TensorRT found no kernel for {stage} that fits into memory", got=got, hint="a smaller --T, --V, --height or --width")
     return EngineError(f"TensorRT built no plan of {stage}", got=said)
 

@@ -44,7 +44,7 @@ class KernelTable {
 
   View<Entry> entries() const { return entries_; }
 
-  // The kernel that serves a GPU of a compute capability times ten: its own chip's, else the PTX.
+  // The kernel that serves a GPU of a compute capability times ten: its own chip's, else the PTX. Of kPtx the PTX.
   // Throws Error where the GPU is older than the PTX, or the pack lacks the kernel.
   const Entry& kernel(std::string_view name, Dtype dtype, int capability) const;
 

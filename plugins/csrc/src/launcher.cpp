@@ -1,5 +1,6 @@
 #include "launcher.h"
 
+#include "error.h"
 #include "kernel_cache.h"
 
 namespace page4d {
@@ -8,8 +9,24 @@ Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape)
   const Driver& driver = Driver::get();
   const cuda::Device device = driver.current_device();
   const int capability = driver.capability_of(device);
-  for (const Launch& launch : plan_for(shape, table, capability).launches) {
-    const Entry& entry = table.kernel(launch.kernel, shape.dtype, capability);
+  const Plan plan = plan_for(shape, table, capability);  // what no kernel takes is refused before any is loaded
+  try {
+    load(table, capability, device);
+  } catch (const Error&) {
+    if (table.kernel(plan.launches.front().kernel, shape.dtype, capability).chip == kPtx) throw;
+    launches_.clear();
+    try {
+      load(table, kPtx, device);
+    } catch (const Error&) {
+      launches_.clear();
+    }
+    if (launches_.empty()) throw;  // in the words of the first refusal
+  }
+}
+
+void Launcher::load(const KernelTable& table, int chip, cuda::Device device) {
+  for (const Launch& launch : plan_for(shape_, table, chip).launches) {
+    const Entry& entry = table.kernel(launch.kernel, shape_.dtype, chip);
     launches_.push_back({launch.grid, KernelCache::get().kernel(entry, device), entry.threads, entry.shared, ParameterBlock(entry.parameters, launch.values)});
   }
 }

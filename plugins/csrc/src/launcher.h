@@ -17,7 +17,8 @@ namespace page4d {
 // Neither allocates nor synchronises on the GPU, so that it may launch while a CUDA graph is captured. One thread at a time.
 class Launcher {
  public:
-  // Loads what the call needs on the GPU whose context is current.
+  // Loads what the call needs on the GPU whose context is current; where the driver refuses the code of its chip, as one older than the code's assembler
+  // may, the PTX, which it compiles itself.
   // Throws Error for sizes that the kernels do not take, a GPU too old, a kernel missing, no driver.
   Launcher(const Shape& shape, const KernelTable& table);
 
@@ -27,6 +28,9 @@ class Launcher {
   const Shape& shape() const { return shape_; }
 
  private:
+  // chip: the GPU's compute capability times ten, or kPtx.
+  void load(const KernelTable& table, int chip, cuda::Device device);
+
   struct Loaded {
     std::array<int64_t, 3> grid;
     cuda::Kernel kernel;

@@ -17,6 +17,8 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
                               public nvinfer1::IPluginV3OneRuntime {
  public:
   explicit AttentionPlugin(const Node& node);
+  AttentionPlugin(const AttentionPlugin&) = delete;  // its fields point into it: `clone` makes another one of the node
+  AttentionPlugin& operator=(const AttentionPlugin&) = delete;
 
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
   AttentionPlugin* clone() noexcept override;

@@ -29,6 +29,8 @@ CALL cuDeviceGetAttribute(int* value, int attribute, int device) {
 }
 
 CALL cuLibraryLoadData(const void** library, const void* code, int*, void**, unsigned, int*, void**, unsigned) {
+  const bool is_cubin = std::memcmp(code, "\177ELF", 4) == 0;
+  if (is_cubin ? fake_driver().refuses_cubins : fake_driver().refuses_ptx) return 209;
   *library = code;
   ++fake_driver().libraries;
   return 0;

@@ -26,6 +26,7 @@ struct FakeDriver {
   int init_result = 0;
   int launch_result = 0;
   int capability = 90;
+  bool refuses_cubins = false, refuses_ptx = false;
   int libraries = 0;             // loaded
   int prepared = 0;              // kernels brought to the GPU
   std::vector<unsigned> shared;  // allowed, by kernel prepared

@@ -75,6 +75,33 @@ void other_types_and_chips() {
   CHECK(refusal([] { Launcher(split_call(Dtype::kFloat16), KernelTable::embedded()); }) == "the attention kernels do not run on this GPU");
 }
 
+// A driver that is older than the assembler of its chip's code: the PTX, planned by its own tiles.
+void a_refused_cubin() {
+  const KernelTable& table = KernelTable::embedded();
+  const Shape shape = split_call(Dtype::kFloat16);
+  for (const int capability : {87, 100, 120}) {
+    fake_driver() = {};
+    fake_driver().capability = capability;
+    fake_driver().refuses_cubins = true;
+    Launcher launcher(shape, table);
+    launcher.launch(addresses_at(0), nullptr);
+    const Plan plan = plan_for(shape, table, kPtx);
+    CHECK(fake_driver().launches.size() == plan.launches.size() && plan.workspace <= most_workspace(shape, table));
+    for (size_t i = 0; i < plan.launches.size(); ++i) {
+      const Entry* entry = table.find(plan.launches[i].kernel, Dtype::kFloat16, kPtx);
+      const FakeLaunch& launch = fake_driver().launches[i];
+      CHECK(launch.kernel == entry->code && launch.shared == entry->shared && launch.block[0] == entry->threads);
+      for (size_t axis = 0; axis < 3; ++axis) CHECK(launch.grid[axis] == plan.launches[i].grid[axis]);
+    }
+  }
+  for (const int capability : {100, 88}) {  // with code of its own, and without
+    fake_driver() = {};
+    fake_driver().capability = capability;
+    fake_driver().refuses_cubins = fake_driver().refuses_ptx = true;
+    CHECK(refusal([&] { Launcher(kBiased.shape({kFew, kMany, kMany}, Dtype::kBfloat16), table); }) == "the CUDA driver refused a call of the attention kernels");
+  }
+}
+
 void a_refused_launch() {
   fake_driver() = {};
   Launcher launcher(kBiased.shape({kFew, kFew, kFew}, Dtype::kFloat16), KernelTable::embedded());
@@ -93,5 +120,6 @@ int main() {
   no_gpu_is_asked_again();
   three_kernels();
   other_types_and_chips();
+  a_refused_cubin();
   a_refused_launch();
 }

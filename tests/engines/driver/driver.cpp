@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <list>
 #include <map>
+#include <string>
 #include <vector>
 
 namespace {
@@ -67,6 +68,12 @@ long destroyed = 0;  // streams
 std::map<char *, size_t> allocated;
 long allocations = 0, launches = 0;
 size_t limit = size_t(4) << 30;
+size_t cached = 0;  // bytes that files take and that are given up where memory is wanted
+bool integrated = false;
+std::string refused_name;  // of the function that refuses a call, that many calls from now
+long refused_after = 0;
+
+bool refuses(const char *name) { return name == refused_name && refused_after-- == 0; }
 
 double clock_now() {
     timespec now;
@@ -109,8 +116,11 @@ void perform(List &list, size_t until) {
 }
 
 Stream *real(void *handle) {
-    static Stream standard;  // 0, 1 and 2 stand for the default stream
-    return reinterpret_cast<uintptr_t>(handle) < 3 ? &standard : static_cast<Stream *>(handle);
+    static Stream standard;  // 0 and 1 stand for the default stream, 2 for the calling thread's own one
+    thread_local Stream *own = nullptr;
+    const uintptr_t number = reinterpret_cast<uintptr_t>(handle);
+    if (number == 2 && own == nullptr) own = &streams.emplace_back();
+    return number == 2 ? own : number < 2 ? &standard : static_cast<Stream *>(handle);
 }
 
 Result put(void *stream, Op op) {
@@ -131,6 +141,8 @@ long driver_launches() { return launches; }
 long driver_contexts() { return contexts; }
 long driver_streams_destroyed() { return destroyed; }
 void driver_limit(size_t bytes) { limit = bytes; }
+void driver_integrated(int yes, size_t cache) { integrated = yes != 0, cached = cache; }
+void driver_refuse(const char *function, long after) { refused_name = function, refused_after = after; }
 
 // ---- the driver's functions
 
@@ -149,7 +161,7 @@ Result cuDeviceGetCount(int *count) { return *count = 1, kOk; }
 Result cuDeviceGet(int *device, int) { return *device = 0, kOk; }
 Result cuDeviceGetName(char *name, int size, int) { return std::snprintf(name, size_t(size), "no GPU"), kOk; }
 Result cuDeviceGetAttribute(int *value, int attribute, int) {
-    *value = attribute == 75 ? 8 : attribute == 76 ? 9 : 0;  // compute capability 8.9; no memory pools
+    *value = attribute == 75 ? 8 : attribute == 76 ? 9 : attribute == 18 ? integrated : 0;  // compute capability 8.9; no memory pools
     return kOk;
 }
 Result cuDevicePrimaryCtxRetain(void **context, int) { return *context = &streams, kOk; }
@@ -161,11 +173,11 @@ Result cuCtxGetDevice(int *device) { return *device = 0, kOk; }
 Result cuCtxGetDevice_v2(int *device, void *) { return *device = 0, kOk; }
 Result cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0, kOk; }
 Result cuCtxPushCurrent(void *) { return ++contexts, kOk; }
-Result cuCtxPushCurrent_v2(void *) { return ++contexts, kOk; }
+Result cuCtxPushCurrent_v2(void *) { return refuses(__func__) ? kInvalid : (++contexts, kOk); }
 Result cuCtxPopCurrent(void **context) { return --contexts, *context = &streams, kOk; }
 Result cuCtxPopCurrent_v2(void **context) { return --contexts, *context = &streams, kOk; }
 Result cuStreamCreateWithPriority(void **stream, unsigned, int) { return streams.emplace_back(), *stream = &streams.back(), kOk; }
-Result cuStreamCreate(void **stream, unsigned) { return cuStreamCreateWithPriority(stream, 0, 0); }
+Result cuStreamCreate(void **stream, unsigned) { return refuses(__func__) ? kInvalid : cuStreamCreateWithPriority(stream, 0, 0); }
 Result cuStreamDestroy(void *) { return ++destroyed, kOk; }
 Result cuStreamDestroy_v2(void *) { return ++destroyed, kOk; }
 Result cuStreamGetCtx(void *, void **context) { return *context = &streams, kOk; }
@@ -189,19 +201,20 @@ Result cuMemFreeHost(void *address) { return cuMemFree_v2(address); }
 Result cuMemGetInfo_v2(size_t *free, size_t *total) {
     size_t taken = 0;
     for (auto &entry : allocated) taken += entry.second;
+    taken += cached;
     return *total = limit, *free = limit - (taken < limit ? taken : limit), kOk;
 }
 Result cuMemGetInfo(size_t *free, size_t *total) { return cuMemGetInfo_v2(free, total); }
 
 Result cuMemcpyHtoDAsync_v2(char *target, char *source, size_t size, void *stream) {
-    if (!inside(target, size) || !inside(source, size)) return kInvalid;
+    if (refuses(__func__) || !inside(target, size) || !inside(source, size)) return kInvalid;
     Op op{Op::kCopy};
     op.target = target, op.source = source, op.size = size;
     return put(stream, op);
 }
 Result cuMemcpyHtoDAsync(char *target, char *source, size_t size, void *stream) { return cuMemcpyHtoDAsync_v2(target, source, size, stream); }
 Result cuMemcpyDtoHAsync_v2(char *target, char *source, size_t size, void *stream) {
-    if (!inside(source, size)) return kInvalid;
+    if (refuses(__func__) || !inside(source, size)) return kInvalid;
     Op op{Op::kCopy};
     op.target = target, op.source = source, op.size = size;
     return put(stream, op);
@@ -238,6 +251,7 @@ Result cuMemsetD8Async(char *target, unsigned char value, size_t size, void *str
     return put(stream, op);
 }
 Result cuLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
+    if (refuses(__func__)) return kInvalid;
     Op op{Op::kCall};
     op.function = function, op.data = data;
     return put(stream, op);
@@ -250,12 +264,15 @@ Result cuEventRecordWithFlags(Event *event, Stream *stream, unsigned) {
     Op op{Op::kRecord};
     op.time = &event->time;
     put(stream, op);
+    stream = real(stream);
     event->list = &stream->now(), event->position = event->list->size(), event->graph = stream->graph;
     return kOk;
 }
 Result cuEventRecord(Event *event, Stream *stream) { return cuEventRecordWithFlags(event, stream, 0); }
 Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned) {
+    if (refuses(__func__)) return kInvalid;
     if (event->list == nullptr) return kOk;  // never recorded
+    stream = real(stream);
     if (event->graph != nullptr) {
         stream->graph = event->graph;
         if (event->list->joined < event->position) event->list->joined = event->position;
@@ -300,6 +317,7 @@ Result cuGraphInstantiate(void **executable, void *graph, unsigned long long) { 
 Result cuGraphDestroy(void *) { return kOk; }
 Result cuGraphExecDestroy(void *) { return kOk; }
 Result cuGraphLaunch(Graph *graph, void *stream) {
+    if (refuses(__func__)) return kInvalid;
     Op op{Op::kLaunch};
     op.graph = graph;
     return put(stream, op);

@@ -67,7 +67,7 @@ struct EngineInfo {
 };
 
 // Reads manifest.json and holds every file against its hash.
-// Throws Error: kIncompatible where there is no manifest, or a file is missing, changed or outside the folder.
+// Throws Error and nothing else: kIncompatible where there is no manifest, or a file is missing, changed or outside the folder.
 PAGE4D_API EngineInfo inspect(const std::string& folder, Files files = Files::kAll);
 
 }  // namespace page4d

@@ -19,7 +19,7 @@ enum class Code : int {
   kOutOfMemory = 6,
 };
 
-// Thrown while something is loaded or set up; never by Pipeline::run, nor by Rig::push and Rig::take.
+// The one thing that is thrown, while something is loaded or set up; never by Pipeline::run, nor by Rig::push and Rig::take.
 class PAGE4D_API Error : public std::exception {
  public:
   // what: what was wrong, one clause, naming the thing.

@@ -1,4 +1,4 @@
-// What is visible of the library.
+/* What is visible of the library. */
 #pragma once
 
 #if defined(_WIN32)

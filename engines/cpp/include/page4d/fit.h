@@ -13,7 +13,7 @@ namespace page4d {
 // For images of one size. Allocates when it is made, and never after; one thread at a time.
 class PAGE4D_API ImageFit {
  public:
-  // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
+  // Throws Error and nothing else: kUsage for a size below 1, or another aspect ratio and Fit::kNone; kOutOfMemory.
   ImageFit(int source_width, int source_height, const Layout& layout, Fit fit);
   ~ImageFit();
 

@@ -1,4 +1,5 @@
-/* The runtime for C, and for everything that calls C: flat, no type of C++. Every call that can fail returns a code; 0 is done. */
+/* The runtime for C (of 1989 with stdint.h, or newer), and for everything that calls C: flat, no type of C++. Every call that can fail returns a code;
+ * 0 is done. A null pointer where something has to be is refused: PAGE4D_USAGE, or zeros where a call returns no code. */
 #ifndef PAGE4D_PAGE4D_H
 #define PAGE4D_PAGE4D_H
 
@@ -105,11 +106,13 @@ PAGE4D_API int page4d_inspect(const char* folder, page4d_layout* layout, size_t*
 
 /* options null: all zero. */
 PAGE4D_API int page4d_load(const char* folder, const page4d_options* options, page4d_pipeline** pipeline);
+/* Waits until the last window is done. */
 PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
 PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
 PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
 PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);
-/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. */
+/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. Windows on several streams come one after the other,
+ * and pipeline.h says what else is the caller's to order. One thread at a time: a second one is refused. */
 PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs, void* stream);
 
 /* All zero: as page4d::RigOptions, windows without overlap. */

@@ -79,11 +79,12 @@ struct StageTime {
 class PAGE4D_API Pipeline {
  public:
   // Check the folder and the machine, load, allocate, run once on zeros, capture.
-  // Throws Error: kIncompatible, kMissingBackend, kOutOfMemory, kUsage.
+  // Throws Error and nothing else: kIncompatible, kMissingBackend, kOutOfMemory, kUsage; kFailure where the system or the driver refuses a call.
   static Pipeline load(const std::string& folder, const Options& options = {});
 
   Pipeline(Pipeline&&) noexcept;
   Pipeline& operator=(Pipeline&&) noexcept;
+  // Waits until the last window is done.
   ~Pipeline();
 
   const EngineInfo& info() const noexcept;
@@ -100,9 +101,16 @@ class PAGE4D_API Pipeline {
   // outputs are written, in the order of `stream`: they are there when the stream has come so far. A call waits until the images of the call before
   // have left the staging memory. Outputs in pageable memory make the copies wait, as CUDA's do. kTest ignores the stream.
   //
-  // stream: a cudaStream_t or CUstream of the options' GPU; null: the default stream, and the call returns when all is done.
-  // Returns kUsage for images that are not as `Options` say, outputs that are too small or shared times that are not there (nothing has run then),
-  // kFailure where CUDA or TensorRT fail; after that a window shares nothing.
+  // Windows come one after the other in the order of the calls, whichever streams they are put on: the stream of each waits for the whole window before.
+  // What else touches the caller's memory is the caller's to order: work that makes device images comes before in `stream`, and nobody reads an output, nor
+  // overwrites a device image, on another stream or the host until `stream` has come so far. So does whoever gives two windows the same outputs.
+  // `Frames::memory` is read by the call itself: the window that gave it is done.
+  //
+  // stream: a cudaStream_t or CUstream of the options' GPU that is not being captured; null: a stream of the pipeline's own, ordered as CUDA's default
+  // (legacy) stream, and the call returns when all is done.
+  // Returns kUsage for images that are not as `Options` say, outputs that are too small, shared times that are not there, or while another thread is in
+  // this call (nothing has run then),
+  // kFailure where CUDA or TensorRT fail: the call has then waited for what was put on the stream, and the next window shares nothing.
   Status run(const Frames& frames, const Outputs& outputs, void* stream = nullptr) noexcept;
 
   // Seconds of each stage in the last window; waits until it is done. As many as EngineInfo::stages.
@@ -114,19 +122,29 @@ class PAGE4D_API Pipeline {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host memory for all outputs of a folder: the simple way to call Pipeline::run.
+// Host memory for all outputs of a folder: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it.
 class PAGE4D_API Results {
  public:
+  // Throws Error: kOutOfMemory; kUsage for more layers than Outputs has.
   explicit Results(const EngineInfo& info);
+  // The memory stays where it is, what it was moved from has no outputs.
+  Results(Results&& other) noexcept;
+  Results& operator=(Results&& other) noexcept;
+  Results(const Results&) = delete;
+  Results& operator=(const Results&) = delete;
+  ~Results();
 
   // To be given to Pipeline::run.
   const Outputs& outputs() const noexcept { return outputs_; }
   // The output's bytes, by its name in EngineInfo::outputs; camera is float64 [T,V,4,4]. Null where there is none.
   const void* data(const std::string& name) const noexcept;
+  // Null where the engines have no such output.
   const float* mask() const noexcept { return static_cast<const float*>(outputs_.mask.data); }
   const double* camera() const noexcept { return static_cast<const double*>(outputs_.camera.data); }
 
  private:
+  void allocate(const EngineInfo& info);
+
   EngineInfo info_;
   std::vector<std::vector<unsigned char>> memory_;
   Outputs outputs_;

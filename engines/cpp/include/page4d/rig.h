@@ -74,7 +74,7 @@ struct Window {
 // V = 4, 392x518 and the options' defaults that is 97 images, 59 MB.
 class PAGE4D_API Rig {
  public:
-  // Throws Error: kUsage for options out of range, or images that do not fit the engines; kOutOfMemory.
+  // Throws Error and nothing else: kUsage for options out of range, or images that do not fit the engines; kOutOfMemory.
   Rig(const EngineInfo& engines, const RigOptions& options = {});
   Rig(Rig&&) noexcept;
   Rig& operator=(Rig&&) noexcept;

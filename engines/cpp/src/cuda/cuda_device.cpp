@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "host_memory.h"
 #include "page4d/error.h"
 #include "text.h"
 
@@ -24,27 +25,32 @@ CudaDevice::CudaDevice(int number) : driver_(cuda::Driver::get()) {
   driver_.check(driver_.device_name(name, sizeof name, device_), "cuDeviceGetName");
   name_ = name;
   capability_ = driver_.capability_of(device_);
+  integrated_ = driver_.is_integrated(device_);
   driver_.check(driver_.retain_context(&context_, device_), "cuDevicePrimaryCtxRetain");
-  enter();
-  // one that work on the default stream waits for, and the other way round: callers without a stream of their own use that one
-  const cuda::Result result = driver_.make_stream(&stream_, 0);
-  leave();
-  if (result != cuda::kSuccess) {
+  try {
+    const Entered entered(*this);
+    entered.check();
+    // one that work on the default stream waits for, and the other way round: callers without a stream of their own use that one
+    driver_.check(driver_.make_stream(&stream_, 0), "cuStreamCreate");
+  } catch (const Error&) {
     driver_.release_context(device_);
-    driver_.check(result, "cuStreamCreate");
+    throw;
   }
 }
 
 CudaDevice::~CudaDevice() {
-  enter();
+  free_all();
+  driver_.release_context(device_);
+}
+
+void CudaDevice::free_all() noexcept {
+  const Entered entered(*this);
   driver_.synchronize(stream_);
   if (graph_ != nullptr) driver_.destroy_exec(graph_);
   for (cuda::Event event : events_) driver_.destroy_event(event);
   for (cuda::Pointer pointer : held_) driver_.free(pointer);
   for (void* pointer : host_held_) driver_.host_free(pointer);
   driver_.destroy_stream(stream_);
-  leave();
-  driver_.release_context(device_);
 }
 
 void* CudaDevice::allocate(size_t size) {
@@ -66,6 +72,9 @@ void* CudaDevice::staging(size_t size) {
 }
 
 size_t CudaDevice::free_memory() {
+  if (integrated_) {
+    if (const std::optional<size_t> available = available_host_memory()) return *available;
+  }
   size_t free = 0, total = 0;
   driver_.check(driver_.memory_info(&free, &total), "cuMemGetInfo");
   return free;
@@ -111,6 +120,10 @@ Failure CudaDevice::record(int event, Stream stream) noexcept {
 }
 
 Failure CudaDevice::wait(int event) noexcept { return failure(driver_.wait_event(events_[static_cast<size_t>(event)])); }
+
+Failure CudaDevice::follow(int event, Stream stream) noexcept {
+  return failure(driver_.follow_event(stream, events_[static_cast<size_t>(event)], 0));
+}
 
 double CudaDevice::seconds(int from, int to) noexcept {
   float milliseconds = 0;

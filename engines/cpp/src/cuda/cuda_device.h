@@ -20,6 +20,7 @@ class CudaDevice final : public Device {
 
   void* allocate(size_t size) override;
   void* staging(size_t size) override;
+  // On a GPU whose memory is the host's, what the host can give: the driver counts the page cache as taken.
   size_t free_memory() override;
 
   Stream own_stream() override { return stream_; }
@@ -35,6 +36,7 @@ class CudaDevice final : public Device {
   int make_event() override;
   Failure record(int event, Stream stream) noexcept override;
   Failure wait(int event) noexcept override;
+  Failure follow(int event, Stream stream) noexcept override;
   double seconds(int from, int to) noexcept override;
 
   bool can_capture() const override { return true; }
@@ -43,6 +45,7 @@ class CudaDevice final : public Device {
   Failure launch(Stream stream) noexcept override;
 
  private:
+  void free_all() noexcept;
   Failure failure(cuda::Result result) const noexcept { return result == cuda::kSuccess ? nullptr : driver_.name_of(result); }
 
   const cuda::Driver& driver_;
@@ -51,6 +54,7 @@ class CudaDevice final : public Device {
   cuda::CuStream stream_ = nullptr;
   std::string name_;
   int capability_ = 0;
+  bool integrated_ = false;
   bool capturing_ = false;
   cuda::GraphExec graph_ = nullptr;
   std::vector<cuda::Pointer> held_;

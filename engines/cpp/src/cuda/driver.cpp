@@ -59,6 +59,7 @@ Driver::Driver() {
   find(library, "cuEventDestroy_v2", destroy_event);
   find(library, "cuEventRecordWithFlags", record);
   find(library, "cuEventSynchronize", wait_event);
+  find(library, "cuStreamWaitEvent", follow_event);
   find(library, "cuEventElapsedTime", elapsed);
   find(library, "cuLaunchHostFunc", call_host);
   find(library, "cuStreamBeginCapture_v2", begin_capture);
@@ -88,6 +89,12 @@ int Driver::capability_of(DeviceNumber device) const {
   check(device_attribute(&major, kCapabilityMajor, device), "cuDeviceGetAttribute");
   check(device_attribute(&minor, kCapabilityMinor, device), "cuDeviceGetAttribute");
   return 10 * major + minor;
+}
+
+bool Driver::is_integrated(DeviceNumber device) const {
+  int integrated = 0;
+  check(device_attribute(&integrated, kIntegrated, device), "cuDeviceGetAttribute");
+  return integrated != 0;
 }
 
 }  // namespace page4d::cuda

@@ -19,6 +19,7 @@ using Pointer = uint64_t;     // CUdeviceptr
 
 inline constexpr Result kSuccess = 0;                // CUDA_SUCCESS
 inline constexpr Result kOutOfMemory = 2;            // CUDA_ERROR_OUT_OF_MEMORY
+inline constexpr int kIntegrated = 18;               // CU_DEVICE_ATTRIBUTE_INTEGRATED
 inline constexpr int kCapabilityMajor = 75;          // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
 inline constexpr int kCapabilityMinor = 76;          // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 inline constexpr unsigned kEventDefault = 0;         // CU_EVENT_DEFAULT
@@ -54,6 +55,7 @@ struct Driver {
   void check(Result result, const char* call) const;
 
   int capability_of(DeviceNumber device) const;  // times ten
+  bool is_integrated(DeviceNumber device) const;  // its memory is the host's
 
   Result (*init)(unsigned);
   Result (*error_name)(Result, const char**);
@@ -82,6 +84,7 @@ struct Driver {
   Result (*destroy_event)(Event);
   Result (*record)(Event, CuStream, unsigned);
   Result (*wait_event)(Event);
+  Result (*follow_event)(CuStream, Event, unsigned);
   Result (*elapsed)(float*, Event, Event);
   Result (*call_host)(CuStream, void (*)(void*), void*);
   Result (*begin_capture)(CuStream, int);

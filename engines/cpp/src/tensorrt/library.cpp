@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kRtxHeaders = 11;  // TensorRT-RTX has the interface of this major version
 
+thread_local TensorrtLog::Words own_words{};  // of the calls of this thread
+
 // The first that opens; else null, and why the first one did not.
 void* open_first(const std::vector<std::string>& files, std::string& reason) {
   for (const std::string& file : files) {
@@ -40,7 +42,22 @@ TensorrtLog& TensorrtLog::get() {
 }
 
 void TensorrtLog::log(Severity severity, const char* message) noexcept {
-  if (severity == Severity::kERROR || severity == Severity::kINTERNAL_ERROR) std::snprintf(last_, sizeof last_, "%s", message);
+  if (severity != Severity::kERROR && severity != Severity::kINTERNAL_ERROR) return;
+  std::snprintf(own_words.data(), own_words.size(), "%s", message);
+  const std::lock_guard lock(mutex_);
+  others_ = own_words;
+}
+
+void TensorrtLog::begin() noexcept {
+  own_words[0] = 0;
+  const std::lock_guard lock(mutex_);
+  others_[0] = 0;
+}
+
+TensorrtLog::Words TensorrtLog::last() const noexcept {
+  if (own_words[0] != 0) return own_words;
+  const std::lock_guard lock(mutex_);
+  return others_;
 }
 
 TensorrtLibrary::TensorrtLibrary(const std::string& plans, const std::string& file) {
@@ -72,8 +89,10 @@ TensorrtLibrary::TensorrtLibrary(const std::string& plans, const std::string& fi
 
 std::unique_ptr<nvinfer1::IRuntime> TensorrtLibrary::runtime() const {
   const auto create = symbol<void* (*)(void*, int32_t)>(handle_, "createInferRuntime_INTERNAL");
-  std::unique_ptr<nvinfer1::IRuntime> made(static_cast<nvinfer1::IRuntime*>(create(&TensorrtLog::get(), NV_TENSORRT_VERSION)));
-  if (made == nullptr) throw Error(Code::kMissingBackend, name_ + " does not start").got(TensorrtLog::get().last());
+  TensorrtLog& log = TensorrtLog::get();
+  log.begin();
+  std::unique_ptr<nvinfer1::IRuntime> made(static_cast<nvinfer1::IRuntime*>(create(&log, NV_TENSORRT_VERSION)));
+  if (made == nullptr) throw Error(Code::kMissingBackend, name_ + " does not start").got(log.last().data()).hint("a newer NVIDIA driver, or another TensorRT");
   return made;
 }
 
@@ -82,9 +101,11 @@ void TensorrtLibrary::register_plugins(const std::string& file) const {
   static std::set<std::pair<void*, std::string>> registered;
   const std::lock_guard lock(mutex);
   if (registered.count({handle_, file}) != 0) return;
+  TensorrtLog& log = TensorrtLog::get();
+  log.begin();
   nvinfer1::IPluginRegistry* registry = symbol<nvinfer1::IPluginRegistry* (*)()>(handle_, "getPluginRegistry")();
   if (registry == nullptr || registry->loadLibrary(file.c_str()) == nullptr) {
-    throw Error(Code::kMissingBackend, name_ + " refuses the attention plugins").got(text(file, ": ", TensorrtLog::get().last()));
+    throw Error(Code::kMissingBackend, name_ + " refuses the attention plugins").got(text(file, ": ", log.last().data()));
   }
   registered.emplace(handle_, file);
 }

@@ -3,23 +3,30 @@
 
 #include <NvInferRuntime.h>
 
+#include <array>
 #include <memory>
+#include <mutex>
 #include <string>
 
 namespace page4d {
 
-// TensorRT's words: the last error is kept, in memory of its own, for the failure that it explains.
+// TensorRT's words: the last error is kept for the failure that it explains. Any thread may call.
 class TensorrtLog final : public nvinfer1::ILogger {
  public:
+  using Words = std::array<char, 512>;
+
   // One per process, never freed: TensorRT keeps the first one that it is given, and calls it after everything else is gone.
   static TensorrtLog& get();
 
   void log(Severity severity, const char* message) noexcept override;
-  // Until the next error.
-  const char* last() const noexcept { return last_; }
+  // Forgets the errors of calls that were made on this thread before: to be called ahead of one that may fail.
+  void begin() noexcept;
+  // The last error since `begin` on this thread, else on any other: TensorRT has threads of its own. Empty where there was none.
+  Words last() const noexcept;
 
  private:
-  char last_[512] = "";
+  mutable std::mutex mutex_;
+  Words others_{};
 };
 
 class TensorrtLibrary {
@@ -31,6 +38,7 @@ class TensorrtLibrary {
   const std::string& name() const { return name_; }        // "TensorRT-RTX"
   const std::string& version() const { return version_; }  // "1.7.1"
 
+  // With the GPU that it is for current. Throws Error kMissingBackend: TensorRT makes none, as where the driver is too old for it.
   std::unique_ptr<nvinfer1::IRuntime> runtime() const;
   // Of the process; once for each file. Throws Error kMissingBackend where TensorRT refuses it.
   void register_plugins(const std::string& file) const;

@@ -28,11 +28,15 @@ class TensorrtCall final : public BoundCall {
   explicit TensorrtCall(std::unique_ptr<nvinfer1::IExecutionContext> context) : context_(std::move(context)) {}
 
   Failure launch(Stream stream) noexcept override {
-    return context_->enqueueV3(static_cast<cudaStream_t>(stream)) ? nullptr : TensorrtLog::get().last();
+    TensorrtLog::get().begin();
+    if (context_->enqueueV3(static_cast<cudaStream_t>(stream))) return nullptr;
+    words_ = TensorrtLog::get().last();
+    return words_.data();
   }
 
  private:
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
+  TensorrtLog::Words words_{};  // of its last failure
 };
 
 class TensorrtEngine final : public Engine {
@@ -46,13 +50,15 @@ class TensorrtEngine final : public Engine {
   size_t scratch() const override { return static_cast<size_t>(engine_->getDeviceMemorySizeV2()); }
 
   std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch_) override {
+    TensorrtLog& log = TensorrtLog::get();
+    log.begin();
     std::unique_ptr<nvinfer1::IExecutionContext> context(engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
-    if (context == nullptr) throw Error(Code::kIncompatible, "TensorRT makes no context for " + stage_.name).got(TensorrtLog::get().last());
+    if (context == nullptr) throw Error(Code::kIncompatible, "TensorRT makes no context for " + stage_.name).got(log.last().data());
     if (scratch() != 0) context->setDeviceMemoryV2(scratch_, static_cast<int64_t>(scratch()));
     for (const auto* addresses : {&inputs, &outputs}) {
       for (const auto& [name, address] : *addresses) {
         if (context->setTensorAddress(name.c_str(), address)) continue;
-        throw Error(Code::kIncompatible, text("the plan of ", stage_.name, " takes no address for ", name)).got(TensorrtLog::get().last());
+        throw Error(Code::kIncompatible, text("the plan of ", stage_.name, " takes no address for ", name)).got(log.last().data());
       }
     }
     return std::make_unique<TensorrtCall>(std::move(context));
@@ -96,9 +102,14 @@ class TensorrtLoader final : public EngineLoader {
     }
     require(plans_, machine, folder.path);
     if (plans_.kernels) library_.register_plugins(plugins.file);
-    device_.enter();
+    const Entered entered(device_);
+    entered.check();
     runtime_ = library_.runtime();
-    device_.leave();
+  }
+
+  ~TensorrtLoader() override {
+    const Entered entered(device_);
+    runtime_.reset();
   }
 
   std::string described() const override { return text(library_.name(), " ", library_.version(), " on ", device_.name()); }
@@ -108,10 +119,12 @@ class TensorrtLoader final : public EngineLoader {
     const std::string& name = plans_.files.at(stage.name);
     const std::optional<std::string> content = read_file(folder_.file(name));
     if (!content) throw Error(Code::kFailure, name + " cannot be read").got(folder_.path);
+    TensorrtLog& log = TensorrtLog::get();
+    log.begin();
     std::unique_ptr<nvinfer1::ICudaEngine> engine(runtime_->deserializeCudaEngine(content->data(), content->size()));
     if (engine == nullptr) {
       throw Error(Code::kIncompatible, text(library_.name(), " ", library_.version(), " does not load ", name))
-          .got(TensorrtLog::get().last())
+          .got(log.last().data())
           .hint("page4d-export --build-only ENGINES");
     }
     return std::make_unique<TensorrtEngine>(stage, std::move(engine));

@@ -20,7 +20,9 @@ bool runs_on(const std::string& library, int capability) {
 
 const Plans& plans_of(const Manifest& manifest, const std::string& folder) {
   if (manifest.plans) return *manifest.plans;
-  throw Error(Code::kIncompatible, "the engine folder has no TensorRT plans").got(folder).hint("page4d-export --build-only " + folder);
+  throw Error(Code::kIncompatible, "the engine folder has no TensorRT plans")
+      .got(folder)
+      .hint(text("page4d-export --build-only ", folder, "; without TensorRT Backend::kTest runs everything but the network"));
 }
 
 void require(const Plans& plans, const Machine& machine, const std::string& folder) {
