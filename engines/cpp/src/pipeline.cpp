@@ -19,7 +19,7 @@ class Pipeline::Impl {
  public:
   Impl(const std::string& path, const Options& options)
       : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), entered_(loader_->device()), described_(loader_->described()) {
-    window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_.file(kConstants)), options);
+    window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
     if (!window_->no_graph().empty()) warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
     entered_.leave();
   }
