@@ -1,6 +1,7 @@
 // A manifest of any content is read or refused; one that is read gives buffer plans, with sliding and without, in which everything lies inside its
 // buffer, and a folder of it loads and runs. `fuzz_manifest [COUNT [SEED]]`; with `--verdicts FILE` it prints for each line of a file, a manifest,
 // whether it is read: for Python's fuzzer, which holds its own reader against this one.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -136,7 +137,8 @@ void vary(Json& manifest, std::mt19937& random) {
 // What was found by hand once: each is refused, or all that it plans lies inside.
 void craft(Json& manifest, std::mt19937& random) {
   Json& encoder = manifest["stages"][0];
-  const int64_t images = manifest["layout"]["T"].get<int64_t>() * manifest["layout"]["V"].get<int64_t>() * manifest["layout"].value("B", 1);
+  int64_t images = 1;
+  for (const char* side : {"T", "V", "B"}) images *= std::clamp<int64_t>(manifest["layout"].value(side, int64_t{1}), 0, 65535);
   switch (random() % 8) {
     case 0: encoder["inputs"].erase(1); break;
     case 1:
