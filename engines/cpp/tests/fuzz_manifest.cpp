@@ -136,28 +136,28 @@ void vary(Json& manifest, std::mt19937& random) {
 
 // What was found by hand once: each is refused, or all that it plans lies inside.
 void craft(Json& manifest, std::mt19937& random) {
-  Json& encoder = manifest["stages"][0];
+  Json& encoder = manifest.at("stages").at(0);
   int64_t images = 1;
-  for (const char* side : {"T", "V", "B"}) images *= std::clamp<int64_t>(manifest["layout"].value(side, int64_t{1}), 0, 65535);
+  for (const char* side : {"T", "V", "B"}) images *= std::clamp<int64_t>(manifest.at("layout").value(side, int64_t{1}), 0, 65535);
   switch (random() % 8) {
-    case 0: encoder["inputs"].erase(1); break;
+    case 0: encoder.at("inputs").erase(1); break;
     case 1:
-      encoder["outputs"][0]["shape"][0] = 1;
+      encoder.at("outputs").at(0).at("shape").at(0) = 1;
       encoder["calls"] = 1;
-      encoder["inputs"][0]["shape"][0] = images;
+      encoder.at("inputs").at(0).at("shape").at(0) = images;
       break;
-    case 2: encoder["inputs"][1]["shape"] = {1, encoder["inputs"][1]["shape"][1], 1}; break;
+    case 2: encoder.at("inputs").at(1).at("shape") = {1, encoder.at("inputs").at(1).at("shape").at(1), 1}; break;
     case 3:
-      for (const char* side : {"T", "V", "H", "W", "B"}) manifest["layout"][side] = 65534 / (random() % 4 + 1) / 14 * 14;
+      for (const char* side : {"T", "V", "H", "W", "B"}) manifest.at("layout")[side] = 65534 / (random() % 4 + 1) / 14 * 14;
       break;
-    case 4: encoder["outputs"].insert(encoder["outputs"].begin(), manifest["stages"][1]["outputs"][0]); break;
+    case 4: encoder.at("outputs").insert(encoder.at("outputs").begin(), manifest.at("stages").at(1).at("outputs").at(0)); break;
     case 5:  // one image a call: right, where all shapes follow
-      encoder["calls"] = images, manifest["encoder_images"] = 1;
+      encoder["calls"] = images, manifest.at("encoder_images") = 1;
       for (const char* way : {"inputs", "outputs"}) {
-        for (Json& spec : encoder[way]) spec["shape"][0] = 1;
+        for (Json& spec : encoder.at(way)) spec.at("shape").at(0) = 1;
       }
       break;
-    case 6: std::swap(encoder["inputs"][0], encoder["inputs"][1]); break;
+    case 6: std::swap(encoder.at("inputs").at(0), encoder.at("inputs").at(1)); break;
     default: change_everywhere(manifest, static_cast<int64_t>(random() % 260), static_cast<int64_t>(random() % 260)); break;
   }
 }
