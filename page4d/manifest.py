@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any
 
@@ -9,14 +10,15 @@ import msgspec
 
 from page4d.errors import EngineError
 from page4d.files import OutputKind, write_atomically
+from page4d.folder_file import open_inside
 from page4d.layout import Layout
 from page4d.load_report import LoadReport
 from page4d.manifest_check import check_manifest
+from page4d.manifest_files import CONSTANTS as CONSTANTS
+from page4d.strict_json import LARGEST, require_strict
 
-_LARGEST = 16 << 20  # bytes of a manifest.json
 FORMAT = 1
 MANIFEST = "manifest.json"
-CONSTANTS = "onnx/constants.safetensors"
 PREDICTIONS = ("points", "confidence", "camera")
 """Stages, and their outputs, that read the last kept layer: Pi3's heads."""
 
@@ -234,23 +236,35 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.is_dir():
         raise EngineError("there is no such engine folder", got=folder, hint="page4d-export -o ENGINES --T .. --V ..")
+    if not os.path.lexists(path):
+        what = "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder"
+        raise EngineError(what, got=folder, hint="page4d-export again")
+    text = _content(folder)
     try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise EngineError(
-            "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder", got=folder, hint="page4d-export again"
-        ) from None
-    except OSError as error:
-        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
-    try:
+        require_strict(text)
         version = msgspec.json.decode(text, type=dict[str, Any]).get("format")
         if version != FORMAT:
-            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint="page4d-export again with this version")
+            hint = "page4d-export again with this version"
+            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint=hint)
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
     check_manifest(manifest)
     return manifest
+
+
+def _content(folder: pathlib.Path) -> bytes:
+    """Of the manifest, not more than a manifest may have."""
+    path = folder / MANIFEST
+    try:
+        with open_inside(folder, MANIFEST) as file:
+            content = file.read(LARGEST + 1)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
+    if len(content) > LARGEST:
+        raise EngineError("manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again")
+    return content
 
 
 class _Listing(msgspec.Struct, frozen=True):
@@ -266,7 +280,7 @@ def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of an engine folder of any format version; None where manifest.json is not this project's."""
     path = folder / MANIFEST
     try:
-        return None if path.stat().st_size > _LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
+        return None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from page4d.errors import EngineError
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
 from page4d.precision import DTYPE_BYTES, Precision
 
@@ -83,8 +84,18 @@ class BufferPlan:
             manifest: the engines'.
             widen: keep 16-bit tensors as float32, for backends that compute so.
             sliding: windows overlap: what the encoder made of the frames they share is kept, in a buffer of its own.
+
+        Raises:
+            EngineError: something lies outside of its buffer: the manifest is none that `check_manifest` let pass.
         """
-        return _Planner(manifest, widen, sliding).plan()
+        plan = _Planner(manifest, widen, sliding).plan()
+        views = [view for call in plan.calls for view in (*call.inputs.values(), *call.outputs.values())]
+        for view in (*views, *plan.outputs.values(), *plan.starts.values()):
+            size = math.prod(view.shape) * DTYPE_BYTES[view.dtype]
+            if size < 1 or not 0 <= view.offset <= plan.sizes.get(view.buffer, 0) - size:
+                got = f"{size} bytes at {view.offset}"
+                raise EngineError(f"a tensor lies outside of its buffer {view.buffer}", got=got, allowed=f"{plan.sizes.get(view.buffer, 0)} bytes")
+        return plan
 
 
 class _Planner:
@@ -113,7 +124,7 @@ class _Planner:
             self.is_encoded = self.sliding and entry.kind == "encoder" if makes_tokens else self.is_encoded
             outputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.outputs}
             if self.is_encoded and makes_tokens:
-                (self.encoded,) = outputs.values()
+                self.encoded = next(outputs[spec.binding] for spec in entry.outputs if spec.name == "tokens")
             self.written |= {spec.name for spec in entry.outputs}
             for number in range(entry.calls):
                 calls.append(

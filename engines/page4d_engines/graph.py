@@ -79,6 +79,8 @@ def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None
 
 def _reshape(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
     dimensions = value.type.tensor_type.shape.dim
+    if math.prod(shape) != math.prod(size.dim_value for size in dimensions):  # whoever binds memory goes by the size
+        raise ValueError(f"{value.name} is reshaped to another size: {list(shape)}")
     del dimensions[:]
     for size in shape:
         dimensions.add(dim_value=size)

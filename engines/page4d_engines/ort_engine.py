@@ -19,6 +19,7 @@ from page4d_engines.external import is_external, mapped
 from page4d_engines.ort_int8 import multiplies_signed, signed
 from page4d_engines.ort_lowering import lower
 
+_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {"tensor(float)": "float32"}
 _common_pool: list[int] = []  # its number of threads, once the process has one
 
 
@@ -86,15 +87,17 @@ class OrtEngine:
         self._name = path.name
 
     def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
-        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs."""
+        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs.
+
+        Raises:
+            EngineError: an array is missing, or has another size or type than the graph's.
+        """
         binding = self._session.io_binding()
         for value in self._session.get_inputs():
-            array = inputs[value.name]
-            assert array.size == math.prod(value.shape) and array.flags.c_contiguous  # the shape may be a view of the stage's
+            array = self._bound(value, inputs)
             binding.bind_input(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
         for value in self._session.get_outputs():
-            array = outputs[value.name]
-            assert array.size == math.prod(value.shape) and array.flags.c_contiguous
+            array = self._bound(value, outputs)
             binding.bind_output(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
 
         def call() -> None:
@@ -104,6 +107,20 @@ class OrtEngine:
                 raise translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
 
         return call
+
+    def _bound(self, value: onnxruntime.NodeArg, arrays: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+        """The array of a session's input or output, which reads and writes its memory unasked; its shape may be a view of the stage's.
+
+        Raises:
+            EngineError: there is none, or it has another size or type.
+        """
+        array = arrays.get(value.name)
+        sizes = [size if isinstance(size, int) else 0 for size in value.shape]
+        if array is None or array.size != math.prod(sizes) or not array.flags.c_contiguous or _TYPES.get(value.type) != array.dtype.name:
+            got = "nothing" if array is None else f"{array.dtype.name} {list(array.shape)}"
+            what = f"{value.name} of {self._name} does not lie in memory as its graph says"
+            raise EngineError(what, got=got, allowed=f"{value.type} {value.shape}", hint="page4d-export again")
+        return array
 
 
 def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors.numpy import load_file
 
 from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import UsageError
-from page4d.manifest import CONSTANTS
 from page4d.poses import camera_to_world
 from page4d_engines.backend import Backend, choose
 from page4d_engines.chain import Arrays, Chain, Observe
+from page4d_engines.constants import read_constants
 from page4d_engines.folder import EngineFolder
 
 
@@ -69,7 +68,7 @@ class Pipeline:
 
     def __init__(self, folder: EngineFolder, backend: Backend, make: Callable[[Arrays], Chain]) -> None:
         self.manifest, self.backend = folder.manifest, backend
-        constants = load_file(folder.file(CONSTANTS))
+        constants = read_constants(folder)
         self._memory = constants.get("memory", np.zeros(0, np.float32))
         self._chain = make({"special": constants["special"]})
         self.plan = self._chain.plan

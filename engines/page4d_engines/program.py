@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from page4d.errors import EngineError
 from page4d.precision import DTYPE_BYTES
 from page4d_engines.buffers import BufferPlan, Call, Keep, View
 
@@ -66,6 +67,9 @@ def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})
         plan: of the buffers.
         constants: values from outside that never change, and so are no step.
         carried: images that the window begins with and the one before ended with; the encoder does not see them again. For a sliding plan.
+
+    Raises:
+        EngineError: rows would be moved beyond the end of a buffer, or images carried that a plan does not keep.
     """
     steps: list[Step] = [Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"]
     calls = plan.calls
@@ -82,7 +86,21 @@ def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})
             if keep.call == number:
                 steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
     steps += [Download(name, view) for name, view in plan.outputs.items()]
+    for step in steps:
+        if isinstance(step, Gather):
+            _check_inside(plan, step)
     return steps
+
+
+def _check_inside(plan: BufferPlan, step: Gather) -> None:
+    """Both ends lie inside their buffers, which are plain memory."""
+    source_end = step.source_offset + step.rows * step.width
+    target_end = step.target_offset + (step.rows - 1) * step.pitch + step.width
+    ends = ((step.source.buffer, step.source_offset, source_end), (step.target.buffer, step.target_offset, target_end))
+    for buffer, begin, end in ends:
+        if not 0 <= begin < end <= plan.sizes[buffer]:
+            got = f"bytes {begin} to {end}"
+            raise EngineError(f"rows of the buffer {buffer} lie outside of it", got=got, allowed=f"{plan.sizes[buffer]} bytes")
 
 
 def _known(plan: BufferPlan, carried: int) -> Iterator[int]:
@@ -99,7 +117,8 @@ def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
     if carried == 0:
         return
     encoded = plan.encoded
-    assert encoded is not None
+    if encoded is None:
+        raise EngineError("the buffer plan keeps nothing of the window before", got=f"{carried} images to carry", allowed="a sliding plan")
     images, width = encoded.shape[0], math.prod(encoded.shape[1:]) * DTYPE_BYTES[encoded.dtype]
     step = images - carried
     for first in range(0, carried, step):  # in order and no more than the distance at once: what is read was not written over

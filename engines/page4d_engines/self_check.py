@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from page4d.accuracy import compare, sampled
+from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.manifest import Accuracy, Golden, StageEntry
+from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
 from page4d.precision import Precision
 from page4d_engines.chain import Arrays
+from page4d_engines.constants import read_tensors
 from page4d_engines.folder import EngineFolder
 from page4d_engines.ort_engine import OrtEngine
 from page4d_engines.pipeline import Pipeline
@@ -80,7 +81,7 @@ def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, p
         progress: called before each stage's call.
 
     Raises:
-        EngineError: the folder has no golden clip, or, without `bisect`, no reference values.
+        EngineError: the folder has no golden clip, or, without `bisect`, no reference values; or they are not of these engines.
     """
     manifest, golden = folder.manifest, folder.manifest.golden
     if golden is None:
@@ -88,7 +89,7 @@ def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, p
     if golden.expected is None and not bisect:
         why = "its layout was too large for the reference on the machine that exported it"
         raise EngineError(f"the engine folder has no reference values: {why}", got=folder.path, hint="--bisect, against ONNX Runtime here")
-    expected = {} if golden.expected is None else load_file(folder.file(golden.expected))
+    expected = {} if golden.expected is None else read_tensors(folder, golden.expected, _samples(manifest))
     chain: list[Row] = []
     alone: list[Row] = []
     calls, done = sum(entry.calls for entry in manifest.stages), 0
@@ -103,10 +104,28 @@ def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, p
         if bisect:
             alone.extend(_alone(folder, entry, inputs, outputs))
 
-    given = load_file(folder.file(golden.inputs))
+    clip = read_tensors(folder, golden.inputs, _values(manifest))
     started = time.perf_counter()
-    pipeline.run(given["images"], given.get("mask_ext"), given.get("keypoints"), given.get("fundamental"), progress=step, observe=observe)
+    pipeline.run(clip["images"], clip.get("mask_ext"), clip.get("keypoints"), clip.get("fundamental"), progress=step, observe=observe)
     return SelfCheck(str(pipeline.backend), pipeline.described, time.perf_counter() - started, chain, alone)
+
+
+def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every output's sample."""
+    sizes = {f"{entry.name}/{spec.name}": entry.calls * math.prod(spec.shape) for entry in manifest.stages for spec in entry.outputs}
+    return {name: ((min(size, SAMPLES),), "float32") for name, size in sizes.items()}
+
+
+def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of what the golden clip gives the engines."""
+    layout = manifest.shape
+    values = {
+        "images": (layout.images_shape, "uint8"),
+        "mask_ext": (layout.patch_map_shape, "float32"),
+        "keypoints": (layout.patch_map_shape, "float32"),
+        "fundamental": (layout.fundamental_shape, "float32"),
+    }
+    return {name: value for name, value in values.items() if manifest.reads(name)}
 
 
 def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:

@@ -88,6 +88,13 @@ def _said(text):
 
 # what is done to a manifest: the place, and the value that it gets; a value of REMOVED takes it away
 REMOVED = "removed"
+SPARE = {"name": "mask_ext", "shape": [3, 2, 20, 1], "dtype": "float32"}
+PLAN = {"file": "onnx/encoder.onnx", "plugins": 0, "fused": 0, "seconds": 1}
+STAGES = [entry["name"] for entry in manifest_of("default")["stages"]]
+PLANS = dict.fromkeys(STAGES, PLAN)
+SWAPPED, MOVED, WITHOUT = (
+    [manifest_of("default")["stages"][number] for number in order] for order in ((0, 1, 3, 2, 4, 5, 6), (0, 2, 1, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6))
+)
 WRONG = [
     *[([key], REMOVED) for key in ("page4d", "model", "weights", "layout", "precision", "encoder_images", "stages", "keep", "format")],
     (["page4d"], 3),
@@ -154,10 +161,78 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1.7.1", "chips": [8], "kernels": None, "stages": {}}),
     (["golden"], {"inputs": "x", "expected": 4}),
     (["verification"], {"layout": {"T": "4"}}),
+    *[(["model", option], value) for option in ("width", "streams", "depth") for value in (REMOVED, None, 0, 2**40, 1.5, "1", True, [1], {})],
+    *[(["model", "order"], value) for value in (REMOVED, ["view"], ["time", "view"], ["view", "view"], ["view", 1], "view", None)],
+    *[(["model", "global_layers"], value) for value in (REMOVED, None, [], [0], [1, 7], [-1], ["1"], [True], "1")],
+    (["model", "depth"], 1),
+    (["model", "streams"], 1),
+    (["layout"], {"T": 65534, "V": 65534, "H": 65534, "W": 65534, "B": 65534}),
+    (["encoder_images"], 4),
+    (["encoder_images"], 3),
+    (["encoder_images"], 2**62),
+    (["stages", 0, "kind"], "eye"),
+    (["stages", 0, "kind"], "mask_head"),
+    (["stages", 0, "layer"], 0),
+    (["stages", 2, "layer"], None),
+    (["stages", 2, "layer"], 1),
+    (["stages", 2, "kind"], "time_sa"),
+    (["stages", 0, "calls"], 2**40),
+    (["stages", 1, "calls"], 2),
+    *[(["stages", 0, count], value) for count in ("weight_bytes", "flop", "largest") for value in (-1, 2**62)],
+    (["stages", 0, "inputs", 1], SPARE),
+    (["stages", 0, "inputs"], []),
+    (["stages", 0, "outputs"], []),
+    (["stages", 0, "outputs", 0, "suffix"], "_out"),
+    (["stages", 2, "outputs", 0, "suffix"], ""),
+    (["stages", 2, "outputs", 0, "suffix"], "_in"),
+    (["stages", 2, "inputs", 0, "suffix"], "_out"),
+    (["stages", 0, "inputs", 0, "shape"], [6, 70, 56, 3]),
+    (["stages", 0, "inputs", 1, "shape"], [1, 5, 128]),
+    (["stages", 0, "inputs", 1, "shape"], [6, 5, 1]),
+    (["stages", 0, "outputs", 0, "shape"], [1, 150, 128]),
+    (["stages", 0, "outputs", 0, "name"], "mask"),
+    (["stages", 0, "outputs", 0, "dtype"], "float16"),
+    (["stages", 1, "inputs", 0, "shape"], [2, 3, 2, 25, 128]),
+    (["stages", 2, "inputs", 0, "shape"], [2, 3, 2, 25, 128]),
+    (["stages", 2, "inputs", 0, "name"], "memory"),
+    (["stages", 2, "inputs", 0, "name"], "layers.1"),
+    (["stages", 2, "outputs", 0, "shape"], [3, 3, 2, 25, 128]),
+    (["stages", 3, "outputs", 0, "shape"], [1, 3, 2, 25, 128]),
+    (["stages", 1, "outputs", 0, "dtype"], "uint8"),
+    (["stages", 2, "file"], "onnx/view_sa.1.onnx"),
+    (["stages", 2, "file"], "view_sa.0.onnx"),
+    (["stages", 2, "file"], None),
+    *[(["stages"], stages) for stages in (SWAPPED, MOVED, WITHOUT)],
+    (["keep", 0, "stages"], ["time_sa.0"]),
+    (["keep", 0, "stages"], ["global_sa.1", "global_sa.1"]),
+    (["keep", 0, "stages"], ["global_sa.1", "time_sa.1"]),
+    (["keep", 0, "layer"], 0),
+    (["keep", 0, "layer"], 2**62),
+    *[(["files", name], HASH) for name in ("../a", "/a", "a/../b", "a//b", "./a", "a/", "", "a/.")],
+    (["files", "onnx/constants.safetensors"], REMOVED),
+    (["files", "onnx/encoder.onnx"], REMOVED),
+    *[(["files", "onnx/encoder.onnx"], value) for value in ("", "0" * 63, "0" * 65, "A" * 64, "0" * 63 + "\n")],
+    (["golden"], {"inputs": "golden/inputs.safetensors", "expected": None, "tolerance": {}}),
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": "x", "tolerance": {}}),
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": "onnx/encoder.onnx", "tolerance": {"encoder/tokens": 1}}),
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": None, "tolerance": {"encoder/tokens": -1}}),
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": None, "tolerance": {"encoder/tokens": 1e300}}),
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": None, "tolerance": {"encoder/mask": 1}}),
+    (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": PLANS}),
+    (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": {**PLANS, "eye": PLAN}}),
     (["loaded"], {"files": []}),
     (["loaded"], {"files": [], "groups": [{"name": "a", "file": "b", "keys": "c", "loaded": "d"}]}),
 ]
-RIGHT = [(["later"], {"than": "us"}), (["stages", 0, "later"], 1), (["keep"], []), (["verification"], None), (["layout", "B"], REMOVED)]
+RIGHT = [
+    (["golden"], {"inputs": "onnx/encoder.onnx", "expected": None, "tolerance": {"encoder/tokens": 0}}),
+    (["files", "onnx/more/a b.data"], HASH),
+    (["model", "heads"], "any"),
+    (["later"], {"than": "us"}),
+    (["stages", 0, "later"], 1),
+    (["keep"], []),
+    (["verification"], None),
+    (["layout", "B"], REMOVED),
+]
 NO_JSON = [
     "",
     "[]",
@@ -168,6 +243,20 @@ NO_JSON = [
     '{"format":01}',
     '{"format":1,"page4d":"\udcff"}',
     '{"a":' * 200,
+    '{"a":' * 101 + "1" + "}" * 101,
+    "[" * 101 + "]" * 101,
+    '{"format":1,"format":1}',
+    '{"format":1,"a":{"b":1,"c":2,"b":3}}',
+    '{"format":1,"a":9223372036854775808}',
+    '{"format":1,"a":-9223372036854775809}',
+    '{"format":1,"a":18446744073709551616}',
+    '{"format":1,"a":1' + "0" * 400 + "}",
+    '{"format":1,"a":1e400}',
+    '{"format":1,"a":-1e400}',
+    '{"format":1,"a":Infinity}',
+    '{"format":1,"a":"\\ud800"}',
+    '{"format":1,"a":"\t"}',
+    "\ufeff{}",
     "3",
     "null",
     '"text"',
@@ -182,7 +271,9 @@ def manifests():
         said = _said(json.dumps(changed(base, place, value)))
         assert bool(said) == ((place, value) in WRONG), (place, value, said)
         cases.append({"place": place, "value": value, "said": said})
-    return {"removed": REMOVED, "base": base, "changed": cases, "no_json": [_no_json(text) for text in NO_JSON]}
+    deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
+    assert not _said(json.dumps(base | deep)), "as deep as may be"
+    return {"removed": REMOVED, "base": base, "changed": cases, "no_json": [_no_json(text) for text in NO_JSON], "deep": deep}
 
 
 def _no_json(text):

@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 
+#include "page4d/error.h"
 #include "text.h"
 
 namespace page4d {
@@ -65,7 +66,7 @@ class Planner {
     const bool makes_tokens = stage.output("tokens") != nullptr;
     if (makes_tokens) is_encoded_ = sliding_ && stage.kind == "encoder";
     for (const TensorSpec& spec : stage.outputs) outputs.emplace_back(spec.binding(), view(spec, stage.calls));
-    if (is_encoded_ && makes_tokens) encoded_ = outputs.front().second;
+    if (is_encoded_ && makes_tokens) encoded_ = *find(outputs, stage.output("tokens")->binding());
     for (const TensorSpec& spec : stage.outputs) written_.insert(spec.name);
     for (int64_t number = 0; number < stage.calls; ++number) {
       plan_.calls.push_back({&stage, parts(inputs, number, stage.calls), parts(outputs, number, stage.calls)});
@@ -194,6 +195,33 @@ int64_t BufferPlan::total() const {
 const BufferView* BufferPlan::start(const std::string& name) const { return find(starts, name); }
 const BufferView* BufferPlan::output(const std::string& name) const { return find(outputs, name); }
 
-BufferPlan BufferPlan::make(const Manifest& manifest, bool sliding) { return Planner(manifest, sliding).plan(); }
+BufferPlan BufferPlan::make(const Manifest& manifest, bool sliding) {
+  BufferPlan plan = Planner(manifest, sliding).plan();
+  plan.check();
+  return plan;
+}
+
+void BufferPlan::check() const {
+  const auto inside = [&](const std::string& buffer, int64_t begin, int64_t end) {
+    const auto size = sizes.find(buffer);
+    if (size != sizes.end() && 0 <= begin && begin < end && end <= size->second) return;
+    throw Error(Code::kIncompatible, text("a tensor lies outside of its buffer ", buffer))
+        .got(text("bytes ", begin, " to ", end))
+        .allowed(text(size == sizes.end() ? 0 : size->second, " bytes"));
+  };
+  const auto check_views = [&](const std::vector<NamedView>& views) {
+    for (const auto& each : views) inside(each.second.buffer, each.second.offset, each.second.offset + each.second.bytes());
+  };
+  const auto check_gathers = [&](const std::vector<Gather>& gathers) {
+    for (const Gather& gather : gathers) {
+      inside(gather.source, gather.source_offset, gather.source_offset + gather.rows * gather.width);
+      inside(gather.target, gather.target_offset, gather.target_offset + (gather.rows - 1) * gather.pitch + gather.width);
+    }
+  };
+  for (const Call& call : calls) check_views(call.inputs), check_views(call.outputs);
+  check_views(starts), check_views(outputs);
+  for (const Step& step : steps) check_gathers(step.gathers);
+  for (const Carry& carry : carries) check_gathers(carry.gathers);
+}
 
 }  // namespace page4d

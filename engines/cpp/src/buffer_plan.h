@@ -70,7 +70,11 @@ struct BufferPlan {
 
   // The manifest must outlive the plan, and be one that check_manifest let pass.
   // sliding: windows overlap: what the encoder made of the images that they share is kept, in a buffer of its own.
+  // Throws Error kIncompatible where something would lie outside of its buffer all the same.
   static BufferPlan make(const Manifest& manifest, bool sliding = false);
+
+ private:
+  void check() const;
 };
 
 }  // namespace page4d

@@ -36,6 +36,8 @@ class JsonValue {
   bool is_null() const;
   // On one line; bytes that are no text become a sign of their own.
   std::string dump() const;
+  // A whole number as it is, other values by their kind.
+  std::string shown() const;
   // A field of an object; nothing where there is none, or this is none.
   std::optional<JsonValue> find(const char* name) const;
   // Whether it is this number, of whatever type.
@@ -65,7 +67,8 @@ class JsonValue {
 
 class JsonDocument {
  public:
-  // Throws JsonError where the text is no JSON, or nested deeper than a hundred levels.
+  // Throws JsonError where the text is no JSON, or has what two readers may read in two ways: a byte order mark, a key twice in an object, more than
+  // a hundred objects and arrays inside one another, a whole number of more than 64 bits, an infinite one.
   explicit JsonDocument(const std::string& text);
   ~JsonDocument();
 

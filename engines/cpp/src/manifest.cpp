@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "files.h"
+#include "folder_file.h"
 #include "json_reader.h"
 #include "manifest_check.h"
 #include "text.h"
@@ -14,6 +15,7 @@ namespace page4d {
 namespace {
 
 constexpr int64_t kFormat = 1;
+constexpr char kManifest[] = "manifest.json";
 
 std::vector<std::string> strings(const JsonValue& value) {
   std::vector<std::string> found;
@@ -127,12 +129,14 @@ std::optional<Plans> plans_of(const JsonValue& value) {
   return plans;
 }
 
-void check_golden(const JsonValue& value) {
-  if (value.is_null()) return;
-  value.fields({{"inputs", true, [](const JsonValue& v) { v.string(); }},
-                {"expected", true, [](const JsonValue& v) { optional_string(v); }},
-                {"tolerance", true, [](const JsonValue& v) { v.map<double>([](const JsonValue& limit) { return limit.number(); }); }}},
+std::optional<Golden> golden_of(const JsonValue& value) {
+  if (value.is_null()) return std::nullopt;
+  Golden golden;
+  value.fields({{"inputs", true, [&](const JsonValue& v) { golden.inputs = v.string(); }},
+                {"expected", true, [&](const JsonValue& v) { golden.expected = optional_string(v); }},
+                {"tolerance", true, [&](const JsonValue& v) { golden.tolerance = v.map<double>([](const JsonValue& limit) { return limit.number(); }); }}},
                "object | null");
+  return golden;
 }
 
 void check_verification(const JsonValue& value) {
@@ -176,14 +180,32 @@ std::map<std::string, std::string> string_map(const JsonValue& value) {
   return value.map<std::string>([](const JsonValue& v) { return v.string(); });
 }
 
-// C, which nothing else tells; 0 where the model has none.
-int64_t width_of(const JsonValue& model) {
-  const std::optional<JsonValue> width = model.find("width");
+// Nothing where the value has another type.
+template <class Read>
+auto tried(const Read& read) -> std::optional<decltype(read())> {
   try {
-    return width ? width->integer() : 0;
+    return read();
   } catch (const JsonError&) {
-    return 0;
+    return std::nullopt;
   }
+}
+
+std::map<std::string, ModelValue> options_of(const JsonValue& model) {
+  std::map<std::string, ModelValue> options;
+  for (const char* name : {"width", "streams", "depth", "order", "global_layers"}) {
+    ModelValue& option = options[name];
+    const std::optional<JsonValue> value = model.find(name);
+    if (!value) continue;
+    option.shown = value->shown();
+    option.number = tried([&] { return value->integer(); });
+    option.words = tried([&] { return strings(*value); });
+    option.numbers = tried([&] {
+      std::vector<int64_t> numbers;
+      for (const JsonValue& item : value->array()) numbers.push_back(item.integer());
+      return numbers;
+    });
+  }
+  return options;
 }
 
 Manifest manifest_of(const JsonValue& root) {
@@ -195,7 +217,8 @@ Manifest manifest_of(const JsonValue& root) {
                                 [&](const JsonValue& v) {
                                   v.items();
                                   m.model = v.dump();
-                                  m.width = width_of(v);
+                                  m.options = options_of(v);
+                                  m.width = m.options["width"].number.value_or(0);
                                 }},
                                {"weights", true, [&](const JsonValue& v) { m.weights = v.string(); }},
                                {"layout", true, [&](const JsonValue& v) { sizes = v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
@@ -213,7 +236,7 @@ Manifest manifest_of(const JsonValue& root) {
                                {"verification", false, check_verification},
                                {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
                                {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
-                               {"golden", false, check_golden},
+                               {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
                                {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
                                {"made", false, [](const JsonValue& v) { string_map(v); }},
                                {"format", false, [](const JsonValue& v) { v.integer(); }}});
@@ -305,13 +328,18 @@ Manifest read_manifest(const std::string& folder) {
   if (!fs::is_directory(folder, ignored)) {
     throw Error(Code::kIncompatible, "there is no such engine folder").got(folder).hint("page4d-export -o ENGINES --T .. --V ..");
   }
-  const std::string path = (fs::path(folder) / "manifest.json").string();
-  const std::optional<std::string> content = read_file(path);
-  if (!content && errno == ENOENT) {
+  const std::string path = (fs::path(folder) / kManifest).string();
+  if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) {
     throw Error(Code::kIncompatible, "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder")
         .got(folder)
         .hint("page4d-export again");
   }
+  path_inside(folder, kManifest);
+  const auto size = fs::file_size(path, ignored);
+  if (!ignored && size > kLargestManifest) {
+    throw Error(Code::kIncompatible, "manifest.json is too large").got(text(size, " bytes")).allowed(text("up to ", kLargestManifest)).hint("page4d-export again");
+  }
+  const std::optional<std::string> content = read_file(path, kLargestManifest);
   if (!content) throw Error(Code::kIncompatible, text("manifest.json cannot be read: ", std::strerror(errno))).got(path);
   return parse_manifest(*content, path);
 }

@@ -13,6 +13,7 @@
 namespace page4d {
 
 inline constexpr char kConstants[] = "onnx/constants.safetensors";
+inline constexpr size_t kLargestManifest = size_t{1} << 24;  // bytes
 
 // A stage's input or output.
 struct TensorSpec {
@@ -53,15 +54,32 @@ struct Plans {
   int64_t least_chip = 80;                    // where chips is empty: compute capability, times ten, of the oldest GPU
 };
 
+// The clip that every machine can check its engines with.
+struct Golden {
+  std::string inputs;
+  std::optional<std::string> expected;
+  std::map<std::string, double> tolerance;  // by <stage>/<output>
+};
+
+// A value among the model's options, which may be of any type.
+struct ModelValue {
+  std::string shown = "nothing";
+  std::optional<int64_t> number;
+  std::optional<std::vector<std::string>> words;
+  std::optional<std::vector<int64_t>> numbers;
+};
+
 struct Manifest {
   std::string page4d, weights, precision, attention = "auto";
   std::string model;  // as JSON
+  std::map<std::string, ModelValue> options;  // of the model, those that the chain follows
   int64_t width = 0;  // C
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<Stage> stages;
   std::vector<KeptLayer> keep;
   std::optional<Plans> plans;
+  std::optional<Golden> golden;
   std::map<std::string, std::string> files;  // sha256 by path relative to the folder
 
   DType dtype() const;  // of tokens, memory and weights

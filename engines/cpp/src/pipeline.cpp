@@ -22,7 +22,7 @@ class Pipeline::Impl {
       : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), described_(loader_->described()) {
     const Entered entered(loader_->device());  // also while engines go because something is thrown
     entered.check();
-    window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_.file(kConstants)), options);
+    window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
     if (!window_->no_graph().empty()) warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
   }
 

@@ -39,17 +39,34 @@ inline std::map<std::string, std::vector<float>> constants_of(const Manifest& ma
   return found;
 }
 
-inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors) {
+// shapes: of the tensors; one that has none there is flat.
+inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors, const std::map<std::string, std::vector<int64_t>>& shapes = {}) {
   nlohmann::ordered_json header;
   std::string data;
   for (const auto& [name, values] : tensors) {
     const size_t begin = data.size();
     data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-    header[name] = {{"dtype", "F32"}, {"shape", {values.size()}}, {"data_offsets", {begin, data.size()}}};
+    const auto shape = shapes.find(name);
+    const std::vector<int64_t> flat{static_cast<int64_t>(values.size())};
+    header[name] = {{"dtype", "F32"}, {"shape", shape == shapes.end() ? flat : shape->second}, {"data_offsets", {begin, data.size()}}};
   }
   const std::string words = header.dump();
   const uint64_t length = words.size();
   return std::string(reinterpret_cast<const char*>(&length), 8) + words + data;
+}
+
+// The shapes of those constants.
+inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifest& manifest) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const Stage& stage : manifest.stages) {
+    for (const char* name : {"special", "memory"}) {
+      const TensorSpec* spec = stage.input(name);
+      if (spec == nullptr || shapes.count(name) != 0) continue;
+      shapes[name] = spec->shape;
+      shapes[name].front() *= stage.calls;
+    }
+  }
+  return shapes;
 }
 
 // The golden plan whose name begins so.
@@ -64,7 +81,8 @@ inline nlohmann::ordered_json plan_named(const std::string& begin) {
 
 inline void write_folder(const std::filesystem::path& folder, nlohmann::ordered_json manifest) {
   std::filesystem::remove_all(folder);
-  const std::string constants = safetensors(constants_of(parse_manifest(manifest.dump(), "")));
+  const Manifest parsed = parse_manifest(manifest.dump(), "");
+  const std::string constants = safetensors(constants_of(parsed), constant_shapes(parsed));
   for (auto& [name, hash] : manifest["files"].items()) {
     const std::string content = name == kConstants ? constants : "engine " + name;
     write_file(folder / name, content);

@@ -102,9 +102,9 @@ int main() {
     const EngineInfo info = inspect(folder);
     Options options;
     options.backend = Backend::kTest;
-    options.files = Files::kUsed;
+    options.files = Files::kAll;
     // not the small ones of reading a manifest: destructors of the JSON library take memory, and may not throw
-    test_memory_that_ends("inspect", kLarge, [&] { inspect(folder, Files::kUsed); });
+    test_memory_that_ends("inspect", kLarge, [&] { inspect(folder, Files::kAll); });
     test_memory_that_ends("load", kLarge, [&] { Pipeline::load(folder, options); });
     test_memory_that_ends("Rig", 0, [&] { Rig rig(info); });
     test_memory_that_ends("ImageFit", 0, [&] { ImageFit fit(140, 112, info.layout, Fit::kNone); });

@@ -47,6 +47,13 @@ void test_no_json() {
   }
 }
 
+void test_limits() {
+  const Json cases = vectors("manifests.json");
+  Json deep = cases["base"];
+  deep.update(cases["deep"]);
+  CHECK_TEXT(said(deep.dump()), "");
+}
+
 void test_content() {
   const Manifest manifest = parse_manifest(vectors("manifests.json")["base"].dump(), "manifest.json");
   CHECK(manifest.layout.T == 3 && manifest.layout.V == 2 && manifest.layout.H == 56 && manifest.layout.W == 70 && manifest.layout.B == 1);
@@ -68,6 +75,7 @@ void test_no_folder() {
 int main() {
   test_words();
   test_no_json();
+  test_limits();
   test_content();
   test_no_folder();
 }

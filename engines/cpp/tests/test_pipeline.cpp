@@ -1,9 +1,20 @@
 // An engine folder from disk to results, and everything that is refused on the way. The words of broken folders are held against Python's elsewhere.
 #include "page4d/pipeline.h"
 
-#include <cmath>
+#include <linux/capability.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cmath>
+#include <system_error>
+#include <thread>
+
+#include "files.h"
 #include "folder.h"
+#include "tensorrt/plugins.h"
 #include "tensorrt/requirements.h"
 
 using namespace page4d;
@@ -69,7 +80,7 @@ void test_files() {
   std::ofstream(kFolder / "onnx/constants.safetensors", std::ios::app) << "more";
   CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })),
              "onnx/constants.safetensors is not the file that was exported: it was changed or cut short");
-  for (const char* name : {"../outside", "/etc/hostname", "onnx/../../outside"}) {
+  for (const char* name : {"../outside", "/etc/hostname", "onnx/../../outside", "onnx//a", "./onnx/a", "onnx/"}) {
     auto manifest = plan_named("default");
     manifest["files"][name] = std::string(64, '0');
     write_file(kFolder / "manifest.json", manifest.dump());
@@ -81,8 +92,107 @@ void test_files() {
   for (const auto& stage : manifest["stages"]) {
     manifest["plans"]["stages"][stage["name"].get<std::string>()] = {{"file", "../a.plan"}, {"plugins", 0}, {"fused", 0}, {"seconds", 1}};
   }
-  write_folder(kFolder, manifest);
+  write_file(kFolder / "manifest.json", manifest.dump());
   CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json lists stages without a file");
+}
+
+// What stands in the place of a file is looked at, not opened: a FIFO would wait for ever.
+void test_no_files() {
+  const std::string constants = "onnx/constants.safetensors";
+  const auto said = [&](const auto& put) {
+    write_folder(kFolder, plan_named("default"));
+    fs::rename(kFolder / constants, kFolder / "kept");
+    put(kFolder / constants);
+    return first_line(refusal([&] { inspect(kFolder.string()); }));
+  };
+  CHECK_TEXT(said([](const fs::path& path) { CHECK(mkfifo(path.c_str(), 0600) == 0); }), constants + " is a FIFO");
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_directory(path); }), constants + " is a folder");
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("/dev/zero", path); }), constants + " leads out of the engine folder");
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink(path.filename(), path); }).substr(0, 42), (constants + " cannot be read: ").substr(0, 42));
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("../kept", path); }), "nothing is thrown");
+  const fs::path link = kFolder.string() + " by another name";
+  fs::remove(link);
+  fs::create_directory_symlink(fs::absolute(kFolder), link);
+  inspect(link.string());
+  fs::remove(link);
+  fs::rename(kFolder / "manifest.json", kFolder / "elsewhere");
+  CHECK(mkfifo((kFolder / "manifest.json").c_str(), 0600) == 0);
+  CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json is a FIFO");
+  fs::remove(kFolder / "manifest.json");
+  write_file(kFolder / "manifest.json", std::string(kLargestManifest + 1, ' '));
+  CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json is too large");
+}
+
+// Constants that are not what the manifest says, though their hash is right.
+void test_wrong_constants() {
+  const auto said = [&](const auto& spoil) {
+    write_folder(kFolder, plan_named("memory"));
+    nlohmann::ordered_json manifest = nlohmann::ordered_json::parse(*read_file((kFolder / "manifest.json").string()));
+    const Manifest parsed = parse_manifest(manifest.dump(), "");
+    auto constants = constants_of(parsed);
+    auto shapes = constant_shapes(parsed);
+    spoil(constants, shapes);
+    const std::string content = safetensors(constants, shapes);
+    write_file(kFolder / kConstants, content);
+    manifest["files"][kConstants] = hash_of(content);
+    write_file(kFolder / "manifest.json", manifest.dump());
+    return first_line(refusal([&] { read_constants(EngineFolder::open(kFolder.string(), Files::kAll)); }));
+  };
+  using Values = std::map<std::string, std::vector<float>>;
+  using Shapes = std::map<std::string, std::vector<int64_t>>;
+  const std::string file = "onnx/constants.safetensors is not as the engines need it";
+  CHECK_TEXT(said([](Values&, Shapes&) {}), "nothing is thrown");
+  CHECK_TEXT(said([](Values& values, Shapes&) { values.erase("memory"); }), file);
+  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = {1}; }), file);
+  CHECK_TEXT(said([](Values& values, Shapes&) { values["special"].pop_back(); }), "special in " + file);
+  CHECK_TEXT(said([](Values&, Shapes& shapes) { std::swap(shapes["special"][0], shapes["special"][1]); }), "special in " + file);
+  CHECK_TEXT(said([](Values& values, Shapes&) { values["memory"].back() = NAN; }), "memory in " + file);
+  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = std::vector<float>(size_t{1} << 20); }).substr(0, 31), "the constants' file is damaged:");
+}
+
+// A folder's library is code: it is opened only where it is listed and asked for.
+void test_plugins() {
+  write_folder(kFolder, plan_named("default"));
+  write_file(kFolder / "plugins/libpage4d_plugins.so", "no library");
+  const auto said = [](bool from_folder) {
+    return first_line(refusal([&] { PluginLibrary::find(EngineFolder::open(kFolder.string(), Files::kAll), "", from_folder); }));
+  };
+  CHECK_TEXT(said(false), "the attention plugins that the plans need are not there");
+  CHECK_TEXT(said(true), "the engine folder's plugin library is not listed in its manifest");
+  auto manifest = plan_named("default");
+  manifest["files"][kPlugins] = std::string(64, '0');
+  write_folder(kFolder, manifest);
+  CHECK_TEXT(said(false), "the attention plugins that the plans need are not there");
+  CHECK_TEXT(said(true), "the attention plugins cannot be opened");
+  write_file(kFolder / kPlugins, "another");
+  CHECK_TEXT(said(true), "plugins/libpage4d_plugins.so is not the file that was exported: it was changed or cut short");
+}
+
+// Whether this process, a child that ends soon, may start no more threads.
+bool give_up_threads() {
+  const rlimit none{0, 0};
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const __user_cap_data_struct no_capabilities[2] = {};
+  if (setrlimit(RLIMIT_NPROC, &none) != 0) return false;
+  // the limit is not for root, as whom others run this; files stay readable
+  if (getuid() == 0 && (setresuid(65534, 0, 0) != 0 || syscall(SYS_capset, &header, no_capabilities) != 0)) return false;
+  try {
+    std::thread([] {}).join();
+  } catch (const std::system_error&) {
+    return true;
+  }
+  return false;
+}
+
+// Where no thread can be started the files are looked at in this one.
+void test_without_threads() {
+  write_folder(kFolder, plan_named("default"));
+  const pid_t child = fork();
+  if (child == 0) _exit(!give_up_threads() ? 77 : refusal([] { inspect(kFolder.string()); }) == "nothing is thrown" ? 0 : 1);
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) std::puts("threads cannot be forbidden here: nothing was tried");
+  CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77);
 }
 
 // A file of constants that is anything but what the exporter writes is refused, and never read beyond its end.
@@ -144,7 +254,11 @@ int main() {
   test_inspect();
   test_run();
   test_files();
+  test_no_files();
   test_constants();
+  test_wrong_constants();
+  test_plugins();
+  test_without_threads();
   test_requirements();
   fs::remove_all(kFolder);
 }

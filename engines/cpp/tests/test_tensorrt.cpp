@@ -44,6 +44,7 @@ nlohmann::ordered_json planned(const std::string& name, std::map<std::string, st
 
 void write(const nlohmann::ordered_json& manifest, const std::map<std::string, std::string>& plans) {
   auto whole = manifest;
+  for (const auto& each : plans) whole["files"][each.first] = std::string(64, '0');
   write_folder(kFolder, whole);
   whole = nlohmann::ordered_json::parse(*read_file((kFolder / "manifest.json").string()));
   for (const auto& [file, text] : plans) {

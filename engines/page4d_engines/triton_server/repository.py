@@ -9,14 +9,13 @@ import shutil
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 import onnx
-from safetensors.numpy import load_file
 
 from page4d.errors import EngineError, UsageError
 from page4d.files import NEW_FOLDER, link_or_copy, refuse_foreign, staged
-from page4d.manifest import CONSTANTS, StageEntry, TensorSpec
+from page4d.manifest import StageEntry, TensorSpec
 from page4d.precision import Precision
+from page4d_engines.constants import read_constants
 from page4d_engines.folder import EngineFolder
 from page4d_engines.triton_server.config import Config, Platform, Port
 from page4d_engines.triton_server.ensemble import Ensemble
@@ -105,8 +104,7 @@ class Repository:
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")
-        file = folder.file(CONSTANTS)
-        constants = {name: array.astype(np.float32) for name, array in load_file(file).items() if not (name == "memory" and memory_input)}
+        constants = {name: array for name, array in read_constants(folder).items() if not (name == "memory" and memory_input)}
         return cls(folder, platform, Ensemble.of(manifest, constants, platform, memory_input))
 
     def write(self, out: pathlib.Path) -> Written:

@@ -60,8 +60,9 @@ typedef struct page4d_options {
   const page4d_camera* cameras; /* one per view, or null */
   int32_t camera_count;
   const char* tensorrt_library; /* null: by its usual name */
-  const char* plugin_library;   /* null: the folder's, or the one beside this library */
+  const char* plugin_library;   /* null: the one beside this library */
   int32_t sliding;              /* whether windows overlap: see page4d_frames.shared */
+  int32_t load_folder_plugins;  /* whether to run the engine folder's library of plugins, if its manifest lists it */
 } page4d_options;
 
 /* T*V images, t slow, v fast. */

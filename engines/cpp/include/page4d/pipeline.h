@@ -36,8 +36,11 @@ struct Options {
   bool use_graph = true;  // one CUDA graph for a window, where the engines allow
   // File of TensorRT's library, as dlopen takes it; empty: libtensorrt_rtx.so or libnvinfer.so, as the plans need.
   std::string tensorrt_library;
-  // File of the attention plugins; empty: the folder's plugins/libpage4d_plugins.so, else the one beside this library.
+  // File of the attention plugins; empty: the one beside this library.
   std::string plugin_library;
+  // Where plugin_library is empty, load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A library is code that runs in
+  // this process: for folders of people whose programs you would run.
+  bool load_folder_plugins = false;
 };
 
 // One window: T*V images, t slow, v fast (B clips one after the other, where the engines take several). All in the same kind of memory.

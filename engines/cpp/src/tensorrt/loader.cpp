@@ -97,7 +97,7 @@ class TensorrtLoader final : public EngineLoader {
     Machine machine{library_.name(), library_.version(), device_.capability(), ""};
     PluginLibrary plugins;
     if (plans_.kernels) {
-      plugins = PluginLibrary::find(folder, options.plugin_library);
+      plugins = PluginLibrary::find(folder, options.plugin_library, options.load_folder_plugins);
       machine.kernels = plugins.kernels;
     }
     require(plans_, machine, folder.path);

@@ -3,8 +3,8 @@
 #include <dlfcn.h>
 
 #include <filesystem>
-#include <vector>
 
+#include "folder_file.h"
 #include "page4d/error.h"
 #include "text.h"
 
@@ -24,19 +24,25 @@ fs::path own_folder() {
 
 }  // namespace
 
-PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string& given) {
-  std::vector<std::string> places{given};
-  if (given.empty()) places = {folder.file(text("plugins/", kFile)), (own_folder() / kFile).string()};
-  std::string file;
-  for (const std::string& place : places) {
-    std::error_code ignored;
-    if (file.empty() && fs::is_regular_file(place, ignored)) file = fs::absolute(place).string();
+PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string& given, bool from_folder) {
+  const bool is_listed = folder.manifest.files.count(kPlugins) != 0;
+  std::string place = given.empty() ? (own_folder() / kFile).string() : given;
+  if (given.empty() && from_folder) {
+    if (!is_listed) {
+      throw Error(Code::kIncompatible, "the engine folder's plugin library is not listed in its manifest")
+          .got(kPlugins)
+          .hint("page4d-export --build-only ENGINES --plugin-library libpage4d_plugins.so");
+    }
+    place = path_inside(folder.path, kPlugins);  // its hash was checked when the folder was opened
   }
-  if (file.empty()) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(place, ignored)) {
+    const char* other = is_listed && given.empty() ? "; or set Options::load_folder_plugins, which runs code of the engine folder" : "";
     throw Error(Code::kMissingBackend, "the attention plugins that the plans need are not there")
-        .got(joined(places))
-        .hint("build plugins/csrc, and put libpage4d_plugins.so into one of these places, or name it in Options::plugin_library");
+        .got(place)
+        .hint(text("build plugins/csrc, and put libpage4d_plugins.so into this place, or name it in Options::plugin_library", other));
   }
+  const std::string file = fs::absolute(place).string();
   void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw Error(Code::kMissingBackend, "the attention plugins cannot be opened").got(dlerror());
   const auto kernels = reinterpret_cast<const char* (*)()>(dlsym(handle, "page4d_plugins_kernels"));
