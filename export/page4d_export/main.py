@@ -32,7 +32,9 @@ def export_command(
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}", show_default=False)
     ] = None,
-    pi3: Annotated[pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors")] = None,
+    pi3: Annotated[
+        pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder")
+    ] = None,
     page4d: Annotated[pathlib.Path | None, typer.Option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
     registers: Annotated[str | None, typer.Option(help="special tokens: split, truncate (of Pi3) or page4d")] = None,
     time_sa: Annotated[str | None, typer.Option("--time-sa", help="weights of Time-SA: page4d or pi3")] = None,
@@ -90,6 +92,8 @@ def export_command(
         if plan.attention is AttentionChoice.NATIVE and (stages := plan.unfused()):
             console.say(f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet)
         if dry_run:
+            for note in source.notes:
+                console.say(f"note: {note}", quiet)
             from page4d_export.plan_table import plan_document, print_plan
 
             console.write_json(plan_document(plan)) if as_json else print_plan(plan)
@@ -235,7 +239,7 @@ def clip_command(
 
 
 def weights_command(
-    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D")],
+    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder")],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
 ) -> None:
     """Say what a checkpoint is, without loading it: model, generation, layers, registers."""

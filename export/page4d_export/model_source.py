@@ -59,7 +59,7 @@ class ModelSource:
             options: of `ModelConfig`, in place of the preset's.
             T: times that the engines are for.
             seed: of weights that no checkpoint gives.
-            pi3, page4d: files.
+            pi3, page4d: checkpoints: a file, the index of several, or a folder.
             registers, time_sa: as `page4d.load_weights` takes them.
 
         Raises:
@@ -89,6 +89,11 @@ class ModelSource:
         pi3, page4d = (None if checkpoint is None else checkpoint.path for checkpoint in (self.pi3, self.page4d))
         load_weights(model, pi3, page4d, self.registers, self.time_sa)  # type: ignore[arg-type]  # checked there, by name
         return model
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual in the checkpoints and no error, in words."""
+        return tuple(note for checkpoint in (self.pi3, self.page4d) if checkpoint is not None for note in checkpoint.notes)
 
     @property
     def described(self) -> str:
