@@ -83,6 +83,8 @@ def export_command(
             return
         if T is None or V is None:
             raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
+        if tolerance is not None and not 0 < tolerance <= 1:  # NaN among them, with which every comparison passes
+            raise UsageError("--tolerance is out of range", got=tolerance, allowed="above 0, up to 1", hint="none, for the precision's own")
         precision = _precision({"--fp16": fp16, "--bf16": bf16, "--int8": int8, "--fp8": fp8})
         layout = Layout(T, V, height, width, B)
         source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
@@ -201,7 +203,8 @@ def _overrides(options: list[str]) -> dict[str, Any]:
         name, equals, text = option.partition("=")
         if not equals or not name:
             raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
-        words = [_value(word) for word in text.split(",") if word] if "," in text or name in _LISTS else _value(text)
+        is_list = not text.startswith("[") and ("," in text or name in _LISTS)
+        words = [_value(word) for word in text.split(",") if word] if is_list else _value(text)
         # the two words that look like numbers
         values[name] = text if name == "mask_head" else words
     return values
@@ -213,7 +216,7 @@ _LISTS = ("global_layers", "keep_layers", "dilations", "order")
 def _value(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
 
 

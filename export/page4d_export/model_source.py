@@ -58,13 +58,15 @@ class ModelSource:
             preset: a name, or None.
             options: of `ModelConfig`, in place of the preset's.
             T: times that the engines are for.
-            seed: of weights that no checkpoint gives.
+            seed: of weights that no checkpoint gives, 0 to 2^63 - 1.
             pi3, page4d: checkpoints: a file, the index of several, or a folder.
             registers, time_sa: as `page4d.load_weights` takes them.
 
         Raises:
-            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one.
+            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a seed out of range.
         """
+        if not 0 <= seed < 1 << 63:
+            raise UsageError("--seed is out of range", got=seed, allowed="0 to 2^63 - 1")
         if pi3 is None and page4d is None and (registers or time_sa):
             raise UsageError("--registers and --time-sa choose between checkpoints, and none was given", allowed="--pi3 FILE, --page4d FILE, or both")
         first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
