@@ -1,45 +1,44 @@
-"""`Checkpoint`: a published model's file, recognised by its tensors' names, and read without ever being in memory whole.
-
-Nothing in a file is executed: `.safetensors` holds none, and pickles are read as weights only.
-"""
+"""`Checkpoint`: a published model's weights, recognised by their names, in one file or in several with an index."""
 
 from __future__ import annotations
 
+import functools
 import math
 import pathlib
-import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
+from page4d.completeness import HEAD_PREFIXES, MASK_HEAD, blocks_of, check_complete, shortfalls
 from page4d.config import MaskHeadKind, ModelConfig, Published
-from page4d.errors import MissingBackendError, UsageError
+from page4d.errors import UsageError
+from page4d.shard_index import ShardIndex, file_of, is_index
+from page4d.tensor_file import PLAIN_DTYPES, TensorFile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MASK_HEAD = "aggregator.spatial_mask_head."
 _NAMES = {Published.PI3: "Pi3", Published.VGGT: "VGGT", Published.PAGE4D: "PAGE-4D"}
 _PI3X = ("depth_encoder.", "pose_inject_blk.")
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
 _BATCH = 256 << 20  # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
-_WRAPPERS = ("model", "state_dict", "model_state_dict")  # what trainers put the weights under
+_WRAPPED = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))  # what torch puts around a module, at any depth
+_AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights: what it holds, not the weights themselves.
+    """A file of weights, or several with an index: what is in it, not the weights themselves.
 
     Attributes:
-        path: of the file.
+        path: of the file or index.
         published: the model that it belongs to.
-        shapes, dtypes: of its tensors, by their names in the model (without `module.` or a nesting).
+        shapes, dtypes: of its tensors, by their names in the model (without what a trainer or compiler put in front, or a nesting).
         state: what a trainer put beside the weights, by name; never read.
-        keys: the names as the file has them, by the names in the model.
+        places: file and name in the file, by the names in the model.
+        files: the files that tensors are read from.
     """
 
     path: pathlib.Path
@@ -47,29 +46,42 @@ class Checkpoint:
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
     state: tuple[str, ...]
-    keys: Mapping[str, str]
+    places: Mapping[str, tuple[TensorFile, str]]
+    files: tuple[TensorFile, ...]
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> Checkpoint:
-        """Read a file's table of contents and recognise the model.
+        """Read a checkpoint's table of contents and recognise the model.
+
+        Args:
+            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
 
         Raises:
-            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X.
+            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; not the whole of one.
             MissingBackendError: a `.pt` file where torch is not installed.
         """
-        file = pathlib.Path(path)
-        try:
-            content = _contents(file)
-        except OSError as error:  # no permission, a name too long, ..
-            raise UsageError("the checkpoint cannot be read", got=f"{file}: {error.strerror}", allowed="a .safetensors or .pt file") from None
-        names = [name.removeprefix("module.") for name in content.tensors]
-        if twice := next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None:
-            raise UsageError(f"{file.name} holds {twice} twice, with `module.` and without", got=file, allowed="one tensor of a name")
-        keys = dict(zip(names, content.tensors, strict=True))
-        facts = {name: content.tensors[key] for name, key in keys.items()}
+        if not isinstance(path, str | pathlib.Path):
+            raise UsageError("a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path")
+        file = file_of(pathlib.Path(path))
+        files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
+        places: dict[str, tuple[TensorFile, str]] = {}
+        for part in files:
+            for key in part.tensors:
+                name = _plain_name(key)
+                if name in places:
+                    raise UsageError(
+                        f"{file.name} holds {name[:200]} twice, with a prefix of a trainer's or compiler's and without",
+                        got=f"{places[name][1][:200]} and {key[:200]}",
+                        allowed="one tensor of a name",
+                    )
+                places[name] = (part, key)
+        facts = {name: part.tensors[key] for name, (part, key) in places.items()}
         shapes = {name: shape for name, (shape, _) in facts.items()}
-        published = _recognise(file, shapes)
-        return cls(file, published, shapes, {name: dtype for name, (_, dtype) in facts.items()}, content.state, keys)
+        published = _recognise(file, shapes, files)
+        state = tuple(dict.fromkeys(name for part in files for name in part.state))
+        checkpoint = cls(file, published, shapes, {name: dtype for name, (_, dtype) in facts.items()}, state, places, files)
+        check_complete(file.name, checkpoint.described, published, checkpoint.mask_head, shapes)
+        return checkpoint
 
     # ---- what it is
 
@@ -89,18 +101,17 @@ class Checkpoint:
     @property
     def predictions(self) -> bool:
         """Whether any of Pi3's heads is in the file."""
-        heads = ("point_decoder.", "point_head.", "conf_decoder.", "conf_head.", "camera_decoder.", "camera_head.")
-        return self.published is Published.PI3 and any(name.startswith(heads) for name in self.shapes)
+        return self.published is Published.PI3 and any(name.startswith(HEAD_PREFIXES) for name in self.shapes)
 
-    @property
+    @functools.cached_property
     def encoder_depth(self) -> int:
         """Blocks of the encoder."""
-        return self._count(r"(?:encoder|aggregator\.patch_embed)\.blocks\.")
+        return blocks_of(self.published)[0].count(self.shapes)
 
-    @property
+    @functools.cached_property
     def depth(self) -> int:
         """Aggregator layers, of two blocks each."""
-        return self._count(r"decoder\.") // 2 if self.published is Published.PI3 else self._count(r"aggregator\.frame_blocks\.")
+        return blocks_of(self.published)[1].count(self.shapes)
 
     @property
     def width(self) -> int:
@@ -119,6 +130,25 @@ class Checkpoint:
     def described(self) -> str:
         """The model in words: `PAGE-4D 2026`."""
         return f"{_NAMES[self.published]} {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else _NAMES[self.published]
+
+    @property
+    def paths(self) -> tuple[pathlib.Path, ...]:
+        """Every file that is read: the file itself, or the index and its files."""
+        return tuple(dict.fromkeys((self.path, *(file.path for file in self.files))))
+
+    @functools.cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual and no error, in words: fewer layers than published, averaged weights beside."""
+        notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
+        entries = (expression for file in self.files for expression, names in file.elsewhere.items() if _looks_known(names))
+        prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
+        averaged = [name for name in dict.fromkeys((*entries, *prefixes)) if _AVERAGED.search(name)]
+        if averaged:
+            notes.append(f"averaged weights ({', '.join(averaged[:3])}) are not read; to use them, save them as a file of their own")
+        odd = sorted({dtype for name, dtype in self.dtypes.items() if dtype not in PLAIN_DTYPES.values() and name.endswith(".weight")})
+        if odd:
+            notes.append(f"matrices of type {', '.join(odd)} cannot be read; save them as float16 or bfloat16")
+        return tuple(f"{self.name}: {note}" for note in notes)
 
     def config(self, **overrides: Any) -> ModelConfig:
         """The published model that the file holds, with as many layers as it has."""
@@ -139,7 +169,7 @@ class Checkpoint:
         """Everything that is known without the weights, in plain values."""
         return {
             "file": str(self.path),
-            "bytes": self.path.stat().st_size,
+            "bytes": sum(file.path.stat().st_size for file in self.files),
             "model": str(self.published),
             "described": self.described,
             "mask_head": None if self.mask_head is None else str(self.mask_head),
@@ -152,17 +182,14 @@ class Checkpoint:
             "parameters": sum(math.prod(shape) for shape in self.shapes.values()),
             "dtypes": sorted(set(self.dtypes.values())),
             "beside": list(self.state),
+            "files": [path.name for path in self.paths],
+            "notes": list(self.notes),
         }
-
-    def _count(self, prefix: str) -> int:
-        # three digits: a name with more is no block, and would cost its number of blocks to build
-        numbers = {int(found.group(1)) for name in self.shapes if (found := re.match(prefix + r"(\d{1,3})\.", name))}
-        return max(numbers, default=-1) + 1
 
     # ---- reading
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of some names, one after the other. Each lies in the mapped file, and is to be copied before the next is asked for.
+        """The tensors of some names, one after the other. Each lies in a mapped file, and is to be copied before the next is asked for.
 
         Raises:
             UsageError: what is under a name is no plain tensor of floating-point numbers.
@@ -180,129 +207,64 @@ class Checkpoint:
     def _batch(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
         import torch
 
-        if not names:
-            return
-        if _is_zip(self.path):
-            state, _ = _state_dict(self.path, _load(self.path))
-            get = lambda name: state[self.keys[name]]
-        else:
-            file = _open_safetensors(self.path, "pt")
-            get = lambda name: file.get_tensor(self.keys[name])
+        readers: dict[pathlib.Path, Callable[[str], Tensor]] = {}
         for name in names:
-            plain = self.dtypes[name] in _DTYPES.values()
-            tensor = get(name) if plain else None
+            file, key = self.places[name]
+            if file.path not in readers:
+                readers[file.path] = file.reader()
+            plain = self.dtypes[name] in PLAIN_DTYPES.values()
+            tensor = readers[file.path](key) if plain else None
             if tensor is None or tensor.layout is not torch.strided or tensor.device.type != "cpu":
                 got = self.dtypes[name] if tensor is None else f"{tensor.layout}, on {tensor.device}"
-                raise UsageError(f"{self.name}: {name} holds no plain floating-point numbers", got=got, allowed="float32, float16, bfloat16 or float64")
+                raise UsageError(
+                    f"{self.name}: {name} holds no plain floating-point numbers",
+                    got=got,
+                    allowed="float32, float16, bfloat16 or float64",
+                    hint="save the weights in one of these types",
+                )
             yield name, tensor
 
 
-@dataclass(frozen=True)
-class _Contents:
-    tensors: dict[str, tuple[tuple[int, ...], str]]  # name in the file -> shape, dtype
-    state: tuple[str, ...]
+def _plain_name(key: str) -> str:
+    """A tensor's name in the model: without what torch.compile, data parallelism and Lightning put in front of it or of its parts."""
+    parts = [part for part in key.split(".") if part not in _WRAPPED]
+    first = next((i for i, part in enumerate(parts) if part != "model"), 0)
+    return ".".join(parts[first:])
 
 
-def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> Published:
-    if any(name.startswith(_PI3X) for name in shapes):
-        found = ", ".join(f"{prefix}*" for prefix in _PI3X if any(name.startswith(prefix) for name in shapes))
-        raise UsageError(f"{file.name} is a Pi3X checkpoint, another network than Pi3", got=f"tensors {found}", allowed="Pi3's own model.safetensors")
-    if "register_token" in shapes or any(re.match(r"decoder\.\d+\.", name) for name in shapes):
+def _looks_known(names: Iterable[str]) -> bool:
+    """Whether such names are those of a model that is known."""
+    return _published({_plain_name(name) for name in names}) is not None
+
+
+def _published(names: Iterable[str]) -> Published | None:
+    names = list(names)
+    if any(name == "register_token" or re.match(r"decoder\.\d+\.", name) for name in names):
         return Published.PI3
-    if any(name.startswith(("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.", MASK_HEAD)) for name in shapes):
-        return Published.PAGE4D if any(name.startswith(MASK_HEAD) for name in shapes) else Published.VGGT
-    first = ", ".join(sorted({name.split(".")[0] for name in shapes})[:8]) or "no tensors"
+    if any(name.startswith(MASK_HEAD) for name in names):
+        return Published.PAGE4D
+    if any(name.startswith(("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.")) for name in names):
+        return Published.VGGT
+    return None
+
+
+def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files: tuple[TensorFile, ...]) -> Published:
+    if any(name.startswith(_PI3X) for name in shapes):
+        prefixes = ", ".join(f"{prefix}*" for prefix in _PI3X if any(name.startswith(prefix) for name in shapes))
+        raise UsageError(f"{file.name} is a Pi3X checkpoint, another network than Pi3", got=f"tensors {prefixes}", allowed="Pi3's own model.safetensors")
+    published = _published(shapes)
+    if published is not None:
+        return published
+    first = [name[:60] for name in sorted({name.split(".")[0] for name in shapes})[:8]]
+    entry = next((expression for part in files for expression, names in part.elsewhere.items() if _looks_known(names)), None)
+    hint = None
+    if entry is not None:
+        hint = f"the file has weights under {entry}: torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give that"
+    elif len(first) == 1 and _looks_known(name.partition(".")[2] for name in shapes):
+        hint = f"save the tensors without {first[0] + '.'!r} in front of their names"
     raise UsageError(
-        f"{file.name} is no checkpoint of a known model", got=f"tensors under {first}", allowed="Pi3, VGGT or PAGE-4D, as their authors publish them"
+        f"{file.name} is no checkpoint of a known model",
+        got=f"tensors under {', '.join(first) or 'no tensors'}",
+        allowed="Pi3, VGGT or PAGE-4D, as their authors publish them",
+        hint=hint,
     )
-
-
-def _contents(file: pathlib.Path) -> _Contents:
-    if not file.is_file():
-        raise UsageError("there is no such checkpoint", got=file, allowed="a .safetensors or .pt file")
-    if _is_zip(file):
-        state, beside = _state_dict(file, _load(file))
-        return _Contents({name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in state.items()}, beside)
-    with file.open("rb") as opened:
-        head = opened.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        raise UsageError(f"{file.name} is a Git LFS pointer, not the weights", got=file, hint="git lfs pull")
-    pickled = head[:1] == b"\x80" or (file.suffix in (".pt", ".pth", ".bin", ".ckpt") and b"<html" not in head.lower())
-    if pickled and head[8:9] != b"{":  # with which the table of .safetensors begins, after its length, whose first byte may be any
-        raise UsageError(
-            f"{file.name} is damaged, cut short, or in PyTorch's format of before 2020, which can only be read whole",
-            got=f"{file.stat().st_size} bytes, no zip archive",
-            allowed="a file of torch.save, or .safetensors",
-            hint="download it again, or save it anew with today's torch.save",
-        )
-    with _open_safetensors(file, "numpy") as opened_file:
-        slices = {name: opened_file.get_slice(name) for name in opened_file.keys()}  # noqa: SIM118  (not a mapping)
-        return _Contents({name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype())) for name, part in slices.items()}, ())
-
-
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-def _open_safetensors(file: pathlib.Path, framework: str) -> Any:
-    try:
-        return safe_open(file, framework=framework)
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise UsageError(
-            f"{file.name} is damaged, cut short, or no checkpoint at all: {error}",
-            got=f"{file} ({file.stat().st_size} bytes)",
-            allowed="a whole .safetensors file, or one of torch.save",
-            hint="download it again and compare its size",
-        ) from None
-
-
-def _is_zip(file: pathlib.Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(4) == b"PK\x03\x04"
-
-
-def _load(file: pathlib.Path) -> Any:
-    """What torch.save wrote, tensors mapped from the file; code in it is refused, not run."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise MissingBackendError(f"reading {file.name} needs PyTorch", allowed=".safetensors without it", hint='pip install "page4d[export]"') from None
-    try:
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global:?) (?!GLOBAL)[`']?([\w.]+)", str(error))
-        if found is None:
-            raise _damaged(file, error) from None
-        raise UsageError(
-            f"{file.name} holds code or objects beside its weights; none of it was run",
-            got=found.group(1),
-            allowed="tensors, numbers and texts in dicts and lists",
-            hint='where you trust its maker: torch.save({"model": state_dict}, ...) from a program of theirs',
-        ) from None
-    except Exception as error:  # a damaged pickle or archive raises whatever its bytes lead to
-        raise _damaged(file, error) from None
-
-
-def _damaged(file: pathlib.Path, error: Exception) -> UsageError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UsageError(
-        f"{file.name} is damaged or cut short: {reason}", got=f"{file} ({file.stat().st_size} bytes)", hint="download it again and compare its size"
-    )
-
-
-def _state_dict(file: pathlib.Path, loaded: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by name, flat or under one of the usual names, and the names of what else is there."""
-    from torch import Tensor
-
-    beside: tuple[str, ...] = ()
-    for _ in _WRAPPERS:  # not endlessly: a dict may hold itself
-        if not isinstance(loaded, dict):
-            break
-        inner = next((name for name in _WRAPPERS if isinstance(loaded.get(name), dict)), None)
-        if inner is None:
-            break
-        beside += tuple(str(name) for name in loaded if name != inner)
-        loaded = loaded[inner]
-    if not isinstance(loaded, dict):
-        raise UsageError(f"{file.name} holds no weights by name", got=type(loaded).__name__, allowed='a state dict, or {"model": state dict, ..}')
-    tensors = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor) and not value.is_nested}
-    return tensors, beside + tuple(str(name) for name in loaded if name not in tensors)

@@ -79,6 +79,12 @@ class RowMask:
 
 ROW_MASKS = {MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0), MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0)}
 
+MOST_KEPT = 64
+"""Layers that can be kept; a manifest has as many."""
+_MOST = {"width": 1 << 14, "heads": 1 << 9, "encoder_depth": 256, "depth": 256, "landmarks": Layout.LARGEST, "memory_tokens": Layout.LARGEST}
+_MOST_LEVELS = 16  # of dilation
+_LARGEST_FLOAT16 = 65504
+
 HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
 
@@ -94,6 +100,9 @@ class GlobalStrategy(_Choice):
 @dataclass(frozen=True)
 class ModelConfig:
     """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
+
+    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable: `width` 16384, `depth` and
+    `encoder_depth` 256, `landmarks` and `memory_tokens` 65535, 16 `dilations` of up to 65535, 64 `keep_layers`, the epipolar numbers 65504.
 
     Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's options are
     fixed but for its size, the layers that are kept, its mask and its heads.
@@ -225,32 +234,36 @@ class ModelConfig:
             _require(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
         for name in ("epipolar_band", "epipolar_penalty"):
             _require(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
+            _require(-_LARGEST_FLOAT16 <= getattr(self, name) <= _LARGEST_FLOAT16, name, getattr(self, name), f"up to {_LARGEST_FLOAT16}")
         for name in ("epipolar", "mask", "predictions"):
             _require(type(getattr(self, name)) is bool, name, getattr(self, name), "true or false")
         if self.published is not None:
             put("published", _choose("published", Published, self.published))
-        for name in ("dilations", "global_layers", "keep_layers"):
-            numbers = getattr(self, name)
-            ok = isinstance(numbers, tuple | list) and all(type(number) is int for number in numbers)
-            _require(ok or (numbers is None and name != "dilations"), name, numbers, "whole numbers")
+        for name in ("dilations", "global_layers", "keep_layers", "order"):
+            items = getattr(self, name)
+            kind, allowed = (str, "words") if name == "order" else (int, "whole numbers")
+            ok = isinstance(items, tuple | list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
+            _require(ok or (items is None and name in ("global_layers", "keep_layers")), name, items, allowed)
         put("order", tuple(_choose("order", Order, word) for word in self.order))
         put("dilations", tuple(self.dilations))
+        for name, most in _MOST.items():
+            _require(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
         for name in ("global_layers", "keep_layers"):
             layers = getattr(self, name)
             put(name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
 
-        for name in ("width", "heads", "encoder_depth", "depth", "landmarks", "memory_tokens"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _require(self.width % (self.heads * 32) == 0, "width", self.width, f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)")
         _require(self.width % 4 == 0, "width", self.width, "a multiple of 4")
         _require(self.streams in (1, 2), "streams", self.streams, "1, or 2 (pose, then geo)")
         _require(sorted(self.order) == ["time", "view"], "order", self.order, "('view', 'time') or ('time', 'view')")
         _require(0 <= self.mask_layer < self.depth, "mask_layer", self.mask_layer, f"0 to {self.depth - 1}")
-        _require(bool(self.dilations) and min(self.dilations) >= 1, "dilations", self.dilations, "one or more levels of 1 or more")
+        levels = 1 <= len(self.dilations) <= _MOST_LEVELS and min(self.dilations) >= 1 and max(self.dilations) <= Layout.LARGEST
+        _require(levels, "dilations", self.dilations, f"one or more levels of 1 or more, up to {_MOST_LEVELS} of up to {Layout.LARGEST}")
         _require(self.epipolar_band >= 0, "epipolar_band", self.epipolar_band, "0 pixels or more")
         for name in ("global_layers", "keep_layers"):
             layers = getattr(self, name)
             _require(all(0 <= layer < self.depth for layer in layers), name, layers, f"layers 0 to {self.depth - 1}")
+        _require(len(self.keep_layers or ()) <= MOST_KEPT, "keep_layers", f"{len(self.keep_layers or ())} layers", f"up to {MOST_KEPT}")
         if self.published is not None:
             known = PRESETS[str(self.published)]
             for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
@@ -293,13 +306,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _choose(name: str, choice: type[_Choice], word: str) -> _Choice:
+def _choose(name: str, choice: type[_Choice], word: object) -> _Choice:
     try:
         return choice(word)
-    except ValueError:
-        raise UsageError(f"{name} has no such value", got=word, allowed=", ".join(choice)) from None
+    except (ValueError, TypeError):
+        raise UsageError(f"{name} has no such value", got=_shown(word), allowed=", ".join(choice)) from None
 
 
 def _require(ok: bool, name: str, got: object, allowed: str) -> None:
     if not ok:
-        raise UsageError(f"{name} is out of range", got=got, allowed=allowed)
+        raise UsageError(f"{name} is out of range", got=_shown(got), allowed=allowed)
+
+
+def _shown(value: object) -> str:
+    """A value that may be anything, in a message: nested deep, or a number of more digits than Python writes."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 200 else f"{text[:200]}.."

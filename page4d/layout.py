@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,10 +19,11 @@ class Layout:
     """A clip of `T` times seen by `V` views at `H` x `W` pixels, `B` clips side by side.
 
     Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is fixed
-    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1.
+    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up to `LARGEST`,
+    as in a manifest; what an export can be of is bounded further, by `Plan.make`.
 
     Raises:
-        UsageError: a size below 1, or `H`, `W` not a multiple of the patch size.
+        UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch size.
     """
 
     T: int
@@ -32,17 +34,30 @@ class Layout:
 
     PATCH: ClassVar[int] = 14
     REGISTERS: ClassVar[int] = 4
+    LARGEST: ClassVar[int] = 65535
 
     def __post_init__(self) -> None:
-        for name in ("T", "V", "B"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"the layout's {name} is too small", got=getattr(self, name), allowed="1 or more")
-        for name in ("H", "W"):
+        for name in ("T", "V", "B", "H", "W"):
             size = getattr(self, name)
+            try:
+                whole = -1 if isinstance(size, bool) else operator.index(size)
+            except TypeError:
+                whole = -1
+            if whole == -1 and size != -1:
+                raise UsageError(f"the layout's {name} is no whole number", got=repr(size)[:100], allowed=f"1 to {self.LARGEST}")
+            object.__setattr__(self, name, whole)
+        for name in ("T", "V", "B"):
+            size = getattr(self, name)
+            if not 1 <= size <= self.LARGEST:
+                raise UsageError(f"the layout's {name} is too {'small' if size < 1 else 'large'}", got=size, allowed=f"1 to {self.LARGEST}")
+        for name in ("H", "W"):
+            size, side = getattr(self, name), "height" if name == "H" else "width"
+            if size > self.LARGEST:
+                raise UsageError(f"the image {side} is too large", got=size, allowed=f"up to {self.LARGEST // self.PATCH * self.PATCH} pixels")
             if size < self.PATCH or size % self.PATCH:
                 below = max(size // self.PATCH, 1) * self.PATCH
                 raise UsageError(
-                    f"the image {'height' if name == 'H' else 'width'} is not a multiple of the patch size {self.PATCH}",
+                    f"the image {side} is not a multiple of the patch size {self.PATCH}",
                     got=size,
                     allowed=f"{below} or {below + self.PATCH}",
                 )
@@ -162,6 +177,11 @@ class Layout:
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Time-SA by times: query time t reads every time t' as a segment of its own. `seg_ptr [T+1]`, `seg [T*T,2]`."""
         return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
+
+    def dilated_count(self, levels: Iterable[int]) -> int:
+        """How many segments `dilated_segments` has, without making them."""
+        steps = {(a * level, b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {(0, 0)}
+        return sum(max(self.T - abs(t), 0) * max(self.V - abs(v), 0) for t, v in steps)
 
     def dilated_segments(self, levels: Iterable[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1; a set.

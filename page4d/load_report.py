@@ -9,12 +9,12 @@ class SourceFile(msgspec.Struct, frozen=True):
     """A checkpoint that weights came from."""
 
     name: str
-    """Of the file, without its folder."""
+    """Of the file, without its folder. A checkpoint in several files has an entry for its index and one for each of them."""
     model: str
     """What the checkpoint is, in words."""
     sha256: str
     tensors: int
-    """Tensors of the model in it; a trainer's state is not counted."""
+    """Tensors of the model in it, none in an index; a trainer's state is not counted."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -35,10 +35,12 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True):
-    """One load. `str()` of it is a table."""
+    """One load. `str()` of it is a table, and a line for each note."""
 
     files: tuple[SourceFile, ...]
     groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+    """What is unusual in a checkpoint and no error, in words."""
 
     @property
     def loaded(self) -> int:
@@ -68,4 +70,4 @@ class LoadReport(msgspec.Struct, frozen=True):
             rows.append((group.name, group.file, group.keys, *(str(count or "") for count in counts)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         padded = lambda row: [cell.ljust(width) if column < 3 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        return "\n".join("  ".join(padded(row)).rstrip() for row in rows)
+        return "\n".join((*("  ".join(padded(row)).rstrip() for row in rows), *(f"note: {note}" for note in self.notes)))

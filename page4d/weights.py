@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from page4d.block import Block
-from page4d.checkpoint import MASK_HEAD, Checkpoint
+from page4d.checkpoint import Checkpoint
+from page4d.completeness import MASK_HEAD
 from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.files import sha256
@@ -58,7 +59,7 @@ def load(path: StrPath, **options: Any) -> Page4D:
     """The published model that a checkpoint holds, with its weights.
 
     Args:
-        path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D.
+        path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D; the `*.index.json` of one in several files; a folder with one.
         options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask.
 
     Raises:
@@ -84,7 +85,7 @@ def load_weights(
 
     Args:
         model: of the width of the checkpoints.
-        pi3: Pi3's checkpoint: encoder, View-SA, Global-SA, and Time-SA where PAGE-4D gives none.
+        pi3: Pi3's checkpoint (a file, an index or a folder, as for `load`): encoder, View-SA, Global-SA, and Time-SA where PAGE-4D gives none.
         page4d: PAGE-4D's or VGGT's: Time-SA, mask head; all of it for the published `page4d` and `vggt`.
         registers: special tokens: `split` (Pi3's five as they are), `truncate` (its first four as registers, a new camera token),
             `page4d`. Default: `split` where there is a Pi3 checkpoint.
@@ -115,9 +116,9 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
     parts = list(_plan(planned, pi3, page4d, registers, time_sa))
     for part in parts:
         _check_shapes(planned, part)
-    files = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
-    with ThreadPoolExecutor(max_workers=len(files)) as pool:
-        hashes = [pool.submit(sha256, checkpoint.path) for checkpoint in files]  # beside the scan, which reads the same pages
+    checkpoints = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
+    with ThreadPoolExecutor(max_workers=len(checkpoints)) as pool:
+        hashed = [pool.submit(_hashed, checkpoint) for checkpoint in checkpoints]  # beside the scan, which reads the same pages
         for part in parts:
             _check_finite(part)
     first = model.report is None
@@ -127,9 +128,12 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
     for part in parts:
         _write(model, part, registers)
     _follow(model, pi3, page4d, time_sa)
-    sources = [SourceFile(file.name, file.described, digest.result(), len(file.shapes)) for file, digest in zip(files, hashes, strict=True)]
-    model.report = LoadReport(tuple(sources), (*(_group(part) for part in parts), *(row for file in files for row in _unused(file, parts))))
-    model.weights = " and ".join(f"{file.model} ({file.name})" for file in sources)
+    model.report = LoadReport(
+        tuple(source for each in hashed for source in each.result()),
+        (*(_group(part) for part in parts), *(row for checkpoint in checkpoints for row in _unused(checkpoint, parts))),
+        tuple(note for checkpoint in checkpoints for note in checkpoint.notes),
+    )
+    model.weights = " and ".join(f"{checkpoint.described} ({checkpoint.name})" for checkpoint in checkpoints)
     if any(part.name == "mask head" and part.source is None for part in parts):
         model.weights += f"; mask head seeded (seed {model.seed})" if first else "; mask head as it was"
     model.complete = True
@@ -329,6 +333,12 @@ def _group(part: _Part) -> Group:
         adapted=len(part.joined),
         new=len(part.new) + truncated,
     )
+
+
+def _hashed(checkpoint: Checkpoint) -> list[SourceFile]:
+    """Every file that was read; an index holds no tensors itself."""
+    tensors = {file.path: len(file.tensors) for file in checkpoint.files}
+    return [SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths]
 
 
 def _unused(file: Checkpoint, parts: list[_Part]) -> Iterator[Group]:

@@ -1,5 +1,6 @@
 """Small checkpoints with the names and shapes of the published ones, written out from their tables and not from the model's code."""
 
+import json
 import math
 import zlib
 
@@ -60,7 +61,7 @@ def pi3_state(width=128, encoder_depth=2, pairs=2, heads=True):
     return state
 
 
-def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(22, 24)):
+def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24)):
     """State dict of PAGE-4D, or of VGGT (kind None), float32, with the aggregator layers of the numbers given."""
     return filled(page4d_shapes(kind, width, encoder_depth, layers))
 
@@ -93,6 +94,19 @@ def save_page4d(path, state, nested=True, module=False, optimizer=False):
     trainer = {"prev_epoch": 149, "steps": {"train": 0, "val": 0}, "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5, "params": [0]}]}}
     trainer |= {"scaler": None, "ema_models": None, "skip_saving_parameters": [], "time_elapsed": 0}
     torch.save({"model": state, **trainer} if nested else state, path)
+
+
+def save_sharded(folder, states, suffix=".safetensors", names=None):
+    """Write a checkpoint in several files with its index, as transformers does; the folder."""
+    stem = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
+    folder.mkdir(exist_ok=True)
+    names = names or [f"{stem.split('.')[0]}-{number:05}-of-{len(states):05}{suffix}" for number in range(1, len(states) + 1)]
+    for name, state in zip(names, states, strict=True):
+        save_pi3(folder / name, state)
+    weight_map = {key: name for name, state in zip(names, states, strict=True) for key in state}
+    size = sum(tensor.numel() * tensor.element_size() for state in states for tensor in state.values())
+    (folder / f"{stem}.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
+    return folder
 
 
 def _encoder(prefix, width, depth):

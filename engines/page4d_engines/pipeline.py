@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
+import os
 import pathlib
+import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import UsageError
 from page4d.poses import camera_to_world
+from page4d_engines.arguments import (
+    backend_argument,
+    finite_argument,
+    images_argument,
+    lines_argument,
+    map_argument,
+    require_threads,
+    shared_argument,
+)
 from page4d_engines.backend import Backend, choose
 from page4d_engines.chain import Arrays, Chain, Observe
 from page4d_engines.constants import read_constants
@@ -25,7 +37,8 @@ from page4d_engines.folder import EngineFolder
 class Result:
     """What a clip gives: the reference model's fields, as arrays.
 
-    They lie in the pipeline's own buffers: the next `run` overwrites them. `copy()` keeps them.
+    The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same pipeline begins,
+    in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the pipeline. `copy()` keeps the values.
 
     Attributes:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
@@ -58,6 +71,10 @@ class Result:
 class Pipeline:
     """The chain of an engine folder.
 
+    One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several threads load one
+    pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is done with its `Result`. For
+    several processes load one in each: a pipeline is no value to copy or pickle, and does not outlive a fork.
+
     Attributes:
         manifest: the folder's.
         backend: what was chosen.
@@ -77,6 +94,16 @@ class Pipeline:
         self.seconds: dict[str, float] = {}
         self.flop: dict[str, int] = {}
         self._has_run = False
+        self._running = threading.Lock()
+        self._process = os.getpid()
+        _LOADED.add(self)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Neither `copy` nor `pickle` makes another pipeline."""
+        raise TypeError(
+            "a Pipeline cannot be copied or pickled: it holds engines, and buffers that they are bound to\n"
+            "  try:     Pipeline.load(folder) once in each thread or process"
+        )
 
     @property
     def described(self) -> str:
@@ -92,20 +119,22 @@ class Pipeline:
         Args:
             path: the folder.
             backend: what to run on; `auto` takes the best that folder and machine allow.
-            threads: of ONNX Runtime on the CPU; None takes every processor.
+            threads: of ONNX Runtime on the CPU, 1 or more; None takes every processor.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
             sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one stream's tokens.
 
         Raises:
+            UsageError: no such backend, or no number of threads.
             EngineError: the folder is incomplete or damaged, or its plans are for another machine.
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
-        return cls.of(EngineFolder.open(path), Backend(backend), threads, rounding, sliding)
+        return cls.of(EngineFolder.open(path), backend_argument(backend), threads, rounding, sliding)
 
     @classmethod
     def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False, sliding: bool = False) -> Pipeline:
         """As `load`, from a folder that was opened before."""
+        require_threads(threads)
         chosen, make = choose(folder, backend, threads, rounding, sliding)
         return cls(folder, chosen, make)
 
@@ -122,37 +151,52 @@ class Pipeline:
     ) -> Result:
         """Run one clip; arguments as the reference model's.
 
+        Everything is checked before the first value is copied: a call that is refused changes nothing.
+
         Args:
             images: uint8 `[T,V,H,W,3]`.
-            mask_ext: `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
+            mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; none counts as all zero. Published models
+                take none.
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
-            cameras: per view what `cameras.json` has, K for the images given; or the fundamental matrices `[V,V,3,3]`.
-            memory: `[S,M,C]` of the window before; none starts from the learned one.
+            cameras: per view what `cameras.json` has, K and size for the images given; or the fundamental matrices `[V,V,3,3]`.
+            memory: `[S,M,C]` of the window before, finite; none starts from the learned one.
             shared: times that this clip begins with and the last one ended with, the same images: the encoder does not see them again.
-            progress: called with a stage's name before it runs, as far as the backend goes stage by stage.
+            progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it raises ends the run.
             observe: called with every stage's inputs and outputs after it ran; slow, for checking.
 
         Raises:
-            UsageError: something has another shape than the engines', or is missing; `shared` without a run before, or a pipeline that
-                keeps nothing.
+            UsageError: something has another shape or type than the engines', is out of range or not finite, or is missing; `shared`
+                without a whole run before, or a pipeline that keeps nothing; another run of this pipeline goes on; the pipeline was
+                loaded before a fork, by the parent of this process.
         """
-        carried = self._carried(shared)
-        self._give("images", images, np.uint8)
-        if self.manifest.reads("mask_ext"):
-            self._give("mask_ext", 0.0 if mask_ext is None else mask_ext, np.float32)
-        elif mask_ext is not None:
-            raise UsageError("these engines are of a published model and take no external mask", got="mask_ext", allowed="no mask_ext")
-        if self.manifest.reads("keypoints"):
-            if keypoints is None:
-                raise UsageError("these engines were exported with --keypoints and need them", allowed=f"keypoints {list(self.manifest.shape.patch_map_shape)}")
-            self._give("keypoints", keypoints, np.float32)
-        elif keypoints is not None:
-            raise UsageError("these engines take no keypoints", hint="page4d-export --keypoints")
-        if self.manifest.reads("fundamental"):
-            self._give("fundamental", self._lines(cameras), np.float32)
-        if self.manifest.reads("memory"):
-            self._give("memory", self._memory if memory is None else memory, np.float32)
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the pipeline was loaded before this process was forked, and its threads are not here",
+                got=f"loaded in process {self._process}, called in {os.getpid()}",
+                allowed="a pipeline of this process's own",
+                hint='Pipeline.load after the fork, or multiprocessing.get_context("spawn")',
+            )
+        if not self._running.acquire(blocking=False):
+            raise UsageError(
+                "this pipeline is running: it has one set of buffers, and runs one clip at a time",
+                got="a second run, of another thread or from a callback",
+                allowed="one run after the other",
+                hint="a Pipeline.load for each thread, or a lock over run and the use of its result",
+            )
+        try:
+            for name, callback in (("progress", progress), ("observe", observe)):
+                if callback is not None and not callable(callback):
+                    raise UsageError(f"{name} is no function", got=type(callback).__name__, allowed="a function, or None")
+            carried = self._carried(shared)
+            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory).items():
+                target = self._chain.inputs[name]
+                np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
+            return self._run(carried, progress, observe)
+        finally:
+            self._running.release()
 
+    def _run(self, carried: int, progress: Callable[[str], None] | None, observe: Observe | None) -> Result:
+        """Run on what lies in the inputs."""
         self._has_run = False  # until it is known that what the encoder made is whole
         found = self._chain.run(progress, observe, carried)
         self._has_run = True
@@ -175,34 +219,46 @@ class Pipeline:
     def _carried(self, shared: int) -> int:
         """Images of so many times."""
         shape = self.manifest.shape
-        if shared == 0:
-            return 0
-        if self.plan.encoded is None or not self._has_run or shape.B > 1:
+        count = shared_argument(shared, shape.T)
+        if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
             got = "B > 1" if shape.B > 1 else "no run before" if self.plan.encoded is not None else "a pipeline that keeps nothing"
             raise UsageError("shared times need what the encoder made of the clip before", got=got, hint="Pipeline.load(..., sliding=True), and a first run")
-        if not 0 < shared < shape.T:
-            raise UsageError("a clip shares a part of its times with the one before", got=f"shared = {shared}", allowed=f"0 to {shape.T - 1}")
-        return shared * shape.V
+        return count * shape.V
 
-    def _give(self, name: str, value: ArrayLike, dtype: type[np.generic]) -> None:
-        """Copy a value from outside into its buffer."""
-        target, given = self._chain.inputs[name], np.asarray(value)
-        shape = self.manifest.shape.images_shape if name == "images" else target.shape
-        if given.ndim and given.shape != shape:
-            raise UsageError(f"{name} has another shape than the engines'", got=list(given.shape), allowed=f"{np.dtype(dtype).name} {list(shape)}")
-        if name == "images" and given.dtype != np.uint8:
-            raise UsageError("images have the wrong type", got=given.dtype, allowed="uint8 RGB")
-        np.copyto(target, given.reshape(target.shape) if given.ndim else given, casting="same_kind")
+    def _checked(
+        self, images: ArrayLike, mask_ext: ArrayLike | None, keypoints: ArrayLike | None, cameras: object, memory: ArrayLike | None
+    ) -> dict[str, NDArray[Any]]:
+        """The arguments by the inputs' names, each of its shape or a single number."""
+        manifest, shape = self.manifest, self.manifest.shape
+        values: dict[str, NDArray[Any]] = {"images": images_argument(images, shape.images_shape)}
+        if manifest.reads("mask_ext"):
+            values["mask_ext"] = map_argument("mask_ext", 0.0 if mask_ext is None else mask_ext, shape.patch_map_shape)
+        elif mask_ext is not None:
+            raise UsageError("these engines are of a published model and take no external mask", got="mask_ext", allowed="no mask_ext")
+        if manifest.reads("keypoints"):
+            if keypoints is None:
+                raise UsageError("these engines were exported with --keypoints and need them", allowed=f"keypoints {list(shape.patch_map_shape)}")
+            values["keypoints"] = map_argument("keypoints", keypoints, shape.patch_map_shape)
+        elif keypoints is not None:
+            raise UsageError("these engines take no keypoints", hint="page4d-export --keypoints")
+        if manifest.reads("fundamental"):
+            values["fundamental"] = finite_argument("fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"])
+        if manifest.reads("memory"):
+            values["memory"] = finite_argument("memory", self._memory if memory is None else memory, self._chain.inputs["memory"])
+        return values
 
-    def _lines(self, cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None) -> NDArray[np.floating[Any]]:
-        views = self.manifest.shape.V
-        if cameras is None:
-            raise UsageError("these engines have the epipolar prior and need the calibration of every view", allowed=f"{views} cameras")
-        if not isinstance(cameras, Mapping):
-            return cameras
-        if len(cameras) != views:
-            raise UsageError("the number of cameras is not the engines'", got=len(cameras), allowed=views)
-        return fundamental(cameras_from_mapping(cameras).values())
+
+_LOADED: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def _keep_after_fork() -> None:
+    """In a new process: never destroy the parent's engines, which would wait for threads that are not here, and the process never end."""
+    for pipeline in _LOADED:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._chain))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_after_fork)
 
 
 def _is_bfloat16(array: NDArray[Any]) -> bool:

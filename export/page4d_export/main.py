@@ -34,7 +34,9 @@ def export_command(
     preset: Annotated[
         str | None, typer.Option(help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}", show_default=False)
     ] = None,
-    pi3: Annotated[pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors")] = None,
+    pi3: Annotated[
+        pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder")
+    ] = None,
     page4d: Annotated[pathlib.Path | None, typer.Option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
     registers: Annotated[str | None, typer.Option(help="special tokens: split, truncate (of Pi3) or page4d")] = None,
     time_sa: Annotated[str | None, typer.Option("--time-sa", help="weights of Time-SA: page4d or pi3")] = None,
@@ -85,6 +87,8 @@ def export_command(
             return
         if T is None or V is None:
             raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
+        if tolerance is not None and not 0 < tolerance <= 1:  # NaN among them, with which every comparison passes
+            raise UsageError("--tolerance is out of range", got=tolerance, allowed="above 0, up to 1", hint="none, for the precision's own")
         precision = _precision({"--fp16": fp16, "--bf16": bf16, "--int8": int8, "--fp8": fp8})
         layout = Layout(T, V, height, width, B)
         source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
@@ -94,6 +98,8 @@ def export_command(
         if plan.attention is AttentionChoice.NATIVE and (stages := plan.unfused()):
             console.say(f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet)
         if dry_run:
+            for note in source.notes:
+                console.say(f"note: {note}", quiet)
             from page4d_export.plan_table import plan_document, print_plan
 
             console.write_json(plan_document(plan)) if as_json else print_plan(plan)
@@ -206,7 +212,8 @@ def _overrides(options: list[str]) -> dict[str, Any]:
         name, equals, text = option.partition("=")
         if not equals or not name:
             raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
-        words = [_value(word) for word in text.split(",") if word] if "," in text or name in _LISTS else _value(text)
+        is_list = not text.startswith("[") and ("," in text or name in _LISTS)
+        words = [_value(word) for word in text.split(",") if word] if is_list else _value(text)
         # the two words that look like numbers
         values[name] = text if name == "mask_head" else words
     return values
@@ -218,7 +225,7 @@ _LISTS = ("global_layers", "keep_layers", "dilations", "order")
 def _value(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
 
 
@@ -246,7 +253,7 @@ def clip_command(
 
 
 def weights_command(
-    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D")],
+    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder")],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
 ) -> None:

@@ -58,13 +58,15 @@ class ModelSource:
             preset: a name, or None.
             options: of `ModelConfig`, in place of the preset's.
             T: times that the engines are for.
-            seed: of weights that no checkpoint gives.
-            pi3, page4d: files.
+            seed: of weights that no checkpoint gives, 0 to 2^63 - 1.
+            pi3, page4d: checkpoints: a file, the index of several, or a folder.
             registers, time_sa: as `page4d.load_weights` takes them.
 
         Raises:
-            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one.
+            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a seed out of range.
         """
+        if not 0 <= seed < 1 << 63:
+            raise UsageError("--seed is out of range", got=seed, allowed="0 to 2^63 - 1")
         if pi3 is None and page4d is None and (registers or time_sa):
             raise UsageError("--registers and --time-sa choose between checkpoints, and none was given", allowed="--pi3 FILE, --page4d FILE, or both")
         first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
@@ -89,6 +91,11 @@ class ModelSource:
         pi3, page4d = (None if checkpoint is None else checkpoint.path for checkpoint in (self.pi3, self.page4d))
         load_weights(model, pi3, page4d, self.registers, self.time_sa)  # type: ignore[arg-type]  # checked there, by name
         return model
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual in the checkpoints and no error, in words."""
+        return tuple(note for checkpoint in (self.pi3, self.page4d) if checkpoint is not None for note in checkpoint.notes)
 
     @property
     def described(self) -> str:

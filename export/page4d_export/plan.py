@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from page4d.poses import POSE_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost
 
+_MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
+_MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
+_MOST_FLOP = 1 << 63  # of a window: what 64 bits count
 _ENCODER_IMAGES = 16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
 OUT = "_out"
 
@@ -44,21 +48,40 @@ class Plan:
 
         Raises:
             UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, the plugin in a
-                precision that it does not compute in, or a layout that a published model was not made for.
+                precision that it does not compute in, a layout that a published model was not made for, or one that is too large: over
+                16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
         """
         config.require(layout)
+        if layout.images > _MOST_IMAGES:
+            raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
         if encoder_images is None:
             # in int8 a call's images share the range that they are rounded in: one each gives every image a result of its own
             most = 1 if precision is Precision.INT8 else min(_ENCODER_IMAGES, layout.images)
             encoder_images = max(n for n in range(1, most + 1) if layout.images % n == 0)
         if encoder_images < 1 or layout.images % encoder_images:
             divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
-            raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=", ".join(map(str, divisors)))
+            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES])) + (f", .. {layout.images}" if len(divisors) > _ENCODER_IMAGES else "")
+            raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=allowed)
         if keypoints and not config.global_layers:
             raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
         if attention is AttentionChoice.PLUGIN and not precision.has_16_bits:
             raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16, --bf16 or --fp8", hint="--attention auto")
-        return cls(config, layout, precision, keypoints, encoder_images, attention)
+        plan = cls(config, layout, precision, keypoints, encoder_images, attention)
+        plan._require_sizes()
+        return plan
+
+    def _require_sizes(self) -> None:
+        """Refuse what no manifest could say and no machine hold."""
+        flop = 0
+        for entry in self.stages():
+            for spec in (*entry.inputs, *entry.outputs):
+                if entry.calls * math.prod(spec.shape) > _MOST_NUMBERS:
+                    raise _too_large(
+                        self.layout, f"{spec.name} {list(spec.shape)} of {entry.name}", f"tensors of up to 2^{_MOST_NUMBERS.bit_length() - 1} numbers"
+                    )
+            flop += entry.calls * entry.flop
+        if flop >= _MOST_FLOP:
+            raise _too_large(self.layout, f"{flop:.1e} FLOP a window", f"below {_MOST_FLOP:.1e}")
 
     def at(self, layout: Layout) -> Plan:
         """The same stages at another layout."""
@@ -192,8 +215,7 @@ class Plan:
             anchors = layout.anchors(config.landmarks)
             flop = cost.block(n, anchors, context=anchors)
         elif config.global_strategy is GlobalStrategy.DILATED:
-            _, segments = layout.dilated_segments(config.dilations)
-            flop = cost.block(n, 0) + cost.scores(layout.N, layout.N) * len(segments)
+            flop = cost.block(n, 0) + cost.scores(layout.N, layout.N) * layout.dilated_count(config.dilations)
         else:
             m = config.memory_tokens
             flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
@@ -249,3 +271,8 @@ class Plan:
     def _hidden(self, streams: int) -> int:
         """Numbers in the MLP's hidden tensor, the largest of a block."""
         return streams * self.layout.images * self.layout.N * 4 * self.config.width
+
+
+def _too_large(layout: Layout, got: str, allowed: str) -> UsageError:
+    sizes = f"T={layout.T} V={layout.V} B={layout.B} {layout.H}x{layout.W}"
+    return UsageError(f"the engines would be too large, at {sizes}", got=got, allowed=allowed, hint="a smaller --T, --V, --height or --width")

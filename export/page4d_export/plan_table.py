@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from page4d.checkpoint import Checkpoint
@@ -77,13 +78,21 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
         "special tokens": f"camera and {found['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
         "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
-        "beside weights": ", ".join(found["beside"]) or "nothing",
+        "beside weights": _some(found["beside"]) or "nothing",
         "as published": f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4" if pi3 else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1",
     }
-    table = Table(title=str(checkpoint.path), title_justify="left", show_header=False)
+    if len(found["files"]) > 1:
+        rows["files"] = _some(found["files"])
+    rows |= {f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)}
+    table = Table(title=escape(str(checkpoint.path)), title_justify="left", show_header=False)
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, escape(text))
     table_console().print(table)
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    """The first of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:

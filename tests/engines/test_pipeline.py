@@ -1,21 +1,33 @@
 """The chain in ONNX Runtime against the reference model."""
 
+import contextlib
+import copy as copying
 import gc
+import multiprocessing
+import os
 import pathlib
+import pickle
 import re
 import shutil
+import threading
 import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from conftest import EXPORTED, takes_keypoints
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines import pipeline as pipeline_module
+from page4d_engines.arguments import map_argument
 
 
 def close(found, want, tolerance):
@@ -188,6 +200,212 @@ def test_keypoints_need_engines_that_take_them(made):
     made_ = made()
     with pytest.raises(UsageError, match=r"take no keypoints\s+try:\s+page4d-export --keypoints"):
         Pipeline.load(made_.folder).run(made_.clip.frames, keypoints=np.zeros(made_.plan.layout.patch_map_shape))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": None}, "images have the wrong type"),
+        ({"images": [[1], [2, 3]]}, "images cannot be made an array"),
+        ({"images": np.uint8(3)}, r"images has another shape than the engines'\s+got:\s+\[\]"),
+        ({"mask_ext": np.full((3, 2, 20, 1), np.nan)}, r"mask_ext holds numbers that are no probabilities\s+got:\s+nan"),
+        ({"mask_ext": np.full((3, 2, 20, 1), 255, np.uint8)}, r"no probabilities(.|\n)*divide by 255"),
+        ({"mask_ext": "white"}, "mask_ext holds no real numbers"),
+        ({"mask_ext": np.full((3, 2, 20, 1), None)}, r"mask_ext holds no real numbers\s+got:\s+object"),
+        ({"mask_ext": np.zeros((3, 2, 20, 1), "datetime64[s]")}, "mask_ext holds no real numbers"),
+        ({"keypoints": np.zeros((3, 2, 20, 1), complex)}, "keypoints holds no real numbers"),
+        ({"keypoints": np.full((3, 2, 20, 1), -0.5)}, "keypoints holds numbers that are no probabilities"),
+        ({"cameras": [1, 2]}, "cameras are no mapping of names to cameras"),
+        ({"cameras": {"a": 3, "b": None}}, "camera a is no camera"),
+        ({"cameras": np.zeros((2, 2, 3))}, "fundamental has another shape"),
+        ({"cameras": np.full((2, 2, 3, 3), np.inf)}, "fundamental holds numbers that are not finite"),
+        ({"memory": np.full((2, 5, 128), np.nan)}, "memory holds numbers that are not finite"),
+        ({"memory": np.full((2, 5, 128), 1e300)}, "memory holds numbers that are not finite, or too large"),
+        ({"memory": 0.0}, "memory has another shape"),
+        ({"shared": 1.0}, r"got:\s+shared = 1\.0"),
+        ({"shared": True}, r"got:\s+shared = True"),
+        ({"shared": None}, r"got:\s+shared = None"),
+        ({"shared": 10**30}, "shared = 1000"),
+        ({"progress": 3}, "progress is no function"),
+        ({"observe": "all"}, "observe is no function"),
+    ],
+)
+def test_a_refused_call_changes_nothing(made, change, message):
+    """Whatever comes first is not copied either: the inputs lie as they did, and the next call is right."""
+    made_ = made("memory")
+    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    given = {"images": made_.clip.frames, **made_.inputs(keypoints=True)}
+    pipeline.run(**given)
+    before = {name: array.copy() for name, array in pipeline._chain.inputs.items()}
+    others = {"images": made_.clip.frames[:, ::-1], "mask_ext": np.ones((3, 2, 20, 1)), "keypoints": np.ones((3, 2, 20, 1)), "memory": np.ones((2, 5, 128))}
+    with pytest.raises(UsageError, match=message):
+        pipeline.run(**{**given, **others, **change})
+    for name, array in pipeline._chain.inputs.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_cameras_of_another_image_size_are_refused(made):
+    """Their K would put every line in another place."""
+    made_ = made("memory")
+    given = made_.inputs(keypoints=True)
+    cameras = {name: {**entry, "width": 1920, "height": 1080} for name, entry in given["cameras"].items()}
+    with pytest.raises(UsageError, match=r"another size than the engines see\s+got:\s+1920x1080\s+allowed: 70x56"):
+        Pipeline.load(made_.folder).run(made_.clip.frames, **{**given, "cameras": cameras})
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int64, bool])
+def test_maps_of_other_types_are_taken(made, dtype):
+    made_ = made()
+    pipeline = Pipeline.load(made_.folder, threads=1)
+    mask = np.random.default_rng(0).integers(0, 2, made_.plan.layout.patch_map_shape)
+    want = pipeline.run(made_.clip.frames, mask.astype(np.float32)).copy()
+    for value in (mask.astype(dtype), mask.astype(dtype).tolist()):
+        np.testing.assert_array_equal(pipeline.run(made_.clip.frames, value).mask, want.mask)
+    np.testing.assert_array_equal(
+        pipeline.run(made_.clip.frames, 1).layers[1], pipeline.run(made_.clip.frames, np.ones(mask.shape, np.float32)).copy().layers[1]
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    hnp.arrays(
+        st.one_of(hnp.boolean_dtypes(), hnp.integer_dtypes(), hnp.floating_dtypes(), hnp.complex_number_dtypes(), hnp.unicode_string_dtypes()),
+        st.sampled_from([(), (3, 2, 20, 1), (2,)]),
+    )
+)
+def test_any_array_is_probabilities_or_refused(array):
+    try:
+        checked = map_argument("mask_ext", array, (3, 2, 20, 1))
+    except UsageError:
+        return
+    target = np.full((3, 2, 20, 1), np.nan, np.float32)
+    np.copyto(target, checked, casting="same_kind")
+    assert target.min() >= -1e-4 and target.max() <= 1 + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [({"backend": "gpu"}, "no such backend"), ({"threads": 0}, "no number of threads"), ({"threads": "2"}, "no number")]
+)
+def test_wrong_options_of_loading_are_named(made, option, message):
+    with pytest.raises(UsageError, match=message):
+        Pipeline.load(made().folder, **option)
+
+
+# ---- one caller at a time, of one process
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_a_second_caller_is_refused_while_one_runs(made, sliding):
+    made_ = made()
+    frames = made_.clip.frames
+    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1, sliding=sliding)
+    want = pipeline.run(frames).copy()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(stage):
+        inside.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: pipeline.run(frames, progress=wait).copy())
+        assert inside.wait(60)
+        for change in ({}, {"shared": 1} if sliding else {}):
+            with pytest.raises(UsageError, match=r"this pipeline is running(.|\n)*Pipeline\.load for each thread"):
+                pipeline.run(frames[::-1], **change)
+        go_on.set()
+        np.testing.assert_array_equal(first.result().layers[1], want.layers[1])
+    np.testing.assert_array_equal(pipeline.run(frames).layers[1], want.layers[1])
+
+
+def test_many_callers_get_right_results_or_an_error(made):
+    made_ = made()
+    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    clips = [made_.clip.frames, made_.clip.frames[::-1], made_.clip.frames[:, ::-1]]
+    want = [pipeline.run(clip).copy().layers[1] for clip in clips]
+    lock, outcomes = threading.Lock(), []
+
+    def call(number):
+        for turn in range(12):
+            try:
+                with lock if turn % 2 else contextlib.nullcontext():  # a caller's own lock is the way to share one
+                    pipeline.run(clips[number])
+            except UsageError:
+                outcomes.append("refused")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(call, range(3)))
+    assert "refused" in outcomes
+    for clip, layer in zip(clips, want, strict=True):
+        np.testing.assert_array_equal(pipeline.run(clip).layers[1], layer)
+
+
+def test_a_run_within_a_run_is_refused(made):
+    made_ = made()
+    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    with pytest.raises(UsageError, match="this pipeline is running"):
+        pipeline.run(made_.clip.frames, progress=lambda stage: pipeline.run(made_.clip.frames))
+    assert np.isfinite(pipeline.run(made_.clip.frames).mask).all()
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_callback_that_raises_ends_the_run_and_no_more(made, error):
+    made_ = made()
+    frames = made_.clip.frames
+    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1, sliding=True)
+    want = pipeline.run(frames).copy()
+
+    def stop(*arguments):
+        raise error
+
+    for callback in ({"progress": stop}, {"observe": stop}):
+        with pytest.raises(error):
+            pipeline.run(frames[::-1], **callback)
+        with pytest.raises(UsageError, match="no run before"):  # what the encoder made of it is not whole
+            pipeline.run(frames, shared=1)
+        np.testing.assert_array_equal(pipeline.run(frames).layers[1], want.layers[1])
+
+
+@pytest.mark.parametrize("act", [pickle.dumps, copying.copy, copying.deepcopy])
+def test_a_pipeline_is_no_value(made, act):
+    pipeline = Pipeline.load(made().folder, threads=1)
+    for value in (pipeline, {"nested": [pipeline]}):
+        with pytest.raises(TypeError, match=r"cannot be copied or pickled(.|\n)*once in each thread or process"):
+            act(value) if value is pipeline or act is not copying.copy else copying.copy(pipeline)
+    result = pipeline.run(made().clip.frames)
+    assert np.array_equal(pickle.loads(pickle.dumps(result)).mask, result.mask)
+
+
+def _in_child(folder, frames, only, answers):
+    try:
+        only[0].run(frames)
+    except UsageError as error:
+        answers.put(str(error))
+    only.clear()
+    gc.collect()  # engines whose threads are in another process
+    answers.put(Pipeline.load(folder, "onnxruntime", threads=2).run(frames).mask.sum())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_pipeline_does_not_outlive_a_fork(made):
+    """The child is told, may drop it, and load its own."""
+    made_ = made()
+    frames = made_.clip.frames
+    only = [Pipeline.load(made_.folder, "onnxruntime", threads=2)]  # the reference that the child drops
+    want = only[0].run(frames).mask.sum()
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's, of forks beside threads
+        child = context.Process(target=_in_child, args=(made_.folder, frames, only, answers))
+        child.start()
+    try:
+        assert "loaded before this process was forked" in answers.get(timeout=60)
+        assert answers.get(timeout=60) == pytest.approx(want, rel=1e-5)
+        child.join(60)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+    assert only[0].run(frames).mask.sum() == want
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
+from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 from test_export import command
 
 import page4d
@@ -129,6 +129,23 @@ def test_what_a_checkpoint_is(files, tmp_path):
     (tmp_path / "page.pt").write_text("<html>not found</html>")
     refused = command("weights", tmp_path / "page.pt", entry="main")
     assert refused.returncode == 2 and "page.pt" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files, tmp_path):
+    state = pi3_state(heads=False)
+    parts = [{name: tensor for name, tensor in state.items() if name.startswith("decoder.3.") == second} for second in (False, True)]
+    folder = save_sharded(tmp_path / "parts", parts)
+    arguments = ("--T", 1, "--V", 2, "--height", 28, "--width", 42, "-o", tmp_path / "engines")
+    done = command("--pi3", folder, *arguments, "--dry-run")
+    assert done.returncode == 0 and "note: model.safetensors.index.json: none of Pi3's heads" in done.stderr, done.stderr
+    refused = command("--pi3", folder / "model-00001-of-00002.safetensors", *arguments)
+    assert refused.returncode == 2 and str(folder / "model.safetensors.index.json") in refused.stderr, refused.stderr
+    shown = command("weights", folder, entry="main")
+    assert shown.returncode == 0 and "model-00002-of-00002" in shown.stdout, shown.stderr
+    source = ModelSource.choose(None, {}, 1, pi3=folder)
+    model = source.model()
+    assert model.complete and source.config.depth == 2 and model.weights == "Pi3 (model.safetensors.index.json)"
+    assert not (tmp_path / "engines").exists()
 
 
 def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from page4d.checkpoint import Checkpoint
 from page4d.config import Published
 from page4d.errors import UsageError
+from page4d.tensor_file import TensorFile
 from page4d.weights import load
 
 TABLES = pathlib.Path(__file__).parents[3] / "shared" / "checkpoints"
@@ -153,6 +155,8 @@ def test_document(tmp_path):
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "dtypes": ["float16", "float32"],
         "beside": ["prev_epoch", "steps", "optimizer", "scaler", "ema_models", "skip_saving_parameters", "time_elapsed"],
+        "files": ["a.pt"],
+        "notes": [],
     }
 
 
@@ -160,7 +164,7 @@ def test_the_dtype_is_told_in_the_same_words_for_both_formats(tmp_path):
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         for suffix in (".pt", ".safetensors"):
             save_pi3(tmp_path / f"a{suffix}", {"register_token": torch.zeros(1, 1, 5, 64, dtype=dtype)})
-            assert Checkpoint.open(tmp_path / f"a{suffix}").dtypes == {"register_token": str(dtype).removeprefix("torch.")}
+            assert TensorFile.open(tmp_path / f"a{suffix}").tensors == {"register_token": ((1, 1, 5, 64), str(dtype).removeprefix("torch."))}
 
 
 def test_pi3x_is_refused_by_name(tmp_path, small):
@@ -180,12 +184,87 @@ def test_the_same_tensor_twice(tmp_path, small):
     refused(tmp_path / "a.pt", NORM, "twice")
 
 
+def test_many_names_take_no_time(tmp_path):
+    """Work grows as the file does, also where the last of 100,000 names is there twice."""
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    table = {f"decoder.{i % 500}.{i}": entry for i in range(100_000)} | {"zz": entry, "module.zz": entry}
+    header = json.dumps(table).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    began = time.perf_counter()
+    refused(tmp_path / "a.safetensors", "zz", "twice")
+    assert time.perf_counter() - began < 5
+
+
+# ---- what trainers and compilers put around names
+
+PREFIXES = st.lists(st.sampled_from(["module", "_orig_mod", "model", "_fsdp_wrapped_module"]), max_size=4).map(
+    lambda words: "".join(f"{word}." for word in words)
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(PREFIXES)
+def test_prefixes_in_any_order_and_nesting(tmp_path_factory, small, prefix):
+    path = tmp_path_factory.getbasetemp() / "prefixed.safetensors"
+    save_pi3(path, {prefix + name: tensor for name, tensor in small.items()})
+    found = Checkpoint.open(path)
+    assert found.shapes == {name: tuple(tensor.shape) for name, tensor in small.items()}
+    for name, tensor in found.read([NORM, "register_token"]):
+        assert torch.equal(tensor, small[name])
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_checkpoint_wrapped_module"])
+def test_a_wrapper_around_a_part_of_the_model(tmp_path, small, wrapper):
+    """Compiled block by block: `decoder.0._orig_mod.norm1.weight`."""
+    inner = lambda name: name.replace("decoder.0.", f"decoder.0.{wrapper}.").replace("encoder.", f"encoder.{wrapper}.", 1)
+    save_pi3(tmp_path / "a.safetensors", {inner(name): tensor for name, tensor in small.items()})
+    assert set(Checkpoint.open(tmp_path / "a.safetensors").shapes) == set(small)
+
+
+def test_a_file_of_lightning(tmp_path, small):
+    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in small.items()}, "epoch": 3, "global_step": 7}, tmp_path / "last.ckpt")
+    found = Checkpoint.open(tmp_path / "last.ckpt")
+    assert set(found.shapes) == set(small) and found.state == ("epoch", "global_step")
+    assert load(tmp_path / "last.ckpt").complete
+
+
+def test_another_prefix_is_named(tmp_path, small):
+    save_pi3(tmp_path / "a.safetensors", {f"net.{name}": tensor for name, tensor in small.items()})
+    refused(tmp_path / "a.safetensors", "no checkpoint of a known model", "without 'net.'")
+
+
+# ---- averaged weights
+
+
+def test_averaged_weights_beside_the_trained_ones_are_not_read_and_noted(tmp_path, small):
+    averaged = {name: tensor * 0 for name, tensor in small.items()}
+    torch.save({"model": small, "ema": {"module": averaged}}, tmp_path / "a.pt")
+    save_pi3(tmp_path / "b.safetensors", small | {f"ema.{name}": tensor for name, tensor in averaged.items()})
+    for path, place in ((tmp_path / "a.pt", "['ema']['module']"), (tmp_path / "b.safetensors", "ema.*")):
+        (note,) = [note for note in Checkpoint.open(path).notes if "averaged" in note]
+        assert path.name in note and place in note
+        model = load(path)
+        assert torch.equal(model.layers[0].view_sa.block.norm1.weight, small["decoder.1.norm1.weight"])
+        assert note in model.report.notes and f"note: {note}" in str(model.report)
+
+
+def test_averaged_weights_alone_are_refused_with_what_to_do(tmp_path, small):
+    torch.save({"ema": {"module": small}, "epoch": 1}, tmp_path / "a.pt")
+    assert "torch.load('a.pt')['ema']['module']" in refused(tmp_path / "a.pt", "no checkpoint of a known model")
+
+
+def test_an_optimizers_state_is_no_other_weights(tmp_path, small):
+    state = {"exp_avg": torch.zeros(3), "ema": torch.zeros(3)}
+    torch.save({"model": small, "optimizer": {"state": {0: state}, "ema": state}}, tmp_path / "a.pt")
+    assert not any("averaged" in note for note in Checkpoint.open(tmp_path / "a.pt").notes)
+
+
 # ---- what is no file of weights
 
 
 def test_no_such_file(tmp_path):
     refused(tmp_path / "none.pt", "no such checkpoint")
-    refused(tmp_path, "no such checkpoint")
+    refused(tmp_path, "holds no checkpoint")
     refused(tmp_path / ("a" * 5000 + ".pt"), "cannot be read")
 
 
@@ -282,7 +361,7 @@ def test_broken_safetensors_headers(tmp_path, case):
 def test_a_good_header_of_the_same_making_is_taken(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", len(one_tensor())) + one_tensor() + bytes(1280))
-    assert Checkpoint.open(path).shapes == {"register_token": (1, 1, 5, 64)}
+    assert TensorFile.open(path).tensors == {"register_token": ((1, 1, 5, 64), "float32")}
 
 
 @pytest.mark.parametrize("length", [128, 2 * 256, 0x80 * 257])
@@ -290,7 +369,7 @@ def test_a_header_length_may_begin_with_any_byte(tmp_path, length):
     """0x80 is also the first byte of a pickle."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + one_tensor().ljust(length) + bytes(1280))
-    assert Checkpoint.open(path).shapes == {"register_token": (1, 1, 5, 64)}
+    assert TensorFile.open(path).tensors == {"register_token": ((1, 1, 5, 64), "float32")}
 
 
 def test_legacy_torch_format(tmp_path, small):
@@ -447,10 +526,10 @@ def test_damaged_safetensors_headers(tmp_path_factory, safetensors_bytes, change
 
 @settings(max_examples=60, deadline=None)
 @given(CHANGES)
-def test_damaged_pickles(tmp_path_factory, changes):
+def test_damaged_pickles(tmp_path_factory, small, changes):
     """The archive is whole, with a right checksum; the pickle in it is not."""
     path = tmp_path_factory.getbasetemp() / "damaged.pt"
-    save_page4d(path, {"register_token": torch.zeros(1, 1, 5, 64), NORM: torch.nn.Parameter(torch.ones(64))}, optimizer=True)
+    save_page4d(path, {**small, NORM: torch.nn.Parameter(torch.ones(64))}, optimizer=True)
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:

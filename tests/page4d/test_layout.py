@@ -1,11 +1,20 @@
 """Counts, shapes and segments of a layout; what configs refuse."""
 
+import dataclasses
+
+import msgspec
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
-from page4d.errors import UsageError
+from page4d.config import PRESETS
+from page4d.errors import EngineError, UsageError
+from page4d.manifest import Manifest
+from page4d.manifest_check import check_manifest, layout_of
+from page4d.precision import Precision
+from page4d_export.plan import Plan
 
 
 def test_the_sizes_of_the_specification():
@@ -25,11 +34,40 @@ def test_the_sizes_of_the_specification():
         ((4, 4, 518, 0), r"width .*\s+got:\s+0"),
         ((0, 4, 518, 518), r"T is too small\s+got:\s+0"),
         ((4, -1, 518, 518), r"V is too small"),
+        ((65536, 1, 518, 518), r"T is too large\s+got:\s+65536\s+allowed: 1 to 65535"),
+        ((2**63, 2, 14, 14), "T is too large"),
+        ((1, 10**400, 14, 14), "V is too large"),
+        ((1, 1, 14, 14, 70000), "B is too large"),
+        ((1, 1, 10**12, 14), r"height is too large\s+got:\s+1000000000000\s+allowed: up to 65534"),
+        ((1, 1, 14, 65548), "width is too large"),
+        ((1.0, 1, 14, 14), r"T is no whole number\s+got:\s+1\.0"),
+        (("4", 1, 14, 14), "T is no whole number"),
+        ((None, 1, 14, 14), "T is no whole number"),
+        ((True, 1, 14, 14), "T is no whole number"),
+        ((1, 1, [14], 14), "H is no whole number"),
     ],
 )
 def test_impossible_layouts_are_refused(sizes, message):
     with pytest.raises(UsageError, match=message):
         Layout(*sizes)
+
+
+def test_the_largest_layout_is_a_manifests():
+    """What a layout allows, a manifest says, and the other way round."""
+    sizes = {"T": 65535, "V": 65535, "H": 65534, "W": 65534, "B": 65535}
+    assert layout_of(sizes) == Layout(**sizes)
+    assert Layout(np.int64(2), 1, 14, 14) == Layout(2, 1, 14, 14)
+    for name in sizes:
+        with pytest.raises(EngineError):
+            layout_of({**sizes, name: sizes[name] + 14})
+        with pytest.raises(UsageError):
+            Layout(**{**sizes, name: sizes[name] + 14})
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.lists(st.integers(1, 12), min_size=1, max_size=4))
+def test_dilated_segments_are_counted_without_making_them(T, V, levels):
+    layout = Layout(T, V, 14, 14)
+    assert layout.dilated_count(levels) == len(layout.dilated_segments(levels)[1])
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.lists(st.integers(1, 4), min_size=1, max_size=3))
@@ -74,11 +112,57 @@ def test_time_segments_cover_every_time_for_every_time():
         ({"epipolar_band": None}, "epipolar_band is out of range"),
         ({"keep_layers": 3}, "keep_layers is out of range"),
         ({"global_layers": (0, "last")}, "global_layers is out of range"),
+        ({"width": 2**15, "heads": 512}, r"width is out of range\s+got:\s+32768\s+allowed: 1 to 16384"),
+        ({"depth": 10**9}, r"depth is out of range\s+got:\s+1000000000\s+allowed: 1 to 256"),
+        ({"encoder_depth": 257}, "encoder_depth is out of range"),
+        ({"heads": 0}, "heads is out of range"),
+        ({"memory_tokens": 65536}, "memory_tokens is out of range"),
+        ({"landmarks": 10**5000}, r"landmarks is out of range\s+got:\s+a int too large to show"),
+        ({"dilations": (1,) * 17}, r"dilations is out of range(.|\n)*up to 16 of up to 65535"),
+        ({"dilations": (65536,)}, "dilations is out of range"),
+        ({"depth": 100, "keep_layers": tuple(range(65))}, r"keep_layers is out of range\s+got:\s+65 layers\s+allowed: up to 64"),
+        ({"epipolar_band": float("nan")}, "epipolar_band is out of range"),
+        ({"epipolar_band": float("inf")}, "epipolar_band is out of range"),
+        ({"epipolar_penalty": -1e308}, "epipolar_penalty is out of range"),
+        ({"epipolar_penalty": 10**400}, "epipolar_penalty is out of range"),
+        ({"order": 3}, r"order is out of range\s+got:\s+3\s+allowed: words"),
+        ({"order": None}, "order is out of range"),
+        ({"order": (["view"], "time")}, "order is out of range"),
+        ({"fusion": ["gate"]}, "fusion has no such value"),
+        ({"published": {}}, "published has no such value"),
     ],
 )
 def test_impossible_models_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         ModelConfig.preset("tiny", **options)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["view", "gate", "150", "pi3", "memory", 10**400, 2**63])
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from([field.name for field in dataclasses.fields(ModelConfig)]), VALUES, st.sampled_from(list(PRESETS)))
+def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, preset):
+    """What is taken has a plan, and a manifest that says it."""
+    try:
+        config = ModelConfig.preset(preset, **{name: value})
+        plan = Plan.make(config, Layout(1, 1, 28, 28), Precision.FLOAT32)
+    except UsageError as error:
+        assert name in str(error) or "published" in str(error) or "width" in str(error)
+        return
+    manifest = msgspec.json.decode(msgspec.json.encode(plan.manifest("")), type=Manifest)
+    check_manifest(manifest)
+    assert ModelConfig.from_mapping(manifest.model) == config
 
 
 def test_presets_and_plain_values():

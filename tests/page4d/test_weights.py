@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
+from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 
 from page4d import ModelConfig, Page4D
 from page4d.block import LayerNorm
@@ -148,7 +148,7 @@ def test_a_new_mask_head_after_a_change_of_structure_has_the_models_seed(files, 
 def test_time_sa_takes_the_last_global_blocks(tmp_path, layers):
     """Of 24, as many as the model has layers."""
     first = pi3_state(64, 1, 3, heads=False)
-    second = page4d_state("150", 64, 1, range(24 - layers, 24))
+    second = page4d_state("150", 64, 1)
     save_pi3(tmp_path / "a.safetensors", first)
     save_page4d(tmp_path / "b.pt", second)
     model = Page4D(ModelConfig.preset("tiny", width=64, heads=1, encoder_depth=1, depth=layers))
@@ -366,7 +366,7 @@ def test_the_report_of_both_checkpoints(pi3, page4d, files):
     unused = {(group.file, group.keys): group.unused for group in report.groups if group.name == "unused"}
     assert unused["model.safetensors", "decoder.*"] == 2 * 18
     assert unused["model.safetensors", "image_mean"] == 1
-    assert unused["checkpoint_mask.pt", "aggregator.frame_blocks.*"] == 2 * 18
+    assert unused["checkpoint_mask.pt", "aggregator.frame_blocks.*"] == 24 * 18
     assert model.weights == "Pi3 (model.safetensors) and PAGE-4D 2026 (checkpoint_mask.pt)"
 
 
@@ -397,6 +397,8 @@ def test_the_words_for_a_seeded_mask_head(files):
 def test_the_report_is_a_table(files):
     model = hybrid()
     lines = str(load_weights(model, files["pi3"], files["150"])).splitlines()
+    (note,) = model.report.notes
+    assert lines.pop() == f"note: {note}" and note.startswith("model.safetensors: none of Pi3's heads")
     assert lines[0].split() == ["group", "file", "keys", "loaded", "adapted", "new", "unused"]
     assert {line.split()[0] for line in lines[1:]} == {"encoder", "special", "view_sa", "time_sa", "global_sa", "mask", "unused", "all"}
     for line in lines[1:-1]:
@@ -405,6 +407,35 @@ def test_the_report_is_a_table(files):
     assert time_sa.split()[1:3] == ["checkpoint_150.pt", "aggregator.global_blocks.{i+22}.*"]
     total = [int(number) for number in lines[-1].split()[1:]]
     assert total == [model.report.loaded, model.report.adapted, model.report.new, model.report.unused]
+
+
+def test_a_checkpoint_in_several_files_is_the_same_model(tmp_path, pi3, page4d):
+    """From its index, from its folder, and beside another one; every file's hash is in the report."""
+    halves = [{name: tensor for i, (name, tensor) in enumerate(pi3.items()) if i % 2 == half} for half in (0, 1)]
+    folder = save_sharded(tmp_path / "pi3", halves)
+    save_page4d(tmp_path / "vggt.pt", page4d[None])
+    save_pi3(tmp_path / "whole.safetensors", pi3)
+    whole = parameters(load(tmp_path / "whole.safetensors"))
+    for path in (folder, folder / "model.safetensors.index.json", str(folder)):
+        model = load(path)
+        assert model.weights == "Pi3 (model.safetensors.index.json)"
+        assert all(torch.equal(parameter, whole[name]) for name, parameter in model.named_parameters())
+    names = ("model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    assert [source.name for source in model.report.files] == list(names)
+    assert [source.tensors for source in model.report.files] == [0, len(halves[0]), len(halves[1])]
+    for source in model.report.files:
+        assert source.sha256 == hashlib.sha256((folder / source.name).read_bytes()).hexdigest()
+    both = [hybrid(), hybrid()]
+    load_weights(both[0], tmp_path / "whole.safetensors", tmp_path / "vggt.pt")
+    load_weights(both[1], folder, tmp_path / "vggt.pt")
+    for one, other in zip(both[0].parameters(), both[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_number_that_is_not_finite_in_a_second_file_is_refused(tmp_path, pi3):
+    spoilt = {**pi3, "decoder.3.mlp.fc2.bias": torch.full((WIDTH,), float("nan"))}
+    halves = [{name: tensor for name, tensor in spoilt.items() if name.startswith("decoder.3.") == later} for later in (False, True)]
+    refused(hybrid(), "decoder.3.mlp.fc2.bias", "not finite", pi3=save_sharded(tmp_path, halves))
 
 
 # ---- errors, which leave everything as it was
@@ -459,7 +490,7 @@ def states(pi3, page4d):
 @pytest.mark.parametrize("key", NEEDED)
 def test_a_missing_tensor(tmp_path, files, states, key, head):
     arguments, name = broken(tmp_path, files, states, key, lambda tensor: None)
-    refused(hybrid(mask_head=head), f"{name} lacks {key}", str(NEEDED[key][1]), **arguments)
+    refused(hybrid(mask_head=head), f"{name} lacks {key}", "not the whole of a", **arguments)
 
 
 @pytest.mark.parametrize("key", NEEDED)
@@ -491,7 +522,7 @@ def test_a_double_that_float32_cannot_hold(tmp_path, files, states):
 
 
 def test_an_unused_tensor_may_hold_anything(tmp_path, pi3, page4d):
-    first = {**pi3, "point_head.proj.bias": torch.full((588,), float("nan")), "decoder.0.ls1.gamma": torch.full((7,), float("inf"))}
+    first = {**pi3, "depth_head.proj.bias": torch.full((588,), float("nan")), "decoder.0.ls1.gamma": torch.full((7,), float("inf"))}
     second = {**page4d["150"], "aggregator.frame_blocks.22.norm1.weight": torch.full((WIDTH,), float("nan")), "counter": torch.tensor(5)}
     save_pi3(tmp_path / "a.safetensors", first)
     save_page4d(tmp_path / "b.pt", second)

@@ -173,7 +173,7 @@ void check_loaded(const JsonValue& value) {
       for (const JsonValue& item : v.array()) check(item);
     };
   };
-  value.fields({{"files", true, each(check_file)}, {"groups", true, each(check_group)}}, "object | null");
+  value.fields({{"files", true, each(check_file)}, {"groups", true, each(check_group)}, {"notes", false, [](const JsonValue& v) { strings(v); }}}, "object | null");
 }
 
 std::map<std::string, std::string> string_map(const JsonValue& value) {

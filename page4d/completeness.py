@@ -1,0 +1,143 @@
+"""Whether a checkpoint is whole, by its tensors' names alone: all of the encoder, both blocks of each layer, Pi3's heads all or none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from page4d.config import HEAD_BLOCKS, PRESETS, MaskHeadKind, ModelConfig, Published
+from page4d.errors import UsageError
+
+MASK_HEAD = "aggregator.spatial_mask_head."
+HEAD_PREFIXES = ("point_decoder.", "point_head.", "conf_decoder.", "conf_head.", "camera_decoder.", "camera_head.")
+"""Of Pi3's three heads."""
+
+_LINEARS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_CAMERA_LINEARS = (*(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)), "more_mlps.0", "more_mlps.2", "fc_t", "fc_rot")
+_NAMED = 3  # of many in a message
+
+
+def _pairs(*names: str) -> tuple[str, ...]:
+    return tuple(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias"))
+
+
+_PLAIN_BLOCK = _pairs(*_LINEARS)  # of Pi3's heads
+_ENCODER_BLOCK = (*_PLAIN_BLOCK, "ls1.gamma", "ls2.gamma")
+_LAYER_BLOCK = (*_ENCODER_BLOCK, *_pairs("attn.q_norm", "attn.k_norm"))
+_ENCODER = ("cls_token", "pos_embed", "register_tokens", *_pairs("patch_embed.proj", "norm"))
+_HEADS = (
+    *(f"{head}_decoder.{name}" for head in ("point", "conf", "camera") for name in _pairs("projects", "linear_out")),
+    *(f"{head}_decoder.blocks.{i}.{leaf}" for head in ("point", "conf", "camera") for i in range(HEAD_BLOCKS) for leaf in _PLAIN_BLOCK),
+    *_pairs("point_head.proj", "conf_head.proj", *(f"camera_head.{name}" for name in _CAMERA_LINEARS)),
+)
+
+
+class Blocks:
+    """The numbered blocks under some prefixes, which all have as many: those of the encoder, or both of each layer.
+
+    Args:
+        prefixes: in front of the numbers.
+        leaves: tensors of a block.
+        step: blocks of one prefix that make a layer.
+    """
+
+    def __init__(self, prefixes: tuple[str, ...], leaves: tuple[str, ...], step: int = 1) -> None:
+        self.prefixes, self._leaves, self._step = prefixes, frozenset(leaves), step
+        # three digits: a name with more is no block, and would cost its number of blocks to build
+        self._pattern = re.compile(rf"({'|'.join(map(re.escape, prefixes))})(\d{{1,3}})\.(.+)", re.DOTALL)
+        self._ordered = leaves
+
+    def count(self, names: Collection[str]) -> int:
+        """Layers: the last number that occurs under any prefix, and one."""
+        numbers = (int(match.group(2)) for name in names if (match := self._pattern.fullmatch(name)))
+        return -(-(max(numbers, default=-1) + 1) // self._step)
+
+    def required(self, names: Collection[str]) -> Iterator[str]:
+        """Every tensor that blocks 0 to the last one have, at least one layer's."""
+        for number in range(max(self.count(names), 1) * self._step):
+            for prefix in self.prefixes:
+                for leaf in self._ordered:
+                    yield f"{prefix}{number}.{leaf}"
+
+    def foreign(self, names: Collection[str]) -> Iterator[str]:
+        """Tensors inside blocks that such blocks do not have: adapters, scales of quantised weights."""
+        for name in names:
+            if (match := self._pattern.fullmatch(name)) and match.group(3) not in self._leaves:
+                yield name
+
+
+_PI3 = Blocks(("encoder.blocks.",), _ENCODER_BLOCK), Blocks(("decoder.",), _LAYER_BLOCK, step=2)
+_VGGT = (
+    Blocks(("aggregator.patch_embed.blocks.",), _ENCODER_BLOCK),
+    Blocks(("aggregator.frame_blocks.", "aggregator.global_blocks."), _LAYER_BLOCK),
+)
+_HEAD_BLOCKS = Blocks(("point_decoder.blocks.", "conf_decoder.blocks.", "camera_decoder.blocks."), _PLAIN_BLOCK)
+
+
+def blocks_of(published: Published) -> tuple[Blocks, Blocks]:
+    """The encoder's blocks and the layers' of a published model."""
+    return _PI3 if published is Published.PI3 else _VGGT
+
+
+def check_complete(file: str, described: str, published: Published, mask_head: MaskHeadKind | None, names: Collection[str]) -> None:
+    """Refuse a checkpoint that is a part of one, or more than one.
+
+    Args:
+        file, described: its name, and the model in words.
+        published: the model that it belongs to.
+        mask_head: the structure of PAGE-4D's, None where it cannot be told.
+        names: of its tensors.
+
+    Raises:
+        UsageError: a tensor is missing that goes with those that are there, or a block has some that no such block has.
+    """
+    encoder, layers = blocks_of(published)
+    lacking = [name for name in _required(published, mask_head, names) if name not in names]
+    if lacking:
+        count = f", nor {len(lacking) - 1} others" if len(lacking) > 1 else ""
+        holds = f"{layers.count(names)} layers and {encoder.count(names)} encoder blocks"
+        raise UsageError(
+            f"{file} lacks {lacking[0]}: it is not the whole of a {described} checkpoint",
+            got=f"no such tensor{count}; the file holds {holds}, or parts of them",
+            allowed="all blocks from 0 on, with all of their tensors; Pi3's heads all three or none",
+            hint="the index (*.index.json) of a checkpoint in several files; else download it again",
+        )
+    foreign = sorted(name for blocks in (encoder, layers, _HEAD_BLOCKS) for name in blocks.foreign(names))
+    if foreign:
+        adapters = (
+            "adapters that are not merged into the weights" if any("lora" in name.lower() for name in foreign) else "tensors that no block of the model has"
+        )
+        raise UsageError(
+            f"{file} holds {adapters}: {', '.join(name[:100] for name in foreign[:_NAMED])}",
+            got=f"{len(foreign)} more tensors in its blocks than {described} has",
+            allowed=f"{described} as published, or weights trained further",
+            hint="merge adapters into the weights (peft: merge_and_unload) and save the weights alone; quantised ones as float16 or bfloat16",
+        )
+
+
+def shortfalls(published: Published, width: int, depth: int, encoder_depth: int, names: Collection[str]) -> Iterator[str]:
+    """What a whole file has less than the published model, in words: no error, since smaller models are of the same kind."""
+    known, of_all = PRESETS[str(published)], "the file may be a part of it"
+    if width == ModelConfig.width:
+        if depth < known["depth"]:
+            yield f"{depth} layers, and the published {published} of this width has {known['depth']}: {of_all}"
+        if encoder_depth < ModelConfig.encoder_depth:
+            yield f"{encoder_depth} encoder blocks, and the published {published} of this width has {ModelConfig.encoder_depth}: {of_all}"
+    if published is Published.PI3 and not any(name.startswith(HEAD_PREFIXES) for name in names):
+        yield "none of Pi3's heads, which the published file has: the model gives no points, confidence or cameras"
+
+
+def _required(published: Published, mask_head: MaskHeadKind | None, names: Collection[str]) -> Iterator[str]:
+    encoder, layers = blocks_of(published)
+    yield from ("register_token",) if published is Published.PI3 else ("aggregator.camera_token", "aggregator.register_token")
+    for name in _ENCODER:
+        yield encoder.prefixes[0].removesuffix("blocks.") + name
+    yield from encoder.required(names)
+    yield from layers.required(names)
+    if published is Published.PAGE4D:
+        for name in _pairs(*(f"head0.{i}" for i in (0, 2, 4))):
+            yield MASK_HEAD + name
+        if mask_head is MaskHeadKind.CHECKPOINT_150:
+            yield from (f"{MASK_HEAD}alpha_logit", f"{MASK_HEAD}tau_logit")
+    if published is Published.PI3 and any(name.startswith(HEAD_PREFIXES) for name in names):
+        yield from _HEADS
