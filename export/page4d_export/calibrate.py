@@ -90,7 +90,14 @@ class Calibration:
         return () if found is None else tuple(found.layers[number] for number in sorted(found.floating))
 
 
-def calibrate(model: Page4D, plan: Plan, frames: Frames, tolerance: float, progress: Callable[[str], None] = lambda what: None) -> Calibration:
+def calibrate(
+    model: Page4D,
+    plan: Plan,
+    frames: Frames,
+    tolerance: float,
+    progress: Callable[[str], None] = lambda what: None,
+    place: pathlib.Path | None = None,
+) -> Calibration:
     """Run the float32 chain and choose what each stage quantises, by measured error.
 
     Args:
@@ -99,11 +106,12 @@ def calibrate(model: Page4D, plan: Plan, frames: Frames, tolerance: float, progr
         frames: of that layout.
         tolerance: of the relative L2 of a stage's outputs; a smaller one quantises fewer layers.
         progress: told each stage's name.
+        place: where float32 graphs are written for as long as they are needed; None: the system's folder for such.
     """
     exact = plan.in_precision(Precision.FLOAT32)
     values = start(model, exact, frames)
     found = Calibration()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir=place) as temporary:
         folder = pathlib.Path(temporary)
         exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, found.traces)
         for stage in stages_of(model, exact).values():

@@ -79,7 +79,7 @@ def export(
         used = frames(layout)
         calibration = Calibration()
         if plan.precision.is_quantised:
-            calibration = calibrate(model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"))
+            calibration = calibrate(model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"), staging)
         _write_stages(model, plan, onnx, step, calibration)
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
             target = onnx

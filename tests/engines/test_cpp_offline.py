@@ -95,17 +95,18 @@ def test_points_cameras_and_depth(offline_binary, made, tmp_path, loose):
     assert len(vertices(next((tmp_path / "cpp").rglob("points.ply")))[1]) > 100
 
 
-def test_an_earlier_run_is_replaced_and_nothing_else(offline_binary, made, tmp_path):
+def test_nothing_is_replaced(offline_binary, made, tmp_path):
     engines, clip = made("default").folder, clip_of(tmp_path / "clip", 3, 2, 100, 80)
+    (tmp_path / "out").mkdir()
     assert cpp_run(offline_binary, engines, clip, tmp_path / "out").returncode == 0
-    (tmp_path / "out" / "stale").write_text("x")
-    assert cpp_run(offline_binary, engines, clip, tmp_path / "out").returncode == 0
-    assert not (tmp_path / "out" / "stale").exists()
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "letter").write_text("x")
-    for out in (tmp_path / "mine", tmp_path / "mine" / "letter", tmp_path / "no" / "where"):
+    (tmp_path / "mine" / "summary.json").write_text("{}")
+    for out in (tmp_path / "mine", tmp_path / "out"):
+        done = cpp_run(offline_binary, engines, clip, out)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (2, "page4d: -o is not empty")
+    for out in (tmp_path / "mine" / "summary.json", tmp_path / "no" / "where"):
         refused_alike(offline_binary, engines, clip, out)
-    assert files(tmp_path / "mine") == ["letter"]
+    assert files(tmp_path / "mine") == ["summary.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "mine", "out"]
 
 

@@ -22,7 +22,7 @@ cameras.json and depth/. Where the engines see one time or one view, FRAMES may 
 
   ENGINES               engine folder, written by page4d-export
   FRAMES                folder of <camera>/<frame>.png or .jpg, or one that holds such a folder `frames`
-  -o, --out DIR         folder to write; replaced where it holds an earlier run [default: out]
+  -o, --out DIR         folder to write, new or empty [default: out]
   --backend NAME        tensorrt, or test: no network, every output is a checksum of its inputs [default: tensorrt]
   --stride N            frames from one window's start to the next's; default T, windows without overlap
   --fit NAME            what to do with another aspect ratio than the engines': stretch, crop or pad

@@ -245,7 +245,7 @@ class ClipRun {
 Summary run_clip(const RunOptions& options, bool (*stop)()) {
   const page4d::EngineInfo engines = page4d::inspect(options.engines.string());
   const FrameFolder folder = FrameFolder::open(options.frames, options.companions, loose_of(engines.layout));
-  refuse_foreign(options.out, kSummary, "the output of a run");
+  refuse_taken(options.out);
   check_clip(folder, engines);
   const page4d::ImageFit fits(folder.size().first, folder.size().second, engines.layout, options.fit);  // refused before windows are counted
   std::vector<int64_t> starts = windows(folder.count(), engines.layout.T, options.stride.value_or(engines.layout.T));

@@ -16,15 +16,12 @@ fs::path absolute_of(const fs::path& folder) { return path_text(fs::absolute(fol
 
 }  // namespace
 
-void refuse_foreign(const fs::path& folder, const char* marker, const std::string& kind) {
+void refuse_taken(const fs::path& folder) {
   using page4d::Code;
   using page4d::Error;
-  const bool taken = fs::is_regular_file(folder) || (fs::is_directory(folder) && !fs::is_empty(folder));
-  if (taken && !fs::is_regular_file(folder / marker)) {
-    throw Error(Code::kUsage, "-o names something that is not " + kind + ", and it would be replaced")
-        .got(path_text(folder))
-        .allowed("a new folder, an empty one, or " + kind);
-  }
+  const char* allowed = "a new folder, or an empty one";
+  if (fs::exists(folder) && !fs::is_directory(folder)) throw Error(Code::kUsage, "-o is not a folder").got(path_text(folder)).allowed(allowed);
+  if (fs::is_directory(folder) && !fs::is_empty(folder)) throw Error(Code::kUsage, "-o is not empty").got(path_text(folder)).allowed(allowed);
   const fs::path parent = absolute_of(folder).parent_path();
   if (!fs::is_directory(parent)) {
     throw Error(Code::kUsage, "-o lies in a folder that does not exist").got(path_text(folder)).hint("mkdir -p " + parent.string());
@@ -44,8 +41,7 @@ StagedFolder::~StagedFolder() {
 
 void StagedFolder::take_place() {
   fs::permissions(path_, fs::perms(0755));
-  if (fs::exists(target_)) fs::remove_all(target_);
-  fs::rename(path_, target_);
+  fs::rename(path_, target_);  // fails where the target is no longer empty
   done_ = true;
 }
 

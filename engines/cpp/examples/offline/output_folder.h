@@ -9,9 +9,8 @@
 
 namespace offline {
 
-// Throws page4d::Error kUsage unless `-o folder` is free to be written: not there, empty, or an earlier result, which holds a file called `marker`.
-// kind: what such a result is, in words.
-void refuse_foreign(const std::filesystem::path& folder, const char* marker, const std::string& kind);
+// Throws page4d::Error kUsage unless `-o folder` is free to be written: not there, or empty.
+void refuse_taken(const std::filesystem::path& folder);
 
 // A folder beside another one, whose place it takes when it is done; without that, nothing of it is left.
 class StagedFolder {
