@@ -14,10 +14,12 @@ from page4d.errors import MissingBackendError, Page4DError
 from page4d_engines.ort_cuda import require_provider
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.machine import cuda_of
+from page4d_engines.versions import TRIED
 from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver
 from page4d_plugins.pack import shipped
 
-_EXPORT = ("torch", "onnxscript")
+_RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich")
+_EXPORT = ("torch", "onnxscript", "onnx-ir")
 _KERNELS = ("triton",)
 
 
@@ -44,7 +46,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 def diagnose() -> Diagnosis:
     """Look at this machine. Loads nothing heavy, changes nothing."""
     installed = [Finding("page4d", True, __version__), Finding("python", True, platform.python_version())]
-    installed += [_package(name) for name in ("onnxruntime", "onnx", *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings")]
+    installed += [_package(name) for name in (*_RUN, *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av")]
     for flavor in (Flavor.TENSORRT, Flavor.RTX):
         installed.append(_library(flavor))
     installed.append(_tried("attention kernels", lambda: f"{len(shipped().kernels)} for {', '.join(_chips())}"))
@@ -54,9 +56,15 @@ def diagnose() -> Diagnosis:
 def _package(name: str) -> Finding:
     for found in (f"{name}-gpu", name) if name == "onnxruntime" else (name,):
         try:
-            return Finding(name, True, f"{version(found)}{' (GPU)' if found.endswith('-gpu') else ''}")
+            installed = version(found)
         except PackageNotFoundError:
             continue
+        tried = TRIED[name]
+        said = f"{installed}{' (GPU)' if found.endswith('-gpu') else ''}"
+        if remark := tried.remark(installed):
+            said += f", {remark}"
+        old = tried.too_old(installed)
+        return Finding(name, not old, said, f'pip install "{found}>={tried.lowest}"' if old else None)
     return Finding(name, False, "not installed")
 
 
@@ -91,9 +99,10 @@ def _machine() -> Iterator[Finding]:
 
 def _abilities() -> Iterator[Finding]:
     def need(extra: str, *names: str) -> str:
-        missing = [finding.name for finding in map(_package, names) if not finding.ok]
+        missing = [finding for finding in map(_package, names) if not finding.ok]
         if missing:
-            raise MissingBackendError(f"{', '.join(missing)} not installed", hint=f'pip install "page4d[{extra}]"')
+            what = "; ".join(f"{finding.name} {finding.said}" for finding in missing)
+            raise MissingBackendError(what, hint=f'pip install "page4d{extra}"')
         return "yes"
 
     def plans() -> str:
@@ -111,12 +120,12 @@ def _abilities() -> Iterator[Finding]:
         importlib.import_module("ml_dtypes")
         return "ONNX Runtime's CUDA provider"
 
-    yield _tried("page4d-export", lambda: need("export", *_EXPORT))
-    yield _tried("frames in videos", lambda: need("video", "av"))
+    yield _tried("page4d-export", lambda: need("[export]", *_EXPORT))
+    yield _tried("frames in videos", lambda: need("[video]", "av"))
     yield _tried("build plans", plans)
     yield _tried("--backend tensorrt", tensorrt)
     yield _tried("--backend cuda", provider)
-    yield Finding("--backend onnxruntime", True, "yes")
+    yield _tried("--backend onnxruntime", lambda: need("", *_RUN))
 
 
 def _tried(name: str, words: Callable[[], str]) -> Finding:

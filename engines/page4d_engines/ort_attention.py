@@ -175,7 +175,7 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
     body = f"""
     unit = Constant <value_float = {shape.scale!r}> ()
     q_scaled = Mul (q, unit)
-    q_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, {padding}, 0]> ()
+{_pads("q_pads", 0, 0, padding, 0)}
     q_padded = Pad (q_scaled, q_pads)
     q_parts_shape = Constant <value_ints = [{shape.Z}, {shape.A}, {parts}, {rows}, {shape.D}]> ()
     q_parts = Reshape (q_padded, q_parts_shape)
@@ -186,7 +186,7 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
     lines_by_view = Transpose <perm = [0, 3, 1, 2]> (lines_turned)
     lines_shape = Constant <value_ints = [{shape.n}, {views}, 3]> ()
     lines = Reshape (lines_by_view, lines_shape)
-    lines_pads = Constant <value_ints = [0, 0, 0, {padding}, 0, 0]> ()
+{_pads("lines_pads", padding, 0, 0)}
     lines_padded = Pad (lines, lines_pads)
     line_parts_shape = Constant <value_ints = [{parts}, {rows * views}, 3]> ()
     line_parts = Reshape (lines_padded, line_parts_shape)
@@ -238,6 +238,11 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
 # ---- pieces of bodies
 
 
+def _pads(name: str, *after: int) -> str:
+    """How much `Pad` adds after each axis. As a tensor: ONNX Runtime before 1.25 takes no list of integers for it inside a function."""
+    return f"    {name} = Constant <value = int64[{2 * len(after)}] {{{', '.join(map(str, (*(0 for _ in after), *after)))}}}> ()"
+
+
 def _wide(name: str) -> str:
     """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels both."""
     return f"\n    {name}_wide = Transpose <perm = [0, 2, 1, 3]> ({name})"
@@ -245,7 +250,7 @@ def _wide(name: str) -> str:
 
 def _ones(extra: int, shape: Shape) -> str:
     return f"""
-    ones_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {extra}]> ()
+{_pads("ones_pads", 0, 0, 0, extra)}
     ones_value = Constant <value_float = {1 / shape.scale!r}> ()
     q_more = Pad (q_wide, ones_pads, ones_value)"""
 
@@ -268,7 +273,7 @@ def _attend(shape: Shape, q: str, k: str, channels: int) -> str:
     if more:
         widened = _attend(shape, "q_even", "k_even", channels + more)
         return f"""
-    even_pads = Constant <value_ints = [0, 0, 0, 0, 0, 0, 0, {more}]> ()
+{_pads("even_pads", 0, 0, 0, more)}
     q_even = Pad ({q}, even_pads)
     k_even = Pad ({k}, even_pads){widened}"""
     return f"""

@@ -15,8 +15,9 @@ import onnxruntime
 from page4d.errors import EngineError, MissingBackendError
 from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
-from page4d_engines.ort_engine import first_line, translated
+from page4d_engines.ort_engine import first_line, require_supported, translated, unloadable
 from page4d_engines.ort_lowering import lower
+from page4d_engines.versions import TRIED
 from page4d_plugins.driver import driver
 
 _PROVIDER = "CUDAExecutionProvider"
@@ -29,12 +30,13 @@ def require_provider() -> None:
     """Raise unless ONNX Runtime has a GPU to run on.
 
     Raises:
-        MissingBackendError: the installed ONNX Runtime is the CPU's, or no driver answers.
+        MissingBackendError: the installed ONNX Runtime is the CPU's, or too old, or no driver answers.
     """
     found = onnxruntime.get_available_providers()
     if _PROVIDER not in found:
-        hint = 'pip uninstall onnxruntime, then pip install "onnxruntime-gpu>=1.20,<2"'
+        hint = f'pip uninstall onnxruntime, then pip install "onnxruntime-gpu>={TRIED["onnxruntime"].lowest},<2"'
         raise MissingBackendError("--backend cuda needs ONNX Runtime's build for GPUs", got=", ".join(found), hint=hint)
+    require_supported()
     driver()
 
 
@@ -84,7 +86,7 @@ class CudaOrtEngine(GpuEngine):
         except MissingBackendError:
             raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
-            raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
+            raise translated(error, path.name, unloadable(error, path.name)) from error
 
     @property
     def uncapturable(self) -> str:

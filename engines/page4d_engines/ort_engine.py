@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,7 @@ from page4d.errors import EngineError, OutOfMemoryError
 from page4d_engines.external import is_external, mapped
 from page4d_engines.ort_int8 import multiplies_signed, signed
 from page4d_engines.ort_lowering import lower
+from page4d_engines.versions import TRIED, require
 
 _TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {"tensor(float)": "float32"}
 _common_pool: list[int] = []  # its number of threads, once the process has one
@@ -27,10 +29,26 @@ def share_thread_pool(threads: int | None) -> None:
     """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
 
     For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options are refused.
+
+    Raises:
+        MissingBackendError: ONNX Runtime is too old.
     """
+    require_supported()
     if not _common_pool:
         _common_pool.append(threads or available_threads())
         onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
+
+
+@functools.cache
+def require_supported() -> None:
+    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as whole numbers.
+
+    Raises:
+        MissingBackendError: onnxruntime or onnx is.
+    """
+    gpu = "-gpu" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ""
+    require("onnxruntime", onnxruntime.__version__, gpu)
+    require("onnx", onnx.__version__)
 
 
 @functools.cache
@@ -56,9 +74,11 @@ class OrtEngine:
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
+        MissingBackendError: ONNX Runtime is too old.
     """
 
     def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False, extend: Callable[[onnx.ModelProto], None] | None = None) -> None:
+        require_supported()
         _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -83,7 +103,7 @@ class OrtEngine:
                 options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
             self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
-            raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
+            raise translated(error, path.name, unloadable(error, path.name)) from error
         self._name = path.name
 
     def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
@@ -139,6 +159,19 @@ def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[n
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def unloadable(error: Exception, name: str) -> EngineError:
+    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one that is damaged."""
+    installed = f"ONNX Runtime {onnxruntime.__version__}"
+    newer = re.search(r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error))
+    if newer:
+        limit = " ".join(part for part in newer.groups() if part)
+        what = f"{name} is written in a newer ONNX than {installed} reads"
+        return EngineError(what, allowed=f"up to {limit}", hint="pip install --upgrade onnxruntime, or page4d-export again beside this one")
+    tried = TRIED["onnxruntime"]
+    hint = f"page4d-export again, or another ONNX Runtime: {tried.lowest} to {tried.newest} were tried"
+    return EngineError(f"{name} cannot be loaded by {installed}: {first_line(error)}", hint=hint)
 
 
 def translated(error: Exception, name: str, otherwise: Exception) -> Exception:

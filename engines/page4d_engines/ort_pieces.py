@@ -22,7 +22,7 @@ from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
 from page4d_engines.graph import Tensor, replace_nodes, tensors_of
 from page4d_engines.ort_cuda import UNCAPTURABLE, cuda_session
-from page4d_engines.ort_engine import first_line, translated
+from page4d_engines.ort_engine import first_line, translated, unloadable
 from page4d_engines.pieces import Attention, Cut, Piece, cut
 from page4d_engines.row_calls import RowCall, join
 from page4d_plugins.launcher import KernelLauncher, Launcher
@@ -75,7 +75,7 @@ class PieceEngine(GpuEngine):
         except Page4DError:
             raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
-            raise translated(error, path.name, EngineError(f"{path.name} cannot be loaded: {first_line(error)}", hint="page4d-export again")) from error
+            raise translated(error, path.name, unloadable(error, path.name)) from error
         steps = list(enumerate(self._cut.steps))
         attentions = {number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)}
         joined = {number: KernelLauncher([step.launch], step.dtype, gpu.number, shipped()) for number, step in steps if isinstance(step, RowCall)}
