@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
-from page4d.files import refuse_foreign, sha256, staged, write_atomically
+from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
 from page4d.manifest import MANIFEST, read_manifest
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
@@ -292,7 +292,7 @@ def many_clips(
         windows(T, T, step)  # refuses a stride that no clip could have
         names = clips_in(clips, out)
         if not (out.is_dir() and is_ours(out)):
-            refuse_foreign(out, inputs={"the engine folder": engines})
+            refuse_foreign(out, OutputKind("the output of this script", REPORT, lambda folder: None), {"the engine folder": engines})
         job = Job(engines.absolute(), clips.absolute(), out.absolute(), sha256(engines / MANIFEST), backend, step, fit)
         kept = [] if again else [name for name in names if job.has(name)]
         todo = sorted(set(names) - set(kept))

@@ -169,6 +169,10 @@ def _export(
     from page4d_export.plan_table import print_accuracy, print_plans
     from page4d_export.verify import Frames
 
+    plans, why = wish.of(str(plan.precision), str(plan.attention))
+    console.say(why, quiet or not why)
+    for warning in [] if plans is None else plans.warnings:
+        console.say(f"warning: {warning}", quiet)
     inputs = {f"the checkpoint {checkpoint.name}": checkpoint.path for checkpoint in (source.pi3, source.page4d) if checkpoint is not None}
     if wish.plugin_library is not None:
         inputs["the plugin library"] = wish.plugin_library
@@ -176,10 +180,6 @@ def _export(
     refuse_foreign(out, ENGINE_FOLDER, inputs | ({} if clip is None else clip.places))
     for note in () if clip is None else clip.notes:
         console.say(f"note: {note}", quiet)
-    plans, why = wish.of(str(plan.precision), str(plan.attention))
-    console.say(why, quiet or not why)
-    for warning in [] if plans is None else plans.warnings:
-        console.say(f"warning: {warning}", quiet)
     used = Frames.rendered if clip is None else _frames(clip, plan)
     with console.progress(quiet) as progress:
         progress(f"weights: {source.described}", 0.0)

@@ -119,7 +119,7 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     command = [sys.executable, "-c", STARTED, SCRIPT, engines, own, "-o", out, *WORKERS]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not ((out / "a-broken").exists() and (out / "d-middle").exists() and list(out.glob(".unfinished/.z-longest-*/window_*"))):
+    while not ((out / "a-broken").exists() and (out / "d-middle").exists() and list(out.glob(".unfinished/.z-longest-*/new/window_*"))):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=1)[1]
         time.sleep(0.05)
     time.sleep(3)  # for the two clips' lines

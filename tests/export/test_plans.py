@@ -200,15 +200,16 @@ def test_plans_take_the_place_of_older_ones(folder):
     """Of a name that the new ones do not have, too."""
     old = read_manifest(folder)
     entries = dict(old.plans.stages)
-    (folder / "encoder.plan").rename(folder / "old.plan")
-    entries["encoder"] = msgspec.structs.replace(entries["encoder"], file="old.plan")
-    files = {"old.plan" if name == "encoder.plan" else name: digest for name, digest in old.files.items()}
+    (folder / "plans").mkdir()
+    (folder / "encoder.plan").rename(folder / "plans" / "encoder.plan")
+    entries["encoder"] = msgspec.structs.replace(entries["encoder"], file="plans/encoder.plan")
+    files = {"plans/encoder.plan" if name == "encoder.plan" else name: digest for name, digest in old.files.items()}
     write_manifest(folder, msgspec.structs.replace(old, plans=msgspec.structs.replace(old.plans, stages=entries), files=files))
     was = content(folder)
     manifest = build_into(EngineFolder.open(folder), wish(targets=("sm_86",)))
     assert EngineFolder.open(folder).manifest == manifest and manifest.plans.chips == ("sm_86",)
     now = content(folder)
-    assert now.keys() ^ was.keys() == {"old.plan", "encoder.plan"} and "old.plan" not in manifest.files
+    assert now.keys() ^ was.keys() == {"plans", "plans/encoder.plan", "encoder.plan"} and "plans/encoder.plan" not in manifest.files
     assert all(now[entry.file] != was.get(entry.file) for entry in manifest.plans.stages.values())
 
 
@@ -373,10 +374,10 @@ def test_ctrl_c_ends_a_build_and_changes_nothing(bare, after):
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import export; export()"
     process = subprocess.Popen([sys.executable, "-c", code, "--build-only", str(path), "--target", "sm_89"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(path.glob(".plans-*")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(path.parent.glob(f".{path.name}-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in errors and "Traceback" not in errors, errors
-    assert content(path) == was
+    assert content(path) == was and not list(path.parent.glob(f".{path.name}-*"))

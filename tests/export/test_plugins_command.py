@@ -30,7 +30,14 @@ def test_a_chip_built_again_has_the_shipped_code(tmp_path):
 def test_a_folder_of_code_and_records(tmp_path):
     """As it would be unpacked from the package; an earlier one is replaced, a folder of something else is not."""
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "pack.json").write_text("an older one")
+    (tmp_path / "out" / "pack.json").write_text("{}")
+    done = plugins("build", "--chip", "ptx", "-o", tmp_path / "out", "-j", 2)
+    assert done.returncode == 2 and "not a folder of kernels" in done.stderr
+    older = Pack.read().files()
+    (tmp_path / "out" / "pack.json").write_bytes(older["pack.json"])
+    name = next(name for name in older if name.startswith("sm_90/") and name.endswith(".json"))
+    (tmp_path / "out" / "sm_90").mkdir()
+    (tmp_path / "out" / name).write_bytes(older[name])
     done = plugins("build", "--chip", "ptx,ptx", "-o", tmp_path / "out", "-j", 2, "--quiet")
     assert done.returncode == 0 and not done.stderr, done.stderr
     shipped = Pack.read().files()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import EngineError, UsageError
-from page4d.manifest import Manifest
+from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_check import check_manifest, layout_of
 from page4d.precision import Precision
 from page4d_export.plan import Plan
@@ -54,14 +54,15 @@ def test_impossible_layouts_are_refused(sizes, message):
 
 def test_the_largest_layout_is_a_manifests():
     """What a layout allows, a manifest says, and the other way round."""
-    sizes = {"T": 65535, "V": 65535, "H": 65534, "W": 65534, "B": 65535}
-    assert layout_of(sizes) == Layout(**sizes)
+    largest = {"T": 65535, "V": 65535, "H": 65534, "W": 65534, "B": 65535}
     assert Layout(np.int64(2), 1, 14, 14) == Layout(2, 1, 14, 14)
-    for name in sizes:
+    for name, size in largest.items():
+        sizes = {"T": 1, "V": 1, "H": 14, "W": 14, "B": 1, name: size}
+        assert layout_of(sizes) == Layout(**sizes)
         with pytest.raises(EngineError):
-            layout_of({**sizes, name: sizes[name] + 14})
+            layout_of({**sizes, name: size + 14})
         with pytest.raises(UsageError):
-            Layout(**{**sizes, name: sizes[name] + 14})
+            Layout(**{**sizes, name: size + 14})
 
 
 @given(st.integers(1, 9), st.integers(1, 7), st.lists(st.integers(1, 12), min_size=1, max_size=4))
@@ -160,7 +161,10 @@ def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, prese
     except UsageError as error:
         assert name in str(error) or "published" in str(error) or "width" in str(error)
         return
-    manifest = msgspec.json.decode(msgspec.json.encode(plan.manifest("")), type=Manifest)
+    manifest = plan.manifest("")
+    stages = tuple(msgspec.structs.replace(entry, file=f"onnx/{entry.name}.onnx") for entry in manifest.stages)
+    files = dict.fromkeys([CONSTANTS, *(entry.file for entry in stages)], "0" * 64)
+    manifest = msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(manifest, stages=stages, files=files)), type=Manifest)
     check_manifest(manifest)
     assert ModelConfig.from_mapping(manifest.model) == config
 
