@@ -143,6 +143,6 @@ def start(app: typer.Typer) -> None:
             name = getattr(getattr(error, "ctx", None), "command_path", None) or pathlib.Path(sys.argv[0]).name
             console.say(f"page4d: {error.format_message()}\n  try:     {name} --help")
 
-    ended = console.run(call)  # a second time around a command's own body: for --help, and what goes wrong before it
+    ended = console.worded(call)  # a second time around a command's own body: for --help, and what goes wrong before it
     code = code if ended == ExitCode.OK else ended
     sys.exit(code if isinstance(code, int) else 0)

@@ -42,12 +42,13 @@ def run(command: Callable[[], None]) -> int:
     """Run a command's body; the exit code. Every error becomes its message on stderr, never a traceback (-v prints it); so do signals."""
     try:
         with raised_interrupts() as raised:
-            return _run(command, raised)
+            return worded(command, raised)
     except KeyboardInterrupt as interrupt:  # in the instant in which another one was put into words
         return exit_code(interrupt)
 
 
-def _run(command: Callable[[], None], raised: Sequence[KeyboardInterrupt]) -> int:
+def worded(command: Callable[[], None], raised: Sequence[KeyboardInterrupt] = ()) -> int:
+    """As `run`, with signals as they are; `raised` are those that were made exceptions so far."""
     try:
         try:
             command()

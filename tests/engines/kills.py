@@ -209,7 +209,8 @@ def main():
         os.waitpid(forked(run(root / "earlier")), 0)
         for over in (None, root / "earlier"):
             for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"):
-                counts, left = kill_command(run(root / "result"), root / "result", signal.Signals[name], chosen.count, rng, over)
+                times = chosen.count if name == "SIGKILL" else -(-chosen.count // 4)
+                counts, left = kill_command(run(root / "result"), root / "result", signal.Signals[name], times, rng, over)
                 print(f"page4d-run over {'an earlier result' if over else 'a new name'}, {name}: {dict(counts)}, {left} left a staging folder", flush=True)
                 assert name == "SIGKILL" or left == 0
 
