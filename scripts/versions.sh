@@ -94,6 +94,8 @@ import pathlib
 import sys
 
 import av
+import numpy
+from PIL import Image
 
 frames, videos = map(pathlib.Path, sys.argv[1:])
 videos.mkdir(parents=True)
@@ -102,9 +104,7 @@ for camera in frames.iterdir():
         stream = video.add_stream("mpeg4", rate=8)
         stream.width, stream.height, stream.pix_fmt = 28, 28, "yuv420p"
         for path in sorted(camera.iterdir()):
-            with av.open(str(path)) as image:
-                picture = next(image.decode(video=0)).reformat(format="yuv420p")
-            picture.pts = None
+            picture = av.VideoFrame.from_ndarray(numpy.asarray(Image.open(path).convert("RGB")), format="rgb24")
             video.mux(stream.encode(picture))
         video.mux(stream.encode())
 PYTHON
@@ -159,9 +159,12 @@ beside() {
     while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
     (
         log=$(mktemp -p "$work")
-        # a function whose failure is looked at runs on after a failing line, unless it is a shell's own
-        code=0
-        (set +e; (set -e; "$@"); exit $?) >"$log" 2>&1 || code=$?
+        set +e # behind || a function would run on after a line that fails
+        (
+            set -e
+            "$@"
+        ) >"$log" 2>&1
+        code=$?
         [ "$code" = 0 ] || echo "versions: $* failed:"
         cat "$log"
         exit "$code"
