@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up an environment in .venv and runs every check: style, types, tests.
+# Sets up an environment in .venv and runs every check: style, types, tests, and the lowest and newest versions of what is asked for.
+# Arguments are pytest's; the versions are then left out.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
@@ -16,3 +17,4 @@ unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compi
 # two at a time, a file each: most of the time is one thread tracing small graphs
 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 wait "$types"
+[ $# -gt 0 ] || scripts/versions.sh lowest newest

@@ -1,6 +1,10 @@
 """The engines: loaded from an engine folder and chained over buffers allocated once."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# a robot's runtime reports to nobody: read when ONNX Runtime is imported, which would else keep an identifier in the home folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from page4d_engines.backend import Backend

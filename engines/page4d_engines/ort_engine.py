@@ -37,6 +37,14 @@ def share_thread_pool(threads: int | None) -> None:
     if not _common_pool:
         _common_pool.append(threads or available_threads())
         onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
+    _report_nothing()
+
+
+@functools.cache
+def _report_nothing() -> None:
+    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid it."""
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(onnxruntime, "disable_telemetry_events"):  # older ones report nothing
+        onnxruntime.disable_telemetry_events()
 
 
 @functools.cache
@@ -79,6 +87,7 @@ class OrtEngine:
 
     def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False, extend: Callable[[onnx.ModelProto], None] | None = None) -> None:
         require_supported()
+        _report_nothing()
         _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

@@ -1,7 +1,10 @@
 """Versions of packages: what is refused, what doctor remarks, and that pyproject.toml and the table say the same."""
 
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import onnxruntime
 import pytest
@@ -64,3 +67,31 @@ def test_a_stage_that_is_not_taken_names_the_onnxruntime(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(EngineError, match=re.escape(f"cannot be loaded by ONNX Runtime {onnxruntime.__version__}")):
         OrtEngine(tmp_path / "bad.onnx")
+
+
+_SESSION = """
+import sys
+if "before" in sys.argv: import onnxruntime
+import page4d_engines.ort_engine as engine, pathlib
+calls = []
+engine.onnxruntime.disable_telemetry_events = lambda: calls.append(1)
+engine.share_thread_pool(1)
+for _ in range(2): engine.OrtEngine(pathlib.Path(sys.argv[1]))
+print(len(calls))
+"""
+
+
+@pytest.mark.parametrize("order", ["after", "before"])
+def test_onnxruntime_is_told_once_to_report_nothing_and_leaves_nothing_in_the_home_folder(tmp_path, order):
+    import onnx.parser
+
+    stage, home = tmp_path / "stage.onnx", tmp_path / "home"
+    home.mkdir()
+    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Mul (x, x) }')
+    stage.write_bytes(model.SerializeToString())
+    own = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = own | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    done = subprocess.run([sys.executable, "-c", _SESSION, stage, order], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    if order == "after":  # before it, whoever imported ONNX Runtime let it
+        assert not list(home.rglob("*"))
