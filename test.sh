@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 make_environment .venv # which may want a package itself
 # the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
 need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev & packages=$!
-make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,video,test]"
+make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,video,heic,test]"
 wait "$packages"
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them
