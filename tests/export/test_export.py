@@ -276,7 +276,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import export; export()"
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, TINY), "-o", str(tmp_path / "engines")], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".engines-*/onnx/*.onnx")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".engines-*/new/onnx/*.onnx")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
