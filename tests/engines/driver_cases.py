@@ -17,7 +17,7 @@ from pieces_on_a_processor import attended, joined
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d_engines import Pipeline, memory, ort_pieces
+from page4d_engines import Pipeline, gpu_memory, ort_pieces
 from page4d_engines.backend import Backend
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.folder import EngineFolder
@@ -317,10 +317,10 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
     LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
     assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
     assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
-    monkeypatch.setattr(memory, "available", lambda: 1 << 18)
+    monkeypatch.setattr(gpu_memory, "available_memory", lambda: 1 << 18)
     with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU(.|\n)*allowed: 0.2 MiB free"):
         pipeline_of(made().folder)
-    monkeypatch.setattr(memory, "available", lambda: None)  # the system does not say: the driver does
+    monkeypatch.setattr(gpu_memory, "available_memory", lambda: None)  # the system does not say: the driver does
     assert Gpu().free() <= 1000
     LIBRARY.driver_integrated(0, ctypes.c_size_t(LIMIT - 1000))
     with pytest.raises(OutOfMemoryError, match="do not fit the GPU"):
