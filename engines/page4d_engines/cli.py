@@ -145,4 +145,5 @@ def start(app: typer.Typer) -> None:
 
     ended = console.worded(call)  # a second time around a command's own body: for --help, and what goes wrong before it
     code = code if ended == ExitCode.OK else ended
+    console.flush_streams()
     sys.exit(code if isinstance(code, int) else 0)

@@ -96,6 +96,16 @@ def _end(code: int, message: str) -> int:
     return code
 
 
+def flush_streams() -> None:
+    """Before the process ends: what a stream still holds and cannot write goes nowhere, and does not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                _silence(stream.fileno())
+
+
 def _silence(descriptor: int) -> None:
     """Nobody reads a stream any more: what Python still flushes at its end goes nowhere."""
     null = os.open(os.devnull, os.O_WRONLY)
