@@ -24,11 +24,11 @@ def read_constants(folder: EngineFolder) -> dict[str, NDArray[np.float32]]:
     Raises:
         EngineError: the file is damaged, a constant is missing, of another shape or not finite, or there is one more.
     """
-    wanted: dict[str, tuple[tuple[int, ...], str]] = {}
+    needed: dict[str, tuple[tuple[int, ...], str]] = {}
     for name in ("special", "memory"):
         if (shape := shape_of(folder.manifest, name)) is not None:
-            wanted[name] = (shape, "float32")
-    return read_tensors(folder, CONSTANTS, wanted)
+            needed[name] = (shape, "float32")
+    return read_tensors(folder, CONSTANTS, needed)
 
 
 def shape_of(manifest: Manifest, name: str) -> tuple[int, ...] | None:
@@ -40,25 +40,25 @@ def shape_of(manifest: Manifest, name: str) -> tuple[int, ...] | None:
     return None
 
 
-def read_tensors(folder: EngineFolder, file: str, wanted: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, NDArray[Any]]:
+def read_tensors(folder: EngineFolder, file: str, needed: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, NDArray[Any]]:
     """The tensors of a .safetensors file of the folder.
 
     Args:
         folder: whose file it is.
         file: its name in the manifest.
-        wanted: shape and dtype of each tensor, by name: all of them, and no others.
+        needed: shape and dtype of each tensor, by name: all of them, and no others.
 
     Raises:
         EngineError: the file is damaged or has other tensors, or numbers that are not finite.
     """
     path = path_inside(folder.path, file)
-    most = _HEADER + sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in wanted.values())
+    most = _HEADER + sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in needed.values())
     if path.stat().st_size > most:
         raise _damaged(file, f"{path.stat().st_size} bytes", f"up to {most}")
     tensors = _loaded(path, file)
-    if tensors.keys() != wanted.keys():
-        raise _damaged(file, ", ".join(tensors) or "no tensors", ", ".join(wanted))
-    for name, (shape, dtype) in wanted.items():
+    if tensors.keys() != needed.keys():
+        raise _damaged(file, ", ".join(tensors) or "no tensors", ", ".join(needed))
+    for name, (shape, dtype) in needed.items():
         array = tensors[name]
         if array.shape != shape or array.dtype.name != dtype:
             raise _damaged(f"{name} in {file}", f"{array.dtype.name} {list(array.shape)}", f"{dtype} {list(shape)}")

@@ -60,11 +60,11 @@ def _package(name: str) -> Finding:
         except PackageNotFoundError:
             continue
         tried = TRIED[name]
-        said = f"{installed}{' (GPU)' if found.endswith('-gpu') else ''}"
+        description = f"{installed}{' (GPU)' if found.endswith('-gpu') else ''}"
         if remark := tried.remark(installed):
-            said += f", {remark}"
+            description += f", {remark}"
         old = tried.too_old(installed)
-        return Finding(name, not old, said, f'pip install "{found}>={tried.lowest}"' if old else None)
+        return Finding(name, not old, description, f'pip install "{found}>={tried.lowest}"' if old else None)
     return Finding(name, False, "not installed")
 
 

@@ -271,14 +271,14 @@ def _cameras(
         if chosen[name] not in known:
             raise UsageError(f"{path} has no camera {name}", got=", ".join(known) or "no cameras", allowed=f"the cameras of the frames: {', '.join(names)}")
         camera = known[chosen[name]]
-        said = (camera.width, camera.height)
-        odd = next((number for number, size in enumerate(row) if size != said), None)
+        stated = (camera.width, camera.height)
+        odd = next((number for number, size in enumerate(row) if size != stated), None)
         if odd is not None:
             hint = f"a camera has one size, and frame {column[odd].name} is of another than others"
             if len(set(row)) == 1:
-                scales = f"K's rows by {row[odd][0] / said[0]:.6g} and {row[odd][1] / said[1]:.6g}"
+                scales = f"K's rows by {row[odd][0] / stated[0]:.6g} and {row[odd][1] / stated[1]:.6g}"
                 hint = f"the size and K that belong to these frames; if they were resized, multiply {scales}"
-            raise UsageError(f"{path} says another size for camera {name} than its frames have", got=by(said), allowed=by(row[odd]), hint=hint)
+            raise UsageError(f"{path} says another size for camera {name} than its frames have", got=by(stated), allowed=by(row[odd]), hint=hint)
     rig = {name: known[key] for name, key in chosen.items()}
     return rig, camera_notes(rig, {name: entries[key] for name, key in chosen.items()})
 
