@@ -12,8 +12,8 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from page4d.attention import EpipolarPrior
 from page4d.errors import UsageError
+from page4d.network.attention import EpipolarPrior
 from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION, BiasedRows
 from page4d_plugins import kernel
 from page4d_plugins.modes import CHIPS, Chip, Dtype, Keys, Mode, Tile, chip_for

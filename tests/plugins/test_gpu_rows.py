@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from page4d.rope import Rope, rotate
+from page4d.network.rope import Rope, rotate
 from page4d_plugins import launcher
 from page4d_plugins.modes import HEAD_DIM, Dtype
 from page4d_plugins.pack import shipped

@@ -7,7 +7,7 @@ import pytest
 import torch
 from kernel_cases import double, draw, named, near
 
-import page4d.attention as definition
+import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d.ops import BiasedRows
 from page4d_plugins.modes import Mode, Tile

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import double, near
 
-from page4d.rope import Rope, rotate
+from page4d.network.rope import Rope, rotate
 from page4d_plugins import compiler
 from page4d_plugins.modes import HEAD_DIM, Dtype
 from page4d_plugins.pack import shipped

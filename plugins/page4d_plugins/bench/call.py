@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from page4d.attention import EpipolarPrior
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.network.attention import EpipolarPrior
 from page4d.ops import BiasedRows
 from page4d_plugins.modes import HEAD_DIM, Dtype, Keys, Mode
 from page4d_plugins.plan import Shape, Strides
