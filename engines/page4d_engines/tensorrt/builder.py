@@ -21,7 +21,7 @@ from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, re
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.driver import current_device
-from page4d_plugins.tensorrt_plugin import register
+from page4d_plugins.tensorrt.plugin import register
 
 Progress = Callable[[str, float], None]
 """Told what the builder does, and the share of it that is done."""
