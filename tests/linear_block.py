@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.centre import Observed
 from page4d_export.linears import Graph
 

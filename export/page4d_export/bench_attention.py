@@ -92,7 +92,7 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         import onnx
         from onnx import TensorProto, helper
 
-        from page4d_engines.ort_engine import OrtEngine
+        from page4d_engines.ort.cpu_engine import OrtEngine
 
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]

@@ -24,7 +24,7 @@ from page4d.model import Page4D
 from page4d.network.aggregator import Layer
 from page4d_engines.backend import Backend
 from page4d_engines.console import table_console
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for

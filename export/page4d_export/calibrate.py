@@ -16,7 +16,7 @@ from page4d.accuracy import compare
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export import fp8, int8
 from page4d_export.centre import Floats, Observed, exact_weights, is_centred
 from page4d_export.linears import Graph

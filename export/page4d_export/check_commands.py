@@ -30,7 +30,7 @@ def verify_command(
 
     def body() -> None:
         from page4d_engines.backend import Backend
-        from page4d_engines.folder import EngineFolder
+        from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.pipeline import Pipeline
         from page4d_engines.self_check import self_check
 

@@ -300,9 +300,9 @@ def run_apart(folder: str, frames: str, threads: int) -> _Run:
     from safetensors.numpy import load_file
 
     from page4d_engines import Pipeline
-    from page4d_engines.ort_engine import share_thread_pool
+    from page4d_engines.ort.cpu_engine import share_thread_pool
 
-    importlib.import_module("page4d_engines.host_chain")  # and what it imports: libraries are not counted
+    importlib.import_module("page4d_engines.runtime.host_chain")  # and what it imports: libraries are not counted
     share_thread_pool(threads)  # as the command does
     before = peak_bytes()
     given: dict[str, Any] = load_file(frames)

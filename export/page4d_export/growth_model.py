@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d_engines.buffers import BufferPlan
+from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.cost import Cost
 from page4d_export.plan import Plan
 

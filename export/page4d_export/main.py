@@ -23,7 +23,7 @@ from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 from page4d_export.plan import Plan
 
 if TYPE_CHECKING:
-    from page4d_engines.frames import FrameFolder
+    from page4d_engines.clip.frame_folder import FrameFolder
     from page4d_export.verify import Frames
 
 
@@ -133,7 +133,7 @@ def _mask(word: str | None) -> dict[str, Any]:
 
 
 def _build_only(engines: pathlib.Path, wish: BuildWish, as_json: bool, quiet: bool) -> None:
-    from page4d_engines.folder import EngineFolder
+    from page4d_engines.engine_folder import EngineFolder
     from page4d_engines.tensorrt.plans import build_into
     from page4d_export.plan_table import print_plans
 
@@ -164,7 +164,7 @@ def _export(
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
-    from page4d_engines.frames import FrameFolder, Loose
+    from page4d_engines.clip.frame_folder import FrameFolder, Loose
     from page4d_export.exporter import export
     from page4d_export.plan_table import print_accuracy, print_plans
     from page4d_export.verify import Frames
@@ -197,7 +197,7 @@ def _export(
 
 def _frames(folder: FrameFolder, plan: Plan) -> Callable[[Layout], Frames]:
     """Frames to verify on, checked now: the export takes minutes."""
-    from page4d_engines.windows import WindowReader, windows
+    from page4d_engines.clip.window_reader import WindowReader, windows
     from page4d_export.verify import Frames
 
     WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
@@ -279,7 +279,7 @@ def inspect_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        from page4d_engines.folder import EngineFolder
+        from page4d_engines.engine_folder import EngineFolder
         from page4d_export.plan_table import print_accuracy, print_plans
 
         manifest = EngineFolder.open(engines).manifest

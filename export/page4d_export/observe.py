@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d.manifest import StageEntry
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.centre import Floats, Observed
 from page4d_export.linears import Graph
 from page4d_export.verify import Arrays, Values, run_engine

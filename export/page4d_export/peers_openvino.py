@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from page4d.errors import MissingBackendError
 from page4d.precision import Precision
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
-from page4d_engines.host_chain import HostChain
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
+from page4d_engines.runtime.host_chain import HostChain
 
 if TYPE_CHECKING:
     from page4d_export.peers import Course, Runner

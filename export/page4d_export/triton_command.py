@@ -27,7 +27,7 @@ def export_triton_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d_engines.folder import EngineFolder
+        from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.triton_server.repository import Backend, Repository
 
         if backend not in list(Backend):

@@ -33,7 +33,7 @@ from page4d.files import sha256
 from page4d.manifest import CONSTANTS, read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take

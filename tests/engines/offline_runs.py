@@ -17,9 +17,9 @@ from page4d.clip import render, save
 from page4d.errors import Page4DError
 from page4d.manifest import read_manifest
 from page4d_engines.backend import Backend
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.fit import FitMode
-from page4d_engines.frames import FrameFolder, Loose
+from page4d_engines.clip.fit import FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.results.clip_run import ClipRun
 
 GUESSED = ("seconds", "bytes", "engines", "frames", "backend")  # ends of names in a summary that are not the same in two programs
 

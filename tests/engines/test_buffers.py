@@ -6,7 +6,7 @@ import pytest
 from conftest import EVERY, PUBLISHED, config_of, layout_of
 
 from page4d.precision import DTYPE_BYTES, Precision
-from page4d_engines.buffers import BufferPlan
+from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.plan import Plan
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from page4d.clip import render
 from page4d.errors import UsageError
-from page4d_engines.cloud import Cloud, probability, write_ply
+from page4d_engines.results.cloud import Cloud, probability, write_ply
 
 
 def scene(T=1, V=3, W=56, H=42):

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 from page4d.cameras import read_cameras
 from page4d.clip import render, save
 from page4d_engines import Pipeline, backend, console
-from page4d_engines.fit import Fit
-from page4d_engines.summary import read_summary
+from page4d_engines.clip.fit import Fit
+from page4d_engines.results.summary import read_summary
 
 
 def run(*arguments, cwd=None, **environment):

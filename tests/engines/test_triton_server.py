@@ -24,7 +24,7 @@ from page4d.manifest import PlanEntry, Plans, read_manifest, write_manifest
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository

@@ -24,7 +24,7 @@ from page4d.manifest import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_export import exporter, verify
 from page4d_export.bench import bench_command
 from page4d_export.bench_chain import compare_chain

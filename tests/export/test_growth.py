@@ -15,7 +15,7 @@ from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
+from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export import growth, growth_model, growth_plot, growth_table
 from page4d_export.growth import Growth, Point
 from page4d_export.growth_model import Rates

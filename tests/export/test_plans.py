@@ -20,7 +20,7 @@ from page4d.files import sha256
 from page4d.manifest import read_manifest, write_manifest
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.library import Flavor

@@ -14,8 +14,8 @@ from conftest import EXPORTED, config_of, layout_of, takes_keypoints
 from page4d.errors import EngineError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.program import Gather, Run, program
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.schedule import Gather, Run, program
 from page4d_export.plan import Plan
 
 HASH = "0" * 64
