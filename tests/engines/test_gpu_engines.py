@@ -23,9 +23,9 @@ from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.engine import Session
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine
-from page4d_export.bench_gpu_chain import Eager
+from page4d_export.bench.gpu_chain import Eager
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export, write_unverified
-from page4d_export.plan import Plan
 from page4d_export.verify import Frames
 from page4d_plugins.driver import capability_of
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page4d.clip import render, save
 from page4d.errors import MissingBackendError, Page4DError, UsageError
 from page4d_engines.clip import image_file, listing
 from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_export.sample_scene.clip import render, save
 
 VIEWS, TIMES = Loose.VIEWS, Loose.TIMES
 

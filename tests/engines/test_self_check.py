@@ -27,8 +27,8 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
-from page4d_export.check_commands import verify_command
-from page4d_export.plan import Plan
+from page4d_export.commands.verify import verify_command
+from page4d_export.export_plan import Plan
 
 # ---- the sample
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort.lowering import lower
-from page4d_export.functions import function_for
+from page4d_export.onnx_functions import function_for
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
 MEANINGS = (0, 1, 8)  # the body; lowered for a CPU, for a GPU

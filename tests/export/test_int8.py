@@ -26,15 +26,15 @@ from page4d_engines import Pipeline, cli
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
-from page4d_export import calibrate as calibration
 from page4d_export import main
-from page4d_export.bench_chain import compare_chain
-from page4d_export.centre import Observed, exact_weights
+from page4d_export.bench.cpu_chain import compare_chain
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
-from page4d_export.int8 import error, quantise, weight
-from page4d_export.linears import Graph
 from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
+from page4d_export.quantize import calibrate as calibration
+from page4d_export.quantize.centering import Observed, exact_weights
+from page4d_export.quantize.int8 import error, quantise, weight
+from page4d_export.quantize.linear_layers import Graph
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
 

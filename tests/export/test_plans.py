@@ -26,7 +26,7 @@ from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
 from page4d_export import exporter
-from page4d_export.build_wish import BuildWish
+from page4d_export.commands.build_flags import BuildWish
 from page4d_export.main import export_command
 from page4d_plugins.kernel_pack import shipped
 

@@ -9,7 +9,7 @@ import msgspec
 from rich.table import Table
 
 from page4d_engines.console import table_console
-from page4d_export.bench_gpu_chain import GpuChainBenchmark, print_gpu_chain
+from page4d_export.bench.gpu_chain import GpuChainBenchmark, print_gpu_chain
 from page4d_plugins.bench.compare import HOPPER_EXP2, GpuBenchmark, Timed
 from page4d_plugins.bench.sides import OURS
 from page4d_plugins.bench.sweep import Sweep, Trial, words

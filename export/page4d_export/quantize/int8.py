@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from page4d_export.centre import Floats, Observed, centre, exact_weights, product_error
-from page4d_export.linears import Graph, Linear
-from page4d_export.rounding import compensated
+from page4d_export.quantize.centering import Floats, Observed, centre, exact_weights, product_error
+from page4d_export.quantize.gptq import compensated
+from page4d_export.quantize.linear_layers import Graph, Linear
 
 _ZERO = 128
 _LARGEST = 127  # so that the range is the same on both sides of _ZERO

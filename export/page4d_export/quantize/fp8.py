@@ -19,9 +19,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from page4d_export.centre import Floats, Observed, centre, exact_weights, product_error
-from page4d_export.linears import Graph, Linear
-from page4d_export.rounding import compensated
+from page4d_export.quantize.centering import Floats, Observed, centre, exact_weights, product_error
+from page4d_export.quantize.gptq import compensated
+from page4d_export.quantize.linear_layers import Graph, Linear
 
 _LARGEST = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)  # 448
 _ROOM = 2.0  # times what was measured that an activation may be before it is cut off

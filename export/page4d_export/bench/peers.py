@@ -19,9 +19,9 @@ from page4d.accuracy import compare
 from page4d.errors import Page4DError
 from page4d.model import Page4D
 from page4d_engines.console import table_console
+from page4d_export.bench.contestants import Contestant, Course, contestants
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import versions
-from page4d_export.peers import Contestant, Course, contestants
-from page4d_export.plan import Plan
 from page4d_export.verify import Frames
 
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one

@@ -17,9 +17,9 @@ from rich.table import Table
 from page4d.manifest import PREDICTIONS, StageEntry
 from page4d.model import Page4D
 from page4d_engines import Pipeline, console
+from page4d_export.bench.roofline import Roofline, bytes_of
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import versions, write_unverified
-from page4d_export.plan import Plan
-from page4d_export.roofline import Roofline, bytes_of
 from page4d_export.verify import Frames
 
 

@@ -41,7 +41,7 @@ def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmar
     taken: dict[str, list[tuple[float, int]]] = {"PyTorch": [], "engines": []}
     for _ in range(rounds):
         for side, runs in taken.items():
-            command = [sys.executable, "-m", "page4d_export.bench_attention", side, str(keys), str(threads)]
+            command = [sys.executable, "-m", "page4d_export.bench.attention", side, str(keys), str(threads)]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             seconds, added = msgspec.json.decode(printed, type=tuple[float, int])
             runs.append((seconds, added))

@@ -14,7 +14,7 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Verbose
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 
 def bench_command(
@@ -61,8 +61,8 @@ def bench_command(
         if peers and (what != "chain" or device == "cuda"):
             raise UsageError("--peers compares the chain on a CPU", got=f"{what}, --device {device}", allowed="chain, --device cpu")
         if what == "growth":
-            from page4d_export.growth import bench_growth
-            from page4d_export.growth_table import print_growth
+            from page4d_export.bench.growth.growth import bench_growth
+            from page4d_export.bench.growth.growth_table import print_growth
 
             with console.progress(quiet) as progress:
                 grown = bench_growth(preset, height, width, threads, seconds, plot, progress)
@@ -84,7 +84,7 @@ def bench_command(
         if bf16 or fp8 or sweep is not None or backend != "auto":
             raise UsageError("--bf16, --fp8, --sweep and --backend are for a GPU", got=f"{what}, --device {device}", allowed="--device cuda")
         if what == "attention":
-            from page4d_export.bench_attention import compare_attention, print_attention
+            from page4d_export.bench.attention import compare_attention, print_attention
 
             found = compare_attention(keys, rounds, threads)
             console.write_json(found) if as_json else print_attention(found)
@@ -93,7 +93,7 @@ def bench_command(
         if peers:
             _bench_peers(plan, preset, rounds, threads, plot, as_json, quiet)
             return
-        from page4d_export.bench_chain import compare_chain, print_chain
+        from page4d_export.bench.cpu_chain import compare_chain, print_chain
 
         with console.progress(quiet) as progress:
             result = compare_chain(plan, preset, rounds, threads, progress)
@@ -121,7 +121,7 @@ def _on_gpu(device: str, what: str) -> bool:
 
 
 def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seconds: float, as_json: bool, quiet: bool) -> None:
-    from page4d_export import bench_gpu_table as table
+    from page4d_export.bench import gpu_tables as table
     from page4d_plugins.bench import compare
     from page4d_plugins.bench import sweep as sweeps
     from page4d_plugins.modes import Dtype
@@ -141,9 +141,9 @@ def _bench_gpu(keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seco
 
 
 def _bench_peers(plan: Plan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool) -> None:
-    from page4d_export.bench_peers import compare_peers, print_peers
-    from page4d_export.bench_plot import plot_peers
-    from page4d_export.plot_file import check_plot
+    from page4d_export.bench.peers import compare_peers, print_peers
+    from page4d_export.bench.peers_plot import plot_peers
+    from page4d_export.bench.plot_file import check_plot
 
     if plot is not None:
         check_plot(plot)
@@ -156,7 +156,7 @@ def _bench_peers(plan: Plan, preset: str, rounds: int, threads: int, plot: pathl
 
 def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:
     from page4d_engines.backend import Backend
-    from page4d_export.bench_gpu_chain import compare_gpu_chain, print_gpu_chain
+    from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
 
     allowed = [str(known) for known in Backend if known is not Backend.ONNXRUNTIME]
     if backend not in allowed:

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d.manifest import StageEntry
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.centre import Floats, Observed
-from page4d_export.linears import Graph
+from page4d_export.quantize.centering import Floats, Observed
+from page4d_export.quantize.linear_layers import Graph
 from page4d_export.verify import Arrays, Values, run_engine
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured

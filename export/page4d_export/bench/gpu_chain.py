@@ -28,9 +28,9 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_export.bench.roofline import Roofline, bytes_of
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import versions, write_unverified
-from page4d_export.plan import Plan
-from page4d_export.roofline import Roofline, bytes_of
 from page4d_export.stage import cast
 from page4d_export.verify import Frames
 from page4d_plugins.driver import capability_of

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from page4d_export.centre import Floats
+from page4d_export.quantize.centering import Floats
 
 _DAMPING = 0.01  # share of the mean square that is added to every channel's, for what other frames bring
 _PART = 128  # rows that are rounded before all others hear of it

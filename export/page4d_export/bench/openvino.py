@@ -20,7 +20,7 @@ from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.host_chain import HostChain
 
 if TYPE_CHECKING:
-    from page4d_export.peers import Course, Runner
+    from page4d_export.bench.contestants import Course, Runner
 
 _PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 
@@ -31,7 +31,7 @@ def openvino(course: Course, precision: Precision) -> Runner:
     Raises:
         MissingBackendError: OpenVINO is not installed.
     """
-    from page4d_export.peers import of_pipeline
+    from page4d_export.bench.contestants import of_pipeline
 
     if importlib.util.find_spec("openvino") is None:
         raise MissingBackendError("OpenVINO is not installed", hint='pip install "page4d[peers]"')

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from page4d_export.linears import Graph
+from page4d_export.quantize.linear_layers import Graph
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.cost import Cost
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 # Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to 16 %, since a user who
 # plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU, q, k, v with their biases and the norm it is

@@ -16,8 +16,8 @@ from PIL import Image
 
 from page4d.cameras import Camera, write_cameras
 from page4d.errors import UsageError
-from page4d.paint import Floats
-from page4d.scene import SAMPLES, Scene, Surface, display, trace, unit
+from page4d_export.sample_scene.paint import Floats
+from page4d_export.sample_scene.scene import SAMPLES, Scene, Surface, display, trace, unit
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d_engines import console
-from page4d_export.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
-from page4d_export.growth_plot import plot_growth
-from page4d_export.plan import Plan
-from page4d_export.plot_file import check_plot
+from page4d_export.bench.growth.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
+from page4d_export.bench.growth.growth_plot import plot_growth
+from page4d_export.bench.plot_file import check_plot
+from page4d_export.export_plan import Plan
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
 RUNS = 3
@@ -255,7 +255,7 @@ class _Run(msgspec.Struct, frozen=True):
 
 def _apart(folder: pathlib.Path, frames: pathlib.Path, plan: Plan, threads: int) -> Point:
     """Run an engine folder in a fresh process."""
-    done = subprocess.run([sys.executable, "-m", "page4d_export.growth", str(folder), str(frames), str(threads)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "page4d_export.bench.growth.growth", str(folder), str(frames), str(threads)], capture_output=True, text=True)
     layout = plan.layout
     if done.returncode in (ExitCode.OUT_OF_MEMORY, -9):  # -9: the kernel ended it for its memory
         raise OutOfMemoryError(f"the engines of T={layout.T} V={layout.V} do not fit this machine's memory", hint="a smaller --preset, --height or --width")

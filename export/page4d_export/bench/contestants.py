@@ -23,9 +23,9 @@ from page4d.layout import Layout
 from page4d.model import Output, Page4D
 from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import write_unverified
 from page4d_export.onnx_export import OPSET
-from page4d_export.plan import Plan
 from page4d_export.stage import cast
 
 Forward = Callable[[], "NDArray[Any] | Tensor"]
@@ -134,7 +134,7 @@ class Contestant:
 
 def contestants() -> list[Contestant]:
     """All of them, in the order of the rows and of every round. The first is what the others are held against."""
-    from page4d_export.peers_openvino import openvino
+    from page4d_export.bench.openvino import openvino
 
     return [
         Contestant("PyTorch eager, float32", lambda course: _eager(course, course.model)),

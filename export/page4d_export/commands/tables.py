@@ -12,7 +12,7 @@ from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.manifest import Accuracy, Manifest, StageEntry
 from page4d_engines.console import table_console
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 

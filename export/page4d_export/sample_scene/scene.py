@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.paint import Floats, Paint, bricks, checks, plain, stripes, walls, wedges
+from page4d_export.sample_scene.paint import Floats, Paint, bricks, checks, plain, stripes, walls, wedges
 
 _LOOP = 48  # frames after which the movement repeats
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))  # where a pixel's colour is taken

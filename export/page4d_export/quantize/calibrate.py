@@ -17,12 +17,12 @@ from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export import fp8, int8
-from page4d_export.centre import Floats, Observed, exact_weights, is_centred
-from page4d_export.linears import Graph
-from page4d_export.observe import Seen, observe
+from page4d_export.export_plan import Plan
 from page4d_export.onnx_export import OnnxExporter, Traces
-from page4d_export.plan import Plan
+from page4d_export.quantize import fp8, int8
+from page4d_export.quantize.activation_stats import Seen, observe
+from page4d_export.quantize.centering import Floats, Observed, exact_weights, is_centred
+from page4d_export.quantize.linear_layers import Graph
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames, Values, gather, run_engine, start
 

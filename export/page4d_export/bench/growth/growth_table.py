@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from page4d_engines import console
-from page4d_export.growth import Cell, Fit, Growth
+from page4d_export.bench.growth.growth import Cell, Fit, Growth
 
 _GIB = 2**30
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 import textwrap
 
-from page4d_export.bench_peers import PeerRow, PeersBenchmark
-from page4d_export.plot_file import save_plot
+from page4d_export.bench.peers import PeerRow, PeersBenchmark
+from page4d_export.bench.plot_file import save_plot
 
 _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", "#6b7280"
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
