@@ -3,23 +3,19 @@ they share."""
 
 from __future__ import annotations
 
-import os
-import pathlib
+import enum
 from typing import Any
 
 import msgspec
 
 from page4d.checkpoints.load_report import LoadReport
-from page4d.errors import EngineError
-from page4d.files import OutputKind, write_atomically
 from page4d.layout import Layout
-from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_checks.manifest_files import CONSTANTS as CONSTANTS
-from page4d.system.folder_file import open_inside
-from page4d.system.strict_json import LARGEST, require_strict
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+CONSTANTS = "onnx/constants.safetensors"
+"""Inputs of stages that are the model's own: special tokens, memory."""
 PREDICTIONS = ("points", "confidence", "camera")
 """Stages, and their outputs, that read the last kept layer: Pi3's heads."""
 
@@ -65,8 +61,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     """Numbers in the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
     """Calls that one clip takes; more than one for the encoder, which goes over the images in chunks."""
-    file: str | None = None
-    """The ONNX file, relative to the folder."""
+    file: str = ""
+    """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
     """Per output, against the reference fed with the same input."""
     eps: dict[str, float] = {}
@@ -97,7 +93,7 @@ class KeptLayer(msgspec.Struct, frozen=True):
 class Verification(msgspec.Struct, frozen=True):
     """On what the accuracy figures were measured."""
 
-    layout: dict[str, int]
+    layout: Layout
     """Smaller than the engines' where that was too large for the machine."""
     frames: str
     tolerance: float
@@ -105,6 +101,16 @@ class Verification(msgspec.Struct, frozen=True):
     chain: dict[str, Accuracy]
     """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32
     reference."""
+
+
+class Flavor(enum.Enum):
+    """Two TensorRT libraries with one interface; neither loads the other's plans."""
+
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
@@ -128,8 +134,7 @@ def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
 class Plans(msgspec.Struct, frozen=True):
     """The stages as TensorRT plans: by what they were built, and where they run."""
 
-    library: str
-    """`tensorrt` or `rtx`: neither loads the other's plans."""
+    library: Flavor
     version: str
     """Of the library; only the same one loads them."""
     chips: tuple[str, ...]
@@ -176,9 +181,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """`ModelConfig` as plain values."""
     weights: str
     """Where the weights come from, in words."""
-    layout: dict[str, int]
-    precision: str
-    """A `Precision`: `float32`, `float16`, `bfloat16`, `int8` or `fp8`."""
+    layout: Layout
+    precision: Precision
     encoder_images: int
     """Images per encoder call."""
     stages: tuple[StageEntry, ...]
@@ -187,8 +191,7 @@ class Manifest(msgspec.Struct, frozen=True):
     loaded: LoadReport | None = None
     """What came from which checkpoint; None where all weights are seeded."""
     verification: Verification | None = None
-    attention: str = "auto"
-    """What TensorRT makes of the attention nodes: `auto`, `plugin` or `native`."""
+    attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""
     golden: Golden | None = None
@@ -198,11 +201,6 @@ class Manifest(msgspec.Struct, frozen=True):
     made: dict[str, str] = {}
     """Date, machine, versions."""
     format: int = FORMAT
-
-    @property
-    def shape(self) -> Layout:
-        """The layout as an object."""
-        return Layout(**self.layout)
 
     def stage(self, name: str) -> StageEntry:
         """The stage called `name`."""
@@ -222,78 +220,7 @@ class Manifest(msgspec.Struct, frozen=True):
     def spec(self, tensor: str) -> TensorSpec:
         """The first input or output called `tensor`."""
         for entry in self.stages:
-            for found in (*entry.inputs, *entry.outputs):
-                if found.name == tensor:
-                    return found
+            for spec in (*entry.inputs, *entry.outputs):
+                if spec.name == tensor:
+                    return spec
         raise KeyError(tensor)
-
-
-def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, whole or not at all."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    write_atomically(folder / MANIFEST, text)
-
-
-def read_manifest(folder: pathlib.Path) -> Manifest:
-    """Read and check `manifest.json`.
-
-    Raises:
-        EngineError: there is none, it is damaged, its format is another version's, or its parts do not go together.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise EngineError("there is no such engine folder", got=folder, hint="page4d-export -o ENGINES --T .. --V ..")
-    if not os.path.lexists(path):
-        what = "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder"
-        raise EngineError(what, got=folder, hint="page4d-export again")
-    text = _content(folder)
-    try:
-        require_strict(text)
-        version = msgspec.json.decode(text, type=dict[str, Any]).get("format")
-        if version != FORMAT:
-            hint = "page4d-export again with this version"
-            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint=hint)
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
-    check_manifest(manifest)
-    return manifest
-
-
-def _content(folder: pathlib.Path) -> bytes:
-    """Of the manifest, not more than a manifest may have."""
-    path = folder / MANIFEST
-    try:
-        with open_inside(folder, MANIFEST) as file:
-            content = file.read(LARGEST + 1)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
-    if len(content) > LARGEST:
-        raise EngineError(
-            "manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again"
-        )
-    return content
-
-
-class _Listing(msgspec.Struct, frozen=True):
-    """What every format version's manifest has."""
-
-    page4d: str
-    format: int
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-
-
-def _listed(folder: pathlib.Path) -> list[str] | None:
-    """The files of an engine folder of any format version; None where manifest.json is not this project's."""
-    path = folder / MANIFEST
-    try:
-        return (
-            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
-        )
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-ENGINE_FOLDER = OutputKind("an engine folder", MANIFEST, _listed)

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest_file import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines import pipeline as pipeline_module
 from page4d_engines.arguments import map_argument
@@ -489,7 +489,7 @@ def test_manifests_round_trip(made, copy):
     manifest = read_manifest(made().folder)
     write_manifest(copy, manifest)
     assert read_manifest(copy) == manifest
-    assert manifest.shape == made().plan.layout
+    assert manifest.layout == made().plan.layout
 
 
 def test_a_backend_is_a_demand(made):
