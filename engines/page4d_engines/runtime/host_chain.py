@@ -131,7 +131,7 @@ def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
     available = available_memory()
-    if available is not None and needed > available:
+    if needed > available:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",
             got=(

@@ -218,15 +218,13 @@ def _check(library: Library, options: BuildOptions) -> None:
 def _failure(library: Library, stage: str, errors: Sequence[str]) -> Exception:
     said = "; ".join(errors) or "no reason given"
     if _NO_TACTIC in said:
-        free: int | None
         if library.flavor is Flavor.TENSORRT:  # tries its kernels on the GPU
             free, where = free_on_gpu(current_device()), "the GPU's"
         else:
             free, where = available_memory(), "main"
-        got = said if free is None else f"{said} ({free / 1e9:.1f} GB of {where} memory free)"
         return OutOfMemoryError(
             f"TensorRT found no kernel for {stage} that fits into memory",
-            got=got,
+            got=f"{said} ({free / 1e9:.1f} GB of {where} memory free)",
             hint="a smaller --T, --V, --height or --width",
         )
     return EngineError(f"TensorRT built no plan of {stage}", got=said)

@@ -249,7 +249,7 @@ def _measured(
         if points and gone + exporting + running * gflop > seconds:
             return points, f"{name} would exceed {seconds:g} s"
         free = available_memory()
-        if free is not None and needed > free:
+        if needed > free:
             if not points:
                 raise OutOfMemoryError(
                     "the smallest point does not fit this machine's memory",
