@@ -7,11 +7,11 @@ when one of its names is first asked for, torch with the model.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from page4d.checkpoints.load_report import LoadReport
     from page4d.checkpoints.weights import load, load_weights
     from page4d.config import ModelConfig
     from page4d.errors import Page4DError
     from page4d.layout import Layout
+    from page4d.manifest import LoadReport
     from page4d.model import Output, Page4D
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ __all__ = [
 ]
 _LATE = {
     "Layout": "layout",
-    "LoadReport": "checkpoints.load_report",
+    "LoadReport": "manifest",
     "ModelConfig": "config",
     "Output": "model",
     "Page4D": "model",

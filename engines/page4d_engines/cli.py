@@ -87,7 +87,7 @@ def run(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d.manifest import read_manifest
+        from page4d.manifest_file import read_manifest
         from page4d_engines.backend import Backend
         from page4d_engines.clip.fit import FitMode
         from page4d_engines.clip.frame_folder import FrameFolder, Loose
@@ -100,7 +100,7 @@ def run(
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
         if not 0 <= min_confidence <= 1:
             raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).layout))
         share_thread_pool(threads)
         job = ClipRun.prepare(
             engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began

@@ -13,7 +13,7 @@ from page4d.config import PRESETS
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import NEW_FOLDER, refuse_foreign, staged
 from page4d.layout import Layout
-from page4d.manifest import ENGINE_FOLDER
+from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
@@ -233,7 +233,7 @@ def _export(
     from page4d_export.exporter import export
     from page4d_export.verify import Frames
 
-    plans, why = wish.of(str(plan.precision), str(plan.attention))
+    plans, why = wish.of(plan.precision, plan.attention)
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
