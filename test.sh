@@ -4,11 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-make_environment .venv # which may want a package itself
-# the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
-need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev & packages=$!
-make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,video,heic,test]"
-wait "$packages"
+# the C++ runtime: compilers for this CPU and for ARM, the libraries it is built with, those its examples read images with
+# shellcheck disable=SC2046 # a name or nothing
+need_packages $(venv_package .venv) g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev
+make_environment .venv --constraint constraints.txt --editable ".[$TEST_EXTRAS]"
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them
 .venv/bin/ruff check .
