@@ -4,9 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-# the C++ runtime: compilers for this CPU and for ARM, the libraries it is built with, those its examples read images with
-# shellcheck disable=SC2046 # a name or nothing
-need_packages $(venv_package .venv) g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev
+# shellcheck disable=SC2046,SC2086 # names, one a word
+need_packages $(venv_package .venv) $TEST_PACKAGES
 make_environment .venv --constraint constraints.txt --editable ".[$TEST_EXTRAS]"
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them

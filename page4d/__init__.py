@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from page4d.model import Output, Page4D
     from page4d.weights import load, load_weights
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
 _LATE = {
     "Layout": "layout",
@@ -29,8 +30,20 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _LATE:
         import importlib
 
         return getattr(importlib.import_module(f"page4d.{_LATE[name]}"), name)
     raise AttributeError(f"module 'page4d' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version that is installed, which pyproject.toml states; `0+unknown` in a checkout that is only on the path."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("page4d")
+    except PackageNotFoundError:
+        return "0+unknown"
