@@ -11,21 +11,21 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from fuzz_folders import encoded, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
-from test_self_check import checked  # noqa: F401  a folder with its golden clip
 
 from page4d.errors import EngineError, Page4DError
 from page4d.files import sha256
 from page4d.manifest import CONSTANTS, read_manifest
-from page4d.strict_json import DEEPEST, LARGEST, require_strict
+from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
+from tests.engines.test_self_check import checked  # noqa: F401  a folder with its golden clip
+from tests.support.fuzz_folders import encoded, fuzz
 
 ENCODER = "onnx/encoder.onnx"
 SMALL = "onnx/mask_head.onnx"
@@ -433,7 +433,7 @@ def test_bounds_hold_without_assertions(folder):
     program = """
 import sys, numpy as np
 from page4d.errors import EngineError
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
 engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
 try:

@@ -14,23 +14,25 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import config_of, layout_of, lively, takes_keypoints
 from typer.testing import CliRunner
 
-from page4d import Layout, sparse
+from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest
+from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_export import exporter, verify
-from page4d_export.bench import bench_command
-from page4d_export.bench_chain import compare_chain
+from page4d_export.bench.cpu_chain import compare_chain
+from page4d_export.commands.bench import bench_command
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
-from page4d_export.main import clip_command, export_command, inspect_command
-from page4d_export.plan import Plan
+from page4d_export.main import clip_command, inspect_command
 from page4d_export.verify import Frames, stand_in
+from tests.support.commands import command, inside
+from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 
 def plan_for(variant="default", precision="float32", encoder_images=None, **options):
@@ -187,17 +189,6 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     Pipeline.load(tmp_path / "engines").run(np.zeros((4, 3, 56, 70, 3), np.uint8))  # the engines are of the large layout
 
 
-def inside(*arguments, function=export_command):
-    """A command in this process, where torch is imported and traces are shared; what a process of its own adds is seen once for each command."""
-    done = CliRunner().invoke(cli.command(function), list(map(str, arguments)), catch_exceptions=False)
-    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
-
-
-def command(*arguments, entry="export", cwd=None):
-    code = f"from page4d_export.main import {entry}; {entry}()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
-
-
 TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--set", "global_layers=", "--T", 2, "--V", 2, "--height", 28, "--width", 42)
 
 
@@ -323,7 +314,7 @@ def test_bench_of_a_published_model():
 
 def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
     """Its bookkeeping, on the CPU's device; what cannot be compiled is missing and said to be."""
-    from page4d_export import bench_gpu_chain as bench
+    from page4d_export.bench import gpu_chain as bench
 
     def refuse(self):
         raise RuntimeError("no compiler\nand why")
@@ -342,7 +333,7 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
-    from page4d_export.bench_gpu_chain import _engines
+    from page4d_export.bench.gpu_chain import _engines
 
     made_ = made("default", "float16")
     absent = {}

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import naive
 import numpy as np
 import pytest
 import torch
@@ -10,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
-from page4d import rope as ropes
-from page4d.attention import biased_attention
-from page4d.block import Block
 from page4d.errors import UsageError
-from page4d.mask import clamped, key_bias
-from page4d.sparse import largest
+from page4d.network import rope as ropes
+from page4d.network.attention import biased_attention
+from page4d.network.block import Block
+from page4d.network.mask import clamped, key_bias
+from page4d.network.sparse import largest
+from tests.support import naive
 
 SMALL = {"width": 128, "heads": 2, "encoder_depth": 1, "depth": 2}
 

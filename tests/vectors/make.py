@@ -1,6 +1,6 @@
 """Golden vectors that Python and C++ both read: what this package's own code gives for inputs that both sides can make.
 
-`python tests/vectors/make.py` writes every file anew; a function a file, each returning plain data.
+`python -m tests.vectors.make` writes every file anew; a function a file, each returning plain data.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import pathlib
-import sys
 import zlib
 
 import numpy as np
@@ -18,13 +17,11 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.poses import camera_to_world
-from page4d_engines.fit import Fit, FitMode
+from page4d.network.poses import camera_to_world
+from page4d_engines.clip.fit import Fit, FitMode
+from tests.vectors.manifests import manifests, plans
 
 FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))  # as in pytest
-
-from vectors.manifests import manifests, plans  # noqa: E402
 
 IMAGES = """Byte c of pixel (x, y) of an image of a width and a seed, whole numbers throughout: in blocks of 16 x 16 pixels,
 by (x / 16 + y / 16 + seed) % 3,
@@ -79,7 +76,7 @@ FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
 
 def fit():
-    """`page4d_engines.fit.Fit`, with Pillow's resize in it."""
+    """`page4d_engines.clip.fit.Fit`, with Pillow's resize in it."""
     images, masks, cameras = [], [], []
     for number, (source, engine, mode) in enumerate(FITS):
         case = {"source": source, "engine": engine, "mode": mode, "seed": number}
@@ -149,7 +146,7 @@ def fundamentals():
 
 
 def poses():
-    """`page4d.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
+    """`page4d.network.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
     cases = []
     for number in range(12):
         rotation = turned(0.3 * number, 1.1 - 0.5 * number, 0.2 * number)
