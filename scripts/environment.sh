@@ -1,11 +1,11 @@
 # Sourced by demo.sh, test.sh and scripts/lock.sh.
 
 TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,test # what test.sh installs, and scripts/lock.sh locks
-# the C++ runtime: compilers for this CPU and for ARM, the libraries it is built with, those its examples read images with
+# the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
 TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev"
 
-# need_packages [NAME..]: of Debian or Ubuntu. Root installs what is missing; anybody else is told the command, and it fails.
-# On other systems it does nothing: what needs them says so.
+# need_packages [NAME..]: of Debian or Ubuntu. Root installs what is missing; anybody else is told the command, and it
+# fails. On other systems it does nothing: what needs them says so.
 need_packages() {
     local name missing=()
     command -v dpkg-query >/dev/null || return 0
@@ -14,14 +14,15 @@ need_packages() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ]; then
-        printf 'page4d: packages are missing; install them and start again:\n  sudo apt-get install %s\n' "${missing[*]}" >&2
+        echo "page4d: packages are missing; install them and start again:" >&2
+        echo "  sudo apt-get install ${missing[*]}" >&2
         return 1
     fi
     echo "page4d: installing ${missing[*]}" >&2
     update_lists && apt-get -o DPkg::Lock::Timeout=300 install -y -qq "${missing[@]}" >/dev/null
 }
 
-# update_lists: apt's package lists. DPkg::Lock::Timeout does not wait for their lock, which a machine's daily update holds.
+# update_lists: apt's package lists. DPkg::Lock::Timeout does not wait for their lock, which a daily update holds.
 update_lists() {
     local output deadline=$((SECONDS + 300))
     until output=$(LC_ALL=C apt-get update -qq 2>&1); do
@@ -33,7 +34,8 @@ update_lists() {
     done
 }
 
-# venv_package FOLDER: the package that is missing to make a virtual environment there, if any: Debian and Ubuntu keep it apart from Python.
+# venv_package FOLDER: the package that is missing to make a virtual environment there, if any: Debian and Ubuntu keep
+# it apart from Python.
 venv_package() {
     local python=${PYTHON:-python3}
     if [ -x "$1/bin/python" ] || ! command -v "$python" >/dev/null; then return; fi

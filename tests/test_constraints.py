@@ -1,4 +1,4 @@
-"""constraints.txt: a version that pyproject.toml allows of everything that test.sh installs, on every Python that page4d runs on."""
+"""constraints.txt: one version of everything that test.sh installs, which pyproject.toml allows, for every Python."""
 
 import pathlib
 import re
@@ -17,13 +17,19 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def markers(python):
-    return {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux", "platform_python_implementation": "CPython"}
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_python_implementation": "CPython",
+    }
 
 
 def requirements():
     """What test.sh asks pip for: page4d's own requirements and those of the extras that it names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = re.search(r"^TEST_EXTRAS=(\S+)", (ROOT / "scripts" / "environment.sh").read_text(), re.MULTILINE)[1].split(",")
+    script = (ROOT / "scripts" / "environment.sh").read_text()
+    extras = re.search(r"^TEST_EXTRAS=(\S+)", script, re.MULTILINE)[1].split(",")
     return [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
 
 
@@ -53,7 +59,9 @@ def test_versions_are_all_that_is_written():
 
 def test_hooks_before_a_commit_use_the_same_versions():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    asked = {(pin.name, str(pin.specifier)) for hook in hooks for pin in map(Requirement, hook["additional_dependencies"])}
+    asked = {
+        (pin.name, str(pin.specifier)) for hook in hooks for pin in map(Requirement, hook["additional_dependencies"])
+    }
     newest = pins(PYTHONS[-1])
     assert asked == {(name, f"=={newest[name]}") for name in ("ruff", "clang-format")}
 

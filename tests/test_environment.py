@@ -8,13 +8,15 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-STUBS = {  # of a Debian on which `installed` lists what is there; whoever calls one of the last three is in `calls`
+STUBS = {  # of a Debian: `installed` lists its packages, `user` is its user's number, `calls` records who was called
     "dpkg-query": 'grep -qx "$4" installed && echo "install ok installed"',
     "id": "cat user",
     "sleep": "",
     "sudo": 'echo "sudo $*" >>calls',
-    "apt-get": 'echo "apt-get $*" >>calls\nif [ "$1" = update ] && [ -e locked ]; then rm locked; echo "E: Could not get lock x" >&2; exit 100; fi',
-    "python3": f'if [ "$2" = "import ensurepip" ]; then [ -e ensurepip ]; else echo "python3 $*" >>calls; exec {sys.executable} "$@"; fi',
+    "apt-get": """echo "apt-get $*" >>calls
+if [ "$1" = update ] && [ -e locked ]; then rm locked; echo "E: Could not get lock x" >&2; exit 100; fi""",
+    "python3": f"""if [ "$2" = "import ensurepip" ]; then [ -e ensurepip ]; else
+echo "python3 $*" >>calls; exec {sys.executable} "$@"; fi""",
 }
 
 
@@ -86,7 +88,10 @@ def test_a_system_without_dpkg_is_asked_for_nothing(tmp_path):
     assert machine.run("bash", "-c", command).returncode == 0 and machine.calls == []
 
 
-@pytest.mark.parametrize(("script", "missing"), [("demo.sh", ["python3-venv"]), ("test.sh", ["python3-venv", "g++", "g++-aarch64-linux-gnu"])])
+@pytest.mark.parametrize(
+    ("script", "missing"),
+    [("demo.sh", ["python3-venv"]), ("test.sh", ["python3-venv", "g++", "g++-aarch64-linux-gnu"])],
+)
 def test_scripts_stop_before_they_make_anything_and_name_all_packages_at_once(tmp_path, script, missing):
     machine = Machine(tmp_path, 1000, [], ensurepip=False)
     done = machine.run(f"./{script}")

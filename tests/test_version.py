@@ -24,7 +24,9 @@ def test_a_checkout_that_is_only_on_the_path_has_no_version(monkeypatch):
     assert page4d.__version__ == "0+unknown"
 
 
-@pytest.mark.parametrize("entry", ["page4d_export.entry:main", "page4d_export.entry:export", "page4d_engines.entry:run"])
+@pytest.mark.parametrize(
+    "entry", ["page4d_export.entry:main", "page4d_export.entry:export", "page4d_engines.entry:run"]
+)
 def test_every_command_says_it(entry):
     module, _, function = entry.partition(":")
     code = f"import {module}; {module}.{function}()"
@@ -45,14 +47,17 @@ def test_the_changelog_tells_of_it():
     assert re.search(rf"^## \[{re.escape(VERSION)}\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-PROBE = 'file(WRITE "${CMAKE_BINARY_DIR}/version" "${PROJECT_VERSION}")\nmessage(FATAL_ERROR "no more than the version is asked for")\n'
+PROBE = """file(WRITE "${CMAKE_BINARY_DIR}/version" "${PROJECT_VERSION}")
+message(FATAL_ERROR "no more than the version is asked for")
+"""
 
 
 @pytest.mark.parametrize("source", ["engines/cpp"])
 def test_cmake_projects_have_it(tmp_path, source):
     """CMake reads PROBE right after `project()`, and stops there."""
     (tmp_path / "probe.cmake").write_text(PROBE)
-    command = ["cmake", "-S", ROOT / source, "-B", tmp_path / "build", f"-DCMAKE_PROJECT_INCLUDE={tmp_path / 'probe.cmake'}"]
+    probe = f"-DCMAKE_PROJECT_INCLUDE={tmp_path / 'probe.cmake'}"
+    command = ["cmake", "-S", ROOT / source, "-B", tmp_path / "build", probe]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (tmp_path / "build" / "version").is_file(), done.stderr
     assert (tmp_path / "build" / "version").read_text() == VERSION
