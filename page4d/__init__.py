@@ -1,7 +1,7 @@
 """page4d: multi-camera 4D perception as verified engines.
 
-This package holds the reference model and the words that all parts share. Importing it is light: a module is loaded when one of its
-names is first asked for, torch with the model.
+This package holds the reference model and the words that all parts share. Importing it is light: a module is loaded
+when one of its names is first asked for, torch with the model.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
+__all__ = [
+    "Layout",
+    "LoadReport",
+    "ModelConfig",
+    "Output",
+    "Page4D",
+    "Page4DError",
+    "__version__",
+    "load",
+    "load_weights",
+]
 _LATE = {
     "Layout": "layout",
     "LoadReport": "checkpoints.load_report",
@@ -40,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _version() -> str:
-    """The version that is installed, which pyproject.toml states; `0+unknown` in a checkout that is only on the path."""
+    """The installed version, which pyproject.toml states; `0+unknown` in a checkout that is only on the path."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
