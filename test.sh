@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up an environment in .venv and runs every check: style, types, tests, and the lowest and newest versions of what is asked for.
 # Arguments are pytest's; the versions are then left out.
+# PyTorch's build for CUDA and the kernels' Triton exclude each other: pip must find the CPU build (CONTRIBUTING.md).
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
