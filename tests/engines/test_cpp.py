@@ -142,7 +142,7 @@ def test_the_drivers_calls_are_those_of_cudas_headers(major):
         include,
         f"-I{SOURCE}/include",
         f"-I{SOURCE}/src",
-        SOURCE / "tests" / "test_cuda_header.cpp",
+        SOURCE / "tests" / "cuda" / "test_cuda_header.cpp",
     )
 
 

@@ -1,11 +1,11 @@
 #include "page4d/pipeline.h"
 
 #include "boundary.h"
-#include "checksum_engine.h"
-#include "engine_folder.h"
+#include "checksum/checksum_engine.h"
+#include "manifest/engine_folder.h"
+#include "runtime/window.h"
 #include "tensorrt/tensorrt_loader.h"
 #include "text.h"
-#include "window.h"
 
 namespace page4d {
 namespace {

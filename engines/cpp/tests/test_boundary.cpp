@@ -6,10 +6,10 @@
 #include <system_error>
 
 #include "boundary.h"
-#include "folder.h"
 #include "page4d/fit.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
+#include "support/folder.h"
 
 using namespace page4d;
 

@@ -12,8 +12,8 @@
 #include <system_error>
 #include <thread>
 
-#include "files.h"
-#include "folder.h"
+#include "files/files.h"
+#include "support/folder.h"
 #include "tensorrt/plugins.h"
 #include "tensorrt/requirements.h"
 

@@ -1,8 +1,8 @@
 // Results are moved, never copied, and a run writes into the one that it was given.
 #include <type_traits>
 
-#include "folder.h"
 #include "page4d/pipeline.h"
+#include "support/folder.h"
 
 using namespace page4d;
 

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "driver.h"
+#include "launch/driver.h"
 
 using namespace page4d;
 

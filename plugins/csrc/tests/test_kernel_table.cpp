@@ -2,7 +2,7 @@
 #include <set>
 
 #include "check.h"
-#include "kernel_table.h"
+#include "kernels/kernel_table.h"
 
 using namespace page4d;
 

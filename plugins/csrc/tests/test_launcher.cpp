@@ -3,8 +3,8 @@
 
 #include "check.h"
 #include "fake_driver.h"
-#include "launcher.h"
-#include "node.h"
+#include "launch/launcher.h"
+#include "plan/node.h"
 
 using namespace page4d;
 

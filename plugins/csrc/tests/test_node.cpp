@@ -1,5 +1,5 @@
 #include "check.h"
-#include "node.h"
+#include "plan/node.h"
 
 using namespace page4d;
 

@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "check.h"
-#include "node.h"
-#include "parameter_block.h"
+#include "launch/parameter_block.h"
+#include "plan/node.h"
 
 using namespace page4d;
 

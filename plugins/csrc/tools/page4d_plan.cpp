@@ -12,10 +12,10 @@
 #include <sstream>
 
 #include "error.h"
-#include "kernel_table.h"
-#include "node.h"
-#include "parameter_block.h"
-#include "plan.h"
+#include "kernels/kernel_table.h"
+#include "launch/parameter_block.h"
+#include "plan/launch_plan.h"
+#include "plan/node.h"
 
 namespace {
 

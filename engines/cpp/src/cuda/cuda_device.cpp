@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "host_memory.h"
+#include "cuda/host_memory.h"
 #include "page4d/error.h"
 #include "text.h"
 

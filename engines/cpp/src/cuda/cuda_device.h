@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cuda/driver.h"
-#include "device.h"
+#include "runtime/device.h"
 
 namespace page4d {
 

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "cuda/cuda_device.h"
-#include "files.h"
+#include "files/files.h"
 #include "page4d/error.h"
 #include "tensorrt/library.h"
 #include "tensorrt/plugins.h"

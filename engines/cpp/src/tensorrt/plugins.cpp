@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "folder_file.h"
+#include "files/folder_file.h"
 #include "page4d/error.h"
 #include "text.h"
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "engine_folder.h"
+#include "manifest/engine_folder.h"
 
 namespace page4d {
 

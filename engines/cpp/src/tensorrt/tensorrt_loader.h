@@ -3,9 +3,9 @@
 
 #include <memory>
 
-#include "engine.h"
-#include "engine_folder.h"
+#include "manifest/engine_folder.h"
 #include "page4d/pipeline.h"
+#include "runtime/engine.h"
 
 namespace page4d {
 
