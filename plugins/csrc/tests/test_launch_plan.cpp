@@ -22,8 +22,10 @@ void one_kernel() {
   const Launch& launch = plan.launches[0];
   CHECK(launch.kernel == "attention_dense");
   CHECK((launch.grid == std::array<int64_t, 3>{8, 1, 32}));
-  CHECK(integer(launch, "chunk") == 3000 && integer(launch, "q_z") == 16 * 1000 * 64 && integer(launch, "k_a") == 3000 * 64);
-  CHECK(std::holds_alternative<std::monostate>(launch.values.at("KD")) && std::holds_alternative<std::monostate>(launch.values.at("BIAS")));
+  CHECK(integer(launch, "chunk") == 3000 && integer(launch, "q_z") == 16 * 1000 * 64 &&
+        integer(launch, "k_a") == 3000 * 64);
+  CHECK(std::holds_alternative<std::monostate>(launch.values.at("KD")) &&
+        std::holds_alternative<std::monostate>(launch.values.at("BIAS")));
   CHECK(std::get<double>(launch.values.at("gain")) == 1.0);
 }
 
@@ -33,7 +35,8 @@ void bias_is_prepared() {
   const Plan plan = make_plan(shape, {128, 128, true}, kPart);
   CHECK(plan.launches.size() == 2 && plan.workspace == 24064);  // 2 * 3000 floats, to the next multiple of 256
   CHECK(plan.launches[0].kernel == "prepare" && (plan.launches[0].grid == std::array<int64_t, 3>{6, 1, 1}));
-  CHECK(ref(plan.launches[0], "BIAS").tensor == Tensor::kKeyBias && ref(plan.launches[1], "BIAS").tensor == Tensor::kWorkspace);
+  CHECK(ref(plan.launches[0], "BIAS").tensor == Tensor::kKeyBias &&
+        ref(plan.launches[1], "BIAS").tensor == Tensor::kWorkspace);
   CHECK((plan.launches[1].grid == std::array<int64_t, 3>{1, 10, 32}));
   CHECK(ref(plan.launches[1], "SEGMENT_BIAS").tensor == Tensor::kSegmentBias);
   const auto& keys = std::get<Descriptor>(plan.launches[1].values.at("KD"));
@@ -42,7 +45,8 @@ void bias_is_prepared() {
 
 void few_queries_split_the_keys() {
   const Plan plan = make_plan(shape_of(Mode::kBiased, 1, 16, 32, 21984), kTile, kPart);
-  CHECK(plan.launches.size() == 3 && plan.launches[1].kernel == "attention_partial_biased" && plan.launches[2].kernel == "merge");
+  CHECK(plan.launches.size() == 3 && plan.launches[1].kernel == "attention_partial_biased" &&
+        plan.launches[2].kernel == "merge");
   const int64_t parts = plan.launches[1].grid[1];
   CHECK(parts == integer(plan.launches[2], "parts") && parts > 8 && parts <= 64);
   const int64_t chunk = integer(plan.launches[1], "chunk");
@@ -73,8 +77,8 @@ void refusals() {
   CHECK(refused(shape) == "no attention kernel for this head dimension");
   shape.D = 128;
   CHECK(make_plan(shape, kTile, kPart).launches.size() == 1);
-  for (const std::string& refused_for :
-       {refusal([&] { plan_for(shape, KernelTable::embedded(), 90); }), refusal([&] { most_workspace(shape, KernelTable::embedded()); })})
+  for (const std::string& refused_for : {refusal([&] { plan_for(shape, KernelTable::embedded(), 90); }),
+                                         refusal([&] { most_workspace(shape, KernelTable::embedded()); })})
     CHECK(refused_for == "no attention kernel in the pack for this head dimension");
 }
 
@@ -83,7 +87,8 @@ void workspace_serves_every_chip() {
     const Shape shape = shape_of(mode, 1, 16, 32, 21984);
     const int64_t most = most_workspace(shape, KernelTable::embedded());
     CHECK((most > 0) == (mode != Mode::kDense || of_parts(mode)));
-    for (int capability : {80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121, 200}) CHECK(plan_for(shape, KernelTable::embedded(), capability).workspace <= most);
+    for (int capability : {80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121, 200})
+      CHECK(plan_for(shape, KernelTable::embedded(), capability).workspace <= most);
   }
 }
 

@@ -19,7 +19,8 @@ class Arguments {
  public:
   // options: those that take a value; flags: those that take none. "--name=value" does, too.
   // Throws page4d::Error kUsage: an option that is not among them, given twice, or without its value.
-  Arguments(int argc, const char* const* argv, const std::vector<std::string>& options, const std::vector<std::string>& flags = {"--help"}) {
+  Arguments(int argc, const char* const* argv, const std::vector<std::string>& options,
+            const std::vector<std::string>& flags = {"--help"}) {
     for (int i = 1; i < argc; ++i) {
       std::string name = argv[i];
       if (name.size() < 2 || name[0] != '-') {
@@ -52,7 +53,9 @@ class Arguments {
     return words_;
   }
 
-  std::string text(const std::string& name, const std::string& otherwise) const { return has(name) ? values_.at(name) : otherwise; }
+  std::string text(const std::string& name, const std::string& otherwise) const {
+    return has(name) ? values_.at(name) : otherwise;
+  }
 
   // Throws page4d::Error kUsage: not a number, or out of range.
   double number(const std::string& name, double otherwise, double least, double most) const {
@@ -62,13 +65,16 @@ class Arguments {
   int64_t whole(const std::string& name, int64_t otherwise, int64_t least, int64_t most) const {
     if (!has(name)) return otherwise;
     const double value = parse(name, values_.at(name), static_cast<double>(least), static_cast<double>(most));
-    if (value != std::floor(value)) refuse(name + " is not a whole number", values_.at(name), range(static_cast<double>(least), static_cast<double>(most)));
+    if (value != std::floor(value))
+      refuse(name + " is not a whole number", values_.at(name),
+             range(static_cast<double>(least), static_cast<double>(most)));
     return static_cast<int64_t>(value);
   }
 
   // The value that the given word stands for.
   template <class Value>
-  Value choice(const std::string& name, const std::vector<std::pair<std::string, Value>>& choices, Value otherwise) const {
+  Value choice(const std::string& name, const std::vector<std::pair<std::string, Value>>& choices,
+               Value otherwise) const {
     if (!has(name)) return otherwise;
     std::string allowed;
     for (const auto& [word, value] : choices) {
@@ -92,9 +98,12 @@ class Arguments {
   }
 
  private:
-  static bool contains(const std::vector<std::string>& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
+  static bool contains(const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  }
 
-  static std::string joined(const std::vector<std::string>& first, const std::vector<std::string>& then, const char* between = ", ") {
+  static std::string joined(const std::vector<std::string>& first, const std::vector<std::string>& then,
+                            const char* between = ", ") {
     std::string text;
     for (const auto* names : {&first, &then})
       for (const std::string& name : *names) text += (text.empty() ? "" : between) + name;

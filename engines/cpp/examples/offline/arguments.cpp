@@ -39,7 +39,8 @@ namespace {
 constexpr char kUsage[] = "offline --help";
 
 template <class Value>
-Value choice(const std::string& flag, const std::string& word, const std::vector<std::pair<std::string, Value>>& choices) {
+Value choice(const std::string& flag, const std::string& word,
+             const std::vector<std::pair<std::string, Value>>& choices) {
   std::vector<std::string> names;
   for (const auto& [name, value] : choices) {
     if (name == word) return value;
@@ -51,14 +52,16 @@ Value choice(const std::string& flag, const std::string& word, const std::vector
 int64_t whole(const std::string& flag, const std::string& word) {
   int64_t value = 0;
   const auto [end, failed] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (failed != std::errc() || end != word.data() + word.size()) throw Error(Code::kUsage, flag + " is no number").got(word).allowed("a whole number");
+  if (failed != std::errc() || end != word.data() + word.size())
+    throw Error(Code::kUsage, flag + " is no number").got(word).allowed("a whole number");
   return value;
 }
 
 double number(const std::string& flag, const std::string& word) {
   double value = 0;
   const auto [end, failed] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (failed != std::errc() || end != word.data() + word.size()) throw Error(Code::kUsage, flag + " is no number").got(word).allowed("a number");
+  if (failed != std::errc() || end != word.data() + word.size())
+    throw Error(Code::kUsage, flag + " is no number").got(word).allowed("a number");
   return value;
 }
 
@@ -95,11 +98,14 @@ Arguments parse(int count, char** words) {
     if (flag == "-o" || flag == "--out") {
       run.out = value();
     } else if (flag == "--backend") {
-      run.backend = choice<page4d::Backend>(flag, value(), {{"tensorrt", page4d::Backend::kTensorrt}, {"test", page4d::Backend::kTest}});
+      run.backend = choice<page4d::Backend>(
+          flag, value(), {{"tensorrt", page4d::Backend::kTensorrt}, {"test", page4d::Backend::kTest}});
     } else if (flag == "--stride") {
       run.stride = whole(flag, value());
     } else if (flag == "--fit") {
-      run.fit = choice<page4d::Fit>(flag, value(), {{"stretch", page4d::Fit::kStretch}, {"crop", page4d::Fit::kCrop}, {"pad", page4d::Fit::kPad}});
+      run.fit = choice<page4d::Fit>(
+          flag, value(),
+          {{"stretch", page4d::Fit::kStretch}, {"crop", page4d::Fit::kCrop}, {"pad", page4d::Fit::kPad}});
     } else if (flag == "--masks") {
       run.companions.masks = value();
     } else if (flag == "--keypoints") {
@@ -120,7 +126,9 @@ Arguments parse(int count, char** words) {
   }
   run.engines = places[0], run.frames = places[1];
   if (!(run.min_confidence >= 0 && run.min_confidence <= 1)) {
-    throw Error(Code::kUsage, "--min-confidence is out of range").got(number_text(run.min_confidence)).allowed("0 to 1");
+    throw Error(Code::kUsage, "--min-confidence is out of range")
+        .got(number_text(run.min_confidence))
+        .allowed("0 to 1");
   }
   return result;
 }

@@ -12,10 +12,10 @@
 namespace offline {
 namespace {
 
-constexpr size_t kFewest = 16;        // pixels; of fewer, chance makes a focal length
-constexpr double kParallel = 1e-9;    // per pixel; rays closer together than this have no perspective
-constexpr int kRounds = 3;            // refits
-constexpr double kOutlying = 3.0;     // robust standard deviations that a pixel may be off to take part in one
+constexpr size_t kFewest = 16;      // pixels; of fewer, chance makes a focal length
+constexpr double kParallel = 1e-9;  // per pixel; rays closer together than this have no perspective
+constexpr int kRounds = 3;          // refits
+constexpr double kOutlying = 3.0;   // robust standard deviations that a pixel may be off to take part in one
 
 // Of a pixel along one axis: where it is from the middle, x/z or y/z of its point, and how much it counts.
 struct Sample {
@@ -32,9 +32,12 @@ double median(std::vector<double> values) {
 // Least absolute deviations of a line through the origin.
 double weighted_median(const std::vector<Sample>& samples) {
   std::vector<std::pair<double, double>> ratios;
-  for (const Sample& sample : samples) ratios.emplace_back(sample.slope / sample.offset, sample.weight * std::abs(sample.offset));
+  for (const Sample& sample : samples)
+    ratios.emplace_back(sample.slope / sample.offset, sample.weight * std::abs(sample.offset));
   std::sort(ratios.begin(), ratios.end());
-  const double half = std::accumulate(ratios.begin(), ratios.end(), 0.0, [](double sum, const auto& ratio) { return sum + ratio.second; }) / 2;
+  const double half = std::accumulate(ratios.begin(), ratios.end(), 0.0,
+                                      [](double sum, const auto& ratio) { return sum + ratio.second; }) /
+                      2;
   double sum = 0;
   for (const auto& [value, weight] : ratios) {
     sum += weight;
@@ -43,10 +46,12 @@ double weighted_median(const std::vector<Sample>& samples) {
   return ratios.back().first;
 }
 
-// The focal length f of offset = f * slope, and the fit's root mean square error in pixels; none where no camera sees such points.
+// The focal length f of offset = f * slope, and the fit's root mean square error in pixels; none where no camera sees
+// such points.
 //
-// The errors are in the slopes, of a network's points, and the offsets are exact: so the slopes are regressed on the offsets, to get 1/f. A
-// weighted median starts the fit, which half of the pixels could be wrong for; least squares over those that agree refine it.
+// The errors are in the slopes, of a network's points, and the offsets are exact: so the slopes are regressed on the
+// offsets, to get 1/f. A weighted median starts the fit, which half of the pixels could be wrong for; least squares
+// over those that agree refine it.
 std::optional<std::pair<double, double>> focal(std::vector<Sample> samples) {
   const auto unusable = [](const Sample& sample) { return !std::isfinite(sample.slope) || sample.offset == 0; };
   samples.erase(std::remove_if(samples.begin(), samples.end(), unusable), samples.end());
@@ -87,8 +92,11 @@ Calibration calibrate(const View& view, const Placement& placement) {
       const size_t i = static_cast<size_t>(row) * static_cast<size_t>(view.W) + static_cast<size_t>(column);
       const float* point = view.points + 3 * i;
       const float logit = view.confidence[i];
-      if (!(std::isfinite(point[0]) && std::isfinite(point[1]) && std::isfinite(point[2]) && point[2] > 0) || std::isnan(logit)) continue;
-      const auto weight = static_cast<double>(probability(std::clamp(logit, -30.0F, 30.0F)));  // clipped: all of them 0 would be no weights
+      if (!(std::isfinite(point[0]) && std::isfinite(point[1]) && std::isfinite(point[2]) && point[2] > 0) ||
+          std::isnan(logit))
+        continue;
+      const auto weight = static_cast<double>(
+          probability(std::clamp(logit, -30.0F, 30.0F)));  // clipped: all of them 0 would be no weights
       const auto z = static_cast<double>(point[2]);
       across.push_back({column + 0.5 - view.W / 2.0, static_cast<double>(point[0]) / z, weight});
       down.push_back({row + 0.5 - view.H / 2.0, static_cast<double>(point[1]) / z, weight});
@@ -120,7 +128,8 @@ Calibration calibrate(const View& view, const Placement& placement) {
   return result;
 }
 
-std::vector<std::string> write_calibration(const std::filesystem::path& path, const std::vector<std::pair<std::string, Calibration>>& calibrations) {
+std::vector<std::string> write_calibration(const std::filesystem::path& path,
+                                           const std::vector<std::pair<std::string, Calibration>>& calibrations) {
   Json content = Json::object();
   std::vector<std::string> left_out;
   for (const auto& [name, calibration] : calibrations) {
@@ -132,7 +141,8 @@ std::vector<std::string> write_calibration(const std::filesystem::path& path, co
       continue;
     }
     Json pose = Json::array();
-    for (size_t i = 0; i < 4; ++i) pose.push_back(std::vector<double>(calibration.camera_to_world + 4 * i, calibration.camera_to_world + 4 * i + 4));
+    for (size_t i = 0; i < 4; ++i)
+      pose.push_back(std::vector<double>(calibration.camera_to_world + 4 * i, calibration.camera_to_world + 4 * i + 4));
     entry["camera_to_world"] = pose;
     entry["fitted"] = calibration.fitted;
     entry["residual"] = std::isfinite(calibration.residual) ? Json(calibration.residual) : Json(nullptr);

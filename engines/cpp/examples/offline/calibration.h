@@ -19,10 +19,12 @@ struct Placement {
 };
 
 struct Calibration {
-  page4d::Camera camera;      // of the source image, in its pixels; the principal point is the middle of the engines' image
-  double camera_to_world[16]; // [4,4]; NaN where the network gave no pose, and then the camera's is, too
-  bool fitted;                // whether the focal lengths come from the points; if not, they are a guess, the larger side of the engines' image
-  double residual;            // root mean square distance between a pixel and where the camera sees its point, in pixels of the source; NaN where not fitted
+  page4d::Camera camera;  // of the source image, in its pixels; the principal point is the middle of the engines' image
+  double camera_to_world[16];  // [4,4]; NaN where the network gave no pose, and then the camera's is, too
+  bool fitted;      // whether the focal lengths come from the points; if not, they are a guess, the larger side of the
+                    // engines' image
+  double residual;  // root mean square distance between a pixel and where the camera sees its point, in pixels of the
+                    // source; NaN where not fitted
 };
 
 // The weights of the fit are the probabilities of the confidence. Pixels that show nothing of the source take no part.
@@ -30,6 +32,7 @@ Calibration calibrate(const View& view, const Placement& placement);
 
 // Returns the names of the cameras that were left out: what they have for a pose is not finite, or no rotation.
 // Throws std::filesystem::filesystem_error.
-std::vector<std::string> write_calibration(const std::filesystem::path& path, const std::vector<std::pair<std::string, Calibration>>& calibrations);
+std::vector<std::string> write_calibration(const std::filesystem::path& path,
+                                           const std::vector<std::pair<std::string, Calibration>>& calibrations);
 
 }  // namespace offline

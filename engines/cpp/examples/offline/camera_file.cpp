@@ -16,7 +16,8 @@ using page4d::Camera;
 using page4d::Code;
 using page4d::Error;
 
-// The numbers of nested lists in their order, and how long each level is; false where they are no numbers or of unequal lengths.
+// The numbers of nested lists in their order, and how long each level is; false where they are no numbers or of unequal
+// lengths.
 bool flatten(const Json& value, size_t depth, std::vector<size_t>& shape, std::vector<double>& numbers) {
   if (!value.is_array()) {
     if (depth != shape.size() || !(value.is_number() || value.is_boolean() || value.is_null())) return false;
@@ -28,10 +29,12 @@ bool flatten(const Json& value, size_t depth, std::vector<size_t>& shape, std::v
     shape.push_back(value.size());
   }
   if (value.size() != shape[depth]) return false;
-  return std::all_of(value.begin(), value.end(), [&](const Json& item) { return flatten(item, depth + 1, shape, numbers); });
+  return std::all_of(value.begin(), value.end(),
+                     [&](const Json& item) { return flatten(item, depth + 1, shape, numbers); });
 }
 
-std::string rows_text(const std::vector<double>& numbers, const std::vector<size_t>& shape, size_t depth, size_t& next) {
+std::string rows_text(const std::vector<double>& numbers, const std::vector<size_t>& shape, size_t depth,
+                      size_t& next) {
   if (depth == shape.size()) return number_text(numbers[next++]);
   std::vector<std::string> parts;
   for (size_t i = 0; i < shape[depth]; ++i) parts.push_back(rows_text(numbers, shape, depth + 1, next));
@@ -49,12 +52,15 @@ std::vector<double> matrix(const std::string& camera, const char* key, const Jso
   std::vector<double> numbers;
   if (!flatten(value, 0, shape, numbers)) {
     const std::string got = value.is_string() ? value.get<std::string>() : value_text(value);
-    throw Error(Code::kUsage, "camera " + camera + ": " + key + " is not a matrix of numbers").got(got).allowed(allowed);
+    throw Error(Code::kUsage, "camera " + camera + ": " + key + " is not a matrix of numbers")
+        .got(got)
+        .allowed(allowed);
   }
   const bool finite = std::all_of(numbers.begin(), numbers.end(), [](double number) { return std::isfinite(number); });
   if (shape != std::vector<size_t>{3, columns} || !finite) {
     throw Error(Code::kUsage, "camera " + camera + ": " + key + " has the wrong shape or holds no finite numbers")
-        .got(rows_text(numbers, shape)).allowed(allowed);
+        .got(rows_text(numbers, shape))
+        .allowed(allowed);
   }
   return numbers;
 }
@@ -77,7 +83,10 @@ bool is_rotation(const std::vector<double>& pose) {
 }
 
 int whole(const std::string& camera, const char* key, const Json& value) {
-  if (!value.is_number()) throw Error(Code::kUsage, "camera " + camera + ": " + key + " is not a number").got(value_text(value)).allowed("pixels");
+  if (!value.is_number())
+    throw Error(Code::kUsage, "camera " + camera + ": " + key + " is not a number")
+        .got(value_text(value))
+        .allowed("pixels");
   return static_cast<int>(std::clamp(value.get<double>(), -1e9, 1e9));
 }
 
@@ -98,11 +107,14 @@ Json rows_of(const double* numbers, size_t rows, size_t columns) {
 Camera camera_of(const std::string& name, const Json& values) {
   const std::vector<std::string> keys = {"width", "height", "K", "world_to_camera"};
   std::vector<std::string> missing, present;
-  std::copy_if(keys.begin(), keys.end(), std::back_inserter(missing), [&](const std::string& key) { return !values.contains(key); });
+  std::copy_if(keys.begin(), keys.end(), std::back_inserter(missing),
+               [&](const std::string& key) { return !values.contains(key); });
   if (!missing.empty()) {
     for (const auto& [key, value] : values.items()) present.push_back(quoted_text(key));
     std::sort(present.begin(), present.end());
-    throw Error(Code::kUsage, "camera " + name + " lacks " + joined(missing)).got("[" + joined(present) + "]").allowed(joined(keys));
+    throw Error(Code::kUsage, "camera " + name + " lacks " + joined(missing))
+        .got("[" + joined(present) + "]")
+        .allowed(joined(keys));
   }
   const std::vector<double> K = matrix(name, "K", values["K"], 3);
   const std::vector<double> pose = matrix(name, "world_to_camera", values["world_to_camera"], 4);
@@ -116,7 +128,9 @@ Camera camera_of(const std::string& name, const Json& values) {
         .allowed("orthonormal rows, determinant +1");
   }
   if (K[0] <= 0 || K[4] <= 0 || std::abs(determinant(K.data(), 3)) < 1e-12) {
-    throw Error(Code::kUsage, "camera " + name + ": K is not a calibration matrix").got(rows_text(K, {3, 3})).allowed("positive focal lengths in pixels");
+    throw Error(Code::kUsage, "camera " + name + ": K is not a calibration matrix")
+        .got(rows_text(K, {3, 3}))
+        .allowed("positive focal lengths in pixels");
   }
   Camera camera;
   camera.width = whole(name, "width", values["width"]);
@@ -127,7 +141,10 @@ Camera camera_of(const std::string& name, const Json& values) {
 }
 
 Json entry_of(const Camera& camera) {
-  return {{"width", camera.width}, {"height", camera.height}, {"K", rows_of(camera.K, 3, 3)}, {"world_to_camera", rows_of(camera.world_to_camera, 3, 4)}};
+  return {{"width", camera.width},
+          {"height", camera.height},
+          {"K", rows_of(camera.K, 3, 3)},
+          {"world_to_camera", rows_of(camera.world_to_camera, 3, 4)}};
 }
 
 Cameras read_cameras(const std::filesystem::path& path) {
@@ -143,7 +160,8 @@ Cameras read_cameras(const std::filesystem::path& path) {
   } catch (const Json::parse_error& error) {
     throw Error(Code::kUsage, name + " is not JSON: " + error.what());
   }
-  if (!content.is_object() || !std::all_of(content.begin(), content.end(), [](const Json& entry) { return entry.is_object(); })) {
+  if (!content.is_object() ||
+      !std::all_of(content.begin(), content.end(), [](const Json& entry) { return entry.is_object(); })) {
     throw Error(Code::kUsage, name + " is not a mapping of camera names to cameras")
         .allowed(R"({"cam0": {"width": .., "height": .., "K": .., "world_to_camera": ..}})");
   }

@@ -14,7 +14,8 @@ namespace offline {
 // In the order of the file.
 using Cameras = std::vector<std::pair<std::string, page4d::Camera>>;
 
-// One entry. Throws page4d::Error kUsage: a key is missing, a shape is wrong, a number is not finite, or the rotation is not one.
+// One entry. Throws page4d::Error kUsage: a key is missing, a shape is wrong, a number is not finite, or the rotation
+// is not one.
 page4d::Camera camera_of(const std::string& name, const Json& values);
 // The entry of a camera; numbers that are not finite become null.
 Json entry_of(const page4d::Camera& camera);

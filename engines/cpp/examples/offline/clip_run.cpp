@@ -25,18 +25,21 @@ using page4d::DType;
 double since(Clock::time_point began) { return std::chrono::duration<double>(Clock::now() - began).count(); }
 
 bool overlap(const std::vector<int64_t>& starts, int64_t T) {
-  return std::adjacent_find(starts.begin(), starts.end(), [T](int64_t one, int64_t next) { return next < one + T; }) != starts.end();
+  return std::adjacent_find(starts.begin(), starts.end(), [T](int64_t one, int64_t next) { return next < one + T; }) !=
+         starts.end();
 }
 
 // A checked run.
 class ClipRun {
  public:
-  ClipRun(const RunOptions& options, const FrameFolder& folder, const page4d::EngineInfo& engines, std::vector<int64_t> starts)
+  ClipRun(const RunOptions& options, const FrameFolder& folder, const page4d::EngineInfo& engines,
+          std::vector<int64_t> starts)
       : options_(options),
         folder_(folder),
         starts_(std::move(starts)),
         fit_(folder.size().first, folder.size().second, engines.layout, options.fit),
-        pipeline_(page4d::Pipeline::load(options.engines.string(), pipeline_options(options, folder, engines, overlap(starts_, engines.layout.T)))),
+        pipeline_(page4d::Pipeline::load(
+            options.engines.string(), pipeline_options(options, folder, engines, overlap(starts_, engines.layout.T)))),
         results_(pipeline_.info()),
         names_(folder.frame_names()) {
     Placement& place = placement_;
@@ -50,7 +53,8 @@ class ClipRun {
     Summary summary = begun();
     WindowReader reader(folder_, info, starts_);
     for (size_t number = 0; number < starts_.size(); ++number) {
-      const int64_t start = starts_[number], shared = number == 0 ? 0 : std::max<int64_t>(starts_[number - 1] + info.layout.T - start, 0);
+      const int64_t start = starts_[number],
+                    shared = number == 0 ? 0 : std::max<int64_t>(starts_[number - 1] + info.layout.T - start, 0);
       const WindowImages images = reader.next();
       if (stop()) throw Interrupted{};
       const auto began = Clock::now();
@@ -75,7 +79,8 @@ class ClipRun {
   }
 
  private:
-  static page4d::Options pipeline_options(const RunOptions& options, const FrameFolder& folder, const page4d::EngineInfo& engines, bool overlap) {
+  static page4d::Options pipeline_options(const RunOptions& options, const FrameFolder& folder,
+                                          const page4d::EngineInfo& engines, bool overlap) {
     page4d::Options result;
     result.sliding = overlap;
     result.backend = options.backend;
@@ -91,7 +96,8 @@ class ClipRun {
     Summary summary;
     summary.page4d = PAGE4D_VERSION;
     summary.engines = path_text(options_.engines), summary.frames = path_text(options_.frames);
-    summary.model = info.model, summary.weights = info.weights, summary.layout = info.layout, summary.precision = info.precision;
+    summary.model = info.model, summary.weights = info.weights, summary.layout = info.layout,
+    summary.precision = info.precision;
     summary.backend = pipeline_.described();
     summary.cameras = folder_.camera_names();
     summary.buffer_bytes = info.buffer_bytes;
@@ -101,9 +107,11 @@ class ClipRun {
       summary.stage_flop.emplace_back(stage.name, 0);
     }
     const bool reads_mask = info.input("mask_ext") != nullptr;
-    if (reads_mask && !folder_.has_masks()) summary.warnings.push_back("no external masks were given: the mask is the network's alone");
+    if (reads_mask && !folder_.has_masks())
+      summary.warnings.push_back("no external masks were given: the mask is the network's alone");
     if (!reads_mask && folder_.has_masks()) {
-      summary.warnings.push_back("the clip's masks were not used: these engines are of a published model, which takes none");
+      summary.warnings.push_back(
+          "the clip's masks were not used: these engines are of a published model, which takes none");
     }
     return summary;
   }
@@ -116,15 +124,18 @@ class ClipRun {
     summary.peak_rss_bytes = int64_t{usage.ru_maxrss} * 1024;
     std::vector<std::string> more = pipeline_.warnings();
     for (const WindowSummary& window : summary.windows) {
-      if (window.predictions) more.insert(more.end(), window.predictions->warnings.begin(), window.predictions->warnings.end());
+      if (window.predictions)
+        more.insert(more.end(), window.predictions->warnings.begin(), window.predictions->warnings.end());
     }
     for (const std::string& warning : more) {  // windows warn of the same
-      if (std::find(summary.warnings.begin(), summary.warnings.end(), warning) == summary.warnings.end()) summary.warnings.push_back(warning);
+      if (std::find(summary.warnings.begin(), summary.warnings.end(), warning) == summary.warnings.end())
+        summary.warnings.push_back(warning);
     }
   }
 
   void compute(const WindowImages& images, int64_t shared) {
-    const std::vector<page4d::Image> shown = WindowImages::views(images.frames), masks = WindowImages::views(images.masks);
+    const std::vector<page4d::Image> shown = WindowImages::views(images.frames),
+                                     masks = WindowImages::views(images.masks);
     const std::vector<page4d::Image> keypoints = WindowImages::views(images.keypoints);
     page4d::Frames frames;
     frames.images = shown.data();
@@ -150,7 +161,8 @@ class ClipRun {
       return std::string(digits - number.size(), '0') + number;
     };
     window.name = "window_" + padded(start) + "-" + padded(start + layout.T - 1);
-    window.first_frame = names_[static_cast<size_t>(start)], window.last_frame = names_[static_cast<size_t>(start + layout.T - 1)];
+    window.first_frame = names_[static_cast<size_t>(start)],
+    window.last_frame = names_[static_cast<size_t>(start + layout.T - 1)];
     window.file = window.name + ".safetensors";
     write_results(out / window.file);
     const float* mask = results_.mask();
@@ -158,7 +170,8 @@ class ClipRun {
     if (mask == nullptr && points == nullptr) return window;
     fitted_.resize(static_cast<size_t>(layout.frames() * layout.image_bytes()));
     const std::vector<page4d::Image> shown = WindowImages::views(images.frames);
-    for (size_t i = 0; i < shown.size(); ++i) fit_.image(shown[i], fitted_.data() + i * static_cast<size_t>(layout.image_bytes()));
+    for (size_t i = 0; i < shown.size(); ++i)
+      fit_.image(shown[i], fitted_.data() + i * static_cast<size_t>(layout.image_bytes()));
     if (mask != nullptr) write_overlays(out, start, mask, window);
     if (points != nullptr) window.predictions = write_predictions(predictions(start), out, place_of(out, window.name));
     return window;
@@ -197,7 +210,8 @@ class ClipRun {
         const uint8_t* image = fitted_.data() + (row * layout.V + v) * layout.image_bytes();
         for (int64_t i = 0; i < layout.P(); ++i) sum += static_cast<double>(patches[i]);
         const fs::path path = place / (names_[static_cast<size_t>(start + row)] + ".png");
-        const std::vector<uint8_t> picture = overlay(image, H, W, patches, static_cast<int>(layout.h()), static_cast<int>(layout.w()));
+        const std::vector<uint8_t> picture =
+            overlay(image, H, W, patches, static_cast<int>(layout.h()), static_cast<int>(layout.w()));
         write_file(out / path, encode_png(W, H, Colour::kRgb, picture.data()));
         window.overlays.push_back(path.generic_string());
       }
@@ -219,7 +233,8 @@ class ClipRun {
     Predictions result{{}, folder_.camera_names(), {}, placement_, static_cast<float>(options_.min_confidence)};
     for (int64_t i = 0; i < layout.frames(); ++i) {
       const int64_t pixels = layout.H * layout.W;
-      result.views.push_back({static_cast<int>(layout.H), static_cast<int>(layout.W), fitted_.data() + i * layout.image_bytes(), points + 3 * i * pixels,
+      result.views.push_back({static_cast<int>(layout.H), static_cast<int>(layout.W),
+                              fitted_.data() + i * layout.image_bytes(), points + 3 * i * pixels,
                               confidence + i * pixels, results_.camera() + 16 * i});
     }
     for (const std::string& camera : folder_.camera_names()) {
@@ -247,7 +262,8 @@ Summary run_clip(const RunOptions& options, bool (*stop)()) {
   const FrameFolder folder = FrameFolder::open(options.frames, options.companions, loose_of(engines.layout));
   refuse_taken(options.out);
   check_clip(folder, engines);
-  const page4d::ImageFit fits(folder.size().first, folder.size().second, engines.layout, options.fit);  // refused before windows are counted
+  const page4d::ImageFit fits(folder.size().first, folder.size().second, engines.layout,
+                              options.fit);  // refused before windows are counted
   std::vector<int64_t> starts = windows(folder.count(), engines.layout.T, options.stride.value_or(engines.layout.T));
   ClipRun run(options, folder, engines, std::move(starts));
   StagedFolder staged(options.out);

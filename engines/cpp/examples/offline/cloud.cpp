@@ -10,7 +10,8 @@
 namespace offline {
 namespace {
 
-// Whether a neighbour of a pixel, on the image and with a finite depth, has another depth by more than a share of the pixel's.
+// Whether a neighbour of a pixel, on the image and with a finite depth, has another depth by more than a share of the
+// pixel's.
 bool flies(const View& view, int y, int x, float share) {
   const auto depth = [&view](int row, int column) {
     return view.points[(static_cast<size_t>(row) * static_cast<size_t>(view.W) + static_cast<size_t>(column)) * 3 + 2];
@@ -43,9 +44,12 @@ void Cloud::add(const View& view, float min_confidence, float edges) {
   size_t kept_count = 0, flying_count = 0;
   for (size_t i = 0; i < count; ++i) {
     const float* point = view.points + 3 * i;
-    if (!(std::isfinite(point[0]) && std::isfinite(point[1]) && std::isfinite(point[2]) && point[2] > 0 && sure[i] >= min_confidence)) continue;
+    if (!(std::isfinite(point[0]) && std::isfinite(point[1]) && std::isfinite(point[2]) && point[2] > 0 &&
+          sure[i] >= min_confidence))
+      continue;
     kept[i] = 1;
-    flying[i] = flies(view, static_cast<int>(i / static_cast<size_t>(view.W)), static_cast<int>(i % static_cast<size_t>(view.W)), edges);
+    flying[i] = flies(view, static_cast<int>(i / static_cast<size_t>(view.W)),
+                      static_cast<int>(i % static_cast<size_t>(view.W)), edges);
     kept_count += 1;
     flying_count += static_cast<size_t>(flying[i]);
   }
@@ -57,7 +61,9 @@ void Cloud::add(const View& view, float min_confidence, float edges) {
       double sum = 0;
       for (size_t k = 0; k < 3; ++k) sum += static_cast<double>(view.points[3 * i + k]) * view.camera[4 * row + k];
       const double wide = sum + view.camera[4 * row + 3];
-      world[row] = std::abs(wide) > 3.4028235677973366e38 ? INFINITY : static_cast<float>(wide);  // half a step above the largest float
+      world[row] = std::abs(wide) > 3.4028235677973366e38
+                       ? INFINITY
+                       : static_cast<float>(wide);  // half a step above the largest float
     }
     if (!(std::isfinite(world[0]) && std::isfinite(world[1]) && std::isfinite(world[2]))) continue;
     points.insert(points.end(), world, world + 3);
@@ -68,7 +74,8 @@ void Cloud::add(const View& view, float min_confidence, float edges) {
 
 void write_ply(const std::filesystem::path& path, const Cloud& cloud) {
   std::string text = "ply\nformat binary_little_endian 1.0\nelement vertex " + std::to_string(cloud.size()) + "\n";
-  for (const char* property : {"float x", "float y", "float z", "uchar red", "uchar green", "uchar blue", "float confidence"}) {
+  for (const char* property :
+       {"float x", "float y", "float z", "uchar red", "uchar green", "uchar blue", "float confidence"}) {
     text += std::string("property ") + property + "\n";
   }
   text += "end_header\n";

@@ -22,18 +22,20 @@ struct View {
 
 // n points; every number is finite.
 struct Cloud {
-  std::vector<float> points;       // [n,3], in the world, in the clip's own unit
-  std::vector<uint8_t> colours;    // RGB [n,3]
-  std::vector<float> confidence;   // [n], the probability that the point is right
+  std::vector<float> points;      // [n,3], in the world, in the clip's own unit
+  std::vector<uint8_t> colours;   // RGB [n,3]
+  std::vector<float> confidence;  // [n], the probability that the point is right
 
   size_t size() const { return confidence.size(); }
-  // Left out are pixels with a number that is not finite or a depth that is not positive, pixels whose probability is below `min_confidence`, and
-  // "flying pixels", where the depth slides from a near surface to a far one: the depth of one of their eight neighbours differs by more
-  // than `edges`, a share of their own. Where most of an image would be such, it has no surfaces that they could hang between, and is kept whole.
+  // Left out are pixels with a number that is not finite or a depth that is not positive, pixels whose probability is
+  // below `min_confidence`, and "flying pixels", where the depth slides from a near surface to a far one: the depth of
+  // one of their eight neighbours differs by more than `edges`, a share of their own. Where most of an image would be
+  // such, it has no surfaces that they could hang between, and is kept whole.
   void add(const View& view, float min_confidence, float edges = 0.03F);
 };
 
-// Binary little-endian: x, y, z and confidence as float, red, green and blue as uchar. Throws std::filesystem::filesystem_error.
+// Binary little-endian: x, y, z and confidence as float, red, green and blue as uchar. Throws
+// std::filesystem::filesystem_error.
 void write_ply(const std::filesystem::path& path, const Cloud& cloud);
 
 }  // namespace offline

@@ -51,25 +51,32 @@ std::vector<Path> images(const Path& folder, const std::string& what) {
     if (is_image(name) && name[0] != '.') names.push_back(std::move(name));
   }
   std::sort(names.begin(), names.end(), natural_less);
-  if (names.empty()) throw Error(Code::kUsage, what + " has no images").got(path_text(folder)).allowed("*.png *.jpg *.jpeg");
+  if (names.empty())
+    throw Error(Code::kUsage, what + " has no images").got(path_text(folder)).allowed("*.png *.jpg *.jpeg");
   std::map<std::string, std::string> stems;
   std::vector<Path> files;
   for (const std::string& name : names) {
     const std::string its = split(name).first;
     const auto [place, is_new] = stems.emplace(its, name);
-    if (!is_new) throw Error(Code::kUsage, what + " has frame " + its + " twice").got(place->second + ", " + name).allowed("one image per frame");
+    if (!is_new)
+      throw Error(Code::kUsage, what + " has frame " + its + " twice")
+          .got(place->second + ", " + name)
+          .allowed("one image per frame");
     files.push_back(folder / name);
   }
   return files;
 }
 
 Error no_folder(const std::string& kind, const Path& path) {
-  const std::string what = fs::exists(path) ? "the path of the " + kind + " is not a folder" : "there is no such folder of " + kind;
+  const std::string what =
+      fs::exists(path) ? "the path of the " + kind + " is not a folder" : "there is no such folder of " + kind;
   return Error(Code::kUsage, what).got(path_text(path)).allowed(std::string("a folder with ") + kLayout);
 }
 
 Error unreadable(const std::string& what, const Path& file, const ImageError& error) {
-  return Error(Code::kUsage, what + " cannot be read: " + error.what()).got(path_text(file)).allowed("a whole PNG or JPEG image");
+  return Error(Code::kUsage, what + " cannot be read: " + error.what())
+      .got(path_text(file))
+      .allowed("a whole PNG or JPEG image");
 }
 
 // Width and height after the EXIF orientation, from the header alone.
@@ -99,7 +106,8 @@ bool natural_less(const std::string& one, const std::string& other) {
     while (i < one.size() && is_digit(one[i])) ++i;
     while (j < other.size() && is_digit(other[j])) ++j;
     if (i - number_i != j - number_j) return i - number_i < j - number_j;
-    if (const int order = one.compare(number_i, i - number_i, other, number_j, j - number_j); order != 0) return order < 0;
+    if (const int order = one.compare(number_i, i - number_i, other, number_j, j - number_j); order != 0)
+      return order < 0;
   }
   if ((i == one.size()) != (j == other.size())) return i == one.size();
   return one < other;
@@ -135,13 +143,15 @@ FrameFolder FrameFolder::open(const Path& path, const Companions& companions, Lo
   } else {
     Error error(Code::kUsage, "the frames' folder has no camera folders");
     error.got(path_text(root)).allowed(kLayout);
-    if (image != names.end()) error.hint("move the images into a folder per camera, as " + path_text(root / "cam0" / *image));
+    if (image != names.end())
+      error.hint("move the images into a folder per camera, as " + path_text(root / "cam0" / *image));
     throw error;
   }
   found.check_sizes();
   const Path beside = Path(path_text(fs::absolute(root).lexically_normal())).parent_path();
   if (!found.photos_ || companions.masks) found.masks_ = found.companions("masks", "mask", companions.masks, beside);
-  if (!found.photos_ || companions.keypoints) found.keypoints_ = found.companions("keypoints", "keypoint map", companions.keypoints, beside);
+  if (!found.photos_ || companions.keypoints)
+    found.keypoints_ = found.companions("keypoints", "keypoint map", companions.keypoints, beside);
   if (!found.photos_ || companions.cameras) found.cameras_ = found.rig(companions.cameras, beside);
   return found;
 }
@@ -176,7 +186,8 @@ void FrameFolder::check_times() const {
           .allowed("one frame per camera and time");
     }
     if (lacks) {
-      throw Error(Code::kUsage, "camera " + name + " has no frame " + stem(*missing) + ", which camera " + longest_name + " has")
+      throw Error(Code::kUsage,
+                  "camera " + name + " has no frame " + stem(*missing) + ", which camera " + longest_name + " has")
           .got(count + " frames each, of different names")
           .allowed("frames of one time under one name in all cameras, or no name in common");
     }
@@ -186,13 +197,15 @@ void FrameFolder::check_times() const {
 void FrameFolder::check_sizes() {
   std::vector<std::vector<Size>> sizes(frames_.size());
   for (size_t v = 0; v < frames_.size(); ++v) {
-    for (const Path& file : frames_[v]) sizes[v].push_back(size_of(file, "camera " + camera_names_[v] + ", frame " + file.filename().string()));
+    for (const Path& file : frames_[v])
+      sizes[v].push_back(size_of(file, "camera " + camera_names_[v] + ", frame " + file.filename().string()));
   }
   size_ = sizes[0][0];
   for (size_t v = 0; v < frames_.size(); ++v) {
     for (size_t t = 0; t < frames_[v].size(); ++t) {
       if (sizes[v][t] == size_) continue;
-      throw Error(Code::kUsage, "the frames are of different sizes: camera " + camera_names_[v] + ", frame " + frames_[v][t].filename().string())
+      throw Error(Code::kUsage, "the frames are of different sizes: camera " + camera_names_[v] + ", frame " +
+                                    frames_[v][t].filename().string())
           .got(by(sizes[v][t]))
           .allowed(by(size_) + ", as camera " + camera_names_[0] + ", frame " + frames_[0][0].filename().string())
           .hint("bring all frames to one size before");
@@ -201,7 +214,8 @@ void FrameFolder::check_sizes() {
 }
 
 // The masks or keypoint maps of the frames; empty where there are none.
-FrameFolder::Files FrameFolder::companions(const char* folder, const char* kind, const std::optional<Path>& given, const Path& beside) const {
+FrameFolder::Files FrameFolder::companions(const char* folder, const char* kind, const std::optional<Path>& given,
+                                           const Path& beside) const {
   const Path root = given ? *given : beside / folder;
   if (!fs::is_directory(root)) {
     if (!given) return {};
@@ -216,7 +230,8 @@ FrameFolder::Files FrameFolder::companions(const char* folder, const char* kind,
           .allowed("folders " + joined(camera_names_));
     }
     std::map<std::string, Path> found;
-    for (const Path& file : images(root / name, std::string("the ") + folder + " folder's camera " + name)) found[stem(file)] = file;
+    for (const Path& file : images(root / name, std::string("the ") + folder + " folder's camera " + name))
+      found[stem(file)] = file;
     std::vector<Path> column;
     for (const Path& frame : frames_[v]) {
       const auto place = found.find(stem(frame));
@@ -243,7 +258,8 @@ std::vector<page4d::Camera> FrameFolder::rig(const std::optional<Path>& given, c
   const Cameras known = read_cameras(path);
   std::vector<page4d::Camera> result;
   for (const std::string& name : camera_names_) {
-    const auto place = std::find_if(known.begin(), known.end(), [&name](const auto& entry) { return entry.first == name; });
+    const auto place =
+        std::find_if(known.begin(), known.end(), [&name](const auto& entry) { return entry.first == name; });
     if (place == known.end()) {
       std::vector<std::string> names;
       for (const auto& entry : known) names.push_back(entry.first);
@@ -252,7 +268,9 @@ std::vector<page4d::Camera> FrameFolder::rig(const std::optional<Path>& given, c
           .allowed("the cameras of the frames: " + joined(camera_names_));
     }
     if (const Size its{place->second.width, place->second.height}; its != size_) {
-      throw Error(Code::kUsage, path_text(path) + " says another size for camera " + name + " than its frames have").got(by(its)).allowed(by(size_));
+      throw Error(Code::kUsage, path_text(path) + " says another size for camera " + name + " than its frames have")
+          .got(by(its))
+          .allowed(by(size_));
     }
     result.push_back(place->second);
   }
@@ -261,7 +279,8 @@ std::vector<page4d::Camera> FrameFolder::rig(const std::optional<Path>& given, c
 
 Pixels FrameFolder::decode(const Files& files, int64_t t, int64_t v, const std::string& kind, Colour colour) const {
   const Path& file = files[static_cast<size_t>(v)][static_cast<size_t>(t)];
-  const std::string what = "camera " + camera_names_[static_cast<size_t>(v)] + ", " + kind + " " + file.filename().string();
+  const std::string what =
+      "camera " + camera_names_[static_cast<size_t>(v)] + ", " + kind + " " + file.filename().string();
   Pixels pixels;
   try {
     pixels = read_image(file, colour);
@@ -269,7 +288,9 @@ Pixels FrameFolder::decode(const Files& files, int64_t t, int64_t v, const std::
     throw unreadable(what, file, error);
   }
   if (const Size its{pixels.width, pixels.height}; its != size_) {
-    throw Error(Code::kUsage, what + " is not of the size that the folder was opened with").got(by(its)).allowed(by(size_));
+    throw Error(Code::kUsage, what + " is not of the size that the folder was opened with")
+        .got(by(its))
+        .allowed(by(size_));
   }
   return pixels;
 }

@@ -22,7 +22,9 @@ enum class Loose {
 };
 
 // What an engine of this layout would take them for; refused where it has several times and several views.
-constexpr Loose loose_of(const page4d::Layout& layout) { return layout.V == 1 ? Loose::kTimes : layout.T == 1 ? Loose::kViews : Loose::kRefused; }
+constexpr Loose loose_of(const page4d::Layout& layout) {
+  return layout.V == 1 ? Loose::kTimes : layout.T == 1 ? Loose::kViews : Loose::kRefused;
+}
 
 // What is not given is looked for beside the frames' folder.
 struct Companions {
@@ -37,9 +39,10 @@ class FrameFolder {
   using Size = std::pair<int, int>;              // width and height
 
   // Finds a clip's files and checks that they fit together; of the images only the headers are read.
-  // path: holds <camera>/<frame>.{png,jpg,jpeg}, itself or in its folder `frames`; or, with `loose`, the images themselves.
-  // Throws page4d::Error kUsage: something that was named is missing, no cameras or frames, unequal counts, mixed sizes, an image that cannot be
-  // read, masks or keypoints that lack a frame, cameras of other names or another size.
+  // path: holds <camera>/<frame>.{png,jpg,jpeg}, itself or in its folder `frames`; or, with `loose`, the images
+  // themselves. Throws page4d::Error kUsage: something that was named is missing, no cameras or frames, unequal counts,
+  // mixed sizes, an image that cannot be read, masks or keypoints that lack a frame, cameras of other names or another
+  // size.
   static FrameFolder open(const Path& path, const Companions& companions, Loose loose);
 
   const Path& path() const { return path_; }

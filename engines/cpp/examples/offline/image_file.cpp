@@ -15,7 +15,9 @@ std::vector<uint8_t> content(const std::filesystem::path& path, size_t most) {
   const std::string name = path.filename().string();
   const auto refuse = [&name] {
     const int code = errno;
-    throw ImageError(code == ENOENT ? "no such file" : "[Errno " + std::to_string(code) + "] " + std::strerror(code) + ": " + quoted_text(name));
+    throw ImageError(code == ENOENT
+                         ? "no such file"
+                         : "[Errno " + std::to_string(code) + "] " + std::strerror(code) + ": " + quoted_text(name));
   };
   std::FILE* file = std::fopen(path.c_str(), "rb");
   if (file == nullptr) refuse();
@@ -39,16 +41,21 @@ std::vector<uint8_t> content(const std::filesystem::path& path, size_t most) {
   return bytes;
 }
 
-[[noreturn]] void unidentified(const std::string& name) { throw ImageError("cannot identify image file " + quoted_text(name)); }
+[[noreturn]] void unidentified(const std::string& name) {
+  throw ImageError("cannot identify image file " + quoted_text(name));
+}
 
 ImageHeader header_of(const std::vector<uint8_t>& file, const std::string& name) {
-  const ImageHeader header = is_png(file) ? png_header(file, name) : is_jpeg(file) ? jpeg_header(file, name) : ImageHeader{};
+  const ImageHeader header = is_png(file)    ? png_header(file, name)
+                             : is_jpeg(file) ? jpeg_header(file, name)
+                                             : ImageHeader{};
   if (header.width < 1 || header.height < 1) unidentified(name);
   // such a file would be far larger in memory than on disk
   constexpr int64_t kMostPixels = 2 * (int64_t{1024} * 1024 * 1024 / 4 / 3);
   const int64_t pixels = int64_t{header.width} * header.height;
   if (pixels > kMostPixels) {
-    const std::string words = " exceeds limit of " + std::to_string(kMostPixels) + " pixels, could be decompression bomb DOS attack.";
+    const std::string words =
+        " exceeds limit of " + std::to_string(kMostPixels) + " pixels, could be decompression bomb DOS attack.";
     throw ImageError("Image size (" + std::to_string(pixels) + " pixels)" + words);
   }
   return header;
@@ -67,7 +74,8 @@ Pixels turned(Pixels stored, int orientation) {
   for (int y = 0; y < result.height; ++y) {
     for (int x = 0; x < result.width; ++x, target += pixel) {
       const int column = across ? y : x, row = across ? x : y;
-      const uint8_t* source = stored.row(from_below ? H - 1 - row : row) + pixel * static_cast<size_t>(from_right ? W - 1 - column : column);
+      const uint8_t* source = stored.row(from_below ? H - 1 - row : row) +
+                              pixel * static_cast<size_t>(from_right ? W - 1 - column : column);
       std::memcpy(target, source, pixel);
     }
   }

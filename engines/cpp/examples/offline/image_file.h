@@ -1,4 +1,5 @@
-// PNG and JPEG files: decoded to RGB or grey as Pillow does it, turned as their EXIF orientation says; PNG files written.
+// PNG and JPEG files: decoded to RGB or grey as Pillow does it, turned as their EXIF orientation says; PNG files
+// written.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,8 @@
 // JPEG, by libjpeg with its defaults, which are Pillow's.
-#include <cstdio>
-
 #include <jpeglib.h>
 
 #include <csetjmp>
+#include <cstdio>
 #include <cstring>
 
 #include "image_file.h"
@@ -32,7 +31,8 @@ void skip(j_decompress_ptr jpeg, long count) {
 
 enum class Step { kDone, kCut, kBroken };
 
-// A file in memory that is being decoded. Every method may be left by longjmp inside libjpeg, and has no objects of its own.
+// A file in memory that is being decoded. Every method may be left by longjmp inside libjpeg, and has no objects of its
+// own.
 class Decoder {
  public:
   explicit Decoder(const std::vector<uint8_t>& file) {
@@ -83,7 +83,8 @@ void read_head(Decoder& decoder, const std::string& name) {
   const Step step = decoder.header();
   if (step == Step::kCut) throw ImageError("Truncated File Read");
   const int components = decoder.jpeg().num_components;
-  if (step == Step::kBroken || (components != 1 && components != 3 && components != 4)) throw ImageError("cannot identify image file " + quoted_text(name));
+  if (step == Step::kBroken || (components != 1 && components != 3 && components != 4))
+    throw ImageError("cannot identify image file " + quoted_text(name));
 }
 
 unsigned scaled(unsigned a, unsigned b) {
@@ -93,7 +94,9 @@ unsigned scaled(unsigned a, unsigned b) {
 
 }  // namespace
 
-bool is_jpeg(const std::vector<uint8_t>& file) { return file.size() >= 3 && file[0] == 0xFF && file[1] == 0xD8 && file[2] == 0xFF; }
+bool is_jpeg(const std::vector<uint8_t>& file) {
+  return file.size() >= 3 && file[0] == 0xFF && file[1] == 0xD8 && file[2] == 0xFF;
+}
 
 ImageHeader jpeg_header(const std::vector<uint8_t>& file, const std::string& name) {
   Decoder decoder(file);
@@ -115,10 +118,12 @@ Pixels decode_jpeg(const std::vector<uint8_t>& file, const std::string& name, Co
   jpeg_decompress_struct& jpeg = decoder.jpeg();
   const int components = jpeg.num_components;
   jpeg.out_color_space = components == 1 ? JCS_GRAYSCALE : components == 3 ? JCS_RGB : JCS_CMYK;
-  const size_t width = jpeg.image_width, height = jpeg.image_height, row_bytes = width * static_cast<size_t>(components);
+  const size_t width = jpeg.image_width, height = jpeg.image_height,
+               row_bytes = width * static_cast<size_t>(components);
   std::vector<uint8_t> bytes(row_bytes * height);
   const Step step = decoder.pixels(bytes.data(), row_bytes);
-  if (step == Step::kCut) throw ImageError("image file is truncated (" + std::to_string(decoder.left()) + " bytes not processed)");
+  if (step == Step::kCut)
+    throw ImageError("image file is truncated (" + std::to_string(decoder.left()) + " bytes not processed)");
   if (step == Step::kBroken) throw ImageError("broken data stream when reading image file");
   const bool inverted = components == 4 && jpeg.saw_Adobe_marker;
   Pixels result{static_cast<int>(width), static_cast<int>(height), colour, {}};
@@ -131,12 +136,14 @@ Pixels decode_jpeg(const std::vector<uint8_t>& file, const std::string& name, Co
     unsigned red = source[0], green = source[components > 1 ? 1 : 0], blue = source[components > 1 ? 2 : 0];
     if (components == 4) {
       const unsigned flip = inverted ? 255 : 0, light = 255 - (source[3] ^ flip);
-      red = light - scaled(red ^ flip, light), green = light - scaled(green ^ flip, light), blue = light - scaled(blue ^ flip, light);
+      red = light - scaled(red ^ flip, light), green = light - scaled(green ^ flip, light),
+      blue = light - scaled(blue ^ flip, light);
     }
     if (colour == Colour::kGrey) {
       result.bytes.push_back(grey_of(red, green, blue));
     } else {
-      result.bytes.insert(result.bytes.end(), {static_cast<uint8_t>(red), static_cast<uint8_t>(green), static_cast<uint8_t>(blue)});
+      result.bytes.insert(result.bytes.end(),
+                          {static_cast<uint8_t>(red), static_cast<uint8_t>(green), static_cast<uint8_t>(blue)});
     }
   }
   return result;

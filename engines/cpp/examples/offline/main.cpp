@@ -26,8 +26,11 @@ int end(int code, const std::string& message) {
 void say(const Summary& summary, const RunOptions& options) {
   if (summary.seeded()) std::cerr << "note: " << summary.seeded_note() << " (" << summary.weights << ")\n";
   for (const std::string& warning : summary.warnings) std::cerr << "note: " << warning << "\n";
-  std::cerr << summary.windows.size() << " windows in " << fixed(summary.wall_seconds, 1) << " s, backend " << summary.backend << "\n";
-  const auto place = [&options](const char* what, const std::filesystem::path& path) { std::cerr << what << path_text(options.out / path) << "\n"; };
+  std::cerr << summary.windows.size() << " windows in " << fixed(summary.wall_seconds, 1) << " s, backend "
+            << summary.backend << "\n";
+  const auto place = [&options](const char* what, const std::filesystem::path& path) {
+    std::cerr << what << path_text(options.out / path) << "\n";
+  };
   place("report:  ", kReport);
   if (summary.has_mask()) place("masks:   ", "masks");
   if (summary.has_predictions()) {
@@ -56,11 +59,15 @@ int run(int count, char** words) {
     return end(kInterrupted, "interrupted; nothing half-written was left");
   } catch (const std::filesystem::filesystem_error& error) {
     if (error.code() == std::errc::no_space_on_device) {
-      return end(static_cast<int>(Code::kFailure), "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk");
+      return end(
+          static_cast<int>(Code::kFailure),
+          "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk");
     }
-    return end(static_cast<int>(Code::kFailure), error.code().message() + (error.path1().empty() ? "" : ": " + error.path1().string()));
+    return end(static_cast<int>(Code::kFailure),
+               error.code().message() + (error.path1().empty() ? "" : ": " + error.path1().string()));
   } catch (const std::bad_alloc&) {
-    return end(static_cast<int>(Code::kOutOfMemory), "out of memory\n  try:     a smaller --T, --V, --height or --width");
+    return end(static_cast<int>(Code::kOutOfMemory),
+               "out of memory\n  try:     a smaller --T, --V, --height or --width");
   } catch (const std::exception& error) {
     return end(static_cast<int>(Code::kFailure), error.what());
   }

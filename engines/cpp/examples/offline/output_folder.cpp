@@ -20,17 +20,22 @@ void refuse_taken(const fs::path& folder) {
   using page4d::Code;
   using page4d::Error;
   const char* allowed = "a new folder, or an empty one";
-  if (fs::exists(folder) && !fs::is_directory(folder)) throw Error(Code::kUsage, "-o is not a folder").got(path_text(folder)).allowed(allowed);
-  if (fs::is_directory(folder) && !fs::is_empty(folder)) throw Error(Code::kUsage, "-o is not empty").got(path_text(folder)).allowed(allowed);
+  if (fs::exists(folder) && !fs::is_directory(folder))
+    throw Error(Code::kUsage, "-o is not a folder").got(path_text(folder)).allowed(allowed);
+  if (fs::is_directory(folder) && !fs::is_empty(folder))
+    throw Error(Code::kUsage, "-o is not empty").got(path_text(folder)).allowed(allowed);
   const fs::path parent = absolute_of(folder).parent_path();
   if (!fs::is_directory(parent)) {
-    throw Error(Code::kUsage, "-o lies in a folder that does not exist").got(path_text(folder)).hint("mkdir -p " + parent.string());
+    throw Error(Code::kUsage, "-o lies in a folder that does not exist")
+        .got(path_text(folder))
+        .hint("mkdir -p " + parent.string());
   }
 }
 
 StagedFolder::StagedFolder(const fs::path& target) : target_(absolute_of(target)) {
   std::string name = (target_.parent_path() / ("." + target_.filename().string() + "-XXXXXX")).string();
-  if (::mkdtemp(name.data()) == nullptr) throw fs::filesystem_error("", name, std::error_code(errno, std::generic_category()));
+  if (::mkdtemp(name.data()) == nullptr)
+    throw fs::filesystem_error("", name, std::error_code(errno, std::generic_category()));
   path_ = name;
 }
 
@@ -63,6 +68,8 @@ void OutputFile::close() {
   if (std::fclose(file) != 0) fail();
 }
 
-void OutputFile::fail() const { throw fs::filesystem_error("", path_, std::error_code(errno, std::generic_category())); }
+void OutputFile::fail() const {
+  throw fs::filesystem_error("", path_, std::error_code(errno, std::generic_category()));
+}
 
 }  // namespace offline

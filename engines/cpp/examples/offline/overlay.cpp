@@ -9,9 +9,11 @@ namespace offline {
 namespace {
 
 constexpr int kLevels = 256;
-constexpr double kOpacity = 0.8, kClear = 0.4, kFull = 0.8;  // none of the frame is hidden up to kClear, kOpacity of it from kFull on
+constexpr double kOpacity = 0.8, kClear = 0.4,
+                 kFull = 0.8;  // none of the frame is hidden up to kClear, kOpacity of it from kFull on
 constexpr uint8_t kNotANumber[3] = {0, 255, 255};
-constexpr double kAnchors[5][3] = {{24, 22, 84}, {92, 28, 136}, {178, 44, 118}, {240, 112, 60}, {255, 222, 74}};  // at 0, 0.25, .. 1
+constexpr double kAnchors[5][3] = {
+    {24, 22, 84}, {92, 28, 136}, {178, 44, 118}, {240, 112, 60}, {255, 222, 74}};  // at 0, 0.25, .. 1
 
 // By probability * 255.
 struct Tables {
@@ -30,7 +32,8 @@ Tables make_tables() {
     const auto anchor = std::min<size_t>(static_cast<size_t>(p / 0.25), 3);
     for (size_t c = 0; c < 3; ++c) {
       const double slope = (kAnchors[anchor + 1][c] - kAnchors[anchor][c]) / 0.25;
-      tables.colour[level][c] = static_cast<float>(slope * (p - 0.25 * static_cast<double>(anchor)) + kAnchors[anchor][c]);
+      tables.colour[level][c] =
+          static_cast<float>(slope * (p - 0.25 * static_cast<double>(anchor)) + kAnchors[anchor][c]);
     }
   }
   return tables;
@@ -44,10 +47,12 @@ struct Share {
 
 std::vector<Share> shares(int source, int target) {
   std::vector<Share> result;
-  const double scale = static_cast<double>(source) / target, stretch = std::max(scale, 1.0), support = stretch, inverse = 1.0 / stretch;
+  const double scale = static_cast<double>(source) / target, stretch = std::max(scale, 1.0), support = stretch,
+               inverse = 1.0 / stretch;
   for (int i = 0; i < target; ++i) {
     const double centre = (i + 0.5) * scale;
-    const int first = std::max(static_cast<int>(centre - support + 0.5), 0), last = std::min(static_cast<int>(centre + support + 0.5), source);
+    const int first = std::max(static_cast<int>(centre - support + 0.5), 0),
+              last = std::min(static_cast<int>(centre + support + 0.5), source);
     Share share{first, {}};
     double sum = 0;
     for (int j = 0; j < last - first; ++j) {
@@ -82,7 +87,8 @@ std::vector<float> resize_bilinear(const float* source, int h, int w, int H, int
     const float* row = source + static_cast<ptrdiff_t>(y) * w;
     for (size_t x = 0; x < width; ++x) {
       double sum = 0;
-      for (size_t j = 0; j < across[x].weights.size(); ++j) sum += static_cast<double>(row[static_cast<size_t>(across[x].first) + j]) * across[x].weights[j];
+      for (size_t j = 0; j < across[x].weights.size(); ++j)
+        sum += static_cast<double>(row[static_cast<size_t>(across[x].first) + j]) * across[x].weights[j];
       wide[static_cast<size_t>(y) * width + x] = static_cast<float>(sum);
     }
   }
@@ -90,7 +96,8 @@ std::vector<float> resize_bilinear(const float* source, int h, int w, int H, int
     const float* rows = &wide[static_cast<size_t>(down[y].first) * width];
     for (size_t x = 0; x < width; ++x) {
       double sum = 0;
-      for (size_t j = 0; j < down[y].weights.size(); ++j) sum += static_cast<double>(rows[j * width + x]) * down[y].weights[j];
+      for (size_t j = 0; j < down[y].weights.size(); ++j)
+        sum += static_cast<double>(rows[j * width + x]) * down[y].weights[j];
       result[y * width + x] = static_cast<float>(sum);
     }
   }
@@ -101,7 +108,8 @@ std::vector<uint8_t> overlay(const uint8_t* image, int H, int W, const float* ma
   static const Tables tables = make_tables();
   const size_t patches = static_cast<size_t>(h) * static_cast<size_t>(w);
   std::vector<float> known(patches);
-  std::transform(mask, mask + patches, known.begin(), [](float value) { return std::isnan(value) ? 0.0F : std::clamp(value, 0.0F, 1.0F); });
+  std::transform(mask, mask + patches, known.begin(),
+                 [](float value) { return std::isnan(value) ? 0.0F : std::clamp(value, 0.0F, 1.0F); });
   const std::vector<float> smooth = resize_bilinear(known.data(), h, w, H, W);
   std::vector<uint8_t> result(smooth.size() * 3);
   for (size_t i = 0; i < smooth.size(); ++i) {

@@ -14,7 +14,9 @@ namespace {
 
 constexpr size_t kMagic = 8, kChunk = 12, kHead = 8;
 
-uint32_t number(const uint8_t* at) { return uint32_t{at[0]} << 24 | uint32_t{at[1]} << 16 | uint32_t{at[2]} << 8 | uint32_t{at[3]}; }
+uint32_t number(const uint8_t* at) {
+  return uint32_t{at[0]} << 24 | uint32_t{at[1]} << 16 | uint32_t{at[2]} << 8 | uint32_t{at[3]};
+}
 
 struct Source {
   const uint8_t* next;
@@ -70,7 +72,8 @@ struct Samples {
 bool begin(png_structp png, png_infop info, Samples& samples) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;
   png_set_benign_errors(png, 1);
-  png_set_crc_action(png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);  // where pixels are, Pillow does not look at checksums either
+  png_set_crc_action(png, PNG_CRC_QUIET_USE,
+                     PNG_CRC_QUIET_USE);  // where pixels are, Pillow does not look at checksums either
   png_set_check_for_invalid_index(png, 0);
   png_read_info(png, info);
   png_get_IHDR(png, info, &samples.width, &samples.height, &samples.depth, &samples.type, nullptr, nullptr, nullptr);
@@ -95,10 +98,12 @@ bool read_rows(png_structp png, png_bytepp rows) {
   return true;
 }
 
-bool write_rows(png_structp png, png_infop info, png_bytepp rows, png_uint_32 width, png_uint_32 height, int depth, int type) {
+bool write_rows(png_structp png, png_infop info, png_bytepp rows, png_uint_32 width, png_uint_32 height, int depth,
+                int type) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;
   png_set_compression_level(png, 1);
-  png_set_IHDR(png, info, width, height, depth, type, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(png, info, width, height, depth, type, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
   png_write_info(png, info);
   png_write_image(png, rows);
   png_write_end(png, nullptr);
@@ -111,7 +116,8 @@ std::vector<uint8_t> encode(int width, int height, int depth, int type, const ui
   for (int y = 0; y < height; ++y) rows.push_back(const_cast<png_bytep>(bytes + row_bytes * static_cast<size_t>(y)));
   Writer writer;
   png_set_write_fn(writer.png, &file, take, nothing);
-  if (!write_rows(writer.png, writer.info, rows.data(), static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), depth, type)) {
+  if (!write_rows(writer.png, writer.info, rows.data(), static_cast<png_uint_32>(width),
+                  static_cast<png_uint_32>(height), depth, type)) {
     throw std::bad_alloc();  // nothing else can fail: the arguments are this program's own
   }
   return file;
@@ -140,14 +146,17 @@ void convert(const Samples& samples, const uint8_t* source, Colour colour, uint8
     if (colour == Colour::kGrey) {
       *target++ = grey ? static_cast<uint8_t>(red) : grey_of(red, green, blue);
     } else {
-      *target++ = static_cast<uint8_t>(red), *target++ = static_cast<uint8_t>(green), *target++ = static_cast<uint8_t>(blue);
+      *target++ = static_cast<uint8_t>(red), *target++ = static_cast<uint8_t>(green),
+      *target++ = static_cast<uint8_t>(blue);
     }
   }
 }
 
 }  // namespace
 
-bool is_png(const std::vector<uint8_t>& file) { return file.size() >= kMagic && std::memcmp(file.data(), "\x89PNG\r\n\x1a\n", kMagic) == 0; }
+bool is_png(const std::vector<uint8_t>& file) {
+  return file.size() >= kMagic && std::memcmp(file.data(), "\x89PNG\r\n\x1a\n", kMagic) == 0;
+}
 
 ImageHeader png_header(const std::vector<uint8_t>& file, const std::string& name) {
   ImageHeader header;
@@ -185,7 +194,8 @@ Pixels decode_png(const std::vector<uint8_t>& file, const std::string& name, Col
   png_set_read_fn(reader.png, &source, give);
   Samples samples;
   if (!begin(reader.png, reader.info, samples)) {
-    throw ImageError(source.cut ? "image file is truncated (0 bytes not processed)" : "cannot identify image file " + quoted_text(name));
+    throw ImageError(source.cut ? "image file is truncated (0 bytes not processed)"
+                                : "cannot identify image file " + quoted_text(name));
   }
   std::vector<uint8_t> bytes(samples.row_bytes * samples.height);
   std::vector<png_bytep> rows;
@@ -193,7 +203,8 @@ Pixels decode_png(const std::vector<uint8_t>& file, const std::string& name, Col
   const uint8_t* start = source.next;
   if (!read_rows(reader.png, rows.data())) {
     if (!source.cut) throw ImageError("broken data stream when reading image file");
-    throw ImageError(start == source.end ? "image file is truncated (0 bytes not processed)" : "image file is truncated");
+    throw ImageError(start == source.end ? "image file is truncated (0 bytes not processed)"
+                                         : "image file is truncated");
   }
   Pixels result{static_cast<int>(samples.width), static_cast<int>(samples.height), colour, {}};
   result.bytes.resize(result.row_bytes() * samples.height);

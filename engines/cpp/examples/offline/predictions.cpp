@@ -24,8 +24,11 @@ std::vector<float> depth_of(const View& view) {
 
 }  // namespace
 
-PredictionSummary write_predictions(const Predictions& predictions, const std::filesystem::path& out, const std::filesystem::path& place) {
-  const auto relative = [&out](const std::filesystem::path& path) { return path.lexically_relative(out).generic_string(); };
+PredictionSummary write_predictions(const Predictions& predictions, const std::filesystem::path& out,
+                                    const std::filesystem::path& place) {
+  const auto relative = [&out](const std::filesystem::path& path) {
+    return path.lexically_relative(out).generic_string();
+  };
   PredictionSummary summary;
   Cloud cloud;
   std::vector<float> all;
@@ -47,8 +50,11 @@ PredictionSummary write_predictions(const Predictions& predictions, const std::f
   }
   const std::vector<std::string> left_out = write_calibration(place / kCameras, rig);
   summary.cameras = relative(place / kCameras);
-  if (!guessed.empty()) summary.warnings.push_back("no focal length fits the points of " + joined(guessed) + ": " + kCameras + " holds a guess");
-  if (!left_out.empty()) summary.warnings.push_back("no pose was found for " + joined(left_out) + ": not in " + kCameras);
+  if (!guessed.empty())
+    summary.warnings.push_back("no focal length fits the points of " + joined(guessed) + ": " + kCameras +
+                               " holds a guess");
+  if (!left_out.empty())
+    summary.warnings.push_back("no pose was found for " + joined(left_out) + ": not in " + kCameras);
 
   summary.depth_scale = depth_scale(all);
   for (size_t v = 0; v < predictions.frames.size(); ++v) {

@@ -13,7 +13,7 @@ namespace offline {
 
 // Of one window.
 struct Predictions {
-  std::vector<View> views;  // [T*V]; cameras and depth are of the first time, as these engines see one
+  std::vector<View> views;          // [T*V]; cameras and depth are of the first time, as these engines see one
   std::vector<std::string> names;   // [V]
   std::vector<std::string> frames;  // [V], names of the depth images, without suffix; a slash makes a folder
   Placement placement;
@@ -21,6 +21,7 @@ struct Predictions {
 };
 
 // place: an existing folder in the output folder `out`. Throws std::filesystem::filesystem_error.
-PredictionSummary write_predictions(const Predictions& predictions, const std::filesystem::path& out, const std::filesystem::path& place);
+PredictionSummary write_predictions(const Predictions& predictions, const std::filesystem::path& out,
+                                    const std::filesystem::path& place);
 
 }  // namespace offline

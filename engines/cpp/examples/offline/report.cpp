@@ -44,12 +44,23 @@ std::string escaped(const std::string& name) {
   std::string result;
   for (char c : as_text(name)) {
     switch (c) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      case '\'': result += "&#x27;"; break;
-      default: result += c;
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      case '\'':
+        result += "&#x27;";
+        break;
+      default:
+        result += c;
     }
   }
   return result;
@@ -60,36 +71,46 @@ std::string address(const std::string& path) {
   std::string result;
   for (char c : path) {
     char code[4];
-    const bool plain = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '/' || c == '-' || c == '_' || c == '.' || c == '~';
+    const bool plain =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '/' || c == '-' || c == '_' || c == '.' || c == '~';
     std::snprintf(code, sizeof code, plain ? "%c" : "%%%02X", static_cast<unsigned char>(c));
     result += code;
   }
   return result;
 }
 
-std::string link(const std::string& path, const std::string& shown) { return "<a href=\"" + address(path) + "\">" + escaped(shown) + "</a>"; }
+std::string link(const std::string& path, const std::string& shown) {
+  return "<a href=\"" + address(path) + "\">" + escaped(shown) + "</a>";
+}
 
-std::string count(int64_t number, const std::string& noun) { return std::to_string(number) + " " + noun + (number == 1 ? "" : "s"); }
+std::string count(int64_t number, const std::string& noun) {
+  return std::to_string(number) + " " + noun + (number == 1 ? "" : "s");
+}
 
-std::string seconds_text(double seconds) { return seconds >= 1 ? fixed(seconds, 2) + " s" : fixed(1000 * seconds, seconds >= 0.1 ? 0 : 1) + " ms"; }
+std::string seconds_text(double seconds) {
+  return seconds >= 1 ? fixed(seconds, 2) + " s" : fixed(1000 * seconds, seconds >= 0.1 ? 0 : 1) + " ms";
+}
 
 std::string probability_text(const std::optional<double>& value) { return value ? fixed(*value, 3) : "not a number"; }
 
 std::string span(const WindowSummary& window) {
-  return escaped(window.first_frame == window.last_frame ? window.first_frame : window.first_frame + " to " + window.last_frame);
+  return escaped(window.first_frame == window.last_frame ? window.first_frame
+                                                         : window.first_frame + " to " + window.last_frame);
 }
 
 std::string row(const std::string& head, double share, const char* kind, const std::string& cells) {
-  const std::string bar = "<td class=\"bar\"><div class=\"" + std::string(kind) + "\" style=\"width:" +
-                          fixed(100 * std::clamp(share, 0.0, 1.0), 2) + "%\"></div></td>";
+  const std::string bar = "<td class=\"bar\"><div class=\"" + std::string(kind) +
+                          "\" style=\"width:" + fixed(100 * std::clamp(share, 0.0, 1.0), 2) + "%\"></div></td>";
   return "<tr><th scope=\"row\">" + escaped(head) + "</th>" + bar + cells + "</tr>\n";
 }
 
 std::string number_cell(const std::string& text) { return "<td class=\"n\">" + text + "</td>"; }
 
 std::string title(const Summary& summary) {
-  const auto windows = static_cast<int64_t>(summary.windows.size()), cameras = static_cast<int64_t>(summary.cameras.size());
-  std::string text = count(windows, "window") + " of " + count(summary.layout.T, "time") + ", " + count(cameras, "camera");
+  const auto windows = static_cast<int64_t>(summary.windows.size()),
+             cameras = static_cast<int64_t>(summary.cameras.size());
+  std::string text =
+      count(windows, "window") + " of " + count(summary.layout.T, "time") + ", " + count(cameras, "camera");
   if (summary.has_mask()) return text + ": mask mean " + probability_text(summary.mask_mean());
   size_t points = 0;
   for (const WindowSummary& window : summary.windows) points += window.predictions ? window.predictions->points : 0;
@@ -97,9 +118,12 @@ std::string title(const Summary& summary) {
 }
 
 std::string head(const Summary& summary) {
-  std::string text = "<h1>" + escaped(title(summary)) + "</h1>\n<p class=\"dim\">" + escaped(path_text(summary.frames)) + " &middot; " +
-                     escaped(summary.backend) + ", " + escaped(summary.precision) + "</p>\n";
-  if (summary.seeded()) text += std::string("<p class=\"note\" id=\"seeded\"><strong>Not a trained model:</strong> ") + summary.seeded_note() + ".</p>\n";
+  std::string text = "<h1>" + escaped(title(summary)) + "</h1>\n<p class=\"dim\">" +
+                     escaped(path_text(summary.frames)) + " &middot; " + escaped(summary.backend) + ", " +
+                     escaped(summary.precision) + "</p>\n";
+  if (summary.seeded())
+    text += std::string("<p class=\"note\" id=\"seeded\"><strong>Not a trained model:</strong> ") +
+            summary.seeded_note() + ".</p>\n";
   for (const std::string& warning : summary.warnings) text += "<p class=\"note\">" + escaped(warning) + "</p>\n";
   return text;
 }
@@ -113,7 +137,8 @@ std::string overlays(const Summary& summary, const WindowSummary& window) {
     const std::filesystem::path path = window.overlays[i];
     const std::string where = address(path.generic_string()), what = escaped(camera + ", " + path.stem().string());
     if (i % times == 0) text += "<tr><th scope=\"row\">" + escaped(camera) + "</th>";
-    text += "<td><a href=\"" + where + "\"><img loading=\"lazy\" src=\"" + where + "\" alt=\"" + what + "\" title=\"" + what + "\"></a></td>";
+    text += "<td><a href=\"" + where + "\"><img loading=\"lazy\" src=\"" + where + "\" alt=\"" + what + "\" title=\"" +
+            what + "\"></a></td>";
     if (i % times == times - 1) text += "</tr>\n";
   }
   return text + "</table></div>\n";
@@ -122,17 +147,22 @@ std::string overlays(const Summary& summary, const WindowSummary& window) {
 std::string windows(const Summary& summary) {
   std::string text = "<h2>Windows</h2>\n";
   if (summary.has_mask()) {
-    text += "<p>Each frame with its mask over it, the probability that a patch shows something that moves. Up to 0.4 the frame is left as it is; from there "
-            "the colour, from violet to yellow, hides more of it, up to 0.8. Cyan, if any, is a value that is not a number.</p>\n";
+    text +=
+        "<p>Each frame with its mask over it, the probability that a patch shows something that moves. Up to 0.4 the "
+        "frame is left as it is; from there "
+        "the colour, from violet to yellow, hides more of it, up to 0.8. Cyan, if any, is a value that is not a "
+        "number.</p>\n";
   }
   for (const WindowSummary& window : summary.windows) {
     text += &window == &summary.windows.front() ? "<details open>" : "<details>";
-    text += "<summary><strong>" + escaped(window.name) + "</strong> " + span(window) + " &middot; " + seconds_text(window.seconds) + "</summary>\n";
+    text += "<summary><strong>" + escaped(window.name) + "</strong> " + span(window) + " &middot; " +
+            seconds_text(window.seconds) + "</summary>\n";
     if (!window.overlays.empty()) text += overlays(summary, window);
     text += "<p>Results: " + link(window.file, window.file);
     if (window.predictions) {
       const PredictionSummary& found = *window.predictions;
-      text += " &middot; " + link(found.cloud, found.cloud) + " (" + grouped(static_cast<int64_t>(found.points)) + " points) &middot; ";
+      text += " &middot; " + link(found.cloud, found.cloud) + " (" + grouped(static_cast<int64_t>(found.points)) +
+              " points) &middot; ";
       text += link(found.cameras, found.cameras);
       text += "</p>\n<p>Depth, 16 bits, one step is " + number_text(found.depth_scale) + ":";
       for (const std::string& path : found.depth) text += " " + link(path, path);
@@ -152,7 +182,8 @@ std::string masks(const Summary& summary) {
       known = known && window.mask_mean[v].second.has_value();
       sum += window.mask_mean[v].second.value_or(0);
     }
-    const std::optional<double> mean = known ? std::optional(sum / static_cast<double>(summary.windows.size())) : std::nullopt;
+    const std::optional<double> mean =
+        known ? std::optional(sum / static_cast<double>(summary.windows.size())) : std::nullopt;
     text += row(summary.cameras[v], mean.value_or(0), "", number_cell(probability_text(mean)));
   }
   return text + "</table>\n";
@@ -160,16 +191,23 @@ std::string masks(const Summary& summary) {
 
 // The cameras that were found, of the first window that has some.
 std::string rig(const Summary& summary) {
-  const auto window = std::find_if(summary.windows.begin(), summary.windows.end(), [](const WindowSummary& one) { return one.predictions.has_value(); });
+  const auto window = std::find_if(summary.windows.begin(), summary.windows.end(),
+                                   [](const WindowSummary& one) { return one.predictions.has_value(); });
   if (window == summary.windows.end()) return "";
-  std::string text = "<h2>Cameras</h2>\n<p>Positions are in the scene's own unit: the network knows no metres. Focal lengths and the residual of their fit are "
-                     "pixels of the photo. Of " + escaped(window->name) + ".</p>\n<table>\n<tr><th>camera</th><th class=\"n\">position</th>"
-                     "<th class=\"n\">focal lengths</th><th class=\"n\">residual</th></tr>\n";
+  std::string text =
+      "<h2>Cameras</h2>\n<p>Positions are in the scene's own unit: the network knows no metres. Focal lengths and the "
+      "residual of their fit are "
+      "pixels of the photo. Of " +
+      escaped(window->name) +
+      ".</p>\n<table>\n<tr><th>camera</th><th class=\"n\">position</th>"
+      "<th class=\"n\">focal lengths</th><th class=\"n\">residual</th></tr>\n";
   const auto number = [](double value) { return std::isfinite(value) ? fixed(value, 3) : std::string("none"); };
   for (const auto& [name, camera] : window->predictions->rig) {
     text += "<tr><th scope=\"row\">" + escaped(name) + "</th>";
-    text += number_cell(number(camera.position[0]) + ", " + number(camera.position[1]) + ", " + number(camera.position[2]));
-    text += number_cell(fixed(camera.focal[0], 1) + ", " + fixed(camera.focal[1], 1) + (camera.fitted ? "" : " (a guess)"));
+    text +=
+        number_cell(number(camera.position[0]) + ", " + number(camera.position[1]) + ", " + number(camera.position[2]));
+    text +=
+        number_cell(fixed(camera.focal[0], 1) + ", " + fixed(camera.focal[1], 1) + (camera.fitted ? "" : " (a guess)"));
     text += number_cell(number(camera.residual)) + "</tr>\n";
   }
   return text + "</table>\n";
@@ -181,17 +219,21 @@ std::string times(const Summary& summary) {
     stages += seconds;
     longest = std::max(longest, seconds);
   }
-  const Named<double> others = {{"Decode", summary.decode_seconds}, {"Write", summary.write_seconds}, {"Startup", summary.startup_seconds}};
+  const Named<double> others = {
+      {"Decode", summary.decode_seconds}, {"Write", summary.write_seconds}, {"Startup", summary.startup_seconds}};
   for (const auto& [name, seconds] : others) longest = std::max(longest, seconds);
-  std::string text = "<h2>Where the time went</h2>\n<p>" + seconds_text(summary.wall_seconds) + " in all; the engines computed for " + seconds_text(stages) +
-                     ".</p>\n<table>\n<tr><th>stage</th><th></th><th class=\"n\">time</th><th class=\"n\">GFLOP/s</th></tr>\n";
+  std::string text =
+      "<h2>Where the time went</h2>\n<p>" + seconds_text(summary.wall_seconds) + " in all; the engines computed for " +
+      seconds_text(stages) +
+      ".</p>\n<table>\n<tr><th>stage</th><th></th><th class=\"n\">time</th><th class=\"n\">GFLOP/s</th></tr>\n";
   for (size_t i = 0; i < summary.stage_seconds.size(); ++i) {
     const auto& [name, seconds] = summary.stage_seconds[i];
     const auto flop = static_cast<double>(summary.stage_flop[i].second);
     const std::string rate = seconds > 0 && flop > 0 ? fixed(flop / seconds / 1e9, 1) : "";
     text += row(name, seconds / longest, "", number_cell(seconds_text(seconds)) + number_cell(rate));
   }
-  for (const auto& [name, seconds] : others) text += row(name, seconds / longest, "other", number_cell(seconds_text(seconds)) + number_cell(""));
+  for (const auto& [name, seconds] : others)
+    text += row(name, seconds / longest, "other", number_cell(seconds_text(seconds)) + number_cell(""));
   return text + "</table>\n";
 }
 
@@ -199,7 +241,8 @@ std::string facts(const Summary& summary) {
   const page4d::Layout& layout = summary.layout;
   const auto mebibytes = [](double bytes) { return fixed(bytes / (1 << 20), 1) + " MiB"; };
   std::string shape;
-  for (const auto& [name, size] : Named<int64_t>{{"T", layout.T}, {"V", layout.V}, {"H", layout.H}, {"W", layout.W}, {"B", layout.B}}) {
+  for (const auto& [name, size] :
+       Named<int64_t>{{"T", layout.T}, {"V", layout.V}, {"H", layout.H}, {"W", layout.W}, {"B", layout.B}}) {
     shape += (shape.empty() ? "" : ", ") + name + " " + std::to_string(size);
   }
   const Named<std::string> rows = {
@@ -215,7 +258,8 @@ std::string facts(const Summary& summary) {
       {"page4d", summary.page4d},
   };
   std::string text = "<h2>Facts</h2>\n<table>\n";
-  for (const auto& [name, value] : rows) text += "<tr><th scope=\"row\">" + name + "</th><td>" + escaped(value) + "</td></tr>\n";
+  for (const auto& [name, value] : rows)
+    text += "<tr><th scope=\"row\">" + name + "</th><td>" + escaped(value) + "</td></tr>\n";
   return text + "</table>\n<p class=\"dim\">Also " + link(kSummary, kSummary) + ": all of this page as data.</p>\n";
 }
 
@@ -224,8 +268,8 @@ std::string facts(const Summary& summary) {
 std::string report(const Summary& summary) {
   return "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>page4d: " +
-         escaped(title(summary)) + "</title>\n<style>\n" + kStyle + "</style>\n</head>\n<body>\n" + head(summary) + windows(summary) + masks(summary) +
-         rig(summary) + times(summary) + facts(summary) + "</body>\n</html>\n";
+         escaped(title(summary)) + "</title>\n<style>\n" + kStyle + "</style>\n</head>\n<body>\n" + head(summary) +
+         windows(summary) + masks(summary) + rig(summary) + times(summary) + facts(summary) + "</body>\n</html>\n";
 }
 
 }  // namespace offline

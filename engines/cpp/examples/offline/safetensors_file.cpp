@@ -9,12 +9,16 @@
 namespace offline {
 
 void write_safetensors(const std::filesystem::path& path, std::vector<NamedTensor> tensors) {
-  const auto key = [](const NamedTensor& tensor) { return std::tuple(-std::stoi(tensor.dtype.substr(1)), tensor.name); };
-  std::sort(tensors.begin(), tensors.end(), [&key](const NamedTensor& one, const NamedTensor& other) { return key(one) < key(other); });
+  const auto key = [](const NamedTensor& tensor) {
+    return std::tuple(-std::stoi(tensor.dtype.substr(1)), tensor.name);
+  };
+  std::sort(tensors.begin(), tensors.end(),
+            [&key](const NamedTensor& one, const NamedTensor& other) { return key(one) < key(other); });
   Json header = Json::object();
   size_t offset = 0;
   for (const NamedTensor& tensor : tensors) {
-    header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes}}};
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes}}};
     offset += tensor.bytes;
   }
   std::string text = header.dump();

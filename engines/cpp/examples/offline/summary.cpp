@@ -29,12 +29,9 @@ Json camera_json(const CameraSummary& camera) {
 }
 
 Json predictions_json(const PredictionSummary& found) {
-  return {{"cloud", as_text(found.cloud)},
-          {"points", found.points},
-          {"cameras", as_text(found.cameras)},
-          {"depth", texts(found.depth)},
-          {"depth_scale", found.depth_scale},
-          {"rig", mapping(found.rig, camera_json)},
+  return {{"cloud", as_text(found.cloud)},     {"points", found.points},
+          {"cameras", as_text(found.cameras)}, {"depth", texts(found.depth)},
+          {"depth_scale", found.depth_scale},  {"rig", mapping(found.rig, camera_json)},
           {"warnings", texts(found.warnings)}};
 }
 
@@ -44,7 +41,8 @@ Json window_json(const WindowSummary& window) {
           {"last_frame", as_text(window.last_frame)},
           {"file", window.file},
           {"seconds", window.seconds},
-          {"mask_mean", mapping(window.mask_mean, [](const std::optional<double>& mean) { return mean ? Json(*mean) : Json(nullptr); })},
+          {"mask_mean", mapping(window.mask_mean,
+                                [](const std::optional<double>& mean) { return mean ? Json(*mean) : Json(nullptr); })},
           {"overlays", texts(window.overlays)},
           {"predictions", window.predictions ? predictions_json(*window.predictions) : Json(nullptr)}};
 }
@@ -53,16 +51,19 @@ Json window_json(const WindowSummary& window) {
 
 bool Summary::seeded() const {
   std::string lower = weights;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   return lower.find("seeded") != std::string::npos;
 }
 
 bool Summary::has_mask() const {
-  return std::any_of(windows.begin(), windows.end(), [](const WindowSummary& window) { return !window.mask_mean.empty(); });
+  return std::any_of(windows.begin(), windows.end(),
+                     [](const WindowSummary& window) { return !window.mask_mean.empty(); });
 }
 
 bool Summary::has_predictions() const {
-  return std::any_of(windows.begin(), windows.end(), [](const WindowSummary& window) { return window.predictions.has_value(); });
+  return std::any_of(windows.begin(), windows.end(),
+                     [](const WindowSummary& window) { return window.predictions.has_value(); });
 }
 
 std::optional<double> Summary::mask_mean() const {

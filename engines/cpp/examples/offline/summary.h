@@ -43,16 +43,17 @@ struct WindowSummary {
   std::string name, first_frame, last_frame;
   std::string file;  // the .safetensors file, relative to the output folder
   double seconds = 0;
-  Named<std::optional<double>> mask_mean;  // by camera; none where the mask holds a value that is not a number. Empty without a mask
-  std::vector<std::string> overlays;       // PNG files, relative to the output folder
+  Named<std::optional<double>>
+      mask_mean;  // by camera; none where the mask holds a value that is not a number. Empty without a mask
+  std::vector<std::string> overlays;  // PNG files, relative to the output folder
   std::optional<PredictionSummary> predictions;
 };
 
 struct Summary {
-  std::string page4d;          // version of the runtime
-  std::string engines, frames; // folders, as they were given
-  std::string model;           // what the model is, as JSON
-  std::string weights;         // where they come from, in words
+  std::string page4d;           // version of the runtime
+  std::string engines, frames;  // folders, as they were given
+  std::string model;            // what the model is, as JSON
+  std::string weights;          // where they come from, in words
   page4d::Layout layout;
   std::string precision, backend;
   std::vector<std::string> cameras;  // in the order of the views
@@ -61,10 +62,10 @@ struct Summary {
   Named<int64_t> stage_flop;    // the same; multiply and add counted as two
   double decode_seconds = 0;    // may run while the stages do
   double write_seconds = 0;
-  double wall_seconds = 0;      // the whole run, startup included
-  double startup_seconds = 0;   // until the first window could begin
-  size_t buffer_bytes = 0;      // allocated once; without the weights
-  int64_t peak_rss_bytes = 0;   // the most host memory that the process held
+  double wall_seconds = 0;     // the whole run, startup included
+  double startup_seconds = 0;  // until the first window could begin
+  size_t buffer_bytes = 0;     // allocated once; without the weights
+  int64_t peak_rss_bytes = 0;  // the most host memory that the process held
   std::vector<std::string> warnings;
 
   // Whether the weights were never trained.

@@ -13,13 +13,18 @@ size_t sequence(std::string_view text) {
   const auto at = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned first = at(0);
   if (first < 0x80) return 1;
-  const size_t length = first >= 0xC2 && first < 0xE0 ? 2 : first >= 0xE0 && first < 0xF0 ? 3 : first >= 0xF0 && first < 0xF5 ? 4 : 0;
+  const size_t length = first >= 0xC2 && first < 0xE0   ? 2
+                        : first >= 0xE0 && first < 0xF0 ? 3
+                        : first >= 0xF0 && first < 0xF5 ? 4
+                                                        : 0;
   if (length == 0 || text.size() < length) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((at(i) & 0xC0) != 0x80) return 0;
   }
   const unsigned second = at(1);  // spelled too long, a surrogate, or beyond the last code point
-  if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0) || (first == 0xF0 && second < 0x90) || (first == 0xF4 && second >= 0x90)) return 0;
+  if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0) || (first == 0xF0 && second < 0x90) ||
+      (first == 0xF4 && second >= 0x90))
+    return 0;
   return length;
 }
 
@@ -87,7 +92,8 @@ std::string value_text(const Json& value) {
   if (value.is_string()) return quoted_text(value.get_ref<const std::string&>());
   if (!value.is_structured()) return value.dump();
   std::vector<std::string> parts;
-  for (const auto& [key, item] : value.items()) parts.push_back((value.is_object() ? quoted_text(key) + ": " : "") + value_text(item));
+  for (const auto& [key, item] : value.items())
+    parts.push_back((value.is_object() ? quoted_text(key) + ": " : "") + value_text(item));
   return (value.is_object() ? "{" : "[") + joined(parts) + (value.is_object() ? "}" : "]");
 }
 

@@ -24,7 +24,10 @@ void check_clip(const FrameFolder& folder, const page4d::EngineInfo& engines) {
   using page4d::Error;
   const page4d::Layout& layout = engines.layout;
   const std::vector<std::string>& names = folder.camera_names();
-  if (layout.B != 1) throw Error(Code::kUsage, "frames are read for one clip at a time").got("B = " + std::to_string(layout.B)).allowed("an engine for B = 1");
+  if (layout.B != 1)
+    throw Error(Code::kUsage, "frames are read for one clip at a time")
+        .got("B = " + std::to_string(layout.B))
+        .allowed("an engine for B = 1");
   if (static_cast<int64_t>(names.size()) != layout.V) {
     const std::string count = std::to_string(names.size());
     throw Error(Code::kUsage, "the clip has another number of cameras than the engine has views")
@@ -63,13 +66,15 @@ WindowImages WindowReader::next() {
 }
 
 void WindowReader::read_ahead() {
-  if (window_ < starts_.size()) ahead_ = std::async(std::launch::async, [this, start = starts_[window_]] { return read(start); });
+  if (window_ < starts_.size())
+    ahead_ = std::async(std::launch::async, [this, start = starts_[window_]] { return read(start); });
 }
 
 WindowReader::Read WindowReader::read(int64_t start) const {
   const auto began = std::chrono::steady_clock::now();
   Read done;
-  const bool masks = engines_.input("mask_ext") != nullptr && folder_.has_masks(), keypoints = engines_.input("keypoints") != nullptr;
+  const bool masks = engines_.input("mask_ext") != nullptr && folder_.has_masks(),
+             keypoints = engines_.input("keypoints") != nullptr;
   for (int64_t t = start; t < start + engines_.layout.T; ++t) {
     for (int64_t v = 0; v < engines_.layout.V && !stop_; ++v) {
       done.images.frames.push_back(folder_.frame(t, v));

@@ -15,14 +15,15 @@ namespace offline {
 // The images of one window, in the clip's own size: [T*V], t slow, v fast.
 class WindowImages {
  public:
-  std::vector<Pixels> frames, masks, keypoints;  // masks and keypoints: empty where the engines read none, or the clip has none
+  std::vector<Pixels> frames, masks,
+      keypoints;  // masks and keypoints: empty where the engines read none, or the clip has none
 
   // As Pipeline::run takes them: valid as long as these images.
   static std::vector<page4d::Image> views(const std::vector<Pixels>& images);
 };
 
-// Throws page4d::Error kUsage where a clip does not go with engines: B is not 1, another number of cameras than V, no keypoints or cameras
-// where they are read.
+// Throws page4d::Error kUsage where a clip does not go with engines: B is not 1, another number of cameras than V, no
+// keypoints or cameras where they are read.
 void check_clip(const FrameFolder& folder, const page4d::EngineInfo& engines);
 
 class WindowReader {
@@ -33,7 +34,8 @@ class WindowReader {
   WindowReader& operator=(const WindowReader&) = delete;
   ~WindowReader();
 
-  // The next window's images; to be called as often as there are windows. Throws page4d::Error kUsage for an image that cannot be decoded.
+  // The next window's images; to be called as often as there are windows. Throws page4d::Error kUsage for an image that
+  // cannot be decoded.
   WindowImages next();
   // What reading the windows so far took, most of it hidden behind the caller's work.
   double seconds() const { return seconds_; }

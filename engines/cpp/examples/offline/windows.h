@@ -10,8 +10,9 @@
 
 namespace offline {
 
-// First times of the windows of T times that cover `count`: 0, stride, 2 stride, ...; where times are left over, a last one that ends with them.
-// Throws page4d::Error kUsage: fewer times than T, or a stride below 1 or above T (which would skip some).
+// First times of the windows of T times that cover `count`: 0, stride, 2 stride, ...; where times are left over, a last
+// one that ends with them. Throws page4d::Error kUsage: fewer times than T, or a stride below 1 or above T (which would
+// skip some).
 inline std::vector<int64_t> windows(int64_t count, int64_t T, int64_t stride) {
   using page4d::Code;
   using page4d::Error;

@@ -50,7 +50,8 @@ class ChecksumCall final : public BoundCall {
   ChecksumCall(Device& device, Checksum checksum) : device_(device), checksum_(std::move(checksum)) {}
 
   Failure launch(Stream stream) noexcept override {
-    return device_.call_host([](void* checksum) { static_cast<const Checksum*>(checksum)->compute(); }, &checksum_, stream);
+    return device_.call_host([](void* checksum) { static_cast<const Checksum*>(checksum)->compute(); }, &checksum_,
+                             stream);
   }
 
  private:
@@ -78,24 +79,29 @@ uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept {
 }
 
 Checksum::Checksum(const Stage& stage, const std::vector<Address>& inputs, const std::vector<Address>& outputs) {
-  for (size_t i = 0; i < inputs.size(); ++i) inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
-  for (size_t i = 0; i < outputs.size(); ++i) outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
+  for (size_t i = 0; i < inputs.size(); ++i)
+    inputs_.push_back({inputs[i].second, stage.inputs[i].count(), stage.inputs[i].dtype});
+  for (size_t i = 0; i < outputs.size(); ++i)
+    outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
   const TensorSpec *pixels = stage.input("images"), *special = stage.input("special"), *tokens = stage.output("tokens");
-  const bool is_encoder = pixels == stage.inputs.data() && special == pixels + 1 && tokens != nullptr && inputs_.size() == 2 && outputs_.size() == 1;
-  if (is_encoder && special->shape.front() == pixels->shape.front() && tokens->shape.front() == pixels->shape.front() && special->dtype == tokens->dtype &&
-      special->count() < tokens->count()) {
+  const bool is_encoder = pixels == stage.inputs.data() && special == pixels + 1 && tokens != nullptr &&
+                          inputs_.size() == 2 && outputs_.size() == 1;
+  if (is_encoder && special->shape.front() == pixels->shape.front() && tokens->shape.front() == pixels->shape.front() &&
+      special->dtype == tokens->dtype && special->count() < tokens->count()) {
     images_ = pixels->shape.front();
   }
 }
 
 void Checksum::encode() const noexcept {
   const Part &pixels = inputs_[0], &special = inputs_[1], &tokens = outputs_[0];
-  const size_t image = static_cast<size_t>(pixels.count / images_), own = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
+  const size_t image = static_cast<size_t>(pixels.count / images_),
+               own = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
                all = static_cast<size_t>(tokens.count / images_) * bytes_of(tokens.dtype);
   for (size_t i = 0; i < static_cast<size_t>(images_); ++i) {
     auto* target = static_cast<unsigned char*>(tokens.data) + i * all;
     std::memcpy(target, static_cast<const unsigned char*>(special.data) + i * own, own);
-    fill({target + own, (tokens.count - special.count) / images_, tokens.dtype}, crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image));
+    fill({target + own, (tokens.count - special.count) / images_, tokens.dtype},
+         crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image));
   }
 }
 
@@ -108,16 +114,28 @@ void Checksum::compute() const noexcept {
 
 void Checksum::fill(const Part& part, uint32_t start) noexcept {
   switch (part.dtype) {
-    case DType::kUint8: spread<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); }); break;
-    case DType::kInt32: spread<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); }); break;
-    case DType::kFloat32: spread<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; }); break;
-    case DType::kFloat16: spread<uint16_t>(part.data, part.count, start, float16_of); break;
-    case DType::kBfloat16: spread<uint16_t>(part.data, part.count, start, bfloat16_of); break;
-    case DType::kFloat64: break;  // of no engine
+    case DType::kUint8:
+      spread<uint8_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<uint8_t>(n); });
+      break;
+    case DType::kInt32:
+      spread<int32_t>(part.data, part.count, start, [](uint32_t n) { return static_cast<int32_t>(n); });
+      break;
+    case DType::kFloat32:
+      spread<float>(part.data, part.count, start, [](uint32_t n) { return static_cast<float>(n) / 256; });
+      break;
+    case DType::kFloat16:
+      spread<uint16_t>(part.data, part.count, start, float16_of);
+      break;
+    case DType::kBfloat16:
+      spread<uint16_t>(part.data, part.count, start, bfloat16_of);
+      break;
+    case DType::kFloat64:
+      break;  // of no engine
   }
 }
 
-std::unique_ptr<BoundCall> ChecksumEngine::bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void*) {
+std::unique_ptr<BoundCall> ChecksumEngine::bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                                void*) {
   return std::make_unique<ChecksumCall>(device_, Checksum(stage_, inputs, outputs));
 }
 

@@ -1,10 +1,12 @@
-// Backend::kTest: stages that compute checksums instead of a network, so that every byte of every input decides every output.
+// Backend::kTest: stages that compute checksums instead of a network, so that every byte of every input decides every
+// output.
 //
-// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k, counted from 0 in the manifest's
-// order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a floating one divided by 256, which is exact in every type.
+// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k,
+// counted from 0 in the manifest's order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a
+// floating one divided by 256, which is exact in every type.
 //
-// The encoder does so image by image, as the network's does: an image's tokens begin with its special tokens, as they are, and go on with elements of
-// which d is the crc32 of the image alone, counted from 0.
+// The encoder does so image by image, as the network's does: an image's tokens begin with its special tokens, as they
+// are, and go on with elements of which d is the crc32 of the image alone, counted from 0.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +45,8 @@ class ChecksumEngine final : public Engine {
   ChecksumEngine(const Stage& stage, Device& device) : stage_(stage), device_(device) {}
 
   size_t scratch() const override { return 0; }
-  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) override;
+  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                  void* scratch) override;
 
  private:
   const Stage& stage_;

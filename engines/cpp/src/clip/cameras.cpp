@@ -16,10 +16,12 @@ using Matrix3 = Eigen::Matrix<double, 3, 3, Eigen::RowMajor>;
 using Matrix34 = Eigen::Matrix<double, 3, 4, Eigen::RowMajor>;
 using Vector3 = Eigen::Vector3d;
 
-constexpr double kCoincident = 1e-6;  // centres closer than this (relative to their distance from the origin, at least 1) count as one
+// centres closer than this (relative to their distance from the origin, at least 1) count as one
+constexpr double kCoincident = 1e-6;
 
 struct Pinhole {
-  explicit Pinhole(const Camera& camera) : K(Eigen::Map<const Matrix3>(camera.K)), pose(Eigen::Map<const Matrix34>(camera.world_to_camera)) {}
+  explicit Pinhole(const Camera& camera)
+      : K(Eigen::Map<const Matrix3>(camera.K)), pose(Eigen::Map<const Matrix34>(camera.world_to_camera)) {}
 
   Matrix3 rotation() const { return pose.leftCols<3>(); }
   Vector3 translation() const { return pose.col(3); }
@@ -35,7 +37,8 @@ std::string text_of(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
   char buffer[64];
-  const std::string scientific(buffer, std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr);
+  const std::string scientific(buffer,
+                               std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr);
   const int exponent = std::atoi(scientific.c_str() + scientific.find('e') + 1);
   if (exponent < -4 || exponent >= 16) return scientific;
   const std::string fixed(buffer, std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::fixed).ptr);
@@ -48,7 +51,8 @@ std::string text_of(const Eigen::MatrixBase<Matrix>& matrix) {
   std::string all;
   for (Eigen::Index row = 0; row < matrix.rows(); ++row) {
     all += row == 0 ? "[" : ", [";
-    for (Eigen::Index column = 0; column < matrix.cols(); ++column) all += (column == 0 ? "" : ", ") + text_of(matrix(row, column));
+    for (Eigen::Index column = 0; column < matrix.cols(); ++column)
+      all += (column == 0 ? "" : ", ") + text_of(matrix(row, column));
     all += "]";
   }
   return "[" + all + "]";
@@ -73,10 +77,14 @@ void check(const Camera& camera, const std::string& name) {
   const Matrix3 left = rotation * rotation.transpose() - Matrix3::Identity();
   if (left.cwiseAbs().maxCoeff() > 1e-3 || rotation.determinant() < 0) {
     const Matrix3 shown = rotation.unaryExpr([](double value) { return std::nearbyint(value * 1e4) / 1e4; });
-    throw Error(Code::kUsage, who + ": world_to_camera holds no rotation").got(text_of(shown)).allowed("orthonormal rows, determinant +1");
+    throw Error(Code::kUsage, who + ": world_to_camera holds no rotation")
+        .got(text_of(shown))
+        .allowed("orthonormal rows, determinant +1");
   }
   if (pinhole.K(0, 0) <= 0 || pinhole.K(1, 1) <= 0 || std::abs(pinhole.K.determinant()) < 1e-12)
-    throw Error(Code::kUsage, who + ": K is not a calibration matrix").got(text_of(pinhole.K)).allowed("positive focal lengths in pixels");
+    throw Error(Code::kUsage, who + ": K is not a calibration matrix")
+        .got(text_of(pinhole.K))
+        .allowed("positive focal lengths in pixels");
 }
 
 std::vector<double> fundamental(const std::vector<Camera>& cameras) {

@@ -1,4 +1,5 @@
-// How a source image of any size comes to the engines' H x W, and with it its masks and its camera: page4d_engines.fit.Fit.
+// How a source image of any size comes to the engines' H x W, and with it its masks and its camera:
+// page4d_engines.fit.Fit.
 #pragma once
 
 #include <cstddef>
@@ -36,10 +37,12 @@ class Fitter {
   int source_width() const { return width_; }
   int source_height() const { return height_; }
 
-  // target: uint8 [H,W,3], RGB. Bit for bit what Pillow's bicubic resize gives. The source is of host memory and of the source size.
+  // target: uint8 [H,W,3], RGB. Bit for bit what Pillow's bicubic resize gives. The source is of host memory and of the
+  // source size.
   void image(const Image& source, uint8_t* target) noexcept;
   // Mean of a kMono8 image over each patch, 0..255 -> 0..1; target: float32 [P].
-  // Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area in float64.
+  // Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area
+  // in float64.
   void patch_mean(const Image& source, float* target) noexcept;
   // The camera of the fitted image. Throws Error kUsage where it is of another size than the source.
   Camera camera(const Camera& source) const;

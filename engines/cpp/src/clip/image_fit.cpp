@@ -1,13 +1,13 @@
-#include "page4d/fit.h"
-
 #include "boundary.h"
 #include "clip/fit.h"
+#include "page4d/fit.h"
 
 namespace page4d {
 
 class ImageFit::Impl {
  public:
-  Impl(int width, int height, const Layout& layout, Fit fit) : placement(Placement::choose(width, height, layout, fit)), fitter(width, height, layout, fit) {}
+  Impl(int width, int height, const Layout& layout, Fit fit)
+      : placement(Placement::choose(width, height, layout, fit)), fitter(width, height, layout, fit) {}
 
   Placement placement;
   Fitter fitter;

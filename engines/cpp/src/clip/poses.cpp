@@ -16,7 +16,8 @@ Matrix3 nearest_rotation(Matrix3 rows) {
   for (int row = 0; row < 3; ++row) rows.row(row) /= std::max(rows.row(row).norm(), 1e-12);
   const Eigen::JacobiSVD<Matrix3> svd(rows, Eigen::ComputeFullU | Eigen::ComputeFullV);
   Matrix3 left = svd.matrixU();
-  left.col(2) *= (left * svd.matrixV().transpose()).determinant();  // the axis that costs least, where the nearest orthogonal matrix is a reflection
+  // the axis that costs least, where the nearest orthogonal matrix is a reflection
+  left.col(2) *= (left * svd.matrixV().transpose()).determinant();
   return left * svd.matrixV().transpose();
 }
 
@@ -24,7 +25,8 @@ Matrix3 nearest_rotation(Matrix3 rows) {
 
 void camera_to_world(const float* numbers, int64_t n, double* pose) noexcept {
   for (int64_t i = 0; i < n; ++i, numbers += kNumbers, pose += 16) {
-    const Eigen::Matrix<double, kNumbers, 1> wide = Eigen::Map<const Eigen::Matrix<float, kNumbers, 1>>(numbers).cast<double>();
+    const Eigen::Matrix<double, kNumbers, 1> wide =
+        Eigen::Map<const Eigen::Matrix<float, kNumbers, 1>>(numbers).cast<double>();
     Eigen::Map<Matrix4> matrix(pose);
     if (!wide.allFinite()) {
       matrix.setConstant(std::numeric_limits<double>::quiet_NaN());

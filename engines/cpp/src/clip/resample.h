@@ -9,7 +9,8 @@
 
 namespace page4d {
 
-// Image.resize(size, BICUBIC, box=box) of an RGB image. Allocates when it is made, and never after; one thread at a time.
+// Image.resize(size, BICUBIC, box=box) of an RGB image. Allocates when it is made, and never after; one thread at a
+// time.
 class Resample {
  public:
   // The part of the source that is used, in pixels; edges lie at integers. In float, as Pillow takes it.
@@ -20,15 +21,17 @@ class Resample {
   // Sizes are at least 1, the box lies inside the source.
   Resample(int source_width, int source_height, const Box& box, int width, int height);
 
-  // source: of host memory and of the source size; the order of its channels becomes RGB, alpha is left out, one channel becomes three.
-  // target: uint8 [height,width,3], `pitch` bytes from a row to the next.
+  // source: of host memory and of the source size; the order of its channels becomes RGB, alpha is left out, one
+  // channel becomes three. target: uint8 [height,width,3], `pitch` bytes from a row to the next.
   void run(const Image& source, uint8_t* target, size_t pitch) noexcept;
 
   // What an axis' pixels are made of.
   struct Axis {
     Axis(int source_size, float low, float high, int size);
 
-    const int32_t* weights_of(int pixel) const { return weights.data() + static_cast<size_t>(pixel) * static_cast<size_t>(most); }
+    const int32_t* weights_of(int pixel) const {
+      return weights.data() + static_cast<size_t>(pixel) * static_cast<size_t>(most);
+    }
     // Source pixels that are read, from `begin()` to before `end()`.
     int begin() const { return first.front(); }
     int end() const { return first.back() + taps.back(); }

@@ -37,15 +37,17 @@ bool is_file(const struct stat& status) {
 }  // namespace
 
 std::optional<std::string> read_file(const std::string& path, size_t most) {
-  struct stat status {};
-  // looked at before, since a device may act when it is opened, and after, since it may have come in between: then without waiting
+  struct stat status{};
+  // looked at before, since a device may act when it is opened, and after, since it may have come in between: then
+  // without waiting
   if (stat(path.c_str(), &status) != 0 || !is_file(status)) return std::nullopt;
   const Descriptor file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (file.number() < 0 || fstat(file.number(), &status) != 0 || !is_file(status)) return std::nullopt;
   std::string content;
   for (;;) {
     const size_t before = content.size();
-    const size_t expected = std::max(static_cast<size_t>(status.st_size) + 1, before + kLeast);  // one more, to see the end
+    // one more, to see the end
+    const size_t expected = std::max(static_cast<size_t>(status.st_size) + 1, before + kLeast);
     content.resize(std::min(expected, before + kChunk));
     const ssize_t got = read(file.number(), content.data() + before, content.size() - before);
     if (got < 0 && errno != EINTR) return std::nullopt;

@@ -15,12 +15,17 @@ constexpr char kCopy[] = "copy the folder whole, or page4d-export again";
 
 const char* kind_of(fs::file_type type) {
   switch (type) {
-    case fs::file_type::directory: return "a folder";
-    case fs::file_type::fifo: return "a FIFO";
-    case fs::file_type::socket: return "a socket";
+    case fs::file_type::directory:
+      return "a folder";
+    case fs::file_type::fifo:
+      return "a FIFO";
+    case fs::file_type::socket:
+      return "a socket";
     case fs::file_type::character:
-    case fs::file_type::block: return "a device";
-    default: return "no regular file";
+    case fs::file_type::block:
+      return "a device";
+    default:
+      return "no regular file";
   }
 }
 
@@ -34,7 +39,10 @@ std::string path_inside(const std::string& folder, const std::string& name) {
     throw Error(Code::kIncompatible, text("the engine folder lacks ", name)).got(folder).hint(kCopy);
   }
   const auto require = [&] {
-    if (failed) throw Error(Code::kIncompatible, text(name, " cannot be read: ", failed.message())).got(path.string()).hint(kCopy);
+    if (failed)
+      throw Error(Code::kIncompatible, text(name, " cannot be read: ", failed.message()))
+          .got(path.string())
+          .hint(kCopy);
   };
   require();
   const fs::path root = fs::canonical(folder, failed);
@@ -47,7 +55,11 @@ std::string path_inside(const std::string& folder, const std::string& name) {
   }
   const fs::file_type type = fs::status(real, failed).type();
   require();
-  if (type != fs::file_type::regular) throw Error(Code::kIncompatible, text(name, " is ", kind_of(type))).got(path.string()).allowed("a file").hint(kCopy);
+  if (type != fs::file_type::regular)
+    throw Error(Code::kIncompatible, text(name, " is ", kind_of(type)))
+        .got(path.string())
+        .allowed("a file")
+        .hint(kCopy);
   return path.string();
 }
 

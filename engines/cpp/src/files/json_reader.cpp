@@ -12,18 +12,26 @@ constexpr size_t kDeepestNesting = 100;
 
 const char* type_of(const Json& value) {
   switch (value.type()) {
-    case Json::value_t::null: return "null";
-    case Json::value_t::boolean: return "bool";
-    case Json::value_t::string: return "str";
+    case Json::value_t::null:
+      return "null";
+    case Json::value_t::boolean:
+      return "bool";
+    case Json::value_t::string:
+      return "str";
     case Json::value_t::number_integer:
-    case Json::value_t::number_unsigned: return "int";
-    case Json::value_t::number_float: return "float";
-    case Json::value_t::array: return "array";
-    default: return "object";
+    case Json::value_t::number_unsigned:
+      return "int";
+    case Json::value_t::number_float:
+      return "float";
+    case Json::value_t::array:
+      return "array";
+    default:
+      return "object";
   }
 }
 
-// Builds a document of what a parser tells, and refuses what two readers may read in two ways. Mirrors page4d/strict_json.py.
+// Builds a document of what a parser tells, and refuses what two readers may read in two ways. Mirrors
+// page4d/strict_json.py.
 class StrictBuilder final : public nlohmann::json_sax<Json> {
  public:
   explicit StrictBuilder(Json& root) : root_(root) {}
@@ -36,7 +44,8 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
     return add(static_cast<int64_t>(value));
   }
   bool number_float(Json::number_float_t value, const std::string& digits) override {
-    if (digits.find_first_of(".eE") == std::string::npos) throw JsonError("JSON has a whole number of more than 64 bits");
+    if (digits.find_first_of(".eE") == std::string::npos)
+      throw JsonError("JSON has a whole number of more than 64 bits");
     return add(value);
   }
   bool string(std::string& value) override { return add(std::move(value)); }
@@ -73,7 +82,8 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
       return open.value->back();
     }
     auto& object = open.value->get_ref<Json::object_t&>();
-    object.emplace_back(std::move(open.key), std::move(value));  // as a vector: the map's own way looks at all names before
+    // as a vector: the map's own way looks at all names before
+    object.emplace_back(std::move(open.key), std::move(value));
     return object.back().second;
   }
 
@@ -109,13 +119,20 @@ JsonDocument::~JsonDocument() = default;
 
 std::string JsonValue::shown() const {
   switch (value_->type()) {
-    case Json::value_t::null: return "nothing";
-    case Json::value_t::boolean: return "true or false";
-    case Json::value_t::string: return "a string";
-    case Json::value_t::number_float: return "a fraction";
-    case Json::value_t::array: return "a list";
-    case Json::value_t::object: return "an object";
-    default: return dump();
+    case Json::value_t::null:
+      return "nothing";
+    case Json::value_t::boolean:
+      return "true or false";
+    case Json::value_t::string:
+      return "a string";
+    case Json::value_t::number_float:
+      return "a fraction";
+    case Json::value_t::array:
+      return "a list";
+    case Json::value_t::object:
+      return "an object";
+    default:
+      return dump();
   }
 }
 

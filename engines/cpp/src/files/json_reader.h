@@ -1,4 +1,5 @@
-// JSON into structs, strictly: every field has its type, and what has another is named by its place, in the words of Python's reader (msgspec).
+// JSON into structs, strictly: every field has its type, and what has another is named by its place, in the words of
+// Python's reader (msgspec).
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@
 
 namespace page4d {
 
-using Json = nlohmann::ordered_json;  // in the document's order: the first thing that is wrong is the one that is told of
+// in the document's order: the first thing that is wrong is the one that is told of
+using Json = nlohmann::ordered_json;
 
 // What is wrong, without the document's name.
 struct JsonError : std::runtime_error {
@@ -54,7 +56,8 @@ class JsonValue {
   template <class T, class Read>
   std::map<std::string, T> map(const Read& read) const {
     std::map<std::string, T> found;
-    for (const auto& [name, value] : items()) found.insert_or_assign(name, read(JsonValue(*value.value_, path_ + "[...]")));
+    for (const auto& [name, value] : items())
+      found.insert_or_assign(name, read(JsonValue(*value.value_, path_ + "[...]")));
     return found;
   }
 
@@ -67,8 +70,9 @@ class JsonValue {
 
 class JsonDocument {
  public:
-  // Throws JsonError where the text is no JSON, or has what two readers may read in two ways: a byte order mark, a key twice in an object, more than
-  // a hundred objects and arrays inside one another, a whole number of more than 64 bits, an infinite one.
+  // Throws JsonError where the text is no JSON, or has what two readers may read in two ways: a byte order mark, a key
+  // twice in an object, more than a hundred objects and arrays inside one another, a whole number of more than 64 bits,
+  // an infinite one.
   explicit JsonDocument(const std::string& text);
   ~JsonDocument();
 

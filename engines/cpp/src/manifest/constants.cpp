@@ -18,7 +18,9 @@ namespace {
 constexpr size_t kLargestHeader = size_t{1} << 20;  // bytes
 
 [[noreturn]] void damaged(const std::string& path, const std::string& reason) {
-  throw Error(Code::kIncompatible, text("the constants' file is damaged: ", reason)).got(path).hint("page4d-export again");
+  throw Error(Code::kIncompatible, text("the constants' file is damaged: ", reason))
+      .got(path)
+      .hint("page4d-export again");
 }
 
 template <class T>
@@ -50,18 +52,21 @@ Constant tensor_of(const JsonValue& value, const std::string& data) {
                  }}});
   const auto size = static_cast<int64_t>(data.size());
   if (dtype != "F32") throw JsonError("a constant has another type than F32: " + dtype);
-  if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > size || (offsets[1] - offsets[0]) % 4 != 0) {
+  if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > size ||
+      (offsets[1] - offsets[0]) % 4 != 0) {
     throw JsonError("a constant lies outside of the file");
   }
   constant.values.resize(static_cast<size_t>(offsets[1] - offsets[0]) / sizeof(float));
-  if (!constant.values.empty()) std::memcpy(constant.values.data(), data.data() + offsets[0], constant.values.size() * sizeof(float));
+  if (!constant.values.empty())
+    std::memcpy(constant.values.data(), data.data() + offsets[0], constant.values.size() * sizeof(float));
   return constant;
 }
 
 std::map<std::string, Constant> read(const std::string& path, size_t most) {
   const std::optional<std::string> file = read_file(path, most);
   if (!file && errno == EFBIG) damaged(path, text("it has more than ", most, " bytes"));
-  if (!file) throw Error(Code::kIncompatible, "the engine folder has no constants").got(path).hint("page4d-export again");
+  if (!file)
+    throw Error(Code::kIncompatible, "the engine folder has no constants").got(path).hint("page4d-export again");
   const std::string& content = *file;
   uint64_t length = 0;
   if (content.size() < 8) damaged(path, "it is cut short");
@@ -124,7 +129,10 @@ std::map<std::string, std::vector<float>> read_constants(const EngineFolder& fol
   auto constants = read(path_inside(folder.path, kConstants), most);
   for (const auto& each : constants) found.push_back(each.first);
   const auto refuse = [](const std::string& what, const std::string& got, const std::string& allowed) {
-    throw Error(Code::kIncompatible, what + " is not as the engines need it").got(got).allowed(allowed).hint("page4d-export again");
+    throw Error(Code::kIncompatible, what + " is not as the engines need it")
+        .got(got)
+        .allowed(allowed)
+        .hint("page4d-export again");
   };
   if (found != wanted) refuse(kConstants, found.empty() ? "no tensors" : joined(found), joined(wanted));
   std::map<std::string, std::vector<float>> values;
@@ -134,7 +142,8 @@ std::map<std::string, std::vector<float>> read_constants(const EngineFolder& fol
     if (constant.shape != shape || static_cast<int64_t>(constant.values.size()) != count_of(shape)) {
       refuse(what, text("float32 ", text_of(constant.shape)), text("float32 ", text_of(shape)));
     }
-    const bool finite = std::all_of(constant.values.begin(), constant.values.end(), [](float value) { return std::isfinite(value); });
+    const bool finite =
+        std::all_of(constant.values.begin(), constant.values.end(), [](float value) { return std::isfinite(value); });
     if (!finite) refuse(what, "NaN or infinity", "finite numbers");
     values[name] = std::move(constant.values);
   }
@@ -143,9 +152,12 @@ std::map<std::string, std::vector<float>> read_constants(const EngineFolder& fol
 
 Bytes converted(const std::vector<float>& values, DType dtype) {
   switch (dtype) {
-    case DType::kFloat16: return rounded<Eigen::half>(values);
-    case DType::kBfloat16: return rounded<Eigen::bfloat16>(values);
-    default: return rounded<float>(values);
+    case DType::kFloat16:
+      return rounded<Eigen::half>(values);
+    case DType::kBfloat16:
+      return rounded<Eigen::bfloat16>(values);
+    default:
+      return rounded<float>(values);
   }
 }
 

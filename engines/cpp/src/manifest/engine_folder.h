@@ -14,8 +14,8 @@ struct EngineFolder {
   std::string path;
   Manifest manifest;
 
-  // Files::kUsed: of the files that are there only those that a runtime loads are looked at: constants, plans and plugins.
-  // Throws Error kIncompatible: no manifest, a file missing, changed, no regular file or outside the folder.
+  // Files::kUsed: of the files that are there only those that a runtime loads are looked at: constants, plans and
+  // plugins. Throws Error kIncompatible: no manifest, a file missing, changed, no regular file or outside the folder.
   static EngineFolder open(const std::string& path, Files files);
 
   // Path of a file by its name in the manifest.

@@ -72,26 +72,27 @@ void read_tensors(const JsonValue& value, std::vector<TensorSpec>& specs, std::v
 RawStage stage_of(const JsonValue& value) {
   RawStage raw;
   Stage& s = raw.stage;
-  value.fields({{"name", true, [&](const JsonValue& v) { s.name = v.string(); }},
-                {"kind", true, [&](const JsonValue& v) { s.kind = v.string(); }},
-                {"layer", true,
-                 [&](const JsonValue& v) {
-                   if (!v.is_null()) s.layer = v.integer("int | null");
-                 }},
-                {"inputs", true, [&](const JsonValue& v) { read_tensors(v, s.inputs, raw.input_types); }},
-                {"outputs", true, [&](const JsonValue& v) { read_tensors(v, s.outputs, raw.output_types); }},
-                {"weight_bytes", true, [&](const JsonValue& v) { s.weight_bytes = v.integer(); }},
-                {"flop", true, [&](const JsonValue& v) { s.flop = v.integer(); }},
-                {"largest", true, [&](const JsonValue& v) { s.largest = v.integer(); }},
-                {"calls", false, [&](const JsonValue& v) { s.calls = v.integer(); }},
-                {"file", false, [&](const JsonValue& v) { s.file = optional_string(v); }},
-                {"accuracy", false,
-                 [&](const JsonValue& v) {
-                   for (const auto& [name, error] : v.map<double>(accuracy_of)) s.relative_l2 = std::max(s.relative_l2, error);
-                 }},
-                {"eps", false, [](const JsonValue& v) { v.map<double>([](const JsonValue& eps) { return eps.number(); }); }},
-                {"floating", false, [](const JsonValue& v) { strings(v); }},
-                {"ties", false, [](const JsonValue& v) { v.number(); }}});
+  value.fields(
+      {{"name", true, [&](const JsonValue& v) { s.name = v.string(); }},
+       {"kind", true, [&](const JsonValue& v) { s.kind = v.string(); }},
+       {"layer", true,
+        [&](const JsonValue& v) {
+          if (!v.is_null()) s.layer = v.integer("int | null");
+        }},
+       {"inputs", true, [&](const JsonValue& v) { read_tensors(v, s.inputs, raw.input_types); }},
+       {"outputs", true, [&](const JsonValue& v) { read_tensors(v, s.outputs, raw.output_types); }},
+       {"weight_bytes", true, [&](const JsonValue& v) { s.weight_bytes = v.integer(); }},
+       {"flop", true, [&](const JsonValue& v) { s.flop = v.integer(); }},
+       {"largest", true, [&](const JsonValue& v) { s.largest = v.integer(); }},
+       {"calls", false, [&](const JsonValue& v) { s.calls = v.integer(); }},
+       {"file", false, [&](const JsonValue& v) { s.file = optional_string(v); }},
+       {"accuracy", false,
+        [&](const JsonValue& v) {
+          for (const auto& [name, error] : v.map<double>(accuracy_of)) s.relative_l2 = std::max(s.relative_l2, error);
+        }},
+       {"eps", false, [](const JsonValue& v) { v.map<double>([](const JsonValue& eps) { return eps.number(); }); }},
+       {"floating", false, [](const JsonValue& v) { strings(v); }},
+       {"ties", false, [](const JsonValue& v) { v.number(); }}});
   return raw;
 }
 
@@ -134,14 +135,18 @@ std::optional<Golden> golden_of(const JsonValue& value) {
   Golden golden;
   value.fields({{"inputs", true, [&](const JsonValue& v) { golden.inputs = v.string(); }},
                 {"expected", true, [&](const JsonValue& v) { golden.expected = optional_string(v); }},
-                {"tolerance", true, [&](const JsonValue& v) { golden.tolerance = v.map<double>([](const JsonValue& limit) { return limit.number(); }); }}},
+                {"tolerance", true,
+                 [&](const JsonValue& v) {
+                   golden.tolerance = v.map<double>([](const JsonValue& limit) { return limit.number(); });
+                 }}},
                "object | null");
   return golden;
 }
 
 void check_verification(const JsonValue& value) {
   if (value.is_null()) return;
-  value.fields({{"layout", true, [](const JsonValue& v) { v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
+  value.fields({{"layout", true,
+                 [](const JsonValue& v) { v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
                 {"frames", true, [](const JsonValue& v) { v.string(); }},
                 {"tolerance", true, [](const JsonValue& v) { v.number(); }},
                 {"chain", true, [](const JsonValue& v) { v.map<double>(accuracy_of); }}},
@@ -173,7 +178,10 @@ void check_loaded(const JsonValue& value) {
       for (const JsonValue& item : v.array()) check(item);
     };
   };
-  value.fields({{"files", true, each(check_file)}, {"groups", true, each(check_group)}, {"notes", false, [](const JsonValue& v) { strings(v); }}}, "object | null");
+  value.fields({{"files", true, each(check_file)},
+                {"groups", true, each(check_group)},
+                {"notes", false, [](const JsonValue& v) { strings(v); }}},
+               "object | null");
 }
 
 std::map<std::string, std::string> string_map(const JsonValue& value) {
@@ -212,34 +220,36 @@ Manifest manifest_of(const JsonValue& root) {
   Manifest m;
   std::vector<RawStage> raw;
   std::map<std::string, int64_t> sizes;
-  root.fields({{"page4d", true, [&](const JsonValue& v) { m.page4d = v.string(); }},
-                               {"model", true,
-                                [&](const JsonValue& v) {
-                                  v.items();
-                                  m.model = v.dump();
-                                  m.options = options_of(v);
-                                  m.width = m.options["width"].number.value_or(0);
-                                }},
-                               {"weights", true, [&](const JsonValue& v) { m.weights = v.string(); }},
-                               {"layout", true, [&](const JsonValue& v) { sizes = v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
-                               {"precision", true, [&](const JsonValue& v) { m.precision = v.string(); }},
-                               {"encoder_images", true, [&](const JsonValue& v) { m.encoder_images = v.integer(); }},
-                               {"stages", true,
-                                [&](const JsonValue& v) {
-                                  for (const JsonValue& item : v.array()) raw.push_back(stage_of(item));
-                                }},
-                               {"keep", true,
-                                [&](const JsonValue& v) {
-                                  for (const JsonValue& item : v.array()) m.keep.push_back(kept_of(item));
-                                }},
-                               {"loaded", false, check_loaded},
-                               {"verification", false, check_verification},
-                               {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
-                               {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
-                               {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
-                               {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
-                               {"made", false, [](const JsonValue& v) { string_map(v); }},
-                               {"format", false, [](const JsonValue& v) { v.integer(); }}});
+  root.fields(
+      {{"page4d", true, [&](const JsonValue& v) { m.page4d = v.string(); }},
+       {"model", true,
+        [&](const JsonValue& v) {
+          v.items();
+          m.model = v.dump();
+          m.options = options_of(v);
+          m.width = m.options["width"].number.value_or(0);
+        }},
+       {"weights", true, [&](const JsonValue& v) { m.weights = v.string(); }},
+       {"layout", true,
+        [&](const JsonValue& v) { sizes = v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
+       {"precision", true, [&](const JsonValue& v) { m.precision = v.string(); }},
+       {"encoder_images", true, [&](const JsonValue& v) { m.encoder_images = v.integer(); }},
+       {"stages", true,
+        [&](const JsonValue& v) {
+          for (const JsonValue& item : v.array()) raw.push_back(stage_of(item));
+        }},
+       {"keep", true,
+        [&](const JsonValue& v) {
+          for (const JsonValue& item : v.array()) m.keep.push_back(kept_of(item));
+        }},
+       {"loaded", false, check_loaded},
+       {"verification", false, check_verification},
+       {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
+       {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
+       {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
+       {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
+       {"made", false, [](const JsonValue& v) { string_map(v); }},
+       {"format", false, [](const JsonValue& v) { v.integer(); }}});
   m.layout = layout_of(sizes);
   for (RawStage& each : raw) {
     for (size_t i = 0; i < each.input_types.size(); ++i) each.stage.inputs[i].dtype = dtype_of(each.input_types[i]);
@@ -281,7 +291,9 @@ const TensorSpec* Stage::output(const std::string& tensor) const {
   return nullptr;
 }
 
-DType Manifest::dtype() const { return precision == "int8" ? DType::kFloat32 : precision == "fp8" ? DType::kFloat16 : dtype_of(precision); }
+DType Manifest::dtype() const {
+  return precision == "int8" ? DType::kFloat32 : precision == "fp8" ? DType::kFloat16 : dtype_of(precision);
+}
 
 bool Manifest::makes(const std::string& tensor) const {
   for (const Stage& stage : stages) {
@@ -318,7 +330,9 @@ Manifest parse_manifest(const std::string& content, const std::string& path) {
     }
     return manifest_of(root);
   } catch (const JsonError& error) {
-    throw Error(Code::kIncompatible, text("manifest.json is damaged: ", error.what())).got(path).hint("page4d-export again");
+    throw Error(Code::kIncompatible, text("manifest.json is damaged: ", error.what()))
+        .got(path)
+        .hint("page4d-export again");
   }
 }
 
@@ -326,21 +340,28 @@ Manifest read_manifest(const std::string& folder) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) {
-    throw Error(Code::kIncompatible, "there is no such engine folder").got(folder).hint("page4d-export -o ENGINES --T .. --V ..");
+    throw Error(Code::kIncompatible, "there is no such engine folder")
+        .got(folder)
+        .hint("page4d-export -o ENGINES --T .. --V ..");
   }
   const std::string path = (fs::path(folder) / kManifest).string();
   if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) {
-    throw Error(Code::kIncompatible, "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder")
+    throw Error(Code::kIncompatible,
+                "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder")
         .got(folder)
         .hint("page4d-export again");
   }
   path_inside(folder, kManifest);
   const auto size = fs::file_size(path, ignored);
   if (!ignored && size > kLargestManifest) {
-    throw Error(Code::kIncompatible, "manifest.json is too large").got(text(size, " bytes")).allowed(text("up to ", kLargestManifest)).hint("page4d-export again");
+    throw Error(Code::kIncompatible, "manifest.json is too large")
+        .got(text(size, " bytes"))
+        .allowed(text("up to ", kLargestManifest))
+        .hint("page4d-export again");
   }
   const std::optional<std::string> content = read_file(path, kLargestManifest);
-  if (!content) throw Error(Code::kIncompatible, text("manifest.json cannot be read: ", std::strerror(errno))).got(path);
+  if (!content)
+    throw Error(Code::kIncompatible, text("manifest.json cannot be read: ", std::strerror(errno))).got(path);
   return parse_manifest(*content, path);
 }
 

@@ -49,9 +49,9 @@ struct KeptLayer {
 struct Plans {
   std::string library, version;
   std::vector<std::string> chips;
-  std::optional<std::string> kernels;         // sha256 of the source of the kernels that their plugins launch
-  std::map<std::string, std::string> files;   // by stage
-  int64_t least_chip = 80;                    // where chips is empty: compute capability, times ten, of the oldest GPU
+  std::optional<std::string> kernels;        // sha256 of the source of the kernels that their plugins launch
+  std::map<std::string, std::string> files;  // by stage
+  int64_t least_chip = 80;                   // where chips is empty: compute capability, times ten, of the oldest GPU
 };
 
 // The clip that every machine can check its engines with.
@@ -71,9 +71,9 @@ struct ModelValue {
 
 struct Manifest {
   std::string page4d, weights, precision, attention = "auto";
-  std::string model;  // as JSON
+  std::string model;                          // as JSON
   std::map<std::string, ModelValue> options;  // of the model, those that the chain follows
-  int64_t width = 0;  // C
+  int64_t width = 0;                          // C
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<Stage> stages;

@@ -27,20 +27,25 @@ struct Kind {
 };
 
 const std::vector<Kind>& kinds() {
-  static const std::vector<Kind> all = {{"encoder", {"images", "special"}, {"tokens"}, {}, {}},
-                                        {"mask_head", {"tokens"}, {"mask"}, {"mask_ext"}, {"row_bias"}},
-                                        {"view_sa", {"tokens"}, {"tokens"}, {"mask", "fundamental"}, {}},
-                                        {"time_sa", {"tokens"}, {"tokens"}, {"mask", "row_bias"}, {}},
-                                        {"global_sa", {"tokens"}, {"tokens"}, {"mask", "keypoints", "memory"}, {"memory"}},
-                                        {"points", {kLayer}, {"points"}, {}, {}},
-                                        {"confidence", {kLayer}, {"confidence"}, {}, {}},
-                                        {"camera", {kLayer}, {"camera"}, {}, {}}};
+  static const std::vector<Kind> all = {
+      {"encoder", {"images", "special"}, {"tokens"}, {}, {}},
+      {"mask_head", {"tokens"}, {"mask"}, {"mask_ext"}, {"row_bias"}},
+      {"view_sa", {"tokens"}, {"tokens"}, {"mask", "fundamental"}, {}},
+      {"time_sa", {"tokens"}, {"tokens"}, {"mask", "row_bias"}, {}},
+      {"global_sa", {"tokens"}, {"tokens"}, {"mask", "keypoints", "memory"}, {"memory"}},
+      {"points", {kLayer}, {"points"}, {}, {}},
+      {"confidence", {kLayer}, {"confidence"}, {}, {}},
+      {"camera", {kLayer}, {"camera"}, {}, {}}};
   return all;
 }
 
-bool is_block(const Stage& stage) { return stage.kind == "view_sa" || stage.kind == "time_sa" || stage.kind == "global_sa"; }
+bool is_block(const Stage& stage) {
+  return stage.kind == "view_sa" || stage.kind == "time_sa" || stage.kind == "global_sa";
+}
 bool is_layer(const std::string& tensor) { return tensor.rfind("layers.", 0) == 0; }
-bool has(const Names& names, const std::string& name) { return std::find(names.begin(), names.end(), name) != names.end(); }
+bool has(const Names& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 std::string or_none(const std::string& words) { return words.empty() ? "none" : words; }
 
 // What of the model's options the chain follows.
@@ -58,7 +63,8 @@ struct Model {
       return *value.number;
     };
     Model model{};
-    model.width = number("width", kWidest), model.streams = number("streams", kMostStreams), model.depth = number("depth", kWidest);
+    model.width = number("width", kWidest), model.streams = number("streams", kMostStreams),
+    model.depth = number("depth", kWidest);
     const ModelValue &order = manifest.options.at("order"), &layers = manifest.options.at("global_layers");
     if (!order.words || (*order.words != Names{"view", "time"} && *order.words != Names{"time", "view"})) {
       throw inconsistent("its model has no order", order.shown, "view, time in either order");
@@ -95,15 +101,19 @@ void check_kind(const Stage& stage) {
     if (fits) return;
     std::string allowed = joined(needed);
     for (const std::string& name : more) allowed += " [" + name + "]";
-    throw inconsistent(text(stage.name, " has other tensors than a stage of kind ", stage.kind), or_none(joined(all)), allowed);
+    throw inconsistent(text(stage.name, " has other tensors than a stage of kind ", stage.kind), or_none(joined(all)),
+                       allowed);
   };
   check(stage.inputs, kind->inputs, kind->more_inputs);
   check(stage.outputs, kind->outputs, kind->more_outputs);
   if (stage.kind == "global_sa" && (stage.input("memory") == nullptr) != (stage.output("memory") == nullptr)) {
-    throw inconsistent(stage.name + " has other tensors than a stage of kind global_sa", "memory on one side", "memory in and out, or neither");
+    throw inconsistent(stage.name + " has other tensors than a stage of kind global_sa", "memory on one side",
+                       "memory in and out, or neither");
   }
   const auto check_suffix = [&](const TensorSpec& spec, const std::string& suffix) {
-    if (spec.suffix != suffix) throw inconsistent(text(spec.name, " of ", stage.name, " has another suffix"), or_none(spec.suffix), or_none(suffix));
+    if (spec.suffix != suffix)
+      throw inconsistent(text(spec.name, " of ", stage.name, " has another suffix"), or_none(spec.suffix),
+                         or_none(suffix));
   };
   for (const TensorSpec& spec : stage.inputs) check_suffix(spec, "");
   for (const TensorSpec& spec : stage.outputs) check_suffix(spec, stage.input(spec.name) != nullptr ? kOut : "");
@@ -113,9 +123,11 @@ void check_encoder(const Manifest& manifest) {
   const int64_t images = manifest.layout.images(), n = manifest.encoder_images;
   bool is_first = true;
   for (const Stage& stage : manifest.stages) {
-    if ((stage.kind == "encoder") != is_first) throw inconsistent("the encoder is not its first stage", stage.name, "one encoder, before all others");
+    if ((stage.kind == "encoder") != is_first)
+      throw inconsistent("the encoder is not its first stage", stage.name, "one encoder, before all others");
     if (stage.calls != (is_first ? images / n : 1) || images % n != 0) {
-      throw inconsistent(stage.name + " is called another number of times", text(stage.calls), is_first ? text(images, " images, ", n, " a call") : "once");
+      throw inconsistent(stage.name + " is called another number of times", text(stage.calls),
+                         is_first ? text(images, " images, ", n, " a call") : "once");
     }
     is_first = false;
   }
@@ -151,24 +163,28 @@ std::map<std::string, size_t> places_of(const Manifest& manifest) {
 
 // Kept layers can be gathered from what their stages make.
 KeptLayers check_kept(const Manifest& manifest, const Model& model) {
-  if (manifest.keep.size() > kMostKept) throw inconsistent("it keeps too many layers", text(manifest.keep.size()), text("up to ", kMostKept));
+  if (manifest.keep.size() > kMostKept)
+    throw inconsistent("it keeps too many layers", text(manifest.keep.size()), text("up to ", kMostKept));
   const auto places = places_of(manifest);
   KeptLayers layers;
   for (const KeptLayer& kept : manifest.keep) {
-    if (!layers.emplace(text("layers.", kept.layer), &kept).second) throw inconsistent("a layer is kept twice", text(kept.layer), "a number for each");
+    if (!layers.emplace(text("layers.", kept.layer), &kept).second)
+      throw inconsistent("a layer is kept twice", text(kept.layer), "a number for each");
     bool own = !kept.stages.empty();
     std::optional<size_t> before;
     for (const std::string& name : kept.stages) {
       const auto place = places.find(name);
-      own = own && place != places.end() && manifest.stages[place->second].layer == kept.layer && (!before || *before < place->second);
+      own = own && place != places.end() && manifest.stages[place->second].layer == kept.layer &&
+            (!before || *before < place->second);
       if (own) before = place->second;
     }
     if (!own) {
-      throw inconsistent(text("layer ", kept.layer, " is kept of other stages than its own"), or_none(joined(kept.stages)),
-                         "stages of that layer, in their order");
+      throw inconsistent(text("layer ", kept.layer, " is kept of other stages than its own"),
+                         or_none(joined(kept.stages)), "stages of that layer, in their order");
     }
     if (kept.streams != model.streams) {
-      throw inconsistent(text("layer ", kept.layer, " is kept of other streams than the model has"), text(kept.streams), text(model.streams));
+      throw inconsistent(text("layer ", kept.layer, " is kept of other streams than the model has"), text(kept.streams),
+                         text(model.streams));
     }
   }
   return layers;
@@ -180,7 +196,10 @@ class Shapes {
   int64_t streams = 1;  // of the tokens that are there
 
   Shapes(const Manifest& manifest, const Model& model, const KeptLayers& layers)
-      : layout_(manifest.layout), width_(model.width), tokens_(manifest.dtype()), encoded_{manifest.encoder_images, layout_.N(), width_} {
+      : layout_(manifest.layout),
+        width_(model.width),
+        tokens_(manifest.dtype()),
+        encoded_{manifest.encoder_images, layout_.N(), width_} {
     const Layout& l = layout_;
     const int64_t n = manifest.encoder_images;
     patches_ = clip({l.T, l.V, l.P(), 1});
@@ -206,7 +225,8 @@ class Shapes {
       }
     } else if (name == "memory") {
       // their number is the first stage's own
-      if (memory_.empty()) memory_ = of_streams(streams, {spec.shape.size() > 1 ? spec.shape[spec.shape.size() - 2] : 1, width_});
+      if (memory_.empty())
+        memory_ = of_streams(streams, {spec.shape.size() > 1 ? spec.shape[spec.shape.size() - 2] : 1, width_});
       allowed.push_back(memory_);
     } else {
       const auto known = shapes_.find(name);
@@ -217,7 +237,8 @@ class Shapes {
     if (spec.dtype == dtype && std::find(allowed.begin(), allowed.end(), spec.shape) != allowed.end()) return;
     Names wanted;
     for (const Shape& shape : allowed) wanted.push_back(text(name_of(dtype), " ", text_of(shape)));
-    throw inconsistent(text(name, " of ", stage.name, " is not of its layout"), text(name_of(spec.dtype), " ", text_of(spec.shape)), joined(wanted, " or "));
+    throw inconsistent(text(name, " of ", stage.name, " is not of its layout"),
+                       text(name_of(spec.dtype), " ", text_of(spec.shape)), joined(wanted, " or "));
   }
 
  private:
@@ -240,13 +261,15 @@ class Shapes {
   std::map<std::string, Shape> shapes_;
 };
 
-// The mask head stands right before the first stage that reads its mask: where else it stood, it would see other tokens.
+// The mask head stands right before the first stage that reads its mask: where else it stood, it would see other
+// tokens.
 void check_mask(const Manifest& manifest) {
   const Stage* before = nullptr;
   for (const Stage& stage : manifest.stages) {
     if (stage.input("mask") != nullptr) {
       if (before == nullptr || before->kind != "mask_head") {
-        throw inconsistent("the mask head does not stand before the first reader of its mask", before == nullptr ? "none" : before->name, "mask_head");
+        throw inconsistent("the mask head does not stand before the first reader of its mask",
+                           before == nullptr ? "none" : before->name, "mask_head");
       }
       return;
     }
@@ -257,7 +280,8 @@ void check_mask(const Manifest& manifest) {
 // Go through the stages in order: what each reads is there, in that shape.
 void check_flow(const Manifest& manifest, const Model& model, const KeptLayers& layers) {
   const auto places = places_of(manifest);
-  std::set<std::string> there{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};  // from outside, before the first stage
+  // from outside, before the first stage
+  std::set<std::string> there{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};
   Shapes shapes(manifest, model, layers);
   for (size_t number = 0; number < manifest.stages.size(); ++number) {
     const Stage& stage = manifest.stages[number];
@@ -265,7 +289,8 @@ void check_flow(const Manifest& manifest, const Model& model, const KeptLayers& 
       const auto kept = layers.find(spec.name);
       bool ran = kept != layers.end();
       for (size_t i = 0; ran && i < kept->second->stages.size(); ++i) ran = places.at(kept->second->stages[i]) < number;
-      if (there.count(spec.name) == 0 && !ran) throw inconsistent(stage.name + " reads what is not there by then", spec.name, joined(there));
+      if (there.count(spec.name) == 0 && !ran)
+        throw inconsistent(stage.name + " reads what is not there by then", spec.name, joined(there));
       shapes.check(stage, spec, shapes.streams);
     }
     for (const TensorSpec& spec : stage.outputs) {

@@ -1,4 +1,5 @@
-// Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made. Mirrors page4d/manifest_chain.py.
+// Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made.
+// Mirrors page4d/manifest_chain.py.
 #pragma once
 
 #include "manifest/manifest.h"

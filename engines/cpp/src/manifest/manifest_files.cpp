@@ -12,7 +12,9 @@ namespace {
 constexpr double kLargestTolerance = 1e9;
 constexpr size_t kDigits = 64;
 
-bool is_hash(const std::string& digest) { return digest.size() == kDigits && digest.find_first_not_of("0123456789abcdef") == std::string::npos; }
+bool is_hash(const std::string& digest) {
+  return digest.size() == kDigits && digest.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
 
 std::string last_part(const std::string& file) { return file.substr(file.rfind('/') + 1); }
 
@@ -28,13 +30,16 @@ void check_golden(const Manifest& manifest, const Golden& golden) {
   }
   for (const auto& each : golden.tolerance) tolerances.insert(each.first);
   const bool foreign = !std::includes(outputs.begin(), outputs.end(), tolerances.begin(), tolerances.end());
-  const bool lacking = golden.expected && !std::includes(tolerances.begin(), tolerances.end(), outputs.begin(), outputs.end());
+  const bool lacking =
+      golden.expected && !std::includes(tolerances.begin(), tolerances.end(), outputs.begin(), outputs.end());
   if (foreign || lacking) {
-    throw inconsistent("its golden clip has other tolerances than the stages' outputs", tolerances.empty() ? "none" : joined(tolerances), joined(outputs));
+    throw inconsistent("its golden clip has other tolerances than the stages' outputs",
+                       tolerances.empty() ? "none" : joined(tolerances), joined(outputs));
   }
   for (const auto& [name, limit] : golden.tolerance) {
     if (limit >= 0 && limit <= kLargestTolerance) continue;
-    throw inconsistent(text("the tolerance of ", name, " is none"), limit < 0 ? "less than 0" : "more than 1e9", "0 to 1e9");
+    throw inconsistent(text("the tolerance of ", name, " is none"), limit < 0 ? "less than 0" : "more than 1e9",
+                       "0 to 1e9");
   }
 }
 
@@ -43,9 +48,12 @@ void check_golden(const Manifest& manifest, const Golden& golden) {
 void check_files(const Manifest& manifest) {
   for (const auto& [name, digest] : manifest.files) {
     if (!is_inside(name)) {
-      throw Error(Code::kIncompatible, "manifest.json names a file outside the engine folder").got(name).allowed("relative paths inside it");
+      throw Error(Code::kIncompatible, "manifest.json names a file outside the engine folder")
+          .got(name)
+          .allowed("relative paths inside it");
     }
-    if (!is_hash(digest)) throw inconsistent(text("the sha256 of ", name, " is none"), digest, "64 digits of 0-9 and a-f");
+    if (!is_hash(digest))
+      throw inconsistent(text("the sha256 of ", name, " is none"), digest, "64 digits of 0-9 and a-f");
   }
   static const std::map<std::string, std::string> kNone;
   const auto& plans = manifest.plans ? manifest.plans->files : kNone;
@@ -56,7 +64,10 @@ void check_files(const Manifest& manifest) {
   for (const auto& [stage, file] : plans) {
     if (manifest.files.count(file) == 0) unlisted.push_back(stage);
   }
-  if (!unlisted.empty()) throw Error(Code::kIncompatible, "manifest.json lists stages without a file").got(joined(unlisted)).hint("page4d-export again");
+  if (!unlisted.empty())
+    throw Error(Code::kIncompatible, "manifest.json lists stages without a file")
+        .got(joined(unlisted))
+        .hint("page4d-export again");
   for (const Stage& stage : manifest.stages) check_own(stage.name, *stage.file, stage.name + ".onnx");
   for (const auto& [stage, file] : plans) check_own(stage, file, stage + ".plan");
   std::vector<std::string> used{kConstants};
@@ -65,7 +76,8 @@ void check_files(const Manifest& manifest) {
     if (manifest.golden->expected) used.push_back(*manifest.golden->expected);
   }
   for (const std::string& name : used) {
-    if (manifest.files.count(name) == 0) throw inconsistent("a file that it uses is not listed", name, "every file with its sha256 in files");
+    if (manifest.files.count(name) == 0)
+      throw inconsistent("a file that it uses is not listed", name, "every file with its sha256 in files");
   }
   if (manifest.golden) check_golden(manifest, *manifest.golden);
 }

@@ -7,7 +7,8 @@
 
 namespace page4d {
 
-// Refuses names outside the folder, and uses of files that are not listed: throws Error kIncompatible, naming the first one.
+// Refuses names outside the folder, and uses of files that are not listed: throws Error kIncompatible, naming the first
+// one.
 void check_files(const Manifest& manifest);
 
 // Whether a name is a plain relative path: no part is empty, `.` or `..`.

@@ -24,7 +24,9 @@ Assembler::Assembler(int cameras, const RigOptions& options)
       given_up_(kNever),
       time_(static_cast<size_t>(cameras)) {}
 
-bool Assembler::late(int camera, double stamp) const noexcept { return stamp <= last_[static_cast<size_t>(camera)] || stamp <= given_up_; }
+bool Assembler::late(int camera, double stamp) const noexcept {
+  return stamp <= last_[static_cast<size_t>(camera)] || stamp <= given_up_;
+}
 
 bool Assembler::push(int camera, double stamp, int slot) noexcept {
   const auto c = static_cast<size_t>(camera);

@@ -8,12 +8,14 @@
 
 namespace page4d {
 
-// The images that wait are one queue per camera, in the order of their stamps; only the front images are ever looked at.
+// The images that wait are one queue per camera, in the order of their stamps; only the front images are ever looked
+// at.
 //
-// Where all of them lie within the tolerance they are a time. Where they do not, the earliest can never be part of a complete time: the
-// camera that is too far ahead has nothing earlier left. So no other choice of pairs makes more complete times (for kRepeat: as long as images of
-// different times lie further apart than the tolerance, for an image that fell to an incomplete time is lost to a later one).
-// Allocates when it is made, and never after; one thread at a time.
+// Where all of them lie within the tolerance they are a time. Where they do not, the earliest can never be part of a
+// complete time: the camera that is too far ahead has nothing earlier left. So no other choice of pairs makes more
+// complete times (for kRepeat: as long as images of different times lie further apart than the tolerance, for an image
+// that fell to an incomplete time is lost to a later one). Allocates when it is made, and never after; one thread at a
+// time.
 class Assembler {
  public:
   struct Entry {
@@ -45,7 +47,9 @@ class Assembler {
   double last_stamp(int camera) const noexcept;
 
  private:
-  const Entry& front(int camera) const noexcept { return queues_[static_cast<size_t>(camera) * depth_ + fronts_[static_cast<size_t>(camera)]]; }
+  const Entry& front(int camera) const noexcept {
+    return queues_[static_cast<size_t>(camera) * depth_ + fronts_[static_cast<size_t>(camera)]];
+  }
   bool waits(int camera) const noexcept { return counts_[static_cast<size_t>(camera)] > 0; }
   Entry pop(int camera) noexcept;
 
@@ -53,10 +57,10 @@ class Assembler {
   double tolerance_, patience_;
   bool repeats_;
   size_t depth_;
-  std::vector<Entry> queues_;             // [cameras, depth], each a ring
-  std::vector<size_t> fronts_, counts_;   // [cameras]
-  std::vector<double> last_;              // [cameras]
-  double newest_, given_up_;              // of all cameras; images up to the second come too late
+  std::vector<Entry> queues_;            // [cameras, depth], each a ring
+  std::vector<size_t> fronts_, counts_;  // [cameras]
+  std::vector<double> last_;             // [cameras]
+  double newest_, given_up_;             // of all cameras; images up to the second come too late
   std::vector<Entry> time_;
   double skew_ = 0;
   int dropped_camera_ = -1, dropped_slot_ = -1;

@@ -21,7 +21,10 @@ namespace {
 constexpr int kMost = 1000;  // windows or pending images: beyond it is a slip
 
 RigOptions checked(RigOptions options, const Layout& layout) {
-  if (layout.B != 1) throw Error(Code::kUsage, "frames are read for one clip at a time").got(text("B = ", layout.B)).allowed("an engine for B = 1");
+  if (layout.B != 1)
+    throw Error(Code::kUsage, "frames are read for one clip at a time")
+        .got(text("B = ", layout.B))
+        .allowed("an engine for B = 1");
   if (options.stride == 0) options.stride = layout.T;
   if (options.frame_width == 0) options.frame_width = static_cast<int>(layout.W);
   if (options.frame_height == 0) options.frame_height = static_cast<int>(layout.H);
@@ -31,13 +34,18 @@ RigOptions checked(RigOptions options, const Layout& layout) {
         .allowed(text("1 to T = ", layout.T))
         .hint(text("--stride ", std::clamp<int64_t>(options.stride, 1, layout.T)));
   if (!(options.tolerance >= 0) || !std::isfinite(options.tolerance))
-    throw Error(Code::kUsage, "the tolerance between stamps is out of range").got(text(options.tolerance)).allowed("seconds, 0 or more");
+    throw Error(Code::kUsage, "the tolerance between stamps is out of range")
+        .got(text(options.tolerance))
+        .allowed("seconds, 0 or more");
   if (!(options.patience >= options.tolerance) || !std::isfinite(options.patience))
     throw Error(Code::kUsage, "the patience with a camera is out of range")
         .got(text(options.patience))
         .allowed(text("seconds, the tolerance of ", options.tolerance, " or more"));
   const auto check = [](const char* what, int value) {
-    if (value < 1 || value > kMost) throw Error(Code::kUsage, text("the number of ", what, " is out of range")).got(text(value)).allowed(text("1 to ", kMost));
+    if (value < 1 || value > kMost)
+      throw Error(Code::kUsage, text("the number of ", what, " is out of range"))
+          .got(text(value))
+          .allowed(text("1 to ", kMost));
   };
   check("windows that are kept", options.windows);
   check("images that wait", options.pending);
@@ -116,7 +124,8 @@ class Rig::Impl {
   RigCounts counts() const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const int64_t times = ring_.times();
-    return {times, ring_.windows_made(), ring_.windows_dropped(), largest_skew_, times > 0 ? sum_of_skews_ / static_cast<double>(times) : 0};
+    return {times, ring_.windows_made(), ring_.windows_dropped(), largest_skew_,
+            times > 0 ? sum_of_skews_ / static_cast<double>(times) : 0};
   }
 
   CameraCounts counts(int camera) const noexcept {
@@ -148,7 +157,8 @@ class Rig::Impl {
     if (image.data == nullptr) return "the image has no pixels";
     if (image.width != options_.frame_width || image.height != options_.frame_height) return wrong_size_.c_str();
     if (image.memory != Memory::kHost) return "the image is not in host memory";
-    if (image.row_bytes() < static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format))) return "the image's rows overlap";
+    if (image.row_bytes() < static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format)))
+      return "the image's rows overlap";
     if (!std::isfinite(stamp)) return "the stamp is not a finite number";
     return nullptr;
   }
@@ -196,7 +206,8 @@ class Rig::Impl {
   double sum_of_skews_ = 0, largest_skew_ = 0;
 };
 
-Rig::Rig(const EngineInfo& engines, const RigOptions& options) : impl_(only_errors([&] { return std::make_unique<Impl>(engines, options); })) {}
+Rig::Rig(const EngineInfo& engines, const RigOptions& options)
+    : impl_(only_errors([&] { return std::make_unique<Impl>(engines, options); })) {}
 Rig::Rig(Rig&&) noexcept = default;
 Rig& Rig::operator=(Rig&&) noexcept = default;
 Rig::~Rig() = default;

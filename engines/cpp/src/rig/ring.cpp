@@ -49,7 +49,9 @@ int Ring::reserve(int camera) noexcept {
   return slot;
 }
 
-void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept { views(times_)[view] = {slot, stamp, repeated}; }
+void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept {
+  views(times_)[view] = {slot, stamp, repeated};
+}
 
 bool Ring::add_time(double skew) noexcept {
   skews_[static_cast<size_t>(times_ % kept_times_)] = skew;
@@ -70,7 +72,8 @@ bool Ring::take(Window& window) noexcept {
   if (taken_ || ready_ == 0) return false;
   taken_ = true;
   taken_number_ = made_ - ready_;
-  const int64_t shared = last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
+  const int64_t shared =
+      last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
   last_taken_ = taken_number_;
   window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_, shared};
   size_t i = 0;
@@ -80,7 +83,9 @@ bool Ring::take(Window& window) noexcept {
       const View& view = views(time)[v];
       hold(view.slot);
       taken_slots_[i] = view.slot;
-      taken_images_[i] = {pixels(view.slot), static_cast<int>(layout_.W), static_cast<int>(layout_.H), 0, PixelFormat::kRgb8, Memory::kHost};
+      taken_images_[i] = {pixels(view.slot),           static_cast<int>(layout_.W),
+                          static_cast<int>(layout_.H), 0,
+                          PixelFormat::kRgb8,          Memory::kHost};
       taken_stamps_[i] = view.stamp;
       taken_repeated_[i] = view.repeated;
     }

@@ -10,13 +10,15 @@
 
 namespace page4d {
 
-// A slot is one image, and counts who holds it: the push that writes it, the assembler in which it waits, the times that it is part of, the window
-// that was taken, the camera whose last image it is. Nobody writes to it before the last of them has dropped it.
+// A slot is one image, and counts who holds it: the push that writes it, the assembler in which it waits, the times
+// that it is part of, the window that was taken, the camera whose last image it is. Nobody writes to it before the last
+// of them has dropped it.
 //
-// Window n is the times n * stride to n * stride + T. The windows that are ready are always the newest that were made, so the times to be kept lie in
-// one piece: from the oldest ready window's first to the newest, at most windows * stride + T - 1, or one more while a window is completed. A camera
-// has slots for these times, which its last image is one of, for the taken window (T), for what waits (pending), and one to write to: so many there are
-// that reserve() never fails.
+// Window n is the times n * stride to n * stride + T. The windows that are ready are always the newest that were made,
+// so the times to be kept lie in one piece: from the oldest ready window's first to the newest, at most windows *
+// stride + T - 1, or one more while a window is completed. A camera has slots for these times, which its last image is
+// one of, for the taken window (T), for what waits (pending), and one to write to: so many there are that reserve()
+// never fails.
 //
 // Allocates when it is made, and never after; the caller locks.
 class Ring {
@@ -31,7 +33,9 @@ class Ring {
   int reserve(int camera) noexcept;
   void hold(int slot) noexcept { ++holders_[static_cast<size_t>(slot)]; }
   void drop(int slot) noexcept { --holders_[static_cast<size_t>(slot)]; }
-  uint8_t* pixels(int slot) noexcept { return &pixels_[static_cast<size_t>(slot) * static_cast<size_t>(layout_.image_bytes())]; }
+  uint8_t* pixels(int slot) noexcept {
+    return &pixels_[static_cast<size_t>(slot) * static_cast<size_t>(layout_.image_bytes())];
+  }
 
   // The next time, view by view: set_view for all of them, then add_time. Takes over the caller's hold on each slot.
   void set_view(int view, int slot, double stamp, bool repeated) noexcept;

@@ -77,11 +77,14 @@ class Planner {
     const Layout& layout = manifest_.layout;
     const auto parts = static_cast<int64_t>(kept.stages.size());
     const std::string name = text("layers.", kept.layer);
-    plan_.outputs.emplace_back(name, own(name, clip_shape({layout.T, layout.V, layout.N(), kept.streams * parts * manifest_.width}), manifest_.dtype()));
+    plan_.outputs.emplace_back(
+        name, own(name, clip_shape({layout.T, layout.V, layout.N(), kept.streams * parts * manifest_.width}),
+                  manifest_.dtype()));
     for (int64_t part = 0; part < parts; ++part) {
       const size_t call = last.at(kept.stages[static_cast<size_t>(part)]);
       const std::string binding = plan_.calls[call].stage->output("tokens")->binding();
-      const auto source = std::find_if(plan_.calls[call].outputs.begin(), plan_.calls[call].outputs.end(), [&](const NamedView& v) { return v.first == binding; });
+      const auto source = std::find_if(plan_.calls[call].outputs.begin(), plan_.calls[call].outputs.end(),
+                                       [&](const NamedView& v) { return v.first == binding; });
       keeps_.push_back({call, part, parts, source->second, name});
     }
   }
@@ -99,18 +102,23 @@ class Planner {
   }
 
   void add_carries() {
-    if (!encoded_ || manifest_.layout.B > 1) return;  // of several clips side by side the shared images do not lie in one piece
+    // of several clips side by side the shared images do not lie in one piece
+    if (!encoded_ || manifest_.layout.B > 1) return;
     const BufferView& special = *plan_.start("special");
-    const int64_t images = encoded_->shape.front(), width = encoded_->bytes() / images, own = special.bytes() / special.shape.front();
+    const int64_t images = encoded_->shape.front(), width = encoded_->bytes() / images,
+                  own = special.bytes() / special.shape.front();
     for (int64_t shared = 1; shared < manifest_.layout.T; ++shared) {
       const int64_t carried = shared * manifest_.layout.V, distance = images - carried;
       plan_.carries.push_back({carried, {}});
       std::vector<Gather>& gathers = plan_.carries.back().gathers;
-      for (int64_t first = 0; first < carried; first += distance) {  // in order and no more than the distance at once: what is read was not written over
+      // in order and no more than the distance at once: what is read was not written over
+      for (int64_t first = 0; first < carried; first += distance) {
         const int64_t source = encoded_->offset + (first + distance) * width;
-        gathers.push_back({encoded_->buffer, source, encoded_->buffer, encoded_->offset + first * width, std::min(distance, carried - first), width, width});
+        gathers.push_back({encoded_->buffer, source, encoded_->buffer, encoded_->offset + first * width,
+                           std::min(distance, carried - first), width, width});
       }
-      gathers.push_back({special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, own, width});  // of the place, not of the image
+      // of the place, not of the image
+      gathers.push_back({special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, own, width});
     }
   }
 
@@ -121,7 +129,8 @@ class Planner {
     const int64_t rows = kept.source.bytes() / (computed * width), pitch = target.shape.back() * item;
     for (int64_t stream = 0; stream < pitch / (width * kept.parts); ++stream) {
       const int64_t source = kept.source.offset + std::min(stream, computed - 1) * rows * width;
-      gathers.push_back({kept.source.buffer, source, target.buffer, target.offset + (stream * kept.parts + kept.part) * width, rows, width, pitch});
+      gathers.push_back({kept.source.buffer, source, target.buffer,
+                         target.offset + (stream * kept.parts + kept.part) * width, rows, width, pitch});
     }
   }
 
@@ -149,7 +158,8 @@ class Planner {
   }
 
   bool is_kept(const std::string& name) const {
-    return std::any_of(manifest_.keep.begin(), manifest_.keep.end(), [&](const KeptLayer& kept) { return name == text("layers.", kept.layer); });
+    return std::any_of(manifest_.keep.begin(), manifest_.keep.end(),
+                       [&](const KeptLayer& kept) { return name == text("layers.", kept.layer); });
   }
 
   // With the axis of clips side by side, where there are several.
@@ -210,12 +220,14 @@ void BufferPlan::check() const {
         .allowed(text(size == sizes.end() ? 0 : size->second, " bytes"));
   };
   const auto check_views = [&](const std::vector<NamedView>& views) {
-    for (const auto& each : views) inside(each.second.buffer, each.second.offset, each.second.offset + each.second.bytes());
+    for (const auto& each : views)
+      inside(each.second.buffer, each.second.offset, each.second.offset + each.second.bytes());
   };
   const auto check_gathers = [&](const std::vector<Gather>& gathers) {
     for (const Gather& gather : gathers) {
       inside(gather.source, gather.source_offset, gather.source_offset + gather.rows * gather.width);
-      inside(gather.target, gather.target_offset, gather.target_offset + (gather.rows - 1) * gather.pitch + gather.width);
+      inside(gather.target, gather.target_offset,
+             gather.target_offset + (gather.rows - 1) * gather.pitch + gather.width);
     }
   };
   for (const Call& call : calls) check_views(call.inputs), check_views(call.outputs);

@@ -1,7 +1,8 @@
-// The buffer plan: which tensor lies where while the chain runs, made from the manifest alone. Mirrors page4d_engines/buffers.py.
+// The buffer plan: which tensor lies where while the chain runs, made from the manifest alone. Mirrors
+// page4d_engines/buffers.py.
 //
-// A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both reads and
-// writes (tokens, memory) has two places in turn, every other one place.
+// A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both
+// reads and writes (tokens, memory) has two places in turn, every other one place.
 #pragma once
 
 #include <cstdint>
@@ -32,14 +33,15 @@ struct Call {
   std::vector<NamedView> inputs, outputs;
 };
 
-// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time; or encoded images
-// into the places that they have in the next window.
+// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream
+// at a time; or encoded images into the places that they have in the next window.
 struct Gather {
   std::string source;
   int64_t source_offset;  // in bytes
   std::string target;
   int64_t target_offset;
-  int64_t rows, width, pitch;  // bytes of a row; from a row of the target to the next. The source's rows follow one another
+  // bytes of a row; from a row of the target to the next. The source's rows follow one another
+  int64_t rows, width, pitch;
 };
 
 // After a call: a stage's tokens go where they are kept.
@@ -58,10 +60,11 @@ struct Carry {
 struct BufferPlan {
   std::map<std::string, int64_t> sizes;  // bytes
   std::vector<Call> calls;
-  std::vector<Step> steps;               // a call each, in order
-  std::vector<NamedView> outputs;        // mask, layers.<i>, memory, points, confidence, camera: as far as there are
-  std::vector<Carry> carries;            // by shared times, from 1; empty: the plan keeps nothing of the window before
-  std::vector<NamedView> starts;         // where a value given from outside goes before the first call: images, special, mask_ext ..
+  std::vector<Step> steps;         // a call each, in order
+  std::vector<NamedView> outputs;  // mask, layers.<i>, memory, points, confidence, camera: as far as there are
+  std::vector<Carry> carries;      // by shared times, from 1; empty: the plan keeps nothing of the window before
+  // where a value given from outside goes before the first call: images, special, mask_ext ..
+  std::vector<NamedView> starts;
 
   int64_t total() const;
   // Null where there is none.

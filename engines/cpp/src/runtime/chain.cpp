@@ -36,7 +36,8 @@ Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device
         .allowed(mib(free) + " free")
         .hint("page4d-export with a smaller --T, --V, --height or --width");
   }
-  for (const auto& [name, size] : plan.sizes) buffers_[name] = static_cast<char*>(device_.allocate(static_cast<size_t>(size)));
+  for (const auto& [name, size] : plan.sizes)
+    buffers_[name] = static_cast<char*>(device_.allocate(static_cast<size_t>(size)));
   void* block = scratch == 0 ? nullptr : device_.allocate(scratch);
   begin_ = device_.make_event();
   const auto addresses = [&](const std::vector<NamedView>& views) {
@@ -47,8 +48,9 @@ Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device
   for (const Step& step : plan.steps) {
     const Call& call = plan.calls[step.call];
     const size_t number = numbers.at(call.stage);
-    steps_.push_back({call.stage->name.c_str(), number, engines_[number]->bind(addresses(call.inputs), addresses(call.outputs), block), copies_of(step.gathers),
-                      step.images, device_.make_event()});
+    steps_.push_back({call.stage->name.c_str(), number,
+                      engines_[number]->bind(addresses(call.inputs), addresses(call.outputs), block),
+                      copies_of(step.gathers), step.images, device_.make_event()});
   }
   for (const Carry& carry : plan.carries) carries_.push_back({carry.images, copies_of(carry.gathers)});
 }
@@ -61,7 +63,8 @@ Chain::~Chain() {
 std::vector<Chain::Copy> Chain::copies_of(const std::vector<Gather>& gathers) const {
   std::vector<Copy> copies;
   for (const Gather& gather : gathers) {
-    copies.push_back({buffers_.at(gather.target) + gather.target_offset, buffers_.at(gather.source) + gather.source_offset, static_cast<size_t>(gather.rows),
+    copies.push_back({buffers_.at(gather.target) + gather.target_offset,
+                      buffers_.at(gather.source) + gather.source_offset, static_cast<size_t>(gather.rows),
                       static_cast<size_t>(gather.width), static_cast<size_t>(gather.pitch)});
   }
   return copies;
@@ -124,7 +127,9 @@ Failure Chain::put(Stream stream, int64_t shared) noexcept {
 
 Failure Chain::copy(const std::vector<Copy>& copies, Stream stream) noexcept {
   for (const Copy& copy : copies) {
-    if (Failure failure = device_.copy_rows(copy.target, copy.pitch, copy.source, copy.width, copy.width, copy.rows, stream)) return failure;
+    if (Failure failure =
+            device_.copy_rows(copy.target, copy.pitch, copy.source, copy.width, copy.width, copy.rows, stream))
+      return failure;
   }
   return nullptr;
 }

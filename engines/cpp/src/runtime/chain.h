@@ -14,7 +14,8 @@ class Chain {
  public:
   // Loads and allocates. Throws Error. The plan and its manifest must outlive it.
   Chain(const BufferPlan& plan, EngineLoader& loader);
-  // Waits for the device's own stream: engines may not go while they compute, which they do where one of them failed at load.
+  // Waits for the device's own stream: engines may not go while they compute, which they do where one of them failed at
+  // load.
   ~Chain();
 
   // Address of a view of the plan.
@@ -23,12 +24,13 @@ class Chain {
   void set_constant(const BufferView& view, const void* data);
 
   // Runs once on what lies there, and makes one launch of all calls where device and engines allow.
-  // Throws Error where a stage fails. Gives the reason why there is no graph, empty where there is one or none was wanted.
+  // Throws Error where a stage fails. Gives the reason why there is no graph, empty where there is one or none was
+  // wanted.
   std::string prepare(bool use_graph);
   bool has_graph() const { return has_graph_; }
 
-  // Puts all calls on a stream. shared: times that the window begins with and the one before ended with, whose images the encoder does not see again;
-  // 0, or of a plan with carries.
+  // Puts all calls on a stream. shared: times that the window begins with and the one before ended with, whose images
+  // the encoder does not see again; 0, or of a plan with carries.
   Failure run(Stream stream, int64_t shared = 0) noexcept;
   // The stage that failed in the last `run`; null where it was no stage.
   const char* failed_stage() const noexcept { return failed_stage_; }

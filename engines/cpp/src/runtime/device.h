@@ -26,14 +26,16 @@ class Device {
 
   // An order of its own, for work at load and for callers that have none.
   virtual Stream own_stream() = 0;
-  // Around every call from outside, as `Entered`: the device becomes current on this thread, and the one before does again.
+  // Around every call from outside, as `Entered`: the device becomes current on this thread, and the one before does
+  // again.
   virtual Failure enter() noexcept = 0;
   virtual void leave() noexcept = 0;
 
   virtual Failure upload(void* target, const void* source, size_t size, Stream stream) noexcept = 0;
   virtual Failure download(void* target, const void* source, size_t size, Stream stream) noexcept = 0;
   // Rows of bytes within the device.
-  virtual Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width, size_t rows, Stream stream) noexcept = 0;
+  virtual Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                            size_t rows, Stream stream) noexcept = 0;
   // A function of the host's, in the stream's order.
   virtual Failure call_host(HostFunction function, void* data, Stream stream) noexcept = 0;
   virtual Failure synchronize(Stream stream) noexcept = 0;
@@ -46,7 +48,8 @@ class Device {
   virtual Failure follow(int event, Stream stream) noexcept = 0;
   virtual double seconds(int from, int to) noexcept = 0;
 
-  // Everything that is put on the own stream in between becomes one launch, where the device has such. False from end_capture: it could not be made.
+  // Everything that is put on the own stream in between becomes one launch, where the device has such. False from
+  // end_capture: it could not be made.
   virtual bool can_capture() const = 0;
   virtual Failure begin_capture() noexcept = 0;
   virtual Failure end_capture() = 0;

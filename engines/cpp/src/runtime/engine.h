@@ -27,7 +27,8 @@ class Engine {
   // Bytes that a call needs beside its inputs and outputs; all stages share one block.
   virtual size_t scratch() const = 0;
   // The engine outlives its calls. Throws Error.
-  virtual std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) = 0;
+  virtual std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                          void* scratch) = 0;
   // Why it cannot be part of a CUDA graph, asked after a first run; empty where it can.
   virtual std::string uncapturable(Stream) { return {}; }
 };

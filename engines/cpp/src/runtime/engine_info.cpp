@@ -12,7 +12,8 @@ namespace page4d {
 namespace {
 
 const Tensor* find(const std::vector<Tensor>& tensors, const std::string& name) {
-  const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.name == name; });
+  const auto found =
+      std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.name == name; });
   return found == tensors.end() ? nullptr : &*found;
 }
 
@@ -34,22 +35,32 @@ Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& 
 
 size_t bytes_of(DType dtype) {
   switch (dtype) {
-    case DType::kUint8: return 1;
+    case DType::kUint8:
+      return 1;
     case DType::kFloat16:
-    case DType::kBfloat16: return 2;
-    case DType::kFloat64: return 8;
-    default: return 4;
+    case DType::kBfloat16:
+      return 2;
+    case DType::kFloat64:
+      return 8;
+    default:
+      return 4;
   }
 }
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::kUint8: return "uint8";
-    case DType::kInt32: return "int32";
-    case DType::kFloat16: return "float16";
-    case DType::kBfloat16: return "bfloat16";
-    case DType::kFloat64: return "float64";
-    default: return "float32";
+    case DType::kUint8:
+      return "uint8";
+    case DType::kInt32:
+      return "int32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBfloat16:
+      return "bfloat16";
+    case DType::kFloat64:
+      return "float64";
+    default:
+      return "float32";
   }
 }
 
@@ -72,7 +83,9 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
   }
   for (const auto& [name, view] : plan.outputs) info.outputs.push_back(tensor_of(name, view, manifest.layout));
   for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
-  if (manifest.plans) info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips, manifest.plans->kernels.has_value()};
+  if (manifest.plans)
+    info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,
+                           manifest.plans->kernels.has_value()};
   info.buffer_bytes = static_cast<size_t>(plan.total());
   return info;
 }

@@ -19,7 +19,9 @@ void* HostDevice::allocate(size_t size) {
   const size_t whole = (size / kAlignment + 1) * kAlignment;
   void* memory = std::aligned_alloc(kAlignment, whole);
   if (memory == nullptr) {
-    throw Error(Code::kOutOfMemory, "the engines do not fit this machine's memory").got(text(size, " bytes more")).hint("page4d-export with a smaller --T, --V, --height or --width");
+    throw Error(Code::kOutOfMemory, "the engines do not fit this machine's memory")
+        .got(text(size, " bytes more"))
+        .hint("page4d-export with a smaller --T, --V, --height or --width");
   }
   std::memset(memory, 0, whole);
   held_.emplace_back(memory);
@@ -31,9 +33,11 @@ Failure HostDevice::upload(void* target, const void* source, size_t size, Stream
   return nullptr;
 }
 
-Failure HostDevice::copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width, size_t rows, Stream) noexcept {
+Failure HostDevice::copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                              size_t rows, Stream) noexcept {
   for (size_t row = 0; row < rows; ++row) {
-    std::memcpy(static_cast<char*>(target) + row * target_pitch, static_cast<const char*>(source) + row * source_pitch, width);
+    std::memcpy(static_cast<char*>(target) + row * target_pitch, static_cast<const char*>(source) + row * source_pitch,
+                width);
   }
   return nullptr;
 }

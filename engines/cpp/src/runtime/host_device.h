@@ -20,8 +20,11 @@ class HostDevice final : public Device {
   void leave() noexcept override {}
 
   Failure upload(void* target, const void* source, size_t size, Stream) noexcept override;
-  Failure download(void* target, const void* source, size_t size, Stream stream) noexcept override { return upload(target, source, size, stream); }
-  Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width, size_t rows, Stream) noexcept override;
+  Failure download(void* target, const void* source, size_t size, Stream stream) noexcept override {
+    return upload(target, source, size, stream);
+  }
+  Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                    size_t rows, Stream) noexcept override;
   Failure call_host(HostFunction function, void* data, Stream) noexcept override;
   Failure synchronize(Stream) noexcept override { return nullptr; }
 

@@ -15,28 +15,34 @@ namespace page4d {
 namespace {
 
 constexpr int64_t kNumbersOfAPose = 12;
-constexpr char kNoSuchOutput[] = "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
+constexpr char kNoSuchOutput[] =
+    "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
 
 int frame_side(int given, int64_t engines) { return given != 0 ? given : static_cast<int>(engines); }
 
 }  // namespace
 
-WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader, const std::map<std::string, std::vector<float>>& constants, const Options& options)
+WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
+                           const std::map<std::string, std::vector<float>>& constants, const Options& options)
     : manifest_(manifest),
       plan_(BufferPlan::make(manifest, options.sliding)),
       info_(info_of(manifest, plan_)),
       device_(loader.device()),
       on_host_(dynamic_cast<HostDevice*>(&device_) != nullptr),
-      fitter_(frame_side(options.frame_width, manifest.layout.W), frame_side(options.frame_height, manifest.layout.H), manifest.layout, options.fit),
+      fitter_(frame_side(options.frame_width, manifest.layout.W), frame_side(options.frame_height, manifest.layout.H),
+              manifest.layout, options.fit),
       chain_(plan_, loader) {
-  images_ = input("images", device_), masks_ = input("mask_ext", device_), keypoints_ = input("keypoints", device_), memory_ = input("memory", device_);
+  images_ = input("images", device_), masks_ = input("mask_ext", device_), keypoints_ = input("keypoints", device_),
+  memory_ = input("memory", device_);
   for (const char* name : {"special", "memory"}) {
     const BufferView* view = plan_.start(name);
     if (view == nullptr) continue;
     const auto found = constants.find(name);
     const Bytes value = found == constants.end() ? Bytes() : converted(found->second, view->dtype);
     if (static_cast<int64_t>(value.size()) != view->bytes()) {
-      throw Error(Code::kIncompatible, text("the constant ", name, " is not of the engines' shape")).allowed(text_of(view->shape)).hint("page4d-export again");
+      throw Error(Code::kIncompatible, text("the constant ", name, " is not of the engines' shape"))
+          .allowed(text_of(view->shape))
+          .hint("page4d-export again");
     }
     chain_.set_constant(*view, value.data());
     if (view == memory_.view) learned_ = value;
@@ -44,14 +50,15 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader, const
   set_lines(options);
   consumed_ = device_.make_event(), done_ = device_.make_event();
   for (const auto& [name, view] : plan_.outputs) {
-    Output Outputs::*member = name == "mask"         ? &Outputs::mask
-                              : name == "memory"     ? &Outputs::memory
-                              : name == "points"     ? &Outputs::points
-                              : name == "confidence" ? &Outputs::confidence
-                              : name == "camera"     ? &Outputs::camera
-                                                     : nullptr;
+    Output Outputs::* member = name == "mask"         ? &Outputs::mask
+                               : name == "memory"     ? &Outputs::memory
+                               : name == "points"     ? &Outputs::points
+                               : name == "confidence" ? &Outputs::confidence
+                               : name == "camera"     ? &Outputs::camera
+                                                      : nullptr;
     wanted_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
-    if (member == &Outputs::camera) pose_numbers_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
+    if (member == &Outputs::camera)
+      pose_numbers_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -75,10 +82,13 @@ void WindowRunner::set_lines(const Options& options) {
   if (view == nullptr) return;
   const int64_t views = manifest_.layout.V;
   if (options.cameras.empty()) {
-    throw Error(Code::kUsage, "these engines have the epipolar prior and need the calibration of every view").allowed(text(views, " cameras"));
+    throw Error(Code::kUsage, "these engines have the epipolar prior and need the calibration of every view")
+        .allowed(text(views, " cameras"));
   }
   if (static_cast<int64_t>(options.cameras.size()) != views) {
-    throw Error(Code::kUsage, "the number of cameras is not the engines'").got(text(options.cameras.size())).allowed(text(views));
+    throw Error(Code::kUsage, "the number of cameras is not the engines'")
+        .got(text(options.cameras.size()))
+        .allowed(text(views));
   }
   std::vector<Camera> fitted;
   for (const Camera& camera : options.cameras) fitted.push_back(fitter_.camera(camera));
@@ -112,49 +122,71 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
     const int t = static_cast<int>(i / V % T), v = static_cast<int>(i % V);
     if (image.data == nullptr) return refuse(Code::kUsage, "%s of time %d, view %d is not there", what, t, v);
     if (image.width != fitter_.source_width() || image.height != fitter_.source_height()) {
-      return refuse(Code::kUsage, "%s of time %d, view %d has another size than the pipeline was loaded for\n  got:     %dx%d\n  allowed: %dx%d", what, t, v,
-                    image.width, image.height, fitter_.source_width(), fitter_.source_height());
+      return refuse(Code::kUsage,
+                    "%s of time %d, view %d has another size than the pipeline was loaded for\n  got:     %dx%d\n  "
+                    "allowed: %dx%d",
+                    what, t, v, image.width, image.height, fitter_.source_width(), fitter_.source_height());
     }
     const size_t least = static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format));
     if (image.row_bytes() < least) {
-      return refuse(Code::kUsage, "%s of time %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more", what, t, v, image.pitch, least);
+      return refuse(
+          Code::kUsage,
+          "%s of time %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more", what,
+          t, v, image.pitch, least);
     }
     if (mono && (image.format != PixelFormat::kMono8 || image.memory != Memory::kHost)) {
-      return refuse(Code::kUsage, "%s of time %d, view %d cannot be used\n  allowed: one channel, in host memory", what, t, v);
+      return refuse(Code::kUsage, "%s of time %d, view %d cannot be used\n  allowed: one channel, in host memory", what,
+                    t, v);
     }
-    if (image.memory != images[0].memory) return refuse(Code::kUsage, "images are partly on the device, partly on the host\n  allowed: one of both");
-    if (image.memory == Memory::kDevice &&
-        (on_host_ || image.format != PixelFormat::kRgb8 || image.width != manifest_.layout.W || image.height != manifest_.layout.H)) {
-      return refuse(Code::kUsage, "%s of time %d, view %d cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, RGB, in the engines' size %dx%d", what,
-                    t, v, static_cast<int>(manifest_.layout.W), static_cast<int>(manifest_.layout.H));
+    if (image.memory != images[0].memory)
+      return refuse(Code::kUsage, "images are partly on the device, partly on the host\n  allowed: one of both");
+    if (image.memory == Memory::kDevice && (on_host_ || image.format != PixelFormat::kRgb8 ||
+                                            image.width != manifest_.layout.W || image.height != manifest_.layout.H)) {
+      return refuse(Code::kUsage,
+                    "%s of time %d, view %d cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
+                    "RGB, in the engines' size %dx%d",
+                    what, t, v, static_cast<int>(manifest_.layout.W), static_cast<int>(manifest_.layout.H));
     }
   }
   return {};
 }
 
 Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
-  if (frames.images == nullptr) return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
+  if (frames.images == nullptr)
+    return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
   if (Status status = check_images("the image", frames.images, false); !status) return status;
   if (frames.shared != 0) {
     const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);
     if (frames.shared < 0 || frames.shared >= manifest_.layout.T) {
-      return refuse(Code::kUsage, "a window shares a part of its times with the one before\n  got:     shared = %d\n  allowed: 0 to %d", shared, T - 1);
+      return refuse(
+          Code::kUsage,
+          "a window shares a part of its times with the one before\n  got:     shared = %d\n  allowed: 0 to %d", shared,
+          T - 1);
     }
     if (manifest_.layout.B > 1 || !slides() || !is_whole_) {
-      const char* got = manifest_.layout.B > 1 ? "engines for several clips" : !slides() ? "a pipeline that keeps nothing" : "no window before";
-      return refuse(Code::kUsage, "shared times need what the encoder made of the window before\n  got:     %s\n  try:     Options::sliding, and a first window", got);
+      const char* got = manifest_.layout.B > 1 ? "engines for several clips"
+                        : !slides()            ? "a pipeline that keeps nothing"
+                                               : "no window before";
+      return refuse(Code::kUsage,
+                    "shared times need what the encoder made of the window before\n  got:     %s\n  try:     "
+                    "Options::sliding, and a first window",
+                    got);
     }
   }
   if (frames.masks != nullptr && masks_.view == nullptr) {
-    return refuse(Code::kUsage, "these engines are of a published model and take no external mask\n  got:     masks\n  allowed: no masks");
+    return refuse(
+        Code::kUsage,
+        "these engines are of a published model and take no external mask\n  got:     masks\n  allowed: no masks");
   }
   if (frames.keypoints != nullptr && keypoints_.view == nullptr) {
     return refuse(Code::kUsage, "these engines take no keypoints\n  try:     page4d-export --keypoints");
   }
   if (frames.keypoints == nullptr && keypoints_.view != nullptr) {
-    return refuse(Code::kUsage, "these engines were exported with --keypoints and need them\n  allowed: a heat map for every image");
+    return refuse(Code::kUsage,
+                  "these engines were exported with --keypoints and need them\n  allowed: a heat map for every image");
   }
-  if (frames.memory != nullptr && memory_.view == nullptr) return refuse(Code::kUsage, "these engines have no memory\n  got:     memory");
+  if (frames.memory != nullptr && memory_.view == nullptr)
+    return refuse(Code::kUsage, "these engines have no memory\n  got:     memory");
   if (frames.masks != nullptr) {
     if (Status status = check_images("the mask", frames.masks, true); !status) return status;
   }
@@ -165,14 +197,19 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
     const Output& output = of(outputs, wanted);
     if (output.data == nullptr) continue;
     if (output.bytes < wanted.bytes) {
-      return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more", wanted.name.c_str(), output.bytes, wanted.bytes);
+      return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more",
+                    wanted.name.c_str(), output.bytes, wanted.bytes);
     }
     if (output.memory == Memory::kDevice && (on_host_ || wanted.member == &Outputs::camera)) {
-      return refuse(Code::kUsage, "%s cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory", wanted.name.c_str());
+      return refuse(Code::kUsage,
+                    "%s cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory",
+                    wanted.name.c_str());
     }
   }
-  for (Output Outputs::*member : {&Outputs::mask, &Outputs::memory, &Outputs::points, &Outputs::confidence, &Outputs::camera}) {
-    const bool made = std::any_of(wanted_.begin(), wanted_.end(), [&](const Wanted& wanted) { return wanted.member == member; });
+  for (Output Outputs::* member :
+       {&Outputs::mask, &Outputs::memory, &Outputs::points, &Outputs::confidence, &Outputs::camera}) {
+    const bool made =
+        std::any_of(wanted_.begin(), wanted_.end(), [&](const Wanted& wanted) { return wanted.member == member; });
     if ((outputs.*member).data != nullptr && !made) return refuse(Code::kUsage, kNoSuchOutput);
   }
   for (int layer = layers_; layer < Outputs::kMostLayers; ++layer) {
@@ -183,7 +220,8 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
 
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
   // in words that never change: message_ is the other thread's
-  if (running_.test_and_set(std::memory_order_acquire)) return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
+  if (running_.test_and_set(std::memory_order_acquire))
+    return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
   const Status status = run_alone(frames, outputs, stream);
   running_.clear(std::memory_order_release);
   return status;
@@ -199,14 +237,15 @@ Status WindowRunner::run_alone(const Frames& frames, const Outputs& outputs, voi
   is_whole_ = failure == nullptr;
   if (failure == nullptr) return {};
   const Status status = broken(failure);
-  device_.synchronize(stream);  // copies to and from the caller's memory may be under way, and no event says when they are done
+  // copies to and from the caller's memory may be under way, and no event says when they are done
+  device_.synchronize(stream);
   return status;
 }
 
 Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
   if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return failure;
-  // The window before may be on another stream. On every call, since a handle does not tell: a new stream may have an old one's, and each thread's default
-  // stream has the same.
+  // The window before may be on another stream. On every call, since a handle does not tell: a new stream may have an
+  // old one's, and each thread's default stream has the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
   Failure failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
@@ -240,14 +279,18 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
     for (int64_t i = first_image(frames); i < layout.images(); ++i) {
       const Image& image = frames.images[i];
       const auto rows = static_cast<size_t>(layout.H);
-      if (Failure failure = device_.copy_rows(target + static_cast<size_t>(i) * size, row, image.data, image.row_bytes(), row, rows, stream)) return failure;
+      if (Failure failure = device_.copy_rows(target + static_cast<size_t>(i) * size, row, image.data,
+                                              image.row_bytes(), row, rows, stream))
+        return failure;
     }
     return nullptr;
   }
   const int64_t first = first_image(frames);
   const size_t skipped = static_cast<size_t>(first) * size;
-  for (int64_t i = first; i < layout.images(); ++i) fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
-  return device_.upload(target + skipped, images_.staging + skipped, static_cast<size_t>(images_.view->bytes()) - skipped, stream);
+  for (int64_t i = first; i < layout.images(); ++i)
+    fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
+  return device_.upload(target + skipped, images_.staging + skipped,
+                        static_cast<size_t>(images_.view->bytes()) - skipped, stream);
 }
 
 // No images stand for maps of zeros.
@@ -268,7 +311,8 @@ Failure WindowRunner::fetch(const Wanted& wanted, const Output& output, Stream s
   const auto size = static_cast<size_t>(wanted.view->bytes());
   if (wanted.member == &Outputs::camera) {
     if (Failure failure = device_.download(pose_numbers_, source, size, stream)) return failure;
-    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)), static_cast<double*>(output.data)};
+    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)),
+              static_cast<double*>(output.data)};
     const auto compute = [](void* data) {
       const auto* poses = static_cast<const Poses*>(data);
       camera_to_world(poses->numbers, poses->count, poses->target);

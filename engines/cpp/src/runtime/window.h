@@ -18,7 +18,8 @@ class WindowRunner {
  public:
   // Allocates everything, runs once on zeros, captures. constants: "special", and "memory" where the engines have it.
   // Throws Error.
-  WindowRunner(const Manifest& manifest, EngineLoader& loader, const std::map<std::string, std::vector<float>>& constants, const Options& options);
+  WindowRunner(const Manifest& manifest, EngineLoader& loader,
+               const std::map<std::string, std::vector<float>>& constants, const Options& options);
 
   // Waits for the last window, whose stream may still be at it.
   ~WindowRunner();
@@ -38,8 +39,8 @@ class WindowRunner {
     unsigned char* staging = nullptr;
   };
   struct Wanted {
-    const BufferView* view;  // null: the engines do not make it
-    Output Outputs::*member;  // null: a layer
+    const BufferView* view;    // null: the engines do not make it
+    Output Outputs::* member;  // null: a layer
     int layer;
     size_t bytes;
     std::string name;
@@ -80,8 +81,8 @@ class WindowRunner {
   int layers_ = 0;  // of the outputs
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
-  int consumed_ = 0, done_ = 0;  // events: the staging memory may be written again; the window is done
-  bool is_whole_ = false;  // whether what the encoder made of the last window is there
+  int consumed_ = 0, done_ = 0;                  // events: the staging memory may be written again; the window is done
+  bool is_whole_ = false;                        // whether what the encoder made of the last window is there
   std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
   std::string no_graph_;
   char message_[512] = "";

@@ -1,4 +1,5 @@
-// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors page4d_engines/tensorrt/machine.py.
+// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors
+// page4d_engines/tensorrt/machine.py.
 #pragma once
 
 #include <string>

@@ -36,7 +36,7 @@ void test_lines_pass_through_the_point() {
   const nlohmann::ordered_json known = vectors("fundamental.json");
   const Camera a = camera_of(known.at("cameras").at(0)), b = camera_of(known.at("cameras").at(1));
   const double point[4] = {0.5, -0.75, 4, 1};
-  const auto pixel = [&](const Camera& camera, double(&seen)[3]) {
+  const auto pixel = [&](const Camera& camera, double (&seen)[3]) {
     double local[3] = {}, image[3] = {};
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < 4; ++j) local[i] += camera.world_to_camera[i * 4 + j] * point[j];
@@ -69,7 +69,9 @@ void test_refusals_are_pythons() {
 void test_infinity_is_refused() {
   Camera camera = camera_of(vectors("fundamental.json").at("cameras").at(0));
   camera.K[2] = -std::numeric_limits<double>::infinity();
-  CHECK(refusal([&] { page4d::check(camera, "0"); }).find("camera 0: K has the wrong shape or holds no finite numbers\n  got:     [[500.0, 0.0, -inf]") == 0);
+  CHECK(refusal([&] {
+          page4d::check(camera, "0");
+        }).find("camera 0: K has the wrong shape or holds no finite numbers\n  got:     [[500.0, 0.0, -inf]") == 0);
 }
 
 }  // namespace

@@ -19,15 +19,22 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint8_t kSpare = 170;  // between rows
 
-const std::map<std::string, Fit> kModes = {{"none", Fit::kNone}, {"stretch", Fit::kStretch}, {"crop", Fit::kCrop}, {"pad", Fit::kPad}};
-const std::map<std::string, PixelFormat> kFormats = {
-    {"rgb8", PixelFormat::kRgb8}, {"bgr8", PixelFormat::kBgr8}, {"rgba8", PixelFormat::kRgba8}, {"bgra8", PixelFormat::kBgra8}, {"mono8", PixelFormat::kMono8}};
+const std::map<std::string, Fit> kModes = {
+    {"none", Fit::kNone}, {"stretch", Fit::kStretch}, {"crop", Fit::kCrop}, {"pad", Fit::kPad}};
+const std::map<std::string, PixelFormat> kFormats = {{"rgb8", PixelFormat::kRgb8},
+                                                     {"bgr8", PixelFormat::kBgr8},
+                                                     {"rgba8", PixelFormat::kRgba8},
+                                                     {"bgra8", PixelFormat::kBgra8},
+                                                     {"mono8", PixelFormat::kMono8}};
 
 // One byte of a made image, as tests/vectors/make.py says.
 uint8_t byte_of(int x, int y, int c, int width, int seed) {
   const int kind = (x / 16 + y / 16 + seed) % 3;
   if (kind == 2) return (x + y) / 4 % 2 * 255;
-  if (kind == 1) return static_cast<uint8_t>(static_cast<uint32_t>((static_cast<uint64_t>(y * width + x) * 3 + c + 1000003ULL * seed) * 2654435761ULL) >> 24);
+  if (kind == 1)
+    return static_cast<uint8_t>(
+        static_cast<uint32_t>((static_cast<uint64_t>(y * width + x) * 3 + c + 1000003ULL * seed) * 2654435761ULL) >>
+        24);
   const int ramp = (3 * x + 5 * y + 85 * c + 11 * seed) % 512;
   return static_cast<uint8_t>(std::min(ramp, 511 - ramp));
 }
@@ -44,7 +51,8 @@ struct Picture {
         for (int i = 0; i < step; ++i) {
           const int channel = i == 3 ? 0 : swapped ? 2 - i : i;
           const uint8_t byte = byte_of(x, y, channel, width, seed);
-          bytes[static_cast<size_t>(y) * pitch + static_cast<size_t>(x * step + i)] = i == 3 ? static_cast<uint8_t>(255 - byte) : byte;
+          bytes[static_cast<size_t>(y) * pitch + static_cast<size_t>(x * step + i)] =
+              i == 3 ? static_cast<uint8_t>(255 - byte) : byte;
         }
     image.data = bytes.data();
     image.width = width;
@@ -75,7 +83,9 @@ Layout layout_of(const Json& engine) {
   return layout;
 }
 
-Fitter fitter_of(const Json& each) { return {each.at("source").at(0), each.at("source").at(1), layout_of(each.at("engine")), kModes.at(each.at("mode"))}; }
+Fitter fitter_of(const Json& each) {
+  return {each.at("source").at(0), each.at("source").at(1), layout_of(each.at("engine")), kModes.at(each.at("mode"))};
+}
 
 Picture picture_of(const Json& each, PixelFormat format) {
   return {each.at("source").at(0), each.at("source").at(1), each.at("seed"), format, each.at("spare")};
@@ -126,7 +136,9 @@ std::vector<double> weights_of(int source, double low, double high, int size, in
   double sum = 0;
   for (int at = 0; at < source; ++at) {
     const double x = std::abs(at + 0.5 - centre) / stretch;
-    const double weight = x < 1 ? 1.5 * x * x * x - 2.5 * x * x + 1 : x < 2 ? -0.5 * x * x * x + 2.5 * x * x - 4 * x + 2 : 0;
+    const double weight = x < 1   ? 1.5 * x * x * x - 2.5 * x * x + 1
+                          : x < 2 ? -0.5 * x * x * x + 2.5 * x * x - 4 * x + 2
+                                  : 0;
     sum += weights[static_cast<size_t>(at)] = weight;
   }
   for (double& weight : weights) weight /= sum;
@@ -137,11 +149,16 @@ double byte_range(double value) { return std::min(std::max(std::floor(value + 0.
 
 void test_images_are_the_formulas() {
   std::mt19937 random(3);
-  const auto any = [&](int low, int high) { return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1)); };
+  const auto any = [&](int low, int high) {
+    return low + static_cast<int>(random() % static_cast<unsigned>(high - low + 1));
+  };
   for (int trial = 0; trial < 60; ++trial) {
-    const int width = any(1, 50), height = any(1, 50), out_width = any(1, 50), out_height = trial % 5 == 0 ? height : any(1, 50);
+    const int width = any(1, 50), height = any(1, 50), out_width = any(1, 50),
+              out_height = trial % 5 == 0 ? height : any(1, 50);
     Resample::Box box{0, 0, static_cast<float>(width), static_cast<float>(height)};
-    if (trial % 3 == 0) box = {static_cast<float>(width) * 0.21F, 0, static_cast<float>(width) * 0.83F, static_cast<float>(height) * 0.77F};
+    if (trial % 3 == 0)
+      box = {static_cast<float>(width) * 0.21F, 0, static_cast<float>(width) * 0.83F,
+             static_cast<float>(height) * 0.77F};
     const Picture picture(width, height, trial, PixelFormat::kRgb8, 0);
     std::vector<uint8_t> found(static_cast<size_t>(out_width * out_height * 3));
     Resample resample(width, height, box, out_width, out_height);
@@ -151,7 +168,9 @@ void test_images_are_the_formulas() {
       const std::vector<double> weights = weights_of(width, box.left, box.right, out_width, x);
       for (int i = 0; i < height * 3; ++i) {
         double sum = 0;
-        for (int at = 0; at < width; ++at) sum += weights[static_cast<size_t>(at)] * picture.bytes[static_cast<size_t>((i / 3 * width + at) * 3 + i % 3)];
+        for (int at = 0; at < width; ++at)
+          sum +=
+              weights[static_cast<size_t>(at)] * picture.bytes[static_cast<size_t>((i / 3 * width + at) * 3 + i % 3)];
         between[static_cast<size_t>((i / 3 * out_width + x) * 3 + i % 3)] = byte_range(sum);
       }
     }
@@ -159,7 +178,8 @@ void test_images_are_the_formulas() {
       const std::vector<double> weights = weights_of(height, box.top, box.bottom, out_height, y);
       for (int i = 0; i < out_width * 3; ++i) {
         double sum = 0;
-        for (int at = 0; at < height; ++at) sum += weights[static_cast<size_t>(at)] * between[static_cast<size_t>(at * out_width * 3 + i)];
+        for (int at = 0; at < height; ++at)
+          sum += weights[static_cast<size_t>(at)] * between[static_cast<size_t>(at * out_width * 3 + i)];
         CHECK(std::abs(byte_range(sum) - found[static_cast<size_t>(y * out_width * 3 + i)]) <= 1);
       }
     }
@@ -198,9 +218,11 @@ void test_cameras_are_pythons() {
 }
 
 void test_refusals_are_pythons() {
-  for (const Json& each : vectors("fit.json").at("refused")) CHECK_TEXT(refusal([&] { fitter_of(each); }), each.at("text").get<std::string>());
+  for (const Json& each : vectors("fit.json").at("refused"))
+    CHECK_TEXT(refusal([&] { fitter_of(each); }), each.at("text").get<std::string>());
   const Json& wrong = vectors("fit.json").at("refused_camera");
-  CHECK_TEXT(refusal([&] { fitter_of(wrong).camera(camera_of(wrong.at("camera"))); }), wrong.at("text").get<std::string>());
+  CHECK_TEXT(refusal([&] { fitter_of(wrong).camera(camera_of(wrong.at("camera"))); }),
+             wrong.at("text").get<std::string>());
   try {
     fitter_of(wrong).camera(camera_of(wrong.at("camera")));
     CHECK(false);

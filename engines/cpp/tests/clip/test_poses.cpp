@@ -16,7 +16,8 @@ void test_poses_are_pythons() {
   for (const auto& row : given)
     for (const auto& value : row) numbers.push_back(static_cast<float>(number_of(value)));
   std::vector<double> found(given.size() * 16, 7.0);
-  CHECK(allocations_of([&] { page4d::camera_to_world(numbers.data(), static_cast<int64_t>(given.size()), found.data()); }) == 0);
+  CHECK(allocations_of(
+            [&] { page4d::camera_to_world(numbers.data(), static_cast<int64_t>(given.size()), found.data()); }) == 0);
   size_t broken = 0;
   for (size_t i = 0; i < given.size(); ++i) {
     const nlohmann::ordered_json& pose = known.at("pose").at(i);
@@ -35,8 +36,9 @@ void test_poses_are_pythons() {
 
 // Of rows without a nearest rotation, too, something comes that is one.
 void test_any_finite_numbers_give_a_rotation() {
-  const float inputs[3][12] = {{1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};
-  for (const float(&numbers)[12] : inputs) {
+  const float inputs[3][12] = {
+      {1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};
+  for (const float (&numbers)[12] : inputs) {
     double pose[16];
     page4d::camera_to_world(numbers, 1, pose);
     for (int i = 0; i < 3; ++i)
@@ -47,7 +49,8 @@ void test_any_finite_numbers_give_a_rotation() {
       }
     const auto minor = [&](int a, int b) { return pose[4 + a] * pose[8 + b] - pose[4 + b] * pose[8 + a]; };
     CHECK(std::abs(pose[0] * minor(1, 2) - pose[1] * minor(0, 2) + pose[2] * minor(0, 1) - 1) < 1e-12);
-    CHECK(pose[3] == 1 && pose[7] == 2 && pose[11] == 3 && pose[12] == 0 && pose[13] == 0 && pose[14] == 0 && pose[15] == 1);
+    CHECK(pose[3] == 1 && pose[7] == 2 && pose[11] == 3 && pose[12] == 0 && pose[13] == 0 && pose[14] == 0 &&
+          pose[15] == 1);
   }
 }
 

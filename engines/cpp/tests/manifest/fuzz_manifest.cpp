@@ -1,6 +1,7 @@
-// A manifest of any content is read or refused; one that is read gives buffer plans, with sliding and without, in which everything lies inside its
-// buffer, and a folder of it loads and runs. `fuzz_manifest [COUNT [SEED]]`; with `--verdicts FILE` it prints for each line of a file, a manifest,
-// whether it is read: for Python's fuzzer, which holds its own reader against this one.
+// A manifest of any content is read or refused; one that is read gives buffer plans, with sliding and without, in which
+// everything lies inside its buffer, and a folder of it loads and runs. `fuzz_manifest [COUNT [SEED]]`; with
+// `--verdicts FILE` it prints for each line of a file, a manifest, whether it is read: for Python's fuzzer, which holds
+// its own reader against this one.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -25,7 +26,8 @@ void require(bool good, const char* what) {
 void check(const BufferPlan& plan) {
   const auto inside = [&](const std::string& buffer, int64_t offset, int64_t size) {
     const auto found = plan.sizes.find(buffer);
-    require(found != plan.sizes.end() && offset >= 0 && size > 0 && offset + size <= found->second, "a view lies outside of its buffer");
+    require(found != plan.sizes.end() && offset >= 0 && size > 0 && offset + size <= found->second,
+            "a view lies outside of its buffer");
   };
   for (const Call& call : plan.calls) {
     for (const auto* views : {&call.inputs, &call.outputs}) {
@@ -51,7 +53,8 @@ bool try_one(const std::string& content) {
     const Manifest manifest = parse_manifest(content, "manifest.json");
     check(BufferPlan::make(manifest));
     const BufferPlan sliding = BufferPlan::make(manifest, true);
-    require(static_cast<int64_t>(sliding.carries.size()) == (manifest.layout.B > 1 ? 0 : manifest.layout.T - 1), "a sliding plan keeps nothing");
+    require(static_cast<int64_t>(sliding.carries.size()) == (manifest.layout.B > 1 ? 0 : manifest.layout.T - 1),
+            "a sliding plan keeps nothing");
     check(sliding);
     return true;
   } catch (const Error& error) {
@@ -81,18 +84,57 @@ std::string damaged(std::string text, std::mt19937& random) {
   for (size_t times = 1 + below(4); times > 0 && !text.empty(); --times) {
     const size_t at = below(text.size());
     switch (below(4)) {
-      case 0: text[at] = static_cast<char>(random()); break;
-      case 1: text.erase(at, 1 + below(30)); break;
-      case 2: text.insert(at, text.substr(below(text.size()), 1 + below(30))); break;
-      default: text.resize(at); break;
+      case 0:
+        text[at] = static_cast<char>(random());
+        break;
+      case 1:
+        text.erase(at, 1 + below(30));
+        break;
+      case 2:
+        text.insert(at, text.substr(below(text.size()), 1 + below(30)));
+        break;
+      default:
+        text.resize(at);
+        break;
     }
   }
   return text;
 }
 
-const Json kValues[] = {0, 1, 2, 3, 6, -1, 14, 25, 128, 256, 65535, 1.5, "", "tokens", "memory", "mask", "images", "special", "layers.1", "encoder", "_out",
-                        "float16", "a/b", "../x", true, nullptr, Json::array(), Json::object(), INT64_MAX, INT64_MIN, UINT64_MAX, 1e300,
-                        Json::array({1}), int64_t{1} << 40};
+const Json kValues[] = {0,
+                        1,
+                        2,
+                        3,
+                        6,
+                        -1,
+                        14,
+                        25,
+                        128,
+                        256,
+                        65535,
+                        1.5,
+                        "",
+                        "tokens",
+                        "memory",
+                        "mask",
+                        "images",
+                        "special",
+                        "layers.1",
+                        "encoder",
+                        "_out",
+                        "float16",
+                        "a/b",
+                        "../x",
+                        true,
+                        nullptr,
+                        Json::array(),
+                        Json::object(),
+                        INT64_MAX,
+                        INT64_MIN,
+                        UINT64_MAX,
+                        1e300,
+                        Json::array({1}),
+                        int64_t{1} << 40};
 constexpr size_t kValueCount = sizeof kValues / sizeof *kValues;
 
 // One value of the document.
@@ -125,12 +167,24 @@ void change_everywhere(Json& value, int64_t from, int64_t to) {
 // What leaves a manifest in order: no refusal hides what comes after it.
 void vary(Json& manifest, std::mt19937& random) {
   switch (random() % 6) {
-    case 0: manifest["weights"] = std::string(random() % 100, 'x'); break;
-    case 1: manifest["later"] = kValues[random() % kValueCount].is_number_unsigned() ? Json(1) : kValues[random() % 20]; break;
-    case 2: manifest["stages"][random() % manifest["stages"].size()]["flop"] = random() % 1000; break;
-    case 3: manifest["files"][std::string(1 + random() % 20, 'f')] = std::string(64, '0'); break;
-    case 4: manifest["made"]["date"] = "never"; break;
-    default: manifest["stages"][random() % manifest["stages"].size()]["largest"] = random() % 1000; break;
+    case 0:
+      manifest["weights"] = std::string(random() % 100, 'x');
+      break;
+    case 1:
+      manifest["later"] = kValues[random() % kValueCount].is_number_unsigned() ? Json(1) : kValues[random() % 20];
+      break;
+    case 2:
+      manifest["stages"][random() % manifest["stages"].size()]["flop"] = random() % 1000;
+      break;
+    case 3:
+      manifest["files"][std::string(1 + random() % 20, 'f')] = std::string(64, '0');
+      break;
+    case 4:
+      manifest["made"]["date"] = "never";
+      break;
+    default:
+      manifest["stages"][random() % manifest["stages"].size()]["largest"] = random() % 1000;
+      break;
   }
 }
 
@@ -138,27 +192,39 @@ void vary(Json& manifest, std::mt19937& random) {
 void craft(Json& manifest, std::mt19937& random) {
   Json& encoder = manifest.at("stages").at(0);
   int64_t images = 1;
-  for (const char* side : {"T", "V", "B"}) images *= std::clamp<int64_t>(manifest.at("layout").value(side, int64_t{1}), 0, 65535);
+  for (const char* side : {"T", "V", "B"})
+    images *= std::clamp<int64_t>(manifest.at("layout").value(side, int64_t{1}), 0, 65535);
   switch (random() % 8) {
-    case 0: encoder.at("inputs").erase(1); break;
+    case 0:
+      encoder.at("inputs").erase(1);
+      break;
     case 1:
       encoder.at("outputs").at(0).at("shape").at(0) = 1;
       encoder["calls"] = 1;
       encoder.at("inputs").at(0).at("shape").at(0) = images;
       break;
-    case 2: encoder.at("inputs").at(1).at("shape") = {1, encoder.at("inputs").at(1).at("shape").at(1), 1}; break;
-    case 3:
-      for (const char* side : {"T", "V", "H", "W", "B"}) manifest.at("layout")[side] = 65534 / (random() % 4 + 1) / 14 * 14;
+    case 2:
+      encoder.at("inputs").at(1).at("shape") = {1, encoder.at("inputs").at(1).at("shape").at(1), 1};
       break;
-    case 4: encoder.at("outputs").insert(encoder.at("outputs").begin(), manifest.at("stages").at(1).at("outputs").at(0)); break;
+    case 3:
+      for (const char* side : {"T", "V", "H", "W", "B"})
+        manifest.at("layout")[side] = 65534 / (random() % 4 + 1) / 14 * 14;
+      break;
+    case 4:
+      encoder.at("outputs").insert(encoder.at("outputs").begin(), manifest.at("stages").at(1).at("outputs").at(0));
+      break;
     case 5:  // one image a call: right, where all shapes follow
       encoder["calls"] = images, manifest.at("encoder_images") = 1;
       for (const char* way : {"inputs", "outputs"}) {
         for (Json& spec : encoder.at(way)) spec.at("shape").at(0) = 1;
       }
       break;
-    case 6: std::swap(encoder.at("inputs").at(0), encoder.at("inputs").at(1)); break;
-    default: change_everywhere(manifest, static_cast<int64_t>(random() % 260), static_cast<int64_t>(random() % 260)); break;
+    case 6:
+      std::swap(encoder.at("inputs").at(0), encoder.at("inputs").at(1));
+      break;
+    default:
+      change_everywhere(manifest, static_cast<int64_t>(random() % 260), static_cast<int64_t>(random() % 260));
+      break;
   }
 }
 
@@ -178,7 +244,8 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
   options.backend = Backend::kTest;
   options.sliding = parsed.layout.B == 1;
   for (int64_t v = 0; parsed.reads("fundamental") && v < parsed.layout.V; ++v) {
-    Camera camera{static_cast<int>(parsed.layout.W), static_cast<int>(parsed.layout.H), {60, 0, 35, 0, 60, 28, 0, 0, 1}, {}};
+    Camera camera{
+        static_cast<int>(parsed.layout.W), static_cast<int>(parsed.layout.H), {60, 0, 35, 0, 60, 28, 0, 0, 1}, {}};
     for (int i = 0; i < 3; ++i) camera.world_to_camera[5 * i] = 1;
     camera.world_to_camera[3] = 0.3 * static_cast<double>(v);
     options.cameras.push_back(camera);
@@ -187,9 +254,12 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
     Pipeline pipeline = Pipeline::load(folder.string(), options);
     require(!damage, "a changed file is loaded");
     std::vector<unsigned char> pixels(static_cast<size_t>(parsed.layout.image_bytes()), 7);
-    const std::vector<Image> images(static_cast<size_t>(parsed.layout.images()), {pixels.data(), static_cast<int>(parsed.layout.W), static_cast<int>(parsed.layout.H)});
+    const std::vector<Image> images(
+        static_cast<size_t>(parsed.layout.images()),
+        {pixels.data(), static_cast<int>(parsed.layout.W), static_cast<int>(parsed.layout.H)});
     std::vector<unsigned char> heat(pixels.size() / 3, 9);
-    const std::vector<Image> maps(images.size(), {heat.data(), images[0].width, images[0].height, 0, PixelFormat::kMono8});
+    const std::vector<Image> maps(images.size(),
+                                  {heat.data(), images[0].width, images[0].height, 0, PixelFormat::kMono8});
     Results results(pipeline.info());
     Frames frames{images.data()};
     if (parsed.reads("keypoints")) frames.keypoints = maps.data();

@@ -1,6 +1,5 @@
 // Manifests are read, and refused in the words of Python's reader: the cases are tests/vectors/manifests.json.
 #include "manifest/manifest.h"
-
 #include "support/check.h"
 #include "support/vectors.h"
 
@@ -12,7 +11,8 @@ namespace {
 Json changed(const Json& base, const Json& place, const Json& value, const std::string& removed) {
   Json made = base;
   Json* inner = &made;
-  for (size_t i = 0; i + 1 < place.size(); ++i) inner = place[i].is_string() ? &(*inner)[place[i].get<std::string>()] : &(*inner)[place[i].get<size_t>()];
+  for (size_t i = 0; i + 1 < place.size(); ++i)
+    inner = place[i].is_string() ? &(*inner)[place[i].get<std::string>()] : &(*inner)[place[i].get<size_t>()];
   const Json& last = place.back();
   if (value == removed) {
     inner->erase(last.get<std::string>());
@@ -56,18 +56,21 @@ void test_limits() {
 
 void test_content() {
   const Manifest manifest = parse_manifest(vectors("manifests.json")["base"].dump(), "manifest.json");
-  CHECK(manifest.layout.T == 3 && manifest.layout.V == 2 && manifest.layout.H == 56 && manifest.layout.W == 70 && manifest.layout.B == 1);
+  CHECK(manifest.layout.T == 3 && manifest.layout.V == 2 && manifest.layout.H == 56 && manifest.layout.W == 70 &&
+        manifest.layout.B == 1);
   CHECK(manifest.width == 128);
   CHECK(manifest.stages.front().name == "encoder" && manifest.stages.front().input("images")->dtype == DType::kUint8);
   CHECK(manifest.stages.front().output("tokens")->shape == (std::vector<int64_t>{6, 25, 128}));
-  CHECK(manifest.reads("mask_ext") && manifest.makes("mask") && !manifest.reads("keypoints") && !manifest.makes("memory"));
+  CHECK(manifest.reads("mask_ext") && manifest.makes("mask") && !manifest.reads("keypoints") &&
+        !manifest.makes("memory"));
   CHECK(manifest.keep.size() == 1 && manifest.keep.front().streams == 2);
   CHECK(!manifest.plans);
 }
 
 void test_no_folder() {
-  CHECK_TEXT(refusal([] { read_manifest("no/such/folder"); }),
-             "there is no such engine folder\n  got:     no/such/folder\n  try:     page4d-export -o ENGINES --T .. --V ..");
+  CHECK_TEXT(
+      refusal([] { read_manifest("no/such/folder"); }),
+      "there is no such engine folder\n  got:     no/such/folder\n  try:     page4d-export -o ENGINES --T .. --V ..");
 }
 
 }  // namespace

@@ -16,7 +16,9 @@ inline page4d::EngineInfo engines(int64_t T, int64_t V) {
   return info;
 }
 
-inline uint8_t byte_of(int camera, int64_t number, size_t i) { return static_cast<uint8_t>(static_cast<size_t>(camera * 61 + number * 37) + i * 5); }
+inline uint8_t byte_of(int camera, int64_t number, size_t i) {
+  return static_cast<uint8_t>(static_cast<size_t>(camera * 61 + number * 37) + i * 5);
+}
 
 struct Picture {
   std::vector<uint8_t> bytes = std::vector<uint8_t>(static_cast<size_t>(kHeight) * kWidth * 3);
@@ -34,7 +36,8 @@ struct Picture {
 
 inline bool shows(const page4d::Image& image, int camera, int64_t number) {
   const auto* bytes = static_cast<const uint8_t*>(image.data);
-  bool same = image.width == kWidth && image.height == kHeight && image.row_bytes() == kWidth * 3 && image.memory == page4d::Memory::kHost;
+  bool same = image.width == kWidth && image.height == kHeight && image.row_bytes() == kWidth * 3 &&
+              image.memory == page4d::Memory::kHost;
   for (size_t i = 0; same && i < size_t{kHeight} * kWidth * 3; ++i) same = bytes[i] == byte_of(camera, number, i);
   return same;
 }

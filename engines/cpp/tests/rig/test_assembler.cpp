@@ -1,6 +1,4 @@
 // Which images become one time: held against matchers that know all stamps beforehand.
-#include "rig/assembler.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,6 +9,7 @@
 #include <set>
 #include <vector>
 
+#include "rig/assembler.h"
 #include "support/check.h"
 
 using page4d::Assembler;
@@ -143,7 +142,8 @@ void test_any_stamps_make_as_many_times_as_possible() {
   CHECK(most_seen >= 5);
 }
 
-// A rig of four at 30 Hz: the stamps of a time jitter as far as the tolerance allows, a tenth of the images is lost, and each comes up to 60 ms late.
+// A rig of four at 30 Hz: the stamps of a time jitter as far as the tolerance allows, a tenth of the images is lost,
+// and each comes up to 60 ms late.
 struct Simulated {
   std::vector<Event> events;               // in the order in which they come
   std::map<int, std::array<int, 4>> made;  // by time: each camera's image, -1 where it was lost
@@ -165,7 +165,8 @@ struct Simulated {
       }
       made[k] = numbers;
     }
-    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.arrival < b.arrival; });
+    std::stable_sort(events.begin(), events.end(),
+                     [](const Event& a, const Event& b) { return a.arrival < b.arrival; });
   }
 };
 
@@ -215,7 +216,8 @@ void test_patience_ends_by_the_stamps_of_others() {
   RigOptions options;
   options.patience = 0.1;
   // Camera 1 is silent: its image of 1.0 comes when camera 0 has come to 1.12.
-  const std::vector<Event> events = {{0, 1.0, 0, 0}, {0, 1.09, 1, 0}, {0, 1.12, 2, 0}, {1, 1.005, 3, 0}, {1, 1.09, 4, 0}};
+  const std::vector<Event> events = {
+      {0, 1.0, 0, 0}, {0, 1.09, 1, 0}, {0, 1.12, 2, 0}, {1, 1.005, 3, 0}, {1, 1.09, 4, 0}};
   const Outcome skipped = feed(2, options, events);
   CHECK((skipped.dropped == std::vector<int>{0}) && (skipped.late == std::vector<int>{3}));
   CHECK(skipped.times.size() == 1 && skipped.times[0][0].slot == 1 && skipped.times[0][1].slot == 4);

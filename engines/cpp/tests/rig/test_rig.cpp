@@ -1,12 +1,11 @@
 // Windows of a live rig: what is in them, what is counted, and that nothing is allocated on the way.
-#include "page4d/rig.h"
-
 #include <cmath>
 #include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "page4d/rig.h"
 #include "rig/rig_images.h"
 #include "support/allocations.h"
 #include "support/check.h"
@@ -21,7 +20,9 @@ namespace {
 
 constexpr double kPeriod = 1.0 / 30;
 
-Pushed push(Rig& rig, int camera, int64_t number, double stamp) { return rig.push(camera, Picture(camera, number).image, stamp); }
+Pushed push(Rig& rig, int camera, int64_t number, double stamp) {
+  return rig.push(camera, Picture(camera, number).image, stamp);
+}
 
 // All cameras' images of one time.
 int push_time(Rig& rig, int cameras, int64_t number) {
@@ -225,7 +226,7 @@ void test_the_smallest_rig_has_slots_enough() {
   Window window;
   push_time(rig, 2, 0);
   CHECK(rig.take(window));
-  push_time(rig, 2, 1);  // ready
+  push_time(rig, 2, 1);                                                                // ready
   for (int64_t k = 2; k < 10; ++k) push(rig, 1, k, static_cast<double>(k) * kPeriod);  // one waits, one is written
   CHECK(counted(rig, 1, 2, 0, 7, 0));
   CHECK(push(rig, 0, 9, 9 * kPeriod).ready == 1);
@@ -255,7 +256,8 @@ void test_what_cannot_be_pushed() {
   image = picture.image;
   image.memory = Memory::kDevice;
   CHECK_TEXT(refused(0, image, 0), "the image is not in host memory");
-  for (const double stamp : {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()})
+  for (const double stamp :
+       {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()})
     CHECK_TEXT(refused(0, picture.image, stamp), "the stamp is not a finite number");
   CHECK(rig.counts(0).pushed == 0 && std::isnan(rig.counts(0).last_stamp));
   CHECK(rig.counts(-1).pushed == 0 && rig.counts(2).pushed == 0);
@@ -278,12 +280,14 @@ void test_what_no_rig_is_made_of() {
   CHECK_TEXT(refused([](auto&, auto& options) { options.tolerance = std::nan(""); }),
              "the tolerance between stamps is out of range\n  got:     nan\n  allowed: seconds, 0 or more");
   CHECK_TEXT(refused([](auto&, auto& options) { options.patience = 0.01; }),
-             "the patience with a camera is out of range\n  got:     0.01\n  allowed: seconds, the tolerance of 0.015 or more");
+             "the patience with a camera is out of range\n  got:     0.01\n  allowed: seconds, the tolerance of 0.015 "
+             "or more");
   CHECK_TEXT(refused([](auto&, auto& options) { options.windows = 0; }),
              "the number of windows that are kept is out of range\n  got:     0\n  allowed: 1 to 1000");
   CHECK_TEXT(refused([](auto&, auto& options) { options.pending = 1001; }),
              "the number of images that wait is out of range\n  got:     1001\n  allowed: 1 to 1000");
-  CHECK_TEXT(refused([](auto& info, auto&) { info.layout.B = 2; }), "frames are read for one clip at a time\n  got:     B = 2\n  allowed: an engine for B = 1");
+  CHECK_TEXT(refused([](auto& info, auto&) { info.layout.B = 2; }),
+             "frames are read for one clip at a time\n  got:     B = 2\n  allowed: an engine for B = 1");
   CHECK(refused([](auto&, auto& options) { options.frame_width = 420; }).find("aspect ratio") != std::string::npos);
 }
 
@@ -295,7 +299,8 @@ void test_images_come_to_the_engines_size() {
   const std::vector<uint8_t> grey(84 * 56, 90);
   CHECK(rig.push(0, {grey.data(), 84, 56, 0, PixelFormat::kMono8, Memory::kHost}, 0).ready == 1);
   Window window;
-  CHECK(rig.take(window) && window.images[0].width == 42 && window.images[0].height == 28 && window.images[0].format == PixelFormat::kRgb8);
+  CHECK(rig.take(window) && window.images[0].width == 42 && window.images[0].height == 28 &&
+        window.images[0].format == PixelFormat::kRgb8);
   for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 90);
 }
 

@@ -24,7 +24,8 @@ constexpr double kPeriod = 1.0 / 30;
 
 int64_t number_of(double stamp) { return std::llround(stamp / kPeriod); }
 
-// All that must hold of any window, whatever was pushed: every image is that of its stamp, a time has one of its own, and a camera's follow one another.
+// All that must hold of any window, whatever was pushed: every image is that of its stamp, a time has one of its own,
+// and a camera's follow one another.
 void check_window(const Window& window, int T, int V) {
   for (int t = 0; t < T; ++t) {
     int own = 0;
@@ -101,8 +102,9 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
 // Frames that take a while to come to the engines' size.
 struct Large {
   static constexpr int kScale = 8;
-  std::vector<uint8_t> bytes = std::vector<uint8_t>(size_t{rig_test::kHeight} * rig_test::kWidth * kScale * kScale * 3, 77);
-  Image image{bytes.data(), rig_test::kWidth * kScale, rig_test::kHeight * kScale};
+  std::vector<uint8_t> bytes =
+      std::vector<uint8_t>(size_t{rig_test::kHeight} * rig_test::kWidth * kScale * kScale * 3, 77);
+  Image image{bytes.data(), rig_test::kWidth* kScale, rig_test::kHeight* kScale};
 
   static RigOptions options() {
     RigOptions options;
@@ -202,7 +204,8 @@ void test_any_order_of_calls(unsigned seed) {
       for (int t = 0; t < T; ++t) {
         std::vector<double> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
         for (double& stamp : stamps) stamp = std::isnan(stamp) ? -1 : stamp;
-        CHECK(seen.emplace(window.number * stride + t, stamps).first->second == stamps);  // the same time in every window that has it
+        // the same time in every window that has it
+        CHECK(seen.emplace(window.number * stride + t, stamps).first->second == stamps);
       }
     }
     check_counts(rig, V, options.pending);

@@ -1,6 +1,5 @@
 // Buffers, calls and gathered rows are those that Python plans: the cases are tests/vectors/plans.json.
 #include "runtime/buffer_plan.h"
-
 #include "support/check.h"
 #include "support/vectors.h"
 #include "text.h"
@@ -10,7 +9,8 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-std::string words(const std::string& buffer, int64_t offset, const std::vector<int64_t>& shape, const std::string& dtype) {
+std::string words(const std::string& buffer, int64_t offset, const std::vector<int64_t>& shape,
+                  const std::string& dtype) {
   return text(buffer, "+", offset, " ", dtype, text_of(shape));
 }
 
@@ -21,7 +21,8 @@ void check_views(const std::string& where, const std::vector<NamedView>& found, 
   for (const auto& [name, view] : found) {
     CHECK(wanted.contains(name));
     const Json& want = wanted[name];
-    CHECK_TEXT(text(where, name, " ", words(view)), text(where, name, " ", words(want["buffer"], want["offset"], want["shape"], want["dtype"])));
+    CHECK_TEXT(text(where, name, " ", words(view)),
+               text(where, name, " ", words(want["buffer"], want["offset"], want["shape"], want["dtype"])));
   }
 }
 
@@ -29,7 +30,8 @@ void check_gathers(const std::vector<Gather>& found, const Json& wanted) {
   CHECK(found.size() == wanted.size());
   for (size_t i = 0; i < found.size(); ++i) {
     const Gather& g = found[i];
-    CHECK_TEXT(Json({g.source, g.target, g.source_offset, g.target_offset, g.rows, g.width, g.pitch}).dump(), wanted[i].dump());
+    CHECK_TEXT(Json({g.source, g.target, g.source_offset, g.target_offset, g.rows, g.width, g.pitch}).dump(),
+               wanted[i].dump());
   }
 }
 
@@ -56,7 +58,8 @@ void check_plan(const Json& wanted) {
   check_carries(plan, sliding ? wanted["carries"] : Json::array());
   CHECK(plan.total() == wanted["total"]);
   CHECK(plan.sizes.size() == wanted["sizes"].size());
-  for (const auto& [buffer, size] : plan.sizes) CHECK_TEXT(text(name, buffer, size), text(name, buffer, wanted["sizes"][buffer].get<int64_t>()));
+  for (const auto& [buffer, size] : plan.sizes)
+    CHECK_TEXT(text(name, buffer, size), text(name, buffer, wanted["sizes"][buffer].get<int64_t>()));
   check_views(name + " starts ", plan.starts, wanted["starts"]);
   check_views(name + " outputs ", plan.outputs, wanted["outputs"]);
   CHECK(plan.steps.size() == wanted["steps"].size());

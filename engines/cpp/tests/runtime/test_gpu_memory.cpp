@@ -14,7 +14,8 @@ void test_what_the_kernel_says() {
     write_file(std::filesystem::absolute(path), content);
     return available_host_memory(path);
   };
-  CHECK(available("MemTotal:       65536 kB\nMemFree:          100 kB\nMemAvailable:   32768 kB\nBuffers: 1 kB\n") == size_t{32} << 20);
+  CHECK(available("MemTotal:       65536 kB\nMemFree:          100 kB\nMemAvailable:   32768 kB\nBuffers: 1 kB\n") ==
+        size_t{32} << 20);
   CHECK(available("MemTotal: 1 kB\nMemAvailable:7 kB\n") == std::nullopt);  // not as the kernel writes it
   CHECK(available("MemTotal: 1 kB\nMemAvailable: many kB\n") == std::nullopt);
   CHECK(available("MemFree: 100 kB\n") == std::nullopt && available("") == std::nullopt);

@@ -1,5 +1,6 @@
-// Windows on several streams: each result is that of its own window, in whatever order the caller waits, and nothing is under way after a failure or when a
-// pipeline goes. The driver does work as late as streams and events allow: what is not ordered is wrong.
+// Windows on several streams: each result is that of its own window, in whatever order the caller waits, and nothing is
+// under way after a failure or when a pipeline goes. The driver does work as late as streams and events allow: what is
+// not ordered is wrong.
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -10,13 +11,17 @@ using namespace page4d;
 
 namespace {
 
-void* const kOwn = nullptr;                                   // the pipeline's
+void* const kOwn = nullptr;                                      // the pipeline's
 void* const kPerThread = reinterpret_cast<void*>(uintptr_t{2});  // cudaStreamPerThread
 
 // A runner on the tests' driver, and what it has to give.
 struct Runners {
   Runners(const nlohmann::ordered_json& plan, bool use_graph, bool sliding)
-      : manifest(parse_manifest(plan.dump(), "")), options(options_for(manifest)), host_loader(checksum_loader()), device(0), loader(device) {
+      : manifest(parse_manifest(plan.dump(), "")),
+        options(options_for(manifest)),
+        host_loader(checksum_loader()),
+        device(0),
+        loader(device) {
     options.use_graph = use_graph;
     host = std::make_unique<WindowRunner>(manifest, *host_loader, constants_of(manifest), options);
     options.sliding = sliding;
@@ -60,9 +65,11 @@ struct Runners {
 void test_order(Runners& runners, const std::vector<void*>& streams, int64_t stride) {
   const int64_t T = runners.manifest.layout.T;
   std::vector<Results> found;
-  for (size_t i = 0; i < streams.size(); ++i) found.push_back(runners.put(static_cast<int64_t>(i) * stride, i == 0 ? 0 : T - stride, streams[i]));
+  for (size_t i = 0; i < streams.size(); ++i)
+    found.push_back(runners.put(static_cast<int64_t>(i) * stride, i == 0 ? 0 : T - stride, streams[i]));
   for (size_t i = streams.size(); i-- > 0;) Caller::synchronize(streams[i]);
-  for (size_t i = 0; i < streams.size(); ++i) CHECK(contents(found[i], runners.info()) == runners.wanted(static_cast<int64_t>(i) * stride));
+  for (size_t i = 0; i < streams.size(); ++i)
+    CHECK(contents(found[i], runners.info()) == runners.wanted(static_cast<int64_t>(i) * stride));
 }
 
 void test_every_order(const nlohmann::ordered_json& plan, bool use_graph, bool sliding) {
@@ -98,10 +105,12 @@ void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (int64_t i = 0; i < kThreads; ++i) CHECK(contents(*found[static_cast<size_t>(i)], runners.info()) == runners.wanted(i));
+  for (int64_t i = 0; i < kThreads; ++i)
+    CHECK(contents(*found[static_cast<size_t>(i)], runners.info()) == runners.wanted(i));
 }
 
-// A pipeline that goes waits for what its streams still have to do: its memory, and that of the poses, is used until then.
+// A pipeline that goes waits for what its streams still have to do: its memory, and that of the poses, is used until
+// then.
 void test_goes_while_a_window_is_under_way(const nlohmann::ordered_json& plan, bool use_graph) {
   auto runners = std::make_unique<Runners>(plan, use_graph, false);
   void* stream = Caller::stream();
@@ -186,7 +195,9 @@ class GatedLoader final : public EngineLoader {
   explicit GatedLoader(Gate& gate) : gate_(gate), inner_(checksum_loader()) {}
   std::string described() const override { return "a test"; }
   Device& device() override { return inner_->device(); }
-  std::unique_ptr<Engine> load(const Stage& stage) override { return std::make_unique<Gated>(gate_, inner_->load(stage)); }
+  std::unique_ptr<Engine> load(const Stage& stage) override {
+    return std::make_unique<Gated>(gate_, inner_->load(stage));
+  }
 
  private:
   class Call final : public BoundCall {
@@ -205,7 +216,8 @@ class GatedLoader final : public EngineLoader {
    public:
     Gated(Gate& gate, std::unique_ptr<Engine> inner) : gate_(gate), inner_(std::move(inner)) {}
     size_t scratch() const override { return inner_->scratch(); }
-    std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) override {
+    std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                    void* scratch) override {
       return std::make_unique<Call>(gate_, inner_->bind(inputs, outputs, scratch));
     }
 
@@ -236,7 +248,8 @@ void test_a_second_thread_is_refused(const nlohmann::ordered_json& plan) {
   CHECK_TEXT(second.message, "another thread runs a window of this pipeline\n  allowed: one thread at a time");
   gate.open();
   thread.join();
-  CHECK(first.ok() && contents(found, runner.info()) == contents(wanted, runner.info()) && contents(none, runner.info()) == untouched);
+  CHECK(first.ok() && contents(found, runner.info()) == contents(wanted, runner.info()) &&
+        contents(none, runner.info()) == untouched);
   CHECK(runner.run(other.frames(), none.outputs(), nullptr).ok());
 }
 

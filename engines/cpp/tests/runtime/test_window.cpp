@@ -1,4 +1,5 @@
-// A window on the host and on a GPU whose driver is tests/engines/driver: the same results to the bit, as a graph and without, and nothing allocated.
+// A window on the host and on a GPU whose driver is tests/engines/driver: the same results to the bit, as a graph and
+// without, and nothing allocated.
 #include "checksum/checksum_engine.h"
 #include "cuda/cuda_device.h"
 #include "runtime/window.h"
@@ -52,7 +53,8 @@ void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
       }
     }
     const StageTime* times = gpu.times();
-    for (size_t i = 0; i < manifest.stages.size(); ++i) CHECK(times[i].stage == manifest.stages[i].name && times[i].seconds > 0);
+    for (size_t i = 0; i < manifest.stages.size(); ++i)
+      CHECK(times[i].stage == manifest.stages[i].name && times[i].seconds > 0);
   }
   CHECK(Caller::count("driver_contexts") == 0);
   CHECK(Caller::count("driver_allocations") > before_allocations);
@@ -76,7 +78,8 @@ void test_device_memory() {
   for (Image& image : images) {
     held.push_back(Caller::memory(pitch * static_cast<size_t>(layout.H)));
     auto* memory = static_cast<unsigned char*>(held.back().get());
-    for (size_t y = 0; y < static_cast<size_t>(layout.H); ++y) std::memcpy(memory + y * pitch, static_cast<const unsigned char*>(image.data) + y * row, row);
+    for (size_t y = 0; y < static_cast<size_t>(layout.H); ++y)
+      std::memcpy(memory + y * pitch, static_cast<const unsigned char*>(image.data) + y * row, row);
     image.data = memory, image.pitch = pitch, image.memory = Memory::kDevice;
   }
   Frames frames = given.frames();
@@ -92,7 +95,8 @@ void test_device_memory() {
   CHECK(std::memcmp(outputs.points.data, wanted.data("points"), bytes) == 0);
   CHECK(std::memcmp(found.data("camera"), wanted.data("camera"), gpu.info().output("camera")->bytes) == 0);
   images[1].memory = Memory::kHost;
-  CHECK_TEXT(gpu.run(frames, outputs, stream).message, "images are partly on the device, partly on the host\n  allowed: one of both");
+  CHECK_TEXT(gpu.run(frames, outputs, stream).message,
+             "images are partly on the device, partly on the host\n  allowed: one of both");
 }
 
 void test_no_graph_and_no_memory() {
@@ -136,30 +140,38 @@ void test_refusals() {
   CHECK_TEXT(said(frames, results.outputs()), "these engines have no memory\n  got:     memory");
   frames = given.frames();
   given.images[3].width = 71;
-  CHECK_TEXT(said(frames, results.outputs()), "the image of time 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  allowed: 70x56");
+  CHECK_TEXT(said(frames, results.outputs()),
+             "the image of time 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  "
+             "allowed: 70x56");
   given.images[3] = given.images[2];
   given.images[3].pitch = 100;
-  CHECK_TEXT(said(frames, results.outputs()), "the image of time 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
+  CHECK_TEXT(
+      said(frames, results.outputs()),
+      "the image of time 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
   given.images[3] = given.images[2];
   given.images[5].data = nullptr;
   CHECK_TEXT(said(frames, results.outputs()), "the image of time 2, view 1 is not there");
   given.images[5] = given.images[2];
   for (Image& image : given.images) image.memory = Memory::kDevice;
   CHECK_TEXT(said(frames, results.outputs()),
-             "the image of time 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, RGB, in the engines' size 70x56");
+             "the image of time 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
+             "RGB, in the engines' size 70x56");
   for (Image& image : given.images) image.memory = Memory::kHost;
   given.masks[0].format = PixelFormat::kRgb8;
-  CHECK_TEXT(said(frames, results.outputs()), "the mask of time 0, view 0 cannot be used\n  allowed: one channel, in host memory");
+  CHECK_TEXT(said(frames, results.outputs()),
+             "the mask of time 0, view 0 cannot be used\n  allowed: one channel, in host memory");
   given.masks[0].format = PixelFormat::kMono8;
   Outputs outputs = results.outputs();
   outputs.mask.bytes -= 1;
   CHECK_TEXT(said(frames, outputs), "the memory for mask is too small\n  got:     479 bytes\n  allowed: 480 or more");
   outputs = results.outputs();
   outputs.points = outputs.mask;
-  CHECK_TEXT(said(frames, outputs), "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
+  CHECK_TEXT(said(frames, outputs),
+             "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
   outputs = results.outputs();
   outputs.mask.memory = Memory::kDevice;
-  CHECK_TEXT(said(frames, outputs), "mask cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory");
+  CHECK_TEXT(said(frames, outputs),
+             "mask cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory");
   CHECK(runner.run(frames, results.outputs(), nullptr).ok());
 
   const Manifest lined = parse_manifest(plan_named("memory").dump(), "");
@@ -171,8 +183,9 @@ void test_refusals() {
   CHECK_TEXT(words.substr(0, words.find('\n')), "the constant special is not of the engines' shape");
 }
 
-// Windows that overlap, each beside the same window computed whole: at every stride, on the host and on the GPU, as a graph where a window is whole. Images
-// that are not read again are not brought to the engines' size, nor uploaded, nor encoded.
+// Windows that overlap, each beside the same window computed whole: at every stride, on the host and on the GPU, as a
+// graph where a window is whole. Images that are not read again are not brought to the engines' size, nor uploaded, nor
+// encoded.
 void test_sliding(const nlohmann::ordered_json& plan) {
   const Manifest manifest = parse_manifest(plan.dump(), "");
   const Layout& layout = manifest.layout;
@@ -198,7 +211,9 @@ void test_sliding(const nlohmann::ordered_json& plan) {
     CHECK(whole.run(frames, wanted.outputs(), nullptr).ok());
     frames.shared = start == 0 ? 0 : layout.T - stride;
     const int64_t spared = frames.shared * layout.V / manifest.encoder_images * manifest.encoder_images;
-    for (int64_t i = 0; i < spared; ++i) std::fill(given.bytes[static_cast<size_t>(i)].begin(), given.bytes[static_cast<size_t>(i)].end(), static_cast<unsigned char>(i));
+    for (int64_t i = 0; i < spared; ++i)
+      std::fill(given.bytes[static_cast<size_t>(i)].begin(), given.bytes[static_cast<size_t>(i)].end(),
+                static_cast<unsigned char>(i));
     const long taken = Caller::count("driver_allocations");
     CHECK(allocations_of([&] { CHECK(host.run(frames, found.outputs(), nullptr).ok()); }) == 0);
     CHECK(gpu.run(frames, found_on_gpu.outputs(), nullptr).ok());
@@ -225,12 +240,15 @@ void test_what_cannot_be_shared() {
     CHECK(status.code == Code::kUsage);
     return std::string(status.message);
   };
-  const std::string needs = "shared times need what the encoder made of the window before\n  got:     ", hint = "\n  try:     Options::sliding, and a first window";
+  const std::string needs = "shared times need what the encoder made of the window before\n  got:     ",
+                    hint = "\n  try:     Options::sliding, and a first window";
   CHECK_TEXT(said(keeps_nothing, 1), needs + "a pipeline that keeps nothing" + hint);
   CHECK_TEXT(said(runner, 1), needs + "no window before" + hint);
   CHECK(runner.run(given.frames(), results.outputs(), nullptr).ok());
-  CHECK_TEXT(said(runner, 3), "a window shares a part of its times with the one before\n  got:     shared = 3\n  allowed: 0 to 2");
-  CHECK_TEXT(said(runner, -1), "a window shares a part of its times with the one before\n  got:     shared = -1\n  allowed: 0 to 2");
+  CHECK_TEXT(said(runner, 3),
+             "a window shares a part of its times with the one before\n  got:     shared = 3\n  allowed: 0 to 2");
+  CHECK_TEXT(said(runner, -1),
+             "a window shares a part of its times with the one before\n  got:     shared = -1\n  allowed: 0 to 2");
   Frames frames = given.frames();
   frames.shared = 1;
   CHECK(runner.run(frames, results.outputs(), nullptr).ok());
@@ -262,7 +280,8 @@ void test_inputs_matter() {
   CHECK(result(frames) == base);
   for (const std::vector<Image>* images : {&given.images, &given.masks, &given.keypoints}) {
     auto* last = static_cast<unsigned char*>(const_cast<void*>(images->back().data));
-    const size_t end = static_cast<size_t>(images->back().width * images->back().height * bytes_per_pixel(images->back().format)) - 1;
+    const size_t end =
+        static_cast<size_t>(images->back().width * images->back().height * bytes_per_pixel(images->back().format)) - 1;
     last[end] ^= 0x80;
     CHECK(result(frames) != base);
     last[end] ^= 0x80;
@@ -270,7 +289,8 @@ void test_inputs_matter() {
   frames.masks = nullptr;
   const std::string without = result(frames);
   CHECK(without != base);
-  for (const Image& mask : given.masks) std::memset(const_cast<void*>(mask.data), 0, static_cast<size_t>(mask.width * mask.height));
+  for (const Image& mask : given.masks)
+    std::memset(const_cast<void*>(mask.data), 0, static_cast<size_t>(mask.width * mask.height));
   CHECK(result(given.frames()) == without);
 }
 

@@ -1,4 +1,5 @@
-// What the tests of windows have in common: checksums on a device, the driver as a caller's program has it, inputs and results.
+// What the tests of windows have in common: checksums on a device, the driver as a caller's program has it, inputs and
+// results.
 #pragma once
 
 #include <dlfcn.h>
@@ -14,7 +15,8 @@ namespace page4d {
 // Checksums on any device whose memory the host can read.
 class Loader final : public EngineLoader {
  public:
-  explicit Loader(Device& device, std::string uncapturable = {}) : device_(device), uncapturable_(std::move(uncapturable)) {}
+  explicit Loader(Device& device, std::string uncapturable = {})
+      : device_(device), uncapturable_(std::move(uncapturable)) {}
   std::string described() const override { return "a test"; }
   Device& device() override { return device_; }
   std::unique_ptr<Engine> load(const Stage& stage) override {
@@ -22,7 +24,8 @@ class Loader final : public EngineLoader {
      public:
       Choosy(const Stage& stage, Device& device, const std::string& reason) : inner_(stage, device), reason_(reason) {}
       size_t scratch() const override { return 1000; }
-      std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch) override {
+      std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                      void* scratch) override {
         CHECK(scratch != nullptr);
         return inner_.bind(inputs, outputs, scratch);
       }
@@ -68,7 +71,9 @@ struct Caller {
   // A GPU whose memory is the host's, of which files take so much as they are read: the driver counts that as taken.
   static void integrated(bool yes, size_t cached) { function<void (*)(int, size_t)>("driver_integrated")(yes, cached); }
   // The function refuses one call, after so many more that it takes.
-  static void refuse(const char* call, long after) { function<void (*)(const char*, long)>("driver_refuse")(call, after); }
+  static void refuse(const char* call, long after) {
+    function<void (*)(const char*, long)>("driver_refuse")(call, after);
+  }
 };
 
 inline Options options_for(const Manifest& manifest) {
@@ -76,7 +81,8 @@ inline Options options_for(const Manifest& manifest) {
   for (int64_t v = 0; manifest.reads("fundamental") && v < manifest.layout.V; ++v) {
     Camera camera;
     camera.width = static_cast<int>(manifest.layout.W), camera.height = static_cast<int>(manifest.layout.H);
-    const double K[9] = {60, 0, 35, 0, 60, 28, 0, 0, 1}, pose[12] = {1, 0, 0, 0.3 * static_cast<double>(v), 0, 1, 0, 0, 0, 0, 1, 0};
+    const double K[9] = {60, 0, 35, 0, 60, 28, 0, 0, 1},
+                 pose[12] = {1, 0, 0, 0.3 * static_cast<double>(v), 0, 1, 0, 0, 0, 0, 1, 0};
     std::copy(K, K + 9, camera.K);
     std::copy(pose, pose + 12, camera.world_to_camera);
     options.cameras.push_back(camera);
@@ -95,7 +101,8 @@ struct Given {
     const Layout& layout = manifest.layout;
     for (int64_t i = 0; i < layout.images(); ++i) {
       auto seed = static_cast<unsigned>(start * layout.V + i);
-      for (unsigned char& byte : given.bytes[static_cast<size_t>(i)]) byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
+      for (unsigned char& byte : given.bytes[static_cast<size_t>(i)])
+        byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
     }
     return given;
   }
@@ -105,8 +112,10 @@ struct Given {
     const auto make = [&](PixelFormat format, std::vector<Image>& target) {
       for (int64_t i = 0; i < layout.images(); ++i) {
         bytes.emplace_back(static_cast<size_t>(layout.H * layout.W * bytes_per_pixel(format)));
-        for (unsigned char& byte : bytes.back()) byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
-        target.push_back({bytes.back().data(), static_cast<int>(layout.W), static_cast<int>(layout.H), 0, format, Memory::kHost});
+        for (unsigned char& byte : bytes.back())
+          byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
+        target.push_back(
+            {bytes.back().data(), static_cast<int>(layout.W), static_cast<int>(layout.H), 0, format, Memory::kHost});
       }
     };
     make(PixelFormat::kRgb8, images);
@@ -114,12 +123,16 @@ struct Given {
     if (manifest.reads("keypoints")) make(PixelFormat::kMono8, keypoints);
   }
 
-  Frames frames() const { return {images.data(), masks.empty() ? nullptr : masks.data(), keypoints.empty() ? nullptr : keypoints.data(), nullptr}; }
+  Frames frames() const {
+    return {images.data(), masks.empty() ? nullptr : masks.data(), keypoints.empty() ? nullptr : keypoints.data(),
+            nullptr};
+  }
 };
 
 inline std::string contents(const Results& results, const EngineInfo& info) {
   std::string all;
-  for (const Tensor& tensor : info.outputs) all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
+  for (const Tensor& tensor : info.outputs)
+    all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
   return all;
 }
 

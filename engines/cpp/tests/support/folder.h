@@ -1,4 +1,5 @@
-// Engine folders of the golden plans: a manifest, constants, and files that stand for the engines, which the test backend does not read.
+// Engine folders of the golden plans: a manifest, constants, and files that stand for the engines, which the test
+// backend does not read.
 #pragma once
 
 #include <cstring>
@@ -40,7 +41,8 @@ inline std::map<std::string, std::vector<float>> constants_of(const Manifest& ma
 }
 
 // shapes: of the tensors; one that has none there is flat.
-inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors, const std::map<std::string, std::vector<int64_t>>& shapes = {}) {
+inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors,
+                               const std::map<std::string, std::vector<int64_t>>& shapes = {}) {
   nlohmann::ordered_json header;
   std::string data;
   for (const auto& [name, values] : tensors) {
@@ -48,7 +50,9 @@ inline std::string safetensors(const std::map<std::string, std::vector<float>>& 
     data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
     const auto shape = shapes.find(name);
     const std::vector<int64_t> flat{static_cast<int64_t>(values.size())};
-    header[name] = {{"dtype", "F32"}, {"shape", shape == shapes.end() ? flat : shape->second}, {"data_offsets", {begin, data.size()}}};
+    header[name] = {{"dtype", "F32"},
+                    {"shape", shape == shapes.end() ? flat : shape->second},
+                    {"data_offsets", {begin, data.size()}}};
   }
   const std::string words = header.dump();
   const uint64_t length = words.size();

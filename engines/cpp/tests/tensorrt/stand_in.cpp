@@ -1,4 +1,5 @@
-// A TensorRT library that computes checksums, as the test backend does, over the real one's interfaces. Its plans are text:
+// A TensorRT library that computes checksums, as the test backend does, over the real one's interfaces. Its plans are
+// text:
 //   plan
 //   in|out <name> <type> <size> <size> ..        one line per tensor, the type as nvinfer1::DataType counts
 //   fails <number> <word>                        the calls after so many are refused, with that word
@@ -26,11 +27,16 @@ struct Tensor {
 
 page4d::DType type_of(DataType type) {
   switch (type) {
-    case DataType::kHALF: return page4d::DType::kFloat16;
-    case DataType::kBF16: return page4d::DType::kBfloat16;
-    case DataType::kUINT8: return page4d::DType::kUint8;
-    case DataType::kINT32: return page4d::DType::kInt32;
-    default: return page4d::DType::kFloat32;
+    case DataType::kHALF:
+      return page4d::DType::kFloat16;
+    case DataType::kBF16:
+      return page4d::DType::kBfloat16;
+    case DataType::kUINT8:
+      return page4d::DType::kUint8;
+    case DataType::kINT32:
+      return page4d::DType::kInt32;
+    default:
+      return page4d::DType::kFloat32;
   }
 }
 
@@ -39,7 +45,8 @@ bool has_runtime = true;
 // What is made on a GPU goes while a context is current.
 struct OnDevice {
   ~OnDevice() {
-    static const auto contexts = reinterpret_cast<long (*)()>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "driver_contexts"));
+    static const auto contexts =
+        reinterpret_cast<long (*)()>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "driver_contexts"));
     if (contexts() < 1) std::abort();
   }
 };
@@ -51,13 +58,15 @@ struct Refusal {
 
 // By the driver that the process has.
 bool put_on(cudaStream_t stream, void (*function)(void*), void* data) {
-  static const auto launch = reinterpret_cast<int (*)(void*, void (*)(void*), void*)>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuLaunchHostFunc"));
+  static const auto launch = reinterpret_cast<int (*)(void*, void (*)(void*), void*)>(
+      dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuLaunchHostFunc"));
   return launch(stream, function, data) == 0;
 }
 
 class Context final : VExecutionContextStub, public IExecutionContext, OnDevice {
  public:
-  Context(const std::vector<Tensor>& tensors, Refusal refusal, ILogger* logger) : tensors_(tensors), refusal_(std::move(refusal)), logger_(logger) {
+  Context(const std::vector<Tensor>& tensors, Refusal refusal, ILogger* logger)
+      : tensors_(tensors), refusal_(std::move(refusal)), logger_(logger) {
     IExecutionContext::mImpl = this;
     for (const Tensor& tensor : tensors) (tensor.is_input ? stage_.inputs : stage_.outputs).push_back(tensor.spec);
   }
@@ -79,10 +88,12 @@ class Context final : VExecutionContextStub, public IExecutionContext, OnDevice 
     if (refusal_.after > 0) --refusal_.after;
     if (checksum_ == nullptr) {
       std::vector<page4d::Address> inputs, outputs;
-      for (const Tensor& tensor : tensors_) (tensor.is_input ? inputs : outputs).emplace_back(tensor.name, addresses_.at(tensor.name));
+      for (const Tensor& tensor : tensors_)
+        (tensor.is_input ? inputs : outputs).emplace_back(tensor.name, addresses_.at(tensor.name));
       checksum_ = std::make_unique<page4d::Checksum>(stage_, inputs, outputs);
     }
-    return put_on(stream, [](void* checksum) { static_cast<const page4d::Checksum*>(checksum)->compute(); }, checksum_.get());
+    return put_on(
+        stream, [](void* checksum) { static_cast<const page4d::Checksum*>(checksum)->compute(); }, checksum_.get());
   }
 
  private:
@@ -97,13 +108,16 @@ class Context final : VExecutionContextStub, public IExecutionContext, OnDevice 
 
 class Engine final : VCudaEngineStub, public ICudaEngine, OnDevice {
  public:
-  Engine(std::vector<Tensor> tensors, Refusal refusal, ILogger* logger) : tensors_(std::move(tensors)), refusal_(std::move(refusal)), logger_(logger) {
+  Engine(std::vector<Tensor> tensors, Refusal refusal, ILogger* logger)
+      : tensors_(std::move(tensors)), refusal_(std::move(refusal)), logger_(logger) {
     ICudaEngine::mImpl = this;
   }
 
   ICudaEngine* getPImpl() noexcept override { return this; }
   int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(tensors_.size()); }
-  const char* getIOTensorName(int32_t index) const noexcept override { return tensors_[static_cast<size_t>(index)].name.c_str(); }
+  const char* getIOTensorName(int32_t index) const noexcept override {
+    return tensors_[static_cast<size_t>(index)].name.c_str();
+  }
   Dims getTensorShape(const char* name) const noexcept override {
     Dims dims{};
     for (const Tensor& tensor : tensors_) {
@@ -120,7 +134,8 @@ class Engine final : VCudaEngineStub, public ICudaEngine, OnDevice {
   }
   int64_t getDeviceMemorySizeV2() const noexcept override { return kScratch; }
   IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {
-    return strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED ? new Context(tensors_, refusal_, logger_) : nullptr;
+    return strategy == ExecutionContextAllocationStrategy::kUSER_MANAGED ? new Context(tensors_, refusal_, logger_)
+                                                                         : nullptr;
   }
 
  private:
@@ -138,7 +153,8 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
   ICudaEngine* deserializeCudaEngine(const void* content, size_t size) noexcept override {
     std::istringstream lines(std::string(static_cast<const char*>(content), size));
     std::string line;
-    if (!std::getline(lines, line) || line != "plan") return logger_->log(ILogger::Severity::kERROR, "this is no plan"), nullptr;
+    if (!std::getline(lines, line) || line != "plan")
+      return logger_->log(ILogger::Severity::kERROR, "this is no plan"), nullptr;
     std::vector<Tensor> tensors;
     Refusal refusal;
     while (std::getline(lines, line)) {

@@ -1,4 +1,5 @@
-// TensorRT's part of the runtime over a stand-in of its library and the tests' driver: the test backend's results to the bit, and what is refused.
+// TensorRT's part of the runtime over a stand-in of its library and the tests' driver: the test backend's results to
+// the bit, and what is refused.
 #include <dlfcn.h>
 
 #include <thread>
@@ -24,12 +25,16 @@ int type_of(const std::string& dtype) {  // as nvinfer1::DataType counts
 // The golden plan, with a plan of the stand-in's for every stage.
 nlohmann::ordered_json planned(const std::string& name, std::map<std::string, std::string>& plans) {
   auto manifest = plan_named(name);
-  auto& entry = manifest["plans"] = {{"library", PAGE4D_STAND_IN_PLANS}, {"version", PAGE4D_STAND_IN_TEXT}, {"chips", {"sm_89"}}, {"kernels", nullptr}};
+  auto& entry = manifest["plans"] = {{"library", PAGE4D_STAND_IN_PLANS},
+                                     {"version", PAGE4D_STAND_IN_TEXT},
+                                     {"chips", {"sm_89"}},
+                                     {"kernels", nullptr}};
   for (const auto& stage : manifest["stages"]) {
     std::string text = "plan\n";
     for (const char* way : {"inputs", "outputs"}) {
       for (const auto& spec : stage[way]) {
-        text += std::string(way).substr(0, way[0] == 'i' ? 2 : 3) + " " + spec["name"].get<std::string>() + spec.value("suffix", "");
+        text += std::string(way).substr(0, way[0] == 'i' ? 2 : 3) + " " + spec["name"].get<std::string>() +
+                spec.value("suffix", "");
         text += " " + std::to_string(type_of(spec["dtype"]));
         for (const auto& size : spec["shape"]) text += " " + size.dump();
         text += "\n";
@@ -37,7 +42,8 @@ nlohmann::ordered_json planned(const std::string& name, std::map<std::string, st
     }
     const std::string file = stage["name"].get<std::string>() + ".plan";
     plans[file] = text;
-    entry["stages"][stage["name"].get<std::string>()] = {{"file", file}, {"plugins", 0}, {"fused", 1}, {"seconds", 0.5}};
+    entry["stages"][stage["name"].get<std::string>()] = {
+        {"file", file}, {"plugins", 0}, {"fused", 1}, {"seconds", 0.5}};
   }
   return manifest;
 }
@@ -57,7 +63,8 @@ void write(const nlohmann::ordered_json& manifest, const std::map<std::string, s
 std::string results_of(Pipeline& pipeline, void* stream) {
   const Layout& layout = pipeline.info().layout;
   std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
-  const std::vector<Image> images(static_cast<size_t>(layout.images()), {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
+  const std::vector<Image> images(static_cast<size_t>(layout.images()),
+                                  {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
   Results results(pipeline.info());
   std::string all;
   for (unsigned window = 0; window < 3; ++window) {
@@ -65,10 +72,12 @@ std::string results_of(Pipeline& pipeline, void* stream) {
     const Status status = pipeline.run({images.data()}, results.outputs(), stream);
     CHECK_TEXT(status.message, "");
     if (stream != nullptr) {
-      static const auto synchronize = reinterpret_cast<int (*)(void*)>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuStreamSynchronize"));
+      static const auto synchronize =
+          reinterpret_cast<int (*)(void*)>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuStreamSynchronize"));
       CHECK(synchronize(stream) == 0);
     }
-    for (const Tensor& tensor : pipeline.info().outputs) all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
+    for (const Tensor& tensor : pipeline.info().outputs)
+      all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
   }
   return all;
 }
@@ -82,7 +91,8 @@ void test_results(const std::string& name) {
   CHECK(pipeline.warnings().empty());
   const std::string described = pipeline.described();
   CHECK(described.find(PAGE4D_STAND_IN_TEXT) != std::string::npos && described.find(" on no GPU") != std::string::npos);
-  static const auto make_stream = reinterpret_cast<int (*)(void**, unsigned)>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuStreamCreate"));
+  static const auto make_stream =
+      reinterpret_cast<int (*)(void**, unsigned)>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuStreamCreate"));
   void* stream = nullptr;
   CHECK(make_stream(&stream, 0) == 0);
   options.backend = Backend::kTest;
@@ -104,16 +114,21 @@ void test_refusals() {
   };
   using Plans = std::map<std::string, std::string>;
   using Json = nlohmann::ordered_json;
-  CHECK_TEXT(said([](Plans& p, Json&) { p["mask_head.plan"] = "something else"; }), PAGE4D_STAND_IN_NAME " " PAGE4D_STAND_IN_TEXT " does not load mask_head.plan");
+  CHECK_TEXT(said([](Plans& p, Json&) { p["mask_head.plan"] = "something else"; }),
+             PAGE4D_STAND_IN_NAME " " PAGE4D_STAND_IN_TEXT " does not load mask_head.plan");
   CHECK_TEXT(said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images"), 6, "photos"); }),
              "the plan of encoder has no tensor images");
-  CHECK_TEXT(said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images 5"), 8, "images 0"); }),
-             "the plan of encoder has another images than the manifest");
+  CHECK_TEXT(
+      said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images 5"), 8, "images 0"); }),
+      "the plan of encoder has another images than the manifest");
   CHECK_TEXT(said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find(" 56 70"), 6, " 70 56"); }),
              "the plan of encoder has another images than the manifest");
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["version"] = "9.9.9"; }), "the plans were built by another " PAGE4D_STAND_IN_NAME);
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["chips"] = {"sm_120"}; }), "the plans were built for other GPUs than this one");
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["kernels"] = std::string(64, 'a'); }), "the attention plugins that the plans need are not there");
+  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["version"] = "9.9.9"; }),
+             "the plans were built by another " PAGE4D_STAND_IN_NAME);
+  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["chips"] = {"sm_120"}; }),
+             "the plans were built for other GPUs than this one");
+  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["kernels"] = std::string(64, 'a'); }),
+             "the attention plugins that the plans need are not there");
 }
 
 // A driver that TensorRT does not start on: a refusal, and the caller's thread has the context that it had.
@@ -121,8 +136,9 @@ void test_no_runtime() {
   std::map<std::string, std::string> plans;
   write(planned("default", plans), plans);
   stand_in_runtime(false);
-  CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
-             PAGE4D_STAND_IN_NAME " does not start\n  got:     the driver is too old\n  try:     a newer NVIDIA driver, or another TensorRT");
+  CHECK_TEXT(
+      refusal([] { Pipeline::load(kFolder.string()); }), PAGE4D_STAND_IN_NAME
+      " does not start\n  got:     the driver is too old\n  try:     a newer NVIDIA driver, or another TensorRT");
   CHECK(driver_contexts() == 0);
   stand_in_runtime(true);
   Pipeline::load(kFolder.string());
@@ -146,10 +162,12 @@ void test_calls_that_fail() {
   Pipeline first = loaded("fails 1 one\n"), second = loaded("fails 2 two\n");
   const Layout& layout = first.info().layout;
   std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
-  const std::vector<Image> images(static_cast<size_t>(layout.images()), {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
+  const std::vector<Image> images(static_cast<size_t>(layout.images()),
+                                  {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
   Results results(first.info());
   CHECK(second.run({images.data()}, results.outputs()).ok());
-  const Status one = first.run({images.data()}, results.outputs()), two = second.run({images.data()}, results.outputs());
+  const Status one = first.run({images.data()}, results.outputs()),
+               two = second.run({images.data()}, results.outputs());
   CHECK(one.code == Code::kFailure && two.code == Code::kFailure);
   CHECK_TEXT(one.message, "mask_head failed\n  got:     one");
   CHECK_TEXT(two.message, "mask_head failed\n  got:     two");

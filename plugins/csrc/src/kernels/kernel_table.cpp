@@ -22,10 +22,14 @@ const Entry* KernelTable::find(std::string_view name, Dtype dtype, int chip) con
 
 const Entry& KernelTable::kernel(std::string_view name, Dtype dtype, int capability) const {
   if (capability != kPtx && capability < kFallback)
-    throw Error("the attention kernels do not run on this GPU").got(text("sm_", capability)).allowed(text("sm_", kFallback, " or newer"));
+    throw Error("the attention kernels do not run on this GPU")
+        .got(text("sm_", capability))
+        .allowed(text("sm_", kFallback, " or newer"));
   for (int chip : {capability, kPtx})
     if (const Entry* entry = find(name, dtype, chip)) return *entry;
-  throw Error("the kernel pack lacks a kernel").got(text(name, "_", name_of(dtype), " for sm_", capability)).hint("page4d plugins build");
+  throw Error("the kernel pack lacks a kernel")
+      .got(text(name, "_", name_of(dtype), " for sm_", capability))
+      .hint("page4d plugins build");
 }
 
 }  // namespace page4d

@@ -1,4 +1,5 @@
-// The kernels in this library: machine code for every chip of the pack, with what a launch must know of each. Mirrors pack.py.
+// The kernels in this library: machine code for every chip of the pack, with what a launch must know of each. Mirrors
+// pack.py.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +13,9 @@ namespace page4d {
 
 // One parameter of a kernel, in order, as the machine code's own table has it.
 struct Parameter {
-  std::string_view name;  // parts of a descriptor as KD, KD.shape0 .., KD.stride0 ..; scratch pointers, always null, are empty
-  size_t size;            // bytes: 4 (int32, float32), 8 (int64, pointer), 128 (tensor map)
+  // parts of a descriptor as KD, KD.shape0 .., KD.stride0 ..; scratch pointers, always null, are empty
+  std::string_view name;
+  size_t size;  // bytes: 4 (int32, float32), 8 (int64, pointer), 128 (tensor map)
   bool floating;
 };
 

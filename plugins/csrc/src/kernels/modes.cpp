@@ -9,7 +9,8 @@ namespace page4d {
 std::string_view name_of(Dtype dtype) { return dtype == Dtype::kFloat16 ? "fp16" : "bf16"; }
 
 std::string_view name_of(Mode mode) {
-  static constexpr std::string_view kNames[] = {"dense", "biased", "rows", "epipolar", "segments", "segments_biased", "partial", "partial_biased"};
+  static constexpr std::string_view kNames[] = {"dense",    "biased",          "rows",    "epipolar",
+                                                "segments", "segments_biased", "partial", "partial_biased"};
   return kNames[static_cast<size_t>(mode)];
 }
 

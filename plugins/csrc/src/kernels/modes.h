@@ -1,4 +1,5 @@
-// What kernels there are: the ways keys are chosen and biased, the number types, the tile of a kernel. Mirrors modes.py.
+// What kernels there are: the ways keys are chosen and biased, the number types, the tile of a kernel. Mirrors
+// modes.py.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ inline constexpr int kFallback = 80;
 // Type of q, k, v and the output; products and softmax are float32 in both.
 enum class Dtype { kFloat16, kBfloat16 };
 
-// Which keys a group of queries reads: one range, the ranges of a CSR list, or all keys view by view with epipolar lines.
+// Which keys a group of queries reads: one range, the ranges of a CSR list, or all keys view by view with epipolar
+// lines.
 enum class Keys { kRange, kSegments, kViews };
 
 // What a kernel computes, beyond softmax(q k / sqrt(D)) v.
@@ -31,7 +33,8 @@ enum class Mode {
   kPartialBiased,   // one part of the keys, a bias per key
 };
 
-// How a kernel is cut, as far as its launch depends on it: queries and keys of a block, and whether K and V go by descriptor.
+// How a kernel is cut, as far as its launch depends on it: queries and keys of a block, and whether K and V go by
+// descriptor.
 struct Tile {
   int64_t queries;
   int64_t keys;

@@ -11,7 +11,9 @@ namespace {
 
 constexpr char kLibrary[] = "libcuda.so.1";
 
-[[noreturn]] void refuse(const std::string& reason) { throw Error("no GPU driver answers").got(reason).hint("the attention kernels run on NVIDIA GPUs"); }
+[[noreturn]] void refuse(const std::string& reason) {
+  throw Error("no GPU driver answers").got(reason).hint("the attention kernels run on NVIDIA GPUs");
+}
 
 template <class F>
 void find(void* library, const char* name, F& function) {
@@ -71,30 +73,35 @@ cuda::Kernel Driver::load(const Entry& entry) const {
 }
 
 void Driver::prepare(cuda::Kernel kernel, unsigned shared, cuda::Device device) const {
-  check(calls_.kernel_attribute(cuda::kMaxDynamicShared, static_cast<int>(shared), kernel, device), "cuKernelSetAttribute");
+  check(calls_.kernel_attribute(cuda::kMaxDynamicShared, static_cast<int>(shared), kernel, device),
+        "cuKernelSetAttribute");
   cuda::Function function = nullptr;
   check(calls_.kernel_function(&function, kernel), "cuKernelGetFunction");
   if (calls_.function_load != nullptr) check(calls_.function_load(function), "cuFuncLoad");
 }
 
-void Driver::launch(cuda::Kernel kernel, const std::array<int64_t, 3>& grid, unsigned threads, unsigned shared, cuda::Stream stream, void** parameters) const {
+void Driver::launch(cuda::Kernel kernel, const std::array<int64_t, 3>& grid, unsigned threads, unsigned shared,
+                    cuda::Stream stream, void** parameters) const {
   const auto side = [&](size_t axis) { return static_cast<unsigned>(grid[axis]); };
   // a kernel of a library is launched in whichever context is current, by its own handle
   const auto function = reinterpret_cast<cuda::Function>(kernel);
-  check(calls_.launch(function, side(0), side(1), side(2), threads, 1, 1, shared, stream, parameters, nullptr), "cuLaunchKernel");
+  check(calls_.launch(function, side(0), side(1), side(2), threads, 1, 1, shared, stream, parameters, nullptr),
+        "cuLaunchKernel");
 }
 
 TensorMap Driver::encode(const Descriptor& d, Dtype dtype, uint64_t address) const {
   constexpr uint64_t kBytes = 2;  // of an element
   const auto unsign = [](int64_t size) { return static_cast<uint64_t>(size); };
   const uint64_t sizes[] = {unsign(d.shape[3]), unsign(d.shape[2]), unsign(d.shape[1]), unsign(d.shape[0])};
-  const uint64_t strides[] = {kBytes * unsign(d.strides[2]), kBytes * unsign(d.strides[1]), kBytes * unsign(d.strides[0])};
+  const uint64_t strides[] = {kBytes * unsign(d.strides[2]), kBytes * unsign(d.strides[1]),
+                              kBytes * unsign(d.strides[0])};
   const uint32_t box[] = {static_cast<uint32_t>(d.shape[3]), static_cast<uint32_t>(d.keys), 1, 1};
   const uint32_t ones[] = {1, 1, 1, 1};
   const int type = dtype == Dtype::kFloat16 ? cuda::kTensorMapFloat16 : cuda::kTensorMapBfloat16;
   TensorMap map;
-  check(calls_.encode(&map, type, 4, reinterpret_cast<void*>(address), sizes, strides, box, ones, cuda::kTensorMapInterleaveNone, cuda::kTensorMapSwizzle128,
-                      cuda::kTensorMapPromotion128, cuda::kTensorMapFillNone),
+  check(calls_.encode(&map, type, 4, reinterpret_cast<void*>(address), sizes, strides, box, ones,
+                      cuda::kTensorMapInterleaveNone, cuda::kTensorMapSwizzle128, cuda::kTensorMapPromotion128,
+                      cuda::kTensorMapFillNone),
         "cuTensorMapEncodeTiled");
   return map;
 }

@@ -43,11 +43,12 @@ class Driver {
 
   // Code stays loaded for as long as the process lives.
   cuda::Kernel load(const Entry& entry) const;
-  // Allow a kernel its shared memory on a GPU, and bring it there now: its first launch may fall into the capture of a CUDA graph.
-  // A second call changes nothing.
+  // Allow a kernel its shared memory on a GPU, and bring it there now: its first launch may fall into the capture of a
+  // CUDA graph. A second call changes nothing.
   void prepare(cuda::Kernel kernel, unsigned shared, cuda::Device device) const;
 
-  void launch(cuda::Kernel kernel, const std::array<int64_t, 3>& grid, unsigned threads, unsigned shared, cuda::Stream stream, void** parameters) const;
+  void launch(cuda::Kernel kernel, const std::array<int64_t, 3>& grid, unsigned threads, unsigned shared,
+              cuda::Stream stream, void** parameters) const;
 
   // A tensor map whose box is a tile of one head, its rows in 128-byte swizzle, zeros beyond the tensor.
   TensorMap encode(const Descriptor& descriptor, Dtype dtype, uint64_t address) const;
@@ -66,8 +67,10 @@ class Driver {
     cuda::Result (*kernel_attribute)(int, int, cuda::Kernel, cuda::Device);
     cuda::Result (*kernel_function)(cuda::Function*, cuda::Kernel);
     cuda::Result (*function_load)(cuda::Function);  // null before CUDA 12.4
-    cuda::Result (*launch)(cuda::Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, cuda::Stream, void**, void**);
-    cuda::Result (*encode)(TensorMap*, int, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*, const uint32_t*, int, int, int, int);
+    cuda::Result (*launch)(cuda::Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                           cuda::Stream, void**, void**);
+    cuda::Result (*encode)(TensorMap*, int, uint32_t, void*, const uint64_t*, const uint64_t*, const uint32_t*,
+                           const uint32_t*, int, int, int, int);
   };
   Calls calls_{};
 };

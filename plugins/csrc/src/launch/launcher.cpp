@@ -27,13 +27,16 @@ Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape)
 void Launcher::load(const KernelTable& table, int chip, cuda::Device device) {
   for (const Launch& launch : plan_for(shape_, table, chip).launches) {
     const Entry& entry = table.kernel(launch.kernel, shape_.dtype, chip);
-    launches_.push_back({launch.grid, KernelCache::get().kernel(entry, device), entry.threads, entry.shared, ParameterBlock(entry.parameters, launch.values)});
+    launches_.push_back({launch.grid, KernelCache::get().kernel(entry, device), entry.threads, entry.shared,
+                         ParameterBlock(entry.parameters, launch.values)});
   }
 }
 
 void Launcher::launch(const Addresses& addresses, cuda::Stream stream) {
   const Driver& driver = Driver::get();
-  const Encode encode = [&](const Descriptor& descriptor, uint64_t address) { return driver.encode(descriptor, shape_.dtype, address); };
+  const Encode encode = [&](const Descriptor& descriptor, uint64_t address) {
+    return driver.encode(descriptor, shape_.dtype, address);
+  };
   for (Loaded& each : launches_) {
     each.block.point(addresses, encode);
     driver.launch(each.kernel, each.grid, each.threads, each.shared, stream, each.block.table());

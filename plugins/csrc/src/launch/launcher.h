@@ -14,12 +14,13 @@ namespace page4d {
 
 // The kernels of one call on one GPU, loaded and with their parameters laid out; launching only launches.
 //
-// Neither allocates nor synchronises on the GPU, so that it may launch while a CUDA graph is captured. One thread at a time.
+// Neither allocates nor synchronises on the GPU, so that it may launch while a CUDA graph is captured. One thread at a
+// time.
 class Launcher {
  public:
-  // Loads what the call needs on the GPU whose context is current; where the driver refuses the code of its chip, as one older than the code's assembler
-  // may, the PTX, which it compiles itself.
-  // Throws Error for sizes that the kernels do not take, a GPU too old, a kernel missing, no driver.
+  // Loads what the call needs on the GPU whose context is current; where the driver refuses the code of its chip, as
+  // one older than the code's assembler may, the PTX, which it compiles itself. Throws Error for sizes that the kernels
+  // do not take, a GPU too old, a kernel missing, no driver.
   Launcher(const Shape& shape, const KernelTable& table);
 
   // `addresses` are of the op's inputs, the output, and a workspace of the plan's size, a multiple of 256.

@@ -23,7 +23,8 @@ Value value_of(std::string_view name, const Values& values) {
   const auto* descriptor = std::get_if<Descriptor>(&found->second);
   const std::string_view part = name.substr(dot + 1);
   const size_t axis = static_cast<size_t>(part.back() - '0');
-  if (descriptor == nullptr || axis >= descriptor->shape.size()) throw Error("a kernel's descriptor has no value in the plan").got(std::string(name));
+  if (descriptor == nullptr || axis >= descriptor->shape.size())
+    throw Error("a kernel's descriptor has no value in the plan").got(std::string(name));
   return part.substr(0, 5) == "shape" ? descriptor->shape[axis] : descriptor->strides[axis];
 }
 
@@ -40,20 +41,23 @@ void write(const Parameter& parameter, const T& value, TensorMap& slot) {
 }
 
 void write_floating(const Parameter& parameter, double value, TensorMap& slot) {
-  if (!parameter.floating || (std::isfinite(value) && std::abs(value) > std::numeric_limits<float>::max())) refuse(parameter, text(value));
+  if (!parameter.floating || (std::isfinite(value) && std::abs(value) > std::numeric_limits<float>::max()))
+    refuse(parameter, text(value));
   write(parameter, static_cast<float>(value), slot);
 }
 
 void write_integer(const Parameter& parameter, int64_t value, TensorMap& slot) {
   if (parameter.floating) refuse(parameter, text(value));
   if (parameter.size == sizeof(int64_t)) return write(parameter, value, slot);
-  if (value < std::numeric_limits<int32_t>::min() || value > std::numeric_limits<int32_t>::max()) refuse(parameter, text(value));
+  if (value < std::numeric_limits<int32_t>::min() || value > std::numeric_limits<int32_t>::max())
+    refuse(parameter, text(value));
   write(parameter, static_cast<int32_t>(value), slot);
 }
 
 }  // namespace
 
-ParameterBlock::ParameterBlock(View<Parameter> parameters, const Values& values) : slots_(parameters.size(), TensorMap{}) {
+ParameterBlock::ParameterBlock(View<Parameter> parameters, const Values& values)
+    : slots_(parameters.size(), TensorMap{}) {
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& parameter = parameters[i];
     const Value value = value_of(parameter.name, values);

@@ -1,5 +1,5 @@
-// The parameters of one launch in memory, as the driver takes them: in the order of the kernel's own table, whatever the order of names.
-// Mirrors parameters.py.
+// The parameters of one launch in memory, as the driver takes them: in the order of the kernel's own table, whatever
+// the order of names. Mirrors parameters.py.
 #pragma once
 
 #include <array>
@@ -27,7 +27,8 @@ using Addresses = std::array<uint64_t, kTensors>;
 // Makes a tensor map over the tensor at an address.
 using Encode = std::function<TensorMap(const Descriptor&, uint64_t address)>;
 
-// What cuLaunchKernel reads: an array of addresses, one for each parameter. Numbers are written once, addresses before a launch.
+// What cuLaunchKernel reads: an array of addresses, one for each parameter. Numbers are written once, addresses before
+// a launch.
 class ParameterBlock {
  public:
   // Throws Error where a parameter has no value, or one that does not fit into it.

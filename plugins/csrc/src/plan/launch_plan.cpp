@@ -14,21 +14,25 @@ namespace {
 constexpr double kLog2e = 1.0 / 0.69314718055994530942;  // 1 / ln 2
 constexpr int64_t kPrepareBlock = 1024;                  // as the kernel is compiled
 constexpr int64_t kGridLimit = 65535;                    // blocks along the grid's second and third axes
-constexpr int64_t kEnoughBlocks = 264;                   // two for each of the 132 multiprocessors of the largest Hopper
-constexpr int64_t kLeastKeys = 512;                      // of a part: fewer are not worth a merge
-constexpr int64_t kMostParts = 64;                       // as the kernel that merges is compiled
+// two for each of the 132 multiprocessors of the largest Hopper
+constexpr int64_t kEnoughBlocks = 264;
+constexpr int64_t kLeastKeys = 512;  // of a part: fewer are not worth a merge
+constexpr int64_t kMostParts = 64;   // as the kernel that merges is compiled
 constexpr int64_t kWorkspaceAlignment = 256;
 
 int64_t blocks_of(int64_t size, int64_t block) { return (size + block - 1) / block; }
 
 // Keys of a part: whole tiles, the last part may have fewer.
-int64_t chunk_of(int64_t keys, int64_t parts, const Tile& tile) { return blocks_of(keys, parts * tile.keys) * tile.keys; }
+int64_t chunk_of(int64_t keys, int64_t parts, const Tile& tile) {
+  return blocks_of(keys, parts * tile.keys) * tile.keys;
+}
 
 // Into how many parts the keys are split: 1 unless few queries leave most of a GPU idle.
 int64_t parts_of(const Shape& shape, const Tile& tile) {
   const int64_t blocks = blocks_of(shape.n, tile.queries) * shape.Z * shape.A;
   if (!of_parts(shape.mode) || blocks * 2 > kEnoughBlocks) return 1;
-  const int64_t wanted = std::max<int64_t>(1, std::min({blocks_of(kEnoughBlocks, blocks), shape.m / kLeastKeys, kMostParts}));
+  const int64_t wanted =
+      std::max<int64_t>(1, std::min({blocks_of(kEnoughBlocks, blocks), shape.m / kLeastKeys, kMostParts}));
   return blocks_of(shape.m, chunk_of(shape.m, wanted, tile));
 }
 
@@ -37,12 +41,16 @@ struct Strides {
   int64_t z, a, n;
 };
 
-Strides strides_of(const Shape& shape, int64_t length) { return {shape.A * length * shape.D, length * shape.D, shape.D}; }
+Strides strides_of(const Shape& shape, int64_t length) {
+  return {shape.A * length * shape.D, length * shape.D, shape.D};
+}
 
 // Places in one block.
 class Workspace {
  public:
-  int64_t take(int64_t size) { return std::exchange(size_, size_ + blocks_of(size, kWorkspaceAlignment) * kWorkspaceAlignment); }
+  int64_t take(int64_t size) {
+    return std::exchange(size_, size_ + blocks_of(size, kWorkspaceAlignment) * kWorkspaceAlignment);
+  }
   int64_t size() const { return size_; }
 
  private:
@@ -51,22 +59,33 @@ class Workspace {
 
 void check(const Shape& s) {
   if (std::min({s.Z, s.A, s.n, s.m}) < 1)
-    throw Error("attention over an empty tensor").got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m)).allowed("all at least 1");
+    throw Error("attention over an empty tensor")
+        .got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m))
+        .allowed("all at least 1");
   // below, no product of sizes leaves 64 bits
   if (std::max({s.n, s.Z * s.m, s.A * s.segments}) > std::numeric_limits<int32_t>::max())
-    throw Error("attention over a tensor with too long an axis").got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m)).allowed("n, Z*m and A*segments below 2^31");
+    throw Error("attention over a tensor with too long an axis")
+        .got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m))
+        .allowed("n, Z*m and A*segments below 2^31");
   if ((s.D & (s.D - 1)) != 0 || s.D < 16 || s.D > 128)
     throw Error("no attention kernel for this head dimension").got(text(s.D)).allowed("a power of two, 16 .. 128");
   if (s.groups < 1 || s.n % s.groups != 0)
-    throw Error("queries cannot be cut into equal groups").got(text(s.n, " queries, ", s.groups, " groups")).allowed("a divisor of the queries");
+    throw Error("queries cannot be cut into equal groups")
+        .got(text(s.n, " queries, ", s.groups, " groups"))
+        .allowed("a divisor of the queries");
   if (keys_of(s.mode) == Keys::kViews && s.n != s.m)
-    throw Error("the epipolar prior wants as many keys as queries").got(text(s.n, " queries, ", s.m, " keys")).allowed("n = m = V*N");
-  if (s.rows && (s.rows->period < 1 || s.n % s.rows->period != 0 || s.rows->leading < 0 || s.rows->leading > s.rows->period))
+    throw Error("the epipolar prior wants as many keys as queries")
+        .got(text(s.n, " queries, ", s.m, " keys"))
+        .allowed("n = m = V*N");
+  if (s.rows &&
+      (s.rows->period < 1 || s.n % s.rows->period != 0 || s.rows->leading < 0 || s.rows->leading > s.rows->period))
     throw Error("biased rows do not fit the queries")
         .got(text(s.n, " queries, period ", s.rows->period, ", leading ", s.rows->leading))
         .allowed("queries a multiple of period, leading <= period");
   if (std::max(s.groups, s.Z * s.A) > kGridLimit)
-    throw Error("too many heads or query groups").got(text("Z*A=", s.Z * s.A, ", groups=", s.groups)).allowed(text("at most ", kGridLimit, " each"));
+    throw Error("too many heads or query groups")
+        .got(text("Z*A=", s.Z * s.A, ", groups=", s.groups))
+        .allowed(text("at most ", kGridLimit, " each"));
 }
 
 std::string kernel_of(Mode mode) { return text("attention_", name_of(mode)); }
@@ -81,13 +100,16 @@ Value ref_if(bool there, Tensor tensor, int64_t offset = 0) { return there ? Val
 
 // The pack has kernels of one head dimension, the plan knows of all that could be built.
 void check_head_dim(const Shape& shape) {
-  if (shape.D != kHeadDim) throw Error("no attention kernel in the pack for this head dimension").got(text(shape.D)).allowed(text(kHeadDim));
+  if (shape.D != kHeadDim)
+    throw Error("no attention kernel in the pack for this head dimension").got(text(shape.D)).allowed(text(kHeadDim));
 }
 
 }  // namespace
 
 bool Shape::operator==(const Shape& other) const {
-  const auto all = [](const Shape& s) { return std::tie(s.mode, s.dtype, s.Z, s.A, s.n, s.m, s.D, s.groups, s.segments, s.rows, s.band, s.penalty); };
+  const auto all = [](const Shape& s) {
+    return std::tie(s.mode, s.dtype, s.Z, s.A, s.n, s.m, s.D, s.groups, s.segments, s.rows, s.band, s.penalty);
+  };
   return all(*this) == all(other);
 }
 
@@ -152,7 +174,9 @@ Plan make_plan(const Shape& shape, const Tile& whole_tile, const Tile& part_tile
     Values prepare = {{"BIAS", Ref{Tensor::kKeyBias}}, {"OUT", Ref{Tensor::kWorkspace, bias}}, {"count", count}};
     launches.push_back({"prepare", {blocks_of(count, kPrepareBlock), 1, 1}, std::move(prepare)});
   }
-  launches.push_back({kernel_of(mode), {blocks_of(rows, tile.queries), split ? parts : shape.groups, shape.Z * shape.A}, std::move(values)});
+  launches.push_back({kernel_of(mode),
+                      {blocks_of(rows, tile.queries), split ? parts : shape.groups, shape.Z * shape.A},
+                      std::move(values)});
   if (split) {
     Values merge = {{"PART", Ref{Tensor::kWorkspace, part}},
                     {"LSE", Ref{Tensor::kWorkspace, lse}},
@@ -169,7 +193,9 @@ Plan make_plan(const Shape& shape, const Tile& whole_tile, const Tile& part_tile
 }
 
 Plan plan_for(const Shape& shape, const KernelTable& table, int capability) {
-  const auto tile = [&](Mode mode) -> const Tile& { return table.kernel(kernel_of(mode), shape.dtype, capability).tile; };
+  const auto tile = [&](Mode mode) -> const Tile& {
+    return table.kernel(kernel_of(mode), shape.dtype, capability).tile;
+  };
   Plan plan = make_plan(shape, tile(shape.mode), tile(of_parts(shape.mode).value_or(shape.mode)));
   check_head_dim(shape);
   return plan;

@@ -62,7 +62,8 @@ struct Plan {
   int64_t workspace;
 };
 
-// `tile` is of the mode's kernel, `part_tile` of the kernel for one part of the keys. Throws Error for sizes that the kernels cannot take.
+// `tile` is of the mode's kernel, `part_tile` of the kernel for one part of the keys. Throws Error for sizes that the
+// kernels cannot take.
 Plan make_plan(const Shape& shape, const Tile& tile, const Tile& part_tile);
 
 // With the tiles of the kernels that serve a GPU of a compute capability times ten.

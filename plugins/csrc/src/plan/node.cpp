@@ -10,7 +10,8 @@
 namespace page4d {
 namespace {
 
-constexpr Field kBiasedFields[] = {Field::kEpipolarBand, Field::kEpipolarPenalty, Field::kRowPeriod, Field::kRowLeading, Field::kRowGain};
+constexpr Field kBiasedFields[] = {Field::kEpipolarBand, Field::kEpipolarPenalty, Field::kRowPeriod, Field::kRowLeading,
+                                   Field::kRowGain};
 constexpr Field kEpipolar[] = {Field::kEpipolarBand, Field::kEpipolarPenalty};
 constexpr Field kRows[] = {Field::kRowPeriod, Field::kRowLeading, Field::kRowGain};
 
@@ -24,20 +25,25 @@ std::string joined(const T& all, Name name) {
 }  // namespace
 
 const char* name_of(Field field) {
-  static constexpr const char* kNames[] = {"epipolar_band", "epipolar_penalty", "row_period", "row_leading", "row_gain"};
+  static constexpr const char* kNames[] = {"epipolar_band", "epipolar_penalty", "row_period", "row_leading",
+                                           "row_gain"};
   return kNames[static_cast<size_t>(field)];
 }
 
 bool is_floating(Field field) { return field != Field::kRowPeriod && field != Field::kRowLeading; }
 
-View<Field> fields_of(Op op) { return op == Op::kBiasedAttention ? View<Field>(kBiasedFields) : View<Field>(nullptr, 0); }
+View<Field> fields_of(Op op) {
+  return op == Op::kBiasedAttention ? View<Field>(kBiasedFields) : View<Field>(nullptr, 0);
+}
 
 Node::Node(Op op, const std::map<std::string, double>& attributes) : op_(op) {
   for (Field field : fields_of(op)) {
     const auto found = attributes.find(name_of(field));
     if (found == attributes.end()) continue;
     if (!is_floating(field) && !(std::abs(found->second) <= std::numeric_limits<int32_t>::max()))
-      throw Error(text(name_of(field), " of ", name_of(op), " is no count of rows")).got(text(found->second)).allowed("an integer of 32 bits");
+      throw Error(text(name_of(field), " of ", name_of(op), " is no count of rows"))
+          .got(text(found->second))
+          .allowed("an integer of 32 bits");
     fields_[field] = is_floating(field) ? found->second : std::trunc(found->second);
   }
   for (View<Field> option : {View<Field>(kEpipolar), View<Field>(kRows)}) {
@@ -90,7 +96,9 @@ Shape Node::shape(const std::vector<Dims>& shapes, Dtype dtype) const {
   call.dtype = dtype;
   const Dims &q = shapes[0], &k = shapes[1];
   if (q.size() != 4 || k.size() != 4)
-    throw Error("q and k of an attention have four axes").got(text(text_of(q), ", ", text_of(k))).allowed("[Z,A,n,D], [Z,A,m,D]");
+    throw Error("q and k of an attention have four axes")
+        .got(text(text_of(q), ", ", text_of(k)))
+        .allowed("[Z,A,n,D], [Z,A,m,D]");
   call.Z = q[0], call.A = q[1], call.n = q[2], call.D = q[3], call.m = k[2];
 
   const View<Tensor> inputs = inputs_of(op_);
@@ -99,8 +107,9 @@ Shape Node::shape(const std::vector<Dims>& shapes, Dtype dtype) const {
       if (inputs[i] == tensor && !shapes[i].empty()) return shapes[i][0];
     return 0;
   };
-  std::map<Tensor, Dims> expected = {
-      {Tensor::kK, {call.Z, call.A, call.m, call.D}}, {Tensor::kV, {call.Z, call.A, call.m, call.D}}, {Tensor::kKeyBias, {call.Z, call.m}}};
+  std::map<Tensor, Dims> expected = {{Tensor::kK, {call.Z, call.A, call.m, call.D}},
+                                     {Tensor::kV, {call.Z, call.A, call.m, call.D}},
+                                     {Tensor::kKeyBias, {call.Z, call.m}}};
   if (call.mode == Mode::kEpipolar) {
     const int64_t views = call.groups = std::max<int64_t>(1, first_axis(Tensor::kFundamental));
     expected[Tensor::kFundamental] = {views, views, 3, 3};
@@ -121,7 +130,8 @@ Shape Node::shape(const std::vector<Dims>& shapes, Dtype dtype) const {
           .allowed(text_of(found->second));
   }
   if (call.mode == Mode::kRows)
-    call.rows = BiasedRows{static_cast<int64_t>(value(Field::kRowPeriod)), static_cast<int64_t>(value(Field::kRowLeading)), value(Field::kRowGain)};
+    call.rows = BiasedRows{static_cast<int64_t>(value(Field::kRowPeriod)),
+                           static_cast<int64_t>(value(Field::kRowLeading)), value(Field::kRowGain)};
   call.band = value(Field::kEpipolarBand);
   call.penalty = value(Field::kEpipolarPenalty);
   return call;

@@ -1,4 +1,5 @@
-// An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take it. Mirrors node.py.
+// An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take
+// it. Mirrors node.py.
 #pragma once
 
 #include <cstdint>

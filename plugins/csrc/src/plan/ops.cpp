@@ -4,10 +4,13 @@ namespace page4d {
 namespace {
 
 constexpr const char* kOpNames[] = {"BiasedAttention", "SegmentAttention"};
-constexpr const char* kTensorNames[] = {"q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace"};
+constexpr const char* kTensorNames[] = {
+    "q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace"};
 static_assert(View<const char*>(kTensorNames).size() == kTensors);
-constexpr Tensor kBiasedInputs[] = {Tensor::kQ, Tensor::kK, Tensor::kV, Tensor::kKeyBias, Tensor::kFundamental, Tensor::kCentres};
-constexpr Tensor kSegmentInputs[] = {Tensor::kQ, Tensor::kK, Tensor::kV, Tensor::kKeyBias, Tensor::kSegPtr, Tensor::kSeg, Tensor::kSegmentBias};
+constexpr Tensor kBiasedInputs[] = {Tensor::kQ,       Tensor::kK,           Tensor::kV,
+                                    Tensor::kKeyBias, Tensor::kFundamental, Tensor::kCentres};
+constexpr Tensor kSegmentInputs[] = {Tensor::kQ,      Tensor::kK,   Tensor::kV,          Tensor::kKeyBias,
+                                     Tensor::kSegPtr, Tensor::kSeg, Tensor::kSegmentBias};
 
 }  // namespace
 
@@ -21,6 +24,8 @@ std::optional<Op> op_named(std::string_view name) {
   return std::nullopt;
 }
 
-View<Tensor> inputs_of(Op op) { return op == Op::kBiasedAttention ? View<Tensor>(kBiasedInputs) : View<Tensor>(kSegmentInputs); }
+View<Tensor> inputs_of(Op op) {
+  return op == Op::kBiasedAttention ? View<Tensor>(kBiasedInputs) : View<Tensor>(kSegmentInputs);
+}
 
 }  // namespace page4d

@@ -24,7 +24,9 @@ struct BiasedRows {
   int64_t leading;
   double gain;
 
-  bool operator==(const BiasedRows& other) const { return period == other.period && leading == other.leading && gain == other.gain; }
+  bool operator==(const BiasedRows& other) const {
+    return period == other.period && leading == other.leading && gain == other.gain;
+  }
 };
 
 const char* name_of(Op op);

@@ -33,7 +33,9 @@ double value_of(const PluginField& field) {
     case PluginFieldType::kINT64:
       return first<int64_t>(field);
     default:
-      throw Error(text("a field of a type that no attribute has: ", field.name)).got(text(static_cast<int32_t>(field.type))).allowed("float, int");
+      throw Error(text("a field of a type that no attribute has: ", field.name))
+          .got(text(static_cast<int32_t>(field.type)))
+          .allowed("float, int");
   }
 }
 
@@ -41,17 +43,20 @@ double value_of(const PluginField& field) {
 
 Creator::Creator(Op op) : op_(op) {
   for (Field field : fields_of(op))
-    fields_.emplace_back(page4d::name_of(field), nullptr, is_floating(field) ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32, 1);
+    fields_.emplace_back(page4d::name_of(field), nullptr,
+                         is_floating(field) ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32, 1);
   collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
 }
 
-nvinfer1::IPluginV3* Creator::createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields, nvinfer1::TensorRTPhase) noexcept {
+nvinfer1::IPluginV3* Creator::createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields,
+                                           nvinfer1::TensorRTPhase) noexcept {
   AttentionPlugin* plugin = nullptr;
   guarded(name != nullptr ? name : getPluginName(), [&] {
     std::map<std::string, double> attributes;
     for (int32_t i = 0; fields != nullptr && i < fields->nbFields; ++i) {
       const PluginField& field = fields->fields[i];
-      const bool known = std::any_of(fields_.begin(), fields_.end(), [&](const PluginField& each) { return std::strcmp(each.name, field.name) == 0; });
+      const bool known = std::any_of(fields_.begin(), fields_.end(),
+                                     [&](const PluginField& each) { return std::strcmp(each.name, field.name) == 0; });
       if (known && field.data != nullptr && field.length > 0) attributes[field.name] = value_of(field);
     }
     plugin = new AttentionPlugin(Node(op_, attributes));

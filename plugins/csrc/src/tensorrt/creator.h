@@ -12,7 +12,8 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
   explicit Creator(Op op);
 
-  nvinfer1::IPluginV3* createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields, nvinfer1::TensorRTPhase phase) noexcept override;
+  nvinfer1::IPluginV3* createPlugin(const char* name, const nvinfer1::PluginFieldCollection* fields,
+                                    nvinfer1::TensorRTPhase phase) noexcept override;
   const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return &collection_; }
   const char* getPluginName() const noexcept override { return name_of(op_); }
   const char* getPluginVersion() const noexcept override { return kVersion; }

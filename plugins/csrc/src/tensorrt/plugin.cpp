@@ -38,8 +38,11 @@ Shape shape_of(const Node& node, const Desc* inputs, int32_t nb_inputs) {
   for (int32_t i = 0; i < nb_inputs; ++i) {
     const nvinfer1::Dims& dims = desc_of(inputs[i]).dims;
     shapes.emplace_back(dims.d, dims.d + std::max(dims.nbDims, 0));
-    if (dims.nbDims < 0 || std::any_of(shapes.back().begin(), shapes.back().end(), [](int64_t size) { return size < 0; }))
-      throw Error("an input's shape is not known when the engine is built").got(text_of(shapes.back())).allowed("fixed shapes");
+    if (dims.nbDims < 0 ||
+        std::any_of(shapes.back().begin(), shapes.back().end(), [](int64_t size) { return size < 0; }))
+      throw Error("an input's shape is not known when the engine is built")
+          .got(text_of(shapes.back()))
+          .allowed("fixed shapes");
   }
   return node.shape(shapes, dtype_named(nb_inputs > 0 ? name_of(desc_of(inputs[0]).type) : ""));
 }
@@ -47,12 +50,14 @@ Shape shape_of(const Node& node, const Desc* inputs, int32_t nb_inputs) {
 }  // namespace
 
 AttentionPlugin::AttentionPlugin(const Node& node) : node_(node) {
-  for (const auto& [field, value] : node_.fields()) numbers_.push_back({static_cast<float>(value), static_cast<int32_t>(value)});
+  for (const auto& [field, value] : node_.fields())
+    numbers_.push_back({static_cast<float>(value), static_cast<int32_t>(value)});
   const Number* number = numbers_.data();
   for (const auto& each : node_.fields()) {
     const bool floating = is_floating(each.first);
     const void* data = floating ? static_cast<const void*>(&number->floating) : &number->integer;
-    fields_.emplace_back(page4d::name_of(each.first), data, floating ? nvinfer1::PluginFieldType::kFLOAT32 : nvinfer1::PluginFieldType::kINT32, 1);
+    fields_.emplace_back(page4d::name_of(each.first), data,
+                         floating ? nvinfer1::PluginFieldType::kFLOAT32 : nvinfer1::PluginFieldType::kINT32, 1);
     ++number;
   }
   collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
@@ -76,18 +81,21 @@ AttentionPlugin* AttentionPlugin::clone() noexcept {
   return copy;
 }
 
-int32_t AttentionPlugin::getOutputDataTypes(DataType* outputs, int32_t, const DataType* inputs, int32_t) const noexcept {
+int32_t AttentionPlugin::getOutputDataTypes(DataType* outputs, int32_t, const DataType* inputs,
+                                            int32_t) const noexcept {
   outputs[0] = inputs[0];
   return 0;
 }
 
-int32_t AttentionPlugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t, const nvinfer1::DimsExprs*, int32_t, nvinfer1::DimsExprs* outputs, int32_t,
+int32_t AttentionPlugin::getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t, const nvinfer1::DimsExprs*,
+                                         int32_t, nvinfer1::DimsExprs* outputs, int32_t,
                                          nvinfer1::IExprBuilder&) noexcept {
   outputs[0] = inputs[0];
   return 0;
 }
 
-bool AttentionPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors, int32_t nb_inputs, int32_t) noexcept {
+bool AttentionPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors,
+                                                int32_t nb_inputs, int32_t) noexcept {
   if (tensors[position].desc.format != nvinfer1::TensorFormat::kLINEAR) return false;
   bool accepted = false;
   guarded(getPluginName(), [&] {
@@ -98,12 +106,14 @@ bool AttentionPlugin::supportsFormatCombination(int32_t position, const DynamicP
   return accepted;
 }
 
-int32_t AttentionPlugin::configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t nb_inputs, const DynamicPluginTensorDesc*, int32_t) noexcept {
+int32_t AttentionPlugin::configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t nb_inputs,
+                                         const DynamicPluginTensorDesc*, int32_t) noexcept {
   // planned as well, so that sizes which no kernel takes end the build with their own message
   return guarded(getPluginName(), [&] { most_workspace(shape_of(node_, inputs, nb_inputs), KernelTable::embedded()); });
 }
 
-size_t AttentionPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t nb_inputs, const DynamicPluginTensorDesc*, int32_t) const noexcept {
+size_t AttentionPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs, int32_t nb_inputs,
+                                         const DynamicPluginTensorDesc*, int32_t) const noexcept {
   int64_t size = 0;
   guarded(getPluginName(), [&] { size = most_workspace(shape_of(node_, inputs, nb_inputs), KernelTable::embedded()); });
   return static_cast<size_t>(size);
@@ -111,7 +121,8 @@ size_t AttentionPlugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs, 
 
 const nvinfer1::PluginFieldCollection* AttentionPlugin::getFieldsToSerialize() noexcept { return &collection_; }
 
-int32_t AttentionPlugin::onShapeChange(const PluginTensorDesc* inputs, int32_t nb_inputs, const PluginTensorDesc*, int32_t) noexcept {
+int32_t AttentionPlugin::onShapeChange(const PluginTensorDesc* inputs, int32_t nb_inputs, const PluginTensorDesc*,
+                                       int32_t) noexcept {
   return guarded(getPluginName(), [&] {
     const Shape shape = shape_of(node_, inputs, nb_inputs);
     if (launcher_ && launcher_->shape() == shape) return;
@@ -121,8 +132,8 @@ int32_t AttentionPlugin::onShapeChange(const PluginTensorDesc* inputs, int32_t n
   });
 }
 
-int32_t AttentionPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const* inputs, void* const* outputs, void* workspace,
-                                 cudaStream_t stream) noexcept {
+int32_t AttentionPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const* inputs,
+                                 void* const* outputs, void* workspace, cudaStream_t stream) noexcept {
   return guarded(getPluginName(), [&] {
     if (!launcher_) throw Error("enqueued before its shapes were given");
     Addresses addresses{};

@@ -30,23 +30,27 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
   // ---- build
 
   int32_t getNbOutputs() const noexcept override { return 1; }
-  int32_t getOutputDataTypes(nvinfer1::DataType* outputs, int32_t nb_outputs, const nvinfer1::DataType* inputs, int32_t nb_inputs) const noexcept override;
-  int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t nb_inputs, const nvinfer1::DimsExprs* shape_inputs, int32_t nb_shape_inputs,
-                          nvinfer1::DimsExprs* outputs, int32_t nb_outputs, nvinfer1::IExprBuilder& builder) noexcept override;
-  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t nb_inputs, int32_t nb_outputs) noexcept override;
-  int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t nb_inputs, const nvinfer1::DynamicPluginTensorDesc* outputs,
-                          int32_t nb_outputs) noexcept override;
-  size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t nb_inputs, const nvinfer1::DynamicPluginTensorDesc* outputs,
-                          int32_t nb_outputs) const noexcept override;
+  int32_t getOutputDataTypes(nvinfer1::DataType* outputs, int32_t nb_outputs, const nvinfer1::DataType* inputs,
+                             int32_t nb_inputs) const noexcept override;
+  int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, int32_t nb_inputs, const nvinfer1::DimsExprs* shape_inputs,
+                          int32_t nb_shape_inputs, nvinfer1::DimsExprs* outputs, int32_t nb_outputs,
+                          nvinfer1::IExprBuilder& builder) noexcept override;
+  bool supportsFormatCombination(int32_t position, const nvinfer1::DynamicPluginTensorDesc* tensors, int32_t nb_inputs,
+                                 int32_t nb_outputs) noexcept override;
+  int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t nb_inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* outputs, int32_t nb_outputs) noexcept override;
+  size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, int32_t nb_inputs,
+                          const nvinfer1::DynamicPluginTensorDesc* outputs, int32_t nb_outputs) const noexcept override;
   const nvinfer1::PluginFieldCollection* getFieldsToSerialize() noexcept override;
 
   // ---- run
 
   // Loads the kernels: `enqueue` only launches.
-  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t nb_inputs, const nvinfer1::PluginTensorDesc* outputs,
-                        int32_t nb_outputs) noexcept override;
-  int32_t enqueue(const nvinfer1::PluginTensorDesc* input_descs, const nvinfer1::PluginTensorDesc* output_descs, const void* const* inputs,
-                  void* const* outputs, void* workspace, cudaStream_t stream) noexcept override;
+  int32_t onShapeChange(const nvinfer1::PluginTensorDesc* inputs, int32_t nb_inputs,
+                        const nvinfer1::PluginTensorDesc* outputs, int32_t nb_outputs) noexcept override;
+  int32_t enqueue(const nvinfer1::PluginTensorDesc* input_descs, const nvinfer1::PluginTensorDesc* output_descs,
+                  const void* const* inputs, void* const* outputs, void* workspace,
+                  cudaStream_t stream) noexcept override;
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* context) noexcept override;
 
  private:
