@@ -12,14 +12,15 @@ from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sha
 from test_export import command
 
 import page4d
-from page4d import Layout, weights
+from page4d import Layout
+from page4d.checkpoints import weights
 from page4d.errors import UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export, write_unverified
 from page4d_export.model_source import ModelSource
-from page4d_export.plan import Plan
 
 SIZE = {"width": 128, "heads": 2}
 

@@ -18,8 +18,8 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.poses import camera_to_world
-from page4d_engines.fit import Fit, FitMode
+from page4d.network.poses import camera_to_world
+from page4d_engines.clip.fit import Fit, FitMode
 
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))  # as in pytest
@@ -79,7 +79,7 @@ FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
 
 def fit():
-    """`page4d_engines.fit.Fit`, with Pillow's resize in it."""
+    """`page4d_engines.clip.fit.Fit`, with Pillow's resize in it."""
     images, masks, cameras = [], [], []
     for number, (source, engine, mode) in enumerate(FITS):
         case = {"source": source, "engine": engine, "mode": mode, "seed": number}
@@ -149,7 +149,7 @@ def fundamentals():
 
 
 def poses():
-    """`page4d.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
+    """`page4d.network.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
     cases = []
     for number in range(12):
         rotation = turned(0.3 * number, 1.1 - 0.5 * number, 0.2 * number)

@@ -15,8 +15,8 @@ from page4d.errors import EngineError, UsageError
 from page4d.files import NEW_FOLDER, link_or_copy, refuse_foreign, staged
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.precision import Precision
-from page4d_engines.constants import read_constants
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.constants import read_constants
 from page4d_engines.triton_server.config import Config, Platform, Port
 from page4d_engines.triton_server.ensemble import Ensemble
 
@@ -67,7 +67,7 @@ class Repository:
     A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and `keypoints`
     float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not known. It gets what
     `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`, `confidence`; and `camera` as the
-    stage's numbers `[T,V,12]`, of which `page4d.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
+    stage's numbers `[T,V,12]`, of which `page4d.network.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
     input `memory`, in which case the new one is `memory_out`.
     """
 

@@ -1,0 +1,222 @@
+"""Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made.
+
+`engines/cpp/src/manifest_chain.cpp` mirrors this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from page4d.manifest_checks.manifest_error import inconsistent
+from page4d.precision import Precision
+
+if TYPE_CHECKING:
+    from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+
+_MOST_KEPT = 64
+_POSE_NUMBERS = 12
+_WIDEST = 65535
+_MOST_STREAMS = 2
+
+
+class _Kind(NamedTuple):
+    """Names of the tensors of a kind of stage; those of the last two fields may be left out."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    more_inputs: tuple[str, ...] = ()
+    more_outputs: tuple[str, ...] = ()
+
+
+_LAYER = "layers.<i>"
+_KINDS = {
+    "encoder": _Kind(("images", "special"), ("tokens",)),
+    "mask_head": _Kind(("tokens",), ("mask",), ("mask_ext",), ("row_bias",)),
+    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental")),
+    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias")),
+    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory"), ("memory",)),
+    "points": _Kind((_LAYER,), ("points",)),
+    "confidence": _Kind((_LAYER,), ("confidence",)),
+    "camera": _Kind((_LAYER,), ("camera",)),
+}
+_GIVEN = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # from outside, before the first stage
+_BLOCKS = ("view_sa", "time_sa", "global_sa")
+_OUT = "_out"
+
+
+def check_chain(manifest: Manifest) -> None:
+    """Refuse stages that are no chain, and kept layers that cannot be gathered from it.
+
+    Raises:
+        EngineError: naming the first part that does not go with the others.
+    """
+    model = _Model.of(manifest.model)
+    for entry in manifest.stages:
+        _check_kind(entry)
+    _check_encoder(manifest)
+    _check_blocks(manifest, model)
+    _check_flow(manifest, model, _check_kept(manifest, model))
+
+
+class _Model(NamedTuple):
+    """What of the model's options the chain follows."""
+
+    width: int
+    streams: int
+    depth: int
+    order: tuple[str, ...]
+    global_layers: frozenset[int]
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> _Model:
+        numbers = {"width": _WIDEST, "streams": _MOST_STREAMS, "depth": _WIDEST}
+        for name, most in numbers.items():
+            if type(model.get(name)) is not int or not 1 <= model[name] <= most:
+                raise inconsistent(f"its model has no {name}", _shown(model.get(name)), f"1 to {most}")
+        order, layers = model.get("order"), model.get("global_layers")
+        if order not in (["view", "time"], ["time", "view"]):
+            raise inconsistent("its model has no order", _shown(order), "view, time in either order")
+        if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
+            raise inconsistent("its model has no global_layers", _shown(layers), "a list of layers")
+        return cls(model["width"], model["streams"], model["depth"], tuple(order), frozenset(layers))
+
+
+def _shown(value: object) -> str:
+    """A value of any type: whole numbers as they are, others by their kind, which all readers call alike."""
+    if type(value) is int:
+        return str(value)
+    kinds = {type(None): "nothing", bool: "true or false", float: "a fraction", str: "a string", list: "a list", dict: "an object"}
+    return kinds[type(value)]
+
+
+def _check_kind(entry: StageEntry) -> None:
+    """A stage's name, its kind, and the names of its tensors."""
+    kind = _KINDS.get(entry.kind)
+    if kind is None:
+        raise inconsistent(f"{entry.name} is of an unknown kind", entry.kind, ", ".join(_KINDS))
+    wanted = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
+    if entry.name != wanted:
+        raise inconsistent("a stage is not called by its kind and layer", entry.name, wanted)
+    for specs, needed, more in ((entry.inputs, kind.inputs, kind.more_inputs), (entry.outputs, kind.outputs, kind.more_outputs)):
+        names = [_LAYER if spec.name.startswith("layers.") else spec.name for spec in specs]
+        if not set(needed) <= set(names) <= {*needed, *more} or len(set(names)) != len(names):
+            allowed = ", ".join(needed) + "".join(f" [{name}]" for name in more)
+            raise inconsistent(f"{entry.name} has other tensors than a stage of kind {entry.kind}", ", ".join(spec.name for spec in specs) or "none", allowed)
+    inputs = {spec.name for spec in entry.inputs}
+    if entry.kind == "global_sa" and ("memory" in inputs) != any(spec.name == "memory" for spec in entry.outputs):
+        raise inconsistent(f"{entry.name} has other tensors than a stage of kind global_sa", "memory on one side", "memory in and out, or neither")
+    suffixes = [(spec, "") for spec in entry.inputs] + [(spec, _OUT if spec.name in inputs else "") for spec in entry.outputs]
+    for spec, suffix in suffixes:
+        if spec.suffix != suffix:
+            raise inconsistent(f"{spec.name} of {entry.name} has another suffix", spec.suffix or "none", suffix or "none")
+
+
+def _check_encoder(manifest: Manifest) -> None:
+    images, n = manifest.shape.images, manifest.encoder_images
+    for number, entry in enumerate(manifest.stages):
+        calls = images // n if number == 0 else 1
+        if (entry.kind == "encoder") != (number == 0):
+            raise inconsistent("the encoder is not its first stage", entry.name, "one encoder, before all others")
+        if entry.calls != calls or images % n:
+            raise inconsistent(f"{entry.name} is called another number of times", entry.calls, f"{images} images, {n} a call" if number == 0 else "once")
+
+
+def _check_blocks(manifest: Manifest, model: _Model) -> None:
+    """The blocks are those of the model, in its order."""
+    blocks = [entry.name for entry in manifest.stages if entry.kind in _BLOCKS]
+    wanted: list[str] = []
+    if model.depth <= len(blocks):
+        for layer in range(model.depth):
+            wanted += [f"{block}_sa.{layer}" for block in model.order]
+            wanted += [f"global_sa.{layer}"] if layer in model.global_layers else []
+    if blocks != wanted or any(not 0 <= layer < model.depth for layer in model.global_layers):
+        what = f"its blocks are not those of a model of {model.depth} layers"
+        raise inconsistent(what, ", ".join(blocks) or "none", ", ".join(wanted) or "view_sa and time_sa of every layer")
+
+
+def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
+    """Kept layers can be gathered from what their stages make; by the tensors' names."""
+    if len(manifest.keep) > _MOST_KEPT:
+        raise inconsistent("it keeps too many layers", len(manifest.keep), f"up to {_MOST_KEPT}")
+    order = {entry.name: number for number, entry in enumerate(manifest.stages)}
+    kept_layers: dict[str, KeptLayer] = {}
+    for kept in manifest.keep:
+        if f"layers.{kept.layer}" in kept_layers:
+            raise inconsistent("a layer is kept twice", kept.layer, "a number for each")
+        kept_layers[f"layers.{kept.layer}"] = kept
+        numbers = [order.get(name, -1) for name in kept.stages]
+        own = all(number >= 0 and manifest.stages[number].layer == kept.layer for number in numbers)
+        if not numbers or not own or numbers != sorted(set(numbers)):
+            what = f"layer {kept.layer} is kept of other stages than its own"
+            raise inconsistent(what, ", ".join(kept.stages) or "none", "stages of that layer, in their order")
+        if kept.streams != model.streams:
+            raise inconsistent(f"layer {kept.layer} is kept of other streams than the model has", kept.streams, str(model.streams))
+    return kept_layers
+
+
+def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
+    """Go through the stages in order: what each reads is there, in that shape."""
+    last = {entry.name: number for number, entry in enumerate(manifest.stages)}
+    there = set(_GIVEN)
+    shapes = _Shapes(manifest, model, kept_layers)
+    for number, entry in enumerate(manifest.stages):
+        for spec in entry.inputs:
+            kept = kept_layers.get(spec.name)
+            ran = kept is not None and all(last[name] < number for name in kept.stages)
+            if spec.name not in there and not ran:
+                raise inconsistent(f"{entry.name} reads what is not there by then", spec.name, ", ".join(sorted(there)))
+            shapes.check(entry, spec, entry.kind == "encoder", shapes.streams)
+        for spec in entry.outputs:
+            # a block that is given one stream may make two of it
+            shapes.check(entry, spec, entry.kind == "encoder", model.streams)
+            there.add(spec.name)
+        if entry.kind in _BLOCKS:
+            shapes.streams = next(spec.shape[0] for spec in entry.outputs if spec.name == "tokens")
+    _check_mask(manifest)
+
+
+class _Shapes:
+    """Which shape a tensor has, by its name."""
+
+    def __init__(self, manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
+        layout, n = manifest.shape, manifest.encoder_images
+        self.streams = 1
+        self._layout, self._width, self._tokens = layout, model.width, Precision(manifest.precision).tokens
+        self._encoded = (n, layout.N, model.width)
+        self._memory: tuple[int, ...] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {
+            "images": (n, layout.H, layout.W, 3),
+            "special": (n, layout.special, model.width),
+            "fundamental": layout.fundamental_shape,
+            "points": layout.images_shape,
+            "confidence": layout.pixel_map_shape,
+            "camera": layout.pose_shape(_POSE_NUMBERS),
+        }
+        for name, kept in kept_layers.items():
+            self._shapes[name] = layout.layer_shape(model.streams * len(kept.stages) * model.width)
+
+    def check(self, entry: StageEntry, spec: TensorSpec, is_encoder: bool, most_streams: int) -> None:
+        """Raise unless a tensor has its type and shape, tokens of as many streams as there are up to `most_streams`."""
+        name = spec.name
+        if name == "tokens":
+            streams = range(self.streams, most_streams + 1)
+            allowed = [self._encoded] if is_encoder else [self._layout.tokens_shape(count, self._width) for count in streams]
+        elif name == "memory":
+            tokens = spec.shape[-2] if len(spec.shape) > 1 else 1  # their number is the first stage's own
+            self._memory = self._memory or self._layout.memory_shape(self.streams, tokens, self._width)
+            allowed = [self._memory]
+        else:
+            allowed = [self._shapes.get(name, self._layout.patch_map_shape)]
+        is_tokens = name in ("special", "tokens", "memory") or name.startswith("layers.")
+        dtype = "uint8" if name == "images" else self._tokens if is_tokens else "float32"
+        if spec.dtype != dtype or spec.shape not in allowed:
+            got, wanted = f"{spec.dtype} {list(spec.shape)}", " or ".join(f"{dtype} {list(shape)}" for shape in allowed)
+            raise inconsistent(f"{name} of {entry.name} is not of its layout", got, wanted)
+
+
+def _check_mask(manifest: Manifest) -> None:
+    """The mask head stands right before the first stage that reads its mask: where else it stood, it would see other tokens."""
+    readers = [number for number, entry in enumerate(manifest.stages) if any(spec.name == "mask" for spec in entry.inputs)]
+    if readers and manifest.stages[readers[0] - 1].kind != "mask_head":
+        raise inconsistent("the mask head does not stand before the first reader of its mask", manifest.stages[readers[0] - 1].name, "mask_head")

@@ -1,0 +1,87 @@
+"""The image encoder: a DINOv2 vision transformer with registers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from page4d.config import ModelConfig
+from page4d.layout import Layout
+from page4d.network.block import Block, LayerNorm
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_TRAINED_GRID = 37  # patches a side that the positional embedding was trained at
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, Layout.PATCH, stride=Layout.PATCH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x `[n,3,H,W]` -> `[n,P,C]`."""
+        tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return tokens
+
+
+class Encoder(nn.Module):
+    """uint8 images in, `x_norm_patchtokens` out. No RoPE, no qk-norm, LayerNorm eps 1e-6."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + _TRAINED_GRID**2, width))
+        self.register_tokens = nn.Parameter(torch.empty(1, Layout.REGISTERS, width))
+        self.patch_embed = PatchEmbed(width)
+        self.blocks = nn.ModuleList(Block(width, config.heads, eps=1e-6, qk_eps=None) for _ in range(config.encoder_depth))
+        self.norm = LayerNorm(width, eps=1e-6)
+
+    def forward(self, images: Tensor, position: Tensor | None = None) -> Tensor:
+        """uint8 RGB `[n,H,W,3]` -> `[n,P,C]`."""
+        dtype = self.cls_token.dtype
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        # mean and std are rounded to float32 in every precision, as the published models have them
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=images.device).to(wide) for values in (MEAN, STD))
+        x = images.to(wide) * (1 / (255 * std)) - mean / std
+        return self.features(x.permute(0, 3, 1, 2).to(dtype), position)
+
+    def features(self, x: Tensor, position: Tensor | None = None) -> Tensor:
+        """Normalised images to patch tokens.
+
+        Args:
+            x: ImageNet-normalised `[n,3,H,W]`, in the weights' dtype.
+            position: `position(h, w)`, where the caller keeps it.
+
+        Returns:
+            `x_norm_patchtokens` `[n,P,C]`.
+        """
+        x = self.prepared(x, position)
+        for block in self.blocks:
+            x = block(x)
+        tokens: Tensor = self.norm(x[:, 1 + Layout.REGISTERS :]).to(x.dtype)
+        return tokens
+
+    def prepared(self, x: Tensor, position: Tensor | None = None) -> Tensor:
+        """Input of the first block, `[n,1+4+P,C]`: cls, registers (which have no position), patches."""
+        position = self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH) if position is None else position
+        cls = (self.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
+        registers = self.register_tokens.expand(x.shape[0], -1, -1)
+        return torch.cat((cls, registers, self.patch_embed(x) + position[:, 1:]), dim=1)
+
+    def position(self, h: int, w: int) -> Tensor:
+        """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`; the trained one where it fits."""
+        cls, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        side = math.isqrt(grid.shape[1])
+        if (h, w) == (side, side):
+            return self.pos_embed
+        square = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        # antialiased bicubic with a = -0.5, in float32 in every precision
+        fitted = F.interpolate(square.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
+        return torch.cat((cls, fitted.permute(0, 2, 3, 1).flatten(1, 2).to(cls.dtype)), dim=1)

@@ -1,0 +1,47 @@
+"""What a command does before its imports, and how it ends where they fail: streams that are open, signals that end it in words, no traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+
+from page4d.system.interrupts import end_at_once
+
+_VERBOSE = ("-v", "--verbose")
+
+
+def start(module: str, function: str) -> None:
+    """Import a command's module, which takes most of a second, and call its entry point."""
+    begin()
+    try:
+        entry = getattr(importlib.import_module(module), function)
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # a damaged installation, or limits on memory and open files
+        if isinstance(error, MemoryError):
+            _end(6, "out of memory while the program was loaded")
+        _end(1, f"the program cannot be loaded: {' '.join(str(error).split())}\n  try:     page4d's requirements anew, or higher limits (ulimit -a)")
+    entry()
+
+
+def begin() -> None:
+    """Make this process a command's: may be called twice."""
+    _open_streams()
+    end_at_once()
+    # other libraries' warnings are for their developers, and PYTHONWARNINGS=error would make exceptions of them
+    warnings.simplefilter("default" if any(flag in sys.argv[1:] for flag in _VERBOSE) else "ignore")
+
+
+def _open_streams() -> None:
+    """Where a stream is closed (`2>&-`, daemons) what is written there goes nowhere, and no file that is opened later takes its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so mostly the stream's own
+            setattr(sys, name, open(opened, "r" if descriptor == 0 else "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+        elif descriptor and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is written out
+
+
+def _end(code: int, message: str) -> None:
+    sys.stderr.write(f"page4d: {message}\n")
+    sys.exit(code)

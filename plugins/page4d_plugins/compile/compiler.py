@@ -1,0 +1,232 @@
+"""Ahead of time, without a GPU: Triton's compiler turns the kernels into machine code for every chip."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import multiprocessing
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any, NamedTuple
+
+from page4d.errors import MissingBackendError
+from page4d_plugins.compile.cubin import parameter_table
+from page4d_plugins.kernel_pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
+from page4d_plugins.launch_plan import constants
+from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Mode, Tile
+from page4d_plugins.row_launch import RowKernel
+
+_WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
+"""int64; other integers are int32."""
+_FLOATS = ("scale", "gain", "band", "penalty", "epsilon")
+_ALIGNED = (
+    *("Q", "K", "V", "OUT", "BIAS", "PART", "LSE", *(name for name in _WIDE if name != "bias_z"), "q_n", "k_n", "v_n", "out_n"),
+    *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
+)
+"""Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
+_SOURCES = ("attention_kernel", "row_kernel")
+"""Modules of the kernels' code."""
+_FOLDER = pathlib.Path(__file__).parents[1]
+_ROWS = {kernel.value: kernel for kernel in RowKernel}
+_SWIZZLE_128B = 3
+_SINCE = {110: (3, 9)}
+"""Chips that Triton's compiler knows from a version on."""
+
+
+class Target(NamedTuple):
+    """One kernel to compile."""
+
+    kernel: str
+    dtype: Dtype
+    chip: str
+    """sm_<chip>, or ptx."""
+    tile: Tile
+
+
+def all_targets(chips: Iterable[str] | None = None) -> list[Target]:
+    """What a pack holds, for all chips or some."""
+    found = []
+    for chip in targets() if chips is None else chips:
+        table = CHIPS[tile_chip(chip)]
+        for dtype in Dtype:
+            found += [Target(f"attention_{mode.value}", dtype, chip, table.of(mode)) for mode in Mode]
+            found += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge", *_ROWS)]
+    return found
+
+
+def beyond_compiler() -> list[str]:
+    """Chips that the installed Triton cannot compile for: drivers compile the PTX for them."""
+    version = tuple(int(part) for part in _triton().__version__.split(".")[:2])
+    return [f"sm_{chip}" for chip, since in _SINCE.items() if version < since]
+
+
+def source_hash() -> str:
+    """sha256 of all that decides what the kernels are: their code without comments, and what each is compiled with."""
+    trees = [ast.parse((_FOLDER / f"{name}.py").read_text()) for name in _SOURCES]
+    functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
+    names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
+    digest = hashlib.sha256("".join(map(ast.unparse, trees)).encode())
+    for target in all_targets():
+        fixed = _constants(target)
+        digest.update(repr((target, fixed, signature(target, names[target.kernel.partition("_")[0]], fixed), _ALIGNED)).encode())
+    return digest.hexdigest()
+
+
+def build(wanted: list[Target], workers: int, done: Callable[[Target], None] = lambda _: None) -> Pack:
+    """Compile kernels into a pack.
+
+    Args:
+        wanted: what to compile.
+        workers: processes side by side.
+        done: called after each kernel.
+
+    Raises:
+        MissingBackendError: Triton is not installed.
+    """
+    triton = _triton()
+    kernels = {}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:  # this process may have threads, which a fork loses
+        pending = {pool.submit(compile_kernel, target): target for target in wanted}
+        for finished in as_completed(pending):
+            kernel = finished.result()
+            kernels[kernel.entry.path] = kernel
+            done(pending[finished])
+    return Pack(Header(source_hash(), triton.__version__, _ptxas_version()), kernels)
+
+
+def compile_kernel(target: Target) -> Kernel:
+    """One kernel for one chip."""
+    triton = _triton()
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from page4d_plugins import attention_kernel, row_kernel
+
+    function = getattr(row_kernel if target.kernel in _ROWS else attention_kernel, target.kernel.partition("_")[0])
+    fixed = _constants(target)
+    types = signature(target, list(function.arg_names), fixed)
+    values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
+    names = list(function.arg_names)
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in _ALIGNED if types.get(name, "constexpr") != "constexpr"}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRITON_CACHE_DIR"] = cache  # what an earlier version left there is not what this source gives
+        triton.knobs.compilation.disable_line_info = True  # paths of this machine
+        compiled = triton.compile(
+            ASTSource(fn=function, signature=types, constexprs=values, attrs=aligned),
+            target=GPUTarget("cuda", tile_chip(target.chip), 32),
+            options={"num_warps": target.tile.warps, "num_stages": target.tile.stages},
+        )
+    _check_launchable(compiled.metadata, target.tile)
+    cubin: bytes = compiled.asm["cubin"]
+    registers, spills = (0, 0) if target.chip == PTX else _usage(cubin)
+    entry = Entry(
+        kernel=target.kernel,
+        dtype=target.dtype.value,
+        chip=target.chip,
+        entry=compiled.metadata.name,
+        tile=TileSize(*target.tile),
+        threads=32 * compiled.metadata.num_warps,
+        shared=compiled.metadata.shared,
+        registers=registers,
+        spills=spills,
+        parameters=_parameters(types, cubin),
+    )
+    return Kernel(entry, compiled.asm["ptx"].encode() if target.chip == PTX else cubin)
+
+
+def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[str, str]:
+    """Triton's type of every argument; `constexpr` for what is fixed, and for what the mode does not use."""
+    element = target.dtype.value
+    pointers = {"Q": element, "K": element, "V": element, "OUT": element, "SEGMENT_BIAS": element, "LSE": "fp32", "BIAS": "fp32", "PART": "fp32"}
+    pointers |= {"SEG_PTR": "i32", "SEG": "i32", "FUNDAMENTAL": "fp32", "CENTRES": "fp32"}
+    unused: set[str] = set()
+    if target.kernel == "prepare":
+        pointers |= {"BIAS": element, "OUT": "fp32"}
+    if target.kernel in _ROWS:
+        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(("WEIGHT", "SHIFT", "COS", "SIN"), "fp32")
+        adds, norms = fixed.get("ADD", True), fixed.get("NORM", True)
+        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), adds) | dict.fromkeys(("WEIGHT", "SHIFT", "OUT", "epsilon"), norms)
+        unused = {name for name, needed in needs.items() if not needed}
+    if target.kernel.startswith("attention"):
+        mode = Mode(target.kernel.removeprefix("attention_"))
+        if mode.partial:
+            pointers["OUT"] = "fp32"
+        needs = {"LSE": mode.partial, "BIAS": mode.has_bias, "SEGMENT_BIAS": mode is Mode.SEGMENTS_BIASED}
+        needs |= dict.fromkeys(("SEG_PTR", "SEG"), mode.keys == 1) | dict.fromkeys(("FUNDAMENTAL", "CENTRES"), mode.keys == 2)
+        needs |= {"KD": target.tile.descriptors, "VD": target.tile.descriptors}
+        unused = {name for name, needed in needs.items() if not needed}
+    types = {}
+    for name in names:
+        if name in fixed or name in unused:
+            types[name] = "constexpr"
+        elif name in ("KD", "VD"):
+            types[name] = f"tensordesc<{element}[1, 1, {target.tile.keys}, {HEAD_DIM}]>"
+        elif name in pointers:
+            types[name] = f"*{pointers[name]}"
+        else:
+            types[name] = "fp32" if name in _FLOATS else "i64" if name in _WIDE else "i32"
+    return types
+
+
+def _constants(target: Target) -> dict[str, int | bool]:
+    """What a kernel is compiled with, by name."""
+    return _ROWS[target.kernel].constants if target.kernel in _ROWS else constants(target.kernel, target.tile)
+
+
+def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:
+    """Names put to the machine code's own table; a descriptor is a tensor map, its shape and its strides."""
+    names: list[tuple[str, bool]] = []
+    for name, kind in types.items():
+        if kind.startswith("tensordesc"):
+            names += [(name, False), *((f"{name}.shape{i}", False) for i in range(4)), *((f"{name}.stride{i}", False) for i in range(4))]
+        elif kind != "constexpr":
+            names.append((name, kind == "fp32"))
+    table = parameter_table(cubin)
+    names += [("", False)] * (len(table) - len(names))  # Triton's scratch memory, of which these kernels need none
+    return [Parameter(name, offset, size, floating) for (name, floating), (offset, size) in zip(names, table, strict=True)]
+
+
+def _check_launchable(metadata: Any, tile: Tile) -> None:
+    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way; another Triton might want other."""
+    assert metadata.global_scratch_size == metadata.profile_scratch_size == 0 and metadata.num_ctas == 1, metadata
+    for descriptor in metadata.tensordesc_meta or []:
+        assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM] and descriptor["swizzle"] == _SWIZZLE_128B, descriptor
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, bytes it spills."""
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", disassemble("cuobjdump", "-res-usage", cubin=cubin))
+    assert found is not None
+    registers, stack, local = map(int, found.groups())
+    return registers, stack + local
+
+
+def disassemble(tool: str, *arguments: str, cubin: bytes) -> str:
+    """What one of the tools that Triton carries (`cuobjdump`, `nvdisasm`) says of machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([_tools() / tool, *arguments, file.name], check=True, capture_output=True, text=True).stdout
+
+
+def _ptxas_version() -> str:
+    found = re.search(r"release [\d.]+, (V[\d.]+)", subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout)
+    assert found is not None
+    return found[1]
+
+
+def _tools() -> pathlib.Path:
+    return pathlib.Path(_triton().__file__).parent / "backends/nvidia/bin"
+
+
+def _triton() -> Any:
+    try:
+        import triton
+    except ModuleNotFoundError:
+        raise MissingBackendError("compiling kernels needs Triton", hint='pip install "page4d[kernels]", or ".[kernels]" in a checkout') from None
+    return triton
