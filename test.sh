@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
 make_environment .venv # which may want a package itself
-# the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
-need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev & packages=$!
+# C++: compilers for x86-64 and ARM, headers, libpng of an example, ccache for the second run
+need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache & packages=$!
 make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,video,heic,test]"
 wait "$packages"
 export PATH="$PWD/.venv/bin:$PATH" # cmake

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from cmake_builds import build, run
 from conftest import EVERY
+from PIL import Image
 
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_export.sample_scene.clip import render, save
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCE = ROOT / "engines" / "cpp"
@@ -111,6 +114,73 @@ def test_a_live_rig(cpp, made):
     assert len(windows) > 5, said
     skipped = run(rig, made("default").folder, "--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5", "--missing", "skip")
     assert len(skipped.splitlines()) < len(said.splitlines()), "without the dead camera there are no windows"
+
+
+def frames_example(cpp, *words):
+    done = subprocess.run([cpp / "examples" / "frames" / "frames", *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """Five times of two cameras: two windows of three, the second one shares a time with the first."""
+    save(render(5, 2, 100, 80, seed=2), tmp_path / "clip")
+    return tmp_path / "clip" / "frames"
+
+
+def test_the_frames_example_writes_a_mask_for_each_frame(cpp, made, frames, tmp_path):
+    code, printed, said = frames_example(cpp, made("default").folder, frames, tmp_path / "out", "--test")
+    assert (code, said) == (0, "")
+    masks = {path.relative_to(tmp_path / "out"): np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*.png")}
+    assert masks.keys() == {path.relative_to(frames) for path in frames.rglob("*.png")}
+    assert all(mask.shape == (4, 5) and mask.dtype == np.uint8 and mask.std() > 0 for mask in masks.values())
+    assert len({mask.tobytes() for mask in masks.values()}) == len(masks)
+    assert re.fullmatch(r"not written: layers\.\d+, float32, \d+ bytes a window\n", printed)
+
+
+def test_the_frames_example_without_a_mask_and_with_a_memory(cpp, made, frames, tmp_path):
+    """Engines that give no mask end well and write no folder; those that need more than images say what."""
+    (frames / "cam2").symlink_to(frames / "cam1")
+    code, printed, _ = frames_example(cpp, made("pi3").folder, frames, tmp_path / "out", "--test")
+    assert code == 0 and re.findall(r"not written: (\w+)", printed) == ["layers", "points", "confidence", "camera"]
+    (frames / "cam2").unlink()
+    code, _, said = frames_example(cpp, made("memory").folder, frames, tmp_path / "out", "--test")
+    assert code == 2 and NEEDED["fundamental"] in said
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_frames_example_says_what_is_wrong_and_leaves_nothing(cpp, made, frames, tmp_path):
+    engines = made("default").folder
+    for words in ([], [engines, frames], [engines, frames, "out", "--tset"], [engines, frames, "out", "--test", "x"]):
+        assert frames_example(cpp, *words)[::2] == (2, frames_example(cpp)[2]) and frames_example(cpp)[2].startswith("usage")
+    (tmp_path / "mine").mkdir()
+    file = frames / "cam1" / "000003.png"
+
+    def another_size():
+        Image.new("RGB", (9, 8)).save(file)
+
+    spoilt = {
+        "OUT exists": ("mine", lambda: None),
+        "not a readable PNG": ("out", lambda: file.write_text("hello")),
+        "has another size": ("out", another_size),
+        "cameras have different numbers of frames": ("out", file.unlink),
+        "the engines are for other cameras": ("out", lambda: shutil.rmtree(frames / "cam1")),
+        "too few frames for a window": ("out", lambda: keep_two_times(frames)),
+        "no camera's folder": ("out", lambda: [shutil.rmtree(frames / camera) for camera in ("cam0", "cam1")]),
+        "there is no such folder": ("out", frames.rmdir),
+    }
+    for message, (out, spoil) in spoilt.items():
+        spoil()
+        code, printed, said = frames_example(cpp, engines, frames, f"{tmp_path / out}/", "--test")
+        assert (code, printed) == (2, "") and message in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "mine"] and not list((tmp_path / "mine").iterdir())
+
+
+def keep_two_times(frames):
+    """Of one camera, which stands in for both."""
+    for file in sorted((frames / "cam0").iterdir())[2:]:
+        file.unlink()
+    shutil.copytree(frames / "cam0", frames / "cam1")
 
 
 def test_another_processor(tmp_path):

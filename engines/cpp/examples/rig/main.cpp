@@ -3,12 +3,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "../common/arguments.h"
+#include "arguments.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
 #include "simulated_camera.h"
@@ -56,11 +55,7 @@ void read_kill(const std::string& word, int cameras, Simulation& simulation) {
 // Runs windows as they come, each from the memory that the one before left behind.
 class Consumer {
  public:
-  explicit Consumer(page4d::Pipeline& pipeline) : pipeline_(pipeline), results_(pipeline.info()) {
-    const page4d::Tensor* memory =
-        pipeline.info().input("memory") != nullptr ? pipeline.info().output("memory") : nullptr;
-    if (memory != nullptr) memory_.resize(memory->bytes);
-  }
+  explicit Consumer(page4d::Pipeline& pipeline) : pipeline_(pipeline), results_(pipeline.info()) {}
 
   void print_head() const {
     std::printf("window  first s   last s  skew ms  repeated");
@@ -74,10 +69,7 @@ class Consumer {
     page4d::Frames frames;
     frames.images = window.images;
     if (pipeline_.slides()) frames.shared = window.shared;
-    if (windows_ > 0 && !memory_.empty()) {
-      std::memcpy(memory_.data(), results_.data("memory"), memory_.size());
-      frames.memory = memory_.data();
-    }
+    if (windows_ > 0) frames.memory = results_.data("memory");  // of the window before; null where there is none
     const page4d::Status status = pipeline_.run(frames, results_.outputs());
     if (!status) throw Error(status.code, status.message);
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - before;
@@ -118,7 +110,6 @@ class Consumer {
 
   page4d::Pipeline& pipeline_;
   page4d::Results results_;
-  std::vector<unsigned char> memory_;
   int64_t windows_ = 0;
 };
 
