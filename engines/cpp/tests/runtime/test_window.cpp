@@ -1,4 +1,4 @@
-// A window on the host and on a GPU whose driver is tests/engines/driver: the same results to the bit, as a graph and
+// A window on the host and on a GPU whose driver is tests/support/driver: the same results to the bit, as a graph and
 // without, and nothing allocated.
 #include "checksum/checksum_engine.h"
 #include "cuda/cuda_device.h"

@@ -1,0 +1,220 @@
+"""The comparison with other runtimes, small: what computes really computes."""
+
+import dataclasses
+import json
+import sys
+import time
+
+import msgspec
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from page4d import Layout, ModelConfig
+from page4d.precision import Precision
+from page4d_engines import cli
+from page4d_export.bench import contestants, peers
+from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, print_peers
+from page4d_export.bench.peers_plot import label_of, plot_peers
+from page4d_export.commands.bench import bench_command
+from page4d_export.export_plan import Plan
+
+NAMES = [
+    "PyTorch eager, float32",
+    "PyTorch eager, bfloat16",
+    "torch.compile, float32",
+    "torch.compile, bfloat16",
+    "plain ONNX export, ONNX Runtime",
+    "OpenVINO, float32",
+    "OpenVINO, bfloat16",
+    "page4d engines, float32",
+    "page4d engines, int8",
+]
+EAGER, COMPILED, OURS = (
+    NAMES[0],
+    ("torch.compile, float32", "torch.compile, bfloat16"),
+    ["page4d engines, float32", "page4d engines, int8"],
+)
+
+
+def small(T=2, V=2, **options):
+    """One layer of every kind."""
+    return Plan.make(
+        ModelConfig.preset("tiny", depth=1, encoder_depth=1, **options), Layout(T, V, 28, 28), Precision.FLOAT32
+    )
+
+
+def silent(what, share):
+    pass
+
+
+def chosen(*names):
+    return [one for one in contestants.contestants() if one.name in names]
+
+
+@pytest.fixture(scope="module")
+def found():
+    """All but torch.compile, whose C++ takes most of a minute."""
+    return compare_peers(small(), "tiny", 2, 2, silent, chosen(*(name for name in NAMES if name not in COMPILED)))
+
+
+def test_every_contestant_has_a_row(found):
+    assert [one.name for one in contestants.contestants()] == NAMES
+    assert [row.name for row in found.rows] == [name for name in NAMES if name not in COMPILED]
+    assert [row.name for row in found.rows if row.ours] == OURS and found.kept_layer == 0
+    for row in found.rows:
+        assert row.missing is None, row
+        assert row.seconds > 0 and row.spread[0] <= row.speedup <= row.spread[1]
+    assert found.rows[0].spread == (1.0, 1.0) and found.rows[0].relative_l2 is None
+
+
+def test_all_compute_the_same(found):
+    for row in found.rows[1:]:
+        assert row.relative_l2 < {"float32": 1e-4, "int8": 2e-2, "bfloat16": 5e-2}[row.precision], row
+    eager = next(row for row in found.rows if row.name == "PyTorch eager, bfloat16")
+    assert eager.precision == "bfloat16" and eager.relative_l2 > 1e-4
+    openvino = next(row for row in found.rows if row.name == "OpenVINO, bfloat16")
+    assert openvino.precision == "bfloat16" or "does not use on this processor" in openvino.note
+
+
+def test_one_that_is_far_slower_runs_once():
+    """A pass of minutes would otherwise be waited for in every round."""
+    passes = []
+
+    def dawdling(course):
+        eager = chosen(EAGER)[0]
+        eager.prepare(course)
+        return contestants.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
+
+    result = compare_peers(
+        small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), contestants.Contestant("dawdling", dawdling)]
+    )
+    assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
+    assert (
+        result.rows[1].seconds > 3
+        and result.rows[1].speedup < 0.2
+        and result.rows[1].spread == (result.rows[1].speedup,) * 2
+    )
+    assert result.rows[1].relative_l2 == 0 and result.rows[0].note == ""
+
+
+def test_the_result_survives_json(found):
+    assert msgspec.json.decode(msgspec.json.encode(found), type=PeersBenchmark) == found
+
+
+def test_the_table(found, capsys):
+    missing = msgspec.structs.replace(found.rows[1], speedup=None, seconds=None, spread=None, missing="not [here]")
+    print_peers(msgspec.structs.replace(found, rows=[found.rows[0], missing, *found.rows[2:]]))
+    printed = capsys.readouterr().out
+    assert (
+        all(name in printed for name in OURS)
+        and f"missing: {missing.name}: not [here]" in printed
+        and "openvino 2" in printed
+    )
+
+
+def test_the_plot(found, tmp_path):
+    missing = msgspec.structs.replace(found.rows[1], speedup=None, seconds=None, spread=None, missing="not here")
+    plot_peers(msgspec.structs.replace(found, rows=[found.rows[0], missing, *found.rows[2:]]), tmp_path / "peers.png")
+    with Image.open(tmp_path / "peers.png") as image:
+        assert image.format == "PNG" and 1200 < image.width < 2400 and 400 < image.height < 1600
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
+    assert (0xC2, 0x41, 0x0C) in colours  # ours
+
+
+def test_a_bars_name_says_what_it_ran_in_where_that_is_something_else():
+    bf16 = PeerRow("OpenVINO, bfloat16", False, "float32", 1.0, note="asked for bfloat16")
+    assert label_of(bf16) == "OpenVINO, bfloat16\n(ran in float32)"
+    assert label_of(msgspec.structs.replace(bf16, precision="bfloat16", note="one pass")) == "OpenVINO, bfloat16"
+
+
+@pytest.mark.slow
+def test_torch_compile():
+    """Small as can be, for its compiler takes seconds a kernel: View-SA and Time-SA of one image have the same, without
+    vector instructions shorter ones."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.simdlen": 1}):
+        compiled = compare_peers(
+            small(1, 1, global_layers=()), "tiny", 1, 2, silent, chosen(EAGER, "torch.compile, float32")
+        ).rows[1]
+    torch._dynamo.reset()
+    assert compiled.missing is None and compiled.precision == "float32" and compiled.relative_l2 < 1e-4
+
+
+def test_without_a_compiler(monkeypatch):
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none():
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    rows = compare_peers(small(), "tiny", 1, 2, silent, chosen(EAGER, *COMPILED)).rows
+    assert [row.missing for row in rows] == [None] + [
+        "torch.compile needs a C++ compiler; try: sudo apt install g++"
+    ] * 2
+    assert all(row.seconds is None for row in rows[1:])
+
+
+def test_without_openvino(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    rows = compare_peers(small(), "tiny", 1, 2, silent, chosen(EAGER, "OpenVINO, float32", "OpenVINO, bfloat16")).rows
+    assert [row.missing for row in rows[1:]] == ['OpenVINO is not installed; try: pip install "page4d[peers]"'] * 2
+
+
+def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
+    def breaks(course):
+        runs = iter(range(2))
+
+        def forward():
+            if next(runs):
+                raise RuntimeError("out of something\nand where")
+            return torch.zeros(course.plan.layout.T)  # of another size than the layer
+
+        return contestants.Runner(forward, "float32")
+
+    one = dataclasses.replace(contestants.contestants()[0], name="breaks", start=breaks)
+    rows = compare_peers(small(), "tiny", 1, 2, silent, [*chosen(EAGER), one]).rows
+    assert rows[0].missing is None and rows[1].missing.startswith("ValueError: ") and "\n" not in rows[1].missing
+    with pytest.raises(RuntimeError, match="out of something"):
+        compare_peers(small(), "tiny", 2, 2, silent, [dataclasses.replace(one)])
+
+
+def test_the_command(monkeypatch, tmp_path):
+    def bench(*arguments):
+        return CliRunner().invoke(cli.command(bench_command), [str(word) for word in ("--peers", "-q", *arguments)])
+
+    field = chosen(EAGER, "PyTorch eager, bfloat16")
+    monkeypatch.setattr(peers, "contestants", lambda: field)
+    done = bench(
+        "--preset",
+        "tiny",
+        "--T",
+        2,
+        "--V",
+        2,
+        "--height",
+        28,
+        "--width",
+        28,
+        "--rounds",
+        1,
+        "--json",
+        "--plot",
+        tmp_path / "a.png",
+    )
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert [row["name"] for row in document["rows"]] == [one.name for one in field] and document["layout"]["T"] == 2
+    assert (tmp_path / "a.png").is_file()
+    assert (
+        bench("--plot", tmp_path / "a.jpg").exit_code == 2
+        and bench("--plot", tmp_path / "none" / "a.png").exit_code == 2
+    )
+    assert bench("attention").exit_code == 2 and bench("--device", "cuda").exit_code == 2
+    assert CliRunner().invoke(cli.command(bench_command), ["--plot", "a.png"]).exit_code == 2
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert bench("--plot", tmp_path / "b.png").exit_code == 5

@@ -1,0 +1,160 @@
+"""Small checkpoints with the names and shapes of the published ones, written out from their tables and not from the
+model's code."""
+
+import json
+import math
+import zlib
+
+import torch
+from safetensors.torch import save_file
+
+HEAD_DIM = 64
+
+
+def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
+    """Name -> shape, as in Pi3's `model.safetensors` (width 1024, 24 encoder blocks, 18 pairs)."""
+    shapes = {"register_token": (1, 1, 5, width), "image_mean": (1, 3, 1, 1), "image_std": (1, 3, 1, 1)}
+    shapes |= _encoder("encoder.", width, encoder_depth)
+    for i in range(2 * pairs):
+        shapes |= _block(f"decoder.{i}.", width, scaled=True, normed=True)
+    if not heads:
+        return shapes
+    for name, out in (("point", width), ("conf", width), ("camera", width // 2)):
+        shapes |= _linear(f"{name}_decoder.projects", width, 2 * width)
+        for i in range(5):
+            shapes |= _block(f"{name}_decoder.blocks.{i}.", width, scaled=False, normed=False)
+        shapes |= _linear(f"{name}_decoder.linear_out", out, width)
+    shapes |= _linear("point_head.proj", 3 * 14 * 14, width) | _linear("conf_head.proj", 14 * 14, width)
+    half = width // 2
+    for name in (*(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)), "more_mlps.0", "more_mlps.2"):
+        shapes |= _linear(f"camera_head.{name}", half, half)
+    return shapes | _linear("camera_head.fc_t", 3, half) | _linear("camera_head.fc_rot", 9, half)
+
+
+def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24)):
+    """Name -> shape, as in PAGE-4D's checkpoints of both generations, or VGGT's (kind None); of their heads only a few
+    names."""
+    shapes = {"aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
+    shapes |= _encoder("aggregator.patch_embed.", width, encoder_depth)
+    shapes["aggregator.patch_embed.mask_token"] = (1, width)
+    for i in layers:
+        shapes |= _block(f"aggregator.frame_blocks.{i}.", width, scaled=True, normed=True)
+        shapes |= _block(f"aggregator.global_blocks.{i}.", width, scaled=True, normed=True)
+    head = "aggregator.spatial_mask_head."
+    if kind is not None:
+        shapes |= {f"{head}head0.0.weight": (width, 1, 3, 3), f"{head}head0.0.bias": (width,)}
+    if kind == "150":
+        shapes |= {f"{head}head0.2.weight": (width, 1, 3, 3), f"{head}head0.2.bias": (width,)}
+        shapes |= {f"{head}head0.4.weight": (1, width, 1, 1), f"{head}head0.4.bias": (1,)}
+        shapes |= {f"{head}alpha_logit": (), f"{head}tau_logit": ()}
+    if kind == "2026":
+        shapes |= {f"{head}head0.2.weight": (width // 4, width, 1, 1), f"{head}head0.2.bias": (width // 4,)}
+        shapes |= {f"{head}head0.4.weight": (1, width // 4, 1, 1), f"{head}head0.4.bias": (1,)}
+    for name in ("camera_head.token_norm", "point_head.norm", "depth_head.norm"):
+        shapes |= _pair(name, 2 * width)
+    return shapes
+
+
+def pi3_state(width=128, encoder_depth=2, pairs=2, heads=True):
+    """Pi3's state dict, float32."""
+    state = filled(pi3_shapes(width, encoder_depth, pairs, heads))
+    state["image_mean"] = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
+    state["image_std"] = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+    return state
+
+
+def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24)):
+    """State dict of PAGE-4D, or of VGGT (kind None), float32, with the aggregator layers of the numbers given."""
+    return filled(page4d_shapes(kind, width, encoder_depth, layers))
+
+
+def filled(shapes):
+    """A tensor per name, a function of the name and the shape alone, of a size that lets every tensor matter in the
+    result."""
+    return {name: _tensor(name, shape) for name, shape in shapes.items()}
+
+
+def save_pi3(path, state):
+    """Write `.safetensors`, or `.pt` (flat), by the path's suffix."""
+    save_page4d(path, state, nested=False)
+
+
+def save_page4d(path, state, nested=True, module=False, optimizer=False):
+    """Write `.pt` as the trainer does, or `.safetensors`, by the path's suffix.
+
+    Args:
+        path: of the file.
+        state: the weights.
+        nested: under `model`, with the trainer's state beside them; `.pt` only.
+        module: put `module.` before every name.
+        optimizer: with moments in the optimizer's state; True, or how many numbers they have.
+    """
+    state = {f"module.{name}" if module else name: tensor for name, tensor in state.items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+        return
+    moments = (
+        {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(100_000 if optimizer is True else optimizer)}}
+        if optimizer
+        else {}
+    )
+    trainer = {
+        "prev_epoch": 149,
+        "steps": {"train": 0, "val": 0},
+        "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5, "params": [0]}]},
+    }
+    trainer |= {"scaler": None, "ema_models": None, "skip_saving_parameters": [], "time_elapsed": 0}
+    torch.save({"model": state, **trainer} if nested else state, path)
+
+
+def save_sharded(folder, states, suffix=".safetensors", names=None):
+    """Write a checkpoint in several files with its index, as transformers does; the folder."""
+    stem = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
+    folder.mkdir(exist_ok=True)
+    names = names or [
+        f"{stem.split('.')[0]}-{number:05}-of-{len(states):05}{suffix}" for number in range(1, len(states) + 1)
+    ]
+    for name, state in zip(names, states, strict=True):
+        save_pi3(folder / name, state)
+    weight_map = {key: name for name, state in zip(names, states, strict=True) for key in state}
+    size = sum(tensor.numel() * tensor.element_size() for state in states for tensor in state.values())
+    (folder / f"{stem}.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": weight_map}))
+    return folder
+
+
+def _encoder(prefix, width, depth):
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 1 + 37 * 37, width), "register_tokens": (1, 4, width)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,)} | _pair("norm", width)
+    for i in range(depth):
+        shapes |= _block(f"blocks.{i}.", width, scaled=True, normed=False)
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def _block(prefix, width, scaled, normed):
+    shapes = _pair(f"{prefix}norm1", width) | _pair(f"{prefix}norm2", width)
+    shapes |= _linear(f"{prefix}attn.qkv", 3 * width, width) | _linear(f"{prefix}attn.proj", width, width)
+    shapes |= _linear(f"{prefix}mlp.fc1", 4 * width, width) | _linear(f"{prefix}mlp.fc2", width, 4 * width)
+    if scaled:
+        shapes |= {f"{prefix}ls1.gamma": (width,), f"{prefix}ls2.gamma": (width,)}
+    if normed:
+        shapes |= _pair(f"{prefix}attn.q_norm", HEAD_DIM) | _pair(f"{prefix}attn.k_norm", HEAD_DIM)
+    return shapes
+
+
+def _linear(name, outputs, inputs):
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _pair(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _tensor(name, shape):
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if name.endswith("gamma") or (name.endswith("weight") and "norm" in name):
+        return 1 + 0.2 * noise
+    if len(shape) < 2:
+        return 0.2 * noise
+    if "token" in name or "pos_embed" in name:
+        return 0.5 * noise
+    return noise / math.sqrt(math.prod(shape[1:]))
