@@ -5,7 +5,7 @@
 
 #include "launch/driver.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 static_assert(cuda::kSuccess == CUDA_SUCCESS);
 static_assert(cuda::kCapabilityMajor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);

@@ -4,7 +4,7 @@
 #include "check.h"
 #include "kernels/kernel_table.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 

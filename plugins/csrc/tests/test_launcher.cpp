@@ -6,7 +6,7 @@
 #include "launch/launcher.h"
 #include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 

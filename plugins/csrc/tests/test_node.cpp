@@ -1,7 +1,7 @@
 #include "check.h"
 #include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include "launch/parameter_block.h"
 #include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 

@@ -20,7 +20,7 @@
 
 namespace {
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 std::vector<std::string> split(const std::string& line, char separator) {
   std::vector<std::string> parts;

@@ -136,7 +136,7 @@ Code run(int argc, char** argv) {
     std::fputs(kHelp, stdout);
     return Code::kOk;
   }
-  const std::string& engines = arguments.words({"ENGINES"}).front();
+  const std::string& engines = arguments.engines();
   page4d::Options options;
   options.backend = arguments.choice<Backend>("--backend", {{"tensorrt", Backend::kTensorrt}, {"test", Backend::kTest}},
                                               Backend::kTensorrt);
@@ -162,7 +162,7 @@ Code run(int argc, char** argv) {
   page4d::Pipeline pipeline = page4d::Pipeline::load(engines, options);
   const page4d::Layout layout = pipeline.info().layout;
   const int cameras = static_cast<int>(layout.V);
-  if (arguments.has("--kill")) read_kill(arguments.text("--kill", ""), cameras, simulation);
+  if (arguments.has("--kill")) read_kill(arguments.text("--kill"), cameras, simulation);
   page4d::Rig rig(pipeline.info(), rig_options);
   std::printf("%s\n", pipeline.described().c_str());
   for (const std::string& warning : pipeline.warnings()) std::fprintf(stderr, "page4d: %s\n", warning.c_str());

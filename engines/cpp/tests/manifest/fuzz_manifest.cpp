@@ -63,19 +63,6 @@ bool try_one(const std::string& content) {
   }
 }
 
-}  // namespace
-
-#ifdef PAGE4D_LIBFUZZER
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  try_one(std::string(reinterpret_cast<const char*>(data), size));
-  return 0;
-}
-
-#else
-
-namespace {
-
 using Json = nlohmann::ordered_json;
 
 // Bytes of the text, as damage does it.
@@ -312,5 +299,3 @@ int main(int count, char** words) {
   std::printf("%d of %d manifests were read, %d folders loaded or refused for a changed file\n", read, rounds, ran);
   require(read > rounds / 10 && read < rounds, "the changes are too harsh, or none");
 }
-
-#endif

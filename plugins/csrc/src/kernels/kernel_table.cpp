@@ -2,7 +2,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 std::string Entry::path() const {
   const std::string name = text(kernel, "_", name_of(dtype));
@@ -32,4 +32,4 @@ const Entry& KernelTable::kernel(std::string_view name, Dtype dtype, int capabil
       .hint("page4d plugins build");
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -9,7 +9,7 @@
 #include "kernels/modes.h"
 #include "view.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // One parameter of a kernel, in order, as the machine code's own table has it.
 struct Parameter {
@@ -62,4 +62,4 @@ extern const View<Entry> kEmbedded;
 // sha256 of the files that decide the kernels: the pack's word on which version of them it is.
 extern const char kEmbeddedSource[];
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -4,7 +4,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 std::string_view name_of(Dtype dtype) { return dtype == Dtype::kFloat16 ? "fp16" : "bf16"; }
 
@@ -33,4 +33,4 @@ std::optional<Mode> of_parts(Mode mode) {
   return std::nullopt;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

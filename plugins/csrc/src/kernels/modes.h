@@ -6,7 +6,7 @@
 #include <optional>
 #include <string_view>
 
-namespace page4d {
+namespace page4d::plugin {
 
 // Channels of a head in the pack.
 inline constexpr int64_t kHeadDim = 64;
@@ -53,4 +53,4 @@ Keys keys_of(Mode mode);
 // The mode in which a mode's keys can be split.
 std::optional<Mode> of_parts(Mode mode);
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -6,7 +6,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 constexpr char kLibrary[] = "libcuda.so.1";
@@ -113,4 +113,4 @@ void Driver::check(cuda::Result result, const char* call) const {
   throw Error("the CUDA driver refused a call of the attention kernels").got(text(call, ": ", name));
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -7,7 +7,7 @@
 #include "kernels/modes.h"
 #include "launch/parameter_block.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // The driver's types, so that no CUDA header is needed; all are as in cuda.h.
 namespace cuda {
@@ -75,4 +75,4 @@ class Driver {
   Calls calls_{};
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

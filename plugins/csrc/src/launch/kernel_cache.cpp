@@ -1,6 +1,6 @@
 #include "launch/kernel_cache.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 KernelCache& KernelCache::get() {
   static KernelCache cache;
@@ -16,4 +16,4 @@ cuda::Kernel KernelCache::kernel(const Entry& entry, cuda::Device device) {
   return found->second;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

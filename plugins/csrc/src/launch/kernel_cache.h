@@ -7,7 +7,7 @@
 #include "kernels/kernel_table.h"
 #include "launch/driver.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // Loaded once a process and kept: a kernel belongs to no context, and the driver may be gone before static objects are.
 class KernelCache {
@@ -22,4 +22,4 @@ class KernelCache {
   std::map<const Entry*, cuda::Kernel> loaded_;
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

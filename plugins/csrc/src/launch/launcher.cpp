@@ -3,7 +3,7 @@
 #include "error.h"
 #include "launch/kernel_cache.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape) {
   const Driver& driver = Driver::get();
@@ -43,4 +43,4 @@ void Launcher::launch(const Addresses& addresses, cuda::Stream stream) {
   }
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -10,7 +10,7 @@
 #include "launch/parameter_block.h"
 #include "plan/launch_plan.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // The kernels of one call on one GPU, loaded and with their parameters laid out; launching only launches.
 //
@@ -44,4 +44,4 @@ class Launcher {
   std::vector<Loaded> launches_;
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -8,7 +8,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 constexpr size_t kPointer = 8;
@@ -92,4 +92,4 @@ void ParameterBlock::point(const Addresses& addresses, const Encode& encode) {
   pointed_ = addresses;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -14,7 +14,7 @@
 #include "kernels/kernel_table.h"
 #include "plan/launch_plan.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // What the driver calls a CUtensorMap; aligned as CUDA 13 has it, twice what CUDA 12 asks for.
 struct alignas(128) TensorMap {
@@ -50,4 +50,4 @@ class ParameterBlock {
   std::optional<Addresses> pointed_;
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -8,7 +8,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 constexpr double kLog2e = 1.0 / 0.69314718055994530942;  // 1 / ln 2
@@ -213,4 +213,4 @@ int64_t most_workspace(const Shape& shape, const KernelTable& table) {
   return most;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -15,7 +15,7 @@
 #include "kernels/modes.h"
 #include "plan/ops.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // One call: q [Z,A,n,D], k v [Z,A,m,D], and what its mode needs.
 struct Shape {
@@ -72,4 +72,4 @@ Plan plan_for(const Shape& shape, const KernelTable& table, int capability);
 // Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not known.
 int64_t most_workspace(const Shape& shape, const KernelTable& table);
 
-}  // namespace page4d
+}  // namespace page4d::plugin

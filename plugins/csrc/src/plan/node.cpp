@@ -7,7 +7,7 @@
 
 #include "error.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 constexpr Field kBiasedFields[] = {Field::kEpipolarBand, Field::kEpipolarPenalty, Field::kRowPeriod, Field::kRowLeading,
@@ -142,4 +142,4 @@ double Node::value(Field field) const {
   return found == fields_.end() ? 0.0 : found->second;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -12,7 +12,7 @@
 #include "plan/ops.h"
 #include "view.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // Attributes that a kernel reads; all are BiasedAttention's.
 enum class Field { kEpipolarBand, kEpipolarPenalty, kRowPeriod, kRowLeading, kRowGain };
@@ -49,4 +49,4 @@ class Node {
   std::map<Field, double> fields_;
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

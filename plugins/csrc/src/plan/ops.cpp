@@ -1,6 +1,6 @@
 #include "plan/ops.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 constexpr const char* kOpNames[] = {"BiasedAttention", "SegmentAttention"};
@@ -28,4 +28,4 @@ View<Tensor> inputs_of(Op op) {
   return op == Op::kBiasedAttention ? View<Tensor>(kBiasedInputs) : View<Tensor>(kSegmentInputs);
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

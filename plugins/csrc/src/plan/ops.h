@@ -7,7 +7,7 @@
 
 #include "view.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 inline constexpr char kNamespace[] = "page4d";
 inline constexpr char kVersion[] = "1";
@@ -36,4 +36,4 @@ std::optional<Op> op_named(std::string_view name);
 // BiasedAttention has the first 3, 4 or 6 of its inputs, SegmentAttention the first 6 or all.
 View<Tensor> inputs_of(Op op);
 
-}  // namespace page4d
+}  // namespace page4d::plugin

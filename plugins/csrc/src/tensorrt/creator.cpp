@@ -9,7 +9,7 @@
 #include "tensorrt/log.h"
 #include "tensorrt/plugin.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 using nvinfer1::PluginField;
@@ -43,7 +43,7 @@ double value_of(const PluginField& field) {
 
 Creator::Creator(Op op) : op_(op) {
   for (Field field : fields_of(op))
-    fields_.emplace_back(page4d::name_of(field), nullptr,
+    fields_.emplace_back(page4d::plugin::name_of(field), nullptr,
                          is_floating(field) ? PluginFieldType::kFLOAT32 : PluginFieldType::kINT32, 1);
   collection_ = {static_cast<int32_t>(fields_.size()), fields_.data()};
 }
@@ -64,4 +64,4 @@ nvinfer1::IPluginV3* Creator::createPlugin(const char* name, const nvinfer1::Plu
   return plugin;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -6,7 +6,7 @@
 #include "NvInferRuntime.h"
 #include "plan/node.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
@@ -25,4 +25,4 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
   nvinfer1::PluginFieldCollection collection_{};
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

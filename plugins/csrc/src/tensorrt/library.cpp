@@ -11,14 +11,14 @@ PAGE4D_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
 PAGE4D_EXPORT const char* page4d_plugins_kernels();
 
 nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
-  static page4d::Creator biased(page4d::Op::kBiasedAttention);
-  static page4d::Creator segment(page4d::Op::kSegmentAttention);
+  static page4d::plugin::Creator biased(page4d::plugin::Op::kBiasedAttention);
+  static page4d::plugin::Creator segment(page4d::plugin::Op::kSegmentAttention);
   static nvinfer1::IPluginCreatorInterface* const creators[] = {&biased, &segment};
   count = 2;
   return creators;
 }
 
-void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { page4d::find_logger_with(finder); }
+void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { page4d::plugin::find_logger_with(finder); }
 
 // A plan runs with the very kernels that its plugins were described with.
-const char* page4d_plugins_kernels() { return page4d::kEmbeddedSource; }
+const char* page4d_plugins_kernels() { return page4d::plugin::kEmbeddedSource; }

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <string>
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 std::atomic<nvinfer1::ILoggerFinder*> finder_in_use{nullptr};
@@ -26,4 +26,4 @@ void log_error(const char* op, const char* message) noexcept {
   }
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

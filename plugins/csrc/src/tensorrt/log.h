@@ -5,7 +5,7 @@
 
 #include "NvInferRuntime.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 void find_logger_with(nvinfer1::ILoggerFinder* finder) noexcept;
 
@@ -26,4 +26,4 @@ int32_t guarded(const char* op, const F& body) noexcept {
   return -1;
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -7,7 +7,7 @@
 #include "kernels/kernel_table.h"
 #include "tensorrt/log.h"
 
-namespace page4d {
+namespace page4d::plugin {
 namespace {
 
 using nvinfer1::DataType;
@@ -56,7 +56,7 @@ AttentionPlugin::AttentionPlugin(const Node& node) : node_(node) {
   for (const auto& each : node_.fields()) {
     const bool floating = is_floating(each.first);
     const void* data = floating ? static_cast<const void*>(&number->floating) : &number->integer;
-    fields_.emplace_back(page4d::name_of(each.first), data,
+    fields_.emplace_back(page4d::plugin::name_of(each.first), data,
                          floating ? nvinfer1::PluginFieldType::kFLOAT32 : nvinfer1::PluginFieldType::kINT32, 1);
     ++number;
   }
@@ -147,4 +147,4 @@ int32_t AttentionPlugin::enqueue(const PluginTensorDesc*, const PluginTensorDesc
 
 nvinfer1::IPluginV3* AttentionPlugin::attachToContext(nvinfer1::IPluginResourceContext*) noexcept { return clone(); }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

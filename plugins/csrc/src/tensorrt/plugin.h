@@ -8,7 +8,7 @@
 #include "launch/launcher.h"
 #include "plan/node.h"
 
-namespace page4d {
+namespace page4d::plugin {
 
 // A refusal is logged and returned as an error: an exception would have nowhere to go.
 class AttentionPlugin final : public nvinfer1::IPluginV3,
@@ -67,4 +67,4 @@ class AttentionPlugin final : public nvinfer1::IPluginV3,
   size_t inputs_ = 0;  // of the launcher's call
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin
