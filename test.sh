@@ -12,6 +12,7 @@ export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+git ls-files '*.c' '*.cpp' '*.cu' '*.h' | xargs .venv/bin/clang-format --dry-run -Werror
 .venv/bin/mypy & types=$!
 # two at a time, a file each: most of the time is one thread tracing small graphs
 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -3,7 +3,7 @@
 
 TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,test # what test.sh installs, and scripts/lock.sh locks
 # the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
-TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev"
+TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache"
 
 # need_packages [NAME..]: of Debian or Ubuntu. Root installs what is missing; anybody else is told the command, and it
 # fails. On other systems it does nothing: what needs them says so.

@@ -44,7 +44,7 @@ def as_many_threads_as_before():
 LONGEST = (  # tests that are few and slow; C++ before them all, since others wait until it is built
     "test_cpp.py",
     "test_export.py",
-    "test_cpp_offline.py",
+    "test_cpp_parity.py",
     "test_ray_example.py",
     "test_tensorrt_plans.py",
     "test_plugins.py",

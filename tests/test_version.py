@@ -52,7 +52,7 @@ message(FATAL_ERROR "no more than the version is asked for")
 """
 
 
-@pytest.mark.parametrize("source", ["engines/cpp"])
+@pytest.mark.parametrize("source", ["engines/cpp", "plugins/csrc"])
 def test_cmake_projects_have_it(tmp_path, source):
     """CMake reads PROBE right after `project()`, and stops there."""
     (tmp_path / "probe.cmake").write_text(PROBE)
