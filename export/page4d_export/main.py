@@ -292,32 +292,47 @@ def inspect_command(
     raise typer.Exit(console.run(body))
 
 
+def export_app() -> typer.Typer:
+    """`page4d-export`."""
+    return cli.command(export_command)
+
+
+def run_app() -> typer.Typer:
+    """`page4d-run`."""
+    return cli.command(cli.run)
+
+
 def export() -> None:
     """Entry point of `page4d-export`."""
-    cli.start(cli.command(export_command))
+    cli.start(export_app())
 
 
 def main() -> None:
     """Entry point of `page4d`."""
+    cli.start(app())
+
+
+def app() -> typer.Typer:
+    """`page4d`: every command under one name."""
     from page4d_export import check_commands, plugins_command
     from page4d_export.bench import bench_command
     from page4d_export.triton_command import export_triton_command
 
-    app = typer.Typer(
+    commands = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Multi-camera 4D perception as verified engines.",
     )
-    app.command("export")(export_command)
-    app.command("run")(cli.run)
-    app.command("inspect")(inspect_command)
-    app.command("verify")(check_commands.verify_command)
-    app.command("doctor")(check_commands.doctor_command)
-    app.command("export-triton")(export_triton_command)
-    app.command("weights")(weights_command)
-    app.command("bench")(bench_command)
-    app.command("clip")(clip_command)
-    app.add_typer(plugins_command.app, name="plugins")
-    cli.start(app)
+    commands.command("export")(export_command)
+    commands.command("run")(cli.run)
+    commands.command("inspect")(inspect_command)
+    commands.command("verify")(check_commands.verify_command)
+    commands.command("doctor")(check_commands.doctor_command)
+    commands.command("export-triton")(export_triton_command)
+    commands.command("weights")(weights_command)
+    commands.command("bench")(bench_command)
+    commands.command("clip")(clip_command)
+    commands.add_typer(plugins_command.app, name="plugins")
+    return commands
