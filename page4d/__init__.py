@@ -7,24 +7,24 @@ names is first asked for, torch with the model.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from page4d.checkpoints.load_report import LoadReport
+    from page4d.checkpoints.weights import load, load_weights
     from page4d.config import ModelConfig
     from page4d.errors import Page4DError
     from page4d.layout import Layout
-    from page4d.load_report import LoadReport
     from page4d.model import Output, Page4D
-    from page4d.weights import load, load_weights
 
 __version__ = "0.1.0"
 __all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
 _LATE = {
     "Layout": "layout",
-    "LoadReport": "load_report",
+    "LoadReport": "checkpoints.load_report",
     "ModelConfig": "config",
     "Output": "model",
     "Page4D": "model",
     "Page4DError": "errors",
-    "load": "weights",
-    "load_weights": "weights",
+    "load": "checkpoints.weights",
+    "load_weights": "checkpoints.weights",
 }
 
 

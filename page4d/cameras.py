@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
-from page4d.json_file import read_json
+from page4d.system.json_file import read_json
 
 _COINCIDENT = 1e-6  # centres closer than this (relative to their distance from the origin, at least 1) count as one
 _EXACT = 1e-6  # how far a number that is 0 or 1 by definition may be off, by rounding in whatever wrote it

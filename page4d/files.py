@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from page4d.errors import UsageError
-from page4d.interrupts import held_interrupts
-from page4d.plain_text import as_text
-from page4d.staging import Staging, leftovers, tidy
+from page4d.system.interrupts import held_interrupts
+from page4d.system.plain_text import as_text
+from page4d.system.staging import Staging, leftovers, tidy
 
 _MOST_NAMED = 4  # entries of a folder that an error names
 

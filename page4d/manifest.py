@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
+from page4d.checkpoints.load_report import LoadReport
 from page4d.errors import EngineError
 from page4d.files import OutputKind, write_atomically
-from page4d.folder_file import open_inside
 from page4d.layout import Layout
-from page4d.load_report import LoadReport
-from page4d.manifest_check import check_manifest
-from page4d.manifest_files import CONSTANTS as CONSTANTS
-from page4d.strict_json import LARGEST, require_strict
+from page4d.manifest_checks.manifest_check import check_manifest
+from page4d.manifest_checks.manifest_files import CONSTANTS as CONSTANTS
+from page4d.system.folder_file import open_inside
+from page4d.system.strict_json import LARGEST, require_strict
 
 FORMAT = 1
 MANIFEST = "manifest.json"

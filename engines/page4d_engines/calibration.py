@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.files import write_atomically
-from page4d.poses import world_to_camera
+from page4d.network.poses import world_to_camera
 from page4d_engines.cloud import probability
 from page4d_engines.fit import Fit
 

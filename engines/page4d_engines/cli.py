@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from page4d import process
 from page4d.errors import ExitCode, UsageError
+from page4d.system import process
 from page4d_engines import console
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from rich.segment import Segment
 from safetensors import SafetensorError
 
 from page4d.errors import ExitCode, Page4DError
-from page4d.interrupts import exit_code, raised_interrupts, reason
-from page4d.plain_text import encodable, printable
+from page4d.system.interrupts import exit_code, raised_interrupts, reason
+from page4d.system.plain_text import encodable, printable
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _NO_SPACE = "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from page4d.errors import EngineError
-from page4d.folder_file import path_inside
 from page4d.manifest import CONSTANTS, Manifest
+from page4d.system.folder_file import path_inside
 from page4d_engines.folder import EngineFolder
 
 _HEADER = 1 << 20  # bytes that a file's header may have

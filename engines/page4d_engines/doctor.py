@@ -16,7 +16,7 @@ from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.machine import cuda_of
 from page4d_engines.versions import TRIED
 from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver
-from page4d_plugins.pack import shipped
+from page4d_plugins.kernel_pack import shipped
 
 _RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich")
 _EXPORT = ("torch", "onnxscript", "onnx-ir")

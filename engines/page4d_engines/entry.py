@@ -1,10 +1,10 @@
 """The entry point of `page4d-run`: light, so that Ctrl-C ends it in words from the first moment on."""
 
-from page4d.interrupts import end_at_once
+from page4d.system.interrupts import end_at_once
 
 end_at_once()  # before anything else is imported: a command has begun
 
-from page4d.process import start  # noqa: E402
+from page4d.system.process import start  # noqa: E402
 
 
 def run() -> None:

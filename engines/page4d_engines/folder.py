@@ -8,8 +8,8 @@ import pathlib
 from dataclasses import dataclass
 
 from page4d.errors import EngineError
-from page4d.folder_file import open_inside
 from page4d.manifest import Manifest, read_manifest
+from page4d.system.folder_file import open_inside
 from page4d_engines.onnx_check import check_stage
 
 _LARGEST_ONNX = 2**31 - 1  # of a protobuf message; large weights lie beside it

@@ -14,7 +14,7 @@ from PIL import Image
 from page4d.camera_notes import camera_notes
 from page4d.cameras import Camera, cameras_from_mapping, read_entries
 from page4d.errors import OutOfMemoryError, UsageError
-from page4d.memory import available_memory
+from page4d.system.memory import available_memory
 from page4d_engines import video
 from page4d_engines.frame import Files, Frame, Header
 from page4d_engines.levels import Levels

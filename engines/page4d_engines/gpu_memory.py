@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from page4d.memory import available_memory
+from page4d.system.memory import available_memory
 from page4d_plugins.driver import checked, driver, is_integrated
 
 

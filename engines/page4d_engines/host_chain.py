@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
 from page4d.manifest import Manifest
-from page4d.memory import available_memory
 from page4d.precision import Precision
+from page4d.system.memory import available_memory
 from page4d_engines.buffers import BufferPlan, View
 from page4d_engines.chain import Arrays, Observe
 from page4d_engines.folder import EngineFolder

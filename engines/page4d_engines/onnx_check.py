@@ -14,9 +14,9 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from page4d.errors import EngineError
-from page4d.folder_file import path_inside
 from page4d.manifest import Manifest, StageEntry, TensorSpec
 from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
+from page4d.system.folder_file import path_inside
 from page4d_engines.external import is_external
 
 _TYPES = {

@@ -25,8 +25,8 @@ from page4d_engines.ort_cuda import UNCAPTURABLE, cuda_session
 from page4d_engines.ort_engine import first_line, translated, unloadable
 from page4d_engines.pieces import Attention, Cut, Piece, cut
 from page4d_engines.row_calls import RowCall, join
+from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.launcher import KernelLauncher, Launcher
-from page4d_plugins.pack import shipped
 
 _NOT_IN_BFLOAT16 = ("Conv", "Gelu")  # ONNX Runtime has no kernels of these for it
 

@@ -17,9 +17,9 @@ from page4d.ops import DOMAIN
 from page4d_engines.external import is_external
 from page4d_engines.graph import Tensor, shed_views, tensors_of
 from page4d_engines.row_calls import ROWS, RowCall
+from page4d_plugins.launch_plan import Shape, Strides
 from page4d_plugins.modes import Dtype
 from page4d_plugins.node import Node
-from page4d_plugins.plan import Shape, Strides
 
 _HEADS_APART = [0, 2, 1, 3]  # [Z,n,A,D] to [Z,A,n,D] and back
 _HOST = {"Clip": (1, 2), "Pad": (1, 2, 3)}  # inputs that an operator reads on the host, beside whole numbers

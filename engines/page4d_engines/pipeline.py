@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from page4d.errors import UsageError
-from page4d.poses import camera_to_world
+from page4d.network.poses import camera_to_world
 from page4d_engines.arguments import (
     backend_argument,
     finite_argument,

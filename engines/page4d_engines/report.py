@@ -15,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from page4d.files import write_atomically
-from page4d.plain_text import as_text
+from page4d.system.plain_text import as_text
 from page4d_engines.overlay import CLEAR, FULL, colour_bar
 from page4d_engines.report_page import PAGE
 from page4d_engines.summary import REPORT, SUMMARY, Summary, WindowSummary, mean_of

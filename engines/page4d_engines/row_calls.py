@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from page4d_engines.graph import VIEWS, Tensor, replace_nodes, tensors_of
+from page4d_plugins.launch_plan import Launch
 from page4d_plugins.modes import Dtype
-from page4d_plugins.plan import Launch
-from page4d_plugins.rows import RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
+from page4d_plugins.row_launch import RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
 
 ROWS = "page4d.rows"
 """Domain of the nodes that `join` puts into a graph; the operator is the kernel's name, the first output names the call."""

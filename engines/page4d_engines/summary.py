@@ -11,7 +11,7 @@ import msgspec
 
 from page4d.errors import UsageError
 from page4d.files import OutputKind, write_atomically
-from page4d.plain_text import encodable
+from page4d.system.plain_text import encodable
 from page4d_engines.predictions import PredictionSummary
 
 SUMMARY, REPORT = "summary.json", "report.html"

@@ -80,7 +80,7 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
     if side == "PyTorch":
         import torch
 
-        from page4d.attention import biased_attention
+        from page4d.network.attention import biased_attention
 
         torch.set_num_threads(threads)
         tensors = tuple(torch.from_numpy(array) for array in (q, k, v, bias))

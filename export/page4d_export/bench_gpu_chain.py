@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from page4d.accuracy import compare
-from page4d.aggregator import Layer
 from page4d.errors import MissingBackendError, Page4DError
 from page4d.manifest import PREDICTIONS, Accuracy, StageEntry
 from page4d.model import Page4D
+from page4d.network.aggregator import Layer
 from page4d_engines.backend import Backend
 from page4d_engines.console import table_console
 from page4d_engines.folder import EngineFolder

@@ -26,8 +26,8 @@ from page4d.config import ModelConfig
 from page4d.errors import ExitCode, OutOfMemoryError, Page4DError, UsageError
 from page4d.files import save_tensors
 from page4d.layout import Layout
-from page4d.memory import available_memory
 from page4d.precision import Precision
+from page4d.system.memory import available_memory
 from page4d_engines import console
 from page4d_export.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
 from page4d_export.growth_plot import plot_growth

@@ -261,7 +261,7 @@ def weights_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        from page4d.checkpoint import Checkpoint
+        from page4d.checkpoints.checkpoint import Checkpoint
         from page4d_export.plan_table import print_checkpoint
 
         checkpoint = Checkpoint.open(file)

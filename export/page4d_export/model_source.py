@@ -6,10 +6,10 @@ import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from page4d.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
 from page4d.config import ModelConfig, Published
 from page4d.errors import UsageError
-from page4d.sources import adapted, check_kinds, check_model
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -82,8 +82,8 @@ class ModelSource:
 
     def model(self) -> Page4D:
         """The network with its weights."""
+        from page4d.checkpoints.weights import load_weights
         from page4d.model import Page4D
-        from page4d.weights import load_weights
 
         if self.pi3 is None and self.page4d is None:
             return Page4D(self.config, self.seed)

@@ -11,8 +11,8 @@ from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order, TimeE
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+from page4d.network.poses import POSE_NUMBERS
 from page4d.ops import AttentionChoice
-from page4d.poses import POSE_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from page4d.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.manifest import Accuracy, Manifest, StageEntry
 from page4d_engines.buffers import BufferPlan
 from page4d_engines.console import table_console

@@ -13,7 +13,7 @@ from page4d.errors import UsageError
 from page4d.files import NEW_FOLDER, refuse_foreign, staged, write_atomically
 from page4d_engines import console
 from page4d_engines.cli import Verbose, folder_to_write
-from page4d_plugins.pack import KERNELS, SHIPPED, SUFFIX, Pack, targets, tile_chip
+from page4d_plugins.kernel_pack import KERNELS, SHIPPED, SUFFIX, Pack, targets, tile_chip
 
 app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
 
@@ -40,7 +40,7 @@ def build_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d_plugins import compiler
+        from page4d_plugins.compile import compiler
 
         chips = list(dict.fromkeys(name for words in chip or [] for name in words.split(",") if name))
         if unknown := [name for name in chips if name not in targets()]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from page4d.aggregator import Layer
-from page4d.block import LayerNorm
-from page4d.encoder import Encoder
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.model import Page4D
+from page4d.network.aggregator import Layer
+from page4d.network.block import LayerNorm
+from page4d.network.encoder import Encoder
 from page4d.precision import Precision
 from page4d_export.plan import Plan
 

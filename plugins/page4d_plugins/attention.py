@@ -12,13 +12,13 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from page4d.attention import EpipolarPrior
 from page4d.errors import UsageError
+from page4d.network.attention import EpipolarPrior
 from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION, BiasedRows
-from page4d_plugins import kernel
+from page4d_plugins import attention_kernel
+from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, constants, make_plan
 from page4d_plugins.modes import CHIPS, Chip, Dtype, Keys, Mode, Tile, chip_for
 from page4d_plugins.node import groups_and_segments
-from page4d_plugins.plan import Descriptor, Ref, Shape, Strides, constants, make_plan
 
 _ALIGNMENT = 16  # bytes: what tensor maps take, and what the kernels of the pack are compiled for
 _INTERPRETED = Chip(Tile(64, 64, 4, 1), Tile(64, 64, 4, 1), Tile(32, 64, 4, 1))
@@ -110,7 +110,7 @@ def run(tensors: dict[str, Tensor], mode: Mode, tile: Tile, part_tile: Tile, row
     for launch in plan.launches:
         values = {name: _value(value, places, workspace) for name, value in launch.values.items()}
         fixed = constants(launch.kernel, tile, shape.D, upcast=bool(triton.knobs.runtime.interpret) and q.dtype == torch.bfloat16)
-        function = getattr(kernel, launch.kernel.partition("_")[0])
+        function = getattr(attention_kernel, launch.kernel.partition("_")[0])
         options = {"num_warps": tile.warps, "num_stages": tile.stages} if launch.kernel.startswith("attention") else {}
         function[launch.grid](**values, **fixed, **options)
     return out

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from page4d_plugins.driver import capability_of, checked, driver
+from page4d_plugins.kernel_pack import PTX, Entry, Kernel, Pack
+from page4d_plugins.launch_plan import Descriptor, Launch, Plan, Shape, make_plan, require_in_pack
 from page4d_plugins.modes import Dtype, Mode, Tile
-from page4d_plugins.pack import PTX, Entry, Kernel, Pack
 from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
-from page4d_plugins.plan import Descriptor, Launch, Plan, Shape, make_plan, require_in_pack
 
 
 def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:

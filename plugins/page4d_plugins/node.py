@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from page4d.errors import UsageError
 from page4d.ops import BIASED_ATTENTION, BIASED_INPUTS, SEGMENT_ATTENTION, SEGMENT_INPUTS, BiasedRows
+from page4d_plugins.launch_plan import Shape, make_plan, require_in_pack
 from page4d_plugins.modes import CHIPS, Dtype, Mode
-from page4d_plugins.plan import Shape, make_plan, require_in_pack
 
 FIELDS: dict[str, dict[str, type[int] | type[float]]] = {
     BIASED_ATTENTION: {"epipolar_band": float, "epipolar_penalty": float, "row_period": int, "row_leading": int, "row_gain": float},

@@ -6,8 +6,8 @@ import ctypes
 import struct
 from collections.abc import Callable, Mapping
 
-from page4d_plugins.pack import Parameter
-from page4d_plugins.plan import Descriptor, Ref, Value
+from page4d_plugins.kernel_pack import Parameter
+from page4d_plugins.launch_plan import Descriptor, Ref, Value
 
 TENSOR_MAP = 128
 _SLOT = 128  # bytes from one parameter to the next: a tensor map's size, and its alignment in CUDA 13

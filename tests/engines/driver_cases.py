@@ -28,7 +28,7 @@ from page4d_engines.pieces import Attention
 from page4d_engines.row_calls import RowCall
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
-from page4d_plugins.rows import RowKernel
+from page4d_plugins.row_launch import RowKernel
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from page4d.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.network.attention import EpipolarPrior, biased_attention, segment_attention
 from page4d_plugins.modes import HEAD_DIM, Mode
-from page4d_plugins.rows import RowKernel
+from page4d_plugins.row_launch import RowKernel
 
 
 def attended(step, values):

@@ -17,7 +17,7 @@ from page4d_engines.tensorrt.plans import library_for
 from page4d_engines.versions import TRIED
 from page4d_export.check_commands import doctor_command
 from page4d_plugins.driver import capability_of, driver
-from page4d_plugins.pack import shipped
+from page4d_plugins.kernel_pack import shipped
 
 PACKAGES = tuple(name for name in TRIED if name != "onnxruntime")
 

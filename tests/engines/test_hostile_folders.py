@@ -21,7 +21,7 @@ from test_self_check import checked  # noqa: F401  a folder with its golden clip
 from page4d.errors import EngineError, Page4DError
 from page4d.files import sha256
 from page4d.manifest import CONSTANTS, read_manifest
-from page4d.strict_json import DEEPEST, LARGEST, require_strict
+from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.folder import EngineFolder

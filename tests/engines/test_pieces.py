@@ -21,9 +21,9 @@ from page4d_engines.pieces import Attention, Cut, Piece, cut
 from page4d_engines.row_calls import RowCall, join
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.stage import stages
+from page4d_plugins.launch_plan import Shape
 from page4d_plugins.modes import Dtype, Mode
-from page4d_plugins.plan import Shape
-from page4d_plugins.rows import RowKernel, gelu_launch
+from page4d_plugins.row_launch import RowKernel, gelu_launch
 
 
 def loaded(folder, entry):

@@ -21,7 +21,7 @@ from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
 from page4d.manifest import PlanEntry, Plans, read_manifest, write_manifest
-from page4d.poses import camera_to_world
+from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.folder import EngineFolder

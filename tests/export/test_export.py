@@ -17,10 +17,11 @@ import torch
 from conftest import config_of, layout_of, lively, takes_keypoints
 from typer.testing import CliRunner
 
-from page4d import Layout, sparse
+from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest import read_manifest
+from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
 from page4d_engines.folder import EngineFolder

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from page4d.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
+from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort_lowering import lower
 from page4d_export.functions import function_for
 

@@ -12,7 +12,8 @@ from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sha
 from test_export import command
 
 import page4d
-from page4d import Layout, weights
+from page4d import Layout
+from page4d.checkpoints import weights
 from page4d.errors import UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision

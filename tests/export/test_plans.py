@@ -28,7 +28,7 @@ from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, libra
 from page4d_export import exporter
 from page4d_export.build_wish import BuildWish
 from page4d_export.main import export_command
-from page4d_plugins.pack import shipped
+from page4d_plugins.kernel_pack import shipped
 
 CHIPS = ("sm_89", "sm_120")
 TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--set", "global_layers=", "--T", 2, "--V", 2, "--height", 28, "--width", 42)

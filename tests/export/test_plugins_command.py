@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from page4d_plugins.pack import SHIPPED, Pack
+from page4d_plugins.kernel_pack import SHIPPED, Pack
 
 
 def plugins(*arguments):

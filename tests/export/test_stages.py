@@ -9,7 +9,7 @@ from conftest import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoi
 
 from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import UsageError
-from page4d.poses import camera_to_world
+from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
 from page4d_export.plan import Plan

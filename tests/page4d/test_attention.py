@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
+from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 
 
 def tensors(shape, seed, dtype=torch.float64):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from page4d import memory
+from page4d.system import memory
 
 LINES = "MemTotal:       65536 kB\nMemFree:          100 kB\n"
 

@@ -12,7 +12,7 @@ from page4d.camera_notes import camera_notes
 from page4d.cameras import Camera, cameras_from_mapping, fundamental, read_cameras, write_cameras
 from page4d.clip import render
 from page4d.errors import UsageError
-from page4d.json_file import read_json
+from page4d.system.json_file import read_json
 
 NAMES = ("cam0", "cam1", "cam2")
 

@@ -18,11 +18,11 @@ from checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.tensor_file import TensorFile
+from page4d.checkpoints.weights import load
 from page4d.config import Published
 from page4d.errors import UsageError
-from page4d.tensor_file import TensorFile
-from page4d.weights import load
 
 TABLES = pathlib.Path(__file__).parents[3] / "shared" / "checkpoints"
 NORM = "decoder.0.norm1.weight"
@@ -542,7 +542,7 @@ def test_damaged_pickles(tmp_path_factory, small, changes):
 
 LOAD = """
 import sys
-from page4d.weights import load
+from page4d.checkpoints.weights import load
 model = load(sys.argv[1])
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0], sum(p.numel() for p in model.parameters()))
 """

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from page4d import Layout
-from page4d.aggregator import centres
-from page4d.attention import EpipolarPrior
 from page4d.cameras import fundamental, read_cameras
 from page4d.clip import Clip, render, save
 from page4d.errors import UsageError
+from page4d.network.aggregator import centres
+from page4d.network.attention import EpipolarPrior
 
 T, V, W, H = 5, 3, 96, 72
 

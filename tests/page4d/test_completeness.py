@@ -6,8 +6,8 @@ from checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.checkpoint import Checkpoint
-from page4d.completeness import HEAD_PREFIXES, check_complete, shortfalls
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.completeness import HEAD_PREFIXES, check_complete, shortfalls
 from page4d.config import MaskHeadKind, Published
 from page4d.errors import UsageError
 

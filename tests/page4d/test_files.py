@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from page4d.errors import UsageError
 from page4d.files import NEW_FOLDER, OutputKind, link_or_copy, refuse_foreign, save_tensors, sha256, staged, write_atomically
-from page4d.staging import Staging
+from page4d.system.staging import Staging
 
 
 def listed(folder):
@@ -87,7 +87,7 @@ def test_a_name_of_the_greatest_length_and_one_that_is_no_text(tmp_path):
 
 
 def test_without_an_exchange_of_names_two_renames_do_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("page4d.staging.exchange", lambda first, second: False)
+    monkeypatch.setattr("page4d.system.staging.exchange", lambda first, second: False)
     write(tmp_path / "out", a="old", b="old")
     with staged(tmp_path / "out", KIND) as folder:
         write(folder, a="new")
@@ -95,7 +95,7 @@ def test_without_an_exchange_of_names_two_renames_do_it(tmp_path, monkeypatch):
 
 
 def test_killed_between_two_renames_the_old_folder_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("page4d.staging.exchange", lambda first, second: False)
+    monkeypatch.setattr("page4d.system.staging.exchange", lambda first, second: False)
     write(tmp_path / "out", a="old")
     staging = Staging(tmp_path / "out")
     write(staging.new, a="new")

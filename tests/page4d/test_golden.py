@@ -10,12 +10,12 @@ from checkpoints import pi3_shapes
 from safetensors.numpy import save_file
 
 from page4d import Layout, ModelConfig
-from page4d import rope as ropes
-from page4d.block import Block
-from page4d.encoder import MEAN, STD, Encoder
-from page4d.heads import Points
-from page4d.mask import RowMaskHead, on_keys
-from page4d.weights import load
+from page4d.checkpoints.weights import load
+from page4d.network import rope as ropes
+from page4d.network.block import Block
+from page4d.network.encoder import MEAN, STD, Encoder
+from page4d.network.heads import Points
+from page4d.network.mask import RowMaskHead, on_keys
 
 GRID = Layout(1, 1, 56, 84)
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from page4d.interrupts import exit_code, held_interrupts, raised_interrupts, reason
-from page4d.plain_text import as_text, encodable, printable
+from page4d.system.interrupts import exit_code, held_interrupts, raised_interrupts, reason
+from page4d.system.plain_text import as_text, encodable, printable
 
 CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"), signal.SIGHUP: (129, "the terminal was closed")}
 
@@ -99,7 +99,7 @@ def test_an_entry_point_imports_next_to_nothing():
 
 
 def test_a_program_that_cannot_be_loaded_says_so():
-    done = python("from page4d.process import start; start('page4d_engines.no_such_module', 'main')")
+    done = python("from page4d.system.process import start; start('page4d_engines.no_such_module', 'main')")
     assert done.returncode == 1 and "the program cannot be loaded: No module named" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -107,7 +107,7 @@ def test_a_program_that_cannot_be_loaded_says_so():
 def test_closed_streams_are_opened_to_nowhere(closed, tmp_path):
     """So that no file which is opened later gets a stream's number, and with it what libraries write there."""
     code = (
-        "import sys; from page4d.process import begin; begin()\n"
+        "import sys; from page4d.system.process import begin; begin()\n"
         f"file = open({str(tmp_path / 'file')!r}, 'w'); print('out'); print('err', file=sys.stderr); file.write(str(file.fileno())); file.close()"
     )
 

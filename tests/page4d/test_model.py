@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
-from page4d import rope as ropes
-from page4d.attention import biased_attention
-from page4d.block import Block
 from page4d.errors import UsageError
-from page4d.mask import clamped, key_bias
-from page4d.sparse import largest
+from page4d.network import rope as ropes
+from page4d.network.attention import biased_attention
+from page4d.network.block import Block
+from page4d.network.mask import clamped, key_bias
+from page4d.network.sparse import largest
 
 SMALL = {"width": 128, "heads": 2, "encoder_depth": 1, "depth": 2}
 

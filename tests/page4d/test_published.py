@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
-from page4d.aggregator import TimeSA
 from page4d.errors import UsageError
-from page4d.mask import RowMaskHead
-from page4d.poses import camera_to_world, world_to_camera
+from page4d.network.aggregator import TimeSA
+from page4d.network.mask import RowMaskHead
+from page4d.network.poses import camera_to_world, world_to_camera
 
 SPECIAL = 5
 NARROW = {"width": 64, "heads": 1, "encoder_depth": 1}

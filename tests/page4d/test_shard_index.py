@@ -9,9 +9,9 @@ from checkpoints import page4d_state, pi3_state, save_pi3, save_sharded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.weights import load
 from page4d.errors import UsageError
-from page4d.weights import load
 
 INDEX = "model.safetensors.index.json"
 

@@ -8,10 +8,10 @@ import torch
 from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 
 from page4d import ModelConfig, Page4D
-from page4d.block import LayerNorm
+from page4d.checkpoints.weights import load, load_weights
 from page4d.config import Published
 from page4d.errors import UsageError
-from page4d.weights import load, load_weights
+from page4d.network.block import LayerNorm
 
 WIDTH = 64
 LINEAR = [f"{name}.{leaf}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "norm1", "norm2") for leaf in ("weight", "bias")]

@@ -16,10 +16,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from page4d import attention as definition
-from page4d.attention import EpipolarPrior
 from page4d.errors import AccuracyError, UsageError
 from page4d.layout import Layout
+from page4d.network import attention as definition
+from page4d.network.attention import EpipolarPrior
 from page4d_export import bench_gpu_table as tables
 from page4d_plugins.bench import clock as clocks
 from page4d_plugins.bench import compare as bench

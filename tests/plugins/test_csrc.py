@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from page4d.errors import UsageError
 from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION
+from page4d_plugins.kernel_pack import shipped
+from page4d_plugins.launch_plan import Descriptor, Ref
 from page4d_plugins.launcher import plan_for
 from page4d_plugins.modes import CHIPS, Dtype, Mode
 from page4d_plugins.node import Node, most_workspace
-from page4d_plugins.pack import shipped
 from page4d_plugins.parameters import ParameterBlock
-from page4d_plugins.plan import Descriptor, Ref
-from page4d_plugins.rows import RowKernel
+from page4d_plugins.row_launch import RowKernel
 
 SOURCE = pathlib.Path(__file__).parents[2] / "plugins" / "csrc"
 TENSORS = ("q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace")

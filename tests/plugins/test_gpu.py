@@ -13,9 +13,9 @@ from page4d_plugins.bench.call import Call, Form, centres, form_call, layout_for
 from page4d_plugins.bench.reference import Reference
 from page4d_plugins.bench.sides import ByPack, by_triton
 from page4d_plugins.bench.sweep import FORM_OF
+from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.modes import Dtype, Keys, Mode
-from page4d_plugins.pack import shipped
-from page4d_plugins.rows import RowKernel
+from page4d_plugins.row_launch import RowKernel
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 pytestmark = [

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from page4d.rope import Rope, rotate
+from page4d.network.rope import Rope, rotate
 from page4d_plugins import launcher
+from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.modes import HEAD_DIM, Dtype
-from page4d_plugins.pack import shipped
-from page4d_plugins.rows import RowKernel, gelu_launch, heads_launch, tokens_launch
+from page4d_plugins.row_launch import RowKernel, gelu_launch, heads_launch, tokens_launch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 TORCH = {Dtype.FLOAT16: torch.float16, Dtype.BFLOAT16: torch.bfloat16}

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import double, draw, named, near
 
-import page4d.attention as definition
-from page4d.attention import BiasedRows, EpipolarPrior
+import page4d.network.attention as definition
 from page4d.errors import UsageError
+from page4d.network.attention import BiasedRows, EpipolarPrior
 from page4d_plugins.modes import Mode, Tile
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from page4d.errors import UsageError
 from page4d.ops import BIASED_INPUTS, SEGMENT_INPUTS, BiasedRows
-from page4d_plugins import compiler
-from page4d_plugins.cubin import parameter_table
+from page4d_plugins.compile import compiler
+from page4d_plugins.compile.cubin import parameter_table
+from page4d_plugins.kernel_pack import PTX, SHIPPED, Entry, Header, Kernel, Pack, Parameter, shipped, targets, tile_chip
+from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, make_plan
 from page4d_plugins.launcher import plan_for
 from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, Tile
-from page4d_plugins.pack import PTX, SHIPPED, Entry, Header, Kernel, Pack, Parameter, shipped, targets, tile_chip
 from page4d_plugins.parameters import ParameterBlock
-from page4d_plugins.plan import Descriptor, Ref, Shape, Strides, make_plan
 
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99, PTX: 99}
 """KiB of shared memory that one block may have (CUDA programming guide, technical specifications); PTX runs on any chip."""
@@ -140,16 +140,16 @@ def test_what_is_built_now_is_what_is_shipped(pack, built):
 
 
 def test_the_source_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
-    for name in ("kernel.py", "row_kernel.py"):
+    for name in ("attention_kernel.py", "row_kernel.py"):
         (tmp_path / name).write_text(SHIPPED.with_name(name).read_text())
-    text = (tmp_path / "kernel.py").read_text()
-    monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
+    text = (tmp_path / "attention_kernel.py").read_text()
+    monkeypatch.setattr(compiler, "_FOLDER", tmp_path)
     before = compiler.source_hash()
-    (tmp_path / "kernel.py").write_text(text.replace("import triton\n", "import triton  # the language\n", 1))
+    (tmp_path / "attention_kernel.py").write_text(text.replace("import triton\n", "import triton  # the language\n", 1))
     assert compiler.source_hash() == before
-    (tmp_path / "kernel.py").write_text(text.replace("tl.maximum(top", "tl.minimum(top", 1))
+    (tmp_path / "attention_kernel.py").write_text(text.replace("tl.maximum(top", "tl.minimum(top", 1))
     assert compiler.source_hash() != before
-    (tmp_path / "kernel.py").write_text(text)
+    (tmp_path / "attention_kernel.py").write_text(text)
     rows = (tmp_path / "row_kernel.py").read_text()
     (tmp_path / "row_kernel.py").write_text(rows.replace("half + half", "half - half", 1))
     assert compiler.source_hash() != before

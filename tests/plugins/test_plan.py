@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from page4d.errors import UsageError
 from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION, BiasedRows
+from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, constants, make_plan, parts_of
 from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, chip_for
 from page4d_plugins.node import Node, most_workspace
-from page4d_plugins.plan import Descriptor, Ref, Shape, Strides, constants, make_plan, parts_of
 
 WHOLE = [mode for mode in Mode if not mode.partial]  # what is asked for; parts follow from a plan
 LINES = {"epipolar_band": 3.0, "epipolar_penalty": 4.0}
@@ -359,6 +359,6 @@ def test_most_workspace_is_enough_on_every_chip(call):
 
 def test_planning_loads_neither_torch_nor_triton():
     """Engines are read and launched where neither is installed."""
-    modules = ", ".join(f"page4d_plugins.{name}" for name in ("node", "pack", "parameters", "launcher"))
+    modules = ", ".join(f"page4d_plugins.{name}" for name in ("node", "kernel_pack", "parameters", "launcher"))
     code = f"import sys, {modules}; print({{'torch', 'triton'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import double, near
 
-from page4d.rope import Rope, rotate
-from page4d_plugins import compiler
+from page4d.network.rope import Rope, rotate
+from page4d_plugins.compile import compiler
+from page4d_plugins.kernel_pack import shipped
+from page4d_plugins.launch_plan import Ref
 from page4d_plugins.modes import HEAD_DIM, Dtype
-from page4d_plugins.pack import shipped
 from page4d_plugins.parameters import ParameterBlock
-from page4d_plugins.plan import Ref
-from page4d_plugins.rows import MOST_CHANNELS, RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
+from page4d_plugins.row_launch import MOST_CHANNELS, RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
 
 BOTH = st.sampled_from([torch.float16, torch.bfloat16])
 FENCE = 64  # numbers behind every tensor, which hold NaN

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import double, draw, near
 
-import page4d.attention as definition
+import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d_plugins.modes import Mode, Tile
 

@@ -9,13 +9,13 @@ from conftest import EXPORTED, without_plugins
 
 from page4d.errors import MissingBackendError
 from page4d_engines.tensorrt.log import log_of
-from page4d_plugins import tensorrt_rtx
+from page4d_plugins.kernel_pack import shipped
+from page4d_plugins.launch_plan import Shape
 from page4d_plugins.launcher import Launcher
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.node import FIELDS, Node
-from page4d_plugins.pack import shipped
-from page4d_plugins.plan import Shape
-from page4d_plugins.tensorrt_plugin import register
+from page4d_plugins.tensorrt import rtx as tensorrt_rtx
+from page4d_plugins.tensorrt.plugin import register
 
 NODES = {"mask_head": 0, "view_sa": 1, "time_sa": 1, "global_sa": 1, "points": 5, "confidence": 5, "camera": 5}
 """Attention nodes of a stage, by its kind; the encoder has one a block, memory's Global-SA two."""

@@ -18,7 +18,7 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.poses import camera_to_world
+from page4d.network.poses import camera_to_world
 from page4d_engines.fit import Fit, FitMode
 
 FOLDER = pathlib.Path(__file__).parent
@@ -149,7 +149,7 @@ def fundamentals():
 
 
 def poses():
-    """`page4d.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
+    """`page4d.network.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
     cases = []
     for number in range(12):
         rotation = turned(0.3 * number, 1.1 - 0.5 * number, 0.2 * number)

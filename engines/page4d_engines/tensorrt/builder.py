@@ -13,15 +13,15 @@ import onnx
 from onnx import helper
 
 from page4d.errors import EngineError, OutOfMemoryError, UsageError
-from page4d.interrupts import Held, held_interrupts
-from page4d.memory import available_memory
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
+from page4d.system.interrupts import Held, held_interrupts
+from page4d.system.memory import available_memory
 from page4d_engines.gpu_memory import free_on_gpu
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.driver import current_device
-from page4d_plugins.tensorrt_plugin import register
+from page4d_plugins.tensorrt.plugin import register
 
 Progress = Callable[[str, float], None]
 """Told what the builder does, and the share of it that is done."""

@@ -15,7 +15,7 @@ from page4d_engines.gpu import Gpu
 from page4d_engines.gpu_chain import GpuEngine, Launch
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of
-from page4d_plugins.tensorrt_plugin import register
+from page4d_plugins.tensorrt.plugin import register
 
 _LOG = logging.getLogger("page4d.tensorrt")
 

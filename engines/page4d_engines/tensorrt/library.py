@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d_plugins import tensorrt_rtx
+from page4d_plugins.tensorrt import rtx
 
 _OLDEST, _NEWEST = (10, 3), (12, 0)
 
@@ -77,7 +77,7 @@ class Library:
                     raise MissingBackendError("TensorRT is not installed", hint='pip install "page4d[tensorrt]"') from None
             else:
                 return cls._of(Flavor.TENSORRT, module)
-        return cls._of(Flavor.RTX, tensorrt_rtx.load())
+        return cls._of(Flavor.RTX, rtx.load())
 
     @classmethod
     def _of(cls, flavor: Flavor, module: ModuleType) -> Library:

@@ -11,7 +11,7 @@ from page4d.manifest import Plans
 from page4d.precision import Precision
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_plugins.driver import capability_of, cuda_version
-from page4d_plugins.pack import shipped
+from page4d_plugins.kernel_pack import shipped
 
 
 @dataclass(frozen=True)

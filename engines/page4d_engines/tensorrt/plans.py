@@ -16,7 +16,7 @@ from page4d_engines.folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_plugins.driver import capability_of, chip_here
-from page4d_plugins.pack import shipped
+from page4d_plugins.kernel_pack import shipped
 
 TIMING_CACHE = "timing.cache"
 PLUGINS = "plugins/libpage4d_plugins.so"

@@ -67,7 +67,7 @@ class Repository:
     A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and `keypoints`
     float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not known. It gets what
     `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`, `confidence`; and `camera` as the
-    stage's numbers `[T,V,12]`, of which `page4d.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
+    stage's numbers `[T,V,12]`, of which `page4d.network.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
     input `memory`, in which case the new one is `memory_out`.
     """
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from page4d.attention import EpipolarPrior
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.network.attention import EpipolarPrior
 from page4d.ops import BiasedRows
+from page4d_plugins.launch_plan import Shape, Strides
 from page4d_plugins.modes import HEAD_DIM, Dtype, Keys, Mode
-from page4d_plugins.plan import Shape, Strides
 
 TORCH_TYPES = {Dtype.FLOAT16: torch.float16, Dtype.BFLOAT16: torch.bfloat16}
 IMAGE = 518

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from page4d.errors import UsageError
 from page4d_plugins.bench.call import Call
+from page4d_plugins.kernel_pack import Pack
 from page4d_plugins.modes import Keys, Mode
-from page4d_plugins.pack import Pack
 
 Run = Callable[[], Tensor]
 """Computes one call, `[Z,A,n,D]`."""
@@ -51,8 +51,8 @@ class ByPack:
             MissingBackendError: no cuda-core, or no driver.
         """
         from page4d_plugins.driver import current_device
+        from page4d_plugins.kernel_pack import shipped
         from page4d_plugins.launcher import Launcher
-        from page4d_plugins.pack import shipped
 
         q = call.tensors["q"]
         if not q.is_cuda:  # their addresses would be taken for the GPU's

@@ -21,8 +21,8 @@ from page4d_plugins.bench.clock import Clock, Sampler, clock_for
 from page4d_plugins.bench.compare import Progress, describe, input_sets, versions, wrong
 from page4d_plugins.bench.reference import Reference
 from page4d_plugins.bench.sides import Attempt
+from page4d_plugins.kernel_pack import TileSize
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, Mode, Tile, chip_for
-from page4d_plugins.pack import TileSize
 
 TILES = tuple(Tile(*cut) for cut in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (1, 2, 3, 4), (False, True)))
 FORM_OF = {

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from page4d.checkpoints.tensor_file import TensorFile
 from page4d.errors import UsageError
-from page4d.tensor_file import TensorFile
 
 _SUFFIX = ".index.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from page4d.block import island
 from page4d.config import Fusion, MaskHeadKind, ModelConfig
 from page4d.layout import Layout
+from page4d.network.block import island
 
 LAMBDA_LIMIT = 4.0
 

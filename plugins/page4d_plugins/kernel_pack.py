@@ -31,7 +31,7 @@ class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a kernel, in order, as the machine code's own table has it."""
 
     name: str
-    """As in `kernel.py`; parts of a descriptor as `KD`, `KD.shape0` .., `KD.stride0` ..; scratch pointers, always null, are empty."""
+    """As in `attention_kernel.py`; parts of a descriptor as `KD`, `KD.shape0` .., `KD.stride0` ..; scratch pointers, always null, are empty."""
     offset: int
     size: int
     """Bytes: 4 (int32, float32), 8 (int64, pointer), 128 (tensor map)."""

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from page4d.completeness import HEAD_PREFIXES, MASK_HEAD, blocks_of, check_complete, shortfalls
+from page4d.checkpoints.completeness import HEAD_PREFIXES, MASK_HEAD, blocks_of, check_complete, shortfalls
+from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
+from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
 from page4d.config import MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
-from page4d.shard_index import ShardIndex, file_of, is_index
-from page4d.tensor_file import PLAIN_DTYPES, TensorFile
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,15 +16,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from page4d.block import Block
-from page4d.checkpoint import Checkpoint
-from page4d.completeness import MASK_HEAD
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
+from page4d.checkpoints.completeness import MASK_HEAD
+from page4d.checkpoints.load_report import Group, LoadReport, SourceFile
 from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.files import sha256
-from page4d.load_report import Group, LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
-from page4d.sources import adapted, check_kinds, check_model
+from page4d.network.block import Block
 
 Registers = Literal["split", "truncate", "page4d"]
 TimeSource = Literal["page4d", "pi3"]

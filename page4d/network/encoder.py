@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from page4d.block import Block, LayerNorm
 from page4d.config import ModelConfig
 from page4d.layout import Layout
+from page4d.network.block import Block, LayerNorm
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

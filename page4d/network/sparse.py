@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from page4d import rope as ropes
-from page4d.attention import biased_attention, segment_attention
-from page4d.block import Block, island
 from page4d.config import GlobalStrategy, ModelConfig
 from page4d.layout import Layout
-from page4d.mask import clamped, key_bias
-from page4d.rope import Rope
+from page4d.network import rope as ropes
+from page4d.network.attention import biased_attention, segment_attention
+from page4d.network.block import Block, island
+from page4d.network.mask import clamped, key_bias
+from page4d.network.rope import Rope
 
 
 class GlobalSA(nn.Module):

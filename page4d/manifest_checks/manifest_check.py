@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from page4d.layout import Layout
-from page4d.manifest_chain import check_chain
-from page4d.manifest_error import inconsistent
-from page4d.manifest_files import check_files
+from page4d.manifest_checks.manifest_chain import check_chain
+from page4d.manifest_checks.manifest_error import inconsistent
+from page4d.manifest_checks.manifest_files import check_files
 from page4d.precision import DTYPE_BYTES, Precision
 
 if TYPE_CHECKING:

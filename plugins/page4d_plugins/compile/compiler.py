@@ -15,11 +15,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 from page4d.errors import MissingBackendError
-from page4d_plugins.cubin import parameter_table
+from page4d_plugins.compile.cubin import parameter_table
+from page4d_plugins.kernel_pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
+from page4d_plugins.launch_plan import constants
 from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Mode, Tile
-from page4d_plugins.pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
-from page4d_plugins.plan import constants
-from page4d_plugins.rows import RowKernel
+from page4d_plugins.row_launch import RowKernel
 
 _WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
 """int64; other integers are int32."""
@@ -29,8 +29,9 @@ _ALIGNED = (
     *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
 )
 """Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
-_SOURCES = ("kernel", "row_kernel")
+_SOURCES = ("attention_kernel", "row_kernel")
 """Modules of the kernels' code."""
+_FOLDER = pathlib.Path(__file__).parents[1]
 _ROWS = {kernel.value: kernel for kernel in RowKernel}
 _SWIZZLE_128B = 3
 _SINCE = {110: (3, 9)}
@@ -66,7 +67,7 @@ def beyond_compiler() -> list[str]:
 
 def source_hash() -> str:
     """sha256 of all that decides what the kernels are: their code without comments, and what each is compiled with."""
-    trees = [ast.parse(pathlib.Path(__file__).with_name(f"{name}.py").read_text()) for name in _SOURCES]
+    trees = [ast.parse((_FOLDER / f"{name}.py").read_text()) for name in _SOURCES]
     functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
     names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
     digest = hashlib.sha256("".join(map(ast.unparse, trees)).encode())
@@ -104,9 +105,9 @@ def compile_kernel(target: Target) -> Kernel:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from page4d_plugins import kernel, row_kernel
+    from page4d_plugins import attention_kernel, row_kernel
 
-    function = getattr(row_kernel if target.kernel in _ROWS else kernel, target.kernel.partition("_")[0])
+    function = getattr(row_kernel if target.kernel in _ROWS else attention_kernel, target.kernel.partition("_")[0])
     fixed = _constants(target)
     types = signature(target, list(function.arg_names), fixed)
     values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from page4d import rope as ropes
-from page4d.block import Block, island
 from page4d.config import HEAD_BLOCKS, ModelConfig
 from page4d.layout import Layout
+from page4d.network import rope as ropes
+from page4d.network.block import Block, island
 
 _EPS = 1e-6
 
@@ -91,7 +91,7 @@ class Residual(nn.Module):
 
 
 class CameraHead(nn.Module):
-    """Patch tokens to twelve numbers: a translation, and three rows that `page4d.poses` turns into a rotation."""
+    """Patch tokens to twelve numbers: a translation, and three rows that `page4d.network.poses` turns into a rotation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from page4d.errors import EngineError
-from page4d.manifest_error import inconsistent
+from page4d.manifest_checks.manifest_error import inconsistent
 
 if TYPE_CHECKING:
     from page4d.manifest import Golden, Manifest

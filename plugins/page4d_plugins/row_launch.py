@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from page4d_plugins.launch_plan import Launch, Ref, Value
 from page4d_plugins.modes import HEAD_DIM
-from page4d_plugins.plan import Launch, Ref, Value
 
 MOST_CHANNELS = 1024
 """Of a token: one block of threads holds them all. Every model of this project has at most that."""

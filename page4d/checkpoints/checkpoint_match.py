@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from page4d.checkpoint import Checkpoint
+from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.config import ModelConfig, Published
 from page4d.errors import UsageError
 

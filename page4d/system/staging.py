@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from page4d.exchange import exchange, is_mount_point, sync, sync_path
+from page4d.system.exchange import exchange, is_mount_point, sync, sync_path
 
 _LOCK, _NEW, _OLD, _SWAP = "page4d.lock", "new", "old", "swap.json"
 _PURPOSE = b"page4d writes a folder here; the next command that writes the same one deletes what is left of it.\n"

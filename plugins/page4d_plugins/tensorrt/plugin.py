@@ -16,11 +16,11 @@ import numpy as np
 from page4d.errors import Page4DError, UsageError
 from page4d.ops import BIASED_ATTENTION, DOMAIN, PLUGIN_ATTRIBUTES, SEGMENT_ATTENTION
 from page4d_plugins.driver import current_device
+from page4d_plugins.kernel_pack import shipped
+from page4d_plugins.launch_plan import Shape
 from page4d_plugins.launcher import Launcher
 from page4d_plugins.modes import Dtype
 from page4d_plugins.node import FIELDS, Node, most_workspace
-from page4d_plugins.pack import shipped
-from page4d_plugins.plan import Shape
 
 _VERSION = PLUGIN_ATTRIBUTES["plugin_version"]
 _LOG = logging.getLogger("page4d.plugin")

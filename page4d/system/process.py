@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from page4d.interrupts import end_at_once
+from page4d.system.interrupts import end_at_once
 
 _VERBOSE = ("-v", "--verbose")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from page4d.manifest_error import inconsistent
+from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.precision import Precision
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from page4d import rope as ropes
-from page4d.attention import EpipolarPrior, biased_attention, segment_attention
-from page4d.block import Block
 from page4d.config import ModelConfig, TimeEncoding
 from page4d.layout import Layout
-from page4d.mask import clamped, key_bias, on_keys
+from page4d.network import rope as ropes
+from page4d.network.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.network.block import Block
+from page4d.network.mask import clamped, key_bias, on_keys
+from page4d.network.sparse import GlobalSA
 from page4d.ops import BiasedRows
-from page4d.sparse import GlobalSA
 
 
 class ViewSA(nn.Module):

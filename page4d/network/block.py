@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from page4d.attention import biased_attention
-from page4d.rope import Rope, rotate
+from page4d.network.attention import biased_attention
+from page4d.network.rope import Rope, rotate
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 

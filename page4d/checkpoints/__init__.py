@@ -1,0 +1,1 @@
+"""What a checkpoint file is, and which of its tensors goes where."""

@@ -1,0 +1,1 @@
+"""Whether a manifest is consistent: its chain of stages, its files, its sizes."""

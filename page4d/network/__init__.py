@@ -1,0 +1,1 @@
+"""The reference model: its blocks, its attention, its heads."""

@@ -1,0 +1,1 @@
+"""Ahead of time: Triton compiles the kernels into machine code."""

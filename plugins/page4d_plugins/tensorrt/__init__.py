@@ -1,0 +1,1 @@
+"""TensorRT plugins that launch the kernels."""
