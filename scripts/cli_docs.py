@@ -7,6 +7,7 @@ import pathlib
 import re
 import sys
 import typing
+import unittest.mock
 from collections.abc import Iterator
 
 import typer
@@ -66,10 +67,15 @@ class Command(typing.NamedTuple):
 
 
 def applications() -> dict[str, typer.Typer]:
-    """The installed commands by name."""
+    """The installed commands by name: what each entry point would start."""
+    from page4d_engines import cli
     from page4d_export import main
 
-    return {"page4d-export": main.export_app(), "page4d-run": main.run_app(), "page4d": main.app()}
+    started: list[typer.Typer] = []
+    with unittest.mock.patch.object(cli, "start", started.append):
+        for entry_point in (main.export, cli.main, main.main):
+            entry_point()
+    return dict(zip(("page4d-export", "page4d-run", "page4d"), started, strict=True))
 
 
 def commands() -> Iterator[Command]:

@@ -118,7 +118,7 @@ step "info after" 20 bash -c info
 
 {
     shopt -s nullglob
-    "$python" -m page4d_export.bench_gpu_table "$out"/bench-*.json "$out"/sweep-*.json "$out"/chain-*.json
+    "$python" -m page4d_export.bench.gpu_tables "$out"/bench-*.json "$out"/sweep-*.json "$out"/chain-*.json
     echo "$SECONDS s; logs and JSON in $out"
     if [ ${#failed[@]} -gt 0 ]; then printf 'FAILED %s\n' "${failed[@]}"; else echo "all steps ok"; fi
 } 2>&1 | tee "$out/summary.txt"

@@ -106,9 +106,9 @@ def one_trace_of_a_graph(shared):
     """Exports share the traces of equal graphs, most of an export's time, in all processes of a run: a trace holds no weights, they are its inputs."""
     import onnx
 
-    from page4d_export import calibrate as calibration
     from page4d_export import exporter
     from page4d_export.onnx_export import OnnxExporter
+    from page4d_export.quantize import calibrate as calibration
 
     traces, plans = {}, []
     trace = OnnxExporter._trace
@@ -190,8 +190,8 @@ def layout_of(variant, H, W, B=1):
 def by_time(whole, folder, precision="float32"):
     """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
     from page4d.precision import Precision
+    from page4d_export.export_plan import Plan
     from page4d_export.exporter import write_unverified
-    from page4d_export.plan import Plan
 
     plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
     write_unverified(whole.model, plan, folder)
@@ -269,10 +269,10 @@ def made(shared):
 
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
-            from page4d.clip import render
             from page4d.precision import Precision
+            from page4d_export.export_plan import Plan
             from page4d_export.exporter import write_unverified
-            from page4d_export.plan import Plan
+            from page4d_export.sample_scene.clip import render
 
             config = config_of(variant, encoder_depth=2)
             layout = layout_of(variant, 56, 70, B)

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from page4d_engines.ort_engine import OrtEngine
-from page4d_export.centre import Observed
-from page4d_export.linears import Graph
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_export.quantize.centering import Observed
+from page4d_export.quantize.linear_layers import Graph
 
 
 def block(rows=7, width=128, seed=0, outlier=1.0):

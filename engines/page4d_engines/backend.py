@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from page4d.errors import EngineError, MissingBackendError
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.chain import Arrays, Chain
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.chain import Arrays, Chain
 
 _LOG = logging.getLogger("page4d.backend")
 Make = Callable[[Arrays], Chain]
@@ -58,8 +58,8 @@ def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding
                 _LOG.log(logging.WARNING if hopeful else logging.INFO, "not on %s: %s", candidate, error.what)
 
     def make(constants: Arrays) -> Chain:
-        from page4d_engines.host_chain import HostChain
-        from page4d_engines.ort_engine import OrtEngine
+        from page4d_engines.ort.cpu_engine import OrtEngine
+        from page4d_engines.runtime.host_chain import HostChain
 
         return HostChain(folder, constants, lambda path: OrtEngine(path, threads, rounding), "onnxruntime", sliding)
 
@@ -70,14 +70,14 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
     plans = folder.manifest.plans
     if plans is None:
         raise EngineError("the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}")
-    from page4d_engines.tensorrt.machine import Machine
+    from page4d_engines.tensorrt.requirements import Machine
 
     machine = Machine.here(plans)
     machine.require(plans, folder.path)
 
     def make(constants: Arrays) -> Chain:
-        from page4d_engines.gpu import Gpu
-        from page4d_engines.gpu_chain import GpuChain
+        from page4d_engines.runtime.cuda_device import Gpu
+        from page4d_engines.runtime.gpu_chain import GpuChain
         from page4d_engines.tensorrt.engine import Session
 
         gpu = Gpu()
@@ -95,7 +95,7 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
         raise EngineError("int8 engines are for a processor", got=folder.path, allowed="--backend onnxruntime", hint="page4d-export --fp16 for a GPU")
     if folder.manifest.precision == str(Precision.FP8):
         raise EngineError("fp8 engines are for TensorRT", got=folder.path, allowed="--backend tensorrt", hint="page4d-export --fp16 for ONNX Runtime on a GPU")
-    from page4d_engines.ort_cuda import require_provider
+    from page4d_engines.ort.cuda_engine import require_provider
     from page4d_plugins.driver import capability_of
     from page4d_plugins.modes import FALLBACK
 
@@ -106,10 +106,10 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
         raise EngineError("the kernels of 16-bit engines do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} and newer", hint=hint)
 
     def make(constants: Arrays) -> Chain:
-        from page4d_engines.gpu import Gpu
-        from page4d_engines.gpu_chain import GpuChain, GpuEngine
-        from page4d_engines.ort_cuda import CudaOrtEngine
-        from page4d_engines.ort_pieces import PieceEngine, Sessions
+        from page4d_engines.ort.cuda_engine import CudaOrtEngine
+        from page4d_engines.ort.partitioned_engine import PieceEngine, Sessions
+        from page4d_engines.runtime.cuda_device import Gpu
+        from page4d_engines.runtime.gpu_chain import GpuChain, GpuEngine
 
         gpu = Gpu()
         sessions = Sessions(gpu)

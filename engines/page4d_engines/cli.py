@@ -16,7 +16,7 @@ from page4d.system import process
 from page4d_engines import console
 
 if TYPE_CHECKING:
-    from page4d_engines.summary import Summary
+    from page4d_engines.results.summary import Summary
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
@@ -60,11 +60,11 @@ def run(
     def body() -> None:
         from page4d.manifest import read_manifest
         from page4d_engines.backend import Backend
-        from page4d_engines.clip_run import ClipRun  # late: --help need not wait for the runtime
-        from page4d_engines.fit import FitMode
-        from page4d_engines.frames import FrameFolder, Loose
-        from page4d_engines.ort_engine import share_thread_pool
-        from page4d_engines.report import seeded_note
+        from page4d_engines.clip.fit import FitMode
+        from page4d_engines.clip.frame_folder import FrameFolder, Loose
+        from page4d_engines.ort.cpu_engine import share_thread_pool
+        from page4d_engines.results.clip_run import ClipRun  # late: --help need not wait for the runtime
+        from page4d_engines.results.report import seeded_note
 
         mode = None if fit is None else _choice(FitMode, "--fit", fit)
         if threads is not None and threads < 1:

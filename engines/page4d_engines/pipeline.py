@@ -28,9 +28,9 @@ from page4d_engines.arguments import (
     shared_argument,
 )
 from page4d_engines.backend import Backend, choose
-from page4d_engines.chain import Arrays, Chain, Observe
-from page4d_engines.constants import read_constants
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.chain import Arrays, Chain, Observe
+from page4d_engines.runtime.constants import read_constants
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
 from page4d.precision import Precision
-from page4d_engines.chain import Arrays
-from page4d_engines.constants import read_tensors
-from page4d_engines.folder import EngineFolder
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.pipeline import Pipeline
+from page4d_engines.runtime.chain import Arrays
+from page4d_engines.runtime.constants import read_tensors
 
 Progress = Callable[[str, float], None]
 

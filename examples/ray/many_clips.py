@@ -26,14 +26,14 @@ from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomi
 from page4d.manifest import MANIFEST, read_manifest
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.fit import FitMode
-from page4d_engines.folder import EngineFolder
-from page4d_engines.frames import FrameFolder, Loose
-from page4d_engines.ort_engine import available_threads, share_thread_pool
+from page4d_engines.clip.fit import FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.cpu_engine import available_threads, share_thread_pool
 from page4d_engines.pipeline import Pipeline
-from page4d_engines.summary import RUN_OUTPUT, SUMMARY, read_summary
-from page4d_engines.windows import WindowReader, windows
+from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, read_summary
 
 REPORT = "clips.json"  # in OUT: what became of every clip; marks the folder as this script's
 MADE_BY = "made_by.json"  # in OUT/<clip>: with which engines and options

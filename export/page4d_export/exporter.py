@@ -20,9 +20,9 @@ from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, ENGINE_FOLDER, PREDICTIONS, Golden, Manifest, StageEntry, Verification, write_manifest
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlansBuild
-from page4d_export.calibrate import Calibration, calibrate
+from page4d_export.export_plan import Plan
 from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
+from page4d_export.quantize.calibrate import Calibration, calibrate
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames, Verified, stand_in, verify
 

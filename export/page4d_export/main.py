@@ -18,12 +18,12 @@ from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
 from page4d_engines.cli import Verbose, folder_to_write
-from page4d_export.build_wish import BuildWish
+from page4d_export.commands.build_flags import BuildWish
+from page4d_export.export_plan import Plan
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
-from page4d_export.plan import Plan
 
 if TYPE_CHECKING:
-    from page4d_engines.frames import FrameFolder
+    from page4d_engines.clip.frame_folder import FrameFolder
     from page4d_export.verify import Frames
 
 
@@ -100,7 +100,7 @@ def export_command(
         if dry_run:
             for note in source.notes:
                 console.say(f"note: {note}", quiet)
-            from page4d_export.plan_table import plan_document, print_plan
+            from page4d_export.commands.tables import plan_document, print_plan
 
             console.write_json(plan_document(plan)) if as_json else print_plan(plan)
             return
@@ -133,9 +133,9 @@ def _mask(word: str | None) -> dict[str, Any]:
 
 
 def _build_only(engines: pathlib.Path, wish: BuildWish, as_json: bool, quiet: bool) -> None:
-    from page4d_engines.folder import EngineFolder
+    from page4d_engines.engine_folder import EngineFolder
     from page4d_engines.tensorrt.plans import build_into
-    from page4d_export.plan_table import print_plans
+    from page4d_export.commands.tables import print_plans
 
     folder = EngineFolder.open(engines)
     build = wish.demanded(folder.manifest.precision, folder.manifest.attention)
@@ -164,9 +164,9 @@ def _export(
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
-    from page4d_engines.frames import FrameFolder, Loose
+    from page4d_engines.clip.frame_folder import FrameFolder, Loose
+    from page4d_export.commands.tables import print_accuracy, print_plans
     from page4d_export.exporter import export
-    from page4d_export.plan_table import print_accuracy, print_plans
     from page4d_export.verify import Frames
 
     plans, why = wish.of(str(plan.precision), str(plan.attention))
@@ -197,7 +197,7 @@ def _export(
 
 def _frames(folder: FrameFolder, plan: Plan) -> Callable[[Layout], Frames]:
     """Frames to verify on, checked now: the export takes minutes."""
-    from page4d_engines.windows import WindowReader, windows
+    from page4d_engines.clip.window_reader import WindowReader, windows
     from page4d_export.verify import Frames
 
     WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
@@ -242,7 +242,7 @@ def clip_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        from page4d.clip import render, save
+        from page4d_export.sample_scene.clip import render, save
 
         refuse_foreign(out)
         with staged(out, NEW_FOLDER) as folder:
@@ -262,7 +262,7 @@ def weights_command(
 
     def body() -> None:
         from page4d.checkpoints.checkpoint import Checkpoint
-        from page4d_export.plan_table import print_checkpoint
+        from page4d_export.commands.tables import print_checkpoint
 
         checkpoint = Checkpoint.open(file)
         console.write_json(checkpoint.document()) if as_json else print_checkpoint(checkpoint)
@@ -279,8 +279,8 @@ def inspect_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        from page4d_engines.folder import EngineFolder
-        from page4d_export.plan_table import print_accuracy, print_plans
+        from page4d_engines.engine_folder import EngineFolder
+        from page4d_export.commands.tables import print_accuracy, print_plans
 
         manifest = EngineFolder.open(engines).manifest
         if as_json:
@@ -292,47 +292,32 @@ def inspect_command(
     raise typer.Exit(console.run(body))
 
 
-def export_app() -> typer.Typer:
-    """`page4d-export`."""
-    return cli.command(export_command)
-
-
-def run_app() -> typer.Typer:
-    """`page4d-run`."""
-    return cli.command(cli.run)
-
-
 def export() -> None:
     """Entry point of `page4d-export`."""
-    cli.start(export_app())
+    cli.start(cli.command(export_command))
 
 
 def main() -> None:
     """Entry point of `page4d`."""
-    cli.start(app())
+    from page4d_export.commands import plugins, verify
+    from page4d_export.commands.bench import bench_command
+    from page4d_export.commands.triton import export_triton_command
 
-
-def app() -> typer.Typer:
-    """`page4d`: every command under one name."""
-    from page4d_export import check_commands, plugins_command
-    from page4d_export.bench import bench_command
-    from page4d_export.triton_command import export_triton_command
-
-    commands = typer.Typer(
+    app = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Multi-camera 4D perception as verified engines.",
     )
-    commands.command("export")(export_command)
-    commands.command("run")(cli.run)
-    commands.command("inspect")(inspect_command)
-    commands.command("verify")(check_commands.verify_command)
-    commands.command("doctor")(check_commands.doctor_command)
-    commands.command("export-triton")(export_triton_command)
-    commands.command("weights")(weights_command)
-    commands.command("bench")(bench_command)
-    commands.command("clip")(clip_command)
-    commands.add_typer(plugins_command.app, name="plugins")
-    return commands
+    app.command("export")(export_command)
+    app.command("run")(cli.run)
+    app.command("inspect")(inspect_command)
+    app.command("verify")(verify.verify_command)
+    app.command("doctor")(verify.doctor_command)
+    app.command("export-triton")(export_triton_command)
+    app.command("weights")(weights_command)
+    app.command("bench")(bench_command)
+    app.command("clip")(clip_command)
+    app.add_typer(plugins.app, name="plugins")
+    cli.start(app)

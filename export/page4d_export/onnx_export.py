@@ -18,7 +18,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES, AttentionChoice
-from page4d_export.functions import function_for
+from page4d_export.onnx_functions import function_for
 from page4d_export.stage import Stage
 
 OPSET = 20  # the lowest that types bfloat16 for every operator in use

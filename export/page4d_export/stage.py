@@ -16,7 +16,7 @@ from page4d.network.aggregator import Layer
 from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
 from page4d.precision import Precision
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 _SCALARS = ("lambda_pose", "lambda_geo", "lambda_pose_t", "lambda_geo_t", "lambda_kpt", "alpha", "beta", "alpha_logit", "tau_logit")
 

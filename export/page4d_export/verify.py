@@ -19,18 +19,18 @@ from torch import Tensor
 
 from page4d.accuracy import compare, sampled
 from page4d.cameras import fundamental
-from page4d.clip import render
 from page4d.config import GlobalStrategy
 from page4d.errors import AccuracyError
 from page4d.layout import Layout
 from page4d.manifest import Accuracy, KeptLayer, StageEntry
 from page4d.model import Page4D, side_by_side
 from page4d.precision import Precision
-from page4d_engines.fit import Fit, FitMode
-from page4d_engines.frames import FrameFolder
-from page4d_engines.ort_engine import OrtEngine
-from page4d_engines.windows import WindowReader, windows
-from page4d_export.plan import Plan
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_export.export_plan import Plan
+from page4d_export.sample_scene.clip import render
 from page4d_export.stage import Stage, stages_of
 
 # the reference runs once, an engine twice: on the reference's inputs, and on what the engines before it made

@@ -17,15 +17,17 @@ from pieces_on_a_processor import attended, joined
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d_engines import Pipeline, gpu_memory, ort_pieces
+from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.folder import EngineFolder
-from page4d_engines.gpu import Gpu
-from page4d_engines.gpu_chain import GpuChain
-from page4d_engines.ort_engine import OrtEngine
-from page4d_engines.pieces import Attention
-from page4d_engines.row_calls import RowCall
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort import partitioned_engine
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.partition import Attention
+from page4d_engines.ort.row_fusion import RowCall
+from page4d_engines.runtime import gpu_memory
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
@@ -221,15 +223,15 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
 def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
     made_ = made(variant, "float16")
-    monkeypatch.setattr(ort_pieces, "cuda_session", HostSession)
-    monkeypatch.setattr(ort_pieces, "Launcher", HostLauncher)
-    monkeypatch.setattr(ort_pieces, "KernelLauncher", HostRows)
+    monkeypatch.setattr(partitioned_engine, "cuda_session", HostSession)
+    monkeypatch.setattr(partitioned_engine, "Launcher", HostLauncher)
+    monkeypatch.setattr(partitioned_engine, "KernelLauncher", HostRows)
     opened = EngineFolder.open(made_.folder)
 
     def make(constants):
         gpu = Gpu()
-        sessions = ort_pieces.Sessions(gpu)
-        engines = {entry.name: ort_pieces.PieceEngine(opened.file(entry.file), gpu, sessions) for entry in opened.manifest.stages}
+        sessions = partitioned_engine.Sessions(gpu)
+        engines = {entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions) for entry in opened.manifest.stages}
         return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
 
     pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(made_.folder, "onnxruntime", rounding=True)

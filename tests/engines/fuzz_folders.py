@@ -33,7 +33,7 @@ from page4d.files import sha256
 from page4d.manifest import CONSTANTS, read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take
@@ -255,8 +255,8 @@ def export(folder):
     """A small engine folder with its golden clip."""
     from page4d import Layout, ModelConfig, Page4D
     from page4d.precision import Precision
+    from page4d_export.export_plan import Plan
     from page4d_export.exporter import export as export_engines
-    from page4d_export.plan import Plan
 
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=2)
     export_engines(Page4D(config, seed=0), Plan.make(config, Layout(2, 2, 28, 42), Precision.FLOAT32), folder)

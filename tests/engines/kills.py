@@ -181,8 +181,8 @@ def main():
 
         import page4d_export.exporter
         import page4d_export.main
-        from page4d.clip import render, save
         from page4d_engines import cli
+        from page4d_export.sample_scene.clip import render, save
 
         torch.set_num_threads(1)
         save(render(4, 2, 56, 56), root / "clip")

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from page4d.cameras import read_cameras
-from page4d.clip import render, save
 from page4d.errors import Page4DError
 from page4d.manifest import read_manifest
 from page4d_engines.backend import Backend
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.fit import FitMode
-from page4d_engines.frames import FrameFolder, Loose
+from page4d_engines.clip.fit import FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.results.clip_run import ClipRun
+from page4d_export.sample_scene.clip import render, save
 
 GUESSED = ("seconds", "bytes", "engines", "frames", "backend")  # ends of names in a summary that are not the same in two programs
 

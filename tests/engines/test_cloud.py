@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from page4d.clip import render
 from page4d.errors import UsageError
-from page4d_engines.cloud import Cloud, probability, write_ply
+from page4d_engines.results.cloud import Cloud, probability, write_ply
+from page4d_export.sample_scene.clip import render
 
 
 def scene(T=1, V=3, W=56, H=42):

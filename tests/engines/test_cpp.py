@@ -11,8 +11,8 @@ import pytest
 from cmake_builds import build, run
 from conftest import EVERY
 
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.buffer_plan import BufferPlan
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCE = ROOT / "engines" / "cpp"

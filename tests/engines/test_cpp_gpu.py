@@ -13,9 +13,9 @@ from offline_runs import clip_of, cpp_run, same_folders
 
 from page4d.errors import MissingBackendError
 from page4d_engines.backend import Backend
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.folder import EngineFolder
-from page4d_engines.frames import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
 from page4d_plugins.driver import capability_of

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from page4d.manifest import read_manifest
-from page4d_engines import ort_engine
+from page4d_engines.ort import cpu_engine
 
 W, H = 70, 56  # of the engines
 
@@ -26,7 +26,7 @@ def offline_binary(cpp):
 
 @pytest.fixture(autouse=True)
 def without_a_network(monkeypatch):
-    monkeypatch.setattr(ort_engine, "OrtEngine", Checksums)
+    monkeypatch.setattr(cpu_engine, "OrtEngine", Checksums)
 
 
 # ---- whole runs

@@ -8,7 +8,7 @@ import pytest
 from offline_runs import Checksums, clip_of, encoded, keypoints_for, refused_alike
 from PIL import Image
 
-from page4d_engines import ort_engine
+from page4d_engines.ort import cpu_engine
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +18,7 @@ def offline_binary(cpp):
 
 @pytest.fixture(autouse=True)
 def without_a_network(monkeypatch):
-    monkeypatch.setattr(ort_engine, "OrtEngine", Checksums)
+    monkeypatch.setattr(cpu_engine, "OrtEngine", Checksums)
 
 
 def entry(change):

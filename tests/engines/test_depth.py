@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
-from page4d_engines.depth import NO_VALUE, colour_depth, depth_scale, depth_sheet, write_depth
+from page4d_engines.results.depth import NO_VALUE, colour_depth, depth_scale, depth_sheet, write_depth
 
 
 def read(path):

@@ -9,7 +9,7 @@ from PIL import Image
 from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.fit import Fit, FitMode
+from page4d_engines.clip.fit import Fit, FitMode
 
 PATCH = Layout.PATCH
 

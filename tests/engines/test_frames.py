@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from page4d.cameras import fundamental
-from page4d.clip import render, save
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.fit import Fit, FitMode
-from page4d_engines.frames import FrameFolder
-from page4d_engines.windows import WindowReader, windows
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_export.sample_scene.clip import render, save
 
 T, V, W, H = 7, 2, 48, 36
 LAYOUT = Layout(T=3, V=V, H=42, W=56)

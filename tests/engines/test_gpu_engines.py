@@ -13,19 +13,19 @@ from page4d.accuracy import compare
 from page4d.errors import MissingBackendError
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.folder import EngineFolder
-from page4d_engines.gpu import Gpu
-from page4d_engines.gpu_chain import GpuChain
-from page4d_engines.ort_cuda import require_provider
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.cuda_engine import require_provider
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.engine import Session
-from page4d_engines.tensorrt.machine import Machine
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
-from page4d_export.bench_gpu_chain import Eager
+from page4d_engines.tensorrt.requirements import Machine
+from page4d_export.bench.gpu_chain import Eager
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export, write_unverified
-from page4d_export.plan import Plan
 from page4d_export.verify import Frames
 from page4d_plugins.driver import capability_of
 

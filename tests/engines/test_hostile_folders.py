@@ -24,7 +24,7 @@ from page4d.manifest import CONSTANTS, read_manifest
 from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 
 ENCODER = "onnx/encoder.onnx"
@@ -433,7 +433,7 @@ def test_bounds_hold_without_assertions(folder):
     program = """
 import sys, numpy as np
 from page4d.errors import EngineError
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
 engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
 try:

@@ -6,7 +6,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 
-from page4d_engines.ort_lowering import lower
+from page4d_engines.ort.lowering import lower
 
 
 def run(model, values):

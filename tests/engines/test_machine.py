@@ -12,12 +12,12 @@ from page4d.errors import AccuracyError, EngineError, MissingBackendError
 from page4d.manifest import PlanEntry, Plans
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.layers import AttentionNode, check, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
-from page4d_engines.tensorrt.machine import Machine, cuda_of
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.requirements import Machine, cuda_of
 from page4d_plugins.driver import driver
 
 FOLDER = pathlib.Path("engines")

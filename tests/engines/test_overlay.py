@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
-from page4d_engines.overlay import ANCHORS, CLEAR, FULL, NOT_A_NUMBER, colour_bar, contact_sheet, overlay
+from page4d_engines.results.overlay import ANCHORS, CLEAR, FULL, NOT_A_NUMBER, colour_bar, contact_sheet, overlay
 
 
 def frame(H=56, W=84, seed=0):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from page4d.errors import UsageError
-from page4d_engines.frames import FrameFolder
-from page4d_engines.pairing import _by_time, _differ
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.pairing import _by_time, _differ
 
 PLAIN = {"codec": "libx264", "pixels": "yuv420p", "options": {"bf": "2"}}
 

@@ -14,11 +14,11 @@ from pieces_on_a_processor import attended, joined
 
 from page4d.accuracy import compare
 from page4d.precision import Precision
-from page4d_engines.graph import VIEWS, Tensor
-from page4d_engines.ort_engine import OrtEngine
-from page4d_engines.ort_pieces import raw, widen_unsupported
-from page4d_engines.pieces import Attention, Cut, Piece, cut
-from page4d_engines.row_calls import RowCall, join
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.onnx_graph import VIEWS, Tensor
+from page4d_engines.ort.partition import Attention, Cut, Piece, cut
+from page4d_engines.ort.partitioned_engine import raw, widen_unsupported
+from page4d_engines.ort.row_fusion import RowCall, join
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.stage import stages
 from page4d_plugins.launch_plan import Shape

@@ -468,7 +468,7 @@ def test_a_backend_is_a_demand(made):
 def test_a_gpu_without_kernels_is_left(made, monkeypatch):
     """Before anything is loaded: `auto` then goes on to the processor."""
     folder = made("default", "float16").folder
-    monkeypatch.setattr("page4d_engines.ort_cuda.require_provider", lambda: None)
+    monkeypatch.setattr("page4d_engines.ort.cuda_engine.require_provider", lambda: None)
     monkeypatch.setattr("page4d_plugins.driver.capability_of", lambda device: 75)
     with pytest.raises(EngineError, match=r"(?s)kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16"):
         Pipeline.load(folder, backend="cuda")

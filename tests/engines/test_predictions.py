@@ -11,13 +11,13 @@ from safetensors.numpy import load_file
 from test_run_cli import refused, run
 
 from page4d.cameras import read_cameras
-from page4d.clip import render, save
 from page4d.precision import Precision
-from page4d_engines.calibration import calibrate
-from page4d_engines.fit import Fit, FitMode
-from page4d_engines.summary import read_summary
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.results.calibration import calibrate
+from page4d_engines.results.summary import read_summary
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import write_unverified
-from page4d_export.plan import Plan
+from page4d_export.sample_scene.clip import render, save
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ import pytest
 import typer
 from safetensors.numpy import load_file
 
-from page4d.clip import render, save
 from page4d.errors import UsageError
 from page4d_engines import Backend
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.frames import FrameFolder
-from page4d_engines.summary import read_summary
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.summary import read_summary
+from page4d_export.sample_scene.clip import render, save
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "ray" / "many_clips.py"
 # two processors at most: Ray starts a process for each that it sees; and Ctrl-C, which a background process ignores

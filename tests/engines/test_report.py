@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
-from page4d_engines.overlay import contact_sheet
-from page4d_engines.predictions import CameraSummary, PredictionSummary
-from page4d_engines.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
-from page4d_engines.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
+from page4d_engines.results.overlay import contact_sheet
+from page4d_engines.results.predictions import CameraSummary, PredictionSummary
+from page4d_engines.results.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
+from page4d_engines.results.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
 
 CAMERAS = ["left", "<b>&", "\"quoted' name", "前 кам"]
 

@@ -19,10 +19,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from page4d.cameras import read_cameras
-from page4d.clip import render, save
 from page4d_engines import Pipeline, backend, console
-from page4d_engines.fit import Fit
-from page4d_engines.summary import read_summary
+from page4d_engines.clip.fit import Fit
+from page4d_engines.results.summary import read_summary
+from page4d_export.sample_scene.clip import render, save
 
 
 def run(*arguments, cwd=None, **environment):

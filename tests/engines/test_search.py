@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from page4d.clip import render, save
 from page4d.errors import MissingBackendError, Page4DError, UsageError
-from page4d_engines import listing, still
-from page4d_engines.frames import FrameFolder, Loose
+from page4d_engines.clip import image_file, listing
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_export.sample_scene.clip import render, save
 
 VIEWS, TIMES = Loose.VIEWS, Loose.TIMES
 
@@ -199,7 +199,7 @@ def test_cameras_in_a_folder_called_images(tmp_path):
 
 
 def test_files_of_other_kinds_are_counted_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(still, "reads_heic", lambda: False)
+    monkeypatch.setattr(image_file, "reads_heic", lambda: False)
     images(tmp_path)
     for name in ("a.gif", "b.GIF", "c.TIF", "d.HEIC", "e.webp", "notes.txt", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"x")
@@ -215,7 +215,7 @@ def test_files_of_other_kinds_in_cameras(clip):
 
 
 def test_where_all_are_of_another_kind_the_error_counts_them(tmp_path, monkeypatch, clip):
-    monkeypatch.setattr(still, "reads_heic", lambda: False)
+    monkeypatch.setattr(image_file, "reads_heic", lambda: False)
     refusal(lambda: FrameFolder.open(_with(tmp_path / "w", "a.webp")), "1 .webp", "convert")
     refusal(lambda: FrameFolder.open(_with(tmp_path / "h", "a.HEIC"), loose=VIEWS), "pillow-heif", 'pip install "page4d[heic]"', kind=MissingBackendError)
     refusal(lambda: FrameFolder.open(_with(tmp_path / "c" / "cam0", "a.heif").parent), "pillow-heif", kind=MissingBackendError)

@@ -21,13 +21,14 @@ from page4d.errors import AccuracyError, EngineError
 from page4d.files import sha256
 from page4d.manifest import read_manifest, write_manifest
 from page4d.precision import Precision
-from page4d_engines import Pipeline, ort_engine
+from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
-from page4d_export.check_commands import verify_command
-from page4d_export.plan import Plan
+from page4d_export.commands.verify import verify_command
+from page4d_export.export_plan import Plan
 
 # ---- the sample
 
@@ -147,7 +148,7 @@ def test_a_changed_weight_is_found(checked, tmp_path):
 
 def departing(monkeypatch, name, disturb):
     """A backend that computes one stage wrongly."""
-    real = ort_engine.OrtEngine
+    real = cpu_engine.OrtEngine
 
     class Departing(real):
         def __init__(self, path, *arguments):
@@ -164,7 +165,7 @@ def departing(monkeypatch, name, disturb):
 
             return wrong if self.departs else call
 
-    monkeypatch.setattr(ort_engine, "OrtEngine", Departing)
+    monkeypatch.setattr(cpu_engine, "OrtEngine", Departing)
 
 
 def larger(array):

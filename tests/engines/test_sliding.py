@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from page4d.clip import render, save
 from page4d.config import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
@@ -15,14 +14,15 @@ from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.clip_run import ClipRun
-from page4d_engines.fit import Fit
-from page4d_engines.frames import FrameFolder
-from page4d_engines.program import Gather, Run, program
-from page4d_engines.summary import read_summary
-from page4d_engines.windows import WindowReader, windows
-from page4d_export.plan import Plan
+from page4d_engines.clip.fit import Fit
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.summary import read_summary
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_export.export_plan import Plan
+from page4d_export.sample_scene.clip import render, save
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from PIL import Image
 
 from page4d.errors import MissingBackendError, OutOfMemoryError, UsageError
 from page4d.layout import Layout
-from page4d_engines import frames
-from page4d_engines.fit import Fit, FitMode
-from page4d_engines.frames import FrameFolder, Loose
-from page4d_engines.levels import Channel, Levels
-from page4d_engines.still import Still
+from page4d_engines.clip import frame_folder
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.image_file import Still
+from page4d_engines.clip.levels import Channel, Levels
 
 SCENE = np.stack(np.meshgrid(np.arange(0, 240, 5), np.arange(0, 180, 5)), -1).sum(-1).clip(0, 255).astype(np.uint8)  # [36,48]
 
@@ -84,7 +84,7 @@ def test_no_exif_block_keeps_a_photo_from_being_read(tmp_path_factory, data):
 def test_warnings_as_errors_in_a_process_of_its_own(tmp_path):
     """A library's filter must hold where the interpreter was started with another."""
     photos(tmp_path / "photos", exif=with_a_bad_tag(6))
-    code = "import sys; from page4d_engines.frames import *; f = FrameFolder.open(sys.argv[1], loose=Loose.VIEWS); print(f.image(0, 0).size)"
+    code = "import sys; from page4d_engines.clip.frame_folder import *; f = FrameFolder.open(sys.argv[1], loose=Loose.VIEWS); print(f.image(0, 0).size)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "photos"], capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
     assert (done.stdout, done.returncode) == ("(36, 48)\n", 0), done.stderr
 
@@ -166,7 +166,8 @@ def test_a_photo_beyond_pillows_limit_is_read_in_the_memory_that_is_said(tmp_pat
     """180 megapixels, in a process of its own: the most that it held."""
     Image.new("1", (16320, 11000), 1).save(tmp_path / "p0.png", compress_level=1)
     code = (
-        "import sys, resource, numpy as np; from page4d_engines.frames import *; from page4d_engines.fit import *; from page4d.layout import Layout\n"
+        "import sys, resource, numpy as np; from page4d_engines.clip.frame_folder import *; from page4d_engines.clip.fit import *\n"
+        "from page4d.layout import Layout\n"
         "f = FrameFolder.open(sys.argv[1], loose=Loose.VIEWS)\n"
         "fit, before = Fit.choose(f.size, Layout(1, 1, 56, 56), FitMode.CROP), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert (fit.image(f.image(0, 0)) == 255).all(); print(f.notes[0])\n"
@@ -190,7 +191,7 @@ def test_an_image_of_a_few_bytes_that_says_it_is_endless(tmp_path, monkeypatch):
         FrameFolder.open(tmp_path, loose=Loose.VIEWS)
     assert caught.value.exit_code == 6
     huge(tmp_path / "p0.png", 20_000, 10_000)
-    monkeypatch.setattr(frames, "available_memory", lambda: 799_000_000)
+    monkeypatch.setattr(frame_folder, "available_memory", lambda: 799_000_000)
     with pytest.raises(OutOfMemoryError, match=r"200 megapixels, 0\.8 GB"):
         FrameFolder.open(tmp_path, loose=Loose.VIEWS)
 
@@ -199,7 +200,7 @@ def test_no_memory_while_decoding(tmp_path, monkeypatch):
     """Where the system says no, it is an error of the image's name."""
     huge(tmp_path / "p0.png", 40_000, 40_000)
     code = (
-        "import sys, resource; from page4d_engines.still import Still; import pathlib; from page4d.errors import OutOfMemoryError\n"
+        "import sys, resource; from page4d_engines.clip.image_file import Still; import pathlib; from page4d.errors import OutOfMemoryError\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
         "try:\n    Still(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n    print(error.what)"
     )
@@ -215,7 +216,7 @@ def test_patch_means_of_large_images_are_those_of_small_ones(rows, columns, at_o
     fit = Fit.choose((columns, rows), Layout(1, 1, 28, 42), FitMode.CROP)
     want = fit.patch_mean(source)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("page4d_engines.fit._AT_ONCE", at_once)
+        patch.setattr("page4d_engines.clip.fit._AT_ONCE", at_once)
         assert np.abs(fit.patch_mean(source) - want).max() < 1e-6
 
 

@@ -15,8 +15,8 @@ from page4d.precision import Precision
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, _failure, attention_nodes
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, Tensor, check
 from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_export.export_plan import Plan
 from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
 
 

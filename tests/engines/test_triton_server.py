@@ -24,11 +24,11 @@ from page4d.manifest import PlanEntry, Plans, read_manifest, write_manifest
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 MANIFEST_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16"}

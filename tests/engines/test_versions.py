@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d_engines import doctor, ort_engine
-from page4d_engines.ort_engine import OrtEngine
+from page4d_engines import doctor
+from page4d_engines.ort import cpu_engine
+from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.versions import TRIED
 
 
@@ -42,7 +43,7 @@ def test_doctor_remarks_a_version_outside_those_tried(monkeypatch, installed, re
 
 
 def test_an_old_onnxruntime_is_refused_before_a_stage_is_read(monkeypatch, tmp_path):
-    ort_engine.require_supported.cache_clear()
+    cpu_engine.require_supported.cache_clear()
     monkeypatch.setattr(onnxruntime, "__version__", "1.22.1")
     with pytest.raises(MissingBackendError, match=r"too old(.|\n)*1\.22\.1(.|\n)*1\.23 and newer(.|\n)*pip install"):
         OrtEngine(tmp_path / "none.onnx")
@@ -72,7 +73,7 @@ def test_a_stage_that_is_not_taken_names_the_onnxruntime(tmp_path):
 _SESSION = """
 import sys
 if "before" in sys.argv: import onnxruntime
-import page4d_engines.ort_engine as engine, pathlib
+import page4d_engines.ort.cpu_engine as engine, pathlib
 calls = []
 engine.onnxruntime.disable_telemetry_events = lambda: calls.append(1)
 engine.share_thread_pool(1)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from page4d.clip import render, save
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.fit import FitMode
-from page4d_engines.frames import FrameFolder, Loose
-from page4d_engines.video import Video
-from page4d_engines.windows import WindowReader, windows
+from page4d_engines.clip.fit import FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.video import Video
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_export.sample_scene.clip import render, save
 
 T, V, W, H = 7, 2, 48, 36
 EXACT = {"codec": "ffv1", "pixels": "bgr0"}  # loses nothing
@@ -292,7 +292,7 @@ def test_without_pyav_it_is_named():
     code = (
         "import sys; sys.modules['av'] = None\n"
         "from page4d.errors import MissingBackendError\n"
-        "from page4d_engines.video import Video\nimport pathlib\n"
+        "from page4d_engines.clip.video import Video\nimport pathlib\n"
         "try:\n    Video(pathlib.Path('cam0.mp4'), 'camera cam0')\n"
         "except MissingBackendError as error:\n    assert 'PyAV' in str(error) and 'page4d[video]' in str(error) and error.exit_code == 5\n"
         "else:\n    raise AssertionError"

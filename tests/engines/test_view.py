@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from page4d.errors import UsageError
-from page4d_engines import view
-from page4d_engines.cloud import Cloud
-from page4d_engines.sheet import BACKGROUND
-from page4d_engines.view import CAMERA
+from page4d_engines.results import cloud_view
+from page4d_engines.results.cloud import Cloud
+from page4d_engines.results.cloud_view import CAMERA
+from page4d_engines.results.contact_sheet import BACKGROUND
 
 WIDTH, HEIGHT = 480, 270
 RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 200, 20), (30, 30, 220), (240, 240, 240)
@@ -15,7 +15,7 @@ RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 200, 20), (30, 30, 220), (240, 240
 
 def render_view(cloud, cameras, width=WIDTH, height=HEIGHT):
     """Smaller than people look at, for speed."""
-    return view.render_view(cloud, cameras, width, height)
+    return cloud_view.render_view(cloud, cameras, width, height)
 
 
 def sheet_of_points(x, y, z, colour, n=200):
@@ -59,7 +59,7 @@ def drawn(picture):
 
 
 def test_left_is_left_and_right_is_right():
-    picture = view.render_view(*room())
+    picture = cloud_view.render_view(*room())
     assert picture.size == (1200, 675) and picture.mode == "RGB"
     (_, red), (_, green), (_, blue) = where(picture, RED), where(picture, GREEN), where(picture, BLUE)
     assert min(len(red), len(green), len(blue)) > 2000
@@ -199,7 +199,7 @@ def test_noise(seed):
 def test_many_points_are_sampled_and_always_alike(monkeypatch):
     cloud, cameras = room()
     whole = np.asarray(render_view(cloud, cameras, 400, 300))
-    monkeypatch.setattr(view, "_POINTS", 40_000)
+    monkeypatch.setattr(cloud_view, "_POINTS", 40_000)
     sampled = np.asarray(render_view(cloud, cameras, 400, 300))
     assert not np.array_equal(sampled, whole)
     assert np.array_equal(sampled, render_view(cloud, cameras, 400, 300))

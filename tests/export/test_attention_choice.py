@@ -14,10 +14,10 @@ from page4d.manifest import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import write_unverified
 from page4d_export.main import export_command
 from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
 

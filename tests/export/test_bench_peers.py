@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from page4d import Layout, ModelConfig
 from page4d.precision import Precision
 from page4d_engines import cli
-from page4d_export import bench_peers, peers
-from page4d_export.bench import bench_command
-from page4d_export.bench_peers import PeerRow, PeersBenchmark, compare_peers, print_peers
-from page4d_export.bench_plot import label_of, plot_peers
-from page4d_export.plan import Plan
+from page4d_export.bench import contestants, peers
+from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, print_peers
+from page4d_export.bench.peers_plot import label_of, plot_peers
+from page4d_export.commands.bench import bench_command
+from page4d_export.export_plan import Plan
 
 NAMES = [
     "PyTorch eager, float32",
@@ -44,7 +44,7 @@ def silent(what, share):
 
 
 def chosen(*names):
-    return [one for one in peers.contestants() if one.name in names]
+    return [one for one in contestants.contestants() if one.name in names]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def found():
 
 
 def test_every_contestant_has_a_row(found):
-    assert [one.name for one in peers.contestants()] == NAMES
+    assert [one.name for one in contestants.contestants()] == NAMES
     assert [row.name for row in found.rows] == [name for name in NAMES if name not in COMPILED]
     assert [row.name for row in found.rows if row.ours] == OURS and found.kept_layer == 0
     for row in found.rows:
@@ -79,9 +79,9 @@ def test_one_that_is_far_slower_runs_once():
     def dawdling(course):
         eager = chosen(EAGER)[0]
         eager.prepare(course)
-        return peers.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
+        return contestants.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
 
-    result = compare_peers(small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), peers.Contestant("dawdling", dawdling)])
+    result = compare_peers(small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), contestants.Contestant("dawdling", dawdling)])
     assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
     assert result.rows[1].seconds > 3 and result.rows[1].speedup < 0.2 and result.rows[1].spread == (result.rows[1].speedup,) * 2
     assert result.rows[1].relative_l2 == 0 and result.rows[0].note == ""
@@ -153,9 +153,9 @@ def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
                 raise RuntimeError("out of something\nand where")
             return torch.zeros(course.plan.layout.T)  # of another size than the layer
 
-        return peers.Runner(forward, "float32")
+        return contestants.Runner(forward, "float32")
 
-    one = dataclasses.replace(peers.contestants()[0], name="breaks", start=breaks)
+    one = dataclasses.replace(contestants.contestants()[0], name="breaks", start=breaks)
     rows = compare_peers(small(), "tiny", 1, 2, silent, [*chosen(EAGER), one]).rows
     assert rows[0].missing is None and rows[1].missing.startswith("ValueError: ") and "\n" not in rows[1].missing
     with pytest.raises(RuntimeError, match="out of something"):
@@ -167,7 +167,7 @@ def test_the_command(monkeypatch, tmp_path):
         return CliRunner().invoke(cli.command(bench_command), [str(word) for word in ("--peers", "-q", *arguments)])
 
     field = chosen(EAGER, "PyTorch eager, bfloat16")
-    monkeypatch.setattr(bench_peers, "contestants", lambda: field)
+    monkeypatch.setattr(peers, "contestants", lambda: field)
     done = bench("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 1, "--json", "--plot", tmp_path / "a.png")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)

@@ -24,13 +24,13 @@ from page4d.manifest import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_export import exporter, verify
-from page4d_export.bench import bench_command
-from page4d_export.bench_chain import compare_chain
+from page4d_export.bench.cpu_chain import compare_chain
+from page4d_export.commands.bench import bench_command
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
 from page4d_export.main import clip_command, export_command, inspect_command
-from page4d_export.plan import Plan
 from page4d_export.verify import Frames, stand_in
 
 
@@ -324,7 +324,7 @@ def test_bench_of_a_published_model():
 
 def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
     """Its bookkeeping, on the CPU's device; what cannot be compiled is missing and said to be."""
-    from page4d_export import bench_gpu_chain as bench
+    from page4d_export.bench import gpu_chain as bench
 
     def refuse(self):
         raise RuntimeError("no compiler\nand why")
@@ -343,7 +343,7 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
-    from page4d_export.bench_gpu_chain import _engines
+    from page4d_export.bench.gpu_chain import _engines
 
     made_ = made("default", "float16")
     absent = {}

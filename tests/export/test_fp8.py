@@ -25,13 +25,13 @@ from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_produ
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
 from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PlansBuild, library_for
-from page4d_export import calibrate as calibration
 from page4d_export import main
-from page4d_export.centre import Observed
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
-from page4d_export.fp8 import error, quantise, rounded, scale_of
-from page4d_export.linears import Graph
-from page4d_export.plan import Plan
+from page4d_export.quantize import calibrate as calibration
+from page4d_export.quantize.centering import Observed
+from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
+from page4d_export.quantize.linear_layers import Graph
 from page4d_export.verify import Frames
 
 EVERY_NUMBER = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
-from page4d_engines.ort_lowering import lower
-from page4d_export.functions import function_for
+from page4d_engines.ort.lowering import lower
+from page4d_export.onnx_functions import function_for
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
 MEANINGS = (0, 1, 8)  # the body; lowered for a CPU, for a GPU
@@ -135,9 +135,9 @@ def test_epipolar_prior(views, patches, band, seed):
 
 def test_epipolar_loop_cuts_queries_into_parts(monkeypatch):
     """As at real sizes, where a part is a fraction of the queries and the last is padded."""
-    from page4d_engines import ort_attention
+    from page4d_engines.ort import attention_lowering
 
-    monkeypatch.setattr(ort_attention, "_LOGITS_BYTES", 4 * 2 * 21 * 4)  # four rows of two heads and 21 keys
+    monkeypatch.setattr(attention_lowering, "_LOGITS_BYTES", 4 * 2 * 21 * 4)  # four rows of two heads and 21 keys
     test_epipolar_prior.hypothesis.inner_test(3, 5, 4.0, 7)
 
 

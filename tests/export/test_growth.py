@@ -15,11 +15,11 @@ from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
-from page4d_export import growth, growth_model, growth_plot, growth_table
-from page4d_export.growth import Growth, Point
-from page4d_export.growth_model import Rates
-from page4d_export.plan import Plan
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_export.bench.growth import growth, growth_model, growth_plot, growth_table
+from page4d_export.bench.growth.growth import Growth, Point
+from page4d_export.bench.growth.growth_model import Rates
+from page4d_export.export_plan import Plan
 
 AT_MOST = 1.5  # the model's bytes per measured ones; and never below
 

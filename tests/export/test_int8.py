@@ -23,18 +23,18 @@ from page4d.manifest import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
-from page4d_engines.ort_engine import OrtEngine
-from page4d_engines.ort_int8 import multiplies_signed, signed
-from page4d_engines.ort_lowering import lower
-from page4d_export import calibrate as calibration
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.int8_weights import multiplies_signed, signed
+from page4d_engines.ort.lowering import lower
 from page4d_export import main
-from page4d_export.bench_chain import compare_chain
-from page4d_export.centre import Observed, exact_weights
+from page4d_export.bench.cpu_chain import compare_chain
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
-from page4d_export.int8 import error, quantise, weight
-from page4d_export.linears import Graph
 from page4d_export.onnx_export import OnnxExporter
-from page4d_export.plan import Plan
+from page4d_export.quantize import calibrate as calibration
+from page4d_export.quantize.centering import Observed, exact_weights
+from page4d_export.quantize.int8 import error, quantise, weight
+from page4d_export.quantize.linear_layers import Graph
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
 
@@ -134,7 +134,7 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
             put(model, tensor.name, (numbers.astype(np.int16) - 128) // 2 + 128)
     results = []
     for choice in (False, True):
-        monkeypatch.setattr("page4d_engines.ort_engine.multiplies_signed", lambda choice=choice: choice)
+        monkeypatch.setattr("page4d_engines.ort.cpu_engine.multiplies_signed", lambda choice=choice: choice)
         results.append(run(model, x, tmp_path)["out"])
     assert np.array_equal(*results)
     assert signed(model, tmp_path) == {}, "weights within the file stay there"

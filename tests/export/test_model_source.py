@@ -18,9 +18,9 @@ from page4d.errors import UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
+from page4d_export.export_plan import Plan
 from page4d_export.exporter import export, write_unverified
 from page4d_export.model_source import ModelSource
-from page4d_export.plan import Plan
 
 SIZE = {"width": 128, "heads": 2}
 

@@ -13,8 +13,8 @@ from test_export import inside
 from page4d import Layout, ModelConfig
 from page4d.errors import UsageError
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
-from page4d_export.plan import Plan
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_export.export_plan import Plan
 
 TINY = ("--dry-run", "--preset", "tiny", "--height", 28, "--width", 28)
 

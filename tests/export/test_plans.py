@@ -20,13 +20,13 @@ from page4d.files import sha256
 from page4d.manifest import read_manifest, write_manifest
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
 from page4d_export import exporter
-from page4d_export.build_wish import BuildWish
+from page4d_export.commands.build_flags import BuildWish
 from page4d_export.main import export_command
 from page4d_plugins.kernel_pack import shipped
 

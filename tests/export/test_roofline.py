@@ -2,8 +2,8 @@ import pytest
 from conftest import config_of, layout_of
 
 from page4d.precision import Precision
-from page4d_export.plan import Plan
-from page4d_export.roofline import Roofline, bytes_of
+from page4d_export.bench.roofline import Roofline, bytes_of
+from page4d_export.export_plan import Plan
 
 
 def test_the_limit_is_what_takes_longer():

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from linear_block import block
 
 from page4d.manifest import StageEntry, TensorSpec
-from page4d_export import fp8, int8
-from page4d_export.observe import observe
-from page4d_export.rounding import _DAMPING, compensated
+from page4d_export.quantize import fp8, int8
+from page4d_export.quantize.activation_stats import observe
+from page4d_export.quantize.gptq import _DAMPING, compensated
 
 
 def inputs(rng, tokens, channels, common=0.9):

@@ -12,7 +12,7 @@ from page4d.errors import UsageError
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 
 def run_chain(model, layout, values, keypoints):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page4d.camera_notes import camera_notes
 from page4d.cameras import Camera, cameras_from_mapping, fundamental, read_cameras, write_cameras
-from page4d.clip import render
 from page4d.errors import UsageError
 from page4d.system.json_file import read_json
+from page4d_engines.clip.camera_notes import camera_notes
+from page4d_export.sample_scene.clip import render
 
 NAMES = ("cam0", "cam1", "cam2")
 

@@ -14,7 +14,7 @@ from page4d.errors import EngineError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest, layout_of
 from page4d.precision import Precision
-from page4d_export.plan import Plan
+from page4d_export.export_plan import Plan
 
 
 def test_the_sizes_of_the_specification():

@@ -20,7 +20,7 @@ from page4d.errors import AccuracyError, UsageError
 from page4d.layout import Layout
 from page4d.network import attention as definition
 from page4d.network.attention import EpipolarPrior
-from page4d_export import bench_gpu_table as tables
+from page4d_export.bench import gpu_tables as tables
 from page4d_plugins.bench import clock as clocks
 from page4d_plugins.bench import compare as bench
 from page4d_plugins.bench import sweep as sweeps
@@ -207,7 +207,7 @@ def test_modes_of_a_sweep():
 def test_the_command_without_a_gpu(arguments, code, words):
     import typer
 
-    from page4d_export.bench import bench_command
+    from page4d_export.commands.bench import bench_command
 
     app = typer.Typer()
     app.command()(bench_command)

@@ -19,7 +19,7 @@ from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.network.poses import camera_to_world
-from page4d_engines.fit import Fit, FitMode
+from page4d_engines.clip.fit import Fit, FitMode
 
 FOLDER = pathlib.Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))  # as in pytest
@@ -79,7 +79,7 @@ FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
 
 def fit():
-    """`page4d_engines.fit.Fit`, with Pillow's resize in it."""
+    """`page4d_engines.clip.fit.Fit`, with Pillow's resize in it."""
     images, masks, cameras = [], [], []
     for number, (source, engine, mode) in enumerate(FITS):
         case = {"source": source, "engine": engine, "mode": mode, "seed": number}

@@ -14,9 +14,9 @@ from conftest import EXPORTED, config_of, layout_of, takes_keypoints
 from page4d.errors import EngineError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
-from page4d_engines.buffers import BufferPlan
-from page4d_engines.program import Gather, Run, program
-from page4d_export.plan import Plan
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_export.export_plan import Plan
 
 HASH = "0" * 64
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size

@@ -16,7 +16,7 @@ from page4d.errors import EngineError, OutOfMemoryError, UsageError
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
 from page4d.system.interrupts import Held, held_interrupts
 from page4d.system.memory import available_memory
-from page4d_engines.gpu_memory import free_on_gpu
+from page4d_engines.runtime.gpu_memory import free_on_gpu
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_engines.tensorrt.log import log_of

@@ -12,7 +12,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.files import link_or_copy, refuse_foreign, sha256, staged
 from page4d.manifest import ENGINE_FOLDER, Manifest, PlanEntry, Plans, runs_on, write_manifest
 from page4d.precision import Precision
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Flavor, Library
 from page4d_plugins.driver import capability_of, chip_here

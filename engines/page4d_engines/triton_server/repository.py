@@ -15,8 +15,8 @@ from page4d.errors import EngineError, UsageError
 from page4d.files import NEW_FOLDER, link_or_copy, refuse_foreign, staged
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.precision import Precision
-from page4d_engines.constants import read_constants
-from page4d_engines.folder import EngineFolder
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.constants import read_constants
 from page4d_engines.triton_server.config import Config, Platform, Port
 from page4d_engines.triton_server.ensemble import Ensemble
 

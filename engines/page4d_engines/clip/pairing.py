@@ -1,0 +1,146 @@
+"""`Pairing`: which frames of several cameras belong to one time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from page4d.errors import UsageError
+from page4d_engines.clip.frame import Files
+from page4d_engines.clip.names import composed, listed
+from page4d_engines.clip.video import Video, VideoFrame
+
+_APART = 0.5  # of a frame's duration: times that differ by less are of one frame
+_LATE = 2.0  # frames that a video may begin after another by their own clocks, before it is worth a word
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Frames of the same times.
+
+    Attributes:
+        files: `[V][times]`.
+        notes: sentences about what was paired otherwise than by number and name.
+    """
+
+    files: Files
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, names: Sequence[str], files: Files) -> Pairing:
+        """Pair the cameras' frames: by number, where they have names in common by these, videos whose times differ by time.
+
+        Every time of the camera with the fewest frames becomes a time of the clip where all others have a frame nearer than half of a
+        frame's duration, and none is taken twice. Videos begin together, whatever their own clocks say.
+
+        Args:
+            names: of the cameras.
+            files: `[V][frames]`, in the order of time.
+
+        Raises:
+            UsageError: unequal counts, a frame that a camera lacks, videos that have no times in common.
+        """
+        videos = _videos(files)
+        if videos is None:
+            _check_times(names, files)
+            return cls(files)
+        notes = tuple(_late(names, videos))
+        times = [None if video.times is None else np.array(video.times) for video in videos]
+        known = [each for each in times if each is not None]
+        if len(known) < len(times) or not _differ(known):
+            _check_times(names, files)
+            if len(known) < len(times) and len(known) + len(times) > 1 and len(times) > 1:
+                timeless = [name for name, each in zip(names, times, strict=True) if each is None]
+                notes = (*notes, f"the videos of {listed(timeless)} have no times of their own: frames were paired by number")
+            return cls(files, notes)
+        chosen = _by_time(known)
+        if not len(chosen):
+            raise UsageError(
+                "the cameras' videos have no times in common",
+                got=_rates(names, known),
+                allowed="videos of one event, begun together",
+            )
+        paired = tuple(tuple(column[number] for number in numbers) for column, numbers in zip(files, chosen.T.tolist(), strict=True))
+        left = ", ".join(f"{len(column) - len(chosen)} of {name}" for name, column in zip(names, files, strict=True) if len(column) > len(chosen))
+        note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times were paired by them"
+        return cls(paired, (*notes, note + (f", and no use was made of {left}" if left else "")))
+
+
+def _videos(files: Files) -> list[Video] | None:
+    """The video of each camera; None where one has images."""
+    videos = [column[0].video for column in files if column and isinstance(column[0], VideoFrame)]
+    return videos if len(videos) == len(files) else None
+
+
+def _late(names: Sequence[str], videos: Sequence[Video]) -> list[str]:
+    """A sentence if videos begin at different times by their own clocks."""
+    timed = [(name, video) for name, video in zip(names, videos, strict=True) if video.times is not None and video.count > 1]
+    if not timed:
+        return []
+    first = min(video.start for _, video in timed)
+    late = [f"{name} by {video.start - first:.2f} s" for name, video in timed if video.start - first > _LATE * _step(np.array(video.times))]
+    return [f"videos that begin later by their own clocks were taken to begin with the others: {', '.join(late)}"] if late else []
+
+
+def _step(times: NDArray[np.float64]) -> float:
+    """A frame's usual duration in seconds; 0 of a single one."""
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def _differ(times: Sequence[NDArray[np.float64]]) -> bool:
+    """Whether frames of one number are of different times, as far as all videos go."""
+    shared = min(map(len, times))
+    step = min(map(_step, times))
+    first = times[0][:shared]
+    return any(bool((np.abs(each[:shared] - first) > _APART * step).any()) for each in times[1:])
+
+
+def _by_time(times: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
+    """Numbers of the frames that belong together, `[times,V]`, rising in every column."""
+    end = min(each[-1] for each in times)
+    leader = times[min(range(len(times)), key=lambda v: int((times[v] <= end).sum()))]
+    near = np.stack([_nearest(each, leader) for each in times], axis=1)
+    apart = np.stack([np.abs(each[near[:, v]] - leader) > _APART * max(_step(each), _step(leader)) for v, each in enumerate(times)], axis=1)
+    chosen: list[NDArray[np.intp]] = []
+    for numbers, misses in zip(near, apart, strict=True):
+        if not misses.any() and (not chosen or (numbers > chosen[-1]).all()):
+            chosen.append(numbers)
+    return np.array(chosen, np.intp).reshape(-1, len(times))
+
+
+def _nearest(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The numbers of the frames nearest to some times."""
+    after = np.searchsorted(times, wanted).clip(1, max(1, len(times) - 1))
+    if len(times) == 1:
+        return np.zeros(len(wanted), np.intp)
+    return np.asarray(after - (wanted - times[after - 1] <= times[after] - wanted), np.intp)
+
+
+def _rates(names: Sequence[str], times: Sequence[NDArray[np.float64]]) -> str:
+    """Frames and seconds of each camera."""
+    return ", ".join(f"{name}: {len(each)} frames in {each[-1] + _step(each):.2f} s" for name, each in zip(names, times, strict=True))
+
+
+def _check_times(names: Sequence[str], files: Files) -> None:
+    """Every camera must have the same times: as many frames, and the same names if they share names at all."""
+    longest = max(range(len(names)), key=lambda v: len(files[v]))
+    stems = [{composed(file.stem) for file in column} for column in files]
+    for v, column in enumerate(files):
+        shared = bool(stems[v] & stems[longest])
+        missing = next((file.stem for file in files[longest] if composed(file.stem) not in stems[v]), None) if shared else None
+        if len(column) != len(files[longest]):
+            gap = f"; the first that camera {names[v]} lacks is {missing}" if missing else ""
+            raise UsageError(
+                "the cameras have different numbers of frames",
+                got=f"camera {names[v]}: {len(column)}, camera {names[longest]}: {len(files[longest])}{gap}",
+                allowed="one frame per camera and time",
+            )
+        if missing:
+            raise UsageError(
+                f"camera {names[v]} has no frame {missing}, which camera {names[longest]} has",
+                got=f"{len(column)} frames each, of different names",
+                allowed="frames of one time under one name in all cameras, or no name in common",
+            )

@@ -1,0 +1,306 @@
+"""`Found`: where a clip's frames lie in a folder, one reading of it, or an error that names both."""
+
+from __future__ import annotations
+
+import enum
+import os
+import pathlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from page4d.errors import MissingBackendError, UsageError
+from page4d.layout import Layout
+from page4d_engines.clip import image_file, video
+from page4d_engines.clip.frame import Frame
+from page4d_engines.clip.image_file import Still
+from page4d_engines.clip.listing import Listing, unread_note
+from page4d_engines.clip.names import listed, natural, readable
+from page4d_engines.clip.video import Video, VideoFrame
+
+LAYOUT = f"<camera>/<frame>.{{png,jpg,jpeg}}, or a video per camera: <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
+_COMPANIONS = {"masks": "masks", "mask": "masks", "keypoints": "keypoints", "keypoint": "keypoints"}  # folders' names, as options call them
+
+_ROOTS = ("frames", "images")  # of the frames in a clip's folder
+
+
+class Loose(enum.Enum):
+    """What images are that lie in no camera's folder."""
+
+    VIEWS = enum.auto()
+    """Photos of one time: every one is a view, named as its file."""
+    TIMES = enum.auto()
+    """Frames of one camera, named as their folder."""
+
+    @classmethod
+    def of(cls, layout: Layout) -> Loose | None:
+        """What an engine of this layout would take them for; None where it has several times and several views."""
+        return cls.TIMES if layout.V == 1 else cls.VIEWS if layout.T == 1 else None
+
+
+@dataclass
+class Found:
+    """The frames of a clip, before anything is compared.
+
+    Attributes:
+        root: the folder that they lie in.
+        names: of the cameras.
+        files: `[V][times]`.
+        loose: what images without a camera's folder were taken for; None where there are camera folders or videos.
+        skipped: images and videos that were passed over for their kind.
+        notes: sentences about what else was passed over.
+    """
+
+    root: pathlib.Path
+    names: tuple[str, ...] = ()
+    files: tuple[tuple[Frame, ...], ...] = ()
+    loose: Loose | None = None
+    skipped: list[pathlib.Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def in_video(cls, path: pathlib.Path) -> Found:
+        """One camera's frames."""
+        found = cls(path)
+        found._take_cameras({readable(path.stem): path})
+        return found
+
+    @classmethod
+    def in_folder(cls, given: pathlib.Path, loose: Loose | None, claimed: Collection[pathlib.Path]) -> Found:
+        """Find the frames in a folder.
+
+        Args:
+            given: the folder, or one that holds it as `frames` or `images`.
+            loose: what images without a camera's folder are; None makes them an error.
+            claimed: folders that are known to be something else.
+
+        Raises:
+            UsageError: there are none, or they can be read in two ways.
+            MissingBackendError: all are of a kind that an optional library reads, which is not installed.
+        """
+        taken = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
+        found = cls(_root(given, loose, taken))
+        listing = Listing.of(found.root)
+        folders = [folder for folder in listing.folders if os.path.realpath(folder) not in taken]
+        holding = [folder for folder in folders if (_has_frames_below if companion_of(folder) else _has_frames)(folder)]
+        found.skipped += listing.skipped
+        if found.root != given:
+            beside = Listing.of(given)
+            found._pass_over((*beside.images, *beside.videos), f"beside {found.root.name}/")
+        if listing.broken:
+            found.notes.append(f"links in {readable(found.root)} lead nowhere: {listed([readable(path.name) for path in listing.broken])}")
+        if listing.images and loose is not None:
+            if holding:
+                raise _two_readings(listing, holding, loose)
+            found._take_loose(listing, loose)
+        elif listing.images and holding and all(map(companion_of, holding)):
+            raise _nothing(listing)
+        elif holding or (folders and not listing.videos and not listing.images):
+            found._take_folders(listing, folders, holding)
+        elif listing.videos:
+            found._pass_over(listing.images, "beside the videos")
+            found._take_cameras(_by_stem(listing.videos))
+        else:
+            raise _nothing(listing)
+        return found
+
+    def _take_loose(self, listing: Listing, loose: Loose) -> None:
+        stills = stills_of(listing, "the folder")
+        views = loose is Loose.VIEWS
+        self.loose = loose
+        self.names = tuple(file.stem for file in stills) if views else (readable(listing.folder.resolve().name),)
+        self.files = tuple((file,) for file in stills) if views else (stills,)
+        self._pass_over(listing.videos, "beside the images")
+
+    def _take_folders(self, listing: Listing, folders: list[pathlib.Path], holding: list[pathlib.Path]) -> None:
+        for folder in holding:
+            if companion_of(folder):
+                raise _camera_or_companion(folder, [other for other in folders if other != folder])
+        of_videos = {video.stem for video in listing.videos}
+        if of_videos and not of_videos <= {folder.name for folder in folders}:
+            raise UsageError(
+                "videos and folders of images or videos lie side by side: either may be the cameras",
+                got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
+                allowed="a video per camera, or a folder per camera",
+                hint=f"move what is not meant elsewhere: {listed([readable(path.name) for path in (*listing.videos, *holding)])}",
+            )
+        self._pass_over((*listing.images, *listing.videos), "beside the cameras' folders")
+        self._take_cameras({readable(folder.name): folder for folder in folders})
+
+    def _take_cameras(self, sources: dict[str, pathlib.Path]) -> None:
+        self.names = tuple(sources)
+        columns = []
+        for name, source in sources.items():
+            if os.path.isdir(source):
+                listing = Listing.of(source)
+                self.skipped += listing.skipped
+                if listing.images:
+                    self._pass_over(listing.videos, f"beside the images of camera {name}")
+                nested = [folder for folder in listing.folders if listing.has_frames and _has_frames(folder)]
+                if nested:
+                    self.notes.append(f"folders of camera {name} were not read: {listed([readable(folder.name) for folder in nested])}")
+            columns.append(frames_of(source, f"camera {name}"))
+        self.files = tuple(columns)
+
+    def _pass_over(self, files: Collection[pathlib.Path], where: str) -> None:
+        if files:
+            self.notes.append(f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not read")
+
+
+def companion_of(folder: pathlib.Path) -> str | None:
+    """What of the frames a folder would hold by its name: `masks` or `keypoints`."""
+    return _COMPANIONS.get(folder.name.lower())
+
+
+def sources_of(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """What holds each camera's masks or keypoint maps, by its name: folders, or where there are none, videos.
+
+    Raises:
+        UsageError: a folder that cannot be read, or two videos of a camera.
+    """
+    listing = Listing.of(root)
+    return {readable(folder.name): folder for folder in listing.folders} or _by_stem(listing.videos)
+
+
+def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
+    """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder; `what` has them, in an error."""
+    if os.path.isdir(source) or source.suffix.lower() not in video.SUFFIXES:
+        listing = Listing.of(source)
+        if listing.images or len(listing.videos) != 1:
+            return stills_of(listing, what)
+        source = listing.videos[0]
+    opened = Video(source, f"{what}: {readable(source.name)}")
+    return tuple(VideoFrame(opened, number) for number in range(opened.count))
+
+
+def stills_of(listing: Listing, what: str) -> tuple[Still, ...]:
+    """The images of one camera in natural order."""
+    folders = [folder for folder in listing.folders if folder.suffix.lower() in image_file.SUFFIXES]  # no image, and an error when it is opened
+    files = sorted((Still(path) for path in (*listing.images, *folders)), key=lambda file: natural(file.name))
+    if not files:
+        if listing.heic:
+            raise _without_heic(listing)
+        nested = next((folder for folder in listing.folders if _has_frames(folder)), None)
+        hint = None if nested is None else f"its images lie deeper, in {readable(nested.name)}/: move them up"
+        hint = hint or unread_note(listing.unread, f"in {readable(listing.folder.name)}")
+        allowed = f"{' '.join(f'*{suffix}' for suffix in image_file.SUFFIXES)}, or one video"
+        raise UsageError(f"{what} has no images", got=readable(listing.folder), allowed=allowed, hint=hint)
+    stems: dict[str, Still] = {}
+    for file in files:
+        if file.stem in stems:
+            raise UsageError(f"{what} has frame {file.stem} twice", got=f"{stems[file.stem].name}, {file.name}", allowed="one image per frame")
+        stems[file.stem] = file
+    return tuple(files)
+
+
+def no_folder(kind: str, path: pathlib.Path) -> UsageError:
+    """The error of a path that should have been a folder."""
+    what = f"the path of the {kind} is not a folder" if os.path.lexists(path) else f"there is no such folder of {kind}"
+    return UsageError(what, got=readable(path), allowed=f"a folder with {LAYOUT}")
+
+
+def _root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> pathlib.Path:
+    """The folder that the frames lie in."""
+    frames = given / "frames"
+    if not os.path.isdir(frames):
+        if os.path.lexists(frames):
+            raise no_folder("frames", frames)
+        return _images_root(given, loose, taken)
+    listing = Listing.of(given)
+    if loose is not None and listing.images and _has_frames_below(frames):
+        raise _two_readings(listing, [frames], loose)
+    return frames
+
+
+def _images_root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> pathlib.Path:
+    """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the folder itself."""
+    images = given / "images"
+    if not os.path.isdir(images) or os.path.realpath(images) in taken or not _has_frames_below(images):
+        return given
+    listing, inside = Listing.of(given), Listing.of(images)
+    if inside.images and loose is None:
+        return given  # a camera of that name
+    if listing.images and loose is not None:
+        raise _two_readings(listing, [images], loose)
+    others = [folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)]
+    if listing.videos or not others:
+        return given if listing.videos else images
+    raise UsageError(
+        "there is a folder `images` and others that hold images: it may hold all frames, or those of one camera",
+        got=f"{readable(given)}: {_counted([images, *others])}",
+        allowed=f"the frames in images/, or a camera per folder: images, {listed([readable(folder.name) for folder in others])}",
+        hint=f"name {readable(images)} itself, or rename it",
+    )
+
+
+def _has_frames(folder: pathlib.Path) -> bool:
+    return Listing.of(folder).has_frames
+
+
+def _has_frames_below(folder: pathlib.Path) -> bool:
+    listing = Listing.of(folder)
+    return listing.has_frames or any(_has_frames(inner) for inner in listing.folders)
+
+
+def _by_stem(videos: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
+    cameras: dict[str, pathlib.Path] = {}
+    for path in videos:
+        name = readable(path.stem)
+        if name in cameras:
+            raise UsageError(f"there are two videos of camera {name}", got=f"{readable(cameras[name].name)}, {readable(path.name)}", allowed="one per camera")
+        cameras[name] = path
+    return {name: cameras[name] for name in sorted(cameras, key=natural)}
+
+
+def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -> UsageError:
+    images = [readable(path.name) for path in listing.images]
+    folders = [readable(folder.name) for folder in holding]
+    companions = [folder for folder in holding if companion_of(folder) and _matches(folder, listing)]
+    hint = f"move the folders elsewhere to run the images, or the images to run the folders: {listed(folders)}"
+    if companions:
+        flags = " ".join(f"--{companion_of(folder)} {readable(folder)}" for folder in companions)
+        rest = [name for name, folder in zip(folders, holding, strict=True) if folder not in companions]
+        hint = f"{flags}, as they are named like the images" + (f"; move elsewhere: {listed(rest)}" if rest else "; or move them elsewhere")
+    return UsageError(
+        "images and folders of images lie side by side: either may be the frames",
+        got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
+        allowed=f"{'a view' if loose is Loose.VIEWS else 'a time'} per image ({listed(images)}), or a camera per folder ({listed(folders)})",
+        hint=hint,
+    )
+
+
+def _camera_or_companion(folder: pathlib.Path, others: list[pathlib.Path]) -> UsageError:
+    name, kind = folder.name, companion_of(folder)
+    return UsageError(
+        f"the folder {name} among the frames holds images: it may be a camera, or the {kind} of the frames",
+        got=f"{readable(folder.parent)}: {listed([name, *(readable(other.name) for other in others)])}",
+        allowed=f"{kind} beside the folder of the frames, or a camera of another name",
+        hint=f"--{kind} {readable(folder)}" if others else f"name the folder {readable(folder)} itself, or rename it",
+    )
+
+
+def _matches(folder: pathlib.Path, listing: Listing) -> bool:
+    """Whether a folder's images are named as those beside it."""
+    stems = {path.stem for path in Listing.of(folder).images}
+    return all(path.stem in stems for path in listing.images)
+
+
+def _counted(folders: list[pathlib.Path]) -> str:
+    parts = [f"{readable(folder.name)}/ with {Listing.of(folder).counted or 'folders of frames'}" for folder in folders[:3]]
+    return "; ".join(parts + ["..."] * (len(folders) > 3))
+
+
+def _nothing(listing: Listing) -> UsageError | MissingBackendError:
+    image = next(iter(listing.images), None)
+    if image is None and listing.heic:
+        return _without_heic(listing)
+    hint = f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}" if image else None
+    hint = hint or unread_note(listing.unread, "there")
+    return UsageError("the frames' folder has no camera folders", got=readable(listing.folder), allowed=LAYOUT, hint=hint)
+
+
+def _without_heic(listing: Listing) -> MissingBackendError:
+    return MissingBackendError(
+        "HEIC images are decoded by pillow-heif, which is not installed",
+        got=f"{readable(listing.folder)}: {len(listing.heic)} images ({listed([readable(path.name) for path in listing.heic], 2)})",
+        hint='pip install "page4d[heic]", or convert them to PNG or JPEG',
+    )

@@ -1,0 +1,174 @@
+"""`WindowReader`: a clip's frames as the engine's inputs, window by window, the next one decoded while the caller works on this one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from page4d.cameras import fundamental
+from page4d.errors import UsageError
+from page4d.layout import Layout
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.frame_folder import FrameFolder, by
+
+
+def windows(count: int, T: int, stride: int) -> list[range]:
+    """The windows of T frames that cover `count` frames: at 0, stride, 2 stride, ...; where frames are left over, a last one that ends with them.
+
+    Raises:
+        UsageError: fewer frames than T, or a stride below 1 or above T (which would skip frames).
+    """
+    if not 1 <= stride <= T:
+        raise UsageError("the stride between windows is out of range", got=stride, allowed=f"1 to T = {T}", hint=f"--stride {min(max(stride, 1), T)}")
+    if count < T:
+        hint = f"page4d-export --T {max(count, 1)}, or more frames"
+        raise UsageError("the clip has fewer frames than a window", got=f"{count} frames", allowed=f"T = {T} or more", hint=hint)
+    starts = list(range(0, count - T + 1, stride))
+    if starts[-1] + T < count:
+        starts.append(count - T)
+    return [range(start, start + T) for start in starts]
+
+
+@dataclass(frozen=True)
+class WindowInputs:
+    """What the engine reads of one window; arrays allocated once and filled again and again.
+
+    Attributes:
+        images: RGB, uint8 `[T,V,H,W,3]`.
+        mask_ext: mean of the external mask over each patch, float32 `[T,V,P,1]` in 0..1; zero without masks.
+        keypoints: the same of the keypoint maps; None where the engine reads none.
+        fundamental: float32 `[V,V,3,3]` in pixels of the engine's images; None where the engine reads none.
+    """
+
+    images: NDArray[np.uint8]
+    mask_ext: NDArray[np.float32]
+    keypoints: NDArray[np.float32] | None
+    fundamental: NDArray[np.float32] | None
+
+    @classmethod
+    def allocate(cls, layout: Layout, keypoints: bool, lines: NDArray[np.float32] | None) -> WindowInputs:
+        """Zeros in the layout's shapes."""
+        maps = np.zeros(layout.patch_map_shape, np.float32) if keypoints else None
+        return cls(np.zeros(layout.images_shape, np.uint8), np.zeros(layout.patch_map_shape, np.float32), maps, lines)
+
+    def take(self, row: int, other: WindowInputs, source: int) -> None:
+        """Copy a time of another window."""
+        self.images[row], self.mask_ext[row] = other.images[source], other.mask_ext[source]
+        if self.keypoints is not None and other.keypoints is not None:
+            self.keypoints[row] = other.keypoints[source]
+
+
+class WindowReader:
+    """Reads windows of a `FrameFolder` into two sets of arrays in turn.
+
+    Args:
+        folder: the clip.
+        layout: the engine's; for one clip (B = 1).
+        mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself; None makes both
+            an error.
+        wants_keypoints: whether the engine reads keypoint maps.
+        wants_cameras: whether it reads fundamental matrices.
+
+    Attributes:
+        decode_seconds: what reading each window so far took, most of it hidden behind the caller's work.
+
+    Raises:
+        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another aspect ratio,
+            different sizes.
+    """
+
+    def __init__(self, folder: FrameFolder, layout: Layout, mode: FitMode | None, wants_keypoints: bool, wants_cameras: bool) -> None:
+        if layout.B != 1:
+            raise UsageError("frames are read for one clip at a time", got=f"B = {layout.B}", allowed="an engine for B = 1")
+        if len(folder.camera_names) != layout.V:
+            kind = "photos" if folder.photos else "cameras"
+            found = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
+            hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
+            raise UsageError("the clip has another number of cameras than the engine has views", got=found, allowed=f"V = {layout.V}", hint=hint)
+        if wants_keypoints and folder.keypoint_files is None:
+            where = "keypoints/<camera>/<frame>.png beside the frames"
+            raise UsageError("the engine reads keypoint maps, and the clip has none", allowed=where, hint="--keypoints FOLDER")
+        if wants_cameras and folder.cameras is None:
+            where = "cameras.json beside the frames"
+            raise UsageError("the engine reads the cameras (for its epipolar prior), and the clip has none", allowed=where, hint="--cameras FILE")
+        if mode is None:
+            _check_sizes(folder)
+        self.folder, self.layout = folder, layout
+        self._fits = {size: Fit.choose(size, layout, mode) for size in dict.fromkeys(size for row in folder.sizes for size in row)}
+        self.decode_seconds: list[float] = []
+        lines = None
+        if wants_cameras and folder.cameras is not None:
+            lines = fundamental([self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]).astype(np.float32)
+        self._sets = (WindowInputs.allocate(layout, wants_keypoints, lines), WindowInputs.allocate(layout, wants_keypoints, lines))
+        self._reading = False
+
+    def fit(self, t: int, v: int) -> Fit:
+        """How the frame of time t and view v comes to the engine's size."""
+        return self._fits[self.folder.sizes[v][t]]
+
+    def read(self, of: Sequence[range]) -> Generator[tuple[range, WindowInputs], None, None]:
+        """Each window with its inputs, which stay as they are until the window after it is asked for.
+
+        Closing the iterator early ends the thread that reads ahead.
+
+        Raises:
+            UsageError: a window that is not T frames of the clip; an image that cannot be decoded, when its window is asked for.
+        """
+        for window in of:
+            if len(window) != self.layout.T or window.step < 1 or window[0] < 0 or window[-1] >= self.folder.count:
+                raise UsageError("this is no window of the clip", got=window, allowed=f"T = {self.layout.T} frames of 0 to {self.folder.count - 1}")
+        if self._reading:
+            raise RuntimeError("the reader's arrays are in use by another iterator")
+        self._reading, stop = True, threading.Event()
+        self.decode_seconds.clear()
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="page4d-frames")
+        try:
+            ahead = pool.submit(self._fill, of[0], self._sets[0], stop, None) if of else None
+            for index, window in enumerate(of):
+                assert ahead is not None
+                self.decode_seconds.append(ahead.result())
+                if index + 1 < len(of):
+                    ahead = pool.submit(self._fill, of[index + 1], self._sets[(index + 1) % 2], stop, (window, self._sets[index % 2]))
+                yield window, self._sets[index % 2]
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            self._reading = False
+
+    def _fill(self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None) -> float:
+        """Read one window, but for the frames that the one before has, too; seconds that it took."""
+        began = time.perf_counter()
+        for row, t in enumerate(window):
+            if before is not None and t in before[0]:
+                inputs.take(row, before[1], before[0].index(t))
+                continue
+            for v in range(self.layout.V):
+                if stop.is_set():
+                    break
+                fit = self.fit(t, v)
+                inputs.images[row, v] = fit.image(self.folder.image(t, v))
+                if self.folder.mask_files is not None:
+                    inputs.mask_ext[row, v] = fit.patch_mean(self.folder.mask(t, v))
+                if inputs.keypoints is not None:
+                    inputs.keypoints[row, v] = fit.patch_mean(self.folder.keypoints(t, v))
+        return time.perf_counter() - began
+
+
+def _check_sizes(folder: FrameFolder) -> None:
+    """All frames must be of one size."""
+    first = folder.sizes[0][0]
+    for name, column, row in zip(folder.camera_names, folder.frame_files, folder.sizes, strict=True):
+        for file, size in zip(column, row, strict=True):
+            if size != first:
+                raise UsageError(
+                    f"the frames are of different sizes: camera {name}, frame {file.name}",
+                    got=by(size),
+                    allowed=f"{by(first)}, as camera {folder.camera_names[0]}, frame {folder.frame_files[0][0].name}",
+                    hint=f"--fit {'|'.join(FitMode)}: each is fitted by itself",
+                )

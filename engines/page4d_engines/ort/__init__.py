@@ -1,0 +1,1 @@
+"""Stages on ONNX Runtime: on a CPU, and on a GPU."""

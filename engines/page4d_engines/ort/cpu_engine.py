@@ -1,0 +1,190 @@
+"""A stage in ONNX Runtime on the CPU, bound to memory that its caller owns."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines.ort.int8_weights import multiplies_signed, signed
+from page4d_engines.ort.lowering import lower
+from page4d_engines.stage_files.external_data import is_external, mapped
+from page4d_engines.versions import TRIED, require
+
+_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {"tensor(float)": "float32"}
+_common_pool: list[int] = []  # its number of threads, once the process has one
+
+
+def share_thread_pool(threads: int | None) -> None:
+    """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
+
+    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options are refused.
+
+    Raises:
+        MissingBackendError: ONNX Runtime is too old.
+    """
+    require_supported()
+    if not _common_pool:
+        _common_pool.append(threads or available_threads())
+        onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
+    _report_nothing()
+
+
+@functools.cache
+def _report_nothing() -> None:
+    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid it."""
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(onnxruntime, "disable_telemetry_events"):  # older ones report nothing
+        onnxruntime.disable_telemetry_events()
+
+
+@functools.cache
+def require_supported() -> None:
+    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as whole numbers.
+
+    Raises:
+        MissingBackendError: onnxruntime or onnx is.
+    """
+    gpu = "-gpu" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ""
+    require("onnxruntime", onnxruntime.__version__, gpu)
+    require("onnx", onnx.__version__)
+
+
+@functools.cache
+def _share_arena() -> None:
+    """One arena for the activations of all stages: they run one after the other, and each would else keep its own."""
+    cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(cpu, None)
+
+
+def available_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OrtEngine:
+    """One session.
+
+    Args:
+        path: the stage's ONNX file.
+        threads: of the session, unless the process has a common pool; None takes every processor.
+        rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
+        extend: changes the graph before anything else does, to look inside.
+
+    Raises:
+        EngineError: ONNX Runtime does not accept the file.
+        MissingBackendError: ONNX Runtime is too old.
+    """
+
+    def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False, extend: Callable[[onnx.ModelProto], None] | None = None) -> None:
+        require_supported()
+        _report_nothing()
+        _share_arena()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.use_per_session_threads = not _common_pool
+        if not _common_pool:
+            options.intra_op_num_threads = threads or available_threads()
+        # a session's threads wait for work by spinning, beside the next stage's that have some
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # 8-bit weights of layers that compute in float32 are widened once, not at every call
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            model = onnx.load(path, load_external_data=False)
+            if extend is not None:
+                extend(model)
+            self._weights: dict[str, NDArray[np.generic]] = dict(widened(model, path.parent))  # the session reads them in place
+            if multiplies_signed():
+                self._weights |= signed(model, path.parent)
+            proto = lower(model, rounding)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+            if self._weights:
+                options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
+            self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
+            raise translated(error, path.name, unloadable(error, path.name)) from error
+        self._name = path.name
+
+    def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
+        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs.
+
+        Raises:
+            EngineError: an array is missing, or has another size or type than the graph's.
+        """
+        binding = self._session.io_binding()
+        for value in self._session.get_inputs():
+            array = self._bound(value, inputs)
+            binding.bind_input(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
+        for value in self._session.get_outputs():
+            array = self._bound(value, outputs)
+            binding.bind_output(value.name, "cpu", 0, array.dtype.type, value.shape, array.ctypes.data)
+
+        def call() -> None:
+            try:
+                self._session.run_with_iobinding(binding)
+            except Exception as error:
+                raise translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
+
+        return call
+
+    def _bound(self, value: onnxruntime.NodeArg, arrays: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+        """The array of a session's input or output, which reads and writes its memory unasked; its shape may be a view of the stage's.
+
+        Raises:
+            EngineError: there is none, or it has another size or type.
+        """
+        array = arrays.get(value.name)
+        sizes = [size if isinstance(size, int) else 0 for size in value.shape]
+        if array is None or array.size != math.prod(sizes) or not array.flags.c_contiguous or _TYPES.get(value.type) != array.dtype.name:
+            got = "nothing" if array is None else f"{array.dtype.name} {list(array.shape)}"
+            what = f"{value.name} of {self._name} does not lie in memory as its graph says"
+            raise EngineError(what, got=got, allowed=f"{value.type} {value.shape}", hint="page4d-export again")
+        return array
+
+
+def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
+    """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
+    found: dict[str, NDArray[np.generic]] = {}
+    for tensor in model.graph.initializer:
+        if not is_external(tensor):
+            continue
+        if tensor.data_type == TensorProto.BFLOAT16:
+            found[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
+        elif tensor.data_type == TensorProto.FLOAT16:
+            found[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
+    return found
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def unloadable(error: Exception, name: str) -> EngineError:
+    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one that is damaged."""
+    installed = f"ONNX Runtime {onnxruntime.__version__}"
+    newer = re.search(r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error))
+    if newer:
+        limit = " ".join(part for part in newer.groups() if part)
+        what = f"{name} is written in a newer ONNX than {installed} reads"
+        return EngineError(what, allowed=f"up to {limit}", hint="pip install --upgrade onnxruntime, or page4d-export again beside this one")
+    tried = TRIED["onnxruntime"]
+    hint = f"page4d-export again, or another ONNX Runtime: {tried.lowest} to {tried.newest} were tried"
+    return EngineError(f"{name} cannot be loaded by {installed}: {first_line(error)}", hint=hint)
+
+
+def translated(error: Exception, name: str, otherwise: Exception) -> Exception:
+    """`OutOfMemoryError` where that is what ONNX Runtime's error says, else `otherwise`."""
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
+        return OutOfMemoryError(f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width")
+    return otherwise

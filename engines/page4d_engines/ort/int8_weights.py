@@ -1,0 +1,71 @@
+"""8-bit weights in the form that a processor multiplies fast.
+
+Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. Processors with VNNI or AMX have
+instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed weights alone: three to five times as fast.
+Without these instructions signed weights would be summed in 16 bits that saturate, silently. So the form is chosen where engines are
+loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from page4d_engines.stage_files.external_data import is_external, mapped
+
+_EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
+_ZERO = "int8/signed_zero"
+
+
+@functools.cache
+def multiplies_signed() -> bool:
+    """Whether this processor has exact products of unsigned by signed 8-bit numbers; False where it does not say."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return not _EXACT.isdisjoint(flags.split())
+
+
+def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.int8]]:
+    """Make the weights of 8-bit products signed, in place.
+
+    Args:
+        model: a stage's, its large initializers not loaded.
+        folder: of its ONNX file.
+
+    Returns:
+        Those that lay in another file, int8 `[K,N]` by their new names: the model has only their shapes.
+    """
+    graph = model.graph
+    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    weights = dict.fromkeys(node.input[1] for node in products if tensors[node.input[1]].data_type == TensorProto.UINT8)
+    found: dict[str, NDArray[np.int8]] = {}
+    if not weights:
+        return found
+    for name in weights:
+        tensor = tensors[name]
+        turned = TensorProto()
+        turned.CopyFrom(tensor)
+        turned.name, turned.data_type = f"{name}/signed", TensorProto.INT8  # others may read the unsigned one
+        if is_external(tensor):
+            found[turned.name] = (mapped(tensor, folder, np.uint8) ^ 0x80).view(np.int8)
+        else:
+            turned = numpy_helper.from_array((numpy_helper.to_array(tensor) ^ 0x80).view(np.int8), turned.name)
+        graph.initializer.append(turned)
+    for node in products:
+        if node.input[1] in weights:
+            node.input[1], node.input[3] = f"{node.input[1]}/signed", _ZERO
+    graph.initializer.append(helper.make_tensor(_ZERO, TensorProto.INT8, [], [0]))
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return found

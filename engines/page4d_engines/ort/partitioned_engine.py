@@ -1,0 +1,148 @@
+"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider, and this project's kernels for attention and all between products.
+
+Everything computes in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of an encoder, run on
+the same few sessions; what is passed on lies in the chain's scratch memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from page4d.errors import EngineError, Page4DError
+from page4d_engines.ort.cpu_engine import first_line, translated, unloadable
+from page4d_engines.ort.cuda_engine import UNCAPTURABLE, cuda_session
+from page4d_engines.ort.onnx_graph import Tensor, replace_nodes, tensors_of
+from page4d_engines.ort.partition import Attention, Cut, Piece, cut
+from page4d_engines.ort.row_fusion import RowCall, join
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.gpu_chain import GpuEngine, Launch
+from page4d_engines.stage_files.external_data import is_external, mapped
+from page4d_plugins.kernel_pack import shipped
+from page4d_plugins.launcher import KernelLauncher, Launcher
+
+_NOT_IN_BFLOAT16 = ("Conv", "Gelu")  # ONNX Runtime has no kernels of these for it
+
+
+class Sessions:
+    """ONNX Runtime's sessions on one GPU, one for all equal pieces."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._made: dict[bytes, onnxruntime.InferenceSession] = {}
+
+    def of(self, piece: Piece) -> onnxruntime.InferenceSession:
+        """The session of a piece.
+
+        Raises:
+            MissingBackendError: the provider does not start.
+        """
+        if piece.content not in self._made:
+            self._made[piece.content] = cuda_session(piece.content, onnxruntime.SessionOptions(), self._gpu)
+        return self._made[piece.content]
+
+
+class PieceEngine(GpuEngine):
+    """One stage.
+
+    Args:
+        path: its ONNX file, in 16 bits.
+        gpu: where.
+        sessions: that it shares with other stages.
+
+    Raises:
+        EngineError: ONNX Runtime does not accept a piece.
+        OutOfMemoryError: the weights do not fit the GPU.
+        UsageError: the kernels do not take an attention, or not this GPU.
+        MissingBackendError: its CUDA provider cannot start, as with a CUDA of another version.
+    """
+
+    def __init__(self, path: pathlib.Path, gpu: Gpu, sessions: Sessions) -> None:
+        self._gpu, self._name = gpu, path.name
+        try:
+            model = onnx.load(path, load_external_data=False)
+            rows = join(model.graph)
+            widen_unsupported(model.graph)
+            self._cut: Cut = cut(model, rows)
+            self._sessions = {piece: sessions.of(piece) for piece in self._cut.steps if isinstance(piece, Piece)}
+        except Page4DError:
+            raise
+        except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
+            raise translated(error, path.name, unloadable(error, path.name)) from error
+        steps = list(enumerate(self._cut.steps))
+        attentions = {number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)}
+        joined = {number: KernelLauncher([step.launch], step.dtype, gpu.number, shipped()) for number, step in steps if isinstance(step, RowCall)}
+        self._launchers: dict[int, KernelLauncher] = {**attentions, **joined}
+        outside = [value.name for value in (*model.graph.input, *model.graph.output)]
+        self._places, self._workspaces, self.scratch = self._cut.places(outside, {number: one.workspace for number, one in attentions.items()})
+        self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._cut.weights.items()}
+
+    @property
+    def uncapturable(self) -> str:
+        """As `GpuEngine.uncapturable`."""
+        return UNCAPTURABLE
+
+    def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
+        """As `GpuEngine.bind`."""
+        addresses = {name: scratch + place for name, place in self._places.items()} | self._weights | {**inputs, **outputs}
+        calls: list[Launch] = []
+        for number, step in enumerate(self._cut.steps):
+            if isinstance(step, Piece):
+                calls.append(self._bound(step, addresses))
+            else:
+                given = {name: addresses[tensor] for name, tensor in (step.inputs | step.outputs).items()}
+                given["workspace"] = scratch + self._workspaces.get(number, 0)
+                calls.append(functools.partial(self._launchers[number], given))
+
+        def launch(stream: int) -> None:
+            try:
+                for call in calls:
+                    call(stream)
+            except Page4DError:
+                raise
+            except Exception as error:
+                raise translated(error, self._name, EngineError(f"{self._name} failed: {first_line(error)}")) from error
+
+        return launch
+
+    def _bound(self, piece: Piece, addresses: Mapping[str, int]) -> Launch:
+        session = self._sessions[piece]
+        binding = session.io_binding()
+        for names, borders, bind in ((piece.inputs, session.get_inputs(), binding.bind_input), (piece.outputs, session.get_outputs(), binding.bind_output)):
+            for name, border in zip(names, borders, strict=True):  # the shape may be a view of the stage's
+                bind(border.name, "cuda", self._gpu.number, self._cut.tensors[name].dtype, border.shape, addresses[name])
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # all is in the order of one stream
+        return lambda stream: session.run_with_iobinding(binding, options)
+
+
+def raw(tensor: TensorProto, folder: pathlib.Path) -> NDArray[np.uint8]:
+    """The bytes `[n]` of a constant that lies in the file or in another one of the folder."""
+    if is_external(tensor):
+        return mapped(tensor, folder, np.uint8, (Tensor(tuple(tensor.dims), tensor.data_type).bytes,))
+    return np.ascontiguousarray(numpy_helper.to_array(tensor)).reshape(-1).view(np.uint8)
+
+
+def widen_unsupported(graph: GraphProto) -> None:
+    """Compute in float32 what ONNX Runtime does not compute in bfloat16 on a GPU, in place: a cast before and after."""
+    types = {name: tensor.dtype for name, tensor in tensors_of(graph).items()}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        if node.op_type not in _NOT_IN_BFLOAT16 or types.get(node.output[0]) != TensorProto.BFLOAT16:
+            nodes.append(node)
+            continue
+        out = node.output[0]
+        for place, name in enumerate(node.input):
+            if types.get(name) == TensorProto.BFLOAT16:
+                nodes.append(helper.make_node("Cast", [name], [f"{out}/wide{place}"], to=TensorProto.FLOAT))
+                node.input[place] = f"{out}/wide{place}"
+        node.output[0] = f"{out}/wide"
+        nodes += [node, helper.make_node("Cast", [f"{out}/wide"], [out], to=TensorProto.BFLOAT16)]
+    replace_nodes(graph, nodes)

@@ -1,0 +1,1 @@
+"""What a run writes: tensors, masks, depth, point clouds, cameras, a report."""

@@ -1,0 +1,151 @@
+"""`Summary`: what one run did, as `summary.json` has it and `report.html` shows it."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from page4d.errors import UsageError
+from page4d.files import OutputKind, write_atomically
+from page4d.system.plain_text import encodable
+from page4d_engines.results.predictions import PredictionSummary
+
+SUMMARY, REPORT = "summary.json", "report.html"
+
+
+class WindowSummary(msgspec.Struct, frozen=True):
+    """One window of T times: what came out of it."""
+
+    name: str
+    first_frame: str
+    last_frame: str
+    file: str
+    """The `.safetensors` file, relative to the output folder, with `/`."""
+    seconds: float
+    """From the first stage's start to the last one's end."""
+    mask_mean: dict[str, float | None]
+    """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number. Empty without a mask."""
+    overlays: list[str] = []
+    """PNG files, relative to the output folder, with `/`."""
+    predictions: PredictionSummary | None = None
+    """Point cloud, cameras and depth, where the engines give them."""
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """One run: with what, what came out, where the time went. Seconds are seconds on the clock, sizes are bytes."""
+
+    page4d: str
+    """Version of the runtime."""
+    engines: str
+    """The engine folder, as it was given."""
+    frames: str
+    """The folder of frames, as it was given."""
+    model: dict[str, Any]
+    """What the model is, in plain values."""
+    weights: str
+    """Where the weights come from, in words. Weights that were never trained have the word `seeded` in them."""
+    layout: dict[str, int]
+    precision: str
+    backend: str
+    cameras: list[str]
+    """In the order of the views."""
+    windows: list[WindowSummary]
+    stage_seconds: dict[str, float]
+    """By stage name, in the order of the chain: summed over the calls of all windows."""
+    stage_flop: dict[str, int]
+    """By stage name: summed over the calls of all windows, as the seconds are; multiply and add counted as two."""
+    decode_seconds: float
+    """Reading and resizing frames; may run while the stages do."""
+    write_seconds: float
+    """Writing results and overlays; may run while the stages do."""
+    wall_seconds: float
+    """The whole run, startup included."""
+    startup_seconds: float
+    """Until the first window could begin: checking and loading the engines."""
+    buffer_bytes: int
+    """Tokens, scratch and outputs, allocated once; without the weights."""
+    peak_rss_bytes: int
+    """The most host memory that the process held."""
+    warnings: list[str] = []
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the weights were never trained: the mask then means nothing beyond the external mask."""
+        return "seeded" in self.weights.lower()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the engines give a mask."""
+        return any(window.mask_mean for window in self.windows)
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether the engines give points, confidence and cameras."""
+        return any(window.predictions for window in self.windows)
+
+    @property
+    def mask_mean(self) -> float | None:
+        """Mean over all windows and cameras; None where there is none, or one of them is not a number."""
+        return mean_of(value for window in self.windows for value in window.mask_mean.values())
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """The mean; None of no values, or where one is None."""
+    known = list(values)
+    numbers = [value for value in known if value is not None and math.isfinite(value)]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(known) else None
+
+
+def write_summary(path: pathlib.Path, summary: Summary) -> None:
+    """Write `summary.json`, whole or not at all. Bytes of a file name that are no text become `\\udcXX`, NaN becomes null."""
+    text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
+    write_atomically(path, msgspec.json.format(text, indent=1) + b"\n")
+
+
+def read_summary(path: pathlib.Path) -> Summary:
+    """Read what `write_summary` wrote.
+
+    Raises:
+        UsageError: there is no such file, or it is not a summary.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Summary)
+    except OSError as error:
+        raise UsageError(f"the summary cannot be read: {error.strerror}", got=path) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the summary is damaged: {error}", got=path) from None
+
+
+class _WindowFiles(msgspec.Struct, frozen=True):
+    file: str
+    overlays: list[str] = []
+    predictions: dict[str, Any] | None = None
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """What the summaries of all versions have."""
+
+    page4d: str
+    engines: str
+    frames: str
+    windows: list[_WindowFiles]
+
+
+def _listed(folder: pathlib.Path) -> list[str] | None:
+    """The files of a run's output; None where summary.json is not this project's."""
+    try:
+        windows = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing).windows
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    paths: list[Any] = [REPORT]
+    for window in windows:
+        files = window.predictions or {}
+        paths += [window.file, *window.overlays, *(files.get(name) for name in ("cloud", "cameras")), *(files.get("depth") or ())]
+    return [path for path in paths if isinstance(path, str)]
+
+
+RUN_OUTPUT = OutputKind("the output of a run", SUMMARY, _listed)

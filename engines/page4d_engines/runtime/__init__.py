@@ -1,0 +1,1 @@
+"""Engines chained over buffers that are allocated once."""

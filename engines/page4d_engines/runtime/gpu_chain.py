@@ -1,0 +1,191 @@
+"""The chain on a GPU: buffers allocated once, addresses that never change, the whole of it one CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ml_dtypes  # noqa: F401  numpy then knows bfloat16 by name
+import numpy as np
+from numpy.typing import NDArray
+
+from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines.runtime.buffer_plan import BufferPlan, View
+from page4d_engines.runtime.chain import Arrays, Observe
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.schedule import Download, Gather, Run, Step, Upload, program
+
+_LOG = logging.getLogger("page4d.gpu")
+_MIB = 1 << 20
+Launch = Callable[[int], None]
+"""Puts a call on a stream, by its handle."""
+
+
+class GpuEngine(Protocol):
+    """A stage that was loaded on a GPU.
+
+    Attributes:
+        scratch: bytes that a call needs beside its inputs and outputs; all stages share one block.
+    """
+
+    scratch: int
+
+    @property
+    def uncapturable(self) -> str | None:
+        """Why it cannot be part of a CUDA graph, asked after a first run; None where it can."""
+        ...
+
+    def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
+        """A call over fixed addresses, by the engine's names, and of the scratch block."""
+        ...
+
+
+class GpuChain:
+    """A `Chain` on a GPU. Nothing is allocated after it was made.
+
+    Frames go up in pinned memory, an encoder call's at a time, while the encoder computes on those before.
+    """
+
+    def __init__(self, gpu: Gpu, plan: BufferPlan, engines: Mapping[str, GpuEngine], constants: Arrays, described: str, use_graph: bool = True) -> None:
+        """Allocate, bind, run once on zeros, capture.
+
+        Args:
+            gpu: where.
+            plan: of the buffers, in the engines' types.
+            engines: by stage name.
+            constants: values from outside that do not change, by name.
+            described: what computes, in words.
+            use_graph: whether to make one CUDA graph of it where the engines allow.
+
+        Raises:
+            OutOfMemoryError: the buffers do not fit the GPU.
+        """
+        self.plan, self.described, self._gpu = plan, described, gpu
+        scratch = max(engine.scratch for engine in engines.values())
+        _check_memory(gpu, plan.total + scratch)
+        self._addresses = {name: gpu.allocate(size) for name, size in plan.sizes.items()}
+        block = gpu.allocate(scratch)
+        self._constants = frozenset(constants)
+        steps = program(plan, self._constants)
+        self.inputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.starts.items()}
+        self.outputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.outputs.items()}
+        for name, value in constants.items():
+            np.copyto(self.inputs[name], value.reshape(self.inputs[name].shape), casting="same_kind")
+            gpu.upload(self._at(plan.starts[name]), self.inputs[name], gpu.stream)
+        self._started = gpu.event()
+        self._arrived = {step.reader: gpu.event() for step in steps if isinstance(step, Upload) and step.reader is not None}
+        self._steps = steps
+        self._launches = {
+            step.number: engines[step.call.stage.name].bind(
+                {name: self._at(view) for name, view in step.call.inputs.items()},
+                {name: self._at(view) for name, view in step.call.outputs.items()},
+                block,
+            )
+            for step in steps
+            if isinstance(step, Run)
+        }
+        self._begin = gpu.event(timing=True)
+        self._ends = {number: gpu.event(timing=True) for number in self._launches}
+        self._graph: Any = None
+        self._put(steps, captured=False)
+        gpu.synchronize()
+        reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
+        if use_graph and not reasons:
+            try:
+                with gpu.capture() as made:
+                    self._put(steps, captured=True)
+                self._graph = made[0]
+            except (RuntimeError, EngineError) as error:
+                reasons = {str(error): None}
+        if self._graph is None and use_graph:
+            _LOG.warning("no CUDA graph, the calls are launched one by one: %s", "; ".join(map(str, reasons)))
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a run is the launch of one CUDA graph."""
+        return self._graph is not None
+
+    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
+        """As `Chain.run`; the graph is of whole windows, one that carries images is launched call by call."""
+        steps = program(self.plan, self._constants, carried) if carried else self._steps
+        runs = [step for step in steps if isinstance(step, Run)]
+        if progress is not None:
+            for step in runs:  # they are put on the GPU faster than they can be told of
+                progress(step.call.stage.name)
+        if observe is not None:
+            self._put(steps, captured=False, after=lambda step: self._observed(step, observe))
+        elif self._graph is not None and not carried:
+            self._gpu.launch(self._graph)
+        else:
+            self._put(steps, captured=False)
+        self._gpu.synchronize()
+        seconds: dict[str, float] = {}
+        before = self._begin
+        for step in runs:
+            name, end = step.call.stage.name, self._ends[step.number]
+            seconds[name] = seconds.get(name, 0.0) + self._gpu.seconds(before, end)
+            before = end
+        return seconds
+
+    def _put(self, steps: list[Step], captured: bool, after: Callable[[Run], None] = lambda step: None) -> None:
+        """Put steps on the streams."""
+        gpu = self._gpu
+        gpu.record_time(self._begin, gpu.stream, captured)
+        gpu.record(self._started, gpu.stream)
+        gpu.wait(gpu.uploads, self._started)  # the second stream is part of what this one does, and of its capture
+        for step in steps:
+            self._step(step, captured)
+            if isinstance(step, Run):
+                after(step)
+
+    def _step(self, step: Step, captured: bool) -> None:
+        gpu = self._gpu
+        if isinstance(step, Upload):
+            array, stream = _part(self.inputs[step.name], step.part), gpu.stream if step.reader is None else gpu.uploads
+            gpu.upload(self._at(step.part), array, stream)
+            if step.reader is not None:
+                gpu.record(self._arrived[step.reader], stream)
+        elif isinstance(step, Run):
+            if step.number in self._arrived:
+                gpu.wait(gpu.stream, self._arrived[step.number])
+            self._launches[step.number](gpu.stream)
+            gpu.record_time(self._ends[step.number], gpu.stream, captured)
+        elif isinstance(step, Gather):
+            source, target = self._addresses[step.source.buffer] + step.source_offset, self._addresses[step.target.buffer] + step.target_offset
+            gpu.copy_rows(target, step.pitch, source, step.width, step.rows, gpu.stream)
+        else:
+            assert isinstance(step, Download)
+            gpu.download(self.outputs[step.name], self._at(step.view), gpu.stream)
+
+    def _observed(self, step: Run, observe: Observe) -> None:
+        if step.is_last:
+            inputs, outputs = ({name: self._fetched(view) for name, view in views.items()} for views in self.plan.whole(step.call))
+            observe(step.call.stage, inputs, outputs)
+
+    def _fetched(self, view: View) -> NDArray[Any]:
+        array = np.empty(view.shape, np.dtype(view.dtype))
+        self._gpu.download(array, self._at(view), self._gpu.stream)
+        self._gpu.synchronize()
+        return array
+
+    def _at(self, view: View) -> int:
+        return self._addresses[view.buffer] + view.offset
+
+
+def _part(array: NDArray[Any], view: View) -> NDArray[Any]:
+    """The bytes of a whole value that a view of its buffer stands for."""
+    dtype = np.dtype(view.dtype)
+    begin = view.offset // dtype.itemsize
+    return array.reshape(-1)[begin : begin + int(np.prod(view.shape))]
+
+
+def _check_memory(gpu: Gpu, needed: int) -> None:
+    free = gpu.free()
+    if needed > free:
+        raise OutOfMemoryError(
+            "buffers and scratch do not fit the GPU",
+            got=f"{needed / _MIB:.1f} MiB needed beside the weights",
+            allowed=f"{free / _MIB:.1f} MiB free",
+            hint="page4d-export with a smaller --T, --V, --height or --width",
+        )

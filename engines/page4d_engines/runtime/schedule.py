@@ -1,0 +1,140 @@
+"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order, in whatever memory it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from page4d.errors import EngineError
+from page4d.precision import DTYPE_BYTES
+from page4d_engines.runtime.buffer_plan import BufferPlan, Call, Keep, View
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A value from outside comes into its place."""
+
+    name: str
+    part: View
+    """All of it; of the images, what one encoder call reads."""
+    reader: int | None = None
+    """The call that waits for it, where it may come while others run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a stage."""
+
+    number: int
+    call: Call
+    is_last: bool
+    """Of the stage's calls: its outputs are then whole."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time; or
+    encoded images into the places that they have in the next window."""
+
+    source: View
+    source_offset: int
+    """Of the first row, in bytes from the start of the source's buffer."""
+    target: View
+    target_offset: int
+    rows: int
+    width: int
+    """Bytes of a row; the source's rows follow one another."""
+    pitch: int
+    """Bytes from a row of the target to the next."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A result leaves its place."""
+
+    name: str
+    view: View
+
+
+Step = Upload | Run | Gather | Download
+
+
+def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}), carried: int = 0) -> list[Step]:
+    """All steps of one window.
+
+    Args:
+        plan: of the buffers.
+        constants: values from outside that never change, and so are no step.
+        carried: images that the window begins with and the one before ended with; the encoder does not see them again. For a sliding plan.
+
+    Raises:
+        EngineError: rows would be moved beyond the end of a buffer, or images carried that a plan does not keep.
+    """
+    steps: list[Step] = [Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"]
+    calls = plan.calls
+    known = frozenset(_known(plan, carried))
+    # images go up call by call, so that the next ones can while these are computed on
+    steps += [Upload("images", call.inputs["images"], number) for number, call in enumerate(calls) if "images" in call.inputs and number not in known]
+    steps += _carries(plan, carried)
+    for number, call in enumerate(calls):
+        if number in known:
+            continue
+        is_last = number + 1 == len(calls) or calls[number + 1].stage.name != call.stage.name
+        steps.append(Run(number, call, is_last))
+        for keep in plan.keeps:
+            if keep.call == number:
+                steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
+    steps += [Download(name, view) for name, view in plan.outputs.items()]
+    for step in steps:
+        if isinstance(step, Gather):
+            _check_inside(plan, step)
+    return steps
+
+
+def _check_inside(plan: BufferPlan, step: Gather) -> None:
+    """Both ends lie inside their buffers, which are plain memory."""
+    source_end = step.source_offset + step.rows * step.width
+    target_end = step.target_offset + (step.rows - 1) * step.pitch + step.width
+    ends = ((step.source.buffer, step.source_offset, source_end), (step.target.buffer, step.target_offset, target_end))
+    for buffer, begin, end in ends:
+        if not 0 <= begin < end <= plan.sizes[buffer]:
+            got = f"bytes {begin} to {end}"
+            raise EngineError(f"rows of the buffer {buffer} lie outside of it", got=got, allowed=f"{plan.sizes[buffer]} bytes")
+
+
+def _known(plan: BufferPlan, carried: int) -> Iterator[int]:
+    """Calls whose images are all carried; one that has a new image computes the others once more."""
+    seen = 0
+    for number, call in enumerate(plan.calls):
+        if "images" in call.inputs:
+            seen += call.inputs["images"].shape[0]
+            if seen <= carried:
+                yield number
+
+
+def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
+    if carried == 0:
+        return
+    encoded = plan.encoded
+    if encoded is None:
+        raise EngineError("the buffer plan keeps nothing of the window before", got=f"{carried} images to carry", allowed="a sliding plan")
+    images, width = encoded.shape[0], math.prod(encoded.shape[1:]) * DTYPE_BYTES[encoded.dtype]
+    step = images - carried
+    for first in range(0, carried, step):  # in order and no more than the distance at once: what is read was not written over
+        count = min(step, carried - first)
+        yield Gather(encoded, encoded.offset + (first + step) * width, encoded, encoded.offset + first * width, count, width, width)
+    special = plan.starts["special"]  # belong to the place in the window, not to the image
+    own = math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype]
+    yield Gather(special, special.offset, encoded, encoded.offset, carried, own, width)
+
+
+def _gathers(keep: Keep, target: View) -> Iterator[Gather]:
+    """`[S or 1,..,N,C]` into its part of `[..,N,S*parts*C]`; a stage that computes one stream stands for all S."""
+    item = DTYPE_BYTES[target.dtype]
+    computed, rows, width = keep.source.shape[0], math.prod(keep.source.shape[1:-1]), keep.source.shape[-1] * item
+    pitch = target.shape[-1] * item
+    # tokens of several calls are not kept; a kept layer's source is a whole tensor
+    for stream in range(pitch // (width * keep.parts)):
+        source = keep.source.offset + min(stream, computed - 1) * rows * width
+        yield Gather(keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch)

@@ -1,0 +1,154 @@
+"""Whether a stage's ONNX file is what the manifest says, before anything loads it: its inputs and outputs, its operators, the places of its weights.
+
+ONNX Runtime, TensorRT and Triton read weights that lie in other files by themselves, and would follow any path.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from page4d.errors import EngineError
+from page4d.manifest import Manifest, StageEntry, TensorSpec
+from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
+from page4d.system.folder_file import path_inside
+from page4d_engines.stage_files.external_data import is_external
+
+_TYPES = {
+    "uint8": TensorProto.UINT8,
+    "int32": TensorProto.INT32,
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+_BYTES: dict[int, int] = {
+    TensorProto.FLOAT: 4,
+    TensorProto.FLOAT16: 2,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.UINT8: 1,
+    TensorProto.INT8: 1,
+    TensorProto.INT32: 4,
+    TensorProto.INT64: 8,
+    TensorProto.BOOL: 1,
+    TensorProto.FLOAT8E4M3FN: 1,
+}
+"""Of a number, by the types that weights in another file may have."""
+_STANDARD = ("", "ai.onnx")
+_PLACE = {"location", "offset", "length"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_AGAIN = "page4d-export again"
+
+
+def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry: StageEntry) -> None:
+    """Check an ONNX file.
+
+    Args:
+        content: of the file.
+        folder: the engine folder.
+        manifest: its manifest, which was checked.
+        entry: of the stage.
+
+    Raises:
+        EngineError: it is damaged, its inputs and outputs are not the manifest's, it has operators of an unknown kind, or weights that are
+            not in a file beside it that the manifest lists.
+    """
+    file = entry.file or ""
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf has a type of its own, which depends on how it was built
+        raise EngineError(f"{file} is damaged: it is no ONNX file", got=type(error).__name__, hint=_AGAIN) from None
+    _check_borders(file, "input", model.graph.input, entry.inputs)
+    _check_borders(file, "output", model.graph.output, entry.outputs)
+    _check_operators(file, model)
+    for tensor in _tensors(model):
+        if is_external(tensor):
+            _check_place(file, tensor, folder, manifest)
+
+
+def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
+    found = {value.name: _described(value) for value in values}
+    wanted = {spec.binding: (int(_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
+    if found.keys() != wanted.keys():
+        got, allowed = ", ".join(found) or "none", ", ".join(wanted)
+        raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
+    for name, (dtype, shape) in wanted.items():
+        if found[name] != (dtype, shape):
+            got = f"{_name(found[name][0])} {found[name][1]}"
+            what = f"the {what} {name} of {file} is not what the manifest says"
+            raise EngineError(what, got=got, allowed=f"{_name(dtype)} {shape}", hint=_AGAIN)
+
+
+def _described(value: ValueInfoProto) -> tuple[int, list[int]]:
+    """Type and shape; a size that is not fixed is -1."""
+    tensor = value.type.tensor_type
+    return tensor.elem_type, [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
+
+
+def _name(dtype: int) -> str:
+    return next((name for name, number in _TYPES.items() if number == dtype), f"type {dtype}")
+
+
+def _check_operators(file: str, model: ModelProto) -> None:
+    """ONNX's own and this project's attention, whose function body is of the former: no library could bring others, and nothing loops."""
+    own = {BIASED_ATTENTION, SEGMENT_ATTENTION}
+    for function in model.functions:
+        if function.domain != DOMAIN or function.name not in own:
+            raise _unknown(file, f"{function.domain or 'a standard domain'}: {function.name}")
+    for node in _nodes(model):
+        if node.domain not in _STANDARD and not (node.domain == DOMAIN and node.op_type in own):
+            raise _unknown(file, f"{node.domain}: {node.op_type}")
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise _unknown(file, f"{node.op_type}, which has a graph inside")  # a loop need not end
+    if any(node.domain not in _STANDARD for function in model.functions for node in function.node):
+        raise _unknown(file, f"a function that calls functions of {DOMAIN}")
+    if model.training_info or model.graph.sparse_initializer:
+        raise EngineError(f"{file} has parts that no engine has", got="training or sparse weights", hint=_AGAIN)
+
+
+def _unknown(file: str, got: str) -> EngineError:
+    allowed = f"ONNX's own without graphs inside, and {DOMAIN}'s {BIASED_ATTENTION} and {SEGMENT_ATTENTION}"
+    return EngineError(f"{file} has an operator of an unknown kind", got=got, allowed=allowed, hint=_AGAIN)
+
+
+def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest: Manifest) -> None:
+    """Weights lie beside their ONNX file, in a file that the manifest lists, which is as long as they say."""
+    keys = [place.key for place in tensor.external_data]
+    place = {place.key: place.value for place in tensor.external_data}
+    location = place.get("location", "")
+    listed = (pathlib.PurePosixPath(file).parent / location).as_posix()
+    # a plain name: "/" would also lead to places that ONNX Runtime gives a meaning of its own
+    if not location or "/" in location or "\\" in location or listed not in manifest.files:
+        allowed = "the name of a file beside it that manifest.json lists"
+        raise EngineError(f"{file} has weights that are not in the engine folder", got=location or "no location", allowed=allowed, hint=_AGAIN)
+    size = path_inside(folder, listed).stat().st_size
+    width = _BYTES.get(tensor.data_type)
+    count = math.prod(tensor.dims) if all(side >= 0 for side in tensor.dims) else -1
+    numbers = [place[key] for key in ("offset", "length") if key in place]
+    plain = len(set(keys)) == len(keys) and set(keys) <= _PLACE and all(_NUMBER.fullmatch(number) for number in numbers)
+    if not plain or width is None or count < 0:
+        got = ", ".join(f"{key}={place[key]}" for key in sorted(place)) + f", type {tensor.data_type} {list(tensor.dims)}"
+        raise EngineError(f"{file} has weights in a place that is none", got=got, allowed="location, offset and length of a tensor", hint=_AGAIN)
+    offset, length = int(place.get("offset", 0)), int(place.get("length", count * width))
+    if length != count * width or offset + length > size:
+        got = f"{count * width} bytes of {tensor.name}, {length} bytes at {offset}"
+        raise EngineError(f"{file} has weights beyond the end of their file", got=got, allowed=f"{listed} has {size} bytes", hint=_AGAIN)
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Of the graph and of its functions; no node has a graph inside."""
+    for body in (model.graph, *model.functions):
+        yield from body.node
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """All constants, those of attributes, too."""
+    yield from model.graph.initializer
+    for attribute in (attribute for node in _nodes(model) for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors

@@ -1,0 +1,1 @@
+"""Benchmarks: our chain, the attention kernels, other runtimes."""

@@ -1,0 +1,127 @@
+"""The growth of time and memory over T and V as a picture: lines are the model, dots are measured."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from page4d_export.bench.plot_file import check_plot, save_plot
+
+if TYPE_CHECKING:
+    from page4d_export.bench.growth.growth import Cell, Growth, Point
+
+_INK, _PALE, _LINE = "#1f2937", "#6b7280", "#d1d5db"
+_COLOURS = ("#f59e0b", "#ea580c", "#dc2626", "#be185d", "#7e22ce", "#1e3a8a")  # of V = 1 to 6: more views, darker
+_SIZES = (8, 16, 24, 80)  # GiB of machines and GPUs that a user may have
+_TICKS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+_WIDTH, _HEIGHT, _DPI = 8.6, 4.1, 200  # inches, dots each: 1720 pixels, two for each of a README's column
+_LABEL_GAP = 0.047  # between labels at the lines' ends, as a share of the panel's height
+_GIB = 2**30
+
+
+def plot_growth(found: Growth, path: pathlib.Path) -> None:
+    """Write a PNG: seconds and GiB over T, a line for each V; without measured seconds memory alone.
+
+    Args:
+        found: the models' grid and the measured points.
+        path: of the PNG; replaced where it exists.
+
+    Raises:
+        UsageError, MissingBackendError: as `check_plot`.
+    """
+    check_plot(path)
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    timed = all(cell.seconds is not None for cell in found.grid)
+    figure = Figure(figsize=(_WIDTH if timed else _WIDTH * 0.62, _HEIGHT), dpi=_DPI, facecolor="white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, rect=(0, 0, 1, 0.87)))
+    panels = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
+    if timed:
+        _panel(panels[0], found, "seconds a window", lambda cell: cell.seconds or 0.0, lambda point: point.seconds)
+    memory = panels[-1]
+    _panel(memory, found, "memory, GiB", lambda cell: cell.memory.total / _GIB, lambda point: point.bytes / _GIB)
+    _sizes(memory)
+    for panel in panels:
+        _end_labels(panel, found)
+    figure.text(0.015, 0.975, found.title, ha="left", va="top", color=_INK, size=11.5, weight="bold")
+    figure.text(0.015, 0.915, _legend(found), ha="left", va="top", color=_PALE, size=8.5)
+    save_plot(figure, path)
+
+
+def _panel(axes: Any, found: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]) -> None:
+    """One quantity over T on two logarithmic axes, where a power is a straight line."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    along, other = _axes(found)
+    for number in _lines(found):
+        cells = [cell for cell in found.grid if getattr(cell, other) == number]
+        points = [point for point in found.points if getattr(point, other) == number]
+        axes.plot([getattr(cell, along) for cell in cells], [modelled(cell) for cell in cells], color=_colour(number), linewidth=1.4)
+        places = [getattr(point, along) for point in points]
+        axes.scatter(places, [measured(point) for point in points], s=30, color=_colour(number), edgecolors="white", linewidths=0.8, zorder=4)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    longest = max(getattr(cell, along) for cell in found.grid)
+    axes.set_xlim(0.9, longest * 1.32)  # room for the labels at the lines' ends
+    for axis, locator in ((axes.xaxis, FixedLocator([tick for tick in _TICKS if tick <= longest])), (axes.yaxis, LogLocator(subs=(1, 2, 5)))):
+        axis.set_major_locator(locator)
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(axis="y", color="#eef0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("T, times" if along == "T" else "V, views", color=_PALE, size=9)
+    axes.set_title(label, loc="left", color=_INK, size=10)
+    axes.tick_params(colors=_PALE, labelsize=8.5, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(_LINE)
+
+
+def _sizes(axes: Any) -> None:
+    """Horizontal lines at what machines have: all that the lines reach, and the next one, so that it is seen what is left."""
+    low, high = axes.get_ylim()
+    shown = [size for size in _SIZES if size < high]
+    shown += [size for size in _SIZES if size >= high][:1]
+    for size in shown:
+        if size > low:
+            axes.axhline(size, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            axes.annotate(f"{size} GiB", (0, size), (4, 2), xycoords=("axes fraction", "data"), textcoords="offset points", color=_INK, size=8)
+    axes.set_ylim(low, max(high, 1.35 * shown[-1]))
+
+
+def _end_labels(axes: Any, found: Growth) -> None:
+    """`V=1` at each line's end, pushed apart where lines end close to each other."""
+    lines = dict(zip(_lines(found), axes.get_lines(), strict=False))  # those of machines come after
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps the lines of machines off the labels
+    place = 0.0
+    for number, line in sorted(lines.items(), key=lambda one: float(one[1].get_ydata()[-1])):
+        x, y = float(line.get_xdata()[-1]), float(line.get_ydata()[-1])
+        right, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+        place = max(float(height), place + _LABEL_GAP)
+        text = f"{_axes(found)[1]}={number}"
+        axes.text(right + 0.02, place, text, transform=axes.transAxes, va="center", color=_colour(number), size=8.5, weight="bold", bbox=paper)
+
+
+def _legend(found: Growth) -> str:
+    if found.fit is None:
+        return "lines: modelled; nothing was measured"
+    text = f"lines: modelled, dots: measured; off by {found.fit.deviation:.0%} at most there"
+    if found.fit.held_out_deviation is not None:
+        text += f"; {found.fit.held_out} predicted from the smaller ones: {found.fit.held_out_deviation:+.0%} of its seconds"
+    return text
+
+
+def _axes(found: Growth) -> tuple[str, str]:
+    """What the lines run along, and what there is a line for each of: a model that sees one time alone is drawn over its views."""
+    return ("T", "V") if any(cell.T > 1 for cell in found.grid) else ("V", "T")
+
+
+def _lines(found: Growth) -> list[int]:
+    return sorted({getattr(cell, _axes(found)[1]) for cell in found.grid})
+
+
+def _colour(number: int) -> str:
+    return _COLOURS[(number - 1) % len(_COLOURS)]

@@ -1,0 +1,60 @@
+"""What `growth` found, as a table."""
+
+from __future__ import annotations
+
+from page4d_engines import console
+from page4d_export.bench.growth.growth import Cell, Fit, Growth
+
+_GIB = 2**30
+
+
+def print_growth(found: Growth) -> None:
+    """As a table on stdout: a row for each T, a column for each V, seconds and GiB; what was measured is marked."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("T", justify="right")
+    views = sorted({cell.V for cell in found.grid})
+    for view in views:
+        table.add_column(f"V={view}", justify="right")
+    cells = {(cell.T, cell.V): cell for cell in found.grid}
+    measured = {(point.T, point.V) for point in found.points}
+    for T in sorted({cell.T for cell in found.grid}):
+        table.add_row(str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views))
+    out = console.table_console()
+    out.print(f"{found.title}: {'seconds a window / ' if found.fit else ''}GiB by the model{', a star where it was measured' if found.points else ''}")
+    out.print(table)
+    if found.fit is None:
+        return
+    points = Table()
+    for column in ("measured", "s", "modelled s", "GiB", "modelled GiB"):
+        points.add_column(column, justify="right")
+    for point in found.points:
+        cell = cells[point.T, point.V]
+        row = (f"{point.seconds:.3g}", f"{cell.seconds:.3g}", f"{point.bytes / _GIB:.3f}", f"{cell.memory.total / _GIB:.3f}")
+        points.add_row(f"T={point.T} V={point.V}", *row)
+    out.print(points)
+    for line in _fit_lines(found.fit):
+        out.print(line)
+    out.print(f"stopped: {found.stopped}")
+    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+
+
+def _cell(cell: Cell, measured: bool) -> str:
+    mark = "*" if measured else " "
+    gib = cell.memory.total / _GIB
+    size = f"{gib:.2f}" if gib < 10 else f"{gib:.1f}"
+    return f"{size}{mark}" if cell.seconds is None else f"{cell.seconds:.3g} / {size}{mark}"
+
+
+def _fit_lines(fit: Fit) -> list[str]:
+    rate = lambda seconds: f"{1 / seconds:.0f} GFLOP/s" if seconds else "free"
+    low, high = fit.memory_deviation
+    lines = [
+        f"time: linears {rate(fit.rates.linears)}, attention {rate(fit.rates.attention)}, {fit.rates.call * 1e3:.2g} ms a call; "
+        f"off by {fit.deviation:.0%} at most where measured",
+        f"memory: modelled is {low:+.0%} to {high:+.0%} of what was measured",
+    ]
+    if fit.held_out_deviation is not None:
+        lines.insert(1, f"beyond: {fit.held_out} from the smaller points alone is off by {fit.held_out_deviation:+.0%}")
+    return lines

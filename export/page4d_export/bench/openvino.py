@@ -1,0 +1,99 @@
+"""OpenVINO as a contestant: the same stages, one compiled model each, chained over the same buffers as the engines."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx.inliner
+from numpy.typing import NDArray
+
+from page4d.errors import MissingBackendError
+from page4d.precision import Precision
+from page4d_engines.backend import Backend
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.pipeline import Pipeline
+from page4d_engines.runtime.host_chain import HostChain
+
+if TYPE_CHECKING:
+    from page4d_export.bench.contestants import Course, Runner
+
+_PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
+
+
+def openvino(course: Course, precision: Precision) -> Runner:
+    """The course's engine folder in OpenVINO on the processor.
+
+    Raises:
+        MissingBackendError: OpenVINO is not installed.
+    """
+    from page4d_export.bench.contestants import of_pipeline
+
+    if importlib.util.find_spec("openvino") is None:
+        raise MissingBackendError("OpenVINO is not installed", hint='pip install "page4d[peers]"')
+    hints = {
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
+        "INFERENCE_NUM_THREADS": course.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    engines: list[OpenVinoEngine] = []
+
+    def load(path: pathlib.Path) -> OpenVinoEngine:
+        engines.append(OpenVinoEngine(path, hints))
+        return engines[-1]
+
+    folder = EngineFolder.open(course.engines)
+    pipeline = Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
+    used = " and ".join(sorted({engine.precision for engine in engines}))
+    note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this processor"
+    return of_pipeline(course, pipeline, used, note)
+
+
+class OpenVinoEngine:
+    """A stage in OpenVINO.
+
+    Attributes:
+        precision: what it computes in, by its own account.
+    """
+
+    def __init__(self, path: pathlib.Path, hints: dict[str, Any]) -> None:
+        import openvino
+
+        core = openvino.Core()
+        self._compiled = core.compile_model(core.read_model(_inlined(path)), "CPU", hints)
+        self.precision = _precision(self._compiled)
+
+    def bind(self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """As `HostEngine.bind`."""
+        import openvino
+
+        arrays = {**inputs, **outputs}
+        request = self._compiled.create_infer_request()
+        for port in (*self._compiled.inputs, *self._compiled.outputs):
+            name = next(name for name in port.names if name in arrays)
+            assert arrays[name].size == math.prod(port.shape)
+            request.set_tensor(port, openvino.Tensor(arrays[name].reshape(tuple(port.shape)), shared_memory=True))
+
+        def call() -> None:
+            request.start_async()  # `infer` would also make arrays of the results
+            request.wait()
+
+        return call
+
+
+def _inlined(path: pathlib.Path) -> pathlib.Path:
+    """The stage with its attention nodes replaced by what their function bodies say, beside the original and its weights."""
+    target = path.with_suffix(".standard.onnx")
+    if not target.exists():
+        onnx.save(onnx.inliner.inline_local_functions(onnx.load(path, load_external_data=False)), target)
+    return target
+
+
+def _precision(compiled: Any) -> str:
+    """What a compiled model computes in; the processor may not have what was asked for."""
+    name: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return next((str(precision) for precision, short in _PRECISIONS.items() if short == name), name)

@@ -1,0 +1,186 @@
+"""The plan and the manifest as tables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.manifest import Accuracy, Manifest, StageEntry
+from page4d_engines.console import table_console
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_export.export_plan import Plan
+
+TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """The plan as one document: manifest, buffers and totals. Bytes and FLOP are numbers."""
+    manifest = plan.manifest("not loaded")
+    buffers = BufferPlan.make(manifest)
+    return {
+        "manifest": manifest,
+        "buffers": buffers.sizes,
+        "total": {
+            "weight_bytes": sum(entry.weight_bytes for entry in manifest.stages),
+            "buffer_bytes": buffers.total,
+            "flop": sum(entry.flop * entry.calls for entry in manifest.stages),
+            "largest_tensor": max(entry.largest for entry in manifest.stages),
+            "near_limit": [entry.name for entry in manifest.stages if entry.largest > TENSOR_LIMIT // 2],
+        },
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """Stages with shapes, weights, FLOP and largest tensors; buffers; totals. On stdout."""
+    manifest = plan.manifest("not loaded")
+    console = table_console()
+    table = Table(title=_title(manifest), title_justify="left")
+    for column in ("stage", "in", "out"):
+        table.add_column(column)
+    for column in ("calls", "weights", "FLOP", "largest tensor"):
+        table.add_column(column, justify="right")
+    for name, entry in _folded(manifest.stages):
+        near = "  [bold red]near 2^31[/]" if entry.largest > TENSOR_LIMIT // 2 else ""
+        near = "  [bold red]TensorRT refuses it[/]" if entry.largest >= TENSOR_LIMIT else near
+        table.add_row(
+            name,
+            ", ".join(f"{spec.name} {_shape(spec.shape)}" for spec in entry.inputs),
+            ", ".join(f"{spec.name} {_shape(spec.shape)}" for spec in entry.outputs),
+            str(entry.calls),
+            _bytes(entry.weight_bytes),
+            _flop(entry.flop * entry.calls),
+            f"{entry.largest / TENSOR_LIMIT:.0%} of 2^31{near}",
+        )
+    console.print(table)
+    buffers = BufferPlan.make(manifest)
+    for name, size in buffers.sizes.items():
+        console.print(f"buffer {name:<14} {_bytes(size):>10}")
+    total = plan_document(plan)["total"]
+    console.print(
+        f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a window, "
+        f"largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
+    )
+
+
+def print_checkpoint(checkpoint: Checkpoint) -> None:
+    """What a checkpoint is. On stdout."""
+    found = checkpoint.document()
+    pi3, head = found["model"] == "pi3", found["mask_head"]
+    rows = {
+        "model": checkpoint.described,
+        "size": f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers, {', '.join(found['dtypes'])}",
+        "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
+        "layers": f"{found['layers']} of two blocks each",
+        "special tokens": f"camera and {found['registers']} registers",
+        "mask head": f"generation {head}" if head else "none",
+        "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
+        "beside weights": _some(found["beside"]) or "nothing",
+        "as published": f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4" if pi3 else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1",
+    }
+    if len(found["files"]) > 1:
+        rows["files"] = _some(found["files"])
+    rows |= {f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)}
+    table = Table(title=escape(str(checkpoint.path)), title_justify="left", show_header=False)
+    for name, text in rows.items():
+        table.add_row(name, escape(text))
+    table_console().print(table)
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    """The first of many names."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
+    """What was measured against the reference: the worst stage of each kind, or with `detailed` every stage. On stderr or stdout."""
+    console = table_console(stderr=not detailed)
+    table = Table(title=_title(manifest), title_justify="left")
+    table.add_column("stage")
+    for column in ("relative L2", "max abs", "cosine", "NaN"):
+        table.add_column(column, justify="right")
+    for name, accuracy in _rows(manifest, detailed):
+        table.add_row(name, f"{accuracy.relative_l2:.1e}", f"{accuracy.max_abs:.1e}", f"{accuracy.cosine:.7f}", str(accuracy.nans))
+    console.print(table)
+    checked = manifest.verification
+    if checked is not None:
+        at = "" if checked.layout == manifest.layout else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
+        console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
+        tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
+        for entry in tied:
+            console.print(f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by {entry.ties:.1e}, which is no error")
+
+
+def print_plans(manifest: Manifest, stderr: bool = True) -> None:
+    """What was built by TensorRT, a row a kind of stage; nothing where nothing was."""
+    plans = manifest.plans
+    if plans is None:
+        return
+    name = "TensorRT-RTX" if plans.library == "rtx" else "TensorRT"
+    table = Table(title=f"plans: {name} {plans.version}, for {plans.runs_on}", title_justify="left")
+    table.add_column("stages")
+    for column in ("plans", "attentions as plugin", "fused", "build s"):
+        table.add_column(column, justify="right")
+    for kind in dict.fromkeys(entry.kind for entry in manifest.stages):
+        found = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
+        cells = (len(found), sum(plan.plugins for plan in found), sum(plan.fused for plan in found))
+        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in found):.1f}")
+    table_console(stderr=stderr).print(table)
+
+
+def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
+    alone = [(entry.name, entry.kind, accuracy) for entry in manifest.stages for accuracy in entry.accuracy.values()]
+    if detailed:
+        rows = [(name, accuracy) for name, _, accuracy in alone]
+    else:
+        kinds = dict.fromkeys(kind for _, kind, _ in alone)
+        worst = {kind: max((row for row in alone if row[1] == kind), key=lambda row: row[2].relative_l2) for kind in kinds}
+        rows = [(name if kind == name else f"{name}, worst {kind}", accuracy) for kind, (name, _, accuracy) in worst.items()]
+    chain = manifest.verification.chain if manifest.verification is not None else {}
+    return rows + [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]
+
+
+def _folded(stages: tuple[StageEntry, ...]) -> list[tuple[str, StageEntry]]:
+    """Stages of one kind with the same shapes in one row: `view_sa.1-15`."""
+    rows: list[tuple[list[int], StageEntry]] = []
+    for entry in stages:
+        same = next(
+            (row for row in rows if entry.layer is not None and (row[1].kind, row[1].inputs, row[1].flop) == (entry.kind, entry.inputs, entry.flop)), None
+        )
+        if same is not None and entry.layer is not None:
+            same[0].append(entry.layer)
+        else:
+            rows.append(([] if entry.layer is None else [entry.layer], entry))
+    return [(entry.name if len(layers) < 2 else f"{entry.kind}.{layers[0]}-{layers[-1]} ({len(layers)} times)", entry) for layers, entry in rows]
+
+
+def _title(manifest: Manifest) -> str:
+    model = manifest.model
+    kind = f"{model['published']} as published" if model.get("published") else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
+    size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
+    return f"{_layout(manifest.layout)}, {manifest.precision}, {size}"
+
+
+def _layout(layout: dict[str, int]) -> str:
+    clips = f"B={layout['B']} " if layout["B"] > 1 else ""
+    return f"{clips}T={layout['T']} V={layout['V']} {layout['H']}x{layout['W']}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def _flop(count: float) -> str:
+    power = min(4, int(math.log10(max(count, 1)) // 3))
+    return f"{count / 1000**power:.1f} {('', 'K', 'M', 'G', 'T')[power]}FLOP"

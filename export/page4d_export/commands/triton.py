@@ -1,0 +1,46 @@
+"""`page4d export-triton`: an engine folder as a model repository of Triton Inference Server."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from page4d.errors import UsageError
+from page4d_engines import console
+from page4d_engines.cli import Verbose, folder_to_write
+
+
+def export_triton_command(
+    engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
+    out: Annotated[
+        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="model repository to write: a new or empty folder")
+    ],
+    backend: Annotated[str, typer.Option(help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes")] = "auto",
+    memory_input: Annotated[bool, typer.Option("--memory-input", help="requests give `memory`, that of the window before, and get `memory_out`")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="what was written as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+) -> None:
+    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them all."""
+    console.set_verbosity(verbose, quiet)
+
+    def body() -> None:
+        from page4d_engines.engine_folder import EngineFolder
+        from page4d_engines.triton_server.repository import Backend, Repository
+
+        if backend not in list(Backend):
+            raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
+        written = Repository.of(EngineFolder.open(engines), Backend(backend), memory_input).write(out)
+        if as_json:
+            console.write_json(written)
+        for model in written.models:
+            console.say(f"{model.name:<28} {model.platform}", quiet)
+        for what, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
+            console.say(f"{what + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet)
+        for note in written.notes:
+            console.say(f"note: {note}", quiet)
+        console.say(written.command, quiet)
+
+    raise typer.Exit(console.run(body))

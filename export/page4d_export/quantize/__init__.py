@@ -1,0 +1,1 @@
+"""Eight-bit stages: statistics of activations, rounding of weights, the choice of layers."""

@@ -1,0 +1,59 @@
+"""Rounding a matrix so that its products change least: each row makes good what those before it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from page4d_export.quantize.centering import Floats
+
+_DAMPING = 0.01  # share of the mean square that is added to every channel's, for what other frames bring
+_PART = 128  # rows that are rounded before all others hear of it
+
+
+def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Callable[[Floats], Floats]) -> Floats:
+    """A matrix W `[K,N]` whose numbers are of few bits, for inputs x of which `moment` is the mean of `x^T x`, `[K,K]`, their mean taken out.
+
+    What rounding row k adds to the product, x_k times its error, is in part what other channels can take away, since channels go
+    together: rows that are still to come are moved so that what is left of it over these inputs is least. With channels that have
+    nothing to do with each other it is rounding to the nearest. After Frantar et al., GPTQ, 2022.
+
+    Args:
+        exact: `[K,N]`.
+        moment: `[K,K]`.
+        nearest: rounds one row `[N]`, or the matrix.
+
+    Returns:
+        float64 `[K,N]`, every row as `nearest` gives it.
+    """
+    scale = float(np.mean(np.diag(moment)))
+    if not scale > 0:
+        return nearest(exact)
+    order = np.argsort(-np.diag(moment), kind="stable")  # what matters most first, while there is most to move
+    damped = moment[np.ix_(order, order)].astype(np.float64)
+    damped[np.diag_indices(len(damped))] += _DAMPING * scale
+    factor = _factor_of_inverse(damped)
+    left, made = exact[order].astype(np.float64), np.empty(exact.shape)
+    for start in range(0, len(left), _PART):
+        part = left[start : start + _PART]
+        wrong = np.empty_like(part)
+        stop = start + len(part)
+        for row in range(len(part)):
+            place = start + row
+            made[place] = nearest(part[row])
+            wrong[row] = (part[row] - made[place]) / factor[place, place]
+            part[row + 1 :] -= np.outer(factor[place, place + 1 : stop], wrong[row])
+        left[stop:] -= factor[start:stop, stop:].T @ wrong
+    result = np.empty_like(made)
+    result[order] = made
+    return result
+
+
+def _factor_of_inverse(matrix: Floats) -> Floats:
+    """The upper triangular U of which `U^T U` is the inverse; by way of the triangle R of `R R^T`, half the work of inverting first."""
+    lower = torch.linalg.cholesky(torch.from_numpy(matrix[::-1, ::-1].copy()))
+    return torch.linalg.solve_triangular(lower.flip(0, 1), torch.eye(len(matrix), dtype=torch.float64), upper=True).numpy()

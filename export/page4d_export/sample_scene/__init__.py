@@ -1,0 +1,1 @@
+"""A rendered clip of a moving scene, with masks and cameras."""
