@@ -6,6 +6,7 @@ import inspect
 import pathlib
 import re
 import sys
+import textwrap
 import typing
 import unittest.mock
 from collections.abc import Iterator
@@ -157,12 +158,16 @@ def _index(listed: list[Command]) -> str:
 
 def _section(command: Command) -> str:
     arguments = [option.value if option.default == "required" else f"[{option.value}]" for option in command.options if not option.flags]
-    lines = [f"## {command.name}", "", f"`{' '.join([command.name, *arguments, '[OPTIONS]'])}`", "", _plain(command.help), ""]
+    lines = [f"## {command.name}", "", f"`{' '.join([command.name, *arguments, '[OPTIONS]'])}`", "", _paragraphs(command.help), ""]
     for panel in dict.fromkeys(option.panel for option in command.options):
         rows = [_row(option) for option in command.options if option.panel == panel]
         title = [f"**{panel}**", ""] if panel else []
         lines += [*title, "| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(textwrap.fill(_plain(paragraph), 120, break_on_hyphens=False) for paragraph in text.split("\n\n"))
 
 
 def _row(option: Option) -> str:
