@@ -75,7 +75,7 @@ export python
 step info 60 bash -c info
 cat "$scratch/said"
 # Only files that have such tests: others may want modules that are not here. Warnings are those of this machine's versions.
-gather() { mapfile -t files < <(grep -l 'mark\.gpu' "tests/$1"/test_*.py); }
+gather() { mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' "tests/$1"); }
 tests=("$python" -m pytest -m gpu -p no:cacheprovider -o filterwarnings=default -rsf --durations=10)
 results() {
     grep -E '^(FAILED|ERROR|SKIPPED|[0-9]+ (passed|failed|skipped|error))|^=+ .*(passed|failed|skipped|error)' "$scratch/said" | tail -30

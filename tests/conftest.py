@@ -1,7 +1,5 @@
 """Fixtures that tests of all parts share."""
 
-import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -9,8 +7,10 @@ import pathlib
 import shutil
 import sys
 
-import numpy as np
 import pytest
+
+from tests.support.exports import Made, making
+from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 # Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each of two processes, took most of the time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,22 +40,22 @@ LONGEST = (  # tests that are few and slow; C++ before them all, since others wa
     "test_export.py",
     "test_cpp_offline.py",
     "test_ray_example.py",
-    "test_plans.py",
-    "test_plugins_command.py",
+    "test_tensorrt_plans.py",
+    "test_plugins.py",
     "test_cpp_refusals.py",
     "test_csrc.py",
     "test_run_cli.py",
-    "test_tensorrt_build.py",
+    "test_builder.py",
     "test_tensorrt.py",
-    "test_triton_server.py",
+    "test_repository.py",
     "test_ros2_example.py",
-    "test_pack.py",
+    "test_kernel_pack.py",
     "test_bench.py",
     "test_published.py",
-    "test_functions.py",
+    "test_onnx_functions.py",
     "test_self_check.py",
     "test_model_source.py",
-    "test_onnx.py",
+    "test_onnx_export.py",
 )
 
 
@@ -73,17 +73,6 @@ def shared(tmp_path_factory):
     """A folder for what is made once for all processes of a run."""
     base = tmp_path_factory.getbasetemp()
     return pathlib.Path(os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)))
-
-
-@contextlib.contextmanager
-def making(folder):
-    """Whether it is this process that makes what is in a folder; others wait until it is done."""
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / "done"
-        yield not done.exists()
-        done.touch()
 
 
 def _trace_key(stage, module, plan):
@@ -153,108 +142,10 @@ def real_clip() -> pathlib.Path:
     return folder
 
 
-VARIANTS = {
-    "default": {},
-    "memory": {"global_strategy": "memory", "memory_tokens": 5, "global_layers": (0, 1), "epipolar": True, "epipolar_band": 10.0},
-    "dilated": {"global_strategy": "dilated", "dilations": (1,), "time_encoding": "alibi", "order": ("time", "view"), "layer_output": "pair"},
-    "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
-}
-
-SMALL = {"width": 128, "heads": 2}
-PUBLISHED = {  # options, and the (T, V) that the model sees
-    "pi3": ({"name": "pi3", **SMALL, "depth": 2}, (1, 3)),
-    "vggt": ({"name": "vggt", **SMALL, "depth": 2}, (3, 1)),
-    "page4d 150": ({"name": "page4d", **SMALL, "depth": 10}, (3, 1)),
-    "page4d 2026": ({"name": "page4d", **SMALL, "depth": 12, "mask_head": "2026"}, (3, 1)),
-}
-EVERY = [*VARIANTS, *PUBLISHED]
-EXPORTED = [*VARIANTS, "pi3", "page4d 2026"]  # every kind of stage and node; an export takes seconds
-
-
-def config_of(variant, **options):
-    """A small model; `options` for those of this project's own."""
-    from page4d import ModelConfig
-
-    if variant in PUBLISHED:
-        return ModelConfig.preset(**{"encoder_depth": 1, **PUBLISHED[variant][0]})
-    return ModelConfig.preset("tiny", **{"depth": 2, "encoder_depth": 1, **options, **VARIANTS[variant]})
-
-
-def layout_of(variant, H, W, B=1):
-    """Several times and views where the model sees such."""
-    from page4d import Layout
-
-    return Layout(*PUBLISHED.get(variant, (None, (3, 2)))[1], H, W, B)
-
-
-def by_time(whole, folder, precision="float32"):
-    """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
-    from page4d.precision import Precision
-    from page4d_export.export_plan import Plan
-    from page4d_export.exporter import write_unverified
-
-    plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
-    write_unverified(whole.model, plan, folder)
-    return Made(folder, whole.model, plan, whole.clip)
-
-
-def lively(config, seed=0):
-    """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
-    import torch
-
-    from page4d import Page4D
-
-    model = Page4D(config, seed=seed)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lambda" in name:
-            parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
-        elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
-            parameter.mul_(3)
-    return model
-
-
-def takes_keypoints(variant):
-    """Of the variants that can, one is exported without."""
-    return variant not in ("default", *PUBLISHED)
-
-
-def without_plugins(source, target):
-    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is the same."""
-    import onnx
-
-    from page4d.ops import PLUGIN_ATTRIBUTES
-
-    model = onnx.load(source, load_external_data=source.parent != target.parent)  # weights beside it stay there
-    for node in model.graph.node:
-        kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
-        del node.attribute[:]
-        node.attribute.extend(kept)
-    onnx.save(model, target)
-    return target
-
-
-class Made:
-    """An engine folder, the model that it was made from, and a clip of its shape."""
-
-    def __init__(self, folder, model, plan, clip):
-        self.folder, self.model, self.plan, self.clip = folder, model, plan, clip
-
-    def inputs(self, keypoints):
-        rng = np.random.default_rng(0)
-        layout = self.plan.layout
-        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
-        if keypoints:
-            given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
-        if self.model.config.epipolar:
-            given["cameras"] = {name: camera.to_mapping() for name, camera in self.clip.cameras.items()}
-        return given
-
-
 @pytest.fixture(scope="session")
 def cpp(shared):
     """The folder in which `engines/cpp` was built, its tests and examples, too, under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    from cmake_builds import SANITIZED, build
+    from tests.support.cmake_builds import SANITIZED, build
 
     with making(shared / "cpp") as first:
         if first:
@@ -305,7 +196,7 @@ def room():
 @pytest.fixture(scope="module")
 def attention():
     """page4d_plugins.attention, its kernels in Triton's interpreter."""
-    from kernel_cases import interpreting
+    from tests.support.kernel_cases import interpreting
 
     with interpreting() as module:
         yield module

@@ -11,12 +11,10 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from fuzz_folders import encoded, fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
-from test_self_check import checked  # noqa: F401  a folder with its golden clip
 
 from page4d.errors import EngineError, Page4DError
 from page4d.files import sha256
@@ -26,6 +24,8 @@ from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
+from tests.engines.test_self_check import checked  # noqa: F401  a folder with its golden clip
+from tests.support.fuzz_folders import encoded, fuzz
 
 ENCODER = "onnx/encoder.onnx"
 SMALL = "onnx/mask_head.onnx"

@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import EXPORTED, takes_keypoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from page4d.manifest import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines import pipeline as pipeline_module
 from page4d_engines.arguments import map_argument
+from tests.support.models import EXPORTED, takes_keypoints
 
 
 def close(found, want, tolerance):

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import os
 import pathlib
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +12,6 @@ import time
 
 import numpy as np
 import pytest
-from kills import kill_replacement
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -23,11 +20,8 @@ from page4d_engines import Pipeline, backend, console
 from page4d_engines.clip.fit import Fit
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
-
-
-def run(*arguments, cwd=None, **environment):
-    command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+from tests.support.commands import refused, run
+from tests.support.kills import kill_replacement
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +40,6 @@ def own(clip, tmp_path):
 def picture(path):
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def refused(done, code, *messages):
-    assert done.returncode == code, done.stderr
-    for message in messages:
-        assert re.search(message, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
 
 
 def test_a_whole_run(made, clip, tmp_path):
@@ -238,7 +224,7 @@ def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_pat
 
 
 def test_killed_at_any_moment_the_result_is_whole(tmp_path):
-    """More of it: `python tests/engines/kills.py`."""
+    """More of it: `python tests/support/kills.py`."""
     rng = random.Random(0)
     (tmp_path / "a").mkdir()
     assert sum(kill_replacement(tmp_path / "a" / "out", signal.SIGKILL, 8, rng, files=100).values()) == 8

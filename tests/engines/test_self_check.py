@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import typer
-from conftest import SMALL, lively, takes_keypoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -29,6 +28,7 @@ from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
 from page4d_export.export_plan import Plan
+from tests.support.models import SMALL, lively, takes_keypoints
 
 # ---- the sample
 

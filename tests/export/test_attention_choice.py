@@ -5,7 +5,6 @@ import json
 import numpy as np
 import onnx
 import pytest
-from conftest import config_of, layout_of
 from typer.testing import CliRunner
 
 from page4d import Page4D
@@ -20,6 +19,7 @@ from page4d_export.main import export_command
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
+from tests.support.models import config_of, layout_of
 
 SMALL = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--T", "2", "--V", "2", "--height", "28", "--width", "28")
 

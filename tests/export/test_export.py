@@ -14,7 +14,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import config_of, layout_of, lively, takes_keypoints
 from typer.testing import CliRunner
 
 from page4d import Layout
@@ -30,8 +29,10 @@ from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.commands.bench import bench_command
 from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
-from page4d_export.main import clip_command, export_command, inspect_command
+from page4d_export.main import clip_command, inspect_command
 from page4d_export.verify import Frames, stand_in
+from tests.support.commands import command, inside
+from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 
 def plan_for(variant="default", precision="float32", encoder_images=None, **options):
@@ -186,17 +187,6 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
     Pipeline.load(tmp_path / "engines").run(np.zeros((4, 3, 56, 70, 3), np.uint8))  # the engines are of the large layout
-
-
-def inside(*arguments, function=export_command):
-    """A command in this process, where torch is imported and traces are shared; what a process of its own adds is seen once for each command."""
-    done = CliRunner().invoke(cli.command(function), list(map(str, arguments)), catch_exceptions=False)
-    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
-
-
-def command(*arguments, entry="export", cwd=None):
-    code = f"from page4d_export.main import {entry}; {entry}()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--set", "global_layers=", "--T", 2, "--V", 2, "--height", 28, "--width", 42)

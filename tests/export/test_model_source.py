@@ -8,8 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
-from test_export import command
 
 import page4d
 from page4d import Layout
@@ -21,6 +19,8 @@ from page4d_engines import Pipeline
 from page4d_export.export_plan import Plan
 from page4d_export.exporter import export, write_unverified
 from page4d_export.model_source import ModelSource
+from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
+from tests.support.commands import command
 
 SIZE = {"width": 128, "heads": 2}
 

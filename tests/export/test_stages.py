@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
 from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import UsageError
@@ -13,6 +12,7 @@ from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
 from page4d_export.export_plan import Plan
+from tests.support.models import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
 
 def run_chain(model, layout, values, keypoints):

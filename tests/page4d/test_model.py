@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import naive
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from page4d.network.attention import biased_attention
 from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias
 from page4d.network.sparse import largest
+from tests.support import naive
 
 SMALL = {"width": 128, "heads": 2, "encoder_depth": 1, "depth": 2}
 

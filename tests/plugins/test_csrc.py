@@ -9,7 +9,6 @@ import subprocess
 
 import numpy as np
 import pytest
-from cmake_builds import SANITIZED, build, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from page4d_plugins.modes import CHIPS, Dtype, Mode
 from page4d_plugins.node import Node, most_workspace
 from page4d_plugins.parameters import ParameterBlock
 from page4d_plugins.row_launch import RowKernel
+from tests.support.cmake_builds import SANITIZED, build, run
 
 SOURCE = pathlib.Path(__file__).parents[2] / "plugins" / "csrc"
 TENSORS = ("q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace")

@@ -5,13 +5,13 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from kernel_cases import double, draw, named, near
 
 import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d.ops import BiasedRows
 from page4d_plugins.launch_plan import Strides
 from page4d_plugins.modes import Mode, Tile
+from tests.support.kernel_cases import double, draw, named, near
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 SMALL = Tile(16, 16, 4, 1)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import double, draw, near
 
 import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d_plugins.modes import Mode, Tile
+from tests.support.kernel_cases import double, draw, near
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 INF = float("inf")

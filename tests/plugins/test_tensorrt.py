@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import EXPORTED, without_plugins
 
 from page4d.errors import MissingBackendError
 from page4d_engines.tensorrt.log import log_of
@@ -16,6 +15,8 @@ from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.node import FIELDS, Node
 from page4d_plugins.tensorrt import rtx as tensorrt_rtx
 from page4d_plugins.tensorrt.plugin import register
+from tests.support.exports import without_plugins
+from tests.support.models import EXPORTED
 
 NODES = {"mask_head": 0, "view_sa": 1, "time_sa": 1, "global_sa": 1, "points": 5, "confidence": 5, "camera": 5}
 """Attention nodes of a stage, by its kind; the encoder has one a block, memory's Global-SA two."""

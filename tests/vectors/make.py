@@ -1,6 +1,6 @@
 """Golden vectors that Python and C++ both read: what this package's own code gives for inputs that both sides can make.
 
-`python tests/vectors/make.py` writes every file anew; a function a file, each returning plain data.
+`python -m tests.vectors.make` writes every file anew; a function a file, each returning plain data.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 import json
 import math
 import pathlib
-import sys
 import zlib
 
 import numpy as np
@@ -20,11 +19,9 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.network.poses import camera_to_world
 from page4d_engines.clip.fit import Fit, FitMode
+from tests.vectors.manifests import manifests, plans
 
 FOLDER = pathlib.Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parent))  # as in pytest
-
-from vectors.manifests import manifests, plans  # noqa: E402
 
 IMAGES = """Byte c of pixel (x, y) of an image of a width and a seed, whole numbers throughout: in blocks of 16 x 16 pixels,
 by (x / 16 + y / 16 + seed) % 3,

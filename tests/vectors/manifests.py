@@ -9,7 +9,6 @@ import tempfile
 from dataclasses import asdict
 
 import msgspec
-from conftest import EXPORTED, config_of, layout_of, takes_keypoints
 
 from page4d.errors import EngineError
 from page4d.manifest import read_manifest
@@ -17,6 +16,7 @@ from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import Gather, Run, program
 from page4d_export.export_plan import Plan
+from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 HASH = "0" * 64
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size

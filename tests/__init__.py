@@ -1,0 +1,1 @@
+"""Behaviour, by the rooms of the code; what tests share is in `support`."""

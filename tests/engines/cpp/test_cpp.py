@@ -1,0 +1,156 @@
+"""The C++ runtime: its own tests, what a program that links it finds, its examples, other compilers and headers. `test_cpp_*.py` hold it against Python's."""
+
+import importlib.util
+import math
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from tests.support.cmake_builds import build, run
+from tests.support.models import EVERY
+
+ROOT = pathlib.Path(__file__).parents[3]
+SOURCE = ROOT / "engines" / "cpp"
+NEEDED = {"fundamental": "need the calibration of every view", "keypoints": "exported with --keypoints and need them"}
+"""What the runtime says of engines with such an input."""
+
+
+def test_own_tests_under_sanitizers(cpp):
+    assert "100% tests passed" in run("ctest", "--output-on-failure", "--parallel", "2", cwd=cpp)
+
+
+@pytest.fixture(scope="session")
+def installed(cpp, tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("prefix")
+    run("cmake", "--install", cpp, "--prefix", prefix)
+    return prefix
+
+
+def test_the_librarys_symbols_are_its_own(installed):
+    """A program may have another version of what this library is made with."""
+    lines = run("nm", "--dynamic", "--defined-only", "--demangle", installed / "lib" / "libpage4d_runtime.so").splitlines()
+    names = {line.split(maxsplit=2)[-1] for line in lines}
+    foreign = {
+        name
+        for name in names
+        if not re.match(r"page4d_\w+$|(\w+ )*(for )?page4d::(Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of)\b", name)
+    }
+    assert not foreign and {"page4d_load", "page4d_rig_push"} <= names
+
+
+def test_headers_say_nothing_of_what_is_inside(installed):
+    headers = list((installed / "include" / "page4d").glob("*.h"))
+    assert len(headers) == len(list((SOURCE / "include" / "page4d").glob("*.h"))) > 8
+    included = {name for header in headers for name in re.findall(r"#include <([^>]+)>|#include \"([^\"]+)\"", header.read_text()) for name in name if name}
+    assert all(name.startswith("page4d/") or re.fullmatch(r"[a-z_]+(\.h)?", name) for name in included), included
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+@pytest.fixture(scope="session")
+def robot(installed, tmp_path_factory):
+    """README's program, built as README says."""
+    page, folder = (ROOT / "README.md").read_text(), tmp_path_factory.mktemp("robot")
+    (lists,), (program,) = blocks(page, "cmake"), blocks(page, "cpp")
+    assert len(program.strip().splitlines()) <= 16
+    (folder / "robot.cpp").write_text(program)
+    (folder / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n{lists}")
+    flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Werror -fsanitize=address,undefined"
+    build(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
+    return folder / "build" / "robot"
+
+
+def refused(robot, *words):
+    done = subprocess.run([robot, *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("variant", "precision"), [*((variant, "float32") for variant in EVERY), ("pi3", "float16"), ("default", "float16")])
+def test_the_readmes_program_runs_every_models_engines(robot, made, variant, precision):
+    """Those that need more than images, it says what they need."""
+    folder = made(variant, precision).folder
+    manifest = EngineFolder.open(folder).manifest
+    if needed := [words for name, words in NEEDED.items() if manifest.reads(name)]:
+        code, words = refused(robot, folder)
+        assert code == 2 and needed[0] in words
+        return
+    lines = re.findall(r"^(\S+): (\w+), (\d+) bytes at 0x\w+$", run(robot, folder), re.MULTILINE)
+    outputs = BufferPlan.make(manifest).outputs
+    assert [name for name, _, _ in lines] == list(outputs)
+    for name, dtype, size in lines:
+        view = outputs[name]
+        poses = "float64", manifest.shape.frames * 4 * 4 * 8
+        assert (dtype, int(size)) == (poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4)))
+
+
+def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
+    assert refused(robot) == refused(robot, "a", "b") == (2, "usage: robot ENGINES\n")
+    code, words = refused(robot, tmp_path)
+    assert code == 4 and "the engine folder has no manifest.json" in words
+
+
+def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_path):
+    flags = "-DCMAKE_CXX_FLAGS=-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
+    engines = made("default").folder
+    build(ROOT / "examples" / "ros2", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", flags, f"-DPAGE4D_ROS_TEST_ENGINES={engines}")
+    report = run("ctest", "--output-on-failure", cwd=tmp_path)
+    assert "100% tests passed" in report and "3/3 Test" in report
+
+
+def test_a_live_rig(cpp, made):
+    rig = cpp / "examples" / "rig" / "rig"
+    said = run(rig, made("default").folder, "--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5", "--missing", "repeat")
+    windows = re.findall(r"^ *window|^ *\d+ ", said, re.MULTILINE)
+    assert len(windows) > 5, said
+    skipped = run(rig, made("default").folder, "--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5", "--missing", "skip")
+    assert len(skipped.splitlines()) < len(said.splitlines()), "without the dead camera there are no windows"
+
+
+def test_another_processor(tmp_path):
+    """A build for 64-bit ARM by Debian's compiler; nothing of it is run."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    assert compiler, "test.sh installs it: g++-aarch64-linux-gnu"
+    system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
+    build(SOURCE, tmp_path, *system, "-DCMAKE_UNITY_BUILD=ON", "-DBUILD_TESTING=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON", "-DCMAKE_CXX_FLAGS=-Werror")
+    for built in (tmp_path / "libpage4d_runtime.so.0.1.0", tmp_path / "examples" / "rig" / "rig"):
+        assert "AArch64" in run("readelf", "--file-header", built)
+
+
+@pytest.mark.parametrize("major", [12, 13])
+def test_the_drivers_calls_are_those_of_cudas_headers(major):
+    folders = [
+        pathlib.Path(place) / part
+        for place in importlib.util.find_spec("nvidia").submodule_search_locations
+        for part in ("cuda_runtime/include", "cu13/include")
+    ]
+    include = next(folder for folder in folders if f"CUDA_VERSION {major}0" in read(folder / "cuda.h"))
+    run(
+        "g++",
+        "-std=c++17",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-isystem",
+        include,
+        f"-I{SOURCE}/include",
+        f"-I{SOURCE}/src",
+        SOURCE / "tests" / "test_cuda_header.cpp",
+    )
+
+
+def read(path):
+    return path.read_text() if path.is_file() else ""
+
+
+def test_the_sanitizers_are_on(cpp):
+    """A build without them would let everything above pass."""
+    linked = run("ldd", cpp / "tests" / "test_window")
+    assert "libasan" in linked and "libubsan" in linked

@@ -1,0 +1,44 @@
+"""The golden vectors that C++ is held against are what Python gives now."""
+
+import json
+import math
+
+import pytest
+
+from tests.vectors.make import FILES, FOLDER, fit, text_of
+
+ONE_ULP = 6e-8  # of float32 below 1: sums in another order round otherwise
+
+
+def assert_same(found, wanted, where, tolerance=1e-12):
+    """Equal in all but the last digits of floats."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), where
+        for key, value in wanted.items():
+            assert_same(found[key], value, f"{where}.{key}", ONE_ULP if key == "mean" else tolerance)
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted), where
+        for number, value in enumerate(wanted):
+            assert_same(found[number], value, f"{where}[{number}]", tolerance)
+    elif isinstance(wanted, float):
+        assert math.isclose(found, wanted, rel_tol=tolerance, abs_tol=tolerance), where
+    else:
+        assert found == wanted and type(found) is type(wanted), where
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_committed_vectors_are_what_python_gives(name):
+    committed = (FOLDER / f"{name}.json").read_text()
+    assert_same(json.loads(text_of(FILES[name]())), json.loads(committed), name)
+    assert len(committed) < 130_000
+
+
+def test_every_file_of_the_folder_is_made():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(FILES)
+
+
+def test_images_of_every_mode_and_format_are_among_them():
+    images = fit()["images"]
+    assert {(case["mode"], case["format"]) for case in images} >= {(mode, kind) for mode in ("stretch", "crop", "pad") for kind in ("rgb8", "bgra8", "mono8")}
+    assert {case["format"] for case in images if case["spare"]} == {"rgb8", "bgr8", "rgba8", "bgra8", "mono8"}
+    assert any("hex" in case for case in images)

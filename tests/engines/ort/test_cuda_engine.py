@@ -1,0 +1,138 @@
+"""Engines on a GPU: every stage and the chain against the reference, many windows in flat memory, one graph against single calls."""
+
+import resource
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from page4d import Layout, ModelConfig
+from page4d.accuracy import compare
+from page4d.errors import MissingBackendError
+from page4d.precision import Precision
+from page4d_engines import Backend, Pipeline
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.cuda_engine import require_provider
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.gpu_chain import GpuChain
+from page4d_engines.self_check import self_check
+from page4d_engines.tensorrt.builder import BuildOptions
+from page4d_engines.tensorrt.engine import Session
+from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.requirements import Machine
+from page4d_export.bench.gpu_chain import Eager
+from page4d_export.export_plan import Plan
+from page4d_export.exporter import export, write_unverified
+from page4d_export.verify import Frames
+from page4d_plugins.driver import capability_of
+from tests.support.models import EXPORTED, config_of, layout_of, lively, takes_keypoints
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
+WAYS = [
+    (Backend.TENSORRT, Precision.FLOAT16),
+    (Backend.TENSORRT, Precision.BFLOAT16),
+    (Backend.TENSORRT, Precision.FP8),
+    (Backend.CUDA, Precision.FLOAT16),
+    (Backend.CUDA, Precision.BFLOAT16),
+]
+
+
+def on_gpu(path, backend):
+    """The folder's pipeline on a backend, plans built where it wants some; a skip where it is not installed."""
+    folder = EngineFolder.open(path)
+    least = Precision(folder.manifest.precision).least_chip
+    if capability_of(0) < least:
+        pytest.skip(f"{folder.manifest.precision} wants sm_{least}")
+    try:
+        library = library_for(None) if backend is Backend.TENSORRT else require_provider()
+    except MissingBackendError as missing:
+        pytest.skip(f"{backend} is not on this machine: {missing}")
+    if library is not None:
+        if not library.runs_on(capability_of(0)):
+            pytest.skip(f"{library} does not run on sm_{capability_of(0)}")
+        build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+        folder = EngineFolder.open(path)
+    return folder, Pipeline.of(folder, backend)
+
+
+backends = pytest.mark.parametrize("backend", [Backend.TENSORRT, Backend.CUDA])
+
+
+@pytest.mark.parametrize("variant", EXPORTED)
+@pytest.mark.parametrize(("backend", "precision"), WAYS)
+def test_every_stage_against_the_reference(tmp_path, variant, precision, backend):
+    """In the chain against the reference's golden values, alone against ONNX Runtime on a CPU."""
+    config = config_of(variant)
+    plan = Plan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
+    export(lively(config), plan, tmp_path / "engines")
+    folder, pipeline = on_gpu(tmp_path / "engines", backend)
+    found = self_check(folder, pipeline, bisect=True)
+    assert len(found.chain) == len(found.alone) == sum(len(entry.outputs) for entry in folder.manifest.stages)
+    found.require()
+
+
+@pytest.mark.parametrize(("backend", "precision"), WAYS)
+def test_a_real_size_against_the_reference(tmp_path, precision, backend):
+    """ViT-L, T=4 V=4, 518x518: the chain against the reference in float32 on the same GPU."""
+    config, layout = ModelConfig.preset("vitl"), Layout(4, 4, 518, 518)
+    plan = Plan.make(config, layout, precision)
+    model = lively(config)
+    values = Frames.rendered(layout).values
+    want = Eager(model, Plan.make(config, layout, Precision.FLOAT32), "cuda").run(values)
+    torch.cuda.empty_cache()
+    (tmp_path / "engines").mkdir()
+    write_unverified(model, plan, tmp_path / "engines")
+    _, pipeline = on_gpu(tmp_path / "engines", backend)
+    found = pipeline.run(values["images"], values["mask_ext"]).tensors()
+    for name, expected in want.items():
+        accuracy = compare(found[name].astype(np.float32), expected)
+        assert accuracy.nans == 0 and accuracy.relative_l2 < 4 * precision.tolerance, f"{name}: {accuracy}"
+
+
+@backends
+def test_a_thousand_windows_in_flat_memory(made, backend, tmp_path):
+    made_ = made("memory", "float16")
+    _, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), backend)
+    gpu, rng = Gpu(), np.random.default_rng(0)
+    given = made_.inputs(keypoints=True)
+    first, taken = None, []
+    for number in range(1000):
+        images = rng.integers(0, 256, made_.clip.frames.shape, np.uint8) if number % 100 else made_.clip.frames
+        result = pipeline.run(images, **given)
+        if number % 100 == 0:
+            taken.append((gpu.free(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            first = result.mask.copy() if first is None else first
+            assert np.array_equal(result.mask, first), "the same frames give the same bits"
+    assert taken[-1][0] >= taken[1][0] - (1 << 20) and taken[-1][1] <= taken[1][1] + (4 << 10)
+
+
+def test_a_graph_gives_what_single_calls_give(made, tmp_path):
+    made_ = made("default", "float16")
+    folder, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), Backend.TENSORRT)
+    assert pipeline._chain.has_graph
+    given = {"images": made_.clip.frames, **made_.inputs(keypoints=False)}
+    want = pipeline.run(**given).copy()
+    machine, gpu = Machine.here(folder.manifest.plans), Gpu()
+
+    def make(constants):
+        session = Session(machine.library, gpu)
+        engines = {entry.name: session.load(entry, folder.file(folder.manifest.plans.stages[entry.name].file)) for entry in folder.manifest.stages}
+        return GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, "single calls", use_graph=False)
+
+    found = Pipeline(folder, Backend.TENSORRT, make).run(**given)
+    for name, array in want.tensors().items():
+        assert np.array_equal(found.tensors()[name], array), name
+
+
+@backends
+def test_a_run_on_new_frames_is_not_the_last_one(made, backend, tmp_path):
+    """The graph reads what lies in the buffers now."""
+    made_ = made("default", "float16")
+    _, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), backend)
+    host = Pipeline.load(made_.folder, "onnxruntime")
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        given = {"images": rng.integers(0, 256, made_.clip.frames.shape, np.uint8), **made_.inputs(keypoints=False)}
+        assert compare(pipeline.run(**given).mask, host.run(**given).mask).relative_l2 < 1e-2

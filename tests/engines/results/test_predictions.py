@@ -1,0 +1,168 @@
+"""Pi3's engines from photos to files: a run as a person starts it, its files read back, and both held against the reference model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from page4d.cameras import read_cameras
+from page4d.precision import Precision
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.results.calibration import calibrate
+from page4d_engines.results.summary import read_summary
+from page4d_export.export_plan import Plan
+from page4d_export.exporter import write_unverified
+from page4d_export.sample_scene.clip import render, save
+from tests.support.commands import refused, run
+from tests.support.models import config_of, layout_of, lively
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three photos of one time in a folder of their own."""
+    folder = tmp_path_factory.mktemp("photos")
+    clip = render(1, 3, 140, 112, seed=4)
+    for v, name in enumerate(("IMG_2.png", "IMG_10.png", "IMG_1.png")):
+        Image.fromarray(clip.frames[0, v]).save(folder / name)
+    return folder
+
+
+NAMES = ["IMG_1", "IMG_2", "IMG_10"]
+
+
+def read_ply(path):
+    """Columns by name, by another road than the writer's."""
+    content = path.read_bytes()
+    header, _, body = content.partition(b"end_header\n")
+    lines = header.decode().splitlines()
+    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
+    count = int(next(line for line in lines if line.startswith("element vertex")).split()[-1])
+    properties = [line.split()[1:] for line in lines if line.startswith("property")]
+    vertices = np.frombuffer(body, [(name, {"float": "<f4", "uchar": "u1"}[kind]) for kind, name in properties])
+    assert len(vertices) == count
+    return vertices
+
+
+def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
+    made_ = made("pi3")
+    out = tmp_path / "out"
+    done = run(made_.folder, photos, "-o", out, "--min-confidence", 0, "--json")
+    assert done.returncode == 0, done.stderr
+    assert str(out / "points.ply") in done.stderr
+    summary = read_summary(out / "summary.json")
+    (window,) = summary.windows
+    assert summary.cameras == NAMES and not summary.has_mask and window.mask_mean == {}
+
+    # the same through the reference, in PyTorch
+    layout = made_.plan.layout
+    fit = Fit.choose((140, 112), layout, None)
+    images = np.stack([fit.image(Image.open(photos / f"{name}.png").convert("RGB")) for name in NAMES])[None]
+    want = made_.model(torch.from_numpy(images))
+    found = load_file(out / window.file)
+    assert set(found) == {"points", "confidence", "camera", "layers.1"}
+    np.testing.assert_allclose(found["points"], want.points, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found["confidence"], want.confidence, atol=1e-4)
+    np.testing.assert_allclose(found["camera"], want.camera, atol=1e-4)
+
+    # world points are the poses applied to the cameras' points, each with its pixel's colour
+    vertices = read_ply(out / "points.ply")
+    assert window.predictions.points == len(vertices) == layout.V * layout.H * layout.W  # seeded depth is noise: nothing counts as flying
+    world = np.einsum("vij,vhwj->vhwi", want.camera[0, :, :3, :3].double(), want.points[0].double()) + want.camera[0, :, None, None, :3, 3].numpy()
+    np.testing.assert_allclose(np.stack([vertices[axis] for axis in "xyz"], -1), world.reshape(-1, 3), rtol=2e-3, atol=1e-3)
+    np.testing.assert_array_equal(np.stack([vertices[colour] for colour in ("red", "green", "blue")], -1), images.reshape(-1, 3))
+
+    cameras = read_cameras(out / "cameras.json")
+    assert list(cameras) == NAMES
+    stored = json.loads((out / "cameras.json").read_text())
+    for v, (name, camera) in enumerate(cameras.items()):
+        assert (camera.width, camera.height) == (140, 112)
+        np.testing.assert_allclose(stored[name]["camera_to_world"], want.camera[0, v], atol=1e-4)
+        np.testing.assert_allclose(camera.world_to_camera @ want.camera[0, v].double().numpy(), np.eye(4)[:3], atol=1e-4)
+        with Image.open(out / "depth" / f"{name}.png") as picture:
+            assert picture.mode.startswith("I;16") and picture.size == (layout.W, layout.H)
+            depth = np.asarray(picture).astype(np.float64) * window.predictions.depth_scale
+        true = want.points[0, v, ..., 2].numpy()
+        inside = true < 65000 * window.predictions.depth_scale
+        np.testing.assert_allclose(depth[inside], true[inside], rtol=1e-3, atol=1.5 * window.predictions.depth_scale)
+    report = (out / "report.html").read_text()
+    assert "points.ply" in report and "depth/IMG_10.png" in report and "IMG_2" in report
+
+
+def test_a_rig_over_time_is_a_cloud_per_time(made, tmp_path):
+    save(render(2, 3, 140, 112, seed=5), tmp_path / "clip")
+    done = run(made("pi3").folder, tmp_path / "clip", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "the clip's masks were not used" in done.stderr and "points, depth and cameras are noise" in done.stderr
+    out = tmp_path / "out"
+    for window in read_summary(out / "summary.json").windows:
+        assert window.predictions.cloud == f"{window.name}/points.ply"
+        assert sorted(path.name for path in (out / window.name).iterdir()) == ["cameras.json", "depth", "points.ply"]
+        assert window.predictions.depth == [f"{window.name}/depth/cam{v}/{window.first_frame}.png" for v in range(3)]
+        assert all((out / path).is_file() for path in window.predictions.depth)
+
+
+def test_frames_of_one_camera_need_no_folder_of_their_own(made, photos, tmp_path):
+    done = run(made("page4d 2026").folder, photos, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    summary = read_summary(tmp_path / "out" / "summary.json")
+    assert summary.cameras == [photos.name] and summary.has_mask and not summary.has_predictions
+    assert len(summary.windows[0].overlays) == 3 and 0 < summary.mask_mean < 1
+
+
+def test_what_does_not_go_together(made, photos, tmp_path):
+    folder, out = made("pi3").folder, tmp_path / "out"
+    extra = tmp_path / "four"
+    extra.mkdir()
+    for number in range(4):
+        (extra / f"{number}.png").write_bytes((photos / "IMG_1.png").read_bytes())
+    refused(run(folder, extra, "-o", out), 2, r"4 photos: 0, 1, 2, 3\s+allowed: V = 3\s+try: +page4d-export --T 1 --V 4")
+    refused(run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, r"--min-confidence is out of range\s+got:\s+1.5")
+    refused(run(made().folder, photos, "-o", out), 2, r"no camera folders", r"move the images into a folder per camera")
+    (extra / "1.png").write_bytes(b"no image")
+    refused(run(folder, extra, "-o", out), 2, r"1\.png cannot be read")
+    assert not out.exists()
+
+
+def test_nothing_is_hidden_where_the_network_gives_no_numbers(photos, tmp_path):
+    """Weights whose camera head overflows: no pose, no point, and the run says so."""
+    config, layout = config_of("pi3"), layout_of("pi3", 56, 70)
+    model = lively(config)
+    model.camera.head.fc_t.bias.fill_(3e38)
+    model.camera.head.fc_t.weight.fill_(3e38)
+    folder = tmp_path / "engines"
+    folder.mkdir()
+    write_unverified(model, Plan.make(config, layout, Precision.FLOAT32), folder)
+    done = run(folder, photos, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "no pose was found for IMG_1, IMG_2, IMG_10: not in cameras.json" in done.stderr
+    assert len(read_ply(tmp_path / "out" / "points.ply")) == 0
+    assert json.loads((tmp_path / "out" / "cameras.json").read_text()) == {}
+
+
+def test_photos_of_different_sizes_have_a_camera_each_in_their_own_pixels(made, photos, tmp_path):
+    """Upright and across: each is fitted by itself, and what is said of it is of the photo as it was taken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sizes = {}
+    for name, turn, scale in (("IMG_1", None, 1), ("IMG_2", Image.Transpose.ROTATE_90, 2), ("IMG_10", None, 3)):
+        image = Image.open(photos / f"{name}.png")
+        image = image if turn is None else image.transpose(turn)
+        sizes[name] = (image.width * scale, image.height * scale)
+        image.resize(sizes[name]).save(folder / f"{name}.png")
+    refused(run(made("pi3").folder, folder, "-o", tmp_path / "no"), 2, "different sizes: camera IMG_2", "--fit")
+    done = run(made("pi3").folder, folder, "-o", tmp_path / "out", "--fit", "pad")
+    assert done.returncode == 0, done.stderr
+    layout = made("pi3").plan.layout
+    cameras, found = read_cameras(tmp_path / "out" / "cameras.json"), load_file(next((tmp_path / "out").glob("*.safetensors")))
+    for v, (name, size) in enumerate(sizes.items()):
+        fit = Fit.choose(size, layout, FitMode.PAD)
+        want = calibrate(found["points"][0, v], found["confidence"][0, v], found["camera"][0, v].astype(np.float64), fit).camera
+        camera = cameras[name]
+        assert (camera.width, camera.height) == size
+        np.testing.assert_allclose(camera.K, want.K, rtol=1e-6)
+        np.testing.assert_allclose(camera.K[:2, 2], np.array(size) / 2, atol=max(fit.scale) ** -1, err_msg="padding is even: the middle stays the middle")
+        with Image.open(tmp_path / "out" / "depth" / f"{name}.png") as depth:
+            assert depth.size == (layout.W, layout.H)

@@ -1,0 +1,378 @@
+"""Pi3, VGGT and PAGE-4D as published: the reference model against the naive twin, and what is theirs alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from page4d import Layout, ModelConfig, Page4D
+from page4d.errors import UsageError
+from page4d.network.aggregator import TimeSA
+from page4d.network.mask import RowMaskHead
+from page4d.network.poses import camera_to_world, world_to_camera
+from tests.support import naive, naive_heads
+
+SPECIAL = 5
+NARROW = {"width": 64, "heads": 1, "encoder_depth": 1}
+WIDE = {"width": 128, "heads": 2, "encoder_depth": 1}
+OLD = {**NARROW, "mask_head": "150", "depth": 10}
+NEW = {**NARROW, "mask_head": "2026", "depth": 12}
+
+MODELS = {
+    "pi3": ("pi3", {**WIDE, "depth": 3, "keep_layers": (0, 1, 2)}),
+    "pi3 without heads": ("pi3", {**NARROW, "depth": 2, "keep_layers": (0, 1), "predictions": False}),
+    "vggt": ("vggt", {**WIDE, "depth": 3, "keep_layers": (0, 2)}),
+    "page4d 150": ("page4d", {**OLD, "keep_layers": (0, 7, 8, 9)}),
+    "page4d 2026": ("page4d", {**NEW, "keep_layers": (0, 9, 10, 11)}),
+    "page4d 150, two heads": ("page4d", {**OLD, **WIDE, "depth": 9, "keep_layers": (7, 8)}),
+    "page4d 150, unmasked": ("page4d", {**OLD, "mask": False, "keep_layers": (8, 9)}),
+    "page4d 2026, unmasked": ("page4d", {**NEW, "mask": False, "keep_layers": (10, 11)}),
+    "page4d 2026, masked and not again": ("page4d", {**NEW, "depth": 22, "keep_layers": (19, 20, 21)}),
+}
+
+
+def enliven(module, seed=5):
+    """Weights of such a size that every one of them matters; a mask head's so that M takes all values."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if name.endswith(("alpha_logit", "tau_logit")):
+            parameter.copy_(torch.randn((), generator=generator))
+        elif "head0" in name:
+            scale = 2 / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 0.3
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        elif parameter.dim() > 1 and "norm" not in name:
+            parameter.mul_(5)
+    return module
+
+
+def build(preset, **options):
+    return enliven(Page4D(ModelConfig.preset(preset, **options), seed=3).double())
+
+
+def clip(preset, images=3, seed=0):
+    T, V = (1, images) if preset == "pi3" else (images, 1)
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (T, V, 28, 42, 3), np.uint8))
+
+
+def apart(a, b):
+    return float((a - b).abs().max())
+
+
+# ---- the whole model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_naive_twin(name):
+    preset, options = MODELS[name]
+    model, images = build(preset, **options), clip(preset)
+    weights = dict(model.named_parameters())
+    out = model(images)
+    mask, layers, memory = naive.forward(model.config, weights, model.encoder.position(2, 3), images.numpy())
+    assert set(out.layers) == set(layers) == set(options["keep_layers"])
+    for i, layer in layers.items():
+        assert layer.shape[-1] == 2 * options["width"]
+        torch.testing.assert_close(out.layers[i], layer, rtol=1e-8, atol=1e-8)
+    assert out.memory is None and memory is None
+    if preset == "page4d" and options.get("mask", True):
+        torch.testing.assert_close(out.mask, mask, rtol=1e-8, atol=1e-8)
+        assert mask.std() > 0.1
+    else:
+        assert out.mask is None and mask is None
+    predicted = (out.points, out.confidence, out.camera)
+    if preset == "pi3" and options.get("predictions", True):
+        last = layers[options["depth"] - 1]
+        for got, want in zip(predicted, naive_heads.predict(model.config, weights, last, 2, 3), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
+        assert out.points.shape == (1, 3, 28, 42, 3) and (out.points[..., 2] > 0).all()
+        assert apart(out.camera[:, 0], torch.eye(4).double()) > 1e-2  # the world is not camera 0
+    else:
+        assert predicted == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["pi3", "vggt", "page4d 150", "page4d 2026"])
+def test_clips_side_by_side_equal_clips_alone(name):
+    preset, options = MODELS[name]
+    model = build(preset, **options)
+    clips = [clip(preset, seed=seed) for seed in range(2)]
+    together = model(torch.stack(clips))
+    for b, images in enumerate(clips):
+        alone = model(images)
+        for i, layer in alone.layers.items():
+            torch.testing.assert_close(together.layers[i][b], layer, rtol=1e-9, atol=1e-9)
+        for field in ("mask", "points", "confidence", "camera"):
+            both, one = getattr(together, field), getattr(alone, field)
+            assert (both is None) == (one is None), field
+            if one is not None:
+                torch.testing.assert_close(both[b], one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["vggt", "page4d 150", "page4d 2026"])
+def test_only_the_first_frame_is_told_apart(name):
+    """Its special tokens are its own, those of all others the same; there is no time."""
+    preset, options = MODELS[name]
+    model, images = build(preset, **options), clip(preset, 4)
+    straight = model(images)
+    order = [0, 3, 1, 2]
+    permuted = model(images[order])
+    for i, layer in straight.layers.items():
+        torch.testing.assert_close(permuted.layers[i], layer[order], rtol=1e-9, atol=1e-9)
+    if straight.mask is not None:
+        torch.testing.assert_close(permuted.mask, straight.mask[order], rtol=1e-9, atol=1e-9)
+    order = [1, 0, 2, 3]
+    for i, layer in model(images[order]).layers.items():
+        assert apart(layer, straight.layers[i][order]) > 1e-3
+
+
+# ---- PAGE-4D's own mask
+
+
+@pytest.mark.parametrize(("options", "first"), [(OLD, 8), (NEW, 10)], ids=["150", "2026"])
+def test_the_mask_acts_on_special_tokens_from_its_first_layer_on(options, first):
+    options = {**options, "keep_layers": tuple(range(options["depth"]))}
+    masked, plain = build("page4d", **options), build("page4d", **options, mask=False)
+    weights = dict(masked.named_parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in plain.named_parameters())
+    images = clip("page4d")
+    on, off = masked(images), plain(images)
+    assert on.mask is not None and off.mask is None
+    for i in range(first):
+        assert torch.equal(on.layers[i], off.layers[i]), i
+    (view_on, time_on), (view_off, time_off) = (out.layers[first].chunk(2, -1) for out in (on, off))
+    assert torch.equal(view_on, view_off)
+    assert apart(time_on[..., :SPECIAL, :], time_off[..., :SPECIAL, :]) > 1e-3
+    torch.testing.assert_close(time_on[..., SPECIAL:, :], time_off[..., SPECIAL:, :], rtol=1e-11, atol=1e-11)
+    assert apart(on.layers[first + 1][..., SPECIAL:, :], off.layers[first + 1][..., SPECIAL:, :]) > 1e-6  # patches hear of it from special tokens
+
+
+@pytest.mark.parametrize("options", [OLD, NEW], ids=["150", "2026"])
+def test_a_row_bias_changes_the_outputs_of_special_tokens_only(options):
+    config = ModelConfig.preset("page4d", **options)
+    module = build("page4d", **options).layers[config.row_mask.layers[0]].time_sa
+    assert isinstance(module, TimeSA)
+    layout = Layout(3, 1, 28, 42, B=2)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 2, 3, 1, layout.N, config.width, dtype=torch.float64, generator=generator)
+    first, second = (torch.rand(2, 3, 1, layout.P, 1, dtype=torch.float64, generator=generator) - 0.5 for _ in range(2))
+    second[1] = first[1]
+    a, b, none, zero = (module(tokens, layout, None, bias) for bias in (first, second, None, torch.zeros_like(first)))
+    torch.testing.assert_close(zero, none, rtol=1e-11, atol=1e-11)
+    for other in (b, none):
+        torch.testing.assert_close(a[..., SPECIAL:, :], other[..., SPECIAL:, :], rtol=1e-11, atol=1e-11)
+    assert ((a - b)[:, 0, ..., :SPECIAL, :].abs().amax(-1) > 1e-4).all()  # every special token of every frame
+    assert torch.equal(a[:, 1], b[:, 1])  # a clip's bias is its own
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["150", "2026"]), st.floats(-12, 12), st.floats(-12, 12), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 99))
+def test_the_mask_head_equals_its_formula(kind, alpha, tau, grid, seed):
+    """All strengths and temperatures: clamped to 1, vanishing, and at the smallest temperature."""
+    config = ModelConfig.preset("page4d", **NARROW, mask_head=kind)
+    head = RowMaskHead(config).double().requires_grad_(False)
+    for parameter in head.parameters():
+        parameter.fill_(0.02)
+    enliven(head, seed)
+    if kind == "150":
+        head.alpha_logit.fill_(alpha)
+        head.tau_logit.fill_(tau)
+    layout = Layout(2, 1, 14 * grid[0], 14 * grid[1])
+    tokens = torch.randn(1, 1, 2, 1, layout.N, config.width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    dynamic, bias = head(tokens, layout)
+    net = naive.Net(config, {f"mask_head.{name}": parameter for name, parameter in head.named_parameters()}, 2, 1, *grid, None)
+    for t in range(2):
+        want = net.own_mask({(t, 0): tokens[0, 0, t, 0]}, t, 0)
+        torch.testing.assert_close(dynamic[0, t, 0, :, 0], want[0], rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(bias[0, t, 0, :, 0], want[1], rtol=1e-8, atol=1e-9)
+    assert bias.min() >= -0.5 and bias.max() <= (0 if kind == "150" else 0.5)
+
+
+@pytest.mark.parametrize(("kind", "after"), [("150", 7), ("2026", 9)])
+def test_a_model_that_ends_before_its_mask_has_none(kind, after):
+    model = build("page4d", **NARROW, mask_head=kind, depth=after)
+    assert model.mask_head is None and not model.config.has_mask
+    assert model(clip("page4d")).mask is None
+    assert not any("mask_head" in name for name, _ in model.named_parameters())
+    # one layer more, and there is a mask, though no layer that it acts in
+    longer, plain = (build("page4d", **NARROW, mask_head=kind, depth=after + 1, mask=mask) for mask in (True, False))
+    out = longer(clip("page4d"))
+    assert out.mask.shape == (3, 1, 2, 3)
+    assert torch.equal(out.layers[after], plain(clip("page4d")).layers[after])
+
+
+def test_without_its_mask_page4d_is_vggt_with_other_weights():
+    options = {**NARROW, "depth": 10}
+    page4d, vggt = build("page4d", **options, mask=False), build("vggt", **options)
+    assert [name for name, _ in page4d.named_parameters()] == [name for name, _ in vggt.named_parameters()]
+    assert torch.equal(page4d(clip("vggt")).layers[9], vggt(clip("vggt")).layers[9])
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "message"),
+    [
+        ("pi3", (2, 1), r"Pi3 as published sees V images of one time\s+got:\s+T = 2\s+allowed: T = 1"),
+        ("vggt", (1, 2), r"VGGT as published sees T frames of one view\s+got:\s+V = 2\s+allowed: V = 1"),
+        ("page4d", (3, 2), r"PAGE-4D as published sees T frames of one view\s+got:\s+V = 2\s+allowed: V = 1(.*\n.*)*--T 6 --V 1"),
+    ],
+)
+def test_clips_of_another_layout_are_refused(preset, shape, message):
+    model = build(preset, **NARROW, depth=1)
+    with pytest.raises(UsageError, match=message):
+        model(torch.zeros(*shape, 28, 42, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("preset", ["pi3", "vggt", "page4d"])
+def test_an_external_mask_is_refused(preset):
+    model, images = build(preset, **NARROW, depth=1), clip(preset)
+    with pytest.raises(UsageError, match=f"the published model {preset} takes no external mask"):
+        model(images, torch.zeros(*images.shape[:2], 6, 1))
+
+
+STRANGE = [
+    {"streams": 2},
+    {"time_encoding": "rope"},
+    {"time_encoding": "alibi"},
+    {"layer_output": "streams"},
+    {"global_layers": (0,)},
+    {"global_layers": None},
+    {"epipolar": True},
+]
+
+
+@pytest.mark.parametrize("options", STRANGE)
+@pytest.mark.parametrize("preset", ["pi3", "vggt", "page4d"])
+def test_options_that_were_not_published_are_refused(preset, options):
+    with pytest.raises(UsageError, match=rf"{next(iter(options))} is out of range\s+got:(.*\n.*)*as {preset} was published"):
+        ModelConfig.preset(preset, **options)
+
+
+@pytest.mark.parametrize(("preset", "order"), [("pi3", ("view", "time")), ("vggt", ("time", "view")), ("page4d", ("time", "view"))])
+def test_another_order_is_refused(preset, order):
+    with pytest.raises(UsageError, match=rf"order is out of range(.*\n.*)*as {preset} was published"):
+        ModelConfig.preset(preset, order=order)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "message"),
+    [
+        ("tiny", {"mask": False}, "mask is out of range"),
+        ("pi3", {"mask": False}, "mask is out of range"),
+        ("vggt", {"mask": False}, "mask is out of range"),
+        ("tiny", {"predictions": True}, "predictions is out of range"),
+        ("vggt", {"predictions": True}, "predictions is out of range"),
+        ("page4d", {"predictions": True}, "predictions is out of range"),
+        ("pi3", {"keep_layers": (0, 16)}, r"keep_layers is out of range\s+got:\s+\(0, 16\)\s+allowed: with 17, which the heads read"),
+        ("pi3", {"keep_layers": ()}, "keep_layers is out of range"),
+        ("tiny", {"published": "pi4"}, r"published has no such value\s+got:\s+pi4\s+allowed: pi3, vggt, page4d"),
+    ],
+)
+def test_choices_of_other_models_are_refused(preset, options, message):
+    with pytest.raises(UsageError, match=message):
+        ModelConfig.preset(preset, **options)
+
+
+def test_the_choices_that_published_models_leave():
+    assert ModelConfig.preset("pi3", keep_layers=(0, 16), predictions=False).keep_layers == (0, 16)
+    assert not ModelConfig.preset("page4d", mask=False).has_mask
+    sizes = {name: ModelConfig.preset(name) for name in ("pi3", "vggt", "page4d")}
+    assert {name: config.depth for name, config in sizes.items()} == {"pi3": 18, "vggt": 24, "page4d": 24}
+    assert {name: config.eps for name, config in sizes.items()} == {"pi3": (1e-6, 1e-5), "vggt": (1e-5, 1e-5), "page4d": (1e-5, 1e-5)}
+    assert {name: config.has_mask for name, config in sizes.items()} == {"pi3": False, "vggt": False, "page4d": True}
+    for kind, layers in (("150", range(8, 24)), ("2026", range(10, 20))):
+        config = ModelConfig.preset("page4d", mask_head=kind)
+        assert [layer for layer in range(24) if config.rows_biased(layer)] == list(layers)
+    for config in sizes.values():
+        assert ModelConfig.from_mapping(config.to_mapping()) == config
+
+
+# ---- poses
+
+numbers = st.one_of(st.floats(-100, 100), st.integers(-2, 2).map(float))
+poses = st.lists(numbers, min_size=12, max_size=12).map(np.array)
+
+
+def random_rotations(count, seed):
+    """Of unit quaternions, without a decomposition."""
+    w, x, y, z = (q := np.random.default_rng(seed).standard_normal((4, count))) / np.linalg.norm(q, axis=0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(poses, st.integers(0, 99))
+def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
+    """Also where rows are zero, equal or opposite, or the nearest orthogonal matrix is a reflection."""
+    pose = camera_to_world(values)
+    rotation = pose[:3, :3]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert abs(np.linalg.det(rotation) - 1) < 1e-12
+    assert (pose[:3, 3] == values[:3]).all() and pose[3].tolist() == [0, 0, 0, 1]
+    rows = []
+    for row in values[3:].reshape(3, 3):
+        length = np.sqrt((row**2).sum())
+        rows.append(row / max(length, 1e-12))
+    others = random_rotations(500, seed)
+    angle = np.random.default_rng(seed).standard_normal((300, 3)) * 0.03
+    zero = np.zeros(300)
+    spin = np.array([[zero, -angle[:, 2], angle[:, 1]], [angle[:, 2], zero, -angle[:, 0]], [-angle[:, 1], angle[:, 0], zero]]).transpose(2, 0, 1)
+    close = np.linalg.solve(np.eye(3) - spin / 2, np.eye(3) + spin / 2) @ rotation  # rotations nearby, by Cayley's formula
+    distance = lambda candidates: np.sqrt(((candidates - np.array(rows)) ** 2).sum((-2, -1)))
+    assert distance(rotation) <= min(distance(others).min(), distance(close).min()) + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 9999), st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
+def test_rows_of_a_rotation_stay_what_they_are_at_any_length(seed, lengths):
+    rotation = random_rotations(1, seed)[0]
+    values = np.concatenate([[1.0, 2.0, 3.0], (rotation * np.array(lengths)[:, None]).ravel()])
+    once = camera_to_world(values)
+    np.testing.assert_allclose(once[:3, :3], rotation, atol=1e-12)
+    again = camera_to_world(np.concatenate([once[:3, 3], once[:3, :3].ravel()]))
+    np.testing.assert_allclose(again, once, atol=1e-12)
+
+
+def test_the_nearest_rotation_by_another_route():
+    """Matrices of both signs, against quaternions."""
+    values = np.random.default_rng(0).standard_normal((2, 50, 12))
+    got = camera_to_world(values)
+    signs = set()
+    for place in np.ndindex(2, 50):
+        rows = values[place][3:].reshape(3, 3)
+        signs.add(np.sign(np.linalg.det(rows)))
+        np.testing.assert_allclose(got[place], naive_heads.pose(values[place][:3], rows).numpy(), atol=1e-9)
+    assert signs == {-1, 1}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 3, 11])
+def test_a_number_that_is_none_spoils_its_own_pose_only(bad, place):
+    values = np.random.default_rng(1).standard_normal((3, 12))
+    clean = camera_to_world(values)
+    values[1, place] = bad
+    spoilt = camera_to_world(values)
+    assert np.isnan(spoilt[1]).all()
+    np.testing.assert_array_equal(spoilt[[0, 2]], clean[[0, 2]])
+
+
+def test_all_zero_rows_give_some_rotation():
+    rotation = camera_to_world(np.zeros(12))[:3, :3]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert abs(np.linalg.det(rotation) - 1) < 1e-12
+
+
+def test_world_to_camera_inverts_camera_to_world():
+    poses = camera_to_world(np.random.default_rng(2).standard_normal((2, 4, 12)).astype(np.float32))
+    assert poses.dtype == np.float64
+    inverse = world_to_camera(poses)
+    assert inverse.shape == (2, 4, 3, 4)
+    point = np.random.default_rng(3).standard_normal((2, 4, 3))
+    world = np.einsum("...ij,...j->...i", poses[..., :3, :3], point) + poses[..., :3, 3]
+    back = np.einsum("...ij,...j->...i", inverse[..., :3], world) + inverse[..., 3]
+    np.testing.assert_allclose(back, point, atol=1e-12)
+    assert abs(world - point).max() > 0.1

@@ -1,0 +1,352 @@
+"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by test_gpu_chain.py.
+
+Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to them.
+"""
+
+import ctypes
+import gc
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from cuda.bindings import driver as api
+
+from page4d.accuracy import compare
+from page4d.errors import EngineError, OutOfMemoryError
+from page4d_engines import Pipeline
+from page4d_engines.backend import Backend
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort import partitioned_engine
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.partition import Attention
+from page4d_engines.ort.row_fusion import RowCall
+from page4d_engines.runtime import gpu_memory
+from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.gpu_chain import GpuChain
+from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
+from page4d_plugins.modes import HEAD_DIM, Keys, Mode
+from page4d_plugins.row_launch import RowKernel
+from tests.support.exports import by_time
+from tests.support.pieces_on_a_processor import attended, joined
+
+LIBRARY = ctypes.CDLL("libcuda.so.1")
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+LIMIT = 4 << 30  # bytes of the driver's memory
+FLOATS = {"float": "float32"}
+
+
+def put_on(stream, work):
+    """A host function on a stream; gives back what must live until it has run."""
+    function = FUNCTION(lambda _: work())
+    place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)  # the bindings want to be told where the address is
+    checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(place)), 0))
+    return function, place
+
+
+class HostSession:
+    """ONNX Runtime's session on the CPU in the place of one on the GPU: it runs when the stream comes to it."""
+
+    def __init__(self, model, options, gpu):
+        self.session, self.gpu, self.held = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), gpu, []
+
+        self.get_inputs, self.get_outputs = self.session.get_inputs, self.session.get_outputs
+
+    def io_binding(self):
+        binding = self.session.io_binding()
+        on_host = lambda bind: lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
+        return SimpleNamespace(bind_input=on_host(binding.bind_input), bind_output=on_host(binding.bind_output), real=binding)
+
+    def run_with_iobinding(self, binding, options):
+        self.held.append(put_on(self.gpu.stream, lambda: self.session.run_with_iobinding(binding.real, options)))
+
+
+def over(tensors, addresses):
+    """Arrays over memory, by name: `tensors` are shapes and types."""
+    values = {}
+    for name, (sizes, dtype) in tensors.items():
+        memory = (ctypes.c_uint8 * (int(np.prod(sizes)) * np.dtype(dtype).itemsize)).from_address(addresses[name])
+        values[name] = np.ctypeslib.as_array(memory).view(dtype).reshape(sizes)
+    return values
+
+
+class HostLauncher:
+    """The attention kernels' place: the reference's attention over the same addresses."""
+
+    def __init__(self, shape, device, pack):
+        self.shape, self.workspace, self.held = shape, 512, []
+
+    def __call__(self, addresses, stream):
+        def work():
+            values = over(self.tensors(), addresses)
+            names = {name: name for name in values if name not in ("out", "workspace")}
+            values["out"].reshape(-1)[:] = attended(Attention(self.shape, names, "out"), values)
+            values["workspace"][:] = 0xFF  # whoever lies there loses
+
+        self.held.append(put_on(stream, work))
+
+    def tensors(self):
+        """Shapes and types of what the call reads and writes, by name; heads as they lie."""
+        s, half, single, whole = self.shape, np.float16, np.float32, np.int32
+        queries, keys = (s.Z, s.n, s.A, s.D), (s.Z, s.m, s.A, s.D)
+        found = {"q": (queries, half), "k": (keys, half), "v": (keys, half), "out": (queries, half), "workspace": ((512,), np.uint8)}
+        if s.mode is not Mode.DENSE:
+            found["key_bias"] = ((s.Z, s.m), half)
+        if s.mode.keys is Keys.SEGMENTS:
+            found |= {"seg_ptr": ((s.groups + 1,), whole), "seg": ((s.segments, 2), whole)}
+        if s.mode is Mode.SEGMENTS_BIASED:
+            found["segment_bias"] = ((s.A, s.segments), half)
+        if s.mode is Mode.EPIPOLAR:
+            found |= {"fundamental": ((s.groups, s.groups, 3, 3), single), "centres": ((s.n // s.groups, 3), single)}
+        return found
+
+
+class HostRows:
+    """The row kernels' place: PyTorch over the same addresses."""
+
+    def __init__(self, launches, dtype, device, pack):
+        (self.launch,), self.dtype, self.held = launches, dtype, []
+
+    def __call__(self, addresses, stream):
+        def work():
+            values = over(self.tensors(), addresses)
+            outputs = [name for name in ("sum", "out") if name in values]
+            names = {name: name for name in values if name not in outputs}
+            for name, made in joined(RowCall(RowKernel(self.launch.kernel), self.launch, self.dtype, names, {name: name for name in outputs}), values).items():
+                values[name].reshape(-1)[:] = made
+
+        self.held.append(put_on(stream, work))
+
+    def tensors(self):
+        """As `HostLauncher.tensors`."""
+        kernel, sizes, rows = RowKernel(self.launch.kernel), self.launch.values, self.launch.grid[0]
+        if kernel is RowKernel.HEADS:
+            table = dict.fromkeys(("cos", "sin"), ((sizes["period"], HEAD_DIM), np.float32))
+            norm = dict.fromkeys(("weight", "shift"), ((HEAD_DIM,), np.float32))
+            whole = dict.fromkeys(("x", "out"), ((sizes["rows"], HEAD_DIM), np.float16))
+            return {**table, **norm, **whole, "bias": ((sizes["count"], HEAD_DIM), np.float16)}
+        channels = sizes["channels"]
+        whole, row, wide = ((rows // sizes.get("blocks", 1), channels), np.float16), ((channels,), np.float16), ((channels,), np.float32)
+        if kernel is RowKernel.GELU:
+            return {"x": whole, "bias": row, "out": whole}
+        adds = {} if kernel is RowKernel.NORM else {"p": whole, "bias": row, "gamma": row, "sum": whole}
+        return {"x": whole, **adds} | ({} if kernel is RowKernel.ADD else {"weight": wide, "shift": wide, "out": whole})
+
+
+class HostEngine:
+    """A stage that is put on a stream as a function of the host's."""
+
+    def __init__(self, path, uncapturable=None, breaks=False):
+        self.engine, self.uncapturable, self.breaks, self.scratch = OrtEngine(path), uncapturable, breaks, 1000
+        self.calls = 0
+
+    def bind(self, inputs, outputs, scratch):
+        session = self.engine._session
+
+        def arrays(values, addresses):
+            found = {}
+            for value in values:
+                inner = value.type.removeprefix("tensor(").removesuffix(")")
+                dtype, size = np.dtype(FLOATS.get(inner, inner)), int(np.prod(value.shape))
+                memory = (ctypes.c_uint8 * (size * dtype.itemsize)).from_address(addresses[value.name])
+                found[value.name] = np.ctypeslib.as_array(memory).view(dtype).reshape(value.shape)
+            return found
+
+        call = self.engine.bind(arrays(session.get_inputs(), inputs), arrays(session.get_outputs(), outputs))
+
+        def counted(_):
+            self.calls += 1
+            call()
+
+        held = []
+
+        def launch(stream):
+            if self.breaks and checked(api.cuStreamIsCapturing(stream)) != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+                raise EngineError("this stage synchronises")
+            held.append(put_on(stream, lambda: counted(None)))
+
+        return launch
+
+
+def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
+    """A pipeline on the driver, and its chain; `engines` are put into the dict that is given."""
+    opened = EngineFolder.open(folder)
+    loaded = {} if engines is None else engines
+    chains = []
+
+    def make(constants):
+        for entry in opened.manifest.stages:
+            loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
+        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True, sliding=sliding), loaded, constants, "a driver without a GPU", use_graph))
+        return chains[0]
+
+    return Pipeline(opened, Backend.CUDA, make), chains[0]
+
+
+def inputs_of(made_, seed):
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, made_.clip.frames.shape, np.uint8)
+    return {"images": frames, **made_.inputs(keypoints=made_.plan.keypoints)}
+
+
+@pytest.fixture(autouse=True)
+def room():
+    yield
+    LIBRARY.driver_limit(ctypes.c_size_t(LIMIT))
+    LIBRARY.driver_integrated(0, ctypes.c_size_t(0))
+
+
+def test_what_the_driver_says():
+    assert capability_of(0) == 89 and cuda_version() == (13, 0)
+
+
+@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("use_graph", [True, False])
+def test_equals_the_chain_on_the_host(made, variant, use_graph):
+    """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
+    made_ = made(variant)
+    host = Pipeline.load(made_.folder, "onnxruntime")
+    pipeline, chain = pipeline_of(made_.folder, use_graph=use_graph)
+    assert chain.has_graph == use_graph
+    for seed in range(3):
+        given = inputs_of(made_, seed)
+        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
+        assert set(want) == set(found)
+        for name, array in want.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+    assert set(pipeline.seconds) == set(host.seconds) and all(seconds > 0 for seconds in pipeline.seconds.values())
+
+
+@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
+    """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
+    made_ = made(variant, "float16")
+    monkeypatch.setattr(partitioned_engine, "cuda_session", HostSession)
+    monkeypatch.setattr(partitioned_engine, "Launcher", HostLauncher)
+    monkeypatch.setattr(partitioned_engine, "KernelLauncher", HostRows)
+    opened = EngineFolder.open(made_.folder)
+
+    def make(constants):
+        gpu = Gpu()
+        sessions = partitioned_engine.Sessions(gpu)
+        engines = {entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions) for entry in opened.manifest.stages}
+        return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
+
+    pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(made_.folder, "onnxruntime", rounding=True)
+    assert not pipeline._chain.has_graph
+    for seed in range(2):
+        given = inputs_of(made_, seed)
+        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
+        for name, array in want.items():
+            accuracy = compare(found[name].astype(np.float32), array.astype(np.float32))
+            assert accuracy.nans == 0 and accuracy.relative_l2 < 4e-3, f"{name}: {accuracy}"
+    before = LIBRARY.driver_streams_destroyed()
+    del pipeline
+    gc.collect()
+    assert LIBRARY.driver_streams_destroyed() == before, "sessions ask their stream once more when they go"
+
+
+def test_windows_that_overlap(made, tmp_path):
+    """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole window is the graph again."""
+    layout = by_time(made(), tmp_path).plan.layout
+    engines = {}
+    pipeline, chain = pipeline_of(tmp_path, engines, sliding=True)
+    host = Pipeline.load(tmp_path, "onnxruntime")
+    frames = np.random.default_rng(0).integers(0, 256, (3 * layout.T, *layout.images_shape[1:]), np.uint8)
+    assert chain.has_graph
+    for start, shared in ((0, 0), (1, layout.T - 1), (2, layout.T - 1), (4, layout.T - 2), (5, 0)):
+        clip, before = frames[start : start + layout.T], engines["encoder"].calls
+        want, found = host.run(clip).tensors(), pipeline.run(clip, shared=shared).tensors()
+        assert engines["encoder"].calls - before == layout.T - shared
+        for name, array in want.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=f"{name}, from {start}")
+
+
+def test_a_run_is_one_launch_and_allocates_nothing(made):
+    made_ = made("memory")
+    engines = {}
+    pipeline, _ = pipeline_of(made_.folder, engines)
+    calls = {name: engine.calls for name, engine in engines.items()}
+    assert all(count == made_.plan.manifest("").stage(name).calls for name, count in calls.items()), "one run to warm up"
+    before = LIBRARY.driver_allocations(), LIBRARY.driver_launches()
+    result = pipeline.run(**inputs_of(made_, 0))
+    pipeline.run(**{**inputs_of(made_, 1), "memory": result.memory})
+    assert (LIBRARY.driver_allocations(), LIBRARY.driver_launches()) == (before[0], before[1] + 2)
+    assert all(engine.calls == 3 * calls[name] for name, engine in engines.items())
+
+
+@pytest.mark.parametrize("options", [{"uncapturable": "it synchronises"}, {"breaks": True}])
+def test_an_engine_that_cannot_be_captured(made, caplog, options):
+    """Known before, or found out by trying: the calls are launched one by one, and a warning says why."""
+    made_ = made()
+    with caplog.at_level(logging.WARNING, "page4d"):
+        pipeline, chain = pipeline_of(made_.folder, **options)
+    assert not chain.has_graph and "no CUDA graph" in caplog.text and "synchronises" in caplog.text
+    given = inputs_of(made_, 0)
+    np.testing.assert_array_equal(pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask)
+
+
+def test_what_an_observer_sees(made):
+    """Every stage once, its whole inputs and outputs, as on the host."""
+    made_ = made("late")
+    given = inputs_of(made_, 3)
+    seen = {}
+    for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder)[0]):
+        rows = seen[pipeline.backend] = []
+        keep = lambda entry, inputs, outputs, rows=rows: rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
+        pipeline.run(**given, observe=keep)
+    host, gpu = seen[Backend.ONNXRUNTIME], seen[Backend.CUDA]
+    assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in made_.plan.stages()]
+    for (name, inputs, outputs), (_, inputs_there, outputs_there) in zip(host, gpu, strict=True):
+        assert set(inputs) == set(inputs_there)
+        for key, array in outputs.items():
+            np.testing.assert_array_equal(outputs_there[key], array, err_msg=f"{name} {key}")
+
+
+def test_too_little_memory(made):
+    LIBRARY.driver_limit(ctypes.c_size_t(1 << 18))
+    with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"):
+        pipeline_of(made().folder)
+    gpu = Gpu()
+    with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
+        gpu.allocate(2 << 20)
+
+
+def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypatch):
+    """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when memory is wanted."""
+    LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
+    assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
+    assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
+    monkeypatch.setattr(gpu_memory, "available_memory", lambda: 1 << 18)
+    with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU(.|\n)*allowed: 0.2 MiB free"):
+        pipeline_of(made().folder)
+    monkeypatch.setattr(gpu_memory, "available_memory", lambda: None)  # the system does not say: the driver does
+    assert Gpu().free() <= 1000
+    LIBRARY.driver_integrated(0, ctypes.c_size_t(LIMIT - 1000))
+    with pytest.raises(OutOfMemoryError, match="do not fit the GPU"):
+        pipeline_of(made().folder)
+
+
+def test_work_that_is_not_waited_for_is_not_done():
+    """The driver itself: what its tests rest on."""
+    gpu = Gpu()
+    there, here, ten = gpu.allocate(40), gpu.pinned((10,), np.dtype(np.float32)), gpu.pinned((10,), np.dtype(np.float32))
+    ten[:] = np.arange(10)
+    gpu.upload(there, ten, gpu.uploads)
+    gpu.download(here, there, gpu.stream)
+    gpu.synchronize()
+    assert not here.any()
+    event = gpu.event()
+    gpu.record(event, gpu.uploads)
+    gpu.wait(gpu.stream, event)
+    gpu.download(here, there, gpu.stream)
+    gpu.synchronize()
+    assert np.array_equal(here, ten)
+    with pytest.raises(RuntimeError), gpu.capture():
+        gpu.record(event, gpu.stream)
+        gpu.wait(gpu.uploads, event)
+        gpu.upload(there, ten, gpu.uploads)  # and nobody waits for it
+    with pytest.raises(RuntimeError):
+        gpu.upload(there + 4, ten, gpu.stream)  # beyond the end

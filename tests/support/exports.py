@@ -1,0 +1,60 @@
+"""Engine folders made once for all processes of a run, and changed ones."""
+
+import contextlib
+import fcntl
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def making(folder):
+    """Whether it is this process that makes what is in a folder; others wait until it is done."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / "done"
+        yield not done.exists()
+        done.touch()
+
+
+def by_time(whole, folder, precision="float32"):
+    """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
+    from page4d.precision import Precision
+    from page4d_export.export_plan import Plan
+    from page4d_export.exporter import write_unverified
+
+    plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
+    write_unverified(whole.model, plan, folder)
+    return Made(folder, whole.model, plan, whole.clip)
+
+
+def without_plugins(source, target):
+    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is the same."""
+    import onnx
+
+    from page4d.ops import PLUGIN_ATTRIBUTES
+
+    model = onnx.load(source, load_external_data=source.parent != target.parent)  # weights beside it stay there
+    for node in model.graph.node:
+        kept = [attribute for attribute in node.attribute if attribute.name not in PLUGIN_ATTRIBUTES]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    onnx.save(model, target)
+    return target
+
+
+class Made:
+    """An engine folder, the model that it was made from, and a clip of its shape."""
+
+    def __init__(self, folder, model, plan, clip):
+        self.folder, self.model, self.plan, self.clip = folder, model, plan, clip
+
+    def inputs(self, keypoints):
+        rng = np.random.default_rng(0)
+        layout = self.plan.layout
+        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
+        if keypoints:
+            given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
+        if self.model.config.epipolar:
+            given["cameras"] = {name: camera.to_mapping() for name, camera in self.clip.cameras.items()}
+        return given

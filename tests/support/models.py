@@ -1,0 +1,55 @@
+"""Small models of every kind, whose weights matter."""
+
+VARIANTS = {
+    "default": {},
+    "memory": {"global_strategy": "memory", "memory_tokens": 5, "global_layers": (0, 1), "epipolar": True, "epipolar_band": 10.0},
+    "dilated": {"global_strategy": "dilated", "dilations": (1,), "time_encoding": "alibi", "order": ("time", "view"), "layer_output": "pair"},
+    "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
+}
+
+SMALL = {"width": 128, "heads": 2}
+PUBLISHED = {  # options, and the (T, V) that the model sees
+    "pi3": ({"name": "pi3", **SMALL, "depth": 2}, (1, 3)),
+    "vggt": ({"name": "vggt", **SMALL, "depth": 2}, (3, 1)),
+    "page4d 150": ({"name": "page4d", **SMALL, "depth": 10}, (3, 1)),
+    "page4d 2026": ({"name": "page4d", **SMALL, "depth": 12, "mask_head": "2026"}, (3, 1)),
+}
+EVERY = [*VARIANTS, *PUBLISHED]
+EXPORTED = [*VARIANTS, "pi3", "page4d 2026"]  # every kind of stage and node; an export takes seconds
+
+
+def config_of(variant, **options):
+    """A small model; `options` for those of this project's own."""
+    from page4d import ModelConfig
+
+    if variant in PUBLISHED:
+        return ModelConfig.preset(**{"encoder_depth": 1, **PUBLISHED[variant][0]})
+    return ModelConfig.preset("tiny", **{"depth": 2, "encoder_depth": 1, **options, **VARIANTS[variant]})
+
+
+def layout_of(variant, H, W, B=1):
+    """Several times and views where the model sees such."""
+    from page4d import Layout
+
+    return Layout(*PUBLISHED.get(variant, (None, (3, 2)))[1], H, W, B)
+
+
+def lively(config, seed=0):
+    """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
+    import torch
+
+    from page4d import Page4D
+
+    model = Page4D(config, seed=seed)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lambda" in name:
+            parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
+        elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
+            parameter.mul_(3)
+    return model
+
+
+def takes_keypoints(variant):
+    """Of the variants that can, one is exported without."""
+    return variant not in ("default", *PUBLISHED)
