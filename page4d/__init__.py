@@ -1,7 +1,7 @@
 """page4d: multi-camera 4D perception as verified engines.
 
-This package holds the reference model and the words that all parts share. Importing it is light: a module is loaded when one of its
-names is first asked for, torch with the model.
+This package holds the reference model and the words that all parts share. Importing it is light: a module is loaded
+when one of its names is first asked for, torch with the model.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from page4d.model import Output, Page4D
 
 __version__ = "0.1.0"
-__all__ = ["Layout", "LoadReport", "ModelConfig", "Output", "Page4D", "Page4DError", "__version__", "load", "load_weights"]
+__all__ = [
+    "Layout",
+    "LoadReport",
+    "ModelConfig",
+    "Output",
+    "Page4D",
+    "Page4DError",
+    "__version__",
+    "load",
+    "load_weights",
+]
 _LATE = {
     "Layout": "layout",
     "LoadReport": "checkpoints.load_report",

@@ -19,7 +19,9 @@ from page4d.system.json_file import read_json
 
 _COINCIDENT = 1e-6  # centres closer than this (relative to their distance from the origin, at least 1) count as one
 _EXACT = 1e-6  # how far a number that is 0 or 1 by definition may be off, by rounding in whatever wrote it
-_LARGEST = 1e9  # of a number of K or of a translation: beyond it products of float64 lose all meaning, and overflow in the end
+_LARGEST = (
+    1e9  # of a number of K or of a translation: beyond it products of float64 lose all meaning, and overflow in the end
+)
 _MOST_PIXELS = 2**31 - 1  # along a side
 
 
@@ -49,18 +51,27 @@ class Camera:
         """One entry of `cameras.json`; `world_to_camera` may also be 4x4, its last row 0 0 0 1.
 
         Raises:
-            UsageError: a key is missing, a size is no whole number above 0, a shape is wrong, a number is not finite or absurdly large,
-                the rotation is not one, or K is no calibration matrix.
+            UsageError: a key is missing, a size is no whole number above 0, a shape is wrong, a number is not finite or
+                absurdly large, the rotation is not one, or K is no calibration matrix.
         """
         if isinstance(values, Camera):
             return values
         if not isinstance(values, Mapping):
-            raise UsageError(f"camera {name} is no mapping", got=_short(values), allowed="width, height, K, world_to_camera")
+            raise UsageError(
+                f"camera {name} is no mapping", got=_short(values), allowed="width, height, K, world_to_camera"
+            )
         missing = [key for key in ("width", "height", "K", "world_to_camera") if key not in values]
         if missing:
-            hint = "the inverse of camera_to_world" if missing == ["world_to_camera"] and "camera_to_world" in values else None
+            hint = (
+                "the inverse of camera_to_world"
+                if missing == ["world_to_camera"] and "camera_to_world" in values
+                else None
+            )
             raise UsageError(
-                f"camera {name} lacks {', '.join(missing)}", got=_short(sorted(map(str, values))), allowed="width, height, K, world_to_camera", hint=hint
+                f"camera {name} lacks {', '.join(missing)}",
+                got=_short(sorted(map(str, values))),
+                allowed="width, height, K, world_to_camera",
+                hint=hint,
             )
         width, height = (_side(name, key, values[key]) for key in ("width", "height"))
         intrinsics = _matrix(name, "K", values["K"], (3, 3))
@@ -70,9 +81,16 @@ class Camera:
 
     def to_mapping(self) -> dict[str, Any]:
         """The entry as `cameras.json` has it."""
-        return {"width": self.width, "height": self.height, "K": self.K.tolist(), "world_to_camera": self.world_to_camera.tolist()}
+        return {
+            "width": self.width,
+            "height": self.height,
+            "K": self.K.tolist(),
+            "world_to_camera": self.world_to_camera.tolist(),
+        }
 
-    def resized(self, scale_x: float, scale_y: float, shift_x: float, shift_y: float, width: int, height: int) -> Camera:
+    def resized(
+        self, scale_x: float, scale_y: float, shift_x: float, shift_y: float, width: int, height: int
+    ) -> Camera:
         """The camera of an image that was scaled, then shifted (by a crop or a pad), in pixels of the new image."""
         intrinsics = self.K.copy()
         intrinsics[0] *= scale_x
@@ -95,7 +113,10 @@ def read_entries(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
-        raise UsageError(f"{path} is not a mapping of camera names to cameras", allowed='{"cam0": {"width": .., "height": .., "K": .., "world_to_camera": ..}}')
+        raise UsageError(
+            f"{path} is not a mapping of camera names to cameras",
+            allowed='{"cam0": {"width": .., "height": .., "K": .., "world_to_camera": ..}}',
+        )
     return content
 
 
@@ -116,8 +137,8 @@ def write_cameras(path: pathlib.Path, cameras: Mapping[str, Camera]) -> None:
 def fundamental(cameras: Iterable[Camera] | Sequence[Camera]) -> NDArray[np.float64]:
     """Fundamental matrices of all ordered pairs of views, `[V,V,3,3]`.
 
-    `F[a,b] @ (x, y, 1)` of a pixel in view a is its epipolar line in view b. Each is scaled to unit norm; it is zero, which
-    stands for "no line, no penalty", for a view with itself and for two cameras at one centre.
+    `F[a,b] @ (x, y, 1)` of a pixel in view a is its epipolar line in view b. Each is scaled to unit norm; it is zero,
+    which stands for "no line, no penalty", for a view with itself and for two cameras at one centre.
     """
     rig = list(cameras)
     result = np.zeros((len(rig), len(rig), 3, 3))
@@ -141,7 +162,9 @@ def _check_intrinsics(camera: str, K: NDArray[np.float64]) -> None:
     if singular:
         raise UsageError(what, got=K.tolist(), allowed="positive focal lengths in pixels")
     if np.abs(K[:2, 2]).max() <= _EXACT and np.abs(K[2, :2]).max() > _EXACT:
-        raise UsageError(what, got=K.tolist(), allowed="fx s cx, 0 fy cy, 0 0 1", hint="transpose it: it is stored by columns")
+        raise UsageError(
+            what, got=K.tolist(), allowed="fx s cx, 0 fy cy, 0 0 1", hint="transpose it: it is stored by columns"
+        )
     if np.abs(K[2] - (0, 0, 1)).max() > _EXACT or abs(K[1, 0]) > _EXACT * K[1, 1]:
         raise UsageError(what, got=K.tolist(), allowed="fx s cx, 0 fy cy, 0 0 1")
     if np.abs(K).max() > _LARGEST:
@@ -156,7 +179,10 @@ def _pose(camera: str, value: object) -> NDArray[np.float64]:
         if np.abs(pose[3] - (0, 0, 0, 1)).max() > _EXACT:
             transposed = np.abs(pose[:, 3] - (0, 0, 0, 1)).max() <= _EXACT
             hint = "transpose it: it is stored by columns" if transposed else None
-            what, allowed = f"camera {camera}: the last row of {key} is not 0 0 0 1", "3 rows of 4, or a fourth of 0 0 0 1"
+            what, allowed = (
+                f"camera {camera}: the last row of {key} is not 0 0 0 1",
+                "3 rows of 4, or a fourth of 0 0 0 1",
+            )
             raise UsageError(what, got=pose[3].tolist(), allowed=allowed, hint=hint)
         pose = pose[:3]
     rotation = pose[:, :3]
@@ -164,9 +190,15 @@ def _pose(camera: str, value: object) -> NDArray[np.float64]:
         rounded = rotation.round(4).tolist()
         is_rotation = np.abs(rotation @ rotation.T - np.eye(3)).max() <= 1e-3 and np.linalg.det(rotation) >= 0
     if not is_rotation:
-        raise UsageError(f"camera {camera}: {key} holds no rotation", got=rounded, allowed="orthonormal rows, determinant +1")
+        raise UsageError(
+            f"camera {camera}: {key} holds no rotation", got=rounded, allowed="orthonormal rows, determinant +1"
+        )
     if np.abs(pose[:, 3]).max() > _LARGEST:
-        raise UsageError(f"camera {camera}: the translation of {key} is out of range", got=pose[:, 3].tolist(), allowed=f"{_LARGEST:g} or less along an axis")
+        raise UsageError(
+            f"camera {camera}: the translation of {key} is out of range",
+            got=pose[:, 3].tolist(),
+            allowed=f"{_LARGEST:g} or less along an axis",
+        )
     return pose
 
 
@@ -174,7 +206,11 @@ def _side(camera: str, key: str, value: object) -> int:
     """A width or height: a whole number, also one that was written as 640.0."""
     number = _as_float(value) if _is_number(value) else math.nan
     if not number.is_integer() or not 1 <= number <= _MOST_PIXELS:
-        raise UsageError(f"camera {camera}: {key} is no size of an image", got=_short(value), allowed=f"a whole number of pixels, 1 to {_MOST_PIXELS}")
+        raise UsageError(
+            f"camera {camera}: {key} is no size of an image",
+            got=_short(value),
+            allowed=f"a whole number of pixels, 1 to {_MOST_PIXELS}",
+        )
     return int(number)
 
 
@@ -182,13 +218,21 @@ def _matrix(camera: str, key: str, value: object, *shapes: tuple[int, int]) -> N
     """A matrix of one of some shapes, finite, from rows of numbers."""
     rows = value.tolist() if isinstance(value, np.ndarray) else value
     allowed = f"{shapes[0][0]} rows of {shapes[0][1]}"
-    if not isinstance(rows, (list, tuple)) or not all(isinstance(row, (list, tuple)) and all(map(_is_number, row)) for row in rows):
+    if not isinstance(rows, (list, tuple)) or not all(
+        isinstance(row, (list, tuple)) and all(map(_is_number, row)) for row in rows
+    ):
         raise UsageError(f"camera {camera}: {key} is not a matrix of numbers", got=_short(value), allowed=allowed)
     shape = (len(rows), len(rows[0]) if rows else 0)
     matrix = [[_as_float(number) for number in row] for row in rows]
-    if shape not in shapes or any(len(row) != shape[1] for row in rows) or not all(math.isfinite(number) for row in matrix for number in row):
+    if (
+        shape not in shapes
+        or any(len(row) != shape[1] for row in rows)
+        or not all(math.isfinite(number) for row in matrix for number in row)
+    ):
         got = matrix if len(matrix) <= 4 and all(len(row) <= 4 for row in matrix) else _short(matrix)
-        raise UsageError(f"camera {camera}: {key} has the wrong shape or holds no finite numbers", got=got, allowed=allowed)
+        raise UsageError(
+            f"camera {camera}: {key} has the wrong shape or holds no finite numbers", got=got, allowed=allowed
+        )
     return np.array(matrix, np.float64)
 
 

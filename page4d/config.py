@@ -77,11 +77,21 @@ class RowMask:
     gain: float
 
 
-ROW_MASKS = {MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0), MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0)}
+ROW_MASKS = {
+    MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0),
+    MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0),
+}
 
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
-_MOST = {"width": 1 << 14, "heads": 1 << 9, "encoder_depth": 256, "depth": 256, "landmarks": Layout.LARGEST, "memory_tokens": Layout.LARGEST}
+_MOST = {
+    "width": 1 << 14,
+    "heads": 1 << 9,
+    "encoder_depth": 256,
+    "depth": 256,
+    "landmarks": Layout.LARGEST,
+    "memory_tokens": Layout.LARGEST,
+}
 _MOST_LEVELS = 16  # of dilation
 _LARGEST_FLOAT16 = 65504
 
@@ -101,11 +111,13 @@ class GlobalStrategy(_Choice):
 class ModelConfig:
     """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
 
-    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable: `width` 16384, `depth` and
-    `encoder_depth` 256, `landmarks` and `memory_tokens` 65535, 16 `dilations` of up to 65535, 64 `keep_layers`, the epipolar numbers 65504.
+    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable: `width` 16384,
+        `depth` and
+    `encoder_depth` 256, `landmarks` and `memory_tokens` 65535, 16 `dilations` of up to 65535, 64 `keep_layers`, the
+    epipolar numbers 65504.
 
-    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's options are
-    fixed but for its size, the layers that are kept, its mask and its heads.
+    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
+    options are fixed but for its size, the layers that are kept, its mask and its heads.
 
     Raises:
         UsageError: a value that is not allowed, or two that do not go together.
@@ -132,7 +144,8 @@ class ModelConfig:
     epipolar_penalty: float = 4.0
     keep_layers: tuple[int, ...] | None = None
     published: Published | None = None
-    """The model that this is, exactly; None: this project's own network. Says also where each weight of a checkpoint goes."""
+    """The model that this is, exactly; None: this project's own network. Says also where each weight of a checkpoint
+    goes."""
     mask: bool = True
     """Whether PAGE-4D's own mask acts; the other models have no such choice."""
     predictions: bool = False
@@ -166,7 +179,8 @@ class ModelConfig:
 
     @property
     def eps(self) -> tuple[float, float]:
-        """Of an aggregator block's LayerNorms, and of those over q and k, where no checkpoint says otherwise: Pi3's, VGGT's and PAGE-4D's."""
+        """Of an aggregator block's LayerNorms, and of those over q and k, where no checkpoint says otherwise: Pi3's,
+        VGGT's and PAGE-4D's."""
         return (1e-5, 1e-5) if self.published in (Published.VGGT, Published.PAGE4D) else (1e-6, 1e-5)
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
@@ -195,11 +209,19 @@ class ModelConfig:
         """
         if self.published is Published.PI3 and layout.T > 1:
             raise UsageError(
-                "Pi3 as published sees V images of one time", got=f"T = {layout.T}", allowed="T = 1", hint=f"--T 1 --V {layout.V}, or --preset vitl with --pi3"
+                "Pi3 as published sees V images of one time",
+                got=f"T = {layout.T}",
+                allowed="T = 1",
+                hint=f"--T 1 --V {layout.V}, or --preset vitl with --pi3",
             )
         if self.published in (Published.VGGT, Published.PAGE4D) and layout.V > 1:
             name = "VGGT" if self.published is Published.VGGT else "PAGE-4D"
-            raise UsageError(f"{name} as published sees T frames of one view", got=f"V = {layout.V}", allowed="V = 1", hint=f"--T {layout.T * layout.V} --V 1")
+            raise UsageError(
+                f"{name} as published sees T frames of one view",
+                got=f"V = {layout.V}",
+                allowed="V = 1",
+                hint=f"--T {layout.T * layout.V} --V 1",
+            )
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> ModelConfig:
@@ -234,7 +256,12 @@ class ModelConfig:
             _require(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
         for name in ("epipolar_band", "epipolar_penalty"):
             _require(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
-            _require(-_LARGEST_FLOAT16 <= getattr(self, name) <= _LARGEST_FLOAT16, name, getattr(self, name), f"up to {_LARGEST_FLOAT16}")
+            _require(
+                -_LARGEST_FLOAT16 <= getattr(self, name) <= _LARGEST_FLOAT16,
+                name,
+                getattr(self, name),
+                f"up to {_LARGEST_FLOAT16}",
+            )
         for name in ("epipolar", "mask", "predictions"):
             _require(type(getattr(self, name)) is bool, name, getattr(self, name), "true or false")
         if self.published is not None:
@@ -242,7 +269,9 @@ class ModelConfig:
         for name in ("dilations", "global_layers", "keep_layers", "order"):
             items = getattr(self, name)
             kind, allowed = (str, "words") if name == "order" else (int, "whole numbers")
-            ok = isinstance(items, tuple | list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
+            ok = isinstance(items, tuple | list) and all(
+                isinstance(item, kind) and not isinstance(item, bool) for item in items
+            )
             _require(ok or (items is None and name in ("global_layers", "keep_layers")), name, items, allowed)
         put("order", tuple(_choose("order", Order, word) for word in self.order))
         put("dilations", tuple(self.dilations))
@@ -252,29 +281,63 @@ class ModelConfig:
             layers = getattr(self, name)
             put(name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
 
-        _require(self.width % (self.heads * 32) == 0, "width", self.width, f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)")
+        _require(
+            self.width % (self.heads * 32) == 0,
+            "width",
+            self.width,
+            f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)",
+        )
         _require(self.width % 4 == 0, "width", self.width, "a multiple of 4")
         _require(self.streams in (1, 2), "streams", self.streams, "1, or 2 (pose, then geo)")
         _require(sorted(self.order) == ["time", "view"], "order", self.order, "('view', 'time') or ('time', 'view')")
         _require(0 <= self.mask_layer < self.depth, "mask_layer", self.mask_layer, f"0 to {self.depth - 1}")
-        levels = 1 <= len(self.dilations) <= _MOST_LEVELS and min(self.dilations) >= 1 and max(self.dilations) <= Layout.LARGEST
-        _require(levels, "dilations", self.dilations, f"one or more levels of 1 or more, up to {_MOST_LEVELS} of up to {Layout.LARGEST}")
+        levels = (
+            1 <= len(self.dilations) <= _MOST_LEVELS
+            and min(self.dilations) >= 1
+            and max(self.dilations) <= Layout.LARGEST
+        )
+        _require(
+            levels,
+            "dilations",
+            self.dilations,
+            f"one or more levels of 1 or more, up to {_MOST_LEVELS} of up to {Layout.LARGEST}",
+        )
         _require(self.epipolar_band >= 0, "epipolar_band", self.epipolar_band, "0 pixels or more")
         for name in ("global_layers", "keep_layers"):
             layers = getattr(self, name)
             _require(all(0 <= layer < self.depth for layer in layers), name, layers, f"layers 0 to {self.depth - 1}")
-        _require(len(self.keep_layers or ()) <= MOST_KEPT, "keep_layers", f"{len(self.keep_layers or ())} layers", f"up to {MOST_KEPT}")
+        _require(
+            len(self.keep_layers or ()) <= MOST_KEPT,
+            "keep_layers",
+            f"{len(self.keep_layers or ())} layers",
+            f"up to {MOST_KEPT}",
+        )
         if self.published is not None:
             known = PRESETS[str(self.published)]
             for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
                 value = known.get(name, getattr(ModelConfig, name))
-                _require(getattr(self, name) == value, name, getattr(self, name), f"{value or 'none'}, as {self.published} was published")
+                _require(
+                    getattr(self, name) == value,
+                    name,
+                    getattr(self, name),
+                    f"{value or 'none'}, as {self.published} was published",
+                )
             _require(not self.epipolar, "epipolar", self.epipolar, f"false, as {self.published} was published")
         if self.published is not Published.PAGE4D:
             _require(self.mask, "mask", self.mask, "true; only the published page4d has a mask that can be off")
         if self.predictions:
-            _require(self.published is Published.PI3, "predictions", self.predictions, "false; the heads are Pi3's, of the preset pi3")
-            _require(self.depth - 1 in (self.keep_layers or ()), "keep_layers", self.keep_layers, f"with {self.depth - 1}, which the heads read")
+            _require(
+                self.published is Published.PI3,
+                "predictions",
+                self.predictions,
+                "false; the heads are Pi3's, of the preset pi3",
+            )
+            _require(
+                self.depth - 1 in (self.keep_layers or ()),
+                "keep_layers",
+                self.keep_layers,
+                f"with {self.depth - 1}, which the heads read",
+            )
         if self.has_memory:
             assert self.global_layers is not None
             _require(

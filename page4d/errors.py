@@ -1,4 +1,5 @@
-"""Every error a user can meet: what was wrong, what was given, what is allowed, what to do, and the exit code it ends a command with."""
+"""Every error a user can meet: what was wrong, what was given, what is allowed, what to do, and the exit code it ends a
+command with."""
 
 from __future__ import annotations
 

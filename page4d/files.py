@@ -30,7 +30,8 @@ class OutputKind:
     Attributes:
         words: what it is: `an engine folder`.
         marker: name of the file that a whole result has.
-        files: paths of all files of the result in a folder, relative to it, with `/`; None where the marker's content is not this project's.
+        files: paths of all files of the result in a folder, relative to it, with `/`; None where the marker's content
+            is not this project's.
     """
 
     words: str
@@ -43,7 +44,8 @@ NEW_FOLDER = OutputKind("a new or empty folder", "", lambda folder: None)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing, after a power cut, too."""
+    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing, after a power cut,
+    too."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -63,7 +65,9 @@ def save_tensors(path: pathlib.Path, tensors: Mapping[str, NDArray[Any]]) -> Non
     path.chmod(0o644)
 
 
-def refuse_foreign(folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: Mapping[str, pathlib.Path] | None = None) -> None:
+def refuse_foreign(
+    folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: Mapping[str, pathlib.Path] | None = None
+) -> None:
     """Raise unless `-o folder` is free to be written: not there, empty, or an earlier result and nothing else.
 
     Args:
@@ -82,11 +86,17 @@ def refuse_foreign(folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: 
             raise UsageError("-o lies in a file", got=folder, allowed="a folder in a folder")
         raise UsageError("-o lies in a folder that does not exist", got=folder, hint=f"mkdir -p {target.parent}")
     if not os.access(target if target.is_dir() else target.parent, os.W_OK | os.X_OK):
-        raise UsageError("-o cannot be written", got=folder, allowed="a folder that you may write to, on a disk that is not read-only")
+        raise UsageError(
+            "-o cannot be written",
+            got=folder,
+            allowed="a folder that you may write to, on a disk that is not read-only",
+        )
     tidy(target)
     files = _files(target, kind)
     if foreign := _foreign(target, files):
-        named = ", ".join(foreign[:_MOST_NAMED]) + (f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else "")
+        named = ", ".join(foreign[:_MOST_NAMED]) + (
+            f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else ""
+        )
         if kind is NEW_FOLDER:
             raise UsageError("-o is not empty", got=f"{folder}, with {named}", allowed="a new or empty folder")
         what = f"-o names something that is not {kind.words}" if files is None else f"-o holds more than {kind.words}"
@@ -96,18 +106,21 @@ def refuse_foreign(folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: 
 
 @contextlib.contextmanager
 def staged(folder: pathlib.Path, kind: OutputKind | None = None) -> Iterator[pathlib.Path]:
-    """A folder to write into, which takes the place of `folder` at the end; on any error, or Ctrl-C, nothing of it is left.
+    """A folder to write into, which takes the place of `folder` at the end; on any error, or Ctrl-C, nothing of it is
+    left.
 
-    At every moment `folder` is whole, the old one or the new one, also where the process is killed or the power fails; where it cannot be
-    renamed (a mounted volume, the working directory), it has no marker while its entries are moved, and the next command that writes it
-    finishes that.
+    At every moment `folder` is whole, the old one or the new one, also where the process is killed or the power fails;
+    where it cannot be renamed (a mounted volume, the working directory), it has no marker while its entries are moved,
+    and the next command that writes it finishes that.
 
     Args:
         folder: to become; what is there is replaced.
-        kind: what is there must be; looked at again before it is replaced, since others may have written to it for hours. None: anything.
+        kind: what is there must be; looked at again before it is replaced, since others may have written to it for
+            hours. None: anything.
 
     Raises:
-        UsageError: something else has been put there; it is left alone, and the result lies under the name that the error says.
+        UsageError: something else has been put there; it is left alone, and the result lies under the name that the
+            error says.
     """
     staging: Staging | None = None
     try:
@@ -119,7 +132,11 @@ def staged(folder: pathlib.Path, kind: OutputKind | None = None) -> Iterator[pat
                 spare = _spare(staging.target)
                 staging.new.chmod(0o755)
                 staging.new.rename(spare)
-                raise UsageError(f"-o was changed while this ran: it holds {foreign[0]}, which would be deleted", got=folder, hint=f"the result is in {spare}")
+                raise UsageError(
+                    f"-o was changed while this ran: it holds {foreign[0]}, which would be deleted",
+                    got=folder,
+                    hint=f"the result is in {spare}",
+                )
             staging.replace(None if kind is None else kind.marker or None)
     finally:
         if staging is not None:
@@ -156,7 +173,11 @@ def _target(folder: pathlib.Path) -> pathlib.Path:
     """
     target = pathlib.Path(os.path.realpath(folder))
     if os.path.islink(folder) and not folder.exists():
-        raise UsageError("-o is a link that leads nowhere", got=f"{folder} -> {os.readlink(folder)}", allowed="a folder, or a link to one")
+        raise UsageError(
+            "-o is a link that leads nowhere",
+            got=f"{folder} -> {os.readlink(folder)}",
+            allowed="a folder, or a link to one",
+        )
     try:
         is_something_else = target.exists() and not target.is_dir()
     except OSError as error:  # a name that is too long, a folder on the way that may not be entered
@@ -170,7 +191,9 @@ def _refuse_input(folder: pathlib.Path, target: pathlib.Path, what: str, path: p
     if target == path:
         raise UsageError(f"-o is {what}, which this reads", got=folder, allowed="another folder")
     if target.is_relative_to(path):
-        raise UsageError(f"-o lies inside {what}, which this reads", got=f"{folder}, in {path}", allowed="a folder outside")
+        raise UsageError(
+            f"-o lies inside {what}, which this reads", got=f"{folder}, in {path}", allowed="a folder outside"
+        )
     if path.is_relative_to(target) and target.is_dir():
         raise UsageError(f"-o holds {what}, which this reads", got=f"{path}, in {folder}", allowed="another folder")
 
@@ -184,7 +207,8 @@ def _files(target: pathlib.Path, kind: OutputKind) -> Collection[str] | None:
 
 
 def _foreign(target: pathlib.Path, files: Collection[str] | None) -> list[str]:
-    """What is in a folder and not of an earlier result, relative to it; a folder that holds none of its files counts as one entry."""
+    """What is in a folder and not of an earlier result, relative to it; a folder that holds none of its files counts as
+    one entry."""
     if not target.is_dir():
         return []
     parts = [path.split("/") for path in files or ()]

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Layout:
     """A clip of `T` times seen by `V` views at `H` x `W` pixels, `B` clips side by side.
 
-    Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is fixed
-    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up to `LARGEST`,
-    as in a manifest; what an export can be of is bounded further, by `Plan.make`.
+    Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is
+        fixed
+    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up
+    to `LARGEST`, as in a manifest; what an export can be of is bounded further, by `Plan.make`.
 
     Raises:
-        UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch size.
+        UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch
+            size.
     """
 
     T: int
@@ -44,16 +46,26 @@ class Layout:
             except TypeError:
                 whole = -1
             if whole == -1 and size != -1:
-                raise UsageError(f"the layout's {name} is no whole number", got=repr(size)[:100], allowed=f"1 to {self.LARGEST}")
+                raise UsageError(
+                    f"the layout's {name} is no whole number", got=repr(size)[:100], allowed=f"1 to {self.LARGEST}"
+                )
             object.__setattr__(self, name, whole)
         for name in ("T", "V", "B"):
             size = getattr(self, name)
             if not 1 <= size <= self.LARGEST:
-                raise UsageError(f"the layout's {name} is too {'small' if size < 1 else 'large'}", got=size, allowed=f"1 to {self.LARGEST}")
+                raise UsageError(
+                    f"the layout's {name} is too {'small' if size < 1 else 'large'}",
+                    got=size,
+                    allowed=f"1 to {self.LARGEST}",
+                )
         for name in ("H", "W"):
             size, side = getattr(self, name), "height" if name == "H" else "width"
             if size > self.LARGEST:
-                raise UsageError(f"the image {side} is too large", got=size, allowed=f"up to {self.LARGEST // self.PATCH * self.PATCH} pixels")
+                raise UsageError(
+                    f"the image {side} is too large",
+                    got=size,
+                    allowed=f"up to {self.LARGEST // self.PATCH * self.PATCH} pixels",
+                )
             if size < self.PATCH or size % self.PATCH:
                 below = max(size // self.PATCH, 1) * self.PATCH
                 raise UsageError(
@@ -172,10 +184,12 @@ class Layout:
         """Memory tokens, `[S,M,C]`."""
         return (streams, *self.lead, memory_tokens, width)
 
-    # ---- which keys a query group reads, as CSR lists of key ranges (start, length); group g is the g-th run of N queries
+    # ---- which keys a query group reads, as CSR lists of key ranges (start, length); group g is the g-th run of N
+    # queries
 
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Time-SA by times: query time t reads every time t' as a segment of its own. `seg_ptr [T+1]`, `seg [T*T,2]`."""
+        """Time-SA by times: query time t reads every time t' as a segment of its own. `seg_ptr [T+1]`, `seg
+        [T*T,2]`."""
         return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
 
     def dilated_count(self, levels: Iterable[int]) -> int:
@@ -184,7 +198,8 @@ class Layout:
         return sum(max(self.T - abs(t), 0) * max(self.V - abs(v), 0) for t, v in steps)
 
     def dilated_segments(self, levels: Iterable[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1; a set.
+        """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1;
+        a set.
 
         `seg_ptr [T*V+1]`, `seg [s,2]`, one segment per key frame, in order.
         """
@@ -192,7 +207,9 @@ class Layout:
         groups = []
         for t in range(self.T):
             for v in range(self.V):
-                near = {(t + a * level, v + b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {(t, v)}
+                near = {(t + a * level, v + b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {
+                    (t, v)
+                }
                 keys = sorted(kt * self.V + kv for kt, kv in near if 0 <= kt < self.T and 0 <= kv < self.V)
                 groups.append([(key * self.N, self.N) for key in keys])
         return _csr(groups)

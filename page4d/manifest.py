@@ -1,4 +1,5 @@
-"""The manifest: what an engine folder says of itself. Written by the exporter, read by every runtime; the only thing they share."""
+"""The manifest: what an engine folder says of itself. Written by the exporter, read by every runtime; the only thing
+they share."""
 
 from __future__ import annotations
 
@@ -73,15 +74,18 @@ class StageEntry(msgspec.Struct, frozen=True):
     floating: tuple[str, ...] = ()
     """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
     ties: float = 0.0
-    """Relative L2 by which the outputs may differ because landmarks are of equal confidence but for rounding: measured, the other way round."""
+    """Relative L2 by which the outputs may differ because landmarks are of equal confidence but for rounding: measured,
+    the other way round."""
 
     def allowed(self, tolerance: float) -> float:
-        """Relative L2 error of an output that passes: the tolerance, and twice `ties`, since one swapped landmark may undo another's effect."""
+        """Relative L2 error of an output that passes: the tolerance, and twice `ties`, since one swapped landmark may
+        undo another's effect."""
         return tolerance + 2 * self.ties
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs. A later stage may read it as `layers.<layer>`."""
+    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs. A later stage may read it as
+    `layers.<layer>`."""
 
     layer: int
     stages: tuple[str, ...]
@@ -99,7 +103,8 @@ class Verification(msgspec.Struct, frozen=True):
     tolerance: float
     """Of the relative L2 of every output."""
     chain: dict[str, Accuracy]
-    """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32 reference."""
+    """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32
+    reference."""
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
@@ -154,8 +159,10 @@ class Golden(msgspec.Struct, frozen=True):
     inputs: str
     """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
     expected: str | None
-    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i * 2654435761 % size` of
-    the flat tensor, i below min(size, 16384). None where the layout was too large for the reference on the machine that exported."""
+    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i *
+    2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
+    reference on the machine that
+    exported."""
     tolerance: dict[str, float]
     """By `<stage>/<output>`: the relative L2 error that passes, of the chain's result up to there over the sample."""
 
@@ -263,7 +270,9 @@ def _content(folder: pathlib.Path) -> bytes:
     except OSError as error:
         raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
     if len(content) > LARGEST:
-        raise EngineError("manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again")
+        raise EngineError(
+            "manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again"
+        )
     return content
 
 
@@ -280,7 +289,9 @@ def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of an engine folder of any format version; None where manifest.json is not this project's."""
     path = folder / MANIFEST
     try:
-        return None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
+        return (
+            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
+        )
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -32,7 +32,8 @@ class Output:
         mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`, pose then geo on the channels (twice as wide with pair output).
         memory: memory tokens `[S,M,C]` as they leave the last Global-SA, where the strategy is `memory`; else None.
-        points: `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the next two.
+        points: `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the
+            next two.
         confidence: `[T,V,H,W]`, a logit.
         camera: camera-to-world `[T,V,4,4]`.
     """
@@ -55,7 +56,8 @@ class Page4D(nn.Module):
 
     Attributes:
         weights: where they come from, in words.
-        complete: whether every weight has a value; not so before the first load, or after one that was interrupted while it wrote.
+        complete: whether every weight has a value; not so before the first load, or after one that was interrupted
+            while it wrote.
         report: what was loaded from which checkpoint, where some was.
     """
 
@@ -65,7 +67,9 @@ class Page4D(nn.Module):
         self.report: LoadReport | None = None
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
-            self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))  # of image (0, 0); of all others
+            self.special_tokens = nn.Parameter(
+                torch.empty(2, 1 + Layout.REGISTERS, config.width)
+            )  # of image (0, 0); of all others
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
@@ -99,12 +103,16 @@ class Page4D(nn.Module):
             memory: `[S,M,C]` of the window before; none starts from the learned one.
 
         Raises:
-            UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use for, or a clip of
-                several times or views that it was not made for.
+            UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use
+                for, or a clip of several times or views that it was not made for.
         """
         images = torch.as_tensor(images, device=self.special_tokens.device)
         if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
-            raise UsageError("images have the wrong form", got=f"{images.dtype} {list(images.shape)}", allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]")
+            raise UsageError(
+                "images have the wrong form",
+                got=f"{images.dtype} {list(images.shape)}",
+                allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]",
+            )
         batched = images.dim() == 6
         if not batched:
             images = images[None]
@@ -112,14 +120,20 @@ class Page4D(nn.Module):
         layout = Layout(T, V, H, W, B)
         self.config.require(layout)
         if mask_ext is not None and not self.config.takes_mask:
-            raise UsageError(f"the published model {self.config.published} takes no external mask", got="mask_ext", allowed="no mask_ext")
+            raise UsageError(
+                f"the published model {self.config.published} takes no external mask",
+                got="mask_ext",
+                allowed="no mask_ext",
+            )
         dtype = self.special_tokens.dtype
         mask_ext = self._patch_map("mask_ext", mask_ext, layout, dtype)
         keypoints = None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype)
         lines = self._fundamental(cameras, layout, dtype)
         memory = self._memory(memory, layout) if self.config.has_memory else None
 
-        tokens = self.embed(images.flatten(0, 2), self.special(layout)).reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
+        tokens = self.embed(images.flatten(0, 2), self.special(layout)).reshape(
+            1, layout.B, layout.T, layout.V, layout.N, -1
+        )
         kept: dict[int, Tensor] = {}
         mask = row_bias = None
         for i, layer in enumerate(self.layers):
@@ -140,10 +154,14 @@ class Page4D(nn.Module):
             if layer.global_sa is not None:
                 tokens, memory = layer.global_sa(tokens, layout, keypoints, memory)
             if i in (self.config.keep_layers or ()):
-                kept[i] = side_by_side(parts if self.config.layer_output is LayerOutput.PAIR else [tokens], self.config.streams)
+                kept[i] = side_by_side(
+                    parts if self.config.layer_output is LayerOutput.PAIR else [tokens], self.config.streams
+                )
         if mask is not None:
             mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        predictions = self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else (None, None, None)
+        predictions = (
+            self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else (None, None, None)
+        )
         if batched:
             return Output(mask, kept, memory, *predictions)
         first = lambda x: None if x is None else x[0]
@@ -155,7 +173,8 @@ class Page4D(nn.Module):
         return torch.cat((special, self.encoder(images, position)), dim=1)
 
     def restructure(self, config: ModelConfig) -> None:
-        """Take over another mask head, or go without Pi3's heads, as a checkpoint has them; the new head's weights are seeded."""
+        """Take over another mask head, or go without Pi3's heads, as a checkpoint has them; the new head's weights are
+        seeded."""
         for module in (self, *self.modules()):
             if isinstance(getattr(module, "config", None), ModelConfig):
                 setattr(module, "config", config)  # noqa: B010  (a plain attribute to mypy)
@@ -171,14 +190,16 @@ class Page4D(nn.Module):
                     seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world `[B,T,V,4,4]`."""
+        """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world
+        `[B,T,V,4,4]`."""
         assert self.points is not None and self.confidence is not None and self.camera is not None
         numbers = self.camera(pair, layout)
         poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers)
         return self.points(pair, layout), self.confidence(pair, layout), poses
 
     def special(self, layout: Layout) -> Tensor:
-        """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for all others."""
+        """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for
+        all others."""
         which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
         which[:, 0] = 0
         return self.special_tokens[which.flatten()]
@@ -189,7 +210,9 @@ class Page4D(nn.Module):
             return torch.zeros(shape, dtype=dtype, device=self.special_tokens.device)
         values = torch.as_tensor(values, device=self.special_tokens.device)
         if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
-            raise UsageError(f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape))
+            raise UsageError(
+                f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape)
+            )
         return values.reshape(shape).to(dtype)
 
     def _fundamental(self, cameras: Mapping[str, Any] | None, layout: Layout, dtype: torch.dtype) -> Tensor | None:
@@ -202,7 +225,9 @@ class Page4D(nn.Module):
                 allowed=f"{layout.V}, in the order of the views",
             )
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(self.special_tokens.device, wide)
+        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(
+            self.special_tokens.device, wide
+        )
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
@@ -222,7 +247,8 @@ def mask_head(config: ModelConfig) -> MaskHead | RowMaskHead | None:
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
-    """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C]`, the parts side by side within a stream."""
+    """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C]`, the parts side by side within a
+    stream."""
     joined = torch.cat([part.expand(streams, *part.shape[1:]) for part in parts], dim=-1)
     return joined.movedim(0, -2).flatten(-2)
 
@@ -230,7 +256,8 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     """Fill a parameter that no checkpoint gives.
 
-    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std 0.02.
+    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std
+    0.02.
     """
     *_, owner, leaf = ("", *name.split("."))
     if leaf.startswith("lambda_"):

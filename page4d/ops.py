@@ -10,7 +10,8 @@ DOMAIN = "page4d"
 BIASED_ATTENTION = "BiasedAttention"
 SEGMENT_ATTENTION = "SegmentAttention"
 PLUGIN_ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": DOMAIN}
-"""Of a node that may become a plugin: TensorRT takes one only where name, version and namespace agree, and silently the function body otherwise."""
+"""Of a node that may become a plugin: TensorRT takes one only where name, version and namespace agree, and silently the
+function body otherwise."""
 BIASED_INPUTS = ("q", "k", "v", "key_bias", "fundamental", "centres")
 """Inputs of a BiasedAttention node: the first 3, 4 or 6."""
 SEGMENT_INPUTS = ("q", "k", "v", "key_bias", "seg_ptr", "seg", "segment_bias")

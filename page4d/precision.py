@@ -8,8 +8,8 @@ import enum
 class Precision(str, enum.Enum):
     """Dtype of the tokens and weights of an engine. Norms, softmax statistics, sigmoid and lambdas are float32 in all.
 
-    In int8 and fp8 the linear layers alone are quantised, weights and most activations; everything else, the tokens included, is
-    float32 in int8 and float16 in fp8.
+    In int8 and fp8 the linear layers alone are quantised, weights and most activations; everything else, the tokens
+    included, is float32 in int8 and float16 in fp8.
     """
 
     FLOAT32 = "float32"
@@ -50,10 +50,17 @@ class Precision(str, enum.Enum):
     def tolerance(self) -> float:
         """Largest relative L2 error of a stage's output that passes.
 
-        A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3; in int8 a 254th of a
-        channel's range, in fp8 6e-2) of values that partly cancel; the bounds leave a factor of two to four to what the presets measure.
+        A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3; in int8
+        a 254th of a channel's range, in fp8 6e-2) of values that partly cancel; the bounds leave a factor of two to
+        four to what the presets measure.
         """
-        return {Precision.FLOAT32: 1e-5, Precision.FLOAT16: 4e-3, Precision.BFLOAT16: 3e-2, Precision.INT8: 2e-2, Precision.FP8: 6e-2}[self]
+        return {
+            Precision.FLOAT32: 1e-5,
+            Precision.FLOAT16: 4e-3,
+            Precision.BFLOAT16: 3e-2,
+            Precision.INT8: 2e-2,
+            Precision.FP8: 6e-2,
+        }[self]
 
 
 DTYPE_BYTES = {"uint8": 1, "int32": 4, "float32": 4, "float16": 2, "bfloat16": 2}

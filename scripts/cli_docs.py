@@ -33,7 +33,7 @@ EXIT_CODES = {
     ExitCode.OK: "the command did what was asked",
     ExitCode.FAILURE: "a failure that no other code names: a full disk, a bug of this program",
     ExitCode.USAGE: "flags, frames, masks, cameras, a checkpoint or `-o` cannot be used as given",
-    ExitCode.ACCURACY: "a stage departs from the reference by more than its tolerance, or a TensorRT plan is not as asked",
+    ExitCode.ACCURACY: "a stage departs from the reference by more than its tolerance, or a plan is not as asked",
     ExitCode.INCOMPATIBLE: "the engine folder is damaged, or is for another machine",
     ExitCode.MISSING_BACKEND: "a backend or an optional package is missing",
     ExitCode.OUT_OF_MEMORY: "out of memory",
@@ -97,7 +97,9 @@ def _walk(name: str, command: typing.Any) -> Iterator[Command]:
 
 def _options(command: typing.Any) -> Iterator[Option]:
     types = typing.get_type_hints(inspect.unwrap(command.callback))
-    for parameter in sorted(command.params, key=lambda parameter: parameter.param_type_name != "argument"):  # arguments first
+    for parameter in sorted(
+        command.params, key=lambda parameter: parameter.param_type_name != "argument"
+    ):  # arguments first
         if getattr(parameter, "hidden", False) or parameter.name == "help":
             continue
         is_argument = parameter.param_type_name == "argument"
@@ -152,13 +154,28 @@ def _summary(command: Command) -> str:
 
 
 def _index(listed: list[Command]) -> str:
-    rows = [f"| [`{command.name}`](#{command.name.replace(' ', '-')}) | {_plain(_summary(command))} |" for command in listed if not command.subcommands]
+    rows = [
+        f"| [`{command.name}`](#{command.name.replace(' ', '-')}) | {_plain(_summary(command))} |"
+        for command in listed
+        if not command.subcommands
+    ]
     return "\n".join(["| command | does |", "|---|---|", *rows, ""])
 
 
 def _section(command: Command) -> str:
-    arguments = [option.value if option.default == "required" else f"[{option.value}]" for option in command.options if not option.flags]
-    lines = [f"## {command.name}", "", f"`{' '.join([command.name, *arguments, '[OPTIONS]'])}`", "", _paragraphs(command.help), ""]
+    arguments = [
+        option.value if option.default == "required" else f"[{option.value}]"
+        for option in command.options
+        if not option.flags
+    ]
+    lines = [
+        f"## {command.name}",
+        "",
+        f"`{' '.join([command.name, *arguments, '[OPTIONS]'])}`",
+        "",
+        _paragraphs(command.help),
+        "",
+    ]
     for panel in dict.fromkeys(option.panel for option in command.options):
         rows = [_row(option) for option in command.options if option.panel == panel]
         title = [f"**{panel}**", ""] if panel else []
@@ -167,13 +184,16 @@ def _section(command: Command) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "\n\n".join(textwrap.fill(_plain(paragraph), 120, break_on_hyphens=False) for paragraph in text.split("\n\n"))
+    return "\n\n".join(
+        textwrap.fill(_plain(paragraph), 120, break_on_hyphens=False) for paragraph in text.split("\n\n")
+    )
 
 
 def _row(option: Option) -> str:
     flags = ", ".join(f"`{flag}`" for flag in option.flags)
     value = option.value.replace("|", "\\|")
-    return f"| {' '.join(filter(None, [flags, f'`{value}`' if value else '']))} | {option.default} | {_plain(option.meaning)} |"
+    name = " ".join(filter(None, [flags, f"`{value}`" if value else ""]))
+    return f"| {name} | {option.default} | {_plain(option.meaning)} |"
 
 
 def _plain(text: str) -> str:

@@ -12,17 +12,23 @@ import pytest
 from tests.support.exports import Made, making
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
-# Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each of two processes, took most of the time
+# Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each
+# of two processes, took most of the time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_operator_table():
-    """torch.onnx builds its table of operators anew for every graph, a third of the time of a small one; here it is built once."""
+    """torch.onnx builds its table of operators anew for every graph, a third of the time of a small one; here it is
+    built once."""
     from torch.onnx._internal.exporter import _registration
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_registration.ONNXRegistry, "from_torchlib", staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)))
+        patch.setattr(
+            _registration.ONNXRegistry,
+            "from_torchlib",
+            staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)),
+        )
         yield
 
 
@@ -60,7 +66,8 @@ LONGEST = (  # tests that are few and slow; C++ before them all, since others wa
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first: one that begins last leaves the other process without work. test.sh tells xdist to keep the order."""
+    """Long files first: one that begins last leaves the other process without work. test.sh tells xdist to keep the
+    order."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
@@ -72,11 +79,14 @@ _SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the
 def shared(tmp_path_factory):
     """A folder for what is made once for all processes of a run."""
     base = tmp_path_factory.getbasetemp()
-    return pathlib.Path(os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)))
+    return pathlib.Path(
+        os.environ.setdefault(_SHARED, str(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base))
+    )
 
 
 def _trace_key(stage, module, plan):
-    """What a stage's graph depends on: the stage itself, and of the model around it what a part of it may read; so models of another depth share it."""
+    """What a stage's graph depends on: the stage itself, and of the model around it what a part of it may read; so
+    models of another depth share it."""
     kind, config = stage.entry.kind, vars(plan.config)
     around = {name: value for name, value in config.items() if name not in ("depth", "encoder_depth", "keep_layers")}
     if kind != "global_sa":
@@ -92,7 +102,8 @@ def _trace_key(stage, module, plan):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_trace_of_a_graph(shared):
-    """Exports share the traces of equal graphs, most of an export's time, in all processes of a run: a trace holds no weights, they are its inputs."""
+    """Exports share the traces of equal graphs, most of an export's time, in all processes of a run: a trace holds no
+    weights, they are its inputs."""
     import onnx
 
     from page4d_export import exporter
@@ -135,7 +146,8 @@ def one_trace_of_a_graph(shared):
 
 @pytest.fixture(scope="session")
 def real_clip() -> pathlib.Path:
-    """A filmed clip, 12 times by 4 cameras, with masks and cameras; it lies beside the repository and is not part of it."""
+    """A filmed clip, 12 times by 4 cameras, with masks and cameras; it lies beside the repository and is not part of
+    it."""
     folder = pathlib.Path(__file__).parents[2] / "shared" / "clip"
     if not (folder / "frames").is_dir():
         pytest.skip(f"no filmed clip at {folder}")
@@ -144,7 +156,8 @@ def real_clip() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def cpp(shared):
-    """The folder in which `engines/cpp` was built, its tests and examples, too, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    """The folder in which `engines/cpp` was built, its tests and examples, too, under AddressSanitizer and
+    UndefinedBehaviorSanitizer."""
     from tests.support.cmake_builds import SANITIZED, build
 
     with making(shared / "cpp") as first:
@@ -155,7 +168,8 @@ def cpp(shared):
 
 @pytest.fixture(scope="session")
 def made(shared):
-    """Engine folders of a tiny model by variant and precision, made when first asked for, once for all processes of a run."""
+    """Engine folders of a tiny model by variant and precision, made when first asked for, once for all processes of a
+    run."""
     cache = {}
 
     def make(variant="default", precision="float32", B=1):

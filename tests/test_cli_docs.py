@@ -24,7 +24,9 @@ def test_the_page_does_not_depend_on_the_machine(monkeypatch):
 
 
 def test_every_command_has_a_section_and_every_option_a_row():
-    sections = dict(re.findall(r"^## (page4d\S*(?: \S+)*)\n(.*?)(?=^## )", cli_docs.PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    sections = dict(
+        re.findall(r"^## (page4d\S*(?: \S+)*)\n(.*?)(?=^## )", cli_docs.PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    )
     assert {"page4d-export", "page4d-run", "page4d verify", "page4d doctor", "page4d plugins build"} <= set(sections)
     assert "| `-o`, `--out` `FOLDER` |" in sections["page4d-run"] and "`--fp16`" in sections["page4d-export"]
     for command in cli_docs.commands():

@@ -19,7 +19,13 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @functools.cache
 def repository_files():
     """Every tracked or new file, relative to the root."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return tuple(name for name in listed.stdout.splitlines() if (ROOT / name).exists())
 
 
@@ -29,7 +35,10 @@ def command_flags():
     specification = importlib.util.spec_from_file_location("cli_docs", ROOT / "scripts" / "cli_docs.py")
     cli_docs = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(cli_docs)
-    flags = {command.name: {flag for option in command.options for flag in option.flags} | {"--help", "-h"} for command in cli_docs.commands()}
+    flags = {
+        command.name: {flag for option in command.options for flag in option.flags} | {"--help", "-h"}
+        for command in cli_docs.commands()
+    }
     return flags | {"page4d export": flags["page4d-export"], "page4d run": flags["page4d-run"]}
 
 
@@ -37,7 +46,11 @@ def command_flags():
 def script_flags():
     """Long options that the scripts, tools and examples of the repository read."""
     places = ("demo.sh", "test.sh", "scripts/", "examples/", "engines/cpp/examples/", "tests/")
-    files = [ROOT / name for name in repository_files() if name.startswith(places) and name.endswith((".py", ".sh", ".cpp", ".h"))]
+    files = [
+        ROOT / name
+        for name in repository_files()
+        if name.startswith(places) and name.endswith((".py", ".sh", ".cpp", ".h"))
+    ]
     return {flag for file in files for flag in re.findall(r"--[a-z][a-z-]+", file.read_text())}
 
 

@@ -46,7 +46,12 @@ def map_argument(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray
     low, high = array.min(), array.max()  # NaN, if any number is
     if not (low >= -_SLACK and high <= 1 + _SLACK):
         hint = "divide by 255" if 1 < high <= 255 and low >= 0 else None
-        raise UsageError(f"{name} holds numbers that are no probabilities", got=f"{low} to {high}", allowed="0 to 1, none of them NaN", hint=hint)
+        raise UsageError(
+            f"{name} holds numbers that are no probabilities",
+            got=f"{low} to {high}",
+            allowed="0 to 1, none of them NaN",
+            hint=hint,
+        )
     return array
 
 
@@ -62,7 +67,11 @@ def finite_argument(name: str, value: ArrayLike, target: NDArray[Any]) -> NDArra
     largest = float(np.finfo(target.dtype).max) if target.dtype.kind == "f" else float(np.finfo(np.float32).max)
     low, high = float(array.min()), float(array.max())
     if not (low >= -largest and high <= largest):
-        raise UsageError(f"{name} holds numbers that are not finite, or too large", got=f"{low} to {high}", allowed=f"finite {allowed}")
+        raise UsageError(
+            f"{name} holds numbers that are not finite, or too large",
+            got=f"{low} to {high}",
+            allowed=f"finite {allowed}",
+        )
     return array
 
 
@@ -70,11 +79,18 @@ def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
     """The fundamental matrices `[V,V,3,3]` of a rig, or what was given in their place.
 
     Raises:
-        UsageError: none; another number of cameras than views; something that is no camera, or one of images of another size.
+        UsageError: none; another number of cameras than views; something that is no camera, or one of images of another
+            size.
     """
-    allowed = f"{layout.V} cameras, each with width, height, K, world_to_camera; or fundamental matrices {list(layout.fundamental_shape)}"
+    allowed = (
+        f"{layout.V} cameras, each with width, height, K, world_to_camera; or fundamental matrices"
+        f" {list(layout.fundamental_shape)}"
+    )
     if cameras is None:
-        raise UsageError("these engines have the epipolar prior and need the calibration of every view", allowed=f"{layout.V} cameras")
+        raise UsageError(
+            "these engines have the epipolar prior and need the calibration of every view",
+            allowed=f"{layout.V} cameras",
+        )
     if not isinstance(cameras, Mapping):
         if not hasattr(cameras, "__array__"):
             raise UsageError("cameras are no mapping of names to cameras", got=type(cameras).__name__, allowed=allowed)
@@ -83,7 +99,11 @@ def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
         raise UsageError("the number of cameras is not the engines'", got=len(cameras), allowed=layout.V)
     for name, entry in cameras.items():
         if not isinstance(entry, Mapping | Camera):
-            raise UsageError(f"camera {name} is no camera", got=type(entry).__name__, allowed="a mapping with width, height, K, world_to_camera")
+            raise UsageError(
+                f"camera {name} is no camera",
+                got=type(entry).__name__,
+                allowed="a mapping with width, height, K, world_to_camera",
+            )
     rig = cameras_from_mapping(cameras)
     for name, camera in rig.items():
         if (camera.width, camera.height) != (layout.W, layout.H):
@@ -108,7 +128,9 @@ def shared_argument(shared: object, T: int) -> int:
     except TypeError:
         count = -1
     if not 0 <= count < T:
-        raise UsageError("a clip shares a part of its times with the one before", got=f"shared = {_shown(shared)}", allowed=allowed)
+        raise UsageError(
+            "a clip shares a part of its times with the one before", got=f"shared = {_shown(shared)}", allowed=allowed
+        )
     return count
 
 
@@ -131,14 +153,20 @@ def require_threads(threads: object) -> None:
         UsageError: anything else.
     """
     if threads is not None and not (type(threads) is int and 1 <= threads <= _MOST_THREADS):
-        raise UsageError("this is no number of threads", got=_shown(threads), allowed=f"1 to {_MOST_THREADS}, or None for all processors")
+        raise UsageError(
+            "this is no number of threads",
+            got=_shown(threads),
+            allowed=f"1 to {_MOST_THREADS}, or None for all processors",
+        )
 
 
 def _array(name: str, value: ArrayLike, allowed: str) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except Exception as error:  # whatever the object's own conversion raises: a ragged list, a tensor on a GPU
-        raise UsageError(f"{name} cannot be made an array", got=f"{type(value).__name__}: {str(error)[:200]}", allowed=allowed) from None
+        raise UsageError(
+            f"{name} cannot be made an array", got=f"{type(value).__name__}: {str(error)[:200]}", allowed=allowed
+        ) from None
 
 
 def _numbers(name: str, value: ArrayLike, allowed: str) -> NDArray[Any]:

@@ -29,11 +29,13 @@ class Backend(str, enum.Enum):
         return self.value
 
 
-def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool, sliding: bool = False) -> tuple[Backend, Make]:
+def choose(
+    folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool, sliding: bool = False
+) -> tuple[Backend, Make]:
     """What runs a folder here.
 
-    `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where there is a
-    GPU for it, else ONNX Runtime on the CPU; it logs why a better one was left.
+    `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where
+    there is a GPU for it, else ONNX Runtime on the CPU; it logs why a better one was left.
 
     Args:
         folder: the engines.
@@ -46,7 +48,10 @@ def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding
         EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.
         MissingBackendError: what is demanded is not there.
     """
-    ways: dict[Backend, Callable[[], Make]] = {Backend.TENSORRT: lambda: _tensorrt(folder, sliding), Backend.CUDA: lambda: _cuda(folder, sliding)}
+    ways: dict[Backend, Callable[[], Make]] = {
+        Backend.TENSORRT: lambda: _tensorrt(folder, sliding),
+        Backend.CUDA: lambda: _cuda(folder, sliding),
+    }
     if backend in ways:
         return backend, ways[backend]()
     if backend is Backend.AUTO and not rounding:
@@ -69,7 +74,9 @@ def choose(folder: EngineFolder, backend: Backend, threads: int | None, rounding
 def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
     plans = folder.manifest.plans
     if plans is None:
-        raise EngineError("the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}")
+        raise EngineError(
+            "the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}"
+        )
     from page4d_engines.tensorrt.requirements import Machine
 
     machine = Machine.here(plans)
@@ -82,8 +89,17 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
 
         gpu = Gpu()
         session = Session(machine.library, gpu)
-        engines = {entry.name: session.load(entry, folder.file(plans.stages[entry.name].file)) for entry in folder.manifest.stages}
-        chain = GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, f"{machine.library} on {gpu.name}")
+        engines = {
+            entry.name: session.load(entry, folder.file(plans.stages[entry.name].file))
+            for entry in folder.manifest.stages
+        }
+        chain = GpuChain(
+            gpu,
+            BufferPlan.make(folder.manifest, sliding=sliding),
+            engines,
+            constants,
+            f"{machine.library} on {gpu.name}",
+        )
         session.keep_compiled()
         return chain
 
@@ -92,9 +108,19 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
 
 def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     if folder.manifest.precision == str(Precision.INT8):
-        raise EngineError("int8 engines are for a processor", got=folder.path, allowed="--backend onnxruntime", hint="page4d-export --fp16 for a GPU")
+        raise EngineError(
+            "int8 engines are for a processor",
+            got=folder.path,
+            allowed="--backend onnxruntime",
+            hint="page4d-export --fp16 for a GPU",
+        )
     if folder.manifest.precision == str(Precision.FP8):
-        raise EngineError("fp8 engines are for TensorRT", got=folder.path, allowed="--backend tensorrt", hint="page4d-export --fp16 for ONNX Runtime on a GPU")
+        raise EngineError(
+            "fp8 engines are for TensorRT",
+            got=folder.path,
+            allowed="--backend tensorrt",
+            hint="page4d-export --fp16 for ONNX Runtime on a GPU",
+        )
     from page4d_engines.ort.cuda_engine import require_provider
     from page4d_plugins.driver import capability_of
     from page4d_plugins.modes import FALLBACK
@@ -103,7 +129,12 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     narrow = Precision(folder.manifest.precision).has_16_bits
     if narrow and (capability := capability_of(0)) < FALLBACK:
         hint = "page4d-export without --fp16 or --bf16"
-        raise EngineError("the kernels of 16-bit engines do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} and newer", hint=hint)
+        raise EngineError(
+            "the kernels of 16-bit engines do not run on this GPU",
+            got=f"sm_{capability}",
+            allowed=f"sm_{FALLBACK} and newer",
+            hint=hint,
+        )
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.ort.cuda_engine import CudaOrtEngine
@@ -114,8 +145,13 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
         gpu = Gpu()
         sessions = Sessions(gpu)
         files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
-        engines: dict[str, GpuEngine] = {name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu) for name, file in files.items()}
-        described = f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
+        engines: dict[str, GpuEngine] = {
+            name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
+            for name, file in files.items()
+        }
+        described = (
+            f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
+        )
         return GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, described)
 
     return make

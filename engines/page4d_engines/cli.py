@@ -32,17 +32,45 @@ def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
 def run(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
     frames: Annotated[
-        pathlib.Path, typer.Argument(help="folder of <camera>/<frame>.png or .jpg, or of a video per camera, or one that holds such a folder `frames`")
+        pathlib.Path,
+        typer.Argument(
+            help=(
+                "folder of <camera>/<frame>.png or .jpg, or of a video per camera, or one that holds such a folder"
+                " `frames`"
+            )
+        ),
     ],
     out: Annotated[
-        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write; replaced where it holds an earlier run")
+        pathlib.Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="folder to write; replaced where it holds an earlier run",
+        ),
     ] = pathlib.Path("out"),
-    stride: Annotated[int | None, typer.Option(help="frames from one window's start to the next's; default T, windows without overlap")] = None,
-    fit: Annotated[str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")] = None,
-    masks: Annotated[pathlib.Path | None, typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames")] = None,
-    cameras: Annotated[pathlib.Path | None, typer.Option(help="calibration; default: cameras.json beside the frames")] = None,
-    keypoints: Annotated[pathlib.Path | None, typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames")] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")] = "auto",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")
+    ] = None,
+    masks: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames"),
+    ] = None,
+    cameras: Annotated[
+        pathlib.Path | None, typer.Option(help="calibration; default: cameras.json beside the frames")
+    ] = None,
+    keypoints: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames"),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
     min_confidence: Annotated[float, typer.Option(help="least probability, 0 to 1, of a point in points.ply")] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
@@ -51,8 +79,9 @@ def run(
 ) -> None:
     """Run engines over a clip, window by window.
 
-    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also points.ply,
-    cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos; where they see one view, a video.
+    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also
+    points.ply, cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos;
+    where they see one view, a video.
     """
     began = time.perf_counter() - console.process_age()
     console.set_verbosity(verbose, quiet)
@@ -73,7 +102,9 @@ def run(
             raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
         folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
         share_thread_pool(threads)
-        job = ClipRun.prepare(engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began)
+        job = ClipRun.prepare(
+            engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began
+        )
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
@@ -106,12 +137,16 @@ def _choice(kind: type[Choice], flag: str, word: str) -> Choice:
     try:
         return kind(word)
     except ValueError:
-        raise UsageError(f"{flag} has no such value", got=word, allowed=", ".join(str(choice) for choice in kind)) from None
+        raise UsageError(
+            f"{flag} has no such value", got=word, allowed=", ".join(str(choice) for choice in kind)
+        ) from None
 
 
 def command(function: object) -> typer.Typer:
     """A typer application of one command, without its shell-completion flags."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
     app.command()(function)  # type: ignore[type-var]
     return app
 

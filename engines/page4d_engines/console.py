@@ -39,7 +39,8 @@ _activity: list[str] = []
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command's body; the exit code. Every error becomes its message on stderr, never a traceback (-v prints it); so do signals."""
+    """Run a command's body; the exit code. Every error becomes its message on stderr, never a traceback (-v prints it);
+    so do signals."""
     try:
         with raised_interrupts() as raised:
             return worded(command, raised)
@@ -88,7 +89,10 @@ def _fault(error: Exception) -> int:
         say(traceback.format_exc())
     during = f", while {_activity[-1]}" if _activity else ""
     what = f"this is a fault in page4d{during}: {type(error).__name__}: {text[:300]}"
-    return _end(ExitCode.FAILURE, f"{what}\n  try:     again with -v, and report what it prints with the output of page4d doctor --json")
+    return _end(
+        ExitCode.FAILURE,
+        f"{what}\n  try:     again with -v, and report what it prints with the output of page4d doctor --json",
+    )
 
 
 def _end(code: int, message: str) -> int:
@@ -97,7 +101,8 @@ def _end(code: int, message: str) -> int:
 
 
 def flush_streams() -> None:
-    """Before the process ends: what a stream still holds and cannot write goes nowhere, and does not change the exit code."""
+    """Before the process ends: what a stream still holds and cannot write goes nowhere, and does not change the exit
+    code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -129,14 +134,16 @@ def set_verbosity(verbose: bool, quiet: bool = False) -> None:
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """A line for a person, on stderr: stdout belongs to --json. Where nobody can read it (a closed pipe, a full disk), it is lost and stops nothing."""
+    """A line for a person, on stderr: stdout belongs to --json. Where nobody can read it (a closed pipe, a full disk),
+    it is lost and stops nothing."""
     if not quiet:
         with contextlib.suppress(OSError, ValueError):
             print(printable(text), file=sys.stderr, flush=True)
 
 
 def process_age() -> float:
-    """Seconds since this process began, interpreter and imports included; 0 where the system does not say (it is not Linux)."""
+    """Seconds since this process began, interpreter and imports included; 0 where the system does not say (it is not
+    Linux)."""
     try:
         with open("/proc/self/stat") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
@@ -181,7 +188,9 @@ class _TableConsole(Console):
         raise BrokenPipeError
 
     def print(self, *objects: Any, **options: Any) -> None:
-        texts = [self.render_str(item, markup=options.get("markup")) if isinstance(item, str) else item for item in objects]
+        texts = [
+            self.render_str(item, markup=options.get("markup")) if isinstance(item, str) else item for item in objects
+        ]
         with contextlib.suppress(OSError) if self.stderr else stdout():
             super().print(*map(_Printable, texts), **options)
 
@@ -197,7 +206,8 @@ Progress = Callable[[str, float], None]
 
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Told what starts and the share that is done."""
+    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Told what starts and the share that
+    is done."""
     with _progress(quiet) as show:
 
         def tell(what: str, share: float) -> None:

@@ -30,8 +30,9 @@ class EngineFolder:
         The folder may be a link, and links in it may lead to files that are inside, too.
 
         Raises:
-            EngineError: no manifest, a file missing, changed, no regular file or outside the folder; an ONNX file with other inputs or
-                outputs than the manifest's, operators of an unknown kind, or weights that are not in a listed file beside it.
+            EngineError: no manifest, a file missing, changed, no regular file or outside the folder; an ONNX file with
+                other inputs or outputs than the manifest's, operators of an unknown kind, or weights that are not in a
+                listed file beside it.
         """
         folder = pathlib.Path(path)
         manifest = read_manifest(folder)
@@ -68,5 +69,7 @@ def _content(folder: pathlib.Path, name: str) -> bytes:
     with open_inside(folder, name) as file:
         content = file.read(_LARGEST_ONNX + 1)
     if len(content) > _LARGEST_ONNX:
-        raise EngineError(f"{name} is too large for an ONNX file", allowed=f"up to {_LARGEST_ONNX} bytes", hint="page4d-export again")
+        raise EngineError(
+            f"{name} is too large for an ONNX file", allowed=f"up to {_LARGEST_ONNX} bytes", hint="page4d-export again"
+        )
     return content

@@ -37,14 +37,17 @@ from page4d_engines.runtime.constants import read_constants
 class Result:
     """What a clip gives: the reference model's fields, as arrays.
 
-    The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same pipeline begins,
-    in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the pipeline. `copy()` keeps the values.
+    The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same
+    pipeline begins, in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the
+    pipeline. `copy()`
+        keeps the values.
 
     Attributes:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`.
         memory: `[S,M,C]`, to be given to the next window, where the model has memory; else None.
-        points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the next two.
+        points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads,
+            as the next two.
         confidence: float32 `[T,V,H,W]`, a logit.
         camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
     """
@@ -58,8 +61,16 @@ class Result:
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
-        named = {"mask": self.mask, "memory": self.memory, "points": self.points, "confidence": self.confidence, "camera": self.camera}
-        return {name: array for name, array in named.items() if array is not None} | {f"layers.{i}": layer for i, layer in self.layers.items()}
+        named = {
+            "mask": self.mask,
+            "memory": self.memory,
+            "points": self.points,
+            "confidence": self.confidence,
+            "camera": self.camera,
+        }
+        return {name: array for name, array in named.items() if array is not None} | {
+            f"layers.{i}": layer for i, layer in self.layers.items()
+        }
 
     def copy(self) -> Result:
         """The same in memory of its own."""
@@ -71,9 +82,11 @@ class Result:
 class Pipeline:
     """The chain of an engine folder.
 
-    One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several threads load one
-    pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is done with its `Result`. For
-    several processes load one in each: a pipeline is no value to copy or pickle, and does not outlive a fork.
+    One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several
+        threads load one
+    pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is done with its
+    `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does not outlive a
+    fork.
 
     Attributes:
         manifest: the folder's.
@@ -90,7 +103,10 @@ class Pipeline:
         self._chain = make({"special": constants["special"]})
         self.plan = self._chain.plan
         # 16 bits that numpy has no type for are given out as float32
-        self._outputs = {name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array for name, array in self._chain.outputs.items()}
+        self._outputs = {
+            name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array
+            for name, array in self._chain.outputs.items()
+        }
         self.seconds: dict[str, float] = {}
         self.flop: dict[str, int] = {}
         self._has_run = False
@@ -112,7 +128,12 @@ class Pipeline:
 
     @classmethod
     def load(
-        cls, path: str | pathlib.Path, backend: Backend | str = Backend.AUTO, threads: int | None = None, rounding: bool = False, sliding: bool = False
+        cls,
+        path: str | pathlib.Path,
+        backend: Backend | str = Backend.AUTO,
+        threads: int | None = None,
+        rounding: bool = False,
+        sliding: bool = False,
     ) -> Pipeline:
         """Load an engine folder.
 
@@ -121,7 +142,8 @@ class Pipeline:
             backend: what to run on; `auto` takes the best that folder and machine allow.
             threads: of ONNX Runtime on the CPU, 1 or more; None takes every processor.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
-            sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one stream's tokens.
+            sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one
+                stream's tokens.
 
         Raises:
             UsageError: no such backend, or no number of threads.
@@ -132,7 +154,14 @@ class Pipeline:
         return cls.of(EngineFolder.open(path), backend_argument(backend), threads, rounding, sliding)
 
     @classmethod
-    def of(cls, folder: EngineFolder, backend: Backend = Backend.AUTO, threads: int | None = None, rounding: bool = False, sliding: bool = False) -> Pipeline:
+    def of(
+        cls,
+        folder: EngineFolder,
+        backend: Backend = Backend.AUTO,
+        threads: int | None = None,
+        rounding: bool = False,
+        sliding: bool = False,
+    ) -> Pipeline:
         """As `load`, from a folder that was opened before."""
         require_threads(threads)
         chosen, make = choose(folder, backend, threads, rounding, sliding)
@@ -155,19 +184,22 @@ class Pipeline:
 
         Args:
             images: uint8 `[T,V,H,W,3]`.
-            mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; none counts as all zero. Published models
-                take none.
+            mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; none counts as all zero.
+                Published models take none.
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
-            cameras: per view what `cameras.json` has, K and size for the images given; or the fundamental matrices `[V,V,3,3]`.
+            cameras: per view what `cameras.json` has, K and size for the images given; or the fundamental matrices
+                `[V,V,3,3]`.
             memory: `[S,M,C]` of the window before, finite; none starts from the learned one.
-            shared: times that this clip begins with and the last one ended with, the same images: the encoder does not see them again.
-            progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it raises ends the run.
+            shared: times that this clip begins with and the last one ended with, the same images: the encoder does not
+                see them again.
+            progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it
+                raises ends the run.
             observe: called with every stage's inputs and outputs after it ran; slow, for checking.
 
         Raises:
-            UsageError: something has another shape or type than the engines', is out of range or not finite, or is missing; `shared`
-                without a whole run before, or a pipeline that keeps nothing; another run of this pipeline goes on; the pipeline was
-                loaded before a fork, by the parent of this process.
+            UsageError: something has another shape or type than the engines', is out of range or not finite, or is
+                missing; `shared` without a whole run before, or a pipeline that keeps nothing; another run of this
+                pipeline goes on; the pipeline was loaded before a fork, by the parent of this process.
         """
         if os.getpid() != self._process:
             raise UsageError(
@@ -186,7 +218,9 @@ class Pipeline:
         try:
             for name, callback in (("progress", progress), ("observe", observe)):
                 if callback is not None and not callable(callback):
-                    raise UsageError(f"{name} is no function", got=type(callback).__name__, allowed="a function, or None")
+                    raise UsageError(
+                        f"{name} is no function", got=type(callback).__name__, allowed="a function, or None"
+                    )
             carried = self._carried(shared)
             for name, array in self._checked(images, mask_ext, keypoints, cameras, memory).items():
                 target = self._chain.inputs[name]
@@ -202,7 +236,9 @@ class Pipeline:
         self._has_run = True
         self.seconds = {entry.name: found.get(entry.name, 0.0) for entry in self.manifest.stages}
         spared = {"encoder": carried // self.manifest.encoder_images}  # calls
-        self.flop = {entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in self.manifest.stages}
+        self.flop = {
+            entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in self.manifest.stages
+        }
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
@@ -221,12 +257,27 @@ class Pipeline:
         shape = self.manifest.shape
         count = shared_argument(shared, shape.T)
         if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
-            got = "B > 1" if shape.B > 1 else "no run before" if self.plan.encoded is not None else "a pipeline that keeps nothing"
-            raise UsageError("shared times need what the encoder made of the clip before", got=got, hint="Pipeline.load(..., sliding=True), and a first run")
+            got = (
+                "B > 1"
+                if shape.B > 1
+                else "no run before"
+                if self.plan.encoded is not None
+                else "a pipeline that keeps nothing"
+            )
+            raise UsageError(
+                "shared times need what the encoder made of the clip before",
+                got=got,
+                hint="Pipeline.load(..., sliding=True), and a first run",
+            )
         return count * shape.V
 
     def _checked(
-        self, images: ArrayLike, mask_ext: ArrayLike | None, keypoints: ArrayLike | None, cameras: object, memory: ArrayLike | None
+        self,
+        images: ArrayLike,
+        mask_ext: ArrayLike | None,
+        keypoints: ArrayLike | None,
+        cameras: object,
+        memory: ArrayLike | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
         manifest, shape = self.manifest, self.manifest.shape
@@ -234,17 +285,28 @@ class Pipeline:
         if manifest.reads("mask_ext"):
             values["mask_ext"] = map_argument("mask_ext", 0.0 if mask_ext is None else mask_ext, shape.patch_map_shape)
         elif mask_ext is not None:
-            raise UsageError("these engines are of a published model and take no external mask", got="mask_ext", allowed="no mask_ext")
+            raise UsageError(
+                "these engines are of a published model and take no external mask",
+                got="mask_ext",
+                allowed="no mask_ext",
+            )
         if manifest.reads("keypoints"):
             if keypoints is None:
-                raise UsageError("these engines were exported with --keypoints and need them", allowed=f"keypoints {list(shape.patch_map_shape)}")
+                raise UsageError(
+                    "these engines were exported with --keypoints and need them",
+                    allowed=f"keypoints {list(shape.patch_map_shape)}",
+                )
             values["keypoints"] = map_argument("keypoints", keypoints, shape.patch_map_shape)
         elif keypoints is not None:
             raise UsageError("these engines take no keypoints", hint="page4d-export --keypoints")
         if manifest.reads("fundamental"):
-            values["fundamental"] = finite_argument("fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"])
+            values["fundamental"] = finite_argument(
+                "fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"]
+            )
         if manifest.reads("memory"):
-            values["memory"] = finite_argument("memory", self._memory if memory is None else memory, self._chain.inputs["memory"])
+            values["memory"] = finite_argument(
+                "memory", self._memory if memory is None else memory, self._chain.inputs["memory"]
+            )
         return values
 
 
@@ -252,7 +314,8 @@ _LOADED: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 def _keep_after_fork() -> None:
-    """In a new process: never destroy the parent's engines, which would wait for threads that are not here, and the process never end."""
+    """In a new process: never destroy the parent's engines, which would wait for threads that are not here, and the
+    process never end."""
     for pipeline in _LOADED:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._chain))
 

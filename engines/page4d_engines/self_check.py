@@ -1,4 +1,5 @@
-"""An engine folder checks itself on this machine: its golden clip through the chain, every stage's outputs against the reference's."""
+"""An engine folder checks itself on this machine: its golden clip through the chain, every stage's outputs against the
+reference's."""
 
 from __future__ import annotations
 
@@ -66,12 +67,22 @@ class SelfCheck(msgspec.Struct, frozen=True):
             return
         alone = row in self.alone
         what = "by itself" if alone else "in the chain"
-        got = f"relative L2 {row.accuracy.relative_l2:.2e}, cosine {row.accuracy.cosine:.6f}, {row.accuracy.nans} not finite"
+        got = (
+            f"relative L2 {row.accuracy.relative_l2:.2e}, cosine {row.accuracy.cosine:.6f}, {row.accuracy.nans} not"
+            " finite"
+        )
         hint = None if self.alone else "--bisect, to hold every stage by itself against ONNX Runtime"
-        raise AccuracyError(f"{row.stage} departs {what} in its output {row.output!r}, on {self.described}", got=got, allowed=f"{row.allowed:.0e}", hint=hint)
+        raise AccuracyError(
+            f"{row.stage} departs {what} in its output {row.output!r}, on {self.described}",
+            got=got,
+            allowed=f"{row.allowed:.0e}",
+            hint=hint,
+        )
 
 
-def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = lambda what, share: None) -> SelfCheck:
+def self_check(
+    folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = lambda what, share: None
+) -> SelfCheck:
     """Run the golden clip.
 
     Args:
@@ -81,14 +92,19 @@ def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, p
         progress: called before each stage's call.
 
     Raises:
-        EngineError: the folder has no golden clip, or, without `bisect`, no reference values; or they are not of these engines.
+        EngineError: the folder has no golden clip, or, without `bisect`, no reference values; or they are not of these
+            engines.
     """
     manifest, golden = folder.manifest, folder.manifest.golden
     if golden is None:
         raise EngineError("the engine folder has no golden clip", got=folder.path, hint="page4d-export again")
     if golden.expected is None and not bisect:
         why = "its layout was too large for the reference on the machine that exported it"
-        raise EngineError(f"the engine folder has no reference values: {why}", got=folder.path, hint="--bisect, against ONNX Runtime here")
+        raise EngineError(
+            f"the engine folder has no reference values: {why}",
+            got=folder.path,
+            hint="--bisect, against ONNX Runtime here",
+        )
     expected = {} if golden.expected is None else read_tensors(folder, golden.expected, _samples(manifest))
     chain: list[Row] = []
     alone: list[Row] = []
@@ -106,13 +122,24 @@ def self_check(folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, p
 
     clip = read_tensors(folder, golden.inputs, _values(manifest))
     started = time.perf_counter()
-    pipeline.run(clip["images"], clip.get("mask_ext"), clip.get("keypoints"), clip.get("fundamental"), progress=step, observe=observe)
+    pipeline.run(
+        clip["images"],
+        clip.get("mask_ext"),
+        clip.get("keypoints"),
+        clip.get("fundamental"),
+        progress=step,
+        observe=observe,
+    )
     return SelfCheck(str(pipeline.backend), pipeline.described, time.perf_counter() - started, chain, alone)
 
 
 def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of every output's sample."""
-    sizes = {f"{entry.name}/{spec.name}": entry.calls * math.prod(spec.shape) for entry in manifest.stages for spec in entry.outputs}
+    sizes = {
+        f"{entry.name}/{spec.name}": entry.calls * math.prod(spec.shape)
+        for entry in manifest.stages
+        for spec in entry.outputs
+    }
     return {name: ((min(size, SAMPLES),), "float32") for name, size in sizes.items()}
 
 
@@ -131,7 +158,13 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
 def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:
     names = [spec.name for spec in entry.outputs if f"{entry.name}/{spec.name}" in expected]
     return [
-        Row(entry.name, name, compare(sampled(outputs[name]), expected[f"{entry.name}/{name}"]), golden.tolerance[f"{entry.name}/{name}"]) for name in names
+        Row(
+            entry.name,
+            name,
+            compare(sampled(outputs[name]), expected[f"{entry.name}/{name}"]),
+            golden.tolerance[f"{entry.name}/{name}"],
+        )
+        for name in names
     ]
 
 
@@ -139,9 +172,20 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
     """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
     engine = OrtEngine(folder.file(entry.file or ""))
     found = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
-    wide = {name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32)) for name, array in inputs.items()}
+    wide = {
+        name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32))
+        for name, array in inputs.items()
+    }
     for number in range(entry.calls):
-        part = lambda array, number=number: array[number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls]
-        engine.bind({spec.binding: part(wide[spec.name]) for spec in entry.inputs}, {spec.binding: part(found[spec.name]) for spec in entry.outputs})()
+        part = lambda array, number=number: array[
+            number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls
+        ]
+        engine.bind(
+            {spec.binding: part(wide[spec.name]) for spec in entry.inputs},
+            {spec.binding: part(found[spec.name]) for spec in entry.outputs},
+        )()
     allowed = entry.allowed(Precision(folder.manifest.precision).tolerance)
-    return [Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed) for spec in entry.outputs]
+    return [
+        Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed)
+        for spec in entry.outputs
+    ]

@@ -15,7 +15,8 @@ class Tried:
     lowest: str
     """What pyproject.toml asks for: older versions fail, or compute something else."""
     newest: str
-    """Newer ones are taken, and doctor says so; where a later part of the number is missing, all of them count as tried."""
+    """Newer ones are taken, and doctor says so; where a later part of the number is missing, all of them count as
+    tried."""
 
     def too_old(self, installed: str) -> bool:
         """Whether a version is older than the lowest."""
@@ -61,7 +62,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def require(package: str, installed: str, suffix: str = "") -> None:
-    """Refuse what is older than anything that works: pip does not see it where a build under another name stands in for a package.
+    """Refuse what is older than anything that works: pip does not see it where a build under another name stands in for
+    a package.
 
     Args:
         package: of `TRIED`.
@@ -74,4 +76,6 @@ def require(package: str, installed: str, suffix: str = "") -> None:
     tried = TRIED[package]
     if tried.too_old(installed):
         hint = f'pip install "{package}{suffix}>={tried.lowest}"'
-        raise MissingBackendError(f"{package}{suffix} is too old", got=installed, allowed=f"{tried.lowest} and newer", hint=hint)
+        raise MissingBackendError(
+            f"{package}{suffix} is too old", got=installed, allowed=f"{tried.lowest} and newer", hint=hint
+        )

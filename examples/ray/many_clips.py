@@ -37,7 +37,9 @@ from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, read_summary
 
 REPORT = "clips.json"  # in OUT: what became of every clip; marks the folder as this script's
 MADE_BY = "made_by.json"  # in OUT/<clip>: with which engines and options
-CLIP_OUTPUT = dataclasses.replace(RUN_OUTPUT, files=lambda folder: None if (files := RUN_OUTPUT.files(folder)) is None else [*files, MADE_BY])
+CLIP_OUTPUT = dataclasses.replace(
+    RUN_OUTPUT, files=lambda folder: None if (files := RUN_OUTPUT.files(folder)) is None else [*files, MADE_BY]
+)
 UNFINISHED = ".unfinished"  # in OUT: where workers write; a worker that is killed cannot tidy up, the next run can
 TRIES = 3  # Ray starts a worker that died anew, with the clip that it died of
 MIN_CONFIDENCE = 0.1  # page4d-run's default
@@ -64,7 +66,8 @@ class Job:
         return {"manifest": self.manifest, "stride": self.stride, "fit": None if self.fit is None else self.fit.value}
 
     def has(self, clip: str) -> bool:
-        """Whether a clip is done: its output is there (whole, as it appears by a rename), from these engines and options."""
+        """Whether a clip is done: its output is there (whole, as it appears by a rename), from these engines and
+        options."""
         try:
             read_summary(self.out / clip / SUMMARY)
             return bool(json.loads((self.out / clip / MADE_BY).read_bytes()) == self.made_by)
@@ -89,11 +92,18 @@ class Worker:
         share_thread_pool(threads)
         try:
             if sha256(job.engines / MANIFEST) != job.manifest:
-                raise EngineError("the engines on this machine are others than where the run was started", got=f"{self.name}:{job.engines}")
+                raise EngineError(
+                    "the engines on this machine are others than where the run was started",
+                    got=f"{self.name}:{job.engines}",
+                )
             engines = EngineFolder.open(job.engines)
             self.pipeline = Pipeline.of(engines, job.backend, threads, sliding=job.stride < engines.manifest.shape.T)
         except OSError as error:
-            self.refused = EngineError(f"the engines cannot be read: {error.strerror}", got=f"{self.name}:{error.filename}", hint="put them on every machine")
+            self.refused = EngineError(
+                f"the engines cannot be read: {error.strerror}",
+                got=f"{self.name}:{error.filename}",
+                hint="put them on every machine",
+            )
         except Page4DError as error:  # raised from here it would arrive as Ray's error, without its exit code
             self.refused = error
         self.load_seconds = time.perf_counter() - began
@@ -101,7 +111,14 @@ class Worker:
     def __call__(self, row: Row) -> Row:
         """Run the clip that a row names; the row with what came of it."""
         began = time.perf_counter()
-        done = {"clip": row["clip"], "windows": 0, "error": "", "fatal": 0, "worker": self.name, "load_seconds": self.load_seconds}
+        done = {
+            "clip": row["clip"],
+            "windows": 0,
+            "error": "",
+            "fatal": 0,
+            "worker": self.name,
+            "load_seconds": self.load_seconds,
+        }
         if self.refused is not None:
             return done | {"error": str(self.refused), "fatal": int(self.refused.exit_code), "seconds": 0.0}
         try:
@@ -116,13 +133,17 @@ class Worker:
         """Write `OUT/<clip>`, whole or not at all; how many windows it has.
 
         Raises:
-            UsageError: frames, masks or cameras that do not go with the engines, or something else lies at `OUT/<clip>`.
+            UsageError: frames, masks or cameras that do not go with the engines, or something else lies at
+                `OUT/<clip>`.
             Page4DError: workers died of this clip before.
         """
         job, unfinished = self.job, self.job.out / UNFINISHED
         with (unfinished / f"{clip}.tries").open("ab") as tries:
             if tries.tell() >= TRIES:
-                raise Page4DError(f"{TRIES} workers died while they ran this clip", hint="fewer workers or a smaller clip, if memory ran out")
+                raise Page4DError(
+                    f"{TRIES} workers died while they ran this clip",
+                    hint="fewer workers or a smaller clip, if memory ran out",
+                )
             tries.write(b".")
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
@@ -135,13 +156,24 @@ class Worker:
         return len(summary.windows)
 
     def _prepare(self, folder: FrameFolder, out: pathlib.Path, began: float) -> ClipRun:
-        """As `ClipRun.prepare`, with engines that are loaded already. Every clip starts from the learned memory: a `ClipRun` carries its own."""
+        """As `ClipRun.prepare`, with engines that are loaded already. Every clip starts from the learned memory: a
+        `ClipRun` carries its own."""
         layout, reads = self.pipeline.manifest.shape, self.pipeline.manifest.reads
         reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"))
-        return ClipRun(self.pipeline, reader, windows(folder.count, layout.T, self.job.stride), self.job.engines, out, MIN_CONFIDENCE, began)
+        return ClipRun(
+            self.pipeline,
+            reader,
+            windows(folder.count, layout.T, self.job.stride),
+            self.job.engines,
+            out,
+            MIN_CONFIDENCE,
+            began,
+        )
 
 
-def results(job: Job, clips: list[str], address: str, workers: int | None, gpus: float, threads: int | None) -> Iterator[Row]:
+def results(
+    job: Job, clips: list[str], address: str, workers: int | None, gpus: float, threads: int | None
+) -> Iterator[Row]:
     """What came of each clip, as soon as it is done, in whatever order; closing the iterator ends the workers.
 
     Raises:
@@ -160,20 +192,30 @@ def results(job: Job, clips: list[str], address: str, workers: int | None, gpus:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
-        raise UsageError(f"no Ray cluster: {error}", got=address, hint="ray start --head, or leave --address out") from None
+        raise UsageError(
+            f"no Ray cluster: {error}", got=address, hint="ray start --head, or leave --address out"
+        ) from None
     try:
-        workers, threads = divide([node["Resources"] for node in ray.nodes() if node["Alive"]], len(clips), workers, gpus, threads)
+        workers, threads = divide(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], len(clips), workers, gpus, threads
+        )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.execution_no_progress_timeout_s = -1  # a clip may take hours
-        rows = ray.data.from_items([{"clip": clip} for clip in clips], override_num_blocks=len(clips)).map(  # a block is what a worker takes at a time
+        rows = ray.data.from_items(
+            [{"clip": clip} for clip in clips], override_num_blocks=len(clips)
+        ).map(  # a block is what a worker takes at a time
             Worker,
             fn_constructor_args=(job, threads),
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),  # no clip waits behind another one's worker
+            compute=ray.data.ActorPoolStrategy(
+                size=workers, max_tasks_in_flight_per_actor=1
+            ),  # no clip waits behind another one's worker
             **({"num_gpus": gpus} if gpus else {"num_cpus": threads}),
         )
-        for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):  # iter_rows holds a row back until the next
+        for table in rows.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):  # iter_rows holds a row back until the next
             (row,) = table.to_pylist()
             if row["fatal"]:
                 refused = Page4DError(row["error"])
@@ -186,7 +228,9 @@ def results(job: Job, clips: list[str], address: str, workers: int | None, gpus:
         ray.shutdown()
 
 
-def divide(machines: list[dict[str, float]], clips: int, workers: int | None, gpus: float, threads: int | None) -> tuple[int, int]:
+def divide(
+    machines: list[dict[str, float]], clips: int, workers: int | None, gpus: float, threads: int | None
+) -> tuple[int, int]:
     """How many workers, and threads for each.
 
     Args:
@@ -213,9 +257,15 @@ def divide(machines: list[dict[str, float]], clips: int, workers: int | None, gp
         room = [int(machine["CPU"] // each) for machine in machines]
     what = f"{gpus:g} GPUs" if gpus else f"{each} threads"
     if not room:
-        raise UsageError(f"no machine has room for a worker of {what}", hint="fewer --gpus-per-worker" if gpus else "fewer --threads")
+        raise UsageError(
+            f"no machine has room for a worker of {what}", hint="fewer --gpus-per-worker" if gpus else "fewer --threads"
+        )
     if chosen > sum(room):
-        raise UsageError("the machines have no room for so many workers", got=f"{chosen} workers of {what}", allowed=f"up to {sum(room)}")
+        raise UsageError(
+            "the machines have no room for so many workers",
+            got=f"{chosen} workers of {what}",
+            allowed=f"up to {sum(room)}",
+        )
     return min(chosen, clips), each
 
 
@@ -228,12 +278,18 @@ def clips_in(folder: pathlib.Path, out: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         raise UsageError("there is no such folder of clips", got=folder)
     if (folder / "frames").is_dir():
-        raise UsageError("this is one clip", got=folder, allowed="a folder of clip folders", hint=f"page4d-run, or {folder.parent}")
+        raise UsageError(
+            "this is one clip", got=folder, allowed="a folder of clip folders", hint=f"page4d-run, or {folder.parent}"
+        )
     if out.resolve().is_relative_to(folder.resolve()):
-        raise UsageError("-o lies among the clips, where it would be taken for one", got=out, allowed=f"a folder outside {folder}")
+        raise UsageError(
+            "-o lies among the clips, where it would be taken for one", got=out, allowed=f"a folder outside {folder}"
+        )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise UsageError("the folder has no clips", got=folder, allowed="a folder per clip, each as page4d-run takes it")
+        raise UsageError(
+            "the folder has no clips", got=folder, allowed="a folder per clip, each as page4d-run takes it"
+        )
     return names
 
 
@@ -266,33 +322,57 @@ def many_clips(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, at the same path on every machine")],
     clips: Annotated[pathlib.Path, typer.Argument(help="folder of clip folders, each as page4d-run takes it")],
     out: Annotated[
-        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write <clip>/ into; clips that it has are kept")
+        pathlib.Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="folder to write <clip>/ into; clips that it has are kept",
+        ),
     ],
-    workers: Annotated[int | None, typer.Option(help="default: one per GPU with --gpus-per-worker, else one per machine")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="default: one per GPU with --gpus-per-worker, else one per machine")
+    ] = None,
     gpus_per_worker: Annotated[float, typer.Option(help="0 for the processor; 0.5 puts two workers on a GPU")] = 0.0,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     fit: Annotated[FitMode | None, typer.Option(help="what to do with another aspect ratio than the engines'")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="frames from one window's start to the next's; default T")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="processor threads of each worker; default: its share of the machine")] = None,
-    address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="the cluster: auto for the one of this machine; local starts one")] = "local",
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="frames from one window's start to the next's; default T")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="processor threads of each worker; default: its share of the machine")
+    ] = None,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="the cluster: auto for the one of this machine; local starts one")
+    ] = "local",
     again: Annotated[bool, typer.Option("--again", help="run all clips, those that are done, too")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="what became of the clips as one JSON document on stdout")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="what became of the clips as one JSON document on stdout")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run engines over many clips on all GPUs, of one machine or of a Ray cluster. Run it again to go on where it was stopped."""
+    """Run engines over many clips on all GPUs, of one machine or of a Ray cluster. Run it again to go on where it was
+    stopped."""
     console.set_verbosity(verbose)
 
     def body() -> None:
         if workers is not None and workers < 1:
             raise UsageError("--workers is out of range", got=workers, allowed="1 or more")
         if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker % 1):
-            raise UsageError("--gpus-per-worker is out of range", got=gpus_per_worker, allowed="0, a part of one, or whole ones")
+            raise UsageError(
+                "--gpus-per-worker is out of range", got=gpus_per_worker, allowed="0, a part of one, or whole ones"
+            )
         T = read_manifest(engines).shape.T
         step = T if stride is None else stride
         windows(T, T, step)  # refuses a stride that no clip could have
         names = clips_in(clips, out)
         if not (out.is_dir() and is_ours(out)):
-            refuse_foreign(out, OutputKind("the output of this script", REPORT, lambda folder: None), {"the engine folder": engines})
+            refuse_foreign(
+                out,
+                OutputKind("the output of this script", REPORT, lambda folder: None),
+                {"the engine folder": engines},
+            )
         job = Job(engines.absolute(), clips.absolute(), out.absolute(), sha256(engines / MANIFEST), backend, step, fit)
         kept = [] if again else [name for name in names if job.has(name)]
         todo = sorted(set(names) - set(kept))
@@ -306,7 +386,13 @@ def many_clips(
 
         def report() -> Row:
             failed = {row["clip"]: row["error"] for row in rows if row["error"]}
-            document = {"engines": str(engines), **job.made_by, "kept": kept, "done": [row for row in rows if not row["error"]], "failed": failed}
+            document = {
+                "engines": str(engines),
+                **job.made_by,
+                "kept": kept,
+                "done": [row for row in rows if not row["error"]],
+                "failed": failed,
+            }
             write_atomically(out / REPORT, json.dumps(document, indent=1).encode() + b"\n")
             return document
 
@@ -320,7 +406,9 @@ def many_clips(
                     if row["error"]:
                         lines = row["error"].splitlines()
                         what = f"failed, {lines[-1 if lines[0].startswith('Traceback') else 0]}"
-                    console.say(f"{len(rows):>{len(str(len(todo)))}} of {len(todo)}  {row['clip']}: {what}, {row['worker']}")
+                    console.say(
+                        f"{len(rows):>{len(str(len(todo)))}} of {len(todo)}  {row['clip']}: {what}, {row['worker']}"
+                    )
             finally:
                 report()
                 shutil.rmtree(out / UNFINISHED, ignore_errors=True)
@@ -330,7 +418,9 @@ def many_clips(
             console.write_json(document)
         if document["failed"]:
             lines = [f"{clip}: {error}" for clip, error in document["failed"].items()]
-            raise Page4DError("\n".join([f"{len(lines)} of {len(names)} clips failed", *lines, f"all of it: {out / REPORT}"]))
+            raise Page4DError(
+                "\n".join([f"{len(lines)} of {len(names)} clips failed", *lines, f"all of it: {out / REPORT}"])
+            )
 
     raise typer.Exit(console.run(body))
 

@@ -20,7 +20,8 @@ class Cost:
     # ---- FLOP
 
     def block(self, queries: int, keys: int, context: int | None = None) -> int:
-        """A block on one sequence of `queries` tokens that attend to `keys` keys; `context` tokens beside them are projected to keys."""
+        """A block on one sequence of `queries` tokens that attend to `keys` keys; `context` tokens beside them are
+        projected to keys."""
         width = self.config.width
         projected = queries if context is None else context
         linears = 2 * width * width * (queries + 2 * projected + queries + 8 * queries)
@@ -43,13 +44,18 @@ class Cost:
     def mask_head(self) -> int:
         """Mask head and fusion on the clip."""
         width, quarter = self.config.width, self.config.width // 4
-        per_patch = 2 * (9 * width + 9 * width + width) if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 2 * (9 * width + width * quarter + quarter)
+        per_patch = (
+            2 * (9 * width + 9 * width + width)
+            if self.config.mask_head is MaskHeadKind.CHECKPOINT_150
+            else 2 * (9 * width + width * quarter + quarter)
+        )
         if self.config.fusion is Fusion.GATE and self.config.row_mask is None:
             per_patch += 2 * (width * quarter + quarter * 2)
         return self.layout.images * self.layout.P * per_patch
 
     def prediction(self, out: int, per_patch: int, per_image: int) -> int:
-        """One of Pi3's heads on the clip: its decoder to `out` channels, then some multiply-adds per patch and per image."""
+        """One of Pi3's heads on the clip: its decoder to `out` channels, then some multiply-adds per patch and per
+        image."""
         width, layout = self.config.width, self.layout
         decoder = HEAD_BLOCKS * self.block(layout.N, layout.N) + 2 * layout.N * width * (2 * width + out)
         return layout.images * (decoder + 2 * (layout.P * per_patch + per_image))
@@ -88,9 +94,15 @@ class Cost:
     def mask_head_bytes(self) -> int:
         """Mask head and fusion."""
         width, quarter = self.config.width, self.config.width // 4
-        numbers = 10 * width + (11 * width + 1 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else width * quarter + 2 * quarter + 1)
+        numbers = 10 * width + (
+            11 * width + 1
+            if self.config.mask_head is MaskHeadKind.CHECKPOINT_150
+            else width * quarter + 2 * quarter + 1
+        )
         if self.config.row_mask is not None:
-            return numbers * self.precision.itemsize + (2 * 4 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 0)
+            return numbers * self.precision.itemsize + (
+                2 * 4 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 0
+            )
         if self.config.fusion is Fusion.GATE:
             return (numbers + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
         return numbers * self.precision.itemsize + 2 * 4

@@ -1,4 +1,5 @@
-"""The entry points of `page4d-export` and `page4d`: light, so that Ctrl-C ends them in words from the first moment on."""
+"""The entry points of `page4d-export` and `page4d`: light, so that Ctrl-C ends them in words from the first moment
+on."""
 
 from page4d.system.interrupts import end_at_once
 

@@ -19,7 +19,9 @@ from page4d_export.cost import Cost
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
 _MOST_FLOP = 1 << 63  # of a window: what 64 bits count
-_ENCODER_IMAGES = 16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
+_ENCODER_IMAGES = (
+    16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
+)
 OUT = "_out"
 
 
@@ -47,25 +49,39 @@ class Plan:
         """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16, in int8 1.
 
         Raises:
-            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them, the plugin in a
-                precision that it does not compute in, a layout that a published model was not made for, or one that is too large: over
-                16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
+            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them,
+                the plugin in a precision that it does not compute in, a layout that a published model was not made for,
+                or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
         """
         config.require(layout)
         if layout.images > _MOST_IMAGES:
             raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
         if encoder_images is None:
-            # in int8 a call's images share the range that they are rounded in: one each gives every image a result of its own
+            # in int8 a call's images share the range that they are rounded in: one each gives every image a result of
+            # its own
             most = 1 if precision is Precision.INT8 else min(_ENCODER_IMAGES, layout.images)
             encoder_images = max(n for n in range(1, most + 1) if layout.images % n == 0)
         if encoder_images < 1 or layout.images % encoder_images:
             divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
-            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES])) + (f", .. {layout.images}" if len(divisors) > _ENCODER_IMAGES else "")
-            raise UsageError(f"--encoder-images does not divide the clip's {layout.images} images", got=encoder_images, allowed=allowed)
+            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES])) + (
+                f", .. {layout.images}" if len(divisors) > _ENCODER_IMAGES else ""
+            )
+            raise UsageError(
+                f"--encoder-images does not divide the clip's {layout.images} images",
+                got=encoder_images,
+                allowed=allowed,
+            )
         if keypoints and not config.global_layers:
-            raise UsageError("--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers")
+            raise UsageError(
+                "--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers"
+            )
         if attention is AttentionChoice.PLUGIN and not precision.has_16_bits:
-            raise UsageError("--attention plugin computes in 16 bits", got=str(precision), allowed="--fp16, --bf16 or --fp8", hint="--attention auto")
+            raise UsageError(
+                "--attention plugin computes in 16 bits",
+                got=str(precision),
+                allowed="--fp16, --bf16 or --fp8",
+                hint="--attention auto",
+            )
         plan = cls(config, layout, precision, keypoints, encoder_images, attention)
         plan._require_sizes()
         return plan
@@ -77,7 +93,9 @@ class Plan:
             for spec in (*entry.inputs, *entry.outputs):
                 if entry.calls * math.prod(spec.shape) > _MOST_NUMBERS:
                     raise _too_large(
-                        self.layout, f"{spec.name} {list(spec.shape)} of {entry.name}", f"tensors of up to 2^{_MOST_NUMBERS.bit_length() - 1} numbers"
+                        self.layout,
+                        f"{spec.name} {list(spec.shape)} of {entry.name}",
+                        f"tensors of up to 2^{_MOST_NUMBERS.bit_length() - 1} numbers",
                     )
             flop += entry.calls * entry.flop
         if flop >= _MOST_FLOP:
@@ -115,7 +133,9 @@ class Plan:
             if config.reads_mask(layer, None):
                 yield self._mask_head()
             for block in config.order:
-                yield self._block(block, layer, streams)  # given one stream, the first block that computes two starts them equal
+                yield self._block(
+                    block, layer, streams
+                )  # given one stream, the first block that computes two starts them equal
                 streams = config.streams_in(layer)
                 if config.reads_mask(layer, block):
                     yield self._mask_head()
@@ -125,10 +145,18 @@ class Plan:
             yield from self._predictions()
 
     def unfused(self) -> list[str]:
-        """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the epipolar prior."""
+        """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the
+        epipolar prior."""
         config = self.config
-        segmented = {"time_sa": config.time_encoding is TimeEncoding.ALIBI, "global_sa": config.global_strategy is GlobalStrategy.DILATED}
-        return [entry.name for entry in self.stages() if segmented.get(entry.kind, False) or (entry.kind == "view_sa" and config.epipolar)]
+        segmented = {
+            "time_sa": config.time_encoding is TimeEncoding.ALIBI,
+            "global_sa": config.global_strategy is GlobalStrategy.DILATED,
+        }
+        return [
+            entry.name
+            for entry in self.stages()
+            if segmented.get(entry.kind, False) or (entry.kind == "view_sa" and config.epipolar)
+        ]
 
     def kept(self) -> Iterator[KeptLayer]:
         """The kept layers and the stages whose tokens they hold."""
@@ -201,7 +229,8 @@ class Plan:
             inputs=tuple(inputs),
             outputs=(self._tokens(streams, OUT),),
             weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=sequences * (streams * self._cost.block(length, length) - (streams - streams_in) * self._cost.split(length)),
+            flop=sequences
+            * (streams * self._cost.block(length, length) - (streams - streams_in) * self._cost.split(length)),
             largest=self._hidden(streams),
         )
 
@@ -238,11 +267,20 @@ class Plan:
         layout, width = self.layout, self.config.width
         half, pixels = width // 2, layout.PATCH**2
         pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
-        camera = 8 * half * half + POSE_NUMBERS * half  # two residual blocks of three layers, two layers, translation and rotation
+        camera = (
+            8 * half * half + POSE_NUMBERS * half
+        )  # two residual blocks of three layers, two layers, translation and rotation
         heads = (
             ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
             ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
-            ("camera", layout.pose_shape(POSE_NUMBERS), half, 6 * half * half, camera - 6 * half * half, camera + 8 * half + POSE_NUMBERS),
+            (
+                "camera",
+                layout.pose_shape(POSE_NUMBERS),
+                half,
+                6 * half * half,
+                camera - 6 * half * half,
+                camera + 8 * half + POSE_NUMBERS,
+            ),
         )
         for name, shape, out, per_patch, per_image, weights in heads:
             yield StageEntry(
@@ -275,4 +313,9 @@ class Plan:
 
 def _too_large(layout: Layout, got: str, allowed: str) -> UsageError:
     sizes = f"T={layout.T} V={layout.V} B={layout.B} {layout.H}x{layout.W}"
-    return UsageError(f"the engines would be too large, at {sizes}", got=got, allowed=allowed, hint="a smaller --T, --V, --height or --width")
+    return UsageError(
+        f"the engines would be too large, at {sizes}",
+        got=got,
+        allowed=allowed,
+        hint="a smaller --T, --V, --height or --width",
+    )

@@ -17,7 +17,16 @@ import torch
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, ENGINE_FOLDER, PREDICTIONS, Golden, Manifest, StageEntry, Verification, write_manifest
+from page4d.manifest import (
+    CONSTANTS,
+    ENGINE_FOLDER,
+    PREDICTIONS,
+    Golden,
+    Manifest,
+    StageEntry,
+    Verification,
+    write_manifest,
+)
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.export_plan import Plan
@@ -53,13 +62,16 @@ def export(
         plans: builds TensorRT plans of the verified stages; None: ONNX alone.
 
     Raises:
-        UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the end.
+        UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the
+            end.
         AccuracyError: a stage departs from the reference, or a plan is not what was asked.
         EngineError, OutOfMemoryError: TensorRT builds no plan.
     """
     refuse_foreign(folder, ENGINE_FOLDER)
     if not model.complete:
-        raise UsageError("the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again")
+        raise UsageError(
+            "the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again"
+        )
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
     layout = stand_in(plan)
     same = layout == plan.layout
@@ -79,7 +91,9 @@ def export(
         used = frames(layout)
         calibration = Calibration()
         if plan.precision.is_quantised:
-            calibration = calibrate(model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"), staging)
+            calibration = calibrate(
+                model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"), staging
+            )
         _write_stages(model, plan, onnx, step, calibration)
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
             target = onnx
@@ -89,7 +103,9 @@ def export(
             verified: dict[str, Verified] = {}
             names = [entry.name for entry in checked.stages()]
             step(f"verifying {names[0]}")
-            for found, following in zip(verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True):
+            for found, following in zip(
+                verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True
+            ):
                 verified[found.stage] = found
                 step(f"verifying {following}")
         _write_constants(model, plan, staging)
@@ -98,7 +114,9 @@ def export(
         golden = _write_golden(staging, manifest, clip, verified if same else None, tolerance)
         manifest = msgspec.structs.replace(manifest, golden=golden)
         if plans is not None:
-            built = plans.build(staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work))
+            built = plans.build(
+                staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work)
+            )
             manifest = msgspec.structs.replace(manifest, plans=built)
         manifest = msgspec.structs.replace(manifest, files=_hashes(staging))
         write_manifest(staging, manifest)
@@ -112,16 +130,20 @@ def _write_golden(
     verified: dict[str, Verified] | None,
     tolerance: float,
 ) -> Golden:
-    """The clip that was verified on and what the reference made of it; without the latter where the layout was too large."""
+    """The clip that was verified on and what the reference made of it; without the latter where the layout was too
+    large."""
     (folder / "golden").mkdir()
     inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
     given = {name: np.ascontiguousarray(value) for name, value in frames.values.items() if manifest.reads(name)}
     save_tensors(folder / inputs, given)
     if verified is None:
         return Golden(inputs, None, {})
-    save_tensors(folder / outputs, {f"{stage}/{name}": sample for stage, found in verified.items() for name, sample in found.expected.items()})
-    # another machine rounds in another order: its error is of the size of the one found here, not equal to it, and landmarks that are
-    # swapped there are seen in all that follows
+    save_tensors(
+        folder / outputs,
+        {f"{stage}/{name}": sample for stage, found in verified.items() for name, sample in found.expected.items()},
+    )
+    # another machine rounds in another order: its error is of the size of the one found here, not equal to it, and
+    # landmarks that are swapped there are seen in all that follows
     allowed: dict[str, float] = {}
     ties = 0.0
     for stage, found in verified.items():
@@ -131,7 +153,9 @@ def _write_golden(
     return Golden(inputs, outputs, allowed)
 
 
-def _write_stages(model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration) -> None:
+def _write_stages(
+    model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration
+) -> None:
     exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
     for stage in stages_of(model, plan).values():
         step(f"exporting {stage.name}")
@@ -150,7 +174,8 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
 
 
 def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
-    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the reference anyway.
+    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the
+    reference anyway.
 
     Activations are measured at a layout that takes seconds: what they are serves other layouts.
     """
@@ -169,7 +194,12 @@ def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifes
 def _described(model: Page4D, plan: Plan, calibration: Calibration) -> Manifest:
     """The plan's manifest with what the model knows of its weights."""
     eps = {name: stage.eps for name, stage in stages_of(model, plan).items()}
-    stages = tuple(msgspec.structs.replace(entry, file=_file(entry), eps=eps[entry.name], floating=calibration.floating(entry.name)) for entry in plan.stages())
+    stages = tuple(
+        msgspec.structs.replace(
+            entry, file=_file(entry), eps=eps[entry.name], floating=calibration.floating(entry.name)
+        )
+        for entry in plan.stages()
+    )
     return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
@@ -197,12 +227,17 @@ def _manifest(
     calibration: Calibration,
 ) -> Manifest:
     manifest = _described(model, plan, calibration)
-    stages = tuple(msgspec.structs.replace(entry, accuracy=verified[entry.name].alone, ties=verified[entry.name].ties) for entry in manifest.stages)
+    stages = tuple(
+        msgspec.structs.replace(entry, accuracy=verified[entry.name].alone, ties=verified[entry.name].ties)
+        for entry in manifest.stages
+    )
     chained = {stage: found.chained for stage, found in verified.items()}
     results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
     for kept in manifest.keep:
         for stage in kept.stages:
-            results[f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"] = chained[stage]["tokens"]
+            results[f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"] = chained[
+                stage
+            ]["tokens"]
     for entry in stages:
         for name in ("memory", *PREDICTIONS):
             if name in chained[entry.name]:

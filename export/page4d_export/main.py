@@ -32,10 +32,17 @@ def export_command(
     T: Annotated[int | None, typer.Option("--T", help="times of a window", show_default=False)] = None,
     V: Annotated[int | None, typer.Option("--V", help="views", show_default=False)] = None,
     preset: Annotated[
-        str | None, typer.Option(help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}",
+            show_default=False,
+        ),
     ] = None,
     pi3: Annotated[
-        pathlib.Path | None, typer.Option("--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder")
+        pathlib.Path | None,
+        typer.Option(
+            "--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder"
+        ),
     ] = None,
     page4d: Annotated[pathlib.Path | None, typer.Option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
     registers: Annotated[str | None, typer.Option(help="special tokens: split, truncate (of Pi3) or page4d")] = None,
@@ -47,32 +54,67 @@ def export_command(
     fp16: Annotated[bool, typer.Option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit linear layers, for ONNX Runtime on a processor")] = False,
-    fp8: Annotated[bool, typer.Option("--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer")] = False,
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write")] = pathlib.Path(
-        "engines"
-    ),
-    option: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable")] = None,
+    fp8: Annotated[
+        bool,
+        typer.Option("--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer"),
+    ] = False,
+    out: Annotated[
+        pathlib.Path,
+        typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write"),
+    ] = pathlib.Path("engines"),
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the weights")] = 0,
     keypoints: Annotated[bool, typer.Option("--keypoints", help="Global-SA takes keypoint maps")] = False,
-    attention: Annotated[str, typer.Option(help="in TensorRT: auto (the plugin where it is there), plugin, native (TensorRT's own fusion)")] = "auto",
-    encoder_images: Annotated[int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")] = None,
+    attention: Annotated[
+        str,
+        typer.Option(help="in TensorRT: auto (the plugin where it is there), plugin, native (TensorRT's own fusion)"),
+    ] = "auto",
+    encoder_images: Annotated[
+        int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
+    ] = None,
     frames: Annotated[pathlib.Path | None, typer.Option(help="frames to verify on; default: a rendered clip")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")
+    ] = None,
     no_build: Annotated[bool, typer.Option("--no-build", help="ONNX alone, also where TensorRT is installed")] = False,
     build_only: Annotated[
-        pathlib.Path | None, typer.Option("--build-only", metavar="ENGINES", help="build the TensorRT plans of an engine folder that is there; needs no torch")
+        pathlib.Path | None,
+        typer.Option(
+            "--build-only",
+            metavar="ENGINES",
+            help="build the TensorRT plans of an engine folder that is there; needs no torch",
+        ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)"),
+    ] = "auto",
     target: Annotated[
-        str | None, typer.Option(help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 (fp8: sm_89) and newer", show_default=False)
+        str | None,
+        typer.Option(
+            help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 (fp8: sm_89) and newer", show_default=False
+        ),
     ] = None,
-    hardware_compat: Annotated[bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")] = False,
-    optimization_level: Annotated[int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)] = None,
+    hardware_compat: Annotated[
+        bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")
+    ] = False,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)
+    ] = None,
     plugin_library: Annotated[
-        pathlib.Path | None, typer.Option(help="libpage4d_plugins.so, built from plugins/csrc: travels with the engines, for C++ programs", show_default=False)
+        pathlib.Path | None,
+        typer.Option(
+            help="libpage4d_plugins.so, built from plugins/csrc: travels with the engines, for C++ programs",
+            show_default=False,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")
+    ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -86,17 +128,30 @@ def export_command(
             _build_only(build_only, wish, as_json, quiet)
             return
         if T is None or V is None:
-            raise UsageError("an export needs to know how many times and views the engines see", got="no --T" if T is None else "no --V", hint="--T 4 --V 4")
+            raise UsageError(
+                "an export needs to know how many times and views the engines see",
+                got="no --T" if T is None else "no --V",
+                hint="--T 4 --V 4",
+            )
         if tolerance is not None and not 0 < tolerance <= 1:  # NaN among them, with which every comparison passes
-            raise UsageError("--tolerance is out of range", got=tolerance, allowed="above 0, up to 1", hint="none, for the precision's own")
+            raise UsageError(
+                "--tolerance is out of range",
+                got=tolerance,
+                allowed="above 0, up to 1",
+                hint="none, for the precision's own",
+            )
         precision = _precision({"--fp16": fp16, "--bf16": bf16, "--int8": int8, "--fp8": fp8})
         layout = Layout(T, V, height, width, B)
-        source = ModelSource.choose(preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa)
+        source = ModelSource.choose(
+            preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa
+        )
         if source.chosen is not None:
             console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
         plan = Plan.make(source.config, layout, precision, keypoints, encoder_images, _attention(attention))
         if plan.attention is AttentionChoice.NATIVE and (stages := plan.unfused()):
-            console.say(f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet)
+            console.say(
+                f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet
+            )
         if dry_run:
             for note in source.notes:
                 console.say(f"note: {note}", quiet)
@@ -109,7 +164,12 @@ def export_command(
     raise typer.Exit(console.run(body))
 
 
-_PRECISIONS = {"--fp16": Precision.FLOAT16, "--bf16": Precision.BFLOAT16, "--int8": Precision.INT8, "--fp8": Precision.FP8}
+_PRECISIONS = {
+    "--fp16": Precision.FLOAT16,
+    "--bf16": Precision.BFLOAT16,
+    "--int8": Precision.INT8,
+    "--fp8": Precision.FP8,
+}
 
 
 def _precision(flags: dict[str, bool]) -> Precision:
@@ -123,7 +183,9 @@ def _attention(word: str) -> AttentionChoice:
     try:
         return AttentionChoice(word)
     except ValueError:
-        raise UsageError("--attention has no such value", got=word, allowed=", ".join(map(str, AttentionChoice))) from None
+        raise UsageError(
+            "--attention has no such value", got=word, allowed=", ".join(map(str, AttentionChoice))
+        ) from None
 
 
 def _mask(word: str | None) -> dict[str, Any]:
@@ -163,7 +225,9 @@ def _export(
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        raise MissingBackendError("exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout') from None
+        raise MissingBackendError(
+            "exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout'
+        ) from None
     from page4d_engines.clip.frame_folder import FrameFolder, Loose
     from page4d_export.commands.tables import print_accuracy, print_plans
     from page4d_export.exporter import export
@@ -173,7 +237,11 @@ def _export(
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
-    inputs = {f"the checkpoint {checkpoint.name}": checkpoint.path for checkpoint in (source.pi3, source.page4d) if checkpoint is not None}
+    inputs = {
+        f"the checkpoint {checkpoint.name}": checkpoint.path
+        for checkpoint in (source.pi3, source.page4d)
+        if checkpoint is not None
+    }
     if wish.plugin_library is not None:
         inputs["the plugin library"] = wish.plugin_library
     clip = None if frames is None else FrameFolder.open(frames, loose=Loose.of(plan.layout))
@@ -230,7 +298,16 @@ def _value(text: str) -> Any:
 
 
 def clip_command(
-    out: Annotated[pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write: frames/, masks/, cameras.json")],
+    out: Annotated[
+        pathlib.Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="folder to write: frames/, masks/, cameras.json",
+        ),
+    ],
     T: Annotated[int, typer.Option("--T", help="times")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,
@@ -253,7 +330,10 @@ def clip_command(
 
 
 def weights_command(
-    file: Annotated[pathlib.Path, typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder")],
+    file: Annotated[
+        pathlib.Path,
+        typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder"),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
 ) -> None:

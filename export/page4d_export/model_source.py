@@ -51,8 +51,8 @@ class ModelSource:
     ) -> ModelSource:
         """Pick the network.
 
-        Without a preset one checkpoint means its own published model (Pi3's only at one time, which is all that it knows), and
-        everything else this project's network.
+        Without a preset one checkpoint means its own published model (Pi3's only at one time, which is all that it
+        knows), and everything else this project's network.
 
         Args:
             preset: a name, or None.
@@ -63,12 +63,16 @@ class ModelSource:
             registers, time_sa: as `page4d.load_weights` takes them.
 
         Raises:
-            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a seed out of range.
+            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a seed out
+                of range.
         """
         if not 0 <= seed < 1 << 63:
             raise UsageError("--seed is out of range", got=seed, allowed="0 to 2^63 - 1")
         if pi3 is None and page4d is None and (registers or time_sa):
-            raise UsageError("--registers and --time-sa choose between checkpoints, and none was given", allowed="--pi3 FILE, --page4d FILE, or both")
+            raise UsageError(
+                "--registers and --time-sa choose between checkpoints, and none was given",
+                allowed="--pi3 FILE, --page4d FILE, or both",
+            )
         first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
         given = [checkpoint for checkpoint in (first, second) if checkpoint is not None]
         if given:
@@ -95,10 +99,16 @@ class ModelSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is unusual in the checkpoints and no error, in words."""
-        return tuple(note for checkpoint in (self.pi3, self.page4d) if checkpoint is not None for note in checkpoint.notes)
+        return tuple(
+            note for checkpoint in (self.pi3, self.page4d) if checkpoint is not None for note in checkpoint.notes
+        )
 
     @property
     def described(self) -> str:
         """What the weights will be, before they are read."""
-        files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in (self.pi3, self.page4d) if checkpoint is not None]
+        files = [
+            f"{checkpoint.described} ({checkpoint.name})"
+            for checkpoint in (self.pi3, self.page4d)
+            if checkpoint is not None
+        ]
         return " and ".join(files) or f"seeded (seed {self.seed})"

@@ -1,6 +1,7 @@
 """Stages become ONNX files.
 
-Stages that differ in their weights alone are traced once: the trace takes the weights as inputs, and every stage's file is that
+Stages that differ in their weights alone are traced once: the trace takes the weights as inputs, and every stage's file
+    is that
 graph with its own weights put in their place.
 """
 
@@ -33,11 +34,17 @@ Traces = dict[Hashable, onnx.ModelProto]
 class OnnxExporter:
     """Writes stages to a folder as `<stage>.onnx`, with `<stage>.onnx.data` beside it where the weights are large.
 
-    Fixed shapes, opset 20; inputs and outputs are named and typed as the stage's entry says; attention is a node of this
-    project's domain with a function body.
+    Fixed shapes, opset 20; inputs and outputs are named and typed as the stage's entry says; attention is a node of
+    this project's domain with a function body.
     """
 
-    def __init__(self, folder: pathlib.Path, head_dim: int, attention: AttentionChoice = AttentionChoice.AUTO, traces: Traces | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        head_dim: int,
+        attention: AttentionChoice = AttentionChoice.AUTO,
+        traces: Traces | None = None,
+    ) -> None:
         self.folder, self.head_dim, self.attention = folder, head_dim, attention
         self._traces: Traces = {} if traces is None else traces
 
@@ -62,7 +69,10 @@ class OnnxExporter:
 
     def _trace(self, stage: Stage, module: nn.Module, weights: dict[str, Tensor]) -> onnx.ModelProto:
         inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
-        for noisy in ("torch.onnx", "onnxscript"):  # they report optional packages that are not there, constants that stay as they are
+        for noisy in (
+            "torch.onnx",
+            "onnxscript",
+        ):  # they report optional packages that are not there, constants that stay as they are
             logging.getLogger(noisy).setLevel(logging.ERROR)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecations inside torch's exporter
@@ -110,7 +120,8 @@ def _identity(stage: Stage, module: nn.Module) -> Hashable:
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:
-    """Turn the weight inputs into initializers; a transpose or a split of a weight is done here, not at every start of an engine."""
+    """Turn the weight inputs into initializers; a transpose or a split of a weight is done here, not at every start of
+    an engine."""
     graph = model.graph
     for value in list(graph.inputs):
         if value.name in weights:

@@ -1,8 +1,8 @@
 """What the two attention ops mean in ONNX: function bodies of standard operators, for any runtime that has no better.
 
-A plugin or a lowering replaces the node; TensorRT otherwise fuses the body into its own attention kernel, for which it must see
-`MatMul, Add, Softmax, MatMul` with the bias in q's type; its statistics are float32 inside. A function has a fixed number of
-inputs, so all nodes of one op within a model have the same.
+A plugin or a lowering replaces the node; TensorRT otherwise fuses the body into its own attention kernel, for which it
+must see `MatMul, Add, Softmax, MatMul` with the bias in q's type; its statistics are float32 inside. A function has a
+fixed number of inputs, so all nodes of one op within a model have the same.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ _SOFTMAX = """
     weights = Softmax <axis = -1> ({logits})
     out = MatMul (weights, v)"""
 
-# [V,V,3,3] and [N,3] -> lines of all queries in all views, distances of all centres from them, all scaled by the line's norm
+# [V,V,3,3] and [N,3] -> lines of all queries in all views, distances of all centres from them, all scaled by the line's
+# norm
 _EPIPOLAR = """
     centres_turned = Transpose <perm = [1, 0]> (centres)
     lines_turned = MatMul (fundamental, centres_turned)
@@ -87,7 +88,8 @@ _EPIPOLAR = """
     prior = CastLike (prior_wide, q)
     logits_prior = Add (logits, prior)"""
 
-# CSR segments -> bias [A or 1,groups,1,m] of every group on every key: -1e4 (exp gives 0, fits 16 bits) where it reads none
+# CSR segments -> bias [A or 1,groups,1,m] of every group on every key: -1e4 (exp gives 0, fits 16 bits) where it reads
+# none
 _SEGMENTS = """
     axis_0 = Constant <value_ints = [0]> ()
     axis_1 = Constant <value_ints = [1]> ()
@@ -164,16 +166,24 @@ def function_for(node: onnx.NodeProto, head_dim: int) -> onnx.FunctionProto:
             body += _KEY_BIAS + _SOFTMAX.format(logits="logits")
         else:
             band, penalty = attributes["epipolar_band"], attributes["epipolar_penalty"]
-            body += _KEY_BIAS + _EPIPOLAR.format(band=repr(float(band)), penalty=repr(-float(penalty))) + _SOFTMAX.format(logits="logits_prior")
+            body += (
+                _KEY_BIAS
+                + _EPIPOLAR.format(band=repr(float(band)), penalty=repr(-float(penalty)))
+                + _SOFTMAX.format(logits="logits_prior")
+            )
     elif node.op_type == SEGMENT_ATTENTION:
         names = SEGMENT_INPUTS[: len(node.input)]
         body = _LOGITS.format(scale=scale) + _KEY_BIAS + _SEGMENTS
         body += _SEGMENT_BIAS if len(names) == 7 else ""
         body += _GROUPED_SOFTMAX.format(by_group="by_group" if len(names) == 7 else "gate_rows")
         if len(names) == 6:
-            body = body.replace("\n    group_bias_wide", "\n    gate_rows = Unsqueeze (gate, axis_0)\n    group_bias_wide")
+            body = body.replace(
+                "\n    group_bias_wide", "\n    gate_rows = Unsqueeze (gate, axis_0)\n    group_bias_wide"
+            )
     else:
         raise ValueError(f"{node.op_type} is not one of the attention ops")
-    function = onnx.parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : 20]>\n{node.op_type} ({", ".join(names)}) => (out) {{{body}\n}}')
+    function = onnx.parser.parse_function(
+        f'<domain: "{DOMAIN}", opset_import: ["" : 20]>\n{node.op_type} ({", ".join(names)}) => (out) {{{body}\n}}'
+    )
     function.attribute.extend(sorted(attributes))
     return function

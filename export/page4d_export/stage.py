@@ -18,7 +18,17 @@ from page4d.network.encoder import Encoder
 from page4d.precision import Precision
 from page4d_export.export_plan import Plan
 
-_SCALARS = ("lambda_pose", "lambda_geo", "lambda_pose_t", "lambda_geo_t", "lambda_kpt", "alpha", "beta", "alpha_logit", "tau_logit")
+_SCALARS = (
+    "lambda_pose",
+    "lambda_geo",
+    "lambda_pose_t",
+    "lambda_geo_t",
+    "lambda_kpt",
+    "alpha",
+    "beta",
+    "alpha_logit",
+    "tau_logit",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,8 @@ class Stage:
     def module(self) -> nn.Module:
         """The torch module: tensors in the order of `inputs` to one tensor, or a tuple in the order of `outputs`.
 
-        In float32 and int8 it shares the model's weights; in 16 bits it is a copy, made anew each time, so that only one exists at once.
+        In float32 and int8 it shares the model's weights; in 16 bits it is a copy, made anew each time, so that only
+        one exists at once.
         """
         module = self._build().eval()
         return cast(copy.deepcopy(module), self.precision) if self.precision.has_16_bits else module
@@ -123,7 +134,9 @@ class SliceStage(nn.Module):
 
     def forward(self, *inputs: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
         """Inputs and outputs in the entry's order; options are the part's own."""
-        named = {_argument(spec): self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
+        named = {
+            _argument(spec): self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)
+        }
         results = self.part(layout=self.layout, **named, **options)
         results = results if isinstance(results, tuple) else (results,)
         shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))

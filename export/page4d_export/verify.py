@@ -38,7 +38,8 @@ RUNS = 3
 TOO_LONG = 600.0  # seconds of verification above which a smaller layout stands in
 STAND_IN = 200.0  # seconds that the smaller layout may take
 
-# A token's norm is off by a tenth or less of what its stage's outputs may be off by: measured are 2e-7, 4e-4, 3e-3 in float32, float16, bfloat16
+# A token's norm is off by a tenth or less of what its stage's outputs may be off by: measured are 2e-7, 4e-4, 3e-3 in
+# float32, float16, bfloat16
 DOUBT = 0.1
 
 Values = dict[str, NDArray[np.generic]]
@@ -63,27 +64,48 @@ class Frames:
         pairs = [
             (frame, mask)
             for clip in clips
-            for frame, mask in zip(clip.frames.reshape(-1, *clip.frames.shape[2:]), clip.masks.reshape(-1, *clip.masks.shape[2:]), strict=True)
+            for frame, mask in zip(
+                clip.frames.reshape(-1, *clip.frames.shape[2:]),
+                clip.masks.reshape(-1, *clip.masks.shape[2:]),
+                strict=True,
+            )
         ]
         images = np.stack([fit.image(Image.fromarray(frame)) for frame, _ in pairs]).reshape(layout.images_shape)
         maps = [
             np.stack(means).reshape(layout.patch_map_shape)
-            for means in zip(*((fit.patch_mean(mask), fit.patch_mean(frame.mean(-1).astype(np.uint8))) for frame, mask in pairs), strict=True)
+            for means in zip(
+                *((fit.patch_mean(mask), fit.patch_mean(frame.mean(-1).astype(np.uint8))) for frame, mask in pairs),
+                strict=True,
+            )
         ]
         rig = [fit.camera(camera) for camera in clips[0].cameras.values()]
-        values: Values = {"images": images, "mask_ext": maps[0], "keypoints": maps[1], "fundamental": fundamental(rig).astype(np.float32)}
+        values: Values = {
+            "images": images,
+            "mask_ext": maps[0],
+            "keypoints": maps[1],
+            "fundamental": fundamental(rig).astype(np.float32),
+        }
         return cls(values, "a rendered clip")
 
     @classmethod
     def read(cls, folder: FrameFolder, layout: Layout) -> Frames:
-        """A clip's first times and views, as many as the layout has, with its masks, keypoints and cameras where it has them."""
+        """A clip's first times and views, as many as the layout has, with its masks, keypoints and cameras where it has
+        them."""
         whole = dataclasses.replace(layout, V=len(folder.camera_names))
-        reader = WindowReader(folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None)
+        reader = WindowReader(
+            folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None
+        )
         with contextlib.closing(reader.read(windows(folder.count, layout.T, layout.T)[:1])) as read:
             _, inputs = next(read)
         images = inputs.images[:, : layout.V]
-        brightness = images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
-        keypoints = brightness.reshape(layout.patch_map_shape).astype(np.float32) if inputs.keypoints is None else inputs.keypoints[:, : layout.V]
+        brightness = (
+            images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
+        )
+        keypoints = (
+            brightness.reshape(layout.patch_map_shape).astype(np.float32)
+            if inputs.keypoints is None
+            else inputs.keypoints[:, : layout.V]
+        )
         values: Values = {"images": images, "mask_ext": inputs.mask_ext[:, : layout.V], "keypoints": keypoints}
         if inputs.fundamental is not None:
             values["fundamental"] = inputs.fundamental[: layout.V, : layout.V]
@@ -106,16 +128,19 @@ class Verified:
 def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tolerance: float) -> Iterator[Verified]:
     """Run the plan's exported stages, `<folder>/<stage>.onnx`, beside the reference, one after the other.
 
-    16-bit engines are run with every result rounded as their graph types it. Yields a stage's figures before the next one starts.
+    16-bit engines are run with every result rounded as their graph types it. Yields a stage's figures before the next
+    one starts.
 
-    Where landmarks are chosen by their tokens' norms, two that differ by less than rounding may change places, and no engine is wrong
-    for it: a stage may be off by what that costs, too.
+    Where landmarks are chosen by their tokens' norms, two that differ by less than rounding may change places, and no
+    engine is wrong for it: a stage may be off by what that costs, too.
 
     Raises:
         AccuracyError: an output's relative L2 error is above what is allowed, or holds NaN or infinity.
     """
     reference, chained = (start(model, plan, frames) for _ in range(2))
-    exact = stages_of(model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images))
+    exact = stages_of(
+        model, Plan.make(plan.config, plan.layout, Precision.FLOAT32, plan.keypoints, plan.encoder_images)
+    )
     for entry in plan.stages():
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
         inputs = {spec.name: reference[spec.name] for spec in entry.inputs}
@@ -133,16 +158,26 @@ def verify(model: Page4D, plan: Plan, folder: pathlib.Path, frames: Frames, tole
             if not accuracy.relative_l2 <= allowed or accuracy.nans:
                 raise AccuracyError(
                     f"stage {entry.name} departs from the reference in its output {output!r}",
-                    got=f"relative L2 {accuracy.relative_l2:.2e}, cosine {accuracy.cosine:.6f}, largest difference {accuracy.max_abs:.2e}, {accuracy.nans} NaN",
+                    got=(
+                        f"relative L2 {accuracy.relative_l2:.2e}, cosine {accuracy.cosine:.6f}, largest difference"
+                        f" {accuracy.max_abs:.2e}, {accuracy.nans} NaN"
+                    ),
                     allowed=f"relative L2 up to {allowed:.0e} in {plan.precision}, no NaN",
                     hint="another precision (--bf16, or float32 without a flag), or --tolerance if you know why",
                 )
         in_chain = {spec.name: compare(chained[spec.name], reference[spec.name]) for spec in entry.outputs}
-        yield Verified(entry.name, found, in_chain, {spec.name: sampled(reference[spec.name]) for spec in entry.outputs}, entry.ties)
+        yield Verified(
+            entry.name,
+            found,
+            in_chain,
+            {spec.name: sampled(reference[spec.name]) for spec in entry.outputs},
+            entry.ties,
+        )
 
 
 def stand_in(plan: Plan, too_long: float = TOO_LONG, budget: float = STAND_IN) -> Layout:
-    """The layout to verify at: the plan's own, or where that would take over ten minutes here, the largest that takes a few.
+    """The layout to verify at: the plan's own, or where that would take over ten minutes here, the largest that takes a
+    few.
 
     Args:
         plan: of the engines.
@@ -155,7 +190,10 @@ def stand_in(plan: Plan, too_long: float = TOO_LONG, budget: float = STAND_IN) -
         return plan.layout
     fitting = []
     for share in (1.0, 0.75, 0.5, 0.375, 0.25, 0.125):
-        sides = [max(Layout.PATCH, round(side * share / Layout.PATCH) * Layout.PATCH) for side in (plan.layout.H, plan.layout.W)]
+        sides = [
+            max(Layout.PATCH, round(side * share / Layout.PATCH) * Layout.PATCH)
+            for side in (plan.layout.H, plan.layout.W)
+        ]
         for times in range(min(2, plan.layout.T), plan.layout.T + 1):
             for views in range(min(2, plan.layout.V), plan.layout.V + 1):
                 layout = Layout(times, views, *sides)
@@ -163,7 +201,11 @@ def stand_in(plan: Plan, too_long: float = TOO_LONG, budget: float = STAND_IN) -
         # the largest images that leave room for several times and views, and then as many of these as there is time for
         if any(taken <= budget for taken, _ in fitting):
             break
-    return max((pair for pair in fitting if pair[0] <= budget), key=lambda pair: pair[0], default=min(fitting, key=lambda pair: pair[0]))[1]
+    return max(
+        (pair for pair in fitting if pair[0] <= budget),
+        key=lambda pair: pair[0],
+        default=min(fitting, key=lambda pair: pair[0]),
+    )[1]
 
 
 def matmul_rate() -> float:
@@ -198,10 +240,13 @@ def gather(kept: KeptLayer, stage: str, values: Values) -> None:
 
 
 def _ties(stage: Stage, plan: Plan, inputs: Values, outputs: Values) -> float:
-    """What it costs that landmarks of equal confidence, but for rounding, are chosen the other way round: relative L2."""
+    """What it costs that landmarks of equal confidence, but for rounding, are chosen the other way round: relative
+    L2."""
     if stage.entry.kind != "global_sa" or plan.config.global_strategy is not GlobalStrategy.LANDMARK or plan.keypoints:
         return 0.0  # keypoints are the same numbers everywhere
-    other = _run_reference(stage, inputs, doubt=DOUBT * Precision(plan.precision.tokens).tolerance)  # however products were quantised
+    other = _run_reference(
+        stage, inputs, doubt=DOUBT * Precision(plan.precision.tokens).tolerance
+    )  # however products were quantised
     return max(compare(other[spec.name], outputs[spec.name]).relative_l2 for spec in stage.outputs)
 
 
@@ -210,14 +255,23 @@ def _run_reference(stage: Stage, values: Values, **options: float) -> Values:
     results: list[tuple[Tensor, ...]] = []
     with torch.inference_mode():
         for number in range(entry.calls):
-            given = [torch.from_numpy(np.ascontiguousarray(_chunk(values[spec.name], spec.shape, number))) for spec in entry.inputs]
+            given = [
+                torch.from_numpy(np.ascontiguousarray(_chunk(values[spec.name], spec.shape, number)))
+                for spec in entry.inputs
+            ]
             result = module(*given, **options)
             results.append(result if isinstance(result, tuple) else (result,))
-    return {spec.name: torch.cat([result[index] for result in results]).numpy() for index, spec in enumerate(entry.outputs)}
+    return {
+        spec.name: torch.cat([result[index] for result in results]).numpy() for index, spec in enumerate(entry.outputs)
+    }
 
 
 def run_engine(
-    engine: OrtEngine, entry: StageEntry, values: Values, more: Mapping[str, tuple[int, ...]] = {}, take: Callable[[Arrays], None] = lambda call: None
+    engine: OrtEngine,
+    entry: StageEntry,
+    values: Values,
+    more: Mapping[str, tuple[int, ...]] = {},
+    take: Callable[[Arrays], None] = lambda call: None,
 ) -> Values:
     """All calls of a stage: its outputs, float32, by name.
 
@@ -228,11 +282,17 @@ def run_engine(
         more: shapes of what else the engine gives out.
         take: given that after each call, in arrays that the next call fills.
     """
-    outputs = {spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs}
+    outputs = {
+        spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs
+    }
     besides = {name: np.empty(shape, np.float32) for name, shape in more.items()}
     for number in range(entry.calls):
-        given = {spec.binding: _rounded(_chunk(values[spec.name], spec.shape, number), spec.dtype) for spec in entry.inputs}
-        engine.bind(given, {spec.binding: _chunk(outputs[spec.name], spec.shape, number) for spec in entry.outputs} | besides)()
+        given = {
+            spec.binding: _rounded(_chunk(values[spec.name], spec.shape, number), spec.dtype) for spec in entry.inputs
+        }
+        engine.bind(
+            given, {spec.binding: _chunk(outputs[spec.name], spec.shape, number) for spec in entry.outputs} | besides
+        )()
         take(besides)
     return dict(outputs.items())
 

@@ -23,8 +23,12 @@ _NAMES = {Published.PI3: "Pi3", Published.VGGT: "VGGT", Published.PAGE4D: "PAGE-
 _PI3X = ("depth_encoder.", "pose_inject_blk.")
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
-_BATCH = 256 << 20  # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
-_WRAPPED = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))  # what torch puts around a module, at any depth
+_BATCH = (
+    256 << 20
+)  # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
+_WRAPPED = frozenset(
+    ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+)  # what torch puts around a module, at any depth
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
 
 
@@ -35,7 +39,8 @@ class Checkpoint:
     Attributes:
         path: of the file or index.
         published: the model that it belongs to.
-        shapes, dtypes: of its tensors, by their names in the model (without what a trainer or compiler put in front, or a nesting).
+        shapes, dtypes: of its tensors, by their names in the model (without what a trainer or compiler put in front, or
+            a nesting).
         state: what a trainer put beside the weights, by name; never read.
         places: file and name in the file, by the names in the model.
         files: the files that tensors are read from.
@@ -57,11 +62,14 @@ class Checkpoint:
             path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
 
         Raises:
-            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; not the whole of one.
+            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; not
+                the whole of one.
             MissingBackendError: a `.pt` file where torch is not installed.
         """
         if not isinstance(path, str | pathlib.Path):
-            raise UsageError("a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path")
+            raise UsageError(
+                "a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path"
+            )
         file = file_of(pathlib.Path(path))
         files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
         places: dict[str, tuple[TensorFile, str]] = {}
@@ -79,7 +87,9 @@ class Checkpoint:
         shapes = {name: shape for name, (shape, _) in facts.items()}
         published = _recognise(file, shapes, files)
         state = tuple(dict.fromkeys(name for part in files for name in part.state))
-        checkpoint = cls(file, published, shapes, {name: dtype for name, (_, dtype) in facts.items()}, state, places, files)
+        checkpoint = cls(
+            file, published, shapes, {name: dtype for name, (_, dtype) in facts.items()}, state, places, files
+        )
         check_complete(file.name, checkpoint.described, published, checkpoint.mask_head, shapes)
         return checkpoint
 
@@ -129,7 +139,11 @@ class Checkpoint:
     @property
     def described(self) -> str:
         """The model in words: `PAGE-4D 2026`."""
-        return f"{_NAMES[self.published]} {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else _NAMES[self.published]
+        return (
+            f"{_NAMES[self.published]} {self.mask_head}"
+            if self.published is Published.PAGE4D and self.mask_head
+            else _NAMES[self.published]
+        )
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
@@ -140,12 +154,23 @@ class Checkpoint:
     def notes(self) -> tuple[str, ...]:
         """What is unusual and no error, in words: fewer layers than published, averaged weights beside."""
         notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
-        entries = (expression for file in self.files for expression, names in file.elsewhere.items() if _looks_known(names))
+        entries = (
+            expression for file in self.files for expression, names in file.elsewhere.items() if _looks_known(names)
+        )
         prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
         averaged = [name for name in dict.fromkeys((*entries, *prefixes)) if _AVERAGED.search(name)]
         if averaged:
-            notes.append(f"averaged weights ({', '.join(averaged[:3])}) are not read; to use them, save them as a file of their own")
-        odd = sorted({dtype for name, dtype in self.dtypes.items() if dtype not in PLAIN_DTYPES.values() and name.endswith(".weight")})
+            notes.append(
+                f"averaged weights ({', '.join(averaged[:3])}) are not read; to use them, save them as a file of"
+                " their own"
+            )
+        odd = sorted(
+            {
+                dtype
+                for name, dtype in self.dtypes.items()
+                if dtype not in PLAIN_DTYPES.values() and name.endswith(".weight")
+            }
+        )
         if odd:
             notes.append(f"matrices of type {', '.join(odd)} cannot be read; save them as float16 or bfloat16")
         return tuple(f"{self.name}: {note}" for note in notes)
@@ -155,7 +180,9 @@ class Checkpoint:
         known: dict[str, Any] = {"depth": max(self.depth, 1), "encoder_depth": max(self.encoder_depth, 1)}
         if self.width % _HEAD_DIM or self.width > _WIDEST:
             raise UsageError(
-                f"{self.name}: the special tokens have a width that no such model has", got=self.width, allowed=f"a multiple of {_HEAD_DIM}, up to {_WIDEST}"
+                f"{self.name}: the special tokens have a width that no such model has",
+                got=self.width,
+                allowed=f"a multiple of {_HEAD_DIM}, up to {_WIDEST}",
             )
         if self.width:
             known |= {"width": self.width, "heads": self.width // _HEAD_DIM}
@@ -189,7 +216,8 @@ class Checkpoint:
     # ---- reading
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of some names, one after the other. Each lies in a mapped file, and is to be copied before the next is asked for.
+        """The tensors of some names, one after the other. Each lies in a mapped file, and is to be copied before the
+        next is asked for.
 
         Raises:
             UsageError: what is under a name is no plain tensor of floating-point numbers.
@@ -226,7 +254,8 @@ class Checkpoint:
 
 
 def _plain_name(key: str) -> str:
-    """A tensor's name in the model: without what torch.compile, data parallelism and Lightning put in front of it or of its parts."""
+    """A tensor's name in the model: without what torch.compile, data parallelism and Lightning put in front of it or of
+    its parts."""
     parts = [part for part in key.split(".") if part not in _WRAPPED]
     first = next((i for i, part in enumerate(parts) if part != "model"), 0)
     return ".".join(parts[first:])
@@ -243,7 +272,10 @@ def _published(names: Iterable[str]) -> Published | None:
         return Published.PI3
     if any(name.startswith(MASK_HEAD) for name in names):
         return Published.PAGE4D
-    if any(name.startswith(("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.")) for name in names):
+    if any(
+        name.startswith(("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed."))
+        for name in names
+    ):
         return Published.VGGT
     return None
 
@@ -251,15 +283,24 @@ def _published(names: Iterable[str]) -> Published | None:
 def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files: tuple[TensorFile, ...]) -> Published:
     if any(name.startswith(_PI3X) for name in shapes):
         prefixes = ", ".join(f"{prefix}*" for prefix in _PI3X if any(name.startswith(prefix) for name in shapes))
-        raise UsageError(f"{file.name} is a Pi3X checkpoint, another network than Pi3", got=f"tensors {prefixes}", allowed="Pi3's own model.safetensors")
+        raise UsageError(
+            f"{file.name} is a Pi3X checkpoint, another network than Pi3",
+            got=f"tensors {prefixes}",
+            allowed="Pi3's own model.safetensors",
+        )
     published = _published(shapes)
     if published is not None:
         return published
     first = [name[:60] for name in sorted({name.split(".")[0] for name in shapes})[:8]]
-    entry = next((expression for part in files for expression, names in part.elsewhere.items() if _looks_known(names)), None)
+    entry = next(
+        (expression for part in files for expression, names in part.elsewhere.items() if _looks_known(names)), None
+    )
     hint = None
     if entry is not None:
-        hint = f"the file has weights under {entry}: torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give that"
+        hint = (
+            f"the file has weights under {entry}: torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give"
+            " that"
+        )
     elif len(first) == 1 and _looks_known(name.partition(".")[2] for name in shapes):
         hint = f"save the tensors without {first[0] + '.'!r} in front of their names"
     raise UsageError(

@@ -20,7 +20,11 @@ def check_kinds(pi3: Checkpoint | None, page4d: Checkpoint | None) -> None:
     for argument, checkpoint, of_pi3 in (("pi3", pi3, True), ("page4d", page4d, False)):
         if checkpoint is not None and (checkpoint.published is Published.PI3) != of_pi3:
             hint = f"give it as {'page4d' if of_pi3 else 'pi3'}"
-            raise UsageError(f"{checkpoint.name} was given as {argument}, and is a {checkpoint.described} checkpoint", got=checkpoint.path, hint=hint)
+            raise UsageError(
+                f"{checkpoint.name} was given as {argument}, and is a {checkpoint.described} checkpoint",
+                got=checkpoint.path,
+                hint=hint,
+            )
 
 
 def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> None:
@@ -30,9 +34,17 @@ def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint 
         UsageError: one is missing, one too many, or one without the mask head that the network has.
     """
     if config.published is Published.PI3 and (pi3 is None or page4d is not None):
-        raise UsageError("the published pi3 takes its weights from a Pi3 checkpoint alone", got=_names(pi3, page4d), allowed="pi3=FILE")
+        raise UsageError(
+            "the published pi3 takes its weights from a Pi3 checkpoint alone",
+            got=_names(pi3, page4d),
+            allowed="pi3=FILE",
+        )
     if config.published in (Published.VGGT, Published.PAGE4D) and (page4d is None or pi3 is not None):
-        raise UsageError(f"the published {config.published} takes its weights from one checkpoint alone", got=_names(pi3, page4d), allowed="page4d=FILE")
+        raise UsageError(
+            f"the published {config.published} takes its weights from one checkpoint alone",
+            got=_names(pi3, page4d),
+            allowed="page4d=FILE",
+        )
     if config.published is None and pi3 is None:
         raise UsageError(
             "View-SA and Global-SA of this model take Pi3's weights, and no Pi3 checkpoint was given",
@@ -41,11 +53,16 @@ def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint 
             hint="the preset page4d or vggt runs such a checkpoint alone, as published",
         )
     if config.row_mask is not None and page4d is not None and page4d.mask_head is None:
-        raise UsageError(f"{page4d.name} has no mask head: it is a {page4d.described} checkpoint", got=page4d.path, hint="--mask off, or the preset vggt")
+        raise UsageError(
+            f"{page4d.name} has no mask head: it is a {page4d.described} checkpoint",
+            got=page4d.path,
+            hint="--mask off, or the preset vggt",
+        )
 
 
 def adapted(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> ModelConfig:
-    """A config with the structure that the checkpoints have: their mask head, and Pi3's heads only where the file holds them."""
+    """A config with the structure that the checkpoints have: their mask head, and Pi3's heads only where the file holds
+    them."""
     if page4d is not None and page4d.mask_head is not None:
         config = dataclasses.replace(config, mask_head=page4d.mask_head)
     if config.predictions and pi3 is not None and not pi3.predictions:

@@ -1,4 +1,5 @@
-"""Whether a checkpoint is whole, by its tensors' names alone: all of the encoder, both blocks of each layer, Pi3's heads all or none."""
+"""Whether a checkpoint is whole, by its tensors' names alone: all of the encoder, both blocks of each layer, Pi3's
+heads all or none."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ HEAD_PREFIXES = ("point_decoder.", "point_head.", "conf_decoder.", "conf_head.",
 """Of Pi3's three heads."""
 
 _LINEARS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-_CAMERA_LINEARS = (*(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)), "more_mlps.0", "more_mlps.2", "fc_t", "fc_rot")
+_CAMERA_LINEARS = (
+    *(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)),
+    "more_mlps.0",
+    "more_mlps.2",
+    "fc_t",
+    "fc_rot",
+)
 _NAMED = 3  # of many in a message
 
 
@@ -27,7 +34,12 @@ _LAYER_BLOCK = (*_ENCODER_BLOCK, *_pairs("attn.q_norm", "attn.k_norm"))
 _ENCODER = ("cls_token", "pos_embed", "register_tokens", *_pairs("patch_embed.proj", "norm"))
 _HEADS = (
     *(f"{head}_decoder.{name}" for head in ("point", "conf", "camera") for name in _pairs("projects", "linear_out")),
-    *(f"{head}_decoder.blocks.{i}.{leaf}" for head in ("point", "conf", "camera") for i in range(HEAD_BLOCKS) for leaf in _PLAIN_BLOCK),
+    *(
+        f"{head}_decoder.blocks.{i}.{leaf}"
+        for head in ("point", "conf", "camera")
+        for i in range(HEAD_BLOCKS)
+        for leaf in _PLAIN_BLOCK
+    ),
     *_pairs("point_head.proj", "conf_head.proj", *(f"camera_head.{name}" for name in _CAMERA_LINEARS)),
 )
 
@@ -79,7 +91,9 @@ def blocks_of(published: Published) -> tuple[Blocks, Blocks]:
     return _PI3 if published is Published.PI3 else _VGGT
 
 
-def check_complete(file: str, described: str, published: Published, mask_head: MaskHeadKind | None, names: Collection[str]) -> None:
+def check_complete(
+    file: str, described: str, published: Published, mask_head: MaskHeadKind | None, names: Collection[str]
+) -> None:
     """Refuse a checkpoint that is a part of one, or more than one.
 
     Args:
@@ -105,31 +119,44 @@ def check_complete(file: str, described: str, published: Published, mask_head: M
     foreign = sorted(name for blocks in (encoder, layers, _HEAD_BLOCKS) for name in blocks.foreign(names))
     if foreign:
         adapters = (
-            "adapters that are not merged into the weights" if any("lora" in name.lower() for name in foreign) else "tensors that no block of the model has"
+            "adapters that are not merged into the weights"
+            if any("lora" in name.lower() for name in foreign)
+            else "tensors that no block of the model has"
         )
         raise UsageError(
             f"{file} holds {adapters}: {', '.join(name[:100] for name in foreign[:_NAMED])}",
             got=f"{len(foreign)} more tensors in its blocks than {described} has",
             allowed=f"{described} as published, or weights trained further",
-            hint="merge adapters into the weights (peft: merge_and_unload) and save the weights alone; quantised ones as float16 or bfloat16",
+            hint=(
+                "merge adapters into the weights (peft: merge_and_unload) and save the weights alone; quantised ones as"
+                " float16 or bfloat16"
+            ),
         )
 
 
-def shortfalls(published: Published, width: int, depth: int, encoder_depth: int, names: Collection[str]) -> Iterator[str]:
-    """What a whole file has less than the published model, in words: no error, since smaller models are of the same kind."""
+def shortfalls(
+    published: Published, width: int, depth: int, encoder_depth: int, names: Collection[str]
+) -> Iterator[str]:
+    """What a whole file has less than the published model, in words: no error, since smaller models are of the same
+    kind."""
     known, of_all = PRESETS[str(published)], "the file may be a part of it"
     if width == ModelConfig.width:
         if depth < known["depth"]:
             yield f"{depth} layers, and the published {published} of this width has {known['depth']}: {of_all}"
         if encoder_depth < ModelConfig.encoder_depth:
-            yield f"{encoder_depth} encoder blocks, and the published {published} of this width has {ModelConfig.encoder_depth}: {of_all}"
+            yield (
+                f"{encoder_depth} encoder blocks, and the published {published} of this width has"
+                f" {ModelConfig.encoder_depth}: {of_all}"
+            )
     if published is Published.PI3 and not any(name.startswith(HEAD_PREFIXES) for name in names):
         yield "none of Pi3's heads, which the published file has: the model gives no points, confidence or cameras"
 
 
 def _required(published: Published, mask_head: MaskHeadKind | None, names: Collection[str]) -> Iterator[str]:
     encoder, layers = blocks_of(published)
-    yield from ("register_token",) if published is Published.PI3 else ("aggregator.camera_token", "aggregator.register_token")
+    yield from (
+        ("register_token",) if published is Published.PI3 else ("aggregator.camera_token", "aggregator.register_token")
+    )
     for name in _ENCODER:
         yield encoder.prefixes[0].removesuffix("blocks.") + name
     yield from encoder.required(names)

@@ -9,7 +9,8 @@ class SourceFile(msgspec.Struct, frozen=True):
     """A checkpoint that weights came from."""
 
     name: str
-    """Of the file, without its folder. A checkpoint in several files has an entry for its index and one for each of them."""
+    """Of the file, without its folder. A checkpoint in several files has an entry for its index and one for each of
+    them."""
     model: str
     """What the checkpoint is, in words."""
     sha256: str
@@ -69,5 +70,10 @@ class LoadReport(msgspec.Struct, frozen=True):
             counts = (group.loaded, group.adapted, group.new, group.unused)
             rows.append((group.name, group.file, group.keys, *(str(count or "") for count in counts)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        padded = lambda row: [cell.ljust(width) if column < 3 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        return "\n".join((*("  ".join(padded(row)).rstrip() for row in rows), *(f"note: {note}" for note in self.notes)))
+        padded = lambda row: [
+            cell.ljust(width) if column < 3 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "\n".join(
+            (*("  ".join(padded(row)).rstrip() for row in rows), *(f"note: {note}" for note in self.notes))
+        )

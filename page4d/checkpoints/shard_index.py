@@ -1,4 +1,5 @@
-"""`ShardIndex`: the `*.index.json` of a checkpoint that lies in several files, and what a path to a checkpoint stands for."""
+"""`ShardIndex`: the `*.index.json` of a checkpoint that lies in several files, and what a path to a checkpoint stands
+for."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class ShardIndex:
         """Read an index; the files that it names are not looked at.
 
         Raises:
-            UsageError: it cannot be read, is too large, no index, names a tensor twice, or a file that is no plain name.
+            UsageError: it cannot be read, is too large, no index, names a tensor twice, or a file that is no plain
+                name.
         """
         if not path.is_file():
             raise UsageError("there is no such index of a checkpoint", got=path, allowed=f"a file *{_SUFFIX}")
@@ -47,19 +49,29 @@ class ShardIndex:
         except OSError as error:
             raise UsageError("the index of a checkpoint cannot be read", got=f"{path}: {error.strerror}") from None
         if len(text) > _LARGEST:
-            raise UsageError(f"{path.name} is too large for an index", got=f"over {_LARGEST >> 20} MiB", allowed=f"up to {_LARGEST >> 20} MiB")
+            raise UsageError(
+                f"{path.name} is too large for an index",
+                got=f"over {_LARGEST >> 20} MiB",
+                allowed=f"up to {_LARGEST >> 20} MiB",
+            )
         try:
             content = json.loads(text, object_pairs_hook=_no_name_twice)
         except (ValueError, RecursionError) as error:
             raise _no_index(path, f"{type(error).__name__}: {str(error)[:200]}") from None
         weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(name, str) for name in weight_map.values()):
+        if (
+            not isinstance(weight_map, dict)
+            or not weight_map
+            or not all(isinstance(name, str) for name in weight_map.values())
+        ):
             raise _no_index(path, "no weight_map of tensors' names to files' names")
         index = cls(path, weight_map)
         for name in index.names:
             if not _is_plain(name):
                 allowed = "names of files that lie beside the index"
-                raise UsageError(f"{path.name} names a file elsewhere; nothing of it was read", got=name[:200], allowed=allowed)
+                raise UsageError(
+                    f"{path.name} names a file elsewhere; nothing of it was read", got=name[:200], allowed=allowed
+                )
         if len(index.names) > _MOST_FILES:
             raise UsageError(f"{path.name} names too many files", got=len(index.names), allowed=f"up to {_MOST_FILES}")
         return index
@@ -93,7 +105,12 @@ class ShardIndex:
             target = (folder / name).resolve()
             if not any(target.is_relative_to(home) for home in homes):
                 hint = "a hard link or a copy, or the folder where the files themselves lie"
-                raise UsageError(f"{name} leads out of the folder of {self.path.name}", got=target, allowed=f"files in {homes[0]}", hint=hint)
+                raise UsageError(
+                    f"{name} leads out of the folder of {self.path.name}",
+                    got=target,
+                    allowed=f"files in {homes[0]}",
+                    hint=hint,
+                )
             file = TensorFile.open(folder / name)
             self._check(file, tensors)
             files.append(file)
@@ -103,12 +120,20 @@ class ShardIndex:
         expected = set(tensors)
         lacking, more = sorted(expected - set(file.tensors)), sorted(set(file.tensors) - expected)
         if lacking:
-            raise UsageError(f"{file.path.name} lacks tensors that {self.path.name} puts there", got=f"no {_some(lacking)}", hint="download both again")
+            raise UsageError(
+                f"{file.path.name} lacks tensors that {self.path.name} puts there",
+                got=f"no {_some(lacking)}",
+                hint="download both again",
+            )
         if more:
             elsewhere = self.weight_map.get(more[0])
             where = "none at all" if elsewhere is None else elsewhere
             what = f"{file.path.name} holds tensors that {self.path.name} does not put there"
-            raise UsageError(what, got=f"{_some(more)}; by the index in {where}", allowed="each tensor in one file, all of them in the index")
+            raise UsageError(
+                what,
+                got=f"{_some(more)}; by the index in {where}",
+                allowed="each tensor in one file, all of them in the index",
+            )
 
 
 def is_index(path: pathlib.Path) -> bool:
@@ -128,7 +153,9 @@ def file_of(path: pathlib.Path) -> pathlib.Path:
         if not is_index(path):
             _refuse_part(path)
     except OSError as error:  # no permission, a name too long, ..
-        raise UsageError("the checkpoint cannot be read", got=f"{path}: {error.strerror}", allowed="a .safetensors or .pt file") from None
+        raise UsageError(
+            "the checkpoint cannot be read", got=f"{path}: {error.strerror}", allowed="a .safetensors or .pt file"
+        ) from None
     return path
 
 
@@ -147,7 +174,12 @@ def _checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
         raise UsageError(f"{folder.name} holds no checkpoint", got=folder, allowed=allowed)
     if not indices and all(_part_of(name) for name in whole):
         _refuse_part(folder / whole[0])
-    raise UsageError(f"{folder.name} holds several checkpoints", got=_some(candidates), allowed="one", hint=f"give one of them: {folder / candidates[0]}")
+    raise UsageError(
+        f"{folder.name} holds several checkpoints",
+        got=_some(candidates),
+        allowed="one",
+        hint=f"give one of them: {folder / candidates[0]}",
+    )
 
 
 def _refuse_part(file: pathlib.Path) -> None:
@@ -159,14 +191,22 @@ def _refuse_part(file: pathlib.Path) -> None:
     listed = next((path for path, names in indices.items() if file.name in names and len(names) > 1), None)
     if part is None and listed is None:
         return
-    which = f"part {part[0]} of {part[1]}" if part is not None else f"one of {len(indices[listed])} parts" if listed is not None else ""
+    which = (
+        f"part {part[0]} of {part[1]}"
+        if part is not None
+        else f"one of {len(indices[listed])} parts"
+        if listed is not None
+        else ""
+    )
     stem = _PART.split(file.name)[0]
     index = listed or next((path for path in indices if stem and path.name.startswith(stem)), None)
     raise UsageError(
         f"{file.name} is {which} of a checkpoint, and not the whole",
         got=file,
         allowed=f"the index of all parts, *{_SUFFIX}, or the folder that they lie in",
-        hint=str(index) if index is not None else "download the index and all parts to one folder, and give that; a whole file needs another name",
+        hint=str(index)
+        if index is not None
+        else "download the index and all parts to one folder, and give that; a whole file needs another name",
     )
 
 
@@ -206,7 +246,12 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_index(path: pathlib.Path, reason: str) -> UsageError:
-    return UsageError(f"{path.name} is no index of a checkpoint", got=reason, allowed='{"weight_map": {tensor: file, ..}}', hint="download it again")
+    return UsageError(
+        f"{path.name} is no index of a checkpoint",
+        got=reason,
+        allowed='{"weight_map": {tensor: file, ..}}',
+        hint="download it again",
+    )
 
 
 def _some(names: list[str]) -> str:

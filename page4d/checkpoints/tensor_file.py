@@ -34,7 +34,8 @@ class TensorFile:
         path: of the file.
         tensors: shape and dtype by the name that the file has.
         state: what a trainer put beside the weights, by name; never read.
-        elsewhere: names of tensors under other entries of a `.pt` file, by the Python expression of the entry: `["ema"]["module"]`.
+        elsewhere: names of tensors under other entries of a `.pt` file, by the Python expression of the entry:
+            `["ema"]["module"]`.
     """
 
     path: pathlib.Path
@@ -53,7 +54,9 @@ class TensorFile:
         try:
             return _open(path)
         except OSError as error:  # no permission, a name too long, ..
-            raise UsageError("the checkpoint cannot be read", got=f"{path}: {error.strerror}", allowed="a .safetensors or .pt file") from None
+            raise UsageError(
+                "the checkpoint cannot be read", got=f"{path}: {error.strerror}", allowed="a .safetensors or .pt file"
+            ) from None
 
     def reader(self) -> Callable[[str], Tensor]:
         """What gives a tensor by its name in the file; it lies in the mapped file for as long as the reader does.
@@ -72,14 +75,19 @@ def _open(file: pathlib.Path) -> TensorFile:
         raise UsageError("there is no such checkpoint", got=file, allowed="a .safetensors or .pt file")
     if _is_zip(file):
         content = _state_dict(file, _load(file))
-        facts = {name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in content.tensors.items()}
+        facts = {
+            name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in content.tensors.items()
+        }
         return TensorFile(file, facts, content.state, content.elsewhere)
     with file.open("rb") as opened:
         head = opened.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{file.name} is a Git LFS pointer, not the weights", got=file, hint="git lfs pull")
     pickled = head[:1] == b"\x80" or (file.suffix in (".pt", ".pth", ".bin", ".ckpt") and b"<html" not in head.lower())
-    if pickled and head[8:9] != b"{":  # with which the table of .safetensors begins, after its length, whose first byte may be any
+    if (
+        pickled and head[8:9] != b"{"
+    ):  # with which the table of .safetensors begins, after its length, whose first byte may be any
         raise UsageError(
             f"{file.name} is damaged, cut short, or in PyTorch's format of before 2020, which can only be read whole",
             got=f"{file.stat().st_size} bytes, no zip archive",
@@ -88,7 +96,13 @@ def _open(file: pathlib.Path) -> TensorFile:
         )
     with _open_safetensors(file, "numpy") as opened_file:
         slices = {name: opened_file.get_slice(name) for name in opened_file.keys()}  # noqa: SIM118  (not a mapping)
-        return TensorFile(file, {name: (tuple(part.get_shape()), PLAIN_DTYPES.get(part.get_dtype(), part.get_dtype())) for name, part in slices.items()})
+        return TensorFile(
+            file,
+            {
+                name: (tuple(part.get_shape()), PLAIN_DTYPES.get(part.get_dtype(), part.get_dtype()))
+                for name, part in slices.items()
+            },
+        )
 
 
 def _open_safetensors(file: pathlib.Path, framework: str) -> Any:
@@ -113,10 +127,14 @@ def _load(file: pathlib.Path) -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise MissingBackendError(f"reading {file.name} needs PyTorch", allowed=".safetensors without it", hint='pip install "page4d[export]"') from None
+        raise MissingBackendError(
+            f"reading {file.name} needs PyTorch", allowed=".safetensors without it", hint='pip install "page4d[export]"'
+        ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols and TorchScript; under PYTHONWARNINGS=error they would be errors
+            warnings.simplefilter(
+                "ignore"
+            )  # of pickle protocols and TorchScript; under PYTHONWARNINGS=error they would be errors
             return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?) (?!GLOBAL)[`']?([\w.]+)", str(error))
@@ -126,7 +144,10 @@ def _load(file: pathlib.Path) -> Any:
             f"{file.name} holds code or objects beside its weights; none of it was run",
             got=found.group(1),
             allowed="tensors, numbers and texts in dicts and lists",
-            hint=f'where you trust its maker, the weights alone: torch.save(torch.load({file.name!r}, weights_only=False)["model"], "weights.pt")',
+            hint=(
+                f"where you trust its maker, the weights alone: torch.save(torch.load({file.name!r},"
+                ' weights_only=False)["model"], "weights.pt")'
+            ),
         ) from None
     except Exception as error:  # a damaged pickle or archive raises whatever its bytes lead to
         raise _damaged(file, error) from None
@@ -135,7 +156,9 @@ def _load(file: pathlib.Path) -> Any:
 def _damaged(file: pathlib.Path, error: Exception) -> UsageError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UsageError(
-        f"{file.name} is damaged or cut short: {reason}", got=f"{file} ({file.stat().st_size} bytes)", hint="download it again and compare its size"
+        f"{file.name} is damaged or cut short: {reason}",
+        got=f"{file} ({file.stat().st_size} bytes)",
+        hint="download it again and compare its size",
     )
 
 
@@ -159,16 +182,26 @@ def _state_dict(file: pathlib.Path, loaded: Any) -> _StateDict:
         beside += tuple(str(name) for name in loaded if name != inner)
         loaded = loaded[inner]
     if not isinstance(loaded, dict):
-        raise UsageError(f"{file.name} holds no weights by name", got=type(loaded).__name__, allowed='a state dict, or {"model": state dict, ..}')
+        raise UsageError(
+            f"{file.name} holds no weights by name",
+            got=type(loaded).__name__,
+            allowed='a state dict, or {"model": state dict, ..}',
+        )
     tensors = _named_tensors(loaded)
     seen = {id(loaded)}
-    return _StateDict(tensors, beside + tuple(str(name) for name in loaded if name not in tensors), dict(_elsewhere(top, "", seen)))
+    return _StateDict(
+        tensors, beside + tuple(str(name) for name in loaded if name not in tensors), dict(_elsewhere(top, "", seen))
+    )
 
 
 def _named_tensors(entries: dict[Any, Any]) -> dict[str, Tensor]:
     from torch import Tensor
 
-    return {name: value for name, value in entries.items() if isinstance(name, str) and isinstance(value, Tensor) and not value.is_nested}
+    return {
+        name: value
+        for name, value in entries.items()
+        if isinstance(name, str) and isinstance(value, Tensor) and not value.is_nested
+    }
 
 
 def _elsewhere(entries: Any, expression: str, seen: set[int]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -1,7 +1,7 @@
 """Weights from published checkpoints: which tensor goes where, checked whole before the first is written.
 
-A plan lists, per part of the network, the parameters and their tensors' names in the source; `load_weights` checks that all are
-there with the right shapes and finite, then writes them. Table of sources: docs/checkpoints.md.
+A plan lists, per part of the network, the parameters and their tensors' names in the source; `load_weights` checks that
+all are there with the right shapes and finite, then writes them. Table of sources: docs/checkpoints.md.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def load(path: StrPath, **options: Any) -> Page4D:
     """The published model that a checkpoint holds, with its weights.
 
     Args:
-        path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D; the `*.index.json` of one in several files; a folder with one.
+        path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D; the `*.index.json` of one in several files;
+            a folder with one.
         options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask.
 
     Raises:
@@ -78,25 +79,28 @@ def load_weights(
     registers: Registers | None = None,
     time_sa: TimeSource | None = None,
 ) -> LoadReport:
-    """Give a model the weights of published checkpoints. All of it or nothing: what is wrong is found before a tensor is written.
+    """Give a model the weights of published checkpoints. All of it or nothing: what is wrong is found before a tensor
+    is written.
 
-    The eps of the norms and the sign of the mask head follow the weights; the structure of the mask head follows the checkpoint. A
-    model with fewer layers takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens) keeps its seed.
+    The eps of the norms and the sign of the mask head follow the weights; the structure of the mask head follows the
+    checkpoint. A model with fewer layers takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens)
+    keeps its seed.
 
     Args:
         model: of the width of the checkpoints.
-        pi3: Pi3's checkpoint (a file, an index or a folder, as for `load`): encoder, View-SA, Global-SA, and Time-SA where PAGE-4D gives none.
+        pi3: Pi3's checkpoint (a file, an index or a folder, as for `load`): encoder, View-SA, Global-SA, and Time-SA
+            where PAGE-4D gives none.
         page4d: PAGE-4D's or VGGT's: Time-SA, mask head; all of it for the published `page4d` and `vggt`.
-        registers: special tokens: `split` (Pi3's five as they are), `truncate` (its first four as registers, a new camera token),
-            `page4d`. Default: `split` where there is a Pi3 checkpoint.
+        registers: special tokens: `split` (Pi3's five as they are), `truncate` (its first four as registers, a new
+            camera token), `page4d`. Default: `split` where there is a Pi3 checkpoint.
         time_sa: Time-SA from `page4d` (default where given) or `pi3`.
 
     Returns:
         What was loaded, adapted, new and unused; also `model.report`.
 
     Raises:
-        UsageError: no checkpoint, a file that is damaged, hostile or another model's, a tensor that is missing, of another shape or not
-            finite, or a choice that the files do not allow.
+        UsageError: no checkpoint, a file that is damaged, hostile or another model's, a tensor that is missing, of
+            another shape or not finite, or a choice that the files do not allow.
     """
     first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
     return _load(model, first, second, registers, time_sa)
@@ -106,19 +110,25 @@ def _by_model(checkpoint: Checkpoint) -> tuple[Checkpoint | None, Checkpoint | N
     return (checkpoint, None) if checkpoint.published is Published.PI3 else (None, checkpoint)
 
 
-def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str | None, time_sa: str | None) -> LoadReport:
+def _load(
+    model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str | None, time_sa: str | None
+) -> LoadReport:
     check_kinds(pi3, page4d)
     check_model(model.config, pi3, page4d)
     registers = _chosen("registers", registers, ("split", "truncate") if pi3 else (), ("page4d",) if page4d else ())
     time_sa = _chosen("time_sa", time_sa, ("page4d",) if page4d else (), ("pi3",) if pi3 else ())
     config = adapted(model.config, pi3, page4d)
-    planned = model if config == model.config else Page4D(config, filled=False)  # the model itself is as it was until all is checked
+    planned = (
+        model if config == model.config else Page4D(config, filled=False)
+    )  # the model itself is as it was until all is checked
     parts = list(_plan(planned, pi3, page4d, registers, time_sa))
     for part in parts:
         _check_shapes(planned, part)
     checkpoints = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
     with ThreadPoolExecutor(max_workers=len(checkpoints)) as pool:
-        hashed = [pool.submit(_hashed, checkpoint) for checkpoint in checkpoints]  # beside the scan, which reads the same pages
+        hashed = [
+            pool.submit(_hashed, checkpoint) for checkpoint in checkpoints
+        ]  # beside the scan, which reads the same pages
         for part in parts:
             _check_finite(part)
     first = model.report is None
@@ -146,14 +156,18 @@ def _load(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
 def _chosen(name: str, given: str | None, first: tuple[str, ...], second: tuple[str, ...]) -> str:
     allowed = (*first, *second)
     if given is not None and given not in allowed:
-        raise UsageError(f"{name} cannot be taken from the checkpoints that were given", got=given, allowed=", ".join(allowed))
+        raise UsageError(
+            f"{name} cannot be taken from the checkpoints that were given", got=given, allowed=", ".join(allowed)
+        )
     return given or allowed[0]
 
 
 # ---- the plan
 
 
-def _plan(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str, time_sa: str) -> Iterator[_Part]:
+def _plan(
+    model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str, time_sa: str
+) -> Iterator[_Part]:
     """Every parameter of the model, in exactly one part."""
     config = model.config
     names = [name for name, _ in model.named_parameters()]
@@ -165,7 +179,12 @@ def _plan(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
         special = _Part("special tokens", page4d, "aggregator.camera_token, aggregator.register_token")
         special.joined = ("aggregator.camera_token", "aggregator.register_token")
     else:
-        special = _Part(f"special tokens, {registers}" if registers == "truncate" else "special tokens", pi3, "register_token", joined=("register_token",))
+        special = _Part(
+            f"special tokens, {registers}" if registers == "truncate" else "special tokens",
+            pi3,
+            "register_token",
+            joined=("register_token",),
+        )
     yield special
 
     layers = range(config.depth)
@@ -182,8 +201,20 @@ def _plan(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
         if config.global_layers:
             yield _blocks("global_sa", pi3, "decoder.{2i+1}.*", names, odd)
     else:
-        yield _blocks("view_sa", page4d, "aggregator.frame_blocks.{i}.*", names, {i: f"aggregator.frame_blocks.{i}." for i in layers})
-        yield _blocks("time_sa", page4d, "aggregator.global_blocks.{i}.*", names, {i: f"aggregator.global_blocks.{i}." for i in layers})
+        yield _blocks(
+            "view_sa",
+            page4d,
+            "aggregator.frame_blocks.{i}.*",
+            names,
+            {i: f"aggregator.frame_blocks.{i}." for i in layers},
+        )
+        yield _blocks(
+            "time_sa",
+            page4d,
+            "aggregator.global_blocks.{i}.*",
+            names,
+            {i: f"aggregator.global_blocks.{i}." for i in layers},
+        )
     if config.has_mask:
         source = page4d if page4d is not None and page4d.mask_head is not None else None
         yield _mask_head(source, names)
@@ -195,7 +226,12 @@ def _plan(model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, regi
 
 def _renamed(name: str, source: Checkpoint | None, keys: str, names: Iterable[str], prefixes: dict[str, str]) -> _Part:
     """Parameters under some prefixes, under other prefixes in the source."""
-    takes = {parameter: theirs + parameter[len(ours) :] for parameter in names for ours, theirs in prefixes.items() if parameter.startswith(ours)}
+    takes = {
+        parameter: theirs + parameter[len(ours) :]
+        for parameter in names
+        for ours, theirs in prefixes.items()
+        if parameter.startswith(ours)
+    }
     return _Part(name, source, keys, takes)
 
 
@@ -215,7 +251,9 @@ def _mask_head(source: Checkpoint | None, names: Iterable[str]) -> _Part:
     part = _Part("mask head", source, f"{MASK_HEAD}*" if source else "")
     for name in names:
         if name.startswith("mask_head."):
-            if source is not None and name.startswith(("mask_head.head0.", "mask_head.alpha_logit", "mask_head.tau_logit")):
+            if source is not None and name.startswith(
+                ("mask_head.head0.", "mask_head.alpha_logit", "mask_head.tau_logit")
+            ):
                 part.takes[name] = MASK_HEAD + name.removeprefix("mask_head.")
             else:
                 part.new.append(name)
@@ -230,7 +268,11 @@ def _check_shapes(model: Page4D, part: _Part) -> None:
         return
     width = model.config.width
     expected = {key: tuple(model.get_parameter(name).shape) for name, key in part.takes.items()}
-    special = {"register_token": (1, 1, 5, width), "aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
+    special = {
+        "register_token": (1, 1, 5, width),
+        "aggregator.camera_token": (1, 2, 1, width),
+        "aggregator.register_token": (1, 2, 4, width),
+    }
     expected |= {key: special[key] for key in part.joined}
     for key, shape in expected.items():
         found = part.source.shapes.get(key)
@@ -243,14 +285,18 @@ def _check_shapes(model: Page4D, part: _Part) -> None:
                 hint=f"another file, or a model that needs no more than {holds}",
             )
         if found != shape:
-            raise UsageError(f"{part.source.name}: {key} has another shape than the model's", got=list(found), allowed=list(shape))
+            raise UsageError(
+                f"{part.source.name}: {key} has another shape than the model's", got=list(found), allowed=list(shape)
+            )
 
 
 def _check_finite(part: _Part) -> None:
     if part.source is None:
         return
     for key, tensor in part.source.read([*part.joined, *dict.fromkeys(part.takes.values())]):
-        number = tensor.float() if tensor.dtype == torch.float64 else tensor  # one that is too large for float32 would become infinite
+        number = (
+            tensor.float() if tensor.dtype == torch.float64 else tensor
+        )  # one that is too large for float32 would become infinite
         broken = tensor.numel() - int(torch.isfinite(number).sum())
         if broken:
             raise UsageError(
@@ -338,7 +384,9 @@ def _group(part: _Part) -> Group:
 def _hashed(checkpoint: Checkpoint) -> list[SourceFile]:
     """Every file that was read; an index holds no tensors itself."""
     tensors = {file.path: len(file.tensors) for file in checkpoint.files}
-    return [SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths]
+    return [
+        SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths
+    ]
 
 
 def _unused(file: Checkpoint, parts: list[_Part]) -> Iterator[Group]:

@@ -86,7 +86,14 @@ def _shown(value: object) -> str:
     """A value of any type: whole numbers as they are, others by their kind, which all readers call alike."""
     if type(value) is int:
         return str(value)
-    kinds = {type(None): "nothing", bool: "true or false", float: "a fraction", str: "a string", list: "a list", dict: "an object"}
+    kinds = {
+        type(None): "nothing",
+        bool: "true or false",
+        float: "a fraction",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
     return kinds[type(value)]
 
 
@@ -98,18 +105,33 @@ def _check_kind(entry: StageEntry) -> None:
     wanted = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
     if entry.name != wanted:
         raise inconsistent("a stage is not called by its kind and layer", entry.name, wanted)
-    for specs, needed, more in ((entry.inputs, kind.inputs, kind.more_inputs), (entry.outputs, kind.outputs, kind.more_outputs)):
+    for specs, needed, more in (
+        (entry.inputs, kind.inputs, kind.more_inputs),
+        (entry.outputs, kind.outputs, kind.more_outputs),
+    ):
         names = [_LAYER if spec.name.startswith("layers.") else spec.name for spec in specs]
         if not set(needed) <= set(names) <= {*needed, *more} or len(set(names)) != len(names):
             allowed = ", ".join(needed) + "".join(f" [{name}]" for name in more)
-            raise inconsistent(f"{entry.name} has other tensors than a stage of kind {entry.kind}", ", ".join(spec.name for spec in specs) or "none", allowed)
+            raise inconsistent(
+                f"{entry.name} has other tensors than a stage of kind {entry.kind}",
+                ", ".join(spec.name for spec in specs) or "none",
+                allowed,
+            )
     inputs = {spec.name for spec in entry.inputs}
     if entry.kind == "global_sa" and ("memory" in inputs) != any(spec.name == "memory" for spec in entry.outputs):
-        raise inconsistent(f"{entry.name} has other tensors than a stage of kind global_sa", "memory on one side", "memory in and out, or neither")
-    suffixes = [(spec, "") for spec in entry.inputs] + [(spec, _OUT if spec.name in inputs else "") for spec in entry.outputs]
+        raise inconsistent(
+            f"{entry.name} has other tensors than a stage of kind global_sa",
+            "memory on one side",
+            "memory in and out, or neither",
+        )
+    suffixes = [(spec, "") for spec in entry.inputs] + [
+        (spec, _OUT if spec.name in inputs else "") for spec in entry.outputs
+    ]
     for spec, suffix in suffixes:
         if spec.suffix != suffix:
-            raise inconsistent(f"{spec.name} of {entry.name} has another suffix", spec.suffix or "none", suffix or "none")
+            raise inconsistent(
+                f"{spec.name} of {entry.name} has another suffix", spec.suffix or "none", suffix or "none"
+            )
 
 
 def _check_encoder(manifest: Manifest) -> None:
@@ -119,7 +141,11 @@ def _check_encoder(manifest: Manifest) -> None:
         if (entry.kind == "encoder") != (number == 0):
             raise inconsistent("the encoder is not its first stage", entry.name, "one encoder, before all others")
         if entry.calls != calls or images % n:
-            raise inconsistent(f"{entry.name} is called another number of times", entry.calls, f"{images} images, {n} a call" if number == 0 else "once")
+            raise inconsistent(
+                f"{entry.name} is called another number of times",
+                entry.calls,
+                f"{images} images, {n} a call" if number == 0 else "once",
+            )
 
 
 def _check_blocks(manifest: Manifest, model: _Model) -> None:
@@ -151,7 +177,9 @@ def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
             what = f"layer {kept.layer} is kept of other stages than its own"
             raise inconsistent(what, ", ".join(kept.stages) or "none", "stages of that layer, in their order")
         if kept.streams != model.streams:
-            raise inconsistent(f"layer {kept.layer} is kept of other streams than the model has", kept.streams, str(model.streams))
+            raise inconsistent(
+                f"layer {kept.layer} is kept of other streams than the model has", kept.streams, str(model.streams)
+            )
     return kept_layers
 
 
@@ -201,7 +229,9 @@ class _Shapes:
         name = spec.name
         if name == "tokens":
             streams = range(self.streams, most_streams + 1)
-            allowed = [self._encoded] if is_encoder else [self._layout.tokens_shape(count, self._width) for count in streams]
+            allowed = (
+                [self._encoded] if is_encoder else [self._layout.tokens_shape(count, self._width) for count in streams]
+            )
         elif name == "memory":
             tokens = spec.shape[-2] if len(spec.shape) > 1 else 1  # their number is the first stage's own
             self._memory = self._memory or self._layout.memory_shape(self.streams, tokens, self._width)
@@ -216,7 +246,14 @@ class _Shapes:
 
 
 def _check_mask(manifest: Manifest) -> None:
-    """The mask head stands right before the first stage that reads its mask: where else it stood, it would see other tokens."""
-    readers = [number for number, entry in enumerate(manifest.stages) if any(spec.name == "mask" for spec in entry.inputs)]
+    """The mask head stands right before the first stage that reads its mask: where else it stood, it would see other
+    tokens."""
+    readers = [
+        number for number, entry in enumerate(manifest.stages) if any(spec.name == "mask" for spec in entry.inputs)
+    ]
     if readers and manifest.stages[readers[0] - 1].kind != "mask_head":
-        raise inconsistent("the mask head does not stand before the first reader of its mask", manifest.stages[readers[0] - 1].name, "mask_head")
+        raise inconsistent(
+            "the mask head does not stand before the first reader of its mask",
+            manifest.stages[readers[0] - 1].name,
+            "mask_head",
+        )

@@ -1,4 +1,5 @@
-"""Whether a manifest goes together in itself, so that no later step has to ask. `engines/cpp/src/manifest_check.cpp` mirrors this."""
+"""Whether a manifest goes together in itself, so that no later step has to ask. `engines/cpp/src/manifest_check.cpp`
+mirrors this."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def layout_of(sizes: Mapping[str, int]) -> Layout:
         allowed = f"1 to {_LARGEST_SIDE}, H and W multiples of {Layout.PATCH}"
         raise inconsistent("its layout is none", f"T={T} V={V} H={H} W={W} B={B}", allowed)
     if math.prod((T, V, H, W, B, 3)) > _MOST_NUMBERS:
-        raise inconsistent("its layout is none", f"T={T} V={V} H={H} W={W} B={B}", f"images of up to {_MOST_NUMBERS} bytes")
+        raise inconsistent(
+            "its layout is none", f"T={T} V={V} H={H} W={W} B={B}", f"images of up to {_MOST_NUMBERS} bytes"
+        )
     return Layout(T, V, H, W, B)
 
 
@@ -94,7 +97,11 @@ def _check_tensor(entry: StageEntry, spec: TensorSpec) -> None:
 
 
 def _check_counts(entry: StageEntry) -> None:
-    limits = {"weight_bytes": (entry.weight_bytes, _MOST_BYTES), "flop": (entry.flop, _MOST_FLOP), "largest": (entry.largest, _MOST_NUMBERS)}
+    limits = {
+        "weight_bytes": (entry.weight_bytes, _MOST_BYTES),
+        "flop": (entry.flop, _MOST_FLOP),
+        "largest": (entry.largest, _MOST_NUMBERS),
+    }
     for name, (count, most) in limits.items():
         if not 0 <= count <= most:
             raise inconsistent(f"{name} of {entry.name} is no count", count, f"0 to {most}")

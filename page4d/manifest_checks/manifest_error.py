@@ -7,4 +7,6 @@ from page4d.errors import EngineError
 
 def inconsistent(what: str, got: object, allowed: str) -> EngineError:
     """The error to raise: what does not go together, the value it has, what goes with the rest."""
-    return EngineError(f"manifest.json does not go together: {what}", got=got, allowed=allowed, hint="page4d-export again")
+    return EngineError(
+        f"manifest.json does not go together: {what}", got=got, allowed=allowed, hint="page4d-export again"
+    )

@@ -1,4 +1,5 @@
-"""Whether every file that a manifest speaks of is listed with its hash. `engines/cpp/src/manifest_files.cpp` mirrors this."""
+"""Whether every file that a manifest speaks of is listed with its hash. `engines/cpp/src/manifest_files.cpp` mirrors
+this."""
 
 from __future__ import annotations
 
@@ -25,21 +26,31 @@ def check_files(manifest: Manifest) -> None:
     """
     for name, digest in sorted(manifest.files.items()):
         if not is_inside(name):
-            raise EngineError("manifest.json names a file outside the engine folder", got=name, allowed="relative paths inside it")
+            raise EngineError(
+                "manifest.json names a file outside the engine folder", got=name, allowed="relative paths inside it"
+            )
         if _SHA256.fullmatch(digest) is None:
             raise inconsistent(f"the sha256 of {name} is none", digest, "64 digits of 0-9 and a-f")
-    plans = {} if manifest.plans is None else {name: entry.file for name, entry in sorted(manifest.plans.stages.items())}
+    plans = (
+        {} if manifest.plans is None else {name: entry.file for name, entry in sorted(manifest.plans.stages.items())}
+    )
     unlisted = [entry.name for entry in manifest.stages if entry.file not in manifest.files]
     unlisted += [name for name, file in plans.items() if file not in manifest.files]
     if unlisted:
-        raise EngineError("manifest.json lists stages without a file", got=", ".join(unlisted), hint="page4d-export again")
+        raise EngineError(
+            "manifest.json lists stages without a file", got=", ".join(unlisted), hint="page4d-export again"
+        )
     named = [(entry.name, entry.file or "", f"{entry.name}.onnx") for entry in manifest.stages]
     named += [(name, file, f"{name}.plan") for name, file in plans.items()]
     for stage, file, wanted in named:
         if pathlib.PurePosixPath(file).name != wanted:
             raise inconsistent(f"the file of {stage} is another stage's", file, wanted)
     golden = manifest.golden
-    used = [CONSTANTS] if golden is None else [CONSTANTS, golden.inputs, *([] if golden.expected is None else [golden.expected])]
+    used = (
+        [CONSTANTS]
+        if golden is None
+        else [CONSTANTS, golden.inputs, *([] if golden.expected is None else [golden.expected])]
+    )
     for name in used:
         if name not in manifest.files:
             raise inconsistent("a file that it uses is not listed", name, "every file with its sha256 in files")
@@ -62,4 +73,6 @@ def _check_golden(manifest: Manifest, golden: Golden) -> None:
         raise inconsistent(what, ", ".join(sorted(golden.tolerance)) or "none", ", ".join(sorted(outputs)))
     for name, limit in sorted(golden.tolerance.items()):
         if not 0 <= limit <= _LARGEST_TOLERANCE:
-            raise inconsistent(f"the tolerance of {name} is none", "less than 0" if limit < 0 else "more than 1e9", "0 to 1e9")
+            raise inconsistent(
+                f"the tolerance of {name} is none", "less than 0" if limit < 0 else "more than 1e9", "0 to 1e9"
+            )

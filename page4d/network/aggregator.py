@@ -1,4 +1,5 @@
-"""An aggregator layer: View-SA over the views of a time, Time-SA over the times of a view, Global-SA where the layer has one.
+"""An aggregator layer: View-SA over the views of a time, Time-SA over the times of a view, Global-SA where the layer
+has one.
 
 Tokens are `[S,B,T,V,N,C]` throughout. A block that computes S streams may be given one: its streams start equal.
 """
@@ -31,17 +32,31 @@ class ViewSA(nn.Module):
             self.lambda_pose = nn.Parameter(torch.empty(()))
             self.lambda_geo = nn.Parameter(torch.empty(()))
 
-    def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, fundamental: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, fundamental: Tensor | None = None
+    ) -> Tensor:
         """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]`, fundamental `[V,V,3,3]` -> tokens `[S,B,T,V,N,C]`."""
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*T,V*N,C]
         bias = None
         if hasattr(self, "lambda_pose") and mask is not None:
-            bias = key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*T,V*N]
+            bias = (
+                key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout)
+                .flatten(3)
+                .flatten(0, 2)
+                .to(x.dtype)
+            )  # [S*B*T,V*N]
         prior = None
         if fundamental is not None:
-            prior = EpipolarPrior(fundamental, centres(layout, x.device).to(fundamental.dtype), self.config.epipolar_band, self.config.epipolar_penalty)
+            prior = EpipolarPrior(
+                fundamental,
+                centres(layout, x.device).to(fundamental.dtype),
+                self.config.epipolar_band,
+                self.config.epipolar_penalty,
+            )
         rope = ropes.spatial(layout, self.config.head_dim, x)
-        x = self.block(x, rope, partial(biased_attention, key_bias=bias, epipolar=prior), copies=self.streams // tokens.shape[0])
+        x = self.block(
+            x, rope, partial(biased_attention, key_bias=bias, epipolar=prior), copies=self.streams // tokens.shape[0]
+        )
         return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.V, layout.N))
 
 
@@ -56,8 +71,11 @@ class TimeSA(nn.Module):
             self.lambda_pose_t = nn.Parameter(torch.empty(()))
             self.lambda_geo_t = nn.Parameter(torch.empty(()))
 
-    def forward(self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None) -> Tensor:
-        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` or PAGE-4D's own row_bias `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
+    def forward(
+        self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None
+    ) -> Tensor:
+        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` or PAGE-4D's own row_bias `[B,T,V,P,1]` -> tokens
+        `[S,B,T,V,N,C]`."""
         tokens = tokens.transpose(2, 3)  # [S or 1,B,V,T,N,C]
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*V,T*N,C]
         bias = rows = None
@@ -65,14 +83,26 @@ class TimeSA(nn.Module):
             bias = key_bias(mask, -clamped(self.lambda_pose_t), clamped(self.lambda_geo_t), layout)
             bias = bias.transpose(2, 3).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*V,T*N]
         if row_bias is not None and self.config.row_mask is not None:
-            bias = on_keys(row_bias, layout).transpose(1, 2).flatten(2).flatten(0, 1).to(x.dtype)  # [B*V,T*N], one stream
+            bias = (
+                on_keys(row_bias, layout).transpose(1, 2).flatten(2).flatten(0, 1).to(x.dtype)
+            )  # [B*V,T*N], one stream
             rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
         attend = partial(biased_attention, key_bias=bias, rows=rows)
-        rope = ropes.spatial_and_time(layout, head_dim, x) if encoding is TimeEncoding.ROPE else ropes.spatial(layout, head_dim, x)
+        rope = (
+            ropes.spatial_and_time(layout, head_dim, x)
+            if encoding is TimeEncoding.ROPE
+            else ropes.spatial(layout, head_dim, x)
+        )
         if encoding is TimeEncoding.ALIBI and layout.T > 1:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.time_segments())
-            attend = partial(segment_attention, key_bias=bias, seg_ptr=seg_ptr, seg=seg, segment_bias=alibi(layout, self.config.heads).to(x))
+            attend = partial(
+                segment_attention,
+                key_bias=bias,
+                seg_ptr=seg_ptr,
+                seg=seg,
+                segment_bias=alibi(layout, self.config.heads).to(x),
+            )
         x = self.block(x, rope, attend, copies=self.streams // tokens.shape[0])
         return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.T, layout.N)).transpose(2, 3)
 
@@ -95,7 +125,8 @@ def centres(layout: Layout, device: torch.device | None = None) -> Tensor:
 
 
 def alibi(layout: Layout, heads: int) -> Tensor:
-    """Bias on the times: minus slope times distance, by head, for the segments of `Layout.time_segments`; `[A,T*T]` float32."""
+    """Bias on the times: minus slope times distance, by head, for the segments of `Layout.time_segments`; `[A,T*T]`
+    float32."""
     slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
     times = torch.arange(layout.T)
     return -slopes[:, None] * (times[:, None] - times).abs().flatten()

@@ -1,6 +1,7 @@
 """The two ops that carry all attention: their definition in PyTorch, and the node each becomes in ONNX.
 
-Shapes: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, key_bias `[Z,m]`; Z sequences (streams and clips folded in), A heads, D channels a head.
+Shapes: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, key_bias `[Z,m]`; Z sequences (streams and clips folded in), A heads, D channels
+    a head.
 Softmax over the keys of `q k / sqrt(D) + bias`. No [n,n] tensor is held, whatever the option.
 """
 
@@ -21,8 +22,9 @@ Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float
 class EpipolarPrior(NamedTuple):
     """The penalty on keys off a query's epipolar line, in a form that needs no [n,n] tensor.
 
-    A row of `centres` is a token's place `(x, y, 1)` in its view, in pixels, and (0, 0, 0) for special tokens: these then have
-    no line, and lie on every line. `fundamental[a,b]` takes a centre of view a to its line in view b; 0 where there is none.
+    A row of `centres` is a token's place `(x, y, 1)` in its view, in pixels, and (0, 0, 0) for special tokens: these
+    then have no line, and lie on every line. `fundamental[a,b]` takes a centre of view a to its line in view b; 0 where
+    there is none.
     """
 
     fundamental: Tensor  # [V,V,3,3]
@@ -40,7 +42,12 @@ class EpipolarPrior(NamedTuple):
 
 
 def biased_attention(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, epipolar: EpipolarPrior | None = None, rows: BiasedRows | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None = None,
+    epipolar: EpipolarPrior | None = None,
+    rows: BiasedRows | None = None,
 ) -> Tensor:
     """Attention in which every key may have a bias of its own.
 
@@ -85,7 +92,15 @@ def biased_attention(
     return result
 
 
-def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, seg_ptr: Tensor, seg: Tensor, segment_bias: Tensor | None = None) -> Tensor:
+def segment_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    seg_ptr: Tensor,
+    seg: Tensor,
+    segment_bias: Tensor | None = None,
+) -> Tensor:
     """Attention in which every group of queries reads its own list of key ranges.
 
     Args:
@@ -116,7 +131,9 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
     outputs = []
     for g in range(groups):
         mine = range(pointers[g], pointers[g + 1])
-        index = torch.cat([torch.arange(start, start + length) for start, length in (segments[p] for p in mine)] or [torch.arange(0)]).to(q.device)
+        index = torch.cat(
+            [torch.arange(start, start + length) for start, length in (segments[p] for p in mine)] or [torch.arange(0)]
+        ).to(q.device)
         queries = q[:, :, g * rows : (g + 1) * rows]
         if not len(index):
             outputs.append(torch.zeros_like(queries))
@@ -125,7 +142,9 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
         if segment_bias is not None:
             lengths = torch.tensor([segments[p][1] for p in mine], device=q.device)
             by_head = (
-                segment_bias[:, mine.start : mine.stop].repeat_interleave(lengths, dim=1, output_size=len(index))[None, :, None].to(q.dtype)
+                segment_bias[:, mine.start : mine.stop]
+                .repeat_interleave(lengths, dim=1, output_size=len(index))[None, :, None]
+                .to(q.dtype)
             )  # [1,A,1,m_g]
             mask = by_head if mask is None else mask + by_head
         outputs.append(F.scaled_dot_product_attention(queries, k[:, :, index], v[:, :, index], mask))
@@ -133,5 +152,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
 
 
 def _node(name: str, inputs: tuple[Tensor, ...], attributes: Attributes, like: Tensor) -> Tensor:
-    node: Tensor = torch.onnx.ops.symbolic(f"{DOMAIN}::{name}", inputs, attrs=attributes, dtype=like.dtype, shape=like.shape, version=1)
+    node: Tensor = torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", inputs, attrs=attributes, dtype=like.dtype, shape=like.shape, version=1
+    )
     return node

@@ -64,13 +64,24 @@ class Attention(nn.Module):
         self.q_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
         self.k_norm = LayerNorm(self.head_dim, eps=qk_eps) if qk_eps is not None else None
 
-    def forward(self, x: Tensor, context: Tensor | None, rope: Rope | None, context_rope: Rope | None, attend: Attend, copies: int = 1) -> Tensor:
-        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x; `[copies*Z,n,C]`."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        rope: Rope | None,
+        context_rope: Rope | None,
+        attend: Attend,
+        copies: int = 1,
+    ) -> Tensor:
+        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x;
+        `[copies*Z,n,C]`."""
         keys = x if context is None else context
         # three products instead of one and a split, which would copy: q, k and v go separate ways
         q, k, v = (
             F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim))  # [Z,n,A,D], [Z,m,A,D]
-            for source, weight, bias in zip((x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+            for source, weight, bias in zip(
+                (x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True
+            )
         )
         q = self._place(q, self.q_norm, rope).to(v.dtype)
         k = self._place(k, self.k_norm, rope if context is None else context_rope).to(v.dtype)
@@ -89,7 +100,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm block: `x += ls1 * attention(norm1 x)`, `x += ls2 * mlp(norm2 x)`.
 
-    The eps of its norms belong to its weights' source. Without `qk_eps` q and k have no norm, without `scaled` there are no ls1, ls2.
+    The eps of its norms belong to its weights' source. Without `qk_eps` q and k have no norm, without `scaled` there
+    are no ls1, ls2.
     """
 
     def __init__(self, width: int, heads: int, eps: float, qk_eps: float | None, scaled: bool = True) -> None:
@@ -125,8 +137,8 @@ class Block(nn.Module):
             attend: the attention op over q, k, v `[Z,A,.,D]`.
             context: the tokens that answer, `[Z,m,C]`, normed by the same norm; None for x itself.
             context_rope: their places.
-            copies: streams that start equal and part in `attend`, which sees as many copies of the sequences, one after the other; what
-                comes before it is computed once.
+            copies: streams that start equal and part in `attend`, which sees as many copies of the sequences, one after
+                the other; what comes before it is computed once.
         """
         context = None if context is None else self.norm1(context).to(x.dtype)
         attended = self.ls1(self.attn(self.norm1(x).to(x.dtype), context, rope, context_rope, attend, copies))

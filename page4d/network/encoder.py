@@ -40,7 +40,9 @@ class Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + _TRAINED_GRID**2, width))
         self.register_tokens = nn.Parameter(torch.empty(1, Layout.REGISTERS, width))
         self.patch_embed = PatchEmbed(width)
-        self.blocks = nn.ModuleList(Block(width, config.heads, eps=1e-6, qk_eps=None) for _ in range(config.encoder_depth))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, eps=1e-6, qk_eps=None) for _ in range(config.encoder_depth)
+        )
         self.norm = LayerNorm(width, eps=1e-6)
 
     def forward(self, images: Tensor, position: Tensor | None = None) -> Tensor:
@@ -70,13 +72,16 @@ class Encoder(nn.Module):
 
     def prepared(self, x: Tensor, position: Tensor | None = None) -> Tensor:
         """Input of the first block, `[n,1+4+P,C]`: cls, registers (which have no position), patches."""
-        position = self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH) if position is None else position
+        position = (
+            self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH) if position is None else position
+        )
         cls = (self.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
         registers = self.register_tokens.expand(x.shape[0], -1, -1)
         return torch.cat((cls, registers, self.patch_embed(x) + position[:, 1:]), dim=1)
 
     def position(self, h: int, w: int) -> Tensor:
-        """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`; the trained one where it fits."""
+        """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`; the trained one where it
+        fits."""
         cls, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         side = math.isqrt(grid.shape[1])
         if (h, w) == (side, side):

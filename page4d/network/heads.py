@@ -1,4 +1,5 @@
-"""Pi3's heads: points in the camera's frame, their confidence, and the camera's pose, from the last layer's pair of tokens."""
+"""Pi3's heads: points in the camera's frame, their confidence, and the camera's pose, from the last layer's pair of
+tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         self.projects = nn.Linear(2 * config.width, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, _EPS, qk_eps=None, scaled=False) for _ in range(HEAD_BLOCKS))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, _EPS, qk_eps=None, scaled=False) for _ in range(HEAD_BLOCKS)
+        )
         self.linear_out = nn.Linear(config.width, out)
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
@@ -42,9 +45,12 @@ class PixelHead(nn.Module):
         self.proj = nn.Linear(width, channels * Layout.PATCH**2)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        """tokens `[n,N,C]` -> `[n,H,W,channels]` in the island's dtype; a patch's numbers lie channel by channel, row by row."""
+        """tokens `[n,N,C]` -> `[n,H,W,channels]` in the island's dtype; a patch's numbers lie channel by channel, row
+        by row."""
         x = island(self.proj(tokens[:, layout.special :]))  # [n,P,channels*14*14]
-        grid = x.unflatten(2, (-1, layout.PATCH, layout.PATCH)).unflatten(1, (layout.h, layout.w))  # [n,h,w,channels,14,14]
+        grid = x.unflatten(2, (-1, layout.PATCH, layout.PATCH)).unflatten(
+            1, (layout.h, layout.w)
+        )  # [n,h,w,channels,14,14]
         return grid.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
 
 
@@ -91,7 +97,8 @@ class Residual(nn.Module):
 
 
 class CameraHead(nn.Module):
-    """Patch tokens to twelve numbers: a translation, and three rows that `page4d.network.poses` turns into a rotation."""
+    """Patch tokens to twelve numbers: a translation, and three rows that `page4d.network.poses` turns into a
+    rotation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ LAMBDA_LIMIT = 4.0
 
 
 class MaskLogit(nn.Module):
-    """The part of a mask head that both generations of PAGE-4D have: tokens to a logit per patch, large where the patch is dynamic."""
+    """The part of a mask head that both generations of PAGE-4D have: tokens to a logit per patch, large where the patch
+    is dynamic."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -25,7 +26,9 @@ class MaskLogit(nn.Module):
         if self.kind is MaskHeadKind.CHECKPOINT_150:
             self.head0 = nn.Sequential(depthwise(), nn.GELU(), depthwise(), nn.GELU(), nn.Conv2d(width, 1, 1))
         else:
-            self.head0 = nn.Sequential(depthwise(), nn.GELU(), nn.Conv2d(width, width // 4, 1), nn.GELU(), nn.Conv2d(width // 4, 1, 1))
+            self.head0 = nn.Sequential(
+                depthwise(), nn.GELU(), nn.Conv2d(width, width // 4, 1), nn.GELU(), nn.Conv2d(width // 4, 1, 1)
+            )
 
     def logit(self, patches: Tensor, layout: Layout) -> Tensor:
         """Patch tokens `[n,P,C]` -> the logit m `[n,P,1]`."""
@@ -67,7 +70,8 @@ class MaskHead(MaskLogit):
 
 
 class RowMaskHead(MaskLogit):
-    """PAGE-4D's own head: beside M the bias that special tokens put on patch keys, by the formula of the checkpoint's generation."""
+    """PAGE-4D's own head: beside M the bias that special tokens put on patch keys, by the formula of the checkpoint's
+    generation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

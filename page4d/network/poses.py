@@ -16,7 +16,8 @@ def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
         numbers: `[...,12]`: translation, then nine numbers row by row.
 
     Returns:
-        float64 `[...,4,4]`: a point of the camera's frame to the world, which is no camera's frame; NaN where a number is not finite.
+        float64 `[...,4,4]`: a point of the camera's frame to the world, which is no camera's frame; NaN where a number
+        is not finite.
     """
     wide = np.asarray(numbers, np.float64)
     broken = np.asarray(~np.isfinite(wide).all(-1))

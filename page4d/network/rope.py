@@ -13,7 +13,8 @@ BASE = 100.0
 
 
 class Rope(NamedTuple):
-    """Cosine and sine of every token's angles, `[r,1,D]` or `[Z,r,1,D]`: a sequence of n tokens repeats the r rows n/r times.
+    """Cosine and sine of every token's angles, `[r,1,D]` or `[Z,r,1,D]`: a sequence of n tokens repeats the r rows n/r
+    times.
 
     The sign of the rotation is in `sin`, so that `x * cos + swapped(x) * sin` turns a pair.
     """
@@ -29,7 +30,9 @@ class Rope(NamedTuple):
 
 def positions(layout: Layout, device: torch.device | None = None) -> Tensor:
     """(y, x) of a view's tokens, `[N,2]` float32: patches start at (1, 1), special tokens stand at (0, 0)."""
-    grid = torch.cartesian_prod(torch.arange(1, layout.h + 1, device=device), torch.arange(1, layout.w + 1, device=device)).reshape(-1, 2)
+    grid = torch.cartesian_prod(
+        torch.arange(1, layout.h + 1, device=device), torch.arange(1, layout.w + 1, device=device)
+    ).reshape(-1, 2)
     return torch.cat((torch.zeros(layout.special, 2, dtype=grid.dtype, device=device), grid)).float()
 
 
@@ -41,7 +44,9 @@ def spatial(layout: Layout, head_dim: int, x: Tensor) -> Rope:
 def spatial_and_time(layout: Layout, head_dim: int, x: Tensor) -> Rope:
     """Tables of T*N tokens, t slow, for x: to both halves' angles comes that of the time."""
     times = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)
-    return _tables((_angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)).flatten(0, 1), x)
+    return _tables(
+        (_angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)).flatten(0, 1), x
+    )
 
 
 def zeros(tokens: int, head_dim: int, x: Tensor) -> Rope:
@@ -53,7 +58,8 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     """Turn the pairs of every head: x `[Z,n,A,D]`, in the dtype of x."""
     cos, sin = rope.cos.to(x.dtype), rope.sin.to(x.dtype)
     quarter = x.shape[-1] // 4
-    # channels of a head: y first half, y second half, x first half, x second half; a pair is (i, i + quarter) of y or of x
+    # channels of a head: y first half, y second half, x first half, x second half; a pair is (i, i + quarter) of y or
+    # of x
     swap = torch.tensor([1, 0, 3, 2], device=x.device)
     swapped = x.unflatten(-1, (4, quarter)).index_select(-2, swap).flatten(-2)
     if cos.dim() == 4:  # tables by sequence
@@ -73,4 +79,6 @@ def _tables(angles: Tensor, x: Tensor) -> Rope:
     """In float32, in float64 where x is."""
     wide = angles.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     cos, sin = wide.cos(), wide.sin()  # [r,2,D/4]
-    return Rope(torch.stack((cos, cos), -2).flatten(-3).unsqueeze(-2), torch.stack((-sin, sin), -2).flatten(-3).unsqueeze(-2))
+    return Rope(
+        torch.stack((cos, cos), -2).flatten(-3).unsqueeze(-2), torch.stack((-sin, sin), -2).flatten(-3).unsqueeze(-2)
+    )

@@ -27,7 +27,12 @@ class GlobalSA(nn.Module):
             self.lambda_kpt = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, tokens: Tensor, layout: Layout, keypoints: Tensor | None = None, memory: Tensor | None = None, doubt: float = 0.0
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        keypoints: Tensor | None = None,
+        memory: Tensor | None = None,
+        doubt: float = 0.0,
     ) -> tuple[Tensor, Tensor | None]:
         """One pass.
 
@@ -45,7 +50,9 @@ class GlobalSA(nn.Module):
         bias = None
         if hasattr(self, "lambda_kpt") and keypoints is not None:
             pull = clamped(self.lambda_kpt)
-            bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout).flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
+            bias = (
+                key_bias(keypoints, torch.zeros_like(pull), pull, layout).flatten(2).flatten(0, 1).to(x.dtype)
+            )  # [S*B,T*V*N]
         rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
             x = self._landmark(x, rope, bias, keypoints, layout, doubt)
@@ -58,7 +65,9 @@ class GlobalSA(nn.Module):
             memory = bank.unflatten(0, memory.shape[:2])
         return x.unflatten(0, tokens.shape[:2]).unflatten(2, (layout.T, layout.V, layout.N)), memory
 
-    def _landmark(self, x: Tensor, rope: Rope, bias: Tensor | None, keypoints: Tensor | None, layout: Layout, doubt: float) -> Tensor:
+    def _landmark(
+        self, x: Tensor, rope: Rope, bias: Tensor | None, keypoints: Tensor | None, layout: Layout, doubt: float
+    ) -> Tensor:
         clips, width = x.shape[0], x.shape[-1]
         if keypoints is not None:  # [B,T,V,P,1] -> [S*B,T*V,P]
             confidence = keypoints.flatten(1, 2).squeeze(-1).repeat(clips // layout.B, 1, 1)
@@ -78,13 +87,25 @@ class GlobalSA(nn.Module):
     def _memory(self, x: Tensor, rope: Rope, bias: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
         # memory [S*B,M,C]; its tokens stand at position 0
         at_zero = ropes.zeros(memory.shape[1], self.config.head_dim, x)
-        everywhere = Rope(*(torch.cat((zero, table.repeat(x.shape[1] // table.shape[0], 1, 1))) for zero, table in zip(at_zero, rope, strict=True)))
+        everywhere = Rope(
+            *(
+                torch.cat((zero, table.repeat(x.shape[1] // table.shape[0], 1, 1)))
+                for zero, table in zip(at_zero, rope, strict=True)
+            )
+        )
         read_bias = write_bias = None
         if bias is not None:
-            # both of the stage's attention nodes have the same inputs, so that one function body serves them: the write's bias is 0
+            # both of the stage's attention nodes have the same inputs, so that one function body serves them: the
+            # write's bias is 0
             write_bias = torch.zeros_like(bias[:, : memory.shape[1]])
             read_bias = torch.cat((write_bias, bias), dim=1)
-        memory = self.block(memory, at_zero, partial(biased_attention, key_bias=read_bias), context=torch.cat((memory, x), dim=1), context_rope=everywhere)
+        memory = self.block(
+            memory,
+            at_zero,
+            partial(biased_attention, key_bias=read_bias),
+            context=torch.cat((memory, x), dim=1),
+            context_rope=everywhere,
+        )
         x = self.block(x, rope, partial(biased_attention, key_bias=write_bias), context=memory, context_rope=at_zero)
         return x, memory
 
@@ -92,8 +113,8 @@ class GlobalSA(nn.Module):
 def largest(confidence: Tensor, k: int, doubt: float = 0.0) -> Tensor:
     """Numbers of the k largest entries of the last axis, int64 `[...,k]`; ties go to the lower number.
 
-    With a doubt, entries that lie no further from the k-th largest than this share of it change their order: the choice that differs
-    most among those that rounding may lead to.
+    With a doubt, entries that lie no further from the k-th largest than this share of it change their order: the choice
+    that differs most among those that rounding may lead to.
     """
     if doubt:
         last = confidence.topk(k).values[..., -1:]

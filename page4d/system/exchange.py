@@ -16,7 +16,8 @@ _NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def exchange(first: pathlib.Path, second: pathlib.Path) -> bool:
-    """Swap what two names stand for, in one step of the file system; False where it has no such step (not Linux, some network drives).
+    """Swap what two names stand for, in one step of the file system; False where it has no such step (not Linux, some
+    network drives).
 
     Raises:
         OSError: as `os.rename` does.
@@ -33,7 +34,8 @@ def exchange(first: pathlib.Path, second: pathlib.Path) -> bool:
 
 
 def sync(folder: pathlib.Path) -> None:
-    """Wait until everything in a folder is on the disk, so that a power cut after it has a new name does not leave empty files under it."""
+    """Wait until everything in a folder is on the disk, so that a power cut after it has a new name does not leave
+    empty files under it."""
     paths = [pathlib.Path(place, name) for place, _, names in os.walk(folder, topdown=False) for name in (*names, "")]
     with ThreadPoolExecutor(_WRITERS) as pool:  # file systems write what many wait for in one go
         list(pool.map(sync_path, paths))

@@ -1,4 +1,5 @@
-"""A file of an engine folder, opened only where it is one and lies inside: no FIFO that waits for ever, no link that leads elsewhere."""
+"""A file of an engine folder, opened only where it is one and lies inside: no FIFO that waits for ever, no link that
+leads elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _COPY = "copy the folder whole, or page4d-export again"
 
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The path of a regular file in an engine folder. The folder itself may be a link, and links inside it may lead to what is inside, too.
+    """The path of a regular file in an engine folder. The folder itself may be a link, and links inside it may lead to
+    what is inside, too.
 
     Args:
         folder: the engine folder.
@@ -39,7 +41,9 @@ def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
         raise _unreadable(name, error, path) from None
     if os.path.commonpath((real, root)) != root:
         hint = "copy the folder with the files that its links lead to: cp -rL"
-        raise EngineError(f"{name} leads out of the engine folder", got=real, allowed="links to what is inside", hint=hint)
+        raise EngineError(
+            f"{name} leads out of the engine folder", got=real, allowed="links to what is inside", hint=hint
+        )
     if not stat.S_ISREG(mode):
         raise _no_file(name, mode, path)
     return path

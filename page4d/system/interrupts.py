@@ -1,4 +1,5 @@
-"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): one kind of exception, held back where it would do harm. No imports beyond Python's own."""
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): one kind of exception, held back where it would do harm. No
+imports beyond Python's own."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def reason(interrupt: KeyboardInterrupt) -> str:
 
 
 def end_at_once() -> None:
-    """Until `raised_interrupts`: end the process without a traceback. For the time of imports, in which there is nothing to clean up."""
+    """Until `raised_interrupts`: end the process without a traceback. For the time of imports, in which there is
+    nothing to clean up."""
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"page4d: {_REASONS[signal.Signals(number)]}\n".encode())
@@ -45,7 +47,8 @@ def end_at_once() -> None:
 
 @contextmanager
 def raised_interrupts() -> Iterator[list[KeyboardInterrupt]]:
-    """Within the block the signals are exceptions in the main thread: `KeyboardInterrupt`, or `Interrupted`, which is one.
+    """Within the block the signals are exceptions in the main thread: `KeyboardInterrupt`, or `Interrupted`, which is
+    one.
 
     Yields those that were raised so far: a library in whose code one arrives may make another exception of it.
     """
@@ -76,7 +79,8 @@ class Held:
 
 @contextmanager
 def held_interrupts() -> Iterator[Held]:
-    """Within the block the signals only set `asked`; at its end they do what they would have done. The main thread alone gets any.
+    """Within the block the signals only set `asked`; at its end they do what they would have done. The main thread
+    alone gets any.
 
     Raises:
         KeyboardInterrupt: at the end, where it was asked for.

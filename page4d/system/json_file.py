@@ -19,8 +19,9 @@ def read_json(path: pathlib.Path) -> Any:
     NaN and infinities come as such: who reads a number checks that it is finite.
 
     Raises:
-        UsageError: no such file, or it cannot be read, is no regular file (a FIFO would never end), is over 64 MB, or not JSON: a name
-            twice in one object, brackets nested too deep, and integers of thousands of digits count as that.
+        UsageError: no such file, or it cannot be read, is no regular file (a FIFO would never end), is over 64 MB, or
+            not JSON: a name twice in one object, brackets nested too deep, and integers of thousands of digits count as
+            that.
     """
     try:
         content = _read(path)

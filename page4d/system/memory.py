@@ -10,7 +10,8 @@ _MEMINFO = pathlib.Path("/proc/meminfo")
 def available_memory() -> int | None:
     """Bytes that can be taken without swapping; None where the system does not say (it is not Linux).
 
-    The kernel's MemAvailable: pages of files that were read count as free, since they are given up when memory is wanted.
+    The kernel's MemAvailable: pages of files that were read count as free, since they are given up when memory is
+    wanted.
     """
     try:
         lines = _MEMINFO.read_text().splitlines()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# C0 and C1 controls but tab and line feed, lone surrogates (bytes of a name that are no text), marks that turn the direction of writing
+# C0 and C1 controls but tab and line feed, lone surrogates (bytes of a name that are no text), marks that turn the
+# direction of writing
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text` with everything that would move a terminal's cursor, change its state or turn its text written out: ESC as `\\x1b`."""
+    """`text` with everything that would move a terminal's cursor, change its state or turn its text written out: ESC as
+    `\\x1b`."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 

@@ -1,4 +1,5 @@
-"""What a command does before its imports, and how it ends where they fail: streams that are open, signals that end it in words, no traceback."""
+"""What a command does before its imports, and how it ends where they fail: streams that are open, signals that end it
+in words, no traceback."""
 
 from __future__ import annotations
 
@@ -17,10 +18,19 @@ def start(module: str, function: str) -> None:
     begin()
     try:
         entry = getattr(importlib.import_module(module), function)
-    except (ImportError, OSError, MemoryError, RuntimeError) as error:  # a damaged installation, or limits on memory and open files
+    except (
+        ImportError,
+        OSError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # a damaged installation, or limits on memory and open files
         if isinstance(error, MemoryError):
             _end(6, "out of memory while the program was loaded")
-        _end(1, f"the program cannot be loaded: {' '.join(str(error).split())}\n  try:     page4d's requirements anew, or higher limits (ulimit -a)")
+        _end(
+            1,
+            f"the program cannot be loaded: {' '.join(str(error).split())}\n  try:     page4d's requirements anew, or"
+            " higher limits (ulimit -a)",
+        )
     entry()
 
 
@@ -33,13 +43,17 @@ def begin() -> None:
 
 
 def _open_streams() -> None:
-    """Where a stream is closed (`2>&-`, daemons) what is written there goes nowhere, and no file that is opened later takes its place."""
+    """Where a stream is closed (`2>&-`, daemons) what is written there goes nowhere, and no file that is opened later
+    takes its place."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so mostly the stream's own
-            setattr(sys, name, open(opened, "r" if descriptor == 0 else "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+            mode = "r" if descriptor == 0 else "w"
+            stream = open(opened, mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            setattr(sys, name, stream)
         elif descriptor and hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is written out
+            # a name that the terminal's encoding lacks is written out
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _end(code: int, message: str) -> None:

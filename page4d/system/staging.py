@@ -1,13 +1,15 @@
-"""`Staging`: where a folder is written until it is whole, how it takes the place of the old one, and what a killed command leaves behind.
+"""`Staging`: where a folder is written until it is whole, how it takes the place of the old one, and what a killed
+command leaves behind.
 
-A staging folder is called `.<name>-xxxxxxxx` and lies beside the folder that it will become, or in it where that cannot be renamed (a
-mounted volume, the working directory, a parent that may not be written). It holds
+A staging folder is called `.<name>-xxxxxxxx` and lies beside the folder that it will become, or in it where that cannot
+be renamed (a mounted volume, the working directory, a parent that may not be written). It holds
 
-- `page4d.lock`, locked by the command that writes here for as long as it runs, so that others can tell whether it still does;
+- `page4d.lock`, locked by the command that writes here for as long as it runs, so that others can tell whether it still
+  does;
 - `new`, the folder as it will be;
 - `old`, while two renames replace a folder where the file system cannot exchange two names at once;
-- `swap.json`, in a staging folder that lies in its target: which entries leave and which come, written when all of `new` is on the disk.
-  From then on whoever finds it abandoned carries it out to the end.
+- `swap.json`, in a staging folder that lies in its target: which entries leave and which come, written when all of
+  `new` is on the disk. From then on whoever finds it abandoned carries it out to the end.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class Staging:
         self.new.mkdir(mode=0o755)
 
     def replace(self, marker: str | None = None) -> None:
-        """The target becomes `new`. At every moment it is the whole old or the whole new folder, or, where it cannot be renamed, has no marker.
+        """The target becomes `new`. At every moment it is the whole old or the whole new folder, or, where it cannot be
+        renamed, has no marker.
 
         Args:
             marker: name of the file that tells readers that the folder is whole.
@@ -98,7 +101,8 @@ class Staging:
             self.new.rename(self.target)
 
     def _move_inside(self) -> None:
-        """The target's name cannot be given to another folder after all: its content is copied to where single entries can be renamed."""
+        """The target's name cannot be given to another folder after all: its content is copied to where single entries
+        can be renamed."""
         folder, lock = _make(self.target, self.target)
         try:
             shutil.copytree(self.new, folder / _NEW, symlinks=True)
@@ -113,7 +117,10 @@ class Staging:
     def _fill(self, marker: str | None) -> None:
         known = {left.name for left in leftovers(self.target)}
         into = sorted((path.name for path in self.new.iterdir()), key=lambda name: (name == marker, name))
-        out = sorted((path.name for path in self.target.iterdir() if path.name not in known), key=lambda name: (name != marker, name))
+        out = sorted(
+            (path.name for path in self.target.iterdir() if path.name not in known),
+            key=lambda name: (name != marker, name),
+        )
         content = msgspec.json.encode(_Swap(out, into))
         (self._folder / f"{_SWAP}.part").write_bytes(content)
         sync_path(self._folder / f"{_SWAP}.part")
@@ -136,7 +143,8 @@ def leftovers(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def tidy(target: pathlib.Path) -> None:
-    """Delete the staging folders of killed commands; what one was replacing when it was killed is made whole first. Those whose owner runs stay."""
+    """Delete the staging folders of killed commands; what one was replacing when it was killed is made whole first.
+    Those whose owner runs stay."""
     for folder in list(leftovers(target)):
         _recover(folder, target)
 

@@ -1,4 +1,5 @@
-"""JSON that every reader takes in the same way, of a size that is read at once. `engines/cpp/src/json_reader.cpp` has the same limits."""
+"""JSON that every reader takes in the same way, of a size that is read at once. `engines/cpp/src/json_reader.cpp` has
+the same limits."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ def require_strict(content: bytes) -> None:
     """Refuse a document that is no JSON, or that two readers may read in two ways.
 
     Raises:
-        ValueError: it is malformed, no UTF-8 or begins with a byte order mark; an object has a key twice, something lies deeper than
-            `DEEPEST`, a whole number is not one of 64 bits, or a number is infinite or none.
+        ValueError: it is malformed, no UTF-8 or begins with a byte order mark; an object has a key twice, something
+            lies deeper than `DEEPEST`, a whole number is not one of 64 bits, or a number is infinite or none.
     """
     try:
         document = json.loads(
@@ -37,7 +38,9 @@ def require_strict(content: bytes) -> None:
 
 
 def _containers(values: Any) -> list[Any]:
-    return [value for value in (values.values() if isinstance(values, dict) else values) if isinstance(value, dict | list)]
+    return [
+        value for value in (values.values() if isinstance(values, dict) else values) if isinstance(value, dict | list)
+    ]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

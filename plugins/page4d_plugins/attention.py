@@ -1,6 +1,7 @@
 """The two ops on tensors of a GPU, through Triton's own compiler and launcher; in its interpreter, on a CPU.
 
-Names, signatures and meaning are those of `page4d.attention`; types are float16 or bfloat16, head dimensions powers of two.
+Names, signatures and meaning are those of `page4d.attention`; types are float16 or bfloat16, head dimensions powers of
+two.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ _INTERPRETED = Chip(Tile(64, 64, 4, 1), Tile(64, 64, 4, 1), Tile(32, 64, 4, 1))
 
 
 def biased_attention(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, epipolar: EpipolarPrior | None = None, rows: BiasedRows | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None = None,
+    epipolar: EpipolarPrior | None = None,
+    rows: BiasedRows | None = None,
 ) -> Tensor:
     """Attention in which every key may have a bias of its own.
 
@@ -43,21 +49,36 @@ def biased_attention(
         UsageError: a type, device, shape or stride that the kernels do not take.
     """
     if rows is not None and (key_bias is None or epipolar is not None):
-        raise UsageError("rows say which queries a key bias is for", got="no key bias" if key_bias is None else "an epipolar prior", allowed="a key bias alone")
+        raise UsageError(
+            "rows say which queries a key bias is for",
+            got="no key bias" if key_bias is None else "an epipolar prior",
+            allowed="a key bias alone",
+        )
     tensors = {"q": q, "k": k, "v": v}
     if epipolar is not None and key_bias is None:
         key_bias = torch.zeros(k.shape[0], k.shape[2], dtype=q.dtype, device=q.device)
     if key_bias is not None:
         tensors["key_bias"] = key_bias
     if epipolar is not None:
-        tensors |= {"fundamental": epipolar.fundamental.float().contiguous(), "centres": epipolar.centres.float().contiguous()}
+        tensors |= {
+            "fundamental": epipolar.fundamental.float().contiguous(),
+            "centres": epipolar.centres.float().contiguous(),
+        }
         return _run(tensors, Mode.EPIPOLAR, band=epipolar.band, penalty=epipolar.penalty)
     if rows is not None:
         return _run(tensors, Mode.ROWS, rows=rows)
     return _run(tensors, Mode.DENSE if key_bias is None else Mode.BIASED)
 
 
-def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, seg_ptr: Tensor, seg: Tensor, segment_bias: Tensor | None = None) -> Tensor:
+def segment_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_bias: Tensor | None,
+    seg_ptr: Tensor,
+    seg: Tensor,
+    segment_bias: Tensor | None = None,
+) -> Tensor:
     """Attention in which every group of queries reads its own list of key ranges.
 
     Args:
@@ -72,10 +93,16 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
         `[Z,A,n,D]`, q's dtype, contiguous. A group without keys gives zeros.
 
     Raises:
-        UsageError: a type, device, shape or stride that the kernels do not take. Ranges are not checked: they lie on the GPU.
+        UsageError: a type, device, shape or stride that the kernels do not take. Ranges are not checked: they lie on
+            the GPU.
     """
     if seg_ptr.dtype != torch.int32 or seg.dtype != torch.int32:
-        raise UsageError("key segments are int32", got=f"seg_ptr {seg_ptr.dtype}, seg {seg.dtype}", allowed="torch.int32", hint=".to(torch.int32)")
+        raise UsageError(
+            "key segments are int32",
+            got=f"seg_ptr {seg_ptr.dtype}, seg {seg.dtype}",
+            allowed="torch.int32",
+            hint=".to(torch.int32)",
+        )
     if key_bias is None:
         key_bias = torch.zeros(k.shape[0], k.shape[2], dtype=q.dtype, device=q.device)
     tensors = {"q": q, "k": k, "v": v, "key_bias": key_bias, "seg_ptr": seg_ptr.contiguous(), "seg": seg.contiguous()}
@@ -85,22 +112,39 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, 
     return _run(tensors, mode)
 
 
-def _run(tensors: dict[str, Tensor], mode: Mode, rows: BiasedRows | None = None, band: float = 0.0, penalty: float = 0.0) -> Tensor:
+def _run(
+    tensors: dict[str, Tensor], mode: Mode, rows: BiasedRows | None = None, band: float = 0.0, penalty: float = 0.0
+) -> Tensor:
     interpreted, device = triton.knobs.runtime.interpret, tensors["q"].device
     if not interpreted and device.type != "cuda":
-        raise UsageError("the attention kernels run on a GPU", got=f"tensors on {device}", allowed="cuda", hint="page4d.attention, or TRITON_INTERPRET=1")
+        raise UsageError(
+            "the attention kernels run on a GPU",
+            got=f"tensors on {device}",
+            allowed="cuda",
+            hint="page4d.attention, or TRITON_INTERPRET=1",
+        )
     chip = _INTERPRETED if interpreted else CHIPS[_chip(device.index)]
     return run(tensors, mode, chip.of(mode), chip.part, rows, band, penalty)
 
 
-def run(tensors: dict[str, Tensor], mode: Mode, tile: Tile, part_tile: Tile, rows: BiasedRows | None = None, band: float = 0.0, penalty: float = 0.0) -> Tensor:
+def run(
+    tensors: dict[str, Tensor],
+    mode: Mode,
+    tile: Tile,
+    part_tile: Tile,
+    rows: BiasedRows | None = None,
+    band: float = 0.0,
+    penalty: float = 0.0,
+) -> Tensor:
     """One call with the tiles named: `tensors` are the op's inputs by name, the rest as in `Shape`."""
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     groups, segments = _check(tensors, mode)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     (Z, A, n, D), m = q.shape, k.shape[2]
     dtype = Dtype.named(str(q.dtype).removeprefix("torch."))
-    shape = Shape(mode, dtype, Z, A, n, m, D, groups, segments, rows, band, penalty, q=_strides(q), k=_strides(k), v=_strides(v))
+    shape = Shape(
+        mode, dtype, Z, A, n, m, D, groups, segments, rows, band, penalty, q=_strides(q), k=_strides(k), v=_strides(v)
+    )
     plan = make_plan(shape, tile, part_tile)
     workspace = torch.empty(plan.workspace // 4, dtype=torch.float32, device=q.device)
     if "key_bias" in tensors:
@@ -109,7 +153,9 @@ def run(tensors: dict[str, Tensor], mode: Mode, tile: Tile, part_tile: Tile, row
     places = tensors | {"out": out}
     for launch in plan.launches:
         values = {name: _value(value, places, workspace) for name, value in launch.values.items()}
-        fixed = constants(launch.kernel, tile, shape.D, upcast=bool(triton.knobs.runtime.interpret) and q.dtype == torch.bfloat16)
+        fixed = constants(
+            launch.kernel, tile, shape.D, upcast=bool(triton.knobs.runtime.interpret) and q.dtype == torch.bfloat16
+        )
         function = getattr(attention_kernel, launch.kernel.partition("_")[0])
         options = {"num_warps": tile.warps, "num_stages": tile.stages} if launch.kernel.startswith("attention") else {}
         function[launch.grid](**values, **fixed, **options)
@@ -124,7 +170,9 @@ def _value(value: object, tensors: dict[str, Tensor], workspace: Tensor) -> obje
     if isinstance(value, Ref):
         return workspace[value.offset // 4 :] if value.tensor == "workspace" else tensors[value.tensor]
     if isinstance(value, Descriptor):
-        return TensorDescriptor(tensors[value.tensor], list(value.shape), list(value.strides), [1, 1, value.keys, value.shape[3]])
+        return TensorDescriptor(
+            tensors[value.tensor], list(value.shape), list(value.strides), [1, 1, value.keys, value.shape[3]]
+        )
     return value
 
 
@@ -134,11 +182,20 @@ def _check(tensors: dict[str, Tensor], mode: Mode) -> tuple[int, int]:
         found = ", ".join(f"{name} {tensor.device}" for name, tensor in tensors.items())
         raise UsageError("attention over tensors of several devices", got=found, allowed="one")
     if not (q.dtype == k.dtype == v.dtype):
-        raise UsageError("q, k and v differ in type", got=f"{q.dtype}, {k.dtype}, {v.dtype}", allowed="float16 or bfloat16 for all three")
+        raise UsageError(
+            "q, k and v differ in type",
+            got=f"{q.dtype}, {k.dtype}, {v.dtype}",
+            allowed="float16 or bfloat16 for all three",
+        )
     op = SEGMENT_ATTENTION if mode.keys is Keys.SEGMENTS else BIASED_ATTENTION
     groups, segments = groups_and_segments(op, mode, {name: list(tensor.shape) for name, tensor in tensors.items()})
     if any(tensor.stride(3) != 1 for tensor in (q, k, v)):
-        raise UsageError("channels of q, k and v must lie side by side", got="another last stride than 1", allowed="1", hint=".contiguous()")
+        raise UsageError(
+            "channels of q, k and v must lie side by side",
+            got="another last stride than 1",
+            allowed="1",
+            hint=".contiguous()",
+        )
     if off := {name: tensors[name].data_ptr() % _ALIGNMENT for name in "qkv" if tensors[name].data_ptr() % _ALIGNMENT}:
         got = ", ".join(f"{name} {bytes_} bytes beyond one" for name, bytes_ in off.items())
         raise UsageError(f"q, k and v must start at a multiple of {_ALIGNMENT} bytes", got=got, hint=".clone()")

@@ -1,10 +1,12 @@
 """The attention kernel, in Triton: one body for every mode, and the two small kernels around it.
 
-A program computes `BM` queries of one group, one head and one sequence, key tile by key tile, with the running maximum and sum of
-softmax in float32; nothing of size n x m is stored. Logits are kept in units of log2(e), so that exponentials are exp2.
+A program computes `BM` queries of one group, one head and one sequence, key tile by key tile, with the running maximum
+and sum of softmax in float32; nothing of size n x m is stored. Logits are kept in units of log2(e), so that
+exponentials are exp2.
 
-Letters as in `page4d.attention`: q [Z,A,n,D], k v [Z,A,m,D]. Rows, keys and segments that do not exist are never read: the last
-tile of a range loads through clamped pointers, whatever lies behind it. Offsets of sequences, heads and tiles have 64 bits.
+Letters as in `page4d.attention`: q [Z,A,n,D], k v [Z,A,m,D]. Rows, keys and segments that do not exist are never read:
+the last tile of a range loads through clamped pointers, whatever lies behind it. Offsets of sequences, heads and tiles
+have 64 bits.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import triton.language as tl
 
 @triton.jit
 def _tile(
-    acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, j, length, k_n, v_n, scale, leads, gain, l0, l1, l2, allowed, penalty,
-    D: tl.constexpr, BN: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, EPIPOLAR: tl.constexpr, DESCRIPTORS: tl.constexpr,
-    MASKED: tl.constexpr, UPCAST: tl.constexpr,
+    acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, j, length, k_n, v_n, scale,
+    leads, gain, l0, l1, l2, allowed, penalty,
+    D: tl.constexpr, BN: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, EPIPOLAR: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, MASKED: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One tile of keys into the running sums: acc [BM,D], top (maximum) and total [BM], float32."""
     first = start + j
@@ -79,11 +82,13 @@ def attention(
     q_z, q_a, q_g, k_z, k_a, v_z, v_a, out_z, out_a, out_g, bias_z,
     q_n, k_n, v_n, out_n, heads, rows, keys, chunk, segments, views, period, leading,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, STAGES: tl.constexpr, KEYS: tl.constexpr, BIASED: tl.constexpr,
-    ROWS: tl.constexpr, SEGMENT_BIASED: tl.constexpr, PARTIAL: tl.constexpr, DESCRIPTORS: tl.constexpr, UPCAST: tl.constexpr,
+    ROWS: tl.constexpr, SEGMENT_BIASED: tl.constexpr, PARTIAL: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(rows/BM), groups, Z*A).
 
-    Q K V OUT: pointers with strides in elements: `_z` sequence, `_a` head, `_g` query group, `_n` row; channels lie side by side.
+    Q K V OUT: pointers with strides in elements: `_z` sequence, `_a` head, `_g` query group, `_n` row; channels lie
+        side by side.
     KD, VD: descriptors of K and V as `[Z,A,m,D]`, box `[1,1,BN,D]`; used for whole tiles where DESCRIPTORS.
     LSE: float32 `[Z*A,groups,rows]`, log2 of the sum of exponentials; written where PARTIAL.
     BIAS: float32 `[Z,m]` times log2(e), stride bias_z.
@@ -150,19 +155,21 @@ def attention(
         whole = length // BN * BN
         for j in tl.range(0, whole, BN, num_stages=STAGES):
             acc, top, total = _tile(
-                acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, j, length, k_n, v_n, scale, leads, gain, l0, l1, l2, allowed, penalty,
-                D, BN, BIASED, ROWS, EPIPOLAR, DESCRIPTORS, False, UPCAST,
+                acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, j, length, k_n, v_n, scale,
+                leads, gain, l0, l1, l2, allowed, penalty, D, BN, BIASED, ROWS, EPIPOLAR, DESCRIPTORS, False, UPCAST,
             )  # fmt: skip
         if whole < length:
             acc, top, total = _tile(
-                acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, whole, length, k_n, v_n, scale, leads, gain, l0, l1, l2, allowed, penalty,
-                D, BN, BIASED, ROWS, EPIPOLAR, DESCRIPTORS, True, UPCAST,
+                acc, top, total, q, K, V, KD, VD, BIAS, CENTRES, z, a, start, whole, length, k_n, v_n, scale,
+                leads, gain, l0, l1, l2, allowed, penalty, D, BN, BIASED, ROWS, EPIPOLAR, DESCRIPTORS, True, UPCAST,
             )  # fmt: skip
         if SEGMENT_BIASED:
             top += extra
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # no keys, or none above -inf: zeros
     exists = row < rows
-    tl.store(OUT + (row - block)[:, None] * out_n + channel[None, :], acc.to(OUT.dtype.element_ty), mask=exists[:, None])
+    tl.store(
+        OUT + (row - block)[:, None] * out_n + channel[None, :], acc.to(OUT.dtype.element_ty), mask=exists[:, None]
+    )
     if PARTIAL:
         groups = tl.num_programs(1)
         tl.store(LSE + (za.to(tl.int64) * groups + g) * rows + row, top + tl.math.log2(total), mask=exists)
@@ -177,7 +184,8 @@ def prepare(BIAS, OUT, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def merge(PART, LSE, OUT, out_z, out_a, out_n, heads, rows, parts, D: tl.constexpr, PARTS: tl.constexpr):
-    """Grid (rows, Z*A): OUT = the mean of the parts, weighted by their sums. PART float32 `[Z*A,parts,rows,D]`, LSE `[Z*A,parts,rows]`."""
+    """Grid (rows, Z*A): OUT = the mean of the parts, weighted by their sums. PART float32 `[Z*A,parts,rows,D]`, LSE
+    `[Z*A,parts,rows]`."""
     row = tl.program_id(0)
     za = tl.program_id(1).to(tl.int64)
     part = tl.arange(0, PARTS)

@@ -1,4 +1,5 @@
-"""The CUDA driver through cuda-core's bindings: asked for where it is used, so that machines without one can import everything."""
+"""The CUDA driver through cuda-core's bindings: asked for where it is used, so that machines without one can import
+everything."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ def driver() -> Any:
         import cuda.core  # noqa: F401  what the bindings are to be loaded with
         from cuda.bindings import driver as api
     except ImportError:
-        raise MissingBackendError("GPUs are reached through cuda-core, which is not installed", hint='pip install "page4d[gpu]"') from None
+        raise MissingBackendError(
+            "GPUs are reached through cuda-core, which is not installed", hint='pip install "page4d[gpu]"'
+        ) from None
     try:
         ready = int(api.cuInit(0)[0]) == 0
     except RuntimeError:  # there is no driver library to load

@@ -1,7 +1,7 @@
 """The pack: every kernel as machine code for every chip, with what a launcher must know of each, in one file.
 
-A `.tar.xz` of `sm_<chip>/<kernel>_<type>.cubin` and `ptx/<kernel>_<type>.ptx` (for chips without code of their own), a `.json`
-beside each (`Entry`), and `pack.json` (`Header`). Equal content gives equal bytes.
+A `.tar.xz` of `sm_<chip>/<kernel>_<type>.cubin` and `ptx/<kernel>_<type>.ptx` (for chips without code of their own), a
+`.json` beside each (`Entry`), and `pack.json` (`Header`). Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a kernel, in order, as the machine code's own table has it."""
 
     name: str
-    """As in `attention_kernel.py`; parts of a descriptor as `KD`, `KD.shape0` .., `KD.stride0` ..; scratch pointers, always null, are empty."""
+    """As in `attention_kernel.py`; parts of a descriptor as `KD`, `KD.shape0` .., `KD.stride0` ..; scratch pointers,
+    always null, are empty."""
     offset: int
     size: int
     """Bytes: 4 (int32, float32), 8 (int64, pointer), 128 (tensor map)."""
@@ -118,7 +119,9 @@ class Pack:
                 entry = msgspec.json.decode(files[name], type=Entry)
                 kernels[entry.path] = Kernel(entry, files[entry.path])
         except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, KeyError, msgspec.DecodeError) as error:
-            raise UsageError("the kernel pack cannot be read", got=f"{path} ({error})", hint="page4d plugins build") from None
+            raise UsageError(
+                "the kernel pack cannot be read", got=f"{path} ({error})", hint="page4d plugins build"
+            ) from None
         return cls(header, kernels)
 
     def content(self) -> bytes:
@@ -160,14 +163,20 @@ class Pack:
         other = f"{PTX}/{name}_{dtype.value}.ptx"
         found = self.kernels.get(own if chip == capability else other) or self.kernels.get(other)
         if found is None:
-            raise UsageError("the kernel pack lacks a kernel", got=f"{name}_{dtype.value} for sm_{capability}", hint="page4d plugins build")
+            raise UsageError(
+                "the kernel pack lacks a kernel",
+                got=f"{name}_{dtype.value} for sm_{capability}",
+                hint="page4d plugins build",
+            )
         return found
 
     def _tar(self) -> bytes:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             # code of one kernel for all chips side by side: xz sees what they share
-            for name, content in sorted(self.files().items(), key=lambda item: (item[0].rpartition(".")[2], item[0].rpartition("/")[2], item[0])):
+            for name, content in sorted(
+                self.files().items(), key=lambda item: (item[0].rpartition(".")[2], item[0].rpartition("/")[2], item[0])
+            ):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))

@@ -1,6 +1,8 @@
-"""From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. No torch, no Triton, no GPU.
+"""From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. No torch, no Triton,
+no GPU.
 
-Whoever launches (Triton's own launcher, the driver through cuda-core, the C++ plugin) follows the same plan; parameters go by name.
+Whoever launches (Triton's own launcher, the driver through cuda-core, the C++ plugin) follows the same plan; parameters
+go by name.
 """
 
 from __future__ import annotations
@@ -162,7 +164,13 @@ def make_plan(shape: Shape, tile: Tile, part_tile: Tile) -> Plan:
         "period": shape.rows.period if shape.rows else 1,
         "leading": shape.rows.leading if shape.rows else 1,
     }
-    launches = [Launch(f"attention_{mode.value}", (-(-rows // tile.queries), parts if split else shape.groups, shape.Z * shape.A), values)]
+    launches = [
+        Launch(
+            f"attention_{mode.value}",
+            (-(-rows // tile.queries), parts if split else shape.groups, shape.Z * shape.A),
+            values,
+        )
+    ]
     if mode.has_bias:
         count = shape.Z * shape.m
         bias_values: dict[str, Value] = {"BIAS": Ref("key_bias"), "OUT": Ref("workspace", bias), "count": count}
@@ -208,28 +216,58 @@ def constants(kernel: str, tile: Tile, D: int = HEAD_DIM, upcast: bool = False) 
 
 def _check(shape: Shape, longest: int) -> None:
     if min(shape.Z, shape.A, shape.n, shape.m) < 1:
-        raise UsageError("attention over an empty tensor", got=f"Z={shape.Z} A={shape.A} n={shape.n} m={shape.m}", allowed="all at least 1")
+        raise UsageError(
+            "attention over an empty tensor",
+            got=f"Z={shape.Z} A={shape.A} n={shape.n} m={shape.m}",
+            allowed="all at least 1",
+        )
     if max(shape.n, shape.Z * shape.m, shape.A * shape.segments) >= 1 << 31:
         got = f"Z={shape.Z} A={shape.A} n={shape.n} m={shape.m}"
-        raise UsageError("attention over a tensor with too long an axis", got=got, allowed="n, Z*m and A*segments below 2^31")
-    if shape.D & (shape.D - 1) or not 16 <= shape.D <= 128:
-        raise UsageError("no attention kernel for this head dimension", got=str(shape.D), allowed="a power of two, 16 .. 128")
-    if shape.groups < 1 or shape.n % shape.groups:
-        raise UsageError("queries cannot be cut into equal groups", got=f"{shape.n} queries, {shape.groups} groups", allowed="a divisor of the queries")
-    if shape.mode.keys is Keys.VIEWS and shape.n != shape.m:
-        raise UsageError("the epipolar prior wants as many keys as queries", got=f"{shape.n} queries, {shape.m} keys", allowed="n = m = V*N")
-    if shape.rows is not None and (shape.rows.period < 1 or shape.n % shape.rows.period or not 0 <= shape.rows.leading <= shape.rows.period):
         raise UsageError(
-            "biased rows do not fit the queries", got=f"{shape.n} queries, {shape.rows}", allowed="queries a multiple of period, leading <= period"
+            "attention over a tensor with too long an axis", got=got, allowed="n, Z*m and A*segments below 2^31"
+        )
+    if shape.D & (shape.D - 1) or not 16 <= shape.D <= 128:
+        raise UsageError(
+            "no attention kernel for this head dimension", got=str(shape.D), allowed="a power of two, 16 .. 128"
+        )
+    if shape.groups < 1 or shape.n % shape.groups:
+        raise UsageError(
+            "queries cannot be cut into equal groups",
+            got=f"{shape.n} queries, {shape.groups} groups",
+            allowed="a divisor of the queries",
+        )
+    if shape.mode.keys is Keys.VIEWS and shape.n != shape.m:
+        raise UsageError(
+            "the epipolar prior wants as many keys as queries",
+            got=f"{shape.n} queries, {shape.m} keys",
+            allowed="n = m = V*N",
+        )
+    if shape.rows is not None and (
+        shape.rows.period < 1 or shape.n % shape.rows.period or not 0 <= shape.rows.leading <= shape.rows.period
+    ):
+        raise UsageError(
+            "biased rows do not fit the queries",
+            got=f"{shape.n} queries, {shape.rows}",
+            allowed="queries a multiple of period, leading <= period",
         )
     if max(shape.groups, shape.Z * shape.A) > _GRID_LIMIT:
-        raise UsageError("too many heads or query groups", got=f"Z*A={shape.Z * shape.A}, groups={shape.groups}", allowed=f"at most {_GRID_LIMIT} each")
+        raise UsageError(
+            "too many heads or query groups",
+            got=f"Z*A={shape.Z * shape.A}, groups={shape.groups}",
+            allowed=f"at most {_GRID_LIMIT} each",
+        )
     for strides, _ in _with_lengths(shape):
         if strides is not None and any(stride % _ALIGNED for stride in strides):
-            raise UsageError("strides that the kernels cannot load as vectors", got=str(tuple(strides)), allowed=f"multiples of {_ALIGNED} elements")
+            raise UsageError(
+                "strides that the kernels cannot load as vectors",
+                got=str(tuple(strides)),
+                allowed=f"multiples of {_ALIGNED} elements",
+            )
         most = ((1 << 31) - shape.D) // (longest - 1)
         if strides is not None and strides.n > most:
-            raise UsageError("rows too far apart: offsets within a tile have 32 bits", got=strides.n, allowed=f"{most} elements")
+            raise UsageError(
+                "rows too far apart: offsets within a tile have 32 bits", got=strides.n, allowed=f"{most} elements"
+            )
 
 
 def _with_lengths(shape: Shape) -> tuple[tuple[Strides | None, int], ...]:

@@ -15,14 +15,17 @@ from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
 
 
 def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:
-    """The plan of a call on a GPU of a compute capability times ten, by the tiles that its kernels in the pack were built with.
+    """The plan of a call on a GPU of a compute capability times ten, by the tiles that its kernels in the pack were
+    built with.
 
     Raises:
         UsageError: sizes that the pack's kernels do not take, a GPU too old, a kernel missing.
     """
 
     def tile(mode: Mode) -> Tile:
-        return Tile(*msgspec.structs.astuple(pack.kernel(f"attention_{mode.value}", shape.dtype, capability).entry.tile))
+        return Tile(
+            *msgspec.structs.astuple(pack.kernel(f"attention_{mode.value}", shape.dtype, capability).entry.tile)
+        )
 
     plan = make_plan(shape, tile(shape.mode), tile(shape.mode.of_parts or shape.mode))
     require_in_pack(shape)
@@ -53,7 +56,14 @@ class KernelLauncher:
         self._launches = []
         for launch in launches:
             kernel = pack.kernel(launch.kernel, dtype, capability)
-            self._launches.append((launch.grid, _loaded(kernel, device), kernel.entry, ParameterBlock(kernel.entry.parameters, launch.values)))
+            self._launches.append(
+                (
+                    launch.grid,
+                    _loaded(kernel, device),
+                    kernel.entry,
+                    ParameterBlock(kernel.entry.parameters, launch.values),
+                )
+            )
 
     def __call__(self, addresses: Mapping[str, int], stream: int) -> None:
         """Launch.
@@ -64,7 +74,9 @@ class KernelLauncher:
         """
         for grid, function, entry, block in self._launches:
             block.point(addresses, self._encode)
-            checked(driver().cuLaunchKernel(function, *grid, entry.threads, 1, 1, entry.shared, stream, block.address, 0))
+            checked(
+                driver().cuLaunchKernel(function, *grid, entry.threads, 1, 1, entry.shared, stream, block.address, 0)
+            )
 
     def _encode(self, descriptor: Descriptor, address: int) -> bytes:
         """A tensor map: the box is a tile of one head, its rows in 128-byte swizzle, zeros beyond the tensor."""
@@ -72,7 +84,11 @@ class KernelLauncher:
 
         api = driver()
         types = api.CUtensorMapDataType
-        kind = types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16 if self._dtype is Dtype.FLOAT16 else types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+        kind = (
+            types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+            if self._dtype is Dtype.FLOAT16
+            else types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+        )
         sizes = [api.cuuint64_t(size) for size in reversed(descriptor.shape)]
         strides = [api.cuuint64_t(2 * stride) for stride in reversed(descriptor.strides[:3])]
         box = [api.cuuint32_t(size) for size in (descriptor.shape[3], descriptor.keys, 1, 1)]
@@ -98,7 +114,8 @@ class KernelLauncher:
 class Launcher(KernelLauncher):
     """The kernels of one call of attention.
 
-    Its addresses are those of the op's inputs by name, `out`, and `workspace` (at least `self.workspace` bytes, 256-aligned).
+    Its addresses are those of the op's inputs by name, `out`, and `workspace` (at least `self.workspace` bytes,
+    256-aligned).
     """
 
     def __init__(self, shape: Shape, device: int, pack: Pack) -> None:

@@ -23,7 +23,9 @@ class Dtype(enum.Enum):
         try:
             return cls[name.upper()]
         except KeyError:
-            raise UsageError("the attention kernels compute in 16 bits", got=name, allowed="float16, bfloat16") from None
+            raise UsageError(
+                "the attention kernels compute in 16 bits", got=name, allowed="float16, bfloat16"
+            ) from None
 
 
 class Keys(enum.IntEnum):
@@ -80,7 +82,8 @@ class Mode(enum.Enum):
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut: queries and keys of a block, warps, loads in flight, and K and V by descriptor or pointer."""
+    """How a kernel is cut: queries and keys of a block, warps, loads in flight, and K and V by descriptor or
+    pointer."""
 
     queries: int
     keys: int
@@ -111,7 +114,8 @@ class Chip(NamedTuple):
 
 _AMPERE = Chip(Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 _ORIN = Chip(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2))
-# measured on an H100 (docs/performance.md): with few rows several blocks share a multiprocessor, and one's softmax hides another's products
+# measured on an H100 (docs/performance.md): with few rows several blocks share a multiprocessor, and one's softmax
+# hides another's products
 _HOPPER = Chip(Tile(64, 64, 4, 2, True), Tile(64, 32, 4, 3), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True))
 _BLACKWELL = Chip(Tile(128, 128, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 
@@ -140,5 +144,7 @@ def chip_for(capability: int) -> int:
         UsageError: the GPU is older than the fallback.
     """
     if capability < FALLBACK:
-        raise UsageError("the attention kernels do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} or newer")
+        raise UsageError(
+            "the attention kernels do not run on this GPU", got=f"sm_{capability}", allowed=f"sm_{FALLBACK} or newer"
+        )
     return capability if capability in CHIPS else FALLBACK

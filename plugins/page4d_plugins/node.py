@@ -1,4 +1,5 @@
-"""An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take it. No TensorRT, no GPU."""
+"""An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take
+it. No TensorRT, no GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ from page4d_plugins.launch_plan import Shape, make_plan, require_in_pack
 from page4d_plugins.modes import CHIPS, Dtype, Mode
 
 FIELDS: dict[str, dict[str, type[int] | type[float]]] = {
-    BIASED_ATTENTION: {"epipolar_band": float, "epipolar_penalty": float, "row_period": int, "row_leading": int, "row_gain": float},
+    BIASED_ATTENTION: {
+        "epipolar_band": float,
+        "epipolar_penalty": float,
+        "row_period": int,
+        "row_leading": int,
+        "row_gain": float,
+    },
     SEGMENT_ATTENTION: {},
 }
 """Attributes of each op that a kernel reads."""
@@ -35,7 +42,9 @@ class Node(NamedTuple):
         fields = {name: kind(attributes[name]) for name, kind in FIELDS[op].items() if name in attributes}
         for option in (_EPIPOLAR, _ROWS):
             if 0 < sum(name in fields for name in option) < len(option):
-                raise UsageError(f"{op} with half of an option", got=", ".join(fields), allowed=f"all or none of {', '.join(option)}")
+                raise UsageError(
+                    f"{op} with half of an option", got=", ".join(fields), allowed=f"all or none of {', '.join(option)}"
+                )
         return cls(op, fields)
 
     @property
@@ -93,14 +102,17 @@ class Node(NamedTuple):
 
 
 def groups_and_segments(op: str, mode: Mode, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
-    """Query groups (or views) and key segments of a call, from the shapes of its inputs by name, all of which are checked.
+    """Query groups (or views) and key segments of a call, from the shapes of its inputs by name, all of which are
+    checked.
 
     Raises:
         UsageError: shapes that do not fit together.
     """
     q, k = shapes["q"], shapes["k"]
     if len(q) != 4 or len(k) != 4:
-        raise UsageError("q and k of an attention have four axes", got=f"{list(q)}, {list(k)}", allowed="[Z,A,n,D], [Z,A,m,D]")
+        raise UsageError(
+            "q and k of an attention have four axes", got=f"{list(q)}, {list(k)}", allowed="[Z,A,n,D], [Z,A,m,D]"
+        )
     (Z, A, n, D), m = q, k[2]
     expected: dict[str, list[int]] = {"k": [Z, A, m, D], "v": [Z, A, m, D], "key_bias": [Z, m]}
     groups, segments = 1, _first(shapes.get("seg", ()))
@@ -112,7 +124,9 @@ def groups_and_segments(op: str, mode: Mode, shapes: Mapping[str, Sequence[int]]
         expected |= {"seg_ptr": [groups + 1], "seg": [segments, 2], "segment_bias": [A, segments]}
     for name, shape in shapes.items():
         if list(shape) != expected.get(name, list(shape)):
-            raise UsageError(f"{name} of {op} does not fit q {list(q)} and k {list(k)}", got=list(shape), allowed=expected[name])
+            raise UsageError(
+                f"{name} of {op} does not fit q {list(q)} and k {list(k)}", got=list(shape), allowed=expected[name]
+            )
     return groups, segments
 
 
@@ -121,7 +135,8 @@ def _first(shape: Sequence[int]) -> int:
 
 
 def most_workspace(shape: Shape) -> int:
-    """Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not known.
+    """Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not
+    known.
 
     Raises:
         UsageError: sizes that the pack's kernels do not take.

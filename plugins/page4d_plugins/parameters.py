@@ -1,4 +1,5 @@
-"""The parameters of one launch in memory, laid out as the driver takes them: by the kernel's own table, whatever the order of names."""
+"""The parameters of one launch in memory, laid out as the driver takes them: by the kernel's own table, whatever the
+order of names."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Encode = Callable[[Descriptor, int], bytes]
 
 
 class ParameterBlock:
-    """What `cuLaunchKernel` reads: an array of addresses, one for each parameter. Numbers are written once, addresses before a launch."""
+    """What `cuLaunchKernel` reads: an array of addresses, one for each parameter. Numbers are written once, addresses
+    before a launch."""
 
     def __init__(self, parameters: list[Parameter], values: Mapping[str, Value]) -> None:
         """Lay out `values` as `parameters` say.
@@ -49,11 +51,16 @@ class ParameterBlock:
         return ctypes.addressof(self._table)
 
     def point(self, addresses: Mapping[str, int], encode: Encode) -> None:
-        """Write the tensors' addresses, by the names that the plan gives them; nothing is done where they are the last call's."""
+        """Write the tensors' addresses, by the names that the plan gives them; nothing is done where they are the last
+        call's."""
         if addresses == self._pointed:
             return
         for place, ref in self._refs:
-            content = struct.pack("<Q", addresses[ref.tensor] + ref.offset) if isinstance(ref, Ref) else encode(ref, addresses[ref.tensor])
+            content = (
+                struct.pack("<Q", addresses[ref.tensor] + ref.offset)
+                if isinstance(ref, Ref)
+                else encode(ref, addresses[ref.tensor])
+            )
             ctypes.memmove(place, content, len(content))
         self._pointed = dict(addresses)
 

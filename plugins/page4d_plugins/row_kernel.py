@@ -1,7 +1,8 @@
-"""The row kernels, in Triton: what a block does between its matrix products, each as one pass over memory, computed in float32.
+"""The row kernels, in Triton: what a block does between its matrix products, each as one pass over memory, computed in
+float32.
 
-Rows are tokens or heads, channels lie side by side. Offsets of rows have 64 bits. A result may be written over what it is made of, SUM
-over P and OUT over X: what a thread writes over, no other still needs.
+Rows are tokens or heads, channels lie side by side. Offsets of rows have 64 bits. A result may be written over what it
+is made of, SUM over P and OUT over X: what a thread writes over, no other still needs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ def tokens(
 ):  # fmt: skip
     """Grid (rows). SUM = X + GAMMA (P + BIAS) where ADD, OUT = LayerNorm of it (of X without ADD) where NORM.
 
-    X P SUM OUT: `[rows,channels]`. BIAS GAMMA: `[channels]`. WEIGHT SHIFT: float32 `[channels]`. channels: at most BLOCK.
+    X P SUM OUT: `[rows,channels]`. BIAS GAMMA: `[channels]`. WEIGHT SHIFT: float32 `[channels]`. channels: at most
+        BLOCK.
     """
     row = tl.program_id(0).to(tl.int64) * channels
     channel = tl.arange(0, BLOCK)
@@ -43,7 +45,8 @@ def tokens(
 def heads(X, BIAS, WEIGHT, SHIFT, COS, SIN, OUT, rows, count, period, epsilon, D: tl.constexpr, BLOCK: tl.constexpr):
     """Grid (ceil(rows/BLOCK)). OUT = rotary embedding of the LayerNorm of X + BIAS, head by head.
 
-    X OUT: `[rows,D]`, rows are tokens by heads. BIAS: `[count,D]`. WEIGHT SHIFT: float32 `[D]`. COS SIN: float32 `[period,D]`, of a
+    X OUT: `[rows,D]`, rows are tokens by heads. BIAS: `[count,D]`. WEIGHT SHIFT: float32 `[D]`. COS SIN: float32
+        `[period,D]`, of a
     token's place among `period`. A channel of the first or third quarter turns with the one D/4 behind it.
     """
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -71,10 +74,15 @@ def heads(X, BIAS, WEIGHT, SHIFT, COS, SIN, OUT, rows, count, period, epsilon, D
 
 @triton.jit
 def gelu(X, BIAS, OUT, channels, blocks, BLOCK: tl.constexpr):
-    """Grid (rows * blocks), blocks = ceil(channels/BLOCK). OUT = the exact GELU of X + BIAS; X OUT `[rows,channels]`, BIAS `[channels]`."""
+    """Grid (rows * blocks), blocks = ceil(channels/BLOCK). OUT = the exact GELU of X + BIAS; X OUT `[rows,channels]`,
+    BIAS `[channels]`."""
     row = (tl.program_id(0) // blocks).to(tl.int64) * channels
     channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     inside = channel < channels
-    x = tl.load(X + row + channel, mask=inside, other=0.0).to(tl.float32) + tl.load(BIAS + channel, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(X + row + channel, mask=inside, other=0.0).to(tl.float32) + tl.load(
+        BIAS + channel, mask=inside, other=0.0
+    ).to(tl.float32)
     half = 0.5 * x
-    tl.store(OUT + row + channel, (half + half * tl.math.erf(x * 0.7071067811865476)).to(OUT.dtype.element_ty), mask=inside)
+    tl.store(
+        OUT + row + channel, (half + half * tl.math.erf(x * 0.7071067811865476)).to(OUT.dtype.element_ty), mask=inside
+    )

@@ -1,4 +1,5 @@
-"""From the sizes of one call of a row kernel to its launch, as `plan` does for attention. No torch, no Triton, no GPU."""
+"""From the sizes of one call of a row kernel to its launch, as `plan` does for attention. No torch, no Triton, no
+GPU."""
 
 from __future__ import annotations
 
@@ -57,15 +58,21 @@ def takes_gelu(rows: int, channels: int) -> bool:
 def tokens_launch(kernel: RowKernel, rows: int, channels: int, epsilon: float = 0.0) -> Launch:
     """Of ADD, NORM or ADD_NORM over `[rows,channels]`, which `takes_tokens` takes.
 
-    Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel reads or writes them.
+    Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel reads or writes
+        them.
     """
-    values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "p", "bias", "gamma", "weight", "shift", "sum", "out")}
+    values: dict[str, Value] = {
+        name.upper(): Ref(name) for name in ("x", "p", "bias", "gamma", "weight", "shift", "sum", "out")
+    }
     return Launch(kernel.value, (rows, 1, 1), values | {"channels": channels, "epsilon": epsilon})
 
 
 def heads_launch(tokens: int, heads: int, period: int, epsilon: float) -> Launch:
-    """Of HEADS over `[tokens,heads,D]`, which `takes_heads` takes. Addresses by name: `x`, `bias`, `weight`, `shift`, `cos`, `sin`, `out`."""
-    values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "bias", "weight", "shift", "cos", "sin", "out")}
+    """Of HEADS over `[tokens,heads,D]`, which `takes_heads` takes. Addresses by name: `x`, `bias`, `weight`, `shift`,
+    `cos`, `sin`, `out`."""
+    values: dict[str, Value] = {
+        name.upper(): Ref(name) for name in ("x", "bias", "weight", "shift", "cos", "sin", "out")
+    }
     values |= {"rows": tokens * heads, "count": heads, "period": period, "epsilon": epsilon}
     return Launch(RowKernel.HEADS.value, (-(-tokens * heads // _HEADS), 1, 1), values)
 
@@ -73,7 +80,11 @@ def heads_launch(tokens: int, heads: int, period: int, epsilon: float) -> Launch
 def gelu_launch(rows: int, channels: int) -> Launch:
     """Of GELU over `[rows,channels]`, which `takes_gelu` takes. Addresses by name: `x`, `bias`, `out`."""
     values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "bias", "out")}
-    return Launch(RowKernel.GELU.value, (rows * _blocks(channels), 1, 1), values | {"channels": channels, "blocks": _blocks(channels)})
+    return Launch(
+        RowKernel.GELU.value,
+        (rows * _blocks(channels), 1, 1),
+        values | {"channels": channels, "blocks": _blocks(channels)},
+    )
 
 
 def _blocks(channels: int) -> int:

@@ -31,7 +31,9 @@ def test_a_fault_of_ours_is_one_line_and_with_v_a_traceback(capsys, project_leve
     assert ("Traceback" in errors) == verbose and "\x1b" not in errors
 
 
-@pytest.mark.parametrize("text", ["std::bad_alloc", "can't start new thread", "Failed to allocate memory for requested buffer of size 1"])
+@pytest.mark.parametrize(
+    "text", ["std::bad_alloc", "can't start new thread", "Failed to allocate memory for requested buffer of size 1"]
+)
 def test_what_libraries_say_of_memory_is_exit_code_6(capsys, text):
     def body():
         raise RuntimeError(text)

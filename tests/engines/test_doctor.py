@@ -87,10 +87,20 @@ def test_the_machine(found):
 
 def test_what_the_machine_can(found):
     said = named(found.can)
-    assert list(said) == ["page4d-export", "frames in videos", "build plans", "--backend tensorrt", "--backend cuda", "--backend onnxruntime"]
+    assert list(said) == [
+        "page4d-export",
+        "frames in videos",
+        "build plans",
+        "--backend tensorrt",
+        "--backend cuda",
+        "--backend onnxruntime",
+    ]
     assert said["--backend onnxruntime"].ok
     assert said["page4d-export"].ok == all(map(installed, ("torch", "onnxscript")))
-    for name, call in (("build plans", lambda: library_for(None)), ("--backend tensorrt", lambda: (capability_of(0), Library.find()))):
+    for name, call in (
+        ("build plans", lambda: library_for(None)),
+        ("--backend tensorrt", lambda: (capability_of(0), Library.find())),
+    ):
         there, missing = answer(call)
         assert said[name].ok == (there is not None), name
         assert missing is None or said[name].said.startswith(missing.what), name

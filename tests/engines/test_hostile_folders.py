@@ -1,4 +1,5 @@
-"""Engine folders that are damaged, or made by somebody who means harm: refused in words before anything in them is loaded."""
+"""Engine folders that are damaged, or made by somebody who means harm: refused in words before anything in them is
+loaded."""
 
 import json
 import os
@@ -164,7 +165,11 @@ def test_depth_is_counted_in_objects_and_arrays(depth, is_object, inside):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -242,7 +247,10 @@ def test_weights_lie_beside_their_graph(folder, kind, dtype):
     ],
 )
 def test_weights_lie_within_their_file(folder, keys):
-    refused(with_graph(folder, lambda model: place(outside(model), location="encoder.onnx.data", **keys)), "weights (in a place that is none|beyond the end)")
+    refused(
+        with_graph(folder, lambda model: place(outside(model), location="encoder.onnx.data", **keys)),
+        "weights (in a place that is none|beyond the end)",
+    )
 
 
 def test_a_place_is_said_once(folder):
@@ -254,7 +262,14 @@ def test_a_place_is_said_once(folder):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "dims"), [(TensorProto.STRING, [1]), (TensorProto.INT4, [2]), (99, [1]), (TensorProto.FLOAT, [-1]), (TensorProto.FLOAT, [2**40])]
+    ("dtype", "dims"),
+    [
+        (TensorProto.STRING, [1]),
+        (TensorProto.INT4, [2]),
+        (99, [1]),
+        (TensorProto.FLOAT, [-1]),
+        (TensorProto.FLOAT, [2**40]),
+    ],
 )
 def test_weights_of_types_and_sizes_that_are_none(folder, dtype, dims):
     def change(model):
@@ -281,7 +296,9 @@ def loop(model):
     tensor = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("before", "after")]
     go = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
     nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["before"], ["after"])]
-    body = helper.make_graph(nodes, "body", [helper.make_tensor_value_info("i", TensorProto.INT64, []), go[0], tensor[0]], [go[1], tensor[1]])
+    body = helper.make_graph(
+        nodes, "body", [helper.make_tensor_value_info("i", TensorProto.INT64, []), go[0], tensor[0]], [go[1], tensor[1]]
+    )
     constants = {"count": np.array(2**62), "true": np.array(True), "zero": np.zeros(shape, np.float32)}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     del model.graph.node[:]
@@ -294,7 +311,11 @@ def foreign(model):
 
 
 def foreign_function(model):
-    model.functions.append(helper.make_function("", "Add", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 20)]))
+    model.functions.append(
+        helper.make_function(
+            "", "Add", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 20)]
+        )
+    )
 
 
 def endless_function(model):
@@ -344,7 +365,9 @@ def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
             value.type.tensor_type.shape.dim[0].dim_value = 2**20
 
     with pytest.raises(Page4DError):
-        Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(np.zeros(read_manifest(folder).shape.images_shape, np.uint8))
+        Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(
+            np.zeros(read_manifest(folder).shape.images_shape, np.uint8)
+        )
 
 
 # ---- constants and the golden clip
@@ -376,7 +399,17 @@ def test_constants_are_what_the_engines_need(folder, change):
     refused(other_constants(folder, change), "is not as the engines need it")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 8, bytes(100), (2**40).to_bytes(8, "little") + b"{}", (10).to_bytes(8, "little") + b'{"a": NaN}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"\xff" * 8,
+        bytes(100),
+        (2**40).to_bytes(8, "little") + b"{}",
+        (10).to_bytes(8, "little") + b'{"a": NaN}',
+    ],
+)
 def test_constants_that_are_damaged(folder, content):
     (folder / CONSTANTS).write_bytes(content)
     rewrite(folder)
@@ -400,7 +433,9 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize(("file", "number"), [(file, number) for file, changes in GOLDEN.items() for number in range(len(changes))])
+@pytest.mark.parametrize(
+    ("file", "number"), [(file, number) for file, changes in GOLDEN.items() for number in range(len(changes))]
+)
 def test_the_golden_clip_is_of_these_engines(golden, file, number):
     path = golden / "golden" / f"{file}.safetensors"
     tensors = load_file(path)
@@ -436,8 +471,9 @@ from page4d.errors import EngineError
 from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
 engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
+three = np.zeros(3, np.float32)
 try:
-    engine.bind({"tokens": np.zeros(3, np.float32), "mask_ext": np.zeros(3, np.float32)}, {"mask": np.zeros(3, np.float32)})
+    engine.bind({"tokens": three, "mask_ext": three}, {"mask": three})
 except EngineError as error:
     print(error.what)
 """

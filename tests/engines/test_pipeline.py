@@ -46,7 +46,11 @@ def test_equals_the_reference(made, variant):
     want = made_.model(made_.clip.frames, **tensors(given))
     result = Pipeline.load(made_.folder).run(made_.clip.frames, **given)
     assert set(result.layers) == set(want.layers)
-    named = {name: getattr(want, name) for name in ("mask", "memory", "points", "confidence", "camera") if getattr(want, name) is not None}
+    named = {
+        name: getattr(want, name)
+        for name in ("mask", "memory", "points", "confidence", "camera")
+        if getattr(want, name) is not None
+    }
     named |= {f"layers.{i}": layer for i, layer in want.layers.items()}
     found = result.tensors()
     assert set(found) == set(named)
@@ -70,7 +74,9 @@ def test_predictions_of_a_run_are_kept_by_a_copy(made):
 def test_a_published_model_takes_no_mask(made):
     made_ = made("page4d 2026")
     with pytest.raises(UsageError, match="take no external mask"):
-        Pipeline.load(made_.folder).run(made_.clip.frames, mask_ext=np.zeros(made_.plan.layout.patch_map_shape, np.float32))
+        Pipeline.load(made_.folder).run(
+            made_.clip.frames, mask_ext=np.zeros(made_.plan.layout.patch_map_shape, np.float32)
+        )
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 3e-3), ("bfloat16", 2e-2)])
@@ -145,7 +151,10 @@ def test_seconds_are_told_by_stage(made):
     seen = []
     pipeline.run(made_.clip.frames, progress=seen.append)
     assert seen == [call.stage.name for call in pipeline.plan.calls]
-    assert set(pipeline.seconds) == {entry.name for entry in pipeline.manifest.stages} and min(pipeline.seconds.values()) > 0
+    assert (
+        set(pipeline.seconds) == {entry.name for entry in pipeline.manifest.stages}
+        and min(pipeline.seconds.values()) > 0
+    )
 
 
 def test_other_sessions_of_the_process_are_left_alone(made):
@@ -163,7 +172,11 @@ def test_threads_are_what_was_asked_for(made):
     before = running()
     single = Pipeline.load(made_.folder, threads=1)
     assert running() == before
-    np.testing.assert_allclose(single.run(made_.clip.frames).mask, Pipeline.load(made_.folder, threads=2).run(made_.clip.frames).mask, rtol=1e-5)
+    np.testing.assert_allclose(
+        single.run(made_.clip.frames).mask,
+        Pipeline.load(made_.folder, threads=2).run(made_.clip.frames).mask,
+        rtol=1e-5,
+    )
 
 
 def test_a_moved_folder_runs(made, tmp_path):
@@ -179,7 +192,10 @@ def test_a_moved_folder_runs(made, tmp_path):
     [
         (
             {"images": np.zeros((2, 2, 56, 70, 3), np.uint8)},
-            r"images has another shape than the engines'\s+got:\s+\[2, 2, 56, 70, 3\]\s+allowed: uint8 \[3, 2, 56, 70, 3\]",
+            (
+                r"images has another shape than the engines'\s+got:\s+\[2, 2, 56, 70, 3\]\s+allowed: uint8 \[3, 2, 56,"
+                r" 70, 3\]"
+            ),
         ),
         ({"images": np.zeros((3, 2, 56, 70, 3), np.float32)}, r"images have the wrong type\s+got:\s+float32"),
         ({"mask_ext": np.zeros((3, 2, 5, 1))}, r"mask_ext has another shape"),
@@ -208,7 +224,10 @@ def test_keypoints_need_engines_that_take_them(made):
         ({"images": None}, "images have the wrong type"),
         ({"images": [[1], [2, 3]]}, "images cannot be made an array"),
         ({"images": np.uint8(3)}, r"images has another shape than the engines'\s+got:\s+\[\]"),
-        ({"mask_ext": np.full((3, 2, 20, 1), np.nan)}, r"mask_ext holds numbers that are no probabilities\s+got:\s+nan"),
+        (
+            {"mask_ext": np.full((3, 2, 20, 1), np.nan)},
+            r"mask_ext holds numbers that are no probabilities\s+got:\s+nan",
+        ),
         ({"mask_ext": np.full((3, 2, 20, 1), 255, np.uint8)}, r"no probabilities(.|\n)*divide by 255"),
         ({"mask_ext": "white"}, "mask_ext holds no real numbers"),
         ({"mask_ext": np.full((3, 2, 20, 1), None)}, r"mask_ext holds no real numbers\s+got:\s+object"),
@@ -237,7 +256,12 @@ def test_a_refused_call_changes_nothing(made, change, message):
     given = {"images": made_.clip.frames, **made_.inputs(keypoints=True)}
     pipeline.run(**given)
     before = {name: array.copy() for name, array in pipeline._chain.inputs.items()}
-    others = {"images": made_.clip.frames[:, ::-1], "mask_ext": np.ones((3, 2, 20, 1)), "keypoints": np.ones((3, 2, 20, 1)), "memory": np.ones((2, 5, 128))}
+    others = {
+        "images": made_.clip.frames[:, ::-1],
+        "mask_ext": np.ones((3, 2, 20, 1)),
+        "keypoints": np.ones((3, 2, 20, 1)),
+        "memory": np.ones((2, 5, 128)),
+    }
     with pytest.raises(UsageError, match=message):
         pipeline.run(**{**given, **others, **change})
     for name, array in pipeline._chain.inputs.items():
@@ -262,14 +286,21 @@ def test_maps_of_other_types_are_taken(made, dtype):
     for value in (mask.astype(dtype), mask.astype(dtype).tolist()):
         np.testing.assert_array_equal(pipeline.run(made_.clip.frames, value).mask, want.mask)
     np.testing.assert_array_equal(
-        pipeline.run(made_.clip.frames, 1).layers[1], pipeline.run(made_.clip.frames, np.ones(mask.shape, np.float32)).copy().layers[1]
+        pipeline.run(made_.clip.frames, 1).layers[1],
+        pipeline.run(made_.clip.frames, np.ones(mask.shape, np.float32)).copy().layers[1],
     )
 
 
 @settings(deadline=None, max_examples=150)
 @given(
     hnp.arrays(
-        st.one_of(hnp.boolean_dtypes(), hnp.integer_dtypes(), hnp.floating_dtypes(), hnp.complex_number_dtypes(), hnp.unicode_string_dtypes()),
+        st.one_of(
+            hnp.boolean_dtypes(),
+            hnp.integer_dtypes(),
+            hnp.floating_dtypes(),
+            hnp.complex_number_dtypes(),
+            hnp.unicode_string_dtypes(),
+        ),
         st.sampled_from([(), (3, 2, 20, 1), (2,)]),
     )
 )
@@ -284,7 +315,12 @@ def test_any_array_is_probabilities_or_refused(array):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [({"backend": "gpu"}, "no such backend"), ({"threads": 0}, "no number of threads"), ({"threads": "2"}, "no number")]
+    ("option", "message"),
+    [
+        ({"backend": "gpu"}, "no such backend"),
+        ({"threads": 0}, "no number of threads"),
+        ({"threads": "2"}, "no number"),
+    ],
 )
 def test_wrong_options_of_loading_are_named(made, option, message):
     with pytest.raises(UsageError, match=message):
@@ -458,7 +494,9 @@ def test_manifests_round_trip(made, copy):
 
 def test_a_backend_is_a_demand(made):
     folder = made().folder
-    with pytest.raises(EngineError, match=rf"no TensorRT plans(.|\n)*page4d-export --build-only {re.escape(str(folder))}"):
+    with pytest.raises(
+        EngineError, match=rf"no TensorRT plans(.|\n)*page4d-export --build-only {re.escape(str(folder))}"
+    ):
         Pipeline.load(folder, backend="tensorrt")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(MissingBackendError, match="cuda"):
@@ -470,7 +508,10 @@ def test_a_gpu_without_kernels_is_left(made, monkeypatch):
     folder = made("default", "float16").folder
     monkeypatch.setattr("page4d_engines.ort.cuda_engine.require_provider", lambda: None)
     monkeypatch.setattr("page4d_plugins.driver.capability_of", lambda device: 75)
-    with pytest.raises(EngineError, match=r"(?s)kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16"):
+    with pytest.raises(
+        EngineError,
+        match=r"(?s)kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16",
+    ):
         Pipeline.load(folder, backend="cuda")
     assert Pipeline.load(folder).backend is Backend.ONNXRUNTIME
 
@@ -480,6 +521,10 @@ def test_too_little_memory_is_said_before_it_is_taken(made, monkeypatch):
 
     text = "MemTotal: 1000 kB\nMemAvailable: 1000 kB\n"
     real = pathlib.Path.read_text
-    monkeypatch.setattr(pipeline_module.pathlib.Path, "read_text", lambda self, *a, **k: text if str(self) == "/proc/meminfo" else real(self, *a, **k))
+    monkeypatch.setattr(
+        pipeline_module.pathlib.Path,
+        "read_text",
+        lambda self, *a, **k: text if str(self) == "/proc/meminfo" else real(self, *a, **k),
+    )
     with pytest.raises(OutOfMemoryError, match=r"do not fit this machine's memory\s+got:.*GiB needed(.|\n)*--T"):
         Pipeline.load(made().folder)

@@ -45,7 +45,9 @@ def picture(path):
 def test_a_whole_run(made, clip, tmp_path):
     folder = made("memory").folder
     shutil.copytree(clip / "masks", tmp_path / "keypoints")
-    done = run(folder, clip / "frames", "-o", tmp_path / "out", "--keypoints", tmp_path / "keypoints", "--stride", 2, "--json")
+    done = run(
+        folder, clip / "frames", "-o", tmp_path / "out", "--keypoints", tmp_path / "keypoints", "--stride", 2, "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "out" / "report.html") in done.stderr
     out = tmp_path / "out"
@@ -96,12 +98,13 @@ def test_windows_overlap_at_the_end_so_that_no_frame_is_left_out(made, clip, tmp
 
 def test_neither_torch_nor_the_exporter_is_imported(made, clip, tmp_path):
     code = (
-        "import sys; from page4d_engines.cli import command, run\n"
-        "try:\n    command(run)()\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib', 'cuda', 'av'} & set(sys.modules); assert not heavy, heavy"
+        "import sys; from page4d_engines.cli import command, run\ntry:\n    command(run)()\nexcept SystemExit as end:\n"
+        "    assert not end.code, end.code\nheavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib', 'cuda',"
+        " 'av'} & set(sys.modules); assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code, made().folder, clip, "-o", tmp_path / "out"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, made().folder, clip, "-o", tmp_path / "out"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -109,7 +112,11 @@ def test_bad_flags(made, clip, tmp_path):
     folder, out = made().folder, tmp_path / "out"
     refused(run(folder, clip, "-o", out, "--stride", 0), 2, r"stride .*\s+got:\s+0\s+allowed: 1 to T = 3")
     refused(run(folder, clip, "-o", out, "--stride", 4), 2, r"stride")
-    refused(run(folder, clip, "-o", out, "--fit", "squash"), 2, r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad")
+    refused(
+        run(folder, clip, "-o", out, "--fit", "squash"),
+        2,
+        r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad",
+    )
     refused(run(folder, clip, "-o", out, "--backend", "gpu"), 2, r"--backend has no such value")
     refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 4, r"has no TensorRT plans(.|\n)*--build-only")
     refused(run(folder, clip, "-o", out, "--backend", "cuda"), 5, r"--backend cuda needs")
@@ -124,13 +131,23 @@ def test_bad_flags(made, clip, tmp_path):
 def test_the_output_folder_is_not_taken_from_others(made, clip, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("precious")
-    refused(run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"-o names something that is not the output of a run")
+    refused(
+        run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"-o names something that is not the output of a run"
+    )
     (tmp_path / "thesis" / "summary.json").write_text('{"accuracy": 0.9}')
-    refused(run(made().folder, clip, "-o", tmp_path / "thesis"), 2, r"not the output of a run.*\s+got: .*chapter1.tex, summary.json")
+    refused(
+        run(made().folder, clip, "-o", tmp_path / "thesis"),
+        2,
+        r"not the output of a run.*\s+got: .*chapter1.tex, summary.json",
+    )
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "precious"
     assert run(made().folder, clip, "-o", tmp_path / "out").returncode == 0
     (tmp_path / "out" / "masks" / "notes.txt").write_text("precious")
-    refused(run(made().folder, clip, "-o", tmp_path / "out"), 2, r"-o holds more than the output of a run.*\s+got: .*masks/notes.txt")
+    refused(
+        run(made().folder, clip, "-o", tmp_path / "out"),
+        2,
+        r"-o holds more than the output of a run.*\s+got: .*masks/notes.txt",
+    )
     assert (tmp_path / "out" / "masks" / "notes.txt").read_text() == "precious"
     refused(run(made().folder, clip, "-o", ""), 2, "a folder's name is wanted")
 
@@ -139,7 +156,11 @@ def test_the_output_folder_is_no_input(made, own, tmp_path):
     engines = pathlib.Path(shutil.copytree(made().folder, tmp_path / "engines"))
     places = (own / "frames" / "out", own / "masks" / "cam0" / "out", own, own / "frames", engines, engines / "out")
     for place in places:
-        refused(run(engines, own, "-o", place), 2, r"-o (lies inside|is|holds) the (folder of frames|folder of masks|engine folder), which this reads")
+        refused(
+            run(engines, own, "-o", place),
+            2,
+            r"-o (lies inside|is|holds) the (folder of frames|folder of masks|engine folder), which this reads",
+        )
     assert not (own / "frames" / "out").exists() and (engines / "manifest.json").exists()
 
 
@@ -164,7 +185,11 @@ def test_wrong_counts_and_shapes(made, clip, own, tmp_path):
     shutil.copytree(own / "frames" / "cam1", own / "frames" / "cam2")
     shutil.rmtree(own / "masks")
     (own / "cameras.json").unlink()
-    refused(run(folder, own, "-o", out), 2, r"another number of cameras than the engine has views\s+got:\s+3 cameras: cam0, cam1, cam2\s+allowed: V = 2")
+    refused(
+        run(folder, own, "-o", out),
+        2,
+        r"another number of cameras than the engine has views\s+got:\s+3 cameras: cam0, cam1, cam2\s+allowed: V = 2",
+    )
     shutil.rmtree(own / "frames" / "cam2")
     for camera in ("cam0", "cam1"):
         for index in range(2, 7):
@@ -200,7 +225,9 @@ def test_damaged_engines(made, clip, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("number", "words"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "the terminal was closed")])
+@pytest.mark.parametrize(
+    ("number", "words"), [("SIGINT", "interrupted"), ("SIGTERM", "terminated"), ("SIGHUP", "the terminal was closed")]
+)
 def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_path, number, words):
     many = tmp_path / "many"
     for camera in ("cam0", "cam1"):
@@ -210,8 +237,15 @@ def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_pat
     earlier = '{"page4d": "0.0.1", "engines": "e", "frames": "f", "windows": []}'
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "summary.json").write_text(earlier)
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_engines.cli import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, made().folder, many, "-o", tmp_path / "out", "--stride", "1"], stderr=subprocess.PIPE, text=True)
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_engines.cli import main;"
+        " main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, made().folder, many, "-o", tmp_path / "out", "--stride", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out-*/new/window_*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -229,17 +263,40 @@ def test_killed_at_any_moment_the_result_is_whole(tmp_path):
     (tmp_path / "a").mkdir()
     assert sum(kill_replacement(tmp_path / "a" / "out", signal.SIGKILL, 8, rng, files=100).values()) == 8
     (tmp_path / "volume" / "out").mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "volume" / "out"], capture_output=True).returncode == 0:
+    if (
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "volume" / "out"], capture_output=True).returncode
+        == 0
+    ):
         try:
-            assert sum(kill_replacement(tmp_path / "volume" / "out", signal.SIGKILL, 8, rng, files=100, mounted=True).values()) == 8
+            assert (
+                sum(
+                    kill_replacement(
+                        tmp_path / "volume" / "out", signal.SIGKILL, 8, rng, files=100, mounted=True
+                    ).values()
+                )
+                == 8
+            )
         finally:
             subprocess.run(["umount", tmp_path / "volume" / "out"], check=True)
 
 
-@pytest.mark.parametrize(("redirect", "code"), [(">/dev/full", 1), ("2>/dev/full", 0), (">&- 2>&-", 0), ("| true", 141), ("2>&1 >/dev/null | true", 0)])
+@pytest.mark.parametrize(
+    ("redirect", "code"),
+    [(">/dev/full", 1), ("2>/dev/full", 0), (">&- 2>&-", 0), ("| true", 141), ("2>&1 >/dev/null | true", 0)],
+)
 def test_streams_that_cannot_be_written_stop_nothing(made, clip, tmp_path, redirect, code):
-    """Full, closed or unread, stdout or stderr: the results are written all the same, and no traceback ends the command."""
-    command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", made().folder, clip, "-o", tmp_path / "out", "--json"]
+    """Full, closed or unread, stdout or stderr: the results are written all the same, and no traceback ends the
+    command."""
+    command = [
+        sys.executable,
+        "-c",
+        "from page4d_engines.cli import main; main()",
+        made().folder,
+        clip,
+        "-o",
+        tmp_path / "out",
+        "--json",
+    ]
     shell = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "bash", *command]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
     assert done.returncode == code and (tmp_path / "out" / "summary.json").exists()
@@ -263,7 +320,11 @@ def test_a_full_disk_leaves_nothing(made, clip, tmp_path):
 
 def test_the_filmed_clip(made, real_clip, tmp_path):
     """Four cameras into an engine of two is an error; two of them run, with their masks."""
-    refused(run(made().folder, real_clip, "-o", tmp_path / "out", "--fit", "crop"), 2, r"got:\s+4 cameras: cam0, cam1, cam2, cam3")
+    refused(
+        run(made().folder, real_clip, "-o", tmp_path / "out", "--fit", "crop"),
+        2,
+        r"got:\s+4 cameras: cam0, cam1, cam2, cam3",
+    )
     for kind in ("frames", "masks"):
         for camera in ("cam1", "cam2"):
             shutil.copytree(real_clip / kind / camera, tmp_path / "two" / kind / camera)

@@ -78,7 +78,11 @@ def checked(made, tmp_path_factory):
 
 def rewrite(path, manifest):
     """The manifest with the hashes of the files that are there."""
-    files = {file.relative_to(path).as_posix(): sha256(file) for file in sorted(path.rglob("*")) if file.is_file() and file.name != "manifest.json"}
+    files = {
+        file.relative_to(path).as_posix(): sha256(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
     write_manifest(path, msgspec.structs.replace(manifest, files=files))
 
 
@@ -97,7 +101,10 @@ def outputs_of(manifest):
     return [(entry.name, spec.name) for entry in manifest.stages for spec in entry.outputs]
 
 
-@pytest.mark.parametrize(("variant", "precision"), [("default", "float32"), ("default", "float16"), ("memory", "float32"), ("pi3", "float32")])
+@pytest.mark.parametrize(
+    ("variant", "precision"),
+    [("default", "float32"), ("default", "float16"), ("memory", "float32"), ("pi3", "float32")],
+)
 def test_engines_as_they_should_be(checked, variant, precision):
     """Every output of every stage; also with memory, keypoints, the epipolar prior, and Pi3's heads."""
     path = checked(variant, precision)
@@ -107,13 +114,24 @@ def test_engines_as_they_should_be(checked, variant, precision):
     assert takes_keypoints(variant) == ("keypoints" in inputs)
     found = run(path, bisect=True, progress=lambda what, share: told.append((what, share)))
     found.require()
-    assert found.first() is None and found.backend == "onnxruntime" and found.described.startswith("onnxruntime") and found.seconds > 0
-    assert [(row.stage, row.output) for row in found.chain] == outputs_of(manifest) == [(row.stage, row.output) for row in found.alone]
+    assert (
+        found.first() is None
+        and found.backend == "onnxruntime"
+        and found.described.startswith("onnxruntime")
+        and found.seconds > 0
+    )
+    assert (
+        [(row.stage, row.output) for row in found.chain]
+        == outputs_of(manifest)
+        == [(row.stage, row.output) for row in found.alone]
+    )
     for row in found.chain:
         assert row.allowed == manifest.golden.tolerance[f"{row.stage}/{row.output}"] >= Precision(precision).tolerance
         assert row.passed and row.accuracy.nans == 0
     assert any(row.accuracy.relative_l2 > 0 for row in found.chain), "it is held against something else than itself"
-    assert {row.allowed for row in found.alone} == {Precision(precision).tolerance} and max(row.accuracy.relative_l2 for row in found.alone) < 1e-6
+    assert {row.allowed for row in found.alone} == {Precision(precision).tolerance} and max(
+        row.accuracy.relative_l2 for row in found.alone
+    ) < 1e-6
     assert [what for what, _ in told] == [f"onnxruntime: {entry.name}" for entry in manifest.stages]
     shares = [share for _, share in told]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] < 1
@@ -134,9 +152,14 @@ def test_a_changed_weight_is_found(checked, tmp_path):
     before = [entry.name for entry in read_manifest(path).stages]
     before = before[: before.index("time_sa.0")]
     assert all(row.passed for row in found.chain if row.stage in before) and before
-    with pytest.raises(AccuracyError, match=r"(?s)time_sa\.0 departs in the chain in its output 'tokens', on onnxruntime.*relative L2.*--bisect"):
+    with pytest.raises(
+        AccuracyError,
+        match=r"(?s)time_sa\.0 departs in the chain in its output 'tokens', on onnxruntime.*relative L2.*--bisect",
+    ):
         found.require()
-    assert all(row.passed for row in run(path, bisect=True).alone), "the file computes what it says: ONNX Runtime against itself"
+    assert all(row.passed for row in run(path, bisect=True).alone), (
+        "the file computes what it says: ONNX Runtime against itself"
+    )
 
     done = invoke(path)
     assert done.exit_code == 3 and "time_sa.0 departs in the chain" in done.stderr, done.output
@@ -172,7 +195,9 @@ def larger(array):
     array *= 1.05
 
 
-@pytest.mark.parametrize(("variant", "stage"), [("default", "time_sa.0"), ("default", "encoder"), ("memory", "global_sa.0")])
+@pytest.mark.parametrize(
+    ("variant", "stage"), [("default", "time_sa.0"), ("default", "encoder"), ("memory", "global_sa.0")]
+)
 def test_a_bisection_names_the_stage(checked, monkeypatch, variant, stage):
     departing(monkeypatch, stage, larger)
     found = run(checked(variant), bisect=True)
@@ -181,7 +206,9 @@ def test_a_bisection_names_the_stage(checked, monkeypatch, variant, stage):
     assert found.first().accuracy.relative_l2 == pytest.approx(0.05, rel=1e-3)
     wrong = [row.stage for row in found.chain if not row.passed]
     assert wrong[0] == stage and len(set(wrong)) > 1, "what follows departs in the chain, but not by itself"
-    with pytest.raises(AccuracyError, match=rf"(?s){stage} departs by itself in its output 'tokens'.*relative L2 5\.00e-02"):
+    with pytest.raises(
+        AccuracyError, match=rf"(?s){stage} departs by itself in its output 'tokens'.*relative L2 5\.00e-02"
+    ):
         found.require()
     with pytest.raises(AccuracyError, match=rf"(?s){stage} departs in the chain.*--bisect"):
         run(checked(variant)).require()
@@ -239,11 +266,18 @@ def test_the_command_says_what_was_found(checked):
     done = invoke(path, "--bisect", "--json")
     assert done.exit_code == 0 and "all stages as they should be, on onnxruntime" in done.stderr, done.output
     document = json.loads(done.stdout)
-    assert set(document) == {"backend", "described", "seconds", "chain", "alone"} and document["backend"] == "onnxruntime"
+    assert (
+        set(document) == {"backend", "described", "seconds", "chain", "alone"} and document["backend"] == "onnxruntime"
+    )
     assert [(row["stage"], row["output"]) for row in document["chain"]] == outputs_of(read_manifest(path))
     assert len(document["alone"]) == len(document["chain"])
     for row in (*document["chain"], *document["alone"]):
-        assert set(row) == {"stage", "output", "accuracy", "allowed"} and set(row["accuracy"]) == {"cosine", "max_abs", "relative_l2", "nans"}
+        assert set(row) == {"stage", "output", "accuracy", "allowed"} and set(row["accuracy"]) == {
+            "cosine",
+            "max_abs",
+            "relative_l2",
+            "nans",
+        }
 
     done = invoke(path)
     assert done.exit_code == 0 and "departs" not in done.stdout

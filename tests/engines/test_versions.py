@@ -88,11 +88,15 @@ def test_onnxruntime_is_told_once_to_report_nothing_and_leaves_nothing_in_the_ho
 
     stage, home = tmp_path / "stage.onnx", tmp_path / "home"
     home.mkdir()
-    model = onnx.parser.parse_model('<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Mul (x, x) }')
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Mul (x, x) }'
+    )
     stage.write_bytes(model.SerializeToString())
     own = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment = own | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
-    done = subprocess.run([sys.executable, "-c", _SESSION, stage, order], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", _SESSION, stage, order], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     if order == "after":  # before it, whoever imported ONNX Runtime let it
         assert not list(home.rglob("*"))

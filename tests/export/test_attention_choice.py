@@ -21,7 +21,22 @@ from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
 from tests.support.models import config_of, layout_of
 
-SMALL = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--T", "2", "--V", "2", "--height", "28", "--width", "28")
+SMALL = (
+    "--preset",
+    "tiny",
+    "--set",
+    "depth=1",
+    "--set",
+    "encoder_depth=1",
+    "--T",
+    "2",
+    "--V",
+    "2",
+    "--height",
+    "28",
+    "--width",
+    "28",
+)
 
 
 def command(*arguments):
@@ -49,25 +64,34 @@ def test_nodes_name_the_plugin_unless_native(choice, tmp_path):
 
 def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
     """Engines without a plugin's name compute the same."""
-    config, layout = config_of("default", depth=1, encoder_depth=2, global_layers=()), layout_of("default", 56, 70)  # those of `made`: traced already
+    config, layout = (
+        config_of("default", depth=1, encoder_depth=2, global_layers=()),
+        layout_of("default", 56, 70),
+    )  # those of `made`: traced already
     frames = Frames.rendered(layout).values
     tokens = []
     for choice in (AttentionChoice.AUTO, AttentionChoice.NATIVE):
         (tmp_path / choice.value).mkdir()
-        manifest = write_unverified(Page4D(config), Plan.make(config, layout, Precision.FLOAT16, attention=choice), tmp_path / choice.value)
+        manifest = write_unverified(
+            Page4D(config), Plan.make(config, layout, Precision.FLOAT16, attention=choice), tmp_path / choice.value
+        )
         assert manifest.attention == choice.value == read_manifest(tmp_path / choice.value).attention
         tokens.append(Pipeline.load(tmp_path / choice.value).run(frames["images"], frames["mask_ext"]).layers[0].copy())
     assert np.array_equal(*tokens) and tokens[0].std() > 0
 
 
 def test_another_layout_keeps_the_choice():
-    plan = Plan.make(config_of("default"), layout_of("default", 28, 28), Precision.FLOAT16, attention=AttentionChoice.NATIVE)
+    plan = Plan.make(
+        config_of("default"), layout_of("default", 28, 28), Precision.FLOAT16, attention=AttentionChoice.NATIVE
+    )
     assert plan.at(layout_of("default", 42, 42)).attention is AttentionChoice.NATIVE
 
 
 def test_the_plugin_computes_in_16_bits():
     with pytest.raises(UsageError, match="--fp16, --bf16 or --fp8"):
-        Plan.make(config_of("default"), layout_of("default", 28, 28), Precision.FLOAT32, attention=AttentionChoice.PLUGIN)
+        Plan.make(
+            config_of("default"), layout_of("default", 28, 28), Precision.FLOAT32, attention=AttentionChoice.PLUGIN
+        )
     done = command(*SMALL, "--attention", "plugin", "--dry-run")
     assert done.exit_code == 2 and "--attention plugin" in done.stderr
 

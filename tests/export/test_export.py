@@ -47,7 +47,9 @@ def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
     assert manifest.stage("encoder").calls == 3 and manifest.stage("encoder").inputs[0].shape[0] == 2
 
 
-@pytest.mark.parametrize(("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")])
+@pytest.mark.parametrize(
+    ("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")]
+)
 def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     plan = plan_for(variant, precision)
     model = lively(plan.config)
@@ -57,15 +59,25 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     for entry in manifest.stages:
         assert set(entry.accuracy) == {spec.name for spec in entry.outputs}
         for accuracy in entry.accuracy.values():
-            assert 0 <= accuracy.relative_l2 <= plan.precision.tolerance and accuracy.nans == 0 and accuracy.cosine > 0.999
+            assert (
+                0 <= accuracy.relative_l2 <= plan.precision.tolerance and accuracy.nans == 0 and accuracy.cosine > 0.999
+            )
     chain = manifest.verification.chain
-    assert "mask" in chain and any(name.startswith("layers.") for name in chain) and ("memory" in chain) == (variant == "memory")
+    assert (
+        "mask" in chain
+        and any(name.startswith("layers.") for name in chain)
+        and ("memory" in chain) == (variant == "memory")
+    )
     if precision != "float32":  # 16 bits show: the figures are of the typed graph, not of a float32 computation
         assert max(a.relative_l2 for entry in manifest.stages for a in entry.accuracy.values()) > 1e-4
     assert manifest.verification.layout == manifest.layout and manifest.weights == model.weights
     assert told == sorted(told) and told[0] == 0 and told[-1] <= 1
     assert set(os.listdir(tmp_path)) == {"engines"}
-    listed = {path.relative_to(tmp_path / "engines").as_posix() for path in (tmp_path / "engines").rglob("*") if path.is_file()}
+    listed = {
+        path.relative_to(tmp_path / "engines").as_posix()
+        for path in (tmp_path / "engines").rglob("*")
+        if path.is_file()
+    }
     assert set(manifest.files) == listed - {"manifest.json"}
 
     # the chain's figure is that of a pipeline that rounds
@@ -77,14 +89,21 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
         frames["fundamental"] if plan.config.epipolar else None,
     )
     model._fundamental = lambda *_: torch.from_numpy(frames["fundamental"]) if plan.config.epipolar else None
-    want = model(frames["images"], torch.from_numpy(frames["mask_ext"]), torch.from_numpy(frames["keypoints"]) if plan.keypoints else None)
+    want = model(
+        frames["images"],
+        torch.from_numpy(frames["mask_ext"]),
+        torch.from_numpy(frames["keypoints"]) if plan.keypoints else None,
+    )
     found = compare(out.layers[1], want.layers[1].numpy())
     assert found.relative_l2 == pytest.approx(chain["layers.1"].relative_l2, rel=0.5, abs=2e-6)
 
 
 def test_a_stage_beyond_its_tolerance_leaves_no_engines(tmp_path):
     plan = plan_for(precision="float16")
-    with pytest.raises(AccuracyError, match=r"stage encoder departs(.|\n)*relative L2 .*\n.*allowed: relative L2 up to 1e-07 in float16"):
+    with pytest.raises(
+        AccuracyError,
+        match=r"stage encoder departs(.|\n)*relative L2 .*\n.*allowed: relative L2 up to 1e-07 in float16",
+    ):
         export(lively(plan.config), plan, tmp_path / "engines", tolerance=1e-7)
     assert os.listdir(tmp_path) == []
 
@@ -119,7 +138,8 @@ def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
 
 
 def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
-    """The reference chooses otherwise where norms differ by less than rounding, here by up to 5 %: what that costs is measured and allowed."""
+    """The reference chooses otherwise where norms differ by less than rounding, here by up to 5 %: what that costs is
+    measured and allowed."""
     plan = plan_for(landmarks=4, global_layers=(0,))
     model, frames = lively(plan.config), Frames.rendered(plan.layout)
     manifest = export(model, plan, tmp_path / "engines")
@@ -186,10 +206,29 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
     assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
-    Pipeline.load(tmp_path / "engines").run(np.zeros((4, 3, 56, 70, 3), np.uint8))  # the engines are of the large layout
+    Pipeline.load(tmp_path / "engines").run(
+        np.zeros((4, 3, 56, 70, 3), np.uint8)
+    )  # the engines are of the large layout
 
 
-TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--set", "global_layers=", "--T", 2, "--V", 2, "--height", 28, "--width", 42)
+TINY = (
+    "--preset",
+    "tiny",
+    "--set",
+    "depth=1",
+    "--set",
+    "encoder_depth=1",
+    "--set",
+    "global_layers=",
+    "--T",
+    2,
+    "--V",
+    2,
+    "--height",
+    28,
+    "--width",
+    42,
+)
 
 
 def test_the_command(tmp_path):
@@ -226,7 +265,10 @@ def test_the_accuracy_gate_is_exit_3(tmp_path):
         (("--T", 0), r"T is too small"),
         (("--set", "depth"), r"--set wants NAME=VALUE"),
         (("--set", "depht=3"), r"no such option\s+got:\s+depht"),
-        (("--set", "time_encoding=sinus"), r"time_encoding has no such value\s+got:\s+sinus\s+allowed: rope, alibi, none"),
+        (
+            ("--set", "time_encoding=sinus"),
+            r"time_encoding has no such value\s+got:\s+sinus\s+allowed: rope, alibi, none",
+        ),
         (("--encoder-images", 3), r"does not divide the clip's 4 images"),
         (("-o", "missing/engines"), r"-o lies in a folder that does not exist"),
         (("--frames", "missing"), r"missing"),
@@ -249,12 +291,25 @@ def test_a_missing_flag_is_exit_2():
 def test_dry_run_is_quick_and_loads_no_weights(tmp_path):
     """The real layout; and torch, which alone takes longer than the bound, is not imported."""
     arguments = ("--preset", "vitl", "--fp16", "--T", "24", "--V", "4", "--dry-run")
-    code = "import sys; from page4d_export.main import export\ntry:\n    export()\nfinally:\n    assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from page4d_export.main import export\ntry:\n    export()\nfinally:\n    assert 'torch' not in"
+        " sys.modules"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5  # of a processor: a busy machine does not count
-    for word in ("encoder", "time_sa.0-15 (16 times)", "2x24x4x1374x1024", "97.6 TFLOP", "near 2^31", "buffer tokens.0", "weights 1.3 GiB"):
+    assert (
+        resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
+    )  # of a processor: a busy machine does not count
+    for word in (
+        "encoder",
+        "time_sa.0-15 (16 times)",
+        "2x24x4x1374x1024",
+        "97.6 TFLOP",
+        "near 2^31",
+        "buffer tokens.0",
+        "weights 1.3 GiB",
+    ):
         assert word in done.stdout, word
     document = json.loads(inside(*arguments, "--json").stdout)
     assert document["total"]["flop"] == pytest.approx(987.5e12, rel=1e-3)
@@ -264,8 +319,15 @@ def test_dry_run_is_quick_and_loads_no_weights(tmp_path):
 
 
 def test_ctrl_c_leaves_nothing(tmp_path):
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import export; export()"
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, TINY), "-o", str(tmp_path / "engines")], stderr=subprocess.PIPE, text=True)
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import"
+        " export; export()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, TINY), "-o", str(tmp_path / "engines")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".engines-*/new/onnx/*.onnx")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -287,12 +349,17 @@ def test_bench_command():
     def bench(*arguments):
         return CliRunner().invoke(cli.command(bench_command), list(map(str, arguments)))
 
-    done = bench("--preset", "tiny", "--T", 3, "--V", 2, "--height", 56, "--width", 70, "--rounds", 2, "--json")  # the layout of `made`: traced once
+    done = bench(
+        "--preset", "tiny", "--T", 3, "--V", 2, "--height", 56, "--width", 70, "--rounds", 2, "--json"
+    )  # the layout of `made`: traced once
     assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     rows = {row["part"]: row for row in document["rows"]}
     assert set(rows) == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa", "whole"}
-    assert all(row["pytorch"] > 0 and row["engines"] > 0 and row["spread"][0] <= row["ratio"] <= row["spread"][1] for row in rows.values())
+    assert all(
+        row["pytorch"] > 0 and row["engines"] > 0 and row["spread"][0] <= row["ratio"] <= row["spread"][1]
+        for row in rows.values()
+    )
     attention = json.loads(bench("attention", "--keys", 512, "--rounds", 1, "--device", "cpu", "--json").stdout)
     assert {side["name"] for side in attention["sides"]} == {"PyTorch", "engines"}
     assert bench("everything").exit_code == 2
@@ -322,11 +389,18 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(bench.Eager, "compile", refuse)
     plan = plan_for(precision="float16")
     found = bench.compare_gpu_chain(plan, "tiny", 2, Backend.ONNXRUNTIME, lambda what, share: None, device="cpu")
-    assert [side.name for side in found.sides] == ["engines", "PyTorch"] and found.absent == {"torch.compile": "no compiler"}
-    assert found.sides[0].speedup == 1.0 and all(low <= side.milliseconds <= high for side in found.sides for low, high in [side.spread])
+    assert [side.name for side in found.sides] == ["engines", "PyTorch"] and found.absent == {
+        "torch.compile": "no compiler"
+    }
+    assert found.sides[0].speedup == 1.0 and all(
+        low <= side.milliseconds <= high for side in found.sides for low, high in [side.spread]
+    )
     assert {part.kind for part in found.parts} == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa"}
     assert all(part.engines > 0 and part.eager > 0 for part in found.parts)
-    assert all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in found.differences.values()) and len(found.differences) == 2
+    assert (
+        all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in found.differences.values())
+        and len(found.differences) == 2
+    )
     bench.print_gpu_chain(found)
     assert "engines: onnxruntime, computing in float32" in capsys.readouterr().out
 
@@ -338,5 +412,15 @@ def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
     made_ = made("default", "float16")
     absent = {}
     with pytest.raises(MissingBackendError, match="no engine runs on this GPU"):
-        _engines(shutil.copytree(made_.folder, tmp_path / "engines"), made_.plan, Backend.AUTO, True, absent, lambda what, share: None)
-    assert list(absent) == ["engines, tensorrt", "engines, cuda"] and "no GPU driver answers" in absent["engines, tensorrt"]
+        _engines(
+            shutil.copytree(made_.folder, tmp_path / "engines"),
+            made_.plan,
+            Backend.AUTO,
+            True,
+            absent,
+            lambda what, share: None,
+        )
+    assert (
+        list(absent) == ["engines, tensorrt", "engines, cuda"]
+        and "no GPU driver answers" in absent["engines, tensorrt"]
+    )

@@ -50,23 +50,55 @@ def refused(*flags):
         (("--T", 2, "--V", 2, "--set", "epipolar_band=NaN"), "epipolar_band is out of range"),
         (("--T", 2, "--V", 2, "--set", "epipolar_band=1e400"), "epipolar_band is out of range"),
         (("--T", 2, "--V", 2, "--set", "order=[[1],2]"), "order is out of range"),
-        (("--T", 2, "--V", 2, "--set", "global_strategy=dilated", "--set", "dilations=1000000000"), "dilations is out of range"),
+        (
+            ("--T", 2, "--V", 2, "--set", "global_strategy=dilated", "--set", "dilations=1000000000"),
+            "dilations is out of range",
+        ),
     ],
 )
 def test_flags_out_of_range(flags, words):
     assert words in refused(*flags)
 
 
-SIZES = st.one_of(st.integers(1, 40), st.sampled_from([0, -1, 127, 128, 16384, 16385, 65535, 65536, 2**31, 2**63, 10**30]))
+SIZES = st.one_of(
+    st.integers(1, 40), st.sampled_from([0, -1, 127, 128, 16384, 16385, 65535, 65536, 2**31, 2**63, 10**30])
+)
 VALUES = st.sampled_from(
-    ["0", "1", "-1", "2", "64", "128", "256", "257", "65535", "1e9", "1e400", "NaN", "null", "true", "{}", "[]", "[0,1]", "[[0]]", "0,1", '"a"', "", "9" * 500]
+    [
+        "0",
+        "1",
+        "-1",
+        "2",
+        "64",
+        "128",
+        "256",
+        "257",
+        "65535",
+        "1e9",
+        "1e400",
+        "NaN",
+        "null",
+        "true",
+        "{}",
+        "[]",
+        "[0,1]",
+        "[[0]]",
+        "0,1",
+        '"a"',
+        "",
+        "9" * 500,
+    ]
 )
 NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfig)), "nothing"])
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    T=SIZES, V=SIZES, images=st.none() | SIZES, sets=st.lists(st.tuples(NAMES, VALUES), max_size=3), precision=st.sampled_from([(), ("--int8",), ("--fp16",)])
+    T=SIZES,
+    V=SIZES,
+    images=st.none() | SIZES,
+    sets=st.lists(st.tuples(NAMES, VALUES), max_size=3),
+    precision=st.sampled_from([(), ("--int8",), ("--fp16",)]),
 )
 def test_any_flags_end_in_a_plan_or_in_words(T, V, images, sets, precision):
     began = time.perf_counter()

@@ -48,7 +48,11 @@ def test_one_checkpoint_is_its_own_published_model(files):
     assert (source.config.width, source.config.depth, source.config.encoder_depth) == (128, 2, 2)
     assert not chosen(files, pi3="headless.safetensors").config.predictions
     masked = chosen(files, T=3, page4d="checkpoint_mask.pt")
-    assert masked.chosen == "page4d" and masked.config.row_mask.gain == 64 and masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
+    assert (
+        masked.chosen == "page4d"
+        and masked.config.row_mask.gain == 64
+        and masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
+    )
     assert not chosen(files, T=3, page4d="checkpoint_mask.pt", mask=False).config.has_mask
     assert chosen(files, T=3, page4d="vggt.pt").config.published == "vggt"
 
@@ -56,7 +60,12 @@ def test_one_checkpoint_is_its_own_published_model(files):
 def test_everything_else_is_the_projects_own_network(files):
     assert chosen(files).config == page4d.ModelConfig.preset("vitl") and chosen(files).described == "seeded (seed 0)"
     both = chosen(files, pi3="model.safetensors", page4d="checkpoint_mask.pt")
-    assert both.chosen is None and both.config.published is None and both.config.streams == 2 and both.config.mask_head == "2026"
+    assert (
+        both.chosen is None
+        and both.config.published is None
+        and both.config.streams == 2
+        and both.config.mask_head == "2026"
+    )
     over_time = chosen(files, T=4, pi3="model.safetensors")  # Pi3 alone knows no time
     assert over_time.chosen is None and over_time.config.published is None
     asked = chosen(files, preset="vits", pi3="model.safetensors")
@@ -81,7 +90,9 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     assert ("points" in found) == (want.points is not None) and ("mask" in found) == (want.mask is not None)
     for entry in manifest.stages:
         graph = onnx.load(folder / entry.file, load_external_data=False).graph
-        stored = {onnx.helper.get_attribute_value(a) for node in graph.node for a in node.attribute if a.name == "epsilon"}
+        stored = {
+            onnx.helper.get_attribute_value(a) for node in graph.node for a in node.attribute if a.name == "epsilon"
+        }
         assert {round(value, 9) for value in stored} == set(entry.eps.values()), entry.name
     assert manifest.loaded == model.report == read_manifest(folder).loaded
     assert manifest.loaded.files[0].sha256 == hashlib.sha256((files / name).read_bytes()).hexdigest()
@@ -108,12 +119,21 @@ def test_bad_checkpoints_leave_no_engines(files, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((files / "model.safetensors").read_bytes()[:-100])
     arguments = ("--T", 1, "--V", 2, "--height", 28, "--width", 42, "-o", tmp_path / "engines")
     for flags, message in (
-        (("--pi3", tmp_path / "nan.safetensors"), r"nan\.safetensors: decoder\.1\.mlp\.fc2\.weight holds numbers that are not finite\s+got:\s+1 of"),
+        (
+            ("--pi3", tmp_path / "nan.safetensors"),
+            r"nan\.safetensors: decoder\.1\.mlp\.fc2\.weight holds numbers that are not finite\s+got:\s+1 of",
+        ),
         (("--pi3", tmp_path / "cut.safetensors"), r"cut\.safetensors is damaged"),
         (("--pi3", files / "vggt.pt"), r"vggt\.pt was given as pi3, and is a VGGT checkpoint"),
-        (("--pi3", files / "model.safetensors", "--preset", "pi3"), r"has another shape than the model's\s+got:.*128.*\s+allowed:.*1024"),
+        (
+            ("--pi3", files / "model.safetensors", "--preset", "pi3"),
+            r"has another shape than the model's\s+got:.*128.*\s+allowed:.*1024",
+        ),
         (("--pi3", files / "model.safetensors", "--mask", "off"), r"mask is out of range"),
-        (("--page4d", files / "checkpoint_150.pt", "--mask", "dim"), r"--mask has no such value\s+got:\s+dim\s+allowed: on, off"),
+        (
+            ("--page4d", files / "checkpoint_150.pt", "--mask", "dim"),
+            r"--mask has no such value\s+got:\s+dim\s+allowed: on, off",
+        ),
     ):
         done = command(*flags, *arguments)
         assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
@@ -126,7 +146,12 @@ def test_what_a_checkpoint_is(files, tmp_path):
     for words in ("PAGE-4D 150", "24 of two blocks each", "2 blocks, width 128", "camera and 4 registers", "optimizer"):
         assert words in done.stdout, words
     document = json.loads(command("weights", files / "model.safetensors", "--json", entry="main").stdout)
-    assert (document["model"], document["layers"], document["registers"], document["predictions"]) == ("pi3", 2, 4, True)
+    assert (document["model"], document["layers"], document["registers"], document["predictions"]) == (
+        "pi3",
+        2,
+        4,
+        True,
+    )
     (tmp_path / "page.pt").write_text("<html>not found</html>")
     refused = command("weights", tmp_path / "page.pt", entry="main")
     assert refused.returncode == 2 and "page.pt" in refused.stderr and "Traceback" not in refused.stderr
@@ -134,11 +159,16 @@ def test_what_a_checkpoint_is(files, tmp_path):
 
 def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files, tmp_path):
     state = pi3_state(heads=False)
-    parts = [{name: tensor for name, tensor in state.items() if name.startswith("decoder.3.") == second} for second in (False, True)]
+    parts = [
+        {name: tensor for name, tensor in state.items() if name.startswith("decoder.3.") == second}
+        for second in (False, True)
+    ]
     folder = save_sharded(tmp_path / "parts", parts)
     arguments = ("--T", 1, "--V", 2, "--height", 28, "--width", 42, "-o", tmp_path / "engines")
     done = command("--pi3", folder, *arguments, "--dry-run")
-    assert done.returncode == 0 and "note: model.safetensors.index.json: none of Pi3's heads" in done.stderr, done.stderr
+    assert done.returncode == 0 and "note: model.safetensors.index.json: none of Pi3's heads" in done.stderr, (
+        done.stderr
+    )
     refused = command("--pi3", folder / "model-00001-of-00002.safetensors", *arguments)
     assert refused.returncode == 2 and str(folder / "model.safetensors.index.json") in refused.stderr, refused.stderr
     shown = command("weights", folder, entry="main")

@@ -15,7 +15,9 @@ def load(made, stage, **options):
 
 def types(model):
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
-    return {value.name: value.type.tensor_type.elem_type for value in values} | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    return {value.name: value.type.tensor_type.elem_type for value in values} | {
+        tensor.name: tensor.data_type for tensor in model.graph.initializer
+    }
 
 
 STAGES = {
@@ -52,7 +54,9 @@ def test_attention_is_a_node_with_a_function_body(made, variant, stage):
     op = "SegmentAttention" if variant == "dilated" else "BiasedAttention"
     for node in nodes:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert node.op_type == op and attributes["plugin_namespace"] == b"page4d" and attributes["plugin_version"] == b"1"
+        assert (
+            node.op_type == op and attributes["plugin_namespace"] == b"page4d" and attributes["plugin_version"] == b"1"
+        )
     assert not any(node.op_type in ("Softmax", "Attention") for node in model.graph.node)
 
 
@@ -78,7 +82,9 @@ def test_sixteen_bit_graphs_are_typed_with_float32_islands(made, stage, precisio
             assert kind[name] == TensorProto.FLOAT, name
 
 
-@pytest.mark.parametrize(("variant", "stage"), [("default", "global_sa.1"), ("dilated", "global_sa.1"), ("late", "global_sa.1")])
+@pytest.mark.parametrize(
+    ("variant", "stage"), [("default", "global_sa.1"), ("dilated", "global_sa.1"), ("late", "global_sa.1")]
+)
 def test_indices_are_integers(made, variant, stage):
     model = load(made, stage, variant=variant, precision="float16")
     kind = types(model)
@@ -97,7 +103,9 @@ def test_weights_are_ready_to_multiply(made):
     """No transpose of a weight is left to the engine's start."""
     model = load(made, "global_sa.1", variant="memory")
     weights = {tensor.name for tensor in model.graph.initializer}
-    assert not [node.op_type for node in model.graph.node if node.op_type in ("Transpose", "Split") and node.input[0] in weights]
+    assert not [
+        node.op_type for node in model.graph.node if node.op_type in ("Transpose", "Split") and node.input[0] in weights
+    ]
 
 
 def test_stages_of_one_trace_have_their_own_weights(made):
@@ -106,7 +114,9 @@ def test_stages_of_one_trace_have_their_own_weights(made):
         model = onnx.load(made_.folder / "onnx" / f"time_sa.{i}.onnx")
         arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         block = made_.model.layers[i].time_sa
-        np.testing.assert_array_equal(arrays["part.block.mlp.fc1.weight/transpose"], block.block.mlp.fc1.weight.T.numpy())
+        np.testing.assert_array_equal(
+            arrays["part.block.mlp.fc1.weight/transpose"], block.block.mlp.fc1.weight.T.numpy()
+        )
         np.testing.assert_array_equal(arrays["part.lambda_geo_t"], block.lambda_geo_t.numpy())
 
 
@@ -139,5 +149,7 @@ def test_files_run_without_this_project(made):
 
     from page4d_export import stages
 
-    want = stages(made_.model, made_.plan.layout)["view_sa.1"].module(*(torch.from_numpy(array) for array in values.values()))
+    want = stages(made_.model, made_.plan.layout)["view_sa.1"].module(
+        *(torch.from_numpy(array) for array in values.values())
+    )
     np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,5 @@
-"""One node, three meanings: the function body, the lowering for ONNX Runtime, the op in PyTorch. They agree, over random shapes."""
+"""One node, three meanings: the function body, the lowering for ONNX Runtime, the op in PyTorch. They agree, over
+random shapes."""
 
 import concurrent.futures
 import itertools
@@ -29,7 +30,9 @@ def node_model(op, values, constants, head_dim, **attributes):
     types = {np.dtype(np.float32): onnx.TensorProto.FLOAT, np.dtype(np.int32): onnx.TensorProto.INT32}
     inputs = [helper.make_tensor_value_info(name, types[array.dtype], array.shape) for name, array in values.items()]
     output = helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, values["q"].shape)
-    graph = helper.make_graph([node], "one", inputs, [output], [numpy_helper.from_array(array, name) for name, array in constants.items()])
+    graph = helper.make_graph(
+        [node], "one", inputs, [output], [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[function_for(node, head_dim)])
     onnx.checker.check_model(model, full_check=True)
@@ -37,7 +40,8 @@ def node_model(op, values, constants, head_dim, **attributes):
 
 
 def run(op, values, constants, head_dim, lowered, **attributes):
-    """What the node gives for the values, by its function body, or lowered with heads of a multiple of `lowered` channels."""
+    """What the node gives for the values, by its function body, or lowered with heads of a multiple of `lowered`
+    channels."""
     model = node_model(op, values, constants, head_dim, **attributes)
     if lowered:
         model = lower(model, rounding=False, channels=lowered)
@@ -61,7 +65,9 @@ def agree(found, want):
     np.testing.assert_allclose(found, want, rtol=2e-4, atol=2e-5)
 
 
-shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 20), st.integers(1, 24), st.sampled_from([8, 32, 64]))
+shapes = st.tuples(
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 20), st.integers(1, 24), st.sampled_from([8, 32, 64])
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -84,14 +90,28 @@ def test_biased_rows(shape, period, leading, gain, seed):
     values["key_bias"] /= max(gain / 4, 1)
     want = biased_attention(*(torch.from_numpy(array).double() for array in values.values()), rows=rows).numpy()
     for lowered in MEANINGS:
-        found = run("BiasedAttention", values, {}, d, lowered, row_period=rows.period, row_leading=rows.leading, row_gain=rows.gain)
+        found = run(
+            "BiasedAttention",
+            values,
+            {},
+            d,
+            lowered,
+            row_period=rows.period,
+            row_leading=rows.leading,
+            row_gain=rows.gain,
+        )
         agree(found, want)
 
 
 @st.composite
 def segmented(draw_):
     """Random ranges, by group; `full` makes every group read every key once, which is lowered in another way."""
-    groups, rows, m, full = draw_(st.integers(1, 4)), draw_(st.integers(1, 4)), draw_(st.integers(1, 16)), draw_(st.booleans())
+    groups, rows, m, full = (
+        draw_(st.integers(1, 4)),
+        draw_(st.integers(1, 4)),
+        draw_(st.integers(1, 16)),
+        draw_(st.booleans()),
+    )
     segments, pointers = [], [0]
     for _ in range(groups):
         cuts = sorted(set(draw_(st.lists(st.integers(0, m), max_size=3))) | {0, m})
@@ -126,7 +146,9 @@ def test_epipolar_prior(views, patches, band, seed):
     values = draw((2, 2, views * tokens, views * tokens, 16), seed)
     values["fundamental"] = rng.standard_normal((views, views, 3, 3)).astype(np.float32)
     values["fundamental"][range(views), range(views)] = 0
-    values["centres"] = np.concatenate([np.zeros((2, 3)), np.c_[rng.random((patches, 2)) * 40, np.ones(patches)]]).astype(np.float32)
+    values["centres"] = np.concatenate(
+        [np.zeros((2, 3)), np.c_[rng.random((patches, 2)) * 40, np.ones(patches)]]
+    ).astype(np.float32)
     q, k, v, bias, fundamental, centres = (torch.from_numpy(array) for array in values.values())
     want = biased_attention(q, k, v, bias, EpipolarPrior(fundamental, centres, band, 2.5)).numpy()
     for lowered in MEANINGS:
@@ -150,7 +172,11 @@ def cases(frames, tokens, heads):
     neighbours = [[f for f in (g - 1, g, g + 1) if 0 <= f < frames] for g in range(frames)]
     near = np.array([(f * tokens, tokens) for group in neighbours for f in group], np.int32)
     ends = np.cumsum([0, *map(len, neighbours)]).astype(np.int32)
-    alibi = {"seg_ptr": (np.arange(frames + 1) * frames).astype(np.int32), "seg": all_pairs, "segment_bias": np.zeros((heads, frames**2), np.float32)}
+    alibi = {
+        "seg_ptr": (np.arange(frames + 1) * frames).astype(np.int32),
+        "seg": all_pairs,
+        "segment_bias": np.zeros((heads, frames**2), np.float32),
+    }
     lines = {"fundamental": np.ones((frames, frames, 3, 3), np.float32), "centres": np.ones((tokens, 3), np.float32)}
     return {
         "plain": ("BiasedAttention", {k: v for k, v in values.items() if k != "key_bias"}, {}, {}),
@@ -167,7 +193,11 @@ def added_memory(case):
     op, values, constants, attributes = cases(6, 1024, 4)[case]
     model = lower(node_model(op, values, constants, 64, **attributes), rounding=False)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    status = lambda key: next(int(line.split()[1]) * 1024 for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    status = lambda key: next(
+        int(line.split()[1]) * 1024
+        for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(key)
+    )
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     session.run(None, values)

@@ -1,4 +1,5 @@
-"""Stages: slices of the model whose chain is the model, with the names, shapes, dtypes and costs that the plan gives."""
+"""Stages: slices of the model whose chain is the model, with the names, shapes, dtypes and costs that the plan
+gives."""
 
 import re
 
@@ -31,7 +32,9 @@ def run_chain(model, layout, values, keypoints):
             values[spec.name] = torch.cat([result[index] for result in results])
         if "_sa." in name:
             blocks.append(values["tokens"][0])
-            values[f"layers.{stage.entry.layer}"] = torch.cat(blocks[-2:], -1)  # of one stream: what the last two blocks gave
+            values[f"layers.{stage.entry.layer}"] = torch.cat(
+                blocks[-2:], -1
+            )  # of one stream: what the last two blocks gave
     return values
 
 
@@ -39,7 +42,9 @@ def run_chain(model, layout, values, keypoints):
 def test_stages_compute_where_their_inputs_are(variant):
     """On a device that is not the CPU: nothing that they make themselves lies elsewhere."""
     config = config_of(variant)
-    for stage in stages(Page4D(config), layout_of(variant, 28, 42), "float16", keypoints=takes_keypoints(variant)).values():
+    for stage in stages(
+        Page4D(config), layout_of(variant, 28, 42), "float16", keypoints=takes_keypoints(variant)
+    ).values():
         given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in stage.inputs]
         out = stage.module.to("meta")(*given)
         for spec, tensor in zip(stage.outputs, out if isinstance(out, tuple) else (out,), strict=True):
@@ -54,10 +59,20 @@ def test_the_chain_of_stages_is_the_model(variant, B):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, layout.images_shape, dtype=torch.uint8, generator=generator)
     mask_ext, keypoints = (torch.rand(layout.patch_map_shape, generator=generator) for _ in range(2))
-    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (1 - torch.eye(layout.V)[..., None, None])
-    model._fundamental = lambda *_: fundamental if model.config.epipolar else None  # any matrices do here; cameras are tested elsewhere
+    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (
+        1 - torch.eye(layout.V)[..., None, None]
+    )
+    model._fundamental = lambda *_: (
+        fundamental if model.config.epipolar else None
+    )  # any matrices do here; cameras are tested elsewhere
     out = model(images, mask_ext, keypoints) if own else model(images)
-    values = {"images": images, "special": model.special(layout), "mask_ext": mask_ext, "keypoints": keypoints, "fundamental": fundamental}
+    values = {
+        "images": images,
+        "special": model.special(layout),
+        "mask_ext": mask_ext,
+        "keypoints": keypoints,
+        "fundamental": fundamental,
+    }
     if model.config.has_memory:
         values["memory"] = model.memory_tokens.expand(layout.memory_shape(2, *model.memory_tokens.shape))
     values = run_chain(model, layout, values, keypoints=own)
@@ -79,7 +94,8 @@ def test_the_chain_of_stages_is_the_model(variant, B):
 
 
 def bytes_of(name, weight, precision):
-    """In int8 a block's matrix has a byte for every number and a float32 scale for every output; in fp8 a byte for every number."""
+    """In int8 a block's matrix has a byte for every number and a float32 scale for every output; in fp8 a byte for
+    every number."""
     if precision.is_quantised and re.search(r"(attn\.(qkv|proj)|mlp\.fc[12])\.weight$", name):
         return weight.numel() + (4 * weight.shape[0] if precision is Precision.INT8 else 0)
     return weight.numel() * weight.element_size()
@@ -95,8 +111,12 @@ def test_modules_keep_to_their_entries(variant, precision):
         given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
         out = module(*given)
         out = out if isinstance(out, tuple) else (out,)
-        assert [(tuple(x.shape), str(x.dtype)) for x in out] == [(spec.shape, f"torch.{spec.dtype}") for spec in stage.outputs], name
-        weights = {key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"}  # the fitted one stands in its place
+        assert [(tuple(x.shape), str(x.dtype)) for x in out] == [
+            (spec.shape, f"torch.{spec.dtype}") for spec in stage.outputs
+        ], name
+        weights = {
+            key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"
+        }  # the fitted one stands in its place
         unused = 0 if "keypoints" in {spec.name for spec in stage.inputs} or stage.entry.kind != "global_sa" else 4
         assert stage.entry.weight_bytes == sum(bytes_of(key, w, precision) for key, w in weights.items()) - unused, name
 
@@ -104,7 +124,10 @@ def test_modules_keep_to_their_entries(variant, precision):
 def test_stages_are_those_of_the_design():
     layout = Layout(2, 2, 28, 42)
     model = lively(config_of("default"))
-    found = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages(model, layout).items()}
+    found = {
+        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
+        for name, stage in stages(model, layout).items()
+    }
     assert found == {
         "encoder": (["images", "special"], ["tokens"]),
         "mask_head": (["tokens", "mask_ext"], ["mask"]),
@@ -123,10 +146,25 @@ def test_stages_are_those_of_the_design():
 
 
 def test_stages_of_the_published_models():
-    found = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages_at("pi3").items()}
-    assert list(found) == ["encoder", "time_sa.0", "view_sa.0", "time_sa.1", "view_sa.1", "points", "confidence", "camera"]
+    found = {
+        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
+        for name, stage in stages_at("pi3").items()
+    }
+    assert list(found) == [
+        "encoder",
+        "time_sa.0",
+        "view_sa.0",
+        "time_sa.1",
+        "view_sa.1",
+        "points",
+        "confidence",
+        "camera",
+    ]
     assert found["points"] == (["layers.1"], ["points"]) and found["camera"] == (["layers.1"], ["camera"])
-    masked = {name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs]) for name, stage in stages_at("page4d 150").items()}
+    masked = {
+        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
+        for name, stage in stages_at("page4d 150").items()
+    }
     assert list(masked).index("mask_head") == list(masked).index("view_sa.7") + 1
     assert masked["mask_head"] == (["tokens"], ["mask", "row_bias"])
     assert [name for name, (inputs, _) in masked.items() if "row_bias" in inputs] == ["time_sa.8", "time_sa.9"]
@@ -148,7 +186,9 @@ def test_eps_of_every_stage(variant, norm):
 def test_flop_of_pi3():
     """A pair of blocks and a head, by hand from the shapes."""
     layout = Layout(1, 2, 224, 224)
-    plan = {entry.name: entry.flop for entry in Plan.make(ModelConfig.preset("pi3"), layout, Precision.FLOAT32).stages()}
+    plan = {
+        entry.name: entry.flop for entry in Plan.make(ModelConfig.preset("pi3"), layout, Precision.FLOAT32).stages()
+    }
     C, N = 1024, 261
     block = 24 * C * C * N
     assert plan["time_sa.0"] == 2 * (block + 4 * N * N * C)
@@ -158,20 +198,25 @@ def test_flop_of_pi3():
 
 
 def test_flop_of_the_specification():
-    """T=24 V=4 at 518, ViT-L, two streams: encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8, landmark Global 3.3."""
+    """T=24 V=4 at 518, ViT-L, two streams: encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8,
+    landmark Global 3.3."""
     plan = Plan.make(ModelConfig.preset("vitl"), Layout(24, 4, 518, 518), Precision.FLOAT16)
     flop = {entry.name: entry.flop * entry.calls / 1e12 for entry in plan.stages()}
     assert flop["encoder"] == pytest.approx(98, rel=0.01)
     assert flop["view_sa.3"] == pytest.approx(2 * (3.3 + 2.97), rel=0.01)
     assert flop["time_sa.3"] == pytest.approx(2 * (3.3 + 17.8), rel=0.01)
-    assert flop["global_sa.15"] == pytest.approx(2 * (3.3 * 10 / 12 + 3.3), rel=0.05)  # its keys are projected for anchors alone
+    assert flop["global_sa.15"] == pytest.approx(
+        2 * (3.3 * 10 / 12 + 3.3), rel=0.05
+    )  # its keys are projected for anchors alone
 
 
 def test_encoder_images_divide_the_clip():
     plan = lambda n: Plan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
     assert plan(None).encoder_images == 12
     assert next(plan(4).stages()).calls == 3
-    with pytest.raises(UsageError, match=r"does not divide the clip's 12 images\s+got:\s+5\s+allowed: 1, 2, 3, 4, 6, 12"):
+    with pytest.raises(
+        UsageError, match=r"does not divide the clip's 12 images\s+got:\s+5\s+allowed: 1, 2, 3, 4, 6, 12"
+    ):
         plan(5)
 
 

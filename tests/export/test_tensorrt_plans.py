@@ -1,4 +1,5 @@
-"""TensorRT plans in engine folders: built by TensorRT-RTX without a GPU, with an export or afterwards; what the flags mean; what is left when it fails."""
+"""TensorRT plans in engine folders: built by TensorRT-RTX without a GPU, with an export or afterwards; what the flags
+mean; what is left when it fails."""
 
 import contextlib
 import json
@@ -32,7 +33,24 @@ from tests.support.exports import without_plugins
 from tests.support.models import EXPORTED
 
 CHIPS = ("sm_89", "sm_120")
-TINY = ("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1", "--set", "global_layers=", "--T", 2, "--V", 2, "--height", 28, "--width", 42)
+TINY = (
+    "--preset",
+    "tiny",
+    "--set",
+    "depth=1",
+    "--set",
+    "encoder_depth=1",
+    "--set",
+    "global_layers=",
+    "--T",
+    2,
+    "--V",
+    2,
+    "--height",
+    28,
+    "--width",
+    42,
+)
 
 UNFUSED = [  # the epipolar prior, and key segments
     ("memory", r"(?s)plan of view_sa\.0 holds an n x n tensor.*--attention plugin"),
@@ -58,7 +76,10 @@ def built(folder, target, native=False):
     """Plans of a stage of every kind, and the attentions that each graph has."""
     manifest = of_each_kind(read_manifest(folder))
     plans = wish(manifest.precision, native=native).build(folder, manifest, target)
-    return plans, {entry.name: attention_nodes(onnx.load(folder / entry.file, load_external_data=False))[0] for entry in manifest.stages}
+    return plans, {
+        entry.name: attention_nodes(onnx.load(folder / entry.file, load_external_data=False))[0]
+        for entry in manifest.stages
+    }
 
 
 def invoke(*arguments):
@@ -71,7 +92,9 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "engines"
     told = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console, "progress", lambda quiet: contextlib.nullcontext(lambda what, share: told.append((what, share))))
+        patch.setattr(
+            console, "progress", lambda quiet: contextlib.nullcontext(lambda what, share: told.append((what, share)))
+        )
         done = invoke(*TINY, "--fp16", "--encoder-images", 2, "-o", folder)
     assert done.exit_code == 0, done.output
     return folder, told, done.stderr
@@ -133,7 +156,9 @@ def test_an_export_passes_its_own_check(exported):
     found = self_check(folder, Pipeline.of(folder, Backend.ONNXRUNTIME), bisect=True)
     found.require()
     outputs = [(entry.name, spec.name) for entry in folder.manifest.stages for spec in entry.outputs]
-    assert [(row.stage, row.output) for row in found.chain] == outputs == [(row.stage, row.output) for row in found.alone]
+    assert (
+        [(row.stage, row.output) for row in found.chain] == outputs == [(row.stage, row.output) for row in found.alone]
+    )
 
 
 def test_progress_goes_on_through_the_plans(exported):
@@ -149,16 +174,22 @@ def test_progress_goes_on_through_the_plans(exported):
 @pytest.mark.parametrize("variant", EXPORTED)
 def test_every_attention_becomes_a_plugin(made, variant, tmp_path):
     plans, nodes = built(made(variant, "float16").folder, tmp_path)
-    assert {name: (entry.plugins, entry.fused) for name, entry in plans.stages.items()} == {name: (len(found), 0) for name, found in nodes.items()}
+    assert {name: (entry.plugins, entry.fused) for name, entry in plans.stages.items()} == {
+        name: (len(found), 0) for name, found in nodes.items()
+    }
     assert plans.kernels == shipped().header.source
-    assert set(os.listdir(tmp_path)) == {entry.file for entry in plans.stages.values()}, "TensorRT-RTX has no timing cache"
+    assert set(os.listdir(tmp_path)) == {entry.file for entry in plans.stages.values()}, (
+        "TensorRT-RTX has no timing cache"
+    )
 
 
 @pytest.mark.parametrize("variant", ["default", "late"])
 def test_every_attention_is_fused_where_that_was_asked(native, variant, tmp_path):
     plans, nodes = built(native(variant), tmp_path, native=True)
     expected = {name: (0, sum(node.parts for node in found)) for name, found in nodes.items()}
-    assert {name: (entry.plugins, entry.fused) for name, entry in plans.stages.items()} == expected and sum(fused for _, fused in expected.values()) > 4
+    assert {name: (entry.plugins, entry.fused) for name, entry in plans.stages.items()} == expected and sum(
+        fused for _, fused in expected.values()
+    ) > 4
     assert plans.kernels is None, "no kernel of ours is in them"
 
 
@@ -190,10 +221,14 @@ def test_plans_come_into_a_folder(bare):
     manifest = build_into(EngineFolder.open(path), wish("bfloat16"), lambda what, share: shares.append(share))
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
     assert EngineFolder.open(path).manifest == manifest
-    assert manifest.plans.chips == CHIPS and all(entry.plugins for name, entry in manifest.plans.stages.items() if name != "mask_head")
+    assert manifest.plans.chips == CHIPS and all(
+        entry.plugins for name, entry in manifest.plans.stages.items() if name != "mask_head"
+    )
     assert msgspec.structs.replace(manifest, plans=None, files=old.files) == old
     now = content(path)
-    assert {name: digest for name, digest in now.items() if name in was and name != "manifest.json"} == {n: d for n, d in was.items() if n != "manifest.json"}
+    assert {name: digest for name, digest in now.items() if name in was and name != "manifest.json"} == {
+        n: d for n, d in was.items() if n != "manifest.json"
+    }
     assert now.keys() - was.keys() == {f"{entry.name}.plan" for entry in manifest.stages}, "no staging is left"
 
 
@@ -205,12 +240,17 @@ def test_plans_take_the_place_of_older_ones(folder):
     (folder / "encoder.plan").rename(folder / "plans" / "encoder.plan")
     entries["encoder"] = msgspec.structs.replace(entries["encoder"], file="plans/encoder.plan")
     files = {"plans/encoder.plan" if name == "encoder.plan" else name: digest for name, digest in old.files.items()}
-    write_manifest(folder, msgspec.structs.replace(old, plans=msgspec.structs.replace(old.plans, stages=entries), files=files))
+    write_manifest(
+        folder, msgspec.structs.replace(old, plans=msgspec.structs.replace(old.plans, stages=entries), files=files)
+    )
     was = content(folder)
     manifest = build_into(EngineFolder.open(folder), wish(targets=("sm_86",)))
     assert EngineFolder.open(folder).manifest == manifest and manifest.plans.chips == ("sm_86",)
     now = content(folder)
-    assert now.keys() ^ was.keys() == {"plans", "plans/encoder.plan", "encoder.plan"} and "plans/encoder.plan" not in manifest.files
+    assert (
+        now.keys() ^ was.keys() == {"plans", "plans/encoder.plan", "encoder.plan"}
+        and "plans/encoder.plan" not in manifest.files
+    )
     assert all(now[entry.file] != was.get(entry.file) for entry in manifest.plans.stages.values())
 
 
@@ -244,7 +284,9 @@ def test_build_only_needs_no_torch(bare):
     path = bare()
     code = "import sys; sys.modules['torch'] = None; from page4d_export.main import export; export()"
     arguments = ("--build-only", path, "--target", "sm_89", "--json")
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document == json.loads((path / "manifest.json").read_text()) and document["plans"]["chips"] == ["sm_89"]
@@ -256,7 +298,11 @@ def test_build_only_needs_no_torch(bare):
     [
         (("--T", 4), 2, "--build-only takes model, layout and precision from the engine folder"),
         (("--fp16",), 2, "--build-only takes model, layout and precision from the engine folder"),
-        (("--no-build",), 2, "--build-only takes model, layout and precision from the engine folder\n  got:     --no-build"),
+        (
+            ("--no-build",),
+            2,
+            "--build-only takes model, layout and precision from the engine folder\n  got:     --no-build",
+        ),
         (("--attention", "native", "--height", 56), 2, "from the engine folder\n  got:     --height, --attention"),
         (("--target", "sm_90"), 2, "allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
         (("--target", ","), 2, "--target names no chip"),
@@ -315,7 +361,9 @@ def compiled(path, kernels):
 def test_the_plugins_library_travels_with_the_plans(made, tmp_path):
     engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
     library = compiled(tmp_path / "lib.so", shipped().header.source)
-    done = invoke("--build-only", engines, "--backend", "rtx", "--target", "sm_89", "--plugin-library", library, "--quiet")
+    done = invoke(
+        "--build-only", engines, "--backend", "rtx", "--target", "sm_89", "--plugin-library", library, "--quiet"
+    )
     assert done.exit_code == 0, done.output
     assert (engines / PLUGINS).read_bytes() == library.read_bytes()
     assert EngineFolder.open(engines).manifest.files[PLUGINS] == sha256(library)
@@ -331,7 +379,9 @@ def test_another_library_is_refused(case, made, tmp_path):
     engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
     before = content(engines)
     done = invoke("--build-only", engines, "--backend", "rtx", "--plugin-library", library)
-    assert done.exit_code == 2 and "--plugin-library" in done.stderr and "build plugins/csrc" in done.stderr, done.output
+    assert done.exit_code == 2 and "--plugin-library" in done.stderr and "build plugins/csrc" in done.stderr, (
+        done.output
+    )
     assert content(engines) == before
 
 
@@ -345,11 +395,18 @@ def test_an_export_needs_a_layout(missing):
 
 def test_what_is_built_and_why_not():
     said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
-    assert said("float32", False, "auto", None, False, None) == (None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8")
+    assert said("float32", False, "auto", None, False, None) == (
+        None,
+        "plans: none, TensorRT takes --fp16, --bf16 or --fp8",
+    )
     assert said("float16", True, "auto", None, False, None) == (None, "plans: none, --no-build")
     build, why = said("bfloat16", False, "auto", "sm_120, sm_89,sm_120", False, 2)
     assert build.chips == ("sm_120", "sm_89") and why == f"plans: {library_for(Flavor.RTX)}, for sm_120, sm_89"
-    assert build.options == BuildOptions(("sm_120", "sm_89"), 2) and build.library.flavor is Flavor.RTX and build.warnings == []
+    assert (
+        build.options == BuildOptions(("sm_120", "sm_89"), 2)
+        and build.library.flavor is Flavor.RTX
+        and build.warnings == []
+    )
     build, why = said("float16", False, "rtx", None, False, None)
     assert build.chips == () and why.endswith("for sm_80 and newer")
 
@@ -372,8 +429,13 @@ def test_what_is_built_is_said_before_the_export(arguments, says, tmp_path):
 def test_ctrl_c_ends_a_build_and_changes_nothing(bare, after):
     path = bare()
     was = content(path)
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import export; export()"
-    process = subprocess.Popen([sys.executable, "-c", code, "--build-only", str(path), "--target", "sm_89"], stderr=subprocess.PIPE, text=True)
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_export.main import"
+        " export; export()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--build-only", str(path), "--target", "sm_89"], stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not list(path.parent.glob(f".{path.name}-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -110,7 +110,9 @@ _anything = st.recursive(
 )
 _number = st.floats() | st.integers(-(10**400), 10**400) | st.sampled_from([0, 1, -1, 1e308, 5e-324, None, "1"])
 _matrices = _anything | st.sampled_from([(3, 3), (3, 4), (4, 4)]).flatmap(
-    lambda shape: st.lists(st.lists(_number, min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0])
+    lambda shape: st.lists(
+        st.lists(_number, min_size=shape[1], max_size=shape[1]), min_size=shape[0], max_size=shape[0]
+    )
 )
 
 
@@ -154,21 +156,33 @@ def test_a_pose_may_be_3x4_or_4x4(rig):
     whole = Camera.from_mapping("it", {**rig["cam1"], "world_to_camera": [*pose, [0, 0, 0, 1]]})
     assert whole.world_to_camera.tolist() == pose
     columns = np.array([*pose, [0, 0, 0, 1]]).T.tolist()
-    refusal(lambda: cameras_from_mapping(changed(rig, world_to_camera=columns)), "the last row of world_to_camera is not 0 0 0 1", "transpose it")
-    refusal(lambda: cameras_from_mapping(changed(rig, world_to_camera=[*pose, [0, 0, 0, 2]])), "the last row of world_to_camera")
+    refusal(
+        lambda: cameras_from_mapping(changed(rig, world_to_camera=columns)),
+        "the last row of world_to_camera is not 0 0 0 1",
+        "transpose it",
+    )
+    refusal(
+        lambda: cameras_from_mapping(changed(rig, world_to_camera=[*pose, [0, 0, 0, 2]])),
+        "the last row of world_to_camera",
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_place_beyond_all_precision(rig):
     pose = np.array(rig["cam0"]["world_to_camera"])
     pose[:, 3] = (1e308, 1e308, -1e308)
-    refusal(lambda: cameras_from_mapping(changed(rig, world_to_camera=pose.tolist())), "translation of world_to_camera is out of range")
+    refusal(
+        lambda: cameras_from_mapping(changed(rig, world_to_camera=pose.tolist())),
+        "translation of world_to_camera is out of range",
+    )
 
 
 def test_what_an_entry_lacks_is_named(rig):
     entry = {**rig["cam0"], "camera_to_world": [[1]]}
     del entry["world_to_camera"]
-    refusal(lambda: Camera.from_mapping("it", entry), "camera it lacks world_to_camera", "the inverse of camera_to_world")
+    refusal(
+        lambda: Camera.from_mapping("it", entry), "camera it lacks world_to_camera", "the inverse of camera_to_world"
+    )
     refusal(lambda: Camera.from_mapping("it", [1, 2]), "camera it is no mapping")
 
 
@@ -193,7 +207,9 @@ def test_there_is_nothing_to_say_of_a_rendered_rig(views, size):
     ],
 )
 def test_k_of_other_pixels(rig, scale_x, scale_y, words):
-    scaled = {name: {**entry, "K": (np.diag([scale_x, scale_y, 1]) @ entry["K"]).tolist()} for name, entry in rig.items()}
+    scaled = {
+        name: {**entry, "K": (np.diag([scale_x, scale_y, 1]) @ entry["K"]).tolist()} for name, entry in rig.items()
+    }
     sentence = notes(scaled)[0]
     assert words in sentence and "cam0, cam1, cam2" in sentence
 
@@ -227,7 +243,9 @@ def test_distortion_is_said_to_be_dropped(rig, values):
     assert "cam1: lens distortion is not applied" in sentence and "undistort" in sentence
 
 
-@pytest.mark.parametrize("values", [{"distortion": [0, 0, 0.0]}, {"model": "PINHOLE"}, {"k1": 0}, {"name": "left"}, {"distortion": None}])
+@pytest.mark.parametrize(
+    "values", [{"distortion": [0, 0, 0.0]}, {"model": "PINHOLE"}, {"k1": 0}, {"name": "left"}, {"distortion": None}]
+)
 def test_no_distortion_is_nothing_to_say(rig, values):
     assert notes(changed(rig, **values)) == ()
 
@@ -243,12 +261,19 @@ def around(point, count, distance, noise, seed):
         right = np.cross((0.0, 1.0, 0.0), forward)
         right /= np.linalg.norm(right)
         rotation = np.stack([right, np.cross(forward, right), forward])
-        cameras[f"cam{number}"] = Camera(640, 480, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.column_stack([rotation, -rotation @ place]))
+        cameras[f"cam{number}"] = Camera(
+            640,
+            480,
+            np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]),
+            np.column_stack([rotation, -rotation @ place]),
+        )
     return cameras
 
 
 def inverted(cameras):
-    poses = {name: np.column_stack([camera.world_to_camera[:, :3].T, camera.centre]) for name, camera in cameras.items()}
+    poses = {
+        name: np.column_stack([camera.world_to_camera[:, :3].T, camera.centre]) for name, camera in cameras.items()
+    }
     return {name: Camera(640, 480, camera.K, poses[name]) for name, camera in cameras.items()}
 
 
@@ -278,5 +303,7 @@ def test_parallel_cameras_say_nothing_about_the_way_round(spread):
         rotation = np.array([[1, 0, -x], [0, 1, -y], [x, y, 1]])
         rotation = np.linalg.svd(rotation)[0] @ np.linalg.svd(rotation)[2]
         place = number * np.array(spread)
-        cameras[f"cam{number}"] = Camera(640, 480, np.diag([500.0, 500, 1]), np.column_stack([rotation, -rotation @ place]))
+        cameras[f"cam{number}"] = Camera(
+            640, 480, np.diag([500.0, 500, 1]), np.column_stack([rotation, -rotation @ place])
+        )
     assert not noted(cameras) and not noted(inverted(cameras))

@@ -13,7 +13,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from page4d.errors import UsageError
-from page4d.files import NEW_FOLDER, OutputKind, link_or_copy, refuse_foreign, save_tensors, sha256, staged, write_atomically
+from page4d.files import (
+    NEW_FOLDER,
+    OutputKind,
+    link_or_copy,
+    refuse_foreign,
+    save_tensors,
+    sha256,
+    staged,
+    write_atomically,
+)
 from page4d.system.staging import Staging
 
 
@@ -44,7 +53,8 @@ def contents(folder):
 
 @pytest.fixture
 def volume(tmp_path):
-    """A folder that something is mounted at: a container's volume. A bind mount: on the same disk as what is around it."""
+    """A folder that something is mounted at: a container's volume. A bind mount: on the same disk as what is around
+    it."""
     source, target = tmp_path / "source", tmp_path / "volume"
     source.mkdir()
     target.mkdir()
@@ -137,7 +147,8 @@ def test_a_mounted_volume_is_filled_where_it_is(volume):
 
 @pytest.mark.parametrize("moved", range(10))
 def test_whoever_finds_a_half_filled_volume_finishes_it(volume, monkeypatch, moved):
-    """Killed after each number of moves: the folder has no marker unless it is whole, and what is then put there by others stays."""
+    """Killed after each number of moves: the folder has no marker unless it is whole, and what is then put there by
+    others stays."""
     write(volume, a="old", c="old", sub__b="old")
     staging = Staging(volume)
     write(staging.new, a="new", sub__b="new")
@@ -198,7 +209,9 @@ def test_what_killed_commands_left_is_deleted_and_what_running_ones_write_is_not
         assert not left.new.exists() and running.new.exists()
         (folder / "a").write_text("a")
     assert not left.new.exists() and running.new.exists() and other.new.exists()
-    assert (tmp_path / ".out-stranger" / "thesis.tex").read_text() == "precious" and (tmp_path / ".out-a1b2c3d4").exists()
+    assert (tmp_path / ".out-stranger" / "thesis.tex").read_text() == "precious" and (
+        tmp_path / ".out-a1b2c3d4"
+    ).exists()
     running.remove()
     other.remove()
     assert sorted(os.listdir(tmp_path)) == [".out-a1b2c3d4", ".out-stranger", "out"]
@@ -261,7 +274,9 @@ def test_a_marker_of_somebody_else_marks_nothing(tmp_path, content):
         refuse_foreign(tmp_path / "out", KIND)
 
 
-@pytest.mark.parametrize("stranger", ["file", "folder", "nested", "link", "link in the place of a file", "fifo in the place of a file"])
+@pytest.mark.parametrize(
+    "stranger", ["file", "folder", "nested", "link", "link in the place of a file", "fifo in the place of a file"]
+)
 def test_a_result_with_something_of_somebody_elses_is_not_replaced(tmp_path, stranger):
     out = tmp_path / "out"
     write(out, a="a", sub__b="b")
@@ -283,7 +298,9 @@ def test_a_result_with_something_of_somebody_elses_is_not_replaced(tmp_path, str
 def test_what_comes_into_a_result_while_a_command_runs_is_not_deleted(tmp_path):
     write(tmp_path / "out", a="old")
     with (
-        pytest.raises(UsageError, match=r"-o was changed while this ran: it holds notes.txt(.|\n)*the result is in .*out-1"),
+        pytest.raises(
+            UsageError, match=r"-o was changed while this ran: it holds notes.txt(.|\n)*the result is in .*out-1"
+        ),
         staged(tmp_path / "out", KIND) as folder,
     ):
         write(folder, a="new")

@@ -84,7 +84,9 @@ def test_dilated_segments_are_the_neighbours(T, V, levels):
             assert len(set(frames)) == len(frames)
             for kt in range(T):
                 for kv in range(V):
-                    near = (kt, kv) == (t, v) or any(abs(kt - t) in (0, level) and abs(kv - v) in (0, level) for level in levels)
+                    near = (kt, kv) == (t, v) or any(
+                        abs(kt - t) in (0, level) and abs(kv - v) in (0, level) for level in levels
+                    )
                     assert ((kt, kv) in frames) == near
 
 
@@ -103,7 +105,10 @@ def test_time_segments_cover_every_time_for_every_time():
         ({"order": ("view", "view")}, "order is out of range"),
         ({"mask_layer": 4}, r"mask_layer is out of range\s+got:\s+4\s+allowed: 0 to 3"),
         ({"global_layers": (7,)}, "global_layers is out of range"),
-        ({"global_strategy": "memory", "global_layers": (0, 3), "mask_layer": 1}, r"with memory, layers from mask_layer = 1 on"),
+        (
+            {"global_strategy": "memory", "global_layers": (0, 3), "mask_layer": 1},
+            r"with memory, layers from mask_layer = 1 on",
+        ),
         ({"width": 100}, "width is out of range"),
         ({"depht": 2}, r"no such option\s+got:\s+depht"),
         ({"dilations": ()}, "dilations is out of range"),
@@ -121,7 +126,10 @@ def test_time_segments_cover_every_time_for_every_time():
         ({"landmarks": 10**5000}, r"landmarks is out of range\s+got:\s+a int too large to show"),
         ({"dilations": (1,) * 17}, r"dilations is out of range(.|\n)*up to 16 of up to 65535"),
         ({"dilations": (65536,)}, "dilations is out of range"),
-        ({"depth": 100, "keep_layers": tuple(range(65))}, r"keep_layers is out of range\s+got:\s+65 layers\s+allowed: up to 64"),
+        (
+            {"depth": 100, "keep_layers": tuple(range(65))},
+            r"keep_layers is out of range\s+got:\s+65 layers\s+allowed: up to 64",
+        ),
         ({"epipolar_band": float("nan")}, "epipolar_band is out of range"),
         ({"epipolar_band": float("inf")}, "epipolar_band is out of range"),
         ({"epipolar_penalty": -1e308}, "epipolar_penalty is out of range"),
@@ -152,7 +160,9 @@ VALUES = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from([field.name for field in dataclasses.fields(ModelConfig)]), VALUES, st.sampled_from(list(PRESETS)))
+@given(
+    st.sampled_from([field.name for field in dataclasses.fields(ModelConfig)]), VALUES, st.sampled_from(list(PRESETS))
+)
 def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, preset):
     """What is taken has a plan, and a manifest that says it."""
     try:
@@ -164,7 +174,9 @@ def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, prese
     manifest = plan.manifest("")
     stages = tuple(msgspec.structs.replace(entry, file=f"onnx/{entry.name}.onnx") for entry in manifest.stages)
     files = dict.fromkeys([CONSTANTS, *(entry.file for entry in stages)], "0" * 64)
-    manifest = msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(manifest, stages=stages, files=files)), type=Manifest)
+    manifest = msgspec.json.decode(
+        msgspec.json.encode(msgspec.structs.replace(manifest, stages=stages, files=files)), type=Manifest
+    )
     check_manifest(manifest)
     assert ModelConfig.from_mapping(manifest.model) == config
 
@@ -177,4 +189,6 @@ def test_presets_and_plain_values():
         ModelConfig.preset("vith")
     config = ModelConfig.preset("vits", order=("time", "view"), global_strategy="dilated", keep_layers=(1, 3))
     assert ModelConfig.from_mapping(config.to_mapping()) == config
-    assert all(value is None or isinstance(value, (str, int, float, bool, list)) for value in config.to_mapping().values())
+    assert all(
+        value is None or isinstance(value, (str, int, float, bool, list)) for value in config.to_mapping().values()
+    )

@@ -48,9 +48,18 @@ def rig(V, shared_centre=False):
     for v in range(V):
         angle = 0.5 * v
         rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
-        centre = np.array([1.0, 0.2, 0.0]) if shared_centre and v < 2 else np.array([2 * np.sin(angle) + 1, 0.1 * v, 1 - np.cos(angle)])
+        centre = (
+            np.array([1.0, 0.2, 0.0])
+            if shared_centre and v < 2
+            else np.array([2 * np.sin(angle) + 1, 0.1 * v, 1 - np.cos(angle)])
+        )
         pose = np.concatenate([rotation, (-rotation @ centre)[:, None]], 1)
-        cameras[f"cam{v}"] = {"width": 42, "height": 28, "K": [[40, 0, 21], [0, 40, 14], [0, 0, 1]], "world_to_camera": pose.tolist()}
+        cameras[f"cam{v}"] = {
+            "width": 42,
+            "height": 28,
+            "K": [[40, 0, 21], [0, 40, 14], [0, 0, 1]],
+            "world_to_camera": pose.tolist(),
+        }
     return cameras
 
 
@@ -133,14 +142,18 @@ def test_views_may_be_permuted():
 
 def test_at_one_time_all_time_encodings_agree():
     images, mask_ext, _ = clip(1, 3)
-    rope, alibi, none = (build(time_encoding=encoding)(images, mask_ext).layers[1] for encoding in ("rope", "alibi", "none"))
+    rope, alibi, none = (
+        build(time_encoding=encoding)(images, mask_ext).layers[1] for encoding in ("rope", "alibi", "none")
+    )
     torch.testing.assert_close(rope, none, rtol=0, atol=0)
     torch.testing.assert_close(alibi, none, rtol=0, atol=1e-12)
 
 
 def test_time_encodings_differ_over_several_times():
     images, mask_ext, _ = clip(3, 1)
-    rope, alibi, none = (build(time_encoding=encoding)(images, mask_ext).layers[1] for encoding in ("rope", "alibi", "none"))
+    rope, alibi, none = (
+        build(time_encoding=encoding)(images, mask_ext).layers[1] for encoding in ("rope", "alibi", "none")
+    )
     assert (rope - none).abs().max() > 1e-3
     assert (alibi - none).abs().max() > 1e-3
 
@@ -168,7 +181,9 @@ def test_all_patches_as_landmarks_are_dense_over_the_patches(k):
     tokens = torch.randn(2, 1, 2, 2, layout.N, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     found, _ = block(tokens, layout)
     x, rope = tokens.flatten(2, 4).flatten(0, 1), ropes.spatial(layout, 64, tokens)
-    patches = torch.cat([torch.arange(f * layout.N + layout.special, (f + 1) * layout.N) for f in range(layout.frames)]).expand(2, -1)
+    patches = torch.cat(
+        [torch.arange(f * layout.N + layout.special, (f + 1) * layout.N) for f in range(layout.frames)]
+    ).expand(2, -1)
     dense = block.block(x, rope, biased_attention, context=x[:, patches[0]], context_rope=rope.rows(patches % layout.N))
     torch.testing.assert_close(found, dense.reshape(tokens.shape))
 
@@ -183,7 +198,9 @@ def test_landmark_ties_go_to_the_lower_number():
 def test_doubted_landmarks_are_the_furthest_from_those_chosen(k, seed, doubt):
     """What is certain stays; of what lies within the doubt as many change places as can."""
     rng = np.random.default_rng(seed)
-    confidence = torch.from_numpy(rng.choice(np.concatenate([rng.uniform(1, 2, 6), 1 + doubt * rng.uniform(0, 1, 6)]), (3, 12), replace=True))
+    confidence = torch.from_numpy(
+        rng.choice(np.concatenate([rng.uniform(1, 2, 6), 1 + doubt * rng.uniform(0, 1, 6)]), (3, 12), replace=True)
+    )
     chosen, other = largest(confidence, k), largest(confidence, k, doubt)
     assert chosen.shape == other.shape == (3, k)
     for row, first, second in zip(confidence.numpy(), chosen.numpy(), other.numpy(), strict=True):
@@ -280,7 +297,9 @@ def test_layers_before_the_mask_repeat_their_stream():
 
 
 @settings(deadline=None, max_examples=30)
-@given(z=st.integers(1, 3), n=st.integers(1, 6), copies=st.integers(2, 3), normed=st.booleans(), seed=st.integers(0, 2**31))
+@given(
+    z=st.integers(1, 3), n=st.integers(1, 6), copies=st.integers(2, 3), normed=st.booleans(), seed=st.integers(0, 2**31)
+)
 def test_streams_that_start_equal_are_computed_once_before_they_part(z, n, copies, normed, seed):
     """A block on one copy equals, in float64, the block on all of them side by side, each with a bias of its own."""
     torch.manual_seed(seed)
@@ -290,4 +309,9 @@ def test_streams_that_start_equal_are_computed_once_before_they_part(z, n, copie
     x, bias = torch.randn(z, n, 32, dtype=torch.float64), torch.randn(copies * z, n, dtype=torch.float64)
     attend = partial(biased_attention, key_bias=bias)
     with torch.no_grad():
-        torch.testing.assert_close(block(x, attend=attend, copies=copies), block(torch.cat([x] * copies), attend=attend), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            block(x, attend=attend, copies=copies),
+            block(torch.cat([x] * copies), attend=attend),
+            rtol=1e-12,
+            atol=1e-12,
+        )

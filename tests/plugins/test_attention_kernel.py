@@ -34,7 +34,10 @@ def epipolar(views, patches, seed=0, special=2):
     centres = np.concatenate([np.zeros((special, 3)), np.c_[rng.random((patches, 2)) * 40, np.ones(patches)]])
     fundamental, centres = (torch.from_numpy(array).float().double() for array in (fundamental, centres))
     lines = torch.einsum("abij,nj->abni", fundamental, centres)
-    reach, size = torch.einsum("abni,mi->abnm", lines, centres).abs(), lines[..., :2].norm(dim=-1, keepdim=True).expand(-1, -1, -1, len(centres))
+    reach, size = (
+        torch.einsum("abni,mi->abnm", lines, centres).abs(),
+        lines[..., :2].norm(dim=-1, keepdim=True).expand(-1, -1, -1, len(centres)),
+    )
     distances = (reach / size)[(reach > 0) & (size > 0)].sort().values
     if not len(distances):
         return EpipolarPrior(fundamental, centres, 3.0, 2.5)
@@ -63,10 +66,21 @@ def test_biased(attention, plans, dtype, D):
 
 
 @BOTH
-@pytest.mark.parametrize(("rows", "n"), [(BiasedRows(20, 5, 1.0), 80), (BiasedRows(7, 3, 16.0), 77), (BiasedRows(9, 0, 2.0), 9), (BiasedRows(5, 5, -0.5), 35)])
+@pytest.mark.parametrize(
+    ("rows", "n"),
+    [
+        (BiasedRows(20, 5, 1.0), 80),
+        (BiasedRows(7, 3, 16.0), 77),
+        (BiasedRows(9, 0, 2.0), 9),
+        (BiasedRows(5, 5, -0.5), 35),
+    ],
+)
 def test_rows(attention, plans, dtype, rows, n):
     q, k, v, bias = draw(2, 2, n, 90, 32, dtype)
-    near(attention.biased_attention(q, k, v, bias, rows=rows), definition.biased_attention(*double(q, k, v, bias), rows=rows))
+    near(
+        attention.biased_attention(q, k, v, bias, rows=rows),
+        definition.biased_attention(*double(q, k, v, bias), rows=rows),
+    )
     assert [plan.mode for plan in plans] == [Mode.ROWS]
 
 
@@ -128,7 +142,10 @@ def test_any_shape(attention, shape, tile, descriptors, closed, seed):
     q, k, v, bias = draw(*shape, seed=seed)
     bias[torch.rand(bias.shape, generator=torch.Generator().manual_seed(seed)) < closed] = -INF
     tile = Tile(*tile, 4, 1, descriptors)
-    near(attention.run(named(q, k, v, bias), Mode.BIASED, tile, tile), definition.biased_attention(*double(q, k, v, bias)))
+    near(
+        attention.run(named(q, k, v, bias), Mode.BIASED, tile, tile),
+        definition.biased_attention(*double(q, k, v, bias)),
+    )
     near(attention.run(named(q, k, v), Mode.DENSE, tile, tile), definition.biased_attention(*double(q, k, v)))
 
 
@@ -191,12 +208,19 @@ def test_descriptors_and_pointers_give_the_same_bits(attention, dtype):
     q, k, v, bias = draw(1, 2, 40, 83, 32, dtype)
     for mode, inputs in ((Mode.DENSE, (q, k, v)), (Mode.BIASED, (q, k, v, bias))):
         tile = Tile(32, 16, 4, 1)
-        pointers, descriptors = (attention.run(named(*inputs), mode, t, t) for t in (tile, tile._replace(descriptors=True)))
+        pointers, descriptors = (
+            attention.run(named(*inputs), mode, t, t) for t in (tile, tile._replace(descriptors=True))
+        )
         assert torch.equal(pointers, descriptors)
     prior = epipolar(2, 18)
     details = {"band": prior.band, "penalty": prior.penalty}
-    tensors = named(q, k[:, :, :40], v[:, :, :40], bias[:, :40]) | {"fundamental": prior.fundamental.float(), "centres": prior.centres.float()}
-    pointers, descriptors = (attention.run(tensors, Mode.EPIPOLAR, t, t, **details) for t in (tile, tile._replace(descriptors=True)))
+    tensors = named(q, k[:, :, :40], v[:, :, :40], bias[:, :40]) | {
+        "fundamental": prior.fundamental.float(),
+        "centres": prior.centres.float(),
+    }
+    pointers, descriptors = (
+        attention.run(tensors, Mode.EPIPOLAR, t, t, **details) for t in (tile, tile._replace(descriptors=True))
+    )
     assert torch.equal(pointers, descriptors)
 
 
@@ -210,7 +234,10 @@ def test_tiles_agree(attention):
     for sizes in ((16, 32), (64, 16), (32, 128), (128, 64)):
         tile = Tile(*sizes, 4, 1)
         near(attention.run(named(q, k, v), Mode.DENSE, tile, tile), definition.biased_attention(*double(q, k, v)))
-        near(attention.run(named(q, k, v, bias), Mode.ROWS, tile, tile, rows=rows), definition.biased_attention(*double(q, k, v, bias), rows=rows))
+        near(
+            attention.run(named(q, k, v, bias), Mode.ROWS, tile, tile, rows=rows),
+            definition.biased_attention(*double(q, k, v, bias), rows=rows),
+        )
         found = attention.run(named(q, k, v, bias) | lines, Mode.EPIPOLAR, tile, tile, **details)
         near(found, definition.biased_attention(*double(q, k, v, bias), prior))
 
@@ -282,7 +309,9 @@ def test_options_that_are_refused(attention):
     prior = epipolar(2, 2)
     refused(lambda: attention.biased_attention(q, k, v, rows=BiasedRows(4, 1, 1.0)), "no key bias")
     refused(lambda: attention.biased_attention(q, k, v, bias, prior, BiasedRows(4, 1, 1.0)), "an epipolar prior")
-    refused(lambda: attention.biased_attention(q[:, :, :4], k, v, bias, prior), "centres of BiasedAttention does not fit")
+    refused(
+        lambda: attention.biased_attention(q[:, :, :4], k, v, bias, prior), "centres of BiasedAttention does not fit"
+    )
 
 
 def test_lines_of_another_size_are_refused(attention):
@@ -290,4 +319,7 @@ def test_lines_of_another_size_are_refused(attention):
     q, k, v, bias = draw(1, 2, 8, 8, 16)
     prior = epipolar(2, 2)
     refused(lambda: attention.biased_attention(q, k, v, bias, prior._replace(centres=prior.centres[:3])), "centres")
-    refused(lambda: attention.biased_attention(q, k, v, bias, prior._replace(fundamental=prior.fundamental[:, :1])), "fundamental")
+    refused(
+        lambda: attention.biased_attention(q, k, v, bias, prior._replace(fundamental=prior.fundamental[:, :1])),
+        "fundamental",
+    )

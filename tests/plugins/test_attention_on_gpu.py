@@ -1,4 +1,5 @@
-"""The kernels on a GPU against float64: through Triton, from the pack's machine code, from its PTX; and how they behave there."""
+"""The kernels on a GPU against float64: through Triton, from the pack's machine code, from its PTX; and how they behave
+there."""
 
 import os
 import random
@@ -51,7 +52,9 @@ def poisoned(run, call):
 def hold(call, found, frame=64, count=64, tolerance=None):
     reference = Reference(call, frame, count)
     error = reference.error(found)
-    assert reference.accepts(error) if tolerance is None else error <= tolerance, f"a row's relative error is {error:.1e}"
+    assert reference.accepts(error) if tolerance is None else error <= tolerance, (
+        f"a row's relative error is {error:.1e}"
+    )
 
 
 def small(mode, dtype, seed):
@@ -64,7 +67,15 @@ def small(mode, dtype, seed):
         mode = Mode.DENSE if mode is Mode.PARTIAL else Mode.BIASED
     if mode is Mode.EPIPOLAR:
         layout = Layout(1, rng.randint(1, 4), 14 * rng.randint(1, 9), 14 * rng.randint(1, 9))
-        return random_call(mode, dtype, (Z, A, layout.view_tokens, layout.view_tokens), "cuda", seed, centres=centres(layout), views=layout.V)
+        return random_call(
+            mode,
+            dtype,
+            (Z, A, layout.view_tokens, layout.view_tokens),
+            "cuda",
+            seed,
+            centres=centres(layout),
+            views=layout.V,
+        )
     if mode is Mode.ROWS:
         rows = BiasedRows(rng.randint(1, 40), 0, -1.5)
         rows = rows._replace(leading=rng.randint(0, rows.period))
@@ -120,13 +131,19 @@ def test_real_sizes_agree_with_float64_and_paths_with_each_other(form, dtype, ke
 @pytest.mark.parametrize("D", [16, 32, 128])
 @pytest.mark.parametrize("mode", [Mode.DENSE, Mode.BIASED, Mode.ROWS], ids=lambda mode: mode.value)
 def test_other_head_dimensions(mode, D):
-    call = random_call(mode, Dtype.FLOAT16, (2, 2, 390, 517), "cuda", D=D, rows=BiasedRows(39, 5, 2.0) if mode is Mode.ROWS else None)
+    call = random_call(
+        mode, Dtype.FLOAT16, (2, 2, 390, 517), "cuda", D=D, rows=BiasedRows(39, 5, 2.0) if mode is Mode.ROWS else None
+    )
     hold(call, by_triton(call)(), count=400)
 
 
 def test_every_attention_kernel_of_the_pack_is_launched_here():
-    launched = {launch.kernel for mode in Mode for launch in ByPack(of_mode(mode, Dtype.FLOAT16)).launcher.plan.launches}
-    assert launched | {kernel.value for kernel in RowKernel} == {kernel.entry.kernel for kernel in shipped().kernels.values()}
+    launched = {
+        launch.kernel for mode in Mode for launch in ByPack(of_mode(mode, Dtype.FLOAT16)).launcher.plan.launches
+    }
+    assert launched | {kernel.value for kernel in RowKernel} == {
+        kernel.entry.kernel for kernel in shipped().kernels.values()
+    }
     capability = driver.capability_of(driver.current_device())
     chips = {kernel.entry.chip for kernel in shipped().kernels.values()}
     used = {shipped().kernel(name, dtype, capability).entry.chip for name in launched for dtype in Dtype}
@@ -139,7 +156,9 @@ def test_keys_that_no_group_reads_may_hold_anything(dtype, path):
     rng = random.Random(5)
     read = [(start, rng.randint(1, 300)) for start in range(0, 8000, 500)]
     pointers = torch.arange(0, len(read) + 1, 4, dtype=torch.int32)  # 4 groups of 4 ranges
-    call = random_call(Mode.SEGMENTS, dtype, (2, 2, 4 * 130, 8000), "cuda", segments=(pointers, torch.tensor(read, dtype=torch.int32)))
+    call = random_call(
+        Mode.SEGMENTS, dtype, (2, 2, 4 * 130, 8000), "cuda", segments=(pointers, torch.tensor(read, dtype=torch.int32))
+    )
     unread = torch.ones(8000, dtype=torch.bool)
     for start, length in read:
         unread[start : start + length] = False
@@ -155,7 +174,9 @@ def test_what_lies_behind_the_keys_may_be_anything(mode, path):
     call = small(mode, Dtype.FLOAT16, 2)
     for name in ("q", "k", "v"):
         tensor = call.tensors[name]
-        larger = torch.full((*tensor.shape[:2], tensor.shape[2] + 300, tensor.shape[3]), float("nan"), device="cuda", dtype=tensor.dtype)
+        larger = torch.full(
+            (*tensor.shape[:2], tensor.shape[2] + 300, tensor.shape[3]), float("nan"), device="cuda", dtype=tensor.dtype
+        )
         larger[:, :, : tensor.shape[2]] = tensor
         call.tensors[name] = larger[:, :, : tensor.shape[2]]
     hold(call, poisoned(PATHS[path](call), call), count=400)
@@ -199,7 +220,12 @@ def test_a_launch_from_the_pack_allocates_nothing(mode):
         torch.cuda.synchronize()
         # free memory of the GPU is everybody's: only where no other test runs beside this one does it say anything
         free = 0 if "PYTEST_XDIST_WORKER" in os.environ else torch.cuda.mem_get_info()[0]
-        return torch.cuda.memory_allocated(), torch.cuda.memory_reserved(), torch.cuda.memory_stats()["allocation.all.allocated"], free
+        return (
+            torch.cuda.memory_allocated(),
+            torch.cuda.memory_reserved(),
+            torch.cuda.memory_stats()["allocation.all.allocated"],
+            free,
+        )
 
     run()
     before = held()
@@ -258,7 +284,17 @@ def test_queries_and_segments_beyond_2_31_elements(packed, path):
     groups = 800
     seg = torch.tensor([((groups - 1 - g) * 1000, 1000) for g in range(groups)], dtype=torch.int32, device="cuda")
     bias = torch.randn(1, 800_000, device="cuda", dtype=torch.float16)
-    call = Call(Mode.SEGMENTS, {"q": q, "k": k, "v": v, "key_bias": bias, "seg_ptr": torch.arange(groups + 1, dtype=torch.int32, device="cuda"), "seg": seg})
+    call = Call(
+        Mode.SEGMENTS,
+        {
+            "q": q,
+            "k": k,
+            "v": v,
+            "key_bias": bias,
+            "seg_ptr": torch.arange(groups + 1, dtype=torch.int32, device="cuda"),
+            "seg": seg,
+        },
+    )
     hold(call, poisoned(PATHS[path](call), call))
 
 

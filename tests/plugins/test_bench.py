@@ -1,4 +1,5 @@
-"""The GPU benchmark without a GPU: its reference, its bookkeeping, its arithmetic; the kernels in Triton's interpreter, in a process of their own."""
+"""The GPU benchmark without a GPU: its reference, its bookkeeping, its arithmetic; the kernels in Triton's interpreter,
+in a process of their own."""
 
 import contextlib
 import functools
@@ -50,7 +51,9 @@ sys.stdout.buffer.write(msgspec.json.encode((found, segments, sweep, late)))
 @pytest.fixture(scope="module")
 def results():
     """Comparisons and sweeps of a few tokens, in the interpreter."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, env=os.environ | {"TRITON_INTERPRET": "1"}, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, env=os.environ | {"TRITON_INTERPRET": "1"}, timeout=120
+    )
     assert done.returncode == 0, done.stderr.decode()
     kinds = tuple[bench.GpuBenchmark, bench.GpuBenchmark, sweeps.Sweep, sweeps.Sweep]
     return msgspec.json.decode(done.stdout, type=kinds)
@@ -61,7 +64,10 @@ def test_every_side_is_timed_or_missing_with_a_reason(results):
     assert {(side.form, side.name) for side in found.timed if side.name in OURS} == {
         (form, "ours, Triton") for form in ("dense", "key bias", "rows", "landmark", "memory read")
     }
-    assert {side.name for side in found.timed if side.form in ("dense", "landmark", "memory read")} == {"ours, Triton", "SDPA flash"}
+    assert {side.name for side in found.timed if side.form in ("dense", "landmark", "memory read")} == {
+        "ours, Triton",
+        "SDPA flash",
+    }
     assert {side.form: side.name for side in segments.timed} == {"dilated": "ours, Triton", "epipolar": "ours, Triton"}
     missing = {(side.form, side.name): side.reason for side in found.absent}
     assert missing["dense", "flash-attn"] == "flash_attn is not installed"
@@ -122,7 +128,9 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
         return lambda: definition.biased_attention(*(call.tensors[name] for name in "qkv"))
 
     monkeypatch.setitem(OURS, "ours, Triton", dropping_a_key)
-    found = bench.compare(108, 1, heads=2, peers=("SDPA flash",), sequences=(1,), image=28, forms=(Form.DENSE,), device="cpu", product=32)
+    found = bench.compare(
+        108, 1, heads=2, peers=("SDPA flash",), sequences=(1,), image=28, forms=(Form.DENSE,), device="cpu", product=32
+    )
     reasons = {side.name: side.reason for side in found.failures}
     assert reasons["ours, Triton"].startswith("wrong result: a row's relative error is ") and not found.timed[1:]
     with pytest.raises(AccuracyError, match="wrong result"):

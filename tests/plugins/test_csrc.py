@@ -64,7 +64,15 @@ def line_of(op, dtype, capability, attributes, shapes):
     def joined(words):
         return ",".join(map(str, words)) or "-"
 
-    return " ".join([op, dtype, str(capability), joined(f"{name}={value!r}" for name, value in attributes.items()), *map(joined, shapes)])
+    return " ".join(
+        [
+            op,
+            dtype,
+            str(capability),
+            joined(f"{name}={value!r}" for name, value in attributes.items()),
+            *map(joined, shapes),
+        ]
+    )
 
 
 @st.composite
@@ -83,7 +91,11 @@ def good_calls(draw):
     if mode is Mode.DENSE:
         del shapes["key_bias"]
     if mode is Mode.ROWS:
-        attributes = {"row_period": n // groups, "row_leading": draw(st.integers(0, n // groups)), "row_gain": draw(number)}
+        attributes = {
+            "row_period": n // groups,
+            "row_leading": draw(st.integers(0, n // groups)),
+            "row_gain": draw(number),
+        }
     if mode is Mode.EPIPOLAR:
         attributes = {"epipolar_band": draw(number), "epipolar_penalty": draw(number)}
         shapes |= {"fundamental": [groups, groups, 3, 3], "centres": [n // groups, 3]}
@@ -92,7 +104,13 @@ def good_calls(draw):
     if mode is Mode.SEGMENTS_BIASED:
         shapes["segment_bias"] = [A, segments]
     op = SEGMENT_ATTENTION if "seg" in shapes else BIASED_ATTENTION
-    return op, draw(st.sampled_from(["float16", "bfloat16"])), draw(st.sampled_from(CAPABILITIES)), attributes, list(shapes.values())
+    return (
+        op,
+        draw(st.sampled_from(["float16", "bfloat16"])),
+        draw(st.sampled_from(CAPABILITIES)),
+        attributes,
+        list(shapes.values()),
+    )
 
 
 @st.composite
@@ -151,7 +169,9 @@ def check_same(ask, call):
         entry = shipped().kernel(launch.kernel, shape.dtype, call[2]).entry
         assert (own["path"], own["threads"], own["shared"]) == (entry.path, entry.threads, entry.shared)
         assert own["grid"] == list(launch.grid)
-        values = {name: np.float32(value) if isinstance(value, float) else value for name, value in own["values"].items()}
+        values = {
+            name: np.float32(value) if isinstance(value, float) else value for name, value in own["values"].items()
+        }
         assert values == {name: as_written(value) for name, value in launch.values.items()}
         block = ParameterBlock(entry.parameters, launch.values)
         block.point(ADDRESSES, lambda _, address: struct.pack("<Q", address) * 16)
@@ -192,7 +212,11 @@ def test_every_mode_and_chip_is_met(ask):
                 check_same(ask, call)
                 met |= {launch["path"] for launch in ask(line_of(*call))["launches"]}
     rows = {kernel.value for kernel in RowKernel}  # these are not for TensorRT
-    assert {path for path, kernel in shipped().kernels.items() if not path.startswith("ptx/") and kernel.entry.kernel not in rows} <= met
+    assert {
+        path
+        for path, kernel in shipped().kernels.items()
+        if not path.startswith("ptx/") and kernel.entry.kernel not in rows
+    } <= met
 
 
 @pytest.mark.parametrize("capability", [87, 90])
@@ -201,7 +225,9 @@ def test_thresholds_are_pythons(ask, capability):
     few = [(1, A, 32, 70000) for A in range(1, 140)]
     keys = [(1, A, 32, 512 * k + more) for A in (1, 4, 5) for k in (1, 2, 63, 64, 65) for more in (-1, 0, 1)]
     for Z, A, n, m in [*few, *keys, (5, 13107, 1, 1), (256, 256, 1, 1)]:
-        check_same(ask, (BIASED_ATTENTION, "float16", capability, {}, [[Z, A, n, 64], [Z, A, m, 64], [Z, A, m, 64], [Z, m]]))
+        check_same(
+            ask, (BIASED_ATTENTION, "float16", capability, {}, [[Z, A, n, 64], [Z, A, m, 64], [Z, A, m, 64], [Z, m]])
+        )
     for groups in (65535, 65536):
         q = [1, 1, groups, 64]
         check_same(ask, (SEGMENT_ATTENTION, "float16", capability, {}, [q, q, q, [1, groups], [groups + 1], [1, 2]]))
@@ -219,8 +245,17 @@ def test_exports_three_symbols(tmp_path):
     root = os.environ.get("TensorRT_ROOT")  # noqa: SIM112  CMake's spelling
     if root is None:
         pytest.skip("TensorRT_ROOT is not set: no TensorRT headers to build the plugins with")
-    build(SOURCE, tmp_path, f"-DTensorRT_ROOT={root}", "-DBUILD_TESTING=OFF", targets=["page4d_plugins", "page4d_plugins_register"])
-    for library, symbols in {"page4d_plugins": ["getCreators", "page4d_plugins_kernels", "setLoggerFinder"], "page4d_plugins_register": []}.items():
+    build(
+        SOURCE,
+        tmp_path,
+        f"-DTensorRT_ROOT={root}",
+        "-DBUILD_TESTING=OFF",
+        targets=["page4d_plugins", "page4d_plugins_register"],
+    )
+    for library, symbols in {
+        "page4d_plugins": ["getCreators", "page4d_plugins_kernels", "setLoggerFinder"],
+        "page4d_plugins_register": [],
+    }.items():
         lines = run("nm", "-D", "--defined-only", tmp_path / f"lib{library}.so").splitlines()
         assert sorted(line.split()[-1] for line in lines) == symbols
     count = ctypes.c_int32()

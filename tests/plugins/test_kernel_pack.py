@@ -22,8 +22,11 @@ from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, Tile
 from page4d_plugins.parameters import ParameterBlock
 
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99, PTX: 99}
-"""KiB of shared memory that one block may have (CUDA programming guide, technical specifications); PTX runs on any chip."""
-ADDRESSES = {name: 2**40 + 2**32 * i for i, name in enumerate(sorted({*BIASED_INPUTS, *SEGMENT_INPUTS, "out", "workspace"}))}
+"""KiB of shared memory that one block may have (CUDA programming guide, technical specifications); PTX runs on any
+chip."""
+ADDRESSES = {
+    name: 2**40 + 2**32 * i for i, name in enumerate(sorted({*BIASED_INPUTS, *SEGMENT_INPUTS, "out", "workspace"}))
+}
 PACKED = Strides(3 * 16 * 64 * 400, 64, 3 * 16 * 64)  # of one packed qkv
 
 
@@ -33,7 +36,11 @@ def pack():
 
 
 def attention_kernels(pack, chip):
-    found = [kernel for kernel in pack.kernels.values() if kernel.entry.chip == chip and kernel.entry.kernel.startswith("attention")]
+    found = [
+        kernel
+        for kernel in pack.kernels.values()
+        if kernel.entry.chip == chip and kernel.entry.kernel.startswith("attention")
+    ]
     assert len(found) == 2 * len(Mode)
     return found
 
@@ -47,16 +54,23 @@ def test_the_pack_belongs_to_the_source(pack):
 
 def test_the_pack_is_complete(pack):
     """Every kernel, type and chip; what the compiler does not know, PTX serves."""
-    missing = [f"sm_{chip}" for chip in CHIPS if f"sm_{chip}" not in {kernel.entry.chip for kernel in pack.kernels.values()}]
+    missing = [
+        f"sm_{chip}" for chip in CHIPS if f"sm_{chip}" not in {kernel.entry.chip for kernel in pack.kernels.values()}
+    ]
     assert missing == ["sm_110"]
     wanted = compiler.all_targets([chip for chip in targets() if chip not in missing])
-    assert {(k.entry.kernel, k.entry.dtype, k.entry.chip) for k in pack.kernels.values()} == {(t.kernel, t.dtype.value, t.chip) for t in wanted}
+    assert {(k.entry.kernel, k.entry.dtype, k.entry.chip) for k in pack.kernels.values()} == {
+        (t.kernel, t.dtype.value, t.chip) for t in wanted
+    }
     assert len(pack.kernels) == len(wanted) == 15 * 2 * 10
     for target in wanted:
         path = f"{target.chip}/{target.kernel}_{target.dtype.value}.{'ptx' if target.chip == PTX else 'cubin'}"
         entry = pack.kernels[path].entry
         assert entry.path == path
-        assert Tile(entry.tile.queries, entry.tile.keys, entry.tile.warps, entry.tile.stages, entry.tile.descriptors) == target.tile
+        assert (
+            Tile(entry.tile.queries, entry.tile.keys, entry.tile.warps, entry.tile.stages, entry.tile.descriptors)
+            == target.tile
+        )
 
 
 def test_machine_code_is_of_its_chip_and_fits_it(pack):
@@ -75,17 +89,22 @@ def test_machine_code_is_of_its_chip_and_fits_it(pack):
             text = kernel.code.decode()
             assert re.findall(r"^\.target (\S+)", text, re.MULTILINE) == ["sm_80"], path
             assert re.findall(r"\.entry (\w+)\(", text) == [entry.entry], path
-            assert len(re.findall(rf"\.param [^\n]*\b{entry.entry}_param_\d+,?$", text, re.MULTILINE)) == len(entry.parameters), path
+            assert len(re.findall(rf"\.param [^\n]*\b{entry.entry}_param_\d+,?$", text, re.MULTILINE)) == len(
+                entry.parameters
+            ), path
         else:
             elf = ELFFile(io.BytesIO(kernel.code))
             assert tile_chip(entry.chip) in (elf.header.e_flags & 0xFF, elf.header.e_flags >> 8 & 0xFF), path
             assert elf.get_section_by_name(f".text.{entry.entry}") is not None, path
 
 
-@pytest.mark.parametrize(("chip", "instruction"), [("sm_80", "HMMA"), ("sm_90", "HGMMA"), ("sm_100", "UTCHMMA"), ("sm_120", "HMMA")])
+@pytest.mark.parametrize(
+    ("chip", "instruction"), [("sm_80", "HMMA"), ("sm_90", "HGMMA"), ("sm_100", "UTCHMMA"), ("sm_120", "HMMA")]
+)
 @pytest.mark.parametrize("name", ["attention_dense_fp16", "attention_epipolar_bf16"])
 def test_products_run_on_the_matrix_units(pack, chip, instruction, name):
-    """mma.sync, wgmma (for which K and V come by tensor map where that is faster), tcgen05; and nothing goes through local memory."""
+    """mma.sync, wgmma (for which K and V come by tensor map where that is faster), tcgen05; and nothing goes through
+    local memory."""
     code = compiler.disassemble("nvdisasm", "-c", cubin=pack.kernels[f"{chip}/{name}.cubin"].code)
     used = set(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)", code, re.MULTILINE))
     assert used & {"HMMA", "HGMMA", "UTCHMMA"} == {instruction}
@@ -110,7 +129,12 @@ def test_tables_of_parameters_are_those_of_the_machine_code(pack):
 @pytest.fixture(scope="module")
 def few():
     """Kernels of each kind, for chips of three generations."""
-    wanted = [("sm_90", "attention_biased", "fp16"), ("sm_80", "attention_partial", "bf16"), ("sm_80", "prepare", "bf16"), (PTX, "merge", "fp16")]
+    wanted = [
+        ("sm_90", "attention_biased", "fp16"),
+        ("sm_80", "attention_partial", "bf16"),
+        ("sm_80", "prepare", "bf16"),
+        (PTX, "merge", "fp16"),
+    ]
     wanted += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16")]
     return [target for target in compiler.all_targets() if (target.chip, target.kernel, target.dtype.value) in wanted]
 
@@ -139,13 +163,15 @@ def test_what_is_built_now_is_what_is_shipped(pack, built):
         assert kernel == pack.kernels[path], f"{path}: page4d plugins build"
 
 
-def test_the_source_hash_sees_code_and_not_comments(monkeypatch, tmp_path):
+def test_the_source_hash_sees_code_and_neither_comments_nor_docstrings(monkeypatch, tmp_path):
     for name in ("attention_kernel.py", "row_kernel.py"):
         (tmp_path / name).write_text(SHIPPED.with_name(name).read_text())
     text = (tmp_path / "attention_kernel.py").read_text()
     monkeypatch.setattr(compiler, "_FOLDER", tmp_path)
     before = compiler.source_hash()
     (tmp_path / "attention_kernel.py").write_text(text.replace("import triton\n", "import triton  # the language\n", 1))
+    assert compiler.source_hash() == before
+    (tmp_path / "attention_kernel.py").write_text(text.replace('"""Grid (', '"""Launched as (', 1))
     assert compiler.source_hash() == before
     (tmp_path / "attention_kernel.py").write_text(text.replace("tl.maximum(top", "tl.minimum(top", 1))
     assert compiler.source_hash() != before
@@ -169,7 +195,18 @@ def test_a_pack_that_is_read_is_written_with_the_same_bytes(pack, tmp_path):
 
 def small_pack():
     def kernel(chip, code):
-        entry = Entry("merge", "fp16", chip, "merge", compiler.TileSize(1, 1, 4, 1, False), 128, 0, 10, 0, [Parameter("OUT", 0, 8, False)])
+        entry = Entry(
+            "merge",
+            "fp16",
+            chip,
+            "merge",
+            compiler.TileSize(1, 1, 4, 1, False),
+            128,
+            0,
+            10,
+            0,
+            [Parameter("OUT", 0, 8, False)],
+        )
         return Kernel(entry, code)
 
     kernels = [kernel("sm_80", b"eighty"), kernel("sm_90", b"ninety"), kernel(PTX, b"text")]
@@ -182,11 +219,15 @@ def test_a_pack_comes_back_from_its_file(tmp_path):
     found = Pack.read(tmp_path / "small.tar.xz")
     assert (found.header, found.kernels) == (made.header, made.kernels)
     found.unpack(tmp_path / "folder")
-    files = {str(path.relative_to(tmp_path / "folder")): path.read_bytes() for path in (tmp_path / "folder").rglob("*") if path.is_file()}
-    assert files == made.files()
-    assert set(files) == {"pack.json"} | {f"{chip}/merge_fp16.{end}" for chip in ("sm_80", "sm_90") for end in ("cubin", "json")} | {
-        f"ptx/merge_fp16.{end}" for end in ("ptx", "json")
+    files = {
+        str(path.relative_to(tmp_path / "folder")): path.read_bytes()
+        for path in (tmp_path / "folder").rglob("*")
+        if path.is_file()
     }
+    assert files == made.files()
+    assert set(files) == {"pack.json"} | {
+        f"{chip}/merge_fp16.{end}" for chip in ("sm_80", "sm_90") for end in ("cubin", "json")
+    } | {f"ptx/merge_fp16.{end}" for end in ("ptx", "json")}
 
 
 def damaged():
@@ -233,9 +274,14 @@ def test_lookup(pack):
     """A chip's own code; the PTX for chips without, known and unknown."""
     for dtype in Dtype:
         for capability in (80, 86, 87, 89, 90, 100, 103, 120, 121):
-            assert pack.kernel("attention_dense", dtype, capability).entry.path == f"sm_{capability}/attention_dense_{dtype.value}.cubin"
+            assert (
+                pack.kernel("attention_dense", dtype, capability).entry.path
+                == f"sm_{capability}/attention_dense_{dtype.value}.cubin"
+            )
         for capability in (88, 91, 101, 110, 130):
-            assert pack.kernel("attention_dense", dtype, capability).entry.path == f"ptx/attention_dense_{dtype.value}.ptx"
+            assert (
+                pack.kernel("attention_dense", dtype, capability).entry.path == f"ptx/attention_dense_{dtype.value}.ptx"
+            )
     with pytest.raises(UsageError, match=r"(?s)sm_75.*sm_80 or newer"):
         pack.kernel("attention_dense", Dtype.FLOAT16, 75)
 
@@ -243,17 +289,32 @@ def test_lookup(pack):
 def test_lookup_in_a_pack_of_some_chips():
     """A chip whose own code is left out has the PTX; never the code of another chip."""
     part = small_pack()
-    assert [part.kernel("merge", Dtype.FLOAT16, chip).code for chip in (80, 90, 86, 110, 130)] == [b"eighty", b"ninety", b"text", b"text", b"text"]
+    assert [part.kernel("merge", Dtype.FLOAT16, chip).code for chip in (80, 90, 86, 110, 130)] == [
+        b"eighty",
+        b"ninety",
+        b"text",
+        b"text",
+        b"text",
+    ]
     del part.kernels["ptx/merge_fp16.ptx"]
     assert part.kernel("merge", Dtype.FLOAT16, 90).code == b"ninety"
-    for name, dtype, capability in (("merge", Dtype.FLOAT16, 86), ("merge", Dtype.FLOAT16, 130), ("merge", Dtype.BFLOAT16, 90), ("prepare", Dtype.FLOAT16, 90)):
-        with pytest.raises(UsageError, match=rf"(?s)lacks a kernel.*{name}_{dtype.value} for sm_{capability}.*page4d plugins build"):
+    for name, dtype, capability in (
+        ("merge", Dtype.FLOAT16, 86),
+        ("merge", Dtype.FLOAT16, 130),
+        ("merge", Dtype.BFLOAT16, 90),
+        ("prepare", Dtype.FLOAT16, 90),
+    ):
+        with pytest.raises(
+            UsageError, match=rf"(?s)lacks a kernel.*{name}_{dtype.value} for sm_{capability}.*page4d plugins build"
+        ):
             part.kernel(name, dtype, capability)
 
 
 def test_plans_are_of_the_kernels_that_serve(pack):
     """A grid covers the queries by the tile of the code that is launched, also where a chip's own is missing."""
-    part = Pack(pack.header, {path: kernel for path, kernel in pack.kernels.items() if not path.startswith(("sm_87", "sm_90"))})
+    part = Pack(
+        pack.header, {path: kernel for path, kernel in pack.kernels.items() if not path.startswith(("sm_87", "sm_90"))}
+    )
     for found in (pack, part):
         for capability in (80, 86, 87, 88, 90, 100, 110, 120, 130):
             for mode in (mode for mode in Mode if not mode.partial):
@@ -319,10 +380,17 @@ def test_every_launch_is_laid_out_as_its_kernel_reads_it(pack, chip):
                         assert encoded[descriptor.tensor] == (descriptor, ADDRESSES[descriptor.tensor])
                         assert raw == struct.pack("<QQ", ADDRESSES[descriptor.tensor], table.of(mode).keys) * 8
                     elif parameter.floating:
-                        assert struct.unpack("<f", raw)[0] == pytest.approx(expected(parameter, launch.values), rel=1e-7)
+                        assert struct.unpack("<f", raw)[0] == pytest.approx(
+                            expected(parameter, launch.values), rel=1e-7
+                        )
                     else:
-                        assert int.from_bytes(raw, "little", signed=True) == expected(parameter, launch.values), (entry.path, parameter)
-                assert {parameter.name for parameter in entry.parameters if parameter.size == 128} == ({"KD", "VD"} if entry.tile.descriptors else set())
+                        assert int.from_bytes(raw, "little", signed=True) == expected(parameter, launch.values), (
+                            entry.path,
+                            parameter,
+                        )
+                assert {parameter.name for parameter in entry.parameters if parameter.size == 128} == (
+                    {"KD", "VD"} if entry.tile.descriptors else set()
+                )
 
 
 def test_numbers_of_one_launch(pack):
@@ -336,8 +404,14 @@ def test_numbers_of_one_launch(pack):
     assert struct.unpack("<f", raw["scale"])[0] == pytest.approx(1.4426950408889634 / 8, rel=1e-7)
     assert struct.unpack("<f", raw["gain"])[0] == 64.0
     assert struct.unpack("<qqq", raw["q_z"] + raw["q_a"] + raw["out_z"]) == (3 * 16 * 64 * 400, 64, 16 * 400 * 64)
-    assert struct.unpack("<iiiiii", raw["q_n"] + raw["out_n"] + raw["rows"] + raw["heads"] + raw["period"] + raw["leading"]) == (3072, 64, 400, 16, 100, 5)
-    assert struct.unpack("<QQQ", raw["Q"] + raw["OUT"] + raw["BIAS"]) == (ADDRESSES["q"], ADDRESSES["out"], ADDRESSES["workspace"])
+    assert struct.unpack(
+        "<iiiiii", raw["q_n"] + raw["out_n"] + raw["rows"] + raw["heads"] + raw["period"] + raw["leading"]
+    ) == (3072, 64, 400, 16, 100, 5)
+    assert struct.unpack("<QQQ", raw["Q"] + raw["OUT"] + raw["BIAS"]) == (
+        ADDRESSES["q"],
+        ADDRESSES["out"],
+        ADDRESSES["workspace"],
+    )
     assert raw["KD"] == raw["VD"] == bytes(range(128))
     assert struct.unpack("<iiii", b"".join(raw[f"KD.shape{i}"] for i in range(4))) == (2, 16, 400, 64)
     assert struct.unpack("<qqqq", b"".join(raw[f"KD.stride{i}"] for i in range(4))) == (3 * 16 * 64 * 400, 64, 3072, 1)
@@ -370,12 +444,23 @@ def test_values_that_a_kernel_does_not_fit_are_errors():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(width=32, allow_nan=False), st.none()), min_size=1, max_size=40))
+@given(
+    st.lists(
+        st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(width=32, allow_nan=False), st.none()),
+        min_size=1,
+        max_size=40,
+    )
+)
 def test_any_numbers_come_back(values):
     """Eight bytes hold what four do; a missing value is a null."""
-    parameters = [Parameter(f"p{i}", 8 * i, 4 if isinstance(value, float) else (4, 8)[i % 2], isinstance(value, float)) for i, value in enumerate(values)]
+    parameters = [
+        Parameter(f"p{i}", 8 * i, 4 if isinstance(value, float) else (4, 8)[i % 2], isinstance(value, float))
+        for i, value in enumerate(values)
+    ]
     block = ParameterBlock(parameters, {f"p{i}": value for i, value in enumerate(values)})
     for i, (parameter, value) in enumerate(zip(parameters, values, strict=True)):
         raw = block.bytes_of(i)
         assert len(raw) == parameter.size
-        assert (struct.unpack("<f", raw)[0] if parameter.floating else int.from_bytes(raw, "little", signed=True)) == (value or 0)
+        assert (struct.unpack("<f", raw)[0] if parameter.floating else int.from_bytes(raw, "little", signed=True)) == (
+            value or 0
+        )

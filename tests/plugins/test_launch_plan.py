@@ -32,11 +32,26 @@ def calls(draw):
     biased = BiasedRows(period, draw(st.integers(0, period)), 64.0) if mode is Mode.ROWS else None
     Z, A = draw(st.integers(1, 4)), draw(st.integers(1, 16))
     chip = CHIPS[draw(st.sampled_from(sorted(CHIPS)))]
-    shape = Shape(mode, draw(st.sampled_from(Dtype)), Z, A, n, m, draw(st.sampled_from([16, 64, 128])), groups, 2 * groups, biased, 3.0, 4.0)
+    shape = Shape(
+        mode,
+        draw(st.sampled_from(Dtype)),
+        Z,
+        A,
+        n,
+        m,
+        draw(st.sampled_from([16, 64, 128])),
+        groups,
+        2 * groups,
+        biased,
+        3.0,
+        4.0,
+    )
     return shape, chip.of(mode), chip.part
 
 
-few_queries = st.tuples(st.integers(1, 2000), st.integers(1, 300_000), st.integers(1, 16), st.sampled_from([Mode.DENSE, Mode.BIASED]))
+few_queries = st.tuples(
+    st.integers(1, 2000), st.integers(1, 300_000), st.integers(1, 16), st.sampled_from([Mode.DENSE, Mode.BIASED])
+)
 
 
 def regions(shape, plan):
@@ -44,7 +59,10 @@ def regions(shape, plan):
     sizes = {"BIAS": 4 * shape.Z * shape.m}
     if plan.mode.partial:
         parts = plan.launches[-1].values["parts"]
-        sizes |= {"PART": 4 * parts * shape.Z * shape.A * shape.n * shape.D, "LSE": 4 * parts * shape.Z * shape.A * shape.n}
+        sizes |= {
+            "PART": 4 * parts * shape.Z * shape.A * shape.n * shape.D,
+            "LSE": 4 * parts * shape.Z * shape.A * shape.n,
+        }
     found = {}
     for launch in plan.launches:
         for name, value in launch.values.items():
@@ -77,7 +95,9 @@ def test_grids_cover_every_row_once(call):
     shape, tile, part_tile = call
     plan = make_plan(*call)
     kernels = [launch.kernel for launch in plan.launches]
-    assert kernels == ["prepare"] * plan.mode.has_bias + [f"attention_{plan.mode.value}"] + ["merge"] * plan.mode.partial
+    assert (
+        kernels == ["prepare"] * plan.mode.has_bias + [f"attention_{plan.mode.value}"] + ["merge"] * plan.mode.partial
+    )
     main = next(launch for launch in plan.launches if launch.kernel.startswith("attention"))
     cut = part_tile if plan.mode.partial else tile
     rows, heads = main.values["rows"], shape.Z * shape.A
@@ -88,7 +108,11 @@ def test_grids_cover_every_row_once(call):
     if plan.mode.has_bias:
         prepare = plan.launches[0]
         assert prepare.values["count"] == shape.Z * shape.m
-        assert (prepare.grid[0] - 1) * constants("prepare", cut)["BLOCK"] < shape.Z * shape.m <= prepare.grid[0] * constants("prepare", cut)["BLOCK"]
+        assert (
+            (prepare.grid[0] - 1) * constants("prepare", cut)["BLOCK"]
+            < shape.Z * shape.m
+            <= prepare.grid[0] * constants("prepare", cut)["BLOCK"]
+        )
     if plan.mode.partial:
         assert plan.launches[-1].grid == (shape.n, heads, 1)
 
@@ -96,7 +120,8 @@ def test_grids_cover_every_row_once(call):
 @settings(max_examples=150, deadline=None)
 @given(few_queries, st.sampled_from(sorted(CHIPS)))
 def test_parts_cover_every_key_once(case, chip):
-    """Part p reads the keys from p * chunk on, whole tiles of them; none is empty, and the merge kernel holds them all."""
+    """Part p reads the keys from p * chunk on, whole tiles of them; none is empty, and the merge kernel holds them
+    all."""
     n, m, heads, mode = case
     part = CHIPS[chip].part
     shape = Shape(mode, Dtype.FLOAT16, 1, heads, n, m)
@@ -119,11 +144,18 @@ def test_parts_cover_every_key_once(case, chip):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([mode for mode in WHOLE if mode.of_parts is None]), st.integers(1, 20), st.integers(1, 100_000), st.sampled_from(sorted(CHIPS)))
+@given(
+    st.sampled_from([mode for mode in WHOLE if mode.of_parts is None]),
+    st.integers(1, 20),
+    st.integers(1, 100_000),
+    st.sampled_from(sorted(CHIPS)),
+)
 def test_other_modes_are_never_split(mode, n, m, chip):
     m = n if mode.keys is Keys.VIEWS else m
     rows = BiasedRows(1, 1, 1.0) if mode is Mode.ROWS else None
-    plan = make_plan(Shape(mode, Dtype.FLOAT16, 1, 1, n, m, segments=1, rows=rows), CHIPS[chip].of(mode), CHIPS[chip].part)
+    plan = make_plan(
+        Shape(mode, Dtype.FLOAT16, 1, 1, n, m, segments=1, rows=rows), CHIPS[chip].of(mode), CHIPS[chip].part
+    )
     assert plan.mode is mode
     assert len(plan.launches) == 2
 
@@ -148,7 +180,13 @@ def test_strides_reach_the_launches(call, numbers):
     q, k, v, out = (Strides(*numbers[i : i + 2], numbers[i + 2] % 2**23) for i in range(0, 12, 3))
     for given_, wanted in (
         ({"q": q, "k": k, "v": v, "out": out}, (q, k, v, out)),
-        ({}, [Strides(shape.A * length * shape.D, length * shape.D, shape.D) for length in (shape.n, shape.m, shape.m, shape.n)]),
+        (
+            {},
+            [
+                Strides(shape.A * length * shape.D, length * shape.D, shape.D)
+                for length in (shape.n, shape.m, shape.m, shape.n)
+            ],
+        ),
     ):
         plan = make_plan(shape._replace(**given_), *tiles)
         values = next(launch.values for launch in plan.launches if launch.kernel.startswith("attention"))
@@ -247,7 +285,10 @@ MODES = {
 ATTRIBUTES = {"": {}, "rows": ROWS, "lines": LINES}
 
 
-@pytest.mark.parametrize(("op", "option"), [(BIASED_ATTENTION, ""), (BIASED_ATTENTION, "rows"), (BIASED_ATTENTION, "lines"), (SEGMENT_ATTENTION, "")])
+@pytest.mark.parametrize(
+    ("op", "option"),
+    [(BIASED_ATTENTION, ""), (BIASED_ATTENTION, "rows"), (BIASED_ATTENTION, "lines"), (SEGMENT_ATTENTION, "")],
+)
 def test_inputs_and_attributes_say_the_mode(op, option):
     node = Node.of(op, {"plugin_version": 1, **ATTRIBUTES[option]})
     assert node.fields == ATTRIBUTES[option]
@@ -268,7 +309,8 @@ def test_half_of_an_option_is_refused(whole):
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
 def test_types_that_a_node_takes(half):
-    """q, k, v, biases and the output in one 16-bit type, lists in int32, lines in float32; each place refuses all else."""
+    """q, k, v, biases and the output in one 16-bit type, lists in int32, lines in float32; each place refuses all
+    else."""
     other = "bfloat16" if half == "float16" else "float16"
     for op, types in (
         (BIASED_ATTENTION, [half] * 4),
@@ -316,12 +358,16 @@ def test_shapes_become_a_call(mode):
 
 @pytest.mark.parametrize("mode", SHAPES)
 def test_a_shape_that_does_not_fit_is_refused_by_name(mode):
-    """Any axis of any input, changed or gone; axes that say a size themselves are checked where another input has it, or by the plan."""
+    """Any axis of any input, changed or gone; axes that say a size themselves are checked where another input has it,
+    or by the plan."""
     node, shapes = node_of(mode), SHAPES[mode]
     said_by = {("q", 2), ("k", 2), ("fundamental", 0), ("seg_ptr", 0), ("seg", 0)}
     for i, name in enumerate(node.inputs[: len(shapes)]):
         for axis in range(len(shapes[i])):
-            for changed in ([*shapes[i][:axis], shapes[i][axis] + 1, *shapes[i][axis + 1 :]], shapes[i][:axis] + shapes[i][axis + 1 :]):
+            for changed in (
+                [*shapes[i][:axis], shapes[i][axis] + 1, *shapes[i][axis + 1 :]],
+                shapes[i][:axis] + shapes[i][axis + 1 :],
+            ):
                 if len(changed) == len(shapes[i]) and ((name, axis) in said_by or name == "q"):
                     continue
                 with pytest.raises(UsageError, match=rf"^{name} of |q and k of an attention have four axes"):

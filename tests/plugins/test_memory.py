@@ -1,4 +1,5 @@
-"""The kernel's memory in Triton's interpreter: tensors of any strides, read where they lie, and nothing beside them touched."""
+"""The kernel's memory in Triton's interpreter: tensors of any strides, read where they lie, and nothing beside them
+touched."""
 
 import mmap
 
@@ -15,7 +16,10 @@ from tests.support.kernel_cases import double, draw, named, near
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
 SMALL = Tile(16, 16, 4, 1)
-CSR = {"seg_ptr": torch.tensor([0, 1, 3], dtype=torch.int32), "seg": torch.tensor([[3, 20], [40, 9], [55, 1]], dtype=torch.int32)}
+CSR = {
+    "seg_ptr": torch.tensor([0, 1, 3], dtype=torch.int32),
+    "seg": torch.tensor([[3, 20], [40, 9], [55, 1]], dtype=torch.int32),
+}
 CALLS = {  # tensors beside q, k, v; details
     Mode.DENSE: ((), {}),
     Mode.BIASED: (("key_bias",), {}),
@@ -57,24 +61,35 @@ def touched(attention, monkeypatch):
             return inner.store(pointers, value, mask)
 
     monkeypatch.setattr(interpreter, "_interpreter", Recorded())
-    monkeypatch.setattr(torch, "empty", lambda *sizes, **options: found["taken"].append(empty(*sizes, **options)) or found["taken"][-1])
+    monkeypatch.setattr(
+        torch, "empty", lambda *sizes, **options: found["taken"].append(empty(*sizes, **options)) or found["taken"][-1]
+    )
     return found
 
 
 def addresses(tensor):
     """Of every element, in the tensor's shape."""
-    offsets = sum(np.arange(size).reshape([-1] + [1] * (tensor.dim() - axis - 1)) * tensor.stride(axis) for axis, size in enumerate(tensor.shape))
+    offsets = sum(
+        np.arange(size).reshape([-1] + [1] * (tensor.dim() - axis - 1)) * tensor.stride(axis)
+        for axis, size in enumerate(tensor.shape)
+    )
     return (tensor.data_ptr() + tensor.element_size() * np.asarray(offsets)).astype(np.uint64)
 
 
 @pytest.mark.parametrize("descriptors", [False, True])
 @pytest.mark.parametrize("mode", CALLS)
 def test_nothing_beside_the_tensors_is_touched(attention, plans, touched, mode, descriptors):
-    """No row or key behind the last, no key outside the segments; all of the output is written, and nothing but it and the workspace."""
+    """No row or key behind the last, no key outside the segments; all of the output is written, and nothing but it and
+    the workspace."""
     names, details = CALLS[mode]
     m = 1100 if mode.partial else 70
     q, k, v, bias = draw(1, 2, 70, m, 16)
-    everything = {"key_bias": bias, "fundamental": torch.zeros(2, 2, 3, 3), "centres": torch.zeros(35, 3), "segment_bias": torch.zeros(2, 3).half()} | CSR
+    everything = {
+        "key_bias": bias,
+        "fundamental": torch.zeros(2, 2, 3, 3),
+        "centres": torch.zeros(35, 3),
+        "segment_bias": torch.zeros(2, 3).half(),
+    } | CSR
     tensors = named(q, k, v) | {name: everything[name] for name in names}
     asked = {Mode.PARTIAL: Mode.DENSE, Mode.PARTIAL_BIASED: Mode.BIASED}.get(mode, mode)
     tile = Tile(32, 256 if mode.partial else 32, 4, 1, descriptors)
@@ -86,7 +101,9 @@ def test_nothing_beside_the_tensors_is_touched(attention, plans, touched, mode, 
     if "seg" in names:
         kept = torch.cat([torch.arange(start, start + length) for start, length in CSR["seg"].tolist()])
         for tensor in (k, v):
-            assert np.array_equal(read[np.isin(read, addresses(tensor))], np.sort(addresses(tensor)[:, :, kept].ravel()))
+            assert np.array_equal(
+                read[np.isin(read, addresses(tensor))], np.sort(addresses(tensor)[:, :, kept].ravel())
+            )
     else:
         assert np.isin(addresses(k), read).all()
         assert np.isin(addresses(v), read).all()
@@ -106,15 +123,24 @@ def test_q_k_and_v_have_strides_of_their_own(attention, mode):
     csr = {"seg_ptr": CSR["seg_ptr"], "seg": CSR["seg"] // 2, "segment_bias": torch.arange(6).reshape(2, 3).half()}
     more = {name: ({"key_bias": bias} | lines | csr)[name] for name in names}
     asked = {Mode.PARTIAL: Mode.DENSE, Mode.PARTIAL_BIASED: Mode.BIASED}.get(mode, mode)
-    laid = {"q": q.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3), "k": k.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3), "v": v}
-    assert all(len(set(strides)) == 3 for strides in list(zip(*(tensor.stride() for tensor in laid.values()), strict=True))[:3])
+    laid = {
+        "q": q.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3),
+        "k": k.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3),
+        "v": v,
+    }
+    assert all(
+        len(set(strides)) == 3 for strides in list(zip(*(tensor.stride() for tensor in laid.values()), strict=True))[:3]
+    )
     tile = Tile(32, 256 if mode.partial else 32, 4, 1)
     found = attention.run(laid | more, asked, tile, tile, **details)
-    assert torch.equal(found, attention.run(named(q.contiguous(), k.contiguous(), v.contiguous()) | more, asked, tile, tile, **details))
+    assert torch.equal(
+        found, attention.run(named(q.contiguous(), k.contiguous(), v.contiguous()) | more, asked, tile, tile, **details)
+    )
 
 
 def test_packed_qkv_is_read_in_place(attention, plans):
-    """[Z,n,3,A,D], as a linear layer gives it: the kernel gets its strides, and gives the bits of contiguous tensors."""
+    """[Z,n,3,A,D], as a linear layer gives it: the kernel gets its strides, and gives the bits of contiguous
+    tensors."""
     Z, n, A, D = 2, 38, 2, 16
     packed = torch.randn(Z, n, 3, A, D, generator=torch.Generator().manual_seed(0)).half()
     q, k, v = packed.permute(2, 0, 3, 1, 4)
@@ -129,7 +155,9 @@ def test_packed_qkv_is_read_in_place(attention, plans):
                 assert launch.values[name].shape == (Z, A, n, D)
                 assert launch.values[name].strides == (n * 3 * A * D, D, 3 * A * D, 1)
         assert out.is_contiguous()
-        assert torch.equal(out, attention.run(named(*(tensor.contiguous() for tensor in (q, k, v))), Mode.DENSE, tile, tile))
+        assert torch.equal(
+            out, attention.run(named(*(tensor.contiguous() for tensor in (q, k, v))), Mode.DENSE, tile, tile)
+        )
     near(out, definition.biased_attention(*double(q, k, v)))
 
 
@@ -137,7 +165,9 @@ def test_addresses_that_no_descriptor_takes_are_refused(attention):
     """A view that starts between two multiples of 16 bytes."""
     q, k, v, _ = draw(1, 2, 38, 38, 16)
     shifted = torch.zeros(k.numel() + 1, dtype=k.dtype)[1:].view(k.shape).copy_(k)
-    with pytest.raises(UsageError, match=r"start at a multiple of 16 bytes\s+got:\s+k 2 bytes beyond one\s+try:\s+\.clone"):
+    with pytest.raises(
+        UsageError, match=r"start at a multiple of 16 bytes\s+got:\s+k 2 bytes beyond one\s+try:\s+\.clone"
+    ):
         attention.biased_attention(q, shifted, v)
 
 
@@ -149,24 +179,38 @@ def test_a_bias_with_strides(attention):
 
 @pytest.mark.parametrize("mode", [Mode.BIASED, Mode.SEGMENTS])
 def test_offsets_beyond_32_bits(attention, monkeypatch, mode):
-    """Rows 2^24 elements apart, heads and sequences further: offsets exceed 2^31 elements in each of q, k, v and the output."""
+    """Rows 2^24 elements apart, heads and sequences further: offsets exceed 2^31 elements in each of q, k, v and the
+    output."""
     from triton.runtime.interpreter import GridExecutor
 
     Z, A, n, D = 2, 2, 192, 16
     strides = Strides(2**31 + 2**10, 2**32 + 2**11, 2**24)
-    memory = mmap.mmap(-1, 20 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE: pages exist once touched
+    memory = mmap.mmap(
+        -1, 20 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000
+    )  # MAP_NORESERVE: pages exist once touched
     everything = torch.frombuffer(memory, dtype=torch.float16)
     near_q, near_k, near_v, bias = draw(Z, A, n, n, D)
-    far = {name: everything[64 * i :].as_strided((Z, A, n, D), (*strides, 1)) for i, name in enumerate(("q", "k", "v", "out"))}
+    far = {
+        name: everything[64 * i :].as_strided((Z, A, n, D), (*strides, 1))
+        for i, name in enumerate(("q", "k", "v", "out"))
+    }
     for name, tensor in (("q", near_q), ("k", near_k), ("v", near_v)):
         far[name].copy_(tensor)
-    seg_ptr, seg = torch.tensor([0, 1, 2, 4], dtype=torch.int32), torch.tensor([[0, 40], [150, 42], [60, 33], [188, 4]], dtype=torch.int32)
+    seg_ptr, seg = (
+        torch.tensor([0, 1, 2, 4], dtype=torch.int32),
+        torch.tensor([[0, 40], [150, 42], [60, 33], [188, 4]], dtype=torch.int32),
+    )
     lists = {"seg_ptr": seg_ptr, "seg": seg} if mode is Mode.SEGMENTS else {}
     empty, make = torch.empty, attention.make_plan
-    monkeypatch.setattr(torch, "empty", lambda size, **options: far["out"] if size == near_q.shape else empty(size, **options))
+    monkeypatch.setattr(
+        torch, "empty", lambda size, **options: far["out"] if size == near_q.shape else empty(size, **options)
+    )
     monkeypatch.setattr(attention, "make_plan", lambda shape, *tiles: make(shape._replace(out=strides), *tiles))
     monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)  # would copy all of the memory onto itself
     out = attention.run(named(far["q"], far["k"], far["v"], bias) | lists, mode, Tile(32, 32, 4, 1), SMALL)
     assert out is far["out"]
     exact = double(near_q, near_k, near_v, bias)
-    near(out.clone(), definition.segment_attention(*exact, seg_ptr, seg) if lists else definition.biased_attention(*exact))
+    near(
+        out.clone(),
+        definition.segment_attention(*exact, seg_ptr, seg) if lists else definition.biased_attention(*exact),
+    )

@@ -1,4 +1,5 @@
-"""The row kernels in Triton's interpreter against PyTorch in float64, over random sizes; what their plans take; their machine code."""
+"""The row kernels in Triton's interpreter against PyTorch in float64, over random sizes; what their plans take; their
+machine code."""
 
 import importlib
 import re
@@ -17,7 +18,16 @@ from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.launch_plan import Ref
 from page4d_plugins.modes import HEAD_DIM, Dtype
 from page4d_plugins.parameters import ParameterBlock
-from page4d_plugins.row_launch import MOST_CHANNELS, RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
+from page4d_plugins.row_launch import (
+    MOST_CHANNELS,
+    RowKernel,
+    gelu_launch,
+    heads_launch,
+    takes_gelu,
+    takes_heads,
+    takes_tokens,
+    tokens_launch,
+)
 from tests.support.kernel_cases import double, near
 
 BOTH = st.sampled_from([torch.float16, torch.bfloat16])
@@ -32,7 +42,10 @@ def launched(attention):
     source = importlib.import_module("page4d_plugins.row_kernel")
 
     def launch(kernel, launch, tensors):
-        values = {name: tensors.get(value.tensor) if isinstance(value, Ref) else value for name, value in launch.values.items()}
+        values = {
+            name: tensors.get(value.tensor) if isinstance(value, Ref) else value
+            for name, value in launch.values.items()
+        }
         getattr(source, launch.kernel.partition("_")[0])[launch.grid](**values, **kernel.constants)
 
     return launch
@@ -69,7 +82,16 @@ def test_tokens(launched, kernel, rows, sixteenths, dtype, over, seed):
     weight, shift = (drawn(generator, channels) for _ in range(2))
     total = double(x)[0] if kernel is RowKernel.NORM else x.double() + gamma.double() * (p.double() + bias.double())
     normed = F.layer_norm(total, (channels,), *double(weight, shift), eps=1e-6)
-    tensors = {"x": x, "p": p, "bias": bias, "gamma": gamma, "weight": weight, "shift": shift, "sum": p if over else blank(x), "out": blank(x)}
+    tensors = {
+        "x": x,
+        "p": p,
+        "bias": bias,
+        "gamma": gamma,
+        "weight": weight,
+        "shift": shift,
+        "sum": p if over else blank(x),
+        "out": blank(x),
+    }
     launched(kernel, tokens_launch(kernel, rows, channels, 1e-6), tensors)
     if kernel is not RowKernel.NORM:
         near(tensors["sum"], total)
@@ -82,11 +104,27 @@ def test_tokens(launched, kernel, rows, sixteenths, dtype, over, seed):
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 5), BOTH, st.booleans(), st.integers(0, 1 << 30))
 def test_heads(launched, sequences, period, heads, dtype, over, seed):
     generator = torch.Generator().manual_seed(seed)
-    x, bias = drawn(generator, sequences * period, heads, HEAD_DIM, dtype=dtype), drawn(generator, heads, HEAD_DIM, dtype=dtype)
-    weight, shift, cos, sin = drawn(generator, HEAD_DIM), drawn(generator, HEAD_DIM), drawn(generator, period, HEAD_DIM), drawn(generator, period, HEAD_DIM)
+    x, bias = (
+        drawn(generator, sequences * period, heads, HEAD_DIM, dtype=dtype),
+        drawn(generator, heads, HEAD_DIM, dtype=dtype),
+    )
+    weight, shift, cos, sin = (
+        drawn(generator, HEAD_DIM),
+        drawn(generator, HEAD_DIM),
+        drawn(generator, period, HEAD_DIM),
+        drawn(generator, period, HEAD_DIM),
+    )
     normed = F.layer_norm(x.double() + bias.double(), (HEAD_DIM,), *double(weight, shift), eps=1e-5)
     want = rotate(normed[None], Rope(*(table.double()[:, None] for table in (cos, sin))))[0]
-    tensors = {"x": x, "bias": bias, "weight": weight, "shift": shift, "cos": cos, "sin": sin, "out": x if over else blank(x)}
+    tensors = {
+        "x": x,
+        "bias": bias,
+        "weight": weight,
+        "shift": shift,
+        "cos": cos,
+        "sin": sin,
+        "out": x if over else blank(x),
+    }
     launched(RowKernel.HEADS, heads_launch(sequences * period, heads, period, 1e-5), tensors)
     near(tensors["out"], want)
     assert fence_of(tensors["out"]).isnan().all()
@@ -96,7 +134,10 @@ def test_heads(launched, sequences, period, heads, dtype, over, seed):
 @given(st.integers(1, 4), st.integers(1, 150), BOTH, st.booleans(), st.integers(0, 1 << 30))
 def test_gelu(launched, rows, sixteenths, dtype, over, seed):
     generator = torch.Generator().manual_seed(seed)
-    x, bias = drawn(generator, rows, 16 * sixteenths, dtype=dtype, scale=2.0), drawn(generator, 16 * sixteenths, dtype=dtype)
+    x, bias = (
+        drawn(generator, rows, 16 * sixteenths, dtype=dtype, scale=2.0),
+        drawn(generator, 16 * sixteenths, dtype=dtype),
+    )
     want = F.gelu(x.double() + bias.double())
     tensors = {"x": x, "bias": bias, "out": x if over else blank(x)}
     launched(RowKernel.GELU, gelu_launch(rows, 16 * sixteenths), tensors)
@@ -107,9 +148,18 @@ def test_gelu(launched, rows, sixteenths, dtype, over, seed):
 def test_what_the_kernels_take():
     """Rows that load as vectors, tokens that one block holds, numbers of blocks that a grid has."""
     assert takes_tokens(1, MOST_CHANNELS) and takes_tokens((1 << 31) - 1, 16)
-    assert not takes_tokens(1, MOST_CHANNELS + 16) and not takes_tokens(1, 24) and not takes_tokens(1 << 31, 16) and not takes_tokens(0, 16)
+    assert (
+        not takes_tokens(1, MOST_CHANNELS + 16)
+        and not takes_tokens(1, 24)
+        and not takes_tokens(1 << 31, 16)
+        and not takes_tokens(0, 16)
+    )
     assert takes_heads(522, 6, HEAD_DIM, 261)
-    assert not takes_heads(522, 6, 32, 261) and not takes_heads(523, 6, HEAD_DIM, 261) and not takes_heads(1 << 28, 8, HEAD_DIM, 1)
+    assert (
+        not takes_heads(522, 6, 32, 261)
+        and not takes_heads(523, 6, HEAD_DIM, 261)
+        and not takes_heads(1 << 28, 8, HEAD_DIM, 1)
+    )
     assert takes_gelu(1, 16) and takes_gelu(1 << 29, 3072) and not takes_gelu(1 << 29, 4096) and not takes_gelu(1, 8)
 
 
@@ -142,7 +192,11 @@ def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
                 value = addresses[value.tensor]
             raw = block.bytes_of(i)
             assert len(raw) == parameter.size
-            assert struct.unpack("<f", raw)[0] == np.float32(value) if parameter.floating else int.from_bytes(raw, "little") == (value or 0), parameter
+            assert (
+                struct.unpack("<f", raw)[0] == np.float32(value)
+                if parameter.floating
+                else int.from_bytes(raw, "little") == (value or 0)
+            ), parameter
         assert seen == set(addresses), entry.path
 
 
@@ -151,6 +205,8 @@ def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
 def test_machine_code_moves_sixteen_bytes_at_a_time(kernel, chip):
     """Every load and store of a tensor: these kernels do nothing but move numbers."""
     for dtype in Dtype:
-        code = compiler.disassemble("nvdisasm", "-c", cubin=shipped().kernels[f"{chip}/{kernel.value}_{dtype.value}.cubin"].code)
+        code = compiler.disassemble(
+            "nvdisasm", "-c", cubin=shipped().kernels[f"{chip}/{kernel.value}_{dtype.value}.cubin"].code
+        )
         moves = set(re.findall(r"\b((?:LDG|STG|LDL|STL)[\w.]*)", code))
         assert moves and all(re.search(r"\.(128|256)", move) for move in moves), moves

@@ -1,4 +1,5 @@
-"""The row kernels on a GPU against float64, from the pack's machine code and from its PTX, at random and at real sizes."""
+"""The row kernels on a GPU against float64, from the pack's machine code and from its PTX, at random and at real
+sizes."""
 
 import random
 
@@ -44,13 +45,30 @@ def case(kernel, dtype, rows, channels, heads, seed):
         weight, shift, cos, sin = (drawn(*size, HEAD_DIM, narrow=False) for size in ((), (), (period,), (period,)))
         normed = F.layer_norm(x.double() + bias.double(), (HEAD_DIM,), weight.double(), shift.double(), 1e-5)
         want = rotate(normed[None], Rope(cos.double()[:, None], sin.double()[:, None]))[0]
-        tensors = {"x": x, "bias": bias, "weight": weight, "shift": shift, "cos": cos, "sin": sin, "out": torch.full_like(x, float("nan"))}
+        tensors = {
+            "x": x,
+            "bias": bias,
+            "weight": weight,
+            "shift": shift,
+            "cos": cos,
+            "sin": sin,
+            "out": torch.full_like(x, float("nan")),
+        }
         return heads_launch(rows, heads, period, 1e-5), tensors, {"out": want}
     x, bias = drawn(rows, channels), drawn(channels)
     blank = torch.full_like(x, float("nan"))
     if kernel is RowKernel.GELU:
-        return gelu_launch(rows, channels), {"x": x, "bias": bias, "out": x}, {"out": F.gelu(x.double() + bias.double())}
-    p, gamma, weight, shift = drawn(rows, channels), drawn(channels), drawn(channels, narrow=False), drawn(channels, narrow=False)
+        return (
+            gelu_launch(rows, channels),
+            {"x": x, "bias": bias, "out": x},
+            {"out": F.gelu(x.double() + bias.double())},
+        )
+    p, gamma, weight, shift = (
+        drawn(rows, channels),
+        drawn(channels),
+        drawn(channels, narrow=False),
+        drawn(channels, narrow=False),
+    )
     total = x.double() if kernel is RowKernel.NORM else x.double() + gamma.double() * (p.double() + bias.double())
     want = {} if kernel is RowKernel.NORM else {"sum": total}
     if kernel is not RowKernel.ADD:
@@ -62,7 +80,10 @@ def case(kernel, dtype, rows, channels, heads, seed):
 def hold(tensors, want, dtype):
     for name, values in want.items():
         error = (tensors[name].double() - values).norm(dim=-1)
-        assert error.norm() <= TOLERANCE[dtype] * values.norm() and (error <= 5 * TOLERANCE[dtype] * values.norm(dim=-1)).all(), name
+        assert (
+            error.norm() <= TOLERANCE[dtype] * values.norm()
+            and (error <= 5 * TOLERANCE[dtype] * values.norm(dim=-1)).all()
+        ), name
 
 
 @paths

@@ -20,7 +20,9 @@ BOTH = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def csr(*groups):
     """seg_ptr and seg from lists of (start, length), one for each group of queries."""
     flat = [segment for group in groups for segment in group]
-    return torch.tensor([0, *np.cumsum([len(group) for group in groups])], dtype=torch.int32), torch.tensor(flat, dtype=torch.int32).reshape(-1, 2)
+    return torch.tensor([0, *np.cumsum([len(group) for group in groups])], dtype=torch.int32), torch.tensor(
+        flat, dtype=torch.int32
+    ).reshape(-1, 2)
 
 
 def one_by_one(q, k, v, key_bias, seg_ptr, seg, segment_bias=None):
@@ -57,7 +59,9 @@ def poisoned(tensors, seg):
 def segmented(draw_):
     """Groups of queries with lists of key ranges: none, empty, overlapping, of one key, of several tiles."""
     groups, rows, m = draw_(st.integers(1, 3)), draw_(st.integers(1, 20)), draw_(st.integers(1, 60))
-    ranges = st.tuples(st.integers(0, m), st.sampled_from([0, 1, 5, 15, 16, 17, 33, 60])).map(lambda pair: (pair[0], min(pair[1], m - pair[0])))
+    ranges = st.tuples(st.integers(0, m), st.sampled_from([0, 1, 5, 15, 16, 17, 33, 60])).map(
+        lambda pair: (pair[0], min(pair[1], m - pair[0]))
+    )
     lists = draw_(st.lists(st.lists(ranges, max_size=3), min_size=groups, max_size=groups))
     return groups * rows, m, *csr(*lists)
 
@@ -90,10 +94,16 @@ def test_against_the_definition(attention, dtype, D, by_head):
     q, k, v, bias = draw(2, 2, 3 * 27, 210, D, dtype)
     bias[0, 60:70] = -INF
     seg_ptr, seg = csr([(0, 70)], [(10, 3), (150, 60)], [(65, 1), (0, 64), (70, 81)])
-    segment_bias = (torch.randn(2, len(seg), generator=torch.Generator().manual_seed(1)) * 4).to(dtype) if by_head else None
-    want = definition.segment_attention(*double(q, k, v, bias), seg_ptr, seg, None if segment_bias is None else segment_bias.double())
+    segment_bias = (
+        (torch.randn(2, len(seg), generator=torch.Generator().manual_seed(1)) * 4).to(dtype) if by_head else None
+    )
+    want = definition.segment_attention(
+        *double(q, k, v, bias), seg_ptr, seg, None if segment_bias is None else segment_bias.double()
+    )
     near(attention.segment_attention(q, k, v, bias, seg_ptr, seg, segment_bias), want)
-    want = definition.segment_attention(*double(q, k, v), None, seg_ptr, seg, None if segment_bias is None else segment_bias.double())
+    want = definition.segment_attention(
+        *double(q, k, v), None, seg_ptr, seg, None if segment_bias is None else segment_bias.double()
+    )
     near(attention.segment_attention(q, k, v, None, seg_ptr, seg, segment_bias), want)
 
 
@@ -119,7 +129,9 @@ def test_alibi(attention, dtype):
     distance = (torch.arange(frames)[:, None] - torch.arange(frames)).abs().flatten()
     segment_bias = (-(2.0 ** -torch.arange(1, heads + 1))[:, None] * distance).to(dtype)
     out = attention.segment_attention(q, k, v, bias, seg_ptr, seg, segment_bias)
-    by_pair = segment_bias.double().unflatten(1, (frames, frames)).repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)
+    by_pair = (
+        segment_bias.double().unflatten(1, (frames, frames)).repeat_interleave(tokens, 1).repeat_interleave(tokens, 2)
+    )
     logits = torch.einsum("zand,zamd->zanm", *double(q, k)) / 4 + bias.double()[:, None, None] + by_pair
     near(out, logits.softmax(-1) @ v.double())
 
@@ -136,7 +148,9 @@ def test_groups_without_keys_give_zeros(attention):
     assert torch.equal(out[:, :, 2], alone)
     without = attention.segment_attention(q, k, v, bias, seg_ptr, seg).unflatten(2, (5, 7))
     assert (without[:, :, [0, 1, 4]] == 0).all()
-    near(without[:, :, 3], definition.biased_attention(*double(q[:, :, 21:28], k[:, :, :40], v[:, :, :40], bias[:, :40])))
+    near(
+        without[:, :, 3], definition.biased_attention(*double(q[:, :, 21:28], k[:, :, :40], v[:, :, :40], bias[:, :40]))
+    )
 
 
 @pytest.mark.parametrize("size", [40.0, 1000.0, 65504.0])
@@ -144,7 +158,9 @@ def test_large_segment_biases(attention, size):
     """Up to the least finite float16, as masks are often written, on some of a row's segments or on all."""
     q, k, v, bias = draw(1, 2, 48, 60, 16)
     seg_ptr, seg = csr([(0, 20), (20, 20), (40, 20)], [(0, 20), (20, 20), (40, 20)], [(0, 25), (30, 30)])
-    segment_bias = torch.tensor([[-size, 0, -size, 0, -size, 0.5, -size, -size], [size, 0, size, -size, 1, 0, size, size]]).half()
+    segment_bias = torch.tensor(
+        [[-size, 0, -size, 0, -size, 0.5, -size, -size], [size, 0, size, -size, 1, 0, size, size]]
+    ).half()
     out = attention.segment_attention(q, k, v, bias, seg_ptr, seg, segment_bias)
     near(out, one_by_one(q, k, v, bias, seg_ptr, seg, segment_bias))
 
@@ -154,7 +170,9 @@ def test_one_segment_of_all_keys_is_plain_attention(attention):
     tile = Tile(32, 32, 4, 1)
     plain = attention.run({"q": q, "k": k, "v": v, "key_bias": bias}, Mode.BIASED, tile, tile)
     whole = dict(zip(("seg_ptr", "seg"), csr([(0, 100)]), strict=True))
-    assert torch.equal(plain, attention.run({"q": q, "k": k, "v": v, "key_bias": bias} | whole, Mode.SEGMENTS, tile, tile))
+    assert torch.equal(
+        plain, attention.run({"q": q, "k": k, "v": v, "key_bias": bias} | whole, Mode.SEGMENTS, tile, tile)
+    )
 
 
 def refused(call, what):
@@ -168,8 +186,14 @@ def test_lists_that_are_refused(attention):
     refused(lambda: attention.segment_attention(q, k, v, bias, seg_ptr.long(), seg), "int32")
     refused(lambda: attention.segment_attention(q, k, v, bias, seg_ptr, seg.long()), "int32")
     refused(lambda: attention.segment_attention(q, k, v, bias, *csr([], [], [])), "equal groups")
-    refused(lambda: attention.segment_attention(q, k, v, bias, seg_ptr, seg, torch.zeros(2, 3)), "segment_bias of SegmentAttention does not fit")
-    refused(lambda: attention.segment_attention(q, k, v, bias, seg_ptr, seg, torch.zeros(1, 2)), "segment_bias of SegmentAttention does not fit")
+    refused(
+        lambda: attention.segment_attention(q, k, v, bias, seg_ptr, seg, torch.zeros(2, 3)),
+        "segment_bias of SegmentAttention does not fit",
+    )
+    refused(
+        lambda: attention.segment_attention(q, k, v, bias, seg_ptr, seg, torch.zeros(1, 2)),
+        "segment_bias of SegmentAttention does not fit",
+    )
     refused(lambda: attention.segment_attention(q, k, v, bias, seg_ptr[:1], seg), "equal groups")
 
 

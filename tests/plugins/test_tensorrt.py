@@ -1,4 +1,5 @@
-"""The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it may."""
+"""The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it
+may."""
 
 import re
 from types import SimpleNamespace
@@ -32,7 +33,8 @@ def rtx():
 
 
 def build(trt, path, target=None):
-    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type, text)."""
+    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type,
+    text)."""
 
     log = log_of(trt)
     log.begin()
@@ -40,7 +42,11 @@ def build(trt, path, target=None):
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     assert parser.parse_from_file(str(path)), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    plugins = [network.get_layer(i).name for i in range(network.num_layers) if network.get_layer(i).type == trt.LayerType.PLUGIN_V3]
+    plugins = [
+        network.get_layer(i).name
+        for i in range(network.num_layers)
+        if network.get_layer(i).type == trt.LayerType.PLUGIN_V3
+    ]
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if target is not None:
@@ -55,13 +61,16 @@ def build(trt, path, target=None):
 
 @pytest.fixture(scope="module")
 def kinds(made):
-    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file, attention nodes)."""
+    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file,
+    attention nodes)."""
 
     def written(variant):
         made_ = made(variant, BUILT[variant])
         found = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(made_.plan.stages()))}
         attentions = NODES | {"encoder": made_.plan.config.encoder_depth}
-        return [(entry, made_.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind]) for entry in found.values()]
+        return [
+            (entry, made_.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind]) for entry in found.values()
+        ]
 
     return written
 
@@ -127,7 +136,10 @@ def test_a_machine_without_a_gpu_says_so(rtx):
 
 def test_half_of_an_option_is_refused(rtx, caplog):
     creator = rtx.get_plugin_registry().get_creator("BiasedAttention", "1", "page4d")
-    assert creator.create_plugin("node 7", _collection(rtx, "BiasedAttention", {"row_period": 5}), rtx.TensorRTPhase.BUILD) is None
+    assert (
+        creator.create_plugin("node 7", _collection(rtx, "BiasedAttention", {"row_period": 5}), rtx.TensorRTPhase.BUILD)
+        is None
+    )
     assert "node 7" in caplog.text and "row_period" in caplog.text and "row_leading" in caplog.text
 
 

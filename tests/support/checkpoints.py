@@ -1,4 +1,5 @@
-"""Small checkpoints with the names and shapes of the published ones, written out from their tables and not from the model's code."""
+"""Small checkpoints with the names and shapes of the published ones, written out from their tables and not from the
+model's code."""
 
 import json
 import math
@@ -31,7 +32,8 @@ def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
 
 
 def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24)):
-    """Name -> shape, as in PAGE-4D's checkpoints of both generations, or VGGT's (kind None); of their heads only a few names."""
+    """Name -> shape, as in PAGE-4D's checkpoints of both generations, or VGGT's (kind None); of their heads only a few
+    names."""
     shapes = {"aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
     shapes |= _encoder("aggregator.patch_embed.", width, encoder_depth)
     shapes["aggregator.patch_embed.mask_token"] = (1, width)
@@ -67,7 +69,8 @@ def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24)):
 
 
 def filled(shapes):
-    """A tensor per name, a function of the name and the shape alone, of a size that lets every tensor matter in the result."""
+    """A tensor per name, a function of the name and the shape alone, of a size that lets every tensor matter in the
+    result."""
     return {name: _tensor(name, shape) for name, shape in shapes.items()}
 
 
@@ -90,8 +93,16 @@ def save_page4d(path, state, nested=True, module=False, optimizer=False):
     if path.suffix == ".safetensors":
         save_file(state, path)
         return
-    moments = {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(100_000 if optimizer is True else optimizer)}} if optimizer else {}
-    trainer = {"prev_epoch": 149, "steps": {"train": 0, "val": 0}, "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5, "params": [0]}]}}
+    moments = (
+        {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(100_000 if optimizer is True else optimizer)}}
+        if optimizer
+        else {}
+    )
+    trainer = {
+        "prev_epoch": 149,
+        "steps": {"train": 0, "val": 0},
+        "optimizer": {"state": moments, "param_groups": [{"lr": 1e-5, "params": [0]}]},
+    }
     trainer |= {"scaler": None, "ema_models": None, "skip_saving_parameters": [], "time_elapsed": 0}
     torch.save({"model": state, **trainer} if nested else state, path)
 
@@ -100,7 +111,9 @@ def save_sharded(folder, states, suffix=".safetensors", names=None):
     """Write a checkpoint in several files with its index, as transformers does; the folder."""
     stem = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
     folder.mkdir(exist_ok=True)
-    names = names or [f"{stem.split('.')[0]}-{number:05}-of-{len(states):05}{suffix}" for number in range(1, len(states) + 1)]
+    names = names or [
+        f"{stem.split('.')[0]}-{number:05}-of-{len(states):05}{suffix}" for number in range(1, len(states) + 1)
+    ]
     for name, state in zip(names, states, strict=True):
         save_pi3(folder / name, state)
     weight_map = {key: name for name, state in zip(names, states, strict=True) for key in state}

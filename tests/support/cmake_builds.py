@@ -1,4 +1,5 @@
-"""Building C++ in tests: commands whose output is shown where they fail, and the flags of builds that are made for their tests alone."""
+"""Building C++ in tests: commands whose output is shown where they fail, and the flags of builds that are made for
+their tests alone."""
 
 import subprocess
 

@@ -13,7 +13,9 @@ from page4d_export.main import export_command
 
 def run(*arguments, cwd=None, **environment):
     command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=120
+    )
 
 
 def refused(done, code, *messages):
@@ -25,11 +27,14 @@ def refused(done, code, *messages):
 
 
 def inside(*arguments, function=export_command):
-    """A command in this process, where torch is imported and traces are shared; what a process of its own adds is seen once for each command."""
+    """A command in this process, where torch is imported and traces are shared; what a process of its own adds is seen
+    once for each command."""
     done = CliRunner().invoke(cli.command(function), list(map(str, arguments)), catch_exceptions=False)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def command(*arguments, entry="export", cwd=None):
     code = f"from page4d_export.main import {entry}; {entry}()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )

@@ -1,6 +1,8 @@
-"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by test_gpu_chain.py.
+"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by
+test_gpu_chain.py.
 
-Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to them.
+Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to
+them.
 """
 
 import ctypes
@@ -41,7 +43,9 @@ FLOATS = {"float": "float32"}
 def put_on(stream, work):
     """A host function on a stream; gives back what must live until it has run."""
     function = FUNCTION(lambda _: work())
-    place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)  # the bindings want to be told where the address is
+    place = ctypes.c_void_p(
+        ctypes.cast(function, ctypes.c_void_p).value
+    )  # the bindings want to be told where the address is
     checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(place)), 0))
     return function, place
 
@@ -50,14 +54,22 @@ class HostSession:
     """ONNX Runtime's session on the CPU in the place of one on the GPU: it runs when the stream comes to it."""
 
     def __init__(self, model, options, gpu):
-        self.session, self.gpu, self.held = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), gpu, []
+        self.session, self.gpu, self.held = (
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]),
+            gpu,
+            [],
+        )
 
         self.get_inputs, self.get_outputs = self.session.get_inputs, self.session.get_outputs
 
     def io_binding(self):
         binding = self.session.io_binding()
-        on_host = lambda bind: lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
-        return SimpleNamespace(bind_input=on_host(binding.bind_input), bind_output=on_host(binding.bind_output), real=binding)
+        on_host = lambda bind: (
+            lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
+        )
+        return SimpleNamespace(
+            bind_input=on_host(binding.bind_input), bind_output=on_host(binding.bind_output), real=binding
+        )
 
     def run_with_iobinding(self, binding, options):
         self.held.append(put_on(self.gpu.stream, lambda: self.session.run_with_iobinding(binding.real, options)))
@@ -91,7 +103,13 @@ class HostLauncher:
         """Shapes and types of what the call reads and writes, by name; heads as they lie."""
         s, half, single, whole = self.shape, np.float16, np.float32, np.int32
         queries, keys = (s.Z, s.n, s.A, s.D), (s.Z, s.m, s.A, s.D)
-        found = {"q": (queries, half), "k": (keys, half), "v": (keys, half), "out": (queries, half), "workspace": ((512,), np.uint8)}
+        found = {
+            "q": (queries, half),
+            "k": (keys, half),
+            "v": (keys, half),
+            "out": (queries, half),
+            "workspace": ((512,), np.uint8),
+        }
         if s.mode is not Mode.DENSE:
             found["key_bias"] = ((s.Z, s.m), half)
         if s.mode.keys is Keys.SEGMENTS:
@@ -114,7 +132,12 @@ class HostRows:
             values = over(self.tensors(), addresses)
             outputs = [name for name in ("sum", "out") if name in values]
             names = {name: name for name in values if name not in outputs}
-            for name, made in joined(RowCall(RowKernel(self.launch.kernel), self.launch, self.dtype, names, {name: name for name in outputs}), values).items():
+            for name, made in joined(
+                RowCall(
+                    RowKernel(self.launch.kernel), self.launch, self.dtype, names, {name: name for name in outputs}
+                ),
+                values,
+            ).items():
                 values[name].reshape(-1)[:] = made
 
         self.held.append(put_on(stream, work))
@@ -128,7 +151,11 @@ class HostRows:
             whole = dict.fromkeys(("x", "out"), ((sizes["rows"], HEAD_DIM), np.float16))
             return {**table, **norm, **whole, "bias": ((sizes["count"], HEAD_DIM), np.float16)}
         channels = sizes["channels"]
-        whole, row, wide = ((rows // sizes.get("blocks", 1), channels), np.float16), ((channels,), np.float16), ((channels,), np.float32)
+        whole, row, wide = (
+            ((rows // sizes.get("blocks", 1), channels), np.float16),
+            ((channels,), np.float16),
+            ((channels,), np.float32),
+        )
         if kernel is RowKernel.GELU:
             return {"x": whole, "bias": row, "out": whole}
         adds = {} if kernel is RowKernel.NORM else {"p": whole, "bias": row, "gamma": row, "sum": whole}
@@ -163,7 +190,10 @@ class HostEngine:
         held = []
 
         def launch(stream):
-            if self.breaks and checked(api.cuStreamIsCapturing(stream)) != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+            if (
+                self.breaks
+                and checked(api.cuStreamIsCapturing(stream)) != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+            ):
                 raise EngineError("this stage synchronises")
             held.append(put_on(stream, lambda: counted(None)))
 
@@ -179,7 +209,16 @@ def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
     def make(constants):
         for entry in opened.manifest.stages:
             loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
-        chains.append(GpuChain(Gpu(), BufferPlan.make(opened.manifest, widen=True, sliding=sliding), loaded, constants, "a driver without a GPU", use_graph))
+        chains.append(
+            GpuChain(
+                Gpu(),
+                BufferPlan.make(opened.manifest, widen=True, sliding=sliding),
+                loaded,
+                constants,
+                "a driver without a GPU",
+                use_graph,
+            )
+        )
         return chains[0]
 
     return Pipeline(opened, Backend.CUDA, make), chains[0]
@@ -231,7 +270,10 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     def make(constants):
         gpu = Gpu()
         sessions = partitioned_engine.Sessions(gpu)
-        engines = {entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions) for entry in opened.manifest.stages}
+        engines = {
+            entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions)
+            for entry in opened.manifest.stages
+        }
         return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
 
     pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(made_.folder, "onnxruntime", rounding=True)
@@ -249,7 +291,8 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
 
 
 def test_windows_that_overlap(made, tmp_path):
-    """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole window is the graph again."""
+    """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole
+    window is the graph again."""
     layout = by_time(made(), tmp_path).plan.layout
     engines = {}
     pipeline, chain = pipeline_of(tmp_path, engines, sliding=True)
@@ -269,7 +312,9 @@ def test_a_run_is_one_launch_and_allocates_nothing(made):
     engines = {}
     pipeline, _ = pipeline_of(made_.folder, engines)
     calls = {name: engine.calls for name, engine in engines.items()}
-    assert all(count == made_.plan.manifest("").stage(name).calls for name, count in calls.items()), "one run to warm up"
+    assert all(count == made_.plan.manifest("").stage(name).calls for name, count in calls.items()), (
+        "one run to warm up"
+    )
     before = LIBRARY.driver_allocations(), LIBRARY.driver_launches()
     result = pipeline.run(**inputs_of(made_, 0))
     pipeline.run(**{**inputs_of(made_, 1), "memory": result.memory})
@@ -285,7 +330,9 @@ def test_an_engine_that_cannot_be_captured(made, caplog, options):
         pipeline, chain = pipeline_of(made_.folder, **options)
     assert not chain.has_graph and "no CUDA graph" in caplog.text and "synchronises" in caplog.text
     given = inputs_of(made_, 0)
-    np.testing.assert_array_equal(pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask)
+    np.testing.assert_array_equal(
+        pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask
+    )
 
 
 def test_what_an_observer_sees(made):
@@ -295,7 +342,9 @@ def test_what_an_observer_sees(made):
     seen = {}
     for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder)[0]):
         rows = seen[pipeline.backend] = []
-        keep = lambda entry, inputs, outputs, rows=rows: rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
+        keep = lambda entry, inputs, outputs, rows=rows: rows.append(
+            (entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()})
+        )
         pipeline.run(**given, observe=keep)
     host, gpu = seen[Backend.ONNXRUNTIME], seen[Backend.CUDA]
     assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in made_.plan.stages()]
@@ -307,7 +356,9 @@ def test_what_an_observer_sees(made):
 
 def test_too_little_memory(made):
     LIBRARY.driver_limit(ctypes.c_size_t(1 << 18))
-    with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"
+    ):
         pipeline_of(made().folder)
     gpu = Gpu()
     with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
@@ -315,7 +366,8 @@ def test_too_little_memory(made):
 
 
 def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypatch):
-    """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when memory is wanted."""
+    """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when
+    memory is wanted."""
     LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
     assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
     assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
@@ -332,7 +384,11 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
 def test_work_that_is_not_waited_for_is_not_done():
     """The driver itself: what its tests rest on."""
     gpu = Gpu()
-    there, here, ten = gpu.allocate(40), gpu.pinned((10,), np.dtype(np.float32)), gpu.pinned((10,), np.dtype(np.float32))
+    there, here, ten = (
+        gpu.allocate(40),
+        gpu.pinned((10,), np.dtype(np.float32)),
+        gpu.pinned((10,), np.dtype(np.float32)),
+    )
     ten[:] = np.arange(10)
     gpu.upload(there, ten, gpu.uploads)
     gpu.download(here, there, gpu.stream)

@@ -23,13 +23,16 @@ def by_time(whole, folder, precision="float32"):
     from page4d_export.export_plan import Plan
     from page4d_export.exporter import write_unverified
 
-    plan = Plan.make(whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V)
+    plan = Plan.make(
+        whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V
+    )
     write_unverified(whole.model, plan, folder)
     return Made(folder, whole.model, plan, whole.clip)
 
 
 def without_plugins(source, target):
-    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is the same."""
+    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is
+    the same."""
     import onnx
 
     from page4d.ops import PLUGIN_ATTRIBUTES
@@ -52,7 +55,9 @@ class Made:
     def inputs(self, keypoints):
         rng = np.random.default_rng(0)
         layout = self.plan.layout
-        given = {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
+        given = (
+            {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
+        )
         if keypoints:
             given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
         if self.model.config.epipolar:

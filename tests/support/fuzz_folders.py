@@ -1,8 +1,10 @@
-"""Engine folders that were changed at random are refused in words, or run; `python tests/support/fuzz_folders.py --count 100000 --seed 1`.
+"""Engine folders that were changed at random are refused in words, or run; `python tests/support/fuzz_folders.py
+--count 100000 --seed 1`.
 
-A case changes values of the manifest, its text, or files of the folder, whose hashes are then made right, or not. Whatever loads runs; results
-that differ from the unchanged folder's must be explained by what was changed. Of manifests that say the same to a runtime one runs.
-With `--cpp <build>/tests/fuzz_manifest` the C++ reader's verdict on every manifest is held against Python's.
+A case changes values of the manifest, its text, or files of the folder, whose hashes are then made right, or not.
+Whatever loads runs; results that differ from the unchanged folder's must be explained by what was changed. Of manifests
+that say the same to a runtime one runs. With `--cpp <build>/tests/fuzz_manifest` the C++ reader's verdict on every
+manifest is held against Python's.
 """
 
 from __future__ import annotations
@@ -37,9 +39,62 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take
-VALUES = [0, 1, 2, 3, 6, -1, 14, 25, 128, 256, 65535, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1, 2**70, 1.5, 1e300, -0.0, True, None]
-VALUES += ["", "tokens", "memory", "mask", "images", "special", "layers.1", "encoder", "time_sa.0", "mask_head", "time_sa", "points", "camera", "_out"]
-VALUES += ["uint8", "float16", "a/b", "../x", "/dev/zero", "onnx/encoder.onnx", "onnx/time_sa.0.onnx", "golden", "\0", "\u202e", [], {}, [1], ["tokens"]]
+VALUES = [
+    0,
+    1,
+    2,
+    3,
+    6,
+    -1,
+    14,
+    25,
+    128,
+    256,
+    65535,
+    2**31,
+    2**40,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+    2**70,
+    1.5,
+    1e300,
+    -0.0,
+    True,
+    None,
+]
+VALUES += [
+    "",
+    "tokens",
+    "memory",
+    "mask",
+    "images",
+    "special",
+    "layers.1",
+    "encoder",
+    "time_sa.0",
+    "mask_head",
+    "time_sa",
+    "points",
+    "camera",
+    "_out",
+]
+VALUES += [
+    "uint8",
+    "float16",
+    "a/b",
+    "../x",
+    "/dev/zero",
+    "onnx/encoder.onnx",
+    "onnx/time_sa.0.onnx",
+    "golden",
+    "\0",
+    "\u202e",
+    [],
+    {},
+    [1],
+    ["tokens"],
+]
 
 
 class TooSlow(BaseException):
@@ -90,7 +145,9 @@ def damage(text, draw):
         elif way == 2:
             content[at:at] = content[draw.randrange(len(content) + 1) :][: draw.randint(1, 30)]
         elif way == 3:
-            content[at:at] = draw.choice([b"1e400", b"NaN", b"[" * 200, b'"\\ud800"', b"9" * 40, b'"format":1,', b"\0", b"\xef\xbb\xbf"])
+            content[at:at] = draw.choice(
+                [b"1e400", b"NaN", b"[" * 200, b'"\\ud800"', b"9" * 40, b'"format":1,', b"\0", b"\xef\xbb\xbf"]
+            )
         else:
             del content[at:]
     return bytes(content)
@@ -103,17 +160,28 @@ def change_graph(path, draw):
     place = draw.choice([*graph.initializer])
     ways = {
         "a weight lies in another file": lambda: lay(
-            place, draw.choice(["encoder.onnx.data", "../manifest.json", "/etc/passwd", "constants.safetensors", "x", ""])
+            place,
+            draw.choice(["encoder.onnx.data", "../manifest.json", "/etc/passwd", "constants.safetensors", "x", ""]),
         ),
         "a weight of another size": lambda: place.dims.append(draw.choice([0, 2, -1, 2**40])),
         "a weight of another type": lambda: setattr(place, "data_type", draw.choice([1, 2, 7, 8, 10, 16, 22, 99])),
         "an input of another name": lambda: setattr(graph.input[0], "name", "other"),
-        "an output of another type": lambda: setattr(graph.output[0].type.tensor_type, "elem_type", draw.choice([0, 6, 10, 11])),
-        "a side of another size": lambda: setattr(graph.input[0].type.tensor_type.shape.dim[0], "dim_value", draw.choice([0, 1, 7, 2**40])),
+        "an output of another type": lambda: setattr(
+            graph.output[0].type.tensor_type, "elem_type", draw.choice([0, 6, 10, 11])
+        ),
+        "a side of another size": lambda: setattr(
+            graph.input[0].type.tensor_type.shape.dim[0], "dim_value", draw.choice([0, 1, 7, 2**40])
+        ),
         "a side without a size": lambda: setattr(graph.output[0].type.tensor_type.shape.dim[0], "dim_param", "n"),
-        "a value of another shape": lambda: graph.value_info[0].type.tensor_type.shape.dim.add(dim_value=draw.choice([1, 3, 2**40])),
-        "another operator": lambda: setattr(draw.choice(graph.node), "op_type", draw.choice(["Add", "Nothing", "Loop", "MatMul", "Identity"])),
-        "an operator of another domain": lambda: setattr(draw.choice(graph.node), "domain", draw.choice(["evil", "com.microsoft", "page4d"])),
+        "a value of another shape": (
+            lambda: graph.value_info[0].type.tensor_type.shape.dim.add(dim_value=draw.choice([1, 3, 2**40]))
+        ),
+        "another operator": lambda: setattr(
+            draw.choice(graph.node), "op_type", draw.choice(["Add", "Nothing", "Loop", "MatMul", "Identity"])
+        ),
+        "an operator of another domain": lambda: setattr(
+            draw.choice(graph.node), "domain", draw.choice(["evil", "com.microsoft", "page4d"])
+        ),
         "a node less": lambda: graph.node.remove(draw.choice(graph.node)),
         "another opset": lambda: setattr(model.opset_import[0], "version", draw.choice([0, 1, 12, 99, 2**40])),
         "another input of a node": lambda: draw.choice(graph.node).input.append(draw.choice(graph.node).output[0]),
@@ -176,7 +244,8 @@ class Folder:
         return {name: array.copy() for name, array in pipeline.run(self.images).tensors().items()}
 
     def mutant(self, draw):
-        """Text of a manifest, and the files that were changed: by name, what was done to them and whether their hash is right."""
+        """Text of a manifest, and the files that were changed: by name, what was done to them and whether their hash is
+        right."""
         manifest, changed = json.loads(self.text), {}
         if draw.random() < 0.08:
             name = draw.choice(sorted(self.base["files"]))
@@ -193,7 +262,9 @@ class Folder:
                     manifest = change(manifest, draw)
                     manifest = manifest if isinstance(manifest, dict) else {"was": manifest}
             if draw.random() < 0.2:
-                manifest = change_everywhere(manifest, draw.choice([1, 2, 4, 9, 28, 128, "tokens", "mask", "float32"]), draw.choice(VALUES))
+                manifest = change_everywhere(
+                    manifest, draw.choice([1, 2, 4, 9, 28, 128, "tokens", "mask", "float32"]), draw.choice(VALUES)
+                )
         text = encoded(manifest)
         return (damage(text, draw) if draw.random() < 0.1 else text), changed
 
@@ -219,7 +290,10 @@ class Folder:
             if folder.manifest.golden is not None and (changed or json.loads(text)["golden"] != self.base["golden"]):
                 self_check(folder, pipeline)
         except (EngineError, OutOfMemoryError) as error:
-            return f"refused: {'its manifest' if error.what.startswith('manifest.json') else 'a file of it'}, {type(error).__name__}"
+            return (
+                f"refused: {'its manifest' if error.what.startswith('manifest.json') else 'a file of it'},"
+                f" {type(error).__name__}"
+            )
         is_same = results.keys() == self.reference.keys() and all(
             np.array_equal(results[name], array, equal_nan=True) for name, array in self.reference.items()
         )
@@ -232,7 +306,9 @@ class Folder:
         """Why results differ, where that is what was asked for; else `unexplained`."""
         if any(name.endswith((".onnx", ".data", CONSTANTS)) and corrected for name, (_, corrected) in changed.items()):
             return "other weights or another graph, with its hash"
-        if results.keys() < self.reference.keys() and all(np.array_equal(array, self.reference[name]) for name, array in results.items()):
+        if results.keys() < self.reference.keys() and all(
+            np.array_equal(array, self.reference[name]) for name, array in results.items()
+        ):
             return "fewer results, which are the same"
         return "unexplained"
 
@@ -248,7 +324,9 @@ def encoded(manifest):
 def essential(manifest):
     """Without what no runtime reads."""
     stages = tuple(msgspec.structs.replace(entry, accuracy={}, eps={}, floating=()) for entry in manifest.stages)
-    return msgspec.structs.replace(manifest, stages=stages, page4d="", weights="", loaded=None, verification=None, made={})
+    return msgspec.structs.replace(
+        manifest, stages=stages, page4d="", weights="", loaded=None, verification=None, made={}
+    )
 
 
 def export(folder):
@@ -264,7 +342,8 @@ def export(folder):
 
 
 def fuzz(source, count, seed, scratch, say=lambda text: None):
-    """What became of `count` cases: counts by outcome, the manifests that failed, and each manifest that C++ can be asked about with Python's verdict."""
+    """What became of `count` cases: counts by outcome, the manifests that failed, and each manifest that C++ can be
+    asked about with Python's verdict."""
     folder, draw = Folder(source, scratch), random.Random(seed)
     outcomes, failures, verdicts = collections.Counter(), [], []
 
@@ -317,7 +396,9 @@ def main():
         scratch = pathlib.Path(name)
         source = given.engines or export(scratch / "exported")
         started = time.perf_counter()
-        outcomes, failures, verdicts = fuzz(source, given.count, given.seed, scratch, lambda text: print(text, file=sys.stderr, flush=True))
+        outcomes, failures, verdicts = fuzz(
+            source, given.count, given.seed, scratch, lambda text: print(text, file=sys.stderr, flush=True)
+        )
         print(f"{given.count} changed folders, seed {given.seed}, {time.perf_counter() - started:.0f} s")
         for outcome, times in outcomes.most_common():
             print(f"{times:8} {outcome}")
@@ -325,7 +406,9 @@ def main():
         if given.cpp:
             read = sum(python for _, python in verdicts)
             print(f"{len(verdicts)} manifests by both readers, {read} of them read: {len(apart)} times they disagree")
-        failures += [(text, {}, f"Python {'reads' if python else 'refuses'} it, C++ does not agree") for text, python in apart]
+        failures += [
+            (text, {}, f"Python {'reads' if python else 'refuses'} it, C++ does not agree") for text, python in apart
+        ]
         if given.keep is not None:
             given.keep.mkdir(exist_ok=True)
             for number, (text, changed, why) in enumerate(failures[:100]):

@@ -17,8 +17,9 @@ _FENCE = 40  # rows behind every tensor that hold NaN
 def interpreting():
     """page4d_plugins.attention on Triton's interpreter; new memory holds NaN, so that what is not written shows.
 
-    Triton decides when a function is decorated, and for its own library when it is imported. So the kernels are decorated anew, the
-    library's functions wrapped, and all is put back: other files of this process compile the same kernels.
+    Triton decides when a function is decorated, and for its own library when it is imported. So the kernels are
+    decorated anew, the library's functions wrapped, and all is put back: other files of this process compile the same
+    kernels.
     """
     import triton
     import triton.language as tl
@@ -33,7 +34,11 @@ def interpreting():
         for place, name in ((modules, f"page4d_plugins.{name}"), (attributes, name))
     ]
     library = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, tl.core.tensor_descriptor_base)
-    with pytest.MonkeyPatch.context() as patch, _put_back(library), np.errstate(divide="ignore"):  # log2(0) of a part without keys
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _put_back(library),
+        np.errstate(divide="ignore"),
+    ):  # log2(0) of a part without keys
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setattr(torch, "empty", lambda *sizes, **options: empty(*sizes, **options).fill_(float("nan")))
         for part in (tl, tl.standard):
@@ -50,7 +55,8 @@ def interpreting():
 
 @contextlib.contextmanager
 def _put_back(owners):
-    """The interpreter replaces parts of Triton's library, and of what it replaces within a call within a call, some for good."""
+    """The interpreter replaces parts of Triton's library, and of what it replaces within a call within a call, some for
+    good."""
     before = [dict(vars(owner)) for owner in owners]
     yield
     for owner, names in zip(owners, before, strict=True):

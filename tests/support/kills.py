@@ -1,4 +1,5 @@
-"""Commands killed at random moments: is `-o` the whole old or the whole new result afterwards, and does the next command leave nothing behind?
+"""Commands killed at random moments: is `-o` the whole old or the whole new result afterwards, and does the next
+command leave nothing behind?
 
 python tests/support/kills.py [--count 100] [--seed 0]
 """
@@ -25,14 +26,23 @@ def state_of(folder):
     if not folder.exists():
         return None
     files = (path for path in folder.rglob("*") if not path.relative_to(folder).parts[0].startswith(f".{folder.name}-"))
-    lines = (f"{path.relative_to(folder)} {'' if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files)
+    lines = (
+        f"{path.relative_to(folder)} {'' if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in files
+    )
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def left_behind(out):
     """Staging folders of an output folder, beside it and in it."""
     prefix = f".{out.name}-"
-    return [path for place in (out.parent, out) if place.is_dir() for path in place.iterdir() if path.name.startswith(prefix)]
+    return [
+        path
+        for place in (out.parent, out)
+        if place.is_dir()
+        for path in place.iterdir()
+        if path.name.startswith(prefix)
+    ]
 
 
 def identity(path):
@@ -122,7 +132,8 @@ def kill_replacement(out, number, times, rng, files=300, mounted=False):
 
 
 def kill_command(work, out, number, times, rng, over):
-    """Kill a command at random times of its work; counts of what `out` then was, and of commands that left a staging folder.
+    """Kill a command at random times of its work; counts of what `out` then was, and of commands that left a staging
+    folder.
 
     Args:
         work: the command, in a forked process.
@@ -167,7 +178,11 @@ def main():
         for name in ("SIGKILL", "SIGINT"):
             place = root / f"replace-{name}"
             place.mkdir()
-            print(f"replacement, {name}: {dict(kill_replacement(place / 'out', signal.Signals[name], chosen.count, rng))}", flush=True)
+            print(
+                f"replacement, {name}:"
+                f" {dict(kill_replacement(place / 'out', signal.Signals[name], chosen.count, rng))}",
+                flush=True,
+            )
         volume = root / "volume"
         (volume / "out").mkdir(parents=True)
         if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", volume / "out"], capture_output=True).returncode == 0:
@@ -196,12 +211,31 @@ def main():
             return work
 
         def export(out):
-            return command(page4d_export.main.export, "--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--no-build", "-o", out)
+            return command(
+                page4d_export.main.export,
+                "--preset",
+                "tiny",
+                "--T",
+                2,
+                "--V",
+                2,
+                "--height",
+                28,
+                "--width",
+                28,
+                "--no-build",
+                "-o",
+                out,
+            )
 
         os.waitpid(forked(export(root / "engines")), 0)
         for over in (None, root / "engines"):
             counts, left = kill_command(export(root / "out"), root / "out", signal.SIGKILL, chosen.count, rng, over)
-            print(f"page4d-export over {'an earlier folder' if over else 'a new name'}, SIGKILL: {dict(counts)}, {left} left a staging folder", flush=True)
+            print(
+                f"page4d-export over {'an earlier folder' if over else 'a new name'}, SIGKILL: {dict(counts)}, {left}"
+                " left a staging folder",
+                flush=True,
+            )
 
         def run(out):
             return command(cli.main, root / "engines", root / "clip", "-o", out)
@@ -210,8 +244,14 @@ def main():
         for over in (None, root / "earlier"):
             for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"):
                 times = chosen.count if name == "SIGKILL" else -(-chosen.count // 4)
-                counts, left = kill_command(run(root / "result"), root / "result", signal.Signals[name], times, rng, over)
-                print(f"page4d-run over {'an earlier result' if over else 'a new name'}, {name}: {dict(counts)}, {left} left a staging folder", flush=True)
+                counts, left = kill_command(
+                    run(root / "result"), root / "result", signal.Signals[name], times, rng, over
+                )
+                print(
+                    f"page4d-run over {'an earlier result' if over else 'a new name'}, {name}: {dict(counts)}, {left}"
+                    " left a staging folder",
+                    flush=True,
+                )
                 assert name == "SIGKILL" or left == 0
 
 

@@ -10,14 +10,17 @@ from page4d_export.quantize.linear_layers import Graph
 
 
 def block(rows=7, width=128, seed=0, outlier=1.0):
-    """LayerNorm, q k v, the attention node, proj, LayerNorm, fc1, GELU, fc2, named as the exporter names them; and an input."""
+    """LayerNorm, q k v, the attention node, proj, LayerNorm, fc1, GELU, fc2, named as the exporter names them; and an
+    input."""
     rng = np.random.default_rng(seed)
     arrays, nodes = {}, []
 
     def norm(x, name):
         arrays[f"{name}.weight"] = rng.normal(1, 0.1, width).astype(np.float32)
         arrays[f"{name}.bias"] = rng.normal(0.5, 0.5, width).astype(np.float32)  # inputs with a mean
-        nodes.append(helper.make_node("LayerNormalization", [x, f"{name}.weight", f"{name}.bias"], [f"{name}.out"], epsilon=1e-6))
+        nodes.append(
+            helper.make_node("LayerNormalization", [x, f"{name}.weight", f"{name}.bias"], [f"{name}.out"], epsilon=1e-6)
+        )
         return f"{name}.out"
 
     def linear(x, name, inside, outside):
@@ -51,7 +54,9 @@ def block(rows=7, width=128, seed=0, outlier=1.0):
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
         value_info=[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)], ir_version=10)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)], ir_version=10
+    )
     x = rng.normal(0, 1, (1, rows, width)).astype(np.float32)
     x[..., 3] *= outlier
     return model, x
@@ -70,7 +75,10 @@ def run(model, x, tmp_path, also=()):
 
     onnx.save(copy, path)
     engine = OrtEngine(path, threads=1, extend=extend)
-    outputs = {"out": np.empty_like(x), **{name: np.empty((1, x.shape[1], channels), np.float32) for name, channels in also}}
+    outputs = {
+        "out": np.empty_like(x),
+        **{name: np.empty((1, x.shape[1], channels), np.float32) for name, channels in also},
+    }
     engine.bind({"x": x}, outputs)()
     return outputs
 

@@ -2,8 +2,20 @@
 
 VARIANTS = {
     "default": {},
-    "memory": {"global_strategy": "memory", "memory_tokens": 5, "global_layers": (0, 1), "epipolar": True, "epipolar_band": 10.0},
-    "dilated": {"global_strategy": "dilated", "dilations": (1,), "time_encoding": "alibi", "order": ("time", "view"), "layer_output": "pair"},
+    "memory": {
+        "global_strategy": "memory",
+        "memory_tokens": 5,
+        "global_layers": (0, 1),
+        "epipolar": True,
+        "epipolar_band": 10.0,
+    },
+    "dilated": {
+        "global_strategy": "dilated",
+        "dilations": (1,),
+        "time_encoding": "alibi",
+        "order": ("time", "view"),
+        "layer_output": "pair",
+    },
     "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
 }
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 PATCH, REGISTERS, SPECIAL = 14, 4, 5
-# PAGE-4D's own mask: the layer whose View-SA the head reads, the first and the last layer whose Time-SA it biases, its factor on special rows
+# PAGE-4D's own mask: the layer whose View-SA the head reads, the first and the last layer whose Time-SA it biases, its
+# factor on special rows
 OWN_MASK = {"150": (7, 8, 23, 1.0), "2026": (9, 10, 19, 64.0)}
 
 
@@ -15,7 +16,8 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
     """One clip.
 
     `weights`: state dict in float64; `position`: the encoder's positional embedding for this grid (checked elsewhere);
-    images uint8 [T,V,H,W,3]; maps [T,V,P,1]. Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C] or None.
+    images uint8 [T,V,H,W,3]; maps [T,V,P,1]. Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C]
+    or None.
     """
     T, V, H, W, _ = images.shape
     h, w = H // PATCH, W // PATCH
@@ -28,7 +30,9 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
             special = weights["special_tokens"][0 if (t, v) == (0, 0) else 1]
             stream[t, v] = torch.cat([special, net.encode(images[t, v], position)])
     streams, mask, columns, kept = [stream], None, None, {}
-    own_after, own_first, own_last, _ = OWN_MASK[str(config.mask_head)] if config.published == "page4d" and config.mask else (-1, 0, -1, 0)
+    own_after, own_first, own_last, _ = (
+        OWN_MASK[str(config.mask_head)] if config.published == "page4d" and config.mask else (-1, 0, -1, 0)
+    )
     banks = None
     if config.global_strategy == "memory" and config.global_layers:
         start = weights["memory_tokens"]
@@ -45,12 +49,17 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
                     found = {key: net.own_mask(streams[0], *key) for key in streams[0]}
                     mask, columns = ({key: pair[part] for key, pair in found.items()} for part in range(2))
             else:
-                streams = [net.time_sa(f"layers.{i}.", x, s, mask, columns if own_first <= i <= own_last else None) for s, x in enumerate(streams)]
+                streams = [
+                    net.time_sa(f"layers.{i}.", x, s, mask, columns if own_first <= i <= own_last else None)
+                    for s, x in enumerate(streams)
+                ]
             parts.append(streams)
         if i in config.global_layers:
             for s, x in enumerate(streams):
                 streams = [*streams]
-                streams[s], bank = net.global_sa(f"layers.{i}.global_sa.", x, s, len(streams), keypoints, None if banks is None else banks[s])
+                streams[s], bank = net.global_sa(
+                    f"layers.{i}.global_sa.", x, s, len(streams), keypoints, None if banks is None else banks[s]
+                )
                 if banks is not None:
                     banks[s] = bank
         if i in config.keep_layers:
@@ -58,7 +67,9 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
             rows = []
             for t in range(T):
                 for v in range(V):
-                    channels = [source[s if len(source) > 1 else 0][t, v] for s in range(config.streams) for source in sources]
+                    channels = [
+                        source[s if len(source) > 1 else 0][t, v] for s in range(config.streams) for source in sources
+                    ]
                     rows.append(torch.cat(channels, -1))
             kept[i] = torch.stack(rows).reshape(T, V, *rows[0].shape)
     if mask is not None:
@@ -84,7 +95,9 @@ class Net:
     def __init__(self, config, weights, T, V, h, w, cameras):
         self.c, self.w, self.T, self.V, self.h, self.wd, self.cameras = config, weights, T, V, h, w, cameras
         self.P, self.N = h * w, SPECIAL + h * w
-        self.eps = (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)  # of aggregator blocks, by the weights' source
+        self.eps = (
+            (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)
+        )  # of aggregator blocks, by the weights' source
         self.places = [(0, 0)] * SPECIAL + [(y + 1, x + 1) for y in range(h) for x in range(w)]
 
     # ---- pieces
@@ -94,7 +107,10 @@ class Net:
 
     def norm(self, name, x, eps):
         centred = x - x.mean(-1, keepdim=True)
-        return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + eps) * self.w[name + ".weight"] + self.w[name + ".bias"]
+        return (
+            centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + eps) * self.w[name + ".weight"]
+            + self.w[name + ".bias"]
+        )
 
     def rotate(self, x, places):
         """x [n,D] of one head; places (y, x) or (y, x, t)."""
@@ -107,7 +123,8 @@ class Net:
         return out
 
     def block(self, name, x, context, places, context_places, bias, eps=1e-6, qk_eps=1e-5, scaled=True):
-        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m]. qk_eps None: no norm of q and k; scaled False: no LayerScale."""
+        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m]. qk_eps None: no norm of q and k; scaled
+        False: no LayerScale."""
         C, A = self.c.width, self.c.heads
         D = C // A
         keys = x if context is None else context
@@ -163,13 +180,16 @@ class Net:
                 centred = grid[channel] - grid[channel].mean()
                 spread = math.sqrt(float((centred**2).sum()) / max(self.P - 1, 1))
                 normal[channel] = centred / max(spread, 1e-6)
-            logit = self.pointwise("4", self.gelu(self.pointwise("2", self.gelu(self.depthwise("0", normal))))) + normal.mean(0, keepdim=True)
+            logit = self.pointwise(
+                "4", self.gelu(self.pointwise("2", self.gelu(self.depthwise("0", normal))))
+            ) + normal.mean(0, keepdim=True)
         else:
             logit = self.pointwise("4", self.gelu(self.depthwise("2", self.gelu(self.depthwise("0", grid)))))
         return logit.reshape(-1)
 
     def own_mask(self, tokens, t, v):
-        """PAGE-4D's own mask of an image: M and the bias c of its keys, [P] each, from a logit m that is large where static."""
+        """PAGE-4D's own mask of an image: M and the bias c of its keys, [P] each, from a logit m that is large where
+        static."""
         m = self.logit(tokens[t, v][SPECIAL:])
         dynamic = 1 / (1 + torch.exp(m))
         if self.c.mask_head == "2026":
@@ -224,7 +244,15 @@ class Net:
                 bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for v in range(self.V)])
             if self.c.epipolar:
                 bias = bias + self.epipolar()
-            x = self.block(name + "block.", torch.cat([tokens[t, v] for v in range(self.V)]), None, self.places * self.V, None, bias, *self.eps)
+            x = self.block(
+                name + "block.",
+                torch.cat([tokens[t, v] for v in range(self.V)]),
+                None,
+                self.places * self.V,
+                None,
+                bias,
+                *self.eps,
+            )
             out |= {(t, v): x[v * self.N : (v + 1) * self.N] for v in range(self.V)}
         return out
 
@@ -252,16 +280,24 @@ class Net:
                     for tq in range(self.T):
                         for tk in range(self.T):
                             slope = 2 ** (-8 * (a + 1) / self.c.heads)
-                            bias[a, tq * self.N : (tq + 1) * self.N, tk * self.N : (tk + 1) * self.N] -= slope * abs(tq - tk)
-            x = self.block(name + "block.", torch.cat([tokens[t, v] for t in range(self.T)]), None, places, None, bias, *self.eps)
+                            bias[a, tq * self.N : (tq + 1) * self.N, tk * self.N : (tk + 1) * self.N] -= slope * abs(
+                                tq - tk
+                            )
+            x = self.block(
+                name + "block.", torch.cat([tokens[t, v] for t in range(self.T)]), None, places, None, bias, *self.eps
+            )
             out |= {(t, v): x[t * self.N : (t + 1) * self.N] for t in range(self.T)}
         return out
 
     def epipolar(self):
-        """Penalty [n,n], from rays: a query's line in another view joins the images of its camera's centre and of a point on its ray."""
+        """Penalty [n,n], from rays: a query's line in another view joins the images of its camera's centre and of a
+        point on its ray."""
         n = self.V * self.N
         penalty = torch.zeros(n, n, dtype=torch.float64)
-        rig = [(np.array(camera["K"], float), np.array(camera["world_to_camera"], float)) for camera in self.cameras.values()]
+        rig = [
+            (np.array(camera["K"], float), np.array(camera["world_to_camera"], float))
+            for camera in self.cameras.values()
+        ]
         for a, (Ka, Ea) in enumerate(rig):
             for b, (Kb, Eb) in enumerate(rig):
                 centre = -Ea[:, :3].T @ Ea[:, 3]
@@ -290,15 +326,26 @@ class Net:
             chosen = []
             for number, (t, v) in enumerate(frames):
                 patches = tokens[t, v][SPECIAL:]
-                confidence = keypoints[t, v, :, 0].tolist() if keypoints is not None else [float(p.norm()) for p in patches]
+                confidence = (
+                    keypoints[t, v, :, 0].tolist() if keypoints is not None else [float(p.norm()) for p in patches]
+                )
                 best = sorted(range(self.P), key=lambda p: (-confidence[p], p))[: min(self.c.landmarks, self.P)]
                 chosen += [number * self.N + SPECIAL + p for p in best]
-            x = self.block(name + "block.", x, x[chosen], places, [places[i] for i in chosen], column[chosen].expand(1, n, len(chosen)))
+            x = self.block(
+                name + "block.",
+                x,
+                x[chosen],
+                places,
+                [places[i] for i in chosen],
+                column[chosen].expand(1, n, len(chosen)),
+            )
         elif self.c.global_strategy == "dilated":
             bias = torch.full((1, n, n), -math.inf, dtype=torch.float64)
             for i, (tq, vq) in enumerate(frames):
                 for j, (tk, vk) in enumerate(frames):
-                    near = (tq, vq) == (tk, vk) or any(tk - tq in (-level, 0, level) and vk - vq in (-level, 0, level) for level in self.c.dilations)
+                    near = (tq, vq) == (tk, vk) or any(
+                        tk - tq in (-level, 0, level) and vk - vq in (-level, 0, level) for level in self.c.dilations
+                    )
                     if near:
                         bias[0, i * self.N : (i + 1) * self.N, j * self.N : (j + 1) * self.N] = 0
             x = self.block(name + "block.", x, None, places, None, bias + column)

@@ -26,7 +26,9 @@ def predict(config, weights, pair, h, w):
 def decode(net, name, x):
     x = net.linear(f"{name}.decoder.projects", x)
     for i in range(BLOCKS):
-        x = net.block(f"{name}.decoder.blocks.{i}.", x, None, net.places, None, None, eps=1e-6, qk_eps=None, scaled=False)
+        x = net.block(
+            f"{name}.decoder.blocks.{i}.", x, None, net.places, None, None, eps=1e-6, qk_eps=None, scaled=False
+        )
     return net.linear(f"{name}.decoder.linear_out", x)[naive.SPECIAL :]
 
 
@@ -65,7 +67,8 @@ def pose(translation, rows):
 
 
 def nearest_rotation(a):
-    """By quaternions: sum(R * a) is a quadratic form of R's unit quaternion, largest at the eigenvector of its largest eigenvalue."""
+    """By quaternions: sum(R * a) is a quadratic form of R's unit quaternion, largest at the eigenvector of its largest
+    eigenvalue."""
     form = np.array(
         [
             [a[0, 0] + a[1, 1] + a[2, 2], a[2, 1] - a[1, 2], a[0, 2] - a[2, 0], a[1, 0] - a[0, 1]],

@@ -1,4 +1,5 @@
-"""The C++ example `offline` beside page4d-run's own code, over engines that compute checksums on both sides: equal results mean equal inputs."""
+"""The C++ example `offline` beside page4d-run's own code, over engines that compute checksums on both sides: equal
+results mean equal inputs."""
 
 import io
 import json
@@ -21,7 +22,13 @@ from page4d_engines.clip.frame_folder import FrameFolder, Loose
 from page4d_engines.results.clip_run import ClipRun
 from page4d_export.sample_scene.clip import render, save
 
-GUESSED = ("seconds", "bytes", "engines", "frames", "backend")  # ends of names in a summary that are not the same in two programs
+GUESSED = (
+    "seconds",
+    "bytes",
+    "engines",
+    "frames",
+    "backend",
+)  # ends of names in a summary that are not the same in two programs
 
 
 class Checksums:
@@ -40,14 +47,19 @@ class Checksums:
             tokens = next(iter(outputs.values())).reshape(len(special), -1, special.shape[-1])
             tokens[:, : special.shape[1]] = special
             for image, made in zip(images, tokens[:, special.shape[1] :], strict=True):
-                made[...] = numbers_of(zlib.crc32(np.ascontiguousarray(image).tobytes()), made.size).reshape(made.shape) / 256
+                made[...] = (
+                    numbers_of(zlib.crc32(np.ascontiguousarray(image).tobytes()), made.size).reshape(made.shape) / 256
+                )
 
         def call():
             digest = 0
             for spec in self.entry.inputs:
                 value = inputs[spec.binding]
                 # widened on this side alone; every number is one that the engines' own type has
-                digest = zlib.crc32((value.astype(np.float16) if spec.dtype == "float16" else np.ascontiguousarray(value)).tobytes(), digest)
+                digest = zlib.crc32(
+                    (value.astype(np.float16) if spec.dtype == "float16" else np.ascontiguousarray(value)).tobytes(),
+                    digest,
+                )
             for k, spec in enumerate(self.entry.outputs):
                 target = outputs[spec.binding]
                 numbers = numbers_of(digest + 40503 * k, target.size)
@@ -56,10 +68,14 @@ class Checksums:
         return encode if self.entry.kind == "encoder" else call
 
 
-def python_run(engines, frames, out, stride=None, fit=None, masks=None, cameras=None, keypoints=None, min_confidence=0.1):
+def python_run(
+    engines, frames, out, stride=None, fit=None, masks=None, cameras=None, keypoints=None, min_confidence=0.1
+):
     folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
     mode = None if fit is None else FitMode(fit)
-    ClipRun.prepare(engines, folder, out, stride, mode, Backend.ONNXRUNTIME, 1, min_confidence, time.perf_counter()).run(lambda what, share: None)
+    ClipRun.prepare(
+        engines, folder, out, stride, mode, Backend.ONNXRUNTIME, 1, min_confidence, time.perf_counter()
+    ).run(lambda what, share: None)
     return folder.notes
 
 
@@ -110,7 +126,11 @@ def same_folders(found, wanted, notes=()):
             assert set(tensors) == set(reference), name
             for key, value in reference.items():
                 # the numbers of 16-bit engines are float32 on this side
-                same = np.allclose(tensors[key], value, rtol=1e-9, atol=1e-12, equal_nan=True) if key == "camera" else (tensors[key] == value).all()
+                same = (
+                    np.allclose(tensors[key], value, rtol=1e-9, atol=1e-12, equal_nan=True)
+                    if key == "camera"
+                    else (tensors[key] == value).all()
+                )
                 assert tensors[key].shape == value.shape and same, f"{name}: {key}"
         elif name.endswith(".png"):
             (mode, pixels), (wanted_mode, wanted_pixels) = picture(one), picture(other)
@@ -123,7 +143,11 @@ def same_folders(found, wanted, notes=()):
         elif name.endswith(".json"):
             content, reference = json.loads(one.read_text()), json.loads(other.read_text())
             if name == "summary.json":  # said of ONNX Runtime, which is on this side alone
-                reference["warnings"] = [text for text in reference["warnings"] if not text.startswith("this machine computes") and text not in notes]
+                reference["warnings"] = [
+                    text
+                    for text in reference["warnings"]
+                    if not text.startswith("this machine computes") and text not in notes
+                ]
             same_numbers(content, reference, name)
             if name.endswith("cameras.json"):
                 assert read_cameras(one).keys() == read_cameras(other).keys()

@@ -19,14 +19,21 @@ def attended(step, values):
         sizes = (shape.Z, shape.A, rows, shape.D)
         return flat.view(sizes) if strides is None else flat.as_strided(sizes, (*strides, 1))
 
-    q, k, v = (seen(step.inputs[name], getattr(shape, name), rows).float() for name, rows in (("q", shape.n), ("k", shape.m), ("v", shape.m)))
+    q, k, v = (
+        seen(step.inputs[name], getattr(shape, name), rows).float()
+        for name, rows in (("q", shape.n), ("k", shape.m), ("v", shape.m))
+    )
     rest = {name: torch.from_numpy(values[tensor].copy()) for name, tensor in step.inputs.items() if name not in "qkv"}
     bias = rest["key_bias"].float() if "key_bias" in rest else None
     if shape.mode in (Mode.SEGMENTS, Mode.SEGMENTS_BIASED):
         more = rest["segment_bias"].float() if "segment_bias" in rest else None
         made = segment_attention(q, k, v, bias, rest["seg_ptr"], rest["seg"], more)
     else:
-        prior = EpipolarPrior(rest["fundamental"], rest["centres"], shape.band, shape.penalty) if "centres" in rest else None
+        prior = (
+            EpipolarPrior(rest["fundamental"], rest["centres"], shape.band, shape.penalty)
+            if "centres" in rest
+            else None
+        )
         made = biased_attention(q, k, v, bias, prior, shape.rows)
     out = torch.empty(shape.Z * shape.A * shape.n * shape.D, dtype=torch.float16)
     target = out.view(made.shape) if shape.out is None else out.as_strided(made.shape, (*shape.out, 1))
@@ -36,7 +43,9 @@ def attended(step, values):
 
 def joined(step, values):
     """The results of a row call by the launch's names, in the order of memory."""
-    given = {name: torch.from_numpy(values[tensor].astype(np.float32)).flatten() for name, tensor in step.inputs.items()}
+    given = {
+        name: torch.from_numpy(values[tensor].astype(np.float32)).flatten() for name, tensor in step.inputs.items()
+    }
     sizes = step.launch.values
     if step.kernel is RowKernel.HEADS:
         made = {"out": _heads(given, sizes["count"], sizes["period"], sizes["epsilon"])}

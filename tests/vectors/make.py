@@ -23,7 +23,8 @@ from tests.vectors.manifests import manifests, plans
 
 FOLDER = pathlib.Path(__file__).parent
 
-IMAGES = """Byte c of pixel (x, y) of an image of a width and a seed, whole numbers throughout: in blocks of 16 x 16 pixels,
+IMAGES = """Byte c of pixel (x, y) of an image of a width and a seed,
+whole numbers throughout: in blocks of 16 x 16 pixels,
 by (x / 16 + y / 16 + seed) % 3,
 0: r = (3 x + 5 y + 85 c + 11 seed) % 512, the lesser of r and 511 - r;
 1: (((y width + x) 3 + c + 1000003 seed) 2654435761 mod 2^32) / 2^24;
@@ -54,10 +55,13 @@ def refusal(call, *given):
     raise AssertionError("nothing is refused")
 
 
-# source, engine, mode. Enlarged and reduced, along one axis or both; equal along one axis or both; odd sizes, single pixels
+# source, engine, mode. Enlarged and reduced, along one axis or both; equal along one axis or both; odd sizes, single
+# pixels
 FITS = [
     *itertools.product([(56, 42)], [(56, 42)], ["none", "stretch", "crop", "pad"]),
-    *itertools.product([(1, 1), (37, 23), (23, 37), (120, 130), (129, 77), (250, 33)], [(56, 42), (28, 28)], ["stretch", "crop", "pad"]),
+    *itertools.product(
+        [(1, 1), (37, 23), (23, 37), (120, 130), (129, 77), (250, 33)], [(56, 42), (28, 28)], ["stretch", "crop", "pad"]
+    ),
     ((56, 20), (56, 42), "stretch"),
     ((56, 101), (56, 42), "stretch"),
     ((20, 42), (56, 42), "crop"),
@@ -89,22 +93,58 @@ def fit():
         images.append({**case, "format": layout, "spare": spare, "crc32": zlib.crc32(result.tobytes())})
         if result.size <= 600:
             images[-1]["hex"] = result.tobytes().hex()
-        masks.append({**case, "spare": 7 - spare, "mean": fitted.patch_mean(np.ascontiguousarray(picked[..., 0])).ravel().tolist()})
+        masks.append(
+            {
+                **case,
+                "spare": 7 - spare,
+                "mean": fitted.patch_mean(np.ascontiguousarray(picked[..., 0])).ravel().tolist(),
+            }
+        )
         camera = rig()[number % 3].resized(source[0] / 640, source[1] / 480, 0, 0, *source)
         cameras.append({**case, "camera": camera.to_mapping(), "fitted": fitted.camera(camera).to_mapping()})
     refused = []
-    for source, engine in (((100, 60), (56, 56)), ((60, 100), (56, 56)), ((1, 1), (28, 14)), ((63, 56), (56, 42)), ((0, 5), (14, 14)), ((7, -1), (14, 14))):
-        refused.append({"source": source, "engine": engine, "mode": "none", "text": refusal(fitting, source, engine, "none")})
+    for source, engine in (
+        ((100, 60), (56, 56)),
+        ((60, 100), (56, 56)),
+        ((1, 1), (28, 14)),
+        ((63, 56), (56, 42)),
+        ((0, 5), (14, 14)),
+        ((7, -1), (14, 14)),
+    ):
+        refused.append(
+            {"source": source, "engine": engine, "mode": "none", "text": refusal(fitting, source, engine, "none")}
+        )
     other = fitting((56, 42), (28, 28), "crop")
-    wrong = {"source": (56, 42), "engine": (28, 28), "mode": "crop", "camera": rig()[0].to_mapping(), "text": refusal(other.camera, rig()[0])}
-    about = IMAGES + "\nSizes are width, height. spare: bytes between rows, 170 each. crc32 and hex: of the fitted RGB image. mean: of single-channel images."
-    return {"about": about, "images": images, "masks": masks[::2], "cameras": cameras[::7], "refused": refused, "refused_camera": wrong}
+    wrong = {
+        "source": (56, 42),
+        "engine": (28, 28),
+        "mode": "crop",
+        "camera": rig()[0].to_mapping(),
+        "text": refusal(other.camera, rig()[0]),
+    }
+    about = (
+        IMAGES
+        + "\nSizes are width, height. spare: bytes between rows, 170 each. crc32 and hex: of the fitted RGB image."
+        " mean: of single-channel images."
+    )
+    return {
+        "about": about,
+        "images": images,
+        "masks": masks[::2],
+        "cameras": cameras[::7],
+        "refused": refused,
+        "refused_camera": wrong,
+    }
 
 
 def turned(x, y, z):
     """A rotation by angles about the three axes."""
     (a, b, c), (d, e, f) = ((fn(x), fn(y), fn(z)) for fn in (math.cos, math.sin))
-    about_x, about_y, about_z = [[1, 0, 0], [0, a, -d], [0, d, a]], [[b, 0, e], [0, 1, 0], [-e, 0, b]], [[c, -f, 0], [f, c, 0], [0, 0, 1]]
+    about_x, about_y, about_z = (
+        [[1, 0, 0], [0, a, -d], [0, d, a]],
+        [[b, 0, e], [0, 1, 0], [-e, 0, b]],
+        [[c, -f, 0], [f, c, 0], [0, 0, 1]],
+    )
     return np.array(about_z) @ np.array(about_y) @ np.array(about_x)
 
 
@@ -142,7 +182,12 @@ def fundamentals():
         given = {**camera, "K": numbers(camera["K"]), "world_to_camera": numbers(camera["world_to_camera"])}
         refused.append({"name": name, "camera": camera, "text": refusal(Camera.from_mapping, name, given)})
     about = "fundamental: [V,V,3,3] of the cameras. refused: null stands for NaN."
-    return {"about": about, "cameras": [camera.to_mapping() for camera in rig()], "fundamental": fundamental(rig()).tolist(), "refused": refused}
+    return {
+        "about": about,
+        "cameras": [camera.to_mapping() for camera in rig()],
+        "fundamental": fundamental(rig()).tolist(),
+        "refused": refused,
+    }
 
 
 def poses():
@@ -163,7 +208,11 @@ def poses():
     given = np.array(numbers(cases), np.float32)
     result = [None if np.isnan(pose).all() else pose.tolist() for pose in camera_to_world(given)]
     given = [[None if math.isnan(value) else value for value in row] for row in given.tolist()]
-    return {"about": "numbers: float32 [n,12], null stands for NaN. pose: [n,4,4], null for one that is NaN throughout.", "numbers": given, "pose": result}
+    return {
+        "about": "numbers: float32 [n,12], null stands for NaN. pose: [n,4,4], null for one that is NaN throughout.",
+        "numbers": given,
+        "pose": result,
+    }
 
 
 FILES = {"fit": fit, "fundamental": fundamentals, "manifests": manifests, "plans": plans, "poses": poses}
@@ -174,7 +223,10 @@ def text_of(data):
     lines = []
     for key, value in data.items():
         entries = [json.dumps(entry, allow_nan=False) for entry in value] if isinstance(value, list) else None
-        lines.append(f"{json.dumps(key)}: " + (json.dumps(value, allow_nan=False) if entries is None else "[\n" + ",\n".join(entries) + "\n]"))
+        lines.append(
+            f"{json.dumps(key)}: "
+            + (json.dumps(value, allow_nan=False) if entries is None else "[\n" + ",\n".join(entries) + "\n]")
+        )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

@@ -1,4 +1,5 @@
-"""Manifests that are read, and manifests that are refused with these very words; and the buffer plans that are made of the first."""
+"""Manifests that are read, and manifests that are refused with these very words; and the buffer plans that are made of
+the first."""
 
 import copy
 import itertools
@@ -24,7 +25,9 @@ BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None):
     """As plain values, with names of files, but no files."""
-    plan = Plan.make(config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images)
+    plan = Plan.make(
+        config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images
+    )
     found = json.loads(msgspec.json.encode(plan.manifest("seeded")))
     for entry in found["stages"]:
         entry["file"] = f"onnx/{entry['name']}.onnx"
@@ -40,7 +43,9 @@ def plans():
     slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
     return {
         "plans": [_plan(variant, precision, B) for variant, precision, B in [*wanted, *others]],
-        "slides": [_plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides],
+        "slides": [
+            _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
+        ],
     }
 
 
@@ -50,12 +55,23 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False):
     steps = []
     for step in program(plan):
         if isinstance(step, Run):
-            views = [{name: asdict(view) for name, view in each.items()} for each in (step.call.inputs, step.call.outputs)]
+            views = [
+                {name: asdict(view) for name, view in each.items()} for each in (step.call.inputs, step.call.outputs)
+            ]
             steps.append({"stage": step.call.stage.name, "inputs": views[0], "outputs": views[1], "gathers": []})
         elif isinstance(step, Gather):
             steps[-1]["gathers"].append(_numbers(step))
-    views = {which: {name: asdict(view) for name, view in getattr(plan, which).items()} for which in ("starts", "outputs")}
-    found = {"name": f"{variant} {precision} B={B}", "manifest": manifest, "sizes": plan.sizes, "total": plan.total, **views, "steps": steps}
+    views = {
+        which: {name: asdict(view) for name, view in getattr(plan, which).items()} for which in ("starts", "outputs")
+    }
+    found = {
+        "name": f"{variant} {precision} B={B}",
+        "manifest": manifest,
+        "sizes": plan.sizes,
+        "total": plan.total,
+        **views,
+        "steps": steps,
+    }
     layout = layout_of(variant, 56, 70, B)
     return found | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else found
 
@@ -63,12 +79,24 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False):
 def _carry(plan, images):
     """Of a window that begins with so many images of the one before: what is moved, and the calls that are left."""
     steps = program(plan, carried=images)
-    moved = [_numbers(step) for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps) if isinstance(step, Gather)]
+    moved = [
+        _numbers(step)
+        for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps)
+        if isinstance(step, Gather)
+    ]
     return {"images": images, "gathers": moved, "calls": [step.number for step in steps if isinstance(step, Run)]}
 
 
 def _numbers(step):
-    return [step.source.buffer, step.target.buffer, step.source_offset, step.target_offset, step.rows, step.width, step.pitch]
+    return [
+        step.source.buffer,
+        step.target.buffer,
+        step.source_offset,
+        step.target_offset,
+        step.rows,
+        step.width,
+        step.pitch,
+    ]
 
 
 def _read(text):
@@ -93,10 +121,14 @@ PLAN = {"file": "onnx/encoder.onnx", "plugins": 0, "fused": 0, "seconds": 1}
 STAGES = [entry["name"] for entry in manifest_of("default")["stages"]]
 PLANS = dict.fromkeys(STAGES, PLAN)
 SWAPPED, MOVED, WITHOUT = (
-    [manifest_of("default")["stages"][number] for number in order] for order in ((0, 1, 3, 2, 4, 5, 6), (0, 2, 1, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6))
+    [manifest_of("default")["stages"][number] for number in order]
+    for order in ((0, 1, 3, 2, 4, 5, 6), (0, 2, 1, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6))
 )
 WRONG = [
-    *[([key], REMOVED) for key in ("page4d", "model", "weights", "layout", "precision", "encoder_images", "stages", "keep", "format")],
+    *[
+        ([key], REMOVED)
+        for key in ("page4d", "model", "weights", "layout", "precision", "encoder_images", "stages", "keep", "format")
+    ],
     (["page4d"], 3),
     (["page4d"], None),
     (["weights"], ["a"]),
@@ -161,8 +193,15 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1.7.1", "chips": [8], "kernels": None, "stages": {}}),
     (["golden"], {"inputs": "x", "expected": 4}),
     (["verification"], {"layout": {"T": "4"}}),
-    *[(["model", option], value) for option in ("width", "streams", "depth") for value in (REMOVED, None, 0, 2**40, 1.5, "1", True, [1], {})],
-    *[(["model", "order"], value) for value in (REMOVED, ["view"], ["time", "view"], ["view", "view"], ["view", 1], "view", None)],
+    *[
+        (["model", option], value)
+        for option in ("width", "streams", "depth")
+        for value in (REMOVED, None, 0, 2**40, 1.5, "1", True, [1], {})
+    ],
+    *[
+        (["model", "order"], value)
+        for value in (REMOVED, ["view"], ["time", "view"], ["view", "view"], ["view", 1], "view", None)
+    ],
     *[(["model", "global_layers"], value) for value in (REMOVED, None, [], [0], [1, 7], [-1], ["1"], [True], "1")],
     (["model", "depth"], 1),
     (["model", "streams"], 1),
@@ -264,7 +303,8 @@ NO_JSON = [
 
 
 def manifests():
-    """One manifest, changed in one place a case; `said` is empty where it is read. Of texts that are no JSON only the first words are the same."""
+    """One manifest, changed in one place a case; `said` is empty where it is read. Of texts that are no JSON only the
+    first words are the same."""
     base = manifest_of("default")
     cases = []
     for place, value in [*WRONG, *RIGHT]:
@@ -273,7 +313,13 @@ def manifests():
         cases.append({"place": place, "value": value, "said": said})
     deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
     assert not _said(json.dumps(base | deep)), "as deep as may be"
-    return {"removed": REMOVED, "base": base, "changed": cases, "no_json": [_no_json(text) for text in NO_JSON], "deep": deep}
+    return {
+        "removed": REMOVED,
+        "base": base,
+        "changed": cases,
+        "no_json": [_no_json(text) for text in NO_JSON],
+        "deep": deep,
+    }
 
 
 def _no_json(text):

@@ -1,4 +1,5 @@
-"""What about cameras can be used as it stands, and still looks as if something else was meant: sentences for a person."""
+"""What about cameras can be used as it stands, and still looks as if something else was meant: sentences for a
+person."""
 
 from __future__ import annotations
 
@@ -14,10 +15,14 @@ from page4d.cameras import Camera
 _DISTORTION = re.compile(r"(?:lens_?)?(?:dist(?:ortion)?|radial|tangential)[a-z_]*|d|k[1-6]|p[12]", re.IGNORECASE)
 _MODEL = re.compile(r"(?:camera_?|distortion_?|projection_?)?(?:model|type)", re.IGNORECASE)
 _PINHOLE = re.compile(r"(?:simple_?|ideal_?)?pinhole(?:_?camera)?|perspective|none|linear", re.IGNORECASE)
-_OFF_CENTRE = 0.1  # of the image's side: a principal point farther from the middle than any lens is mounted off its axis
+_OFF_CENTRE = (
+    0.1  # of the image's side: a principal point farther from the middle than any lens is mounted off its axis
+)
 _WIDE, _LONG = 0.2, 20.0  # focal lengths in sides of the image: 136 and 3 degrees of view
 _OBLONG = 1.25  # fx / fy, or the other way round: pixels of no sensor
-_AXES_APART = 0.02  # how far axes must turn from each other to meet somewhere, as the variance of their direction: 8 degrees
+_AXES_APART = (
+    0.02  # how far axes must turn from each other to meet somewhere, as the variance of their direction: 8 degrees
+)
 _NEAR_AXIS = 0.94  # cosine of 20 degrees: a camera that is turned towards a point
 _AROUND = 0.2  # places of cameras that stand around a point: their spread, in distances from it
 
@@ -32,8 +37,20 @@ def camera_notes(cameras: Mapping[str, Camera], entries: Mapping[str, Mapping[st
     distorted = [name for name in cameras if _is_distorted(entries[name])]
     sentences = []
     for names, text in (
-        (_with(cameras, _is_normalised), "K looks normalised (a focal length of a few pixels): multiply its rows by width and height, page4d wants pixels"),
-        (_with(cameras, _is_off_centre), "the principal point lies far from the image's middle: is K of these images, neither resized, turned nor cropped?"),
+        (
+            _with(cameras, _is_normalised),
+            (
+                "K looks normalised (a focal length of a few pixels): multiply its rows by width and height, page4d"
+                " wants pixels"
+            ),
+        ),
+        (
+            _with(cameras, _is_off_centre),
+            (
+                "the principal point lies far from the image's middle: is K of these images, neither resized, turned"
+                " nor cropped?"
+            ),
+        ),
         (_with(cameras, _is_odd_focal), "the focal length is an unusual one: is K that of these images, in pixels?"),
         (distorted, "lens distortion is not applied: undistort the frames first, as with cv2.undistort"),
     ):
@@ -41,8 +58,8 @@ def camera_notes(cameras: Mapping[str, Camera], entries: Mapping[str, Mapping[st
             sentences.append(f"cameras.json, {', '.join(names)}: {text}")
     if _looks_inverted(list(cameras.values())):
         sentences.append(
-            "cameras.json: read as camera-to-world all cameras would face one point, as they are read, world-to-camera, they do not: "
-            "if the poses are camera-to-world, invert them"
+            "cameras.json: read as camera-to-world all cameras would face one point, as they are read, world-to-camera,"
+            " they do not: if the poses are camera-to-world, invert them"
         )
     return tuple(sentences)
 
@@ -87,10 +104,11 @@ def _has_value(value: Any) -> bool:
 
 
 def _looks_inverted(cameras: list[Camera]) -> bool:
-    """Whether the poses are rather camera-to-world: read so, all cameras stand around a point and face it, and only then.
+    """Whether the poses are rather camera-to-world: read so, all cameras stand around a point and face it, and only
+    then.
 
-    Read the wrong way round, cameras around a point look away from one, or stand all at one place, or face nothing in common. Of two
-    cameras the last says little, so with them it takes one of the others.
+    Read the wrong way round, cameras around a point look away from one, or stand all at one place, or face nothing in
+    common. Of two cameras the last says little, so with them it takes one of the others.
     """
     if len(cameras) < 2:
         return False
@@ -108,7 +126,8 @@ def _looks_inverted(cameras: list[Camera]) -> bool:
 def _facing(places: NDArray[np.float64], axes: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """For each camera the cosine between its axis and the direction to the point nearest to all axes.
 
-    None where the axes are nearly parallel, or the cameras stand too close together, measured by the distance to that point, to stand around it.
+    None where the axes are nearly parallel, or the cameras stand too close together, measured by the distance to that
+    point, to stand around it.
     """
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]  # projections onto the planes that the axes stand on
     equations = across.mean(0)

@@ -51,7 +51,8 @@ class Fit:
     def choose(cls, source_size: tuple[int, int], layout: Layout, mode: FitMode | None) -> Fit:
         """The fit of an image of `source_size` (width, height) to the layout.
 
-        Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the other must
+        Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the
+            other must
         come within half a patch of the engine's.
 
         Raises:
@@ -90,7 +91,8 @@ class Fit:
 
     @property
     def shift(self) -> tuple[float, float]:
-        """Where the source's corner (0, 0) comes to lie in the result, x and y: a point goes to `scale * point + shift`."""
+        """Where the source's corner (0, 0) comes to lie in the result, x and y: a point goes to `scale * point +
+        shift`."""
         return self.target[0] - self.scale[0] * self.box[0], self.target[1] - self.scale[1] * self.box[1]
 
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
@@ -104,8 +106,12 @@ class Fit:
         box_left, box_top, box_right, box_bottom = self.box
         # an axis a call: versions of Pillow differ in which they take first, and so in the last bits
         colours = source if source.mode == "RGB" else source.convert("RGB")
-        across = colours.resize((width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height))
-        inner = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC, box=(0, box_top, width, box_bottom)))
+        across = colours.resize(
+            (width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height)
+        )
+        inner = np.asarray(
+            across.resize((width, height), Image.Resampling.BICUBIC, box=(0, box_top, width, box_bottom))
+        )
         result = np.zeros((self.layout.H, self.layout.W, 3), np.uint8)
         result[top : top + height, left : left + width] = inner
         return result
@@ -113,7 +119,8 @@ class Fit:
     def patch_mean(self, source: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Mean of a single-channel image over each patch, 0..255 -> 0..1: float32 `[P,1]`.
 
-        Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area in float64.
+        Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's
+            area in float64.
 
         Args:
             source: uint8 `[rows, columns]`, of the source size.
@@ -149,13 +156,20 @@ class Fit:
 
     @cached_property
     def _overlaps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Shares of each patch's height that lie on each row of the source `[h, rows]`, and of its width on each column `[w, columns]`."""
+        """Shares of each patch's height that lie on each row of the source `[h, rows]`, and of its width on each column
+        `[w, columns]`."""
         rows = _overlap(self.layout.h, self.source_size[1], self.scale[1], self.shift[1], self.box[1], self.box[3])
-        return rows, _overlap(self.layout.w, self.source_size[0], self.scale[0], self.shift[0], self.box[0], self.box[2])
+        return rows, _overlap(
+            self.layout.w, self.source_size[0], self.scale[0], self.shift[0], self.box[0], self.box[2]
+        )
 
     def _check(self, what: str, size: tuple[int, ...]) -> None:
         if tuple(size) != self.source_size:
-            raise UsageError(f"the {what} has another size than the frames", got="x".join(map(str, size)), allowed="x".join(map(str, self.source_size)))
+            raise UsageError(
+                f"the {what} has another size than the frames",
+                got="x".join(map(str, size)),
+                allowed="x".join(map(str, self.source_size)),
+            )
 
 
 def _product(rows: NDArray[np.float64], source: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -170,7 +184,8 @@ def _product(rows: NDArray[np.float64], source: NDArray[np.uint8]) -> NDArray[np
 
 
 def _overlap(patches: int, pixels: int, scale: float, shift: float, low: float, high: float) -> NDArray[np.float64]:
-    """`[patches, pixels]`: the share of each patch's side that lies on each source pixel, on the part of the source from `low` to `high`."""
+    """`[patches, pixels]`: the share of each patch's side that lies on each source pixel, on the part of the source
+    from `low` to `high`."""
     edges = np.clip((np.arange(patches + 1) * Layout.PATCH - shift) / scale, low, high)
     pixel = np.arange(pixels)
     shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

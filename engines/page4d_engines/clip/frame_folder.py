@@ -55,7 +55,11 @@ class FrameFolder:
     photos: bool = False
     _noticed: tuple[str, ...] = ()
     _deep: frozenset[Frame] = frozenset()
-    _levels: dict[str, Levels] = field(default_factory=lambda: {kind: Levels(kind) for kind in ("frames", "masks", "keypoint maps")}, compare=False, repr=False)
+    _levels: dict[str, Levels] = field(
+        default_factory=lambda: {kind: Levels(kind) for kind in ("frames", "masks", "keypoint maps")},
+        compare=False,
+        repr=False,
+    )
 
     @classmethod
     def open(
@@ -71,20 +75,21 @@ class FrameFolder:
         docs/inputs.md says what is taken for what.
 
         Args:
-            path: holds `<camera>/<frame>.{png,jpg,jpeg}` or `<camera>.{mp4,mov,mkv,webm,avi}`, itself or in its folder `frames` or
-                `images`; or, with `loose`, the images themselves; or is one camera's video.
-            masks: folder of images named as the frames (a video's from 000000 on), or of videos, white = dynamic; default `masks` beside
-                the frames' folder.
+            path: holds `<camera>/<frame>.{png,jpg,jpeg}` or `<camera>.{mp4,mov,mkv,webm,avi}`, itself or in its folder
+                `frames` or `images`; or, with `loose`, the images themselves; or is one camera's video.
+            masks: folder of images named as the frames (a video's from 000000 on), or of videos, white = dynamic;
+                default `masks` beside the frames' folder.
             cameras: a `cameras.json`; default the one beside the frames' folder.
             keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
-            loose: what images without a camera's folder are; None makes them an error. Photos of one time and a single video have no
-                defaults beside them.
+            loose: what images without a camera's folder are; None makes them an error. Photos of one time and a single
+                video have no defaults beside them.
 
         Raises:
-            UsageError: something that was named is missing, no cameras or frames, frames that can be read in two ways, unequal counts,
-                an image that cannot be read, masks or keypoints that lack a frame or have another size, cameras of other names or another
-                size.
-            MissingBackendError: there are videos, and PyAV is not installed, or HEIC images alone, and pillow-heif is not.
+            UsageError: something that was named is missing, no cameras or frames, frames that can be read in two ways,
+                unequal counts, an image that cannot be read, masks or keypoints that lack a frame or have another size,
+                cameras of other names or another size.
+            MissingBackendError: there are videos, and PyAV is not installed, or HEIC images alone, and pillow-heif is
+                not.
             OutOfMemoryError: an image is larger than the memory that is left.
         """
         given = pathlib.Path(path)
@@ -95,23 +100,40 @@ class FrameFolder:
         found = Found.in_video(given) if alone else Found.in_folder(given, loose, claimed)
         names, pairing = found.names, Pairing.of(found.names, found.files)
         files = pairing.files
-        headers = [[file.header(f"camera {name}, frame {file.name}") for file in column] for name, column in zip(names, files, strict=True)]
+        headers = [
+            [file.header(f"camera {name}, frame {file.name}") for file in column]
+            for name, column in zip(names, files, strict=True)
+        ]
         sizes = tuple(tuple(header.size for header in row) for row in headers)
         _check_memory(names, files, sizes)
         beside = pathlib.Path(os.path.abspath(found.root)).parent
         photos = found.loose is Loose.VIEWS
         named = photos or alone  # what belongs to these is what was named
         companions = {
-            "masks": None if named and masks is None else _companions("masks", "mask", masks, beside, found, files, sizes),
-            "keypoints": None if named and keypoints is None else _companions("keypoints", "keypoint map", keypoints, beside, found, files, sizes),
+            "masks": (
+                None if named and masks is None else _companions("masks", "mask", masks, beside, found, files, sizes)
+            ),
+            "keypoints": (
+                None
+                if named and keypoints is None
+                else _companions("keypoints", "keypoint map", keypoints, beside, found, files, sizes)
+            ),
         }
         rig, of_cameras = (None, ()) if named and cameras is None else _cameras(cameras, beside, names, files, sizes)
-        left = [] if alone or (photos and found.root == given) else _left(beside, found.root, [kind for kind, files_ in companions.items() if files_ is None])
+        left = (
+            []
+            if alone or (photos and found.root == given)
+            else _left(beside, found.root, [kind for kind, files_ in companions.items() if files_ is None])
+        )
         noticed = (
             *found.notes,
             *pairing.notes,
             *filter(None, [unread_note(found.skipped, f"in {readable(found.root.name) or 'the folder'}")]),
-            *(f"{readable(folder.name)}/ beside the frames was not read: --{companion_of(folder)} {readable(folder)} does" for folder in left),
+            *(
+                f"{readable(folder.name)}/ beside the frames was not read: --{companion_of(folder)} {readable(folder)}"
+                " does"
+                for folder in left
+            ),
             *_header_notes(files, headers, "photos" if photos else "frames"),
             *of_cameras,
         )
@@ -125,16 +147,26 @@ class FrameFolder:
             cameras=rig,
             photos=photos,
             _noticed=noticed,
-            _deep=frozenset(file for column, row in zip(files, headers, strict=True) for file, header in zip(column, row, strict=True) if header.deep),
+            _deep=frozenset(
+                file
+                for column, row in zip(files, headers, strict=True)
+                for file, header in zip(column, row, strict=True)
+                if header.deep
+            ),
         )
 
     @property
     def places(self) -> dict[str, pathlib.Path]:
         """What the clip is read from, by what it is: folders that nothing is to be written into."""
         first = self.frame_files[0][0].file
-        root = next((root for root in (self.path / "frames", self.path / "images") if first.is_relative_to(root)), self.path)
+        root = next(
+            (root for root in (self.path / "frames", self.path / "images") if first.is_relative_to(root)), self.path
+        )
         places = {"the folder of frames": root}
-        for what, files in (("the folder of masks", self.mask_files), ("the folder of keypoint maps", self.keypoint_files)):
+        for what, files in (
+            ("the folder of masks", self.mask_files),
+            ("the folder of keypoint maps", self.keypoint_files),
+        ):
             if files is not None:
                 folder = files[0][0].file.parent
                 places[what] = folder.parent if folder.name == self.camera_names[0] else folder
@@ -158,7 +190,8 @@ class FrameFolder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for a person: what was passed over, what looks as if something else was meant. Grows with the masks that were read."""
+        """Sentences for a person: what was passed over, what looks as if something else was meant. Grows with the masks
+        that were read."""
         levels = self._levels
         read = [note for kind in ("masks", "keypoint maps") for note in levels[kind].notes]
         return (*self._noticed, *filter(None, [levels["frames"].dark_note]), *read)
@@ -204,7 +237,9 @@ class FrameFolder:
 
     def _check_size(self, what: str, size: tuple[int, ...], t: int, v: int) -> None:
         if size != self.sizes[v][t]:
-            raise UsageError(f"{what} is not of the size that the folder was opened with", got=by(size), allowed=by(self.sizes[v][t]))
+            raise UsageError(
+                f"{what} is not of the size that the folder was opened with", got=by(size), allowed=by(self.sizes[v][t])
+            )
 
 
 def by(size: tuple[int, ...]) -> str:
@@ -213,7 +248,13 @@ def by(size: tuple[int, ...]) -> str:
 
 
 def _companions(
-    folder: str, kind: str, given: StrPath | None, beside: pathlib.Path, found: Found, frames: Files, sizes: Sequence[Sequence[Size]]
+    folder: str,
+    kind: str,
+    given: StrPath | None,
+    beside: pathlib.Path,
+    found: Found,
+    frames: Files,
+    sizes: Sequence[Sequence[Size]],
 ) -> Files | None:
     """The masks or keypoint maps of the frames."""
     root = beside / folder if given is None else pathlib.Path(given)
@@ -224,21 +265,36 @@ def _companions(
     sources = {composed(name): source for name, source in sources_of(root).items()}
     names = found.names
     flat = None
-    if found.loose is not None and not all(composed(name) in sources for name in names) and (listing := Listing.of(root)).images:
+    if (
+        found.loose is not None
+        and not all(composed(name) in sources for name in names)
+        and (listing := Listing.of(root)).images
+    ):
         flat = stills_of(listing, f"the {folder} folder")  # as the frames lie themselves
     result = []
     for name, column, row in zip(names, frames, sizes, strict=True):
         if flat is None and composed(name) not in sources:
-            raise UsageError(f"the {folder} folder has no camera {name}", got=readable(root), allowed=f"folders {', '.join(names)}")
+            raise UsageError(
+                f"the {folder} folder has no camera {name}", got=readable(root), allowed=f"folders {', '.join(names)}"
+            )
         source = root if flat is not None else sources[composed(name)]
         files: Sequence[Frame] = frames_of(source, f"the {folder} folder's camera {name}") if flat is None else flat
         known = {composed(file.stem): file for file in files}
         for frame, size in zip(column, row, strict=True):
             file = known.get(composed(frame.stem))
             if file is None:
-                unread = unread_note(Listing.of(source).skipped, f"in {readable(source.name)}") if os.path.isdir(source) else None
+                unread = (
+                    unread_note(Listing.of(source).skipped, f"in {readable(source.name)}")
+                    if os.path.isdir(source)
+                    else None
+                )
                 allowed = f"a {kind} for every frame: {frame.stem}.png"
-                raise UsageError(f"camera {name} has no {kind} for frame {frame.name}", got=readable(source), allowed=allowed, hint=unread)
+                raise UsageError(
+                    f"camera {name} has no {kind} for frame {frame.name}",
+                    got=readable(source),
+                    allowed=allowed,
+                    hint=unread,
+                )
             what = f"camera {name}, {kind} {file.name}"
             if (other := file.header(what).size) != size:
                 raise UsageError(f"{what} has another size than its frame", got=by(other), allowed=by(size))
@@ -269,7 +325,11 @@ def _cameras(
     for name, column, row in zip(names, files, sizes, strict=True):
         chosen[name] = name if name in known else alike.get(composed(name), name)
         if chosen[name] not in known:
-            raise UsageError(f"{path} has no camera {name}", got=", ".join(known) or "no cameras", allowed=f"the cameras of the frames: {', '.join(names)}")
+            raise UsageError(
+                f"{path} has no camera {name}",
+                got=", ".join(known) or "no cameras",
+                allowed=f"the cameras of the frames: {', '.join(names)}",
+            )
         camera = known[chosen[name]]
         stated = (camera.width, camera.height)
         odd = next((number for number, size in enumerate(row) if size != stated), None)
@@ -278,7 +338,12 @@ def _cameras(
             if len(set(row)) == 1:
                 scales = f"K's rows by {row[odd][0] / stated[0]:.6g} and {row[odd][1] / stated[1]:.6g}"
                 hint = f"the size and K that belong to these frames; if they were resized, multiply {scales}"
-            raise UsageError(f"{path} says another size for camera {name} than its frames have", got=by(stated), allowed=by(row[odd]), hint=hint)
+            raise UsageError(
+                f"{path} says another size for camera {name} than its frames have",
+                got=by(stated),
+                allowed=by(row[odd]),
+                hint=hint,
+            )
     rig = {name: known[key] for name, key in chosen.items()}
     return rig, camera_notes(rig, {name: entries[key] for name, key in chosen.items()})
 
@@ -286,7 +351,11 @@ def _cameras(
 def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]) -> None:
     """Refuse what cannot be decoded here: a file of a few bytes may say that it is an image of any size."""
     largest, name, file = max(
-        ((size[0] * size[1], name, file) for name, column, row in zip(names, files, sizes, strict=True) for file, size in zip(column, row, strict=True)),
+        (
+            (size[0] * size[1], name, file)
+            for name, column, row in zip(names, files, sizes, strict=True)
+            for file, size in zip(column, row, strict=True)
+        ),
         key=lambda each: each[0],
     )
     available = available_memory() if largest > _MANY_PIXELS else None
@@ -301,16 +370,29 @@ def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[S
 
 def _header_notes(files: Files, headers: Sequence[Sequence[Header]], kind: str) -> Iterator[str]:
     """Sentences about the images themselves."""
-    flat = [(file, header) for column, row in zip(files, headers, strict=True) for file, header in zip(column, row, strict=True)]
+    flat = [
+        (file, header)
+        for column, row in zip(files, headers, strict=True)
+        for file, header in zip(column, row, strict=True)
+    ]
     for odd, text in (
-        ([file.name for file, header in flat if header.damaged_exif], "EXIF data that cannot be read, and were taken as they are stored"),
-        ([file.name for file, header in flat if header.transparent], "transparent parts, which were taken in the colours that lie under them"),
+        (
+            [file.name for file, header in flat if header.damaged_exif],
+            "EXIF data that cannot be read, and were taken as they are stored",
+        ),
+        (
+            [file.name for file, header in flat if header.transparent],
+            "transparent parts, which were taken in the colours that lie under them",
+        ),
     ):
         if odd:
             yield f"{kind} with {text}: {listed(odd)}"
     pixels = max(header.size[0] * header.size[1] for _, header in flat)
     if pixels > _MANY_PIXELS:
-        yield f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {pixels * _BYTES / 1e9:.1f} GB of memory, and up to three times that"
+        yield (
+            f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {pixels * _BYTES / 1e9:.1f} GB of"
+            " memory, and up to three times that"
+        )
     for video_file in dict.fromkeys(file.video for file, _ in flat if isinstance(file, VideoFrame)):
         if video_file.others:
             yield f"{readable(video_file.path.name)} has {video_file.others + 1} videos in it, of which one was read"

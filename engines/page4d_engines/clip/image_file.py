@@ -26,7 +26,15 @@ HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 """Read where pillow-heif is installed."""
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")
-_OTHERS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"\xff\x0a": "JPEG XL", b"8BPS": "Photoshop", b"<svg": "SVG"}
+_OTHERS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\xff\x0a": "JPEG XL",
+    b"8BPS": "Photoshop",
+    b"<svg": "SVG",
+}
 _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112  # what its block begins with, a tag
 _WHOLE = {3: "H", 4: "I"}  # types of numbers
 _TURN = Image.Transpose
@@ -42,7 +50,8 @@ _ORIENTATIONS = {
 }
 # what Pillow raises for files that are no image, cut off, or damaged
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
-# of Pillow's warnings about metadata none concerns the picture, and where warnings are errors they would end the reading half-way
+# of Pillow's warnings about metadata none concerns the picture, and where warnings are errors they would end the
+# reading half-way
 _SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -85,8 +94,8 @@ class Still:
     def image(self, what: str) -> Image.Image:
         """The image, turned, as RGB, its transparency passed over; `what` it is in an error.
 
-        16 bits become 8, 65535 becomes 255. While it is decoded it takes 4 bytes a pixel, 8 where it is turned or not RGB; a progressive
-        JPEG 3 to 6 more.
+        16 bits become 8, 65535 becomes 255. While it is decoded it takes 4 bytes a pixel, 8 where it is turned or not
+        RGB; a progressive JPEG 3 to 6 more.
 
         Raises:
             UsageError: the file cannot be decoded.
@@ -113,17 +122,26 @@ class Still:
                 opened.load()
                 return opened if turn is None else opened.transpose(turn)
         except MemoryError:
-            raise OutOfMemoryError(f"{what} is too large for the memory that is left", got=self.path, hint="make the image smaller") from None
+            raise OutOfMemoryError(
+                f"{what} is too large for the memory that is left", got=self.path, hint="make the image smaller"
+            ) from None
         except _DAMAGED as error:
             raise self._unreadable(what, error) from None
 
     def _unreadable(self, what: str, error: BaseException) -> UsageError:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).replace(str(self.path), self.name) or type(error).__name__
-        return UsageError(f"{what} cannot be read: {reason}", got=readable(self.path), allowed="a whole PNG or JPEG image")
+        reason = (
+            "no such file"
+            if isinstance(error, FileNotFoundError)
+            else str(error).replace(str(self.path), self.name) or type(error).__name__
+        )
+        return UsageError(
+            f"{what} cannot be read: {reason}", got=readable(self.path), allowed="a whole PNG or JPEG image"
+        )
 
 
 def _opened(path: pathlib.Path) -> ImageFile.ImageFile:
-    """The file with its header read: by the class of its format, for `Image.open` has a limit of its own to an image's size."""
+    """The file with its header read: by the class of its format, for `Image.open` has a limit of its own to an image's
+    size."""
     if not warnings.filters or warnings.filters[0] != _SILENT:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     mode = os.stat(path).st_mode
@@ -139,7 +157,11 @@ def _opened(path: pathlib.Path) -> ImageFile.ImageFile:
         return _heic_class(path)(path)
     kind = "WebP" if start[8:12] == b"WEBP" else "AVIF" if start[4:12] == b"ftypavif" else None
     kind = kind or next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), None)
-    raise OSError(f"cannot identify image file '{readable(path.name)}'" if kind is None else f"it is a {kind} image, whatever its name says")
+    raise OSError(
+        f"cannot identify image file '{readable(path.name)}'"
+        if kind is None
+        else f"it is a {kind} image, whatever its name says"
+    )
 
 
 def _heic_class(path: pathlib.Path) -> Any:
@@ -167,7 +189,8 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
 def _orientation(image: Image.Image) -> tuple[int, bool]:
     """The EXIF orientation as the header has it, 1 to 8, and whether EXIF data is there that cannot be read.
 
-    By a reader of its own: Pillow's gives up at the first entry that is damaged (before 12.1), and would decode all of a PNG to find it.
+    By a reader of its own: Pillow's gives up at the first entry that is damaged (before 12.1), and would decode all of
+        a PNG to find it.
     """
     block = bytes(image.info.get("exif") or b"")
     while block.startswith(_EXIF):

@@ -1,4 +1,5 @@
-"""`Channel`: an image as the one channel that a mask or a keypoint map is; and `Levels`, which notices values that mean something else."""
+"""`Channel`: an image as the one channel that a mask or a keypoint map is; and `Levels`, which notices values that mean
+something else."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class Channel:
     def of(cls, image: Image.Image) -> Channel:
         """Brightness, as a viewer on a black background shows it.
 
-        Colours, those of a palette as well, become grey by the weights of ITU-R 601; what is transparent counts as black; 1, 2 and 4
-        bits are stretched to 0..255, and so are 16, to the nearest of 256 values.
+        Colours, those of a palette as well, become grey by the weights of ITU-R 601; what is transparent counts as
+        black; 1, 2 and 4 bits are stretched to 0..255, and so are 16, to the nearest of 256 values.
         """
         if is_deep(image):
             deep = np.asarray(image)
@@ -97,7 +98,10 @@ class Levels:
         brightest = self._brightest
         if brightest is None or brightest >= _DEEP_DARK:
             return None
-        return f"{self.kind} have 16 bits, and no value above 1/{256 // (brightest + 1)} of their range: if these are 10 or 12 bits, scale them to 16 first"
+        return (
+            f"{self.kind} have 16 bits, and no value above 1/{256 // (brightest + 1)} of their range: if these are 10"
+            " or 12 bits, scale them to 16 first"
+        )
 
     @property
     def notes(self) -> Iterator[str]:
@@ -106,15 +110,24 @@ class Levels:
         between = [value for value in values if 0 < value < 255]
         colours = ", colours of a palette," if self._palette else ""
         if self._peak is not None and 0 < self._peak < 2**13:
-            yield f"the {self.kind} have 16 bits and no value above {self._peak} of 65535: they look like labels or 8-bit values; white is 65535 there"
+            yield (
+                f"the {self.kind} have 16 bits and no value above {self._peak} of 65535: they look like labels or 8-bit"
+                " values; white is 65535 there"
+            )
         elif brightest is not None and 0 < brightest < _DARK:
             what = f"only the values {_some(values)}{colours}" if len(values) <= _FEW else f"no value above {brightest}"
             yield f"the {self.kind} have {what} of 255: they look like labels; 255 is white, and 1 next to nothing"
         elif 0 < len(between) <= _FEW:
             what = f"only the values {_some(values)}{colours} of 255"
-            yield f"the {self.kind} have {what}: if these are labels, make what is meant 255; each counts as a share of 255"
+            yield (
+                f"the {self.kind} have {what}: if these are labels, make what is meant 255; each counts as a share"
+                " of 255"
+            )
         if self._hidden:
-            yield f"some {self.kind} are black and differ in their transparency alone, which is taken for black, too: paint white what is meant"
+            yield (
+                f"some {self.kind} are black and differ in their transparency alone, which is taken for black, too:"
+                " paint white what is meant"
+            )
 
     @property
     def _brightest(self) -> int | None:

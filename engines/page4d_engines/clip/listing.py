@@ -53,15 +53,30 @@ class Listing:
             with os.scandir(folder) as scanned:
                 kinds = {folder / entry.name: _is_folder(entry) for entry in scanned if not entry.name.startswith(".")}
         except OSError as error:
-            raise UsageError(f"the folder cannot be read: {error.strerror}", got=readable(folder), allowed="a folder that this user may list") from None
+            raise UsageError(
+                f"the folder cannot be read: {error.strerror}",
+                got=readable(folder),
+                allowed="a folder that this user may list",
+            ) from None
         entries = sorted(kinds, key=lambda entry: natural(readable(entry.name)))
         here = os.path.realpath(folder)
-        folders = [entry for entry in entries if kinds[entry] and entry.name not in _JUNK and not _leads_up(entry, here) and not _is_result(entry)]
+        folders = [
+            entry
+            for entry in entries
+            if kinds[entry] and entry.name not in _JUNK and not _leads_up(entry, here) and not _is_result(entry)
+        ]
         files = [entry for entry in entries if not kinds[entry]]
         heic = _with(files, image_file.HEIC_SUFFIXES)
-        images = _with(files, (*image_file.SUFFIXES, *image_file.HEIC_SUFFIXES) if heic and image_file.reads_heic() else image_file.SUFFIXES)
+        images = _with(
+            files,
+            (*image_file.SUFFIXES, *image_file.HEIC_SUFFIXES)
+            if heic and image_file.reads_heic()
+            else image_file.SUFFIXES,
+        )
         broken = [entry for entry in files if not entry.suffix and not os.path.exists(entry)]
-        return cls(folder, images, heic, _with(files, video.SUFFIXES), tuple(folders), _with(files, _UNREAD), tuple(broken))
+        return cls(
+            folder, images, heic, _with(files, video.SUFFIXES), tuple(folders), _with(files, _UNREAD), tuple(broken)
+        )
 
     @property
     def has_frames(self) -> bool:
@@ -76,7 +91,11 @@ class Listing:
     @property
     def counted(self) -> str:
         """What frames there are, for an error."""
-        parts = [f"{len(some)} {kind}{'s' * (len(some) > 1)} ({listed([readable(path.name) for path in some], 2)})" for some, kind in self._kinds if some]
+        parts = [
+            f"{len(some)} {kind}{'s' * (len(some) > 1)} ({listed([readable(path.name) for path in some], 2)})"
+            for some, kind in self._kinds
+            if some
+        ]
         return ", ".join(parts)
 
     @property

@@ -31,10 +31,11 @@ class Pairing:
 
     @classmethod
     def of(cls, names: Sequence[str], files: Files) -> Pairing:
-        """Pair the cameras' frames: by number, where they have names in common by these, videos whose times differ by time.
+        """Pair the cameras' frames: by number, where they have names in common by these, videos whose times differ by
+        time.
 
-        Every time of the camera with the fewest frames becomes a time of the clip where all others have a frame nearer than half of a
-        frame's duration, and none is taken twice. Videos begin together, whatever their own clocks say.
+        Every time of the camera with the fewest frames becomes a time of the clip where all others have a frame nearer
+        than half of a frame's duration, and none is taken twice. Videos begin together, whatever their own clocks say.
 
         Args:
             names: of the cameras.
@@ -54,7 +55,10 @@ class Pairing:
             _check_times(names, files)
             if len(known) < len(times) and len(known) + len(times) > 1 and len(times) > 1:
                 timeless = [name for name, each in zip(names, times, strict=True) if each is None]
-                notes = (*notes, f"the videos of {listed(timeless)} have no times of their own: frames were paired by number")
+                notes = (
+                    *notes,
+                    f"the videos of {listed(timeless)} have no times of their own: frames were paired by number",
+                )
             return cls(files, notes)
         chosen = _by_time(known)
         if not len(chosen):
@@ -63,9 +67,19 @@ class Pairing:
                 got=_rates(names, known),
                 allowed="videos of one event, begun together",
             )
-        paired = tuple(tuple(column[number] for number in numbers) for column, numbers in zip(files, chosen.T.tolist(), strict=True))
-        left = ", ".join(f"{len(column) - len(chosen)} of {name}" for name, column in zip(names, files, strict=True) if len(column) > len(chosen))
-        note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times were paired by them"
+        paired = tuple(
+            tuple(column[number] for number in numbers)
+            for column, numbers in zip(files, chosen.T.tolist(), strict=True)
+        )
+        left = ", ".join(
+            f"{len(column) - len(chosen)} of {name}"
+            for name, column in zip(names, files, strict=True)
+            if len(column) > len(chosen)
+        )
+        note = (
+            f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times"
+            " were paired by them"
+        )
         return cls(paired, (*notes, note + (f", and no use was made of {left}" if left else "")))
 
 
@@ -77,12 +91,22 @@ def _videos(files: Files) -> list[Video] | None:
 
 def _late(names: Sequence[str], videos: Sequence[Video]) -> list[str]:
     """A sentence if videos begin at different times by their own clocks."""
-    timed = [(name, video) for name, video in zip(names, videos, strict=True) if video.times is not None and video.count > 1]
+    timed = [
+        (name, video) for name, video in zip(names, videos, strict=True) if video.times is not None and video.count > 1
+    ]
     if not timed:
         return []
     first = min(video.start for _, video in timed)
-    late = [f"{name} by {video.start - first:.2f} s" for name, video in timed if video.start - first > _LATE * _step(np.array(video.times))]
-    return [f"videos that begin later by their own clocks were taken to begin with the others: {', '.join(late)}"] if late else []
+    late = [
+        f"{name} by {video.start - first:.2f} s"
+        for name, video in timed
+        if video.start - first > _LATE * _step(np.array(video.times))
+    ]
+    return (
+        [f"videos that begin later by their own clocks were taken to begin with the others: {', '.join(late)}"]
+        if late
+        else []
+    )
 
 
 def _step(times: NDArray[np.float64]) -> float:
@@ -103,7 +127,10 @@ def _by_time(times: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
     end = min(each[-1] for each in times)
     leader = times[min(range(len(times)), key=lambda v: int((times[v] <= end).sum()))]
     near = np.stack([_nearest(each, leader) for each in times], axis=1)
-    apart = np.stack([np.abs(each[near[:, v]] - leader) > _APART * max(_step(each), _step(leader)) for v, each in enumerate(times)], axis=1)
+    apart = np.stack(
+        [np.abs(each[near[:, v]] - leader) > _APART * max(_step(each), _step(leader)) for v, each in enumerate(times)],
+        axis=1,
+    )
     chosen: list[NDArray[np.intp]] = []
     for numbers, misses in zip(near, apart, strict=True):
         if not misses.any() and (not chosen or (numbers > chosen[-1]).all()):
@@ -121,7 +148,9 @@ def _nearest(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray
 
 def _rates(names: Sequence[str], times: Sequence[NDArray[np.float64]]) -> str:
     """Frames and seconds of each camera."""
-    return ", ".join(f"{name}: {len(each)} frames in {each[-1] + _step(each):.2f} s" for name, each in zip(names, times, strict=True))
+    return ", ".join(
+        f"{name}: {len(each)} frames in {each[-1] + _step(each):.2f} s" for name, each in zip(names, times, strict=True)
+    )
 
 
 def _check_times(names: Sequence[str], files: Files) -> None:
@@ -130,7 +159,11 @@ def _check_times(names: Sequence[str], files: Files) -> None:
     stems = [{composed(file.stem) for file in column} for column in files]
     for v, column in enumerate(files):
         shared = bool(stems[v] & stems[longest])
-        missing = next((file.stem for file in files[longest] if composed(file.stem) not in stems[v]), None) if shared else None
+        missing = (
+            next((file.stem for file in files[longest] if composed(file.stem) not in stems[v]), None)
+            if shared
+            else None
+        )
         if len(column) != len(files[longest]):
             gap = f"; the first that camera {names[v]} lacks is {missing}" if missing else ""
             raise UsageError(

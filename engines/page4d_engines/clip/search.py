@@ -17,8 +17,16 @@ from page4d_engines.clip.listing import Listing, unread_note
 from page4d_engines.clip.names import listed, natural, readable
 from page4d_engines.clip.video import Video, VideoFrame
 
-LAYOUT = f"<camera>/<frame>.{{png,jpg,jpeg}}, or a video per camera: <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
-_COMPANIONS = {"masks": "masks", "mask": "masks", "keypoints": "keypoints", "keypoint": "keypoints"}  # folders' names, as options call them
+LAYOUT = (
+    "<camera>/<frame>.{png,jpg,jpeg}, or a video per camera:"
+    f" <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
+)
+_COMPANIONS = {
+    "masks": "masks",
+    "mask": "masks",
+    "keypoints": "keypoints",
+    "keypoint": "keypoints",
+}  # folders' names, as options call them
 
 _ROOTS = ("frames", "images")  # of the frames in a clip's folder
 
@@ -87,7 +95,10 @@ class Found:
             beside = Listing.of(given)
             found._pass_over((*beside.images, *beside.videos), f"beside {found.root.name}/")
         if listing.broken:
-            found.notes.append(f"links in {readable(found.root)} lead nowhere: {listed([readable(path.name) for path in listing.broken])}")
+            found.notes.append(
+                f"links in {readable(found.root)} lead nowhere:"
+                f" {listed([readable(path.name) for path in listing.broken])}"
+            )
         if listing.images and loose is not None:
             if holding:
                 raise _two_readings(listing, holding, loose)
@@ -121,7 +132,10 @@ class Found:
                 "videos and folders of images or videos lie side by side: either may be the cameras",
                 got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
                 allowed="a video per camera, or a folder per camera",
-                hint=f"move what is not meant elsewhere: {listed([readable(path.name) for path in (*listing.videos, *holding)])}",
+                hint=(
+                    "move what is not meant elsewhere:"
+                    f" {listed([readable(path.name) for path in (*listing.videos, *holding)])}"
+                ),
             )
         self._pass_over((*listing.images, *listing.videos), "beside the cameras' folders")
         self._take_cameras({readable(folder.name): folder for folder in folders})
@@ -137,13 +151,19 @@ class Found:
                     self._pass_over(listing.videos, f"beside the images of camera {name}")
                 nested = [folder for folder in listing.folders if listing.has_frames and _has_frames(folder)]
                 if nested:
-                    self.notes.append(f"folders of camera {name} were not read: {listed([readable(folder.name) for folder in nested])}")
+                    self.notes.append(
+                        f"folders of camera {name} were not read:"
+                        f" {listed([readable(folder.name) for folder in nested])}"
+                    )
             columns.append(frames_of(source, f"camera {name}"))
         self.files = tuple(columns)
 
     def _pass_over(self, files: Collection[pathlib.Path], where: str) -> None:
         if files:
-            self.notes.append(f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not read")
+            self.notes.append(
+                f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not"
+                " read"
+            )
 
 
 def companion_of(folder: pathlib.Path) -> str | None:
@@ -162,7 +182,8 @@ def sources_of(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
-    """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder; `what` has them, in an error."""
+    """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder; `what` has
+    them, in an error."""
     if os.path.isdir(source) or source.suffix.lower() not in video.SUFFIXES:
         listing = Listing.of(source)
         if listing.images or len(listing.videos) != 1:
@@ -174,7 +195,9 @@ def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
 
 def stills_of(listing: Listing, what: str) -> tuple[Still, ...]:
     """The images of one camera in natural order."""
-    folders = [folder for folder in listing.folders if folder.suffix.lower() in image_file.SUFFIXES]  # no image, and an error when it is opened
+    folders = [
+        folder for folder in listing.folders if folder.suffix.lower() in image_file.SUFFIXES
+    ]  # no image, and an error when it is opened
     files = sorted((Still(path) for path in (*listing.images, *folders)), key=lambda file: natural(file.name))
     if not files:
         if listing.heic:
@@ -187,7 +210,11 @@ def stills_of(listing: Listing, what: str) -> tuple[Still, ...]:
     stems: dict[str, Still] = {}
     for file in files:
         if file.stem in stems:
-            raise UsageError(f"{what} has frame {file.stem} twice", got=f"{stems[file.stem].name}, {file.name}", allowed="one image per frame")
+            raise UsageError(
+                f"{what} has frame {file.stem} twice",
+                got=f"{stems[file.stem].name}, {file.name}",
+                allowed="one image per frame",
+            )
         stems[file.stem] = file
     return tuple(files)
 
@@ -212,7 +239,8 @@ def _root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> p
 
 
 def _images_root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> pathlib.Path:
-    """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the folder itself."""
+    """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the
+    folder itself."""
     images = given / "images"
     if not os.path.isdir(images) or os.path.realpath(images) in taken or not _has_frames_below(images):
         return given
@@ -221,13 +249,18 @@ def _images_root(given: pathlib.Path, loose: Loose | None, taken: Collection[str
         return given  # a camera of that name
     if listing.images and loose is not None:
         raise _two_readings(listing, [images], loose)
-    others = [folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)]
+    others = [
+        folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)
+    ]
     if listing.videos or not others:
         return given if listing.videos else images
     raise UsageError(
         "there is a folder `images` and others that hold images: it may hold all frames, or those of one camera",
         got=f"{readable(given)}: {_counted([images, *others])}",
-        allowed=f"the frames in images/, or a camera per folder: images, {listed([readable(folder.name) for folder in others])}",
+        allowed=(
+            "the frames in images/, or a camera per folder: images,"
+            f" {listed([readable(folder.name) for folder in others])}"
+        ),
         hint=f"name {readable(images)} itself, or rename it",
     )
 
@@ -246,7 +279,11 @@ def _by_stem(videos: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
     for path in videos:
         name = readable(path.stem)
         if name in cameras:
-            raise UsageError(f"there are two videos of camera {name}", got=f"{readable(cameras[name].name)}, {readable(path.name)}", allowed="one per camera")
+            raise UsageError(
+                f"there are two videos of camera {name}",
+                got=f"{readable(cameras[name].name)}, {readable(path.name)}",
+                allowed="one per camera",
+            )
         cameras[name] = path
     return {name: cameras[name] for name in sorted(cameras, key=natural)}
 
@@ -259,11 +296,16 @@ def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -
     if companions:
         flags = " ".join(f"--{companion_of(folder)} {readable(folder)}" for folder in companions)
         rest = [name for name, folder in zip(folders, holding, strict=True) if folder not in companions]
-        hint = f"{flags}, as they are named like the images" + (f"; move elsewhere: {listed(rest)}" if rest else "; or move them elsewhere")
+        hint = f"{flags}, as they are named like the images" + (
+            f"; move elsewhere: {listed(rest)}" if rest else "; or move them elsewhere"
+        )
     return UsageError(
         "images and folders of images lie side by side: either may be the frames",
         got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
-        allowed=f"{'a view' if loose is Loose.VIEWS else 'a time'} per image ({listed(images)}), or a camera per folder ({listed(folders)})",
+        allowed=(
+            f"{'a view' if loose is Loose.VIEWS else 'a time'} per image ({listed(images)}), or a camera per folder"
+            f" ({listed(folders)})"
+        ),
         hint=hint,
     )
 
@@ -285,7 +327,9 @@ def _matches(folder: pathlib.Path, listing: Listing) -> bool:
 
 
 def _counted(folders: list[pathlib.Path]) -> str:
-    parts = [f"{readable(folder.name)}/ with {Listing.of(folder).counted or 'folders of frames'}" for folder in folders[:3]]
+    parts = [
+        f"{readable(folder.name)}/ with {Listing.of(folder).counted or 'folders of frames'}" for folder in folders[:3]
+    ]
     return "; ".join(parts + ["..."] * (len(folders) > 3))
 
 
@@ -293,14 +337,23 @@ def _nothing(listing: Listing) -> UsageError | MissingBackendError:
     image = next(iter(listing.images), None)
     if image is None and listing.heic:
         return _without_heic(listing)
-    hint = f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}" if image else None
+    hint = (
+        f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}"
+        if image
+        else None
+    )
     hint = hint or unread_note(listing.unread, "there")
-    return UsageError("the frames' folder has no camera folders", got=readable(listing.folder), allowed=LAYOUT, hint=hint)
+    return UsageError(
+        "the frames' folder has no camera folders", got=readable(listing.folder), allowed=LAYOUT, hint=hint
+    )
 
 
 def _without_heic(listing: Listing) -> MissingBackendError:
     return MissingBackendError(
         "HEIC images are decoded by pillow-heif, which is not installed",
-        got=f"{readable(listing.folder)}: {len(listing.heic)} images ({listed([readable(path.name) for path in listing.heic], 2)})",
+        got=(
+            f"{readable(listing.folder)}: {len(listing.heic)} images"
+            f" ({listed([readable(path.name) for path in listing.heic], 2)})"
+        ),
         hint='pip install "page4d[heic]", or convert them to PNG or JPEG',
     )

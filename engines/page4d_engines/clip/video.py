@@ -28,9 +28,11 @@ _TURNS = {90: _TURN.ROTATE_90, 180: _TURN.ROTATE_180, 270: _TURN.ROTATE_270}  # 
 class Video:
     """A video file. In order, a frame costs its decoding; any other is decoded from the key frame before it.
 
-    Frames are counted and known by the times that the file gives them, without decoding. Where it gives none, or such that cannot be
-    (AVI has no place for the times of frames that are stored in another order than they are shown in), the file is decoded once to
-    count them, and they are known by their place in that order: going back then means decoding from the start. May be used from
+    Frames are counted and known by the times that the file gives them, without decoding. Where it gives none, or such
+    that cannot be (AVI has no place for the times of frames that are stored in another order than they are shown in),
+    the file is decoded once to count them, and they are known by their place in that order: going back then means
+    decoding from the start. May be
+        used from
     several threads.
 
     Args:
@@ -52,7 +54,11 @@ class Video:
         try:
             import av
         except ImportError:
-            raise MissingBackendError("videos are decoded by PyAV, which is not installed", got=readable(path), hint='pip install "page4d[video]"') from None
+            raise MissingBackendError(
+                "videos are decoded by PyAV, which is not installed",
+                got=readable(path),
+                hint='pip install "page4d[video]"',
+            ) from None
         self.path = path
         self._open = functools.partial(av.open, f"file:{path}")  # a name with a colon would be taken for a protocol
         self._damaged = (av.error.FFmpegError, OSError, ValueError, EOFError)
@@ -64,7 +70,10 @@ class Video:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is not a regular file")
             with self._open() as container:
-                self.others = sum(not track.disposition & av.stream.Disposition.attached_pic for track in container.streams.video) - 1
+                self.others = (
+                    sum(not track.disposition & av.stream.Disposition.attached_pic for track in container.streams.video)
+                    - 1
+                )
                 track = _track(container)
                 unit, keeps_order = track.time_base, "avi" in container.format.name
                 shown = [packet for packet in container.demux(track) if packet.size and not packet.is_discard]
@@ -118,7 +127,11 @@ class Video:
             return sum(1 for _ in container.decode(_track(container)))
 
     def _frame(self, number: int) -> Any:
-        if self._container is not None and self._next <= number < self._next + _NEAR and (frame := self._decode_to(number)) is not None:
+        if (
+            self._container is not None
+            and self._next <= number < self._next + _NEAR
+            and (frame := self._decode_to(number)) is not None
+        ):
             return frame
         if self._stamps is None:
             if self._container is None or number < self._next:
@@ -126,7 +139,8 @@ class Video:
             if (frame := self._decode_to(number)) is not None:
                 return frame
         else:
-            # some files are sought by the order in which frames are stored: the key frame found may lie behind the one that was asked for
+            # some files are sought by the order in which frames are stored: the key frame found may lie behind the one
+            # that was asked for
             for start in sorted({number, max(0, number - _NEAR), 0}, reverse=True):
                 self._go_to(start)
                 if (frame := self._decode_to(number)) is not None:
@@ -162,7 +176,11 @@ class Video:
 
     def _unreadable(self, what: str, error: BaseException) -> UsageError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return UsageError(f"{what} cannot be read: {reason}", got=readable(self.path), allowed=f"a whole video that FFmpeg decodes: {' '.join(SUFFIXES)}")
+        return UsageError(
+            f"{what} cannot be read: {reason}",
+            got=readable(self.path),
+            allowed=f"a whole video that FFmpeg decodes: {' '.join(SUFFIXES)}",
+        )
 
 
 def _seconds(stamps: list[int], unit: Fraction) -> tuple[tuple[float, ...] | None, float]:

@@ -1,4 +1,5 @@
-"""`WindowReader`: a clip's frames as the engine's inputs, window by window, the next one decoded while the caller works on this one."""
+"""`WindowReader`: a clip's frames as the engine's inputs, window by window, the next one decoded while the caller works
+on this one."""
 
 from __future__ import annotations
 
@@ -19,16 +20,24 @@ from page4d_engines.clip.frame_folder import FrameFolder, by
 
 
 def windows(count: int, T: int, stride: int) -> list[range]:
-    """The windows of T frames that cover `count` frames: at 0, stride, 2 stride, ...; where frames are left over, a last one that ends with them.
+    """The windows of T frames that cover `count` frames: at 0, stride, 2 stride, ...; where frames are left over, a
+    last one that ends with them.
 
     Raises:
         UsageError: fewer frames than T, or a stride below 1 or above T (which would skip frames).
     """
     if not 1 <= stride <= T:
-        raise UsageError("the stride between windows is out of range", got=stride, allowed=f"1 to T = {T}", hint=f"--stride {min(max(stride, 1), T)}")
+        raise UsageError(
+            "the stride between windows is out of range",
+            got=stride,
+            allowed=f"1 to T = {T}",
+            hint=f"--stride {min(max(stride, 1), T)}",
+        )
     if count < T:
         hint = f"page4d-export --T {max(count, 1)}, or more frames"
-        raise UsageError("the clip has fewer frames than a window", got=f"{count} frames", allowed=f"T = {T} or more", hint=hint)
+        raise UsageError(
+            "the clip has fewer frames than a window", got=f"{count} frames", allowed=f"T = {T} or more", hint=hint
+        )
     starts = list(range(0, count - T + 1, stride))
     if starts[-1] + T < count:
         starts.append(count - T)
@@ -70,8 +79,8 @@ class WindowReader:
     Args:
         folder: the clip.
         layout: the engine's; for one clip (B = 1).
-        mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself; None makes both
-            an error.
+        mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself;
+            None makes both an error.
         wants_keypoints: whether the engine reads keypoint maps.
         wants_cameras: whether it reads fundamental matrices.
 
@@ -79,33 +88,55 @@ class WindowReader:
         decode_seconds: what reading each window so far took, most of it hidden behind the caller's work.
 
     Raises:
-        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another aspect ratio,
-            different sizes.
+        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another
+            aspect ratio, different sizes.
     """
 
-    def __init__(self, folder: FrameFolder, layout: Layout, mode: FitMode | None, wants_keypoints: bool, wants_cameras: bool) -> None:
+    def __init__(
+        self, folder: FrameFolder, layout: Layout, mode: FitMode | None, wants_keypoints: bool, wants_cameras: bool
+    ) -> None:
         if layout.B != 1:
-            raise UsageError("frames are read for one clip at a time", got=f"B = {layout.B}", allowed="an engine for B = 1")
+            raise UsageError(
+                "frames are read for one clip at a time", got=f"B = {layout.B}", allowed="an engine for B = 1"
+            )
         if len(folder.camera_names) != layout.V:
             kind = "photos" if folder.photos else "cameras"
             found = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
             hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
-            raise UsageError("the clip has another number of cameras than the engine has views", got=found, allowed=f"V = {layout.V}", hint=hint)
+            raise UsageError(
+                "the clip has another number of cameras than the engine has views",
+                got=found,
+                allowed=f"V = {layout.V}",
+                hint=hint,
+            )
         if wants_keypoints and folder.keypoint_files is None:
             where = "keypoints/<camera>/<frame>.png beside the frames"
-            raise UsageError("the engine reads keypoint maps, and the clip has none", allowed=where, hint="--keypoints FOLDER")
+            raise UsageError(
+                "the engine reads keypoint maps, and the clip has none", allowed=where, hint="--keypoints FOLDER"
+            )
         if wants_cameras and folder.cameras is None:
             where = "cameras.json beside the frames"
-            raise UsageError("the engine reads the cameras (for its epipolar prior), and the clip has none", allowed=where, hint="--cameras FILE")
+            raise UsageError(
+                "the engine reads the cameras (for its epipolar prior), and the clip has none",
+                allowed=where,
+                hint="--cameras FILE",
+            )
         if mode is None:
             _check_sizes(folder)
         self.folder, self.layout = folder, layout
-        self._fits = {size: Fit.choose(size, layout, mode) for size in dict.fromkeys(size for row in folder.sizes for size in row)}
+        self._fits = {
+            size: Fit.choose(size, layout, mode) for size in dict.fromkeys(size for row in folder.sizes for size in row)
+        }
         self.decode_seconds: list[float] = []
         lines = None
         if wants_cameras and folder.cameras is not None:
-            lines = fundamental([self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]).astype(np.float32)
-        self._sets = (WindowInputs.allocate(layout, wants_keypoints, lines), WindowInputs.allocate(layout, wants_keypoints, lines))
+            lines = fundamental(
+                [self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]
+            ).astype(np.float32)
+        self._sets = (
+            WindowInputs.allocate(layout, wants_keypoints, lines),
+            WindowInputs.allocate(layout, wants_keypoints, lines),
+        )
         self._reading = False
 
     def fit(self, t: int, v: int) -> Fit:
@@ -118,11 +149,16 @@ class WindowReader:
         Closing the iterator early ends the thread that reads ahead.
 
         Raises:
-            UsageError: a window that is not T frames of the clip; an image that cannot be decoded, when its window is asked for.
+            UsageError: a window that is not T frames of the clip; an image that cannot be decoded, when its window is
+                asked for.
         """
         for window in of:
             if len(window) != self.layout.T or window.step < 1 or window[0] < 0 or window[-1] >= self.folder.count:
-                raise UsageError("this is no window of the clip", got=window, allowed=f"T = {self.layout.T} frames of 0 to {self.folder.count - 1}")
+                raise UsageError(
+                    "this is no window of the clip",
+                    got=window,
+                    allowed=f"T = {self.layout.T} frames of 0 to {self.folder.count - 1}",
+                )
         if self._reading:
             raise RuntimeError("the reader's arrays are in use by another iterator")
         self._reading, stop = True, threading.Event()
@@ -134,14 +170,18 @@ class WindowReader:
                 assert ahead is not None
                 self.decode_seconds.append(ahead.result())
                 if index + 1 < len(of):
-                    ahead = pool.submit(self._fill, of[index + 1], self._sets[(index + 1) % 2], stop, (window, self._sets[index % 2]))
+                    ahead = pool.submit(
+                        self._fill, of[index + 1], self._sets[(index + 1) % 2], stop, (window, self._sets[index % 2])
+                    )
                 yield window, self._sets[index % 2]
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
             self._reading = False
 
-    def _fill(self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None) -> float:
+    def _fill(
+        self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None
+    ) -> float:
         """Read one window, but for the frames that the one before has, too; seconds that it took."""
         began = time.perf_counter()
         for row, t in enumerate(window):

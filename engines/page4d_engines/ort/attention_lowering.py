@@ -1,7 +1,9 @@
 """What the two attention ops become in ONNX Runtime on a CPU: bodies around its tiled attention, in linear memory.
 
-ONNX Runtime's `MultiHeadAttention` goes tile by tile as long as it is given no bias and no mask. So the biases ride on extra
-channels: a query carries 1/scale there, a key its bias. What cannot be written so (ragged keys, a prior per pair) is a loop over
+ONNX Runtime's `MultiHeadAttention` goes tile by tile as long as it is given no bias and no mask. So the biases ride on
+extra
+channels: a query carries 1/scale there, a key its bias. What cannot be written so (ragged keys, a prior per pair) is a
+    loop over
 small parts. Names: Z sequences, A heads, n queries, m keys, D channels; wide tensors are `[Z,n,A,D]`.
 """
 
@@ -46,7 +48,8 @@ class Shape:
 
 
 def biased(shape: Shape, has_bias: bool, rows: BiasedRows | None = None) -> Lowered:
-    """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel says how much of the bias it sees."""
+    """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel says how much of the bias it
+    sees."""
     if rows is not None:
         gains = np.zeros((1, shape.n, shape.A, 1), np.float32)
         gains[:, np.arange(shape.n) % rows.period < rows.leading] = rows.gain / shape.scale
@@ -56,7 +59,9 @@ def biased(shape: Shape, has_bias: bool, rows: BiasedRows | None = None) -> Lowe
     gains_all = Expand (gains, gains_shape)
     q_more = Concat <axis = -1> (q_wide, gains_all)
     k_more = Concat <axis = -1> (k_wide, bias_columns)"""
-        return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1), {"gains": gains})
+        return Lowered(
+            ("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1), {"gains": gains}
+        )
     if not has_bias:
         return Lowered(("q", "k", "v"), _wide("q") + _wide("k") + _attend(shape, "q_wide", "k_wide", shape.D))
     body = _wide("q") + _wide("k") + _ones(1, shape) + _bias_columns(shape)
@@ -64,7 +69,9 @@ def biased(shape: Shape, has_bias: bool, rows: BiasedRows | None = None) -> Lowe
     return Lowered(("q", "k", "v", "key_bias"), body + _attend(shape, "q_more", "k_more", shape.D + 1))
 
 
-def segmented(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], segment_bias: NDArray[np.float32] | None) -> Lowered:
+def segmented(
+    shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], segment_bias: NDArray[np.float32] | None
+) -> Lowered:
     """`SegmentAttention`: folded whole where every group reads every key once, else a loop over the groups."""
     readers = _readers(shape, seg_ptr, seg)
     groups = len(seg_ptr) - 1
@@ -76,18 +83,31 @@ def segmented(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], 
     return _looped_groups(shape, readers, segment_bias, groups)
 
 
-def _readers(shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _readers(
+    shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Per group its keys' numbers and their segments' numbers."""
     found = []
     for first, past in itertools.pairwise(seg_ptr):
         ranges = [np.arange(start, start + length) for start, length in seg[first:past]]
         owners = [np.full(length, p) for p, (_, length) in zip(range(first, past), seg[first:past], strict=True)]
-        found.append((np.concatenate([np.empty(0, np.int64), *ranges]).astype(np.int64), np.concatenate([np.empty(0, np.int64), *owners]).astype(np.int64)))
+        found.append(
+            (
+                np.concatenate([np.empty(0, np.int64), *ranges]).astype(np.int64),
+                np.concatenate([np.empty(0, np.int64), *owners]).astype(np.int64),
+            )
+        )
     return found
 
 
-def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32], groups: int) -> Lowered:
-    """A query's extra channels say which group it is in, a key's what each group adds to it: one channel a group, one for the key bias."""
+def _folded_groups(
+    shape: Shape,
+    readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    segment_bias: NDArray[np.float32],
+    groups: int,
+) -> Lowered:
+    """A query's extra channels say which group it is in, a key's what each group adds to it: one channel a group, one
+    for the key bias."""
     extra = groups + 1
     mine = np.zeros((1, shape.n, 1, extra), np.float32)
     mine[..., 0] = 1 / shape.scale
@@ -106,7 +126,12 @@ def _folded_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
     return Lowered(inputs, body + _attend(shape, "q_more", "k_more", shape.D + extra), {"mine": mine, "theirs": theirs})
 
 
-def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]], segment_bias: NDArray[np.float32] | None, groups: int) -> Lowered:
+def _looped_groups(
+    shape: Shape,
+    readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    segment_bias: NDArray[np.float32] | None,
+    groups: int,
+) -> Lowered:
     """Group by group: gather its keys and values, attend. A group that reads nothing gives zeros."""
     longest = max(1, *(len(keys) for keys, _ in readers))
     table, added = np.zeros((groups, longest), np.int64), np.zeros((groups, longest, shape.A, 1), np.float32)
@@ -146,7 +171,8 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
     k_flat_shape = Constant <value_ints = [{shape.Z}, -1, {shape.A * channels}]> ()
     trips = Constant <value_int = {groups}> ()
     go = Constant <value = bool {{1}}> ()
-    by_group = Loop <body = group (int64 g, bool go_in) => (bool go_out, float[{shape.Z},{rows},{shape.A * shape.D}] out_mine) {{
+    by_group = Loop <body = group (int64 g, bool go_in)
+        => (bool go_out, float[{shape.Z},{rows},{shape.A * shape.D}] out_mine) {{
         go_out = Identity (go_in)
         q_mine = Gather <axis = 1> (q_groups, g)
         table_row = Gather <axis = 0> (table, g)
@@ -154,7 +180,8 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
         index = Slice (table_row, zero, count, zero)
         k_mine = Gather <axis = 1> (k_rows, index)
         v_mine = Gather <axis = 1> (v_rows, index){per_group}
-        attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}> (q_mine, {"k_ready" if per_group else "k_mine"}, v_mine)
+        attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}>
+            (q_mine, {"k_ready" if per_group else "k_mine"}, v_mine)
         gain_mine = Gather <axis = 0> (gain, g)
         out_mine = Mul (attended, gain_mine)
     }}> (trips, go)
@@ -167,7 +194,8 @@ def _looped_groups(shape: Shape, readers: list[tuple[NDArray[np.int64], NDArray[
 
 
 def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
-    """`BiasedAttention` with the epipolar prior: a loop over sequences, and in it over parts of the queries, each with its own rows of the prior."""
+    """`BiasedAttention` with the epipolar prior: a loop over sequences, and in it over parts of the queries, each with
+    its own rows of the prior."""
     rows = max(1, min(shape.n, _LOGITS_BYTES // (4 * shape.A * shape.m)))
     parts = -(-shape.n // rows)
     padding = parts * rows - shape.n
@@ -200,13 +228,15 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
     z_trips = Constant <value_int = {shape.Z}> ()
     p_trips = Constant <value_int = {parts}> ()
     go = Constant <value = bool {{1}}> ()
-    by_sequence = Loop <body = sequence (int64 z, bool z_in) => (bool z_out, float[{parts},{shape.A},{rows},{shape.D}] sequence_out) {{
+    by_sequence = Loop <body = sequence (int64 z, bool z_in)
+        => (bool z_out, float[{parts},{shape.A},{rows},{shape.D}] sequence_out) {{
         z_out = Identity (z_in)
         q_mine = Gather <axis = 0> (q_by_part, z)
         k_mine = Gather <axis = 0> (k_turned, z)
         v_mine = Gather <axis = 0> (v, z)
         bias_mine = Gather <axis = 0> (key_bias, z)
-        sequence_out = Loop <body = part (int64 p, bool p_in) => (bool p_out, float[{shape.A},{rows},{shape.D}] part_out) {{
+        sequence_out = Loop <body = part (int64 p, bool p_in)
+            => (bool p_out, float[{shape.A},{rows},{shape.D}] part_out) {{
             p_out = Identity (p_in)
             q_part = Gather <axis = 0> (q_mine, p)
             line = Gather <axis = 0> (line_parts, p)
@@ -239,12 +269,15 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
 
 
 def _pads(name: str, *after: int) -> str:
-    """How much `Pad` adds after each axis. As a tensor: ONNX Runtime before 1.25 takes no list of integers for it inside a function."""
-    return f"    {name} = Constant <value = int64[{2 * len(after)}] {{{', '.join(map(str, (*(0 for _ in after), *after)))}}}> ()"
+    """How much `Pad` adds after each axis. As a tensor: ONNX Runtime before 1.25 takes no list of integers for it
+    inside a function."""
+    pads = ", ".join(map(str, (*(0 for _ in after), *after)))
+    return f"    {name} = Constant <value = int64[{2 * len(after)}] {{{pads}}}> ()"
 
 
 def _wide(name: str) -> str:
-    """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels both."""
+    """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels
+    both."""
     return f"\n    {name}_wide = Transpose <perm = [0, 2, 1, 3]> ({name})"
 
 
@@ -284,7 +317,8 @@ def _attend(shape: Shape, q: str, k: str, channels: int) -> str:
     v_wide = Transpose <perm = [0, 2, 1, 3]> (v)
     v_flat = Constant <value_ints = [{shape.Z}, {shape.m}, {shape.A * shape.D}]> ()
     v_rows = Reshape (v_wide, v_flat)
-    attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}> (q_rows, k_rows, v_rows)
+    attended = com.microsoft.MultiHeadAttention <num_heads = {shape.A}, scale = {shape.scale!r}>
+        (q_rows, k_rows, v_rows)
     out_shape = Constant <value_ints = [{shape.Z}, {shape.n}, {shape.A}, {shape.D}]> ()
     out_wide = Reshape (attended, out_shape)
     out = Transpose <perm = [0, 2, 1, 3]> (out_wide)"""

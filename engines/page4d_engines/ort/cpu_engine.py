@@ -21,14 +21,17 @@ from page4d_engines.ort.lowering import lower
 from page4d_engines.stage_files.external_data import is_external, mapped
 from page4d_engines.versions import TRIED, require
 
-_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {"tensor(float)": "float32"}
+_TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
+    "tensor(float)": "float32"
+}
 _common_pool: list[int] = []  # its number of threads, once the process has one
 
 
 def share_thread_pool(threads: int | None) -> None:
     """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
 
-    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options are refused.
+    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options
+        are refused.
 
     Raises:
         MissingBackendError: ONNX Runtime is too old.
@@ -42,8 +45,11 @@ def share_thread_pool(threads: int | None) -> None:
 
 @functools.cache
 def _report_nothing() -> None:
-    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid it."""
-    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(onnxruntime, "disable_telemetry_events"):  # older ones report nothing
+    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid
+    it."""
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(
+        onnxruntime, "disable_telemetry_events"
+    ):  # older ones report nothing
         onnxruntime.disable_telemetry_events()
 
 
@@ -62,7 +68,9 @@ def require_supported() -> None:
 @functools.cache
 def _share_arena() -> None:
     """One arena for the activations of all stages: they run one after the other, and each would else keep its own."""
-    cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    cpu = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
     onnxruntime.create_and_register_allocator(cpu, None)
 
 
@@ -85,7 +93,13 @@ class OrtEngine:
         MissingBackendError: ONNX Runtime is too old.
     """
 
-    def __init__(self, path: pathlib.Path, threads: int | None = None, rounding: bool = False, extend: Callable[[onnx.ModelProto], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        threads: int | None = None,
+        rounding: bool = False,
+        extend: Callable[[onnx.ModelProto], None] | None = None,
+    ) -> None:
         require_supported()
         _report_nothing()
         _share_arena()
@@ -103,20 +117,30 @@ class OrtEngine:
             model = onnx.load(path, load_external_data=False)
             if extend is not None:
                 extend(model)
-            self._weights: dict[str, NDArray[np.generic]] = dict(widened(model, path.parent))  # the session reads them in place
+            self._weights: dict[str, NDArray[np.generic]] = dict(
+                widened(model, path.parent)
+            )  # the session reads them in place
             if multiplies_signed():
                 self._weights |= signed(model, path.parent)
             proto = lower(model, rounding)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
             if self._weights:
-                options.add_external_initializers(list(self._weights), [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()])
-            self._session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+                options.add_external_initializers(
+                    list(self._weights),
+                    [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()],
+                )
+            self._session = onnxruntime.InferenceSession(
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, unloadable(error, path.name)) from error
         self._name = path.name
 
-    def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
-        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes outputs from inputs.
+    def bind(
+        self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]
+    ) -> Callable[[], None]:
+        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes
+        outputs from inputs.
 
         Raises:
             EngineError: an array is missing, or has another size or type than the graph's.
@@ -138,14 +162,20 @@ class OrtEngine:
         return call
 
     def _bound(self, value: onnxruntime.NodeArg, arrays: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
-        """The array of a session's input or output, which reads and writes its memory unasked; its shape may be a view of the stage's.
+        """The array of a session's input or output, which reads and writes its memory unasked; its shape may be a view
+        of the stage's.
 
         Raises:
             EngineError: there is none, or it has another size or type.
         """
         array = arrays.get(value.name)
         sizes = [size if isinstance(size, int) else 0 for size in value.shape]
-        if array is None or array.size != math.prod(sizes) or not array.flags.c_contiguous or _TYPES.get(value.type) != array.dtype.name:
+        if (
+            array is None
+            or array.size != math.prod(sizes)
+            or not array.flags.c_contiguous
+            or _TYPES.get(value.type) != array.dtype.name
+        ):
             got = "nothing" if array is None else f"{array.dtype.name} {list(array.shape)}"
             what = f"{value.name} of {self._name} does not lie in memory as its graph says"
             raise EngineError(what, got=got, allowed=f"{value.type} {value.shape}", hint="page4d-export again")
@@ -159,7 +189,9 @@ def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[n
         if not is_external(tensor):
             continue
         if tensor.data_type == TensorProto.BFLOAT16:
-            found[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(np.float32)  # a bfloat16 is a float32's upper half
+            found[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(
+                np.float32
+            )  # a bfloat16 is a float32's upper half
         elif tensor.data_type == TensorProto.FLOAT16:
             found[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
     return found
@@ -171,13 +203,20 @@ def first_line(error: BaseException) -> str:
 
 
 def unloadable(error: Exception, name: str) -> EngineError:
-    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one that is damaged."""
+    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one
+    that is damaged."""
     installed = f"ONNX Runtime {onnxruntime.__version__}"
-    newer = re.search(r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error))
+    newer = re.search(
+        r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error)
+    )
     if newer:
         limit = " ".join(part for part in newer.groups() if part)
         what = f"{name} is written in a newer ONNX than {installed} reads"
-        return EngineError(what, allowed=f"up to {limit}", hint="pip install --upgrade onnxruntime, or page4d-export again beside this one")
+        return EngineError(
+            what,
+            allowed=f"up to {limit}",
+            hint="pip install --upgrade onnxruntime, or page4d-export again beside this one",
+        )
     tried = TRIED["onnxruntime"]
     hint = f"page4d-export again, or another ONNX Runtime: {tried.lowest} to {tried.newest} were tried"
     return EngineError(f"{name} cannot be loaded by {installed}: {first_line(error)}", hint=hint)
@@ -185,6 +224,13 @@ def unloadable(error: Exception, name: str) -> EngineError:
 
 def translated(error: Exception, name: str, otherwise: Exception) -> Exception:
     """`OutOfMemoryError` where that is what ONNX Runtime's error says, else `otherwise`."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "bad_alloc" in str(error) or "bad allocation" in str(error):
-        return OutOfMemoryError(f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width")
+    if (
+        isinstance(error, MemoryError)
+        or "allocate memory" in str(error)
+        or "bad_alloc" in str(error)
+        or "bad allocation" in str(error)
+    ):
+        return OutOfMemoryError(
+            f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width"
+        )
     return otherwise

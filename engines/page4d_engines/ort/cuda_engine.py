@@ -1,4 +1,5 @@
-"""A float32 stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns: for machines with a GPU and no TensorRT.
+"""A float32 stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns: for machines with a GPU
+and no TensorRT.
 
 Graphs are lowered as for the CPU. Stages in 16 bits run piece by piece, `partitioned_engine.py`.
 """
@@ -47,7 +48,9 @@ def cuda_session(model: bytes, options: onnxruntime.SessionOptions, gpu: Gpu) ->
         MissingBackendError: the provider does not start.
     """
     options.log_severity_level = 3
-    onnxruntime.set_default_logger_severity(3)  # else every session says in vain that the provider is none of another kind
+    onnxruntime.set_default_logger_severity(
+        3
+    )  # else every session says in vain that the provider is none of another kind
     chosen = {
         "device_id": str(gpu.number),
         "user_compute_stream": str(gpu.stream),
@@ -97,9 +100,13 @@ class CudaOrtEngine(GpuEngine):
         """As `GpuEngine.bind`."""
         binding = self._session.io_binding()
         for value in self._session.get_inputs():
-            binding.bind_input(value.name, "cuda", self._number, _numpy_type(value.type), value.shape, inputs[value.name])
+            binding.bind_input(
+                value.name, "cuda", self._number, _numpy_type(value.type), value.shape, inputs[value.name]
+            )
         for value in self._session.get_outputs():
-            binding.bind_output(value.name, "cuda", self._number, _numpy_type(value.type), value.shape, outputs[value.name])
+            binding.bind_output(
+                value.name, "cuda", self._number, _numpy_type(value.type), value.shape, outputs[value.name]
+            )
 
         def launch(stream: int) -> None:
             try:

@@ -1,8 +1,11 @@
 """8-bit weights in the form that a processor multiplies fast.
 
-Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. Processors with VNNI or AMX have
-instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed weights alone: three to five times as fast.
-Without these instructions signed weights would be summed in 16 bits that saturate, silently. So the form is chosen where engines are
+Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. Processors with
+VNNI or AMX have instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed
+weights alone:
+    three to five times as fast.
+Without these instructions signed weights would be summed in 16 bits that saturate, silently. So the form is chosen
+where engines are
 loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
 """
 

@@ -1,7 +1,7 @@
 """A stage's ONNX graph made ready for ONNX Runtime on a CPU: attention lowered, 16-bit tensors widened to float32.
 
-CPUs compute in float32. A 16-bit graph is widened as a whole, weights and all; with `rounding` every result is first rounded to
-the type the graph gives it, which shows what the typed graph computes, overflow included.
+CPUs compute in float32. A 16-bit graph is widened as a whole, weights and all; with `rounding` every result is first
+rounded to the type the graph gives it, which shows what the typed graph computes, overflow included.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _MOVES = VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "
 
 
 def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.ModelProto:
-    """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become float32 by declaration only.
+    """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become
+    float32 by declaration only.
 
     Args:
         model: a stage's.
@@ -65,16 +66,22 @@ def _lower_attention(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]],
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
-def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, TensorProto], channels: int) -> Lowered:
+def _lowered(
+    node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, TensorProto], channels: int
+) -> Lowered:
     (z, a, n, d), m = shapes[node.input[0]], shapes[node.input[1]][2]
     shape = Shape(z, a, n, m, d, channels)
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == SEGMENT_ATTENTION:
         seg_ptr, seg = (numpy_helper.to_array(constants[name]) for name in node.input[4:6])
-        segment_bias = numpy_helper.to_array(constants[node.input[6]]).astype(np.float32) if len(node.input) == 7 else None
+        segment_bias = (
+            numpy_helper.to_array(constants[node.input[6]]).astype(np.float32) if len(node.input) == 7 else None
+        )
         return attention_lowering.segmented(shape, seg_ptr, seg, segment_bias)
     if len(node.input) == 6:
-        return attention_lowering.epipolar(shape, shapes[node.input[4]][0], attributes["epipolar_band"], attributes["epipolar_penalty"])
+        return attention_lowering.epipolar(
+            shape, shapes[node.input[4]][0], attributes["epipolar_band"], attributes["epipolar_penalty"]
+        )
     rows = None
     if "row_period" in attributes:
         rows = BiasedRows(attributes["row_period"], attributes["row_leading"], attributes["row_gain"])
@@ -85,7 +92,11 @@ def _lowered(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants
 
 
 def _widen(graph: onnx.GraphProto, rounding: bool) -> None:
-    narrow = {value.name: value.type.tensor_type.elem_type for value in _values(graph) if value.type.tensor_type.elem_type in _NARROW}
+    narrow = {
+        value.name: value.type.tensor_type.elem_type
+        for value in _values(graph)
+        if value.type.tensor_type.elem_type in _NARROW
+    }
     for value in _values(graph):
         if value.name in narrow:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -95,13 +106,19 @@ def _widen(graph: onnx.GraphProto, rounding: bool) -> None:
         if tensor.data_location == TensorProto.EXTERNAL:
             tensor.data_type = TensorProto.FLOAT  # whoever maps the file widens it
         else:
-            graph.initializer[index].CopyFrom(numpy_helper.from_array(_wide(numpy_helper.to_array(tensor)), tensor.name))
+            graph.initializer[index].CopyFrom(
+                numpy_helper.from_array(_wide(numpy_helper.to_array(tensor)), tensor.name)
+            )
     if not narrow:
         return
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        target = next((attribute for attribute in node.attribute if attribute.name == "to"), None) if node.op_type == "Cast" else None
+        target = (
+            next((attribute for attribute in node.attribute if attribute.name == "to"), None)
+            if node.op_type == "Cast"
+            else None
+        )
         rounds = rounding and (node.op_type not in _MOVES or (target is not None and target.i in _NARROW))
         if target is not None and target.i in _NARROW:
             target.i = TensorProto.FLOAT

@@ -1,4 +1,5 @@
-"""What whoever rewrites a graph shares: its tensors' shapes and types by name, operators that move nothing, other nodes in their place."""
+"""What whoever rewrites a graph shares: its tensors' shapes and types by name, operators that move nothing, other nodes
+in their place."""
 
 from __future__ import annotations
 
@@ -34,7 +35,12 @@ class Tensor:
 def tensors_of(graph: GraphProto) -> dict[str, Tensor]:
     """Everything whose shape a graph says, weights among it."""
     values = [*graph.input, *graph.output, *graph.value_info]
-    found = {value.name: Tensor(tuple(d.dim_value for d in value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type) for value in values}
+    found = {
+        value.name: Tensor(
+            tuple(d.dim_value for d in value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type
+        )
+        for value in values
+    }
     return found | {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer}
 
 
@@ -49,7 +55,8 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 
 def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Take off a graph's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take the inner shape.
+    """Take off a graph's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take
+    the inner shape.
 
     The numbers lie in memory as before, so whoever binds a buffer need not know.
     """
@@ -70,7 +77,9 @@ def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None
             inner = node.input[0] if node.input else ""
             makers = [other for other in graph.node if inner in other.output]
             reads = sum(name in (inner, value.name) for other in graph.node for name in other.input)
-            if node.op_type not in VIEWS or not makers or reads != 1 or inner in borders:  # a tensor that others read, too, keeps its name
+            if (
+                node.op_type not in VIEWS or not makers or reads != 1 or inner in borders
+            ):  # a tensor that others read, too, keeps its name
                 break
             graph.node.remove(node)
             makers[0].output[:] = [value.name if name == inner else name for name in makers[0].output]

@@ -1,7 +1,8 @@
-"""A stage's graph cut at this project's kernels: pieces of standard operators, and between them calls of attention and row kernels.
+"""A stage's graph cut at this project's kernels: pieces of standard operators, and between them calls of attention and
+row kernels.
 
-What lies between two calls is any runtime's business. Pieces that differ in their weights and names alone become one model, whose weights
-are inputs. Transposes around an attention go: the kernels read and write by strides.
+What lies between two calls is any runtime's business. Pieces that differ in their weights and names alone become one
+model, whose weights are inputs. Transposes around an attention go: the kernels read and write by strides.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Piece:
     """A part without kernels of ours.
 
     Attributes:
-        content: the model, serialized, its tensors named `i0..` and `o0..`; equal for pieces that differ in weights and names alone.
+        content: the model, serialized, its tensors named `i0..` and `o0..`; equal for pieces that differ in weights and
+            names alone.
         inputs: the stage's tensors that it reads, as `i0..`, weights among them.
         outputs: those that it makes, as `o0..`.
     """
@@ -95,11 +97,15 @@ class Cut:
                 holder[_made(step)[0]] = holder.get(step.over, step.over)
             first |= {name: number for name in _made(step) if name not in elsewhere and name not in holder}
             last |= {holder.get(name, name): number for name in (*_made(step), *_read(step)) if name not in elsewhere}
-        wanted: list[tuple[int, int, int, str | int]] = [(first[name], last[name], self.tensors[name].bytes, name) for name in first]
+        wanted: list[tuple[int, int, int, str | int]] = [
+            (first[name], last[name], self.tensors[name].bytes, name) for name in first
+        ]
         wanted += [(number, number, size, number) for number, size in workspace.items() if size]
         taken: list[tuple[int, int, int, int]] = []
         found: dict[str | int, int] = {}
-        for begin, end, size, name in sorted(wanted, key=lambda one: -one[2]):  # large ones first, each as low as it fits
+        for begin, end, size, name in sorted(
+            wanted, key=lambda one: -one[2]
+        ):  # large ones first, each as low as it fits
             at = 0
             for low, high, since, until in sorted(taken):
                 if begin <= until and since <= end and at < high and low < at + size:
@@ -108,7 +114,11 @@ class Cut:
             found[name] = at
         total = max((high for _, high, _, _ in taken), default=0)
         found |= {name: found[place] for name, place in holder.items()}
-        return {k: v for k, v in found.items() if isinstance(k, str)}, {k: v for k, v in found.items() if isinstance(k, int)}, total
+        return (
+            {k: v for k, v in found.items() if isinstance(k, str)},
+            {k: v for k, v in found.items() if isinstance(k, int)},
+            total,
+        )
 
 
 def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
@@ -146,7 +156,11 @@ def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
             steps.append(_piece(model, nodes[at], others, tensors, constants))
         steps += calls[at]
     names = dict.fromkeys(name for step in steps for name in (*_read(step), *_made(step)))
-    return Cut(tuple(steps), {name: tensors[name] for name in names}, {name: constants[name] for name in names if name in constants})
+    return Cut(
+        tuple(steps),
+        {name: tensors[name] for name in names},
+        {name: constants[name] for name in names if name in constants},
+    )
 
 
 def _read(step: Step) -> tuple[str, ...]:
@@ -158,7 +172,8 @@ def _made(step: Step) -> tuple[str, ...]:
 
 
 def _attentions(graph: GraphProto, tensors: dict[str, Tensor]) -> dict[str, Attention]:
-    """Every attention node by its output; transposes that the kernels' strides make needless are taken out of the graph."""
+    """Every attention node by its output; transposes that the kernels' strides make needless are taken out of the
+    graph."""
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     makers: dict[str, NodeProto] = {}
     for node in graph.node:
@@ -171,7 +186,10 @@ def _attentions(graph: GraphProto, tensors: dict[str, Tensor]) -> dict[str, Atte
         parsed = Node.of(node.op_type, attributes)
         given = dict(zip(parsed.inputs, node.input, strict=False))
         q = tensors[given["q"]]
-        shape = parsed.shape([tensors[name].shape for name in given.values()], Dtype.named(_NAMES.get(q.dtype, TensorProto.DataType.Name(q.dtype).lower())))
+        shape = parsed.shape(
+            [tensors[name].shape for name in given.values()],
+            Dtype.named(_NAMES.get(q.dtype, TensorProto.DataType.Name(q.dtype).lower())),
+        )
         strides: dict[str, Strides] = {}
         for place, (name, tensor) in enumerate(list(given.items())[:3]):
             maker = makers.get(tensor)
@@ -198,13 +216,27 @@ def _beside(A: int, n: int, D: int) -> Strides:
     return Strides(n * A * D, D, A * D)
 
 
-def _piece(model: onnx.ModelProto, nodes: list[NodeProto], read_elsewhere: set[str], tensors: dict[str, Tensor], constants: dict[str, TensorProto]) -> Piece:
+def _piece(
+    model: onnx.ModelProto,
+    nodes: list[NodeProto],
+    read_elsewhere: set[str],
+    tensors: dict[str, Tensor],
+    constants: dict[str, TensorProto],
+) -> Piece:
     host = {node.input[place] for node in nodes for place in _HOST.get(node.op_type, ()) if place < len(node.input)}
-    inside = {name: tensor for name, tensor in constants.items() if (name in host or tensor.data_type in _WHOLE_NUMBERS) and not is_external(tensor)}
+    inside = {
+        name: tensor
+        for name, tensor in constants.items()
+        if (name in host or tensor.data_type in _WHOLE_NUMBERS) and not is_external(tensor)
+    }
     made = dict.fromkeys(name for node in nodes for name in node.output)
-    inputs = tuple(dict.fromkeys(name for node in nodes for name in node.input if name and name not in made and name not in inside))
+    inputs = tuple(
+        dict.fromkeys(name for node in nodes for name in node.input if name and name not in made and name not in inside)
+    )
     outputs = tuple(name for name in made if name in read_elsewhere)
-    called = {name: f"i{number}" for number, name in enumerate(inputs)} | {name: f"o{number}" for number, name in enumerate(outputs)}
+    called = {name: f"i{number}" for number, name in enumerate(inputs)} | {
+        name: f"o{number}" for number, name in enumerate(outputs)
+    }
     for number, name in enumerate(made):
         called.setdefault(name, f"v{number}")
     held: list[TensorProto] = []
@@ -223,7 +255,10 @@ def _piece(model: onnx.ModelProto, nodes: list[NodeProto], read_elsewhere: set[s
         other.input[:] = [called[name] if name else "" for name in node.input]
         other.output[:] = [called[name] for name in node.output]
         renamed.append(other)
-    given, results = ([helper.make_tensor_value_info(called[name], tensors[name].dtype, tensors[name].shape) for name in names] for names in (inputs, outputs))
+    given, results = (
+        [helper.make_tensor_value_info(called[name], tensors[name].dtype, tensors[name].shape) for name in names]
+        for names in (inputs, outputs)
+    )
     imports = [one for one in model.opset_import if one.domain in ("", "ai.onnx")]
     graph = helper.make_graph(renamed, "piece", given, results, held)
     shed_views(graph, {called[name]: tensors[name].shape for name in called if name in tensors})

@@ -1,7 +1,8 @@
-"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider, and this project's kernels for attention and all between products.
+"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider, and this project's kernels for attention and
+all between products.
 
-Everything computes in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of an encoder, run on
-the same few sessions; what is passed on lies in the chain's scratch memory.
+Everything computes in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of an
+encoder, run on the same few sessions; what is passed on lies in the chain's scratch memory.
 """
 
 from __future__ import annotations
@@ -77,11 +78,19 @@ class PieceEngine(GpuEngine):
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, unloadable(error, path.name)) from error
         steps = list(enumerate(self._cut.steps))
-        attentions = {number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)}
-        joined = {number: KernelLauncher([step.launch], step.dtype, gpu.number, shipped()) for number, step in steps if isinstance(step, RowCall)}
+        attentions = {
+            number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)
+        }
+        joined = {
+            number: KernelLauncher([step.launch], step.dtype, gpu.number, shipped())
+            for number, step in steps
+            if isinstance(step, RowCall)
+        }
         self._launchers: dict[int, KernelLauncher] = {**attentions, **joined}
         outside = [value.name for value in (*model.graph.input, *model.graph.output)]
-        self._places, self._workspaces, self.scratch = self._cut.places(outside, {number: one.workspace for number, one in attentions.items()})
+        self._places, self._workspaces, self.scratch = self._cut.places(
+            outside, {number: one.workspace for number, one in attentions.items()}
+        )
         self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._cut.weights.items()}
 
     @property
@@ -91,7 +100,9 @@ class PieceEngine(GpuEngine):
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""
-        addresses = {name: scratch + place for name, place in self._places.items()} | self._weights | {**inputs, **outputs}
+        addresses = (
+            {name: scratch + place for name, place in self._places.items()} | self._weights | {**inputs, **outputs}
+        )
         calls: list[Launch] = []
         for number, step in enumerate(self._cut.steps):
             if isinstance(step, Piece):
@@ -115,11 +126,18 @@ class PieceEngine(GpuEngine):
     def _bound(self, piece: Piece, addresses: Mapping[str, int]) -> Launch:
         session = self._sessions[piece]
         binding = session.io_binding()
-        for names, borders, bind in ((piece.inputs, session.get_inputs(), binding.bind_input), (piece.outputs, session.get_outputs(), binding.bind_output)):
+        for names, borders, bind in (
+            (piece.inputs, session.get_inputs(), binding.bind_input),
+            (piece.outputs, session.get_outputs(), binding.bind_output),
+        ):
             for name, border in zip(names, borders, strict=True):  # the shape may be a view of the stage's
-                bind(border.name, "cuda", self._gpu.number, self._cut.tensors[name].dtype, border.shape, addresses[name])
+                bind(
+                    border.name, "cuda", self._gpu.number, self._cut.tensors[name].dtype, border.shape, addresses[name]
+                )
         options = onnxruntime.RunOptions()
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # all is in the order of one stream
+        options.add_run_config_entry(
+            "disable_synchronize_execution_providers", "1"
+        )  # all is in the order of one stream
         return lambda stream: session.run_with_iobinding(binding, options)
 
 

@@ -1,7 +1,8 @@
 """A 16-bit graph's passes over memory joined: what stands between two matrix products becomes one call of a row kernel.
 
-ONNX Runtime computes a bias, a factor, a sum, a norm and each step of the rotary embedding one after the other, several in float32. Where
-a graph has one of the chains that blocks are made of, a marker node of the domain `ROWS` takes its place; all else stays as it is.
+ONNX Runtime computes a bias, a factor, a sum, a norm and each step of the rotary embedding one after the other, several
+in float32. Where a graph has one of the chains that blocks are made of, a marker node of the domain `ROWS` takes its
+place; all else stays as it is.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from page4d_engines.ort.onnx_graph import VIEWS, Tensor, replace_nodes, tensors_of
 from page4d_plugins.launch_plan import Launch
 from page4d_plugins.modes import Dtype
-from page4d_plugins.row_launch import RowKernel, gelu_launch, heads_launch, takes_gelu, takes_heads, takes_tokens, tokens_launch
+from page4d_plugins.row_launch import (
+    RowKernel,
+    gelu_launch,
+    heads_launch,
+    takes_gelu,
+    takes_heads,
+    takes_tokens,
+    tokens_launch,
+)
 
 ROWS = "page4d.rows"
-"""Domain of the nodes that `join` puts into a graph; the operator is the kernel's name, the first output names the call."""
+"""Domain of the nodes that `join` puts into a graph; the operator is the kernel's name, the first output names the
+call."""
 _DTYPES = {int(TensorProto.FLOAT16): Dtype.FLOAT16, int(TensorProto.BFLOAT16): Dtype.BFLOAT16}
 _SWAPPED = [1, 0, 3, 2]  # quarters of a head, as the rotary embedding pairs them
 
@@ -104,12 +114,20 @@ class _Known:
         if node is None or node.op_type != "Cast":
             return False
         given, made = self._tensors[node.input[0]].dtype, self._tensors[node.output[0]].dtype
-        return (given in _DTYPES and made == TensorProto.FLOAT) if wide else (given == TensorProto.FLOAT and made in _DTYPES)
+        return (
+            (given in _DTYPES and made == TensorProto.FLOAT)
+            if wide
+            else (given == TensorProto.FLOAT and made in _DTYPES)
+        )
 
     def _vector(self, name: str, channels: int, wide: bool) -> bool:
         """Whether it is a constant `[channels]`, of float32 or of 16 bits."""
         tensor = self._tensors[name]
-        return name in self._constants and tensor.shape == (channels,) and (tensor.dtype == TensorProto.FLOAT if wide else tensor.dtype in _DTYPES)
+        return (
+            name in self._constants
+            and tensor.shape == (channels,)
+            and (tensor.dtype == TensorProto.FLOAT if wide else tensor.dtype in _DTYPES)
+        )
 
     def _linear(self, name: str) -> tuple[str, str, int] | None:
         """Product, bias and channels, where it is their sum."""
@@ -125,7 +143,11 @@ class _Known:
     def _normed(self, name: str) -> NodeProto | None:
         """The LayerNorm of the last axis, of what was cast to float32, where it makes the tensor."""
         node = self._made(name, "LayerNormalization")
-        if node is None or len(node.input) != 3 or not self._cast(self._makers.get(self.back(node.input[0])), wide=True):
+        if (
+            node is None
+            or len(node.input) != 3
+            or not self._cast(self._makers.get(self.back(node.input[0])), wide=True)
+        ):
             return None
         channels = self._tensors[node.input[0]].shape[-1]
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
@@ -152,7 +174,11 @@ class _Known:
         if node.op_type != "Add" or (dtype := self._dtype(node.output[0])) is None:
             return None
         tensor, scaled = self._tensors[node.output[0]], self._made(node.input[1], "Mul")
-        if scaled is None or self._tensors[node.input[0]].shape != tensor.shape or self._tensors[node.input[1]].shape != tensor.shape:
+        if (
+            scaled is None
+            or self._tensors[node.input[0]].shape != tensor.shape
+            or self._tensors[node.input[1]].shape != tensor.shape
+        ):
             return None
         linear = self._linear(scaled.input[0])
         if linear is None or not self._vector(scaled.input[1], linear[2], wide=False):
@@ -168,7 +194,13 @@ class _Known:
             return RowCall(RowKernel.ADD, tokens_launch(RowKernel.ADD, rows, channels), dtype, inputs, outputs)
         inputs |= {"weight": norm.node.input[1], "shift": norm.node.input[2]}
         outputs |= {"out": norm.out.output[0]}
-        return RowCall(RowKernel.ADD_NORM, tokens_launch(RowKernel.ADD_NORM, rows, channels, _epsilon(norm.node)), dtype, inputs, outputs)
+        return RowCall(
+            RowKernel.ADD_NORM,
+            tokens_launch(RowKernel.ADD_NORM, rows, channels, _epsilon(norm.node)),
+            dtype,
+            inputs,
+            outputs,
+        )
 
     def gelu(self, node: NodeProto) -> RowCall | None:
         """GELU of a linear layer's output."""
@@ -181,7 +213,13 @@ class _Known:
         rows = self._tensors[p].size // channels
         if not takes_gelu(rows, channels):
             return None
-        return RowCall(RowKernel.GELU, gelu_launch(rows, channels), dtype, {"x": self.back(p), "bias": bias}, {"out": node.output[0]})
+        return RowCall(
+            RowKernel.GELU,
+            gelu_launch(rows, channels),
+            dtype,
+            {"x": self.back(p), "bias": bias},
+            {"out": node.output[0]},
+        )
 
     def head(self, node: NodeProto) -> RowCall | None:
         """Norm and rotary embedding of the heads of q or k."""
@@ -214,7 +252,12 @@ class _Known:
         """Whether it swaps the quarters of a head."""
         shape, index = self._tensors[node.input[0]].shape, self._constants.get(node.input[1])
         axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0) % len(shape)
-        return index is not None and axis == len(shape) - 2 and shape[axis] == 4 and numpy_helper.to_array(index).tolist() == _SWAPPED
+        return (
+            index is not None
+            and axis == len(shape) - 2
+            and shape[axis] == 4
+            and numpy_helper.to_array(index).tolist() == _SWAPPED
+        )
 
 
 def _epsilon(norm: NodeProto) -> float:
@@ -236,7 +279,8 @@ def _live(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
 
 
 def _to_the_end(nodes: list[NodeProto], calls: dict[str, RowCall], graph: GraphProto) -> dict[str, RowCall]:
-    """Let calls write where the views of their results lead, and over what nobody reads afterwards; changes the list and its nodes."""
+    """Let calls write where the views of their results lead, and over what nobody reads afterwards; changes the list
+    and its nodes."""
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in nodes:
         for name in node.input:

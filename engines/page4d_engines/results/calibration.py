@@ -1,4 +1,5 @@
-"""`Calibration`: a camera's intrinsics, fitted to the points that its image shows, with its pose; and `cameras.json` of such cameras."""
+"""`Calibration`: a camera's intrinsics, fitted to the points that its image shows, with its pose; and `cameras.json` of
+such cameras."""
 
 from __future__ import annotations
 
@@ -30,9 +31,10 @@ class Calibration:
     Attributes:
         camera: of the source image, in its pixels; the principal point is the middle of the engine's image.
         camera_to_world: float64 `[4,4]`; NaN where the network gave no pose, and then the camera's is, too.
-        fitted: whether the focal lengths come from the points; if not, they are a guess, the larger side of the engine's image.
-        residual: root mean square distance between a pixel and where the fitted camera sees its point, in pixels of the source,
-            over the pixels that took part in the last round of the fit; NaN where not fitted.
+        fitted: whether the focal lengths come from the points; if not, they are a guess, the larger side of the
+            engine's image.
+        residual: root mean square distance between a pixel and where the fitted camera sees its point, in pixels of the
+            source, over the pixels that took part in the last round of the fit; NaN where not fitted.
     """
 
     camera: Camera
@@ -41,7 +43,9 @@ class Calibration:
     residual: float
 
 
-def calibrate(points: NDArray[np.floating], confidence: NDArray[np.floating], camera: NDArray[np.float64], fit: Fit) -> Calibration:
+def calibrate(
+    points: NDArray[np.floating], confidence: NDArray[np.floating], camera: NDArray[np.float64], fit: Fit
+) -> Calibration:
     """Fit a pinhole camera to one image's points.
 
     Args:
@@ -55,7 +59,10 @@ def calibrate(points: NDArray[np.floating], confidence: NDArray[np.floating], ca
     """
     H, W = fit.layout.H, fit.layout.W
     if points.shape != (H, W, 3) or confidence.shape != (H, W) or camera.shape != (4, 4):
-        got, allowed = f"{list(points.shape)} {list(confidence.shape)} {list(camera.shape)}", f"[{H},{W},3] [{H},{W}] [4,4]"
+        got, allowed = (
+            f"{list(points.shape)} {list(confidence.shape)} {list(camera.shape)}",
+            f"[{H},{W},3] [{H},{W}] [4,4]",
+        )
         raise UsageError("points, confidence and camera cannot be calibrated", got=got, allowed=allowed)
     left, top, width, height = fit.target
     shown = np.zeros((H, W), np.bool_)
@@ -65,11 +72,18 @@ def calibrate(points: NDArray[np.floating], confidence: NDArray[np.floating], ca
     seen: NDArray[np.float64] = points[usable].astype(np.float64)
     with np.errstate(over="ignore"):
         slopes = seen[:, :2] / seen[:, 2:]
-    weights = probability(confidence[usable].clip(-30, 30)).astype(np.float64)  # clipped: all of them 0 would be no weights
+    weights = probability(confidence[usable].clip(-30, 30)).astype(
+        np.float64
+    )  # clipped: all of them 0 would be no weights
 
-    across, down = _focal(columns + 0.5 - W / 2, slopes[:, 0], weights), _focal(rows + 0.5 - H / 2, slopes[:, 1], weights)
+    across, down = (
+        _focal(columns + 0.5 - W / 2, slopes[:, 0], weights),
+        _focal(rows + 0.5 - H / 2, slopes[:, 1], weights),
+    )
     fitted = across is not None and down is not None
-    (fx, off_x), (fy, off_y) = (across, down) if across is not None and down is not None else ((max(H, W), math.nan),) * 2
+    (fx, off_x), (fy, off_y) = (
+        (across, down) if across is not None and down is not None else ((max(H, W), math.nan),) * 2
+    )
     K = np.array([[fx, 0.0, W / 2], [0.0, fy, H / 2], [0.0, 0.0, 1.0]])
     with np.errstate(invalid="ignore", over="ignore"):
         pose = world_to_camera(camera)
@@ -80,8 +94,8 @@ def calibrate(points: NDArray[np.floating], confidence: NDArray[np.floating], ca
 def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Write `cameras.json` as `page4d.cameras.read_cameras` reads it, whole or not at all.
 
-    Each entry also has `camera_to_world` (4x4), `fitted` and `residual` (null where nothing was fitted). A camera without a pose
-    has no place in the file.
+    Each entry also has `camera_to_world` (4x4), `fitted` and `residual` (null where nothing was fitted). A camera
+    without a pose has no place in the file.
 
     Returns:
         The names of the cameras that were left out: what they have for a pose is not finite, or no rotation.
@@ -95,23 +109,34 @@ def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration
             left_out.append(name)
             continue
         residual = calibration.residual if math.isfinite(calibration.residual) else None
-        content[name] = {**entry, "camera_to_world": calibration.camera_to_world.tolist(), "fitted": calibration.fitted, "residual": residual}
+        content[name] = {
+            **entry,
+            "camera_to_world": calibration.camera_to_world.tolist(),
+            "fitted": calibration.fitted,
+            "residual": residual,
+        }
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return left_out
 
 
-def _focal(offset: NDArray[np.floating], slope: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The focal length f of offset = f * slope along one axis, and the fit's root mean square error in pixels; None where there is none.
+def _focal(
+    offset: NDArray[np.floating], slope: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """The focal length f of offset = f * slope along one axis, and the fit's root mean square error in pixels; None
+    where there is none.
 
-    The errors are in the slopes, x/z of a network's points, and the offsets, where pixels are, are exact: so it is the slopes that
-    are regressed on the offsets, to get 1/f. (The other way round, noise would flatten the fit, and one wild slope outweigh all others.)
-    A weighted median starts the fit, which half of the pixels could be wrong for; least squares over those that agree refine it.
+    The errors are in the slopes, x/z of a network's points, and the offsets, where pixels are, are exact: so it is the
+    slopes that are regressed on the offsets, to get 1/f. (The other way round, noise would flatten the fit, and one
+    wild slope outweigh all others.) A weighted median starts the fit, which half of the pixels could be wrong for;
+    least squares over those that agree refine it.
     """
     usable = np.isfinite(slope) & (offset != 0)
     offset, slope, weights = offset[usable], slope[usable], weights[usable]
     if offset.size < _FEWEST:
         return None
-    inverse = _weighted_median(slope / offset, weights * np.abs(offset))  # least absolute deviations of a line through the origin
+    inverse = _weighted_median(
+        slope / offset, weights * np.abs(offset)
+    )  # least absolute deviations of a line through the origin
     error = 0.0
     for _ in range(_ROUNDS):
         if not inverse > _PARALLEL:

@@ -79,7 +79,9 @@ class ClipRun:
         reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, layout.T if stride is None else stride)
         sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
-        return cls(Pipeline.of(checked, backend, threads, sliding=sliding), reader, chosen, engines, out, min_confidence, began)
+        return cls(
+            Pipeline.of(checked, backend, threads, sliding=sliding), reader, chosen, engines, out, min_confidence, began
+        )
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
@@ -97,11 +99,21 @@ class ClipRun:
         result: Result | None = None
         calls = sum(entry.calls for entry in manifest.stages)
         for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
-            count = _Counter(progress, number * calls, len(self.windows) * calls, f"window {number + 1} of {len(self.windows)}")
+            count = _Counter(
+                progress, number * calls, len(self.windows) * calls, f"window {number + 1} of {len(self.windows)}"
+            )
             started = time.perf_counter()
             memory = None if result is None else result.memory  # a window begins where the one before it ended
             mask_ext = inputs.mask_ext if manifest.reads("mask_ext") else None
-            result = self.pipeline.run(inputs.images, mask_ext, inputs.keypoints, inputs.fundamental, memory, self._shared(number), progress=count)
+            result = self.pipeline.run(
+                inputs.images,
+                mask_ext,
+                inputs.keypoints,
+                inputs.fundamental,
+                memory,
+                self._shared(number),
+                progress=count,
+            )
             for stage, seconds in self.pipeline.seconds.items():
                 totals[stage] += seconds
                 flop[stage] += self.pipeline.flop[stage]
@@ -132,7 +144,10 @@ class ClipRun:
             startup_seconds=startup,
             buffer_bytes=self.pipeline.plan.total,
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            warnings=[*self._warnings(), *dict.fromkeys(text for entry in done if entry.predictions for text in entry.predictions.warnings)],
+            warnings=[
+                *self._warnings(),
+                *dict.fromkeys(text for entry in done if entry.predictions for text in entry.predictions.warnings),
+            ],
         )
         write_summary(folder / SUMMARY, summary)
         write_report(folder, summary, sheets)
@@ -145,7 +160,13 @@ class ClipRun:
         return max(0, self.windows[number - 1].stop - self.windows[number].start) if number else 0
 
     def _write(
-        self, folder: pathlib.Path, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None, seconds: float
+        self,
+        folder: pathlib.Path,
+        window: range,
+        inputs: WindowInputs,
+        result: Result,
+        predictions: Predictions | None,
+        seconds: float,
     ) -> WindowSummary:
         names, cameras = self._names(window), list(self.reader.folder.camera_names)
         width = len(str(self.reader.folder.count - 1))
@@ -160,15 +181,23 @@ class ClipRun:
         if predictions is not None:
             place = folder if len(self.windows) == 1 else folder / name
             place.mkdir(exist_ok=True)
-            written = predictions.write(folder, place, cameras if self.reader.folder.photos else [f"{camera}/{names[0]}" for camera in cameras])
+            written = predictions.write(
+                folder, place, cameras if self.reader.folder.photos else [f"{camera}/{names[0]}" for camera in cameras]
+            )
         return WindowSummary(name, names[0], names[-1], f"{name}.safetensors", seconds, means, pictures, written)
 
-    def _pictures(self, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None) -> Iterator[Picture]:
+    def _pictures(
+        self, window: range, inputs: WindowInputs, result: Result, predictions: Predictions | None
+    ) -> Iterator[Picture]:
         """Of a window, for the report."""
         if result.mask is not None:
             sheet = contact_sheet(inputs.images, result.mask, self.reader.folder.camera_names, self._names(window))
             cameras = ", ".join(self.reader.folder.camera_names)
-            yield Picture(sheet, f"Rows are cameras: {cameras}. Columns are times. Each cell is a frame, and the frame with the mask over it.")
+            yield Picture(
+                sheet,
+                f"Rows are cameras: {cameras}. Columns are times. Each cell is a frame, and the frame with the mask"
+                " over it.",
+            )
         if predictions is not None:
             view, depth = predictions.pictures()
             yield Picture(view, "The point cloud from beside the cameras, which are drawn as frames.")
@@ -196,7 +225,12 @@ class ClipRun:
 
 
 def _write_overlays(
-    folder: pathlib.Path, window: str, cameras: list[str], names: list[str], images: NDArray[np.uint8], mask: NDArray[np.float32]
+    folder: pathlib.Path,
+    window: str,
+    cameras: list[str],
+    names: list[str],
+    images: NDArray[np.uint8],
+    mask: NDArray[np.float32],
 ) -> Iterator[str]:
     """Write every frame with its mask over it; the paths, relative to the folder."""
     for v, camera in enumerate(cameras):

@@ -43,10 +43,11 @@ class Cloud:
     ) -> Cloud:
         """The points of all images together, t slow, then v, row and column.
 
-        Left out are pixels with a number that is not finite or a depth that is not positive (in an image whose pose is not finite,
-        all of them), pixels that are not sure enough, and "flying pixels": at the border of a near thing the network's depth slides
-        from the near surface to the far one, and these pixels hang in the air between both. Where most of an image would be such, its
-        depth has no surfaces that they could hang between, and it is kept whole.
+        Left out are pixels with a number that is not finite or a depth that is not positive (in an image whose pose is
+        not finite, all of them), pixels that are not sure enough, and "flying pixels": at the border of a near thing
+        the network's depth slides from the near surface to the far one, and these pixels hang in the air between both.
+        Where most of an image would be such, its depth has no surfaces that they could hang between, and it is kept
+        whole.
 
         Args:
             images: uint8 RGB `[T,V,H,W,3]`.
@@ -54,8 +55,8 @@ class Cloud:
             confidence: `[T,V,H,W]`, logits.
             camera: `[T,V,4,4]`, camera to world.
             min_confidence: least probability of a point that is kept.
-            edges: a pixel flies if the depth of one of its eight neighbours differs by more than this share of its own depth;
-                None keeps them.
+            edges: a pixel flies if the depth of one of its eight neighbours differs by more than this share of its own
+                depth; None keeps them.
 
         Raises:
             UsageError: the shapes do not go together.
@@ -64,7 +65,9 @@ class Cloud:
         lead = images.shape[:4]
         if images.ndim != 5 or shapes != [[*lead, 3], [*lead, 3], [*lead], [*lead[:2], 4, 4]]:
             got, allowed = " ".join(map(str, shapes)), "[T,V,H,W,3] [T,V,H,W,3] [T,V,H,W] [T,V,4,4]"
-            raise UsageError("images, points, confidence and camera of a cloud do not go together", got=got, allowed=allowed)
+            raise UsageError(
+                "images, points, confidence and camera of a cloud do not go together", got=got, allowed=allowed
+            )
         parts = []
         for t, v in np.ndindex(*lead[:2]):
             sure = probability(confidence[t, v])
@@ -89,7 +92,9 @@ class Cloud:
 
 def probability(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     """Logits of any shape as probabilities, float32; NaN stays NaN."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32)  # clipped: the exponential of 89 is no float32
+    return np.asarray(
+        1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32
+    )  # clipped: the exponential of 89 is no float32
 
 
 def extreme(which: np.ufunc, values: NDArray[_Number]) -> NDArray[_Number]:
@@ -104,17 +109,32 @@ def extreme(which: np.ufunc, values: NDArray[_Number]) -> NDArray[_Number]:
 
 
 def write_ply(path: pathlib.Path, cloud: Cloud) -> None:
-    """Write a binary little-endian PLY, whole or not at all: x, y, z and confidence as float, red, green and blue as uchar."""
+    """Write a binary little-endian PLY, whole or not at all: x, y, z and confidence as float, red, green and blue as
+    uchar."""
     vertices = np.empty(len(cloud.points), _VERTEX)
     vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
-    properties = [f"float {axis}" for axis in "xyz"] + [f"uchar {channel}" for channel in ("red", "green", "blue")] + ["float confidence"]
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}", *(f"property {each}" for each in properties), "end_header"]
+    properties = (
+        [f"float {axis}" for axis in "xyz"]
+        + [f"uchar {channel}" for channel in ("red", "green", "blue")]
+        + ["float confidence"]
+    )
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(vertices)}",
+        *(f"property {each}" for each in properties),
+        "end_header",
+    ]
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode() + vertices.tobytes())
 
 
 def _flying(depth: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
-    """Which pixels `[H,W]` have a neighbour (of eight, on the image, with a finite depth) whose depth differs by more than a share of theirs."""
+    """Which pixels `[H,W]` have a neighbour (of eight, on the image, with a finite depth) whose depth differs by more
+    than a share of theirs."""
     known = np.isfinite(depth)
-    highest, lowest = extreme(np.maximum, np.where(known, depth, -np.inf)), extreme(np.minimum, np.where(known, depth, np.inf))
+    highest, lowest = (
+        extreme(np.maximum, np.where(known, depth, -np.inf)),
+        extreme(np.minimum, np.where(known, depth, np.inf)),
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(np.maximum(highest - depth, depth - lowest) > share * depth)

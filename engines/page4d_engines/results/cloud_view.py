@@ -46,18 +46,22 @@ class _Eye:
     """Width and height of the picture, in the pixels that `focal` counts."""
 
     def seen(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Pixel x, pixel y and depth of points `[n,3]`: `[n,3]`; x and y mean nothing where the depth is not positive."""
+        """Pixel x, pixel y and depth of points `[n,3]`: `[n,3]`; x and y mean nothing where the depth is not
+        positive."""
         local = (points - self.place.astype(points.dtype)) @ self.turn.T.astype(points.dtype)
         scale = self.focal / np.where(local[:, 2] > 0, local[:, 2], 1)
-        return np.stack([local[:, 0] * scale + self.size[0] / 2, local[:, 1] * scale + self.size[1] / 2, local[:, 2]], axis=1)
+        return np.stack(
+            [local[:, 0] * scale + self.size[0] / 2, local[:, 1] * scale + self.size[1] / 2, local[:, 2]], axis=1
+        )
 
 
 def render_view(cloud: Cloud, poses: NDArray[np.float64], width: int = 1200, height: int = 675) -> Image.Image:
     """A perspective picture of the cloud, its cameras drawn as small frusta.
 
-    The viewpoint lies a little behind, above and to one side of the cameras' median place, and looks at the median of the surer half
-    of the points; the points between the 5th and the 95th percentile fill the picture, together with the cameras unless the points
-    would become too small by that. Of more than a million points a sample is drawn, always the same.
+    The viewpoint lies a little behind, above and to one side of the cameras' median place, and looks at the median of
+    the surer half of the points; the points between the 5th and the 95th percentile fill the picture, together with the
+    cameras unless the points would become too small by that. Of more than a million points a sample is drawn, always
+    the same.
 
     Args:
         cloud: the points; there may be none.
@@ -75,15 +79,21 @@ def render_view(cloud: Cloud, poses: NDArray[np.float64], width: int = 1200, hei
     if width < 1 or height < 1:
         raise UsageError("a view has no pixels", got=f"{width}x{height}", allowed="1x1 or more")
     if len(cloud.points) > _POINTS:  # about as many, in their order, which keeps neighbours close in memory
-        some = np.flatnonzero(np.random.default_rng(0).random(len(cloud.points), np.float32) < _POINTS / len(cloud.points))
+        some = np.flatnonzero(
+            np.random.default_rng(0).random(len(cloud.points), np.float32) < _POINTS / len(cloud.points)
+        )
         cloud = Cloud(cloud.points[some], cloud.colours[some], cloud.confidence[some])
     points, sure, colours = cloud.points.astype(np.float64), cloud.confidence, cloud.colours
     poses = poses[(np.abs(poses) < _LARGEST).all((1, 2))].astype(np.float64)  # NaN is not smaller
 
     # the scene's middle and its size become 0 and 1, so that its unit has no say in what follows
     surer = _surer(points, sure)
-    middle = np.median(surer, axis=0) if len(surer) else np.median(poses[:, :3, 3], axis=0) if len(poses) else np.zeros(3)
-    reach = [float(np.median(np.linalg.norm(places - middle, axis=1))) for places in (surer, poses[:, :3, 3]) if len(places)]
+    middle = (
+        np.median(surer, axis=0) if len(surer) else np.median(poses[:, :3, 3], axis=0) if len(poses) else np.zeros(3)
+    )
+    reach = [
+        float(np.median(np.linalg.norm(places - middle, axis=1))) for places in (surer, poses[:, :3, 3]) if len(places)
+    ]
     unit = next((size for size in reach if size > 0), 1.0)
     poses[:, :3, 3] = (poses[:, :3, 3] - middle) / unit
     poses = poses[np.abs(poses[:, :3, 3]).max(axis=1, initial=0) < _OUTLYING]
@@ -114,8 +124,11 @@ def _viewpoint(points: NDArray[np.float32], poses: NDArray[np.float64], size: tu
     away = np.linalg.norm(centres, axis=1)
     typical = float(np.median(away)) if len(poses) else 1.0
     middle = np.median(centres, axis=0) / max(typical, 0.2) if len(poses) else np.zeros(3)
-    # of cameras all around the scene, the median is in its middle and the lines of sight cancel: then it is seen as the first one does
-    ahead = next(_unit(line) for line in (-middle, views[:-1].sum(0) / len(views), *views) if np.linalg.norm(line) > _ONE_SIDED)
+    # of cameras all around the scene, the median is in its middle and the lines of sight cancel: then it is seen as the
+    # first one does
+    ahead = next(
+        _unit(line) for line in (-middle, views[:-1].sum(0) / len(views), *views) if np.linalg.norm(line) > _ONE_SIDED
+    )
     up = -poses[:, :3, 1].sum(0) if len(poses) else np.array([0.0, -1.0, 0.0])
     up -= ahead * (ahead @ up)
     if np.linalg.norm(up) < 1e-3:  # no common up: any that is not the line of sight
@@ -139,15 +152,19 @@ def _viewpoint(points: NDArray[np.float32], poses: NDArray[np.float64], size: tu
 
 
 def _framing(points: NDArray[np.floating], focal: float, size: tuple[int, int]) -> NDArray[np.float64]:
-    """The nearest place before points `[n,3]`, for an eye that looks along z, that has them all in the picture: `[3]`."""
+    """The nearest place before points `[n,3]`, for an eye that looks along z, that has them all in the picture:
+    `[3]`."""
     room = np.array(size) * _FILLED / focal
-    # in the picture is |x - place x| <= room * (z - place z): the least place x that the points allow, and the greatest, for place z = 0
+    # in the picture is |x - place x| <= room * (z - place z): the least place x that the points allow, and the
+    # greatest, for place z = 0
     least, greatest = (points[:, :2] - room * points[:, 2:]).max(0), (points[:, :2] + room * points[:, 2:]).min(0)
     distance = max(float(((least - greatest) / (2 * room)).max()), 0.1 - float(points[:, 2].min()), 0.1)
     return np.array([*(least + greatest) / 2, -distance])
 
 
-def _splatted(eye: _Eye, points: NDArray[np.float32], colours: NDArray[np.uint8], poses: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _splatted(
+    eye: _Eye, points: NDArray[np.float32], colours: NDArray[np.uint8], poses: NDArray[np.float64]
+) -> NDArray[np.uint8]:
     """The points as discs, nearer ones before farther ones: uint8 RGB `[h,w,3]`."""
     width, height = eye.size
     pad = int(2 * _RADIUS) + 1  # around the picture, so that no disc needs to be cut
@@ -171,7 +188,9 @@ def _splatted(eye: _Eye, points: NDArray[np.float32], colours: NDArray[np.uint8]
     front = front.reshape(height + 2 * pad, width + 2 * pad)[pad:-pad, pad:-pad]
 
     closed = extreme(np.minimum, extreme(np.minimum, extreme(np.maximum, extreme(np.maximum, front))))
-    front = np.where(front < 0, closed, front)  # gaps of up to four fine pixels, as between the rows of a floor, are filled
+    front = np.where(
+        front < 0, closed, front
+    )  # gaps of up to four fine pixels, as between the rows of a floor, are filled
     hit = front >= 0
     picture = np.empty((height, width, 3), np.uint8)
     picture[:] = BACKGROUND
@@ -181,8 +200,11 @@ def _splatted(eye: _Eye, points: NDArray[np.float32], colours: NDArray[np.uint8]
     return picture
 
 
-def _spacing(points: NDArray[np.float32], depth: NDArray[np.float32], count: int, poses: NDArray[np.float64]) -> NDArray[np.float32]:
-    """About how far apart neighbouring points are, float32 `[n]`: rays of a pixel grid, of some 60 degrees a side, part with their length."""
+def _spacing(
+    points: NDArray[np.float32], depth: NDArray[np.float32], count: int, poses: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """About how far apart neighbouring points are, float32 `[n]`: rays of a pixel grid, of some 60 degrees a side, part
+    with their length."""
     centres = poses[:: -(-len(poses) // 8), :3, 3].astype(np.float32) if len(poses) else np.zeros((0, 3), np.float32)
     lengths = [np.einsum("ij,ij->i", points - centre, points - centre) for centre in centres]
     nearest = np.sqrt(np.minimum.reduce(lengths)) if lengths else depth
@@ -190,7 +212,8 @@ def _spacing(points: NDArray[np.float32], depth: NDArray[np.float32], count: int
 
 
 def _relief(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Brightness `[h,w]`, up to 1: lower where the surroundings are nearer, which outlines what stands before something else."""
+    """Brightness `[h,w]`, up to 1: lower where the surroundings are nearer, which outlines what stands before something
+    else."""
     known = np.log(np.where(np.isfinite(depth), depth, depth.max(initial=1, where=np.isfinite(depth))))
     nearer, reach = np.zeros_like(known), 2 * _FINE
     wide = np.pad(known, reach, mode="edge")
@@ -207,7 +230,18 @@ def _draw_cameras(picture: Image.Image, eye: _Eye, poses: NDArray[np.float64]) -
         return
     draw, limit = ImageDraw.Draw(picture), 10 * max(eye.size)
     length = 0.045 * float(np.median(np.linalg.norm(poses[:, :3, 3] - eye.place, axis=1)))
-    outline = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1], [-0.25, -0.55, 1], [0.25, -0.55, 1], [0, -0.8, 1]])
+    outline = np.array(
+        [
+            [0, 0, 0],
+            [-0.6, -0.45, 1],
+            [0.6, -0.45, 1],
+            [0.6, 0.45, 1],
+            [-0.6, 0.45, 1],
+            [-0.25, -0.55, 1],
+            [0.25, -0.55, 1],
+            [0, -0.8, 1],
+        ]
+    )
     edges = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1), (5, 6), (6, 7), (7, 5))
     near = _NEAREST * float(np.linalg.norm(eye.place))
     for pose in poses:

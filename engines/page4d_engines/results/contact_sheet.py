@@ -13,10 +13,16 @@ from page4d.errors import UsageError
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Companion = Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
-"""Takes a frame at the size it is shown, uint8 `[h,w,3]`, and its t and v; gives its second picture, of the same size."""
+"""Takes a frame at the size it is shown, uint8 `[h,w,3]`, and its t and v; gives its second picture, of the same size.
+"""
 
 BACKGROUND, TEXT, DIM = (22, 24, 29), (236, 238, 242), (160, 166, 176)
-_MARGIN, _GAP, _ROW_GAP, _PAIR_GAP = 16, 10, 22, 3  # a frame and its companion closer than two cameras, to be seen as one
+_MARGIN, _GAP, _ROW_GAP, _PAIR_GAP = (
+    16,
+    10,
+    22,
+    3,
+)  # a frame and its companion closer than two cameras, to be seen as one
 _CELL = 200  # narrower than this, a person in a wide shot can no longer be made out: fewer times are shown instead
 _VIEW = 290  # views of one time are all shown: in more rows rather than smaller than this
 _LARGE, _SMALL = 24, 20  # legible when a page shows the sheet at two thirds of its size
@@ -64,12 +70,20 @@ class Legend:
         draw.text((x + _BAR_WIDTH + 8, y), self.high, DIM, font)
 
 
-def paired_sheet(images: NDArray[np.uint8], companion: Companion, legend: Legend, cameras: Sequence[str], times: Sequence[str], max_width: int) -> Image.Image:
-    """One picture of a window: a row per camera, a column per time, each frame with its companion; labels and a colour bar.
+def paired_sheet(
+    images: NDArray[np.uint8],
+    companion: Companion,
+    legend: Legend,
+    cameras: Sequence[str],
+    times: Sequence[str],
+    max_width: int,
+) -> Image.Image:
+    """One picture of a window: a row per camera, a column per time, each frame with its companion; labels and a colour
+    bar.
 
-    The companion stands below its frame, or beside it where there are one or two columns. Where the times do not all fit at a
-    size that can be read, evenly spaced ones are shown, the first and the last among them. Several views of a single time stand
-    in as many columns as can be read, row by row, each under its own name; the time's is left out.
+    The companion stands below its frame, or beside it where there are one or two columns. Where the times do not all
+    fit at a size that can be read, evenly spaced ones are shown, the first and the last among them. Several views of a
+    single time stand in as many columns as can be read, row by row, each under its own name; the time's is left out.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`, no axis empty.
@@ -84,7 +98,11 @@ def paired_sheet(images: NDArray[np.uint8], companion: Companion, legend: Legend
     """
     T, V, H, W = images.shape[:4]
     if len(cameras) != V or len(times) != T:
-        raise UsageError("a contact sheet needs a name for every camera and every time", got=f"{len(cameras)} and {len(times)}", allowed=f"{V} and {T}")
+        raise UsageError(
+            "a contact sheet needs a name for every camera and every time",
+            got=f"{len(cameras)} and {len(times)}",
+            allowed=f"{V} and {T}",
+        )
     wrapped = T == 1 and V > 1
     font, small = ImageFont.load_default(_LARGE), ImageFont.load_default(_SMALL)
     label = 0 if wrapped else min(int(max(font.getlength(_printable(name)) for name in cameras)) + 2 * _GAP, _LABEL)
@@ -110,7 +128,12 @@ def paired_sheet(images: NDArray[np.uint8], companion: Companion, legend: Legend
     for index, (v, t) in enumerate((v, t) for v in range(V) for t in shown):
         x, y = left + index % columns * (pair[0] + _GAP), top + index // columns * row
         if wrapped or v == 0:
-            draw.text((x, y - _SMALL - 6), _fitted(cameras[v] if wrapped else times[t], small, pair[0]), TEXT if wrapped else DIM, small)
+            draw.text(
+                (x, y - _SMALL - 6),
+                _fitted(cameras[v] if wrapped else times[t], small, pair[0]),
+                TEXT if wrapped else DIM,
+                small,
+            )
         frame = Image.fromarray(images[t, v]).resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(frame, (x, y))
         second = Image.fromarray(companion(np.asarray(frame), t, v))

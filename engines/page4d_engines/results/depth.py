@@ -24,7 +24,8 @@ _NEAR, _FAR = 1, 98  # percentiles: a few points in front of everything would le
 
 
 def depth_scale(depth: NDArray[np.floating]) -> float:
-    """The depth of one step of `write_depth`, so that 99.9 % of the depths (any shape; one window) lie below 60000 steps; 1.0 where there is none."""
+    """The depth of one step of `write_depth`, so that 99.9 % of the depths (any shape; one window) lie below 60000
+    steps; 1.0 where there is none."""
     known = _known(depth)
     scale = float(np.percentile(known, 99.9)) / _USED if known.size else 1.0
     return scale if scale > 0 else 1.0
@@ -35,7 +36,8 @@ def write_depth(path: pathlib.Path, depth: NDArray[np.floating], scale: float) -
 
     Args:
         path: of the file.
-        depth: `[H,W]`. What is not finite or not positive becomes 0, which stands for no value; the rest is clipped to 1..65535.
+        depth: `[H,W]`. What is not finite or not positive becomes 0, which stands for no value; the rest is clipped to
+            1..65535.
         scale: depth per step, as `depth_scale` gives it.
 
     Raises:
@@ -69,7 +71,9 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
         UsageError: not 0 < near <= far < infinity.
     """
     if not 0 < near <= far < math.inf:
-        raise UsageError("the range of a coloured depth image cannot be used", got=f"{near:g} to {far:g}", allowed="0 < near <= far")
+        raise UsageError(
+            "the range of a coloured depth image cannot be used", got=f"{near:g} to {far:g}", allowed="0 < near <= far"
+        )
     known = _has_value(depth)
     clipped = np.where(known, depth, near).astype(np.float64).clip(near, far)
     # (1/depth - 1/far) / (1/near - 1/far), without a reciprocal that could overflow
@@ -79,8 +83,15 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
     return colours
 
 
-def depth_sheet(images: NDArray[np.uint8], depth: NDArray[np.floating], cameras: Sequence[str], times: Sequence[str], max_width: int = 1600) -> Image.Image:
-    """One picture of a window: each frame with its depth in colour, the same colours for all; laid out as `paired_sheet` says.
+def depth_sheet(
+    images: NDArray[np.uint8],
+    depth: NDArray[np.floating],
+    cameras: Sequence[str],
+    times: Sequence[str],
+    max_width: int = 1600,
+) -> Image.Image:
+    """One picture of a window: each frame with its depth in colour, the same colours for all; laid out as
+    `paired_sheet` says.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`.
@@ -94,7 +105,9 @@ def depth_sheet(images: NDArray[np.uint8], depth: NDArray[np.floating], cameras:
     """
     if images.ndim != 5 or images.shape[4] != 3 or images.shape[:4] != depth.shape or 0 in images.shape:
         shapes = f"{list(images.shape)} and {list(depth.shape)}"
-        raise UsageError("images and depth of a sheet do not go together", got=shapes, allowed="[T,V,H,W,3] and [T,V,H,W]")
+        raise UsageError(
+            "images and depth of a sheet do not go together", got=shapes, allowed="[T,V,H,W,3] and [T,V,H,W]"
+        )
     known = _known(depth)
     near, far = np.percentile(known, [_NEAR, _FAR]).tolist() if known.size else (1.0, 1.0)
 

@@ -80,7 +80,10 @@ class Predictions:
         points, confidence, camera = self._arrays
         cloud = self.cloud
         write_ply(place / CLOUD, cloud)
-        rig = {name: calibrate(points[0, v], confidence[0, v], camera[0, v], self.fits[v]) for v, name in enumerate(self.views)}
+        rig = {
+            name: calibrate(points[0, v], confidence[0, v], camera[0, v], self.fits[v])
+            for v, name in enumerate(self.views)
+        }
         left_out = write_calibration(place / CAMERAS, rig)
         scale = depth_scale(points[..., 2])
         pictures = []
@@ -91,12 +94,22 @@ class Predictions:
             pictures.append(path.relative_to(out).as_posix())
         relative = lambda name: (place / name).relative_to(out).as_posix()
         cameras = {name: _summary(calibration) for name, calibration in rig.items()}
-        return PredictionSummary(relative(CLOUD), len(cloud.points), relative(CAMERAS), pictures, scale, cameras, list(self._warnings(rig, left_out)))
+        return PredictionSummary(
+            relative(CLOUD),
+            len(cloud.points),
+            relative(CAMERAS),
+            pictures,
+            scale,
+            cameras,
+            list(self._warnings(rig, left_out)),
+        )
 
     def pictures(self) -> tuple[Image.Image, Image.Image]:
         """For the report: the cloud from a place of its own, and the photos with their depth."""
         points, _, camera = self._arrays
-        return render_view(self.cloud, camera.reshape(-1, 4, 4)), depth_sheet(self.images, points[..., 2], self.views, [""])
+        return render_view(self.cloud, camera.reshape(-1, 4, 4)), depth_sheet(
+            self.images, points[..., 2], self.views, [""]
+        )
 
     @functools.cached_property
     def cloud(self) -> Cloud:

@@ -62,13 +62,16 @@ def seeded_note(summary: Summary) -> str:
     return SEEDED_NOTE if summary.has_mask or not summary.has_predictions else SEEDED_PREDICTIONS
 
 
-def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Sequence[Picture]] | None = None) -> pathlib.Path:
+def write_report(
+    folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Sequence[Picture]] | None = None
+) -> pathlib.Path:
     """Write `report.html` into `folder`, whole or not at all.
 
     Args:
         folder: the output folder; links on the page are relative to it.
         summary: of the run.
-        sheets: pictures by window name. The page holds those of the first `EMBEDDED_WINDOWS`; the files of every window are linked.
+        sheets: pictures by window name. The page holds those of the first `EMBEDDED_WINDOWS`; the files of every window
+            are linked.
 
     Returns:
         The page's path.
@@ -95,7 +98,10 @@ def write_report(folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Se
 
 
 def _head(summary: Summary) -> str:
-    parts = [f"<h1>{_text(_result(summary))}</h1>", f'<p class="dim">{_text(summary.frames)} &middot; {_text(summary.backend)}, {_text(summary.precision)}</p>']
+    parts = [
+        f"<h1>{_text(_result(summary))}</h1>",
+        f'<p class="dim">{_text(summary.frames)} &middot; {_text(summary.backend)}, {_text(summary.precision)}</p>',
+    ]
     if summary.seeded:
         parts.append(f'<p class="note" id="seeded"><strong>Not a trained model:</strong> {seeded_note(summary)}.</p>')
     if summary.warnings:
@@ -105,11 +111,18 @@ def _head(summary: Summary) -> str:
 
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
-    what = f"{_count(windows, 'window')} of {_count(times, 'time')}, {_count(cameras, 'camera')}, {_count(windows * times * cameras, 'image')}"
+    what = (
+        f"{_count(windows, 'window')} of {_count(times, 'time')}, {_count(cameras, 'camera')},"
+        f" {_count(windows * times * cameras, 'image')}"
+    )
     if summary.has_mask:
         return f"{what}: mask mean {_probability(summary.mask_mean)}"
     if summary.has_predictions and times == 1:
-        what = f"{_count(windows * cameras, 'photo')} of {_count(windows, 'time')}" if windows > 1 else _count(cameras, "photo")
+        what = (
+            f"{_count(windows * cameras, 'photo')} of {_count(windows, 'time')}"
+            if windows > 1
+            else _count(cameras, "photo")
+        )
     points = sum(window.predictions.points for window in summary.windows if window.predictions is not None)
     return f"{what}: {points:,} points" if summary.has_predictions else what
 
@@ -120,8 +133,11 @@ def _pictures(summary: Summary, sheets: Mapping[str, Sequence[Picture]]) -> str:
     if summary.has_mask:
         parts = [
             "<h2>Frames and mask</h2>",
-            f"<p>The mask is the probability that a patch shows something that moves. Up to {CLEAR} the frame is left as it is; "
-            f"from there the colour hides more of it, up to {FULL}. Cyan, if any, is a value that is not a number.</p>",
+            (
+                f"<p>The mask is the probability that a patch shows something that moves. Up to {CLEAR} the frame is"
+                f" left as it is; from there the colour hides more of it, up to {FULL}. Cyan, if any, is a value that"
+                " is not a number.</p>"
+            ),
             f'<p>0 <span class="legend" style="background:linear-gradient(to right, {colours})"></span> 1</p>',
         ]
     elif summary.has_predictions:
@@ -138,16 +154,21 @@ def _pictures(summary: Summary, sheets: Mapping[str, Sequence[Picture]]) -> str:
         if window.predictions is not None:
             facts += f" &middot; {_text(f'{window.predictions.points:,}')} points"
         images = "".join(
-            f'<figure><div class="scroll" tabindex="0"><img src="data:image/jpeg;base64,{_jpeg(picture.image)}" alt="{_text(picture.caption)}"></div>'
-            f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
+            f'<figure><div class="scroll" tabindex="0"><img src="data:image/jpeg;base64,{_jpeg(picture.image)}"'
+            f' alt="{_text(picture.caption)}"></div><figcaption>{_text(picture.caption)}</figcaption></figure>'
             for picture in pictures
         )
         title = f'<strong>{_text(window.name)}</strong> <span class="dim">{facts}</span>'
-        parts.append(f'<details class="window"{"" if shown else " open"}><summary>{title}</summary>{images}{_overlays(window)}</details>')
+        parts.append(
+            "<details"
+            f' class="window"{"" if shown else " open"}><summary>{title}</summary>{images}{_overlays(window)}</details>'
+        )
         shown += 1
     if linked:
         title = f"{_count(len(linked), 'window')} without a picture on this page"
-        parts.append(f"<details{'' if shown else ' open'}><summary>{title}</summary><ul>{''.join(linked)}</ul></details>")
+        parts.append(
+            f"<details{'' if shown else ' open'}><summary>{title}</summary><ul>{''.join(linked)}</ul></details>"
+        )
     return _section(parts)
 
 
@@ -160,8 +181,13 @@ def _masks(summary: Summary) -> str:
         mean, numbers = mean_of(values), [value for value in values if value is not None]
         spread = f"{min(numbers):.3f} to {max(numbers):.3f}" if len(numbers) > 1 else ""
         bar = f'<td class="bar"><div class="track">{_bar(mean or 0.0)}</div></td>'
-        rows.append(f'<tr><th scope="row">{_text(camera)}</th>{bar}<td class="n">{_probability(mean)}</td><td class="n wide">{spread}</td></tr>')
-    head = '<tr><th>camera</th><th class="bar">0 to 1</th><th class="n">mean</th><th class="n wide">over windows</th></tr>'
+        rows.append(
+            f'<tr><th scope="row">{_text(camera)}</th>{bar}<td class="n">{_probability(mean)}</td><td class="n'
+            f' wide">{spread}</td></tr>'
+        )
+    head = (
+        '<tr><th>camera</th><th class="bar">0 to 1</th><th class="n">mean</th><th class="n wide">over windows</th></tr>'
+    )
     return _section(["<h2>Mask mean by camera</h2>", f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'])
 
 
@@ -177,10 +203,18 @@ def _rig(summary: Summary) -> str:
         f'<td class="n wide">{number(camera.residual)}</td></tr>'
         for name, camera in window.predictions.rig.items()
     )
-    head = '<tr><th>camera</th><th class="n">position</th><th class="n">focal lengths</th><th class="n wide">residual</th></tr>'
-    note = "Positions are in the scene&rsquo;s own unit: the network knows no metres. Focal lengths and the residual of their fit are pixels of the photo."
+    head = (
+        '<tr><th>camera</th><th class="n">position</th><th class="n">focal lengths</th><th class="n'
+        ' wide">residual</th></tr>'
+    )
+    note = (
+        "Positions are in the scene&rsquo;s own unit: the network knows no metres. Focal lengths and the residual of"
+        " their fit are pixels of the photo."
+    )
     more = f" Of {_text(window.name)}; every window has its own file." if len(summary.windows) > 1 else ""
-    return _section(["<h2>Cameras</h2>", f"<p>{note}{more}</p>", f'<div class="scroll"><table>{head}{rows}</table></div>'])
+    return _section(
+        ["<h2>Cameras</h2>", f"<p>{note}{more}</p>", f'<div class="scroll"><table>{head}{rows}</table></div>']
+    )
 
 
 def _times(summary: Summary) -> str:
@@ -192,12 +226,16 @@ def _times(summary: Summary) -> str:
     longest = max(*(group.seconds for group in (*chain, *other)), 1e-9)
     total = max(named + max(rest, 0.0), 1e-9)
     rows = "".join(
-        f'<tr><th scope="row">{_text(group.label)}{_many(group.stages)}</th>'
-        f'<td class="bar">{_bar(group.seconds / longest, "" if group.stages else "other")}</td><td class="n">{_seconds(group.seconds)}</td>'
-        f'<td class="n wide">{group.seconds / total:.0%}</td><td class="n">{_rate(group.flop, group.seconds)}</td></tr>'
+        f'<tr><th scope="row">{_text(group.label)}{_many(group.stages)}</th><td'
+        f' class="bar">{_bar(group.seconds / longest, "" if group.stages else "other")}</td><td'
+        f' class="n">{_seconds(group.seconds)}</td><td class="n wide">{group.seconds / total:.0%}</td><td'
+        f' class="n">{_rate(group.flop, group.seconds)}</td></tr>'
         for group in (*chain, *other)
     )
-    head = '<tr><th></th><th class="bar"></th><th class="n">time</th><th class="n wide">share</th><th class="n">GFLOP/s</th></tr>'
+    head = (
+        '<tr><th></th><th class="bar"></th><th class="n">time</th><th class="n wide">share</th><th'
+        ' class="n">GFLOP/s</th></tr>'
+    )
     seconds, flop = sum(group.seconds for group in chain), sum(group.flop for group in chain)
     line = f"{_seconds(summary.wall_seconds)} in all; the engines computed for {_seconds(seconds)}"
     line += f", at {_rate(flop, seconds)} GFLOP/s." if flop and seconds else "."
@@ -219,14 +257,18 @@ def _groups(summary: Summary) -> tuple[list[_Group], list[_Group]]:
         group.flop += summary.stage_flop.get(name, 0)
         group.stages.append(name)
     chain = [groups.pop(kind) for kind in _KINDS if kind in groups] + list(groups.values())
-    return chain, [_Group("Decode", summary.decode_seconds), _Group("Write", summary.write_seconds), _Group("Startup", summary.startup_seconds)]
+    return chain, [
+        _Group("Decode", summary.decode_seconds),
+        _Group("Write", summary.write_seconds),
+        _Group("Startup", summary.startup_seconds),
+    ]
 
 
 def _every_stage(summary: Summary) -> str:
     flop = summary.stage_flop
     rows = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td class="n">{_seconds(seconds)}</td><td class="n">{flop.get(name, 0) / 1e9:,.1f}</td>'
-        f'<td class="n">{_rate(flop.get(name, 0), seconds)}</td></tr>'
+        f'<tr><th scope="row">{_text(name)}</th><td class="n">{_seconds(seconds)}</td><td'
+        f' class="n">{flop.get(name, 0) / 1e9:,.1f}</td><td class="n">{_rate(flop.get(name, 0), seconds)}</td></tr>'
         for name, seconds in summary.stage_seconds.items()
     )
     head = '<tr><th>stage</th><th class="n">time</th><th class="n">GFLOP</th><th class="n">GFLOP/s</th></tr>'
@@ -255,7 +297,12 @@ def _facts(summary: Summary) -> str:
 def _warnings(summary: Summary) -> str:
     if not summary.warnings:
         return ""
-    return _section(['<h2 id="warnings">Warnings</h2>', "<ul>" + "".join(f"<li>{_text(warning)}</li>" for warning in summary.warnings) + "</ul>"])
+    return _section(
+        [
+            '<h2 id="warnings">Warnings</h2>',
+            "<ul>" + "".join(f"<li>{_text(warning)}</li>" for warning in summary.warnings) + "</ul>",
+        ]
+    )
 
 
 def _files(summary: Summary) -> str:
@@ -263,9 +310,15 @@ def _files(summary: Summary) -> str:
     rows = ""
     for window in summary.windows:
         found = window.predictions
-        rows += f'<tr><th scope="row">{_link(window.file)}</th><td>{_span(window)}</td><td class="n wide">{_seconds(window.seconds)}</td>'
+        rows += (
+            f'<tr><th scope="row">{_link(window.file)}</th><td>{_span(window)}</td><td class="n'
+            f' wide">{_seconds(window.seconds)}</td>'
+        )
         if masks:
-            rows += f'<td class="n">{_probability(mean_of(window.mask_mean.values()))}</td><td class="n wide">{len(window.overlays) or ""}</td>'
+            rows += (
+                f'<td class="n">{_probability(mean_of(window.mask_mean.values()))}</td><td class="n'
+                f' wide">{len(window.overlays) or ""}</td>'
+            )
         if predictions:
             links = "" if found is None else f"<td>{_link(found.cloud)}</td><td>{_link(found.cameras)}</td>"
             rows += links or "<td></td><td></td>"
@@ -305,11 +358,17 @@ def _images(paths: Sequence[str], noun: str, what: str) -> str:
     links = [_link(path, posixpath.splitext(path)[0].partition("/")[2]) for path in paths[:_LINKS]]
     more = len(paths) - len(links)
     end = f" and {more} more in {_link(posixpath.dirname(paths[-1]) + '/')}" if more else ""
-    return f'<details class="links"><summary>{_count(len(paths), noun)} {what}</summary>{" ".join(links)}{end}</details>'
+    return (
+        f'<details class="links"><summary>{_count(len(paths), noun)} {what}</summary>{" ".join(links)}{end}</details>'
+    )
 
 
 def _span(window: WindowSummary) -> str:
-    return _text(window.first_frame if window.first_frame == window.last_frame else f"{window.first_frame} to {window.last_frame}")
+    return _text(
+        window.first_frame
+        if window.first_frame == window.last_frame
+        else f"{window.first_frame} to {window.last_frame}"
+    )
 
 
 def _bar(share: float, kind: str = "") -> str:
@@ -350,7 +409,11 @@ def _rate(flop: int, seconds: float) -> str:
 def _seconds(seconds: float) -> str:
     if seconds >= 100:
         minutes = round(seconds) // 60
-        return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {round(seconds) % 60:02d} s"
+        return (
+            f"{minutes // 60} h {minutes % 60:02d} min"
+            if minutes >= 60
+            else f"{minutes} min {round(seconds) % 60:02d} s"
+        )
     return f"{seconds:.2f} s" if seconds >= 0.9995 else f"{1000 * seconds:.{0 if seconds >= 0.0995 else 1}f} ms"
 
 

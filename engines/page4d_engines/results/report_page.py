@@ -9,7 +9,8 @@ PAGE = """<!doctype html>
 <title>TITLE</title>
 <style>
 :root {
-  color-scheme: light dark; --back: #fff; --text: #1b1d22; --dim: #626874; --line: #dfe2e8; --bar: #3a6db5; --other: #9aa1ad;
+  color-scheme: light dark; --back: #fff; --text: #1b1d22; --dim: #626874; --line: #dfe2e8;
+  --bar: #3a6db5; --other: #9aa1ad;
   --note: #fff1cc; --edge: #c98a00; --link: #1f57a4;
 }
 @media (prefers-color-scheme: dark) {
@@ -28,11 +29,13 @@ p { margin: .4rem 0; }
 a { color: var(--link); }
 .dim { color: var(--dim); font-weight: normal; }
 .note { background: var(--note); border-left: 4px solid var(--edge); padding: .5rem .8rem; }
-.legend { display: inline-block; width: 11rem; height: .8rem; margin: 0 .3rem; border-radius: 2px; vertical-align: -.05rem; }
+.legend { display: inline-block; width: 11rem; height: .8rem; margin: 0 .3rem; border-radius: 2px;
+  vertical-align: -.05rem; }
 .scroll { overflow-x: auto; }
 img { display: block; max-width: 100%; height: auto; border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px solid var(--line); vertical-align: top; font-weight: normal; }
+th, td { text-align: left; padding: .28rem .8rem .28rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; font-weight: normal; }
 tr:first-child > th:not([scope]) { color: var(--dim); font-size: .85rem; }
 .n { text-align: right; white-space: nowrap; padding-right: .4rem; padding-left: .4rem; }
 td.bar { width: 50%; vertical-align: middle; }

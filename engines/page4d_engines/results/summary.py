@@ -28,7 +28,8 @@ class WindowSummary(msgspec.Struct, frozen=True):
     seconds: float
     """From the first stage's start to the last one's end."""
     mask_mean: dict[str, float | None]
-    """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number. Empty without a mask."""
+    """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number.
+    Empty without a mask."""
     overlays: list[str] = []
     """PNG files, relative to the output folder, with `/`."""
     predictions: PredictionSummary | None = None
@@ -101,7 +102,8 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 
 def write_summary(path: pathlib.Path, summary: Summary) -> None:
-    """Write `summary.json`, whole or not at all. Bytes of a file name that are no text become `\\udcXX`, NaN becomes null."""
+    """Write `summary.json`, whole or not at all. Bytes of a file name that are no text become `\\udcXX`, NaN becomes
+    null."""
     text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
     write_atomically(path, msgspec.json.format(text, indent=1) + b"\n")
 
@@ -144,7 +146,12 @@ def _listed(folder: pathlib.Path) -> list[str] | None:
     paths: list[Any] = [REPORT]
     for window in windows:
         files = window.predictions or {}
-        paths += [window.file, *window.overlays, *(files.get(name) for name in ("cloud", "cameras")), *(files.get("depth") or ())]
+        paths += [
+            window.file,
+            *window.overlays,
+            *(files.get(name) for name in ("cloud", "cameras")),
+            *(files.get("depth") or ()),
+        ]
     return [path for path in paths if isinstance(path, str)]
 
 

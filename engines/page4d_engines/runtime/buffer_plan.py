@@ -1,7 +1,7 @@
 """The buffer plan: which tensor lies where while the chain runs, made from the manifest alone.
 
-A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both reads and
-writes (tokens, memory) has two places in turn, every other one place.
+A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both
+reads and writes (tokens, memory) has two places in turn, every other one place.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ class BufferPlan:
     calls: tuple[Call, ...]
     keeps: tuple[Keep, ...]
     outputs: dict[str, View]
-    """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results' places."""
+    """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results'
+    places."""
     starts: dict[str, View]
-    """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental, memory."""
+    """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental,
+    memory."""
     encoded: View | None = None
     """What the encoder made of all images, where it stays for the next window; else None."""
 
@@ -71,8 +73,12 @@ class BufferPlan:
             whole = {}
             for spec in specs:
                 view = views[spec.binding]
-                offset = view.offset if call.stage.calls == 1 else 0  # the parts of a stage of several calls fill their buffers
-                whole[spec.name] = View(view.buffer, offset, (call.stage.calls * view.shape[0], *view.shape[1:]), view.dtype)
+                offset = (
+                    view.offset if call.stage.calls == 1 else 0
+                )  # the parts of a stage of several calls fill their buffers
+                whole[spec.name] = View(
+                    view.buffer, offset, (call.stage.calls * view.shape[0], *view.shape[1:]), view.dtype
+                )
             found.append(whole)
         return found[0], found[1]
 
@@ -94,7 +100,11 @@ class BufferPlan:
             size = math.prod(view.shape) * DTYPE_BYTES[view.dtype]
             if size < 1 or not 0 <= view.offset <= plan.sizes.get(view.buffer, 0) - size:
                 got = f"{size} bytes at {view.offset}"
-                raise EngineError(f"a tensor lies outside of its buffer {view.buffer}", got=got, allowed=f"{plan.sizes.get(view.buffer, 0)} bytes")
+                raise EngineError(
+                    f"a tensor lies outside of its buffer {view.buffer}",
+                    got=got,
+                    allowed=f"{plan.sizes.get(view.buffer, 0)} bytes",
+                )
         return plan
 
 
@@ -104,7 +114,12 @@ class _Planner:
         self.encoded: View | None = None
         self.is_encoded = False  # whether tokens are the encoder's now, and kept
         self.sizes: dict[str, int] = {}
-        self.double = {spec.name for entry in manifest.stages for spec in entry.outputs if spec.name in {given.name for given in entry.inputs}}
+        self.double = {
+            spec.name
+            for entry in manifest.stages
+            for spec in entry.outputs
+            if spec.name in {given.name for given in entry.inputs}
+        }
         self.turn = dict.fromkeys(self.double, 0)
         self.written: set[str] = set()
         self.starts: dict[str, View] = {}
@@ -140,7 +155,9 @@ class _Planner:
         for kept in self.manifest.keep:
             width = self.manifest.model["width"]
             shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
-            results[f"layers.{kept.layer}"] = self.own(f"layers.{kept.layer}", shape, self.dtype(Precision(self.manifest.precision).tokens))
+            results[f"layers.{kept.layer}"] = self.own(
+                f"layers.{kept.layer}", shape, self.dtype(Precision(self.manifest.precision).tokens)
+            )
             for number, stage in enumerate(kept.stages):
                 call = calls[last[stage]]
                 spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")

@@ -30,7 +30,9 @@ class Chain(Protocol):
     outputs: Arrays
     described: str
 
-    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
+    def run(
+        self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
+    ) -> dict[str, float]:
         """Run all stages; the seconds of each, by name.
 
         Args:

@@ -1,4 +1,5 @@
-"""Values of an engine folder that never change between runs, and other tensors that it carries, read as the manifest says they are."""
+"""Values of an engine folder that never change between runs, and other tensors that it carries, read as the manifest
+says they are."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def shape_of(manifest: Manifest, name: str) -> tuple[int, ...] | None:
     return None
 
 
-def read_tensors(folder: EngineFolder, file: str, needed: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, NDArray[Any]]:
+def read_tensors(
+    folder: EngineFolder, file: str, needed: Mapping[str, tuple[tuple[int, ...], str]]
+) -> dict[str, NDArray[Any]]:
     """The tensors of a .safetensors file of the folder.
 
     Args:
@@ -71,7 +74,9 @@ def _loaded(path: pathlib.Path, file: str) -> dict[str, NDArray[Any]]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises a type of its own, and numpy's for types that it does not know
-        raise _damaged(file, str(error).splitlines()[0] if str(error) else type(error).__name__, "a .safetensors file") from None
+        raise _damaged(
+            file, str(error).splitlines()[0] if str(error) else type(error).__name__, "a .safetensors file"
+        ) from None
 
 
 def _damaged(what: str, got: str, allowed: str) -> EngineError:

@@ -15,7 +15,9 @@ from page4d_engines.runtime.gpu_memory import free_on_gpu
 from page4d_plugins.driver import capability_of, checked, driver
 
 _MIB = 1 << 20
-_OUTLIVING: list[Any] = []  # streams: what ran on one may ask it once more when it goes, in whatever order Python lets things go
+_OUTLIVING: list[
+    Any
+] = []  # streams: what ran on one may ask it once more when it goes, in whatever order Python lets things go
 _STAGING = 16 << 20  # bytes of page-locked memory through which constants go up
 
 
@@ -75,7 +77,12 @@ class Gpu:
             if "OUT_OF_MEMORY" not in str(error):
                 raise
             got, allowed = f"{size / _MIB:.1f} MiB more", f"{self.free() / _MIB:.1f} MiB free"
-            raise OutOfMemoryError("the GPU has too little memory left", got=got, allowed=allowed, hint="a smaller --T, --V, --height or --width") from None
+            raise OutOfMemoryError(
+                "the GPU has too little memory left",
+                got=got,
+                allowed=allowed,
+                hint="a smaller --T, --V, --height or --width",
+            ) from None
         self._held.append(buffer)
         address = int(buffer.handle)
         checked(self._api.cuMemsetD8Async(address, 0, max(size, 1), self.stream))
@@ -83,7 +90,8 @@ class Gpu:
         return address
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """A zeroed array in page-locked host memory, which it keeps: copies from and to it run beside everything else."""
+        """A zeroed array in page-locked host memory, which it keeps: copies from and to it run beside everything
+        else."""
         size = int(np.prod(shape)) * dtype.itemsize
         buffer = self._pinned.allocate(max(size, 1))
         memory = (ctypes.c_uint8 * size).from_address(int(buffer.handle))
@@ -161,9 +169,14 @@ class Gpu:
 
     @contextmanager
     def capture(self) -> Iterator[list[Any]]:
-        """Capture what is put on `stream` inside the block, and beside it on streams that wait for it; the list then holds the graph, ready to be launched."""
+        """Capture what is put on `stream` inside the block, and beside it on streams that wait for it; the list then
+        holds the graph, ready to be launched."""
         made: list[Any] = []
-        checked(self._api.cuStreamBeginCapture(self.stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+        checked(
+            self._api.cuStreamBeginCapture(
+                self.stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            )
+        )
         try:
             yield made
         except BaseException:

@@ -47,7 +47,15 @@ class GpuChain:
     Frames go up in pinned memory, an encoder call's at a time, while the encoder computes on those before.
     """
 
-    def __init__(self, gpu: Gpu, plan: BufferPlan, engines: Mapping[str, GpuEngine], constants: Arrays, described: str, use_graph: bool = True) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        plan: BufferPlan,
+        engines: Mapping[str, GpuEngine],
+        constants: Arrays,
+        described: str,
+        use_graph: bool = True,
+    ) -> None:
         """Allocate, bind, run once on zeros, capture.
 
         Args:
@@ -69,12 +77,16 @@ class GpuChain:
         self._constants = frozenset(constants)
         steps = program(plan, self._constants)
         self.inputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.starts.items()}
-        self.outputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.outputs.items()}
+        self.outputs: Arrays = {
+            name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.outputs.items()
+        }
         for name, value in constants.items():
             np.copyto(self.inputs[name], value.reshape(self.inputs[name].shape), casting="same_kind")
             gpu.upload(self._at(plan.starts[name]), self.inputs[name], gpu.stream)
         self._started = gpu.event()
-        self._arrived = {step.reader: gpu.event() for step in steps if isinstance(step, Upload) and step.reader is not None}
+        self._arrived = {
+            step.reader: gpu.event() for step in steps if isinstance(step, Upload) and step.reader is not None
+        }
         self._steps = steps
         self._launches = {
             step.number: engines[step.call.stage.name].bind(
@@ -106,7 +118,9 @@ class GpuChain:
         """Whether a run is the launch of one CUDA graph."""
         return self._graph is not None
 
-    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
+    def run(
+        self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
+    ) -> dict[str, float]:
         """As `Chain.run`; the graph is of whole windows, one that carries images is launched call by call."""
         steps = program(self.plan, self._constants, carried) if carried else self._steps
         runs = [step for step in steps if isinstance(step, Run)]
@@ -152,7 +166,10 @@ class GpuChain:
             self._launches[step.number](gpu.stream)
             gpu.record_time(self._ends[step.number], gpu.stream, captured)
         elif isinstance(step, Gather):
-            source, target = self._addresses[step.source.buffer] + step.source_offset, self._addresses[step.target.buffer] + step.target_offset
+            source, target = (
+                self._addresses[step.source.buffer] + step.source_offset,
+                self._addresses[step.target.buffer] + step.target_offset,
+            )
             gpu.copy_rows(target, step.pitch, source, step.width, step.rows, gpu.stream)
         else:
             assert isinstance(step, Download)
@@ -160,7 +177,9 @@ class GpuChain:
 
     def _observed(self, step: Run, observe: Observe) -> None:
         if step.is_last:
-            inputs, outputs = ({name: self._fetched(view) for name, view in views.items()} for views in self.plan.whole(step.call))
+            inputs, outputs = (
+                {name: self._fetched(view) for name, view in views.items()} for views in self.plan.whole(step.call)
+            )
             observe(step.call.stage, inputs, outputs)
 
     def _fetched(self, view: View) -> NDArray[Any]:

@@ -9,8 +9,8 @@ from page4d_plugins.driver import checked, driver, is_integrated
 def free_on_gpu(device: int) -> int:
     """Bytes of a GPU's memory that are free; its context is current.
 
-    On a GPU whose memory is the host's (Jetson, DGX Spark) that is `available_memory`: the driver counts pages of files as taken there,
-    those of an engine folder whose hashes were just checked among them.
+    On a GPU whose memory is the host's (Jetson, DGX Spark) that is `available_memory`: the driver counts pages of files
+    as taken there, those of an engine folder whose hashes were just checked among them.
     """
     if is_integrated(device) and (available := available_memory()) is not None:
         return available

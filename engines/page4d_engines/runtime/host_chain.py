@@ -26,15 +26,25 @@ _SCRATCH = 6  # of the largest tensor: 7 to 8 of them were measured; what is ref
 class HostEngine(Protocol):
     """A stage that reads and writes the host's memory."""
 
-    def bind(self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> Callable[[], None]:
+    def bind(
+        self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]
+    ) -> Callable[[], None]:
         """A call over fixed memory, by the engine's names; the arrays' shapes may be views of the engine's."""
         ...
 
 
 class HostChain:
-    """A `Chain` whose inputs and outputs lie where the engines read and write them: nothing is copied but kept layers."""
+    """A `Chain` whose inputs and outputs lie where the engines read and write them: nothing is copied but kept
+    layers."""
 
-    def __init__(self, folder: EngineFolder, constants: Arrays, load: Callable[[pathlib.Path], HostEngine], library: str, sliding: bool = False) -> None:
+    def __init__(
+        self,
+        folder: EngineFolder,
+        constants: Arrays,
+        load: Callable[[pathlib.Path], HostEngine],
+        library: str,
+        sliding: bool = False,
+    ) -> None:
         """Allocate, load, bind.
 
         Args:
@@ -61,11 +71,15 @@ class HostChain:
         engines = {entry.name: load(folder.file(entry.file or "")) for entry in manifest.stages}
         self._runs: dict[int, Callable[[], None]] = {}
         for number, call in enumerate(self.plan.calls):
-            inputs, outputs = ({name: self.at(view) for name, view in views.items()} for views in (call.inputs, call.outputs))
+            inputs, outputs = (
+                {name: self.at(view) for name, view in views.items()} for views in (call.inputs, call.outputs)
+            )
             self._runs[number] = engines[call.stage.name].bind(inputs, outputs)
         self._programs = {0: self._program(0)}
 
-    def run(self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0) -> dict[str, float]:
+    def run(
+        self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
+    ) -> dict[str, float]:
         """As `Chain.run`."""
         if carried not in self._programs:
             self._programs[carried] = self._program(carried)
@@ -80,7 +94,10 @@ class HostChain:
             act()
             seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
             if observe is not None and isinstance(step, Run) and step.is_last:
-                observe(step.call.stage, *({name: self.at(view) for name, view in views.items()} for views in self.plan.whole(step.call)))
+                observe(
+                    step.call.stage,
+                    *({name: self.at(view) for name, view in views.items()} for views in self.plan.whole(step.call)),
+                )
         return seconds
 
     def at(self, view: View) -> NDArray[np.generic]:
@@ -99,8 +116,12 @@ class HostChain:
         return steps
 
     def _gather(self, step: Gather) -> Callable[[], None]:
-        source = self._buffers[step.source.buffer][step.source_offset :][: step.rows * step.width].reshape(step.rows, step.width)
-        target = as_strided(self._buffers[step.target.buffer][step.target_offset :], (step.rows, step.width), (step.pitch, 1))
+        source = self._buffers[step.source.buffer][step.source_offset :][: step.rows * step.width].reshape(
+            step.rows, step.width
+        )
+        target = as_strided(
+            self._buffers[step.target.buffer][step.target_offset :], (step.rows, step.width), (step.pitch, 1)
+        )
         # as numbers rather than bytes: numpy then copies several at a time
         numbers = np.dtype(step.target.dtype)
         return lambda: np.copyto(target.view(numbers), source.view(numbers))
@@ -115,7 +136,10 @@ def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     if available is not None and needed > available:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",
-            got=f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch {scratch / 2**30:.1f}, the rest weights",
+            got=(
+                f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch"
+                f" {scratch / 2**30:.1f}, the rest weights"
+            ),
             allowed=f"{available / 2**30:.1f} GiB free",
             hint="page4d-export with a smaller --T, --V, --height or --width",
         )

@@ -1,4 +1,5 @@
-"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order, in whatever memory it has."""
+"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order, in whatever memory it
+has."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Gather:
-    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream at a time; or
-    encoded images into the places that they have in the next window."""
+    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a
+    stream at a time; or encoded images into the places that they have in the next window."""
 
     source: View
     source_offset: int
@@ -66,16 +67,23 @@ def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})
     Args:
         plan: of the buffers.
         constants: values from outside that never change, and so are no step.
-        carried: images that the window begins with and the one before ended with; the encoder does not see them again. For a sliding plan.
+        carried: images that the window begins with and the one before ended with; the encoder does not see them again.
+            For a sliding plan.
 
     Raises:
         EngineError: rows would be moved beyond the end of a buffer, or images carried that a plan does not keep.
     """
-    steps: list[Step] = [Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"]
+    steps: list[Step] = [
+        Upload(name, view) for name, view in plan.starts.items() if name not in constants and name != "images"
+    ]
     calls = plan.calls
     known = frozenset(_known(plan, carried))
     # images go up call by call, so that the next ones can while these are computed on
-    steps += [Upload("images", call.inputs["images"], number) for number, call in enumerate(calls) if "images" in call.inputs and number not in known]
+    steps += [
+        Upload("images", call.inputs["images"], number)
+        for number, call in enumerate(calls)
+        if "images" in call.inputs and number not in known
+    ]
     steps += _carries(plan, carried)
     for number, call in enumerate(calls):
         if number in known:
@@ -100,7 +108,9 @@ def _check_inside(plan: BufferPlan, step: Gather) -> None:
     for buffer, begin, end in ends:
         if not 0 <= begin < end <= plan.sizes[buffer]:
             got = f"bytes {begin} to {end}"
-            raise EngineError(f"rows of the buffer {buffer} lie outside of it", got=got, allowed=f"{plan.sizes[buffer]} bytes")
+            raise EngineError(
+                f"rows of the buffer {buffer} lie outside of it", got=got, allowed=f"{plan.sizes[buffer]} bytes"
+            )
 
 
 def _known(plan: BufferPlan, carried: int) -> Iterator[int]:
@@ -118,12 +128,26 @@ def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
         return
     encoded = plan.encoded
     if encoded is None:
-        raise EngineError("the buffer plan keeps nothing of the window before", got=f"{carried} images to carry", allowed="a sliding plan")
+        raise EngineError(
+            "the buffer plan keeps nothing of the window before",
+            got=f"{carried} images to carry",
+            allowed="a sliding plan",
+        )
     images, width = encoded.shape[0], math.prod(encoded.shape[1:]) * DTYPE_BYTES[encoded.dtype]
     step = images - carried
-    for first in range(0, carried, step):  # in order and no more than the distance at once: what is read was not written over
+    for first in range(
+        0, carried, step
+    ):  # in order and no more than the distance at once: what is read was not written over
         count = min(step, carried - first)
-        yield Gather(encoded, encoded.offset + (first + step) * width, encoded, encoded.offset + first * width, count, width, width)
+        yield Gather(
+            encoded,
+            encoded.offset + (first + step) * width,
+            encoded,
+            encoded.offset + first * width,
+            count,
+            width,
+            width,
+        )
     special = plan.starts["special"]  # belong to the place in the window, not to the image
     own = math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype]
     yield Gather(special, special.offset, encoded, encoded.offset, carried, own, width)
@@ -137,4 +161,6 @@ def _gathers(keep: Keep, target: View) -> Iterator[Gather]:
     # tokens of several calls are not kept; a kept layer's source is a whole tensor
     for stream in range(pitch // (width * keep.parts)):
         source = keep.source.offset + min(stream, computed - 1) * rows * width
-        yield Gather(keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch)
+        yield Gather(
+            keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch
+        )

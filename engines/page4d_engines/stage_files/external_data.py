@@ -16,7 +16,9 @@ def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def mapped(tensor: TensorProto, folder: pathlib.Path, dtype: DTypeLike, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+def mapped(
+    tensor: TensorProto, folder: pathlib.Path, dtype: DTypeLike, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
     """An external constant's numbers, read-only, straight from the file.
 
     Args:
@@ -26,4 +28,6 @@ def mapped(tensor: TensorProto, folder: pathlib.Path, dtype: DTypeLike, shape: t
         shape: another than the constant's own.
     """
     place = ExternalDataInfo(tensor)
-    return np.memmap(folder / place.location, dtype, "r", place.offset or 0, tuple(tensor.dims) if shape is None else shape)
+    return np.memmap(
+        folder / place.location, dtype, "r", place.offset or 0, tuple(tensor.dims) if shape is None else shape
+    )

@@ -1,4 +1,5 @@
-"""Whether a stage's ONNX file is what the manifest says, before anything loads it: its inputs and outputs, its operators, the places of its weights.
+"""Whether a stage's ONNX file is what the manifest says, before anything loads it: its inputs and outputs, its
+operators, the places of its weights.
 
 ONNX Runtime, TensorRT and Triton read weights that lie in other files by themselves, and would follow any path.
 """
@@ -54,8 +55,8 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
         entry: of the stage.
 
     Raises:
-        EngineError: it is damaged, its inputs and outputs are not the manifest's, it has operators of an unknown kind, or weights that are
-            not in a file beside it that the manifest lists.
+        EngineError: it is damaged, its inputs and outputs are not the manifest's, it has operators of an unknown kind,
+            or weights that are not in a file beside it that the manifest lists.
     """
     file = entry.file or ""
     try:
@@ -94,7 +95,8 @@ def _name(dtype: int) -> str:
 
 
 def _check_operators(file: str, model: ModelProto) -> None:
-    """ONNX's own and this project's attention, whose function body is of the former: no library could bring others, and nothing loops."""
+    """ONNX's own and this project's attention, whose function body is of the former: no library could bring others, and
+    nothing loops."""
     own = {BIASED_ATTENTION, SEGMENT_ATTENTION}
     for function in model.functions:
         if function.domain != DOMAIN or function.name not in own:
@@ -124,19 +126,36 @@ def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest:
     # a plain name: "/" would also lead to places that ONNX Runtime gives a meaning of its own
     if not location or "/" in location or "\\" in location or listed not in manifest.files:
         allowed = "the name of a file beside it that manifest.json lists"
-        raise EngineError(f"{file} has weights that are not in the engine folder", got=location or "no location", allowed=allowed, hint=_AGAIN)
+        raise EngineError(
+            f"{file} has weights that are not in the engine folder",
+            got=location or "no location",
+            allowed=allowed,
+            hint=_AGAIN,
+        )
     size = path_inside(folder, listed).stat().st_size
     width = _BYTES.get(tensor.data_type)
     count = math.prod(tensor.dims) if all(side >= 0 for side in tensor.dims) else -1
     numbers = [place[key] for key in ("offset", "length") if key in place]
     plain = len(set(keys)) == len(keys) and set(keys) <= _PLACE and all(_NUMBER.fullmatch(number) for number in numbers)
     if not plain or width is None or count < 0:
-        got = ", ".join(f"{key}={place[key]}" for key in sorted(place)) + f", type {tensor.data_type} {list(tensor.dims)}"
-        raise EngineError(f"{file} has weights in a place that is none", got=got, allowed="location, offset and length of a tensor", hint=_AGAIN)
+        got = (
+            ", ".join(f"{key}={place[key]}" for key in sorted(place)) + f", type {tensor.data_type} {list(tensor.dims)}"
+        )
+        raise EngineError(
+            f"{file} has weights in a place that is none",
+            got=got,
+            allowed="location, offset and length of a tensor",
+            hint=_AGAIN,
+        )
     offset, length = int(place.get("offset", 0)), int(place.get("length", count * width))
     if length != count * width or offset + length > size:
         got = f"{count * width} bytes of {tensor.name}, {length} bytes at {offset}"
-        raise EngineError(f"{file} has weights beyond the end of their file", got=got, allowed=f"{listed} has {size} bytes", hint=_AGAIN)
+        raise EngineError(
+            f"{file} has weights beyond the end of their file",
+            got=got,
+            allowed=f"{listed} has {size} bytes",
+            hint=_AGAIN,
+        )
 
 
 def _nodes(model: ModelProto) -> Iterator[NodeProto]:

@@ -33,7 +33,8 @@ class BuildOptions:
     """What a plan is built for."""
 
     targets: tuple[str, ...] = ()
-    """Chips (`sm_<capability>`) that a TensorRT-RTX plan is to run on; none: any from sm_80 on, or, with full TensorRT, this machine's."""
+    """Chips (`sm_<capability>`) that a TensorRT-RTX plan is to run on; none: any from sm_80 on, or, with full TensorRT,
+    this machine's."""
     optimization_level: int | None = None
     """0 .. 5: how long the builder searches; None: TensorRT's own default."""
     hardware_compat: bool = False
@@ -65,7 +66,9 @@ class PlanBuilder:
         self.library, self.options, self.timing_cache = library, options, timing_cache
         register(library.module)
 
-    def build(self, stage: str, path: pathlib.Path, precision: str, progress: Progress = lambda what, share: None) -> Plan:
+    def build(
+        self, stage: str, path: pathlib.Path, precision: str, progress: Progress = lambda what, share: None
+    ) -> Plan:
         """Build one stage.
 
         Args:
@@ -75,7 +78,8 @@ class PlanBuilder:
             progress: called as the builder goes on.
 
         Raises:
-            AccuracyError: a layer holds an n x n tensor, a product is wider than asked, or an attention is neither fused nor a plugin.
+            AccuracyError: a layer holds an n x n tensor, a product is wider than asked, or an attention is neither
+                fused nor a plugin.
             EngineError: TensorRT refuses the file.
             OutOfMemoryError: TensorRT finds no kernel that fits into memory.
             KeyboardInterrupt: the build was interrupted; TensorRT has ended it.
@@ -83,7 +87,9 @@ class PlanBuilder:
         log = log_of(self.library.module)
         log.begin()
         try:
-            with held_interrupts() as held:  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
+            with (
+                held_interrupts() as held
+            ):  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
                 return self._build(stage, path, precision, progress, held)
         finally:
             log.end()
@@ -97,7 +103,10 @@ class PlanBuilder:
         model = onnx.load(path, load_external_data=False)
         nodes, native = attention_nodes(model)
         if not parser.parse_from_file(str(path)):
-            raise EngineError(f"{self.library} refuses {stage}", got="; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)))
+            raise EngineError(
+                f"{self.library} refuses {stage}",
+                got="; ".join(str(parser.get_error(i)) for i in range(parser.num_errors)),
+            )
         config = self._config(builder)
         monitor = _monitor_class(trt)(progress, held)
         config.progress_monitor = monitor
@@ -112,16 +121,28 @@ class PlanBuilder:
         else:  # may have no GPU, without which there is no inspector
             layers = read(log.end())
             if not layers:
-                raise EngineError(f"the layers of {stage} cannot be read back: {self.library} lists them in another way", hint="a version that is known: 1.7")
+                raise EngineError(
+                    f"the layers of {stage} cannot be read back: {self.library} lists them in another way",
+                    hint="a version that is known: 1.7",
+                )
         check(stage, layers, nodes, precision, native, fp8_products(model))
-        return Plan(bytes(plan), layers, sum(layer.is_plugin for layer in layers), sum(layer.is_fused_attention for layer in layers))
+        return Plan(
+            bytes(plan),
+            layers,
+            sum(layer.is_plugin for layer in layers),
+            sum(layer.is_fused_attention for layer in layers),
+        )
 
     def _inspected(self, stage: str, plan: Any, log: Any) -> list[Layer]:
         trt = self.library.module
         engine = trt.Runtime(log).deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(f"TensorRT does not load the plan of {stage} that it built", got="; ".join(log.errors) or None)
-        return read_inspector(stage, engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+            raise EngineError(
+                f"TensorRT does not load the plan of {stage} that it built", got="; ".join(log.errors) or None
+            )
+        return read_inspector(
+            stage, engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        )
 
     def _config(self, builder: Any) -> Any:
         trt, options = self.library.module, self.options
@@ -157,21 +178,38 @@ def attention_nodes(model: onnx.ModelProto) -> tuple[list[AttentionNode], bool]:
             native &= not PLUGIN_ATTRIBUTES.keys() <= attributes.keys()
             parts = 2 if "row_period" in attributes else 1
             (_, _, queries, channels), keys = shapes[node.input[0]], shapes[node.input[1]][2]
-            found.append(AttentionNode(node.name or node.output[0], queries, keys, channels, "epipolar_band" in attributes, parts))
+            found.append(
+                AttentionNode(
+                    node.name or node.output[0], queries, keys, channels, "epipolar_band" in attributes, parts
+                )
+            )
     return found, native
 
 
 def _check(library: Library, options: BuildOptions) -> None:
     targets = options.targets
     if targets and library.flavor is not Flavor.RTX:
-        raise UsageError(f"{library} builds for this machine's GPU alone", got=f"--target {','.join(targets)}", hint="--backend rtx, or --hardware-compat")
+        raise UsageError(
+            f"{library} builds for this machine's GPU alone",
+            got=f"--target {','.join(targets)}",
+            hint="--backend rtx, or --hardware-compat",
+        )
     if options.hardware_compat and library.flavor is Flavor.RTX:
-        raise UsageError("--hardware-compat is full TensorRT's", got=library, hint="leave it out: without --target the plans run on sm_80 and newer")
+        raise UsageError(
+            "--hardware-compat is full TensorRT's",
+            got=library,
+            hint="leave it out: without --target the plans run on sm_80 and newer",
+        )
     if targets:
-        known = sorted((name for name in dir(library.module.ComputeCapability) if name.startswith("SM")), key=lambda name: int(name[2:]))
+        known = sorted(
+            (name for name in dir(library.module.ComputeCapability) if name.startswith("SM")),
+            key=lambda name: int(name[2:]),
+        )
         allowed = [name.replace("SM", "sm_") for name in known]
         if unknown := [target for target in targets if target not in allowed]:
-            raise UsageError(f"{library} does not build for this chip", got=", ".join(unknown), allowed=", ".join(allowed))
+            raise UsageError(
+                f"{library} does not build for this chip", got=", ".join(unknown), allowed=", ".join(allowed)
+            )
     if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
         raise UsageError("--optimization-level is 0 to 5", got=options.optimization_level)
 
@@ -185,7 +223,11 @@ def _failure(library: Library, stage: str, errors: Sequence[str]) -> Exception:
         else:
             free, where = available_memory(), "main"
         got = said if free is None else f"{said} ({free / 1e9:.1f} GB of {where} memory free)"
-        return OutOfMemoryError(f"TensorRT found no kernel for {stage} that fits into memory", got=got, hint="a smaller --T, --V, --height or --width")
+        return OutOfMemoryError(
+            f"TensorRT found no kernel for {stage} that fits into memory",
+            got=got,
+            hint="a smaller --T, --V, --height or --width",
+        )
     return EngineError(f"TensorRT built no plan of {stage}", got=said)
 
 

@@ -21,7 +21,8 @@ _LOG = logging.getLogger("page4d.tensorrt")
 
 
 class Session:
-    """One TensorRT runtime on one GPU, and, for TensorRT-RTX, the kernels that it compiles when it loads: kept from one process to the next."""
+    """One TensorRT runtime on one GPU, and, for TensorRT-RTX, the kernels that it compiles when it loads: kept from one
+    process to the next."""
 
     def __init__(self, library: Library, gpu: Gpu) -> None:
         register(library.module)
@@ -39,7 +40,11 @@ class Session:
         """
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
-            raise EngineError(f"{self.library} does not load {path.name}", got="; ".join(self._log.errors) or None, hint="page4d-export --build-only ENGINES")
+            raise EngineError(
+                f"{self.library} does not load {path.name}",
+                got="; ".join(self._log.errors) or None,
+                hint="page4d-export --build-only ENGINES",
+            )
         return TensorRTEngine(self, stage, engine)
 
     def context(self, engine: Any) -> Any:
@@ -94,31 +99,46 @@ class TensorRTEngine(GpuEngine):
         for spec in (*stage.inputs, *stage.outputs):
             names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
             if spec.binding not in names:
-                raise EngineError(f"the plan of {stage.name} has no tensor {spec.binding}", got=", ".join(names), hint="page4d-export --build-only ENGINES")
+                raise EngineError(
+                    f"the plan of {stage.name} has no tensor {spec.binding}",
+                    got=", ".join(names),
+                    hint="page4d-export --build-only ENGINES",
+                )
             found = (tuple(engine.get_tensor_shape(spec.binding)), engine.get_tensor_dtype(spec.binding))
             if found != (spec.shape, getattr(trt, spec.dtype)):
                 got, allowed = f"{found[1]} {list(found[0])}", f"{spec.dtype} {list(spec.shape)}"
-                raise EngineError(f"the plan of {stage.name} has another {spec.binding} than the manifest", got=got, allowed=allowed)
+                raise EngineError(
+                    f"the plan of {stage.name} has another {spec.binding} than the manifest", got=got, allowed=allowed
+                )
         self.scratch = int(engine.device_memory_size_v2)
         self._contexts: list[Any] = []
 
     @property
     def uncapturable(self) -> str | None:
         """As `GpuEngine.uncapturable`: TensorRT-RTX may still compile kernels while it runs, and says so."""
-        capturable = [context.is_stream_capturable(self._session.stream) for context in self._contexts if hasattr(context, "is_stream_capturable")]
+        capturable = [
+            context.is_stream_capturable(self._session.stream)
+            for context in self._contexts
+            if hasattr(context, "is_stream_capturable")
+        ]
         return None if all(capturable) else f"{self._session.library} cannot have {self._stage.name} captured"
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""
         context = self._session.context(self._engine)
         if context is None:
-            raise EngineError(f"TensorRT makes no context for {self._stage.name}", got="; ".join(self._session.said) or None)
+            raise EngineError(
+                f"TensorRT makes no context for {self._stage.name}", got="; ".join(self._session.said) or None
+            )
         self._contexts.append(context)
         if self.scratch:
             context.set_device_memory(scratch, self.scratch)
         for name, address in (*inputs.items(), *outputs.items()):
             if not context.set_tensor_address(name, address):
-                raise EngineError(f"the plan of {self._stage.name} takes no address for {name}", got="; ".join(self._session.said) or None)
+                raise EngineError(
+                    f"the plan of {self._stage.name} takes no address for {name}",
+                    got="; ".join(self._session.said) or None,
+                )
 
         def launch(stream: int) -> None:
             if not context.execute_async_v3(stream):

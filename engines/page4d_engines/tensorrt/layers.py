@@ -1,4 +1,5 @@
-"""What TensorRT built: the layers of a plan, read from the builder's log or from its inspector, held against what was asked."""
+"""What TensorRT built: the layers of a plan, read from the builder's log or from its inspector, held against what was
+asked."""
 
 from __future__ import annotations
 
@@ -70,7 +71,9 @@ def read(log: str) -> list[Layer]:
         inputs, _, rest = found["rest"].partition(", Constants: ")
         _, _, outputs = rest.partition(", Outputs: ")
         outputs, _, notes = outputs.partition(", TacticName: ")
-        layers.append(Layer(found["name"], found["kind"], _tensors(inputs), _tensors(outputs), tuple(_SOURCE.findall(notes))))
+        layers.append(
+            Layer(found["name"], found["kind"], _tensors(inputs), _tensors(outputs), tuple(_SOURCE.findall(notes)))
+        )
     return layers
 
 
@@ -93,7 +96,13 @@ def _inspected(layer: dict[str, Any]) -> Layer:
     def tensors(key: str) -> tuple[Tensor, ...]:
         return tuple(Tensor(one["Name"], tuple(one.get("Dimensions", ())), _dtype(one)) for one in layer.get(key, ()))
 
-    return Layer(layer["Name"], layer.get("LayerType", ""), tensors("Inputs"), tensors("Outputs"), tuple(_SOURCE.findall(layer.get("Metadata", ""))))
+    return Layer(
+        layer["Name"],
+        layer.get("LayerType", ""),
+        tensors("Inputs"),
+        tensors("Outputs"),
+        tuple(_SOURCE.findall(layer.get("Metadata", ""))),
+    )
 
 
 def _dtype(tensor: dict[str, Any]) -> str:
@@ -103,7 +112,14 @@ def _dtype(tensor: dict[str, Any]) -> str:
     return found[1] if found else said
 
 
-def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], precision: str, native: bool, fp8: Collection[str] = ()) -> None:
+def check(
+    stage: str,
+    layers: Sequence[Layer],
+    nodes: Sequence[AttentionNode],
+    precision: str,
+    native: bool,
+    fp8: Collection[str] = (),
+) -> None:
     """Hold a plan against its graph.
 
     Args:
@@ -115,29 +131,48 @@ def check(stage: str, layers: Sequence[Layer], nodes: Sequence[AttentionNode], p
         fp8: names of the products that are to be of 8-bit numbers.
 
     Raises:
-        AccuracyError: a layer holds an n x n tensor, an attention is neither fused nor a plugin, or products are wider than asked.
+        AccuracyError: a layer holds an n x n tensor, an attention is neither fused nor a plugin, or products are wider
+            than asked.
     """
     for layer in layers:
         for tensor in layer.outputs:
             if _holds_logits(tensor, nodes):
                 got = f"{tensor.name} {list(tensor.shape)} of layer {layer.name}"
-                raise AccuracyError(f"the plan of {stage} holds an n x n tensor", got=got, hint="--attention plugin, in 16 bits")
+                raise AccuracyError(
+                    f"the plan of {stage} holds an n x n tensor", got=got, hint="--attention plugin, in 16 bits"
+                )
     if precision == "float32":  # TensorRT fuses no float32 attention; sizes that get here are small
         return
     if native:
-        expected, found, what = sum(node.parts for node in nodes), sum(layer.is_fused_attention for layer in layers), "fused"
+        expected, found, what = (
+            sum(node.parts for node in nodes),
+            sum(layer.is_fused_attention for layer in layers),
+            "fused",
+        )
     else:
         expected, found, what = len(nodes), sum(layer.is_plugin for layer in layers), "plugins"
     if found != expected:
         got = f"{found} of {expected}: {', '.join(node.name for node in nodes)}"
-        raise AccuracyError(f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None)
+        raise AccuracyError(
+            f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None
+        )
     fp8_set = frozenset(fp8)
     for layer in layers:
         large = [tensor for tensor in layer.inputs if len(tensor.shape) > 1]
         if layer.kind in _PRODUCTS and large and all(tensor.dtype in _WIDE for tensor in large):
-            raise AccuracyError(f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision)
-        if layer.kind in _PRODUCTS and not fp8_set.isdisjoint(layer.sources) and all(tensor.dtype != _EIGHT for tensor in large):
-            raise AccuracyError(f"a product of {stage} is not computed in fp8", got=f"layer {layer.name}, of {large[0].dtype}", allowed=_EIGHT)
+            raise AccuracyError(
+                f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision
+            )
+        if (
+            layer.kind in _PRODUCTS
+            and not fp8_set.isdisjoint(layer.sources)
+            and all(tensor.dtype != _EIGHT for tensor in large)
+        ):
+            raise AccuracyError(
+                f"a product of {stage} is not computed in fp8",
+                got=f"layer {layer.name}, of {large[0].dtype}",
+                allowed=_EIGHT,
+            )
 
 
 def _holds_logits(tensor: Tensor, nodes: Sequence[AttentionNode]) -> bool:
@@ -152,4 +187,7 @@ def _holds_logits(tensor: Tensor, nodes: Sequence[AttentionNode]) -> bool:
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:
-    return tuple(Tensor(found["name"], tuple(int(size) for size in found["shape"].split(",") if size), found["dtype"]) for found in _TENSOR.finditer(text))
+    return tuple(
+        Tensor(found["name"], tuple(int(size) for size in found["shape"].split(",") if size), found["dtype"])
+        for found in _TENSOR.finditer(text)
+    )

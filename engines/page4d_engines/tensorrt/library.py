@@ -50,7 +50,14 @@ _ISSUES = "https://github.com/NVIDIA/TensorRT/issues/"
 KNOWN_BAD = (
     KnownBad((10, 3), (10, 4), "fp16 engines of ViT encoders give wrong numbers", f"{_ISSUES}4723"),
     KnownBad((10, 7), (10, 7), "attention exported from PyTorch is fused wrongly", f"{_ISSUES}4333", native_only=True),
-    KnownBad((10, 0), (10, 16), "the fused attention of ViT encoders gives wrong numbers in 16 bits", f"{_ISSUES}4837", True, ("sm_120", "sm_121")),
+    KnownBad(
+        (10, 0),
+        (10, 16),
+        "the fused attention of ViT encoders gives wrong numbers in 16 bits",
+        f"{_ISSUES}4837",
+        True,
+        ("sm_120", "sm_121"),
+    ),
 )
 
 
@@ -74,7 +81,9 @@ class Library:
                 module = importlib.import_module("tensorrt")
             except ImportError:
                 if flavor is Flavor.TENSORRT:
-                    raise MissingBackendError("TensorRT is not installed", hint='pip install "page4d[tensorrt]"') from None
+                    raise MissingBackendError(
+                        "TensorRT is not installed", hint='pip install "page4d[tensorrt]"'
+                    ) from None
             else:
                 return cls._of(Flavor.TENSORRT, module)
         return cls._of(Flavor.RTX, rtx.load())
@@ -83,7 +92,12 @@ class Library:
     def _of(cls, flavor: Flavor, module: ModuleType) -> Library:
         version = tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:3])
         if flavor is Flavor.TENSORRT and not _OLDEST <= version < _NEWEST:
-            raise MissingBackendError("this TensorRT is not supported", got=module.__version__, allowed="10.3 .. 11", hint='pip install "tensorrt>=10.3,<12"')
+            raise MissingBackendError(
+                "this TensorRT is not supported",
+                got=module.__version__,
+                allowed="10.3 .. 11",
+                hint='pip install "tensorrt>=10.3,<12"',
+            )
         return cls(flavor, module, version)
 
     def __str__(self) -> str:
@@ -98,22 +112,40 @@ class Library:
         return tuple(sorted(int(name[2:]) for name in dir(self.module.ComputeCapability) if name.startswith("SM")))
 
     def runs_on(self, capability: int) -> bool:
-        """Whether it computes on a GPU of this compute capability, times ten: TensorRT-RTX leaves out data centres' and Jetson's."""
+        """Whether it computes on a GPU of this compute capability, times ten: TensorRT-RTX leaves out data centres' and
+        Jetson's."""
         return not self.chips or capability in self.chips or capability > self.chips[-1]
 
     def require_on(self, capability: int) -> None:
-        """Raise unless it computes on a GPU of this compute capability, times ten: it says so itself only when it loads a plan.
+        """Raise unless it computes on a GPU of this compute capability, times ten: it says so itself only when it loads
+        a plan.
 
         Raises:
             EngineError: it does not.
         """
         if not self.runs_on(capability):
             allowed = f"{', '.join(f'sm_{chip}' for chip in self.chips)} and newer"
-            raise EngineError(f"{self} does not run on this GPU", got=f"sm_{capability}", allowed=allowed, hint="--backend cuda, or full TensorRT")
+            raise EngineError(
+                f"{self} does not run on this GPU",
+                got=f"sm_{capability}",
+                allowed=allowed,
+                hint="--backend cuda, or full TensorRT",
+            )
 
     def warnings(self, chip: str | None, native: bool) -> list[str]:
         """What is known against it on a chip (`sm_<capability>`, None: not known), a sentence each."""
         if self.flavor is Flavor.RTX:
             foreign = chip is not None and not self.runs_on(int(chip.removeprefix("sm_")))
-            return [f"{self} builds for other machines here: it does not run on this GPU ({chip}), where --backend cuda does"] if foreign else []
-        return [f"{self}: {bad.what} ({bad.link}); verify on the target" for bad in KNOWN_BAD if bad.concerns(self.version, chip, native)]
+            return (
+                [
+                    f"{self} builds for other machines here: it does not run on this GPU ({chip}), where --backend cuda"
+                    " does"
+                ]
+                if foreign
+                else []
+            )
+        return [
+            f"{self}: {bad.what} ({bad.link}); verify on the target"
+            for bad in KNOWN_BAD
+            if bad.concerns(self.version, chip, native)
+        ]

@@ -14,11 +14,17 @@ _KEPT = 20  # errors
 
 @cache
 def log_of(trt: ModuleType) -> Any:
-    """The process's one ILogger for a TensorRT module: `errors`, the latest in order; from `begin()` to `end()` everything.
+    """The process's one ILogger for a TensorRT module: `errors`, the latest in order; from `begin()` to `end()`
+    everything.
 
-    One, and never freed: TensorRT keeps a builder's logger for whatever is made while that builder lives, and calls it after it is gone.
+    One, and never freed: TensorRT keeps a builder's logger for whatever is made while that builder lives, and calls it
+        after it is gone.
     """
-    levels = {trt.ILogger.INTERNAL_ERROR: logging.ERROR, trt.ILogger.ERROR: logging.ERROR, trt.ILogger.WARNING: logging.WARNING}
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.WARNING,
+    }
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         """Tells the project's log of warnings, and of the rest with -v."""

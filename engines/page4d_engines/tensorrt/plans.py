@@ -28,7 +28,8 @@ def library_for(flavor: Flavor | None) -> Library:
     """What builds plans on this machine.
 
     Args:
-        flavor: a demand; None takes full TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU to build.
+        flavor: a demand; None takes full TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU
+            to build.
 
     Raises:
         MissingBackendError: it is not there.
@@ -42,7 +43,9 @@ def library_for(flavor: Flavor | None) -> Library:
             try:
                 return Library.find(Flavor.RTX)
             except MissingBackendError:
-                raise MissingBackendError(f"there is no TensorRT to build with: {missing.what}", hint=missing.hint) from None
+                raise MissingBackendError(
+                    f"there is no TensorRT to build with: {missing.what}", hint=missing.hint
+                ) from None
     found = Library.find(flavor)
     if flavor is Flavor.TENSORRT:
         capability_of(0)
@@ -52,7 +55,9 @@ def library_for(flavor: Flavor | None) -> Library:
 class PlansBuild:
     """A checked wish for plans, ready to build."""
 
-    def __init__(self, library: Library, options: BuildOptions, precision: str, native: bool, plugins: pathlib.Path | None = None) -> None:
+    def __init__(
+        self, library: Library, options: BuildOptions, precision: str, native: bool, plugins: pathlib.Path | None = None
+    ) -> None:
         """Check what can be checked before an export begins.
 
         Args:
@@ -60,23 +65,40 @@ class PlansBuild:
             options: of the build.
             precision: of the engines.
             native: whether attention is left to TensorRT's own fusion.
-            plugins: the library of `plugins/csrc`, for any processor, to travel with the plans; None: C++ programs have their own.
+            plugins: the library of `plugins/csrc`, for any processor, to travel with the plans; None: C++ programs have
+                their own.
 
         Raises:
-            UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options that this TensorRT
-                does not have; a library that is not of these plugins.
+            UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options
+                that this TensorRT does not have; a library that is not of these plugins.
         """
         self.precision = Precision(precision)
         if not self.precision.has_16_bits:
-            why = "fuses no attention in float32" if self.precision is Precision.FLOAT32 else "does not take these 8-bit products, which are a processor's"
-            raise UsageError(f"TensorRT {why}", got=f"plans in {precision}", allowed="--fp16, --bf16 or --fp8", hint="page4d-export --fp16")
+            why = (
+                "fuses no attention in float32"
+                if self.precision is Precision.FLOAT32
+                else "does not take these 8-bit products, which are a processor's"
+            )
+            raise UsageError(
+                f"TensorRT {why}",
+                got=f"plans in {precision}",
+                allowed="--fp16, --bf16 or --fp8",
+                hint="page4d-export --fp16",
+            )
         self.library, self.options, self._plugins = library, options, None if plugins is None else _plugins_of(plugins)
         is_full = library.flavor is Flavor.TENSORRT  # which builds for this machine's GPU
         chip = f"sm_{capability_of(0)}" if is_full else chip_here()
-        self.chips = options.targets or ((chip,) if is_full and chip is not None and not options.hardware_compat else ())
+        self.chips = options.targets or (
+            (chip,) if is_full and chip is not None and not options.hardware_compat else ()
+        )
         if too_old := [name for name in self.chips if int(name.removeprefix("sm_")) < self.precision.least_chip]:
             allowed = f"sm_{self.precision.least_chip} and newer"
-            raise UsageError(f"there are no {precision} products on these chips", got=", ".join(too_old), allowed=allowed, hint="page4d-export --fp16")
+            raise UsageError(
+                f"there are no {precision} products on these chips",
+                got=", ".join(too_old),
+                allowed=allowed,
+                hint="page4d-export --fp16",
+            )
         self.warnings = library.warnings(chip, native)
         PlanBuilder(library, options)
 
@@ -85,7 +107,13 @@ class PlansBuild:
         """The chips, in words."""
         return runs_on(self.chips, self.precision.least_chip)
 
-    def build(self, source: pathlib.Path, manifest: Manifest, target: pathlib.Path, progress: Progress = lambda what, share: None) -> Plans:
+    def build(
+        self,
+        source: pathlib.Path,
+        manifest: Manifest,
+        target: pathlib.Path,
+        progress: Progress = lambda what, share: None,
+    ) -> Plans:
         """Build every stage.
 
         Args:
@@ -105,7 +133,9 @@ class PlansBuild:
         for number, stage in enumerate(manifest.stages):
 
             def step(what: str, share: float, number: int = number, name: str = stage.name) -> None:
-                progress(f"building {name}: {what}" if what else f"building {name}", (number + share) / len(manifest.stages))
+                progress(
+                    f"building {name}: {what}" if what else f"building {name}", (number + share) / len(manifest.stages)
+                )
 
             step("", 0.0)
             started = time.perf_counter()
@@ -121,11 +151,14 @@ class PlansBuild:
         kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
         version = ".".join(map(str, self.library.version))
         least = self.precision.least_chip
-        return Plans(str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level, least)
+        return Plans(
+            str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level, least
+        )
 
 
 def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lambda what, share: None) -> Manifest:
-    """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are built; other files are linked.
+    """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are
+    built; other files are linked.
 
     Raises:
         UsageError: the folder cannot be written, or holds files that are not the engines'.
@@ -136,7 +169,9 @@ def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lam
     refuse_foreign(folder.path, ENGINE_FOLDER)
     with staged(folder.path, ENGINE_FOLDER) as staging:
         plans = build.build(folder.path, old, staging, progress)
-        digests = {path.relative_to(staging).as_posix(): sha256(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+        digests = {
+            path.relative_to(staging).as_posix(): sha256(path) for path in sorted(staging.rglob("*")) if path.is_file()
+        }
         replaced = set(digests) | (set() if old.plans is None else {entry.file for entry in old.plans.stages.values()})
         kept = {name: digest for name, digest in old.files.items() if name not in replaced}
         for name in kept:
@@ -161,5 +196,7 @@ def _plugins_of(path: pathlib.Path) -> bytes:
     if not content.startswith(b"\x7fELF") or b"page4d_plugins_kernels" not in content:
         raise UsageError(what, got=path, allowed="libpage4d_plugins.so", hint=hint)
     if shipped().header.source.encode() not in content:
-        raise UsageError(what, got=f"{path}, with other kernels", allowed=f"kernels {shipped().header.source[:12]}..", hint=hint)
+        raise UsageError(
+            what, got=f"{path}, with other kernels", allowed=f"kernels {shipped().header.source[:12]}..", hint=hint
+        )
     return content

@@ -61,14 +61,22 @@ class Machine:
             hint = f"{rebuild} --target {self.chip}" if self.library.flavor is Flavor.RTX else rebuild
             if plans.least_chip > self.capability >= Precision.FLOAT16.least_chip:
                 hint = "page4d-export --fp16: this GPU has no fp8 products"
-            raise EngineError("the plans were built for other GPUs than this one", got=plans.runs_on, allowed=self.chip, hint=hint)
+            raise EngineError(
+                "the plans were built for other GPUs than this one", got=plans.runs_on, allowed=self.chip, hint=hint
+            )
         if plans.kernels is not None and plans.kernels != self.kernels:
             got, allowed = f"{plans.kernels[:12]}..", f"{self.kernels[:12]}.."
-            raise EngineError("the plans' plugins are of another version of page4d's kernels", got=got, allowed=allowed, hint=rebuild)
+            raise EngineError(
+                "the plans' plugins are of another version of page4d's kernels", got=got, allowed=allowed, hint=rebuild
+            )
         needed = cuda_of(self.library)
         if needed is not None and self.cuda[0] < needed:
             name = f"{self.library} is for CUDA {needed}"
-            raise EngineError(f"{name}, and this GPU's driver is older", got=f"CUDA {self.cuda[0]}.{self.cuda[1]}", hint="a newer driver")
+            raise EngineError(
+                f"{name}, and this GPU's driver is older",
+                got=f"CUDA {self.cuda[0]}.{self.cuda[1]}",
+                hint="a newer driver",
+            )
 
 
 def cuda_of(library: Library) -> int | None:

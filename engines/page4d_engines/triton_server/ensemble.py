@@ -39,7 +39,13 @@ class Ensemble:
     bytes: int
 
     @classmethod
-    def of(cls, manifest: Manifest, constants: Mapping[str, NDArray[np.float32]], platform: Platform, memory_input: bool = False) -> Ensemble:
+    def of(
+        cls,
+        manifest: Manifest,
+        constants: Mapping[str, NDArray[np.float32]],
+        platform: Platform,
+        memory_input: bool = False,
+    ) -> Ensemble:
         """Wire a manifest's stages; each is called once.
 
         Args:
@@ -54,7 +60,9 @@ class Ensemble:
 class _Wiring:
     """What is known on the way from the first stage to the last."""
 
-    def __init__(self, manifest: Manifest, constants: Mapping[str, NDArray[np.float32]], platform: Platform, memory_input: bool) -> None:
+    def __init__(
+        self, manifest: Manifest, constants: Mapping[str, NDArray[np.float32]], platform: Platform, memory_input: bool
+    ) -> None:
         self.manifest, self.constants, self.platform = manifest, constants, platform
         self.inputs: dict[str, Port] = {}
         self.now: dict[str, Port] = {}  # by the manifest's name the ensemble's tensor that has its value
@@ -62,7 +70,11 @@ class _Wiring:
         self.outputs: dict[str, str] = {}  # result -> the ensemble's name of it
         self.steps: list[Step] = []
         self.last = {spec.name: entry.name for entry in manifest.stages for spec in entry.outputs}
-        self.results = {name: name + OUT * (name == "memory" and memory_input) for name in ("mask", "memory", *PREDICTIONS) if name in self.last}
+        self.results = {
+            name: name + OUT * (name == "memory" and memory_input)
+            for name in ("mask", "memory", *PREDICTIONS)
+            if name in self.last
+        }
 
     def ensemble(self) -> Ensemble:
         manifest = self.manifest
@@ -79,14 +91,22 @@ class _Wiring:
                 glue.append(self.layer(kept, [tokens[stage] for stage in kept.stages], place))
                 waiting.remove(kept)
         layers = [f"layers.{kept.layer}" for kept in manifest.keep]
-        order = [*(["mask"] if "mask" in self.results else []), *layers, *(name for name in self.results if name != "mask")]
+        order = [
+            *(["mask"] if "mask" in self.results else []),
+            *layers,
+            *(name for name in self.results if name != "mask"),
+        ]
         ports = [self.made[self.results.get(name, name)] for name in order]
         config = Config(NAME, Platform.ENSEMBLE, tuple(self.inputs.values()), tuple(ports), steps=tuple(self.steps))
         return Ensemble(config, stages, tuple(glue), self.peak({port.name for port in ports}))
 
     def constant(self) -> tuple[Config, onnx.ModelProto]:
         """The model of the constants; on the CPU, where the images are that it is called with."""
-        specs = {name: TensorSpec(name, array.shape, self.manifest.spec(name).dtype) for name, array in self.constants.items() if self.manifest.reads(name)}
+        specs = {
+            name: TensorSpec(name, array.shape, self.manifest.spec(name).dtype)
+            for name, array in self.constants.items()
+            if self.manifest.reads(name)
+        }
         images = TensorSpec("images", self.manifest.shape.images_shape, "uint8")
         config = self.model(_CONSTANTS, Platform.ONNX, [images], list(specs.values()), Place.CPU)
         return config, constants_model(images, specs, self.constants)
@@ -100,21 +120,27 @@ class _Wiring:
         config = self.model(layer.name, Platform.ONNX, parts, [layer], place)
         return config, layers_model(parts, layer, kept.streams)
 
-    def model(self, name: str, platform: Platform, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], place: Place) -> Config:
+    def model(
+        self, name: str, platform: Platform, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], place: Place
+    ) -> Config:
         """Add a model's call: it reads what has its inputs' names now, and makes what has its outputs' from here on."""
         read = {spec.binding: self.read(spec) for spec in inputs}
         ports = [Port(spec.binding, spec.dtype, read[spec.binding].dims, spec.shape) for spec in inputs]
         made = {spec.binding: self.write(spec, name) for spec in outputs}
         results = [Port(spec.binding, spec.dtype, made[spec.binding].dims, spec.shape) for spec in outputs]
         config = Config(model_name(name), platform, tuple(ports), tuple(results), place)
-        self.steps.append(Step(config.name, *({binding: port.name for binding, port in ports.items()} for ports in (read, made))))
+        self.steps.append(
+            Step(config.name, *({binding: port.name for binding, port in ports.items()} for ports in (read, made)))
+        )
         return config
 
     def read(self, spec: TensorSpec) -> Port:
         """The tensor that has a name's value now; what none has is the user's to give."""
         if spec.name not in self.now:
             dims = self.manifest.shape.images_shape if spec.name == "images" else spec.shape
-            self.inputs[spec.name] = self.now[spec.name] = self.made[spec.name] = Port(spec.name, spec.dtype, dims, dims)
+            self.inputs[spec.name] = self.now[spec.name] = self.made[spec.name] = Port(
+                spec.name, spec.dtype, dims, dims
+            )
         return self.now[spec.name]
 
     def write(self, spec: TensorSpec, by: str) -> Port:
@@ -129,17 +155,23 @@ class _Wiring:
         return self.now[spec.name]
 
     def peak(self, results: set[str]) -> int:
-        """Bytes of all tensors that are alive at once, at most: from the step that makes one to the last that reads it."""
-        until = {name: number for number, step in enumerate(self.steps) for name in step.inputs.values()} | dict.fromkeys(results, len(self.steps))
+        """Bytes of all tensors that are alive at once, at most: from the step that makes one to the last that reads
+        it."""
+        until = {
+            name: number for number, step in enumerate(self.steps) for name in step.inputs.values()
+        } | dict.fromkeys(results, len(self.steps))
         alive: set[str] = set(self.inputs)
         most = 0
         for number, step in enumerate(self.steps):
             alive |= set(step.outputs.values())
-            most = max(most, sum(math.prod(self.made[name].dims) * DTYPE_BYTES[self.made[name].dtype] for name in alive))
+            most = max(
+                most, sum(math.prod(self.made[name].dims) * DTYPE_BYTES[self.made[name].dtype] for name in alive)
+            )
             alive = {name for name in alive if until.get(name, -1) > number}
         return most
 
 
 def model_name(stage: str) -> str:
-    """A stage's, or glue's, name in the repository: without dots, which Triton takes for the start of a backend's name."""
+    """A stage's, or glue's, name in the repository: without dots, which Triton takes for the start of a backend's
+    name."""
     return f"{NAME}_{re.sub(r'[^A-Za-z0-9_]', '_', stage)}"

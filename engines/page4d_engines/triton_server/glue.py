@@ -22,7 +22,9 @@ _TYPES = {
 }
 
 
-def constants_model(unused: TensorSpec, outputs: Mapping[str, TensorSpec], values: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
+def constants_model(
+    unused: TensorSpec, outputs: Mapping[str, TensorSpec], values: Mapping[str, NDArray[np.float32]]
+) -> onnx.ModelProto:
     """A model that gives the same every time.
 
     Args:
@@ -31,14 +33,16 @@ def constants_model(unused: TensorSpec, outputs: Mapping[str, TensorSpec], value
         values: by the same names, already rounded to the outputs' types.
     """
     weights = [
-        helper.make_tensor(f"{name}.value", _TYPES[spec.dtype], spec.shape, _bytes(values[name], spec.dtype), raw=True) for name, spec in outputs.items()
+        helper.make_tensor(f"{name}.value", _TYPES[spec.dtype], spec.shape, _bytes(values[name], spec.dtype), raw=True)
+        for name, spec in outputs.items()
     ]
     nodes = [helper.make_node("Identity", [f"{name}.value"], [spec.binding]) for name, spec in outputs.items()]
     return _model("constants", nodes, [unused], outputs.values(), weights)
 
 
 def layers_model(parts: Sequence[TensorSpec], layer: TensorSpec, streams: int) -> onnx.ModelProto:
-    """A model that gathers a kept layer: tokens `[S or 1,..,N,C]` of each part, side by side per stream, become `[..,N,S*parts*C]`.
+    """A model that gathers a kept layer: tokens `[S or 1,..,N,C]` of each part, side by side per stream, become
+    `[..,N,S*parts*C]`.
 
     Args:
         parts: its inputs. One that computed one stream stands for all.
@@ -51,23 +55,42 @@ def layers_model(parts: Sequence[TensorSpec], layer: TensorSpec, streams: int) -
         whole = spec.binding
         if spec.shape[0] < streams:
             whole = f"streams.{number}"
-            nodes.append(helper.make_node("Concat", [spec.binding] * streams, [whole], axis=0))  # Expand has no bfloat16 on a CPU
+            nodes.append(
+                helper.make_node("Concat", [spec.binding] * streams, [whole], axis=0)
+            )  # Expand has no bfloat16 on a CPU
         nodes.append(helper.make_node("Reshape", [whole, "by_part"], [f"part.{number}"]))
         joined.append(f"part.{number}")
     rank = len(lead) + 3
     nodes.append(helper.make_node("Concat", joined, ["parts"], axis=rank - 2))
-    nodes.append(helper.make_node("Transpose", ["parts"], ["by_token"], perm=[*range(1, rank - 2), 0, rank - 2, rank - 1]))
+    nodes.append(
+        helper.make_node("Transpose", ["parts"], ["by_token"], perm=[*range(1, rank - 2), 0, rank - 2, rank - 1])
+    )
     nodes.append(helper.make_node("Reshape", ["by_token", "whole"], [layer.binding]))
     shapes = {"by_part": (streams, *lead, 1, parts[0].shape[-1]), "whole": layer.shape}
-    return _model("layers", nodes, parts, [layer], [helper.make_tensor(name, TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()])
+    return _model(
+        "layers",
+        nodes,
+        parts,
+        [layer],
+        [helper.make_tensor(name, TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()],
+    )
 
 
 def _model(
-    name: str, nodes: list[onnx.NodeProto], inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec], weights: list[onnx.TensorProto]
+    name: str,
+    nodes: list[onnx.NodeProto],
+    inputs: Iterable[TensorSpec],
+    outputs: Iterable[TensorSpec],
+    weights: list[onnx.TensorProto],
 ) -> onnx.ModelProto:
-    given, made = ([helper.make_tensor_value_info(spec.binding, _TYPES[spec.dtype], spec.shape) for spec in specs] for specs in (inputs, outputs))
+    given, made = (
+        [helper.make_tensor_value_info(spec.binding, _TYPES[spec.dtype], spec.shape) for spec in specs]
+        for specs in (inputs, outputs)
+    )
     graph = helper.make_graph(nodes, name, given, made, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="page4d")
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="page4d"
+    )
     onnx.checker.check_model(model)
     return model
 

@@ -21,7 +21,8 @@ from page4d_engines.triton_server.config import Config, Platform, Port
 from page4d_engines.triton_server.ensemble import Ensemble
 
 PLUGINS = "/opt/page4d/libpage4d_plugins_register.so"
-"""Where the printed command expects the plugins' library; Triton only opens it, so it is the one that registers the other."""
+"""Where the printed command expects the plugins' library; Triton only opens it, so it is the one that registers the
+other."""
 _POOL = 1 << 26  # bytes of GPU memory that Triton sets aside for tensors unless it is told more
 
 
@@ -64,11 +65,11 @@ class Written(msgspec.Struct, frozen=True):
 class Repository:
     """A model repository: a model per stage, glue, and the ensemble `page4d` of them all.
 
-    A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and `keypoints`
-    float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not known. It gets what
-    `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`, `confidence`; and `camera` as the
-    stage's numbers `[T,V,12]`, of which `page4d.network.poses.camera_to_world` makes poses. Memory starts from the learned one, or from the
-    input `memory`, in which case the new one is `memory_out`.
+    A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and
+    `keypoints` float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not
+    known. It gets what `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`,
+    `confidence`; and `camera` as the stage's numbers `[T,V,12]`, of which `page4d.network.poses.camera_to_world` makes
+    poses. Memory starts from the learned one, or from the input `memory`, in which case the new one is `memory_out`.
     """
 
     folder: EngineFolder
@@ -85,8 +86,8 @@ class Repository:
             memory_input: whether requests give the memory that a window starts from.
 
         Raises:
-            UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder takes several calls, or
-                there is no memory to give.
+            UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder takes
+                several calls, or there is no memory to give.
             EngineError: a stage has no plan.
         """
         manifest = folder.manifest
@@ -94,7 +95,10 @@ class Repository:
         if platform is Platform.PLAN:
             _refuse_plans(folder)
         elif manifest.precision == str(Precision.BFLOAT16):
-            raise UsageError("ONNX Runtime has no bfloat16 convolution and does not load these engines", hint="page4d-export --fp16, or without for float32")
+            raise UsageError(
+                "ONNX Runtime has no bfloat16 convolution and does not load these engines",
+                hint="page4d-export --fp16, or without for float32",
+            )
         if looped := [entry for entry in manifest.stages if entry.calls > 1]:
             raise UsageError(
                 "an ensemble calls each stage once, and these engines' encoder takes the images in parts",
@@ -104,7 +108,9 @@ class Repository:
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")
-        constants = {name: array for name, array in read_constants(folder).items() if not (name == "memory" and memory_input)}
+        constants = {
+            name: array for name, array in read_constants(folder).items() if not (name == "memory" and memory_input)
+        }
         return cls(folder, platform, Ensemble.of(manifest, constants, platform, memory_input))
 
     def write(self, out: pathlib.Path) -> Written:
@@ -122,7 +128,8 @@ class Repository:
                 for name, source in self._files(entry).items():
                     target = version / name
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    # of weights beside an ONNX file onnx refuses those that have several names, in the engine folder, too
+                    # of weights beside an ONNX file onnx refuses those that have several names, in the engine folder,
+                    # too
                     (link_or_copy if source.suffix == ".plan" else shutil.copyfile)(source, target)
             for config, model in self.ensemble.glue:
                 onnx.save(model, _model_folder(root, config) / "model.onnx")
@@ -146,12 +153,21 @@ class Repository:
             return {"model.plan": self.folder.file(plans.stages[entry.name].file)}
         name = entry.file or ""
         model = onnx.load(self.folder.file(name), load_external_data=False)
-        places = {place.value for tensor in model.graph.initializer for place in tensor.external_data if place.key == "location"}
+        places = {
+            place.value
+            for tensor in model.graph.initializer
+            for place in tensor.external_data
+            if place.key == "location"
+        }
         files = {"model.onnx": self.folder.file(name)}
         for place in sorted(places):
             source = (pathlib.PurePosixPath(name).parent / place).as_posix()
             if source not in self.folder.manifest.files:
-                raise EngineError(f"{name} has weights in a file that is not the engine folder's", got=place, hint="page4d-export again")
+                raise EngineError(
+                    f"{name} has weights in a file that is not the engine folder's",
+                    got=place,
+                    hint="page4d-export again",
+                )
             files[place] = self.folder.file(source)
         return files
 
@@ -160,7 +176,8 @@ class Repository:
         plans = self.folder.manifest.plans
         if self.platform is Platform.PLAN and plans is not None:
             if self.ensemble.bytes > _POOL // 2:
-                # a pool is one piece of memory and frays; what it cannot hold goes through the host, with one line in the log
+                # a pool is one piece of memory and frays; what it cannot hold goes through the host, with one line in
+                # the log
                 words.append(f"--cuda-memory-pool-byte-size=0:{-(-self.ensemble.bytes * 3 // 2 // _POOL) * _POOL}")
             if any(plan.plugins for plan in plans.stages.values()):
                 words.append(f'--backend-config=tensorrt,plugins="{PLUGINS}"')
@@ -172,17 +189,26 @@ class Repository:
             return ("ONNX Runtime computes attention from its standard operators here: n x n tensors, for small sizes",)
         notes = [f"the server's TensorRT must be {plans.version}, its GPU one of {plans.runs_on}"]
         if any(plan.plugins for plan in plans.stages.values()):
-            notes.append(f"the attention plugins: build plugins/csrc, both libraries in {pathlib.PurePosixPath(PLUGINS).parent}")
+            notes.append(
+                f"the attention plugins: build plugins/csrc, both libraries in {pathlib.PurePosixPath(PLUGINS).parent}"
+            )
         return tuple(notes)
 
 
 def _refuse_plans(folder: EngineFolder) -> None:
     plans = folder.manifest.plans
-    hint = f"page4d-export --build-only {folder.path} --backend tensorrt, on the GPU that will serve; or --backend onnxruntime here, for small sizes"
+    hint = (
+        f"page4d-export --build-only {folder.path} --backend tensorrt, on the GPU that will serve; or --backend"
+        " onnxruntime here, for small sizes"
+    )
     if plans is None:
         raise UsageError("the engine folder has no TensorRT plans", got=folder.path, hint=hint)
     if plans.library != "tensorrt":
-        raise UsageError("Triton loads plans of TensorRT; TensorRT-RTX's are of another kind", got=f"plans of {plans.library} {plans.version}", hint=hint)
+        raise UsageError(
+            "Triton loads plans of TensorRT; TensorRT-RTX's are of another kind",
+            got=f"plans of {plans.library} {plans.version}",
+            hint=hint,
+        )
 
 
 def _model_folder(root: pathlib.Path, config: Config) -> pathlib.Path:

@@ -23,10 +23,16 @@ def generate_launch_description() -> LaunchDescription:
         output="screen",
     )
     matcher = matches_action(rig)
-    configure = EmitEvent(event=ChangeState(lifecycle_node_matcher=matcher, transition_id=Transition.TRANSITION_CONFIGURE))
-    activate = EmitEvent(event=ChangeState(lifecycle_node_matcher=matcher, transition_id=Transition.TRANSITION_ACTIVATE))
+    configure = EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=matcher, transition_id=Transition.TRANSITION_CONFIGURE)
+    )
+    activate = EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=matcher, transition_id=Transition.TRANSITION_ACTIVATE)
+    )
     # from configuring alone: a node that somebody deactivates stays so
-    configured = OnStateTransition(target_lifecycle_node=rig, start_state="configuring", goal_state="inactive", entities=[activate])
+    configured = OnStateTransition(
+        target_lifecycle_node=rig, start_state="configuring", goal_state="inactive", entities=[activate]
+    )
     return LaunchDescription(
         [
             DeclareLaunchArgument("config", default_value=config, description="file of parameters"),

@@ -1,4 +1,5 @@
-"""One attention op with a key bias: ONNX Runtime's lowering against PyTorch, speed and memory, each in a process of its own."""
+"""One attention op with a key bias: ONNX Runtime's lowering against PyTorch, speed and memory, each in a process of its
+own."""
 
 from __future__ import annotations
 
@@ -58,7 +59,10 @@ def print_attention(found: AttentionBenchmark) -> None:
     from rich.table import Table
 
     table = Table(
-        title=f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads, medians of {found.rounds}",
+        title=(
+            f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads,"
+            f" medians of {found.rounds}"
+        ),
         title_justify="left",
     )
     for column in ("", "s", "GFLOP/s", "memory added"):
@@ -97,8 +101,12 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]
         node = helper.make_node(BIASED_ATTENTION, list(values), ["out"], domain=DOMAIN)
-        graph = helper.make_graph([node], "attention", infos, [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)], ir_version=10)
+        graph = helper.make_graph(
+            [node], "attention", infos, [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)], ir_version=10
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)

@@ -1,4 +1,5 @@
-"""The contestants of `page4d bench --peers`: the engines, PyTorch, and other ways from this model to numbers on a processor."""
+"""The contestants of `page4d bench --peers`: the engines, PyTorch, and other ways from this model to numbers on a
+processor."""
 
 from __future__ import annotations
 
@@ -144,8 +145,16 @@ def contestants() -> list[Contestant]:
         Contestant("plain ONNX export, ONNX Runtime", plain_onnx),
         Contestant("OpenVINO, float32", lambda course: openvino(course, Precision.FLOAT32)),
         Contestant("OpenVINO, bfloat16", lambda course: openvino(course, Precision.BFLOAT16)),
-        Contestant("page4d engines, float32", lambda course: of_pipeline(course, Pipeline.load(course.engines, "onnxruntime", course.threads)), ours=True),
-        Contestant("page4d engines, int8", lambda course: of_pipeline(course, Pipeline.load(course.int8, "onnxruntime", course.threads), "int8"), ours=True),
+        Contestant(
+            "page4d engines, float32",
+            lambda course: of_pipeline(course, Pipeline.load(course.engines, "onnxruntime", course.threads)),
+            ours=True,
+        ),
+        Contestant(
+            "page4d engines, int8",
+            lambda course: of_pipeline(course, Pipeline.load(course.int8, "onnxruntime", course.threads), "int8"),
+            ours=True,
+        ),
     ]
 
 
@@ -184,18 +193,30 @@ def _forward(course: Course, model: Callable[..., Output]) -> Forward:
 
 
 def plain_onnx(course: Course) -> Runner:
-    """The whole model by one `torch.onnx.export`, as anybody would: attention as PyTorch's own exporter writes it, no lowering.
+    """The whole model by one `torch.onnx.export`, as anybody would: attention as PyTorch's own exporter writes it, no
+    lowering.
 
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """
     whole = _Whole(course.model, course.kept).eval()
-    given = (torch.from_numpy(course.images), *(() if course.mask_ext is None else (torch.from_numpy(course.mask_ext),)))
-    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):  # they report optional packages that are not there, constants that stay as they are
+    given = (
+        torch.from_numpy(course.images),
+        *(() if course.mask_ext is None else (torch.from_numpy(course.mask_ext),)),
+    )
+    for noisy in (
+        "torch.onnx",
+        "onnxscript",
+        "onnx_ir",
+    ):  # they report optional packages that are not there, constants that stay as they are
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with torch.no_grad():
         captured = torch.export.export(whole, given)
         program = torch.onnx.export(
-            captured, dynamo=True, opset_version=OPSET, verbose=False, custom_translation_table={torch.ops.aten.sort.stable: _stable_sort}
+            captured,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
         )
     assert program is not None
     path = course.scratch / "plain.onnx"
@@ -221,7 +242,14 @@ class _Whole(nn.Module):
     def forward(self, images: Tensor, mask_ext: Tensor | None = None) -> tuple[Tensor, ...]:
         """As the class says."""
         out = self.network(images, mask_ext)
-        others = (*(layer for i, layer in out.layers.items() if i != self.kept), out.mask, out.memory, out.points, out.confidence, out.camera)
+        others = (
+            *(layer for i, layer in out.layers.items() if i != self.kept),
+            out.mask,
+            out.memory,
+            out.points,
+            out.confidence,
+            out.camera,
+        )
         return (out.layers[self.kept], *(value for value in others if value is not None))
 
 

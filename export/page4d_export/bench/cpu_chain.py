@@ -54,8 +54,11 @@ class Benchmark(msgspec.Struct, frozen=True):
     versions: dict[str, str]
 
 
-def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]) -> Benchmark:
-    """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is float32."""
+def compare_chain(
+    plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]
+) -> Benchmark:
+    """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is
+    float32."""
     progress("exporting", 0.0)
     model = Page4D(plan.config)
     inputs = Frames.rendered(plan.layout).values
@@ -102,7 +105,13 @@ def compare_chain(plan: Plan, preset: str, rounds: int, threads: int, progress: 
     )
 
 
-def _row(part: str, flop: float, entries: list[StageEntry], roofline: Roofline, taken: list[tuple[dict[str, float], dict[str, float]]]) -> Row:
+def _row(
+    part: str,
+    flop: float,
+    entries: list[StageEntry],
+    roofline: Roofline,
+    taken: list[tuple[dict[str, float], dict[str, float]]],
+) -> Row:
     ratios = [theirs[part] / ours[part] for theirs, ours in taken]
     engines = statistics.median(ours[part] for _, ours in taken)
     return Row(
@@ -141,13 +150,26 @@ class _Clock:
 def print_chain(result: Benchmark) -> None:
     """A row for every part, on stdout."""
     shape = result.layout
-    title = f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads} threads"
+    title = (
+        f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads}"
+        " threads"
+    )
     title += f", medians of {result.rounds}"
     table = Table(
         title=title,
         title_justify="left",
     )
-    for column in ("part", "GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "GB", "of the roofline", "times as fast", "from .. to"):
+    for column in (
+        "part",
+        "GFLOP",
+        "PyTorch s",
+        "engines s",
+        "engines GFLOP/s",
+        "GB",
+        "of the roofline",
+        "times as fast",
+        "from .. to",
+    ):
         table.add_column(column, justify="left" if column == "part" else "right")
     for row in result.rows:
         low, high = row.spread

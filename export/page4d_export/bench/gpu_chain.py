@@ -1,4 +1,5 @@
-"""The engines' chain on a GPU against the reference model in PyTorch there: eager and compiled, in turn, in one process."""
+"""The engines' chain on a GPU against the reference model in PyTorch there: eager and compiled, in turn, in one
+process."""
 
 from __future__ import annotations
 
@@ -90,7 +91,8 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     whole_tflops: float
     whole_share: float
     between: float
-    """Share of the chain's time in which no kernel ran and nothing was copied, by the profiler; NaN where it saw nothing."""
+    """Share of the chain's time in which no kernel ran and nothing was copied, by the profiler; NaN where it saw
+    nothing."""
     differences: dict[str, Accuracy]
     """The engines' results against eager PyTorch's, both in the same precision; fp8 against float16."""
     absent: dict[str, str]
@@ -99,7 +101,13 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
 
 
 def compare_gpu_chain(
-    plan: Plan, preset: str, rounds: int, backend: Backend, progress: Callable[[str, float], None], device: str = "cuda", build: bool = True
+    plan: Plan,
+    preset: str,
+    rounds: int,
+    backend: Backend,
+    progress: Callable[[str, float], None],
+    device: str = "cuda",
+    build: bool = True,
 ) -> GpuChainBenchmark:
     """Export the plan, build it, then run all sides in turn; the first round is not counted.
 
@@ -107,7 +115,8 @@ def compare_gpu_chain(
         plan: in 16 bits or fp8; PyTorch computes the latter in float16.
         preset: its name.
         rounds: that are counted.
-        backend: of the engines; `auto` takes TensorRT where plans can be built and loaded, else ONNX Runtime's CUDA provider.
+        backend: of the engines; `auto` takes TensorRT where plans can be built and loaded, else ONNX Runtime's CUDA
+            provider.
         progress: called as the work goes on.
         device: of PyTorch's sides.
         build: whether to build plans where the backend has them.
@@ -124,7 +133,10 @@ def compare_gpu_chain(
         write_unverified(model, plan, folder)
         pipeline = _engines(folder, plan, backend, build, absent, progress)
         eager = Eager(model, plan, device)
-        sides: dict[str, Callable[[], dict[str, NDArray[Any]]]] = {ENGINES: lambda: _results(pipeline, values), EAGER: lambda: eager.run(values)}
+        sides: dict[str, Callable[[], dict[str, NDArray[Any]]]] = {
+            ENGINES: lambda: _results(pipeline, values),
+            EAGER: lambda: eager.run(values),
+        }
         progress("compiling", 0.2)
         try:
             compiled = Eager(model, plan, device)
@@ -200,30 +212,58 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
 
     console = table_console()
     shape = found.layout
-    title = f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision}, medians of {found.rounds}"
+    title = (
+        f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision},"
+        f" medians of {found.rounds}"
+    )
     table = Table(title=title, title_justify="left")
     for column in ("", "ms a window", "from .. to", "engines are times as fast", "from .. to"):
         table.add_column(column, justify="left" if column == "" else "right")
     for side in found.sides:
         low, high = side.spread
-        cells = (f"{side.milliseconds:.1f}", f"{low:.1f} .. {high:.1f}", f"{side.speedup:.2f}", f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}")
+        cells = (
+            f"{side.milliseconds:.1f}",
+            f"{low:.1f} .. {high:.1f}",
+            f"{side.speedup:.2f}",
+            f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}",
+        )
         table.add_row(f"{side.name}: {found.backend}" if side.name == ENGINES else side.name, *cells)
     console.print(table)
     parts = Table()
     for column in ("part", "GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"):
         parts.add_column(column, justify="left" if column == "part" else "right")
     for row in found.parts:
-        parts.add_row(row.kind, f"{row.gflop:.0f}", f"{row.engines:.2f}", f"{row.eager:.2f}", f"{row.tflops:.0f}", f"{row.gbyte:.2f}", f"{row.share:.0%}")
+        parts.add_row(
+            row.kind,
+            f"{row.gflop:.0f}",
+            f"{row.engines:.2f}",
+            f"{row.eager:.2f}",
+            f"{row.tflops:.0f}",
+            f"{row.gbyte:.2f}",
+            f"{row.share:.0%}",
+        )
     console.print(parts)
-    console.print(f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's {found.product_tflops:.0f}; idle {found.between:.1%}")
+    console.print(
+        f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's"
+        f" {found.product_tflops:.0f}; idle {found.between:.1%}"
+    )
     for name, accuracy in found.differences.items():
-        console.print(f"engines against PyTorch, {name}: relative L2 {accuracy.relative_l2:.1e}, {accuracy.nans} not finite")
+        console.print(
+            f"engines against PyTorch, {name}: relative L2 {accuracy.relative_l2:.1e}, {accuracy.nans} not finite"
+        )
     for name, reason in found.absent.items():
         console.print(f"missing: {name}: {reason}", markup=False)
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
 
 
-def _engines(folder: pathlib.Path, plan: Plan, backend: Backend, build: bool, absent: dict[str, str], progress: Callable[[str, float], None]) -> Pipeline:
+def _engines(
+    folder: pathlib.Path,
+    plan: Plan,
+    backend: Backend,
+    build: bool,
+    absent: dict[str, str],
+    progress: Callable[[str, float], None],
+) -> Pipeline:
     if backend is Backend.ONNXRUNTIME:
         return Pipeline.load(folder, backend)
     for candidate in (Backend.TENSORRT, Backend.CUDA) if backend is Backend.AUTO else (backend,):
@@ -237,8 +277,12 @@ def _engines(folder: pathlib.Path, plan: Plan, backend: Backend, build: bool, ab
         except Page4DError as error:
             if backend is not Backend.AUTO:
                 raise
-            absent[f"{ENGINES}, {candidate}"] = " ".join(str(error).split())  # part of the record, also where the next one runs
-    raise MissingBackendError("no engine runs on this GPU", got="; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+            absent[f"{ENGINES}, {candidate}"] = " ".join(
+                str(error).split()
+            )  # part of the record, also where the next one runs
+    raise MissingBackendError(
+        "no engine runs on this GPU", got="; ".join(f"{name}: {reason}" for name, reason in absent.items())
+    )
 
 
 def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -256,12 +300,17 @@ class Eager:
         self._takes_mask = plan.config.takes_mask
         self._events: list[tuple[str, Any, Any]] = []
         self._hooks = []
-        parts: list[tuple[str, Any]] = [(kind, getattr(self._model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)]
+        parts: list[tuple[str, Any]] = [
+            (kind, getattr(self._model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)
+        ]
         layers = [child for child in self._model.modules() if isinstance(child, Layer)]
         parts += [(kind, getattr(layer, kind)) for layer in layers for kind in ("view_sa", "time_sa", "global_sa")]
         self._parts = [(kind, module) for kind, module in parts if module is not None]
         for kind, module in self._parts:
-            self._hooks += [module.register_forward_pre_hook(lambda *_: self._begin()), module.register_forward_hook(lambda *_, kind=kind: self._end(kind))]
+            self._hooks += [
+                module.register_forward_pre_hook(lambda *_: self._begin()),
+                module.register_forward_hook(lambda *_, kind=kind: self._end(kind)),
+            ]
 
     def compile(self) -> None:
         """Compile every block; parts are no longer timed."""
@@ -314,7 +363,9 @@ def _differences(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]])
 
 def _side(name: str, times: Sequence[float], engines: Sequence[float]) -> Side:
     ratios = [theirs / ours for theirs, ours in zip(times, engines, strict=True)]
-    return Side(name, statistics.median(times), (min(times), max(times)), statistics.median(ratios), (min(ratios), max(ratios)))
+    return Side(
+        name, statistics.median(times), (min(times), max(times)), statistics.median(ratios), (min(ratios), max(ratios))
+    )
 
 
 def _synchronize(device: str) -> None:
@@ -332,7 +383,11 @@ def _between(run: Callable[[], object], device: str) -> float:
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             run()
             torch.cuda.synchronize()
-        spans = sorted((event.time_range.start, event.time_range.end) for event in profiler.events() if event.device_type.name == "CUDA")
+        spans = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in profiler.events()
+            if event.device_type.name == "CUDA"
+        )
     except Exception as error:  # another profiler may hold the GPU's counters
         _LOG.warning("no profile: %s", error)
         return float("nan")

@@ -20,9 +20,24 @@ _SHOWN = 12  # tiles of a sweep
 def print_benchmark(found: GpuBenchmark) -> None:
     """All sides on stdout, then those that are missing."""
     shape = found.layout
-    title = f"{found.device}, {found.keys} tokens (T={shape['T']} V={shape['V']}, {shape['N']} a frame), {found.heads} heads x 64, {found.dtype}"
+    title = (
+        f"{found.device}, {found.keys} tokens (T={shape['T']} V={shape['V']}, {shape['N']} a frame), {found.heads}"
+        f" heads x 64, {found.dtype}"
+    )
     table = Table(title=f"{title}, medians of {found.rounds}", title_justify="left")
-    for column in ("Z", "attention", "", "ms", "from .. to", "TFLOP/s", "product", "exp2", "SDPA", "from .. to", "error"):
+    for column in (
+        "Z",
+        "attention",
+        "",
+        "ms",
+        "from .. to",
+        "TFLOP/s",
+        "product",
+        "exp2",
+        "SDPA",
+        "from .. to",
+        "error",
+    ):
         table.add_column(column, justify="left" if column in ("attention", "") else "right", no_wrap=True)
     last: tuple[int, str] | None = None
     for side in found.timed:
@@ -45,12 +60,22 @@ def print_benchmark(found: GpuBenchmark) -> None:
     console = table_console()
     console.print(table)
     if found.product_tflops is not None:
-        console.print(f"product: share of the rate of a large matrix product in the same run, {found.product_tflops:.0f} TFLOP/s")
+        console.print(
+            f"product: share of the rate of a large matrix product in the same run, {found.product_tflops:.0f} TFLOP/s"
+        )
     if found.exp2_tflops is not None:
         low, high = HOPPER_EXP2
-        console.print(f"exp2: shares of {low:.0f} TFLOP/s, no exponential beside the matrix units, and {high:.0f}, all of them; arithmetic, at 1.755 GHz")
-    baselines = {f"{side.baseline} (Z={side.sequences}, {side.form})" for side in found.timed if side.baseline == side.name}
-    console.print(f"SDPA: rate over that of the fastest of PyTorch's backends without bias: {', '.join(sorted(baselines)) or 'none ran'}")
+        console.print(
+            f"exp2: shares of {low:.0f} TFLOP/s, no exponential beside the matrix units, and {high:.0f}, all of them;"
+            " arithmetic, at 1.755 GHz"
+        )
+    baselines = {
+        f"{side.baseline} (Z={side.sequences}, {side.form})" for side in found.timed if side.baseline == side.name
+    }
+    console.print(
+        "SDPA: rate over that of the fastest of PyTorch's backends without bias:"
+        f" {', '.join(sorted(baselines)) or 'none ran'}"
+    )
     missing: dict[tuple[str, str], list[str]] = {}
     for absent in found.absent:
         missing.setdefault((absent.name, absent.reason), []).append(f"Z={absent.sequences} {absent.form}")
@@ -60,7 +85,10 @@ def print_benchmark(found: GpuBenchmark) -> None:
 
 def print_sweep(found: Sweep) -> None:
     """The fastest tiles on stdout, the best against the table's, then what failed."""
-    title = f"{found.device}, attention_{found.mode} {found.dtype}, {found.keys} tokens, {found.heads} heads x 64, medians of {found.rounds}"
+    title = (
+        f"{found.device}, attention_{found.mode} {found.dtype}, {found.keys} tokens, {found.heads} heads x 64, medians"
+        f" of {found.rounds}"
+    )
     table = Table(title=title, title_justify="left")
     for column in ("tile", "ms", "from .. to", "TFLOP/s", "error"):
         table.add_column(column, justify="left" if column == "tile" else "right", no_wrap=True)
@@ -69,7 +97,9 @@ def print_sweep(found: Sweep) -> None:
         assert trial.spread is not None
         mark = " (table)" if trial.tile == found.table else ""
         spread = f"{trial.spread[0]:.3f} .. {trial.spread[1]:.3f}"
-        table.add_row(words(trial.tile) + mark, f"{trial.milliseconds:.3f}", spread, f"{trial.tflops:.3g}", f"{trial.error:.1e}")
+        table.add_row(
+            words(trial.tile) + mark, f"{trial.milliseconds:.3f}", spread, f"{trial.tflops:.3g}", f"{trial.error:.1e}"
+        )
     console = table_console()
     console.print(table)
     console.print(verdict(found), markup=False)
@@ -89,7 +119,10 @@ def verdict(found: Sweep) -> str:
     if best.tile == listed.tile:
         return f"best: {_trial(best)}, which the table has"
     assert best.milliseconds is not None
-    return f"best: {_trial(best)}; the table has {_trial(listed)}: the best is {listed.milliseconds / best.milliseconds:.2f} times as fast"
+    return (
+        f"best: {_trial(best)}; the table has {_trial(listed)}: the best is"
+        f" {listed.milliseconds / best.milliseconds:.2f} times as fast"
+    )
 
 
 def print_summary(files: list[pathlib.Path]) -> None:
@@ -115,9 +148,19 @@ def print_summary(files: list[pathlib.Path]) -> None:
         for side in _short(found):
             ratio = "" if side.of_sdpa is None else f"{side.of_sdpa:.2f}"
             table.add_row(
-                file.stem, str(side.sequences), side.form, side.name, f"{side.milliseconds:.3f}", f"{side.tflops:.3g}", ratio, _share(side.of_product)
+                file.stem,
+                str(side.sequences),
+                side.form,
+                side.name,
+                f"{side.milliseconds:.3f}",
+                f"{side.tflops:.3g}",
+                ratio,
+                _share(side.of_product),
             )
-        notes += [f"{file.stem}: FAILED Z={side.sequences}, {side.form}, {side.name}: {side.reason}" for side in found.failures]
+        notes += [
+            f"{file.stem}: FAILED Z={side.sequences}, {side.form}, {side.name}: {side.reason}"
+            for side in found.failures
+        ]
     console.print(table)
     for note in notes:
         console.print(note, markup=False)

@@ -1,4 +1,5 @@
-"""`page4d bench --peers`: the engines beside other ways to run the same network on a processor, in turn, in one process."""
+"""`page4d bench --peers`: the engines beside other ways to run the same network on a processor, in turn, in one
+process."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from page4d_export.exporter import versions
 from page4d_export.verify import Frames
 
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
-_REST = 0.2  # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
+# seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
+_REST = 0.2
 
 
 class PeerRow(msgspec.Struct, frozen=True):
@@ -42,7 +44,8 @@ class PeerRow(msgspec.Struct, frozen=True):
     spread: tuple[float, float] | None = None
     """Smallest and largest of those ratios."""
     relative_l2: float | None = None
-    """Error of the kept layer against the first contestant's; None where it has entries that are not finite, and of the first itself."""
+    """Error of the kept layer against the first contestant's; None where it has entries that are not finite, and of the
+    first itself."""
     note: str = ""
     missing: str | None = None
 
@@ -64,15 +67,25 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     def title(self) -> str:
         """What was run, in a line."""
         shape = self.layout
-        return f"{self.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']}, {self.threads} threads, medians of {self.rounds}"
+        return (
+            f"{self.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']}, {self.threads} threads, medians of"
+            f" {self.rounds}"
+        )
 
 
 def compare_peers(
-    plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None], run: Sequence[Contestant] | None = None
+    plan: Plan,
+    preset: str,
+    rounds: int,
+    threads: int,
+    progress: Callable[[str, float], None],
+    run: Sequence[Contestant] | None = None,
 ) -> PeersBenchmark:
-    """Make all contestants ready, then run them in turn; the first round is not counted, its results are what is compared.
+    """Make all contestants ready, then run them in turn; the first round is not counted, its results are what is
+    compared.
 
-    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on processors without it.
+    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on processors
+        without it.
 
     Args:
         plan: float32.
@@ -111,7 +124,14 @@ def compare_peers(
         warnings.simplefilter("ignore")  # about their own insides
         progress("seeding weights", 0.0)
         values = Frames.rendered(plan.layout).values
-        course = Course(Page4D(plan.config), plan, values["images"], values["mask_ext"] if plan.config.takes_mask else None, threads, pathlib.Path(temporary))
+        course = Course(
+            Page4D(plan.config),
+            plan,
+            values["images"],
+            values["mask_ext"] if plan.config.takes_mask else None,
+            threads,
+            pathlib.Path(temporary),
+        )
         for one in field:
             attempt(one, "preparing", functools.partial(one.prepare, course))
         for number in range(rounds + 1):
@@ -136,8 +156,19 @@ def compare_peers(
     for one in field:
         once = one.name in slow
         mine, theirs = ([tried[one.name]], [tried[first]]) if once else (seconds[one.name], seconds[first])
-        rows.append(_row(one, mine, theirs, errors.get(one.name), missing.get(one.name), "one pass, since it is so slow" if once else ""))
-    return PeersBenchmark(plan.manifest("").layout, preset, course.kept, threads, rounds, _processor(), rows, _versions())
+        rows.append(
+            _row(
+                one,
+                mine,
+                theirs,
+                errors.get(one.name),
+                missing.get(one.name),
+                "one pass, since it is so slow" if once else "",
+            )
+        )
+    return PeersBenchmark(
+        plan.manifest("").layout, preset, course.kept, threads, rounds, _processor(), rows, _versions()
+    )
 
 
 def print_peers(found: PeersBenchmark) -> None:
@@ -152,7 +183,13 @@ def print_peers(found: PeersBenchmark) -> None:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
         error = "" if row is found.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
-        cells = (row.precision, f"{row.seconds:.3f}", f"{row.speedup:.2f}", f"{row.spread[0]:.2f} .. {row.spread[1]:.2f}", error)
+        cells = (
+            row.precision,
+            f"{row.seconds:.3f}",
+            f"{row.speedup:.2f}",
+            f"{row.spread[0]:.2f} .. {row.spread[1]:.2f}",
+            error,
+        )
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
     console.print(table)
     console.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
@@ -164,13 +201,24 @@ def print_peers(found: PeersBenchmark) -> None:
     console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
 
 
-def _row(one: Contestant, times: list[float], first: list[float], error: float | None, missing: str | None, note: str) -> PeerRow:
+def _row(
+    one: Contestant, times: list[float], first: list[float], error: float | None, missing: str | None, note: str
+) -> PeerRow:
     if missing is not None or one.runner is None:
         return PeerRow(one.name, one.ours, missing=missing)
     ratios = [theirs / mine for theirs, mine in zip(first, times, strict=True)]
     speedup, spread = statistics.median(ratios), (min(ratios), max(ratios))
     assert all(math.isfinite(ratio) for ratio in ratios)
-    return PeerRow(one.name, one.ours, one.runner.precision, statistics.median(times), speedup, spread, error, "; ".join(filter(None, (one.runner.note, note))))
+    return PeerRow(
+        one.name,
+        one.ours,
+        one.runner.precision,
+        statistics.median(times),
+        speedup,
+        spread,
+        error,
+        "; ".join(filter(None, (one.runner.note, note))),
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -189,7 +237,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
     has = set(facts.get("flags", "").split())
-    known = [flag for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8") if flag in has]
+    known = [
+        flag
+        for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+        if flag in has
+    ]
     return f"{facts.get('model name', platform.machine())} ({', '.join(known) or 'no AVX2'})"
 
 

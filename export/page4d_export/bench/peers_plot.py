@@ -33,15 +33,39 @@ def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
     for place, row in enumerate(rows):
         if row.spread is None:
             text = textwrap.shorten(row.missing or "not run", 66, placeholder=" ..")
-            axes.annotate(text, (0, place), (6, 0), textcoords="offset points", va="center", color=_PALE, style="italic", size=8.5)
+            axes.annotate(
+                text, (0, place), (6, 0), textcoords="offset points", va="center", color=_PALE, style="italic", size=8.5
+            )
             continue
         low, high = row.spread
-        axes.barh(place, _speedup(row), height=0.64, color=_OURS if row.ours else _BASE if row is found.rows[0] else _OTHER)
+        axes.barh(
+            place, _speedup(row), height=0.64, color=_OURS if row.ours else _BASE if row is found.rows[0] else _OTHER
+        )
         if high > low:
             axes.plot([low, high], [place, place], color=_INK, linewidth=1.1, solid_capstyle="butt")
         weight = "bold" if row.ours else "normal"
-        ratio = axes.annotate(_ratio(row), (high, place), (6, 0), textcoords="offset points", va="center", color=_INK, weight=weight, size=10.5, bbox=paper)
-        axes.annotate(_seconds(row), (1, 0.5), (7, 0), xycoords=ratio, textcoords="offset points", va="center", color=_PALE, size=8.5, bbox=paper)
+        ratio = axes.annotate(
+            _ratio(row),
+            (high, place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            color=_INK,
+            weight=weight,
+            size=10.5,
+            bbox=paper,
+        )
+        axes.annotate(
+            _seconds(row),
+            (1, 0.5),
+            (7, 0),
+            xycoords=ratio,
+            textcoords="offset points",
+            va="center",
+            color=_PALE,
+            size=8.5,
+            bbox=paper,
+        )
     axes.plot([1.0, 1.0], [-0.55, len(ran) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlim(0, 1.22 * longest)  # room for the labels
     axes.set_yticks(range(len(rows)), [label_of(row) for row in rows])

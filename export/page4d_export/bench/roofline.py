@@ -19,7 +19,10 @@ _COPIED = {"cuda": 1 << 30, "cpu": 256 << 20}  # bytes: larger than any cache
 
 def bytes_of(entry: StageEntry) -> int:
     """What all calls of a stage move at least: weights, inputs and outputs once a call."""
-    return entry.calls * (entry.weight_bytes + sum(math.prod(spec.shape) * DTYPE_BYTES[spec.dtype] for spec in (*entry.inputs, *entry.outputs)))
+    return entry.calls * (
+        entry.weight_bytes
+        + sum(math.prod(spec.shape) * DTYPE_BYTES[spec.dtype] for spec in (*entry.inputs, *entry.outputs))
+    )
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Roofline:
     def measured(cls, precision: Precision, device: str) -> Roofline:
         """The best of some tries, with the threads that PyTorch has.
 
-        In fp8 the products are 8-bit, though a stage's attention is not. In int8 they are float32's: PyTorch has no fast 8-bit ones on every
-        processor, so that a share may be above 1.
+        In fp8 the products are 8-bit, though a stage's attention is not. In int8 they are float32's: PyTorch has no
+        fast 8-bit ones on every processor, so that a share may be above 1.
         """
         synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
         side, size = _SIDE[device], _COPIED[device]

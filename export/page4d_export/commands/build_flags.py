@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from page4d_engines.tensorrt.plans import PlansBuild
 
-_WITH_BUILD_ONLY = ("build_only", "backend", "target", "hardware_compat", "optimization_level", "plugin_library", "as_json", "verbose", "quiet")
+_WITH_BUILD_ONLY = (
+    "build_only",
+    "backend",
+    "target",
+    "hardware_compat",
+    "optimization_level",
+    "plugin_library",
+    "as_json",
+    "verbose",
+    "quiet",
+)
 _BACKENDS = ("auto", "tensorrt", "rtx")
 
 
@@ -40,7 +50,9 @@ class BuildWish:
         if self.backend not in _BACKENDS:
             raise UsageError("--backend has no such value", got=self.backend, allowed=", ".join(_BACKENDS))
         if self.no_build and self.asked:
-            raise UsageError("--no-build excludes flags that ask for plans", got=", ".join(self.asked), allowed="one or the other")
+            raise UsageError(
+                "--no-build excludes flags that ask for plans", got=", ".join(self.asked), allowed="one or the other"
+            )
 
     @property
     def asked(self) -> list[str]:
@@ -62,7 +74,9 @@ class BuildWish:
         """
         others = []
         for option in context.command.params:
-            source = None if option.name in (None, *_WITH_BUILD_ONLY) else context.get_parameter_source(option.name or "")
+            source = (
+                None if option.name in (None, *_WITH_BUILD_ONLY) else context.get_parameter_source(option.name or "")
+            )
             if source is not None and source.name == "COMMANDLINE":
                 others.append(option.opts[-1])
         if others:
@@ -110,4 +124,6 @@ class BuildWish:
         if flavor is None and chips:
             flavor = Flavor.RTX  # the only one that builds for other chips than this machine's
         options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
-        return PlansBuild(library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library)
+        return PlansBuild(
+            library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library
+        )

@@ -31,8 +31,13 @@ def build_command(
             show_default=False,
         ),
     ] = None,
-    chip: Annotated[list[str] | None, typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False)] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")] = os.cpu_count() or 1,
+    chip: Annotated[
+        list[str] | None,
+        typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")
+    ] = os.cpu_count() or 1,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -46,13 +51,19 @@ def build_command(
         if unknown := [name for name in chips if name not in targets()]:
             raise UsageError("there are no kernels for this chip", got=", ".join(unknown), allowed=", ".join(targets()))
         if chips and out is None:
-            raise UsageError("a pack of some chips cannot take the place of the package's own", got="--chip without -o", hint="-o FOLDER, or -o FILE.tar.xz")
+            raise UsageError(
+                "a pack of some chips cannot take the place of the package's own",
+                got="--chip without -o",
+                hint="-o FOLDER, or -o FILE.tar.xz",
+            )
         if jobs < 1:
             raise UsageError("--jobs is 1 or more", got=jobs)
         path = SHIPPED if out is None else out
         packed = path.name.endswith(SUFFIX)
         if packed and not path.absolute().parent.is_dir():
-            raise UsageError("-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.absolute().parent}")
+            raise UsageError(
+                "-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.absolute().parent}"
+            )
         if not packed:
             refuse_foreign(path, KERNELS)
         elif out is not None and path.exists():
@@ -60,7 +71,11 @@ def build_command(
         beyond = compiler.beyond_compiler()
         wanted = compiler.all_targets([name for name in chips or targets() if name not in beyond])
         if not wanted:
-            raise UsageError("the installed Triton cannot compile for this chip", got=", ".join(chips), hint="a newer Triton, or ptx: drivers compile it")
+            raise UsageError(
+                "the installed Triton cannot compile for this chip",
+                got=", ".join(chips),
+                hint="a newer Triton, or ptx: drivers compile it",
+            )
         started, count = time.monotonic(), 0
 
         def done(target: compiler.Target) -> None:
@@ -86,8 +101,12 @@ def build_command(
 
 @app.command("list")
 def list_command(
-    pack: Annotated[pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)] = SHIPPED,
-    as_json: Annotated[bool, typer.Option("--json", help="every kernel's record as one JSON document on stdout")] = False,
+    pack: Annotated[
+        pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)
+    ] = SHIPPED,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="every kernel's record as one JSON document on stdout")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what a pack holds: kernels by chip, their tiles, registers, shared memory."""
@@ -95,18 +114,38 @@ def list_command(
 
     def body() -> None:
         found = Pack.read(pack)
-        entries = sorted((kernel.entry for kernel in found.kernels.values()), key=lambda entry: (tile_chip(entry.chip), entry.path))
+        entries = sorted(
+            (kernel.entry for kernel in found.kernels.values()), key=lambda entry: (tile_chip(entry.chip), entry.path)
+        )
         if as_json:
             console.write_json({"header": found.header, "kernels": entries})
             return
         from rich.table import Table
 
-        table = Table(title=f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}", title_justify="left")
-        for column in ("chip", "kernel", "type", "queries x keys", "warps", "stages", "K, V by", "registers", "spilled B", "shared B"):
+        table = Table(
+            title=f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}", title_justify="left"
+        )
+        for column in (
+            "chip",
+            "kernel",
+            "type",
+            "queries x keys",
+            "warps",
+            "stages",
+            "K, V by",
+            "registers",
+            "spilled B",
+            "shared B",
+        ):
             table.add_column(column, justify="left" if column in ("chip", "kernel", "type") else "right")
         for entry in entries:
             tile = entry.tile
-            cut = [f"{tile.queries} x {tile.keys}", str(tile.warps), str(tile.stages), "descriptor" if tile.descriptors else "pointer"]
+            cut = [
+                f"{tile.queries} x {tile.keys}",
+                str(tile.warps),
+                str(tile.stages),
+                "descriptor" if tile.descriptors else "pointer",
+            ]
             cells = cut if entry.kernel.startswith("attention") else ["", "", "", ""]
             used = [str(entry.registers), str(entry.spills)] if entry.registers else ["", ""]
             table.add_row(entry.chip, entry.kernel, entry.dtype, *cells, *used, str(entry.shared))
@@ -118,9 +157,18 @@ def list_command(
 @app.command("unpack")
 def unpack_command(
     out: Annotated[
-        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="folder to write: <chip>/<kernel>_<type>.cubin and .json")
+        pathlib.Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="folder to write: <chip>/<kernel>_<type>.cubin and .json",
+        ),
     ],
-    pack: Annotated[pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)] = SHIPPED,
+    pack: Annotated[
+        pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)
+    ] = SHIPPED,
     verbose: Verbose = False,
 ) -> None:
     """Write a pack's machine code and records as files."""

@@ -61,8 +61,8 @@ def print_plan(plan: Plan) -> None:
         console.print(f"buffer {name:<14} {_bytes(size):>10}")
     total = plan_document(plan)["total"]
     console.print(
-        f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a window, "
-        f"largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
+        f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a"
+        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
     )
 
 
@@ -72,18 +72,27 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
     pi3, head = found["model"] == "pi3", found["mask_head"]
     rows = {
         "model": checkpoint.described,
-        "size": f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers, {', '.join(found['dtypes'])}",
+        "size": (
+            f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers,"
+            f" {', '.join(found['dtypes'])}"
+        ),
         "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
         "layers": f"{found['layers']} of two blocks each",
         "special tokens": f"camera and {found['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
         "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
         "beside weights": _some(found["beside"]) or "nothing",
-        "as published": f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4" if pi3 else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1",
+        "as published": (
+            f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4"
+            if pi3
+            else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1"
+        ),
     }
     if len(found["files"]) > 1:
         rows["files"] = _some(found["files"])
-    rows |= {f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)}
+    rows |= {
+        f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)
+    }
     table = Table(title=escape(str(checkpoint.path)), title_justify="left", show_header=False)
     for name, text in rows.items():
         table.add_row(name, escape(text))
@@ -96,22 +105,32 @@ def _some(names: list[str], most: int = 12) -> str:
 
 
 def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
-    """What was measured against the reference: the worst stage of each kind, or with `detailed` every stage. On stderr or stdout."""
+    """What was measured against the reference: the worst stage of each kind, or with `detailed` every stage. On stderr
+    or stdout."""
     console = table_console(stderr=not detailed)
     table = Table(title=_title(manifest), title_justify="left")
     table.add_column("stage")
     for column in ("relative L2", "max abs", "cosine", "NaN"):
         table.add_column(column, justify="right")
     for name, accuracy in _rows(manifest, detailed):
-        table.add_row(name, f"{accuracy.relative_l2:.1e}", f"{accuracy.max_abs:.1e}", f"{accuracy.cosine:.7f}", str(accuracy.nans))
+        table.add_row(
+            name, f"{accuracy.relative_l2:.1e}", f"{accuracy.max_abs:.1e}", f"{accuracy.cosine:.7f}", str(accuracy.nans)
+        )
     console.print(table)
     checked = manifest.verification
     if checked is not None:
-        at = "" if checked.layout == manifest.layout else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
+        at = (
+            ""
+            if checked.layout == manifest.layout
+            else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
+        )
         console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
         tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
         for entry in tied:
-            console.print(f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by {entry.ties:.1e}, which is no error")
+            console.print(
+                f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by"
+                f" {entry.ties:.1e}, which is no error"
+            )
 
 
 def print_plans(manifest: Manifest, stderr: bool = True) -> None:
@@ -137,8 +156,12 @@ def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
         rows = [(name, accuracy) for name, _, accuracy in alone]
     else:
         kinds = dict.fromkeys(kind for _, kind, _ in alone)
-        worst = {kind: max((row for row in alone if row[1] == kind), key=lambda row: row[2].relative_l2) for kind in kinds}
-        rows = [(name if kind == name else f"{name}, worst {kind}", accuracy) for kind, (name, _, accuracy) in worst.items()]
+        worst = {
+            kind: max((row for row in alone if row[1] == kind), key=lambda row: row[2].relative_l2) for kind in kinds
+        }
+        rows = [
+            (name if kind == name else f"{name}, worst {kind}", accuracy) for kind, (name, _, accuracy) in worst.items()
+        ]
     chain = manifest.verification.chain if manifest.verification is not None else {}
     return rows + [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]
 
@@ -148,18 +171,31 @@ def _folded(stages: tuple[StageEntry, ...]) -> list[tuple[str, StageEntry]]:
     rows: list[tuple[list[int], StageEntry]] = []
     for entry in stages:
         same = next(
-            (row for row in rows if entry.layer is not None and (row[1].kind, row[1].inputs, row[1].flop) == (entry.kind, entry.inputs, entry.flop)), None
+            (
+                row
+                for row in rows
+                if entry.layer is not None
+                and (row[1].kind, row[1].inputs, row[1].flop) == (entry.kind, entry.inputs, entry.flop)
+            ),
+            None,
         )
         if same is not None and entry.layer is not None:
             same[0].append(entry.layer)
         else:
             rows.append(([] if entry.layer is None else [entry.layer], entry))
-    return [(entry.name if len(layers) < 2 else f"{entry.kind}.{layers[0]}-{layers[-1]} ({len(layers)} times)", entry) for layers, entry in rows]
+    return [
+        (entry.name if len(layers) < 2 else f"{entry.kind}.{layers[0]}-{layers[-1]} ({len(layers)} times)", entry)
+        for layers, entry in rows
+    ]
 
 
 def _title(manifest: Manifest) -> str:
     model = manifest.model
-    kind = f"{model['published']} as published" if model.get("published") else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
+    kind = (
+        f"{model['published']} as published"
+        if model.get("published")
+        else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
+    )
     size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
     return f"{_layout(manifest.layout)}, {manifest.precision}, {size}"
 

@@ -15,15 +15,31 @@ from page4d_engines.cli import Verbose, folder_to_write
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
     out: Annotated[
-        pathlib.Path, typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="model repository to write: a new or empty folder")
+        pathlib.Path,
+        typer.Option(
+            "-o",
+            "--out",
+            parser=folder_to_write,
+            metavar="FOLDER",
+            help="model repository to write: a new or empty folder",
+        ),
     ],
-    backend: Annotated[str, typer.Option(help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes")] = "auto",
-    memory_input: Annotated[bool, typer.Option("--memory-input", help="requests give `memory`, that of the window before, and get `memory_out`")] = False,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes"
+        ),
+    ] = "auto",
+    memory_input: Annotated[
+        bool,
+        typer.Option("--memory-input", help="requests give `memory`, that of the window before, and get `memory_out`"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what was written as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
-    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them all."""
+    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them
+    all."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -38,7 +54,9 @@ def export_triton_command(
         for model in written.models:
             console.say(f"{model.name:<28} {model.platform}", quiet)
         for what, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
-            console.say(f"{what + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet)
+            console.say(
+                f"{what + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet
+            )
         for note in written.notes:
             console.say(f"note: {note}", quiet)
         console.say(written.command, quiet)

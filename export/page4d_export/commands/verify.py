@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 
 def verify_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")] = "auto",
-    bisect: Annotated[bool, typer.Option("--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong")] = False,
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")
+    ] = "auto",
+    bisect: Annotated[
+        bool,
+        typer.Option(
+            "--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong"
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
-    """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit code 3 where one departs."""
+    """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit
+    code 3 where one departs."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -75,7 +83,9 @@ def _print_findings(title: str, findings: list[Finding]) -> None:
 
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for finding in findings:
-        table.add_row("" if finding.ok else "-", finding.name, finding.said + (f"; {finding.hint}" if finding.hint else ""))
+        table.add_row(
+            "" if finding.ok else "-", finding.name, finding.said + (f"; {finding.hint}" if finding.hint else "")
+        )
     console.table_console().print(table, markup=False)
 
 
@@ -86,7 +96,15 @@ def _print(found: SelfCheck) -> None:
         for row in rows:
             accuracy = row.accuracy
             mark = "" if row.passed else "departs"
-            table.add_row(row.stage, row.output, against, f"{accuracy.relative_l2:.1e}", f"{row.allowed:.0e}", str(accuracy.nans), mark)
+            table.add_row(
+                row.stage,
+                row.output,
+                against,
+                f"{accuracy.relative_l2:.1e}",
+                f"{row.allowed:.0e}",
+                str(accuracy.nans),
+                mark,
+            )
 
     table = Table(title=f"{found.described}, {found.seconds:.1f} s", title_justify="left")
     for column in ("stage", "output", "against"):

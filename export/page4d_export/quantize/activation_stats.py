@@ -1,4 +1,5 @@
-"""What the linear layers of a stage see of frames: statistics of their inputs, out of the float32 stage as ONNX Runtime computes it."""
+"""What the linear layers of a stage see of frames: statistics of their inputs, out of the float32 stage as ONNX Runtime
+computes it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Seen:
     Attributes:
         tokens: how many.
         mean, low, high: by channel, float64 `[K]`.
-        moment: mean of `(x - mean)^T (x - mean)`, float32 `[K,K]`, since there are gigabytes of it: which channels go together, and how far.
+        moment: mean of `(x - mean)^T (x - mean)`, float32 `[K,K]`, since there are gigabytes of it: which channels go
+            together, and how far.
         rows: some of it, `[r,K]`.
     """
 
@@ -79,7 +81,12 @@ class _Watch:
     def _give_out(self, graph: onnx.GraphProto, x: str, channels: int) -> None:
         rows = self.tokens[x]
         some = np.unique(np.linspace(0, rows - 1, max(1, _ROWS // self.calls)).astype(np.int64))
-        constants = {f"{x}/two": np.array([-1, channels]), f"{x}/first": np.array([0]), f"{x}/some": some, f"{x}/count": np.float32(rows)}
+        constants = {
+            f"{x}/two": np.array([-1, channels]),
+            f"{x}/first": np.array([0]),
+            f"{x}/some": some,
+            f"{x}/count": np.float32(rows),
+        }
         graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
         flat, apart, turned, sums = (f"{x}/{part}" for part in ("flat", "apart", "turned", "sums"))
         graph.node.append(helper.make_node("Reshape", [x, f"{x}/two"], [flat]))
@@ -96,19 +103,25 @@ class _Watch:
         )
         shapes: dict[str, tuple[int, ...]] = {f"{x}/{part}": (channels,) for part in ("mean", "low", "high")}
         shapes |= {f"{x}/rows": (len(some), channels), f"{x}/moment": (channels, channels)}
-        graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+        graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
+        )
         self.shapes |= shapes
 
     def seen(self, call: Arrays) -> dict[str, Seen]:
         """Of one call, by the input's name."""
         wide = lambda x, part: call[f"{x}/{part}"].astype(np.float64)
         return {
-            x: Seen(tokens, wide(x, "mean"), wide(x, "low"), wide(x, "high"), call[f"{x}/moment"].copy(), wide(x, "rows")) for x, tokens in self.tokens.items()
+            x: Seen(
+                tokens, wide(x, "mean"), wide(x, "low"), wide(x, "high"), call[f"{x}/moment"].copy(), wide(x, "rows")
+            )
+            for x, tokens in self.tokens.items()
         }
 
 
 def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[Seen]]:
-    """A float32 stage's outputs, and what each of its linear layers saw, in their order; those with one input share what it is."""
+    """A float32 stage's outputs, and what each of its linear layers saw, in their order; those with one input share
+    what it is."""
     watch, seen = _Watch(entry.calls), dict[str, Seen]()
 
     def take(call: Arrays) -> None:

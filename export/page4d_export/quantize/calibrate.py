@@ -1,4 +1,5 @@
-"""What int8 and fp8 have to know of a model's activations, measured on frames stage by stage before anything is written."""
+"""What int8 and fp8 have to know of a model's activations, measured on frames stage by stage before anything is
+written."""
 
 from __future__ import annotations
 
@@ -33,9 +34,16 @@ class Scheme(Protocol):
     """A way to quantise: `int8`, `fp8`."""
 
     def weight(self, exact: Floats, moment: NDArray[np.floating[Any]] | None) -> Any:
-        """A matrix `[K,N]` as it will be stored; with inputs of this moment `[K,K]`, so that its products change least."""
+        """A matrix `[K,N]` as it will be stored; with inputs of this moment `[K,K]`, so that its products change
+        least."""
 
-    def quantise(self, model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = (), weights: Mapping[str, Any] | None = None) -> None:
+    def quantise(
+        self,
+        model: onnx.ModelProto,
+        observed: Sequence[Observed],
+        floating: Collection[int] = (),
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         """A stage's linear layers, in place."""
 
     def error(self, x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
@@ -120,7 +128,9 @@ def calibrate(
             before = {spec.name: values[spec.name] for spec in stage.inputs}
             outputs, seen = observe(path, stage.entry, before)
             if seen:
-                found.stages[stage.name] = _choose(_SCHEMES[plan.precision], path, stage.entry, before, outputs, seen, tolerance)
+                found.stages[stage.name] = _choose(
+                    _SCHEMES[plan.precision], path, stage.entry, before, outputs, seen, tolerance
+                )
             values |= outputs
             for kept in exact.gathered():
                 if stage.name in kept.stages:
@@ -141,8 +151,8 @@ def _choose(
 ) -> StageCalibration:
     """Round the weights, and choose what else is quantised.
 
-    Activations stay as they are where a layer's own error is large, then where they add most for the layer's size, until the stage is
-    within its tolerance.
+    Activations stay as they are where a layer's own error is large, then where they add most for the layer's size,
+    until the stage is within its tolerance.
     """
     graph = Graph(onnx.load(path).graph)
     exact = exact_weights(graph)
@@ -170,11 +180,13 @@ def _choose(
     return choice(floating)
 
 
-def _added(graph: Graph, errors: Sequence[float], among: Collection[int], squared: Callable[[Collection[int]], float]) -> dict[int, float]:
+def _added(
+    graph: Graph, errors: Sequence[float], among: Collection[int], squared: Callable[[Collection[int]], float]
+) -> dict[int, float]:
     """What the activations of each of some layers add to a stage's squared error, `squared` of what stays as it is.
 
-    A layer's own error says little of what becomes of it: behind attention it may average out. So the layers of a kind are measured
-    together, and share what that adds by the squares of their own.
+    A layer's own error says little of what becomes of it: behind attention it may average out. So the layers of a kind
+    are measured together, and share what that adds by the squares of their own.
     """
     everything = frozenset(range(len(errors)))
     least = squared(everything)

@@ -1,9 +1,13 @@
 """Means of linear layers' inputs, taken out before anything is rounded.
 
-Tokens have much in common, and errors in what is common to all would not average out. So each layer's input is taken around its
-mean, which was measured on frames: `x W + b = (x - mean) W + (b + mean W)`, of which only the first product is quantised. The
-subtraction costs nothing: it goes into the bias of the LayerNorm before, or, since attention's weights add up to one, into that of v;
-where neither stands before (the MLP's second layer), x stays as it is and the weights' error on the mean alone is made good.
+Tokens have much in common, and errors in what is common to all would not average out. So each layer's input is taken
+around its mean, which was measured on frames: `x W + b = (x - mean) W + (b + mean W)`, of which only the first product
+is
+    quantised. The
+subtraction costs nothing: it goes into the bias of the LayerNorm before, or, since attention's weights add up to one,
+    into that of v;
+where neither stands before (the MLP's second layer), x stays as it is and the weights' error on the mean alone is made
+good.
 """
 
 from __future__ import annotations
@@ -54,7 +58,11 @@ class Centred:
 def exact_weights(graph: Graph) -> dict[str, Floats]:
     """Matrices `[K,N]` of the linear layers, by name."""
     names = {linear.weight for linear in graph.linears}
-    return {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.proto.initializer if tensor.name in names}
+    return {
+        tensor.name: numpy_helper.to_array(tensor).astype(np.float64)
+        for tensor in graph.proto.initializer
+        if tensor.name in names
+    }
 
 
 def is_centred(graph: Graph, number: int) -> bool:
@@ -98,7 +106,8 @@ def centre(graph: Graph, observed: Sequence[Observed], lost: Callable[[int], Flo
 
 
 def product_error(x: Floats, exact: Floats, mean: Floats, rounded: Callable[[Floats], Floats]) -> float:
-    """What rounding a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with `[K,N]`."""
+    """What rounding a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
+    `[K,N]`."""
     centred = x - mean
     wrong = (rounded(centred) - centred) @ exact
     return float(np.linalg.norm(wrong) / max(np.linalg.norm(x @ exact), np.finfo(np.float64).tiny))

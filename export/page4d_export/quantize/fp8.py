@@ -1,9 +1,11 @@
 """FP8: the linear layers of a stage as products of E4M3 numbers, for GPUs from SM89 on.
 
-Weights and activations have one scale a tensor each. Activations are scaled by what was measured on frames, with room for what other
-frames may bring: a floating-point number loses nothing by being far from the largest one. Scales are powers of two, so they add no
-error of their own and are exact in 16 bits. The graph says so in the standard's terms, QuantizeLinear and DequantizeLinear before a
-product, of which TensorRT makes one FP8 kernel, and which ONNX Runtime computes as it stands.
+Weights and activations have one scale a tensor each. Activations are scaled by what was measured on frames, with room
+for what other frames may bring: a floating-point number loses nothing by being far from the largest one. Scales are
+powers of two, so
+    they add no
+error of their own and are exact in 16 bits. The graph says so in the standard's terms, QuantizeLinear and
+DequantizeLinear before a product, of which TensorRT makes one FP8 kernel, and which ONNX Runtime computes as it stands.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ _ROOM = 2.0  # times what was measured that an activation may be before it is cu
 _EXPONENTS = (-14, 15)  # of float16's normal numbers
 
 
-def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = (), weights: Mapping[str, Weight] | None = None) -> None:
+def quantise(
+    model: onnx.ModelProto,
+    observed: Sequence[Observed],
+    floating: Collection[int] = (),
+    weights: Mapping[str, Weight] | None = None,
+) -> None:
     """Quantise the linear layers of a stage in float32 or 16 bits, in place.
 
     Args:
@@ -45,7 +52,9 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
         name = graph.linears[number].weight
         return np.zeros_like(exact[name]) if number in floating else exact[name] - stored[name].values
 
-    dtypes = {tensor.name: numpy_helper.to_array(tensor).dtype for tensor in model.graph.initializer if tensor.name in exact}
+    dtypes = {
+        tensor.name: numpy_helper.to_array(tensor).dtype for tensor in model.graph.initializer if tensor.name in exact
+    }
     centred = centre(graph, observed, lost)
     added = dict(centred.biases)
     added["fp8/zero"] = np.zeros((), ml_dtypes.float8_e4m3fn)
@@ -68,7 +77,11 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
             nodes.append(helper.make_node("DequantizeLinear", [f"{x}/fp8", f"{x}/scale", "fp8/zero"], [f"{x}/rounded"]))
         if matrix not in widened:
             widened.add(matrix)
-            nodes.append(helper.make_node("DequantizeLinear", [f"{matrix}/fp8", f"{matrix}/scale", "fp8/zero"], [f"{matrix}/rounded"]))
+            nodes.append(
+                helper.make_node(
+                    "DequantizeLinear", [f"{matrix}/fp8", f"{matrix}/scale", "fp8/zero"], [f"{matrix}/rounded"]
+                )
+            )
         out = linear.product.output[0]
         return [*nodes, helper.make_node("MatMul", [f"{x}/rounded", f"{matrix}/rounded"], [out], name=f"{out}/fp8")]
 
@@ -76,7 +89,8 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
 
 
 def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-    """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with `[K,N]`."""
+    """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
+    `[K,N]`."""
     scale = _activation_scale(seen, shifted)
     return product_error(x, exact, seen.taken_out(shifted), lambda centred: rounded(centred, scale))
 
@@ -102,7 +116,10 @@ def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> We
         moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
     """
     scale = scale_of(float(np.abs(exact).max(initial=0.0)))
-    return Weight(_numbers(exact if moment is None else compensated(exact, moment, lambda rows: rounded(rows, scale)), scale), scale)
+    return Weight(
+        _numbers(exact if moment is None else compensated(exact, moment, lambda rows: rounded(rows, scale)), scale),
+        scale,
+    )
 
 
 def scale_of(largest: float, room: float = 1.0) -> float:

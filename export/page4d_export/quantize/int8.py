@@ -1,7 +1,8 @@
 """Int8: the linear layers of a stage as products of 8-bit integers, activations quantised as they come, for processors.
 
-Weights lie as uint8 around 128, with a scale per output. Unsigned, because processors without VNNI multiply unsigned by signed
-bytes with a saturating 16-bit sum, whose results are silently wrong; ONNX Runtime has exact kernels for two unsigned ones on all.
+Weights lie as uint8 around 128, with a scale per output. Unsigned, because processors without VNNI multiply unsigned by
+signed bytes with a saturating 16-bit sum, whose results are silently wrong; ONNX Runtime has exact kernels for two
+unsigned ones on all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ _ZERO = 128
 _LARGEST = 127  # so that the range is the same on both sides of _ZERO
 
 
-def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Collection[int] = (), weights: Mapping[str, Weight] | None = None) -> None:
+def quantise(
+    model: onnx.ModelProto,
+    observed: Sequence[Observed],
+    floating: Collection[int] = (),
+    weights: Mapping[str, Weight] | None = None,
+) -> None:
     """Quantise the linear layers of a float32 stage, in place.
 
     Args:
@@ -38,7 +44,11 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
     name_of = [linear.weight for linear in graph.linears]
     added = centre(graph, observed, lambda number: exact[name_of[number]] - weights[name_of[number]].values).biases
     for name, made_of in weights.items():
-        added |= {f"{name}/int8": made_of.numbers, f"{name}/scale": made_of.scale, f"{name}/zeros": np.full(made_of.scale.shape, _ZERO, np.uint8)}
+        added |= {
+            f"{name}/int8": made_of.numbers,
+            f"{name}/scale": made_of.scale,
+            f"{name}/zeros": np.full(made_of.scale.shape, _ZERO, np.uint8),
+        }
     added["int8/zero"] = np.uint8(_ZERO).reshape(())
     quantised: set[str] = set()  # inputs
     widened: set[str] = set()  # weights
@@ -47,7 +57,10 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
         if number in floating:
             nodes = [] if linear.weight in widened else [_dequantised(linear)]
             widened.add(linear.weight)
-            return [*nodes, helper.make_node("MatMul", [linear.x, f"{linear.weight}/float"], [linear.product.output[0]])]
+            return [
+                *nodes,
+                helper.make_node("MatMul", [linear.x, f"{linear.weight}/float"], [linear.product.output[0]]),
+            ]
         nodes = [] if linear.x in quantised else [_quantised(linear)]
         quantised.add(linear.x)
         return nodes + _product(linear)
@@ -56,12 +69,18 @@ def quantise(model: onnx.ModelProto, observed: Sequence[Observed], floating: Col
 
 
 def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-    """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with `[K,N]`."""
+    """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
+    `[K,N]`."""
     low, high = seen.range(shifted)
     low, high = min(0.0, low), max(0.0, high)
     step = (high - low) / 255 or 1.0
     zero = np.round(-low / step)
-    return product_error(x, exact, seen.taken_out(shifted), lambda centred: (np.clip(np.round(centred / step) + zero, 0, 255) - zero) * step)
+    return product_error(
+        x,
+        exact,
+        seen.taken_out(shifted),
+        lambda centred: (np.clip(np.round(centred / step) + zero, 0, 255) - zero) * step,
+    )
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,9 @@ def _dequantised(linear: Linear) -> NodeProto:
 
 
 def _quantised(linear: Linear) -> NodeProto:
-    return helper.make_node("DynamicQuantizeLinear", [linear.x], [f"{linear.x}/{part}" for part in ("int8", "scale", "zero")])
+    return helper.make_node(
+        "DynamicQuantizeLinear", [linear.x], [f"{linear.x}/{part}" for part in ("int8", "scale", "zero")]
+    )
 
 
 def _product(linear: Linear) -> list[NodeProto]:

@@ -20,7 +20,8 @@ _VIEWS = ("Reshape", "Transpose")
 class Linear:
     """`product` and `add` make `x W + b` of x `[...,K]`, an initializer W `[K,N]` and another b `[N]`.
 
-    Of transformer blocks alone: those are 99 % of the weights, and what stands around them (patches, heads) is sensitive.
+    Of transformer blocks alone: those are 99 % of the weights, and what stands around them (patches, heads) is
+        sensitive.
     """
 
     product: NodeProto
@@ -71,7 +72,8 @@ class Graph:
                 yield Linear(node, add)
 
     def norm_before(self, linear: Linear) -> NodeProto | None:
-        """The LayerNorm that makes a linear layer's input, where linear layers alone read it; in 16 bits a cast stands between."""
+        """The LayerNorm that makes a linear layer's input, where linear layers alone read it; in 16 bits a cast stands
+        between."""
         products = [other.product for other in self.linears]
         if any(reader not in products for reader in self._readers[linear.x]):
             return None
@@ -89,12 +91,17 @@ class Graph:
         return next((other for other in self.linears if other.add is made), None)
 
     def _behind_views(self, name: str) -> NodeProto | None:
-        while (node := self._producers.get(name)) is not None and node.op_type in _VIEWS and len(self._readers[name]) == 1:
+        while (
+            (node := self._producers.get(name)) is not None and node.op_type in _VIEWS and len(self._readers[name]) == 1
+        ):
             name = node.input[0]
         return node
 
-    def replace_products(self, made: Callable[[int, Linear], list[NodeProto]], added: Mapping[str, NDArray[np.generic]]) -> None:
-        """Put other nodes in the place of every product, by a layer's number, and the constants that they read; unread ones go."""
+    def replace_products(
+        self, made: Callable[[int, Linear], list[NodeProto]], added: Mapping[str, NDArray[np.generic]]
+    ) -> None:
+        """Put other nodes in the place of every product, by a layer's number, and the constants that they read; unread
+        ones go."""
         numbers = {linear.product.output[0]: number for number, linear in enumerate(self.linears)}
         nodes: list[NodeProto] = []
         for node in self.proto.node:
@@ -106,4 +113,6 @@ class Graph:
         kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
         del self.proto.initializer[:]
         self.proto.initializer.extend(kept)
-        self.proto.initializer.extend(numpy_helper.from_array(array, name) for name, array in added.items() if name in used)
+        self.proto.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in added.items() if name in used
+        )

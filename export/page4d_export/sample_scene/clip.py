@@ -1,4 +1,5 @@
-"""`Clip`: a moving scene seen by calibrated cameras, ray cast in numpy, with its exact masks, surface points and cameras.
+"""`Clip`: a moving scene seen by calibrated cameras, ray cast in numpy, with its exact masks, surface points and
+cameras.
 
 For demonstrations, examples and tests that need frames whose geometry is known; no footage has to be shipped.
 """
@@ -27,7 +28,8 @@ class Clip:
     Attributes:
         frames: RGB, uint8 `[T,V,H,W,3]`.
         masks: uint8 `[T,V,H,W]`, 255 where the pixel's centre shows a surface that moves, else 0.
-        points: float64 `[T,V,H,W,3]`, world coordinates, in metres (z up), of the surface seen through the pixel's centre (x + 0.5, y + 0.5).
+        points: float64 `[T,V,H,W,3]`, world coordinates, in metres (z up), of the surface seen through the pixel's
+            centre (x + 0.5, y + 0.5).
         cameras: by name, in the order of the views.
     """
 
@@ -62,12 +64,16 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     masks = np.empty((T, V, height, width), np.uint8)
     points = np.empty((T, V, height, width, 3))
     view = lambda v: _render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
-    with ThreadPoolExecutor(max_workers=4) as pool:  # numpy lets go of the interpreter's lock; a few only, as each holds its view's surfaces
+    with ThreadPoolExecutor(
+        max_workers=4
+    ) as pool:  # numpy lets go of the interpreter's lock; a few only, as each holds its view's surfaces
         list(pool.map(view, range(V)))
     return Clip(frames, masks, points, cameras)
 
 
-def _render_view(scene: Scene, camera: Camera, frames: NDArray[np.uint8], masks: NDArray[np.uint8], points: Floats) -> None:
+def _render_view(
+    scene: Scene, camera: Camera, frames: NDArray[np.uint8], masks: NDArray[np.uint8], points: Floats
+) -> None:
     """Fill one camera's frames `[T,H,W,3]`, masks `[T,H,W]` and points `[T,H,W,3]`."""
     origin = camera.centre
     centre = _rays(camera, 0.5, 0.5)
@@ -98,7 +104,8 @@ def _render_view(scene: Scene, camera: Camera, frames: NDArray[np.uint8], masks:
 
 
 def save(clip: Clip, folder: str | os.PathLike[str]) -> None:
-    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`; frames are named 000000, 000001, ..."""
+    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`; frames are named
+    000000, 000001, ..."""
     root = pathlib.Path(folder)
     for kind, images in (("frames", clip.frames), ("masks", clip.masks)):
         for v, camera in enumerate(clip.cameras):

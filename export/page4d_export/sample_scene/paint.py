@@ -55,7 +55,11 @@ def walls(half: Floats, colour: Floats) -> Paint:
         tiles = tiles * (0.8 + 0.4 * _hash(tile[:, 0], tile[:, 1]))[:, None]
         along = np.where(np.abs(x) > half[0] - 1e-6, y, x)
         rhomb = np.abs((along / 0.5) % 1 - 0.5) + np.abs((z / 0.7) % 1 - 0.5)
-        paper = np.where((np.abs(rhomb - 0.5) < 0.06)[:, None], 0.85 * np.ones(3), np.where((rhomb < 0.16)[:, None], colour * 0.9, pale * 0.50))
+        paper = np.where(
+            (np.abs(rhomb - 0.5) < 0.06)[:, None],
+            0.85 * np.ones(3),
+            np.where((rhomb < 0.16)[:, None], colour * 0.9, pale * 0.50),
+        )
         panel = np.array([0.56, 0.50, 0.42]) * np.where((along / 0.65) % 1 < 0.035, 0.55, 1.0)[:, None]
         wall = np.where((z < 0.9)[:, None], np.where((z > 0.84)[:, None], np.array([0.80, 0.76, 0.68]), panel), paper)
         return np.where((z < 1e-6)[:, None], tiles, wall) * _mottle(at, 0.10)
@@ -75,5 +79,9 @@ def _hash(one: Floats, other: Floats) -> Floats:
 def _mottle(at: Floats, depth: float) -> Floats:
     """A fine, uneven brightness `[n,1]` around 1: something to match where the colour alone is flat."""
     x, y, z = at.T
-    wave = np.sin(17 * x + 3 * np.sin(11 * y + 5 * z)) + np.sin(19 * y + 3 * np.sin(13 * z + 7 * x)) + np.sin(23 * z + 2 * np.sin(9 * x + 12 * y))
+    wave = (
+        np.sin(17 * x + 3 * np.sin(11 * y + 5 * z))
+        + np.sin(19 * y + 3 * np.sin(13 * z + 7 * x))
+        + np.sin(23 * z + 2 * np.sin(9 * x + 12 * y))
+    )
     return np.asarray(1 + depth / 2 * wave[:, None], np.float64)

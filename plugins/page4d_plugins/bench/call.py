@@ -59,13 +59,32 @@ class Call(NamedTuple):
         Z, A, n, D = self.tensors["q"].shape
         q, k, v = (Strides(*self.tensors[name].stride()[:3]) for name in "qkv")
         segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
-        return Shape(self.mode, self.dtype, Z, A, n, self.tensors["k"].shape[2], D, self.groups, segments, self.rows, self.band, self.penalty, q, k, v)
+        return Shape(
+            self.mode,
+            self.dtype,
+            Z,
+            A,
+            n,
+            self.tensors["k"].shape[2],
+            D,
+            self.groups,
+            segments,
+            self.rows,
+            self.band,
+            self.penalty,
+            q,
+            k,
+            v,
+        )
 
     def ranges(self) -> list[list[tuple[int, int]]]:
         """(start, length) of the keys that each query group reads."""
         if self.mode.keys is not Keys.SEGMENTS:
             return [[(0, self.tensors["k"].shape[2])]] * self.groups
-        pointers, segments = self.tensors["seg_ptr"].tolist(), [(start, length) for start, length in self.tensors["seg"].tolist()]
+        pointers, segments = (
+            self.tensors["seg_ptr"].tolist(),
+            [(start, length) for start, length in self.tensors["seg"].tolist()],
+        )
         return [segments[begin:end] for begin, end in itertools.pairwise(pointers)]
 
     @property
@@ -145,14 +164,21 @@ def form_call(form: Form, layout: Layout, dtype: Dtype, sequences: int, heads: i
         seed: equal seeds give equal inputs.
     """
     memory = form in (Form.MEMORY, Form.MEMORY_BIASED)
-    sizes = (sequences, heads, _MEMORY if memory else layout.global_tokens, layout.anchors(_LANDMARKS) if form is Form.LANDMARK else layout.global_tokens)
+    sizes = (
+        sequences,
+        heads,
+        _MEMORY if memory else layout.global_tokens,
+        layout.anchors(_LANDMARKS) if form is Form.LANDMARK else layout.global_tokens,
+    )
     lists: tuple[Tensor, Tensor] | None = None
     if form in (Form.DILATED, Form.ALIBI):
         one_view = Layout(layout.frames, 1, layout.H, layout.W)
         seg_ptr, seg = layout.dilated_segments(_DILATIONS) if form is Form.DILATED else one_view.time_segments()
         lists = torch.from_numpy(seg_ptr), torch.from_numpy(seg)
     rows = BiasedRows(layout.N, layout.special, -1.5) if form is Form.ROWS else None
-    return random_call(form.mode, dtype, sizes, device, seed, segments=lists, centres=centres(layout), views=layout.frames, rows=rows)
+    return random_call(
+        form.mode, dtype, sizes, device, seed, segments=lists, centres=centres(layout), views=layout.frames, rows=rows
+    )
 
 
 def random_call(

@@ -43,7 +43,8 @@ class CudaClock:
 
     def __init__(self, device: int) -> None:
         self.cache = int(torch.cuda.get_device_properties(device).L2_cache_size)
-        # one pool for all graphs: what a call returns is never read after a replay, so its memory may serve the next side
+        # one pool for all graphs: what a call returns is never read after a replay, so its memory may serve the next
+        # side
         self._pool = torch.cuda.graph_pool_handle()
 
     def sampler(self, calls: Calls) -> Sampler:
@@ -97,7 +98,8 @@ def _all(calls: Calls) -> Callable[[], object]:
 
 
 def _elapsed(run: Callable[[], object], lead: bool = False) -> float:
-    """Milliseconds; with `lead`, of a second run: the stream is then busy when the clock starts, and waits for no launch."""
+    """Milliseconds; with `lead`, of a second run: the stream is then busy when the clock starts, and waits for no
+    launch."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     if lead:
         run()

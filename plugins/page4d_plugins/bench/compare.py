@@ -21,9 +21,9 @@ from page4d_plugins.modes import Dtype, Mode
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
 """What is compared."""
 HOPPER_EXP2 = (474.0, 949.0)
-"""TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix units, and
-wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations of the matrix units for
-each, which take them as long."""
+"""TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix
+units, and wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations
+of the matrix units for each, which take them as long."""
 _PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
 _MOST_SETS = 12
 
@@ -95,7 +95,9 @@ class GpuBenchmark(msgspec.Struct, frozen=True):
         """Raise an AccuracyError where a side of this project failed."""
         if self.failures:
             lines = "; ".join(f"{side.form}, Z={side.sequences}, {side.name}: {side.reason}" for side in self.failures)
-            raise AccuracyError("attention kernels failed", got=lines, allowed=f"a row's relative error up to {self.tolerance:g}")
+            raise AccuracyError(
+                "attention kernels failed", got=lines, allowed=f"a row's relative error up to {self.tolerance:g}"
+            )
 
 
 class Side(NamedTuple):
@@ -168,7 +170,21 @@ def compare(
     results = [_result(Z, side, times, timed, rate, hopper) for Z, side, times in timed]
     shape = {"T": layout.T, "V": layout.V, "N": layout.N}
     limits = HOPPER_EXP2 if hopper else None
-    return GpuBenchmark(name, capability, versions(), dtype.value, layout.global_tokens, shape, heads, rounds, TOLERANCE[dtype], rate, limits, results, absent)
+    return GpuBenchmark(
+        name,
+        capability,
+        versions(),
+        dtype.value,
+        layout.global_tokens,
+        shape,
+        heads,
+        rounds,
+        TOLERANCE[dtype],
+        rate,
+        limits,
+        results,
+        absent,
+    )
 
 
 def describe(device: str) -> tuple[str, str]:
@@ -194,7 +210,17 @@ def input_sets(call: Call, clock: Clock) -> int:
     return max(1, min(_MOST_SETS, -(-2 * clock.cache // call.size)))
 
 
-def _sides(form: Form, peers: tuple[str, ...], Z: int, layout: Layout, dtype: Dtype, heads: int, device: str, clock: Clock, absent: list[Absent]) -> list[Side]:
+def _sides(
+    form: Form,
+    peers: tuple[str, ...],
+    Z: int,
+    layout: Layout,
+    dtype: Dtype,
+    heads: int,
+    device: str,
+    clock: Clock,
+    absent: list[Absent],
+) -> list[Side]:
     """All implementations of one form that run and are right; the others go to `absent`."""
     calls = [form_call(form, layout, dtype, Z, heads, device)]
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
@@ -208,7 +234,9 @@ def _sides(form: Form, peers: tuple[str, ...], Z: int, layout: Layout, dtype: Dt
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                found.append(Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m)))
+                found.append(
+                    Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
+                )
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
     return found
@@ -232,7 +260,9 @@ def _product(dtype: Dtype, size: int, device: str, clock: Clock) -> Sampler:
     return clock.sampler([lambda: torch.mm(a, b, out=out)])
 
 
-def _rounds(sides: list[Side], product: Sampler, rounds: int, Z: int, absent: list[Absent]) -> tuple[list[float], list[tuple[Side, list[float]]]]:
+def _rounds(
+    sides: list[Side], product: Sampler, rounds: int, Z: int, absent: list[Absent]
+) -> tuple[list[float], list[tuple[Side, list[float]]]]:
     """Milliseconds round by round, of the matrix product and of the sides that last."""
     products: list[float] = []
     taken = [(side, list[float]()) for side in sides]
@@ -250,12 +280,25 @@ def _rounds(sides: list[Side], product: Sampler, rounds: int, Z: int, absent: li
     return products[1:], taken
 
 
-def _result(Z: int, side: Side, times: list[float], timed: list[tuple[int, Side, list[float]]], product: float | None, hopper: bool) -> Timed:
+def _result(
+    Z: int,
+    side: Side,
+    times: list[float],
+    timed: list[tuple[int, Side, list[float]]],
+    product: float | None,
+    hopper: bool,
+) -> Timed:
     median = statistics.median(times)
     tflops = side.flop / median / 1e9
-    rivals = [(statistics.median(theirs), other, theirs) for z, other, theirs in timed if z == Z and other.baseline_of == side.sizes]
+    rivals = [
+        (statistics.median(theirs), other, theirs)
+        for z, other, theirs in timed
+        if z == Z and other.baseline_of == side.sizes
+    ]
     _, rival, theirs = min(rivals, key=lambda found: found[0], default=(0.0, None, []))
-    ratios = [side.flop / mine / (rival.flop / other) for mine, other in zip(times, theirs, strict=True)] if rival else []
+    ratios = (
+        [side.flop / mine / (rival.flop / other) for mine, other in zip(times, theirs, strict=True)] if rival else []
+    )
     return Timed(
         form=side.form,
         sequences=Z,

@@ -11,8 +11,8 @@ from page4d_plugins.bench.call import Call
 from page4d_plugins.modes import Dtype, Mode
 
 TOLERANCE = {Dtype.FLOAT16: 1e-3, Dtype.BFLOAT16: 8e-3}
-"""Relative L2 error that a row may have. Rounding of exponentials and result gives a row a third of it; a key too many or too few
-in a row of thousands gives more."""
+"""Relative L2 error that a row may have. Rounding of exponentials and result gives a row a third of it; a key too many
+or too few in a row of thousands gives more."""
 _ELEMENTS = 2**27  # of float64 at a time: 1 GB
 
 
@@ -45,7 +45,8 @@ class Reference:
 
 
 def sampled(n: int, frame: int, count: int) -> Tensor:
-    """Numbers of up to `count` of n rows, ascending: all, or the special tokens of three frames, the last row and random ones."""
+    """Numbers of up to `count` of n rows, ascending: all, or the special tokens of three frames, the last row and
+    random ones."""
     if n <= count:
         return torch.arange(n)
     starts = (0, frame, (n - 1) // frame * frame)
@@ -65,7 +66,10 @@ def attention(call: Call, rows: Tensor) -> Tensor:
     out = torch.zeros(Z, A, len(rows), D, dtype=torch.float64, device=q.device)
     for g in group.unique().tolist():
         mine = (group == g).nonzero()[:, 0]
-        index = torch.cat([torch.arange(start, start + length, device=q.device) for start, length in ranges[g]] or [torch.arange(0, device=q.device)])
+        index = torch.cat(
+            [torch.arange(start, start + length, device=q.device) for start, length in ranges[g]]
+            or [torch.arange(0, device=q.device)]
+        )
         if not len(index):
             continue
         whole = len(index) == k.shape[2] and call.groups == 1

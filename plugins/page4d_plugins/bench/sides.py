@@ -31,7 +31,9 @@ def by_triton(call: Call) -> Run:
     tensors = call.tensors
     q, k, v, key_bias = tensors["q"], tensors["k"], tensors["v"], tensors.get("key_bias")
     if call.mode.keys is Keys.SEGMENTS:
-        return lambda: segment_attention(q, k, v, key_bias, tensors["seg_ptr"], tensors["seg"], tensors.get("segment_bias"))
+        return lambda: segment_attention(
+            q, k, v, key_bias, tensors["seg_ptr"], tensors["seg"], tensors.get("segment_bias")
+        )
     epipolar = call.epipolar
     return lambda: biased_attention(q, k, v, key_bias, epipolar, call.rows)
 
@@ -75,7 +77,8 @@ class ByPack:
 
 
 def sdpa(backend: str) -> Maker:
-    """PyTorch's scaled_dot_product_attention, one backend of it; a key bias is a mask `[Z,1,1,m]`, spread over heads and queries by strides of 0."""
+    """PyTorch's scaled_dot_product_attention, one backend of it; a key bias is a mask `[Z,1,1,m]`, spread over heads
+    and queries by strides of 0."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     kind: SDPBackend = getattr(SDPBackend, backend)
@@ -128,7 +131,11 @@ def flash_attn(call: Call) -> Run:
 
 
 OURS: dict[str, Maker] = {"ours, Triton": by_triton, "ours, pack": ByPack}
-UNBIASED_SDPA = {"SDPA flash": "FLASH_ATTENTION", "SDPA cuDNN": "CUDNN_ATTENTION", "SDPA efficient": "EFFICIENT_ATTENTION"}
+UNBIASED_SDPA = {
+    "SDPA flash": "FLASH_ATTENTION",
+    "SDPA cuDNN": "CUDNN_ATTENTION",
+    "SDPA efficient": "EFFICIENT_ATTENTION",
+}
 """Backends of PyTorch that take a call without bias."""
 PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 """All other implementations."""
@@ -156,7 +163,9 @@ class Attempt:
         warnings.simplefilter("always")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         self._caught.__exit__(kind, error, trace)
         if isinstance(error, Exception):  # a foreign library's failure is a line of the report, whatever its type
             self.reason = self._words(error)
@@ -167,5 +176,9 @@ class Attempt:
             return f"{error.name} is not installed"
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         # PyTorch says in warnings why none of its kernels fits
-        said = [str(warning.message).splitlines()[0] for warning in self._said or [] if issubclass(warning.category, UserWarning)]
+        said = [
+            str(warning.message).splitlines()[0]
+            for warning in self._said or []
+            if issubclass(warning.category, UserWarning)
+        ]
         return f"{type(error).__name__}: {'; '.join([first, *said])}"[:300]

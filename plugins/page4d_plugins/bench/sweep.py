@@ -24,7 +24,9 @@ from page4d_plugins.bench.sides import Attempt
 from page4d_plugins.kernel_pack import TileSize
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, Mode, Tile, chip_for
 
-TILES = tuple(Tile(*cut) for cut in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (1, 2, 3, 4), (False, True)))
+TILES = tuple(
+    Tile(*cut) for cut in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (1, 2, 3, 4), (False, True))
+)
 FORM_OF = {
     Mode.DENSE: Form.DENSE,
     Mode.BIASED: Form.BIASED,
@@ -84,7 +86,11 @@ class Sweep(msgspec.Struct, frozen=True):
         """Raise an AccuracyError where a tile computes something else, or none could be timed."""
         found = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
         if found or self.best is None:
-            raise AccuracyError("tiles of the attention kernel fail", got="; ".join(found) or "none ran", allowed="the same result from every tile")
+            raise AccuracyError(
+                "tiles of the attention kernel fail",
+                got="; ".join(found) or "none ran",
+                allowed="the same result from every tile",
+            )
 
 
 class Job(NamedTuple):
@@ -99,7 +105,9 @@ class Job(NamedTuple):
 
     def call(self, seed: int = 0) -> Call:
         """Random inputs."""
-        return form_call(FORM_OF[self.mode], layout_for(self.keys, self.image), self.dtype, 1, self.heads, self.device, seed)
+        return form_call(
+            FORM_OF[self.mode], layout_for(self.keys, self.image), self.dtype, 1, self.heads, self.device, seed
+        )
 
 
 def sweep(
@@ -159,7 +167,14 @@ def sweep(
                 if reference.accepts(error):
                     ready.append((tile, error, clock.sampler([partial(run, call, tile) for call in calls]), []))
                     continue
-        trials.append(_failed(tile, error, reason or attempt.reason or wrong(error or 0.0, dtype), attempt.reason is None and reason is None))
+        trials.append(
+            _failed(
+                tile,
+                error,
+                reason or attempt.reason or wrong(error or 0.0, dtype),
+                attempt.reason is None and reason is None,
+            )
+        )
     progress("timing", 0.9)
     for number in range(rounds + 1):
         for entry in list(ready):
@@ -173,7 +188,18 @@ def sweep(
     timed = [_timed(tile, error, times, first.flop) for tile, error, _, times in ready]
     timed.sort(key=lambda trial: trial.milliseconds or 0.0)
     took = time.monotonic() - started
-    return Sweep(*describe(device), versions(), mode.value, dtype.value, keys, heads, rounds, took, timed + trials, TileSize(*table))
+    return Sweep(
+        *describe(device),
+        versions(),
+        mode.value,
+        dtype.value,
+        keys,
+        heads,
+        rounds,
+        took,
+        timed + trials,
+        TileSize(*table),
+    )
 
 
 def run(call: Call, tile: Tile) -> torch.Tensor:
@@ -192,12 +218,17 @@ def mode_named(name: str) -> Mode:
     try:
         return Mode(name)
     except ValueError:
-        raise UsageError("there is no such attention kernel", got=name, allowed=", ".join(mode.value for mode in Mode)) from None
+        raise UsageError(
+            "there is no such attention kernel", got=name, allowed=", ".join(mode.value for mode in Mode)
+        ) from None
 
 
 def words(tile: Tile | TileSize) -> str:
     """A tile for people."""
-    return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages, {'descriptors' if tile.descriptors else 'pointers'}"
+    return (
+        f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages,"
+        f" {'descriptors' if tile.descriptors else 'pointers'}"
+    )
 
 
 def _chip(device: str) -> int:
@@ -208,7 +239,8 @@ def _chip(device: str) -> int:
 
 
 def _compiled(job: Job, tiles: Sequence[Tile], workers: int, seconds: float) -> dict[Tile, str]:
-    """Leave every tile's code in Triton's cache, compiled side by side; tiles that failed, or that there was no time for, with a reason."""
+    """Leave every tile's code in Triton's cache, compiled side by side; tiles that failed, or that there was no time
+    for, with a reason."""
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         pending: dict[Future[str | None], Tile] = {pool.submit(_compile, job, tile): tile for tile in tiles}
         wait(pending, seconds)

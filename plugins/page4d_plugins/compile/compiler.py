@@ -25,7 +25,20 @@ _WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out
 """int64; other integers are int32."""
 _FLOATS = ("scale", "gain", "band", "penalty", "epsilon")
 _ALIGNED = (
-    *("Q", "K", "V", "OUT", "BIAS", "PART", "LSE", *(name for name in _WIDE if name != "bias_z"), "q_n", "k_n", "v_n", "out_n"),
+    *(
+        "Q",
+        "K",
+        "V",
+        "OUT",
+        "BIAS",
+        "PART",
+        "LSE",
+        *(name for name in _WIDE if name != "bias_z"),
+        "q_n",
+        "k_n",
+        "v_n",
+        "out_n",
+    ),
     *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
 )
 """Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
@@ -66,15 +79,30 @@ def beyond_compiler() -> list[str]:
 
 
 def source_hash() -> str:
-    """sha256 of all that decides what the kernels are: their code without comments, and what each is compiled with."""
-    trees = [ast.parse((_FOLDER / f"{name}.py").read_text()) for name in _SOURCES]
+    """sha256 of all that decides what the kernels are: their code without comments and docstrings, and what each is
+    compiled with."""
+    trees = [_without_docstrings(ast.parse((_FOLDER / f"{name}.py").read_text())) for name in _SOURCES]
     functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
     names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
     digest = hashlib.sha256("".join(map(ast.unparse, trees)).encode())
     for target in all_targets():
         fixed = _constants(target)
-        digest.update(repr((target, fixed, signature(target, names[target.kernel.partition("_")[0]], fixed), _ALIGNED)).encode())
+        digest.update(
+            repr((target, fixed, signature(target, names[target.kernel.partition("_")[0]], fixed), _ALIGNED)).encode()
+        )
     return digest.hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    tree.body = [line for line in tree.body if not _is_string(line)]
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef):
+            function.body = [line for line in function.body if not _is_string(line)]
+    return tree
+
+
+def _is_string(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
 def build(wanted: list[Target], workers: int, done: Callable[[Target], None] = lambda _: None) -> Pack:
@@ -90,7 +118,9 @@ def build(wanted: list[Target], workers: int, done: Callable[[Target], None] = l
     """
     triton = _triton()
     kernels = {}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:  # this process may have threads, which a fork loses
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn")
+    ) as pool:  # this process may have threads, which a fork loses
         pending = {pool.submit(compile_kernel, target): target for target in wanted}
         for finished in as_completed(pending):
             kernel = finished.result()
@@ -112,7 +142,11 @@ def compile_kernel(target: Target) -> Kernel:
     types = signature(target, list(function.arg_names), fixed)
     values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
     names = list(function.arg_names)
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in _ALIGNED if types.get(name, "constexpr") != "constexpr"}
+    aligned = {
+        (names.index(name),): [["tt.divisibility", 16]]
+        for name in _ALIGNED
+        if types.get(name, "constexpr") != "constexpr"
+    }
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache  # what an earlier version left there is not what this source gives
         triton.knobs.compilation.disable_line_info = True  # paths of this machine
@@ -142,22 +176,37 @@ def compile_kernel(target: Target) -> Kernel:
 def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[str, str]:
     """Triton's type of every argument; `constexpr` for what is fixed, and for what the mode does not use."""
     element = target.dtype.value
-    pointers = {"Q": element, "K": element, "V": element, "OUT": element, "SEGMENT_BIAS": element, "LSE": "fp32", "BIAS": "fp32", "PART": "fp32"}
+    pointers = {
+        "Q": element,
+        "K": element,
+        "V": element,
+        "OUT": element,
+        "SEGMENT_BIAS": element,
+        "LSE": "fp32",
+        "BIAS": "fp32",
+        "PART": "fp32",
+    }
     pointers |= {"SEG_PTR": "i32", "SEG": "i32", "FUNDAMENTAL": "fp32", "CENTRES": "fp32"}
     unused: set[str] = set()
     if target.kernel == "prepare":
         pointers |= {"BIAS": element, "OUT": "fp32"}
     if target.kernel in _ROWS:
-        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(("WEIGHT", "SHIFT", "COS", "SIN"), "fp32")
+        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(
+            ("WEIGHT", "SHIFT", "COS", "SIN"), "fp32"
+        )
         adds, norms = fixed.get("ADD", True), fixed.get("NORM", True)
-        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), adds) | dict.fromkeys(("WEIGHT", "SHIFT", "OUT", "epsilon"), norms)
+        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), adds) | dict.fromkeys(
+            ("WEIGHT", "SHIFT", "OUT", "epsilon"), norms
+        )
         unused = {name for name, needed in needs.items() if not needed}
     if target.kernel.startswith("attention"):
         mode = Mode(target.kernel.removeprefix("attention_"))
         if mode.partial:
             pointers["OUT"] = "fp32"
         needs = {"LSE": mode.partial, "BIAS": mode.has_bias, "SEGMENT_BIAS": mode is Mode.SEGMENTS_BIASED}
-        needs |= dict.fromkeys(("SEG_PTR", "SEG"), mode.keys == 1) | dict.fromkeys(("FUNDAMENTAL", "CENTRES"), mode.keys == 2)
+        needs |= dict.fromkeys(("SEG_PTR", "SEG"), mode.keys == 1) | dict.fromkeys(
+            ("FUNDAMENTAL", "CENTRES"), mode.keys == 2
+        )
         needs |= {"KD": target.tile.descriptors, "VD": target.tile.descriptors}
         unused = {name for name, needed in needs.items() if not needed}
     types = {}
@@ -183,19 +232,28 @@ def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:
     names: list[tuple[str, bool]] = []
     for name, kind in types.items():
         if kind.startswith("tensordesc"):
-            names += [(name, False), *((f"{name}.shape{i}", False) for i in range(4)), *((f"{name}.stride{i}", False) for i in range(4))]
+            names += [
+                (name, False),
+                *((f"{name}.shape{i}", False) for i in range(4)),
+                *((f"{name}.stride{i}", False) for i in range(4)),
+            ]
         elif kind != "constexpr":
             names.append((name, kind == "fp32"))
     table = parameter_table(cubin)
     names += [("", False)] * (len(table) - len(names))  # Triton's scratch memory, of which these kernels need none
-    return [Parameter(name, offset, size, floating) for (name, floating), (offset, size) in zip(names, table, strict=True)]
+    return [
+        Parameter(name, offset, size, floating) for (name, floating), (offset, size) in zip(names, table, strict=True)
+    ]
 
 
 def _check_launchable(metadata: Any, tile: Tile) -> None:
-    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way; another Triton might want other."""
+    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way; another Triton might
+    want other."""
     assert metadata.global_scratch_size == metadata.profile_scratch_size == 0 and metadata.num_ctas == 1, metadata
     for descriptor in metadata.tensordesc_meta or []:
-        assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM] and descriptor["swizzle"] == _SWIZZLE_128B, descriptor
+        assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM] and descriptor["swizzle"] == _SWIZZLE_128B, (
+            descriptor
+        )
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
@@ -211,11 +269,16 @@ def disassemble(tool: str, *arguments: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run([_tools() / tool, *arguments, file.name], check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            [_tools() / tool, *arguments, file.name], check=True, capture_output=True, text=True
+        ).stdout
 
 
 def _ptxas_version() -> str:
-    found = re.search(r"release [\d.]+, (V[\d.]+)", subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout)
+    found = re.search(
+        r"release [\d.]+, (V[\d.]+)",
+        subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout,
+    )
     assert found is not None
     return found[1]
 
@@ -228,5 +291,7 @@ def _triton() -> Any:
     try:
         import triton
     except ModuleNotFoundError:
-        raise MissingBackendError("compiling kernels needs Triton", hint='pip install "page4d[kernels]", or ".[kernels]" in a checkout') from None
+        raise MissingBackendError(
+            "compiling kernels needs Triton", hint='pip install "page4d[kernels]", or ".[kernels]" in a checkout'
+        ) from None
     return triton

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 
-_PARAMETER = 0x17  # EIATTR_KPARAM_INFO of an .nv.info section: index (4), ordinal (2), offset (2), a word with the size in its upper 14 bits
+# EIATTR_KPARAM_INFO of an .nv.info section: index (4), ordinal (2), offset (2), a word with the size in its upper 14
+# bits
+_PARAMETER = 0x17
 _SIZED = 0x04  # an attribute followed by its size
 
 

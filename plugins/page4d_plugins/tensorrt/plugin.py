@@ -47,10 +47,16 @@ def _creator(trt: ModuleType, op: str) -> Any:
             self.name = op
             self.plugin_namespace = DOMAIN
             self.plugin_version = _VERSION
-            self.field_names = trt.PluginFieldCollection([_field(trt, name, kind, None) for name, kind in FIELDS[op].items()])
+            self.field_names = trt.PluginFieldCollection(
+                [_field(trt, name, kind, None) for name, kind in FIELDS[op].items()]
+            )
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
-            values = {field.name: np.asarray(field.data).ravel()[0] for field in fields if field.data is not None and np.asarray(field.data).size}
+            values = {
+                field.name: np.asarray(field.data).ravel()[0]
+                for field in fields
+                if field.data is not None and np.asarray(field.data).size
+            }
             try:
                 return plugin(Node.of(op, values))
             except Page4DError as error:
@@ -103,14 +109,18 @@ def _plugin_class(trt: ModuleType) -> Any:
         def configure_plugin(self, inputs: Any, outputs: Any) -> None:
             shapes = [tuple(tensor.desc.dims) for tensor in inputs]
             if any(size < 0 for shape in shapes for size in shape):
-                raise UsageError(f"{self.node.op} with a shape that is not fixed", got=shapes, allowed="the same shapes at every run")
+                raise UsageError(
+                    f"{self.node.op} with a shape that is not fixed", got=shapes, allowed="the same shapes at every run"
+                )
             self.shape = self._shape([tensor.desc for tensor in inputs])
 
         def get_workspace_size(self, inputs: Any, outputs: Any) -> int:
             return most_workspace(self._shape([tensor.desc for tensor in inputs]))
 
         def get_fields_to_serialize(self) -> Any:
-            return trt.PluginFieldCollection([_field(trt, name, FIELDS[self.node.op][name], value) for name, value in self.node.fields.items()])
+            return trt.PluginFieldCollection(
+                [_field(trt, name, FIELDS[self.node.op][name], value) for name, value in self.node.fields.items()]
+            )
 
         # ---- run
 
@@ -123,9 +133,13 @@ def _plugin_class(trt: ModuleType) -> Any:
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
 
-        def enqueue(self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int) -> None:
+        def enqueue(
+            self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int
+        ) -> None:
             assert self.launcher is not None
-            self.launcher({**dict(zip(self.node.inputs, inputs, strict=False)), "out": outputs[0], "workspace": workspace}, stream)
+            self.launcher(
+                {**dict(zip(self.node.inputs, inputs, strict=False)), "out": outputs[0], "workspace": workspace}, stream
+            )
 
         def _shape(self, tensors: Any) -> Shape:
             return self.node.shape([tuple(tensor.dims) for tensor in tensors], Dtype.named(types[tensors[0].type]))
@@ -134,5 +148,7 @@ def _plugin_class(trt: ModuleType) -> Any:
 
 
 def _field(trt: ModuleType, name: str, kind: type, value: float | None) -> Any:
-    numpy_type, field_type = (np.float32, trt.PluginFieldType.FLOAT32) if kind is float else (np.int32, trt.PluginFieldType.INT32)
+    numpy_type, field_type = (
+        (np.float32, trt.PluginFieldType.FLOAT32) if kind is float else (np.int32, trt.PluginFieldType.INT32)
+    )
     return trt.PluginField(name, np.array([] if value is None else [value], numpy_type), field_type)

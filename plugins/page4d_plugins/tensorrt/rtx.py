@@ -22,7 +22,8 @@ def load() -> ModuleType:
     libraries = importlib.util.find_spec("tensorrt_rtx_libs")
     if libraries is None or libraries.origin is None:
         raise MissingBackendError("TensorRT-RTX is not installed", hint=_INSTALL)
-    # with a plugin in the network the builder opens its own library by a name that the wheel lacks, and ends the process without it
+    # with a plugin in the network the builder opens its own library by a name that the wheel lacks, and ends the
+    # process without it
     link = pathlib.Path(libraries.origin).with_name(_LIBRARY)
     if not link.exists():
         (library,) = link.parent.glob(f"{_LIBRARY}.*")
@@ -31,7 +32,10 @@ def load() -> ModuleType:
         except FileExistsError:
             pass  # another process was faster
         except OSError as error:
-            raise MissingBackendError(f"TensorRT-RTX looks for a file that its package lacks ({error.strerror})", hint=f"ln -s {library.name} {link}") from None
+            raise MissingBackendError(
+                f"TensorRT-RTX looks for a file that its package lacks ({error.strerror})",
+                hint=f"ln -s {library.name} {link}",
+            ) from None
     try:
         return importlib.import_module("tensorrt_rtx_bindings")
     except ModuleNotFoundError:

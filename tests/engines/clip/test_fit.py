@@ -64,13 +64,21 @@ def test_patch_mean_is_the_area_integral(size, target, mode, seed):
 @given(size=st.tuples(st.integers(1, 2000), st.integers(1, 2000)), target=grids, mode=modes, value=st.integers(0, 255))
 def test_a_constant_image_stays_constant(size, target, mode, value):
     fit = Fit.choose(size, target, mode)
-    image, mean = fit.image(Image.new("RGB", size, (value, 7, 255))), fit.patch_mean(np.full(size[::-1], value, np.uint8))
+    image, mean = (
+        fit.image(Image.new("RGB", size, (value, 7, 255))),
+        fit.patch_mean(np.full(size[::-1], value, np.uint8)),
+    )
     assert image.shape == (target.H, target.W, 3) and image.dtype == np.uint8
     left, top, width, height = fit.target
     assert (image[top : top + height, left : left + width] == (value, 7, 255)).all()
     share = np.zeros((target.H, target.W))
     share[top : top + height, left : left + width] = value / 255
-    assert np.allclose(mean.reshape(target.h, target.w), share.reshape(target.h, PATCH, target.w, PATCH).mean((1, 3)), rtol=0, atol=1e-6)
+    assert np.allclose(
+        mean.reshape(target.h, target.w),
+        share.reshape(target.h, PATCH, target.w, PATCH).mean((1, 3)),
+        rtol=0,
+        atol=1e-6,
+    )
     assert mean.min() >= 0 and mean.max() <= 1
     if mode is FitMode.PAD:
         outside = np.ones((target.H, target.W), bool)
@@ -96,7 +104,10 @@ def test_crop_covers_and_pad_lies_inside_centred_and_in_proportion(size, target)
     assert width == target.W or height == target.H
     assert width >= 1 and height >= 1 and 0 <= target.W - width - 2 * x <= 1 and 0 <= target.H - height - 2 * y <= 1
     scale = min(target.W / size[0], target.H / size[1])
-    assert abs(width - scale * size[0]) <= max(0.5, 1 - scale * size[0]) + 1e-9 and abs(height - scale * size[1]) <= max(0.5, 1 - scale * size[1]) + 1e-9
+    assert (
+        abs(width - scale * size[0]) <= max(0.5, 1 - scale * size[0]) + 1e-9
+        and abs(height - scale * size[1]) <= max(0.5, 1 - scale * size[1]) + 1e-9
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -124,7 +135,13 @@ def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, se
 
 
 @settings(max_examples=100, deadline=None)
-@given(size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)), target=grids, mode=modes, focal=st.floats(1, 5000), middle=st.floats(-100, 5000))
+@given(
+    size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
+    target=grids,
+    mode=modes,
+    focal=st.floats(1, 5000),
+    middle=st.floats(-100, 5000),
+)
 def test_the_source_camera_is_the_inverse_of_the_fitted_one(size, target, mode, focal, middle):
     fit = Fit.choose(size, target, mode)
     pose = np.array([[0.0, 0, 1, 3], [1, 0, 0, -2], [0, 1, 0, 0.5]])
@@ -154,7 +171,9 @@ def test_image_mask_and_camera_agree_on_where_a_thing_is(mode):
     image = fit.image(Image.fromarray(source).convert("RGB"))[..., 0] / 255.0
     y, x = np.mgrid[: target.H, : target.W] + 0.5
     middle = (image * x).sum() / image.sum(), (image * y).sum() / image.sum()
-    corner = Camera(200, 100, np.array([[1.0, 0, 110], [0, 1.0, 60], [0, 0, 1]]), np.eye(3, 4))  # its axis meets the square's middle
+    corner = Camera(
+        200, 100, np.array([[1.0, 0, 110], [0, 1.0, 60], [0, 0, 1]]), np.eye(3, 4)
+    )  # its axis meets the square's middle
     assert np.allclose(fit.camera(corner).K[:2, 2], middle, atol=0.05)
     patches = image.reshape(target.h, PATCH, target.w, PATCH).mean((1, 3)).reshape(-1, 1)
     assert np.abs(fit.patch_mean(source) - patches).max() < 0.03
@@ -177,7 +196,13 @@ def test_shrinking_filters_out_what_the_result_cannot_show():
 
 
 def test_rounding_to_patches_needs_no_mode():
-    for size, target in (((640, 480), (518, 392)), ((1920, 1080), (518, 294)), ((1080, 1920), (294, 518)), ((518, 518), (518, 518)), ((37, 37), (518, 518))):
+    for size, target in (
+        ((640, 480), (518, 392)),
+        ((1920, 1080), (518, 294)),
+        ((1080, 1920), (294, 518)),
+        ((518, 518), (518, 518)),
+        ((37, 37), (518, 518)),
+    ):
         fit = Fit.choose(size, layout(*target), None)
         assert fit == Fit.choose(size, layout(*target), FitMode.STRETCH)
         assert fit.box == (0, 0, *size) and fit.target == (0, 0, *target)
@@ -211,7 +236,11 @@ def test_words_of_the_modes():
 def test_inputs_of_another_size_are_refused():
     fit = Fit.choose((64, 48), layout(56, 42), None)
     camera = Camera(48, 64, np.diag([50.0, 50, 1]), np.eye(3, 4))
-    for call in (lambda: fit.image(Image.new("RGB", (48, 64))), lambda: fit.patch_mean(np.zeros((64, 48), np.uint8)), lambda: fit.camera(camera)):
+    for call in (
+        lambda: fit.image(Image.new("RGB", (48, 64))),
+        lambda: fit.patch_mean(np.zeros((64, 48), np.uint8)),
+        lambda: fit.camera(camera),
+    ):
         with pytest.raises(UsageError, match=r"another size(.|\n)*48x64(.|\n)*64x48"):
             call()
     with pytest.raises(UsageError, match="no pixels"):

@@ -87,7 +87,9 @@ def test_named_paths_go_before_what_lies_beside(folder, tmp_path):
     bare = FrameFolder.open(folder)
     assert bare.mask_files is None and bare.cameras is None
     keypoints_for(other)
-    found = FrameFolder.open(folder, masks=other / "masks", cameras=str(other / "cameras.json"), keypoints=other / "keypoints")
+    found = FrameFolder.open(
+        folder, masks=other / "masks", cameras=str(other / "cameras.json"), keypoints=other / "keypoints"
+    )
     assert found.cameras is not None
     assert (found.keypoints(1, 1) == 255 - found.mask(1, 1)).all()
 
@@ -121,7 +123,8 @@ def test_cameras_may_name_their_frames_each_in_its_own_way(folder):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
-    """The orientation says where the stored first row and column belong; the upright image has red on top, blue at the left below."""
+    """The orientation says where the stored first row and column belong; the upright image has red on top, blue at the
+    left below."""
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8], upright[8:, :16] = (255, 0, 0), (0, 0, 255)
     stored = {
@@ -137,7 +140,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     (tmp_path / "cam0").mkdir()
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "cam0" / f"0.{suffix}", exif=exif, quality=95, subsampling=0)
+    Image.fromarray(np.ascontiguousarray(stored)).save(
+        tmp_path / "cam0" / f"0.{suffix}", exif=exif, quality=95, subsampling=0
+    )
     found = FrameFolder.open(tmp_path)
     assert found.size == (32, 16)
     assert np.abs(np.asarray(found.image(0, 0)).astype(int) - upright).max() < 40
@@ -160,7 +165,12 @@ def test_other_modes_become_rgb_and_grey(tmp_path, mode):
 
 def test_no_such_folder(tmp_path):
     (tmp_path / "film.zip").write_bytes(b"")
-    refusal(lambda: FrameFolder.open(tmp_path / "nowhere"), "no such folder of frames", tmp_path / "nowhere", "<camera>/<frame>")
+    refusal(
+        lambda: FrameFolder.open(tmp_path / "nowhere"),
+        "no such folder of frames",
+        tmp_path / "nowhere",
+        "<camera>/<frame>",
+    )
     refusal(lambda: FrameFolder.open(tmp_path / "film.zip"), "path of the frames is not a folder", "film.zip")
 
 
@@ -197,18 +207,36 @@ def test_a_frame_twice(folder):
 
 def test_mixed_sizes_name_camera_and_frame(folder):
     Image.new("RGB", (H, W)).save(folder / "frames" / "cam1" / "000003.png")
-    refusal(lambda: FrameFolder.open(folder), "camera cam1, mask 000003.png has another size than its frame", f"{W}x{H}", f"{H}x{W}")
+    refusal(
+        lambda: FrameFolder.open(folder),
+        "camera cam1, mask 000003.png has another size than its frame",
+        f"{W}x{H}",
+        f"{H}x{W}",
+    )
     shutil.rmtree(folder / "masks")
-    refusal(lambda: FrameFolder.open(folder), "another size for camera cam1", f"{W}x{H}", f"{H}x{W}", "one size, and frame 000003.png")
+    refusal(
+        lambda: FrameFolder.open(folder),
+        "another size for camera cam1",
+        f"{W}x{H}",
+        f"{H}x{W}",
+        "one size, and frame 000003.png",
+    )
     (folder / "cameras.json").unlink()
     found = FrameFolder.open(folder)
-    words = ("camera cam1, frame 000003.png", f"{H}x{W}", f"{W}x{H}, as camera cam0, frame 000000.png", "--fit stretch|crop|pad")
+    words = (
+        "camera cam1, frame 000003.png",
+        f"{H}x{W}",
+        f"{W}x{H}, as camera cam0, frame 000000.png",
+        "--fit stretch|crop|pad",
+    )
     refusal(lambda: WindowReader(found, LAYOUT, None, False, False), *words)
 
 
 def test_masks_that_do_not_match(folder):
     Image.new("L", (W, H + 1)).save(folder / "masks" / "cam0" / "000001.png")
-    refusal(lambda: FrameFolder.open(folder), "camera cam0, mask 000001.png has another size", f"{W}x{H + 1}", f"{W}x{H}")
+    refusal(
+        lambda: FrameFolder.open(folder), "camera cam0, mask 000001.png has another size", f"{W}x{H + 1}", f"{W}x{H}"
+    )
     (folder / "masks" / "cam0" / "000001.png").unlink()
     refusal(lambda: FrameFolder.open(folder), "camera cam0 has no mask for frame 000001.png", "000001.png")
     shutil.rmtree(folder / "masks" / "cam0")
@@ -223,7 +251,11 @@ def test_keypoints_that_do_not_match(folder):
 
 @pytest.mark.parametrize("name", ["masks", "keypoints", "cameras"])
 def test_a_named_path_must_exist(folder, name):
-    refusal(lambda: FrameFolder.open(folder, **{name: folder / "nowhere"}), "nowhere", name if name != "cameras" else "cannot be read")
+    refusal(
+        lambda: FrameFolder.open(folder, **{name: folder / "nowhere"}),
+        "nowhere",
+        name if name != "cameras" else "cannot be read",
+    )
 
 
 def test_cameras_that_do_not_match(folder):
@@ -233,7 +265,9 @@ def test_cameras_that_do_not_match(folder):
     refusal(lambda: FrameFolder.open(folder), "cameras.json", "another size for camera cam1", f"640x{H}", f"{W}x{H}")
     path.write_text(json.dumps({"left": cameras["cam0"], "cam1": cameras["cam1"]}))
     refusal(lambda: FrameFolder.open(folder), "has no camera cam0", "left, cam1")
-    path.write_text(json.dumps({"spare": {**cameras["cam1"], "width": 9}, "cam1": cameras["cam1"], "cam0": cameras["cam0"]}))
+    path.write_text(
+        json.dumps({"spare": {**cameras["cam1"], "width": 9}, "cam1": cameras["cam1"], "cam0": cameras["cam0"]})
+    )
     assert list(FrameFolder.open(folder).cameras) == ["cam0", "cam1"]
     path.write_text("{")
     refusal(lambda: FrameFolder.open(folder), "cameras.json is not JSON")
@@ -253,7 +287,11 @@ def test_a_truncated_image_is_refused_when_read(folder, kind):
     file = folder / f"{kind}s" / "cam1" / "000002.png"
     file.write_bytes(file.read_bytes()[:-40])
     found = FrameFolder.open(folder)
-    refusal(lambda: found.image(2, 1) if kind == "frame" else found.mask(2, 1), f"camera cam1, {kind} 000002.png cannot be read", file)
+    refusal(
+        lambda: found.image(2, 1) if kind == "frame" else found.mask(2, 1),
+        f"camera cam1, {kind} 000002.png cannot be read",
+        file,
+    )
 
 
 def test_files_that_change_after_opening(folder):
@@ -275,7 +313,9 @@ def test_damaged_bytes_are_an_image_or_a_usage_error(tmp_path_factory, data, suf
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)).save(buffer, suffix, exif=exif)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)).save(
+        buffer, suffix, exif=exif
+    )
     content = bytearray(buffer.getvalue())
     for _ in range(data.draw(st.integers(0, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -328,9 +368,21 @@ def test_reading_ahead_gives_what_direct_reading_gives(folder, mode):
     for window, inputs in reader.read(of):
         time.sleep(0.02)  # time for the next window to be read, which must leave this one alone
         images, masks, maps = inputs_directly(found, reader.fit(0, 0), window, True)
-        assert inputs.images.shape == LAYOUT.images_shape and inputs.images.dtype == np.uint8 and (inputs.images == images).all()
-        assert inputs.mask_ext.shape == LAYOUT.patch_map_shape and inputs.mask_ext.dtype == np.float32 and (inputs.mask_ext == masks).all()
-        assert inputs.keypoints.shape == LAYOUT.patch_map_shape and inputs.keypoints.dtype == np.float32 and (inputs.keypoints == maps).all()
+        assert (
+            inputs.images.shape == LAYOUT.images_shape
+            and inputs.images.dtype == np.uint8
+            and (inputs.images == images).all()
+        )
+        assert (
+            inputs.mask_ext.shape == LAYOUT.patch_map_shape
+            and inputs.mask_ext.dtype == np.float32
+            and (inputs.mask_ext == masks).all()
+        )
+        assert (
+            inputs.keypoints.shape == LAYOUT.patch_map_shape
+            and inputs.keypoints.dtype == np.float32
+            and (inputs.keypoints == maps).all()
+        )
         seen.append(window)
         buffers.add((id(inputs), inputs.images.ctypes.data, inputs.mask_ext.ctypes.data, inputs.keypoints.ctypes.data))
     assert seen == of and len(of) == 3 and len(buffers) == 2
@@ -393,13 +445,17 @@ def test_a_damaged_frame_surfaces_when_its_window_is_due(folder):
     file.write_bytes(file.read_bytes()[:-40])
     reader = WindowReader(FrameFolder.open(folder), LAYOUT, None, False, False)
     done = []
-    text = refusal(lambda: [done.append(window) for window, _ in reader.read(windows(T, 3, 3))], "camera cam1, frame 000004.png")
+    text = refusal(
+        lambda: [done.append(window) for window, _ in reader.read(windows(T, 3, 3))], "camera cam1, frame 000004.png"
+    )
     assert done == [range(3)] and "cannot be read" in text and not reading_threads()
 
 
 def test_reader_checks_layout_and_inputs(folder):
     found = FrameFolder.open(folder)
-    make = lambda layout, keypoints=False, cameras=False, mode=None: WindowReader(found, layout, mode, keypoints, cameras)
+    make = lambda layout, keypoints=False, cameras=False, mode=None: WindowReader(
+        found, layout, mode, keypoints, cameras
+    )
     refusal(lambda: make(Layout(T=3, V=4, H=42, W=56)), "2 cameras: cam0, cam1", "V = 4")
     refusal(lambda: make(Layout(T=3, V=2, H=42, W=56, B=2)), "B = 2", "B = 1")
     refusal(lambda: make(Layout(T=3, V=2, H=56, W=56)), f"{W}x{H}", "56x56", "--fit stretch|crop|pad")
@@ -408,7 +464,9 @@ def test_reader_checks_layout_and_inputs(folder):
     found = FrameFolder.open(folder)
     refusal(lambda: make(LAYOUT, cameras=True), "cameras.json", "--cameras")
     for window in (range(2), range(5, 8), range(-1, 2)):
-        refusal(lambda window=window: list(make(LAYOUT).read([window])), "no window of the clip", window, "T = 3", "0 to 6")
+        refusal(
+            lambda window=window: list(make(LAYOUT).read([window])), "no window of the clip", window, "T = 3", "0 to 6"
+        )
 
 
 # ---- a filmed clip
@@ -470,7 +528,9 @@ def test_frames_of_different_sizes_are_fitted_each_by_itself(mixed, mode):
         shown[top : top + height, left : left + width] = True
         assert ((inputs.images[:, v] == 255).all(-1) == shown).all()
         share = shown.reshape(LAYOUT.h, 14, LAYOUT.w, 14).mean((1, 3)).reshape(-1, 1)
-        assert np.abs(inputs.mask_ext[:, v] - share).max() < 1e-6 and np.abs(inputs.keypoints[:, v] - share).max() < 1e-6
+        assert (
+            np.abs(inputs.mask_ext[:, v] - share).max() < 1e-6 and np.abs(inputs.keypoints[:, v] - share).max() < 1e-6
+        )
     want = fundamental(fit.camera(camera) for fit, camera in zip(fits, found.cameras.values(), strict=True))
     np.testing.assert_array_equal(inputs.fundamental, want.astype(np.float32))
 
@@ -480,7 +540,13 @@ def test_frames_of_different_sizes_in_one_camera(mixed):
     refusal(lambda: FrameFolder.open(mixed), "camera cam0, mask 1.png has another size")
     shutil.rmtree(mixed / "masks")
     shutil.rmtree(mixed / "keypoints")
-    refusal(lambda: FrameFolder.open(mixed), "another size for camera cam0", "64x48", "100x30", "a camera has one size, and frame 1.png")
+    refusal(
+        lambda: FrameFolder.open(mixed),
+        "another size for camera cam0",
+        "64x48",
+        "100x30",
+        "a camera has one size, and frame 1.png",
+    )
     (mixed / "cameras.json").unlink()
     reader = WindowReader(FrameFolder.open(mixed), LAYOUT, FitMode.PAD, False, False)
     assert reader.fit(1, 0) == Fit.choose((100, 30), LAYOUT, FitMode.PAD) != reader.fit(0, 0)

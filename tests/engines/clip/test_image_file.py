@@ -21,7 +21,9 @@ from page4d_engines.clip.frame_folder import FrameFolder, Loose
 from page4d_engines.clip.image_file import Still
 from page4d_engines.clip.levels import Channel, Levels
 
-SCENE = np.stack(np.meshgrid(np.arange(0, 240, 5), np.arange(0, 180, 5)), -1).sum(-1).clip(0, 255).astype(np.uint8)  # [36,48]
+SCENE = (
+    np.stack(np.meshgrid(np.arange(0, 240, 5), np.arange(0, 180, 5)), -1).sum(-1).clip(0, 255).astype(np.uint8)
+)  # [36,48]
 
 
 def exif(orientation, *, damage=None):
@@ -35,7 +37,9 @@ def exif(orientation, *, damage=None):
 def with_a_bad_tag(orientation, order="<", kind=3):
     """A block whose maker's name lies beyond its end, which Pillow warns of."""
     number = struct.pack(f"{order}HH", orientation, 0) if kind == 3 else struct.pack(f"{order}I", orientation)
-    entries = struct.pack(f"{order}HHII", 0x010F, 2, 4000, 900_000) + struct.pack(f"{order}HHI", 0x0112, kind, 1) + number
+    entries = (
+        struct.pack(f"{order}HHII", 0x010F, 2, 4000, 900_000) + struct.pack(f"{order}HHI", 0x0112, kind, 1) + number
+    )
     head = b"II*\0" if order == "<" else b"MM\0*"
     return b"Exif\0\0" + head + struct.pack(f"{order}IH", 8, 2) + entries + struct.pack(f"{order}I", 0)
 
@@ -50,7 +54,9 @@ def photos(folder, **options):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("block", [b"Exif\0\0garbage!!", b"Exif\0\0II*\0" + b"\xff" * 9, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0\0"])
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage!!", b"Exif\0\0II*\0" + b"\xff" * 9, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\0\0"]
+)
 def test_a_photo_with_exif_data_that_is_none_is_taken_as_it_is_stored(tmp_path, block):
     found = photos(tmp_path / "photos", exif=block)
     assert found.size == (48, 36) and np.abs(np.asarray(found.image(0, 0)).astype(int)[..., 0] - SCENE).max() < 20
@@ -84,8 +90,16 @@ def test_no_exif_block_keeps_a_photo_from_being_read(tmp_path_factory, data):
 def test_warnings_as_errors_in_a_process_of_its_own(tmp_path):
     """A library's filter must hold where the interpreter was started with another."""
     photos(tmp_path / "photos", exif=with_a_bad_tag(6))
-    code = "import sys; from page4d_engines.clip.frame_folder import *; f = FrameFolder.open(sys.argv[1], loose=Loose.VIEWS); print(f.image(0, 0).size)"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "photos"], capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "error"})
+    code = (
+        "import sys; from page4d_engines.clip.frame_folder import *; f = FrameFolder.open(sys.argv[1],"
+        " loose=Loose.VIEWS); print(f.image(0, 0).size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "photos"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
     assert (done.stdout, done.returncode) == ("(36, 48)\n", 0), done.stderr
 
 
@@ -95,7 +109,9 @@ def test_warnings_as_errors_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(("kind", "name"), [("WEBP", "WebP"), ("GIF", "GIF"), ("BMP", "BMP"), ("TIFF", "TIFF")])
 def test_an_image_of_another_kind_is_called_by_it(tmp_path, kind, name):
     Image.fromarray(SCENE).save(tmp_path / "p0.jpg", kind)
-    with pytest.raises(UsageError, match=f"camera p0, frame p0.jpg cannot be read: it is a {name} image, whatever its name says"):
+    with pytest.raises(
+        UsageError, match=f"camera p0, frame p0.jpg cannot be read: it is a {name} image, whatever its name says"
+    ):
         FrameFolder.open(tmp_path, loose=Loose.VIEWS)
 
 
@@ -166,12 +182,12 @@ def test_a_photo_beyond_pillows_limit_is_read_in_the_memory_that_is_said(tmp_pat
     """180 megapixels, in a process of its own: the most that it held."""
     Image.new("1", (16320, 11000), 1).save(tmp_path / "p0.png", compress_level=1)
     code = (
-        "import sys, resource, numpy as np; from page4d_engines.clip.frame_folder import *; from page4d_engines.clip.fit import *\n"
-        "from page4d.layout import Layout\n"
-        "f = FrameFolder.open(sys.argv[1], loose=Loose.VIEWS)\n"
-        "fit, before = Fit.choose(f.size, Layout(1, 1, 56, 56), FitMode.CROP), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert (fit.image(f.image(0, 0)) == 255).all(); print(f.notes[0])\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (16320 * 11000))"
+        "import sys, resource, numpy as np; from page4d_engines.clip.frame_folder import *; from"
+        " page4d_engines.clip.fit import *\nfrom page4d.layout import Layout\nf = FrameFolder.open(sys.argv[1],"
+        " loose=Loose.VIEWS)\nfit, before = Fit.choose(f.size, Layout(1, 1, 56, 56), FitMode.CROP),"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nassert (fit.image(f.image(0, 0)) == 255).all();"
+        " print(f.notes[0])\nprint((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (16320 *"
+        " 11000))"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -200,9 +216,9 @@ def test_no_memory_while_decoding(tmp_path, monkeypatch):
     """Where the system says no, it is an error of the image's name."""
     huge(tmp_path / "p0.png", 40_000, 40_000)
     code = (
-        "import sys, resource; from page4d_engines.clip.image_file import Still; import pathlib; from page4d.errors import OutOfMemoryError\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
-        "try:\n    Still(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n    print(error.what)"
+        "import sys, resource; from page4d_engines.clip.image_file import Still; import pathlib; from page4d.errors"
+        " import OutOfMemoryError\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\ntry:\n   "
+        " Still(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n    print(error.what)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "p0.png"], capture_output=True, text=True)
     assert done.stdout == "camera p0 is too large for the memory that is left\n", done.stderr
@@ -268,7 +284,11 @@ def test_every_kind_of_mask_becomes_brightness_and_odd_values_are_noted(tmp_path
     found = FrameFolder.open(tmp_path)
     assert found.notes == ()
     assert (found.mask(0, 0) == want).all()
-    assert (found.notes == ()) if words is None else (len(found.notes) == 1 and words in found.notes[0] and "masks" in found.notes[0])
+    assert (
+        (found.notes == ())
+        if words is None
+        else (len(found.notes) == 1 and words in found.notes[0] and "masks" in found.notes[0])
+    )
 
 
 def test_masks_are_judged_together():
@@ -276,7 +296,10 @@ def test_masks_are_judged_together():
     levels = Levels("masks")
     for values in (MASK * 0, MASK, MASK * 255):
         levels.add(Channel(values))
-    assert list(levels.notes) == ["the masks have only the values 0, 1, 255 of 255: if these are labels, make what is meant 255; each counts as a share of 255"]
+    assert list(levels.notes) == [
+        "the masks have only the values 0, 1, 255 of 255: if these are labels, make what is meant 255; each counts as a"
+        " share of 255"
+    ]
 
 
 @given(st.integers(0, 65535))
@@ -288,8 +311,13 @@ def test_16_bits_go_to_the_nearest_of_256_values(value):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_few_bits_are_stretched(tmp_path, bits):
     whole = (np.arange(16) % 2**bits).reshape(4, 4)
-    rows = b"".join(b"\0" + np.packbits(((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8)).tobytes() for row in whole)
+    rows = b"".join(
+        b"\0" + np.packbits(((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8)).tobytes()
+        for row in whole
+    )
     chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, bits, 0, 0, 0, 0))
-    (tmp_path / "p0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    (tmp_path / "p0.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
     assert (Still(tmp_path / "p0.png").channel("it").values == whole * (255 // (2**bits - 1))).all()

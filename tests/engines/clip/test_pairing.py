@@ -24,7 +24,9 @@ def film(path, times, codec="ffv1", pixels="bgr0", options=(), form=None):
         track.width, track.height, track.pix_fmt = 32, 16, pixels
         track.codec_context.time_base = Fraction(1, 1000)
         for t in times:
-            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), round(50 * (t - times[0])), np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((16, 32, 3), round(50 * (t - times[0])), np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = round(1000 * t), Fraction(1, 1000)
             container.mux(track.encode(frame))
         container.mux(track.encode())
@@ -32,7 +34,12 @@ def film(path, times, codec="ffv1", pixels="bgr0", options=(), form=None):
 
 def seconds(found):
     """The times that the frames were taken at, `[V,times]`."""
-    return np.array([[np.asarray(found.image(t, v)).mean() / 50 for t in range(found.count)] for v in range(len(found.camera_names))])
+    return np.array(
+        [
+            [np.asarray(found.image(t, v)).mean() / 50 for t in range(found.count)]
+            for v in range(len(found.camera_names))
+        ]
+    )
 
 
 def every(rate, until):
@@ -47,7 +54,9 @@ def test_videos_of_two_rates_are_paired_by_time(tmp_path):
     assert found.count == 76, "every frame of the slower"
     assert np.abs(taken[0] - taken[1]).max() <= 0.5 / 25 + 0.01
     (note,) = found.notes
-    assert "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note and "15 of cam0" in note
+    assert (
+        "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note and "15 of cam0" in note
+    )
 
 
 def test_masks_go_with_the_frames_that_were_chosen(tmp_path):
@@ -101,7 +110,9 @@ def test_the_same_rate_and_fewer_frames_is_an_error(tmp_path):
     """Nothing tells at which end they are missing."""
     film(tmp_path / "cam0.mkv", every(10, 3))
     film(tmp_path / "cam1.mkv", every(10, 2))
-    with pytest.raises(UsageError, match=r"camera cam1: 21, camera cam0: 31; the first that camera cam1 lacks is 000021"):
+    with pytest.raises(
+        UsageError, match=r"camera cam1: 21, camera cam0: 31; the first that camera cam1 lacks is 000021"
+    ):
         FrameFolder.open(tmp_path)
 
 
@@ -137,7 +148,9 @@ def test_a_picture_on_the_cover_and_a_second_video(tmp_path):
             track.width, track.height, track.pix_fmt = side, side, "bgr0"
         for _ in range(5):
             for track, side in zip(tracks, (32, 64), strict=True):
-                container.mux(track.encode(av.VideoFrame.from_ndarray(np.zeros((side, side, 3), np.uint8), format="rgb24")))
+                container.mux(
+                    track.encode(av.VideoFrame.from_ndarray(np.zeros((side, side, 3), np.uint8), format="rgb24"))
+                )
         for track in tracks:
             container.mux(track.encode())
     found = FrameFolder.open(path)

@@ -1,4 +1,5 @@
-"""Which files of a folder are a clip's frames: one reading, or an error that names both; and what is said of files that were passed over."""
+"""Which files of a folder are a clip's frames: one reading, or an error that names both; and what is said of files that
+were passed over."""
 
 import json
 import os
@@ -61,7 +62,13 @@ def refusal(call, *parts, kind=UsageError):
 def test_images_beside_a_folder_of_images_can_be_read_in_two_ways(tmp_path, loose, name):
     images(images(tmp_path / "photos") / name)
     of_images = "a view per image (p0.png" if loose is VIEWS else "a time per image (p0.png"
-    refusal(lambda: FrameFolder.open(tmp_path / "photos", loose=loose), "side by side", of_images, f"a camera per folder ({name})", "move")
+    refusal(
+        lambda: FrameFolder.open(tmp_path / "photos", loose=loose),
+        "side by side",
+        of_images,
+        f"a camera per folder ({name})",
+        "move",
+    )
 
 
 def test_a_folder_of_a_video_beside_images(tmp_path):
@@ -74,10 +81,16 @@ def test_a_folder_of_a_video_beside_images(tmp_path):
 def test_masks_among_the_photos_are_taken_where_they_are_named(tmp_path, loose, kind):
     images(tmp_path / kind, value=255)
     images(tmp_path)
-    refusal(lambda: FrameFolder.open(tmp_path, loose=loose), "side by side", f"--{kind} {tmp_path / kind}, as they are named like the images")
+    refusal(
+        lambda: FrameFolder.open(tmp_path, loose=loose),
+        "side by side",
+        f"--{kind} {tmp_path / kind}, as they are named like the images",
+    )
     found = FrameFolder.open(tmp_path, **{kind: tmp_path / kind}, loose=loose)
     files = found.mask_files if kind == "masks" else found.keypoint_files
-    assert [[file.path for file in column] for column in files] == [[tmp_path / kind / file.name for file in column] for column in found.frame_files]
+    assert [[file.path for file in column] for column in files] == [
+        [tmp_path / kind / file.name for file in column] for column in found.frame_files
+    ]
     assert len(files) == (3 if loose is VIEWS else 1) and found.notes == ()
 
 
@@ -150,7 +163,9 @@ def test_videos_beside_folders(tmp_path):
     refusal(lambda: FrameFolder.open(tmp_path), "either may be the cameras", "cam0.mkv", "thumbs")
     (tmp_path / "thumbs").rename(tmp_path / "cam0")
     found = FrameFolder.open(tmp_path)
-    assert found.frame_files[0][0].name == "p0.png" and "cam0.mkv beside the cameras' folders was not read" in found.notes
+    assert (
+        found.frame_files[0][0].name == "p0.png" and "cam0.mkv beside the cameras' folders was not read" in found.notes
+    )
     shutil.rmtree(tmp_path / "cam0")
     (tmp_path / "out").mkdir()
     found = FrameFolder.open(tmp_path)
@@ -169,7 +184,9 @@ def test_folders_inside_a_camera_are_said_to_be_passed_over(tmp_path):
 def test_images_that_no_engine_of_several_times_and_views_reads_are_named(clip):
     Image.new("RGB", (9, 9)).save(clip / "frames" / "preview.png")
     found = FrameFolder.open(clip)
-    assert found.camera_names == ("cam0", "cam1") and found.notes == ("preview.png beside the cameras' folders was not read",)
+    assert found.camera_names == ("cam0", "cam1") and found.notes == (
+        "preview.png beside the cameras' folders was not read",
+    )
 
 
 # ---- `images` as other projects have it
@@ -182,9 +199,15 @@ def test_a_folder_called_images_is_the_folder_of_the_frames(tmp_path):
     assert found.camera_names == ("images",) and found.count == 3
     images(tmp_path / "masks")
     assert FrameFolder.open(tmp_path, loose=TIMES).mask_files is not None
-    assert any("masks/ beside the frames was not read" in note for note in FrameFolder.open(tmp_path, loose=VIEWS).notes)
+    assert any(
+        "masks/ beside the frames was not read" in note for note in FrameFolder.open(tmp_path, loose=VIEWS).notes
+    )
     images(tmp_path / "images_2")
-    refusal(lambda: FrameFolder.open(tmp_path, loose=VIEWS), "a folder `images` and others", "a camera per folder: images, images_2")
+    refusal(
+        lambda: FrameFolder.open(tmp_path, loose=VIEWS),
+        "a folder `images` and others",
+        "a camera per folder: images, images_2",
+    )
 
 
 def test_cameras_in_a_folder_called_images(tmp_path):
@@ -204,7 +227,11 @@ def test_files_of_other_kinds_are_counted_once(tmp_path, monkeypatch):
     for name in ("a.gif", "b.GIF", "c.TIF", "d.HEIC", "e.webp", "notes.txt", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"x")
     (note,) = FrameFolder.open(tmp_path, loose=VIEWS).notes
-    assert "2 .gif, 1 .heic, 1 .tif, 1 .webp" in note and 'pip install "page4d[heic]"' in note and "convert the others" in note
+    assert (
+        "2 .gif, 1 .heic, 1 .tif, 1 .webp" in note
+        and 'pip install "page4d[heic]"' in note
+        and "convert the others" in note
+    )
 
 
 def test_files_of_other_kinds_in_cameras(clip):
@@ -217,8 +244,17 @@ def test_files_of_other_kinds_in_cameras(clip):
 def test_where_all_are_of_another_kind_the_error_counts_them(tmp_path, monkeypatch, clip):
     monkeypatch.setattr(image_file, "reads_heic", lambda: False)
     refusal(lambda: FrameFolder.open(_with(tmp_path / "w", "a.webp")), "1 .webp", "convert")
-    refusal(lambda: FrameFolder.open(_with(tmp_path / "h", "a.HEIC"), loose=VIEWS), "pillow-heif", 'pip install "page4d[heic]"', kind=MissingBackendError)
-    refusal(lambda: FrameFolder.open(_with(tmp_path / "c" / "cam0", "a.heif").parent), "pillow-heif", kind=MissingBackendError)
+    refusal(
+        lambda: FrameFolder.open(_with(tmp_path / "h", "a.HEIC"), loose=VIEWS),
+        "pillow-heif",
+        'pip install "page4d[heic]"',
+        kind=MissingBackendError,
+    )
+    refusal(
+        lambda: FrameFolder.open(_with(tmp_path / "c" / "cam0", "a.heif").parent),
+        "pillow-heif",
+        kind=MissingBackendError,
+    )
     (clip / "masks" / "cam0" / "000001.png").rename(clip / "masks" / "cam0" / "000001.tif")
     refusal(lambda: FrameFolder.open(clip), "no mask for frame 000001.png", "1 .tif")
 
@@ -256,7 +292,9 @@ def nowhere(path):
 
 
 @pytest.mark.parametrize("make", [fifo, device, bound, loop, nowhere])
-@pytest.mark.parametrize("place", ["frames/cam1/000001.png", "masks/cam1/000001.png", "cameras.json", "frames/cam1.mp4", "masks", "frames"])
+@pytest.mark.parametrize(
+    "place", ["frames/cam1/000001.png", "masks/cam1/000001.png", "cameras.json", "frames/cam1.mp4", "masks", "frames"]
+)
 def test_what_is_no_regular_file_is_an_error_and_never_waited_for(tmp_path, monkeypatch, make, place):
     save(render(3, 2, 20, 16), tmp_path / "clip")
     monkeypatch.chdir(tmp_path / "clip")  # a socket's name is short
@@ -286,7 +324,11 @@ def test_links_back_up_end(tmp_path):
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000], ids=["null", "long"])
 def test_paths_that_cannot_be(clip, path):
-    for call in (lambda: FrameFolder.open(path), lambda: FrameFolder.open(clip, masks=path), lambda: FrameFolder.open(clip, cameras=path)):
+    for call in (
+        lambda: FrameFolder.open(path),
+        lambda: FrameFolder.open(clip, masks=path),
+        lambda: FrameFolder.open(clip, cameras=path),
+    ):
         with pytest.raises(UsageError):
             call()
 
@@ -315,9 +357,13 @@ def test_names_with_accents_match_however_they_are_spelled(clip, form):
     (clip / "masks" / "cam1" / "000001.png").rename(clip / "masks" / "cam1" / unicodedata.normalize(other, "fünf.png"))
     for folder in ("frames/cam1", unicodedata.normalize(form, "frames/Tür")):
         (clip / folder / "000001.png").rename(clip / folder / unicodedata.normalize(form, "fünf.png"))
-    (clip / unicodedata.normalize(other, "masks/Tür") / "000001.png").rename(clip / unicodedata.normalize(other, "masks/Tür") / "fünf.png")
+    (clip / unicodedata.normalize(other, "masks/Tür") / "000001.png").rename(
+        clip / unicodedata.normalize(other, "masks/Tür") / "fünf.png"
+    )
     content = json.loads((clip / "cameras.json").read_text())
-    (clip / "cameras.json").write_text(json.dumps({unicodedata.normalize(other, "Tür"): content["cam0"], "cam1": content["cam1"]}))
+    (clip / "cameras.json").write_text(
+        json.dumps({unicodedata.normalize(other, "Tür"): content["cam0"], "cam1": content["cam1"]})
+    )
     found = FrameFolder.open(clip)
     assert list(found.cameras) == list(found.camera_names) and found.mask_files is not None
 

@@ -1,4 +1,5 @@
-"""Clips in video files: the same frames as in images, in any order, and what is said of files that are no such thing."""
+"""Clips in video files: the same frames as in images, in any order, and what is said of files that are no such
+thing."""
 
 import pathlib
 import shutil
@@ -75,7 +76,12 @@ def saved(tmp_path_factory):
 
 def test_videos_are_the_clip_that_they_were_made_from(saved):
     images, videos = (FrameFolder.open(saved / name) for name in ("images", "videos"))
-    assert (videos.camera_names, videos.frame_names, videos.size, videos.count) == (images.camera_names, images.frame_names, images.size, T)
+    assert (videos.camera_names, videos.frame_names, videos.size, videos.count) == (
+        images.camera_names,
+        images.frame_names,
+        images.size,
+        T,
+    )
     assert list(videos.cameras) == list(images.cameras)
     for t in range(T):
         for v in range(V):
@@ -86,16 +92,24 @@ def test_videos_are_the_clip_that_they_were_made_from(saved):
 @pytest.mark.parametrize("stride", [1, 3])
 def test_windows_of_videos(saved, stride):
     layout, chosen = Layout(3, V, 42, 56), windows(T, 3, stride)
-    readers = [WindowReader(FrameFolder.open(saved / name), layout, FitMode.CROP, False, True) for name in ("images", "videos")]
+    readers = [
+        WindowReader(FrameFolder.open(saved / name), layout, FitMode.CROP, False, True) for name in ("images", "videos")
+    ]
     for (window, want), (same, found) in zip(*(reader.read(chosen) for reader in readers), strict=True):
-        assert window == same and np.array_equal(found.images, want.images) and np.array_equal(found.mask_ext, want.mask_ext)
+        assert (
+            window == same
+            and np.array_equal(found.images, want.images)
+            and np.array_equal(found.mask_ext, want.mask_ext)
+        )
         assert np.array_equal(found.fundamental, want.fundamental)
 
 
 def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path):
     for v in range(V):
         (tmp_path / "clip" / "frames" / f"cam{v}").mkdir(parents=True)
-        shutil.copy(saved / "videos" / "frames" / f"cam{v}.mkv", tmp_path / "clip" / "frames" / f"cam{v}" / "GX010042.MKV")
+        shutil.copy(
+            saved / "videos" / "frames" / f"cam{v}.mkv", tmp_path / "clip" / "frames" / f"cam{v}" / "GX010042.MKV"
+        )
     shutil.copytree(saved / "images" / "masks", tmp_path / "clip" / "masks")
     found, want = FrameFolder.open(tmp_path / "clip"), FrameFolder.open(saved / "images")
     assert found.camera_names == want.camera_names and found.frame_names == want.frame_names
@@ -105,17 +119,29 @@ def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path
 def test_one_video_is_a_camera(saved):
     video = saved / "videos" / "frames" / "cam1.mkv"
     found = FrameFolder.open(video, loose=Loose.TIMES)
-    assert found.camera_names == ("cam1",) and found.count == T and found.mask_files is None and found.cameras is None and not found.photos
+    assert (
+        found.camera_names == ("cam1",)
+        and found.count == T
+        and found.mask_files is None
+        and found.cameras is None
+        and not found.photos
+    )
     named = FrameFolder.open(video, masks=saved / "videos" / "masks", cameras=saved / "videos" / "cameras.json")
-    assert list(named.cameras) == ["cam1"] and np.array_equal(named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1))
+    assert list(named.cameras) == ["cam1"] and np.array_equal(
+        named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1)
+    )
 
 
 def test_images_go_before_videos(saved, tmp_path):
-    """A folder of photos with a video among them is a folder of photos; so is a camera's with the video that its frames came from."""
+    """A folder of photos with a video among them is a folder of photos; so is a camera's with the video that its frames
+    came from."""
     photos, video = tmp_path / "photos", saved / "videos" / "frames" / "cam0.mkv"
     shutil.copytree(saved / "images" / "frames" / "cam0", photos)
     shutil.copy(video, photos / "holiday.mkv")
-    assert FrameFolder.open(photos, loose=Loose.VIEWS).count == 1 and FrameFolder.open(photos, loose=Loose.TIMES).count == T
+    assert (
+        FrameFolder.open(photos, loose=Loose.VIEWS).count == 1
+        and FrameFolder.open(photos, loose=Loose.TIMES).count == T
+    )
     assert FrameFolder.open(photos).camera_names == ("holiday",), "where photos would be an error"
     shutil.copytree(photos, tmp_path / "clip" / "frames" / "cam0")
     found = FrameFolder.open(tmp_path / "clip")
@@ -131,11 +157,22 @@ def test_a_run_over_videos(made, tmp_path):
     for v in range(2):
         write(tmp_path / "videos" / "frames" / f"cam{v}.mkv", clip.frames[:, v], **EXACT)
     for name in ("images", "videos"):
-        command = [sys.executable, "-c", "from page4d_engines.cli import main; main()", made().folder, tmp_path / name, "-o", tmp_path / f"out-{name}"]
+        command = [
+            sys.executable,
+            "-c",
+            "from page4d_engines.cli import main; main()",
+            made().folder,
+            tmp_path / name,
+            "-o",
+            tmp_path / f"out-{name}",
+        ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     outs = [tmp_path / f"out-{name}" for name in ("images", "videos")]
-    results = [{path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.suffix in (".png", ".safetensors")} for out in outs]
+    results = [
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.suffix in (".png", ".safetensors")}
+        for out in outs
+    ]
     assert results[0] == results[1] and len(results[0]) >= 7
 
 
@@ -182,7 +219,9 @@ def test_from_several_threads(lossy):
     assert not wrong
 
 
-@pytest.mark.parametrize(("matrix", "turn"), [((0, 1, -1, 0), Image.Transpose.ROTATE_270), ((-1, 0, 0, -1), Image.Transpose.ROTATE_180)])
+@pytest.mark.parametrize(
+    ("matrix", "turn"), [((0, 1, -1, 0), Image.Transpose.ROTATE_270), ((-1, 0, 0, -1), Image.Transpose.ROTATE_180)]
+)
 def test_a_video_is_turned_as_it_says(tmp_path, matrix, turn):
     """Telephones film sideways and write down how to turn it: by a matrix in the track's header."""
     path = tmp_path / "clip.mp4"
@@ -191,7 +230,9 @@ def test_a_video_is_turned_as_it_says(tmp_path, matrix, turn):
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 4 + 40  # version, flags, times, track, layer, volume
     a, b, c, d = (value << 16 for value in matrix)
-    content[place : place + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
+    content[place : place + 36] = b"".join(
+        value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    )
     path.write_bytes(content)
     video = Video(path, "it")
     want = Image.fromarray(upright[1]).transpose(turn)
@@ -211,7 +252,12 @@ def refusal(call, *parts):
 def test_unequal_counts(saved, tmp_path):
     folder = shutil.copytree(saved / "videos", tmp_path / "clip")
     write(folder / "frames" / "cam1.mkv", moving(T - 2, W, H), **EXACT)
-    refusal(lambda: FrameFolder.open(folder), "different numbers of frames", "camera cam1: 5, camera cam0: 7", "the first that camera cam1 lacks is 000005")
+    refusal(
+        lambda: FrameFolder.open(folder),
+        "different numbers of frames",
+        "camera cam1: 5, camera cam0: 7",
+        "the first that camera cam1 lacks is 000005",
+    )
 
 
 def test_sizes_and_masks_that_do_not_match(saved, tmp_path):
@@ -220,7 +266,9 @@ def test_sizes_and_masks_that_do_not_match(saved, tmp_path):
     refusal(lambda: FrameFolder.open(folder), "camera cam0 has no mask for frame 000006 of cam0.mkv")
     write(folder / "frames" / "cam1.mkv", moving(T, W + 2, H), **EXACT)
     shutil.rmtree(folder / "masks")
-    refusal(lambda: FrameFolder.open(folder), "cameras.json says another size for camera cam1", f"{W + 2}x{H}", f"{W}x{H}")
+    refusal(
+        lambda: FrameFolder.open(folder), "cameras.json says another size for camera cam1", f"{W + 2}x{H}", f"{W}x{H}"
+    )
     (folder / "cameras.json").unlink()
     found = FrameFolder.open(folder)
     words = ("different sizes: camera cam1, frame 000000 of cam1.mkv", f"{W + 2}x{H}", f"{W}x{H}")
@@ -230,14 +278,21 @@ def test_sizes_and_masks_that_do_not_match(saved, tmp_path):
 def test_two_videos_of_a_camera(saved, tmp_path):
     folder = shutil.copytree(saved / "videos", tmp_path / "clip")
     shutil.copy(folder / "frames" / "cam1.mkv", folder / "frames" / "cam1.mp4")
-    refusal(lambda: FrameFolder.open(folder), "there are two videos of camera cam1", "cam1.mkv, cam1.mp4", "one per camera")
+    refusal(
+        lambda: FrameFolder.open(folder), "there are two videos of camera cam1", "cam1.mkv, cam1.mp4", "one per camera"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", bytes(range(256)) * 40])
 def test_no_video_at_all(saved, tmp_path, content):
     folder = shutil.copytree(saved / "videos", tmp_path / "clip")
     (folder / "frames" / "cam1.mkv").write_bytes(content)
-    refusal(lambda: FrameFolder.open(folder), "camera cam1: cam1.mkv cannot be read", folder / "frames" / "cam1.mkv", "a whole video")
+    refusal(
+        lambda: FrameFolder.open(folder),
+        "camera cam1: cam1.mkv cannot be read",
+        folder / "frames" / "cam1.mkv",
+        "a whole video",
+    )
 
 
 def test_sound_alone(tmp_path):
@@ -250,7 +305,8 @@ def test_sound_alone(tmp_path):
 
 
 def test_a_bare_stream(tmp_path):
-    """It gives its frames no times, by which they could be told apart: they are counted instead, and paired by number."""
+    """It gives its frames no times, by which they could be told apart: they are counted instead, and paired by
+    number."""
     for name in ("cam0.avi", "cam1.avi"):
         with av.open(str(tmp_path / name), "w", format="h264") as container:
             track = container.add_stream("libx264", rate=25, options={"bf": "2"})
@@ -290,11 +346,9 @@ def test_a_video_that_is_cut_off(tmp_path, name):
 def test_without_pyav_it_is_named():
     """As where it is not installed: exit code 5 and what to install, and images need none of it."""
     code = (
-        "import sys; sys.modules['av'] = None\n"
-        "from page4d.errors import MissingBackendError\n"
-        "from page4d_engines.clip.video import Video\nimport pathlib\n"
-        "try:\n    Video(pathlib.Path('cam0.mp4'), 'camera cam0')\n"
-        "except MissingBackendError as error:\n    assert 'PyAV' in str(error) and 'page4d[video]' in str(error) and error.exit_code == 5\n"
-        "else:\n    raise AssertionError"
+        "import sys; sys.modules['av'] = None\nfrom page4d.errors import MissingBackendError\nfrom"
+        " page4d_engines.clip.video import Video\nimport pathlib\ntry:\n    Video(pathlib.Path('cam0.mp4'), 'camera"
+        " cam0')\nexcept MissingBackendError as error:\n    assert 'PyAV' in str(error) and 'page4d[video]' in"
+        " str(error) and error.exit_code == 5\nelse:\n    raise AssertionError"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parent)

@@ -1,4 +1,5 @@
-"""The C++ runtime: its own tests, what a program that links it finds, its examples, other compilers and headers. `test_cpp_*.py` hold it against Python's."""
+"""The C++ runtime: its own tests, what a program that links it finds, its examples, other compilers and headers.
+`test_cpp_*.py` hold it against Python's."""
 
 import importlib.util
 import math
@@ -33,12 +34,18 @@ def installed(cpp, tmp_path_factory):
 
 def test_the_librarys_symbols_are_its_own(installed):
     """A program may have another version of what this library is made with."""
-    lines = run("nm", "--dynamic", "--defined-only", "--demangle", installed / "lib" / "libpage4d_runtime.so").splitlines()
+    lines = run(
+        "nm", "--dynamic", "--defined-only", "--demangle", installed / "lib" / "libpage4d_runtime.so"
+    ).splitlines()
     names = {line.split(maxsplit=2)[-1] for line in lines}
     foreign = {
         name
         for name in names
-        if not re.match(r"page4d_\w+$|(\w+ )*(for )?page4d::(Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of)\b", name)
+        if not re.match(
+            r"page4d_\w+$|(\w+ )*(for"
+            r" )?page4d::(Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of)\b",
+            name,
+        )
     }
     assert not foreign and {"page4d_load", "page4d_rig_push"} <= names
 
@@ -46,7 +53,13 @@ def test_the_librarys_symbols_are_its_own(installed):
 def test_headers_say_nothing_of_what_is_inside(installed):
     headers = list((installed / "include" / "page4d").glob("*.h"))
     assert len(headers) == len(list((SOURCE / "include" / "page4d").glob("*.h"))) > 8
-    included = {name for header in headers for name in re.findall(r"#include <([^>]+)>|#include \"([^\"]+)\"", header.read_text()) for name in name if name}
+    included = {
+        name
+        for header in headers
+        for name in re.findall(r"#include <([^>]+)>|#include \"([^\"]+)\"", header.read_text())
+        for name in name
+        if name
+    }
     assert all(name.startswith("page4d/") or re.fullmatch(r"[a-z_]+(\.h)?", name) for name in included), included
 
 
@@ -73,7 +86,9 @@ def refused(robot, *words):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("variant", "precision"), [*((variant, "float32") for variant in EVERY), ("pi3", "float16"), ("default", "float16")])
+@pytest.mark.parametrize(
+    ("variant", "precision"), [*((variant, "float32") for variant in EVERY), ("pi3", "float16"), ("default", "float16")]
+)
 def test_the_readmes_program_runs_every_models_engines(robot, made, variant, precision):
     """Those that need more than images, it says what they need."""
     folder = made(variant, precision).folder
@@ -88,7 +103,9 @@ def test_the_readmes_program_runs_every_models_engines(robot, made, variant, pre
     for name, dtype, size in lines:
         view = outputs[name]
         poses = "float64", manifest.shape.frames * 4 * 4 * 8
-        assert (dtype, int(size)) == (poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4)))
+        assert (dtype, int(size)) == (
+            poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4))
+        )
 
 
 def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
@@ -100,17 +117,49 @@ def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
 def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_path):
     flags = "-DCMAKE_CXX_FLAGS=-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
     engines = made("default").folder
-    build(ROOT / "examples" / "ros2", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", flags, f"-DPAGE4D_ROS_TEST_ENGINES={engines}")
+    build(
+        ROOT / "examples" / "ros2",
+        tmp_path,
+        f"-DCMAKE_PREFIX_PATH={installed}",
+        flags,
+        f"-DPAGE4D_ROS_TEST_ENGINES={engines}",
+    )
     report = run("ctest", "--output-on-failure", cwd=tmp_path)
     assert "100% tests passed" in report and "3/3 Test" in report
 
 
 def test_a_live_rig(cpp, made):
     rig = cpp / "examples" / "rig" / "rig"
-    said = run(rig, made("default").folder, "--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5", "--missing", "repeat")
+    said = run(
+        rig,
+        made("default").folder,
+        "--backend",
+        "test",
+        "--seconds",
+        "3",
+        "--speed",
+        "4",
+        "--kill",
+        "1@1.5",
+        "--missing",
+        "repeat",
+    )
     windows = re.findall(r"^ *window|^ *\d+ ", said, re.MULTILINE)
     assert len(windows) > 5, said
-    skipped = run(rig, made("default").folder, "--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5", "--missing", "skip")
+    skipped = run(
+        rig,
+        made("default").folder,
+        "--backend",
+        "test",
+        "--seconds",
+        "3",
+        "--speed",
+        "4",
+        "--kill",
+        "1@1.5",
+        "--missing",
+        "skip",
+    )
     assert len(skipped.splitlines()) < len(said.splitlines()), "without the dead camera there are no windows"
 
 
@@ -119,7 +168,15 @@ def test_another_processor(tmp_path):
     compiler = shutil.which("aarch64-linux-gnu-g++")
     assert compiler, "test.sh installs it: g++-aarch64-linux-gnu"
     system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    build(SOURCE, tmp_path, *system, "-DCMAKE_UNITY_BUILD=ON", "-DBUILD_TESTING=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON", "-DCMAKE_CXX_FLAGS=-Werror")
+    build(
+        SOURCE,
+        tmp_path,
+        *system,
+        "-DCMAKE_UNITY_BUILD=ON",
+        "-DBUILD_TESTING=OFF",
+        "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON",
+        "-DCMAKE_CXX_FLAGS=-Werror",
+    )
     for built in (tmp_path / "libpage4d_runtime.so.0.1.0", tmp_path / "examples" / "rig" / "rig"):
         assert "AArch64" in run("readelf", "--file-header", built)
 

@@ -31,7 +31,15 @@ def offline(tmp_path_factory):
     if HEADERS not in os.environ:
         pytest.skip(f"{HEADERS} is not set: no TensorRT headers to build the runtime with")
     folder = tmp_path_factory.mktemp("cpp")
-    run("cmake", "-S", ROOT / "engines" / "cpp", "-B", folder, f"-D{HEADERS}={os.environ[HEADERS]}", "-DCMAKE_CXX_FLAGS=-Werror")
+    run(
+        "cmake",
+        "-S",
+        ROOT / "engines" / "cpp",
+        "-B",
+        folder,
+        f"-D{HEADERS}={os.environ[HEADERS]}",
+        "-DCMAKE_CXX_FLAGS=-Werror",
+    )
     run("cmake", "--build", folder, "--parallel")
     assert "100% tests passed" in run("ctest", "--output-on-failure", cwd=folder)
     return folder / "examples" / "offline" / "offline"
@@ -61,7 +69,9 @@ def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatc
     places = [place for spec in found if spec is not None for place in spec.submodule_search_locations]
     monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join([*places, os.environ.get("LD_LIBRARY_PATH", "")]))
     frames = FrameFolder.open(clip, loose=Loose.of(layout))
-    ClipRun.prepare(engines, frames, tmp_path / "python", None, None, Backend.TENSORRT, None, 0.1, 0.0).run(lambda what, share: None)
+    ClipRun.prepare(engines, frames, tmp_path / "python", None, None, Backend.TENSORRT, None, 0.1, 0.0).run(
+        lambda what, share: None
+    )
     done = cpp_run(offline, engines, clip, tmp_path / "cpp", backend="tensorrt")
     assert done.returncode == 0, done.stderr
     same_folders(tmp_path / "cpp", tmp_path / "python")

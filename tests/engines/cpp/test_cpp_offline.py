@@ -14,7 +14,17 @@ from safetensors.numpy import load_file
 from page4d.manifest import read_manifest
 from page4d_engines.ort import cpu_engine
 from tests.support.exports import by_time
-from tests.support.offline_runs import Checksums, clip_of, cpp_run, encoded, files, keypoints_for, refused_alike, same_run, vertices
+from tests.support.offline_runs import (
+    Checksums,
+    clip_of,
+    cpp_run,
+    encoded,
+    files,
+    keypoints_for,
+    refused_alike,
+    same_run,
+    vertices,
+)
 
 W, H = 70, 56  # of the engines
 
@@ -53,7 +63,9 @@ def test_windows_that_overlap(offline_binary, made, tmp_path, stride):
     same_run(offline_binary, engines, clip, tmp_path, stride=stride)
     flop = json.loads((tmp_path / "cpp" / "summary.json").read_text())["stage_flop"]["encoder"]
     encoder = read_manifest(engines).stage("encoder")
-    assert encoder.calls == 3 and flop == encoder.flop * 6, "each time once, also in a last window that begins less than a stride later"
+    assert encoder.calls == 3 and flop == encoder.flop * 6, (
+        "each time once, also in a last window that begins less than a stride later"
+    )
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
@@ -71,13 +83,23 @@ def test_without_what_lies_beside(offline_binary, made, tmp_path):
 
 def test_16_bits(offline_binary, made, tmp_path):
     same_run(offline_binary, made("default", "float16").folder, clip_of(tmp_path / "clip", 3, 2, 100, 80), tmp_path)
-    layer = next(name for name in load_file(next((tmp_path / "cpp").glob("*.safetensors"))) if name.startswith("layers."))
+    layer = next(
+        name for name in load_file(next((tmp_path / "cpp").glob("*.safetensors"))) if name.startswith("layers.")
+    )
     assert load_file(next((tmp_path / "cpp").glob("*.safetensors")))[layer].dtype == np.float16
 
 
 def test_json_is_the_summary(offline_binary, made, tmp_path):
     clip = clip_of(tmp_path / "clip", 3, 2, 100, 80)
-    command = [str(offline_binary), str(made("default").folder), str(clip), "-o", str(tmp_path / "out"), "--backend=test", "--json"]
+    command = [
+        str(offline_binary),
+        str(made("default").folder),
+        str(clip),
+        "-o",
+        str(tmp_path / "out"),
+        "--backend=test",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout) == json.loads((tmp_path / "out" / "summary.json").read_text())
 
@@ -120,7 +142,13 @@ def raw_png(depth, kind, samples, palette=b""):
     rows = b"".join(b"\0" + samples[pitch * y : pitch * (y + 1)] for y in range(H))
     chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, depth, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + (chunk(b"PLTE", palette) if palette else b"") + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + (chunk(b"PLTE", palette) if palette else b"")
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def every_kind(seed):
@@ -138,7 +166,10 @@ def every_kind(seed):
             yield f"{mode}{quality}.jpg", encoded(scene.convert(mode), "JPEG", quality=quality)
     for subsampling in (0, 1, 2):
         for progressive in (False, True):
-            yield f"sampling{subsampling}{progressive}.jpg", encoded(scene, "JPEG", subsampling=subsampling, progressive=progressive, quality=80)
+            yield (
+                f"sampling{subsampling}{progressive}.jpg",
+                encoded(scene, "JPEG", subsampling=subsampling, progressive=progressive, quality=80),
+            )
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -148,7 +179,8 @@ def every_kind(seed):
 
 
 def test_every_kind_of_image_is_read_as_pillow_reads_it(offline_binary, made, tmp_path):
-    """As frame and as mask, those with transparency as frames alone; each in a window of its own, so that a wrong one is named."""
+    """As frame and as mask, those with transparency as frames alone; each in a window of its own, so that a wrong one
+    is named."""
     for v in range(2):
         for name, content in every_kind(v):
             for kind in ("frames", "masks"):

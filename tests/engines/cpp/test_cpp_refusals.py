@@ -85,17 +85,26 @@ SPOILED = {
     "a gap and other names": lambda clip: (gap(clip), other_names(clip)),
     "other names": other_names,
     "a frame twice": lambda clip: shutil.copy(clip / "frames/cam1/000002.png", clip / "frames/cam1/000002.jpeg"),
-    "a frame of another size": lambda clip: (size("frames/cam1/000001.png")(clip), shutil.rmtree(clip / "masks"), (clip / "cameras.json").unlink()),
+    "a frame of another size": lambda clip: (
+        size("frames/cam1/000001.png")(clip),
+        shutil.rmtree(clip / "masks"),
+        (clip / "cameras.json").unlink(),
+    ),
     "a mask of another size": size("masks/cam1/000001.png"),
     "no frame": cut("frames/cam0/000001.png", b""),
     "a text": cut("frames/cam0/000001.png", b"hello"),
-    "a folder for a frame": lambda clip: ((clip / "frames/cam0/000001.png").unlink(), (clip / "frames/cam0/000001.png").mkdir()),
+    "a folder for a frame": lambda clip: (
+        (clip / "frames/cam0/000001.png").unlink(),
+        (clip / "frames/cam0/000001.png").mkdir(),
+    ),
     "half a frame": cut("frames/cam1/000002.png", 0.5),
     "half a jpeg": jpeg_cut(0.5),
     "most of a jpeg": jpeg_cut(0.95),
     "no mask": lambda clip: (clip / "masks" / "cam1" / "000001.png").unlink(),
     "no masks of a camera": lambda clip: shutil.rmtree(clip / "masks" / "cam1"),
-    "too few times": lambda clip: [file.unlink() for kind in ("frames", "masks") for file in (clip / kind).rglob("00000[12].png")],
+    "too few times": lambda clip: [
+        file.unlink() for kind in ("frames", "masks") for file in (clip / kind).rglob("00000[12].png")
+    ],
     "three cameras": third,
     "a list for cameras": cut("cameras.json", b"[1, 2]"),
     "no such camera": cut("cameras.json", b"{}"),
@@ -122,7 +131,9 @@ def test_spoiled_clips_are_refused_in_the_same_words(offline_binary, made, tmp_p
     ids=lambda options: str(list(options)),
 )
 def test_options_are_refused_in_the_same_words(offline_binary, made, tmp_path, options):
-    refused_alike(offline_binary, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 100, 80), tmp_path / "out", **options)
+    refused_alike(
+        offline_binary, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 100, 80), tmp_path / "out", **options
+    )
 
 
 def test_what_the_engines_need(offline_binary, made, tmp_path):
@@ -148,7 +159,9 @@ def test_what_the_engines_need(offline_binary, made, tmp_path):
     ],
 )
 def test_arguments(offline_binary, tmp_path, arguments, words):
-    done = subprocess.run([str(offline_binary), "engines", "clip", *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(
+        [str(offline_binary), "engines", "clip", *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
     assert (done.returncode, done.stderr, done.stdout) == (2, f"page4d: {words}\n", "")
 
 

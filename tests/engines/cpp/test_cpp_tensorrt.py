@@ -1,4 +1,5 @@
-"""The C++ runtime built with TensorRT's headers, where they are: its own tests, over a stand-in of TensorRT's library, under sanitizers."""
+"""The C++ runtime built with TensorRT's headers, where they are: its own tests, over a stand-in of TensorRT's library,
+under sanitizers."""
 
 import os
 import pathlib

@@ -26,7 +26,10 @@ def test_every_test_is_built_and_run_by_cmake():
     looped = re.search(r"foreach\(name ([\w ]+)\)", lists).group(1).split()
     single = re.findall(r"add_executable\(test_(\w+) ", lists)
     assert {*looped, *single} == {path.stem.removeprefix("test_") for path in (PACKAGE / "test").glob("test_*.cpp")}
-    assert set(re.findall(r"add_test\(NAME (\w+)", lists)) == set(single) and "add_test(NAME ${name} COMMAND test_${name})" in lists
+    assert (
+        set(re.findall(r"add_test\(NAME (\w+)", lists)) == set(single)
+        and "add_test(NAME ${name} COMMAND test_${name})" in lists
+    )
     sources = set(re.findall(r"src/\w+\.cpp", lists))
     assert sources == {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "src").glob("*.cpp")}
 
@@ -38,7 +41,10 @@ def test_what_cmake_finds_is_declared():
     assert root.findtext("name") == re.search(r"project\((\w+)", lists).group(1) == "page4d_ros"
     found = set(re.findall(r"find_package\((\w+)", lists))
     assert found - NOT_OF_ROS == declared("depend", "build_depend", "buildtool_depend")
-    included = {include.partition("/")[0] for include in re.findall(r'#include "([^"]+)"', text("include/page4d_ros/rig_node.h") + NODE.read_text())}
+    included = {
+        include.partition("/")[0]
+        for include in re.findall(r'#include "([^"]+)"', text("include/page4d_ros/rig_node.h") + NODE.read_text())
+    }
     assert included - {"page4d_ros"} == declared("depend"), "every dependency is used, and the other way round"
 
 
@@ -47,7 +53,11 @@ def test_launch_file():
     assert "generate_launch_description" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     imported = {node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == declared("exec_depend")
-    named = {node.arg: node.value.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant)}
+    named = {
+        node.arg: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant)
+    }
     lists = text("CMakeLists.txt")
     assert named["package"] == "page4d_ros" and f"EXECUTABLE {named['executable']} " in lists
     assert f'LifecycleNode("{named["name"]}"' in NODE.read_text()
@@ -65,7 +75,9 @@ def test_parameters_are_the_same_everywhere():
     (parameters,) = (entry["ros__parameters"] for entry in yaml.safe_load(text("config/rig.yaml")).values())
     assert set(parameters) == set(declared_types)
     types = {"std::string": str, "int64_t": int, "double": float, "std::vector<std::string>": list}
-    assert {name: type(value) for name, value in parameters.items()} == {name: types[kind] for name, kind in declared_types.items()}
+    assert {name: type(value) for name, value in parameters.items()} == {
+        name: types[kind] for name, kind in declared_types.items()
+    }
     table = text("README.md").partition("## Parameters")[2].partition("## Topics")[0]
     rows = re.findall(r"^\| (`.+?`) \|", table, re.M)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(declared_types)

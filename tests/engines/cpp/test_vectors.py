@@ -39,6 +39,8 @@ def test_every_file_of_the_folder_is_made():
 
 def test_images_of_every_mode_and_format_are_among_them():
     images = fit()["images"]
-    assert {(case["mode"], case["format"]) for case in images} >= {(mode, kind) for mode in ("stretch", "crop", "pad") for kind in ("rgb8", "bgra8", "mono8")}
+    assert {(case["mode"], case["format"]) for case in images} >= {
+        (mode, kind) for mode in ("stretch", "crop", "pad") for kind in ("rgb8", "bgra8", "mono8")
+    }
     assert {case["format"] for case in images if case["spare"]} == {"rgb8", "bgr8", "rgba8", "bgra8", "mono8"}
     assert any("hex" in case for case in images)

@@ -1,4 +1,5 @@
-"""Engines on a GPU: every stage and the chain against the reference, many windows in flat memory, one graph against single calls."""
+"""Engines on a GPU: every stage and the chain against the reference, many windows in flat memory, one graph against
+single calls."""
 
 import resource
 import shutil
@@ -118,7 +119,10 @@ def test_a_graph_gives_what_single_calls_give(made, tmp_path):
 
     def make(constants):
         session = Session(machine.library, gpu)
-        engines = {entry.name: session.load(entry, folder.file(folder.manifest.plans.stages[entry.name].file)) for entry in folder.manifest.stages}
+        engines = {
+            entry.name: session.load(entry, folder.file(folder.manifest.plans.stages[entry.name].file))
+            for entry in folder.manifest.stages
+        }
         return GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, "single calls", use_graph=False)
 
     found = Pipeline(folder, Backend.TENSORRT, make).run(**given)

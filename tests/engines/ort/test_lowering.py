@@ -17,7 +17,8 @@ def run(model, values):
 
 def test_reshapes_at_the_borders_are_shed():
     model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
-        g (float[2,1,6] x) => (float[3,4] y) <int64[2] flat = {2, 6}, int64[2] last = {3, 4}, float[2,6] a, float[2,6] b> {
+        g (float[2,1,6] x) => (float[3,4] y)
+        <int64[2] flat = {2, 6}, int64[2] last = {3, 4}, float[2,6] a, float[2,6] b> {
             a = Reshape (x, flat)
             b = Mul (a, a)
             y = Reshape (b, last)
@@ -34,7 +35,10 @@ def test_reshapes_at_the_borders_are_shed():
 @pytest.mark.parametrize(
     ("body", "kept"),
     [
-        ("a = Reshape (x, flat)\n c = Reshape (x, last)\n d = Reshape (c, flat)\n y = Mul (a, d)", 3),  # the input has two readers
+        (
+            "a = Reshape (x, flat)\n c = Reshape (x, last)\n d = Reshape (c, flat)\n y = Mul (a, d)",
+            3,
+        ),  # the input has two readers
         ("y = Reshape (x, last)", 1),  # nothing computes between input and output
         ("a = Mul (x, x)\n y = Reshape (a, last)\n z = Mul (a, a)", 1),  # what is reshaped is read elsewhere
     ],
@@ -42,7 +46,8 @@ def test_reshapes_at_the_borders_are_shed():
 def test_reshapes_that_others_depend_on_stay(body, kept):
     outputs = "float[3,4] y, float[2,6] z" if "z =" in body else "float[2,6] y" if "y = Mul" in body else "float[3,4] y"
     model = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["" : 20]>
-        g (float[2,6] x) => ({outputs}) <int64[2] flat = {{2, 6}}, int64[2] last = {{3, 4}}, float[2,6] a, float[3,4] c, float[2,6] d> {{
+        g (float[2,6] x) => ({outputs})
+        <int64[2] flat = {{2, 6}}, int64[2] last = {{3, 4}}, float[2,6] a, float[3,4] c, float[2,6] d> {{
             {body}
         }}""")
     x = np.random.default_rng(0).random((2, 6), np.float32)
@@ -67,4 +72,7 @@ def test_rounding_shows_overflow_and_plain_widening_does_not():
     np.testing.assert_allclose(wide, x, rtol=1e-6)
     (rounded,) = run(lower(model, rounding=True), {"x": x})
     assert np.isinf(rounded[2])  # 90000 is beyond float16
-    np.testing.assert_array_equal(rounded[:2], np.sqrt((x[:2] * x[:2]).astype(np.float16).astype(np.float32)).astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(
+        rounded[:2],
+        np.sqrt((x[:2] * x[:2]).astype(np.float16).astype(np.float32)).astype(np.float16).astype(np.float32),
+    )

@@ -1,4 +1,5 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not overlap in time."""
+"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not
+overlap in time."""
 
 import itertools
 
@@ -42,7 +43,9 @@ def run_pieces(found, values, path):
     """The steps on a processor; a session a piece, its weights and borders fed by name."""
     for name, tensor in found.weights.items():
         border = found.tensors[name]
-        values[name] = raw(tensor, path.parent).view(helper.tensor_dtype_to_np_dtype(border.dtype)).reshape(border.shape)
+        values[name] = (
+            raw(tensor, path.parent).view(helper.tensor_dtype_to_np_dtype(border.dtype)).reshape(border.shape)
+        )
     for step in found.steps:
         if isinstance(step, Attention):
             made = {step.out: attended(step, values)}
@@ -51,7 +54,13 @@ def run_pieces(found, values, path):
         else:
             session = onnxruntime.InferenceSession(step.content, providers=["CPUExecutionProvider"])
             borders = zip(session.get_inputs(), step.inputs, strict=True)
-            made = dict(zip(step.outputs, session.run(None, {border.name: values[name].reshape(border.shape) for border, name in borders}), strict=True))
+            made = dict(
+                zip(
+                    step.outputs,
+                    session.run(None, {border.name: values[name].reshape(border.shape) for border, name in borders}),
+                    strict=True,
+                )
+            )
         values |= {name: array.reshape(found.tensors[name].shape) for name, array in made.items()}
     return values
 
@@ -70,11 +79,16 @@ def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
         found = cut_up(model)
         made = run_pieces(found, dict(given), path)
         outputs = {spec.binding: np.empty(spec.shape, np.float32) for spec in entry.outputs}
-        wide = {name: np.ascontiguousarray(value if value.dtype == np.uint8 else value.astype(np.float32)) for name, value in given.items()}
+        wide = {
+            name: np.ascontiguousarray(value if value.dtype == np.uint8 else value.astype(np.float32))
+            for name, value in given.items()
+        }
         OrtEngine(path, rounding=True).bind(wide, outputs)()
         for name, want in outputs.items():
             accuracy = compare(made[name].astype(np.float32), want)
-            assert accuracy.nans == 0 and accuracy.relative_l2 < 2 * Precision.FLOAT16.tolerance, f"{entry.name} {name}: {accuracy}"
+            assert accuracy.nans == 0 and accuracy.relative_l2 < 2 * Precision.FLOAT16.tolerance, (
+                f"{entry.name} {name}: {accuracy}"
+            )
         assert not any(len(tensor.shape) == 4 and tensor.shape[-2:] == (51, 51) for tensor in found.tensors.values())
 
 
@@ -95,32 +109,58 @@ def test_equal_blocks_are_the_same_pieces(made, tmp_path):
     assert set(short) == set(long) and len(long) == len(short) + 2 * 4, "a block has four products, q, k and v in one"
     made_ = made("default", "float16")
     found = {entry.name: contents(loaded(made_.folder, entry)[0]) for entry in made_.plan.stages()}
-    assert found["time_sa.0"] == found["time_sa.1"] and found["view_sa.0"] != found["view_sa.1"], "the first makes two streams of one"
+    assert found["time_sa.0"] == found["time_sa.1"] and found["view_sa.0"] != found["view_sa.1"], (
+        "the first makes two streams of one"
+    )
 
 
 def test_between_products_nothing_is_left_to_onnx_runtime(made):
-    """Of a block with heads, norms and a rotary embedding four products and the bias of v are left, and what a stage does around it."""
+    """Of a block with heads, norms and a rotary embedding four products and the bias of v are left, and what a stage
+    does around it."""
     made_ = made("default", "float16")
     (entry,) = (entry for entry in made_.plan.stages() if entry.name == "view_sa.1")
     steps = cut_up(loaded(made_.folder, entry)[0]).steps
     pieces = [onnx.load_from_string(step.content).graph for step in steps if isinstance(step, Piece)]
-    assert [[node.op_type for node in graph.node] for graph in pieces[1:]] == [["MatMul", "MatMul", "MatMul", "Add"], ["MatMul"], ["MatMul"], ["MatMul"]]
-    assert all({node.op_type for node in graph.node} != set(VIEWS) for graph in pieces), "nothing is copied to be given another shape"
+    assert [[node.op_type for node in graph.node] for graph in pieces[1:]] == [
+        ["MatMul", "MatMul", "MatMul", "Add"],
+        ["MatMul"],
+        ["MatMul"],
+        ["MatMul"],
+    ]
+    assert all({node.op_type for node in graph.node} != set(VIEWS) for graph in pieces), (
+        "nothing is copied to be given another shape"
+    )
     rows = [step for step in steps if isinstance(step, RowCall)]
-    assert [step.kernel for step in rows] == [RowKernel.NORM, RowKernel.HEADS, RowKernel.HEADS, RowKernel.ADD_NORM, RowKernel.GELU, RowKernel.ADD]
+    assert [step.kernel for step in rows] == [
+        RowKernel.NORM,
+        RowKernel.HEADS,
+        RowKernel.HEADS,
+        RowKernel.ADD_NORM,
+        RowKernel.GELU,
+        RowKernel.ADD,
+    ]
     assert rows[-1].outputs == {"sum": entry.outputs[0].binding} and rows[0].inputs["x"] == entry.inputs[0].binding
-    assert [step.over is not None for step in rows] == [False, True, True, True, True, False], "the largest tensor exists once"
+    assert [step.over is not None for step in rows] == [False, True, True, True, True, False], (
+        "the largest tensor exists once"
+    )
 
 
 def linear_and(*nodes, outputs=("y",), **constants):
-    """x @ w + bias as `linear`, float16 `[6,32]` with 32 channels, then `nodes`; every tensor of that shape but those named `wide..`, float32."""
+    """x @ w + bias as `linear`, float16 `[6,32]` with 32 channels, then `nodes`; every tensor of that shape but those
+    named `wide..`, float32."""
     half = {"w": (32, 32), "bias": (32,), "gamma": (32,)} | constants
     rng = np.random.default_rng(0)
-    weights = [numpy_helper.from_array(rng.standard_normal(shape).astype(np.float16), name) for name, shape in half.items()]
-    weights += [numpy_helper.from_array(rng.standard_normal(32).astype(np.float32), name) for name in ("weight", "shift")]
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float16), name) for name, shape in half.items()
+    ]
+    weights += [
+        numpy_helper.from_array(rng.standard_normal(32).astype(np.float32), name) for name in ("weight", "shift")
+    ]
     made = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "bias"], ["linear"]), *nodes]
     info = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT if name.startswith("wide") else TensorProto.FLOAT16, [6, 32])
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT if name.startswith("wide") else TensorProto.FLOAT16, [6, 32]
+        )
         for name in dict.fromkeys(("x", *(name for node in made for name in node.output)))
     ]
     borders = {value.name: value for value in info}
@@ -147,7 +187,10 @@ CHAINS = {
     "sum and norm": (linear_and(SCALED, SUM, *NORM, outputs=("y", "n")), [RowKernel.ADD_NORM]),
     "norm, its sum read by nobody else": (linear_and(SCALED, SUM, *NORM, outputs=("n",)), [RowKernel.ADD_NORM]),
     "norm alone": (linear_and(helper.make_node("Abs", ["linear"], ["y"]), *NORM, outputs=("n",)), [RowKernel.NORM]),
-    "norm that stays wide": (linear_and(helper.make_node("Abs", ["linear"], ["y"]), *NORM[:2], outputs=("wide normed",)), []),
+    "norm that stays wide": (
+        linear_and(helper.make_node("Abs", ["linear"], ["y"]), *NORM[:2], outputs=("wide normed",)),
+        [],
+    ),
 }
 
 
@@ -156,7 +199,9 @@ def test_chains_and_what_only_looks_like_them(name, tmp_path):
     model, kernels = CHAINS[name]
     onnx.checker.check_model(model, full_check=True)
     x = np.random.default_rng(1).standard_normal((6, 32)).astype(np.float16)
-    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
     names = [value.name for value in model.graph.output]
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -175,7 +220,12 @@ def test_heads_are_read_and_written_where_linear_layers_left_them(made):
         for step in found.steps:
             if isinstance(step, Attention):
                 Z, A, n, D = step.shape.Z, step.shape.A, step.shape.n, step.shape.D
-                assert step.shape.q == step.shape.out == (n * A * D, D, A * D) and found.tensors[step.out].shape == (Z, n, A, D)
+                assert step.shape.q == step.shape.out == (n * A * D, D, A * D) and found.tensors[step.out].shape == (
+                    Z,
+                    n,
+                    A,
+                    D,
+                )
 
 
 def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
@@ -189,7 +239,10 @@ def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
             if isinstance(step, Piece):
                 proto = onnx.load_from_string(step.content)
                 onnx.checker.check_model(proto, full_check=True)
-                types = {value.name: value.type.tensor_type.elem_type for value in onnx.shape_inference.infer_shapes(proto).graph.value_info}
+                types = {
+                    value.name: value.type.tensor_type.elem_type
+                    for value in onnx.shape_inference.infer_shapes(proto).graph.value_info
+                }
                 for node in proto.graph.node:
                     if node.op_type in ("Conv", "Gelu"):
                         seen += 1
@@ -209,7 +262,9 @@ def test_places_do_not_overlap_in_time(data):
     count = data.draw(st.integers(1, 9))
     names = [f"t{number}" for number in range(count)]
     sizes = {name: data.draw(st.integers(1, 3000)) for name in names}
-    reads = [data.draw(st.lists(st.sampled_from(names[:number]), unique=True)) if number else [] for number in range(count)]
+    reads = [
+        data.draw(st.lists(st.sampled_from(names[:number]), unique=True)) if number else [] for number in range(count)
+    ]
     outside = data.draw(st.lists(st.sampled_from(names), unique=True))
     steps, over = [], {}
     for number, (name, read) in enumerate(zip(names, reads, strict=True)):
@@ -217,20 +272,43 @@ def test_places_do_not_overlap_in_time(data):
         if number % 3 == 2 and free:
             over[name] = data.draw(st.sampled_from(free))
             sizes[name] = sizes[over[name]]
-            steps.append(RowCall(RowKernel.GELU, gelu_launch(1, 16), Dtype.FLOAT16, {str(i): one for i, one in enumerate(read)}, {"out": name}, over[name]))
+            steps.append(
+                RowCall(
+                    RowKernel.GELU,
+                    gelu_launch(1, 16),
+                    Dtype.FLOAT16,
+                    {str(i): one for i, one in enumerate(read)},
+                    {"out": name},
+                    over[name],
+                )
+            )
         elif number % 3:
-            steps.append(Attention(Shape(Mode.DENSE, Dtype.FLOAT16, 1, 1, 1, 1), {str(i): one for i, one in enumerate(read)}, name))
+            steps.append(
+                Attention(
+                    Shape(Mode.DENSE, Dtype.FLOAT16, 1, 1, 1, 1), {str(i): one for i, one in enumerate(read)}, name
+                )
+            )
         else:
             steps.append(Piece(b"", tuple(read), (name,)))
     tensors = {name: Tensor((size,), TensorProto.UINT8) for name, size in sizes.items()}
     workspace = {number: data.draw(st.integers(0, 3000)) for number in range(1, count, 2)}
     places, workspaces, total = Cut(tuple(steps), tensors, {}).places(outside, workspace)
-    assert set(places) == set(names) - set(outside) and set(workspaces) == {number for number, size in workspace.items() if size}
+    assert set(places) == set(names) - set(outside) and set(workspaces) == {
+        number for number, size in workspace.items() if size
+    }
     assert all(places[name] == places[below] for name, below in over.items())
-    last = {name: max((number for number, read in enumerate(reads) if name in read), default=names.index(name)) for name in names}
+    last = {
+        name: max((number for number, read in enumerate(reads) if name in read), default=names.index(name))
+        for name in names
+    }
     spans = [(at, at + tensors[name].bytes, names.index(name), last[name], name) for name, at in places.items()]
     spans += [(at, at + workspace[number], number, number, "") for number, at in workspaces.items()]
     assert all(low % 256 == 0 and high <= total for low, high, *_ in spans)
     for one, other in itertools.combinations(spans, 2):
-        together = one[2] <= other[3] and other[2] <= one[3] and over.get(one[4]) != other[4] and over.get(other[4], "-") != one[4]
+        together = (
+            one[2] <= other[3]
+            and other[2] <= one[3]
+            and over.get(one[4]) != other[4]
+            and over.get(other[4], "-") != one[4]
+        )
         assert not together or one[1] <= other[0] or other[1] <= one[0]

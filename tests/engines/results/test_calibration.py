@@ -46,7 +46,9 @@ def test_the_focal_length_is_recovered(fx, fy):
 
 def test_the_unit_of_the_points_does_not_matter():
     for scale in (1e-6, 1e6):
-        assert calibrate(seen(intrinsics(150, 140)) * np.float32(scale), SURE, POSE, same()).camera.K[0, 0] == pytest.approx(150, rel=1e-3)
+        assert calibrate(seen(intrinsics(150, 140)) * np.float32(scale), SURE, POSE, same()).camera.K[
+            0, 0
+        ] == pytest.approx(150, rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(3))

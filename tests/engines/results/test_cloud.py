@@ -9,7 +9,8 @@ from page4d_export.sample_scene.clip import render
 
 
 def scene(T=1, V=3, W=56, H=42):
-    """A rendered clip as the network would see it: images, points in the camera's frame, confidence, poses; and the true world points."""
+    """A rendered clip as the network would see it: images, points in the camera's frame, confidence, poses; and the
+    true world points."""
     clip = render(T, V, W, H)
     camera, points = np.zeros((T, V, 4, 4)), np.zeros((T, V, H, W, 3), np.float32)
     for v, each in enumerate(clip.cameras.values()):
@@ -60,7 +61,9 @@ def test_confidence_is_a_probability_and_the_unsure_are_left_out():
     assert (np.isclose(cloud.confidence, 0.2) == (cloud.points[:, 0] < 0)).all()
 
 
-@pytest.mark.parametrize(("logit", "expected"), [(0, 0.5), (-1000, 0), (1000, 1), (np.inf, 1), (-np.inf, 0), (2, 0.880797)])
+@pytest.mark.parametrize(
+    ("logit", "expected"), [(0, 0.5), (-1000, 0), (1000, 1), (np.inf, 1), (-np.inf, 0), (2, 0.880797)]
+)
 def test_probability(logit, expected):
     assert probability(np.float32([logit]))[0] == pytest.approx(expected, abs=1e-6)
 
@@ -80,7 +83,9 @@ def test_a_slope_is_no_edge_and_an_unknown_neighbour_is_none():
     images, points, confidence, camera = wall(H=8, W=10)
     points *= 1.01 ** np.arange(10, dtype=np.float32)[:, None]
     assert len(Cloud.of(images, points, confidence, camera).points) == 80
-    assert len(Cloud.of(images, points, confidence, camera, edges=0.005).points) == 80  # all of it: no border of anything
+    assert (
+        len(Cloud.of(images, points, confidence, camera, edges=0.005).points) == 80
+    )  # all of it: no border of anything
     points[0, 0, 4, 4], points[0, 0, 2, 8, 2] = np.nan, np.inf
     assert len(Cloud.of(images, points, confidence, camera).points) == 78
 
@@ -88,7 +93,11 @@ def test_a_slope_is_no_edge_and_an_unknown_neighbour_is_none():
 def test_what_is_no_point_is_left_out():
     images, points, confidence, camera = wall()
     points = np.concatenate([points] * 3, 1)
-    images, confidence, camera = np.concatenate([images] * 3, 1), np.concatenate([confidence] * 3, 1), np.concatenate([camera] * 3, 1)
+    images, confidence, camera = (
+        np.concatenate([images] * 3, 1),
+        np.concatenate([confidence] * 3, 1),
+        np.concatenate([camera] * 3, 1),
+    )
     points[0, 0, 0, 0, 0], points[0, 0, 0, 1, 2], confidence[0, 0, 0, 2], points[0, 0, 5, 7] = np.nan, -1, np.nan, 0
     camera[0, 1, 0, 3] = np.nan
     camera[0, 2, :3, 3] = 1e300  # beyond what float32 can hold
@@ -101,8 +110,18 @@ def test_what_is_no_point_is_left_out():
 def test_any_numbers(seed):
     chance = np.random.default_rng(seed)
     images = chance.integers(0, 256, (2, 3, 14, 28, 3), np.uint8)
-    points = (chance.normal(size=images.shape) * np.exp(chance.normal(0, 40, images.shape))).clip(-3e38, 3e38).astype(np.float32)
-    cloud = Cloud.of(images, points, chance.normal(0, 50, images.shape[:4]).astype(np.float32), chance.normal(size=(2, 3, 4, 4)), edges=None)
+    points = (
+        (chance.normal(size=images.shape) * np.exp(chance.normal(0, 40, images.shape)))
+        .clip(-3e38, 3e38)
+        .astype(np.float32)
+    )
+    cloud = Cloud.of(
+        images,
+        points,
+        chance.normal(0, 50, images.shape[:4]).astype(np.float32),
+        chance.normal(size=(2, 3, 4, 4)),
+        edges=None,
+    )
     assert 0 < len(cloud.points) < points[..., 0].size
     assert np.isfinite(cloud.points).all()
     assert (cloud.confidence >= 0.1).all()

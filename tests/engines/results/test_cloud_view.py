@@ -100,7 +100,11 @@ def test_the_scene_fills_the_picture_in_any_unit_and_place():
     for scale, shift in ((1e-4, 0.0), (1000.0, 5000.0)):
         moved = cameras.copy()
         moved[:, :3, 3] = cameras[:, :3, 3] * scale + shift
-        other = drawn(render_view(Cloud((cloud.points * scale + shift).astype(np.float32), cloud.colours, cloud.confidence), moved))
+        other = drawn(
+            render_view(
+                Cloud((cloud.points * scale + shift).astype(np.float32), cloud.colours, cloud.confidence), moved
+            )
+        )
         assert (other != shown).mean() < 0.01
 
 
@@ -170,14 +174,19 @@ def test_cameras_all_around():
 EMPTY = Cloud(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32))
 
 
-@pytest.mark.parametrize("cameras", [np.zeros((0, 4, 4)), np.full((3, 4, 4), np.nan), poses((0, 0, 0)), poses((0, 0, 0), (1, 0, 0), (2, 5, 1))])
+@pytest.mark.parametrize(
+    "cameras",
+    [np.zeros((0, 4, 4)), np.full((3, 4, 4), np.nan), poses((0, 0, 0)), poses((0, 0, 0), (1, 0, 0), (2, 5, 1))],
+)
 def test_no_points_are_said(cameras):
     picture = render_view(EMPTY, cameras)
     words = drawn(picture)[HEIGHT // 2 - 8 : HEIGHT // 2 + 8, WIDTH // 2 - 50 : WIDTH // 2 + 50]
     assert words.any(axis=0).sum() > 50
 
 
-@pytest.mark.parametrize("points", [[[1, 2, 3]], [[0, 0, 0]] * 50, [[0, 0, 1], [0, 0, 2]], [[3e38, -3e38, 3e38]] * 3 + [[1e-40, 0, 0]]])
+@pytest.mark.parametrize(
+    "points", [[[1, 2, 3]], [[0, 0, 0]] * 50, [[0, 0, 1], [0, 0, 2]], [[3e38, -3e38, 3e38]] * 3 + [[1e-40, 0, 0]]]
+)
 def test_few_points(points):
     cloud = Cloud(np.float32(points), np.tile(np.uint8(WHITE), (len(points), 1)), np.full(len(points), 0.5, np.float32))
     for cameras in (np.zeros((0, 4, 4)), poses((0, 0, -1)), poses((9, 2, 3), (8, 2, 3))):
@@ -188,7 +197,11 @@ def test_few_points(points):
 @pytest.mark.parametrize("seed", range(4))
 def test_noise(seed):
     chance = np.random.default_rng(seed)
-    points = (chance.normal(size=(5000, 3)) * np.exp(chance.normal(0, 3 * 3**seed, (5000, 1)))).clip(-3e38, 3e38).astype(np.float32)
+    points = (
+        (chance.normal(size=(5000, 3)) * np.exp(chance.normal(0, 3 * 3**seed, (5000, 1))))
+        .clip(-3e38, 3e38)
+        .astype(np.float32)
+    )
     cameras = np.tile(np.eye(4), (6, 1, 1))
     cameras[:, :3, :3] = np.linalg.qr(chance.normal(size=(6, 3, 3)))[0]
     cameras[:, :3, 3] = chance.normal(size=(6, 3)) * np.exp(chance.normal(0, 10, (6, 1)))

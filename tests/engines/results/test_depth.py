@@ -41,7 +41,9 @@ def test_the_scale_leaves_room_for_the_farthest():
     spoiled = np.concatenate([depth, [np.nan, np.inf, -5, 0], [1e30]])
     assert depth_scale(spoiled) == pytest.approx(depth_scale(depth), rel=1e-3)
     assert depth_scale(depth.reshape(2, 5, 100, 100) * 3) == pytest.approx(3 * depth_scale(depth))
-    assert depth_scale(np.full((2, 2), np.nan)) == depth_scale(np.zeros((0,))) == depth_scale(np.float32([-1, 0])) == 1.0
+    assert (
+        depth_scale(np.full((2, 2), np.nan)) == depth_scale(np.zeros((0,))) == depth_scale(np.float32([-1, 0])) == 1.0
+    )
 
 
 def test_a_depth_image_of_something_else(tmp_path):
@@ -113,7 +115,9 @@ def depths(T, V, H, W):
     return np.broadcast_to(np.linspace(2, 6, H)[:, None], (T, V, H, W)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("V", "H", "W", "columns"), [(1, 84, 112, 1), (2, 84, 112, 2), (4, 518, 518, 4), (7, 392, 518, 4), (3, 84, 56, 3)])
+@pytest.mark.parametrize(
+    ("V", "H", "W", "columns"), [(1, 84, 112, 1), (2, 84, 112, 2), (4, 518, 518, 4), (7, 392, 518, 4), (3, 84, 56, 3)]
+)
 def test_views_of_one_time_stand_side_by_side(V, H, W, columns):
     names = [f"photo {v}" for v in range(V)]
     sheet = depth_sheet(painted(1, V, H, W), depths(1, V, H, W), names, ["0"], max_width=1300)
@@ -121,7 +125,9 @@ def test_views_of_one_time_stand_side_by_side(V, H, W, columns):
     boxes = [box(sheet, PAINTS[v]) for v in range(V)]
     lefts, tops = sorted({each[0] for each in boxes}), sorted({each[1] for each in boxes})
     assert len(lefts) == columns and len(tops) == -(-V // columns)
-    assert [(lefts.index(each[0]), tops.index(each[1])) for each in boxes] == [(v % columns, v // columns) for v in range(V)]
+    assert [(lefts.index(each[0]), tops.index(each[1])) for each in boxes] == [
+        (v % columns, v // columns) for v in range(V)
+    ]
     assert len({(right - left, bottom - top) for left, top, right, bottom in boxes}) == 1
     left, top, right, bottom = boxes[0]
     assert (right - left) / (bottom - top) == pytest.approx(W / H, rel=0.02)

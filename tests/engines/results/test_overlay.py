@@ -48,7 +48,10 @@ def test_the_mask_lies_where_its_patches_lie():
 def test_the_frame_fades_steadily_as_the_probability_grows():
     # what is left of the frame is the difference between the same mask over white and over black
     probability = np.linspace(0, 1, 140, dtype=np.float32)[None]
-    white, black = overlay(plain(14, 140, 255), probability).astype(int), overlay(plain(14, 140, 0), probability).astype(int)
+    white, black = (
+        overlay(plain(14, 140, 255), probability).astype(int),
+        overlay(plain(14, 140, 0), probability).astype(int),
+    )
     left = (white - black)[7].mean(axis=1)
     assert left[0] == 255
     assert left[-1] > 0
@@ -73,7 +76,10 @@ def test_the_bar_shows_what_an_overlay_shows():
         assert np.array_equal(overlay(plain(3, 3, 128), np.full((1, 1), index / 10, np.float32))[1, 1], bar[index])
 
 
-@pytest.mark.parametrize(("H", "W", "h", "w"), [(14, 14, 1, 1), (392, 518, 28, 37), (14, 140, 1, 10), (140, 14, 10, 1), (30, 50, 7, 3), (5, 5, 28, 37)])
+@pytest.mark.parametrize(
+    ("H", "W", "h", "w"),
+    [(14, 14, 1, 1), (392, 518, 28, 37), (14, 140, 1, 10), (140, 14, 10, 1), (30, 50, 7, 3), (5, 5, 28, 37)],
+)
 def test_any_shape(H, W, h, w):
     image = frame(H, W)
     shown = overlay(image, np.full((h, w), 0.5, np.float32))
@@ -92,7 +98,15 @@ def test_values_outside_are_clipped_and_a_broken_mask_does_not_look_static():
     assert np.array_equal(shown, clipped)
 
 
-@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_no_image(image):
     with pytest.raises(UsageError, match="image"):
         overlay(image, np.zeros((1, 1), np.float32))
@@ -174,7 +188,9 @@ def test_a_sheet_changes_where_the_mask_does():
 
 @pytest.mark.parametrize("name", ["", "<b>&", "two\nlines", "a" * 500, "кам 前", "bad \udcff byte"])
 def test_any_name(name):
-    sheet = contact_sheet(painted(2, 1, 28, 42), np.zeros((2, 1, 2, 3), np.float32), [name], [name, name], max_width=300)
+    sheet = contact_sheet(
+        painted(2, 1, 28, 42), np.zeros((2, 1, 2, 3), np.float32), [name], [name, name], max_width=300
+    )
     assert isinstance(sheet, Image.Image)
     assert area(sheet, PAINTS[0]) > 0
 

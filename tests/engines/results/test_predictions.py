@@ -1,4 +1,5 @@
-"""Pi3's engines from photos to files: a run as a person starts it, its files read back, and both held against the reference model."""
+"""Pi3's engines from photos to files: a run as a person starts it, its files read back, and both held against the
+reference model."""
 
 import json
 
@@ -69,10 +70,19 @@ def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
 
     # world points are the poses applied to the cameras' points, each with its pixel's colour
     vertices = read_ply(out / "points.ply")
-    assert window.predictions.points == len(vertices) == layout.V * layout.H * layout.W  # seeded depth is noise: nothing counts as flying
-    world = np.einsum("vij,vhwj->vhwi", want.camera[0, :, :3, :3].double(), want.points[0].double()) + want.camera[0, :, None, None, :3, 3].numpy()
-    np.testing.assert_allclose(np.stack([vertices[axis] for axis in "xyz"], -1), world.reshape(-1, 3), rtol=2e-3, atol=1e-3)
-    np.testing.assert_array_equal(np.stack([vertices[colour] for colour in ("red", "green", "blue")], -1), images.reshape(-1, 3))
+    assert (
+        window.predictions.points == len(vertices) == layout.V * layout.H * layout.W
+    )  # seeded depth is noise: nothing counts as flying
+    world = (
+        np.einsum("vij,vhwj->vhwi", want.camera[0, :, :3, :3].double(), want.points[0].double())
+        + want.camera[0, :, None, None, :3, 3].numpy()
+    )
+    np.testing.assert_allclose(
+        np.stack([vertices[axis] for axis in "xyz"], -1), world.reshape(-1, 3), rtol=2e-3, atol=1e-3
+    )
+    np.testing.assert_array_equal(
+        np.stack([vertices[colour] for colour in ("red", "green", "blue")], -1), images.reshape(-1, 3)
+    )
 
     cameras = read_cameras(out / "cameras.json")
     assert list(cameras) == NAMES
@@ -80,7 +90,9 @@ def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
     for v, (name, camera) in enumerate(cameras.items()):
         assert (camera.width, camera.height) == (140, 112)
         np.testing.assert_allclose(stored[name]["camera_to_world"], want.camera[0, v], atol=1e-4)
-        np.testing.assert_allclose(camera.world_to_camera @ want.camera[0, v].double().numpy(), np.eye(4)[:3], atol=1e-4)
+        np.testing.assert_allclose(
+            camera.world_to_camera @ want.camera[0, v].double().numpy(), np.eye(4)[:3], atol=1e-4
+        )
         with Image.open(out / "depth" / f"{name}.png") as picture:
             assert picture.mode.startswith("I;16") and picture.size == (layout.W, layout.H)
             depth = np.asarray(picture).astype(np.float64) * window.predictions.depth_scale
@@ -118,8 +130,12 @@ def test_what_does_not_go_together(made, photos, tmp_path):
     extra.mkdir()
     for number in range(4):
         (extra / f"{number}.png").write_bytes((photos / "IMG_1.png").read_bytes())
-    refused(run(folder, extra, "-o", out), 2, r"4 photos: 0, 1, 2, 3\s+allowed: V = 3\s+try: +page4d-export --T 1 --V 4")
-    refused(run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, r"--min-confidence is out of range\s+got:\s+1.5")
+    refused(
+        run(folder, extra, "-o", out), 2, r"4 photos: 0, 1, 2, 3\s+allowed: V = 3\s+try: +page4d-export --T 1 --V 4"
+    )
+    refused(
+        run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, r"--min-confidence is out of range\s+got:\s+1.5"
+    )
     refused(run(made().folder, photos, "-o", out), 2, r"no camera folders", r"move the images into a folder per camera")
     (extra / "1.png").write_bytes(b"no image")
     refused(run(folder, extra, "-o", out), 2, r"1\.png cannot be read")
@@ -156,13 +172,23 @@ def test_photos_of_different_sizes_have_a_camera_each_in_their_own_pixels(made, 
     done = run(made("pi3").folder, folder, "-o", tmp_path / "out", "--fit", "pad")
     assert done.returncode == 0, done.stderr
     layout = made("pi3").plan.layout
-    cameras, found = read_cameras(tmp_path / "out" / "cameras.json"), load_file(next((tmp_path / "out").glob("*.safetensors")))
+    cameras, found = (
+        read_cameras(tmp_path / "out" / "cameras.json"),
+        load_file(next((tmp_path / "out").glob("*.safetensors"))),
+    )
     for v, (name, size) in enumerate(sizes.items()):
         fit = Fit.choose(size, layout, FitMode.PAD)
-        want = calibrate(found["points"][0, v], found["confidence"][0, v], found["camera"][0, v].astype(np.float64), fit).camera
+        want = calibrate(
+            found["points"][0, v], found["confidence"][0, v], found["camera"][0, v].astype(np.float64), fit
+        ).camera
         camera = cameras[name]
         assert (camera.width, camera.height) == size
         np.testing.assert_allclose(camera.K, want.K, rtol=1e-6)
-        np.testing.assert_allclose(camera.K[:2, 2], np.array(size) / 2, atol=max(fit.scale) ** -1, err_msg="padding is even: the middle stays the middle")
+        np.testing.assert_allclose(
+            camera.K[:2, 2],
+            np.array(size) / 2,
+            atol=max(fit.scale) ** -1,
+            err_msg="padding is even: the middle stays the middle",
+        )
         with Image.open(tmp_path / "out" / "depth" / f"{name}.png") as depth:
             assert depth.size == (layout.W, layout.H)

@@ -37,7 +37,16 @@ def window(index, cameras=CAMERAS, **changes):
 
 
 def run(windows=2, cameras=CAMERAS, **changes):
-    stages = ["encoder", "mask_head", "view_sa.0", "time_sa.0", "view_sa.1", "time_sa.1", "global_sa.1", "depth_head.<3>"]
+    stages = [
+        "encoder",
+        "mask_head",
+        "view_sa.0",
+        "time_sa.0",
+        "view_sa.1",
+        "time_sa.1",
+        "global_sa.1",
+        "depth_head.<3>",
+    ]
     given = {
         "page4d": "0.1.0",
         "engines": "engines/tiny",
@@ -63,7 +72,14 @@ def run(windows=2, cameras=CAMERAS, **changes):
 
 def sheet_of(index, cameras=CAMERAS):
     images = np.full((2, len(cameras), 28, 42, 3), 20 * index, np.uint8)
-    return [Picture(contact_sheet(images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"], max_width=600), "frames <and> masks")]
+    return [
+        Picture(
+            contact_sheet(
+                images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"], max_width=600
+            ),
+            "frames <and> masks",
+        )
+    ]
 
 
 class Page(HTMLParser):
@@ -116,7 +132,9 @@ def test_a_summary_comes_back(tmp_path):
 
 def test_a_summary_of_names_and_numbers_that_json_lacks(tmp_path):
     summary = run(cameras=["bad \udcff byte"], frames="\udc80", windows=0)
-    summary = msgspec.structs.replace(summary, windows=[window(0, ["bad \udcff byte"], mask_mean={"bad \udcff byte": math.nan})])
+    summary = msgspec.structs.replace(
+        summary, windows=[window(0, ["bad \udcff byte"], mask_mean={"bad \udcff byte": math.nan})]
+    )
     write_summary(tmp_path / "summary.json", summary)
     back = read_summary(tmp_path / "summary.json")
     assert back.cameras == list(back.windows[0].mask_mean)
@@ -227,7 +245,13 @@ def test_bars_are_in_proportion_and_rates_add_up(tmp_path):
     source = page(tmp_path, summary).source
     times = source[source.index("Where the time went") :]
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", times)]
-    assert widths == [50.0, 100.0, 12.5, 6.25, 25.0]  # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
+    assert widths == [
+        50.0,
+        100.0,
+        12.5,
+        6.25,
+        25.0,
+    ]  # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
     text = Page(times[times.index("<table") : times.index("</table>") + len("</table>")]).text
     assert "2.00 s 26% 0.5" in text
     assert "4.00 s 52% 2.0" in text
@@ -236,13 +260,19 @@ def test_bars_are_in_proportion_and_rates_add_up(tmp_path):
 def test_times_that_overlap_or_are_not_known(tmp_path):
     assert "meanwhile" in page(tmp_path, run(wall_seconds=2.0)).text
     assert "meanwhile" not in page(tmp_path, run(wall_seconds=100.0)).text
-    bare = run(stage_seconds={}, stage_flop={}, decode_seconds=0.0, write_seconds=0.0, startup_seconds=0.0, wall_seconds=0.0)
+    bare = run(
+        stage_seconds={}, stage_flop={}, decode_seconds=0.0, write_seconds=0.0, startup_seconds=0.0, wall_seconds=0.0
+    )
     assert "Where the time went" in page(tmp_path, bare).text
 
 
 @pytest.mark.parametrize(
     ("path", "href"),
-    [("a b#1?.safetensors", "a%20b%231%3F.safetensors"), ("javascript:alert(1)", "javascript%3Aalert%281%29"), ('"><b>.png', "%22%3E%3Cb%3E.png")],
+    [
+        ("a b#1?.safetensors", "a%20b%231%3F.safetensors"),
+        ("javascript:alert(1)", "javascript%3Aalert%281%29"),
+        ('"><b>.png', "%22%3E%3Cb%3E.png"),
+    ],
 )
 def test_links_are_file_names_whatever_they_hold(tmp_path, path, href):
     summary = msgspec.structs.replace(run(0), windows=[window(0, file=path)])
@@ -272,16 +302,23 @@ def test_a_sheet_taller_than_a_jpeg_can_be(tmp_path):
 
 
 def predicted(index, **changes):
-    rig = {camera: CameraSummary([0.5 * v, None if v == 1 else 0.0, -1.0], [400.0, 401.5], v != 2, 0.25) for v, camera in enumerate(CAMERAS)}
+    rig = {
+        camera: CameraSummary([0.5 * v, None if v == 1 else 0.0, -1.0], [400.0, 401.5], v != 2, 0.25)
+        for v, camera in enumerate(CAMERAS)
+    }
     name = f"w{index:04d}"
-    found = PredictionSummary(f"{name}/points.ply", 1234567, f"{name}/cameras.json", [f"{name}/depth/{v}.png" for v in range(4)], 0.001, rig)
+    found = PredictionSummary(
+        f"{name}/points.ply", 1234567, f"{name}/cameras.json", [f"{name}/depth/{v}.png" for v in range(4)], 0.001, rig
+    )
     return window(index, mask_mean={}, overlays=[], predictions=found, **changes)
 
 
 def test_predictions_instead_of_masks(tmp_path):
     summary = run(windows=0, weights="Seeded (0)")
     summary = msgspec.structs.replace(summary, windows=[predicted(0), predicted(1)])
-    pictures = {"w0000": [Picture(Image.new("RGB", (40, 20)), "the cloud"), Picture(Image.new("RGB", (30, 20)), "the depth")]}
+    pictures = {
+        "w0000": [Picture(Image.new("RGB", (40, 20)), "the cloud"), Picture(Image.new("RGB", (30, 20)), "the depth")]
+    }
     shown = page(tmp_path, summary, pictures)
     assert "2,469,134 points" in shown.text and "mask mean" not in shown.text.lower()
     assert SEEDED_PREDICTIONS in shown.text and SEEDED_NOTE not in shown.text
@@ -289,7 +326,9 @@ def test_predictions_instead_of_masks(tmp_path):
     links = shown.all("a", "href")
     assert {"w0000/points.ply", "w0001/cameras.json", "w0000/depth/3.png"} <= set(links)
     cameras = shown.text[shown.text.index("Cameras Positions") :]
-    assert "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras and "400.0, 401.5" in cameras
+    assert (
+        "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras and "400.0, 401.5" in cameras
+    )
     assert summary.has_predictions and not summary.has_mask and summary.mask_mean is None
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary
@@ -298,4 +337,6 @@ def test_predictions_instead_of_masks(tmp_path):
 def test_a_run_with_neither(tmp_path):
     summary = msgspec.structs.replace(run(0), windows=[window(0, mask_mean={}, overlays=[])])
     shown = page(tmp_path, summary)
-    assert "w0000.safetensors" in shown.text and "Mask mean" not in shown.text and "Cameras" not in shown.all("h2", "id")
+    assert (
+        "w0000.safetensors" in shown.text and "Mask mean" not in shown.text and "Cameras" not in shown.all("h2", "id")
+    )

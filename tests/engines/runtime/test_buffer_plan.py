@@ -14,7 +14,9 @@ def planned(variant="default", precision="float32", encoder_images=None, widen=F
     layout = layout_of(variant, 28, 42, B)
     if encoder_images is not None and layout.images % encoder_images:
         encoder_images = layout.images
-    plan = Plan.make(config_of(variant, depth=3), layout, Precision(precision), variant not in PUBLISHED, encoder_images)
+    plan = Plan.make(
+        config_of(variant, depth=3), layout, Precision(precision), variant not in PUBLISHED, encoder_images
+    )
     manifest = plan.manifest("none")
     return manifest, BufferPlan.make(manifest, widen)
 
@@ -36,7 +38,9 @@ def test_every_input_lies_where_its_producer_put_it(variant, encoder_images, B):
         for spec in call.stage.outputs:
             view = call.outputs[spec.binding]
             assert view.shape == spec.shape
-            assert all((view.buffer) != given.buffer for given in call.inputs.values()), "an output never lies on an input"
+            assert all((view.buffer) != given.buffer for given in call.inputs.values()), (
+                "an output never lies on an input"
+            )
             places[spec.name] = (view.buffer, 0 if call.stage.kind == "encoder" else view.offset)
     assert ("mask" in plan.outputs) == ("mask" in places)
     assert not any(name.startswith("layers.") for name in plan.starts)
@@ -52,7 +56,9 @@ def test_views_stay_inside_their_buffers():
                 views = [v for call in plan.calls for v in (*call.inputs.values(), *call.outputs.values())]
                 views += [*plan.outputs.values(), *plan.starts.values()]
                 for view in views:
-                    assert view.offset + math.prod(view.shape) * DTYPE_BYTES[view.dtype] <= plan.sizes[view.buffer], view
+                    assert view.offset + math.prod(view.shape) * DTYPE_BYTES[view.dtype] <= plan.sizes[view.buffer], (
+                        view
+                    )
                     assert not widen or view.dtype in ("float32", "uint8")
 
 

@@ -1,4 +1,5 @@
-"""The chain on a GPU, as far as it goes without one: `driver_cases.py` in a process whose CUDA driver is that of `driver/`."""
+"""The chain on a GPU, as far as it goes without one: `driver_cases.py` in a process whose CUDA driver is that of
+`driver/`."""
 
 import os
 import pathlib
@@ -12,7 +13,19 @@ def test_cases_on_a_driver_without_a_gpu(made, tmp_path):
     for variant in ("default", "memory"):  # the shared folder of engines is then known to the other process
         made(variant)
     library = tmp_path / "libcuda.so.1"
-    build = ["c++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", HERE / "driver/driver.cpp", "-o", library]
+    build = [
+        "c++",
+        "-std=c++17",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        HERE / "driver/driver.cpp",
+        "-o",
+        library,
+    ]
     subprocess.run([*build, "-Wl,-soname,libcuda.so.1", "-ldl"], check=True)
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):

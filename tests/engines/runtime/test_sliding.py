@@ -1,4 +1,5 @@
-"""Windows that overlap: what the encoder made of the frames they share is kept, and nothing but the time it takes changes."""
+"""Windows that overlap: what the encoder made of the frames they share is kept, and nothing but the time it takes
+changes."""
 
 import numpy as np
 import pytest
@@ -50,12 +51,16 @@ def frames_of(made_, count, seed=0):
 
 @pytest.mark.parametrize(("variant", "precision"), [("default", "float32"), ("late", "float32"), ("default", "int8")])
 def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision):
-    """Every stride, one window after the other: the kept tokens were moved to the right places and nothing wrote over them."""
+    """Every stride, one window after the other: the kept tokens were moved to the right places and nothing wrote over
+    them."""
     made_ = sliding(variant, precision)
     T = made_.plan.layout.T
     given_ = made_.inputs(keypoints=made_.plan.keypoints)
     frames = frames_of(made_, 3 * T)
-    plain, sliding = Pipeline.load(made_.folder, "onnxruntime"), Pipeline.load(made_.folder, "onnxruntime", sliding=True)
+    plain, sliding = (
+        Pipeline.load(made_.folder, "onnxruntime"),
+        Pipeline.load(made_.folder, "onnxruntime", sliding=True),
+    )
     for stride in range(1, T + 1):
         before = None
         for start in range(0, 3 * T - T + 1, stride):
@@ -63,7 +68,9 @@ def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision)
             want = plain.run(clip, **given_).copy().tensors()
             found = sliding.run(clip, **given_, shared=0 if before is None else T - stride).tensors()
             for name, array in want.items():
-                np.testing.assert_array_equal(found[name], array, err_msg=f"{name}, stride {stride}, window from {start}")
+                np.testing.assert_array_equal(
+                    found[name], array, err_msg=f"{name}, stride {stride}, window from {start}"
+                )
             encoder, whole = sliding.flop["encoder"], plain.flop["encoder"]
             n, images = made_.plan.encoder_images, made_.plan.layout.images
             new = images if before is None else stride * made_.plan.layout.V
@@ -102,7 +109,8 @@ def test_what_cannot_be_shared_is_refused(made):
 @settings(deadline=None, max_examples=60)
 @given(T=st.integers(1, 7), V=st.integers(1, 4), divisor=st.integers(1, 30), data=st.data())
 def test_moves_go_over_any_layout(T, V, divisor, data):
-    """On bytes that name their image: after the moves each carried image lies where the window has it, and all new ones are computed."""
+    """On bytes that name their image: after the moves each carried image lies where the window has it, and all new ones
+    are computed."""
     layout = Layout(T, V, 14, 14)
     n = next(n for n in range(min(divisor, layout.images), 0, -1) if layout.images % n == 0)
     manifest = Plan.make(ModelConfig.preset("tiny"), layout, Precision.FLOAT32, encoder_images=n).manifest("")
@@ -114,25 +122,34 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
     steps = program(plan, carried=carried)
     for step in steps:
         if isinstance(step, Gather) and step.source.buffer == step.target.buffer == "encoded":
-            assert step.pitch == step.width == width and (step.source_offset - step.target_offset) >= step.rows * width, "no overlap"
+            assert (
+                step.pitch == step.width == width and (step.source_offset - step.target_offset) >= step.rows * width
+            ), "no overlap"
             first, to = step.source_offset // width, step.target_offset // width
             places[to : to + step.rows] = places[first : first + step.rows]
     assert places[:carried] == list(range(layout.images - carried, layout.images))
     encoding = [step.call for step in steps if isinstance(step, Run) and step.call.stage.kind == "encoder"]
     computed = {call.outputs["tokens"].offset // width + image for call in encoding for image in range(n)}
     assert set(range(carried, layout.images)) <= computed and len(computed) < layout.images - carried + n
-    writers = [step.call for step in steps if isinstance(step, Run) and any(view.buffer == "encoded" for view in step.call.outputs.values())]
+    writers = [
+        step.call
+        for step in steps
+        if isinstance(step, Run) and any(view.buffer == "encoded" for view in step.call.outputs.values())
+    ]
     assert {call.stage.kind for call in writers} == {"encoder"}, "what is kept is written by none but the encoder"
 
 
 def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_path, monkeypatch):
-    """`--stride 1` against windows that do not overlap: the same files, a window's worth of work once and a frame's worth each further window."""
+    """`--stride 1` against windows that do not overlap: the same files, a window's worth of work once and a frame's
+    worth each further window."""
     made_ = sliding()
     layout, folder = made_.plan.layout, FrameFolder.open(clip)
     read = []
     image = Fit.image
     monkeypatch.setattr(Fit, "image", lambda self, source: read.append(source) or image(self, source))
-    ClipRun.prepare(made_.folder, folder, tmp_path / "out", 1, None, Backend.ONNXRUNTIME, 1, 0.1, 0.0).run(lambda what, share: None)
+    ClipRun.prepare(made_.folder, folder, tmp_path / "out", 1, None, Backend.ONNXRUNTIME, 1, 0.1, 0.0).run(
+        lambda what, share: None
+    )
     assert len(read) == folder.count * layout.V
     summary = read_summary(tmp_path / "out" / "summary.json")
     count = folder.count - layout.T + 1

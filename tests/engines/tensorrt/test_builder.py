@@ -50,18 +50,24 @@ def stage(made, tmp_path):
 def test_every_attention_is_a_plugin_or_fused(rtx, stage, variant, name, choice, plugins, fused):
     path = stage(variant, name, choice=choice)
     told = []
-    plan = PlanBuilder(rtx, BuildOptions(("sm_89", "sm_120"))).build(name, path, "float16", lambda what, share: told.append(share))
+    plan = PlanBuilder(rtx, BuildOptions(("sm_89", "sm_120"))).build(
+        name, path, "float16", lambda what, share: told.append(share)
+    )
     assert (plan.plugins, plan.fused) == (plugins, fused) and len(plan.content) > 1e5
     assert told and all(0 < share <= 1 for share in told)
     names = {tensor.name for layer in plan.layers for tensor in (*layer.inputs, *layer.outputs)}
     model = onnx.load(path, load_external_data=False)
-    assert {value.name for value in (*model.graph.input, *model.graph.output)} <= names, "the layer list is of this graph"
+    assert {value.name for value in (*model.graph.input, *model.graph.output)} <= names, (
+        "the layer list is of this graph"
+    )
 
 
 @pytest.mark.parametrize(("variant", "name"), [("dilated", "global_sa.1"), ("memory", "view_sa.0")])
 def test_a_plan_with_an_n_by_n_tensor_is_refused(rtx, stage, variant, name):
     """Key segments and the epipolar prior, left to TensorRT's own fusion, are not fused."""
-    with pytest.raises(AccuracyError, match=rf"(?s)plan of {name} holds an n x n tensor.*of layer .*--attention plugin"):
+    with pytest.raises(
+        AccuracyError, match=rf"(?s)plan of {name} holds an n x n tensor.*of layer .*--attention plugin"
+    ):
         PlanBuilder(rtx, BuildOptions()).build(name, stage(variant, name, choice=AttentionChoice.NATIVE), "float16")
 
 
@@ -99,7 +105,10 @@ def test_a_file_that_tensorrt_does_not_take(rtx, tmp_path):
 def test_a_stage_that_does_not_fit_into_memory(rtx):
     failure = _failure(rtx, "time_sa.3", ["10: Could not find any implementation for node MatMul_7."])
     assert isinstance(failure, OutOfMemoryError) and failure.exit_code == 6
-    assert re.search(r"no kernel for time_sa.3 that fits into memory\s+got: .*MatMul_7.*[\d.]+ GB of main memory free\)\s+try:.*--T", str(failure))
+    assert re.search(
+        r"no kernel for time_sa.3 that fits into memory\s+got: .*MatMul_7.*[\d.]+ GB of main memory free\)\s+try:.*--T",
+        str(failure),
+    )
     assert isinstance(_failure(rtx, "time_sa.3", ["something else"]), EngineError)
 
 
@@ -143,17 +152,33 @@ def test_what_a_layer_list_is_held_against():
 
 def test_few_keys_are_no_square():
     """q of a node with as many keys as channels looks like its logits; those are as small."""
-    check("s", [plugin(), layer("rope", "kgen", shape=(1, 2, 51, 40))], [NODE._replace(channels=40)], "float16", native=False)
+    check(
+        "s",
+        [plugin(), layer("rope", "kgen", shape=(1, 2, 51, 40))],
+        [NODE._replace(channels=40)],
+        "float16",
+        native=False,
+    )
 
 
 def test_the_prior_of_all_pairs_is_found():
     for shape in ((34, 34), (2, 2, 17, 17)):
         with pytest.raises(AccuracyError, match="n x n"):
-            check("s", [plugin(), layer("prior", "kgen", shape=shape)], [AttentionNode("node", 34, 34, 64, True, 1)], "float16", native=False)
+            check(
+                "s",
+                [plugin(), layer("prior", "kgen", shape=shape)],
+                [AttentionNode("node", 34, 34, 64, True, 1)],
+                "float16",
+                native=False,
+            )
 
 
 def test_wide_products_are_refused():
-    wide, half, scalar = Tensor("x", (204, 128), "Float"), Tensor("x", (204, 128), "Half"), Tensor("alpha", (1,), "Float")
+    wide, half, scalar = (
+        Tensor("x", (204, 128), "Float"),
+        Tensor("x", (204, 128), "Half"),
+        Tensor("alpha", (1,), "Float"),
+    )
     check("s", [layer(inputs=(half, scalar)), layer("norm", "kgen", (wide,))], [], "float16", native=True)
     check("s", [layer(inputs=(wide, scalar))], [], "float32", native=True)
     with pytest.raises(AccuracyError, match="product of s is computed in float32"):

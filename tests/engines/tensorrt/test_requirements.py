@@ -40,7 +40,9 @@ def plans_of(library, chips=("sm_89", "sm_120"), kernels="ours"):
 
 
 @pytest.mark.parametrize("library", [RTX, FULL], ids=str)
-@pytest.mark.parametrize(("capability", "chips"), [(89, ("sm_89", "sm_120")), (120, ("sm_89", "sm_120")), (80, ()), (122, ())])
+@pytest.mark.parametrize(
+    ("capability", "chips"), [(89, ("sm_89", "sm_120")), (120, ("sm_89", "sm_120")), (80, ()), (122, ())]
+)
 @pytest.mark.parametrize("kernels", ["ours", None])
 def test_plans_that_run_here(library, capability, chips, kernels):
     Machine(library, capability, NEW_CUDA, "ours").require(plans_of(library, chips, kernels), FOLDER)
@@ -63,10 +65,19 @@ def test_plans_that_do_not_run_here(library):
 
     version = ".".join(map(str, library.version))
     error = said(wrong)
-    assert (error.what, error.got, error.allowed, error.hint) == (f"the plans were built by another {name}", "1.2.3", version, rebuild)
+    assert (error.what, error.got, error.allowed, error.hint) == (
+        f"the plans were built by another {name}",
+        "1.2.3",
+        version,
+        rebuild,
+    )
     wrong = msgspec.structs.replace(wrong, version=version)
     error = said(wrong)
-    assert (error.what, error.got, error.allowed) == ("the plans were built for other GPUs than this one", "sm_89, sm_120", "sm_86")
+    assert (error.what, error.got, error.allowed) == (
+        "the plans were built for other GPUs than this one",
+        "sm_89, sm_120",
+        "sm_86",
+    )
     assert error.hint == (f"{rebuild} --target sm_86" if library is RTX else rebuild)
     wrong = msgspec.structs.replace(wrong, chips=("sm_86",))
     error = said(wrong)
@@ -78,7 +89,12 @@ def test_plans_in_fp8_begin_with_sm_89():
     plans = msgspec.structs.replace(plans_of(RTX, ()), least_chip=89)
     for capability in (89, 120, 121):
         Machine(RTX, capability, NEW_CUDA, "ours").require(plans, FOLDER)
-    with pytest.raises(EngineError, match=r"(?s)other GPUs than this one.*sm_89 and newer.*sm_86.*page4d-export --fp16: this GPU has no fp8 products"):
+    with pytest.raises(
+        EngineError,
+        match=(
+            r"(?s)other GPUs than this one.*sm_89 and newer.*sm_86.*page4d-export --fp16: this GPU has no fp8 products"
+        ),
+    ):
         Machine(RTX, 86, NEW_CUDA, "ours").require(plans, FOLDER)
 
 
@@ -89,11 +105,19 @@ def test_chips_that_tensorrt_rtx_does_not_run_on(capability):
     with pytest.raises(EngineError, match=rf"(?s){RTX} does not run on this GPU.*sm_{capability}.*{allowed}"):
         Machine(RTX, capability, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)
     (warning,) = RTX.warnings(f"sm_{capability}", native=False)
-    assert "builds for other machines" in warning and RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
+    assert (
+        "builds for other machines" in warning
+        and RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
+    )
 
 
 def test_plans_for_every_chip_begin_with_sm_80():
-    with pytest.raises(EngineError, match=r"(?s)other GPUs than this one.*sm_80 and newer.*sm_75.*--build-only engines --backend rtx --target sm_75"):
+    with pytest.raises(
+        EngineError,
+        match=(
+            r"(?s)other GPUs than this one.*sm_80 and newer.*sm_75.*--build-only engines --backend rtx --target sm_75"
+        ),
+    ):
         Machine(RTX, 75, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)
 
 
@@ -101,7 +125,10 @@ def test_a_driver_that_is_too_old():
     needed = cuda_of(RTX)
     assert needed in (12, 13)
     Machine(RTX, 89, (needed, 0), "ours").require(plans_of(RTX), FOLDER)
-    with pytest.raises(EngineError, match=rf"(?s){RTX} is for CUDA {needed}, and this GPU's driver is older.*CUDA {needed - 1}\.8.*a newer driver"):
+    with pytest.raises(
+        EngineError,
+        match=rf"(?s){RTX} is for CUDA {needed}, and this GPU's driver is older.*CUDA {needed - 1}\.8.*a newer driver",
+    ):
         Machine(RTX, 89, (needed - 1, 8), "ours").require(plans_of(RTX), FOLDER)
 
 
@@ -116,12 +143,29 @@ def tensor(name, shape, dtype="Half"):
 
 
 def layer(name, kind, inputs=(), outputs=(), **more):
-    return {"Name": name, "LayerType": kind, "Inputs": list(inputs), "Outputs": list(outputs), "TacticName": "tactic", "StreamId": 0, **more}
+    return {
+        "Name": name,
+        "LayerType": kind,
+        "Inputs": list(inputs),
+        "Outputs": list(outputs),
+        "TacticName": "tactic",
+        "StreamId": 0,
+        **more,
+    }
 
 
-PLUGIN = layer("attention", "PluginV3", [tensor("q", (4, 2, 51, 16), "Row major linear FP16 format")], [tensor("out", (4, 2, 51, 16))])
+PLUGIN = layer(
+    "attention",
+    "PluginV3",
+    [tensor("q", (4, 2, 51, 16), "Row major linear FP16 format")],
+    [tensor("out", (4, 2, 51, 16))],
+)
 PRODUCT = layer(
-    "__myl_MatMul", "gemm", [tensor("tokens", (204, 128)), tensor("w", (128, 128))], [tensor("qkv", (204, 384))], Metadata="[ONNX Layer: n1][ONNX Layer: n2]"
+    "__myl_MatMul",
+    "gemm",
+    [tensor("tokens", (204, 128)), tensor("w", (128, 128))],
+    [tensor("qkv", (204, 384))],
+    Metadata="[ONNX Layer: n1][ONNX Layer: n2]",
 )
 NORM = layer("__myl_Norm", "kgen", [tensor("tokens", (204, 128), "Float")], [tensor("normed", (204, 128))])
 FUSED = layer("_gemm_mha_v2_0", "kgen", [tensor("q", (4, 2, 51, 16))], [tensor("out", (4, 2, 51, 16))])
@@ -135,9 +179,20 @@ def test_what_the_inspector_lists():
     plugin, product, norm = inspected(PLUGIN, PRODUCT, NORM)
     assert plugin.is_plugin and not product.is_plugin and not norm.is_plugin
     assert (plugin.inputs[0].name, plugin.inputs[0].shape, plugin.inputs[0].dtype) == ("q", (4, 2, 51, 16), "FP16")
-    assert product.kind == "gemm" and product.sources == ("n1", "n2") and [found.dtype for found in product.inputs] == ["Half", "Half"]
+    assert (
+        product.kind == "gemm"
+        and product.sources == ("n1", "n2")
+        and [found.dtype for found in product.inputs] == ["Half", "Half"]
+    )
     assert norm.inputs[0].dtype == "Float" and norm.outputs[0].shape == (204, 128) and norm.sources == ()
-    (plain,) = inspected(layer("reformat", "Reformat", [tensor("x", (2, 3), "Row major linear FP32 format")], [tensor("y", (2, 3), "Row major Int8 format")]))
+    (plain,) = inspected(
+        layer(
+            "reformat",
+            "Reformat",
+            [tensor("x", (2, 3), "Row major linear FP32 format")],
+            [tensor("y", (2, 3), "Row major Int8 format")],
+        )
+    )
     assert plain.inputs[0].dtype == "FP32"
 
 
@@ -150,14 +205,26 @@ def test_a_list_that_is_as_it_should_be():
 
 
 def test_an_n_by_n_tensor_is_found():
-    logits = layer("softmax", "kgen", [tensor("q", (4, 2, 51, 16))], [tensor("logits", (4, 2, 51, 40), "Row major linear FP16 format")])
-    with pytest.raises(AccuracyError, match=r"(?s)plan of s holds an n x n tensor.*logits \[4, 2, 51, 40\] of layer softmax"):
+    logits = layer(
+        "softmax",
+        "kgen",
+        [tensor("q", (4, 2, 51, 16))],
+        [tensor("logits", (4, 2, 51, 40), "Row major linear FP16 format")],
+    )
+    with pytest.raises(
+        AccuracyError, match=r"(?s)plan of s holds an n x n tensor.*logits \[4, 2, 51, 40\] of layer softmax"
+    ):
         check("s", inspected(PLUGIN, logits), [NODE], "float16", native=False)
 
 
 @pytest.mark.parametrize("dtype", ["Float", "Row major linear FP32 format"])
 def test_a_wide_product_is_found(dtype):
-    wide = layer("wide", "gemm", [tensor("x", (204, 128), dtype), tensor("w", (128, 128), dtype)], [tensor("y", (204, 128), dtype)])
+    wide = layer(
+        "wide",
+        "gemm",
+        [tensor("x", (204, 128), dtype), tensor("w", (128, 128), dtype)],
+        [tensor("y", (204, 128), dtype)],
+    )
     with pytest.raises(AccuracyError, match=r"(?s)a product of s is computed in float32.*layer wide"):
         check("s", inspected(PLUGIN, wide), [NODE], "float16", native=False)
 
@@ -175,7 +242,10 @@ def test_a_wide_product_is_found(dtype):
     ],
 )
 def test_a_list_that_says_nothing_is_refused(text, says):
-    with pytest.raises(EngineError, match=rf"the layers of view_sa\.0 cannot be read back.*(?s:.*){says}" if says.startswith("T") else says):
+    with pytest.raises(
+        EngineError,
+        match=rf"the layers of view_sa\.0 cannot be read back.*(?s:.*){says}" if says.startswith("T") else says,
+    ):
         read_inspector("view_sa.0", text)
 
 
@@ -186,7 +256,10 @@ def test_a_list_that_says_nothing_is_refused(text, says):
 def planned(made, tmp_path_factory):
     """A folder with plans for two chips."""
     folder = shutil.copytree(made("default", "float16").folder, tmp_path_factory.mktemp("planned") / "engines")
-    build_into(EngineFolder.open(folder), PlansBuild(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), "float16", native=False))
+    build_into(
+        EngineFolder.open(folder),
+        PlansBuild(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), "float16", native=False),
+    )
     return folder
 
 
@@ -195,9 +268,16 @@ def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
     with caplog.at_level(logging.INFO, "page4d"):
         pipeline = Pipeline.load(planned)
     assert pipeline.backend is Backend.ONNXRUNTIME
-    said = {record.getMessage().split(":")[0]: record for record in caplog.records if record.getMessage().startswith("not on")}
+    said = {
+        record.getMessage().split(":")[0]: record
+        for record in caplog.records
+        if record.getMessage().startswith("not on")
+    }
     assert list(said) == ["not on tensorrt", "not on cuda"]
-    assert said["not on tensorrt"].levelno == logging.WARNING and "no GPU driver answers" in said["not on tensorrt"].getMessage()
+    assert (
+        said["not on tensorrt"].levelno == logging.WARNING
+        and "no GPU driver answers" in said["not on tensorrt"].getMessage()
+    )
     assert said["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
     assert pipeline.run(made().clip.frames).mask.shape == pipeline.manifest.shape.mask_shape
     with pytest.raises(MissingBackendError, match="no GPU driver answers"):

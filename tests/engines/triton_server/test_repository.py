@@ -1,4 +1,5 @@
-"""Repositories for Triton Inference Server: their configurations by Triton's own schema, and run as Triton would, by them alone."""
+"""Repositories for Triton Inference Server: their configurations by Triton's own schema, and run as Triton would, by
+them alone."""
 
 import dataclasses
 import json
@@ -65,7 +66,9 @@ class Server:
         while waiting:
             step = next(step for step in waiting if set(step.input_map.values()) <= set(tensors))
             waiting.remove(step)
-            made = self.call(self.models[step.model_name], {key: tensors[value] for key, value in step.input_map.items()})
+            made = self.call(
+                self.models[step.model_name], {key: tensors[value] for key, value in step.input_map.items()}
+            )
             for key, value in step.output_map.items():
                 assert value not in tensors
                 tensors[value] = made[key]
@@ -73,7 +76,9 @@ class Server:
 
     def call(self, config, given):
         assert set(given) == {port.name for port in config.input}
-        session = onnxruntime.InferenceSession(str(self.root / config.name / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(self.root / config.name / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
+        )
         inputs = {port.name: self.taken(port, given[port.name]).reshape(inside(port)) for port in config.input}
         names = [port.name for port in config.output]
         made = dict(zip(names, session.run(names, inputs), strict=True))
@@ -88,12 +93,15 @@ class Server:
 
 
 def check_wiring(server):
-    """What Triton refuses to load: a tensor without a maker or with two, ends that differ in shape or type, a reshape of another size."""
+    """What Triton refuses to load: a tensor without a maker or with two, ends that differ in shape or type, a reshape
+    of another size."""
     ends = {port.name: port for port in server.ensemble.input}
     for step in server.steps:
         model = server.models[step.model_name]
         assert model.platform != "ensemble"
-        assert set(step.input_map) == {port.name for port in model.input} and set(step.output_map) == {port.name for port in model.output}
+        assert set(step.input_map) == {port.name for port in model.input} and set(step.output_map) == {
+            port.name for port in model.output
+        }
         for port in model.output:
             assert step.output_map[port.name] not in ends, "made twice"
             ends[step.output_map[port.name]] = port
@@ -114,7 +122,9 @@ def check_stages(server, manifest, platform, kind):
     """The stages' models say what the manifest says."""
     for entry in manifest.stages:
         config = server.models["page4d_" + entry.name.replace(".", "_")]
-        assert config.platform == platform and [schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group] == [kind]
+        assert config.platform == platform and [
+            schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group
+        ] == [kind]
         for ports, specs in ((config.input, entry.inputs), (config.output, entry.outputs)):
             want = [(spec.binding, MANIFEST_TYPES[spec.dtype], list(spec.shape)) for spec in specs]
             assert [(port.name, type_name(port), inside(port)) for port in ports] == want
@@ -153,7 +163,9 @@ def same(found, result):
         assert error < 1e-5, (name, error)
 
 
-@pytest.mark.parametrize("key", [*((variant,) for variant in EXPORTED), ("memory", "float32", 2)], ids=lambda key: " ".join(map(str, key)))
+@pytest.mark.parametrize(
+    "key", [*((variant,) for variant in EXPORTED), ("memory", "float32", 2)], ids=lambda key: " ".join(map(str, key))
+)
 def test_a_request_gives_what_the_pipeline_gives(made, served, key):
     made_ = made(*key)
     given, images = made_.inputs(takes_keypoints(key[0])), made_.clip.frames
@@ -163,7 +175,9 @@ def test_a_request_gives_what_the_pipeline_gives(made, served, key):
     check_wiring(server)
     check_stages(server, made_.plan.manifest(""), "onnxruntime_onnx", "KIND_AUTO")
     same(server.request(requested(made_, given, images)), Pipeline.load(made_.folder).run(images, **given))
-    assert {spec.name: list(spec.shape) for spec in written.outputs} == {port.name: list(port.dims) for port in server.ensemble.output}
+    assert {spec.name: list(spec.shape) for spec in written.outputs} == {
+        port.name: list(port.dims) for port in server.ensemble.output
+    }
     assert sorted(model.name for model in written.models) == sorted(server.models)
     assert written.command == f"tritonserver --model-repository={server.root}"
 
@@ -187,24 +201,34 @@ def test_weights_lie_beside_their_model(made, served):
     assert beside and all(path.read_bytes() == (made().folder / "onnx" / path.name).read_bytes() for path in beside)
 
 
-@pytest.mark.parametrize(("precision", "element"), [("float16", TensorProto.FLOAT16), ("bfloat16", TensorProto.BFLOAT16)])
+@pytest.mark.parametrize(
+    ("precision", "element"), [("float16", TensorProto.FLOAT16), ("bfloat16", TensorProto.BFLOAT16)]
+)
 def test_sixteen_bits_between_models(precision, element):
     """Types of every tensor; glue runs on a processor in these types, too, and moves bits as they are."""
     plan = Plan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
     manifest = plan.manifest("")
     rng = np.random.default_rng(0)
-    special = (rng.integers(-99, 99, manifest.spec("special").shape) / 64).astype(np.float32)  # in either type without rounding
+    special = (rng.integers(-99, 99, manifest.spec("special").shape) / 64).astype(
+        np.float32
+    )  # in either type without rounding
     ensemble = Ensemble.of(manifest, {"special": special}, Platform.PLAN)
     configs = [ensemble.config, *ensemble.stages.values(), *(config for config, _ in ensemble.glue)]
     server = Server({config.name: config.text() for config in configs})
     check_wiring(server)
     check_stages(server, manifest, "tensorrt_plan", "KIND_GPU")
-    assert {type_name(port) for port in server.ensemble.output if port.name.startswith("layers")} == {MANIFEST_TYPES[precision]}
+    assert {type_name(port) for port in server.ensemble.output if port.name.startswith("layers")} == {
+        MANIFEST_TYPES[precision]
+    }
     glue = {config.name: (config, model) for config, model in ensemble.glue}
 
     images = np.zeros(plan.layout.images_shape, np.uint8)
     (found,) = called(*glue["page4d_constants"], [(images, TensorProto.UINT8)], element)
-    wide = found.view(np.float16).astype(np.float32) if precision == "float16" else (found.astype(np.uint32) << 16).view(np.float32)
+    wide = (
+        found.view(np.float16).astype(np.float32)
+        if precision == "float16"
+        else (found.astype(np.uint32) << 16).view(np.float32)
+    )
     np.testing.assert_array_equal(wide, special)
 
     config, model = glue["page4d_layers_0"]
@@ -222,7 +246,9 @@ def called(config, model, inputs, element):
         binding.bind_ortvalue_input(port.name, onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, kind))
     for port in config.outputs:
         arrays.append(np.zeros(port.shape, np.uint16))
-        binding.bind_ortvalue_output(port.name, onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(arrays[-1], element))
+        binding.bind_ortvalue_output(
+            port.name, onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(arrays[-1], element)
+        )
     session.run_with_iobinding(binding)
     return arrays
 
@@ -251,7 +277,9 @@ def test_the_engine_folder_stays_readable(made, tmp_path):
 
 def export(*arguments):
     code = "from page4d_export.main import main; main()"
-    return subprocess.run([sys.executable, "-c", code, "export-triton", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code, "export-triton", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("plugins", [0, 2])
@@ -267,8 +295,12 @@ def test_plans(made, tmp_path, plugins):
         assert [path.name for path in version.iterdir()] == ["model.plan"]
         assert (version / "model.plan").read_text() == f"plan of {entry.name}"
     document = json.loads(done.stdout)
-    assert document["command"] in done.stderr and document["command"].startswith(f"tritonserver --model-repository={root}")
-    assert {model["name"]: model["platform"] for model in document["models"]} == {name: config.platform for name, config in server.models.items()}
+    assert document["command"] in done.stderr and document["command"].startswith(
+        f"tritonserver --model-repository={root}"
+    )
+    assert {model["name"]: model["platform"] for model in document["models"]} == {
+        name: config.platform for name, config in server.models.items()
+    }
     flag = '--backend-config=tensorrt,plugins="/opt/page4d/libpage4d_plugins_register.so"'
     assert (flag in document["command"]) == bool(plugins) and "10.8.0" in document["notes"][0]
 
@@ -306,7 +338,10 @@ def test_what_is_refused(made, tmp_path):
     with pytest.raises(UsageError, match="--encoder-images 6"):
         Repository.of(EngineFolder(opened.path, looped), Backend.ONNXRUNTIME)
     with pytest.raises(UsageError, match="bfloat16"):
-        Repository.of(EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision="bfloat16")), Backend.ONNXRUNTIME)
+        Repository.of(
+            EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision="bfloat16")),
+            Backend.ONNXRUNTIME,
+        )
     with pytest.raises(UsageError, match="no memory"):
         Repository.of(opened, Backend.ONNXRUNTIME, memory_input=True)
 
@@ -322,11 +357,15 @@ def test_what_fails_leaves_nothing(made, tmp_path):
         (("-o", tmp_path / "no" / "new", "--backend", "onnxruntime"), "mkdir -p"),
     ):
         done = export(made().folder, *arguments)
-        assert done.returncode == 2 and says in done.stderr and not done.stdout and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2 and says in done.stderr and not done.stdout and "Traceback" not in done.stderr, (
+            done.stderr
+        )
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "file"]
     spoiled = EngineFolder.open(made().folder)
     files = {name: digest for name, digest in spoiled.manifest.files.items() if not name.endswith(".data")}
-    repository = Repository.of(EngineFolder(spoiled.path, msgspec.structs.replace(spoiled.manifest, files=files)), Backend.ONNXRUNTIME)
+    repository = Repository.of(
+        EngineFolder(spoiled.path, msgspec.structs.replace(spoiled.manifest, files=files)), Backend.ONNXRUNTIME
+    )
     with pytest.raises(EngineError, match="weights in a file"):
         repository.write(tmp_path / "new")
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "file"]

@@ -31,7 +31,9 @@ def plan_of(T, V, H=28, W=42, precision=Precision.FLOAT32, **options):
 # ---- memory
 
 
-@pytest.mark.parametrize("precision, widen, item", [("float32", False, 4), ("float16", False, 2), ("bfloat16", True, 4)])
+@pytest.mark.parametrize(
+    "precision, widen, item", [("float32", False, 4), ("float16", False, 2), ("bfloat16", True, 4)]
+)
 def test_memory_is_weights_buffers_and_scratch(precision, widen, item):
     plan = plan_of(3, 2, precision=Precision(precision))
     found, manifest = growth_model.memory_of(plan, widen), plan.manifest("")
@@ -43,7 +45,10 @@ def test_memory_is_weights_buffers_and_scratch(precision, widen, item):
 
 
 def test_widened_engines_take_what_float32_ones_do():
-    wide, plain = growth_model.memory_of(plan_of(4, 2, precision=Precision.FLOAT16), widen=True), growth_model.memory_of(plan_of(4, 2))
+    wide, plain = (
+        growth_model.memory_of(plan_of(4, 2, precision=Precision.FLOAT16), widen=True),
+        growth_model.memory_of(plan_of(4, 2)),
+    )
     assert (wide.buffers, wide.scratch, wide.process) == (plain.buffers, plain.scratch, plain.process)
     assert wide.weights == pytest.approx(plain.weights, rel=0.02)  # norms are float32 in both
 
@@ -142,7 +147,9 @@ def test_the_ladder_climbs_in_turn():
     assert all(1.6 * low <= high <= 4 * low for low, high in itertools.pairwise(flop))
     assert flop[-1] > 0.4 * growth._flop(plans[-1])
     shapes = [plan.layout for plan in chosen]
-    assert any(layout.T >= 12 and layout.V == 1 for layout in shapes) and any(layout.V == 6 and layout.T <= 4 for layout in shapes)
+    assert any(layout.T >= 12 and layout.V == 1 for layout in shapes) and any(
+        layout.V == 6 and layout.T <= 4 for layout in shapes
+    )
 
 
 @pytest.mark.parametrize("preset, count", [("pi3", 6), ("vggt", 24)])
@@ -190,14 +197,23 @@ def test_memory_ends_the_climb(pretended, monkeypatch):
         growth.bench_growth("tiny", 56, 56, 1, 1e9, None, lambda what, share: None)
 
 
-@pytest.mark.parametrize("code, error, words", [(6, OutOfMemoryError, "do not fit"), (-9, OutOfMemoryError, "do not fit"), (1, Page4DError, "the last line")])
+@pytest.mark.parametrize(
+    "code, error, words",
+    [(6, OutOfMemoryError, "do not fit"), (-9, OutOfMemoryError, "do not fit"), (1, Page4DError, "the last line")],
+)
 def test_a_process_that_fails(monkeypatch, tmp_path, code, error, words):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: types.SimpleNamespace(returncode=code, stderr="one\nthe last line\n", stdout=""))
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda *_, **__: types.SimpleNamespace(returncode=code, stderr="one\nthe last line\n", stdout=""),
+    )
     with pytest.raises(error, match=words):
         growth._apart(tmp_path, tmp_path, plan_of(1, 1), 1)
 
 
-@pytest.mark.parametrize("threads, seconds, plot", [(0, 1.0, None), (1, 0.0, None), (1, 1.0, "growth.svg"), (1, 1.0, "no/growth.png")])
+@pytest.mark.parametrize(
+    "threads, seconds, plot", [(0, 1.0, None), (1, 0.0, None), (1, 1.0, "growth.svg"), (1, 1.0, "no/growth.png")]
+)
 def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
     with pytest.raises(UsageError, match=r"--threads|--plot"):
         growth.bench_growth("tiny", 56, 56, threads, seconds, plot and tmp_path / plot, lambda what, share: None)
@@ -209,7 +225,9 @@ def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
 def test_a_real_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "depth": 1, "encoder_depth": 1})
     said = []
-    found = growth.bench_growth("tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", lambda what, share: said.append((what, share)))
+    found = growth.bench_growth(
+        "tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", lambda what, share: said.append((what, share))
+    )
     assert said[0][0] == "exporting T=1 V=1" and all(0 <= share <= 1 for _, share in said)
     point, cell = found.points[0], found.grid[0]
     assert set(point.kinds) == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa"}

@@ -31,12 +31,18 @@ NAMES = [
     "page4d engines, float32",
     "page4d engines, int8",
 ]
-EAGER, COMPILED, OURS = NAMES[0], ("torch.compile, float32", "torch.compile, bfloat16"), ["page4d engines, float32", "page4d engines, int8"]
+EAGER, COMPILED, OURS = (
+    NAMES[0],
+    ("torch.compile, float32", "torch.compile, bfloat16"),
+    ["page4d engines, float32", "page4d engines, int8"],
+)
 
 
 def small(T=2, V=2, **options):
     """One layer of every kind."""
-    return Plan.make(ModelConfig.preset("tiny", depth=1, encoder_depth=1, **options), Layout(T, V, 28, 28), Precision.FLOAT32)
+    return Plan.make(
+        ModelConfig.preset("tiny", depth=1, encoder_depth=1, **options), Layout(T, V, 28, 28), Precision.FLOAT32
+    )
 
 
 def silent(what, share):
@@ -81,9 +87,15 @@ def test_one_that_is_far_slower_runs_once():
         eager.prepare(course)
         return contestants.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
 
-    result = compare_peers(small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), contestants.Contestant("dawdling", dawdling)])
+    result = compare_peers(
+        small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), contestants.Contestant("dawdling", dawdling)]
+    )
     assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
-    assert result.rows[1].seconds > 3 and result.rows[1].speedup < 0.2 and result.rows[1].spread == (result.rows[1].speedup,) * 2
+    assert (
+        result.rows[1].seconds > 3
+        and result.rows[1].speedup < 0.2
+        and result.rows[1].spread == (result.rows[1].speedup,) * 2
+    )
     assert result.rows[1].relative_l2 == 0 and result.rows[0].note == ""
 
 
@@ -95,7 +107,11 @@ def test_the_table(found, capsys):
     missing = msgspec.structs.replace(found.rows[1], speedup=None, seconds=None, spread=None, missing="not [here]")
     print_peers(msgspec.structs.replace(found, rows=[found.rows[0], missing, *found.rows[2:]]))
     printed = capsys.readouterr().out
-    assert all(name in printed for name in OURS) and f"missing: {missing.name}: not [here]" in printed and "openvino 2" in printed
+    assert (
+        all(name in printed for name in OURS)
+        and f"missing: {missing.name}: not [here]" in printed
+        and "openvino 2" in printed
+    )
 
 
 def test_the_plot(found, tmp_path):
@@ -116,11 +132,14 @@ def test_a_bars_name_says_what_it_ran_in_where_that_is_something_else():
 
 @pytest.mark.slow
 def test_torch_compile():
-    """Small as can be, for its compiler takes seconds a kernel: View-SA and Time-SA of one image have the same, without vector instructions shorter ones."""
+    """Small as can be, for its compiler takes seconds a kernel: View-SA and Time-SA of one image have the same, without
+    vector instructions shorter ones."""
     from torch._inductor import config
 
     with config.patch({"cpp.simdlen": 1}):
-        compiled = compare_peers(small(1, 1, global_layers=()), "tiny", 1, 2, silent, chosen(EAGER, "torch.compile, float32")).rows[1]
+        compiled = compare_peers(
+            small(1, 1, global_layers=()), "tiny", 1, 2, silent, chosen(EAGER, "torch.compile, float32")
+        ).rows[1]
     torch._dynamo.reset()
     assert compiled.missing is None and compiled.precision == "float32" and compiled.relative_l2 < 1e-4
 
@@ -134,7 +153,9 @@ def test_without_a_compiler(monkeypatch):
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     rows = compare_peers(small(), "tiny", 1, 2, silent, chosen(EAGER, *COMPILED)).rows
-    assert [row.missing for row in rows] == [None] + ["torch.compile needs a C++ compiler; try: sudo apt install g++"] * 2
+    assert [row.missing for row in rows] == [None] + [
+        "torch.compile needs a C++ compiler; try: sudo apt install g++"
+    ] * 2
     assert all(row.seconds is None for row in rows[1:])
 
 
@@ -168,12 +189,31 @@ def test_the_command(monkeypatch, tmp_path):
 
     field = chosen(EAGER, "PyTorch eager, bfloat16")
     monkeypatch.setattr(peers, "contestants", lambda: field)
-    done = bench("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 1, "--json", "--plot", tmp_path / "a.png")
+    done = bench(
+        "--preset",
+        "tiny",
+        "--T",
+        2,
+        "--V",
+        2,
+        "--height",
+        28,
+        "--width",
+        28,
+        "--rounds",
+        1,
+        "--json",
+        "--plot",
+        tmp_path / "a.png",
+    )
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert [row["name"] for row in document["rows"]] == [one.name for one in field] and document["layout"]["T"] == 2
     assert (tmp_path / "a.png").is_file()
-    assert bench("--plot", tmp_path / "a.jpg").exit_code == 2 and bench("--plot", tmp_path / "none" / "a.png").exit_code == 2
+    assert (
+        bench("--plot", tmp_path / "a.jpg").exit_code == 2
+        and bench("--plot", tmp_path / "none" / "a.png").exit_code == 2
+    )
     assert bench("attention").exit_code == 2 and bench("--device", "cuda").exit_code == 2
     assert CliRunner().invoke(cli.command(bench_command), ["--plot", "a.png"]).exit_code == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

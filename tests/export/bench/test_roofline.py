@@ -26,7 +26,9 @@ def test_shares_add_up_over_stages():
     roofline = Roofline(1e9, 1e9 / intensity[len(intensity) // 2])
     least = sum(roofline.seconds(entry.flop * entry.calls, bytes_of(entry)) for entry in entries)
     assert roofline.share(entries, 4 * least) == pytest.approx(0.25)
-    assert least > 1.001 * roofline.seconds(sum(entry.flop * entry.calls for entry in entries), sum(map(bytes_of, entries)))
+    assert least > 1.001 * roofline.seconds(
+        sum(entry.flop * entry.calls for entry in entries), sum(map(bytes_of, entries))
+    )
 
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.FP8])

@@ -11,7 +11,9 @@ from page4d_plugins.kernel_pack import SHIPPED, Pack
 
 def plugins(*arguments):
     code = "from page4d_export.main import main; main()"
-    return subprocess.run([sys.executable, "-c", code, "plugins", *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-c", code, "plugins", *map(str, arguments)], capture_output=True, text=True, timeout=600
+    )
 
 
 def test_a_chip_built_again_has_the_shipped_code(tmp_path):
@@ -24,7 +26,9 @@ def test_a_chip_built_again_has_the_shipped_code(tmp_path):
     for path, kernel in built.kernels.items():
         assert path.startswith("sm_87/") and kernel == shipped.kernels[path], path
     listed = plugins("list", tmp_path / "orin.tar.xz")
-    assert listed.returncode == 0 and listed.stdout.count("sm_87") == 30 and "attention_segments_biased" in listed.stdout
+    assert (
+        listed.returncode == 0 and listed.stdout.count("sm_87") == 30 and "attention_segments_biased" in listed.stdout
+    )
 
 
 def test_a_folder_of_code_and_records(tmp_path):
@@ -41,8 +45,14 @@ def test_a_folder_of_code_and_records(tmp_path):
     done = plugins("build", "--chip", "ptx,ptx", "-o", tmp_path / "out", "-j", 2, "--quiet")
     assert done.returncode == 0 and not done.stderr, done.stderr
     shipped = Pack.read().files()
-    found = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert found == {name: content for name, content in shipped.items() if name == "pack.json" or name.startswith("ptx/")}
+    found = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    assert found == {
+        name: content for name, content in shipped.items() if name == "pack.json" or name.startswith("ptx/")
+    }
     (tmp_path / "out" / "pack.json").unlink()
     assert plugins("build", "--chip", "ptx", "-o", tmp_path / "out").returncode == 2
 

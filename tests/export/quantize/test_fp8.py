@@ -1,4 +1,5 @@
-"""fp8: linear layers of E4M3 numbers with one scale a tensor, measured on frames; on a CPU the same numbers as the graph says, in TensorRT FP8 products."""
+"""fp8: linear layers of E4M3 numbers with one scale a tensor, measured on frames; on a CPU the same numbers as the
+graph says, in TensorRT FP8 products."""
 
 import json
 import math
@@ -128,16 +129,26 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
     """In float64, with the nearest of all 254 numbers looked up one by one."""
     model, x = block(rows=40)
     _, seen, _ = observe(model, x, tmp_path)
-    exact, bias = (numpy_helper.to_array(one).astype(np.float64) for one in model.graph.initializer if one.name.startswith("b.mlp.fc1."))
+    exact, bias = (
+        numpy_helper.to_array(one).astype(np.float64)
+        for one in model.graph.initializer
+        if one.name.startswith("b.mlp.fc1.")
+    )
     quantise(model, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen], floating=[0, 1, 2, 3])
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
-    scales = {one.name: float(numpy_helper.to_array(one)) for one in model.graph.initializer if one.name.endswith("/scale")}
+    scales = {
+        one.name: float(numpy_helper.to_array(one)) for one in model.graph.initializer if one.name.endswith("/scale")
+    }
 
     def nearest(numbers, scale):
         flat = numbers.reshape(-1) / scale
         return (EVERY_NUMBER[np.abs(flat[:, None] - EVERY_NUMBER).argmin(1)] * scale).reshape(numbers.shape)
 
-    twin = nearest(found["norm2.out"][0].astype(np.float64), scales["norm2.out/scale"]) @ nearest(exact, scales["b.mlp.fc1.weight/transpose/scale"]) + bias
+    twin = (
+        nearest(found["norm2.out"][0].astype(np.float64), scales["norm2.out/scale"])
+        @ nearest(exact, scales["b.mlp.fc1.weight/transpose/scale"])
+        + bias
+    )
     assert compare(found["mlp.fc1.weight.sum"][0], twin.astype(np.float32)).relative_l2 < 1e-5
 
 
@@ -165,7 +176,9 @@ def test_the_exported_model(eight):
         for accuracy in entry.accuracy.values():
             assert accuracy.relative_l2 < Precision.FP8.tolerance
     blocks = [entry for entry in manifest.stages if entry.kind != "mask_head"]
-    assert min(found.relative_l2 for entry in blocks for found in entry.accuracy.values()) > 3e-3, "something was quantised"
+    assert min(found.relative_l2 for entry in blocks for found in entry.accuracy.values()) > 3e-3, (
+        "something was quantised"
+    )
     half = eight.plan.in_precision(Precision.FLOAT16).manifest("")
     for entry in blocks:
         on_disk = sum(file.stat().st_size for file in (eight.folder / "onnx").glob(f"{entry.name}.onnx*"))
@@ -205,7 +218,12 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
 
 def test_blocks_that_run_twice_on_the_same_weights(tmp_path):
     config, layout = config_of("memory", encoder_depth=2), layout_of("memory", 56, 70)  # those of `made`: traced once
-    manifest = export(lively(config), Plan.make(config, layout, Precision.FP8, takes_keypoints("memory")), tmp_path / "engines", tolerance=0.15)
+    manifest = export(
+        lively(config),
+        Plan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
+        tmp_path / "engines",
+        tolerance=0.15,
+    )
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
@@ -219,15 +237,23 @@ def rtx():
 
 
 def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
-    """Every product of a quantised layer reads 8-bit numbers; what makes them is part of the norm's or GELU's own kernel."""
+    """Every product of a quantised layer reads 8-bit numbers; what makes them is part of the norm's or GELU's own
+    kernel."""
     manifest = read_manifest(eight.folder)
     for name in ("encoder", "view_sa.0", "time_sa.1", "global_sa.1"):
         path = eight.folder / (manifest.stage(name).file or "")
         wanted = set(fp8_products(onnx.load(path, load_external_data=False)))
         plan = PlanBuilder(rtx, BuildOptions(("sm_89", "sm_120"))).build(name, path, "fp8")
-        found = {source for layer in plan.layers if any(tensor.dtype == "FP8" for tensor in layer.inputs) for source in layer.sources}
+        found = {
+            source
+            for layer in plan.layers
+            if any(tensor.dtype == "FP8" for tensor in layer.inputs)
+            for source in layer.sources
+        }
         assert wanted and wanted <= found, name
-    plans = PlansBuild(rtx, BuildOptions(), "fp8", native=False).build(eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path)
+    plans = PlansBuild(rtx, BuildOptions(), "fp8", native=False).build(
+        eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path
+    )
     assert plans.least_chip == 89 and plans.runs_on == "sm_89 and newer" and plans.fits(90) and not plans.fits(86)
 
 
@@ -238,7 +264,9 @@ def test_chips_without_fp8_are_refused(rtx):
 
 def test_a_plan_that_widens_a_product_is_refused():
     tensors = {dtype: (Tensor("x", (300, 128), dtype),) for dtype in ("FP8", "Half")}
-    layers = {dtype: Layer("g", "gemm", given, tensors["Half"], ("fc1/fp8", "fc1/scale")) for dtype, given in tensors.items()}
+    layers = {
+        dtype: Layer("g", "gemm", given, tensors["Half"], ("fc1/fp8", "fc1/scale")) for dtype, given in tensors.items()
+    }
     check("s", [layers["FP8"]], [], "fp8", True, ["fc1/fp8"])
     check("s", [layers["Half"]], [], "fp8", True, ["another"])
     with pytest.raises(AccuracyError, match=r"(?s)a product of s is not computed in fp8.*layer g, of Half.*FP8"):
@@ -249,7 +277,9 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 
 def run_command(*flags):
-    return CliRunner().invoke(cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags])
+    return CliRunner().invoke(
+        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+    )
 
 
 def test_the_command_says_what_it_will_make():

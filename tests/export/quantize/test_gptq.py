@@ -16,13 +16,16 @@ from tests.support.linear_block import block
 def inputs(rng, tokens, channels, common=0.9):
     """Tokens `[r,K]` without a mean, of which channels have much in common."""
     few = max(1, channels // 8)
-    x = rng.normal(0, 1, (tokens, few)) @ rng.normal(0, 1, (few, channels)) * common + rng.normal(0, 1, (tokens, channels)) * (1 - common)
+    x = rng.normal(0, 1, (tokens, few)) @ rng.normal(0, 1, (few, channels)) * common + rng.normal(
+        0, 1, (tokens, channels)
+    ) * (1 - common)
     x *= np.exp(rng.normal(0, 0.5, channels))
     return x - x.mean(0)
 
 
 def naive(exact, moment, nearest):
-    """Row by row, the largest mean square first; the optimal move of all rows still to come is solved for anew each time."""
+    """Row by row, the largest mean square first; the optimal move of all rows still to come is solved for anew each
+    time."""
     damped = moment + np.eye(len(moment)) * _DAMPING * np.mean(np.diag(moment))
     left, result = exact.copy(), np.empty_like(exact)
     order = list(np.argsort(-np.diag(moment), kind="stable"))
@@ -63,7 +66,8 @@ def test_channels_of_their_own_are_rounded_to_the_nearest():
 
 
 def test_channels_that_are_always_the_same():
-    """One that is never anything, two that are always equal: nothing is divided by zero, and the pair shares its error."""
+    """One that is never anything, two that are always equal: nothing is divided by zero, and the pair shares its
+    error."""
     rng = np.random.default_rng(0)
     x = inputs(rng, 200, 16)
     x[:, 3], x[:, 5] = 0, x[:, 4]
@@ -95,12 +99,16 @@ def test_what_is_seen_of_the_inputs(tmp_path):
     onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "block.onnx")
     spec = lambda name: TensorSpec(name, (1, 40, 128), "float32")
     entry = StageEntry("b", "view_sa", 0, (spec("x"),), (spec("out"),), 0, 0, 0, calls=3)
-    x = np.random.default_rng(1).normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)  # calls whose means are apart
+    x = (
+        np.random.default_rng(1).normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)
+    )  # calls whose means are apart
     outputs, seen = observe(tmp_path / "block.onnx", entry, {"x": x})
     assert outputs["out"].shape == x.shape and len(seen) == 6 and seen[0] is seen[1] is seen[2]
     weight = {tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in model.graph.initializer}
     centred = x.astype(np.float64) - x.mean(-1, dtype=np.float64, keepdims=True)
-    want = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * weight["norm1.weight"] + weight["norm1.bias"]
+    want = (
+        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * weight["norm1.weight"] + weight["norm1.bias"]
+    )
     want = want.reshape(-1, 128)
     one = seen[0]
     assert one.tokens == 120 and one.moment.dtype == np.float32 and one.rows.shape == (3 * 40, 128)

@@ -1,4 +1,5 @@
-"""int8: weights of a quarter the size, products that are exact sums of 8-bit integers, errors that were measured before anything was written."""
+"""int8: weights of a quarter the size, products that are exact sums of 8-bit integers, errors that were measured before
+anything was written."""
 
 import dataclasses
 import json
@@ -64,11 +65,16 @@ def test_a_norm_that_others_read_is_not_shifted():
 
 
 def test_shifts_alone_change_nothing(tmp_path):
-    """With weights that 8 bits hold exactly and activations in float32, what is left of int8 are the shifts: the same function."""
+    """With weights that 8 bits hold exactly and activations in float32, what is left of int8 are the shifts: the same
+    function."""
     model, x = block()
     for tensor in model.graph.initializer:
         if tensor.name.endswith("/transpose"):
-            tensor.CopyFrom(numpy_helper.from_array(weight(numpy_helper.to_array(tensor).astype(np.float64)).values.astype(np.float32), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(
+                    weight(numpy_helper.to_array(tensor).astype(np.float64)).values.astype(np.float32), tensor.name
+                )
+            )
     want, seen, _ = observe(model, x, tmp_path)
     quantise(model, seen, floating=range(6))
     assert not [node for node in model.graph.node if node.op_type == "MatMulInteger"]
@@ -104,14 +110,21 @@ def test_the_shift_is_worth_its_lines(tmp_path):
 
 
 def test_products_are_what_a_naive_twin_computes(tmp_path):
-    """In float64: x rounded to the range that it has, weights to theirs. On processors whose fast 8-bit products saturate this would be off by far more."""
+    """In float64: x rounded to the range that it has, weights to theirs. On processors whose fast 8-bit products
+    saturate this would be off by far more."""
     rng = np.random.default_rng(1)
     x = rng.uniform(0.9, 1, (1, 64, 128)).astype(np.float32)  # all products large and of one sign
     model, _ = block(rows=64)
     put(model, "b.mlp.fc1.weight/transpose", rng.uniform(0.9, 1, (128, 512)))
     _, seen, rows = observe(model, x, tmp_path)
-    exact = next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight/transpose").astype(np.float64)
-    bias = next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight.bias").astype(np.float64)
+    exact = next(
+        numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.name == "b.mlp.fc1.weight/transpose"
+    ).astype(np.float64)
+    bias = next(
+        numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight.bias"
+    ).astype(np.float64)
     unshifted = [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen]
     quantise(model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
@@ -141,8 +154,12 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
     assert signed(model, tmp_path) == {}, "weights within the file stay there"
     products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    assert len(products) == 5 and all(types[name] == TensorProto.INT8 for node in products for name in (node.input[1], node.input[3]))
-    assert [name for name, kind in types.items() if kind == TensorProto.UINT8 and name.endswith("/int8")] == ["b.mlp.fc1.weight/transpose/int8"], "still read"
+    assert len(products) == 5 and all(
+        types[name] == TensorProto.INT8 for node in products for name in (node.input[1], node.input[3])
+    )
+    assert [name for name, kind in types.items() if kind == TensorProto.UINT8 and name.endswith("/int8")] == [
+        "b.mlp.fc1.weight/transpose/int8"
+    ], "still read"
 
 
 # ---- the pieces
@@ -193,13 +210,19 @@ def test_the_exported_model(eight, made):
     for entry in manifest.stages:
         for accuracy in entry.accuracy.values():
             assert accuracy.relative_l2 < Precision.INT8.tolerance
-    errors = [found.relative_l2 for entry in manifest.stages if entry.kind != "mask_head" for found in entry.accuracy.values()]
+    errors = [
+        found.relative_l2 for entry in manifest.stages if entry.kind != "mask_head" for found in entry.accuracy.values()
+    ]
     assert min(errors) > 1e-5, "something was quantised"
-    sizes = [sum(file.stat().st_size for file in (folder / "onnx").iterdir()) for folder in (eight.folder, made().folder)]
+    sizes = [
+        sum(file.stat().st_size for file in (folder / "onnx").iterdir()) for folder in (eight.folder, made().folder)
+    ]
     assert sizes[0] < 0.35 * sizes[1], "small as this model is, a quarter of what is left is not weights"
     for entry in manifest.stages:
         share = entry.weight_bytes / made().plan.manifest("").stage(entry.name).weight_bytes
-        assert share < {"mask_head": 1.01, "encoder": 0.4}.get(entry.kind, 0.27), entry.name  # the encoder's patches and positions stay
+        assert share < {"mask_head": 1.01, "encoder": 0.4}.get(entry.kind, 0.27), (
+            entry.name
+        )  # the encoder's patches and positions stay
 
 
 def test_weights_in_another_file_become_signed(eight, tmp_path):
@@ -209,7 +232,9 @@ def test_weights_in_another_file_become_signed(eight, tmp_path):
     found = signed(onnx.load(tmp_path / "stage.onnx", load_external_data=False), tmp_path)
     assert len(found) == 6
     for name, array in found.items():
-        assert array.dtype == np.int8 and np.array_equal(array.astype(int), stored[name.removesuffix("/signed")].astype(int) - 128)
+        assert array.dtype == np.int8 and np.array_equal(
+            array.astype(int), stored[name.removesuffix("/signed")].astype(int) - 128
+        )
     flags = pathlib.Path("/proc/cpuinfo").read_text().split()
     assert multiplies_signed() == ("avx512_vnni" in flags or "avx_vnni" in flags), "what this machine says"
 
@@ -235,7 +260,8 @@ def test_a_stricter_tolerance_keeps_more_in_float32(eight):
 
 
 def look_at_choices(eight, monkeypatch, tolerance, look):
-    """Calibrate; `look` is called with each stage's name and choice, a function that measures another choice, its exact weights, and what it saw."""
+    """Calibrate; `look` is called with each stage's name and choice, a function that measures another choice, its exact
+    weights, and what it saw."""
     choose = calibration._choose
 
     def watched(scheme, path, entry, inputs, outputs, seen, limit):
@@ -249,15 +275,22 @@ def look_at_choices(eight, monkeypatch, tolerance, look):
 
 
 def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch):
-    """By what a layer adds to the stage's error, not by its own: as many layers of the largest own errors would not do."""
+    """By what a layer adds to the stage's error, not by its own: as many layers of the largest own errors would not
+    do."""
     tolerance, kept, others = 5e-3, {}, {}
 
     def look(name, chosen, measure, graph, seen):
         assert measure(chosen) <= tolerance
         exact = exact_weights(graph)
-        own = [error(one.rows, exact[linear.weight], one.observed, linear.kind != "mlp.fc2") for linear, one in zip(graph.linears, seen, strict=True)]
+        own = [
+            error(one.rows, exact[linear.weight], one.observed, linear.kind != "mlp.fc2")
+            for linear, one in zip(graph.linears, seen, strict=True)
+        ]
         largest = sorted(range(len(own)), key=lambda number: -own[number])[: len(chosen.floating)]
-        kept[name], others[name] = len(chosen.floating), measure(dataclasses.replace(chosen, floating=frozenset(largest)))
+        kept[name], others[name] = (
+            len(chosen.floating),
+            measure(dataclasses.replace(chosen, floating=frozenset(largest))),
+        )
 
     look_at_choices(eight, monkeypatch, tolerance, look)
     some = [name for name in kept if kept[name]]
@@ -266,12 +299,15 @@ def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch
 
 
 def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
-    """With activations in float32, what is left of a stage's error is its weights': less than half of rounding to the nearest."""
+    """With activations in float32, what is left of a stage's error is its weights': less than half of rounding to the
+    nearest."""
     shares = {}
 
     def look(name, chosen, measure, graph, seen):
         everything = dataclasses.replace(chosen, floating=frozenset(range(len(chosen.layers))))
-        nearest = dataclasses.replace(everything, weights={matrix: weight(array) for matrix, array in exact_weights(graph).items()})
+        nearest = dataclasses.replace(
+            everything, weights={matrix: weight(array) for matrix, array in exact_weights(graph).items()}
+        )
         shares[name] = measure(everything) / measure(nearest)
 
     look_at_choices(eight, monkeypatch, 2e-2, look)
@@ -284,12 +320,17 @@ def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
     kept = [name for entry in manifest.stages for name in entry.floating]
     assert kept and all(".weight/" in name for name in kept)
-    graph = onnx.load(tmp_path / "engines" / "onnx" / f"{next(entry.name for entry in manifest.stages if entry.floating)}.onnx").graph
+    graph = onnx.load(
+        tmp_path / "engines" / "onnx" / f"{next(entry.name for entry in manifest.stages if entry.floating)}.onnx"
+    ).graph
     assert any(node.op_type == "DequantizeLinear" for node in graph.node)
     images, mask = frames.values["images"], frames.values["mask_ext"]
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
-    found = [Pipeline.load(folder, "onnxruntime").run(images, mask).layers[1] for folder in (tmp_path / "engines", eight.folder)]
+    found = [
+        Pipeline.load(folder, "onnxruntime").run(images, mask).layers[1]
+        for folder in (tmp_path / "engines", eight.folder)
+    ]
     errors = [compare(layer, want.reshape(layer.shape)).relative_l2 for layer in found]
     assert errors[0] < errors[1] < 0.05
 
@@ -299,10 +340,15 @@ def test_calibrated_small_written_large(eight, tmp_path):
     layout = Layout(2, 2, 28, 42)
     measured = calibration.calibrate(eight.model, eight.plan.at(layout), Frames.rendered(layout), 0.02)
     stage = stages_of(eight.model, eight.plan)["time_sa.1"]
-    path = OnnxExporter(tmp_path, eight.model.config.head_dim, traces=measured.traces).write(stage, measured.change("time_sa.1"))
+    path = OnnxExporter(tmp_path, eight.model.config.head_dim, traces=measured.traces).write(
+        stage, measured.change("time_sa.1")
+    )
     spec = {spec.name: spec for spec in stage.inputs}
     rng = np.random.default_rng(0)
-    tokens, mask = rng.normal(0, 1, spec["tokens"].shape).astype(np.float32), rng.random(spec["mask"].shape).astype(np.float32)
+    tokens, mask = (
+        rng.normal(0, 1, spec["tokens"].shape).astype(np.float32),
+        rng.random(spec["mask"].shape).astype(np.float32),
+    )
     out = np.empty(stage.outputs[0].shape, np.float32)
     OrtEngine(path).bind({"tokens": tokens, "mask": mask}, {stage.outputs[0].binding: out})()
     with torch.inference_mode():
@@ -325,15 +371,21 @@ def test_it_is_timed_beside_pytorch():
     assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
     exact = {entry.kind: entry.weight_bytes for entry in plan.in_precision(Precision.FLOAT32).stages()}
-    blocks = [entry for entry in plan.stages() if entry.kind.endswith("_sa")]  # of a small encoder most is its embeddings
-    assert blocks and all(entry.weight_bytes < 0.3 * exact[entry.kind] for entry in blocks), "what the table's bytes are counted from"
+    blocks = [
+        entry for entry in plan.stages() if entry.kind.endswith("_sa")
+    ]  # of a small encoder most is its embeddings
+    assert blocks and all(entry.weight_bytes < 0.3 * exact[entry.kind] for entry in blocks), (
+        "what the table's bytes are counted from"
+    )
 
 
 # ---- the command
 
 
 def run_command(*flags):
-    return CliRunner().invoke(cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags])
+    return CliRunner().invoke(
+        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+    )
 
 
 def test_the_command_says_what_it_will_make():

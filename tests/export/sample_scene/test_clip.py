@@ -120,7 +120,11 @@ def test_colours_are_textured_and_follow_the_movement(clip):
 
 def test_same_arguments_same_clip_and_times_do_not_depend_on_T(clip):
     again = render(2, V, W, H)
-    assert (again.frames == clip.frames[:2]).all() and (again.points == clip.points[:2]).all() and (again.masks == clip.masks[:2]).all()
+    assert (
+        (again.frames == clip.frames[:2]).all()
+        and (again.points == clip.points[:2]).all()
+        and (again.masks == clip.masks[:2]).all()
+    )
 
 
 def test_seed_changes_scene_and_cameras(clip):
@@ -165,7 +169,8 @@ def test_save_writes_what_was_rendered(clip, tmp_path):
 
 
 def test_true_correspondences_lie_in_the_epipolar_band():
-    """A patch's own surface, seen from another camera, lies in a patch that the prior leaves alone; most patches it does not."""
+    """A patch's own surface, seen from another camera, lies in a patch that the prior leaves alone; most patches it
+    does not."""
     layout = Layout(1, 3, 112, 154)
     clip = render(layout.T, layout.V, layout.W, layout.H)
     fitted = torch.from_numpy(fundamental(clip.cameras.values()))
@@ -181,7 +186,10 @@ def test_true_correspondences_lie_in_the_epipolar_band():
                     u, v, depth = camera.K @ (camera.world_to_camera[:, :3] @ point + camera.world_to_camera[:, 3])
                     column, row = int(u / depth // 14), int(v / depth // 14)
                     if a != b and depth > 0 and 0 <= column < layout.w and 0 <= row < layout.h:
-                        query, key = layout.special + y * layout.w + x, b * layout.N + layout.special + row * layout.w + column
+                        query, key = (
+                            layout.special + y * layout.w + x,
+                            b * layout.N + layout.special + row * layout.w + column,
+                        )
                         assert bias[query, key] == 0
                         checked += 1
     assert checked > 100

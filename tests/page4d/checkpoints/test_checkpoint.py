@@ -1,4 +1,5 @@
-"""Recognising a checkpoint, and refusing what is none: every error is a UsageError that names the file, and nothing in a file runs."""
+"""Recognising a checkpoint, and refusing what is none: every error is a UsageError that names the file, and nothing in
+a file runs."""
 
 import collections
 import json
@@ -75,7 +76,9 @@ def test_pi3_names_and_shapes_are_the_real_ones():
 def test_page4d_names_and_shapes_are_the_real_ones(name, kind):
     real = table(name)
     made = page4d_shapes(kind, 1024, encoder_depth=24)
-    assert {key for key in made if key.startswith("aggregator.")} == {key for key in real if key.startswith("aggregator.")}
+    assert {key for key in made if key.startswith("aggregator.")} == {
+        key for key in real if key.startswith("aggregator.")
+    }
     assert made.items() <= real.items()
 
 
@@ -154,7 +157,15 @@ def test_document(tmp_path):
         "tensors": len(state),
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "dtypes": ["float16", "float32"],
-        "beside": ["prev_epoch", "steps", "optimizer", "scaler", "ema_models", "skip_saving_parameters", "time_elapsed"],
+        "beside": [
+            "prev_epoch",
+            "steps",
+            "optimizer",
+            "scaler",
+            "ema_models",
+            "skip_saving_parameters",
+            "time_elapsed",
+        ],
         "files": ["a.pt"],
         "notes": [],
     }
@@ -164,11 +175,16 @@ def test_the_dtype_is_told_in_the_same_words_for_both_formats(tmp_path):
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         for suffix in (".pt", ".safetensors"):
             save_pi3(tmp_path / f"a{suffix}", {"register_token": torch.zeros(1, 1, 5, 64, dtype=dtype)})
-            assert TensorFile.open(tmp_path / f"a{suffix}").tensors == {"register_token": ((1, 1, 5, 64), str(dtype).removeprefix("torch."))}
+            assert TensorFile.open(tmp_path / f"a{suffix}").tensors == {
+                "register_token": ((1, 1, 5, 64), str(dtype).removeprefix("torch."))
+            }
 
 
 def test_pi3x_is_refused_by_name(tmp_path, small):
-    save_pi3(tmp_path / "a.safetensors", {**small, "depth_encoder.x.weight": torch.zeros(1), "pose_inject_blk.0.weight": torch.zeros(1)})
+    save_pi3(
+        tmp_path / "a.safetensors",
+        {**small, "depth_encoder.x.weight": torch.zeros(1), "pose_inject_blk.0.weight": torch.zeros(1)},
+    )
     refused(tmp_path / "a.safetensors", "Pi3X", "depth_encoder.*", "pose_inject_blk.*")
     save_pi3(tmp_path / "b.safetensors", {**small, "pose_inject_blk.0.weight": torch.zeros(1)})
     assert "depth_encoder" not in refused(tmp_path / "b.safetensors", "Pi3X")
@@ -216,13 +232,18 @@ def test_prefixes_in_any_order_and_nesting(tmp_path_factory, small, prefix):
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_checkpoint_wrapped_module"])
 def test_a_wrapper_around_a_part_of_the_model(tmp_path, small, wrapper):
     """Compiled block by block: `decoder.0._orig_mod.norm1.weight`."""
-    inner = lambda name: name.replace("decoder.0.", f"decoder.0.{wrapper}.").replace("encoder.", f"encoder.{wrapper}.", 1)
+    inner = lambda name: name.replace("decoder.0.", f"decoder.0.{wrapper}.").replace(
+        "encoder.", f"encoder.{wrapper}.", 1
+    )
     save_pi3(tmp_path / "a.safetensors", {inner(name): tensor for name, tensor in small.items()})
     assert set(Checkpoint.open(tmp_path / "a.safetensors").shapes) == set(small)
 
 
 def test_a_file_of_lightning(tmp_path, small):
-    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in small.items()}, "epoch": 3, "global_step": 7}, tmp_path / "last.ckpt")
+    torch.save(
+        {"state_dict": {f"model.{name}": tensor for name, tensor in small.items()}, "epoch": 3, "global_step": 7},
+        tmp_path / "last.ckpt",
+    )
     found = Checkpoint.open(tmp_path / "last.ckpt")
     assert set(found.shapes) == set(small) and found.state == ("epoch", "global_step")
     assert load(tmp_path / "last.ckpt").complete
@@ -270,7 +291,10 @@ def test_no_such_file(tmp_path):
 
 TEXTS = {
     "empty": b"",
-    "lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n",
+    "lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid"
+        b" sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"
+    ),
     "html": b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>Not found</body></html>\n" * 20,
     "text": b"These are not the weights that you are looking for.\n" * 20,
     "short": b"PK",
@@ -324,7 +348,9 @@ def test_truncated_pt(tmp_path, pt_bytes, kept):
 
 
 def one_tensor(**entry):
-    return json.dumps({"register_token": {"dtype": "F32", "shape": [1, 1, 5, 64], "data_offsets": [0, 1280]} | entry}).encode()
+    return json.dumps(
+        {"register_token": {"dtype": "F32", "shape": [1, 1, 5, 64], "data_offsets": [0, 1280]} | entry}
+    ).encode()
 
 
 HEADERS = {
@@ -404,7 +430,10 @@ class Runs:
         return os.system, (f"touch '{self.marker}'",)
 
 
-@pytest.mark.parametrize("place", ["beside the weights", "among the weights", "instead of them", "a bare pickle", "a bare pickle by another name"])
+@pytest.mark.parametrize(
+    "place",
+    ["beside the weights", "among the weights", "instead of them", "a bare pickle", "a bare pickle by another name"],
+)
 def test_code_in_a_pickle_does_not_run(tmp_path, small, place):
     marker = tmp_path / "marker"
     code = Runs(marker)
@@ -413,7 +442,12 @@ def test_code_in_a_pickle_does_not_run(tmp_path, small, place):
         path.write_bytes(pickle.dumps({**small, "code": code}))
         refused(path)
     else:
-        torch.save({"beside the weights": {"model": small, "code": code}, "among the weights": {**small, "code": code}}.get(place, code), path)
+        torch.save(
+            {"beside the weights": {"model": small, "code": code}, "among the weights": {**small, "code": code}}.get(
+                place, code
+            ),
+            path,
+        )
         refused(path, "code", "none of it was run", f"{os.name}.system")
     assert not marker.exists()
     os.system(f"touch '{marker}'")
@@ -421,11 +455,17 @@ def test_code_in_a_pickle_does_not_run(tmp_path, small, place):
 
 
 def test_objects_of_other_programs_are_refused(tmp_path, small):
-    torch.save({"model": small, "config": pathlib.PurePosixPath("a"), "counts": collections.Counter("a")}, tmp_path / "a.pt")
+    torch.save(
+        {"model": small, "config": pathlib.PurePosixPath("a"), "counts": collections.Counter("a")}, tmp_path / "a.pt"
+    )
     refused(tmp_path / "a.pt", "code or objects", "pathlib.PurePosixPath")
 
 
-@pytest.mark.parametrize("content", [[torch.zeros(3)], torch.zeros(3), 5, None, "weights"], ids=["list", "tensor", "number", "nothing", "text"])
+@pytest.mark.parametrize(
+    "content",
+    [[torch.zeros(3)], torch.zeros(3), 5, None, "weights"],
+    ids=["list", "tensor", "number", "nothing", "text"],
+)
 def test_no_dict(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     refused(tmp_path / "a.pt", "no weights by name", type(content).__name__)
@@ -484,14 +524,19 @@ def test_a_gigantic_shape_without_memory_behind_it(tmp_path, small):
     assert load(tmp_path / "unneeded.pt").report.unused == 3
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (64,), (5, 64), (1, 1, 5, 0), (1, 1, 5, 100), (1, 1, 6, 64), (1, 1, 5, 2**40)])
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (64,), (5, 64), (1, 1, 5, 0), (1, 1, 5, 100), (1, 1, 6, 64), (1, 1, 5, 2**40)]
+)
 def test_special_tokens_of_another_shape(tmp_path, small, shape):
     save_pi3(tmp_path / "a.pt", {**small, "register_token": torch.zeros(()).expand(shape)})
     json.dumps(Checkpoint.open(tmp_path / "a.pt").document())
     refused(tmp_path / "a.pt", act=load)
 
 
-@pytest.mark.parametrize("name", ["decoder.999999999.norm1.weight", f"decoder.{'9' * 5000}.norm1.weight", "encoder.blocks.99999999.norm1.weight"])
+@pytest.mark.parametrize(
+    "name",
+    ["decoder.999999999.norm1.weight", f"decoder.{'9' * 5000}.norm1.weight", "encoder.blocks.99999999.norm1.weight"],
+)
 def test_a_block_number_out_of_all_bounds_is_no_block(tmp_path, small, name):
     save_pi3(tmp_path / "a.pt", {**small, name: torch.zeros(64)})
     found = Checkpoint.open(tmp_path / "a.pt")
@@ -544,7 +589,8 @@ LOAD = """
 import sys
 from page4d.checkpoints.weights import load
 model = load(sys.argv[1])
-print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0], sum(p.numel() for p in model.parameters()))
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(peak, sum(p.numel() for p in model.parameters()))
 """
 
 
@@ -556,10 +602,17 @@ def test_a_trainers_state_is_never_in_memory(tmp_path):
     save_page4d(tmp_path / "large.pt", state, optimizer=100_000_000)
     size = (tmp_path / "large.pt").stat().st_size
     children = [
-        subprocess.Popen([sys.executable, "-c", LOAD, str(tmp_path / name)], stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parents[3])
+        subprocess.Popen(
+            [sys.executable, "-c", LOAD, str(tmp_path / name)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=pathlib.Path(__file__).parents[3],
+        )
         for name in ("small.pt", "large.pt")
     ]
-    (small, parameters), (large, parameters_too) = ([int(number) for number in child.communicate(timeout=120)[0].split()] for child in children)
+    (small, parameters), (large, parameters_too) = (
+        [int(number) for number in child.communicate(timeout=120)[0].split()] for child in children
+    )
     (tmp_path / "large.pt").unlink()
     assert size > 400e6
     assert parameters == parameters_too > 0

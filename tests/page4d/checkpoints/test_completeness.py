@@ -50,12 +50,22 @@ def test_a_cut_anywhere_but_between_layers_shows(kind, cut):
 def test_a_gap_in_the_layers(tmp_path):
     state = pi3_state(64, encoder_depth=2, pairs=3, heads=False)
     for gap in ("decoder.2.", "decoder.0.", "decoder.5.", "encoder.blocks.0."):
-        save_pi3(tmp_path / "a.safetensors", {name: tensor for name, tensor in state.items() if not name.startswith(gap)})
+        save_pi3(
+            tmp_path / "a.safetensors", {name: tensor for name, tensor in state.items() if not name.startswith(gap)}
+        )
         with pytest.raises(UsageError, match=rf"lacks {gap}norm1\.weight.*not the whole of a Pi3 checkpoint"):
             Checkpoint.open(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("lost", ["aggregator.frame_blocks.2.", "aggregator.global_blocks.2.", "aggregator.global_blocks.", "aggregator.frame_blocks.0."])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "aggregator.frame_blocks.2.",
+        "aggregator.global_blocks.2.",
+        "aggregator.global_blocks.",
+        "aggregator.frame_blocks.0.",
+    ],
+)
 def test_a_layer_has_both_blocks(tmp_path, lost):
     state = page4d_state(None, 64, encoder_depth=1, layers=range(3))
     save_pi3(tmp_path / "a.pt", {name: tensor for name, tensor in state.items() if not name.startswith(lost)})
@@ -67,7 +77,10 @@ def test_a_layer_has_both_blocks(tmp_path, lost):
 def test_heads_are_all_there_or_none(head):
     without = [name for name in PI3 if not name.startswith(HEAD_PREFIXES)]
     check(without)
-    for part in ([name for name in PI3 if not name.startswith(head)], [*without, *(name for name in PI3 if name.startswith(head))]):
+    for part in (
+        [name for name in PI3 if not name.startswith(head)],
+        [*without, *(name for name in PI3 if name.startswith(head))],
+    ):
         with pytest.raises(UsageError, match=r"lacks (point|conf|camera)_"):
             check(part)
 
@@ -99,7 +112,10 @@ def test_a_smaller_model_of_the_published_width_is_noted():
 
 def test_the_note_is_part_of_what_is_known(tmp_path):
     """A first part of a published file under another name: whole as a smaller model, and said to be one."""
-    state = {name: torch.zeros(()).expand(shape) for name, shape in page4d_shapes(None, 1024, encoder_depth=24, layers=range(12)).items()}
+    state = {
+        name: torch.zeros(()).expand(shape)
+        for name, shape in page4d_shapes(None, 1024, encoder_depth=24, layers=range(12)).items()
+    }
     save_pi3(tmp_path / "vggt.pt", state)
     (note,) = Checkpoint.open(tmp_path / "vggt.pt").document()["notes"]
     assert note.startswith("vggt.pt: 12 layers, and the published vggt of this width has 24")

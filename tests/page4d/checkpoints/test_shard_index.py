@@ -1,4 +1,5 @@
-"""Checkpoints in several files: read through their index, or refused in words that say what to give instead; nothing else is read."""
+"""Checkpoints in several files: read through their index, or refused in words that say what to give instead; nothing
+else is read."""
 
 import json
 import os
@@ -48,11 +49,21 @@ def rewritten(folder, change):
 
 
 @settings(max_examples=15, deadline=None)
-@given(data=st.data(), suffix=st.sampled_from([".safetensors", ".bin"]), count=st.integers(1, 4), prefix=st.sampled_from(["", "module.", "model._orig_mod."]))
+@given(
+    data=st.data(),
+    suffix=st.sampled_from([".safetensors", ".bin"]),
+    count=st.integers(1, 4),
+    prefix=st.sampled_from(["", "module.", "model._orig_mod."]),
+)
 def test_any_division_into_files_is_the_whole(tmp_path_factory, small, data, suffix, count, prefix):
     folder = tmp_path_factory.mktemp("parts")
-    place = {name: data.draw(st.integers(0, count - 1), label=name[-8:]) if i < 12 else i % count for i, name in enumerate(small)}
-    states = [{prefix + name: tensor for name, tensor in small.items() if place[name] == number} for number in range(count)]
+    place = {
+        name: data.draw(st.integers(0, count - 1), label=name[-8:]) if i < 12 else i % count
+        for i, name in enumerate(small)
+    }
+    states = [
+        {prefix + name: tensor for name, tensor in small.items() if place[name] == number} for number in range(count)
+    ]
     save_sharded(folder, [state for state in states if state], suffix)
     found = Checkpoint.open(folder)
     assert found.shapes == {name: tuple(tensor.shape) for name, tensor in small.items()}
@@ -89,7 +100,15 @@ def test_a_part_by_its_name_is_refused_without_an_index(tmp_path, small, name):
     refused(tmp_path, "and not the whole")
 
 
-@pytest.mark.parametrize("name", ["model-00001-of-00001.safetensors", "out-of-2-trials.safetensors", "step-1000.safetensors", "best-of-3.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model-00001-of-00001.safetensors",
+        "out-of-2-trials.safetensors",
+        "step-1000.safetensors",
+        "best-of-3.safetensors",
+    ],
+)
 def test_other_names_are_no_parts(tmp_path, small, name):
     save_pi3(tmp_path / name, small)
     assert Checkpoint.open(tmp_path / name).depth == Checkpoint.open(tmp_path).depth == 2
@@ -102,7 +121,11 @@ def test_a_part_beside_its_index_is_refused_with_the_index(sharded):
 
 def test_a_part_by_any_name_is_refused_where_an_index_lists_it(tmp_path, small):
     """Even one that is whole as a smaller model."""
-    folder = save_sharded(tmp_path, halves(small, lambda name: name.startswith(("decoder.2.", "decoder.3."))), names=["a.safetensors", "b.safetensors"])
+    folder = save_sharded(
+        tmp_path,
+        halves(small, lambda name: name.startswith(("decoder.2.", "decoder.3."))),
+        names=["a.safetensors", "b.safetensors"],
+    )
     refused(folder / "a.safetensors", "one of 2 parts", str(folder / INDEX))
 
 
@@ -143,7 +166,19 @@ def test_a_folder_without_any(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside.safetensors", "/etc/hostname", "a/b.safetensors", "..", "", "a\\b", "a\0b", "x" * 300, "C:model.safetensors", "a\nb"]
+    "name",
+    [
+        "../outside.safetensors",
+        "/etc/hostname",
+        "a/b.safetensors",
+        "..",
+        "",
+        "a\\b",
+        "a\0b",
+        "x" * 300,
+        "C:model.safetensors",
+        "a\nb",
+    ],
 )
 def test_a_file_elsewhere_is_not_read(sharded, small, name):
     save_pi3(sharded.parent / "outside.safetensors", small)
@@ -193,10 +228,19 @@ def test_index_and_files_that_disagree(sharded, small):
         weights["register_token"] = "model-00002-of-00002.safetensors"
 
     refused(
-        rewritten(sharded, lambda weights: weights.update({"decoder.4.norm1.weight": "model-00002-of-00002.safetensors"})), "lacks tensors", "decoder.4.norm1"
+        rewritten(
+            sharded, lambda weights: weights.update({"decoder.4.norm1.weight": "model-00002-of-00002.safetensors"})
+        ),
+        "lacks tensors",
+        "decoder.4.norm1",
     )
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
-    refused(rewritten(sharded, lambda weights: weights.pop("register_token")), "holds tensors that", "register_token", "none at all")
+    refused(
+        rewritten(sharded, lambda weights: weights.pop("register_token")),
+        "holds tensors that",
+        "register_token",
+        "none at all",
+    )
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
     refused(rewritten(sharded, moved), "register_token")
 
@@ -211,7 +255,10 @@ def test_a_tensor_in_two_files(sharded, small):
 
 
 def test_files_that_lie_together_and_are_not_the_whole(tmp_path, small):
-    states = halves({name: tensor for name, tensor in small.items() if not name.startswith("decoder.1.")}, lambda name: name.startswith("decoder.3."))
+    states = halves(
+        {name: tensor for name, tensor in small.items() if not name.startswith("decoder.1.")},
+        lambda name: name.startswith("decoder.3."),
+    )
     refused(save_sharded(tmp_path, states), "lacks decoder.1.norm1.weight")
 
 

@@ -14,9 +14,16 @@ from page4d.network.block import LayerNorm
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 
 WIDTH = 64
-LINEAR = [f"{name}.{leaf}" for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "norm1", "norm2") for leaf in ("weight", "bias")]
+LINEAR = [
+    f"{name}.{leaf}"
+    for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2", "norm1", "norm2")
+    for leaf in ("weight", "bias")
+]
 SCALED = [*LINEAR, "ls1.gamma", "ls2.gamma"]  # a block of the encoder
-BLOCK = [*SCALED, *(f"attn.{name}.{leaf}" for name in ("q_norm", "k_norm") for leaf in ("weight", "bias"))]  # a block of the aggregator
+BLOCK = [
+    *SCALED,
+    *(f"attn.{name}.{leaf}" for name in ("q_norm", "k_norm") for leaf in ("weight", "bias")),
+]  # a block of the aggregator
 HEAD_150 = [f"head0.{i}.{leaf}" for i in (0, 2, 4) for leaf in ("weight", "bias")]
 
 
@@ -35,7 +42,12 @@ def page4d():
 def files(tmp_path_factory, pi3, page4d):
     """Paths of whole checkpoints, by what they hold."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    paths = {"pi3": folder / "model.safetensors", "150": folder / "checkpoint_150.pt", "2026": folder / "checkpoint_mask.pt", None: folder / "vggt.pt"}
+    paths = {
+        "pi3": folder / "model.safetensors",
+        "150": folder / "checkpoint_150.pt",
+        "2026": folder / "checkpoint_mask.pt",
+        None: folder / "vggt.pt",
+    }
     save_pi3(paths["pi3"], pi3)
     for kind, state in page4d.items():
         save_page4d(paths[kind], state, nested=kind is not None)
@@ -43,7 +55,11 @@ def files(tmp_path_factory, pi3, page4d):
 
 
 def hybrid(seed=0, filled=True, **options):
-    return Page4D(ModelConfig.preset("tiny", **{"width": WIDTH, "heads": 1, "encoder_depth": 2, "depth": 2, **options}), seed, filled)
+    return Page4D(
+        ModelConfig.preset("tiny", **{"width": WIDTH, "heads": 1, "encoder_depth": 2, "depth": 2, **options}),
+        seed,
+        filled,
+    )
 
 
 def parameters(model):
@@ -51,7 +67,15 @@ def parameters(model):
 
 
 def encoder_from(state, prefix, depth=2):
-    names = ["cls_token", "pos_embed", "register_tokens", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"]
+    names = [
+        "cls_token",
+        "pos_embed",
+        "register_tokens",
+        "patch_embed.proj.weight",
+        "patch_embed.proj.bias",
+        "norm.weight",
+        "norm.bias",
+    ]
     names += [f"blocks.{i}.{name}" for i in range(depth) for name in SCALED]
     return {f"encoder.{name}": prefix + name for name in names}
 
@@ -61,7 +85,8 @@ def block_from(layer, kind, prefix):
 
 
 def check(model, before, sources, new):
-    """Every parameter is the tensor of its source (name -> tensor), or what it was before; `new` is a pattern of the latter's names."""
+    """Every parameter is the tensor of its source (name -> tensor), or what it was before; `new` is a pattern of the
+    latter's names."""
     names = {name for name, _ in model.named_parameters()}
     untouched = names - set(sources)
     assert set(sources) <= names
@@ -73,11 +98,17 @@ def check(model, before, sources, new):
 
 
 def norms_eps(module):
-    return {norm.eps for name, norm in module.named_modules() if isinstance(norm, LayerNorm) and not name.endswith(("q_norm", "k_norm"))}
+    return {
+        norm.eps
+        for name, norm in module.named_modules()
+        if isinstance(norm, LayerNorm) and not name.endswith(("q_norm", "k_norm"))
+    }
 
 
 def qk_eps(module):
-    return {norm.eps for name, norm in module.named_modules() if name.endswith(("q_norm", "k_norm")) and norm is not None}
+    return {
+        norm.eps for name, norm in module.named_modules() if name.endswith(("q_norm", "k_norm")) and norm is not None
+    }
 
 
 LAMBDAS = r"layers\.\d\.(view_sa|time_sa|global_sa)\.lambda_\w+"
@@ -87,7 +118,16 @@ LAMBDAS = r"layers\.\d\.(view_sa|time_sa|global_sa)\.lambda_\w+"
 
 @pytest.mark.parametrize(
     ("second", "time_sa"),
-    [(None, None), (None, "pi3"), ("150", None), ("150", "page4d"), ("150", "pi3"), ("2026", None), ("2026", "pi3"), ("vggt", None)],
+    [
+        (None, None),
+        (None, "pi3"),
+        ("150", None),
+        ("150", "page4d"),
+        ("150", "pi3"),
+        ("2026", None),
+        ("2026", "pi3"),
+        ("vggt", None),
+    ],
 )
 @pytest.mark.parametrize("head", ["150", "2026"])
 def test_every_weight_of_the_hybrid(pi3, page4d, files, second, time_sa, head):
@@ -105,7 +145,11 @@ def test_every_weight_of_the_hybrid(pi3, page4d, files, second, time_sa, head):
     sources["special_tokens"] = pi3["register_token"].reshape(1, 5, WIDTH).repeat(2, 1, 1)
     if second is not None and time_sa != "pi3":
         state = page4d[kind]
-        sources |= {name: state[key] for i in (0, 1) for name, key in block_from(i, "time_sa", f"aggregator.global_blocks.{22 + i}.").items()}
+        sources |= {
+            name: state[key]
+            for i in (0, 1)
+            for name, key in block_from(i, "time_sa", f"aggregator.global_blocks.{22 + i}.").items()
+        }
     if kind is not None:
         sources |= {f"mask_head.{name}": page4d[kind][f"aggregator.spatial_mask_head.{name}"] for name in HEAD_150}
         before |= {"mask_head.alpha": torch.tensor(1.0), "mask_head.beta": torch.tensor(1.0)}
@@ -162,7 +206,9 @@ def test_time_sa_takes_the_last_global_blocks(tmp_path, layers):
 def test_global_sa_follows_its_layer(pi3, files, layer):
     model = hybrid(global_layers=(layer,))
     load_weights(model, files["pi3"])
-    assert torch.equal(model.layers[layer].global_sa.block.attn.qkv.weight, pi3[f"decoder.{2 * layer + 1}.attn.qkv.weight"])
+    assert torch.equal(
+        model.layers[layer].global_sa.block.attn.qkv.weight, pi3[f"decoder.{2 * layer + 1}.attn.qkv.weight"]
+    )
     assert model.layers[1 - layer].global_sa is None
 
 
@@ -198,7 +244,10 @@ def test_tokens_of_page4d_tell_the_first_image_from_the_others(page4d, files):
     assert not torch.equal(*model.special_tokens)
 
 
-@pytest.mark.parametrize(("second", "time_sa", "expected"), [(None, None, 1e-6), ("150", None, 1e-5), (None, "pi3", 1e-6), ("2026", "pi3", 1e-6)])
+@pytest.mark.parametrize(
+    ("second", "time_sa", "expected"),
+    [(None, None, 1e-6), ("150", None, 1e-5), (None, "pi3", 1e-6), ("2026", "pi3", 1e-6)],
+)
 def test_eps_follow_the_source(files, second, time_sa, expected):
     model = hybrid(global_layers=(0, 1))
     load_weights(model, files["pi3"], second and files[second], time_sa=time_sa)
@@ -266,7 +315,9 @@ def named(state, prefix):
     return [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
 
 
-@pytest.mark.parametrize(("kind", "mask"), [("150", True), ("150", False), ("2026", True), ("2026", False), (None, True)])
+@pytest.mark.parametrize(
+    ("kind", "mask"), [("150", True), ("150", False), ("2026", True), ("2026", False), (None, True)]
+)
 def test_load_page4d_and_vggt(tmp_path, kind, mask):
     state = page4d_state(kind, 64, encoder_depth=1, layers=range(11))
     save_page4d(tmp_path / "a.pt", state, module=True, optimizer=True)
@@ -279,15 +330,22 @@ def test_load_page4d_and_vggt(tmp_path, kind, mask):
 
     keys = encoder_from(state, "aggregator.patch_embed.", 1)
     for i in range(11):
-        keys |= block_from(i, "view_sa", f"aggregator.frame_blocks.{i}.") | block_from(i, "time_sa", f"aggregator.global_blocks.{i}.")
+        keys |= block_from(i, "view_sa", f"aggregator.frame_blocks.{i}.") | block_from(
+            i, "time_sa", f"aggregator.global_blocks.{i}."
+        )
     if kind is not None and mask:
-        keys |= {f"mask_head.{name}": f"aggregator.spatial_mask_head.{name}" for name in named(state, "aggregator.spatial_mask_head.")}
+        keys |= {
+            f"mask_head.{name}": f"aggregator.spatial_mask_head.{name}"
+            for name in named(state, "aggregator.spatial_mask_head.")
+        }
         assert model.mask_head.kind == kind
         assert model.mask_head.sign == -1.0
     else:
         assert model.mask_head is None
     sources = {name: state[key] for name, key in keys.items()}
-    sources["special_tokens"] = torch.cat((state["aggregator.camera_token"], state["aggregator.register_token"]), dim=2)[0]
+    sources["special_tokens"] = torch.cat(
+        (state["aggregator.camera_token"], state["aggregator.register_token"]), dim=2
+    )[0]
     check(model, {}, sources, "nothing")
     assert {norms_eps(layer) == qk_eps(layer) == {1e-5} for layer in model.layers} == {True}
     assert norms_eps(model.encoder) == {1e-6}
@@ -328,7 +386,10 @@ def test_other_precisions_are_converted(tmp_path, dtype, suffix):
 
 
 def test_trainable_parameters_in_a_file_leave_no_graph(tmp_path):
-    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in pi3_state(64, 1, 1, heads=False).items()}, tmp_path / "a.pt")
+    torch.save(
+        {name: torch.nn.Parameter(tensor) for name, tensor in pi3_state(64, 1, 1, heads=False).items()},
+        tmp_path / "a.pt",
+    )
     model = Page4D(ModelConfig.preset("pi3", width=64, heads=1, encoder_depth=1, depth=1))
     load_weights(model, tmp_path / "a.pt")
     for parameter in (*model.parameters(), *load(tmp_path / "a.pt").parameters()):
@@ -340,7 +401,11 @@ def test_trainable_parameters_in_a_file_leave_no_graph(tmp_path):
 
 
 def counts(report):
-    return {(group.name, group.file): (group.loaded, group.adapted, group.new) for group in report.groups if group.name != "unused"}
+    return {
+        (group.name, group.file): (group.loaded, group.adapted, group.new)
+        for group in report.groups
+        if group.name != "unused"
+    }
 
 
 def test_the_report_of_both_checkpoints(pi3, page4d, files):
@@ -376,13 +441,16 @@ SPECIAL = {"split": (0, 1, 0), "truncate": (0, 1, 1), "page4d": (0, 2, 0)}
 @pytest.mark.parametrize("registers", SPECIAL)
 @pytest.mark.parametrize("kind", ["150", None])
 def test_counts_add_up(pi3, page4d, files, registers, kind):
-    """Special tokens are one parameter, counted by the tensors that they come from, and once more where a part of them is new."""
+    """Special tokens are one parameter, counted by the tensors that they come from, and once more where a part of them
+    is new."""
     model = hybrid(global_layers=(0, 1), global_strategy="memory", fusion="gate")
     report = load_weights(model, files["pi3"], files[kind], registers=registers)
     (special,) = [group for group in report.groups if group.name.startswith("special tokens")]
     assert (special.loaded, special.adapted, special.new) == SPECIAL[registers]
     assert report.loaded + report.adapted + report.new == len(list(model.parameters())) - 1 + sum(SPECIAL[registers])
-    repeated = sum(group.loaded for group in report.groups if group.name == "global_sa")  # the weights of View-SA once more
+    repeated = sum(
+        group.loaded for group in report.groups if group.name == "global_sa"
+    )  # the weights of View-SA once more
     assert repeated == 2 * 18
     assert report.loaded - repeated + report.adapted + report.unused == len(pi3) + len(page4d[kind])
 
@@ -400,7 +468,16 @@ def test_the_report_is_a_table(files):
     (note,) = model.report.notes
     assert lines.pop() == f"note: {note}" and note.startswith("model.safetensors: none of Pi3's heads")
     assert lines[0].split() == ["group", "file", "keys", "loaded", "adapted", "new", "unused"]
-    assert {line.split()[0] for line in lines[1:]} == {"encoder", "special", "view_sa", "time_sa", "global_sa", "mask", "unused", "all"}
+    assert {line.split()[0] for line in lines[1:]} == {
+        "encoder",
+        "special",
+        "view_sa",
+        "time_sa",
+        "global_sa",
+        "mask",
+        "unused",
+        "all",
+    }
     for line in lines[1:-1]:
         assert "model.safetensors" in line or "checkpoint_150.pt" in line
     (time_sa,) = [line for line in lines if line.startswith("time_sa")]
@@ -434,7 +511,10 @@ def test_a_checkpoint_in_several_files_is_the_same_model(tmp_path, pi3, page4d):
 
 def test_a_number_that_is_not_finite_in_a_second_file_is_refused(tmp_path, pi3):
     spoilt = {**pi3, "decoder.3.mlp.fc2.bias": torch.full((WIDTH,), float("nan"))}
-    halves = [{name: tensor for name, tensor in spoilt.items() if name.startswith("decoder.3.") == later} for later in (False, True)]
+    halves = [
+        {name: tensor for name, tensor in spoilt.items() if name.startswith("decoder.3.") == later}
+        for later in (False, True)
+    ]
     refused(hybrid(), "decoder.3.mlp.fc2.bias", "not finite", pi3=save_sharded(tmp_path, halves))
 
 
@@ -444,7 +524,11 @@ def test_a_number_that_is_not_finite_in_a_second_file_is_refused(tmp_path, pi3):
 def refused(model, *words, **arguments):
     """The error of a load, after which nothing of the model has changed."""
     before, weights, report, config = parameters(model), model.weights, model.report, model.config
-    facts = lambda: (norms_eps(model), [norms_eps(layer.time_sa) for layer in model.layers], getattr(model.mask_head, "sign", None))
+    facts = lambda: (
+        norms_eps(model),
+        [norms_eps(layer.time_sa) for layer in model.layers],
+        getattr(model.mask_head, "sign", None),
+    )
     facts_before = facts()
     with pytest.raises(UsageError) as caught:
         load_weights(model, **arguments)
@@ -505,7 +589,9 @@ def test_the_same_numbers_in_another_shape(tmp_path, files, states):
     refused(hybrid(), name, "register_token", "[5, 64]", "[1, 1, 5, 64]", **arguments)
 
 
-@pytest.mark.parametrize(("key", "value"), [*((key, "nan") for key in NEEDED), ("register_token", "inf"), ("encoder.norm.weight", "-inf")])
+@pytest.mark.parametrize(
+    ("key", "value"), [*((key, "nan") for key in NEEDED), ("register_token", "inf"), ("encoder.norm.weight", "-inf")]
+)
 def test_numbers_that_are_not_finite(tmp_path, files, states, key, value):
     def spoil(tensor):
         tensor = tensor.clone()
@@ -522,8 +608,16 @@ def test_a_double_that_float32_cannot_hold(tmp_path, files, states):
 
 
 def test_an_unused_tensor_may_hold_anything(tmp_path, pi3, page4d):
-    first = {**pi3, "depth_head.proj.bias": torch.full((588,), float("nan")), "decoder.0.ls1.gamma": torch.full((7,), float("inf"))}
-    second = {**page4d["150"], "aggregator.frame_blocks.22.norm1.weight": torch.full((WIDTH,), float("nan")), "counter": torch.tensor(5)}
+    first = {
+        **pi3,
+        "depth_head.proj.bias": torch.full((588,), float("nan")),
+        "decoder.0.ls1.gamma": torch.full((7,), float("inf")),
+    }
+    second = {
+        **page4d["150"],
+        "aggregator.frame_blocks.22.norm1.weight": torch.full((WIDTH,), float("nan")),
+        "counter": torch.tensor(5),
+    }
     save_pi3(tmp_path / "a.safetensors", first)
     save_page4d(tmp_path / "b.pt", second)
     model = hybrid()
@@ -601,7 +695,9 @@ def test_a_model_of_another_width(files):
     refused(hybrid(width=128, heads=2), "model.safetensors", "[1, 1, 64]", "[1, 1, 128]", pi3=files["pi3"])
 
 
-@pytest.mark.parametrize("key", ["point_decoder.blocks.2.norm1.weight", "conf_head.proj.bias", "camera_head.fc_rot.weight"])
+@pytest.mark.parametrize(
+    "key", ["point_decoder.blocks.2.norm1.weight", "conf_head.proj.bias", "camera_head.fc_rot.weight"]
+)
 def test_heads_that_are_there_in_part(tmp_path, key):
     state = pi3_state(64, 1, 1)
     del state[key]
@@ -613,7 +709,10 @@ def test_heads_that_are_there_in_part(tmp_path, key):
 
 def test_one_head_alone_is_not_enough(tmp_path):
     state = pi3_state(64, 1, 1)
-    save_pi3(tmp_path / "a.safetensors", {name: tensor for name, tensor in state.items() if not name.startswith(("point_", "conf_"))})
+    save_pi3(
+        tmp_path / "a.safetensors",
+        {name: tensor for name, tensor in state.items() if not name.startswith(("point_", "conf_"))},
+    )
     refused(published("pi3", depth=1), "a.safetensors lacks point_", pi3=tmp_path / "a.safetensors")
 
 

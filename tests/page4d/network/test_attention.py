@@ -23,7 +23,9 @@ def explicit(q, k, v, bias):
     return torch.einsum("zanm,zamd->zand", weights / weights.sum(-1, keepdim=True), v)
 
 
-shapes = st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 11), st.sampled_from([4, 8, 64]))
+shapes = st.tuples(
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 9), st.integers(1, 11), st.sampled_from([4, 8, 64])
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -36,19 +38,28 @@ def test_biased_attention(shape, has_bias, seed):
 
 @st.composite
 def leading_rows(draw):
-    """A period, how many of its rows see the bias (none and all included), and how many periods of queries there are."""
+    """A period, how many of its rows see the bias (none and all included), and how many periods of queries there
+    are."""
     period = draw(st.integers(1, 7))
     return period, draw(st.integers(0, period)), draw(st.integers(1, 4))
 
 
 @settings(max_examples=60, deadline=None)
-@given(leading_rows(), st.integers(1, 20), st.tuples(st.integers(1, 2), st.integers(1, 3)), st.sampled_from([1.0, 64.0]), st.integers(0, 99))
+@given(
+    leading_rows(),
+    st.integers(1, 20),
+    st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    st.sampled_from([1.0, 64.0]),
+    st.integers(0, 99),
+)
 def test_a_bias_that_only_some_rows_see(rows, m, batch, gain, seed):
     """logits[i,j] += r_i * bias_j: the gain on the first rows of every period, nothing on the others."""
     period, leading, periods = rows
     q, k, v, noise = tensors((*batch, period * periods, m, 8), seed)
     bias = (noise * 2).clamp(-4, 4)
-    factors = torch.tensor([gain if i % period < leading else 0.0 for i in range(period * periods)], dtype=torch.float64)
+    factors = torch.tensor(
+        [gain if i % period < leading else 0.0 for i in range(period * periods)], dtype=torch.float64
+    )
     want = explicit(q, k, v, (factors[:, None] * bias[:, None])[:, None])
     out = biased_attention(q, k, v, bias, rows=BiasedRows(period, leading, gain))
     torch.testing.assert_close(out, want, rtol=1e-9, atol=1e-10)
@@ -58,7 +69,11 @@ def test_a_bias_that_only_some_rows_see(rows, m, batch, gain, seed):
 def segmented(draw):
     """Groups of queries with random, possibly overlapping or empty lists of key ranges."""
     groups, rows, m = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 12))
-    lists = draw(st.lists(st.lists(st.tuples(st.integers(0, m - 1), st.integers(0, 5)), max_size=3), min_size=groups, max_size=groups))
+    lists = draw(
+        st.lists(
+            st.lists(st.tuples(st.integers(0, m - 1), st.integers(0, 5)), max_size=3), min_size=groups, max_size=groups
+        )
+    )
     segments, pointers = [], [0]
     for ranges in lists:
         taken = set()
@@ -82,7 +97,9 @@ def test_segment_attention(case, has_bias, has_segment_bias, seed):
         for p in range(pointers[g], pointers[g + 1]):
             start, length = segments[p]
             for a in range(2):
-                mask[:, a, g * rows : (g + 1) * rows, start : start + length] = by_segment[a, p] if has_segment_bias else 0
+                mask[:, a, g * rows : (g + 1) * rows, start : start + length] = (
+                    by_segment[a, p] if has_segment_bias else 0
+                )
     if has_bias:
         mask = mask + bias[:, None, None]
     out = segment_attention(
@@ -109,7 +126,9 @@ def test_segments_outside_the_keys_are_refused():
     with pytest.raises(ValueError, match="leaves the 6 keys"):
         segment_attention(q, k, v, None, pointers, torch.tensor([[4, 3]], dtype=torch.int32))
     with pytest.raises(ValueError, match="4 queries cannot be cut into 3"):
-        segment_attention(q, k, v, None, torch.tensor([0, 1, 1, 1], dtype=torch.int32), torch.tensor([[0, 3]], dtype=torch.int32))
+        segment_attention(
+            q, k, v, None, torch.tensor([0, 1, 1, 1], dtype=torch.int32), torch.tensor([[0, 3]], dtype=torch.int32)
+        )
 
 
 @settings(max_examples=25, deadline=None)

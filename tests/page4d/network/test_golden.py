@@ -35,7 +35,10 @@ def filled(golden, build, prefix):
     """A module in float64 with recipe weights; built without memory first."""
     with torch.device("meta"):
         module = build()
-    weights = {name: torch.from_numpy(golden.weight(prefix + name, tuple(parameter.shape))).double() for name, parameter in module.named_parameters()}
+    weights = {
+        name: torch.from_numpy(golden.weight(prefix + name, tuple(parameter.shape))).double()
+        for name, parameter in module.named_parameters()
+    }
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_(False)
 
@@ -83,7 +86,13 @@ def test_encoder(golden, encoder):
 def pi3(golden, tmp_path_factory):
     """Pi3 of one encoder block and one pair, from a checkpoint of recipe weights; float32."""
     path = tmp_path_factory.mktemp("recipe") / "model.safetensors"
-    save_file({key: golden.weight(key, shape) for key, shape in pi3_shapes(1024, encoder_depth=1, pairs=1, heads=False).items()}, path)
+    save_file(
+        {
+            key: golden.weight(key, shape)
+            for key, shape in pi3_shapes(1024, encoder_depth=1, pairs=1, heads=False).items()
+        },
+        path,
+    )
     model = load(path)
     path.unlink()
     return model

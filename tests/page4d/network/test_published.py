@@ -142,7 +142,9 @@ def test_the_mask_acts_on_special_tokens_from_its_first_layer_on(options, first)
     assert torch.equal(view_on, view_off)
     assert apart(time_on[..., :SPECIAL, :], time_off[..., :SPECIAL, :]) > 1e-3
     torch.testing.assert_close(time_on[..., SPECIAL:, :], time_off[..., SPECIAL:, :], rtol=1e-11, atol=1e-11)
-    assert apart(on.layers[first + 1][..., SPECIAL:, :], off.layers[first + 1][..., SPECIAL:, :]) > 1e-6  # patches hear of it from special tokens
+    assert (
+        apart(on.layers[first + 1][..., SPECIAL:, :], off.layers[first + 1][..., SPECIAL:, :]) > 1e-6
+    )  # patches hear of it from special tokens
 
 
 @pytest.mark.parametrize("options", [OLD, NEW], ids=["150", "2026"])
@@ -164,7 +166,13 @@ def test_a_row_bias_changes_the_outputs_of_special_tokens_only(options):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["150", "2026"]), st.floats(-12, 12), st.floats(-12, 12), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(0, 99))
+@given(
+    st.sampled_from(["150", "2026"]),
+    st.floats(-12, 12),
+    st.floats(-12, 12),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(0, 99),
+)
 def test_the_mask_head_equals_its_formula(kind, alpha, tau, grid, seed):
     """All strengths and temperatures: clamped to 1, vanishing, and at the smallest temperature."""
     config = ModelConfig.preset("page4d", **NARROW, mask_head=kind)
@@ -176,9 +184,13 @@ def test_the_mask_head_equals_its_formula(kind, alpha, tau, grid, seed):
         head.alpha_logit.fill_(alpha)
         head.tau_logit.fill_(tau)
     layout = Layout(2, 1, 14 * grid[0], 14 * grid[1])
-    tokens = torch.randn(1, 1, 2, 1, layout.N, config.width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    tokens = torch.randn(
+        1, 1, 2, 1, layout.N, config.width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     dynamic, bias = head(tokens, layout)
-    net = naive.Net(config, {f"mask_head.{name}": parameter for name, parameter in head.named_parameters()}, 2, 1, *grid, None)
+    net = naive.Net(
+        config, {f"mask_head.{name}": parameter for name, parameter in head.named_parameters()}, 2, 1, *grid, None
+    )
     for t in range(2):
         want = net.own_mask({(t, 0): tokens[0, 0, t, 0]}, t, 0)
         torch.testing.assert_close(dynamic[0, t, 0, :, 0], want[0], rtol=1e-8, atol=1e-9)
@@ -214,7 +226,11 @@ def test_without_its_mask_page4d_is_vggt_with_other_weights():
     [
         ("pi3", (2, 1), r"Pi3 as published sees V images of one time\s+got:\s+T = 2\s+allowed: T = 1"),
         ("vggt", (1, 2), r"VGGT as published sees T frames of one view\s+got:\s+V = 2\s+allowed: V = 1"),
-        ("page4d", (3, 2), r"PAGE-4D as published sees T frames of one view\s+got:\s+V = 2\s+allowed: V = 1(.*\n.*)*--T 6 --V 1"),
+        (
+            "page4d",
+            (3, 2),
+            r"PAGE-4D as published sees T frames of one view\s+got:\s+V = 2\s+allowed: V = 1(.*\n.*)*--T 6 --V 1",
+        ),
     ],
 )
 def test_clips_of_another_layout_are_refused(preset, shape, message):
@@ -244,11 +260,15 @@ STRANGE = [
 @pytest.mark.parametrize("options", STRANGE)
 @pytest.mark.parametrize("preset", ["pi3", "vggt", "page4d"])
 def test_options_that_were_not_published_are_refused(preset, options):
-    with pytest.raises(UsageError, match=rf"{next(iter(options))} is out of range\s+got:(.*\n.*)*as {preset} was published"):
+    with pytest.raises(
+        UsageError, match=rf"{next(iter(options))} is out of range\s+got:(.*\n.*)*as {preset} was published"
+    ):
         ModelConfig.preset(preset, **options)
 
 
-@pytest.mark.parametrize(("preset", "order"), [("pi3", ("view", "time")), ("vggt", ("time", "view")), ("page4d", ("time", "view"))])
+@pytest.mark.parametrize(
+    ("preset", "order"), [("pi3", ("view", "time")), ("vggt", ("time", "view")), ("page4d", ("time", "view"))]
+)
 def test_another_order_is_refused(preset, order):
     with pytest.raises(UsageError, match=rf"order is out of range(.*\n.*)*as {preset} was published"):
         ModelConfig.preset(preset, order=order)
@@ -263,7 +283,11 @@ def test_another_order_is_refused(preset, order):
         ("tiny", {"predictions": True}, "predictions is out of range"),
         ("vggt", {"predictions": True}, "predictions is out of range"),
         ("page4d", {"predictions": True}, "predictions is out of range"),
-        ("pi3", {"keep_layers": (0, 16)}, r"keep_layers is out of range\s+got:\s+\(0, 16\)\s+allowed: with 17, which the heads read"),
+        (
+            "pi3",
+            {"keep_layers": (0, 16)},
+            r"keep_layers is out of range\s+got:\s+\(0, 16\)\s+allowed: with 17, which the heads read",
+        ),
         ("pi3", {"keep_layers": ()}, "keep_layers is out of range"),
         ("tiny", {"published": "pi4"}, r"published has no such value\s+got:\s+pi4\s+allowed: pi3, vggt, page4d"),
     ],
@@ -278,7 +302,11 @@ def test_the_choices_that_published_models_leave():
     assert not ModelConfig.preset("page4d", mask=False).has_mask
     sizes = {name: ModelConfig.preset(name) for name in ("pi3", "vggt", "page4d")}
     assert {name: config.depth for name, config in sizes.items()} == {"pi3": 18, "vggt": 24, "page4d": 24}
-    assert {name: config.eps for name, config in sizes.items()} == {"pi3": (1e-6, 1e-5), "vggt": (1e-5, 1e-5), "page4d": (1e-5, 1e-5)}
+    assert {name: config.eps for name, config in sizes.items()} == {
+        "pi3": (1e-6, 1e-5),
+        "vggt": (1e-5, 1e-5),
+        "page4d": (1e-5, 1e-5),
+    }
     assert {name: config.has_mask for name, config in sizes.items()} == {"pi3": False, "vggt": False, "page4d": True}
     for kind, layers in (("150", range(8, 24)), ("2026", range(10, 20))):
         config = ModelConfig.preset("page4d", mask_head=kind)
@@ -320,8 +348,12 @@ def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
     others = random_rotations(500, seed)
     angle = np.random.default_rng(seed).standard_normal((300, 3)) * 0.03
     zero = np.zeros(300)
-    spin = np.array([[zero, -angle[:, 2], angle[:, 1]], [angle[:, 2], zero, -angle[:, 0]], [-angle[:, 1], angle[:, 0], zero]]).transpose(2, 0, 1)
-    close = np.linalg.solve(np.eye(3) - spin / 2, np.eye(3) + spin / 2) @ rotation  # rotations nearby, by Cayley's formula
+    spin = np.array(
+        [[zero, -angle[:, 2], angle[:, 1]], [angle[:, 2], zero, -angle[:, 0]], [-angle[:, 1], angle[:, 0], zero]]
+    ).transpose(2, 0, 1)
+    close = (
+        np.linalg.solve(np.eye(3) - spin / 2, np.eye(3) + spin / 2) @ rotation
+    )  # rotations nearby, by Cayley's formula
     distance = lambda candidates: np.sqrt(((candidates - np.array(rows)) ** 2).sum((-2, -1)))
     assert distance(rotation) <= min(distance(others).min(), distance(close).min()) + 1e-9
 

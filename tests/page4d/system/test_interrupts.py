@@ -12,7 +12,11 @@ import pytest
 from page4d.system.interrupts import exit_code, held_interrupts, raised_interrupts, reason
 from page4d.system.plain_text import as_text, encodable, printable
 
-CODES = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated"), signal.SIGHUP: (129, "the terminal was closed")}
+CODES = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+    signal.SIGHUP: (129, "the terminal was closed"),
+}
 
 
 def python(code, **options):
@@ -100,15 +104,19 @@ def test_an_entry_point_imports_next_to_nothing():
 
 def test_a_program_that_cannot_be_loaded_says_so():
     done = python("from page4d.system.process import start; start('page4d_engines.no_such_module', 'main')")
-    assert done.returncode == 1 and "the program cannot be loaded: No module named" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "the program cannot be loaded: No module named" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 @pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
 def test_closed_streams_are_opened_to_nowhere(closed, tmp_path):
     """So that no file which is opened later gets a stream's number, and with it what libraries write there."""
     code = (
-        "import sys; from page4d.system.process import begin; begin()\n"
-        f"file = open({str(tmp_path / 'file')!r}, 'w'); print('out'); print('err', file=sys.stderr); file.write(str(file.fileno())); file.close()"
+        f"import sys; from page4d.system.process import begin; begin()\nfile = open({str(tmp_path / 'file')!r}, 'w');"
+        " print('out'); print('err', file=sys.stderr); file.write(str(file.fileno())); file.close()"
     )
 
     def close():
@@ -116,7 +124,11 @@ def test_closed_streams_are_opened_to_nowhere(closed, tmp_path):
             os.close(descriptor)
 
     done = subprocess.run(
-        [sys.executable, "-c", code], preexec_fn=close, timeout=60, stdin=subprocess.DEVNULL, **({} if closed == (0, 1, 2) else {"capture_output": True})
+        [sys.executable, "-c", code],
+        preexec_fn=close,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        **({} if closed == (0, 1, 2) else {"capture_output": True}),
     )
     assert done.returncode == 0 and int((tmp_path / "file").read_text()) > 2
 
@@ -124,4 +136,6 @@ def test_closed_streams_are_opened_to_nowhere(closed, tmp_path):
 def test_text_from_outside_cannot_move_a_terminal():
     assert printable("a\x1b[2Jb\x9bc\x07d\re\u202ef\udcffg") == r"a\x1b[2Jb\x9bc\x07d\re" + r"\u202ef\udcffg"
     assert printable("кам 前\n\tx") == "кам 前\n\tx"
-    assert as_text("bad \udcff") == r"bad \udcff" and encodable({"\udc80": ["\udcff", 1, None]}) == {r"\udc80": [r"\udcff", 1, None]}
+    assert as_text("bad \udcff") == r"bad \udcff" and encodable({"\udc80": ["\udcff", 1, None]}) == {
+        r"\udc80": [r"\udcff", 1, None]
+    }

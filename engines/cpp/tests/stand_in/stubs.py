@@ -1,4 +1,5 @@
-"""Writes, from TensorRT's headers, classes that have every function of its interfaces and end the process in each: a stand-in overrides what is called.
+"""Writes, from TensorRT's headers, classes that have every function of its interfaces and end the process in each: a
+stand-in overrides what is called.
 
 python stubs.py <folder of NvInferImpl.h> > stubs.h
 """
@@ -9,7 +10,15 @@ import sys
 
 WANTED = {  # what the stand-in has itself
     "VRuntime": {"deserializeCudaEngine", "getPImpl"},
-    "VCudaEngine": {"getNbIOTensors", "getIOTensorName", "getTensorShape", "getTensorDataType", "getDeviceMemorySizeV2", "createExecutionContext", "getPImpl"},
+    "VCudaEngine": {
+        "getNbIOTensors",
+        "getIOTensorName",
+        "getTensorShape",
+        "getTensorDataType",
+        "getDeviceMemorySizeV2",
+        "createExecutionContext",
+        "getPImpl",
+    },
     "VExecutionContext": {"setTensorAddress", "enqueueV3", "setDeviceMemoryV2", "getPImpl"},
 }
 

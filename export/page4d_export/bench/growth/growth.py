@@ -1,7 +1,9 @@
 """How time and memory grow with T and V: measured as far as the machine allows, modelled beyond.
 
-Memory is a sum: the process, weights, buffers, and the scratch of the largest stage. Seconds are FLOP over rates, of matrix products with
-weights and of attention, and a constant per call; non-negative least squares fits them to the measured points. The models need no torch.
+Memory is a sum: the process, weights, buffers, and the scratch of the largest stage. Seconds are FLOP over rates, of
+    matrix products with
+weights and of attention, and a constant per call; non-negative least squares fits them to the measured points. The
+models need no torch.
 """
 
 from __future__ import annotations
@@ -76,7 +78,8 @@ class Fit(msgspec.Struct, frozen=True):
     held_out: str
     """The point of the most frames; empty where no other was measured."""
     held_out_deviation: float | None
-    """modelled / measured - 1 of its seconds, by rates from the other points alone: what to expect of the model where nothing was measured."""
+    """modelled / measured - 1 of its seconds, by rates from the other points alone: what to expect of the model where
+    nothing was measured."""
     memory_deviation: tuple[float, float]
     """The least and the largest modelled / measured - 1 of the bytes; the model is not fitted to these points."""
 
@@ -106,7 +109,8 @@ class Growth(msgspec.Struct, frozen=True):
 
 
 def modelled_growth(preset: str, height: int, width: int, precision: Precision | str) -> Growth:
-    """The memory model alone, in any precision: nothing is measured, nothing imported but the plan. As `memory_of` without `widen`."""
+    """The memory model alone, in any precision: nothing is measured, nothing imported but the plan. As `memory_of`
+    without `widen`."""
     plans = plans_of(ModelConfig.preset(preset), height, width, Precision(precision))
     return Growth(preset, height, width, str(Precision(precision)), None, [], _grid(plans, None), None, "", {})
 
@@ -133,7 +137,16 @@ def _flop(plan: Plan) -> int:
 
 
 def _grid(plans: Sequence[Plan], rates: Rates | None) -> list[Cell]:
-    cells = [Cell(plan.layout.T, plan.layout.V, _flop(plan) / 1e9, memory_of(plan), None if rates is None else rates.seconds(work_of(plan))) for plan in plans]
+    cells = [
+        Cell(
+            plan.layout.T,
+            plan.layout.V,
+            _flop(plan) / 1e9,
+            memory_of(plan),
+            None if rates is None else rates.seconds(work_of(plan)),
+        )
+        for plan in plans
+    ]
     return sorted(cells, key=lambda cell: (cell.T, cell.V))
 
 
@@ -172,19 +185,35 @@ def bench_growth(
     plans = plans_of(config, height, width, Precision.FLOAT32)
     points, stopped = _measured(config, ladder(plans), threads, seconds, progress)
     works = {(plan.layout.T, plan.layout.V): work_of(plan) for plan in plans}
-    bytes_of = {(plan.layout.T, plan.layout.V): memory_of(plan).total for plan in plans if (plan.layout.T, plan.layout.V) in {(p.T, p.V) for p in points}}
+    bytes_of = {
+        (plan.layout.T, plan.layout.V): memory_of(plan).total
+        for plan in plans
+        if (plan.layout.T, plan.layout.V) in {(p.T, p.V) for p in points}
+    }
     fit = _fit(points, works, bytes_of)
 
     from page4d_export.exporter import versions
 
-    found = Growth(preset, height, width, str(Precision.FLOAT32), threads, points, _grid(plans, fit.rates), fit, stopped, versions())
+    found = Growth(
+        preset,
+        height,
+        width,
+        str(Precision.FLOAT32),
+        threads,
+        points,
+        _grid(plans, fit.rates),
+        fit,
+        stopped,
+        versions(),
+    )
     if plot is not None:
         plot_growth(found, plot)
     return found
 
 
 def ladder(plans: Sequence[Plan]) -> list[Plan]:
-    """Of plans by growing FLOP, those to measure: each about twice the one before, in turn of many times and of many views.
+    """Of plans by growing FLOP, those to measure: each about twice the one before, in turn of many times and of many
+    views.
 
     The turn tells attention from the rest: of as many FLOP, a long clip of one view has the longer sequences.
     """
@@ -199,7 +228,9 @@ def ladder(plans: Sequence[Plan]) -> list[Plan]:
     return chosen
 
 
-def _measured(config: ModelConfig, plans: Sequence[Plan], threads: int, seconds: float, progress: Callable[[str, float], None]) -> tuple[list[Point], str]:
+def _measured(
+    config: ModelConfig, plans: Sequence[Plan], threads: int, seconds: float, progress: Callable[[str, float], None]
+) -> tuple[list[Point], str]:
     """The points that time and memory allow, and why there are no more."""
     import torch
 
@@ -221,7 +252,9 @@ def _measured(config: ModelConfig, plans: Sequence[Plan], threads: int, seconds:
         if free is not None and needed > free:
             if not points:
                 raise OutOfMemoryError(
-                    "the smallest point does not fit this machine's memory", got=f"{needed / _GIB:.1f} GiB", allowed=f"{free / _GIB:.1f} GiB free"
+                    "the smallest point does not fit this machine's memory",
+                    got=f"{needed / _GIB:.1f} GiB",
+                    allowed=f"{free / _GIB:.1f} GiB free",
                 )
             return points, f"{name} would take {needed / _GIB:.1f} GiB, {free / _GIB:.1f} GiB are free"
         with tempfile.TemporaryDirectory() as temporary:
@@ -231,7 +264,9 @@ def _measured(config: ModelConfig, plans: Sequence[Plan], threads: int, seconds:
             begun = time.monotonic()
             manifest = write_unverified(model, plan, folder)
             given = Frames.rendered(layout).values
-            save_tensors(frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)})
+            save_tensors(
+                frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)}
+            )
             exporting = time.monotonic() - begun
             progress(f"running {name}", min((time.monotonic() - started) / seconds, 1.0))
             begun = time.monotonic()
@@ -255,23 +290,39 @@ class _Run(msgspec.Struct, frozen=True):
 
 def _apart(folder: pathlib.Path, frames: pathlib.Path, plan: Plan, threads: int) -> Point:
     """Run an engine folder in a fresh process."""
-    done = subprocess.run([sys.executable, "-m", "page4d_export.bench.growth.growth", str(folder), str(frames), str(threads)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "page4d_export.bench.growth.growth", str(folder), str(frames), str(threads)],
+        capture_output=True,
+        text=True,
+    )
     layout = plan.layout
     if done.returncode in (ExitCode.OUT_OF_MEMORY, -9):  # -9: the kernel ended it for its memory
-        raise OutOfMemoryError(f"the engines of T={layout.T} V={layout.V} do not fit this machine's memory", hint="a smaller --preset, --height or --width")
+        raise OutOfMemoryError(
+            f"the engines of T={layout.T} V={layout.V} do not fit this machine's memory",
+            hint="a smaller --preset, --height or --width",
+        )
     if done.returncode:
-        raise Page4DError(f"the run of T={layout.T} V={layout.V} failed", got=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        raise Page4DError(
+            f"the run of T={layout.T} V={layout.V} failed",
+            got=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
+        )
     said = msgspec.json.decode(done.stdout, type=_Run)
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0] * (RUNS - 1))
     for number, run in enumerate(said.runs[1:]):
         for entry in plan.stages():
             kinds[entry.kind][number] += run[entry.name]
     return Point(
-        layout.T, layout.V, statistics.median(run[""] for run in said.runs[1:]), {kind: statistics.median(taken) for kind, taken in kinds.items()}, said.bytes
+        layout.T,
+        layout.V,
+        statistics.median(run[""] for run in said.runs[1:]),
+        {kind: statistics.median(taken) for kind, taken in kinds.items()},
+        said.bytes,
     )
 
 
-def _fit(points: Sequence[Point], works: dict[tuple[int, int], dict[str, Work]], bytes_of: dict[tuple[int, int], int]) -> Fit:
+def _fit(
+    points: Sequence[Point], works: dict[tuple[int, int], dict[str, Work]], bytes_of: dict[tuple[int, int], int]
+) -> Fit:
     rates = fit_rates([(works[p.T, p.V], p.kinds) for p in points])
     apart = lambda rates, p: rates.seconds(works[p.T, p.V]) / p.seconds - 1
     memory = [bytes_of[p.T, p.V] / p.bytes - 1 for p in points]
@@ -286,7 +337,8 @@ def _fit(points: Sequence[Point], works: dict[tuple[int, int], dict[str, Work]],
 def peak_bytes() -> int:
     """The most memory that this process has held.
 
-    Linux' own mark of the process where there is one: `ru_maxrss` is inherited from who started the process, torch and all.
+    Linux' own mark of the process where there is one: `ru_maxrss` is inherited from who started the process, torch and
+    all.
     """
     try:
         with open("/proc/self/status") as file:

@@ -15,9 +15,11 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.cost import Cost
 from page4d_export.export_plan import Plan
 
-# Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to 16 %, since a user who
-# plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU, q, k, v with their biases and the norm it is
-# half of that, and ONNX Runtime's arena holds the first run's pieces beside the one piece it plans for every later run.
+# Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to
+# 16 %, since a user who plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU,
+# q, k, v with their biases and the norm it is half of that, and ONNX Runtime's arena holds the first run's pieces
+# beside the one piece it
+# plans for every later run.
 SCRATCH = 8.0
 PROCESS = 30 << 20
 """Bytes: sessions, graphs and thread pools, beside the interpreter and the libraries."""
@@ -43,8 +45,10 @@ class Memory(msgspec.Struct, frozen=True):
 def memory_of(plan: Plan, widen: bool = False) -> Memory:
     """What a plan's engines take.
 
-    In float32 this is ONNX Runtime on a processor and was held against runs. In 16 bits it is a statement about TensorRT plans that no run has
-    tested: 16-bit weights and buffers, the scratch by the same formula, nothing for CUDA's context. `widen` is 16-bit engines on a processor,
+    In float32 this is ONNX Runtime on a processor and was held against runs. In 16 bits it is a statement about
+    TensorRT plans that no run has
+    tested: 16-bit weights and buffers, the scratch by the same formula, nothing for CUDA's context. `widen` is 16-bit
+        engines on a processor,
     which keeps and computes all in float32.
     """
     manifest = plan.manifest("")
@@ -79,7 +83,8 @@ class _Unattending(Cost):
 
 
 class _Linears(Plan):
-    """A plan whose FLOP are those of products with weights: what attention takes is then a difference, and no formula stands here twice."""
+    """A plan whose FLOP are those of products with weights: what attention takes is then a difference, and no formula
+    stands here twice."""
 
     @property
     def _cost(self) -> Cost:
@@ -93,7 +98,9 @@ def work_of(plan: Plan) -> dict[str, Work]:
     for entry, without in zip(plan.stages(), linear.stages(), strict=True):
         past = found.get(entry.kind, Work(0, 0, 0))
         attention = (entry.flop - without.flop) * entry.calls
-        found[entry.kind] = Work(past.linears + without.flop * entry.calls, past.attention + attention, past.calls + entry.calls)
+        found[entry.kind] = Work(
+            past.linears + without.flop * entry.calls, past.attention + attention, past.calls + entry.calls
+        )
     return found
 
 
@@ -119,9 +126,14 @@ def _row(work: Work) -> NDArray[np.float64]:
 def fit_rates(points: Sequence[tuple[dict[str, Work], dict[str, float]]]) -> Rates:
     """Rates from the work and the seconds of points, each by kind of stage.
 
-    Every kind of every point is an equation, divided by the seconds of its point: a run of a second counts as much as one of a minute.
+    Every kind of every point is an equation, divided by the seconds of its point: a run of a second counts as much as
+        one of a minute.
     """
-    rows = [(_row(works[kind]) / sum(seconds.values()), seconds[kind] / sum(seconds.values())) for works, seconds in points for kind in works]
+    rows = [
+        (_row(works[kind]) / sum(seconds.values()), seconds[kind] / sum(seconds.values()))
+        for works, seconds in points
+        for kind in works
+    ]
     found = least_squares(np.array([row for row, _ in rows]), np.array([share for _, share in rows]))
     return Rates(*map(float, found))
 
@@ -129,10 +141,13 @@ def fit_rates(points: Sequence[tuple[dict[str, Work], dict[str, float]]]) -> Rat
 def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """The x of no negative number for which |a x - b| is least: a `[m,n]` of few columns, b `[m]`, x `[n]`.
 
-    The best x is the plain solution over the columns where it is positive; with three columns all choices of them can be tried.
+    The best x is the plain solution over the columns where it is positive; with three columns all choices of them can
+    be tried.
     """
     best, least = np.zeros(a.shape[1]), float(b @ b)
-    scale = np.maximum(np.abs(a).max(axis=0, initial=0), np.finfo(float).tiny)  # columns of very different size are told apart
+    scale = np.maximum(
+        np.abs(a).max(axis=0, initial=0), np.finfo(float).tiny
+    )  # columns of very different size are told apart
     for count in range(1, a.shape[1] + 1):
         for columns in map(list, itertools.combinations(range(a.shape[1]), count)):
             part = np.linalg.lstsq(a[:, columns] / scale[columns], b, rcond=None)[0]

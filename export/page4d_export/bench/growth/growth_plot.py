@@ -50,7 +50,9 @@ def plot_growth(found: Growth, path: pathlib.Path) -> None:
     save_plot(figure, path)
 
 
-def _panel(axes: Any, found: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]) -> None:
+def _panel(
+    axes: Any, found: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]
+) -> None:
     """One quantity over T on two logarithmic axes, where a power is a straight line."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
@@ -58,14 +60,30 @@ def _panel(axes: Any, found: Growth, label: str, modelled: Callable[[Cell], floa
     for number in _lines(found):
         cells = [cell for cell in found.grid if getattr(cell, other) == number]
         points = [point for point in found.points if getattr(point, other) == number]
-        axes.plot([getattr(cell, along) for cell in cells], [modelled(cell) for cell in cells], color=_colour(number), linewidth=1.4)
+        axes.plot(
+            [getattr(cell, along) for cell in cells],
+            [modelled(cell) for cell in cells],
+            color=_colour(number),
+            linewidth=1.4,
+        )
         places = [getattr(point, along) for point in points]
-        axes.scatter(places, [measured(point) for point in points], s=30, color=_colour(number), edgecolors="white", linewidths=0.8, zorder=4)
+        axes.scatter(
+            places,
+            [measured(point) for point in points],
+            s=30,
+            color=_colour(number),
+            edgecolors="white",
+            linewidths=0.8,
+            zorder=4,
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     longest = max(getattr(cell, along) for cell in found.grid)
     axes.set_xlim(0.9, longest * 1.32)  # room for the labels at the lines' ends
-    for axis, locator in ((axes.xaxis, FixedLocator([tick for tick in _TICKS if tick <= longest])), (axes.yaxis, LogLocator(subs=(1, 2, 5)))):
+    for axis, locator in (
+        (axes.xaxis, FixedLocator([tick for tick in _TICKS if tick <= longest])),
+        (axes.yaxis, LogLocator(subs=(1, 2, 5))),
+    ):
         axis.set_major_locator(locator)
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -81,14 +99,23 @@ def _panel(axes: Any, found: Growth, label: str, modelled: Callable[[Cell], floa
 
 
 def _sizes(axes: Any) -> None:
-    """Horizontal lines at what machines have: all that the lines reach, and the next one, so that it is seen what is left."""
+    """Horizontal lines at what machines have: all that the lines reach, and the next one, so that it is seen what is
+    left."""
     low, high = axes.get_ylim()
     shown = [size for size in _SIZES if size < high]
     shown += [size for size in _SIZES if size >= high][:1]
     for size in shown:
         if size > low:
             axes.axhline(size, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(f"{size} GiB", (0, size), (4, 2), xycoords=("axes fraction", "data"), textcoords="offset points", color=_INK, size=8)
+            axes.annotate(
+                f"{size} GiB",
+                (0, size),
+                (4, 2),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                color=_INK,
+                size=8,
+            )
     axes.set_ylim(low, max(high, 1.35 * shown[-1]))
 
 
@@ -102,7 +129,17 @@ def _end_labels(axes: Any, found: Growth) -> None:
         right, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         place = max(float(height), place + _LABEL_GAP)
         text = f"{_axes(found)[1]}={number}"
-        axes.text(right + 0.02, place, text, transform=axes.transAxes, va="center", color=_colour(number), size=8.5, weight="bold", bbox=paper)
+        axes.text(
+            right + 0.02,
+            place,
+            text,
+            transform=axes.transAxes,
+            va="center",
+            color=_colour(number),
+            size=8.5,
+            weight="bold",
+            bbox=paper,
+        )
 
 
 def _legend(found: Growth) -> str:
@@ -110,12 +147,16 @@ def _legend(found: Growth) -> str:
         return "lines: modelled; nothing was measured"
     text = f"lines: modelled, dots: measured; off by {found.fit.deviation:.0%} at most there"
     if found.fit.held_out_deviation is not None:
-        text += f"; {found.fit.held_out} predicted from the smaller ones: {found.fit.held_out_deviation:+.0%} of its seconds"
+        text += (
+            f"; {found.fit.held_out} predicted from the smaller ones: {found.fit.held_out_deviation:+.0%} of its"
+            " seconds"
+        )
     return text
 
 
 def _axes(found: Growth) -> tuple[str, str]:
-    """What the lines run along, and what there is a line for each of: a model that sees one time alone is drawn over its views."""
+    """What the lines run along, and what there is a line for each of: a model that sees one time alone is drawn over
+    its views."""
     return ("T", "V") if any(cell.T > 1 for cell in found.grid) else ("V", "T")
 
 

@@ -20,9 +20,14 @@ def print_growth(found: Growth) -> None:
     cells = {(cell.T, cell.V): cell for cell in found.grid}
     measured = {(point.T, point.V) for point in found.points}
     for T in sorted({cell.T for cell in found.grid}):
-        table.add_row(str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views))
+        table.add_row(
+            str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views)
+        )
     out = console.table_console()
-    out.print(f"{found.title}: {'seconds a window / ' if found.fit else ''}GiB by the model{', a star where it was measured' if found.points else ''}")
+    out.print(
+        f"{found.title}: {'seconds a window / ' if found.fit else ''}GiB by the"
+        f" model{', a star where it was measured' if found.points else ''}"
+    )
     out.print(table)
     if found.fit is None:
         return
@@ -31,7 +36,12 @@ def print_growth(found: Growth) -> None:
         points.add_column(column, justify="right")
     for point in found.points:
         cell = cells[point.T, point.V]
-        row = (f"{point.seconds:.3g}", f"{cell.seconds:.3g}", f"{point.bytes / _GIB:.3f}", f"{cell.memory.total / _GIB:.3f}")
+        row = (
+            f"{point.seconds:.3g}",
+            f"{cell.seconds:.3g}",
+            f"{point.bytes / _GIB:.3f}",
+            f"{cell.memory.total / _GIB:.3f}",
+        )
         points.add_row(f"T={point.T} V={point.V}", *row)
     out.print(points)
     for line in _fit_lines(found.fit):
@@ -51,8 +61,10 @@ def _fit_lines(fit: Fit) -> list[str]:
     rate = lambda seconds: f"{1 / seconds:.0f} GFLOP/s" if seconds else "free"
     low, high = fit.memory_deviation
     lines = [
-        f"time: linears {rate(fit.rates.linears)}, attention {rate(fit.rates.attention)}, {fit.rates.call * 1e3:.2g} ms a call; "
-        f"off by {fit.deviation:.0%} at most where measured",
+        (
+            f"time: linears {rate(fit.rates.linears)}, attention {rate(fit.rates.attention)},"
+            f" {fit.rates.call * 1e3:.2g} ms a call; off by {fit.deviation:.0%} at most where measured"
+        ),
         f"memory: modelled is {low:+.0%} to {high:+.0%} of what was measured",
     ]
     if fit.held_out_deviation is not None:
