@@ -30,11 +30,22 @@ def repository_files():
 
 
 @functools.cache
-def command_flags():
-    """The options of every command by its name."""
+def all_commands():
+    """Every command as scripts/cli_docs.py describes it."""
     specification = importlib.util.spec_from_file_location("cli_docs", ROOT / "scripts" / "cli_docs.py")
     cli_docs = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(cli_docs)
+    return tuple(cli_docs.commands())
+
+
+def command_groups():
+    """Names that only stand before the name of a command, such as `page4d`."""
+    return {command.name for command in all_commands() if command.subcommands}
+
+
+@functools.cache
+def command_flags():
+    """The options of every command by its name."""
     flags = {
         command.name: {flag for option in command.options for flag in option.flags} | {"--help", "-h"}
         for command in cli_docs.commands()
@@ -125,8 +136,10 @@ def test_options_that_are_named_exist(page):
 def test_commands_that_are_named_exist(page):
     for line in code_lines(page.read_text()):
         words = line.split()
-        if words and words[0] == "page4d" and len(words) > 1:
-            assert command_of(words) is not None, f"{page.name}: {line}"
+        command = command_of(words)
+        following = words[len(command.split()) :] if command else []
+        if command in command_groups() and following and not following[0].startswith("-"):
+            raise AssertionError(f"{page.name}: {line}")
 
 
 @every_page
