@@ -47,8 +47,8 @@ def command_groups():
 def command_flags():
     """The options of every command by its name."""
     flags = {
-        command.name: {flag for option in command.options for flag in option.flags} | {"--help", "-h"}
-        for command in cli_docs.commands()
+        command.name: {"--help", "-h"}.union(*(option.flags for option in command.options))
+        for command in all_commands()
     }
     return flags | {"page4d export": flags["page4d-export"], "page4d run": flags["page4d-run"]}
 
