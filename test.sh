@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Sets up an environment in .venv and runs every check: style, types, tests, and the lowest and newest versions of what is asked for.
 # Arguments are pytest's; the versions are then left out.
+# PyTorch's build for CUDA and the kernels' Triton exclude each other: pip must find the CPU build (CONTRIBUTING.md).
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-make_environment .venv # which may want a package itself
-# the C++ runtime: a compiler and another processor's, what it is made with, what its examples read images with
-need_packages g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev libjpeg-dev & packages=$!
-make_environment .venv --editable ".[export,kernels,gpu,rtx,ray,video,heic,test]"
-wait "$packages"
+# shellcheck disable=SC2046,SC2086 # names, one a word
+need_packages $(venv_package .venv) $TEST_PACKAGES
+make_environment .venv --constraint constraints.txt --editable ".[$TEST_EXTRAS]"
 export PATH="$PWD/.venv/bin:$PATH" # cmake
 unset PYTHONDONTWRITEBYTECODE # some hundred processes import torch: it is compiled once, not by each of them
 .venv/bin/ruff check .

@@ -26,7 +26,7 @@ def test_readmes_program(engines, capsys):
     (program,) = programs("README.md")
     assert len(program.strip().splitlines()) <= 12
     exec(program, {})
-    shape = Pipeline.load(engines).manifest.shape
+    shape = Pipeline.load(engines).manifest.layout
     assert f"mask {shape.mask_shape} float32" in capsys.readouterr().out.splitlines()
 
 
@@ -34,7 +34,7 @@ def test_the_python_pages_programs_one_after_the_other(engines):
     names = {}
     for program in programs("docs/python.md"):
         exec(program, names)
-    shape = names["pipeline"].manifest.shape
+    shape = names["pipeline"].manifest.layout
     assert names["result"].mask.shape == shape.mask_shape
     assert tuple(names["out"].mask.shape) == names["layout"].mask_shape
     assert names["time_sa"].name == "time_sa.3"

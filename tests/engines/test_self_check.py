@@ -18,7 +18,7 @@ from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest_file import read_manifest, write_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
@@ -203,8 +203,8 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     small = stand_in(plan)
     assert small.T == 2 and small.V == 2 and small.P < plan.layout.P
     manifest = export(lively(plan.config), plan, tmp_path / "engines")
-    assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
-    assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
+    assert manifest.layout == Layout(4, 3, 56, 70)
+    assert manifest.verification.layout == small
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
     Pipeline.load(tmp_path / "engines").run(
         np.zeros((4, 3, 56, 70, 3), np.uint8)

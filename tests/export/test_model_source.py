@@ -13,7 +13,7 @@ import page4d
 from page4d import Layout
 from page4d.checkpoints import weights
 from page4d.errors import UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_export.export_plan import Plan

@@ -12,7 +12,8 @@ from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import EngineError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
-from page4d.manifest_checks.manifest_check import check_manifest, layout_of
+from page4d.manifest_checks.manifest_check import check_manifest
+from page4d.manifest_checks.manifest_words import layout_of
 from page4d.precision import Precision
 from page4d_export.export_plan import Plan
 

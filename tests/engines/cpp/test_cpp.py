@@ -102,7 +102,7 @@ def test_the_readmes_program_runs_every_models_engines(robot, made, variant, pre
     assert [name for name, _, _ in lines] == list(outputs)
     for name, dtype, size in lines:
         view = outputs[name]
-        poses = "float64", manifest.shape.frames * 4 * 4 * 8
+        poses = "float64", manifest.layout.frames * 4 * 4 * 8
         assert (dtype, int(size)) == (
             poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4))
         )

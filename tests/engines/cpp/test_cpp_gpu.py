@@ -63,7 +63,7 @@ def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatc
     shutil.copytree(made(variant, "float16").folder, engines)
     folder = EngineFolder.open(engines)
     build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
-    layout = folder.manifest.shape
+    layout = folder.manifest.layout
     clip = clip_of(tmp_path / "clip", layout.T, layout.V, 100, 80)
     found = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
     places = [place for spec in found if spec is not None for place in spec.submodule_search_locations]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d_engines.ort import cpu_engine
 from tests.support.exports import by_time
 from tests.support.offline_runs import (

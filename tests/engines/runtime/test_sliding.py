@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from page4d.config import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend

@@ -244,7 +244,7 @@ def test_a_real_run(tmp_path, capsys, monkeypatch):
 
 
 def test_the_real_model_in_16_bits_is_modelled_alone(tmp_path, capsys):
-    found = growth.modelled_growth("vitl", 518, 518, "float16")
+    found = growth.modelled_growth("vitl", 518, 518, Precision.FLOAT16)
     assert found.points == [] and found.fit is None and all(cell.seconds is None for cell in found.grid)
     growth_plot.plot_growth(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 20_000

@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
-from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PlansBuild, library_for
 from page4d_export import main
 from page4d_export.export_plan import Plan
@@ -251,7 +251,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
             for source in layer.sources
         }
         assert wanted and wanted <= found, name
-    plans = PlansBuild(rtx, BuildOptions(), "fp8", native=False).build(
+    plans = PlansBuild(rtx, BuildOptions(), Precision.FP8, native=False).build(
         eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path
     )
     assert plans.least_chip == 89 and plans.runs_on == "sm_89 and newer" and plans.fits(90) and not plans.fits(86)
@@ -259,7 +259,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
 
 def test_chips_without_fp8_are_refused(rtx):
     with pytest.raises(UsageError, match=r"(?s)no fp8 products on these chips.*sm_86.*sm_89 and newer"):
-        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), "fp8", native=False)
+        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
 
 
 def test_a_plan_that_widens_a_product_is_refused():

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
 from page4d.layout import Layout
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
