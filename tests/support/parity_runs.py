@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
 from page4d_engines.clip.frame_folder import FrameFolder, Loose
