@@ -22,6 +22,19 @@ Choice = TypeVar("Choice", bound=enum.Enum)
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from page4d import __version__
+
+        typer.echo(f"page4d {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print page4d's version and stop")
+]
+
+
 def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
     """What `-o` names: a variable of a script that is empty must not mean the working directory."""
     if not str(text).strip():
@@ -76,6 +89,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Run engines over a clip, window by window.
 

@@ -17,7 +17,7 @@ from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Verbose, Version, folder_to_write
 from page4d_export.commands.build_flags import BuildWish
 from page4d_export.export_plan import Plan
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
@@ -117,6 +117,7 @@ def export_command(
     ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each held against the PyTorch reference."""
     console.set_verbosity(verbose, quiet)
@@ -388,8 +389,12 @@ def main() -> None:
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Multi-camera 4D perception as verified engines.",
     )
+
+    @app.callback()
+    def page4d(version: Version = False) -> None:
+        """Multi-camera 4D perception as verified engines."""
+
     app.command("export")(export_command)
     app.command("run")(cli.run)
     app.command("inspect")(inspect_command)

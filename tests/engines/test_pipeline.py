@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
@@ -27,6 +27,7 @@ from page4d.manifest_file import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines.arguments import map_argument
 from page4d_engines.runtime import host_chain
+from tests.support.examples import examples
 from tests.support.models import EXPORTED, takes_keypoints
 
 
@@ -291,7 +292,7 @@ def test_maps_of_other_types_are_taken(made, dtype):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(
     hnp.arrays(
         st.one_of(

@@ -31,7 +31,7 @@ from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
 from page4d_export.main import clip_command, inspect_command
 from page4d_export.verify import Frames, stand_in
-from tests.support.commands import command, inside
+from tests.support.commands import inside, started
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 
@@ -232,13 +232,13 @@ TINY = (
 
 
 def test_the_command(tmp_path):
-    done = command(*TINY, "--fp16", "-o", tmp_path / "engines", "--json")
+    done = started("page4d-export", *TINY, "--fp16", "-o", tmp_path / "engines", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest == json.loads((tmp_path / "engines" / "manifest.json").read_text())
     assert manifest["precision"] == "float16" and "seeded" in manifest["weights"] and "seeded" in done.stderr
     assert manifest["model"]["depth"] == 1
-    shown = command("inspect", tmp_path / "engines", entry="main")
+    shown = started("page4d", "inspect", tmp_path / "engines")
     assert shown.returncode == 0 and "view_sa.0" in shown.stdout and "whole chain" in shown.stdout
     assert json.loads(inside(tmp_path / "engines", "--json", function=inspect_command).stdout) == manifest
 
@@ -284,7 +284,7 @@ def test_bad_flags(arguments, message, tmp_path, monkeypatch):
 
 
 def test_a_missing_flag_is_exit_2():
-    done = command("--preset", "tiny", "--T", 2)
+    done = inside("--preset", "tiny", "--T", 2)
     assert done.returncode == 2 and "--V" in done.stderr
 
 
@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
 
 
 def test_clip_command(tmp_path):
-    done = command("clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip", entry="main")
+    done = started("page4d", "clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
     again = inside("-o", tmp_path / "clip", function=clip_command)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner
@@ -32,6 +32,7 @@ from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
 from page4d_export.quantize.linear_layers import Graph
 from page4d_export.verify import Frames
+from tests.support.examples import examples
 from tests.support.exports import Made, making
 from tests.support.linear_block import block, observe, put, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
@@ -42,7 +43,7 @@ EVERY_NUMBER = np.unique(EVERY_NUMBER[np.isfinite(EVERY_NUMBER)])
 # ---- the pieces
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.floats(1e-30, 60000), st.sampled_from([1.0, 2.0]))
 def test_a_scale_is_the_least_power_of_two_that_holds_all(largest, room):
     scale = scale_of(largest, room)
@@ -55,7 +56,7 @@ def test_nothing_has_scale_1():
     assert scale_of(0.0) == 1.0
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 50), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
 def test_a_number_is_rounded_to_the_nearest(count, size, seed):
     exact = np.random.default_rng(seed).normal(0, size, count)
