@@ -44,7 +44,7 @@ class MaskHeadKind(_Choice):
 
 
 class Fusion(_Choice):
-    """How the head's logit and the external mask are weighted: by two scalars, or by two weights per patch from an MLP."""
+    """How the head's logit and the external mask are weighted: by two scalars, or by an MLP, per patch."""
 
     SCALAR = "scalar"
     GATE = "gate"
