@@ -1,10 +1,11 @@
-"""The plan: every stage with its shapes, weights and FLOP, from a config and a layout alone. No torch."""
+"""`ExportPlan`: every stage with its shapes, weights and FLOP, from a config and a layout alone. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from page4d import __version__
 from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order, TimeEncoding
@@ -26,7 +27,7 @@ OUT = "_out"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What an export is going to make."""
 
     config: ModelConfig
@@ -45,7 +46,7 @@ class Plan:
         keypoints: bool = False,
         encoder_images: int | None = None,
         attention: AttentionChoice = AttentionChoice.AUTO,
-    ) -> Plan:
+    ) -> ExportPlan:
         """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16, in int8 1.
 
         Raises:
@@ -88,7 +89,6 @@ class Plan:
 
     def _require_sizes(self) -> None:
         """Refuse what no manifest could say and no machine hold."""
-        flop = 0
         for entry in self.stages():
             for spec in (*entry.inputs, *entry.outputs):
                 if entry.calls * math.prod(spec.shape) > _MOST_NUMBERS:
@@ -97,17 +97,16 @@ class Plan:
                         f"{spec.name} {list(spec.shape)} of {entry.name}",
                         f"tensors of up to 2^{_MOST_NUMBERS.bit_length() - 1} numbers",
                     )
-            flop += entry.calls * entry.flop
-        if flop >= _MOST_FLOP:
-            raise _too_large(self.layout, f"{flop:.1e} FLOP a window", f"below {_MOST_FLOP:.1e}")
+        if self.flop >= _MOST_FLOP:
+            raise _too_large(self.layout, f"{self.flop:.1e} FLOP a window", f"below {_MOST_FLOP:.1e}")
 
-    def at(self, layout: Layout) -> Plan:
+    def at(self, layout: Layout) -> ExportPlan:
         """The same stages at another layout."""
-        return Plan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
+        return ExportPlan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
 
-    def in_precision(self, precision: Precision) -> Plan:
+    def in_precision(self, precision: Precision) -> ExportPlan:
         """The same stages in another precision."""
-        return Plan.make(self.config, self.layout, precision, self.keypoints, self.encoder_images, self.attention)
+        return replace(self, precision=precision)
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
@@ -119,13 +118,25 @@ class Plan:
             layout={"T": layout.T, "V": layout.V, "H": layout.H, "W": layout.W, "B": layout.B},
             precision=str(self.precision),
             encoder_images=self.encoder_images,
-            stages=tuple(self.stages()),
+            stages=self.stages(),
             keep=tuple(self.kept()),
             attention=str(self.attention),
         )
 
-    def stages(self) -> Iterator[StageEntry]:
+    def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""
+        return self._stages
+
+    @cached_property
+    def _stages(self) -> tuple[StageEntry, ...]:
+        return tuple(self._entries())
+
+    @cached_property
+    def flop(self) -> int:
+        """Of a window: all calls of all stages."""
+        return sum(entry.calls * entry.flop for entry in self.stages())
+
+    def _entries(self) -> Iterator[StageEntry]:
         config = self.config
         yield self._encoder()
         streams = 1

@@ -28,12 +28,13 @@ from page4d.manifest import (
     write_manifest,
 )
 from page4d.model import Page4D
-from page4d_engines.tensorrt.plans import PlansBuild
-from page4d_export.export_plan import Plan
+from page4d_engines.tensorrt.plans import PlanBuildRequest
+from page4d_export.export_plan import ExportPlan
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.quantize.calibrate import Calibration, calibrate
+from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames, Verified, stand_in, verify
+from page4d_export.verify import Verified, affordable_layout, verify
 
 _GOLDEN_MARGIN = 4
 _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of the one that stands in
@@ -43,12 +44,12 @@ Progress = Callable[[str, float], None]
 
 def export(
     model: Page4D,
-    plan: Plan,
+    plan: ExportPlan,
     folder: pathlib.Path,
-    frames: Callable[[Layout], Frames] = Frames.rendered,
+    frames: Callable[[Layout], SampleClip] = SampleClip.rendered,
     tolerance: float | None = None,
     progress: Progress = lambda what, share: None,
-    plans: PlansBuild | None = None,
+    plans: PlanBuildRequest | None = None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
 
@@ -73,7 +74,7 @@ def export(
             "the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again"
         )
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
-    layout = stand_in(plan)
+    layout = affordable_layout(plan)
     same = layout == plan.layout
     checked = plan if same else plan.at(layout)
     count = len(list(plan.stages()))
@@ -126,7 +127,7 @@ def export(
 def _write_golden(
     folder: pathlib.Path,
     manifest: Manifest,
-    frames: Frames,
+    frames: SampleClip,
     verified: dict[str, Verified] | None,
     tolerance: float,
 ) -> Golden:
@@ -154,7 +155,7 @@ def _write_golden(
 
 
 def _write_stages(
-    model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration
+    model: Page4D, plan: ExportPlan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration
 ) -> None:
     exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
     for stage in stages_of(model, plan).values():
@@ -162,7 +163,7 @@ def _write_stages(
         exporter.write(stage, calibration.change(stage.name))
 
 
-def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
+def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> None:
     dtype = getattr(torch, plan.precision.tokens)
     constants = {"special": model.special(plan.layout)}
     if plan.config.has_memory:
@@ -173,7 +174,7 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
     save_tensors(folder / CONSTANTS, rounded)
 
 
-def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
+def write_unverified(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> Manifest:
     """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the
     reference anyway.
 
@@ -182,8 +183,8 @@ def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifes
     (folder / "onnx").mkdir()
     calibration = Calibration()
     if plan.precision.is_quantised:
-        layout = stand_in(plan, *_QUICK)
-        calibration = calibrate(model, plan.at(layout), Frames.rendered(layout), plan.precision.tolerance)
+        layout = affordable_layout(plan, *_QUICK)
+        calibration = calibrate(model, plan.at(layout), SampleClip.rendered(layout), plan.precision.tolerance)
     _write_stages(model, plan, folder / "onnx", lambda what: None, calibration)
     _write_constants(model, plan, folder)
     manifest = msgspec.structs.replace(_described(model, plan, calibration), files=_hashes(folder))
@@ -191,7 +192,7 @@ def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifes
     return manifest
 
 
-def _described(model: Page4D, plan: Plan, calibration: Calibration) -> Manifest:
+def _described(model: Page4D, plan: ExportPlan, calibration: Calibration) -> Manifest:
     """The plan's manifest with what the model knows of its weights."""
     eps = {name: stage.eps for name, stage in stages_of(model, plan).items()}
     stages = tuple(
@@ -219,9 +220,9 @@ def _hashes(folder: pathlib.Path) -> dict[str, str]:
 
 def _manifest(
     model: Page4D,
-    plan: Plan,
-    checked: Plan,
-    frames: Frames,
+    plan: ExportPlan,
+    checked: ExportPlan,
+    frames: SampleClip,
     tolerance: float,
     verified: dict[str, Verified],
     calibration: Calibration,

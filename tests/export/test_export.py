@@ -27,10 +27,12 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_export import exporter, verify
 from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.commands.bench import bench_command
-from page4d_export.export_plan import Plan
+from page4d_export.commands.clip import clip_command
+from page4d_export.commands.inspect import inspect_command
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import export
-from page4d_export.main import clip_command, inspect_command
-from page4d_export.verify import Frames, stand_in
+from page4d_export.sample_clip import SampleClip
+from page4d_export.verify import affordable_layout
 from tests.support.commands import command, inside
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
@@ -38,7 +40,9 @@ from tests.support.models import config_of, layout_of, lively, takes_keypoints
 def plan_for(variant="default", precision="float32", encoder_images=None, **options):
     """Of the model and the layout that `made` has: their traces are there, once another file has asked for it."""
     config = config_of(variant, **{"encoder_depth": 2, **options})
-    return Plan.make(config, layout_of(variant, 56, 70), Precision(precision), takes_keypoints(variant), encoder_images)
+    return ExportPlan.make(
+        config, layout_of(variant, 56, 70), Precision(precision), takes_keypoints(variant), encoder_images
+    )
 
 
 def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
@@ -81,7 +85,7 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     assert set(manifest.files) == listed - {"manifest.json"}
 
     # the chain's figure is that of a pipeline that rounds
-    frames = Frames.rendered(plan.layout).values
+    frames = SampleClip.rendered(plan.layout).values
     out = Pipeline.load(tmp_path / "engines", rounding=precision != "float32").run(
         frames["images"],
         frames["mask_ext"],
@@ -141,7 +145,7 @@ def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
     """The reference chooses otherwise where norms differ by less than rounding, here by up to 5 %: what that costs is
     measured and allowed."""
     plan = plan_for(landmarks=4, global_layers=(0,))
-    model, frames = lively(plan.config), Frames.rendered(plan.layout)
+    model, frames = lively(plan.config), SampleClip.rendered(plan.layout)
     manifest = export(model, plan, tmp_path / "engines")
     assert manifest.stage("global_sa.0").ties < 1e-6, "of twelve frames none has a near tie"
     choose = sparse.largest
@@ -171,7 +175,7 @@ def test_a_wrong_weight_among_tied_landmarks_is_caught(tmp_path, monkeypatch):
     export(model, plan, tmp_path / "engines")
     model.layers[0].global_sa.block.attn.qkv.bias += 0.05
     with pytest.raises(AccuracyError, match=r"stage global_sa\.0"):
-        list(verify.verify(model, plan, tmp_path / "engines" / "onnx", Frames.rendered(plan.layout), 1e-5))
+        list(verify.verify(model, plan, tmp_path / "engines" / "onnx", SampleClip.rendered(plan.layout), 1e-5))
 
 
 def test_an_engine_folder_is_replaced_and_nothing_else(tmp_path):
@@ -198,9 +202,9 @@ def test_compare_against_numpy():
 
 def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     plan = plan_for(depth=1, encoder_depth=1, global_layers=()).at(Layout(4, 3, 56, 70))  # every stage is traced twice
-    assert stand_in(plan) == plan.layout
+    assert affordable_layout(plan) == plan.layout
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e6)  # a machine of a megaflop
-    small = stand_in(plan)
+    small = affordable_layout(plan)
     assert small.T == 2 and small.V == 2 and small.P < plan.layout.P
     manifest = export(lively(plan.config), plan, tmp_path / "engines")
     assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
@@ -373,7 +377,7 @@ def test_bench_command():
 
 
 def test_bench_of_a_published_model():
-    plan = Plan.make(config_of("pi3", encoder_depth=2), layout_of("pi3", 56, 70), Precision.FLOAT32)
+    plan = ExportPlan.make(config_of("pi3", encoder_depth=2), layout_of("pi3", 56, 70), Precision.FLOAT32)
     rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, lambda what, share: None).rows}
     assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())

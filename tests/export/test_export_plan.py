@@ -13,7 +13,7 @@ from page4d import Layout, ModelConfig
 from page4d.errors import UsageError
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.commands import inside
 
 TINY = ("--dry-run", "--preset", "tiny", "--height", 28, "--width", 28)
@@ -114,10 +114,10 @@ def test_any_flags_end_in_a_plan_or_in_words(T, V, images, sets, precision):
 def test_the_largest_plan_is_made_at_once():
     began = time.perf_counter()
     config = ModelConfig.preset("tiny", depth=256, encoder_depth=256, keep_layers=tuple(range(64)))
-    plan = Plan.make(config, Layout(128, 128, 14, 14), Precision.INT8)
+    plan = ExportPlan.make(config, Layout(128, 128, 14, 14), Precision.INT8)
     buffers = BufferPlan.make(plan.manifest(""))
     assert len(buffers.calls) > 128 * 128 and time.perf_counter() - began < 5
     for entry in plan.stages():
         assert all(entry.calls * math.prod(spec.shape) <= 2**40 for spec in (*entry.inputs, *entry.outputs))
     with pytest.raises(UsageError, match="16384 images"):
-        Plan.make(config, Layout(128, 129, 14, 14), Precision.INT8)
+        ExportPlan.make(config, Layout(128, 129, 14, 14), Precision.INT8)

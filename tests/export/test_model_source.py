@@ -16,7 +16,7 @@ from page4d.errors import UsageError
 from page4d.manifest import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import export, write_unverified
 from page4d_export.model_source import ModelSource
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
@@ -82,7 +82,7 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     layout = Layout(T, V, 28, 42)
     folder = tmp_path / "engines"
     folder.mkdir()
-    manifest = write_unverified(model, Plan.make(model.config, layout, Precision.FLOAT32), folder)
+    manifest = write_unverified(model, ExportPlan.make(model.config, layout, Precision.FLOAT32), folder)
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
     found, want = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
     for layer, tensor in want.layers.items():
@@ -181,7 +181,7 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
 
 def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
     model = page4d.load(files / "headless.safetensors")
-    plan = Plan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
+    plan = ExportPlan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
     real, written = weights._put, []
 
     def interrupted(*arguments):

@@ -24,10 +24,10 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.library import Flavor
-from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PLUGINS, PlanBuildRequest, build_into, library_for
 from page4d_export import exporter
-from page4d_export.commands.build_flags import BuildWish
-from page4d_export.main import export_command
+from page4d_export.commands.build_flags import BuildFlags
+from page4d_export.commands.export import export_command
 from page4d_plugins.kernel_pack import shipped
 from tests.support.exports import without_plugins
 from tests.support.models import EXPORTED
@@ -59,7 +59,7 @@ UNFUSED = [  # the epipolar prior, and key segments
 
 
 def wish(precision="float16", targets=CHIPS, native=False):
-    return PlansBuild(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
+    return PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
 
 
 def content(folder):
@@ -394,7 +394,7 @@ def test_an_export_needs_a_layout(missing):
 
 
 def test_what_is_built_and_why_not():
-    said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
+    said = lambda precision, *flags: BuildFlags(*flags).of(precision, "auto")
     assert said("float32", False, "auto", None, False, None) == (
         None,
         "plans: none, TensorRT takes --fp16, --bf16 or --fp8",

@@ -14,7 +14,7 @@ from page4d.errors import EngineError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest, layout_of
 from page4d.precision import Precision
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 
 def test_the_sizes_of_the_specification():
@@ -167,7 +167,7 @@ def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, prese
     """What is taken has a plan, and a manifest that says it."""
     try:
         config = ModelConfig.preset(preset, **{name: value})
-        plan = Plan.make(config, Layout(1, 1, 28, 28), Precision.FLOAT32)
+        plan = ExportPlan.make(config, Layout(1, 1, 28, 28), Precision.FLOAT32)
     except UsageError as error:
         assert name in str(error) or "published" in str(error) or "width" in str(error)
         return

@@ -8,7 +8,7 @@ import sys
 from typer.testing import CliRunner
 
 from page4d_engines import cli
-from page4d_export.main import export_command
+from page4d_export.commands.export import export_command
 
 
 def run(*arguments, cwd=None, **environment):

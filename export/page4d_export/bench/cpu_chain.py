@@ -12,15 +12,14 @@ from typing import Any
 
 import msgspec
 import torch
-from rich.table import Table
 
 from page4d.manifest import PREDICTIONS, StageEntry
 from page4d.model import Page4D
 from page4d_engines import Pipeline, console
 from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -55,13 +54,13 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 
 def compare_chain(
-    plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]
+    plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]
 ) -> Benchmark:
     """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is
     float32."""
     progress("exporting", 0.0)
     model = Page4D(plan.config)
-    inputs = Frames.rendered(plan.layout).values
+    inputs = SampleClip.rendered(plan.layout).values
     images = inputs["images"]
     mask_ext = inputs["mask_ext"] if plan.config.takes_mask else None
     clock = _Clock(model)
@@ -154,23 +153,8 @@ def print_chain(result: Benchmark) -> None:
         f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads}"
         " threads"
     )
-    title += f", medians of {result.rounds}"
-    table = Table(
-        title=title,
-        title_justify="left",
-    )
-    for column in (
-        "part",
-        "GFLOP",
-        "PyTorch s",
-        "engines s",
-        "engines GFLOP/s",
-        "GB",
-        "of the roofline",
-        "times as fast",
-        "from .. to",
-    ):
-        table.add_column(column, justify="left" if column == "part" else "right")
+    columns = ["GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "GB", "of the roofline", "times as fast"]
+    table = console.table(f"{title}, medians of {result.rounds}", ["part"], [*columns, "from .. to"])
     for row in result.rows:
         low, high = row.spread
         table.add_row(

@@ -23,17 +23,17 @@ from page4d.errors import MissingBackendError, Page4DError
 from page4d.manifest import PREDICTIONS, Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d.network.aggregator import Layer
+from page4d_engines import console
 from page4d_engines.backend import Backend
-from page4d_engines.console import table_console
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
+from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import cast
-from page4d_export.verify import Frames
 from page4d_plugins.driver import capability_of
 
 _LOG = logging.getLogger("page4d.bench")
@@ -101,7 +101,7 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
 
 
 def compare_gpu_chain(
-    plan: Plan,
+    plan: ExportPlan,
     preset: str,
     rounds: int,
     backend: Backend,
@@ -126,7 +126,7 @@ def compare_gpu_chain(
     """
     progress("exporting", 0.0)
     model = Page4D(plan.config)
-    values = Frames.rendered(plan.layout).values
+    values = SampleClip.rendered(plan.layout).values
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
@@ -208,17 +208,13 @@ def compare_gpu_chain(
 
 def print_gpu_chain(found: GpuChainBenchmark) -> None:
     """Sides, then parts, on stdout."""
-    from rich.table import Table
-
-    console = table_console()
+    out = console.table_console()
     shape = found.layout
     title = (
         f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision},"
         f" medians of {found.rounds}"
     )
-    table = Table(title=title, title_justify="left")
-    for column in ("", "ms a window", "from .. to", "engines are times as fast", "from .. to"):
-        table.add_column(column, justify="left" if column == "" else "right")
+    table = console.table(title, [""], ["ms a window", "from .. to", "engines are times as fast", "from .. to"])
     for side in found.sides:
         low, high = side.spread
         cells = (
@@ -228,10 +224,9 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
             f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}",
         )
         table.add_row(f"{side.name}: {found.backend}" if side.name == ENGINES else side.name, *cells)
-    console.print(table)
-    parts = Table()
-    for column in ("part", "GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"):
-        parts.add_column(column, justify="left" if column == "part" else "right")
+    out.print(table)
+    columns = ["GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"]
+    parts = console.table(None, ["part"], columns)
     for row in found.parts:
         parts.add_row(
             row.kind,
@@ -242,23 +237,23 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
             f"{row.gbyte:.2f}",
             f"{row.share:.0%}",
         )
-    console.print(parts)
-    console.print(
+    out.print(parts)
+    out.print(
         f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's"
         f" {found.product_tflops:.0f}; idle {found.between:.1%}"
     )
     for name, accuracy in found.differences.items():
-        console.print(
+        out.print(
             f"engines against PyTorch, {name}: relative L2 {accuracy.relative_l2:.1e}, {accuracy.nans} not finite"
         )
     for name, reason in found.absent.items():
-        console.print(f"missing: {name}: {reason}", markup=False)
-    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+        out.print(f"missing: {name}: {reason}", markup=False)
+    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
 
 
 def _engines(
     folder: pathlib.Path,
-    plan: Plan,
+    plan: ExportPlan,
     backend: Backend,
     build: bool,
     absent: dict[str, str],
@@ -271,7 +266,7 @@ def _engines(
             if candidate is Backend.TENSORRT and build:
                 library = library_for(None)
                 library.require_on(capability_of(0))
-                wish = PlansBuild(library, BuildOptions(), str(plan.precision), plan.attention.value == "native")
+                wish = PlanBuildRequest(library, BuildOptions(), str(plan.precision), plan.attention.value == "native")
                 build_into(EngineFolder.open(folder), wish, progress)
             return Pipeline.load(folder, candidate)
         except Page4DError as error:
@@ -294,7 +289,7 @@ def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, N
 class Eager:
     """The reference model in PyTorch on a device, in the plan's precision."""
 
-    def __init__(self, model: Page4D, plan: Plan, device: str) -> None:
+    def __init__(self, model: Page4D, plan: ExportPlan, device: str) -> None:
         self._device = device
         self._model = cast(copy.deepcopy(model), plan.precision).to(device)
         self._takes_mask = plan.config.takes_mask
@@ -350,7 +345,7 @@ class Eager:
         return event
 
 
-def _by_kind(plan: Plan, pipeline: Pipeline) -> dict[str, float]:
+def _by_kind(plan: ExportPlan, pipeline: Pipeline) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for entry in plan.stages():
         found[entry.kind] += pipeline.seconds[entry.name]

@@ -19,11 +19,12 @@ import msgspec
 from page4d.accuracy import compare
 from page4d.errors import Page4DError
 from page4d.model import Page4D
-from page4d_engines.console import table_console
-from page4d_export.bench.contestants import Contestant, Course, contestants
-from page4d_export.export_plan import Plan
+from page4d_engines import console
+from page4d_export.bench.contestant import Contestant, Course
+from page4d_export.bench.contestants import contestants
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
 
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
@@ -74,7 +75,7 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
 
 
 def compare_peers(
-    plan: Plan,
+    plan: ExportPlan,
     preset: str,
     rounds: int,
     threads: int,
@@ -123,7 +124,7 @@ def compare_peers(
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about their own insides
         progress("seeding weights", 0.0)
-        values = Frames.rendered(plan.layout).values
+        values = SampleClip.rendered(plan.layout).values
         course = Course(
             Page4D(plan.config),
             plan,
@@ -173,12 +174,9 @@ def compare_peers(
 
 def print_peers(found: PeersBenchmark) -> None:
     """A line per contestant, on stdout."""
-    from rich.table import Table
-
-    console = table_console()
-    table = Table(title=f"{found.title}; {found.processor}", title_justify="left")
-    for column in ("", "computes in", "seconds", "times as fast", "from .. to", "relative L2"):
-        table.add_column(column, justify="left" if column in ("", "computes in") else "right")
+    out = console.table_console()
+    columns = ["seconds", "times as fast", "from .. to", "relative L2"]
+    table = console.table(f"{found.title}; {found.processor}", ["", "computes in"], columns)
     for row in found.rows:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
@@ -191,14 +189,14 @@ def print_peers(found: PeersBenchmark) -> None:
             error,
         )
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
-    console.print(table)
-    console.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
+    out.print(table)
+    out.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
     for row in found.rows:
         if row.missing is not None:
-            console.print(f"missing: {row.name}: {row.missing}", markup=False)
+            out.print(f"missing: {row.name}: {row.missing}", markup=False)
         elif row.note:
-            console.print(f"{row.name}: {row.note}", markup=False)
-    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+            out.print(f"{row.name}: {row.note}", markup=False)
+    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
 
 
 def _row(

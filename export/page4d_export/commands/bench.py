@@ -14,7 +14,7 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Verbose
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 
 def bench_command(
@@ -123,7 +123,7 @@ def bench_command(
             else:
                 layout = Layout(T, V, height, width)
                 precision = Precision.FP8 if fp8 else Precision.BFLOAT16 if bf16 else Precision.FLOAT16
-                plan = Plan.make(ModelConfig.preset(preset), layout, precision)
+                plan = ExportPlan.make(ModelConfig.preset(preset), layout, precision)
                 _bench_gpu_chain(plan, preset, rounds, backend, as_json, quiet)
             return
         if bf16 or fp8 or sweep is not None or backend != "auto":
@@ -138,7 +138,7 @@ def bench_command(
             found = compare_attention(keys, rounds, threads)
             console.write_json(found) if as_json else print_attention(found)
             return
-        plan = Plan.make(
+        plan = ExportPlan.make(
             ModelConfig.preset(preset), Layout(T, V, height, width), Precision.INT8 if int8 else Precision.FLOAT32
         )
         if peers:
@@ -198,7 +198,7 @@ def _bench_gpu(
 
 
 def _bench_peers(
-    plan: Plan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool
+    plan: ExportPlan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool
 ) -> None:
     from page4d_export.bench.peers import compare_peers, print_peers
     from page4d_export.bench.peers_plot import plot_peers
@@ -213,7 +213,7 @@ def _bench_peers(
     console.write_json(found) if as_json else print_peers(found)
 
 
-def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:
+def _bench_gpu_chain(plan: ExportPlan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:
     from page4d_engines.backend import Backend
     from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
 

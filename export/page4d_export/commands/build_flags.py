@@ -14,7 +14,7 @@ from page4d.precision import Precision
 if TYPE_CHECKING:
     import typer
 
-    from page4d_engines.tensorrt.plans import PlansBuild
+    from page4d_engines.tensorrt.plans import PlanBuildRequest
 
 _WITH_BUILD_ONLY = (
     "build_only",
@@ -31,7 +31,7 @@ _BACKENDS = ("auto", "tensorrt", "rtx")
 
 
 @dataclass(frozen=True)
-class BuildWish:
+class BuildFlags:
     """The flags on building, as they were given."""
 
     no_build: bool
@@ -86,7 +86,7 @@ class BuildWish:
                 allowed="--backend, --target, --hardware-compat, --optimization-level, --plugin-library",
             )
 
-    def of(self, precision: str, attention: str) -> tuple[PlansBuild | None, str]:
+    def of(self, precision: str, attention: str) -> tuple[PlanBuildRequest | None, str]:
         """What to build, and why so, in words, if any are due: nothing is a choice where nothing was asked for.
 
         Raises:
@@ -106,7 +106,7 @@ class BuildWish:
             build = self.demanded(precision, attention)
         return build, f"plans: {build.library}, for {build.runs_on}"
 
-    def demanded(self, precision: str, attention: str) -> PlansBuild:
+    def demanded(self, precision: str, attention: str) -> PlanBuildRequest:
         """What to build.
 
         Raises:
@@ -115,7 +115,7 @@ class BuildWish:
         """
         from page4d_engines.tensorrt.builder import BuildOptions
         from page4d_engines.tensorrt.library import Flavor
-        from page4d_engines.tensorrt.plans import PlansBuild, library_for
+        from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 
         chips = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
         if self.target is not None and not chips:
@@ -124,6 +124,6 @@ class BuildWish:
         if flavor is None and chips:
             flavor = Flavor.RTX  # the only one that builds for other chips than this machine's
         options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
-        return PlansBuild(
+        return PlanBuildRequest(
             library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library
         )

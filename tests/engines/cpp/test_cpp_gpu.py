@@ -15,7 +15,7 @@ from page4d_engines.clip.frame_folder import FrameFolder, Loose
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.tensorrt.builder import BuildOptions
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_plugins.driver import capability_of
 from tests.support.cmake_builds import run
 from tests.support.offline_runs import clip_of, cpp_run, same_folders
@@ -62,7 +62,7 @@ def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatc
     engines = tmp_path / "engines"
     shutil.copytree(made(variant, "float16").folder, engines)
     folder = EngineFolder.open(engines)
-    build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+    build_into(folder, PlanBuildRequest(library, BuildOptions(), folder.manifest.precision, native=False))
     layout = folder.manifest.shape
     clip = clip_of(tmp_path / "clip", layout.T, layout.V, 100, 80)
     found = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
@@ -82,7 +82,7 @@ def test_the_graph_is_made(offline, library, made, tmp_path):
     engines = tmp_path / "engines"
     shutil.copytree(made("default", "float16").folder, engines)
     folder = EngineFolder.open(engines)
-    build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+    build_into(folder, PlanBuildRequest(library, BuildOptions(), folder.manifest.precision, native=False))
     rig = offline.parents[1] / "rig" / "rig"
     done = subprocess.run([rig, engines, "--seconds", "2"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "no CUDA graph" not in done.stderr, done.stderr

@@ -16,16 +16,16 @@ from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.bench.growth import growth, growth_model, growth_plot, growth_table
-from page4d_export.bench.growth.growth import Growth, Point
 from page4d_export.bench.growth.growth_model import Rates
-from page4d_export.export_plan import Plan
+from page4d_export.bench.growth.growth_record import Growth, Point
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EVERY, config_of, layout_of
 
 AT_MOST = 1.5  # the model's bytes per measured ones; and never below
 
 
 def plan_of(T, V, H=28, W=42, precision=Precision.FLOAT32, **options):
-    return Plan.make(ModelConfig.preset("tiny", **options), Layout(T, V, H, W), precision)
+    return ExportPlan.make(ModelConfig.preset("tiny", **options), Layout(T, V, H, W), precision)
 
 
 # ---- memory
@@ -58,7 +58,7 @@ def test_widened_engines_take_what_float32_ones_do():
 
 @pytest.mark.parametrize("variant", EVERY)
 def test_work_is_the_plan_s_flop(variant):
-    plan = Plan.make(config_of(variant), layout_of(variant, 28, 42), Precision.FLOAT32)
+    plan = ExportPlan.make(config_of(variant), layout_of(variant, 28, 42), Precision.FLOAT32)
     works = growth_model.work_of(plan)
     for kind, work in works.items():
         entries = [entry for entry in plan.stages() if entry.kind == kind]
@@ -161,7 +161,7 @@ def test_published_models_have_their_own_layouts(preset, count):
 @pytest.fixture
 def pretended(monkeypatch):
     """Points without exports or runs, each of a GFLOP a second; a list of those that ran."""
-    from page4d_export import exporter, verify
+    from page4d_export import exporter, sample_clip
 
     ran = []
 
@@ -176,7 +176,9 @@ def pretended(monkeypatch):
     monkeypatch.setattr(growth.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(growth, "_apart", apart)
     monkeypatch.setattr(exporter, "write_unverified", lambda model, plan, folder: plan.manifest(""))
-    monkeypatch.setattr(verify.Frames, "rendered", lambda layout: types.SimpleNamespace(values={"images": np.zeros(1)}))
+    monkeypatch.setattr(
+        sample_clip.SampleClip, "rendered", lambda layout: types.SimpleNamespace(values={"images": np.zeros(1)})
+    )
     return ran
 
 

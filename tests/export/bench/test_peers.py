@@ -15,10 +15,11 @@ from page4d import Layout, ModelConfig
 from page4d.precision import Precision
 from page4d_engines import cli
 from page4d_export.bench import contestants, peers
+from page4d_export.bench.contestant import Contestant, Runner
 from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, print_peers
 from page4d_export.bench.peers_plot import label_of, plot_peers
 from page4d_export.commands.bench import bench_command
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 NAMES = [
     "PyTorch eager, float32",
@@ -40,7 +41,7 @@ EAGER, COMPILED, OURS = (
 
 def small(T=2, V=2, **options):
     """One layer of every kind."""
-    return Plan.make(
+    return ExportPlan.make(
         ModelConfig.preset("tiny", depth=1, encoder_depth=1, **options), Layout(T, V, 28, 28), Precision.FLOAT32
     )
 
@@ -85,11 +86,9 @@ def test_one_that_is_far_slower_runs_once():
     def dawdling(course):
         eager = chosen(EAGER)[0]
         eager.prepare(course)
-        return contestants.Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
+        return Runner(lambda: (passes.append(time.sleep(3)), eager.runner.forward())[1], "float32")
 
-    result = compare_peers(
-        small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), contestants.Contestant("dawdling", dawdling)]
-    )
+    result = compare_peers(small(1, 1), "tiny", 3, 2, silent, [*chosen(EAGER), Contestant("dawdling", dawdling)])
     assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
     assert (
         result.rows[1].seconds > 3
@@ -174,7 +173,7 @@ def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
                 raise RuntimeError("out of something\nand where")
             return torch.zeros(course.plan.layout.T)  # of another size than the layer
 
-        return contestants.Runner(forward, "float32")
+        return Runner(forward, "float32")
 
     one = dataclasses.replace(contestants.contestants()[0], name="breaks", start=breaks)
     rows = compare_peers(small(), "tiny", 1, 2, silent, [*chosen(EAGER), one]).rows

@@ -31,10 +31,11 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d_engines import console
-from page4d_export.bench.growth.growth_model import Memory, Rates, Work, fit_rates, memory_of, work_of
+from page4d_export.bench.growth.growth_model import Rates, Work, fit_rates, memory_of, work_of
 from page4d_export.bench.growth.growth_plot import plot_growth
+from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Point
 from page4d_export.bench.plot_file import check_plot
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
 RUNS = 3
@@ -44,70 +45,6 @@ _STEPS = (1.6, 2.6)  # times the FLOP of the point before, at least and at most 
 _GIB = 2**30
 
 
-class Cell(msgspec.Struct, frozen=True):
-    """The model at one T and V."""
-
-    T: int
-    V: int
-    gflop: float
-    memory: Memory
-    seconds: float | None
-    """None where nothing was measured."""
-
-
-class Point(msgspec.Struct, frozen=True):
-    """A run that was measured."""
-
-    T: int
-    V: int
-    seconds: float
-    """Median of the counted runs."""
-    kinds: dict[str, float]
-    """The same by kind of stage."""
-    bytes: int
-    """Most memory that the process held, above the interpreter and its libraries."""
-
-
-class Fit(msgspec.Struct, frozen=True):
-    """How well the models meet the measured points; shares, 0.1 is 10 %."""
-
-    rates: Rates
-    """From all points."""
-    deviation: float
-    """The largest of |modelled / measured - 1| of the seconds, over the points that the rates come from."""
-    held_out: str
-    """The point of the most frames; empty where no other was measured."""
-    held_out_deviation: float | None
-    """modelled / measured - 1 of its seconds, by rates from the other points alone: what to expect of the model where
-    nothing was measured."""
-    memory_deviation: tuple[float, float]
-    """The least and the largest modelled / measured - 1 of the bytes; the model is not fitted to these points."""
-
-
-class Growth(msgspec.Struct, frozen=True):
-    """Time and memory over T and V."""
-
-    preset: str
-    height: int
-    width: int
-    precision: str
-    threads: int | None
-    points: list[Point]
-    grid: list[Cell]
-    fit: Fit | None
-    """None where nothing was measured."""
-    stopped: str
-    """Why no further point was measured."""
-    versions: dict[str, str]
-
-    @property
-    def title(self) -> str:
-        """What it is of, in a line."""
-        alone = "modelled alone, as TensorRT plans" if Precision(self.precision).itemsize == 2 else "modelled alone"
-        where = f"{self.threads} threads" if self.threads else alone
-        return f"{self.preset} {self.height}x{self.width}, {self.precision}, {where}"
-
-
 def modelled_growth(preset: str, height: int, width: int, precision: Precision | str) -> Growth:
     """The memory model alone, in any precision: nothing is measured, nothing imported but the plan. As `memory_of`
     without `widen`."""
@@ -115,7 +52,7 @@ def modelled_growth(preset: str, height: int, width: int, precision: Precision |
     return Growth(preset, height, width, str(Precision(precision)), None, [], _grid(plans, None), None, "", {})
 
 
-def plans_of(config: ModelConfig, height: int, width: int, precision: Precision) -> list[Plan]:
+def plans_of(config: ModelConfig, height: int, width: int, precision: Precision) -> list[ExportPlan]:
     """A plan for every T of 1 to 24 and V of 1 to 6 that the model can see, by FLOP.
 
     Raises:
@@ -128,15 +65,15 @@ def plans_of(config: ModelConfig, height: int, width: int, precision: Precision)
             config.require(layout)
         except UsageError:  # published models see one time, or one view
             continue
-        found.append(Plan.make(config, layout, precision))
+        found.append(ExportPlan.make(config, layout, precision))
     return sorted(found, key=_flop)
 
 
-def _flop(plan: Plan) -> int:
+def _flop(plan: ExportPlan) -> int:
     return sum(entry.flop * entry.calls for entry in plan.stages())
 
 
-def _grid(plans: Sequence[Plan], rates: Rates | None) -> list[Cell]:
+def _grid(plans: Sequence[ExportPlan], rates: Rates | None) -> list[Cell]:
     cells = [
         Cell(
             plan.layout.T,
@@ -211,7 +148,7 @@ def bench_growth(
     return found
 
 
-def ladder(plans: Sequence[Plan]) -> list[Plan]:
+def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
     """Of plans by growing FLOP, those to measure: each about twice the one before, in turn of many times and of many
     views.
 
@@ -229,14 +166,18 @@ def ladder(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def _measured(
-    config: ModelConfig, plans: Sequence[Plan], threads: int, seconds: float, progress: Callable[[str, float], None]
+    config: ModelConfig,
+    plans: Sequence[ExportPlan],
+    threads: int,
+    seconds: float,
+    progress: Callable[[str, float], None],
 ) -> tuple[list[Point], str]:
     """The points that time and memory allow, and why there are no more."""
     import torch
 
     from page4d.model import Page4D
     from page4d_export.exporter import write_unverified
-    from page4d_export.verify import Frames
+    from page4d_export.sample_clip import SampleClip
 
     torch.set_num_threads(threads)
     started = time.monotonic()
@@ -263,7 +204,7 @@ def _measured(
             progress(f"exporting {name}", min(gone / seconds, 1.0))
             begun = time.monotonic()
             manifest = write_unverified(model, plan, folder)
-            given = Frames.rendered(layout).values
+            given = SampleClip.rendered(layout).values
             save_tensors(
                 frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)}
             )
@@ -288,7 +229,7 @@ class _Run(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def _apart(folder: pathlib.Path, frames: pathlib.Path, plan: Plan, threads: int) -> Point:
+def _apart(folder: pathlib.Path, frames: pathlib.Path, plan: ExportPlan, threads: int) -> Point:
     """Run an engine folder in a fresh process."""
     done = subprocess.run(
         [sys.executable, "-m", "page4d_export.bench.growth.growth", str(folder), str(frames), str(threads)],

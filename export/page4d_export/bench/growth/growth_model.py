@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.cost import Cost
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 # Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to
 # 16 %, since a user who plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU,
@@ -42,7 +42,7 @@ class Memory(msgspec.Struct, frozen=True):
         return self.process + self.weights + self.buffers + self.scratch
 
 
-def memory_of(plan: Plan, widen: bool = False) -> Memory:
+def memory_of(plan: ExportPlan, widen: bool = False) -> Memory:
     """What a plan's engines take.
 
     In float32 this is ONNX Runtime on a processor and was held against runs. In 16 bits it is a statement about
@@ -82,7 +82,7 @@ class _Unattending(Cost):
         return 0
 
 
-class _Linears(Plan):
+class _Linears(ExportPlan):
     """A plan whose FLOP are those of products with weights: what attention takes is then a difference, and no formula
     stands here twice."""
 
@@ -91,7 +91,7 @@ class _Linears(Plan):
         return _Unattending(self.config, self.layout, self.precision)
 
 
-def work_of(plan: Plan) -> dict[str, Work]:
+def work_of(plan: ExportPlan) -> dict[str, Work]:
     """The work of one run by kind of stage."""
     found: dict[str, Work] = {}
     linear = _Linears(plan.config, plan.layout, plan.precision, plan.keypoints, plan.encoder_images, plan.attention)
@@ -159,6 +159,3 @@ def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.
             if left < least:
                 best, least = x, left
     return best
-
-
-# ---- what is found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from page4d_export.bench.plot_file import check_plot, save_plot
 
 if TYPE_CHECKING:
-    from page4d_export.bench.growth.growth import Cell, Growth, Point
+    from page4d_export.bench.growth.growth_record import Cell, Growth, Point
 
 _INK, _PALE, _LINE = "#1f2937", "#6b7280", "#d1d5db"
 _COLOURS = ("#f59e0b", "#ea580c", "#dc2626", "#be185d", "#7e22ce", "#1e3a8a")  # of V = 1 to 6: more views, darker

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from page4d_engines import console
-from page4d_export.bench.growth.growth import Cell, Fit, Growth
+from page4d_export.bench.growth.growth_record import Cell, Fit, Growth
 
 _GIB = 2**30
 
 
 def print_growth(found: Growth) -> None:
     """As a table on stdout: a row for each T, a column for each V, seconds and GiB; what was measured is marked."""
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("T", justify="right")
     views = sorted({cell.V for cell in found.grid})
-    for view in views:
-        table.add_column(f"V={view}", justify="right")
+    table = console.table(None, [], ["T", *(f"V={view}" for view in views)])
     cells = {(cell.T, cell.V): cell for cell in found.grid}
     measured = {(point.T, point.V) for point in found.points}
     for T in sorted({cell.T for cell in found.grid}):
@@ -31,9 +26,7 @@ def print_growth(found: Growth) -> None:
     out.print(table)
     if found.fit is None:
         return
-    points = Table()
-    for column in ("measured", "s", "modelled s", "GiB", "modelled GiB"):
-        points.add_column(column, justify="right")
+    points = console.table(None, [], ["measured", "s", "modelled s", "GiB", "modelled GiB"])
     for point in found.points:
         cell = cells[point.T, point.V]
         row = (
