@@ -42,7 +42,7 @@ Progress = Callable[[str, float], None]
 """Told what starts, and the share of the work that is done."""
 
 
-def export(
+def write_verified(
     model: Page4D,
     plan: ExportPlan,
     folder: pathlib.Path,

@@ -30,7 +30,7 @@ from page4d_export.commands.bench import bench_command
 from page4d_export.commands.clip import clip_command
 from page4d_export.commands.inspect import inspect_command
 from page4d_export.export_plan import ExportPlan
-from page4d_export.exporter import export
+from page4d_export.exporter import write_verified
 from page4d_export.sample_clip import SampleClip
 from page4d_export.verify import affordable_layout
 from tests.support.commands import command, inside
@@ -47,7 +47,7 @@ def plan_for(variant="default", precision="float32", encoder_images=None, **opti
 
 def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
     plan = plan_for(encoder_images=2)
-    manifest = export(lively(plan.config), plan, tmp_path / "engines")
+    manifest = write_verified(lively(plan.config), plan, tmp_path / "engines")
     assert manifest.stage("encoder").calls == 3 and manifest.stage("encoder").inputs[0].shape[0] == 2
 
 
@@ -58,7 +58,7 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     plan = plan_for(variant, precision)
     model = lively(plan.config)
     told = []
-    manifest = export(model, plan, tmp_path / "engines", progress=lambda what, share: told.append(share))
+    manifest = write_verified(model, plan, tmp_path / "engines", progress=lambda what, share: told.append(share))
     assert manifest == read_manifest(tmp_path / "engines") == EngineFolder.open(tmp_path / "engines").manifest
     for entry in manifest.stages:
         assert set(entry.accuracy) == {spec.name for spec in entry.outputs}
@@ -108,7 +108,7 @@ def test_a_stage_beyond_its_tolerance_leaves_no_engines(tmp_path):
         AccuracyError,
         match=r"stage encoder departs(.|\n)*relative L2 .*\n.*allowed: relative L2 up to 1e-07 in float16",
     ):
-        export(lively(plan.config), plan, tmp_path / "engines", tolerance=1e-7)
+        write_verified(lively(plan.config), plan, tmp_path / "engines", tolerance=1e-7)
     assert os.listdir(tmp_path) == []
 
 
@@ -119,9 +119,9 @@ def test_overflow_in_sixteen_bits_is_caught(tmp_path):
     model.layers[1].view_sa.block.mlp.fc1.bias += 3e4
     model.layers[1].view_sa.block.mlp.fc2.weight += 0.1
     with pytest.raises(AccuracyError, match=r"stage view_sa.1 departs(.|\n)*\b[1-9]\d* NaN"):
-        export(model, plan, tmp_path / "engines")
+        write_verified(model, plan, tmp_path / "engines")
     wide = plan_for(precision="bfloat16")  # has the range
-    export(model, wide, tmp_path / "engines")
+    write_verified(model, wide, tmp_path / "engines")
 
 
 def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_wrong_weight_is_caught(tmp_path, monkeypatch):
 
     monkeypatch.setattr(verify, "OrtEngine", Tampered)
     with pytest.raises(AccuracyError, match=r"stage time_sa\.0"):
-        export(model, plan, tmp_path / "engines")
+        write_verified(model, plan, tmp_path / "engines")
 
 
 def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
@@ -146,7 +146,7 @@ def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
     measured and allowed."""
     plan = plan_for(landmarks=4, global_layers=(0,))
     model, frames = lively(plan.config), SampleClip.rendered(plan.layout)
-    manifest = export(model, plan, tmp_path / "engines")
+    manifest = write_verified(model, plan, tmp_path / "engines")
     assert manifest.stage("global_sa.0").ties < 1e-6, "of twelve frames none has a near tie"
     choose = sparse.largest
     monkeypatch.setattr(sparse, "largest", lambda confidence, k, doubt=0.0: choose(confidence, k, 0.05 - doubt))
@@ -172,7 +172,7 @@ def test_a_wrong_weight_among_tied_landmarks_is_caught(tmp_path, monkeypatch):
     plan = plan_for(landmarks=4, global_layers=(0,))
     model = lively(plan.config)
     monkeypatch.setattr(verify, "DOUBT", 1e-3 / Precision.FLOAT32.tolerance)
-    export(model, plan, tmp_path / "engines")
+    write_verified(model, plan, tmp_path / "engines")
     model.layers[0].global_sa.block.attn.qkv.bias += 0.05
     with pytest.raises(AccuracyError, match=r"stage global_sa\.0"):
         list(verify.verify(model, plan, tmp_path / "engines" / "onnx", SampleClip.rendered(plan.layout), 1e-5))
@@ -184,7 +184,7 @@ def test_an_engine_folder_is_replaced_and_nothing_else(tmp_path):
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="-o names something that is not an engine folder"):
-        export(lively(plan.config), plan, folder)
+        write_verified(lively(plan.config), plan, folder)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
@@ -206,7 +206,7 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e6)  # a machine of a megaflop
     small = affordable_layout(plan)
     assert small.T == 2 and small.V == 2 and small.P < plan.layout.P
-    manifest = export(lively(plan.config), plan, tmp_path / "engines")
+    manifest = write_verified(lively(plan.config), plan, tmp_path / "engines")
     assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
     assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)

@@ -39,7 +39,7 @@ def refused(*flags):
         (("--T", 100, "--V", 100, "--height", 65534, "--width", 65534), "tensors of up to 2^40 numbers"),
         (("--T", 128, "--V", 128, "--encoder-images", 10**18), "does not divide the clip's 16384 images"),
         (("--T", 2, "--V", 2, "--encoder-images", -1), "allowed: 1, 2, 4"),
-        (("--T", 2, "--V", 2, "--seed", -1), "--seed is out of range"),
+        (("--T", 2, "--V", 2, "--seed", -1), "Invalid value for '--seed'"),
         (("--T", 2, "--V", 2, "--seed", 2**63), "--seed is out of range"),
         (("--T", 2, "--V", 2, "--tolerance", "nan"), "--tolerance is out of range"),
         (("--T", 2, "--V", 2, "--tolerance", "-1"), "--tolerance is out of range"),

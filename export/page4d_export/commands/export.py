@@ -2,209 +2,253 @@
 
 from __future__ import annotations
 
+import enum
 import pathlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import Annotated, Literal
 
-import msgspec
 import typer
 
+from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.config import PRESETS
-from page4d.errors import MissingBackendError, UsageError
-from page4d.files import refuse_foreign
+from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import ENGINE_FOLDER
+from page4d.manifest import Manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Verbose, folder_to_write
-from page4d_export.commands.build_flags import BuildFlags
+from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
+from page4d_export.commands.set_option import overrides
 from page4d_export.export_plan import ExportPlan
+from page4d_export.export_request import ExportRequest, open_clip, require_tolerance
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 
-if TYPE_CHECKING:
-    from page4d_engines.clip.frame_folder import FrameFolder
-    from page4d_export.sample_clip import SampleClip
+model_option = partial(typer.Option, rich_help_panel="Model")
+layout_option = partial(typer.Option, rich_help_panel="Layout")
+precision_option = partial(typer.Option, rich_help_panel="Precision")
+tensorrt_option = partial(typer.Option, rich_help_panel="TensorRT")
+output_option = partial(typer.Option, rich_help_panel="Output")
+
+
+class Switch(str, enum.Enum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
 
 
 def export_command(
     context: typer.Context,
-    T: Annotated[int | None, typer.Option("--T", help="times of a window", show_default=False)] = None,
-    V: Annotated[int | None, typer.Option("--V", help="views", show_default=False)] = None,
+    T: Annotated[int | None, layout_option("--T", help="timesteps of a window", show_default=False)] = None,
+    V: Annotated[int | None, layout_option("--V", help="views (cameras)", show_default=False)] = None,
+    height: Annotated[int, layout_option(help="image height in pixels, a multiple of 14")] = 518,
+    width: Annotated[int, layout_option(help="image width in pixels, a multiple of 14")] = 518,
+    B: Annotated[int, layout_option("--B", help="clips side by side; page4d-run takes one")] = 1,
+    encoder_images: Annotated[
+        int | None,
+        layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16"),
+    ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             help=f"{', '.join(PRESETS)}; default: the model that a single checkpoint is, else {DEFAULT_PRESET}",
             show_default=False,
         ),
     ] = None,
     pi3: Annotated[
         pathlib.Path | None,
-        typer.Option(
+        model_option(
             "--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder"
         ),
     ] = None,
-    page4d: Annotated[pathlib.Path | None, typer.Option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
-    registers: Annotated[str | None, typer.Option(help="special tokens: split, truncate (of Pi3) or page4d")] = None,
-    time_sa: Annotated[str | None, typer.Option("--time-sa", help="weights of Time-SA: page4d or pi3")] = None,
-    mask: Annotated[str | None, typer.Option(help="on or off: whether the published PAGE-4D masks; default on")] = None,
-    height: Annotated[int, typer.Option(help="image height in pixels, a multiple of 14")] = 518,
-    width: Annotated[int, typer.Option(help="image width in pixels, a multiple of 14")] = 518,
-    B: Annotated[int, typer.Option("--B", help="clips side by side")] = 1,
-    fp16: Annotated[bool, typer.Option("--fp16", help="float16 weights and tokens")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 weights and tokens")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit linear layers, for ONNX Runtime on a processor")] = False,
-    fp8: Annotated[
-        bool,
-        typer.Option("--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer"),
-    ] = False,
-    out: Annotated[
-        pathlib.Path,
-        typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write"),
-    ] = pathlib.Path("engines"),
+    page4d: Annotated[
+        pathlib.Path | None,
+        model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT"),
+    ] = None,
+    registers: Annotated[
+        Literal["split", "truncate", "page4d"] | None,
+        model_option(help="special tokens: split, truncate (of Pi3) or page4d"),
+    ] = None,
+    time_sa: Annotated[
+        Literal["page4d", "pi3"] | None,
+        model_option("--time-sa", help="weights of Time-SA"),
+    ] = None,
+    mask: Annotated[Switch | None, model_option(help="whether the published PAGE-4D masks; default on")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
+        model_option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="of the weights")] = 0,
-    keypoints: Annotated[bool, typer.Option("--keypoints", help="Global-SA takes keypoint maps")] = False,
-    attention: Annotated[
-        str,
-        typer.Option(help="in TensorRT: auto (the plugin where it is there), plugin, native (TensorRT's own fusion)"),
-    ] = "auto",
-    encoder_images: Annotated[
-        int | None, typer.Option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
+    seed: Annotated[int, model_option(min=0, help="of weights without a checkpoint")] = 0,
+    keypoints: Annotated[bool, model_option("--keypoints", help="Global-SA takes keypoint maps")] = False,
+    fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
+    bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
+    int8: Annotated[
+        bool,
+        precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU"),
+    ] = False,
+    fp8: Annotated[
+        bool,
+        precision_option(
+            "--fp8", help="8-bit floating-point linear layers among float16, for TensorRT on SM89 and newer"
+        ),
+    ] = False,
+    frames: Annotated[
+        pathlib.Path | None,
+        precision_option(help="frames to verify on; default: a rendered clip"),
     ] = None,
-    frames: Annotated[pathlib.Path | None, typer.Option(help="frames to verify on; default: a rendered clip")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="relative L2 error that a stage may have; default by precision")
+        float | None,
+        precision_option(help="relative L2 error that a stage may have, above 0, up to 1; default by precision"),
     ] = None,
-    no_build: Annotated[bool, typer.Option("--no-build", help="ONNX alone, also where TensorRT is installed")] = False,
+    attention: Annotated[
+        AttentionChoice,
+        tensorrt_option(
+            help="in TensorRT: auto (the plugin where it is there), plugin, native (TensorRT's own fusion)"
+        ),
+    ] = AttentionChoice.AUTO,
+    no_build: Annotated[
+        bool,
+        tensorrt_option("--no-build", help="ONNX alone, also where TensorRT is installed"),
+    ] = False,
     build_only: Annotated[
         pathlib.Path | None,
-        typer.Option(
+        tensorrt_option(
             "--build-only",
             metavar="ENGINES",
             help="build the TensorRT plans of an engine folder that is there; needs no torch",
         ),
     ] = None,
     backend: Annotated[
-        str,
-        typer.Option(help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)"),
-    ] = "auto",
+        PlanBuilder,
+        tensorrt_option(
+            help="what builds plans: tensorrt, rtx (TensorRT-RTX, on any machine), auto (what is installed)"
+        ),
+    ] = PlanBuilder.AUTO,
     target: Annotated[
         str | None,
-        typer.Option(
-            help="chips for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 (fp8: sm_89) and newer", show_default=False
+        tensorrt_option(
+            help="GPU architectures for TensorRT-RTX, e.g. sm_89,sm_120; default: sm_80 (fp8: sm_89) and newer",
+            show_default=False,
         ),
     ] = None,
     hardware_compat: Annotated[
-        bool, typer.Option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")
+        bool,
+        tensorrt_option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower"),
     ] = False,
     optimization_level: Annotated[
-        int | None, typer.Option(help="of TensorRT's builder, 0 to 5; default: TensorRT's own", show_default=False)
+        int | None,
+        tensorrt_option(min=0, max=5, help="of TensorRT's builder; default: TensorRT's own", show_default=False),
     ] = None,
     plugin_library: Annotated[
         pathlib.Path | None,
-        typer.Option(
+        tensorrt_option(
             help="libpage4d_plugins.so, built from plugins/csrc: travels with the engines, for C++ programs",
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
+    out: Annotated[
+        pathlib.Path,
+        output_option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write"),
+    ] = pathlib.Path("engines"),
+    dry_run: Annotated[bool, output_option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="the manifest or plan as one JSON document on stdout")
+        bool,
+        output_option("--json", help="the manifest or plan as one JSON document on stdout"),
     ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
-    """Export a model as verified engines: one ONNX file per stage, each held against the PyTorch reference."""
+    """Export a model as verified engines: one ONNX file per stage, each compared with the PyTorch reference."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        wish = BuildFlags(no_build, backend, target, hardware_compat, optimization_level, plugin_library)
+        flags = BuildFlags(
+            no_build=no_build,
+            builder=backend,
+            target=target,
+            hardware_compat=hardware_compat,
+            optimization_level=optimization_level,
+            plugin_library=plugin_library,
+        )
         if build_only is not None:
-            wish.refuse_others(context)
-            _build_only(build_only, wish, as_json, quiet)
+            flags.refuse_others(context)
+            _build_only(build_only, flags, as_json, quiet)
             return
         if T is None or V is None:
             raise UsageError(
-                "an export needs to know how many times and views the engines see",
+                "an export needs to know how many timesteps and views the engines see",
                 got="no --T" if T is None else "no --V",
                 hint="--T 4 --V 4",
             )
-        if tolerance is not None and not 0 < tolerance <= 1:  # NaN among them, with which every comparison passes
-            raise UsageError(
-                "--tolerance is out of range",
-                got=tolerance,
-                allowed="above 0, up to 1",
-                hint="none, for the precision's own",
-            )
-        precision = _precision({"--fp16": fp16, "--bf16": bf16, "--int8": int8, "--fp8": fp8})
+        require_tolerance(tolerance)
+        precision = _precision(fp16=fp16, bf16=bf16, int8=int8, fp8=fp8)
         layout = Layout(T, V, height, width, B)
+        options = overrides(option or [])
+        if mask is not None:
+            options["mask"] = mask is Switch.ON
         source = ModelSource.choose(
-            preset, _overrides(option or []) | _mask(mask), T, seed, pi3, page4d, registers, time_sa
+            preset,
+            options,
+            T,
+            seed,
+            pi3=None if pi3 is None else Checkpoint.open(pi3),
+            page4d=None if page4d is None else Checkpoint.open(page4d),
+            registers=registers,
+            time_sa=time_sa,
         )
         if source.chosen is not None:
             console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, _attention(attention))
-        if plan.attention is AttentionChoice.NATIVE and (stages := plan.unfused()):
+        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+        if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
-                f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(stages)}", quiet
+                f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet
             )
         if dry_run:
-            for note in source.notes:
-                console.say(f"note: {note}", quiet)
-            from page4d_export.commands.tables import plan_document, print_plan
-
-            console.write_json(plan_document(plan)) if as_json else print_plan(plan)
+            _dry_run(source, plan, as_json, quiet)
             return
-        _export(plan, source, out, frames, tolerance, wish, as_json, quiet)
+        plans, reason = flags.request(str(precision), str(attention))
+        console.say(reason, quiet or not reason)
+        clip = open_clip(frames, layout)
+        for warning in () if plans is None else plans.warnings:
+            console.say(f"warning: {warning}", quiet)
+        for note in () if clip is None else clip.notes:
+            console.say(f"note: {note}", quiet)
+        request = ExportRequest(
+            source=source,
+            plan=plan,
+            out=out,
+            clip=clip,
+            tolerance=tolerance,
+            plans=plans,
+            plugin_library=plugin_library,
+        )
+        with console.progress(quiet) as progress:
+            manifest = request.run(progress)
+        _report(manifest, out, as_json, quiet)
 
     raise typer.Exit(console.run(body))
 
 
-_PRECISIONS = {
-    "--fp16": Precision.FLOAT16,
-    "--bf16": Precision.BFLOAT16,
-    "--int8": Precision.INT8,
-    "--fp8": Precision.FP8,
-}
+def _dry_run(source: ModelSource, plan: ExportPlan, as_json: bool, quiet: bool) -> None:
+    from page4d_export.commands.tables import plan_document, print_plan
+
+    for note in source.notes:
+        console.say(f"note: {note}", quiet)
+    console.write_json(plan_document(plan)) if as_json else print_plan(plan)
 
 
-def _precision(flags: dict[str, bool]) -> Precision:
-    given = [flag for flag, is_given in flags.items() if is_given]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} exclude each other", allowed="one of them, or none for float32")
-    return _PRECISIONS[given[0]] if given else Precision.FLOAT32
-
-
-def _attention(word: str) -> AttentionChoice:
-    try:
-        return AttentionChoice(word)
-    except ValueError:
-        raise UsageError(
-            "--attention has no such value", got=word, allowed=", ".join(map(str, AttentionChoice))
-        ) from None
-
-
-def _mask(word: str | None) -> dict[str, Any]:
-    if word not in (None, "on", "off"):
-        raise UsageError("--mask has no such value", got=word, allowed="on, off")
-    return {} if word is None else {"mask": word == "on"}
-
-
-def _build_only(engines: pathlib.Path, wish: BuildFlags, as_json: bool, quiet: bool) -> None:
+def _build_only(engines: pathlib.Path, flags: BuildFlags, as_json: bool, quiet: bool) -> None:
     from page4d_engines.engine_folder import EngineFolder
     from page4d_engines.tensorrt.plans import build_into
     from page4d_export.commands.tables import print_plans
 
     folder = EngineFolder.open(engines)
-    build = wish.demanded(folder.manifest.precision, folder.manifest.attention)
-    for warning in build.warnings:
+    request = flags.demanded(folder.manifest.precision, folder.manifest.attention)
+    for warning in request.warnings:
         console.say(f"warning: {warning}", quiet)
     with console.progress(quiet) as progress:
-        manifest = build_into(folder, build, progress)
+        manifest = build_into(folder, request, progress)
     if as_json:
         console.write_json(manifest)
     if not quiet:
@@ -212,49 +256,11 @@ def _build_only(engines: pathlib.Path, wish: BuildFlags, as_json: bool, quiet: b
     console.say(f"engines: {engines}", quiet)
 
 
-def _export(
-    plan: ExportPlan,
-    source: ModelSource,
-    out: pathlib.Path,
-    frames: pathlib.Path | None,
-    tolerance: float | None,
-    wish: BuildFlags,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError:
-        raise MissingBackendError(
-            "exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout'
-        ) from None
-    from page4d_engines.clip.frame_folder import FrameFolder, Loose
+def _report(manifest: Manifest, out: pathlib.Path, as_json: bool, quiet: bool) -> None:
     from page4d_export.commands.tables import print_accuracy, print_plans
-    from page4d_export.exporter import export
-    from page4d_export.sample_clip import SampleClip
 
-    plans, why = wish.of(str(plan.precision), str(plan.attention))
-    console.say(why, quiet or not why)
-    for warning in [] if plans is None else plans.warnings:
-        console.say(f"warning: {warning}", quiet)
-    inputs = {
-        f"the checkpoint {checkpoint.name}": checkpoint.path
-        for checkpoint in (source.pi3, source.page4d)
-        if checkpoint is not None
-    }
-    if wish.plugin_library is not None:
-        inputs["the plugin library"] = wish.plugin_library
-    clip = None if frames is None else FrameFolder.open(frames, loose=Loose.of(plan.layout))
-    refuse_foreign(out, ENGINE_FOLDER, inputs | ({} if clip is None else clip.places))
-    for note in () if clip is None else clip.notes:
-        console.say(f"note: {note}", quiet)
-    used = SampleClip.rendered if clip is None else _frames(clip, plan)
-    with console.progress(quiet) as progress:
-        progress(f"weights: {source.described}", 0.0)
-        model = source.model()
-        manifest = export(model, plan, out, used, tolerance, progress, plans)
-    if model.report is not None:
-        console.say(f"{model.report}\n", quiet)
+    if manifest.loaded is not None:
+        console.say(f"{manifest.loaded}\n", quiet)
     if as_json:
         console.write_json(manifest)
     if not quiet:
@@ -263,35 +269,14 @@ def _export(
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
 
 
-def _frames(folder: FrameFolder, plan: ExportPlan) -> Callable[[Layout], SampleClip]:
-    """SampleClip to verify on, checked now: the export takes minutes."""
-    from page4d_engines.clip.window_reader import WindowReader, windows
-    from page4d_export.sample_clip import SampleClip
-
-    WindowReader(folder, plan.layout, None, False, plan.config.epipolar)
-    windows(folder.count, plan.layout.T, plan.layout.T)
-    return lambda layout: SampleClip.read(folder, layout)
-
-
-def _overrides(options: list[str]) -> dict[str, Any]:
-    """`--set name=value` as config fields: JSON where it reads as JSON, a list for `0,3`, else the word."""
-    values: dict[str, Any] = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not equals or not name:
-            raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
-        is_list = not text.startswith("[") and ("," in text or name in _LISTS)
-        words = [_value(word) for word in text.split(",") if word] if is_list else _value(text)
-        # the two words that look like numbers
-        values[name] = text if name == "mask_head" else words
-    return values
-
-
-_LISTS = ("global_layers", "keep_layers", "dilations", "order")
-
-
-def _value(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return text
+def _precision(fp16: bool, bf16: bool, int8: bool, fp8: bool) -> Precision:
+    flags = {
+        "--fp16": (fp16, Precision.FLOAT16),
+        "--bf16": (bf16, Precision.BFLOAT16),
+        "--int8": (int8, Precision.INT8),
+        "--fp8": (fp8, Precision.FP8),
+    }
+    chosen = {flag: precision for flag, (is_set, precision) in flags.items() if is_set}
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other", allowed="one of them, or none for float32")
+    return next(iter(chosen.values()), Precision.FLOAT32)

@@ -25,7 +25,7 @@ from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_
 from page4d_engines.tensorrt.requirements import Machine
 from page4d_export.bench.gpu_chain import Eager
 from page4d_export.export_plan import ExportPlan
-from page4d_export.exporter import export, write_unverified
+from page4d_export.exporter import write_unverified, write_verified
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.driver import capability_of
 from tests.support.models import EXPORTED, config_of, layout_of, lively, takes_keypoints
@@ -67,7 +67,7 @@ def test_every_stage_against_the_reference(tmp_path, variant, precision, backend
     """In the chain against the reference's golden values, alone against ONNX Runtime on a CPU."""
     config = config_of(variant)
     plan = ExportPlan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
-    export(lively(config), plan, tmp_path / "engines")
+    write_verified(lively(config), plan, tmp_path / "engines")
     folder, pipeline = on_gpu(tmp_path / "engines", backend)
     found = self_check(folder, pipeline, bisect=True)
     assert len(found.chain) == len(found.alone) == sum(len(entry.outputs) for entry in folder.manifest.stages)

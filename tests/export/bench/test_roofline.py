@@ -13,7 +13,7 @@ def test_the_limit_is_what_takes_longer():
 
 def test_a_stage_moves_weights_inputs_and_outputs_once_a_call():
     plan = ExportPlan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT16, encoder_images=2)
-    encoder = next(plan.stages())
+    encoder = plan.stages()[0]
     C, N = plan.config.width, plan.layout.N
     images, special, tokens = 2 * 28 * 42 * 3, 2 * 5 * C * 2, 2 * N * C * 2
     assert encoder.calls == 3 and bytes_of(encoder) == 3 * (encoder.weight_bytes + images + special + tokens)

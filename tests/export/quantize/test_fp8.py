@@ -26,7 +26,7 @@ from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
-from page4d_export.exporter import export
+from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
@@ -164,7 +164,7 @@ def eight(shared):
     folder = shared / "fp8"
     with making(shared / "fp8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -208,7 +208,7 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
     frames = SampleClip.rendered(eight.plan.layout)
     strict = calibration.calibrate(eight.model, eight.plan, frames, 1e-7)
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
     mixed = next(entry for entry in manifest.stages if entry.floating)
     model = onnx.load(tmp_path / "engines" / (mixed.file or ""))
     left = [tensor for tensor in model.graph.initializer if tensor.name in mixed.floating]
@@ -218,7 +218,7 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
 
 def test_blocks_that_run_twice_on_the_same_weights(tmp_path):
     config, layout = config_of("memory", encoder_depth=2), layout_of("memory", 56, 70)  # those of `made`: traced once
-    manifest = export(
+    manifest = write_verified(
         lively(config),
         ExportPlan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
         tmp_path / "engines",

@@ -28,7 +28,7 @@ from page4d_engines.ort.lowering import lower
 from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
-from page4d_export.exporter import export
+from page4d_export.exporter import write_verified
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize.centering import Observed, exact_weights
@@ -199,7 +199,7 @@ def eight(shared):
     folder = shared / "int8"
     with making(shared / "int8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -317,7 +317,7 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
 def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     """They are named in the manifest, run, and are more exact than what is quantised whole."""
     frames = SampleClip.rendered(eight.plan.layout)
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
     kept = [name for entry in manifest.stages for name in entry.floating]
     assert kept and all(".weight/" in name for name in kept)
     graph = onnx.load(
@@ -361,7 +361,7 @@ def test_other_models(variant, tmp_path):
     """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
     config, layout = config_of(variant, encoder_depth=2), layout_of(variant, 56, 70)  # those of `made`: traced once
     plan = ExportPlan.make(config, layout, Precision.INT8, takes_keypoints(variant))
-    manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
+    manifest = write_verified(lively(config), plan, tmp_path / "engines", tolerance=0.05)
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
