@@ -15,8 +15,7 @@ def export() -> None:
 
 def main() -> None:
     """Entry point of `page4d`."""
-    from page4d_export.commands import plugins
-    from page4d_export.commands.bench import bench_command
+    from page4d_export.commands import bench, plugins
     from page4d_export.commands.clip import clip_command
     from page4d_export.commands.doctor import doctor_command
     from page4d_export.commands.inspect import inspect_command, weights_command
@@ -37,7 +36,7 @@ def main() -> None:
     app.command("doctor")(doctor_command)
     app.command("export-triton")(export_triton_command)
     app.command("weights")(weights_command)
-    app.command("bench")(bench_command)
     app.command("clip")(clip_command)
+    app.add_typer(bench.app, name="bench")
     app.add_typer(plugins.app, name="plugins")
     cli.start(app)

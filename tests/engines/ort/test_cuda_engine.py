@@ -23,7 +23,7 @@ from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.engine import Session
 from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine
-from page4d_export.bench.gpu_chain import Eager
+from page4d_export.bench.chain_sides import Eager
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified, write_verified
 from page4d_export.sample_clip import SampleClip
@@ -81,7 +81,7 @@ def test_a_real_size_against_the_reference(tmp_path, precision, backend):
     plan = ExportPlan.make(config, layout, precision)
     model = lively(config)
     values = SampleClip.rendered(layout).values
-    want = Eager(model, ExportPlan.make(config, layout, Precision.FLOAT32), "cuda").run(values)
+    want = Eager(model, Precision.FLOAT32, "cuda").run(values)
     torch.cuda.empty_cache()
     (tmp_path / "engines").mkdir()
     write_unverified(model, plan, tmp_path / "engines")
