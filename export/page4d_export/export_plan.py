@@ -15,7 +15,7 @@ from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
 from page4d.network.poses import POSE_NUMBERS
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.cost import Cost
+from page4d_export.cost import Cost, Flop
 
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
@@ -24,6 +24,8 @@ _ENCODER_IMAGES = (
     16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
 )
 OUT = "_out"
+Costed = tuple[StageEntry, Flop]
+"""A stage, and the FLOP of a call by what they are of."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,15 @@ class ExportPlan:
 
     def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""
-        return self._stages
+        return tuple(entry for entry, _ in self._costed)
+
+    @property
+    def flop_by_stage(self) -> dict[str, Flop]:
+        """Of a call of each stage, by its name."""
+        return {entry.name: flop for entry, flop in self._costed}
 
     @cached_property
-    def _stages(self) -> tuple[StageEntry, ...]:
+    def _costed(self) -> tuple[Costed, ...]:
         return tuple(self._entries())
 
     @cached_property
@@ -136,7 +143,7 @@ class ExportPlan:
         """Of a window: all calls of all stages."""
         return sum(entry.calls * entry.flop for entry in self.stages())
 
-    def _entries(self) -> Iterator[StageEntry]:
+    def _entries(self) -> Iterator[Costed]:
         config = self.config
         yield self._encoder()
         streams = 1
@@ -189,8 +196,9 @@ class ExportPlan:
 
     # ---- one method a kind
 
-    def _encoder(self) -> StageEntry:
+    def _encoder(self) -> Costed:
         layout, width, n = self.layout, self.config.width, self.encoder_images
+        flop = self._cost.encoder(n)
         return StageEntry(
             name="encoder",
             kind="encoder",
@@ -201,13 +209,13 @@ class ExportPlan:
             ),
             outputs=(TensorSpec("tokens", (n, layout.N, width), self.precision.tokens),),
             weight_bytes=self._cost.encoder_bytes(),
-            flop=self._cost.encoder(n),
+            flop=flop.total,
             calls=layout.images // n,
             largest=n * layout.N * 4 * width,
-        )
+        ), flop
 
-    def _mask_head(self) -> StageEntry:
-        config = self.config
+    def _mask_head(self) -> Costed:
+        config, flop = self.config, self._cost.mask_head()
         return StageEntry(
             name="mask_head",
             kind="mask_head",
@@ -215,11 +223,11 @@ class ExportPlan:
             inputs=(self._tokens(1), *([self._patch_map("mask_ext")] if config.takes_mask else [])),
             outputs=(self._patch_map("mask"), *([self._patch_map("row_bias")] if config.row_mask is not None else [])),
             weight_bytes=self._cost.mask_head_bytes(),
-            flop=self._cost.mask_head(),
+            flop=flop.total,
             largest=self.layout.images * self.layout.N * self.config.width,
-        )
+        ), flop
 
-    def _block(self, block: Order, layer: int, streams_in: int) -> StageEntry:
+    def _block(self, block: Order, layer: int, streams_in: int) -> Costed:
         config, layout = self.config, self.layout
         streams, biased = config.streams_in(layer), config.biased(layer)
         inputs = [self._tokens(streams_in)]
@@ -233,6 +241,8 @@ class ExportPlan:
             sequences, length = layout.B * layout.V, layout.time_tokens
             if config.rows_biased(layer):
                 inputs.append(self._patch_map("row_bias"))
+        shared = (streams - streams_in) * self._cost.shared_projections(length)
+        flop = sequences * (streams * self._cost.block(length, length) + shared)
         return StageEntry(
             name=f"{block}_sa.{layer}",
             kind=f"{block}_sa",
@@ -240,12 +250,11 @@ class ExportPlan:
             inputs=tuple(inputs),
             outputs=(self._tokens(streams, OUT),),
             weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=sequences
-            * (streams * self._cost.block(length, length) - (streams - streams_in) * self._cost.split(length)),
+            flop=flop.total,
             largest=self._hidden(streams),
-        )
+        ), flop
 
-    def _global(self, layer: int) -> StageEntry:
+    def _global(self, layer: int) -> Costed:
         config, layout, cost = self.config, self.layout, self._cost
         streams, biased, n = config.streams_in(layer), config.biased(layer), layout.global_tokens
         inputs, outputs = [self._tokens(streams)], [self._tokens(streams, OUT)]
@@ -255,13 +264,14 @@ class ExportPlan:
             anchors = layout.anchors(config.landmarks)
             flop = cost.block(n, anchors, context=anchors)
         elif config.global_strategy is GlobalStrategy.DILATED:
-            flop = cost.block(n, 0) + cost.scores(layout.N, layout.N) * layout.dilated_count(config.dilations)
+            flop = cost.block(n, 0) + layout.dilated_count(config.dilations) * cost.scores(layout.N, layout.N)
         else:
             m = config.memory_tokens
             flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
             shape = layout.memory_shape(streams, m, config.width)
             inputs.append(TensorSpec("memory", shape, self.precision.tokens))
             outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
+        flop = streams * layout.B * flop
         return StageEntry(
             name=f"global_sa.{layer}",
             kind="global_sa",
@@ -269,11 +279,11 @@ class ExportPlan:
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             weight_bytes=cost.block_bytes() + (4 if biased and self.keypoints else 0),
-            flop=streams * layout.B * flop,
+            flop=flop.total,
             largest=self._hidden(streams),
-        )
+        ), flop
 
-    def _predictions(self) -> Iterator[StageEntry]:
+    def _predictions(self) -> Iterator[Costed]:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
         half, pixels = width // 2, layout.PATCH**2
@@ -294,15 +304,19 @@ class ExportPlan:
             ),
         )
         for name, shape, out, per_patch, per_image, weights in heads:
-            yield StageEntry(
-                name=name,
-                kind=name,
-                layer=None,
-                inputs=(pair,),
-                outputs=(TensorSpec(name, shape, "float32"),),
-                weight_bytes=self._cost.prediction_bytes(out, weights),
-                flop=self._cost.prediction(out, per_patch, per_image),
-                largest=self._hidden(1),
+            flop = self._cost.prediction(out, per_patch, per_image)
+            yield (
+                StageEntry(
+                    name=name,
+                    kind=name,
+                    layer=None,
+                    inputs=(pair,),
+                    outputs=(TensorSpec(name, shape, "float32"),),
+                    weight_bytes=self._cost.prediction_bytes(out, weights),
+                    flop=flop.total,
+                    largest=self._hidden(1),
+                ),
+                flop,
             )
 
     # ---- what they share

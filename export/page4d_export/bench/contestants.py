@@ -1,4 +1,4 @@
-"""The contestants of `page4d bench --peers`: the engines, PyTorch, and other ways from this model to numbers on a
+"""The contestants of `page4d bench peers`: the engines, PyTorch, and other ways from this model to numbers on a
 processor."""
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from page4d.precision import Precision
 from page4d_export.bench.growth.growth_model import Memory, Rates
 
 
@@ -15,8 +14,7 @@ class Cell(msgspec.Struct, frozen=True):
     V: int
     gflop: float
     memory: Memory
-    seconds: float | None
-    """None where nothing was measured."""
+    seconds: float
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -55,11 +53,10 @@ class Growth(msgspec.Struct, frozen=True):
     height: int
     width: int
     precision: str
-    threads: int | None
+    threads: int
     points: list[Point]
     grid: list[Cell]
-    fit: Fit | None
-    """None where nothing was measured."""
+    fit: Fit
     stopped: str
     """Why no further point was measured."""
     versions: dict[str, str]
@@ -67,6 +64,4 @@ class Growth(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What it is of, in a line."""
-        alone = "modelled alone, as TensorRT plans" if Precision(self.precision).itemsize == 2 else "modelled alone"
-        where = f"{self.threads} threads" if self.threads else alone
-        return f"{self.preset} {self.height}x{self.width}, {self.precision}, {where}"
+        return f"{self.preset} {self.height}x{self.width}, {self.precision}, {self.threads} threads"
