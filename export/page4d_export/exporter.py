@@ -17,23 +17,15 @@ import torch
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import (
-    CONSTANTS,
-    ENGINE_FOLDER,
-    PREDICTIONS,
-    Golden,
-    Manifest,
-    StageEntry,
-    Verification,
-    write_manifest,
-)
+from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
+from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlanBuildRequest
 from page4d_export.export_plan import ExportPlan
-from page4d_export.onnx_export import OnnxExporter
 from page4d_export.quantize.calibrate import Calibration, calibrate
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
+from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_export.verify import Verified, affordable_layout, verify
 
 _GOLDEN_MARGIN = 4
@@ -246,7 +238,7 @@ def _manifest(
     return msgspec.structs.replace(
         manifest,
         stages=stages,
-        verification=Verification(checked.manifest(model.weights).layout, frames.described, tolerance, results),
+        verification=Verification(checked.layout, frames.described, tolerance, results),
         made={
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": f"{platform.system()} {platform.machine()}",

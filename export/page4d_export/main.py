@@ -27,8 +27,12 @@ def main() -> None:
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Multi-camera 4D perception as verified engines.",
     )
+
+    @app.callback()
+    def page4d(version: cli.Version = False) -> None:
+        """Multi-camera 4D perception as verified engines."""
+
     app.command("export")(export_command)
     app.command("run")(cli.run)
     app.command("inspect")(inspect_command)

@@ -9,16 +9,16 @@ from typer.testing import CliRunner
 
 from page4d import Page4D
 from page4d.errors import UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
 from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
-from page4d_export.onnx_export import OnnxExporter
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
+from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.models import config_of, layout_of
 
 SMALL = (
@@ -48,7 +48,7 @@ def test_nodes_name_the_plugin_unless_native(choice, tmp_path):
     """Whatever the choice, the function body is there."""
     config = config_of("dilated")
     plan = ExportPlan.make(config, layout_of("dilated", 28, 28), Precision.FLOAT16, attention=choice)
-    assert plan.manifest("").attention == choice.value
+    assert plan.manifest("").attention is choice
     exporter = OnnxExporter(tmp_path, config.head_dim, plan.attention)
     stages = stages_of(Page4D(config), plan)
     for name in ("view_sa.0", "global_sa.1"):
@@ -77,7 +77,7 @@ def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
             ExportPlan.make(config, layout, Precision.FLOAT16, attention=choice),
             tmp_path / choice.value,
         )
-        assert manifest.attention == choice.value == read_manifest(tmp_path / choice.value).attention
+        assert manifest.attention is choice is read_manifest(tmp_path / choice.value).attention
         tokens.append(Pipeline.load(tmp_path / choice.value).run(frames["images"], frames["mask_ext"]).layers[0].copy())
     assert np.array_equal(*tokens) and tokens[0].std() > 0
 

@@ -19,7 +19,7 @@ from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
 from page4d_export.bench.contestant import Contestant, Course, Forward, Runner, of_pipeline
 from page4d_export.bench.openvino import openvino
-from page4d_export.onnx_export import OPSET
+from page4d_export.tracing.onnx_export import OPSET
 
 
 def contestants() -> list[Contestant]:

@@ -8,6 +8,7 @@ import tempfile
 
 import msgspec
 
+from page4d.layout import Layout
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
@@ -42,9 +43,9 @@ class Row(msgspec.Struct, frozen=True):
 class Benchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     threads: int
     rounds: int
     rows: list[Row]
@@ -69,9 +70,9 @@ def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, prog
     kinds = by_kind(plan)
     roofline = Roofline.measured(plan.precision, "cpu")
     return Benchmark(
-        layout=plan.manifest("").layout,
+        layout=plan.layout,
         preset=preset,
-        precision=str(plan.precision),
+        precision=plan.precision,
         threads=threads,
         rounds=rounds,
         rows=[
@@ -100,11 +101,7 @@ def _row(part: str, entries: list[StageEntry], roofline: Roofline, timings: Timi
 
 def print_chain(result: Benchmark) -> None:
     """A row for every part, on stdout."""
-    shape = result.layout
-    title = (
-        f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads}"
-        " threads"
-    )
+    title = f"{result.preset} {result.layout} {result.precision}, {result.threads} threads"
     columns = ["GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "GB", "of the roofline", "times as fast"]
     table = console.table(f"{title}, medians of {result.rounds}", ["part"], [*columns, "from .. to"])
     for row in result.rows:

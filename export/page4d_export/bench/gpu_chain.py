@@ -15,9 +15,11 @@ import torch
 
 from page4d.accuracy import compare
 from page4d.errors import MissingBackendError, Page4DError
+from page4d.layout import Layout
 from page4d.manifest import Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -71,9 +73,9 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
     device: str
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     backend: str
     """What the engines ran on, in words."""
     rounds: int
@@ -137,9 +139,9 @@ def compare_gpu_chain(
         whole = gflop_of(plan.stages()) / timings.median(ENGINES) / 1e3
         return GpuChainBenchmark(
             device=torch.cuda.get_device_name() if device == "cuda" else device,
-            layout=plan.manifest("").layout,
+            layout=plan.layout,
             preset=preset,
-            precision=str(plan.precision),
+            precision=plan.precision,
             backend=engines.pipeline.described,
             rounds=rounds,
             product_tflops=rate,
@@ -183,11 +185,7 @@ def _part(kind: str, entries: list[StageEntry], roofline: Roofline, timings: Tim
 def print_gpu_chain(found: GpuChainBenchmark) -> None:
     """Sides, then parts, on stdout."""
     out = console.table_console()
-    shape = found.layout
-    title = (
-        f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision},"
-        f" medians of {found.rounds}"
-    )
+    title = f"{found.device}: {found.preset} {found.layout} {found.precision}, medians of {found.rounds}"
     table = console.table(title, [""], ["ms a window", "from .. to", "engines are times as fast", "from .. to"])
     for side in found.sides:
         low, high = side.spread
@@ -237,7 +235,7 @@ def _pipeline(
                 library = library_for(None)
                 library.require_on(capability_of(0))
                 native = plan.attention is AttentionChoice.NATIVE
-                request = PlanBuildRequest(library, BuildOptions(), str(plan.precision), native)
+                request = PlanBuildRequest(library, BuildOptions(), plan.precision, native)
                 build_into(EngineFolder.open(folder), request, progress)
             return Pipeline.load(folder, candidate)
         except Page4DError as error:

@@ -18,6 +18,7 @@ import msgspec
 
 from page4d.accuracy import compare
 from page4d.errors import Page4DError
+from page4d.layout import Layout
 from page4d.model import Page4D
 from page4d_engines import console
 from page4d_export.bench.contestant import Contestant, Course
@@ -55,7 +56,7 @@ class PeerRow(msgspec.Struct, frozen=True):
 class PeersBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
     kept_layer: int
     """The layer whose tokens are compared."""
@@ -68,11 +69,7 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What was run, in a line."""
-        shape = self.layout
-        return (
-            f"{self.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']}, {self.threads} threads, medians of"
-            f" {self.rounds}"
-        )
+        return f"{self.preset} {self.layout}, {self.threads} threads, medians of {self.rounds}"
 
 
 def compare_peers(
@@ -155,7 +152,7 @@ def compare_peers(
         else:
             rows.append(_row(contestant, timings, reference.name, errors.get(name), note))
     return PeersBenchmark(
-        layout=plan.manifest("").layout,
+        layout=plan.layout,
         preset=preset,
         kept_layer=course.kept,
         threads=threads,

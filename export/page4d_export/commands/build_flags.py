@@ -92,7 +92,7 @@ class BuildFlags:
                 allowed="--backend, --target, --hardware-compat, --optimization-level, --plugin-library",
             )
 
-    def request(self, precision: str, attention: str) -> tuple[PlanBuildRequest | None, str]:
+    def request(self, precision: Precision, attention: AttentionChoice) -> tuple[PlanBuildRequest | None, str]:
         """What to build, and the reason in words where one is due: without a flag that asks for plans, none are built
         where there is no TensorRT.
 
@@ -101,7 +101,7 @@ class BuildFlags:
         """
         if self.no_build:
             return None, "plans: none, --no-build"
-        if not self.asked and not Precision(precision).has_16_bits:
+        if not self.asked and not precision.has_16_bits:
             installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
             return None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8" if installed else ""
         try:
@@ -112,15 +112,15 @@ class BuildFlags:
             return None, f"plans: none, {missing.what}"
         return build, f"plans: {build.library}, for {build.runs_on}"
 
-    def demanded(self, precision: str, attention: str) -> PlanBuildRequest:
+    def demanded(self, precision: Precision, attention: AttentionChoice) -> PlanBuildRequest:
         """What to build.
 
         Raises:
             UsageError: the flags and the engines do not go together.
             MissingBackendError: there is no such TensorRT here.
         """
+        from page4d.manifest import Flavor
         from page4d_engines.tensorrt.builder import BuildOptions
-        from page4d_engines.tensorrt.library import Flavor
         from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 
         chips = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
@@ -130,5 +130,5 @@ class BuildFlags:
         if flavor is None and chips:
             flavor = Flavor.RTX  # the only one that builds for other GPUs than this machine's
         options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
-        native = attention == str(AttentionChoice.NATIVE)
+        native = attention is AttentionChoice.NATIVE
         return PlanBuildRequest(library_for(flavor), options, precision, native, self.plugin_library)

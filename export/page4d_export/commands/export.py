@@ -17,7 +17,7 @@ from page4d.manifest import Manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Verbose, Version, folder_to_write
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
 from page4d_export.commands.set_option import overrides
 from page4d_export.export_plan import ExportPlan
@@ -158,6 +158,7 @@ def export_command(
     ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each compared with the PyTorch reference."""
     console.set_verbosity(verbose, quiet)
@@ -207,7 +208,7 @@ def export_command(
         if dry_run:
             _dry_run(source, plan, as_json, quiet)
             return
-        plans, reason = flags.request(str(precision), str(attention))
+        plans, reason = flags.request(precision, attention)
         console.say(reason, quiet or not reason)
         clip = open_clip(frames, layout)
         for warning in () if plans is None else plans.warnings:

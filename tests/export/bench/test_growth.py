@@ -7,7 +7,7 @@ import types
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
@@ -19,6 +19,7 @@ from page4d_export.bench.growth import growth, growth_model, growth_table
 from page4d_export.bench.growth.growth_model import Rates
 from page4d_export.bench.growth.growth_record import Growth, Point
 from page4d_export.export_plan import ExportPlan
+from tests.support.examples import examples
 from tests.support.models import EVERY, config_of, layout_of
 
 AT_MOST = 1.5  # the model's bytes per measured ones; and never below
@@ -54,7 +55,7 @@ def test_work_is_the_plan_s_flop(variant):
         assert (work.flop.attention > 0) == (kind != "mask_head")
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_growth_in_times_and_views(T, V, h, w):
     work = lambda T, V: growth_model.work_of(plan_of(T, V, 14 * h, 14 * w))
@@ -85,7 +86,7 @@ def naive(a, b):
     return x
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.integers(1, 3))
 def test_least_squares_is_the_naive_one(seed, rows, columns):
     rng = np.random.default_rng(seed)

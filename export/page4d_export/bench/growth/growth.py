@@ -118,7 +118,7 @@ def bench_growth(
         preset=preset,
         height=height,
         width=width,
-        precision=str(Precision.FLOAT32),
+        precision=Precision.FLOAT32,
         threads=threads,
         points=points,
         grid=_grid(plans, fit.rates),
@@ -171,7 +171,7 @@ def _measured(
         if points and gone + exporting + running * gflop > seconds:
             return points, f"{name} would exceed {seconds:g} s"
         free = available_memory()
-        if free is not None and needed > free:
+        if needed > free:
             if not points:
                 raise OutOfMemoryError(
                     "the smallest point does not fit this machine's memory",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from page4d.precision import Precision
 from page4d_export.bench.growth.growth_model import Memory, Rates
 
 
@@ -52,7 +53,7 @@ class Growth(msgspec.Struct, frozen=True):
     preset: str
     height: int
     width: int
-    precision: str
+    precision: Precision
     threads: int
     points: list[Point]
     grid: list[Cell]
