@@ -18,6 +18,7 @@ from page4d.manifest import Manifest
 from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_export.export_plan import ExportPlan
 from page4d_export.model_source import ModelSource
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from page4d_engines.clip.frame_folder import FrameFolder
     from page4d_engines.tensorrt.plans import PlanBuildRequest
 
-Progress = Callable[[str, float], None]
 Choice = TypeVar("Choice", bound=enum.Enum)
 
 
@@ -73,7 +73,7 @@ class ExportRequest:
             WindowReader(self.clip, self.plan.layout, None, False, self.plan.config.epipolar)
             windows(self.clip.count, self.plan.layout.T, self.plan.layout.T)
 
-    def run(self, progress: Progress = lambda what, share: None) -> Manifest:
+    def run(self, progress: Progress = SILENT) -> Manifest:
         """Load the weights and write the engine folder: whole, or not at all.
 
         Raises:
@@ -85,7 +85,7 @@ class ExportRequest:
         from page4d_export.exporter import write_verified
         from page4d_export.sample_clip import SampleClip
 
-        progress(f"weights: {self.source.described}", 0.0)
+        progress.note(f"weights: {self.source.described}", 0.0)
         model, frames = self.source.model(), self.clip
 
         def clip_at(layout: Layout) -> SampleClip:
@@ -115,7 +115,7 @@ def export(
     frames: str | pathlib.Path | None = None,
     tolerance: float | None = None,
     plans: PlanBuildRequest | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Manifest:
     """Export a model as a folder of verified engines, as `page4d-export` does.
 
@@ -143,7 +143,7 @@ def export(
         frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
         tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own.
         plans: the TensorRT plans to build (`page4d_engines.tensorrt.plans.PlanBuildRequest`); None: ONNX alone.
-        progress: called with what starts and the share of the work that is done, 0 to 1.
+        progress: called with what starts and the share of the work that is done, 0 to 1; None: not.
 
     Returns:
         The manifest of the folder: stages with shapes, dtypes and measured accuracy. `Pipeline.load(out)` runs it.
@@ -172,7 +172,7 @@ def export(
         tolerance=tolerance,
         plans=plans,
     )
-    return request.run(progress)
+    return request.run(Progress(progress))
 
 
 def require_tolerance(tolerance: float | None) -> None:

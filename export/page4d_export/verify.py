@@ -21,6 +21,7 @@ from page4d.layout import Layout
 from page4d.manifest import Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip, Values
@@ -51,7 +52,12 @@ class Verified:
 
 
 def verify(
-    model: Page4D, plan: ExportPlan, folder: pathlib.Path, clip: SampleClip, tolerance: float
+    model: Page4D,
+    plan: ExportPlan,
+    folder: pathlib.Path,
+    clip: SampleClip,
+    tolerance: float,
+    progress: Progress = SILENT,
 ) -> Iterator[Verified]:
     """Run the plan's exported stages, `<folder>/<stage>.onnx`, beside the reference, one after the other.
 
@@ -66,6 +72,7 @@ def verify(
     """
     reference, engines = ReferenceChain(model, plan, clip), StageChain(model, plan, clip)
     for entry in plan.stages():
+        progress.step(f"verifying {entry.name}")
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
         inputs = reference.inputs(entry)
         alone = run_engine(engine, entry, inputs)

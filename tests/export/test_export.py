@@ -22,6 +22,7 @@ from page4d.errors import AccuracyError, MissingBackendError, UsageError
 from page4d.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines import Backend, Pipeline
 from page4d_engines.engine_folder import EngineFolder
 from page4d_export import exporter, verify
@@ -58,7 +59,9 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     plan = plan_for(variant, precision)
     model = lively(plan.config)
     told = []
-    manifest = write_verified(model, plan, tmp_path / "engines", progress=lambda what, share: told.append(share))
+    manifest = write_verified(
+        model, plan, tmp_path / "engines", progress=Progress(lambda what, share: told.append(share))
+    )
     assert manifest == read_manifest(tmp_path / "engines") == EngineFolder.open(tmp_path / "engines").manifest
     for entry in manifest.stages:
         assert set(entry.accuracy) == {spec.name for spec in entry.outputs}
@@ -367,7 +370,7 @@ def test_bench_command():
 
 def test_bench_of_a_published_model():
     plan = ExportPlan.make(config_of("pi3", encoder_depth=2), layout_of("pi3", 56, 70), Precision.FLOAT32)
-    rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, lambda what, share: None).rows}
+    rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, SILENT).rows}
     assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())
 
@@ -381,7 +384,7 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
 
     monkeypatch.setattr(bench.Eager, "compile", refuse)
     plan = plan_for(precision="float16")
-    found = bench.compare_gpu_chain(plan, "tiny", 2, Backend.ONNXRUNTIME, lambda what, share: None, device="cpu")
+    found = bench.compare_gpu_chain(plan, "tiny", 2, Backend.ONNXRUNTIME, SILENT, device="cpu")
     assert [side.name for side in found.sides] == ["engines", "PyTorch"] and found.absent == {
         "torch.compile": "no compiler"
     }
@@ -406,7 +409,7 @@ def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
     absent = {}
     with pytest.raises(MissingBackendError, match="no engine runs on this GPU"):
         folder = shutil.copytree(made_.folder, tmp_path / "engines")
-        _pipeline(folder, made_.plan, Backend.AUTO, absent, lambda what, share: None)
+        _pipeline(folder, made_.plan, Backend.AUTO, absent, SILENT)
     assert (
         list(absent) == ["engines, tensorrt", "engines, cuda"]
         and "no GPU driver answers" in absent["engines, tensorrt"]

@@ -11,7 +11,7 @@ import torch
 import page4d_export
 from page4d import ModelConfig, Page4D
 from page4d.errors import AccuracyError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from tests.support.checkpoints import pi3_state, save_pi3
 from tests.support.models import config_of, layout_of, lively
@@ -38,7 +38,7 @@ def test_a_model_becomes_engines_that_compute_what_it_does(tmp_path):
         out=tmp_path / "engines",
         progress=lambda what, share: shares.append(share),
     )
-    assert manifest == read_manifest(tmp_path / "engines") and manifest.verification.layout["T"] == layout.T
+    assert manifest == read_manifest(tmp_path / "engines") and manifest.verification.layout == layout
     assert shares == sorted(shares) and 0 <= shares[0] < shares[-1] <= 1
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
     layers, expected = Pipeline.load(tmp_path / "engines").run(images).layers, model(torch.from_numpy(images)).layers

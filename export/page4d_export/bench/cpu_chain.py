@@ -12,13 +12,14 @@ from page4d.layout import Layout
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines import Pipeline, console
 from page4d_export.bench.chain_sides import Eager, Engines
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
 from page4d_export.sample_clip import SampleClip
-from page4d_plugins.bench.timing import WHOLE, Progress, Timings, interleave, spread
+from page4d_plugins.bench.timing import WHOLE, Timings, interleave, spread
 
 PYTORCH, ENGINES = "PyTorch", "engines"
 
@@ -57,7 +58,7 @@ class Benchmark(msgspec.Struct, frozen=True):
 def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress) -> Benchmark:
     """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is
     float32."""
-    progress("exporting", 0.0)
+    progress.note("exporting", 0.0)
     model = Page4D(plan.config)
     values = SampleClip.rendered(plan.layout).values
     eager = Eager(model, Precision.FLOAT32, "cpu")

@@ -20,6 +20,7 @@ from page4d.manifest import Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -31,7 +32,7 @@ from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
 from page4d_export.sample_clip import SampleClip
-from page4d_plugins.bench.timing import Progress, Timings, interleave, spread
+from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.driver import capability_of
 
 _LOG = logging.getLogger("page4d.bench")
@@ -114,7 +115,7 @@ def compare_gpu_chain(
     Raises:
         MissingBackendError: no backend runs on this GPU.
     """
-    progress("exporting", 0.0)
+    progress.note("exporting", 0.0)
     model = Page4D(plan.config)
     values = SampleClip.rendered(plan.layout).values
     absent: dict[str, str] = {}
@@ -124,7 +125,7 @@ def compare_gpu_chain(
         engines = Engines(_pipeline(folder, plan, backend, absent, progress), values)
         eager = Eager(model, plan.precision, device)
         sides = {ENGINES: engines.sample, EAGER: lambda: eager.sample(values)}
-        progress("compiling", 0.2)
+        progress.note("compiling", 0.2)
         try:
             compiled = Eager(model, plan.precision, device)
             compiled.compile()
@@ -133,7 +134,7 @@ def compare_gpu_chain(
         except Exception as error:  # whatever its compilers raise
             absent[COMPILED] = str(error).splitlines()[0]
         differences = _differences(engines.run(), eager.run(values))
-        timings = interleave(sides, rounds, progress=lambda what, share: progress(what, 0.3 + 0.7 * share))
+        timings = interleave(sides, rounds, progress=progress.part(0.3, 1.0))
         roofline = Roofline.measured(plan.precision, device)
         rate = roofline.flop / 1e12
         whole = gflop_of(plan.stages()) / timings.median(ENGINES) / 1e3

@@ -20,13 +20,14 @@ from page4d.accuracy import compare
 from page4d.errors import Page4DError
 from page4d.layout import Layout
 from page4d.model import Page4D
+from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_export.bench.contestant import Contestant, Course
 from page4d_export.bench.contestants import contestants
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions
 from page4d_export.sample_clip import SampleClip
-from page4d_plugins.bench.timing import WHOLE, Progress, Sample, Timings, interleave, spread
+from page4d_plugins.bench.timing import WHOLE, Sample, Timings, interleave, spread
 
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
@@ -101,6 +102,7 @@ def compare_peers(
     reference = next(iter(field.values()))
     missing: dict[str, str] = {}
     errors: dict[str, float | None] = {}
+    steps = rounds + 2
 
     def failed(name: str, error: Exception) -> None:
         if name == reference.name:
@@ -124,12 +126,9 @@ def compare_peers(
         sides = {name: functools.partial(act, field[name]) for name in names}
         return interleave(sides, rounds, warm_up=False, failed=failed, progress=progress)
 
-    def part(begin: float, end: float) -> Progress:
-        return lambda what, share: progress(what, (begin + (end - begin) * share) / (rounds + 2))
-
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about their own insides
-        progress("seeding weights", 0.0)
+        progress.note("seeding weights", 0.0)
         values = SampleClip.rendered(plan.layout).values
         course = Course(
             model=Page4D(plan.config),
@@ -139,10 +138,12 @@ def compare_peers(
             threads=threads,
             scratch=pathlib.Path(temporary),
         )
-        ready = in_turn(prepare, field, 1, part(0, 1)).samples
-        first = in_turn(compared, ready, 1, part(1, 2))
+        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps)).samples
+        first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
         slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
-        counted = in_turn(_run, [name for name in first.samples if name not in slow], rounds, part(2, rounds + 2))
+        counted = in_turn(
+            _run, [name for name in first.samples if name not in slow], rounds, progress.part(2 / steps, 1)
+        )
     rows = []
     for name, contestant in field.items():
         timings = first if name in slow else counted

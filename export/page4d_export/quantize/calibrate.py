@@ -17,6 +17,7 @@ from page4d.accuracy import compare
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.export_plan import ExportPlan
 from page4d_export.quantize import fp8, int8
@@ -105,7 +106,7 @@ def calibrate(
     plan: ExportPlan,
     clip: SampleClip,
     tolerance: float,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Progress = SILENT,
     place: pathlib.Path | None = None,
 ) -> Calibration:
     """Run the float32 chain and choose what each stage quantises, by measured error.
@@ -115,7 +116,7 @@ def calibrate(
         plan: at the layout to measure at, in int8 or fp8.
         clip: of that layout.
         tolerance: of the relative L2 of a stage's outputs; a smaller one quantises fewer layers.
-        progress: told each stage's name.
+        progress: told of each stage.
         place: where float32 graphs are written for as long as they are needed; None: the system's folder for such.
     """
     exact = plan.in_precision(Precision.FLOAT32)
@@ -125,7 +126,7 @@ def calibrate(
         folder = pathlib.Path(temporary)
         exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, found.traces)
         for stage in stages_of(model, exact).values():
-            progress(stage.name)
+            progress.step(f"calibrating {stage.name}")
             path = exporter.write(stage)
             inputs = chain.inputs(stage.entry)
             outputs, seen = observe(path, stage.entry, inputs)

@@ -12,11 +12,12 @@ import torch
 
 from page4d.errors import AccuracyError
 from page4d.layout import Layout
+from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, TORCH_TYPES, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
 from page4d_plugins.bench.reference import TOLERANCE, Reference
 from page4d_plugins.bench.sides import OURS, PEERS, UNBIASED_SDPA, Attempt, ByPack, Run, makers, reason_of
-from page4d_plugins.bench.timing import Progress, Timings, interleave, spread
+from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.modes import Dtype, Mode
 
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
@@ -132,7 +133,7 @@ def compare(
     device: str = "cuda",
     clock: Clock | None = None,
     product: int = _PRODUCT,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = SILENT,
 ) -> GpuBenchmark:
     """Check every side, then time all of them in turn.
 
@@ -161,12 +162,12 @@ def compare(
     for number, Z in enumerate(sequences):
         sides: list[Side] = []
         for i, form in enumerate(forms):
-            progress(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
+            progress.note(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
             with (attempt := Attempt()):
                 sides += _sides(form, peers, Z, layout, dtype, heads, device, clock, absent)
             if attempt.reason is not None:  # after an illegal access nothing runs any more, yet all is to be reported
                 absent += [Absent(form.value, Z, name, attempt.reason) for name in OURS]
-        progress(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
+        progress.note(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
         timings = _rounds(sides, large, rounds, Z, absent)
         if _PRODUCT_KEY in timings.samples:
             rates += [2 * product**3 / milliseconds / 1e9 for milliseconds in timings.times(_PRODUCT_KEY)]

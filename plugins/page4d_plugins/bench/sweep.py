@@ -16,12 +16,13 @@ import msgspec
 import torch
 
 from page4d.errors import AccuracyError
+from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
 from page4d_plugins.bench.compare import describe, input_sets, versions, wrong
 from page4d_plugins.bench.reference import Reference
 from page4d_plugins.bench.sides import Attempt, reason_of
-from page4d_plugins.bench.timing import Progress, interleave, spread
+from page4d_plugins.bench.timing import interleave, spread
 from page4d_plugins.kernel_pack import TileSize
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, Mode, Tile, chip_for
 
@@ -121,7 +122,7 @@ def sweep(
     image: int = IMAGE,
     device: str = "cuda",
     clock: Clock | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = SILENT,
 ) -> Sweep:
     """Try every tile.
 
@@ -149,12 +150,12 @@ def sweep(
     calls = [first, *(job.call(seed) for seed in range(1, input_sets(first, clock)))]
     reference = Reference(first, layout_for(keys, image).N)
     workers = min(12, os.cpu_count() or 1, len(tiles)) if workers is None else workers
-    progress(f"compiling {len(tiles)} tiles", 0.0)
+    progress.note(f"compiling {len(tiles)} tiles", 0.0)
     reasons = _compiled(job, tiles, workers, 0.6 * seconds) if workers else {}
     trials: list[Trial] = []
     ready: dict[Tile, tuple[float, Sampler]] = {}
     for i, tile in enumerate(tiles):
-        progress(words(tile), 0.6 + 0.3 * i / len(tiles))
+        progress.note(words(tile), 0.6 + 0.3 * i / len(tiles))
         reason, error = reasons.get(tile), None
         if reason is None and i and time.monotonic() - started > 0.9 * seconds:
             reason = "not tried: out of time"
@@ -170,7 +171,7 @@ def sweep(
     def failed(tile: Tile, error: Exception) -> None:
         trials.append(_failed(tile, ready[tile][0], f"while timed: {reason_of(error)}", False))
 
-    progress("timing", 0.9)
+    progress.note("timing", 0.9)
     timings = interleave({tile: sampler.run for tile, (_, sampler) in ready.items()}, rounds, failed=failed)
     timed = [_timed(tile, ready[tile][0], timings.times(tile), first.flop) for tile in timings.samples]
     timed.sort(key=lambda trial: trial.milliseconds or 0.0)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from page4d.system.progress import SILENT, Progress
+
 Key = TypeVar("Key")
-Progress = Callable[[str, float], None]
-"""Told what starts, and the share that is done."""
 Sample = Mapping[str, float]
 """The times of one run by part; `WHOLE` is all of it."""
 WHOLE = "whole"
@@ -45,7 +45,7 @@ def interleave(
     *,
     warm_up: bool = True,
     failed: Callable[[Key, Exception], None] | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = SILENT,
 ) -> Timings[Key]:
     """Run every side once a round, in turn, so that a machine that changes its speed does so for all of them.
 
@@ -62,7 +62,7 @@ def interleave(
     count = rounds + 1 - first
     for number in range(first, rounds + 1):
         for place, (side, run) in enumerate(list(running.items())):
-            progress(f"round {number} of {rounds}: {side}", (number - first + place / len(running)) / count)
+            progress.note(f"round {number} of {rounds}: {side}", (number - first + place / len(running)) / count)
             try:
                 sample = run()
             except Exception as error:  # whatever foreign kernels, compilers and runtimes raise

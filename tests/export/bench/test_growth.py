@@ -14,6 +14,7 @@ from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.bench.growth import growth, growth_model, growth_table
 from page4d_export.bench.growth.growth_model import Rates
@@ -175,7 +176,7 @@ def pretended(monkeypatch):
 
 
 def test_time_ends_the_climb(pretended):
-    found = growth.bench_growth("tiny", 56, 56, 1, 60.0, None, lambda what, share: None)
+    found = growth.bench_growth("tiny", 56, 56, 1, 60.0, None, SILENT)
     assert len(found.points) == len(pretended) > 2
     assert sum(point.seconds for point in found.points) <= 60 and "exceed 60 s" in found.stopped
     assert found.fit.deviation < 1e-6 and abs(found.fit.held_out_deviation) < 1e-6
@@ -183,12 +184,12 @@ def test_time_ends_the_climb(pretended):
 
 def test_memory_ends_the_climb(pretended, monkeypatch):
     monkeypatch.setattr(growth, "available_memory", lambda: 45 << 20)
-    found = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, lambda what, share: None)
+    found = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
     assert found.points and all(point.bytes <= 45 << 20 for point in found.points)
     assert re.search(r"would take .* GiB, 0\.0 GiB are free", found.stopped)
     monkeypatch.setattr(growth, "available_memory", lambda: 1 << 20)
     with pytest.raises(OutOfMemoryError, match="smallest point"):
-        growth.bench_growth("tiny", 56, 56, 1, 1e9, None, lambda what, share: None)
+        growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_process_that_fails(monkeypatch, tmp_path, code, error, words):
 )
 def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
     with pytest.raises(UsageError, match=r"--threads|--plot"):
-        growth.bench_growth("tiny", 56, 56, threads, seconds, plot and tmp_path / plot, lambda what, share: None)
+        growth.bench_growth("tiny", 56, 56, threads, seconds, plot and tmp_path / plot, SILENT)
 
 
 # ---- the whole
@@ -220,7 +221,7 @@ def test_a_real_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "depth": 1, "encoder_depth": 1})
     said = []
     found = growth.bench_growth(
-        "tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", lambda what, share: said.append((what, share))
+        "tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", Progress(lambda what, share: said.append((what, share)))
     )
     assert said[0][0] == "exporting T=1 V=1" and all(0 <= share <= 1 for _, share in said)
     point, cell = found.points[0], found.grid[0]

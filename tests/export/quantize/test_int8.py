@@ -21,6 +21,7 @@ from page4d.layout import Layout
 from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import SILENT
 from page4d_engines import Pipeline, cli
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
@@ -368,7 +369,7 @@ def test_other_models(variant, tmp_path):
 
 def test_it_is_timed_beside_pytorch():
     plan = ExportPlan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
-    found = compare_chain(plan, "late", 1, 2, lambda what, share: None)
+    found = compare_chain(plan, "late", 1, 2, SILENT)
     assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
     exact = {entry.kind: entry.weight_bytes for entry in plan.in_precision(Precision.FLOAT32).stages()}

@@ -29,13 +29,13 @@ from page4d.files import save_tensors
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d.system.memory import available_memory
+from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_export.bench.growth.growth_model import Rates, fit_rates, memory_of, work_of
 from page4d_export.bench.growth.growth_plot import plot_growth
 from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Point
 from page4d_export.bench.plot_file import check_plot
 from page4d_export.export_plan import ExportPlan
-from page4d_plugins.bench.timing import Progress
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
 RUNS = 3
@@ -182,7 +182,7 @@ def _measured(
         with tempfile.TemporaryDirectory() as temporary:
             folder, frames = pathlib.Path(temporary) / "engines", pathlib.Path(temporary) / "frames.safetensors"
             folder.mkdir()
-            progress(f"exporting {name}", min(gone / seconds, 1.0))
+            progress.note(f"exporting {name}", min(gone / seconds, 1.0))
             begun = time.monotonic()
             manifest = write_unverified(model, plan, folder)
             given = SampleClip.rendered(layout).values
@@ -190,7 +190,7 @@ def _measured(
                 frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)}
             )
             exporting = time.monotonic() - begun
-            progress(f"running {name}", min((time.monotonic() - started) / seconds, 1.0))
+            progress.note(f"running {name}", min((time.monotonic() - started) / seconds, 1.0))
             begun = time.monotonic()
             try:
                 points.append(_apart(folder, frames, plan, threads))
