@@ -22,7 +22,7 @@ class Layout:
 
     The model, the exporter and the buffer plan take every size from here. A layout is fixed per engine. The axis `B`
     stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up to `LARGEST`, as in a
-    manifest; the plan of an export has tighter bounds.
+    manifest; `ExportPlan.make` bounds what can be exported further.
 
     Raises:
         UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch

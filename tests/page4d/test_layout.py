@@ -15,7 +15,7 @@ from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest
 from page4d.manifest_checks.manifest_words import layout_of
 from page4d.precision import Precision
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.examples import examples
 
 
@@ -169,7 +169,7 @@ def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, prese
     """What is taken has a plan, and a manifest that says it."""
     try:
         config = ModelConfig.preset(preset, **{name: value})
-        plan = Plan.make(config, Layout(1, 1, 28, 28), Precision.FLOAT32)
+        plan = ExportPlan.make(config, Layout(1, 1, 28, 28), Precision.FLOAT32)
     except UsageError as error:
         assert name in str(error) or "published" in str(error) or "width" in str(error)
         return
