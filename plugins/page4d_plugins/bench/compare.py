@@ -26,7 +26,7 @@ HOPPER_EXP2 = (474.0, 949.0)
 """TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix
 units, and wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations
 of the matrix units for each, which take them as long."""
-_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
+_PRODUCT = 8192  # rows and columns of the matrix product by which the GPU's rate is measured
 _MOST_SETS = 12
 Key = tuple[str, str]
 """A side's form and name."""
@@ -206,13 +206,13 @@ def describe(device: str) -> tuple[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """What computes."""
+    """Of Python and the libraries that compute."""
     import triton
 
-    found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
     if torch.cuda.is_available():
-        found |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-    return {name: str(version) for name, version in found.items()}
+        numbers |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    return {name: str(number) for name, number in numbers.items()}
 
 
 def input_sets(call: Call, clock: Clock) -> int:
@@ -231,25 +231,33 @@ def _sides(
     clock: Clock,
     absent: list[Absent],
 ) -> list[Side]:
-    """All implementations of one form that run and are right; the others go to `absent`."""
+    """The implementations of one form that run and are correct; the others go to `absent`."""
     calls = [form_call(form, layout, dtype, Z, heads, device)]
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
     reference = Reference(calls[0], layout.N)
     shape = calls[0].shape
-    found = []
+    sizes = (shape.n, shape.m)
+    sides = []
     for name, maker in makers(calls[0], peers).items():
         error = float("inf")
         with (attempt := Attempt()):
             runs = [maker(call) for call in calls]
             error = checked(runs[0], reference)
             if reference.accepts(error):
-                baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                found.append(
-                    Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
+                is_baseline = name in UNBIASED_SDPA and shape.mode is Mode.DENSE
+                side = Side(
+                    form=form.value,
+                    name=name,
+                    flop=calls[0].flop,
+                    sampler=clock.sampler(runs),
+                    error=error,
+                    baseline_of=sizes if is_baseline else None,
+                    sizes=sizes,
                 )
+                sides.append(side)
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
-    return found
+    return sides
 
 
 def checked(run: Run, reference: Reference) -> float:
@@ -260,7 +268,7 @@ def checked(run: Run, reference: Reference) -> float:
 
 
 def wrong(error: float, dtype: Dtype) -> str:
-    """What is said of a side that does not compute attention."""
+    """The reason why a side is left out that computes something else."""
     return f"wrong result: a row's relative error is {error:.1e}, allowed {TOLERANCE[dtype]:g}"
 
 

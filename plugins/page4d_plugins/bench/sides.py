@@ -1,4 +1,4 @@
-"""Who computes a call: this project's two ways to its kernels, and the other implementations that a GPU has."""
+"""The implementations of a call: this project's kernels, launched in two ways, and others on the GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from page4d_plugins.modes import Keys, Mode
 Run = Callable[[], Tensor]
 """Computes one call, `[Z,A,n,D]`."""
 Maker = Callable[[Call], Run]
-"""Readies one call; raises where that cannot be."""
+"""Prepares one call; raises where it cannot compute it."""
 
 
 def by_triton(call: Call) -> Run:
@@ -123,8 +123,8 @@ def flash_attn(call: Call) -> Run:
     q, k, v = (call.tensors[name].transpose(1, 2) for name in "qkv")  # [Z,n,A,D]
 
     def run() -> Tensor:
-        found = function(q, k, v)
-        out: Tensor = found[0] if isinstance(found, tuple) else found
+        result = function(q, k, v)
+        out: Tensor = result[0] if isinstance(result, tuple) else result
         return out.transpose(1, 2)
 
     return run
@@ -142,17 +142,17 @@ PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 
 
 def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
-    """Who can compute a call, by name: ours, then the peers that know its mode."""
-    found = dict(OURS)
+    """The implementations of a call, by name: this project's, then the peers that have its mode."""
+    known: dict[str, Maker] = {}
     if call.mode is Mode.DENSE:
-        found |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
+        known = {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
     elif call.mode is Mode.BIASED:
-        found |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
-    return {name: maker for name, maker in found.items() if name in OURS or name in peers}
+        known = {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
+    return OURS | {name: maker for name, maker in known.items() if name in peers}
 
 
 class Attempt:
-    """Runs what may fail, and keeps why it did: `with attempt: ...` ends without an error."""
+    """A block that may fail, and the reason: `with attempt: ...` ends without an error."""
 
     def __init__(self) -> None:
         self.reason: str | None = None

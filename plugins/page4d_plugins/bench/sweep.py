@@ -87,11 +87,11 @@ class Sweep(msgspec.Struct, frozen=True):
 
     def require(self) -> None:
         """Raise an AccuracyError where a tile computes something else, or none could be timed."""
-        found = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
-        if found or self.best is None:
+        failures = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
+        if failures or self.best is None:
             raise AccuracyError(
                 "tiles of the attention kernel fail",
-                got="; ".join(found) or "none ran",
+                got="; ".join(failures) or "none ran",
                 allowed="the same result from every tile",
             )
 
@@ -192,18 +192,16 @@ def sweep(
 
 
 def run(call: Call, tile: Tile) -> torch.Tensor:
-    """One call with a tile of one's choice."""
+    """One call with this tile."""
     from page4d_plugins import attention
 
     return attention.run(call.tensors, call.mode, tile, tile, call.rows, call.band, call.penalty)
 
 
 def words(tile: Tile | TileSize) -> str:
-    """A tile for people."""
-    return (
-        f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages,"
-        f" {'descriptors' if tile.descriptors else 'pointers'}"
-    )
+    """A tile in words."""
+    loads = "descriptors" if tile.descriptors else "pointers"
+    return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages, {loads}"
 
 
 def _chip(device: str) -> int:
