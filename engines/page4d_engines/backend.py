@@ -107,14 +107,14 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
 
 
 def _cuda(folder: EngineFolder, sliding: bool) -> Make:
-    if folder.manifest.precision == str(Precision.INT8):
+    if folder.manifest.precision is Precision.INT8:
         raise EngineError(
             "int8 engines are for a processor",
             got=folder.path,
             allowed="--backend onnxruntime",
             hint="page4d-export --fp16 for a GPU",
         )
-    if folder.manifest.precision == str(Precision.FP8):
+    if folder.manifest.precision is Precision.FP8:
         raise EngineError(
             "fp8 engines are for TensorRT",
             got=folder.path,
@@ -126,7 +126,7 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
     from page4d_plugins.modes import FALLBACK
 
     require_provider()
-    narrow = Precision(folder.manifest.precision).has_16_bits
+    narrow = folder.manifest.precision.has_16_bits
     if narrow and (capability := capability_of(0)) < FALLBACK:
         hint = "page4d-export without --fp16 or --bf16"
         raise EngineError(
@@ -144,7 +144,7 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
 
         gpu = Gpu()
         sessions = Sessions(gpu)
-        files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
+        files = {entry.name: folder.file(entry.file) for entry in folder.manifest.stages}
         engines: dict[str, GpuEngine] = {
             name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
             for name, file in files.items()

@@ -22,6 +22,19 @@ Choice = TypeVar("Choice", bound=enum.Enum)
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from page4d import __version__
+
+        typer.echo(f"page4d {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print page4d's version and stop")
+]
+
+
 def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
     """What `-o` names: a variable of a script that is empty must not mean the working directory."""
     if not str(text).strip():
@@ -76,6 +89,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Run engines over a clip, window by window.
 
@@ -87,7 +101,7 @@ def run(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d.manifest import read_manifest
+        from page4d.manifest_file import read_manifest
         from page4d_engines.backend import Backend
         from page4d_engines.clip.fit import FitMode
         from page4d_engines.clip.frame_folder import FrameFolder, Loose
@@ -100,7 +114,7 @@ def run(
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
         if not 0 <= min_confidence <= 1:
             raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).layout))
         share_thread_pool(threads)
         job = ClipRun.prepare(
             engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began

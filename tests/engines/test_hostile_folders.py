@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from page4d.errors import EngineError, Page4DError
 from page4d.files import sha256
-from page4d.manifest import CONSTANTS, read_manifest
+from page4d.manifest import CONSTANTS
+from page4d.manifest_file import read_manifest
 from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
@@ -366,7 +367,7 @@ def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
 
     with pytest.raises(Page4DError):
         Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(
-            np.zeros(read_manifest(folder).shape.images_shape, np.uint8)
+            np.zeros(read_manifest(folder).layout.images_shape, np.uint8)
         )
 
 

@@ -60,7 +60,7 @@ def test_a_whole_run(made, clip, tmp_path):
 
     # the same through Python, window by window, memory carried
     pipeline = Pipeline.load(folder)
-    layout = pipeline.manifest.shape
+    layout = pipeline.manifest.layout
     fit = Fit.choose((100, 80), layout, None)
     memory = None
     cameras = {name: fit.camera(camera) for name, camera in read_cameras(clip / "cameras.json").items()}

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
@@ -25,7 +25,7 @@ from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.examples import examples
 from tests.support.exports import rewrite
 from tests.support.models import SMALL, lively, takes_keypoints
@@ -209,8 +209,8 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e5)  # a slow machine
     layout = Layout(6, 1, 28, 42)
     config = ModelConfig.preset("vggt", **SMALL, depth=1, encoder_depth=1)
-    plan = Plan.make(config, layout, Precision.FLOAT32, encoder_images=2)
-    manifest = exporter.export(lively(config), plan, tmp_path / "engines")
+    plan = ExportPlan.make(config, layout, Precision.FLOAT32, encoder_images=2)
+    manifest = exporter.write_verified(lively(config), plan, tmp_path / "engines")
     assert manifest.verification.layout != manifest.layout and manifest.stage("encoder").calls == 3
     assert manifest.golden.expected is None and manifest.golden.tolerance == {}
     values = load_file(tmp_path / "engines" / manifest.golden.inputs)

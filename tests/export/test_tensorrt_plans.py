@@ -17,17 +17,19 @@ from typer.testing import CliRunner
 
 from page4d.errors import AccuracyError
 from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest, write_manifest
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
-from page4d_engines.tensorrt.library import Flavor
-from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PLUGINS, PlanBuildRequest, build_into, library_for
 from page4d_export import exporter
-from page4d_export.commands.build_flags import BuildWish
-from page4d_export.main import export_command
+from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
+from page4d_export.commands.export import export_command
 from page4d_plugins.kernel_pack import shipped
 from tests.support.commands import TINY
 from tests.support.exports import without_plugins
@@ -40,8 +42,8 @@ UNFUSED = [  # the epipolar prior, and key segments
 ]
 
 
-def wish(precision="float16", targets=CHIPS, native=False):
-    return PlansBuild(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
+def wish(precision=Precision.FLOAT16, targets=CHIPS, native=False):
+    return PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
 
 
 def content(folder):
@@ -104,7 +106,7 @@ def native(made, tmp_path):
         for entry in manifest.stages:
             without_plugins(path / entry.file, path / entry.file)
         files = {name: sha256(path / name) for name in manifest.files}
-        write_manifest(path, msgspec.structs.replace(manifest, attention="native", files=files))
+        write_manifest(path, msgspec.structs.replace(manifest, attention=AttentionChoice.NATIVE, files=files))
         return path
 
     return make
@@ -192,7 +194,7 @@ def test_what_tensorrt_does_not_fuse_leaves_no_engines(made, native, monkeypatch
     monkeypatch.setattr(exporter, "OnnxExporter", Ready)
     (tmp_path / "out").mkdir()
     with pytest.raises(AccuracyError, match=says):
-        exporter.export(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
+        exporter.write_verified(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -203,7 +205,7 @@ def test_plans_come_into_a_folder(bare):
     path = bare("bfloat16")
     was, old = content(path), read_manifest(path)
     shares = []
-    manifest = build_into(EngineFolder.open(path), wish("bfloat16"), lambda what, share: shares.append(share))
+    manifest = build_into(EngineFolder.open(path), wish(Precision.BFLOAT16), lambda what, share: shares.append(share))
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
     assert EngineFolder.open(path).manifest == manifest
     assert manifest.plans.chips == CHIPS and all(
@@ -290,10 +292,10 @@ def test_build_only_needs_no_torch(bare):
         ),
         (("--attention", "native", "--height", 56), 2, "from the engine folder\n  got:     --height, --attention"),
         (("--target", "sm_90"), 2, "allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
-        (("--target", ","), 2, "--target names no chip"),
-        (("--optimization-level", 6), 2, "--optimization-level is 0 to 5"),
+        (("--target", ","), 2, "--target names no GPU architecture"),
+        (("--optimization-level", 6), 2, "Invalid value for '--optimization-level'"),
         (("--backend", "rtx", "--hardware-compat"), 2, "--hardware-compat is full TensorRT's"),
-        (("--backend", "wrong"), 2, "allowed: auto, tensorrt, rtx"),
+        (("--backend", "wrong"), 2, "not one of 'auto', 'tensorrt', 'rtx'"),
     ],
 )
 def test_build_only_refuses(made, arguments, code, words):
@@ -326,7 +328,7 @@ def test_full_tensorrt_is_a_demand(made):
     [
         (("--no-build", "--backend", "rtx"), "--no-build excludes flags that ask for plans"),
         (("--no-build", "--target", "sm_89"), "--no-build excludes flags that ask for plans"),
-        (("--backend", "wrong"), "--backend has no such value"),
+        (("--backend", "wrong"), "not one of 'auto', 'tensorrt', 'rtx'"),
         (("--fp16", "--target", "sm_90"), "sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
     ],
 )
@@ -379,20 +381,16 @@ def test_an_export_needs_a_layout(missing):
 
 
 def test_what_is_built_and_why_not():
-    said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
-    assert said("float32", False, "auto", None, False, None) == (
-        None,
-        "plans: none, TensorRT takes --fp16, --bf16 or --fp8",
-    )
-    assert said("float16", True, "auto", None, False, None) == (None, "plans: none, --no-build")
-    build, why = said("bfloat16", False, "auto", "sm_120, sm_89,sm_120", False, 2)
+    def said(precision, **flags):
+        return BuildFlags(**flags).request(Precision(precision), AttentionChoice.AUTO)
+
+    assert said("float32") == (None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8")
+    assert said("float16", no_build=True) == (None, "plans: none, --no-build")
+    build, why = said("bfloat16", target="sm_120, sm_89,sm_120", optimization_level=2)
     assert build.chips == ("sm_120", "sm_89") and why == f"plans: {library_for(Flavor.RTX)}, for sm_120, sm_89"
-    assert (
-        build.options == BuildOptions(("sm_120", "sm_89"), 2)
-        and build.library.flavor is Flavor.RTX
-        and build.warnings == []
-    )
-    build, why = said("float16", False, "rtx", None, False, None)
+    assert build.options == BuildOptions(("sm_120", "sm_89"), 2)
+    assert build.library.flavor is Flavor.RTX and build.warnings == []
+    build, why = said("float16", builder=PlanBuilder.RTX)
     assert build.chips == () and why.endswith("for sm_80 and newer")
 
 

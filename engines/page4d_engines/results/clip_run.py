@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import resource
@@ -15,7 +16,6 @@ from PIL import Image
 
 from page4d import __version__
 from page4d.files import refuse_foreign, save_tensors, staged
-from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
 from page4d_engines.clip.frame_folder import FrameFolder
@@ -75,7 +75,7 @@ class ClipRun:
         """
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines, **folder.places})
         checked = EngineFolder.open(engines)
-        layout, reads = checked.manifest.shape, checked.manifest.reads
+        layout, reads = checked.manifest.layout, checked.manifest.reads
         reader = WindowReader(folder, layout, fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, layout.T if stride is None else stride)
         sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
@@ -131,7 +131,7 @@ class ClipRun:
             frames=readable(self.reader.folder.path),
             model=manifest.model,
             weights=manifest.weights,
-            layout=manifest.layout,
+            layout=dataclasses.asdict(manifest.layout),
             precision=manifest.precision,
             backend=self.pipeline.described,
             cameras=list(self.reader.folder.camera_names),
@@ -220,7 +220,7 @@ class ClipRun:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
-        if Precision(manifest.precision).has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
+        if manifest.precision.has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
 
 

@@ -35,7 +35,9 @@ def build_command(
         list[str] | None,
         typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side")] = os.cpu_count() or 1,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")
+    ] = os.cpu_count() or 1,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -118,24 +120,11 @@ def list_command(
         if as_json:
             console.write_json({"header": found.header, "kernels": entries})
             return
-        from rich.table import Table
-
-        table = Table(
-            title=f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}", title_justify="left"
+        table = console.table(
+            f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}",
+            ["chip", "kernel", "type"],
+            ["queries x keys", "warps", "stages", "K, V by", "registers", "spilled B", "shared B"],
         )
-        for column in (
-            "chip",
-            "kernel",
-            "type",
-            "queries x keys",
-            "warps",
-            "stages",
-            "K, V by",
-            "registers",
-            "spilled B",
-            "shared B",
-        ):
-            table.add_column(column, justify="left" if column in ("chip", "kernel", "type") else "right")
         for entry in entries:
             tile = entry.tile
             cut = [
