@@ -83,11 +83,11 @@ def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
     machine.require(plans, folder.path)
 
     def make(constants: Arrays) -> Chain:
-        from page4d_engines.runtime.cuda_device import Gpu
+        from page4d_engines.runtime.cuda_device import CudaDevice
         from page4d_engines.runtime.gpu_chain import GpuChain
         from page4d_engines.tensorrt.engine import Session
 
-        gpu = Gpu()
+        gpu = CudaDevice()
         session = Session(machine.library, gpu)
         engines = {
             entry.name: session.load(entry, folder.file(plans.stages[entry.name].file))
@@ -138,15 +138,16 @@ def _cuda(folder: EngineFolder, sliding: bool) -> Make:
 
     def make(constants: Arrays) -> Chain:
         from page4d_engines.ort.cuda_engine import CudaOrtEngine
-        from page4d_engines.ort.partitioned_engine import PieceEngine, Sessions
-        from page4d_engines.runtime.cuda_device import Gpu
-        from page4d_engines.runtime.gpu_chain import GpuChain, GpuEngine
+        from page4d_engines.ort.partitioned_engine import PartitionedEngine, SharedSessions
+        from page4d_engines.runtime.cuda_device import CudaDevice
+        from page4d_engines.runtime.engine import GpuEngine
+        from page4d_engines.runtime.gpu_chain import GpuChain
 
-        gpu = Gpu()
-        sessions = Sessions(gpu)
+        gpu = CudaDevice()
+        sessions = SharedSessions(gpu)
         files = {entry.name: folder.file(entry.file or "") for entry in folder.manifest.stages}
         engines: dict[str, GpuEngine] = {
-            name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
+            name: PartitionedEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
             for name, file in files.items()
         }
         described = (

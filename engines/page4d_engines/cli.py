@@ -90,7 +90,7 @@ def run(
         from page4d.manifest import read_manifest
         from page4d_engines.backend import Backend
         from page4d_engines.clip.fit import FitMode
-        from page4d_engines.clip.frame_folder import FrameFolder, Loose
+        from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
         from page4d_engines.ort.cpu_engine import share_thread_pool
         from page4d_engines.results.clip_run import ClipRun  # late: --help need not wait for the runtime
         from page4d_engines.results.report import seeded_note
@@ -100,7 +100,7 @@ def run(
             raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
         if not 0 <= min_confidence <= 1:
             raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(read_manifest(engines).shape))
         share_thread_pool(threads)
         job = ClipRun.prepare(
             engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began

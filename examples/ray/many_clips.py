@@ -27,7 +27,7 @@ from page4d.manifest import MANIFEST, read_manifest
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
 from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import available_threads, share_thread_pool
@@ -147,7 +147,7 @@ class Worker:
             tries.write(b".")
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
-        folder = FrameFolder.open(job.clips / clip, loose=Loose.of(self.pipeline.manifest.shape))
+        folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.shape))
         summary = self._prepare(folder, unfinished / clip, began).run(lambda what, share: None)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
         with staged(final, CLIP_OUTPUT) as whole:

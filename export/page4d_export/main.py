@@ -228,7 +228,7 @@ def _export(
         raise MissingBackendError(
             "exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout'
         ) from None
-    from page4d_engines.clip.frame_folder import FrameFolder, Loose
+    from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
     from page4d_export.commands.tables import print_accuracy, print_plans
     from page4d_export.exporter import export
     from page4d_export.verify import Frames
@@ -244,7 +244,7 @@ def _export(
     }
     if wish.plugin_library is not None:
         inputs["the plugin library"] = wish.plugin_library
-    clip = None if frames is None else FrameFolder.open(frames, loose=Loose.of(plan.layout))
+    clip = None if frames is None else FrameFolder.open(frames, loose=UngroupedImages.of(plan.layout))
     refuse_foreign(out, ENGINE_FOLDER, inputs | ({} if clip is None else clip.places))
     for note in () if clip is None else clip.notes:
         console.say(f"note: {note}", quiet)

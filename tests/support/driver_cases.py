@@ -26,7 +26,7 @@ from page4d_engines.ort.partition import Attention
 from page4d_engines.ort.row_fusion import RowCall
 from page4d_engines.runtime import gpu_memory
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
@@ -211,7 +211,7 @@ def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
             loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
         chains.append(
             GpuChain(
-                Gpu(),
+                CudaDevice(),
                 BufferPlan.make(opened.manifest, widen=True, sliding=sliding),
                 loaded,
                 constants,
@@ -268,10 +268,10 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     opened = EngineFolder.open(made_.folder)
 
     def make(constants):
-        gpu = Gpu()
-        sessions = partitioned_engine.Sessions(gpu)
+        gpu = CudaDevice()
+        sessions = partitioned_engine.SharedSessions(gpu)
         engines = {
-            entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions)
+            entry.name: partitioned_engine.PartitionedEngine(opened.file(entry.file), gpu, sessions)
             for entry in opened.manifest.stages
         }
         return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
@@ -360,7 +360,7 @@ def test_too_little_memory(made):
         OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"
     ):
         pipeline_of(made().folder)
-    gpu = Gpu()
+    gpu = CudaDevice()
     with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
         gpu.allocate(2 << 20)
 
@@ -369,13 +369,13 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
     """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when
     memory is wanted."""
     LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
-    assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
+    assert is_integrated(0) and CudaDevice().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
     assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
     monkeypatch.setattr(gpu_memory, "available_memory", lambda: 1 << 18)
     with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU(.|\n)*allowed: 0.2 MiB free"):
         pipeline_of(made().folder)
     monkeypatch.setattr(gpu_memory, "available_memory", lambda: None)  # the system does not say: the driver does
-    assert Gpu().free() <= 1000
+    assert CudaDevice().free() <= 1000
     LIBRARY.driver_integrated(0, ctypes.c_size_t(LIMIT - 1000))
     with pytest.raises(OutOfMemoryError, match="do not fit the GPU"):
         pipeline_of(made().folder)
@@ -383,7 +383,7 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
 
 def test_work_that_is_not_waited_for_is_not_done():
     """The driver itself: what its tests rest on."""
-    gpu = Gpu()
+    gpu = CudaDevice()
     there, here, ten = (
         gpu.allocate(40),
         gpu.pinned((10,), np.dtype(np.float32)),

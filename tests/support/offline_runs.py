@@ -18,7 +18,7 @@ from page4d.errors import Page4DError
 from page4d.manifest import read_manifest
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.results.clip_run import ClipRun
 from page4d_export.sample_scene.clip import render, save
 
@@ -71,7 +71,7 @@ class Checksums:
 def python_run(
     engines, frames, out, stride=None, fit=None, masks=None, cameras=None, keypoints=None, min_confidence=0.1
 ):
-    folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).shape))
+    folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(read_manifest(engines).shape))
     mode = None if fit is None else FitMode(fit)
     ClipRun.prepare(
         engines, folder, out, stride, mode, Backend.ONNXRUNTIME, 1, min_confidence, time.perf_counter()

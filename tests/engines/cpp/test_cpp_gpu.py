@@ -11,7 +11,7 @@ import torch
 
 from page4d.errors import MissingBackendError
 from page4d_engines.backend import Backend
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.tensorrt.builder import BuildOptions
@@ -68,7 +68,7 @@ def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatc
     found = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
     places = [place for spec in found if spec is not None for place in spec.submodule_search_locations]
     monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join([*places, os.environ.get("LD_LIBRARY_PATH", "")]))
-    frames = FrameFolder.open(clip, loose=Loose.of(layout))
+    frames = FrameFolder.open(clip, loose=UngroupedImages.of(layout))
     ClipRun.prepare(engines, frames, tmp_path / "python", None, None, Backend.TENSORRT, None, 0.1, 0.0).run(
         lambda what, share: None
     )

@@ -20,7 +20,7 @@ from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.results.summary import read_summary
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.export_plan import Plan
 from page4d_export.sample_scene.clip import render, save
 from tests.support.exports import by_time
@@ -119,9 +119,9 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
     assert plan.encoded is not None and plan.encoded.shape[0] == layout.images
     width = plan.sizes["encoded"] // layout.images
     places = list(range(layout.images))
-    steps = program(plan, carried=carried)
+    steps = schedule(plan, carried=carried)
     for step in steps:
-        if isinstance(step, Gather) and step.source.buffer == step.target.buffer == "encoded":
+        if isinstance(step, CopyRows) and step.source.buffer == step.target.buffer == "encoded":
             assert (
                 step.pitch == step.width == width and (step.source_offset - step.target_offset) >= step.rows * width
             ), "no overlap"
