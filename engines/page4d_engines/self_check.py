@@ -124,9 +124,9 @@ def self_check(
     started = time.perf_counter()
     pipeline.run(
         clip["images"],
-        clip.get("mask_ext"),
-        clip.get("keypoints"),
-        clip.get("fundamental"),
+        mask_ext=clip.get("mask_ext"),
+        keypoints=clip.get("keypoints"),
+        cameras=clip.get("fundamental"),
         progress=step,
         observe=observe,
     )

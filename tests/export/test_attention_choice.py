@@ -76,7 +76,9 @@ def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
             Page4D(config), Plan.make(config, layout, Precision.FLOAT16, attention=choice), tmp_path / choice.value
         )
         assert manifest.attention == choice.value == read_manifest(tmp_path / choice.value).attention
-        tokens.append(Pipeline.load(tmp_path / choice.value).run(frames["images"], frames["mask_ext"]).layers[0].copy())
+        tokens.append(
+            Pipeline.load(tmp_path / choice.value).run(frames["images"], mask_ext=frames["mask_ext"]).layers[0].copy()
+        )
     assert np.array_equal(*tokens) and tokens[0].std() > 0
 
 

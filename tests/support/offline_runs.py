@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import subprocess
-import time
 import zlib
 
 import numpy as np
@@ -19,7 +18,9 @@ from page4d.manifest import read_manifest
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_export.sample_scene.clip import render, save
 
 GUESSED = (
@@ -34,7 +35,7 @@ GUESSED = (
 class Checksums:
     """In place of `OrtEngine`: what the backend `test` of the C++ runtime computes."""
 
-    def __init__(self, path, threads=None, rounding=False):
+    def __init__(self, path, pool=None, rounding=False):
         manifest = read_manifest(path.parent.parent if path.parent.name == "onnx" else path.parent)
         (self.entry,) = [entry for entry in manifest.stages if path.match(entry.file)]
 
@@ -71,11 +72,11 @@ class Checksums:
 def python_run(
     engines, frames, out, stride=None, fit=None, masks=None, cameras=None, keypoints=None, min_confidence=0.1
 ):
-    folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(read_manifest(engines).shape))
+    opened = EngineFolder.open(engines)
+    folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.shape))
     mode = None if fit is None else FitMode(fit)
-    ClipRun.prepare(
-        engines, folder, out, stride, mode, Backend.ONNXRUNTIME, 1, min_confidence, time.perf_counter()
-    ).run(lambda what, share: None)
+    options = RunOptions(stride, mode, Backend.ONNXRUNTIME, ThreadPool.of(1), min_confidence)
+    ClipRun.prepare(opened, folder, out, options).run(lambda what, share: None)
     return folder.notes
 
 

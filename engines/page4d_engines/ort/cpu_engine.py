@@ -18,29 +18,13 @@ from onnx import TensorProto
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.stage_files.external_data import is_external, mapped
 from page4d_engines.versions import TRIED, require
 
 _TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
     "tensor(float)": "float32"
 }
-_common_pool: list[int] = []  # its number of threads, once the process has one
-
-
-def share_thread_pool(threads: int | None) -> None:
-    """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
-
-    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options
-        are refused.
-
-    Raises:
-        MissingBackendError: ONNX Runtime is too old.
-    """
-    require_supported()
-    if not _common_pool:
-        _common_pool.append(threads or available_threads())
-        onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
-    _report_nothing()
 
 
 @functools.cache
@@ -74,17 +58,12 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(cpu, None)
 
 
-def available_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class OrtEngine:
     """One session.
 
     Args:
         path: the stage's ONNX file.
-        threads: of the session, unless the process has a common pool; None takes every processor.
+        pool: threads to compute with; None takes every CPU, or the pool that the process shares.
         rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
         extend: changes the graph before anything else does, to look inside.
 
@@ -96,7 +75,7 @@ class OrtEngine:
     def __init__(
         self,
         path: pathlib.Path,
-        threads: int | None = None,
+        pool: ThreadPool | None = None,
         rounding: bool = False,
         extend: Callable[[onnx.ModelProto], None] | None = None,
     ) -> None:
@@ -105,9 +84,7 @@ class OrtEngine:
         _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.use_per_session_threads = not _common_pool
-        if not _common_pool:
-            options.intra_op_num_threads = threads or available_threads()
+        (pool or ThreadPool.of()).configure(options)
         # a session's threads wait for work by spinning, beside the next stage's that have some
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")

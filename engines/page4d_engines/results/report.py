@@ -199,8 +199,8 @@ def _rig(summary: Summary) -> str:
     number = lambda value: "none" if value is None else f"{value:.3f}"
     rows = "".join(
         f'<tr><th scope="row">{_text(name)}</th><td class="n">{", ".join(map(number, camera.position))}</td>'
-        f'<td class="n">{", ".join(f"{focal:.1f}" for focal in camera.focal)}{"" if camera.fitted else " (a guess)"}</td>'
-        f'<td class="n wide">{number(camera.residual)}</td></tr>'
+        f'<td class="n">{", ".join(f"{focal:.1f}" for focal in camera.focal)}'
+        f'{"" if camera.fitted else " (a guess)"}</td><td class="n wide">{number(camera.residual)}</td></tr>'
         for name, camera in window.predictions.rig.items()
     )
     head = (

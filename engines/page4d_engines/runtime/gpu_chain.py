@@ -34,7 +34,6 @@ class GpuChain:
         engines: Mapping[str, GpuEngine],
         constants: Arrays,
         described: str,
-        use_graph: bool = True,
     ) -> None:
         """Allocate, bind, run once on zeros, capture.
 
@@ -44,7 +43,6 @@ class GpuChain:
             engines: by stage name.
             constants: values from outside that do not change, by name.
             described: what computes, in words.
-            use_graph: whether to make one CUDA graph of it where the engines allow.
 
         Raises:
             OutOfMemoryError: the buffers do not fit the GPU.
@@ -83,14 +81,14 @@ class GpuChain:
         self._put(steps, captured=False)
         gpu.synchronize()
         reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
-        if use_graph and not reasons:
+        if not reasons:
             try:
                 with gpu.capture() as made:
                     self._put(steps, captured=True)
                 self._graph = made[0]
             except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
-        if self._graph is None and use_graph:
+        if self._graph is None:
             _LOG.warning("no CUDA graph, the calls are launched one by one: %s", "; ".join(map(str, reasons)))
 
     @property

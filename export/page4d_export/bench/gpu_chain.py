@@ -29,6 +29,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.timing import Timing
 from page4d_export.bench.roofline import Roofline, bytes_of
 from page4d_export.export_plan import Plan
 from page4d_export.exporter import versions, write_unverified
@@ -133,8 +134,9 @@ def compare_gpu_chain(
         write_unverified(model, plan, folder)
         pipeline = _engines(folder, plan, backend, build, absent, progress)
         eager = Eager(model, plan, device)
+        timings: list[Timing] = []  # of every run of the engines
         sides: dict[str, Callable[[], dict[str, NDArray[Any]]]] = {
-            ENGINES: lambda: _results(pipeline, values),
+            ENGINES: lambda: _results(pipeline, values, timings),
             EAGER: lambda: eager.run(values),
         }
         progress("compiling", 0.2)
@@ -158,13 +160,13 @@ def compare_gpu_chain(
                 if number:
                     wall[name].append(1e3 * taken)
             if number:
-                for kind, seconds in _by_kind(plan, pipeline).items():
+                for kind, seconds in _by_kind(plan, timings[-1]).items():
                     parts[ENGINES][kind].append(1e3 * seconds)
                 for kind, seconds in eager.seconds().items():
                     parts[EAGER][kind].append(1e3 * seconds)
         roofline = Roofline.measured(plan.precision, device)
         rate = roofline.flop / 1e12
-        between = _between(lambda: _results(pipeline, values), device)
+        between = _between(lambda: _results(pipeline, values, timings), device)
         described = pipeline.described
     flop: dict[str, float] = defaultdict(float)
     entries: dict[str, list[StageEntry]] = defaultdict(list)
@@ -285,10 +287,13 @@ def _engines(
     )
 
 
-def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]], timings: list[Timing]) -> dict[str, NDArray[Any]]:
     reads = pipeline.manifest.reads
-    given = {name: values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental")}
-    return pipeline.run(values["images"], given["mask_ext"], given["keypoints"], given["fundamental"]).tensors()
+    names = {"mask_ext": "mask_ext", "keypoints": "keypoints", "fundamental": "cameras"}
+    given: dict[str, Any] = {argument: values[name] for name, argument in names.items() if reads(name)}
+    result = pipeline.run(values["images"], **given)
+    timings.append(result.timing)
+    return result.tensors()
 
 
 class Eager:
@@ -350,10 +355,10 @@ class Eager:
         return event
 
 
-def _by_kind(plan: Plan, pipeline: Pipeline) -> dict[str, float]:
+def _by_kind(plan: Plan, timing: Timing) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for entry in plan.stages():
-        found[entry.kind] += pipeline.seconds[entry.name]
+        found[entry.kind] += timing.seconds[entry.name]
     return found
 
 

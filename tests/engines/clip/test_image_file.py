@@ -218,7 +218,8 @@ def test_no_memory_while_decoding(tmp_path, monkeypatch):
     code = (
         "import sys, resource; from page4d_engines.clip.image_file import ImageFile; import pathlib; from page4d.errors"
         " import OutOfMemoryError\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\ntry:\n   "
-        " ImageFile(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n    print(error.what)"
+        " ImageFile(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n"
+        "    print(error.what)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "p0.png"], capture_output=True, text=True)
     assert done.stdout == "camera p0 is too large for the memory that is left\n", done.stderr

@@ -13,7 +13,7 @@ from page4d.errors import MissingBackendError
 from page4d_engines.backend import Backend
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
 from page4d_plugins.driver import capability_of
@@ -69,9 +69,8 @@ def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatc
     places = [place for spec in found if spec is not None for place in spec.submodule_search_locations]
     monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join([*places, os.environ.get("LD_LIBRARY_PATH", "")]))
     frames = FrameFolder.open(clip, loose=UngroupedImages.of(layout))
-    ClipRun.prepare(engines, frames, tmp_path / "python", None, None, Backend.TENSORRT, None, 0.1, 0.0).run(
-        lambda what, share: None
-    )
+    options = RunOptions(backend=Backend.TENSORRT)
+    ClipRun.prepare(EngineFolder.open(engines), frames, tmp_path / "python", options).run(lambda what, share: None)
     done = cpp_run(offline, engines, clip, tmp_path / "cpp", backend="tensorrt")
     assert done.returncode == 0, done.stderr
     same_folders(tmp_path / "cpp", tmp_path / "python")
