@@ -74,6 +74,10 @@ class Layout:
                     allowed=f"{below} or {below + self.PATCH}",
                 )
 
+    def __str__(self) -> str:
+        clips = f"B={self.B} " if self.B > 1 else ""
+        return f"{clips}T={self.T} V={self.V} {self.H}x{self.W}"
+
     # ---- one image
 
     @property

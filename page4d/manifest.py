@@ -3,23 +3,18 @@ they share."""
 
 from __future__ import annotations
 
-import os
-import pathlib
+import enum
 from typing import Any
 
 import msgspec
 
-from page4d.checkpoints.load_report import LoadReport
-from page4d.errors import EngineError
-from page4d.files import OutputKind, write_atomically
 from page4d.layout import Layout
-from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_checks.manifest_files import CONSTANTS as CONSTANTS
-from page4d.system.folder_file import open_inside
-from page4d.system.strict_json import LARGEST, require_strict
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+CONSTANTS = "onnx/constants.safetensors"
+"""Inputs of stages that are the model's own: special tokens, memory."""
 PREDICTIONS = ("points", "confidence", "camera")
 """Stages, and their outputs, that read the last kept layer: Pi3's heads."""
 
@@ -65,8 +60,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     """Numbers in the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
     """Calls that one clip takes; more than one for the encoder, which goes over the images in chunks."""
-    file: str | None = None
-    """The ONNX file, relative to the folder."""
+    file: str = ""
+    """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
     """Per output, against the reference fed with the same input."""
     eps: dict[str, float] = {}
@@ -94,10 +89,80 @@ class KeptLayer(msgspec.Struct, frozen=True):
     """S; a stage that computes one stream stands for all S."""
 
 
+class SourceFile(msgspec.Struct, frozen=True):
+    """A checkpoint that weights came from."""
+
+    name: str
+    """Of the file, without its folder. A checkpoint in several files has an entry for its index and one for each of
+    them."""
+    model: str
+    """What the checkpoint is, in words."""
+    sha256: str
+    tensors: int
+    """Tensors of the model in it, none in an index; a trainer's state is not counted."""
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One part of the network, or what a file has that the network does not use. Counts are tensors."""
+
+    name: str
+    file: str
+    """The source's name; empty where all is new."""
+    keys: str
+    """Which of its keys, as a pattern."""
+    loaded: int = 0
+    """Taken as they are."""
+    adapted: int = 0
+    """Cut, joined or repeated."""
+    new: int = 0
+    """Not in any checkpoint: seeded, or set to their neutral value."""
+    unused: int = 0
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """One load. `str()` of it is a table, and a line for each note."""
+
+    files: tuple[SourceFile, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+    """What is unusual in a checkpoint and no error, in words."""
+
+    @property
+    def loaded(self) -> int:
+        """Tensors taken as they are."""
+        return sum(group.loaded for group in self.groups)
+
+    @property
+    def adapted(self) -> int:
+        """Tensors cut, joined or repeated."""
+        return sum(group.adapted for group in self.groups)
+
+    @property
+    def new(self) -> int:
+        """Tensors that no checkpoint gave."""
+        return sum(group.new for group in self.groups)
+
+    @property
+    def unused(self) -> int:
+        """Tensors of the files that the model has no use for."""
+        return sum(group.unused for group in self.groups)
+
+    def __str__(self) -> str:
+        total = Group("all", "", "", self.loaded, self.adapted, self.new, self.unused)
+        rows: list[tuple[str, ...]] = [("group", "file", "keys", "loaded", "adapted", "new", "unused")]
+        for group in (*self.groups, total):
+            counts = (group.loaded, group.adapted, group.new, group.unused)
+            rows.append((group.name, group.file, group.keys, *(str(count or "") for count in counts)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = "  ".join(f"{{:{'<' if column < 3 else '>'}{width}}}" for column, width in enumerate(widths))
+        lines = [table.format(*row).rstrip() for row in rows]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
 class Verification(msgspec.Struct, frozen=True):
     """On what the accuracy figures were measured."""
 
-    layout: dict[str, int]
+    layout: Layout
     """Smaller than the engines' where that was too large for the machine."""
     frames: str
     tolerance: float
@@ -105,6 +170,16 @@ class Verification(msgspec.Struct, frozen=True):
     chain: dict[str, Accuracy]
     """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32
     reference."""
+
+
+class Flavor(enum.Enum):
+    """Two TensorRT libraries with one interface; neither loads the other's plans."""
+
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
@@ -128,8 +203,7 @@ def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
 class Plans(msgspec.Struct, frozen=True):
     """The stages as TensorRT plans: by what they were built, and where they run."""
 
-    library: str
-    """`tensorrt` or `rtx`: neither loads the other's plans."""
+    library: Flavor
     version: str
     """Of the library; only the same one loads them."""
     chips: tuple[str, ...]
@@ -176,9 +250,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """`ModelConfig` as plain values."""
     weights: str
     """Where the weights come from, in words."""
-    layout: dict[str, int]
-    precision: str
-    """A `Precision`: `float32`, `float16`, `bfloat16`, `int8` or `fp8`."""
+    layout: Layout
+    precision: Precision
     encoder_images: int
     """Images per encoder call."""
     stages: tuple[StageEntry, ...]
@@ -187,8 +260,7 @@ class Manifest(msgspec.Struct, frozen=True):
     loaded: LoadReport | None = None
     """What came from which checkpoint; None where all weights are seeded."""
     verification: Verification | None = None
-    attention: str = "auto"
-    """What TensorRT makes of the attention nodes: `auto`, `plugin` or `native`."""
+    attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""
     golden: Golden | None = None
@@ -198,11 +270,6 @@ class Manifest(msgspec.Struct, frozen=True):
     made: dict[str, str] = {}
     """Date, machine, versions."""
     format: int = FORMAT
-
-    @property
-    def shape(self) -> Layout:
-        """The layout as an object."""
-        return Layout(**self.layout)
 
     def stage(self, name: str) -> StageEntry:
         """The stage called `name`."""
@@ -222,78 +289,7 @@ class Manifest(msgspec.Struct, frozen=True):
     def spec(self, tensor: str) -> TensorSpec:
         """The first input or output called `tensor`."""
         for entry in self.stages:
-            for found in (*entry.inputs, *entry.outputs):
-                if found.name == tensor:
-                    return found
+            for spec in (*entry.inputs, *entry.outputs):
+                if spec.name == tensor:
+                    return spec
         raise KeyError(tensor)
-
-
-def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, whole or not at all."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    write_atomically(folder / MANIFEST, text)
-
-
-def read_manifest(folder: pathlib.Path) -> Manifest:
-    """Read and check `manifest.json`.
-
-    Raises:
-        EngineError: there is none, it is damaged, its format is another version's, or its parts do not go together.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise EngineError("there is no such engine folder", got=folder, hint="page4d-export -o ENGINES --T .. --V ..")
-    if not os.path.lexists(path):
-        what = "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder"
-        raise EngineError(what, got=folder, hint="page4d-export again")
-    text = _content(folder)
-    try:
-        require_strict(text)
-        version = msgspec.json.decode(text, type=dict[str, Any]).get("format")
-        if version != FORMAT:
-            hint = "page4d-export again with this version"
-            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint=hint)
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
-    check_manifest(manifest)
-    return manifest
-
-
-def _content(folder: pathlib.Path) -> bytes:
-    """Of the manifest, not more than a manifest may have."""
-    path = folder / MANIFEST
-    try:
-        with open_inside(folder, MANIFEST) as file:
-            content = file.read(LARGEST + 1)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
-    if len(content) > LARGEST:
-        raise EngineError(
-            "manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again"
-        )
-    return content
-
-
-class _Listing(msgspec.Struct, frozen=True):
-    """What every format version's manifest has."""
-
-    page4d: str
-    format: int
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-
-
-def _listed(folder: pathlib.Path) -> list[str] | None:
-    """The files of an engine folder of any format version; None where manifest.json is not this project's."""
-    path = folder / MANIFEST
-    try:
-        return (
-            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
-        )
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-ENGINE_FOLDER = OutputKind("an engine folder", MANIFEST, _listed)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from page4d.cameras import cameras_from_mapping, fundamental
-from page4d.checkpoints.load_report import LoadReport
 from page4d.config import LayerOutput, ModelConfig, Order
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
 from page4d.network.encoder import Encoder
 from page4d.network.heads import Camera, Confidence, Points

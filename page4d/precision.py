@@ -63,4 +63,6 @@ class Precision(str, enum.Enum):
         }[self]
 
 
+MOST_NUMBERS = 2**40
+"""Of a tensor over all calls of its stage: far beyond any machine, far below an overflow."""
 DTYPE_BYTES = {"uint8": 1, "int32": 4, "float32": 4, "float16": 2, "bfloat16": 2}

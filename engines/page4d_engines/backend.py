@@ -121,9 +121,9 @@ class TensorRTLoader:
         from page4d_engines.runtime.cuda_device import CudaDevice
         from page4d_engines.runtime.gpu_chain import GpuChain
         from page4d_engines.tensorrt.engine import Session
-        from page4d_engines.tensorrt.library import Flavor, Library
+        from page4d_engines.tensorrt.library import Library
 
-        gpu, library = CudaDevice(), Library.find(Flavor(self._plans.library))
+        gpu, library = CudaDevice(), Library.find(self._plans.library)
         session = Session(library, gpu)
         engines = {
             entry.name: session.load(entry, self.folder.file(self._plans.stages[entry.name].file))
@@ -153,7 +153,7 @@ class CudaLoader:
 
     def check(self) -> None:
         """As `Loader.check`."""
-        precision = Precision(self.folder.manifest.precision)
+        precision = self.folder.manifest.precision
         if precision is Precision.INT8:
             raise EngineError(
                 "int8 engines are for a processor",
@@ -190,10 +190,10 @@ class CudaLoader:
         from page4d_engines.runtime.gpu_chain import GpuChain
 
         manifest, gpu = self.folder.manifest, CudaDevice()
-        narrow, sessions = Precision(manifest.precision).has_16_bits, SharedSessions(gpu)
+        narrow, sessions = manifest.precision.has_16_bits, SharedSessions(gpu)
         engines: dict[str, GpuEngine] = {}
         for entry in manifest.stages:
-            file = self.folder.file(entry.file or "")
+            file = self.folder.file(entry.file)
             engines[entry.name] = PartitionedEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
         described = f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {manifest.precision}"
         return GpuChain(gpu, BufferPlan.make(manifest, sliding=self.sliding), engines, constants, described)

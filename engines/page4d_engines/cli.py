@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from page4d import __version__
+
+        typer.echo(f"page4d {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print page4d's version and stop")
+]
+
+
 def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
     """What `-o` names: a variable of a script that is empty must not mean the working directory."""
     if not str(text).strip():
@@ -74,6 +87,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Run engines over a clip, window by window.
 
@@ -92,7 +106,7 @@ def run(
         from page4d_engines.results.report import seeded_note
 
         opened = EngineFolder.open(engines)
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.shape))
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
         pool = ThreadPool.of(threads, shared=True)
         job = ClipRun.prepare(opened, folder, out, RunOptions(stride, fit, backend, pool, min_confidence, clock))
         with console.progress(quiet) as progress:

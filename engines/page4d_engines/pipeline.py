@@ -260,7 +260,7 @@ class Pipeline:
 
     def _carried(self, shared: int) -> int:
         """Images of so many times."""
-        shape = self.manifest.shape
+        shape = self.manifest.layout
         count = shared_argument(shared, shape.T)
         if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
             got = (
@@ -286,7 +286,7 @@ class Pipeline:
         memory: ArrayLike | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
-        manifest, shape = self.manifest, self.manifest.shape
+        manifest, shape = self.manifest, self.manifest.layout
         values: dict[str, NDArray[Any]] = {"images": images_argument(images, shape.images_shape)}
         if manifest.reads("mask_ext"):
             values["mask_ext"] = map_argument("mask_ext", 0.0 if mask_ext is None else mask_ext, shape.patch_map_shape)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
-from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.pipeline import Pipeline
@@ -145,7 +144,7 @@ def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of what the golden clip gives the engines."""
-    layout = manifest.shape
+    layout = manifest.layout
     values = {
         "images": (layout.images_shape, "uint8"),
         "mask_ext": (layout.patch_map_shape, "float32"),
@@ -170,7 +169,7 @@ def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict
 
 def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
     """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
-    engine = OrtEngine(folder.file(entry.file or ""))
+    engine = OrtEngine(folder.file(entry.file))
     found = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
     wide = {
         name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32))
@@ -184,7 +183,7 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
             {spec.binding: part(wide[spec.name]) for spec in entry.inputs},
             {spec.binding: part(found[spec.name]) for spec in entry.outputs},
         )()
-    allowed = entry.allowed(Precision(folder.manifest.precision).tolerance)
+    allowed = entry.allowed(folder.manifest.precision.tolerance)
     return [
         Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed)
         for spec in entry.outputs

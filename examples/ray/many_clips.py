@@ -22,7 +22,7 @@ import typer
 
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
-from page4d.manifest import MANIFEST, read_manifest
+from page4d.manifest_file import MANIFEST, read_manifest
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
 from page4d_engines.clip.fit import FitMode
@@ -95,7 +95,7 @@ class Worker:
                     got=f"{self.name}:{job.engines}",
                 )
             engines = EngineFolder.open(job.engines)
-            self.pipeline = Pipeline.of(engines, job.backend, pool, sliding=job.stride < engines.manifest.shape.T)
+            self.pipeline = Pipeline.of(engines, job.backend, pool, sliding=job.stride < engines.manifest.layout.T)
         except OSError as error:
             self.refused = EngineError(
                 f"the engines cannot be read: {error.strerror}",
@@ -145,7 +145,7 @@ class Worker:
             tries.write(b".")
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
-        folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.shape))
+        folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.layout))
         summary = self._prepare(folder, unfinished / clip, clock).run(lambda what, share: None)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
         with staged(final, CLIP_OUTPUT) as whole:
@@ -156,7 +156,7 @@ class Worker:
     def _prepare(self, folder: FrameFolder, out: pathlib.Path, clock: Stopwatch) -> ClipRun:
         """As `ClipRun.prepare`, with engines that are loaded already. Every clip starts from the learned memory: a
         `ClipRun` carries its own."""
-        layout, reads = self.pipeline.manifest.shape, self.pipeline.manifest.reads
+        layout, reads = self.pipeline.manifest.layout, self.pipeline.manifest.reads
         reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, self.job.stride)
         return ClipRun(self.pipeline, reader, chosen, self.job.engines, out, RunOptions(clock=clock))
@@ -354,7 +354,7 @@ def many_clips(
             raise UsageError(
                 "--gpus-per-worker is out of range", got=gpus_per_worker, allowed="0, a part of one, or whole ones"
             )
-        T = read_manifest(engines).shape.T
+        T = read_manifest(engines).layout.T
         step = T if stride is None else stride
         windows(T, T, step)  # refuses a stride that no clip could have
         names = clips_in(clips, out)

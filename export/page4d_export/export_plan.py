@@ -78,7 +78,7 @@ class Plan:
         if attention is AttentionChoice.PLUGIN and not precision.has_16_bits:
             raise UsageError(
                 "--attention plugin computes in 16 bits",
-                got=str(precision),
+                got=precision,
                 allowed="--fp16, --bf16 or --fp8",
                 hint="--attention auto",
             )
@@ -111,17 +111,16 @@ class Plan:
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
-        layout = self.layout
         return Manifest(
             page4d=__version__,
             model=self.config.to_mapping(),
             weights=weights,
-            layout={"T": layout.T, "V": layout.V, "H": layout.H, "W": layout.W, "B": layout.B},
-            precision=str(self.precision),
+            layout=self.layout,
+            precision=self.precision,
             encoder_images=self.encoder_images,
             stages=tuple(self.stages()),
             keep=tuple(self.kept()),
-            attention=str(self.attention),
+            attention=self.attention,
         )
 
     def stages(self) -> Iterator[StageEntry]:

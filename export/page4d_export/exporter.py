@@ -17,16 +17,8 @@ import torch
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import (
-    CONSTANTS,
-    ENGINE_FOLDER,
-    PREDICTIONS,
-    Golden,
-    Manifest,
-    StageEntry,
-    Verification,
-    write_manifest,
-)
+from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
+from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.export_plan import Plan
@@ -245,7 +237,7 @@ def _manifest(
     return msgspec.structs.replace(
         manifest,
         stages=stages,
-        verification=Verification(checked.manifest(model.weights).layout, frames.described, tolerance, results),
+        verification=Verification(checked.layout, frames.described, tolerance, results),
         made={
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": f"{platform.system()} {platform.machine()}",

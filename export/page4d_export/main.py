@@ -13,11 +13,11 @@ from page4d.config import PRESETS
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import NEW_FOLDER, refuse_foreign, staged
 from page4d.layout import Layout
-from page4d.manifest import ENGINE_FOLDER
+from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import cli, console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Verbose, Version, folder_to_write
 from page4d_export.commands.build_flags import BuildWish
 from page4d_export.export_plan import Plan
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
@@ -117,6 +117,7 @@ def export_command(
     ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    version: Version = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each held against the PyTorch reference."""
     console.set_verbosity(verbose, quiet)
@@ -233,7 +234,7 @@ def _export(
     from page4d_export.exporter import export
     from page4d_export.verify import Frames
 
-    plans, why = wish.of(str(plan.precision), str(plan.attention))
+    plans, why = wish.of(plan.precision, plan.attention)
     console.say(why, quiet or not why)
     for warning in [] if plans is None else plans.warnings:
         console.say(f"warning: {warning}", quiet)
@@ -388,8 +389,12 @@ def main() -> None:
         pretty_exceptions_enable=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Multi-camera 4D perception as verified engines.",
     )
+
+    @app.callback()
+    def page4d(version: Version = False) -> None:
+        """Multi-camera 4D perception as verified engines."""
+
     app.command("export")(export_command)
     app.command("run")(cli.run)
     app.command("inspect")(inspect_command)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
 from page4d.checkpoints.completeness import MASK_HEAD
-from page4d.checkpoints.load_report import Group, LoadReport, SourceFile
 from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.files import sha256
+from page4d.manifest import Group, LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
 from page4d.network.block import Block
 

@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_error import inconsistent
-from page4d.precision import Precision
-
-if TYPE_CHECKING:
-    from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
 
 _MOST_KEPT = 64
 _POSE_NUMBERS = 12
@@ -135,7 +132,7 @@ def _check_kind(entry: StageEntry) -> None:
 
 
 def _check_encoder(manifest: Manifest) -> None:
-    images, n = manifest.shape.images, manifest.encoder_images
+    images, n = manifest.layout.images, manifest.encoder_images
     for number, entry in enumerate(manifest.stages):
         calls = images // n if number == 0 else 1
         if (entry.kind == "encoder") != (number == 0):
@@ -208,9 +205,9 @@ class _Shapes:
     """Which shape a tensor has, by its name."""
 
     def __init__(self, manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
-        layout, n = manifest.shape, manifest.encoder_images
+        layout, n = manifest.layout, manifest.encoder_images
         self.streams = 1
-        self._layout, self._width, self._tokens = layout, model.width, Precision(manifest.precision).tokens
+        self._layout, self._width, self._tokens = layout, model.width, manifest.precision.tokens
         self._encoded = (n, layout.N, model.width)
         self._memory: tuple[int, ...] | None = None
         self._shapes: dict[str, tuple[int, ...]] = {

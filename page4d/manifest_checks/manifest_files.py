@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import pathlib
 import re
-from typing import TYPE_CHECKING
 
 from page4d.errors import EngineError
+from page4d.manifest import CONSTANTS, Golden, Manifest
 from page4d.manifest_checks.manifest_error import inconsistent
 
-if TYPE_CHECKING:
-    from page4d.manifest import Golden, Manifest
-
-CONSTANTS = "onnx/constants.safetensors"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_TOLERANCE = 1e9
 
@@ -40,7 +36,7 @@ def check_files(manifest: Manifest) -> None:
         raise EngineError(
             "manifest.json lists stages without a file", got=", ".join(unlisted), hint="page4d-export again"
         )
-    named = [(entry.name, entry.file or "", f"{entry.name}.onnx") for entry in manifest.stages]
+    named = [(entry.name, entry.file, f"{entry.name}.onnx") for entry in manifest.stages]
     named += [(name, file, f"{name}.plan") for name, file in plans.items()]
     for stage, file, wanted in named:
         if pathlib.PurePosixPath(file).name != wanted:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load_file
@@ -18,7 +18,7 @@ from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest_file import read_manifest, write_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
@@ -28,12 +28,13 @@ from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
 from page4d_export.export_plan import Plan
+from tests.support.examples import examples
 from tests.support.models import SMALL, lively, takes_keypoints
 
 # ---- the sample
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 4000), st.integers(1, 300))
 def test_a_sample_is_of_distinct_places(size, samples):
     places = [i * 2654435761 % size for i in range(min(size, samples))]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, cli
@@ -31,7 +31,7 @@ from page4d_export.export_plan import Plan
 from page4d_export.exporter import export
 from page4d_export.main import clip_command, inspect_command
 from page4d_export.verify import Frames, stand_in
-from tests.support.commands import command, inside
+from tests.support.commands import inside, started
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 
@@ -203,8 +203,8 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     small = stand_in(plan)
     assert small.T == 2 and small.V == 2 and small.P < plan.layout.P
     manifest = export(lively(plan.config), plan, tmp_path / "engines")
-    assert manifest.layout == {"T": 4, "V": 3, "H": 56, "W": 70, "B": 1}
-    assert manifest.verification.layout == {"T": small.T, "V": small.V, "H": small.H, "W": small.W, "B": 1}
+    assert manifest.layout == Layout(4, 3, 56, 70)
+    assert manifest.verification.layout == small
     assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
     Pipeline.load(tmp_path / "engines").run(
         np.zeros((4, 3, 56, 70, 3), np.uint8)
@@ -232,13 +232,13 @@ TINY = (
 
 
 def test_the_command(tmp_path):
-    done = command(*TINY, "--fp16", "-o", tmp_path / "engines", "--json")
+    done = started("page4d-export", *TINY, "--fp16", "-o", tmp_path / "engines", "--json")
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest == json.loads((tmp_path / "engines" / "manifest.json").read_text())
     assert manifest["precision"] == "float16" and "seeded" in manifest["weights"] and "seeded" in done.stderr
     assert manifest["model"]["depth"] == 1
-    shown = command("inspect", tmp_path / "engines", entry="main")
+    shown = started("page4d", "inspect", tmp_path / "engines")
     assert shown.returncode == 0 and "view_sa.0" in shown.stdout and "whole chain" in shown.stdout
     assert json.loads(inside(tmp_path / "engines", "--json", function=inspect_command).stdout) == manifest
 
@@ -284,7 +284,7 @@ def test_bad_flags(arguments, message, tmp_path, monkeypatch):
 
 
 def test_a_missing_flag_is_exit_2():
-    done = command("--preset", "tiny", "--T", 2)
+    done = inside("--preset", "tiny", "--T", 2)
     assert done.returncode == 2 and "--V" in done.stderr
 
 
@@ -338,7 +338,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
 
 
 def test_clip_command(tmp_path):
-    done = command("clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip", entry="main")
+    done = started("page4d", "clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
     again = inside("-o", tmp_path / "clip", function=clip_command)

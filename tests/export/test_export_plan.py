@@ -6,7 +6,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
@@ -15,6 +15,7 @@ from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.export_plan import Plan
 from tests.support.commands import inside
+from tests.support.examples import examples
 
 TINY = ("--dry-run", "--preset", "tiny", "--height", 28, "--width", 28)
 
@@ -92,7 +93,7 @@ VALUES = st.sampled_from(
 NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfig)), "nothing"])
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     T=SIZES,
     V=SIZES,

@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 
 from page4d.errors import AccuracyError
 from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest, write_manifest
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
-from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
 from page4d_export import exporter
 from page4d_export.commands.build_flags import BuildWish
@@ -58,7 +60,7 @@ UNFUSED = [  # the epipolar prior, and key segments
 ]
 
 
-def wish(precision="float16", targets=CHIPS, native=False):
+def wish(precision=Precision.FLOAT16, targets=CHIPS, native=False):
     return PlansBuild(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
 
 
@@ -122,7 +124,7 @@ def native(made, tmp_path):
         for entry in manifest.stages:
             without_plugins(path / entry.file, path / entry.file)
         files = {name: sha256(path / name) for name in manifest.files}
-        write_manifest(path, msgspec.structs.replace(manifest, attention="native", files=files))
+        write_manifest(path, msgspec.structs.replace(manifest, attention=AttentionChoice.NATIVE, files=files))
         return path
 
     return make
@@ -218,7 +220,7 @@ def test_plans_come_into_a_folder(bare):
     path = bare("bfloat16")
     was, old = content(path), read_manifest(path)
     shares = []
-    manifest = build_into(EngineFolder.open(path), wish("bfloat16"), lambda what, share: shares.append(share))
+    manifest = build_into(EngineFolder.open(path), wish(Precision.BFLOAT16), lambda what, share: shares.append(share))
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
     assert EngineFolder.open(path).manifest == manifest
     assert manifest.plans.chips == CHIPS and all(
@@ -394,7 +396,7 @@ def test_an_export_needs_a_layout(missing):
 
 
 def test_what_is_built_and_why_not():
-    said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
+    said = lambda precision, *flags: BuildWish(*flags).of(Precision(precision), AttentionChoice.AUTO)
     assert said("float32", False, "auto", None, False, None) == (
         None,
         "plans: none, TensorRT takes --fp16, --bf16 or --fp8",

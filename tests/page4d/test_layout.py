@@ -5,16 +5,18 @@ import dataclasses
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
 from page4d.errors import EngineError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
-from page4d.manifest_checks.manifest_check import check_manifest, layout_of
+from page4d.manifest_checks.manifest_check import check_manifest
+from page4d.manifest_checks.manifest_words import layout_of
 from page4d.precision import Precision
 from page4d_export.export_plan import Plan
+from tests.support.examples import examples
 
 
 def test_the_sizes_of_the_specification():
@@ -159,7 +161,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.sampled_from([field.name for field in dataclasses.fields(ModelConfig)]), VALUES, st.sampled_from(list(PRESETS))
 )

@@ -32,7 +32,8 @@ from onnx import TensorProto
 
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d.files import sha256
-from page4d.manifest import CONSTANTS, read_manifest
+from page4d.manifest import CONSTANTS
+from page4d.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -237,7 +238,7 @@ class Folder:
         self.base = json.loads(self.text)
         self.seen = {}  # what a manifest says to a runtime, and what came of it
         shutil.copytree(source, self.path)
-        layout = read_manifest(source).shape
+        layout = read_manifest(source).layout
         self.images = np.random.default_rng(0).integers(0, 255, layout.images_shape, np.uint8)
         self.reference = self.results(Pipeline.load(source, Backend.ONNXRUNTIME, threads=1))
 
@@ -286,7 +287,7 @@ class Folder:
                 return self.seen[essence]
             pipeline = Pipeline.of(folder, Backend.ONNXRUNTIME, ThreadPool.of(1), sliding=sliding)
             results = self.results(pipeline)
-            if sliding and folder.manifest.shape.T > 1:
+            if sliding and folder.manifest.layout.T > 1:
                 pipeline.run(self.images, shared=1)
             if folder.manifest.golden is not None and (changed or json.loads(text)["golden"] != self.base["golden"]):
                 self_check(folder, pipeline)

@@ -12,7 +12,8 @@ namespace page4d {
 // So short that a string of it takes no memory from the heap.
 inline constexpr char kOutOfMemoryWords[] = "out of memory";
 
-// A set-up call of the public interface: whatever the standard library throws inside comes out as an Error. Nothing else is thrown by what this is made of.
+// A set-up call of the public interface: whatever the standard library throws inside comes out as an Error. Nothing
+// else is thrown by what this is made of.
 template <class F>
 auto only_errors(const F& call) -> decltype(call()) {
   try {

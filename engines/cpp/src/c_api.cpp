@@ -46,7 +46,9 @@ int missing(const char* what) noexcept {
 template <class E>
 E enumerated(int32_t number, E last, const char* what) {
   if (number < 0 || number > static_cast<int32_t>(last)) {
-    throw page4d::Error(page4d::Code::kUsage, std::string(what) + " is out of range").got(std::to_string(number)).allowed("0 to " + std::to_string(static_cast<int32_t>(last)));
+    throw page4d::Error(page4d::Code::kUsage, std::string(what) + " is out of range")
+        .got(std::to_string(number))
+        .allowed("0 to " + std::to_string(static_cast<int32_t>(last)));
   }
   return static_cast<E>(number);
 }
@@ -54,12 +56,22 @@ E enumerated(int32_t number, E last, const char* what) {
 // False where pixels or memory are out of range.
 bool convert(const page4d_image& from, page4d::Image& to) noexcept {
   if (from.pixels < 0 || from.pixels > PAGE4D_MONO8 || from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
-  to = {from.data, from.width, from.height, from.pitch, static_cast<page4d::PixelFormat>(from.pixels), static_cast<page4d::Memory>(from.memory)};
+  to = {from.data,
+        from.width,
+        from.height,
+        from.pitch,
+        static_cast<page4d::PixelFormat>(from.pixels),
+        static_cast<page4d::Memory>(from.memory)};
   return true;
 }
 
 page4d_image convert(const page4d::Image& from) noexcept {
-  return {from.data, from.width, from.height, from.pitch, static_cast<int32_t>(from.format), static_cast<int32_t>(from.memory)};
+  return {from.data,
+          from.width,
+          from.height,
+          from.pitch,
+          static_cast<int32_t>(from.format),
+          static_cast<int32_t>(from.memory)};
 }
 
 // False where its memory is out of range.
@@ -73,11 +85,14 @@ bool convert(const page4d_output& from, page4d::Output& to) noexcept {
 bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
               convert(from.confidence, to.confidence) && convert(from.camera, to.camera);
-  for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i) fits = fits && convert(from.layers[i], to.layers[i]);
+  for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i)
+    fits = fits && convert(from.layers[i], to.layers[i]);
   return fits;
 }
 
-page4d_layout convert(const page4d::Layout& layout) noexcept { return {layout.T, layout.V, layout.H, layout.W, layout.B}; }
+page4d_layout convert(const page4d::Layout& layout) noexcept {
+  return {layout.T, layout.V, layout.H, layout.W, layout.B};
+}
 
 page4d::Options convert(const page4d_options& from) {
   page4d::Options to;
@@ -88,13 +103,15 @@ page4d::Options convert(const page4d_options& from) {
   to.files = from.used_files_only != 0 ? page4d::Files::kUsed : page4d::Files::kAll;
   to.use_graph = from.no_graph == 0;
   if (from.camera_count < 0 || (from.cameras == nullptr && from.camera_count > 0)) {
-    throw page4d::Error(page4d::Code::kUsage, "there are not as many cameras as camera_count says").got(std::to_string(from.camera_count));
+    throw page4d::Error(page4d::Code::kUsage, "there are not as many cameras as camera_count says")
+        .got(std::to_string(from.camera_count));
   }
   for (int32_t i = 0; i < from.camera_count; ++i) {
     page4d::Camera camera;
     camera.width = from.cameras[i].width, camera.height = from.cameras[i].height;
     std::copy(std::begin(from.cameras[i].K), std::end(from.cameras[i].K), camera.K);
-    std::copy(std::begin(from.cameras[i].world_to_camera), std::end(from.cameras[i].world_to_camera), camera.world_to_camera);
+    std::copy(std::begin(from.cameras[i].world_to_camera), std::end(from.cameras[i].world_to_camera),
+              camera.world_to_camera);
     to.cameras.push_back(camera);
   }
   if (from.tensorrt_library != nullptr) to.tensorrt_library = from.tensorrt_library;
@@ -109,7 +126,7 @@ page4d::Options convert(const page4d_options& from) {
 struct page4d_pipeline {
   page4d::Pipeline pipeline;
   std::vector<page4d::Image> images, masks, keypoints;  // a window's, so that a run allocates nothing
-  std::atomic_flag running = ATOMIC_FLAG_INIT;  // whether a thread is in page4d_run, and these are its
+  std::atomic_flag running = ATOMIC_FLAG_INIT;          // whether a thread is in page4d_run, and these are its
 
   explicit page4d_pipeline(page4d::Pipeline made) : pipeline(std::move(made)) {
     for (auto* each : {&images, &masks, &keypoints}) each->resize(static_cast<size_t>(pipeline.info().layout.images()));
@@ -121,7 +138,8 @@ struct page4d_rig {
   page4d::Window window;
   std::vector<page4d_image> images;
 
-  page4d_rig(const page4d::EngineInfo& engines, const page4d::RigOptions& options) : rig(engines, options), images(static_cast<size_t>(engines.layout.frames())) {}
+  page4d_rig(const page4d::EngineInfo& engines, const page4d::RigOptions& options)
+      : rig(engines, options), images(static_cast<size_t>(engines.layout.frames())) {}
 };
 
 const char* page4d_last_error(void) { return last_error; }
@@ -138,7 +156,10 @@ int page4d_inspect(const char* folder, page4d_layout* layout, size_t* buffer_byt
 int page4d_load(const char* folder, const page4d_options* options, page4d_pipeline** pipeline) {
   if (folder == nullptr || pipeline == nullptr) return missing(folder == nullptr ? "folder" : "pipeline");
   *pipeline = nullptr;
-  return guarded([&] { *pipeline = new page4d_pipeline(page4d::Pipeline::load(folder, options == nullptr ? page4d::Options{} : convert(*options))); });
+  return guarded([&] {
+    *pipeline =
+        new page4d_pipeline(page4d::Pipeline::load(folder, options == nullptr ? page4d::Options{} : convert(*options)));
+  });
 }
 
 void page4d_free(page4d_pipeline* pipeline) { delete pipeline; }
@@ -158,16 +179,19 @@ int32_t page4d_output_count(const page4d_pipeline* pipeline) {
 int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor) {
   if (pipeline == nullptr || tensor == nullptr) return missing(pipeline == nullptr ? "pipeline" : "tensor");
   const auto& outputs = pipeline->pipeline.info().outputs;
-  if (number < 0 || static_cast<size_t>(number) >= outputs.size()) return remember(page4d::Code::kUsage, "there is no output of that number");
+  if (number < 0 || static_cast<size_t>(number) >= outputs.size())
+    return remember(page4d::Code::kUsage, "there is no output of that number");
   const page4d::Tensor& found = outputs[static_cast<size_t>(number)];
-  *tensor = {found.name.c_str(), static_cast<int32_t>(found.dtype), static_cast<int32_t>(found.shape.size()), {}, found.bytes};
+  *tensor = {
+      found.name.c_str(), static_cast<int32_t>(found.dtype), static_cast<int32_t>(found.shape.size()), {}, found.bytes};
   std::copy(found.shape.begin(), found.shape.end(), tensor->shape);
   return PAGE4D_OK;
 }
 
 namespace {
 
-int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) noexcept {
+int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs,
+              void* stream) noexcept {
   page4d::Frames given;
   const auto convert_all = [](const page4d_image* from, std::vector<page4d::Image>& to, const page4d::Image*& target) {
     target = from == nullptr ? nullptr : to.data();
@@ -176,13 +200,15 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d
     }
     return true;
   };
-  if (!convert_all(frames->images, handle->images, given.images) || !convert_all(frames->masks, handle->masks, given.masks) ||
+  if (!convert_all(frames->images, handle->images, given.images) ||
+      !convert_all(frames->masks, handle->masks, given.masks) ||
       !convert_all(frames->keypoints, handle->keypoints, given.keypoints)) {
     return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
   }
   given.memory = frames->memory, given.shared = frames->shared;
   page4d::Outputs wanted;
-  if (outputs->layer_count < 0 || outputs->layer_count > page4d::Outputs::kMostLayers) return remember(page4d::Code::kUsage, "layer_count is out of range");
+  if (outputs->layer_count < 0 || outputs->layer_count > page4d::Outputs::kMostLayers)
+    return remember(page4d::Code::kUsage, "layer_count is out of range");
   if (!convert(*outputs, wanted)) return remember(page4d::Code::kUsage, "an output's memory is out of range");
   const page4d::Status status = handle->pipeline.run(given, wanted, stream);
   return status.ok() ? PAGE4D_OK : remember(status.code, status.message);
@@ -191,9 +217,11 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d
 }  // namespace
 
 int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs, void* stream) {
-  if (handle == nullptr || frames == nullptr || outputs == nullptr) return missing(handle == nullptr ? "pipeline" : frames == nullptr ? "frames" : "outputs");
+  if (handle == nullptr || frames == nullptr || outputs == nullptr)
+    return missing(handle == nullptr ? "pipeline" : frames == nullptr ? "frames" : "outputs");
   if (handle->running.test_and_set(std::memory_order_acquire)) {
-    return remember(page4d::Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time");
+    return remember(page4d::Code::kUsage,
+                    "another thread runs a window of this pipeline\n  allowed: one thread at a time");
   }
   const int code = run_alone(handle, frames, outputs, stream);
   handle->running.clear(std::memory_order_release);

@@ -1,11 +1,11 @@
 #include "page4d/pipeline.h"
 
 #include "boundary.h"
-#include "checksum_engine.h"
-#include "engine_folder.h"
+#include "checksum/checksum_engine.h"
+#include "manifest/engine_folder.h"
+#include "runtime/window.h"
 #include "tensorrt/tensorrt_loader.h"
 #include "text.h"
-#include "window.h"
 
 namespace page4d {
 namespace {
@@ -19,11 +19,14 @@ std::unique_ptr<EngineLoader> loader_of(const EngineFolder& folder, const Option
 class Pipeline::Impl {
  public:
   Impl(const std::string& path, const Options& options)
-      : folder_(EngineFolder::open(path, options.files)), loader_(loader_of(folder_, options)), described_(loader_->described()) {
+      : folder_(EngineFolder::open(path, options.files)),
+        loader_(loader_of(folder_, options)),
+        described_(loader_->described()) {
     const Entered entered(loader_->device());  // also while engines go because something is thrown
     entered.check();
     window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
-    if (!window_->no_graph().empty()) warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
+    if (!window_->no_graph().empty())
+      warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
   }
 
   ~Impl() {
@@ -56,7 +59,9 @@ const EngineInfo& Pipeline::info() const noexcept { return impl_->window().info(
 const std::string& Pipeline::described() const noexcept { return impl_->described(); }
 bool Pipeline::slides() const noexcept { return impl_->window().slides(); }
 const std::vector<std::string>& Pipeline::warnings() const noexcept { return impl_->warnings(); }
-Status Pipeline::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept { return impl_->window().run(frames, outputs, stream); }
+Status Pipeline::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
+  return impl_->window().run(frames, outputs, stream);
+}
 const StageTime* Pipeline::times() noexcept { return impl_->window().times(); }
 
 }  // namespace page4d

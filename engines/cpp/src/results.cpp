@@ -31,13 +31,21 @@ void Results::allocate(const EngineInfo& info) {
   for (const Tensor& tensor : info_.outputs) {
     memory_.emplace_back(tensor.bytes);
     const Output output{memory_.back().data(), tensor.bytes, Memory::kHost};
-    if (tensor.name == "mask") outputs_.mask = output;
-    else if (tensor.name == "memory") outputs_.memory = output;
-    else if (tensor.name == "points") outputs_.points = output;
-    else if (tensor.name == "confidence") outputs_.confidence = output;
-    else if (tensor.name == "camera") outputs_.camera = output;
-    else if (layer < Outputs::kMostLayers) outputs_.layers[layer++] = output;
-    else throw Error(Code::kUsage, "the engines keep more layers than a program can take").allowed(text(Outputs::kMostLayers));
+    if (tensor.name == "mask")
+      outputs_.mask = output;
+    else if (tensor.name == "memory")
+      outputs_.memory = output;
+    else if (tensor.name == "points")
+      outputs_.points = output;
+    else if (tensor.name == "confidence")
+      outputs_.confidence = output;
+    else if (tensor.name == "camera")
+      outputs_.camera = output;
+    else if (layer < Outputs::kMostLayers)
+      outputs_.layers[layer++] = output;
+    else
+      throw Error(Code::kUsage, "the engines keep more layers than a program can take")
+          .allowed(text(Outputs::kMostLayers));
   }
 }
 

@@ -1,5 +1,5 @@
 // make_folder <plan> <folder>: an engine folder of a golden plan, for tests that are programs of their own.
-#include "folder.h"
+#include "support/folder.h"
 
 int main(int count, char** words) {
   if (count != 3) return 2;

@@ -6,10 +6,10 @@
 #include <system_error>
 
 #include "boundary.h"
-#include "folder.h"
 #include "page4d/fit.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
+#include "support/folder.h"
 
 using namespace page4d;
 
@@ -48,7 +48,8 @@ namespace {
 
 const std::filesystem::path kFolder = "engines of test_boundary";
 
-// Ends when the call has gone through: every allocation of it, of so many bytes or more, failed once, alone and with all that came after.
+// Ends when the call has gone through: every allocation of it, of so many bytes or more, failed once, alone and with
+// all that came after.
 template <class F>
 void test_memory_that_ends(const char* name, size_t bytes, const F& call) {
   long failures = 0;
@@ -112,7 +113,8 @@ int main() {
   }
   EngineInfo huge;
   huge.layout = {60000, 60000, 14 * 4000, 14 * 4000, 1};
-  CHECK_TEXT(refusal([&] { Rig rig(huge); }).substr(0, 58), "the images of the rig do not fit this machine's memory\n  g");
+  CHECK_TEXT(refusal([&] { Rig rig(huge); }).substr(0, 58),
+             "the images of the rig do not fit this machine's memory\n  g");
   huge.outputs.push_back({"points", DType::kFloat32, {1}, SIZE_MAX});
   CHECK_TEXT(refusal([&] { Results results(huge); }), "out of memory");
   std::filesystem::remove_all(kFolder);

@@ -6,12 +6,12 @@
 
 #include "page4d/page4d.h"
 
-#define CHECK(condition)                                                                        \
-  do {                                                                                          \
-    if (!(condition)) {                                                                         \
-      fprintf(stderr, "%d: not so: %s (%s)\n", __LINE__, #condition, page4d_last_error());      \
-      return 1;                                                                                 \
-    }                                                                                           \
+#define CHECK(condition)                                                                   \
+  do {                                                                                     \
+    if (!(condition)) {                                                                    \
+      fprintf(stderr, "%d: not so: %s (%s)\n", __LINE__, #condition, page4d_last_error()); \
+      return 1;                                                                            \
+    }                                                                                      \
   } while (0)
 
 /* Whatever is null is refused: by a code, or zeros where there is none. */
@@ -129,7 +129,8 @@ int main(int count, char** words) {
   CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
   CHECK(test_nulls(pipeline, rig, images) == 0);
   CHECK(page4d_rig_take(rig, &window) == 0);
-  for (int camera = 0; camera < 3; ++camera) CHECK(page4d_rig_push(rig, camera, &images[camera], 1.0 + 0.001 * camera, &ready) == PAGE4D_OK);
+  for (int camera = 0; camera < 3; ++camera)
+    CHECK(page4d_rig_push(rig, camera, &images[camera], 1.0 + 0.001 * camera, &ready) == PAGE4D_OK);
   CHECK(ready == 1);
   CHECK(page4d_rig_push(rig, 3, &images[0], 1.0, &ready) == PAGE4D_USAGE);
   CHECK(page4d_rig_take(rig, &window) == 1);

@@ -1,6 +1,5 @@
-// An engine folder from disk to results, and everything that is refused on the way. The words of broken folders are held against Python's elsewhere.
-#include "page4d/pipeline.h"
-
+// An engine folder from disk to results, and everything that is refused on the way. The words of broken folders are
+// held against Python's elsewhere.
 #include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -12,8 +11,9 @@
 #include <system_error>
 #include <thread>
 
-#include "files.h"
-#include "folder.h"
+#include "files/files.h"
+#include "page4d/pipeline.h"
+#include "support/folder.h"
 #include "tensorrt/plugins.h"
 #include "tensorrt/requirements.h"
 
@@ -31,9 +31,11 @@ void test_inspect() {
   const EngineInfo info = inspect(kFolder.string());
   CHECK(info.layout.T == 1 && info.layout.V == 3 && info.precision == "bfloat16" && info.weights == "seeded");
   CHECK(info.input("images")->shape == (std::vector<int64_t>{1, 3, 56, 70, 3}) && info.input("mask_ext") == nullptr);
-  CHECK(info.output("camera")->shape == (std::vector<int64_t>{1, 3, 4, 4}) && info.output("camera")->bytes == 3 * 16 * 8);
+  CHECK(info.output("camera")->shape == (std::vector<int64_t>{1, 3, 4, 4}) &&
+        info.output("camera")->bytes == 3 * 16 * 8);
   CHECK(info.output("points")->bytes == 3 * 56 * 70 * 3 * 4 && info.output("mask") == nullptr);
-  CHECK(info.kept_layers.size() == 1 && info.output("layers." + std::to_string(info.kept_layers[0]))->dtype == DType::kBfloat16);
+  CHECK(info.kept_layers.size() == 1 &&
+        info.output("layers." + std::to_string(info.kept_layers[0]))->dtype == DType::kBfloat16);
   CHECK(!info.plans && info.stages.front().name == "encoder" && info.stages.front().flop > 0);
   CHECK(info.buffer_bytes == vectors("plans.json")["plans"][4]["total"]);
 }
@@ -63,7 +65,8 @@ void test_run() {
   }
   CHECK(pipeline.times()[0].seconds > 0);
   options.frame_width = 200;
-  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })), "the frames' aspect ratio is not the engine's 70x56 (width x height)");
+  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })),
+             "the frames' aspect ratio is not the engine's 70x56 (width x height)");
   options.fit = Fit::kCrop;
   Pipeline::load(kFolder.string(), options);
 }
@@ -73,7 +76,8 @@ void test_files() {
   Options options;
   options.backend = Backend::kTest;
   fs::remove(kFolder / "onnx/encoder.onnx");
-  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })), "the engine folder lacks onnx/encoder.onnx");
+  CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })),
+             "the engine folder lacks onnx/encoder.onnx");
   CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "the engine folder lacks onnx/encoder.onnx");
   options.files = Files::kUsed;
   Pipeline::load(kFolder.string(), options);
@@ -85,12 +89,15 @@ void test_files() {
     manifest["files"][name] = std::string(64, '0');
     write_file(kFolder / "manifest.json", manifest.dump());
     CHECK_TEXT(refusal([&] { inspect(kFolder.string()); }),
-               std::string("manifest.json names a file outside the engine folder\n  got:     ") + name + "\n  allowed: relative paths inside it");
+               std::string("manifest.json names a file outside the engine folder\n  got:     ") + name +
+                   "\n  allowed: relative paths inside it");
   }
   auto manifest = plan_named("default");
-  manifest["plans"] = {{"library", "rtx"}, {"version", "1.7.1"}, {"chips", nlohmann::json::array()}, {"kernels", nullptr}};
+  manifest["plans"] = {
+      {"library", "rtx"}, {"version", "1.7.1"}, {"chips", nlohmann::json::array()}, {"kernels", nullptr}};
   for (const auto& stage : manifest["stages"]) {
-    manifest["plans"]["stages"][stage["name"].get<std::string>()] = {{"file", "../a.plan"}, {"plugins", 0}, {"fused", 0}, {"seconds", 1}};
+    manifest["plans"]["stages"][stage["name"].get<std::string>()] = {
+        {"file", "../a.plan"}, {"plugins", 0}, {"fused", 0}, {"seconds", 1}};
   }
   write_file(kFolder / "manifest.json", manifest.dump());
   CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json lists stages without a file");
@@ -107,8 +114,10 @@ void test_no_files() {
   };
   CHECK_TEXT(said([](const fs::path& path) { CHECK(mkfifo(path.c_str(), 0600) == 0); }), constants + " is a FIFO");
   CHECK_TEXT(said([](const fs::path& path) { fs::create_directory(path); }), constants + " is a folder");
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("/dev/zero", path); }), constants + " leads out of the engine folder");
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink(path.filename(), path); }).substr(0, 42), (constants + " cannot be read: ").substr(0, 42));
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("/dev/zero", path); }),
+             constants + " leads out of the engine folder");
+  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink(path.filename(), path); }).substr(0, 42),
+             (constants + " cannot be read: ").substr(0, 42));
   CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("../kept", path); }), "nothing is thrown");
   const fs::path link = kFolder.string() + " by another name";
   fs::remove(link);
@@ -145,9 +154,11 @@ void test_wrong_constants() {
   CHECK_TEXT(said([](Values& values, Shapes&) { values.erase("memory"); }), file);
   CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = {1}; }), file);
   CHECK_TEXT(said([](Values& values, Shapes&) { values["special"].pop_back(); }), "special in " + file);
-  CHECK_TEXT(said([](Values&, Shapes& shapes) { std::swap(shapes["special"][0], shapes["special"][1]); }), "special in " + file);
+  CHECK_TEXT(said([](Values&, Shapes& shapes) { std::swap(shapes["special"][0], shapes["special"][1]); }),
+             "special in " + file);
   CHECK_TEXT(said([](Values& values, Shapes&) { values["memory"].back() = NAN; }), "memory in " + file);
-  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = std::vector<float>(size_t{1} << 20); }).substr(0, 31), "the constants' file is damaged:");
+  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = std::vector<float>(size_t{1} << 20); }).substr(0, 31),
+             "the constants' file is damaged:");
 }
 
 // A folder's library is code: it is opened only where it is listed and asked for.
@@ -155,7 +166,8 @@ void test_plugins() {
   write_folder(kFolder, plan_named("default"));
   write_file(kFolder / "plugins/libpage4d_plugins.so", "no library");
   const auto said = [](bool from_folder) {
-    return first_line(refusal([&] { PluginLibrary::find(EngineFolder::open(kFolder.string(), Files::kAll), "", from_folder); }));
+    return first_line(
+        refusal([&] { PluginLibrary::find(EngineFolder::open(kFolder.string(), Files::kAll), "", from_folder); }));
   };
   CHECK_TEXT(said(false), "the attention plugins that the plans need are not there");
   CHECK_TEXT(said(true), "the engine folder's plugin library is not listed in its manifest");
@@ -175,7 +187,8 @@ bool give_up_threads() {
   const __user_cap_data_struct no_capabilities[2] = {};
   if (setrlimit(RLIMIT_NPROC, &none) != 0) return false;
   // the limit is not for root, as whom others run this; files stay readable
-  if (getuid() == 0 && (setresuid(65534, 0, 0) != 0 || syscall(SYS_capset, &header, no_capabilities) != 0)) return false;
+  if (getuid() == 0 && (setresuid(65534, 0, 0) != 0 || syscall(SYS_capset, &header, no_capabilities) != 0))
+    return false;
   try {
     std::thread([] {}).join();
   } catch (const std::system_error&) {
@@ -188,7 +201,8 @@ bool give_up_threads() {
 void test_without_threads() {
   write_folder(kFolder, plan_named("default"));
   const pid_t child = fork();
-  if (child == 0) _exit(!give_up_threads() ? 77 : refusal([] { inspect(kFolder.string()); }) == "nothing is thrown" ? 0 : 1);
+  if (child == 0)
+    _exit(!give_up_threads() ? 77 : refusal([] { inspect(kFolder.string()); }) == "nothing is thrown" ? 0 : 1);
   int status = 0;
   CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
   if (WEXITSTATUS(status) == 77) std::puts("threads cannot be forbidden here: nothing was tried");
@@ -208,12 +222,14 @@ void test_constants() {
   for (const char* wrong : {"[8,0]", "[-4,8]", "[0]", "[0,10]", "[0,4611686018427387904]", "\"x\"", "[0.5,8]"}) {
     const std::string header = std::string(R"({"special":{"dtype":"F32","shape":[3],"data_offsets":)") + wrong + "}}";
     const uint64_t length = header.size();
-    write_file(fs::absolute(path), std::string(reinterpret_cast<const char*>(&length), 8) + header + std::string(12, '\0'));
+    write_file(fs::absolute(path),
+               std::string(reinterpret_cast<const char*>(&length), 8) + header + std::string(12, '\0'));
     CHECK_TEXT(first_line(refusal([&] { read_constants(path); })).substr(0, 31), "the constants' file is damaged:");
   }
   fs::remove(path);
   CHECK(converted({1.0f, 0.5f}, DType::kFloat16) == (Bytes{0x00, 0x3c, 0x00, 0x38}));
-  CHECK(converted({1.0f, 1.00390625f, 1.01171875f}, DType::kBfloat16) == (Bytes{0x80, 0x3f, 0x80, 0x3f, 0x82, 0x3f}));  // halves to even
+  // halves to even
+  CHECK(converted({1.0f, 1.00390625f, 1.01171875f}, DType::kBfloat16) == (Bytes{0x80, 0x3f, 0x80, 0x3f, 0x82, 0x3f}));
 }
 
 void test_requirements() {
@@ -222,21 +238,25 @@ void test_requirements() {
   require(plans, machine, "engines");
   const auto said = [&](const Machine& other) { return refusal([&] { require(plans, other, "engines"); }); };
   CHECK_TEXT(said({"TensorRT-RTX", "1.8.0", 89, "0123456789abcdef"}),
-             "the plans were built by another TensorRT-RTX\n  got:     1.7.1\n  allowed: 1.8.0\n  try:     page4d-export --build-only engines --backend rtx");
+             "the plans were built by another TensorRT-RTX\n  got:     1.7.1\n  allowed: 1.8.0\n  try:     "
+             "page4d-export --build-only engines --backend rtx");
   CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
              "the plans were built for other GPUs than this one\n  got:     sm_89, sm_120\n  allowed: sm_86\n"
              "  try:     page4d-export --build-only engines --backend rtx --target sm_86");
   for (const int foreign : {87, 90, 100, 110}) {
     CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", foreign, "0123456789abcdef"}),
                "TensorRT-RTX 1.7.1 does not run on this GPU\n  got:     sm_" + std::to_string(foreign) +
-                   "\n  allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer\n  try:     full TensorRT, or in Python --backend cuda");
+                   "\n  allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer\n  try:     full TensorRT, or in "
+                   "Python --backend cuda");
   }
   CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 89, "fedcba9876543210"}),
-             "the plans' plugins are of another version of page4d's kernels\n  got:     0123456789ab..\n  allowed: fedcba987654..\n"
+             "the plans' plugins are of another version of page4d's kernels\n  got:     0123456789ab..\n  allowed: "
+             "fedcba987654..\n"
              "  try:     page4d-export --build-only engines --backend rtx");
   plans.chips.clear();
   require(plans, {"TensorRT-RTX", "1.7.1", 121, "0123456789abcdef"}, "engines");
-  CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})), "the plans were built for other GPUs than this one");
+  CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})),
+             "the plans were built for other GPUs than this one");
   plans.least_chip = 89;
   require(plans, {"TensorRT-RTX", "1.7.1", 120, "0123456789abcdef"}, "engines");
   CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
@@ -244,7 +264,8 @@ void test_requirements() {
              "  try:     page4d-export --fp16: this GPU has no fp8 products");
   write_folder(kFolder, plan_named("default"));
   CHECK_TEXT(refusal([] { Pipeline::load(kFolder.string()); }),
-             "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() + "\n  try:     page4d-export --build-only " + kFolder.string() +
+             "the engine folder has no TensorRT plans\n  got:     " + kFolder.string() +
+                 "\n  try:     page4d-export --build-only " + kFolder.string() +
                  "; without TensorRT Backend::kTest runs everything but the network");
 }
 

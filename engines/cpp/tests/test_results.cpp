@@ -1,8 +1,8 @@
 // Results are moved, never copied, and a run writes into the one that it was given.
 #include <type_traits>
 
-#include "folder.h"
 #include "page4d/pipeline.h"
+#include "support/folder.h"
 
 using namespace page4d;
 
@@ -16,7 +16,8 @@ const std::filesystem::path kFolder = "engines of test_results";
 
 std::string contents(const Results& results, const EngineInfo& info) {
   std::string all;
-  for (const Tensor& tensor : info.outputs) all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
+  for (const Tensor& tensor : info.outputs)
+    all.append(static_cast<const char*>(results.data(tensor.name)), tensor.bytes);
   return all;
 }
 
@@ -32,7 +33,8 @@ void test_a_ring(const std::string& plan) {
   Pipeline pipeline = Pipeline::load(kFolder.string(), options);
   const EngineInfo& info = pipeline.info();
   std::vector<unsigned char> pixels(static_cast<size_t>(info.layout.image_bytes()));
-  const std::vector<Image> images(static_cast<size_t>(info.layout.images()), {pixels.data(), static_cast<int>(info.layout.W), static_cast<int>(info.layout.H)});
+  const std::vector<Image> images(static_cast<size_t>(info.layout.images()),
+                                  {pixels.data(), static_cast<int>(info.layout.W), static_cast<int>(info.layout.H)});
   const auto run = [&](const Results& results, unsigned window) {
     fill(pixels, window);
     CHECK_TEXT(pipeline.run({images.data()}, results.outputs()).message, "");
@@ -65,7 +67,8 @@ void test_a_ring(const std::string& plan) {
   const std::string before = contents(same, info);
   ring[0] = std::move(same);
   CHECK(contents(ring[0], info) == before);
-  CHECK((ring[0].mask() == nullptr) == (info.output("mask") == nullptr) && (ring[0].camera() == nullptr) == (info.output("camera") == nullptr));
+  CHECK((ring[0].mask() == nullptr) == (info.output("mask") == nullptr) &&
+        (ring[0].camera() == nullptr) == (info.output("camera") == nullptr));
 }
 
 void test_more_layers_than_a_program_takes() {
@@ -74,7 +77,8 @@ void test_more_layers_than_a_program_takes() {
     CHECK(Results(info).outputs().layers[0].bytes == (i == 0 ? 0 : 4));
     info.outputs.push_back({"layers." + std::to_string(i), DType::kFloat32, {1}, 4});
   }
-  CHECK_TEXT(refusal([&] { Results results(info); }), "the engines keep more layers than a program can take\n  allowed: 64");
+  CHECK_TEXT(refusal([&] { Results results(info); }),
+             "the engines keep more layers than a program can take\n  allowed: 64");
 }
 
 }  // namespace

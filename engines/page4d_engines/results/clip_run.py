@@ -73,7 +73,7 @@ class ClipRun:
         """
         options = options or RunOptions()
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
-        layout, reads = engines.manifest.shape, engines.manifest.reads
+        layout, reads = engines.manifest.layout, engines.manifest.reads
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, layout.T if options.stride is None else options.stride)
         sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from page4d import __version__
-from page4d.precision import Precision
 from page4d_engines.clip.names import readable
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.options import Backend
@@ -65,7 +65,7 @@ class RunRecorder:
             frames=readable(folder.path),
             model=manifest.model,
             weights=manifest.weights,
-            layout=manifest.layout,
+            layout=dataclasses.asdict(manifest.layout),
             precision=manifest.precision,
             backend=self.pipeline.described,
             cameras=list(folder.camera_names),
@@ -88,7 +88,7 @@ class RunRecorder:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
-        if Precision(manifest.precision).has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
+        if manifest.precision.has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
         for window in self.windows:
             if window.predictions is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from page4d.errors import EngineError
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
-from page4d.precision import DTYPE_BYTES, Precision
+from page4d.precision import DTYPE_BYTES
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ class _Planner:
                 )
             last[entry.name] = len(calls) - 1
         keeps = []
-        results = {"mask": self.result("mask", self.manifest.shape.mask_shape)} if "mask" in self.written else {}
+        results = {"mask": self.result("mask", self.manifest.layout.mask_shape)} if "mask" in self.written else {}
         for kept in self.manifest.keep:
             width = self.manifest.model["width"]
-            shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
+            shape = self.manifest.layout.layer_shape(kept.streams * len(kept.stages) * width)
             results[f"layers.{kept.layer}"] = self.own(
-                f"layers.{kept.layer}", shape, self.dtype(Precision(self.manifest.precision).tokens)
+                f"layers.{kept.layer}", shape, self.dtype(self.manifest.precision.tokens)
             )
             for number, stage in enumerate(kept.stages):
                 call = calls[last[stage]]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
 from page4d.manifest import Manifest
-from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
@@ -50,15 +49,14 @@ class HostChain:
         """
         manifest = folder.manifest
         self.plan = BufferPlan.make(manifest, widen=True, sliding=sliding)
-        precision = Precision(manifest.precision)
-        self.described = f"{library}, computing in float32" if precision.has_16_bits else library
+        self.described = f"{library}, computing in float32" if manifest.precision.has_16_bits else library
         _check_memory(self.plan, manifest)
         self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
         self.inputs: Arrays = {name: self.at(view) for name, view in self.plan.starts.items()}
         self.outputs: Arrays = {name: self.at(view) for name, view in self.plan.outputs.items()}
         for name, value in constants.items():
             self.inputs[name][:] = value
-        engines = {entry.name: load(folder.file(entry.file or "")) for entry in manifest.stages}
+        engines = {entry.name: load(folder.file(entry.file)) for entry in manifest.stages}
         self._runs: dict[int, Callable[[], None]] = {}
         for number, call in enumerate(self.plan.calls):
             inputs, outputs = (
@@ -119,11 +117,11 @@ class HostChain:
 
 def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
     """Refuse what cannot fit, before it drives the machine into the ground."""
-    widened = 2 if Precision(manifest.precision).has_16_bits else 1
+    widened = 2 if manifest.precision.has_16_bits else 1
     scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
     available = available_memory()
-    if available is not None and needed > available:
+    if needed > available:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",
             got=(

@@ -10,10 +10,10 @@ from typing import Any
 
 from page4d.errors import EngineError
 from page4d.files import write_atomically
-from page4d.manifest import StageEntry
+from page4d.manifest import Flavor, StageEntry
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.engine import GpuEngine, Launch
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.tensorrt.plugin import register
 

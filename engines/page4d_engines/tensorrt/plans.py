@@ -10,11 +10,12 @@ import msgspec
 
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import link_or_copy, refuse_foreign, sha256, staged
-from page4d.manifest import ENGINE_FOLDER, Manifest, PlanEntry, Plans, runs_on, write_manifest
+from page4d.manifest import Flavor, Manifest, PlanEntry, Plans, runs_on
+from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_plugins.driver import capability_of, chip_here
 from page4d_plugins.kernel_pack import shipped
 
@@ -56,7 +57,12 @@ class PlansBuild:
     """A checked wish for plans, ready to build."""
 
     def __init__(
-        self, library: Library, options: BuildOptions, precision: str, native: bool, plugins: pathlib.Path | None = None
+        self,
+        library: Library,
+        options: BuildOptions,
+        precision: Precision,
+        native: bool,
+        plugins: pathlib.Path | None = None,
     ) -> None:
         """Check what can be checked before an export begins.
 
@@ -72,7 +78,7 @@ class PlansBuild:
             UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options
                 that this TensorRT does not have; a library that is not of these plugins.
         """
-        self.precision = Precision(precision)
+        self.precision = precision
         if not self.precision.has_16_bits:
             why = (
                 "fuses no attention in float32"
@@ -139,7 +145,7 @@ class PlansBuild:
 
             step("", 0.0)
             started = time.perf_counter()
-            plan = builder.build(stage.name, source / (stage.file or ""), manifest.precision, step)
+            plan = builder.build(stage.name, source / stage.file, manifest.precision, step)
             file = f"{stage.name}.plan"
             (target / file).write_bytes(plan.content)
             entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(time.perf_counter() - started, 3))
@@ -151,9 +157,7 @@ class PlansBuild:
         kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
         version = ".".join(map(str, self.library.version))
         least = self.precision.least_chip
-        return Plans(
-            str(self.library.flavor), version, self.chips, kernels, entries, self.options.optimization_level, least
-        )
+        return Plans(self.library.flavor, version, self.chips, kernels, entries, self.options.optimization_level, least)
 
 
 def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = lambda what, share: None) -> Manifest:

@@ -29,8 +29,10 @@ std::string words_of(const Word<T> (&words)[N]) {
 
 template <class T, size_t N>
 T value_of(const Word<T> (&words)[N], const std::string& word, const char* what) {
-  const auto* found = std::find_if(std::begin(words), std::end(words), [&](const Word<T>& each) { return word == each.word; });
-  if (found == std::end(words)) throw Error(Code::kUsage, what).got(word.empty() ? "an empty word" : word).allowed(words_of(words));
+  const auto* found =
+      std::find_if(std::begin(words), std::end(words), [&](const Word<T>& each) { return word == each.word; });
+  if (found == std::end(words))
+    throw Error(Code::kUsage, what).got(word.empty() ? "an empty word" : word).allowed(words_of(words));
   return found->value;
 }
 
@@ -39,9 +41,12 @@ constexpr Word<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
                                             {"rgba8", PixelFormat::kRgba8},
                                             {"bgra8", PixelFormat::kBgra8},
                                             {"mono8", PixelFormat::kMono8}};
-constexpr Word<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt}, {"test", page4d::Backend::kTest}};
-constexpr Word<page4d::Fit> kFits[] = {
-    {"none", page4d::Fit::kNone}, {"stretch", page4d::Fit::kStretch}, {"crop", page4d::Fit::kCrop}, {"pad", page4d::Fit::kPad}};
+constexpr Word<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
+                                               {"test", page4d::Backend::kTest}};
+constexpr Word<page4d::Fit> kFits[] = {{"none", page4d::Fit::kNone},
+                                       {"stretch", page4d::Fit::kStretch},
+                                       {"crop", page4d::Fit::kCrop},
+                                       {"pad", page4d::Fit::kPad}};
 constexpr Word<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}};
 constexpr Word<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
 
@@ -64,7 +69,9 @@ page4d::Image image_of(const ImageFields& fields) {
   const std::string size = std::to_string(fields.width) + "x" + std::to_string(fields.height);
   constexpr uint32_t kMost = std::numeric_limits<int>::max();
   if (fields.width == 0 || fields.height == 0 || fields.width > kMost || fields.height > kMost)
-    throw Error(Code::kUsage, "an image has no pixels, or too many").got(size).allowed("1 to " + std::to_string(kMost) + " each");
+    throw Error(Code::kUsage, "an image has no pixels, or too many")
+        .got(size)
+        .allowed("1 to " + std::to_string(kMost) + " each");
   const uint64_t row = uint64_t{fields.width} * static_cast<uint64_t>(page4d::bytes_per_pixel(format));
   if (fields.step < row)
     throw Error(Code::kUsage, "an image's step is shorter than a row")
@@ -74,7 +81,8 @@ page4d::Image image_of(const ImageFields& fields) {
   if (fields.data == nullptr || fields.size < bytes)
     throw Error(Code::kUsage, "an image's data end too early")
         .got(std::to_string(fields.data == nullptr ? 0 : fields.size) + " bytes")
-        .allowed("at least " + std::to_string(bytes) + " bytes: " + std::to_string(fields.height) + " rows of " + std::to_string(fields.step));
+        .allowed("at least " + std::to_string(bytes) + " bytes: " + std::to_string(fields.height) + " rows of " +
+                 std::to_string(fields.step));
   page4d::Image image;
   image.data = fields.data;
   image.width = static_cast<int>(fields.width);
@@ -99,7 +107,9 @@ double Start::seconds(int64_t nanoseconds) noexcept {
   return static_cast<double>(nanoseconds - start) / static_cast<double>(kNanoseconds);
 }
 
-int64_t Start::nanoseconds(double seconds) const noexcept { return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds)); }
+int64_t Start::nanoseconds(double seconds) const noexcept {
+  return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds));
+}
 
 MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {
   const size_t count = static_cast<size_t>(h) * static_cast<size_t>(w);
@@ -122,7 +132,8 @@ Pose pose_of(const double* matrix) {
   Pose pose;
   if (!std::all_of(matrix, matrix + 12, [](double number) { return std::isfinite(number); })) return pose;
   const auto r = [&](int row, int column) { return matrix[4 * row + column]; };
-  const double determinant = r(0, 0) * (r(1, 1) * r(2, 2) - r(1, 2) * r(2, 1)) - r(0, 1) * (r(1, 0) * r(2, 2) - r(1, 2) * r(2, 0)) +
+  const double determinant = r(0, 0) * (r(1, 1) * r(2, 2) - r(1, 2) * r(2, 1)) -
+                             r(0, 1) * (r(1, 0) * r(2, 2) - r(1, 2) * r(2, 0)) +
                              r(0, 2) * (r(1, 0) * r(2, 1) - r(1, 1) * r(2, 0));
   if (!(determinant > 0)) return pose;
   // four times a quaternion's component, times the quaternion: of the largest component, so that nothing cancels
@@ -149,15 +160,23 @@ Pose pose_of(const double* matrix) {
   return pose;
 }
 
-page4d::Backend backend_of(const std::string& word) { return value_of(kBackends, word, "parameter backend is not known"); }
+page4d::Backend backend_of(const std::string& word) {
+  return value_of(kBackends, word, "parameter backend is not known");
+}
 page4d::Fit fit_of(const std::string& word) { return value_of(kFits, word, "parameter fit is not known"); }
-page4d::Missing missing_of(const std::string& word) { return value_of(kMissings, word, "parameter missing is not known"); }
-MaskEncoding mask_encoding_of(const std::string& word) { return value_of(kMaskEncodings, word, "parameter mask_encoding is not known"); }
+page4d::Missing missing_of(const std::string& word) {
+  return value_of(kMissings, word, "parameter missing is not known");
+}
+MaskEncoding mask_encoding_of(const std::string& word) {
+  return value_of(kMaskEncodings, word, "parameter mask_encoding is not known");
+}
 
 int pixels_of(int64_t value, const std::string& parameter) {
   constexpr int kMost = std::numeric_limits<int>::max();
   if (value < 0 || value > kMost)
-    throw Error(Code::kUsage, "parameter " + parameter + " is out of range").got(std::to_string(value)).allowed("0 to " + std::to_string(kMost));
+    throw Error(Code::kUsage, "parameter " + parameter + " is out of range")
+        .got(std::to_string(value))
+        .allowed("0 to " + std::to_string(kMost));
   return static_cast<int>(value);
 }
 

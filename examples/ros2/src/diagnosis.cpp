@@ -13,7 +13,8 @@ std::string seconds(double value) {
 
 }  // namespace
 
-Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& before, const RunCounts& runs, const RunCounts& runs_before) {
+Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& before, const RunCounts& runs,
+                       const RunCounts& runs_before) {
   Diagnosis diagnosis;
   if (runs.failures > runs_before.failures)
     diagnosis = {Level::kError, "a window failed: " + runs.failure, {}};
@@ -34,8 +35,8 @@ Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& be
   return diagnosis;
 }
 
-Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCounts& before, int64_t refused, int64_t refused_before,
-                       const std::string& refusal) {
+Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCounts& before, int64_t refused,
+                       int64_t refused_before, const std::string& refusal) {
   Diagnosis diagnosis;
   if (refused > refused_before)
     diagnosis = {Level::kError, "images are refused: " + refusal, {}};
@@ -45,12 +46,9 @@ Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCoun
     diagnosis = {Level::kWarn, "images come and none is used", {}};
   else
     diagnosis = {Level::kOk, "running", {}};
-  diagnosis.values = {{"pushed", std::to_string(now.pushed)},
-                      {"used", std::to_string(now.used)},
-                      {"late", std::to_string(now.late)},
-                      {"unmatched", std::to_string(now.unmatched)},
-                      {"repeated", std::to_string(now.repeated)},
-                      {"refused", std::to_string(refused)}};
+  diagnosis.values = {{"pushed", std::to_string(now.pushed)},     {"used", std::to_string(now.used)},
+                      {"late", std::to_string(now.late)},         {"unmatched", std::to_string(now.unmatched)},
+                      {"repeated", std::to_string(now.repeated)}, {"refused", std::to_string(refused)}};
   return diagnosis;
 }
 

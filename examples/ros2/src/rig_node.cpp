@@ -32,7 +32,8 @@ diagnostic_msgs::msg::DiagnosticStatus status_of(const Diagnosis& diagnosis, std
 
 }  // namespace
 
-// A callback that is under way when its subscription goes holds this, and so neither the worker nor the names go under it.
+// A callback that is under way when its subscription goes holds this, and so neither the worker nor the names go under
+// it.
 struct RigNode::Live {
   explicit Live(size_t cameras) : cameras(cameras), before(cameras) {}
 
@@ -89,7 +90,8 @@ RigNode::CallbackReturn RigNode::on_configure(const rclcpp_lifecycle::State&) {
 }
 
 RigNode::CallbackReturn RigNode::on_activate(const rclcpp_lifecycle::State& state) {
-  const CallbackReturn activated = LifecycleNode::on_activate(state);  // the publishers, before the first window is done
+  // the publishers, before the first window is done
+  const CallbackReturn activated = LifecycleNode::on_activate(state);
   if (activated != CallbackReturn::SUCCESS) return activated;
   try {
     activate();
@@ -156,13 +158,15 @@ void RigNode::configure() {
   }
   diagnostics_ = create_publisher<diagnostic_msgs::msg::DiagnosticArray>("/diagnostics", rclcpp::QoS(10));
 
-  RCLCPP_INFO(get_logger(), "%s on %s; weights: %s", engines_.c_str(), pipeline_->described().c_str(), info.weights.c_str());
+  RCLCPP_INFO(get_logger(), "%s on %s; weights: %s", engines_.c_str(), pipeline_->described().c_str(),
+              info.weights.c_str());
   for (const std::string& warning : pipeline_->warnings()) RCLCPP_WARN(get_logger(), "%s", warning.c_str());
 }
 
 void RigNode::activate() {
   live_ = std::make_shared<Live>(topics_.size());
-  live_->worker.emplace(*pipeline_, rig_options_, [this, live = live_.get()](const CameraResult& result) { publish(*live, result); });
+  live_->worker.emplace(*pipeline_, rig_options_,
+                        [this, live = live_.get()](const CameraResult& result) { publish(*live, result); });
   for (size_t camera = 0; camera < topics_.size(); ++camera) subscribe(static_cast<int>(camera));
   timer_ = create_wall_timer(std::chrono::seconds(1), [this] { diagnose(); });
 }
@@ -186,7 +190,8 @@ void RigNode::subscribe(int camera) {
   groups_.push_back(create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive));
   rclcpp::SubscriptionOptions options;
   options.callback_group = groups_.back();
-  auto callback = [live = live_, camera, logger = get_logger(), clock = get_clock()](sensor_msgs::msg::Image::ConstSharedPtr message) {
+  auto callback = [live = live_, camera, logger = get_logger(),
+                   clock = get_clock()](sensor_msgs::msg::Image::ConstSharedPtr message) {
     const auto index = static_cast<size_t>(camera);
     try {
       const sensor_msgs::msg::Image& image = *message;
@@ -195,8 +200,8 @@ void RigNode::subscribe(int camera) {
         live->cameras[index].frame_id = image.header.frame_id;
       }
       const int64_t stamp = nanoseconds_of({image.header.stamp.sec, image.header.stamp.nanosec});
-      const page4d::Image pixels =
-          image_of({image.width, image.height, image.step, image.encoding, image.is_bigendian != 0, image.data.data(), image.data.size()});
+      const page4d::Image pixels = image_of({image.width, image.height, image.step, image.encoding,
+                                             image.is_bigendian != 0, image.data.data(), image.data.size()});
       const page4d::Status status = live->worker->push(camera, pixels, stamp);
       if (status) return;
       throw page4d::Error(status.code, status.message);
@@ -206,7 +211,8 @@ void RigNode::subscribe(int camera) {
     }
   };
   const std::string& topic = topics_[static_cast<size_t>(camera)];
-  subscriptions_.push_back(create_subscription<sensor_msgs::msg::Image>(topic, rclcpp::SensorDataQoS(), std::move(callback), options));
+  subscriptions_.push_back(
+      create_subscription<sensor_msgs::msg::Image>(topic, rclcpp::SensorDataQoS(), std::move(callback), options));
 }
 
 // On the worker's thread.
@@ -254,10 +260,12 @@ void RigNode::diagnose() {
   const std::string name = get_node_base_interface()->get_fully_qualified_name();
   const page4d::RigCounts rig = live.worker->counts();
   const RunCounts runs = live.worker->runs();
-  if (runs.failures > live.runs_before.failures) RCLCPP_ERROR(get_logger(), "a window failed: %s", runs.failure.c_str());
+  if (runs.failures > live.runs_before.failures)
+    RCLCPP_ERROR(get_logger(), "a window failed: %s", runs.failure.c_str());
   auto message = std::make_unique<diagnostic_msgs::msg::DiagnosticArray>();
   message->header.stamp = now();
-  message->status.push_back(status_of(diagnosis_of(rig, live.rig_before, runs, live.runs_before), name + ": rig", engines_));
+  message->status.push_back(
+      status_of(diagnosis_of(rig, live.rig_before, runs, live.runs_before), name + ": rig", engines_));
   live.rig_before = rig;
   live.runs_before = runs;
   for (size_t camera = 0; camera < topics_.size(); ++camera) {
@@ -269,7 +277,8 @@ void RigNode::diagnose() {
     }
     Live::Before& before = live.before[camera];
     message->status.push_back(
-        status_of(diagnosis_of(counts, before.counts, state.refused, before.refused, state.refusal), name + ": " + topics_[camera], engines_));
+        status_of(diagnosis_of(counts, before.counts, state.refused, before.refused, state.refusal),
+                  name + ": " + topics_[camera], engines_));
     before = {counts, state.refused};
   }
   diagnostics_->publish(std::move(message));

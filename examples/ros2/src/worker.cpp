@@ -15,13 +15,17 @@ void Worker::require(const page4d::EngineInfo& info, size_t cameras) {
         .got(std::to_string(cameras) + " topics")
         .allowed(std::to_string(info.layout.V) + ", one per view");
   if (info.input("keypoints") != nullptr)
-    throw Error(Code::kUsage, "these engines were exported with --keypoints and need them").hint("page4d-export without --keypoints: no topic brings them");
+    throw Error(Code::kUsage, "these engines were exported with --keypoints and need them")
+        .hint("page4d-export without --keypoints: no topic brings them");
   if (info.output("mask") == nullptr && info.output("camera") == nullptr)
     throw Error(Code::kUsage, "the engines give neither masks nor poses: there is nothing to publish");
 }
 
 Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Publish publish)
-    : pipeline_(pipeline), layout_(pipeline.info().layout), rig_(pipeline.info(), options), publish_(std::move(publish)) {
+    : pipeline_(pipeline),
+      layout_(pipeline.info().layout),
+      rig_(pipeline.info(), options),
+      publish_(std::move(publish)) {
   const page4d::EngineInfo& info = pipeline.info();
   const auto views = static_cast<size_t>(layout_.frames());
   if (info.output("mask") != nullptr) mask_.resize(views * static_cast<size_t>(layout_.P()));

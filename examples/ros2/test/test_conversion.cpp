@@ -43,7 +43,8 @@ void check_text(const std::string& found, const std::string& wanted) {
   std::exit(1);
 }
 
-ImageFields fields(const char* encoding, uint32_t width, uint32_t height, uint32_t step, const std::vector<uint8_t>& data) {
+ImageFields fields(const char* encoding, uint32_t width, uint32_t height, uint32_t step,
+                   const std::vector<uint8_t>& data) {
   return {width, height, step, encoding, false, data.data(), data.size()};
 }
 
@@ -70,7 +71,9 @@ void images() {
       }
     }
     const std::vector<uint8_t> data(size_t{5} * each.bytes * 4);
-    CHECK(refusal([&] { image_of(fields(each.encoding, 5, 4, 5 * each.bytes - 1, data)); }).find("step is shorter than a row") != std::string::npos);
+    CHECK(refusal([&] {
+            image_of(fields(each.encoding, 5, 4, 5 * each.bytes - 1, data));
+          }).find("step is shorter than a row") != std::string::npos);
   }
 }
 
@@ -80,7 +83,8 @@ void refused_images() {
   for (const char* encoding : {"16UC1", "bayer_rggb8", "RGB8", "rgb8 ", "yuv422"})
     check_text(refusal([&] { image_of(fields(encoding, 5, 4, 15, data)); }),
                std::string("an image's encoding cannot be read\n  got:     ") + encoding + allowed);
-  check_text(refusal([&] { image_of(fields("", 5, 4, 15, data)); }), std::string("an image's encoding cannot be read\n  got:     an empty word") + allowed);
+  check_text(refusal([&] { image_of(fields("", 5, 4, 15, data)); }),
+             std::string("an image's encoding cannot be read\n  got:     an empty word") + allowed);
   check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 14, data)); }),
              "an image's step is shorter than a row\n  got:     14 bytes, rgb8 5x4\n  allowed: at least 15 bytes");
   check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 16, data)); }),
@@ -90,14 +94,18 @@ void refused_images() {
   check_text(refusal([&] { image_of(fields("mono8", 0, 4, 15, data)); }),
              "an image has no pixels, or too many\n  got:     0x4\n  allowed: 1 to 2147483647 each");
   CHECK(refusal([&] { image_of(fields("mono8", 4, 0, 15, data)); }).find("4x0") != std::string::npos);
-  CHECK(refusal([&] { image_of(fields("mono8", 0x80000000U, 1, 0x80000000U, data)); }).find("too many") != std::string::npos);
+  CHECK(refusal([&] { image_of(fields("mono8", 0x80000000U, 1, 0x80000000U, data)); }).find("too many") !=
+        std::string::npos);
   // products that do not fit 32 bits: 0x55555556 pixels of 3 bytes are 2 bytes, 65536 rows of 65536 bytes are none
-  CHECK(refusal([&] { image_of(fields("rgb8", 0x55555556U, 1, 2, data)); }).find("step is shorter") != std::string::npos);
-  CHECK(refusal([&] { image_of(fields("mono8", 65536, 65536, 65536, data)); }).find("data end too early") != std::string::npos);
+  CHECK(refusal([&] { image_of(fields("rgb8", 0x55555556U, 1, 2, data)); }).find("step is shorter") !=
+        std::string::npos);
+  CHECK(refusal([&] { image_of(fields("mono8", 65536, 65536, 65536, data)); }).find("data end too early") !=
+        std::string::npos);
 }
 
 void stamps() {
-  for (int64_t nanoseconds : {int64_t{0}, int64_t{1}, int64_t{-1}, int64_t{999999999}, int64_t{-1000000000}, int64_t{1790000000123456789}}) {
+  for (int64_t nanoseconds :
+       {int64_t{0}, int64_t{1}, int64_t{-1}, int64_t{999999999}, int64_t{-1000000000}, int64_t{1790000000123456789}}) {
     const Stamp stamp = stamp_of(nanoseconds);
     CHECK(stamp.nanosec < 1000000000U && nanoseconds_of(stamp) == nanoseconds);
   }
@@ -135,7 +143,8 @@ void masks() {
   CHECK((mask_image(odd, 1, 2, MaskEncoding::kMono8).data == std::vector<uint8_t>{0, 255}));
 
   image = mask_image(mask, 2, 3, MaskEncoding::k32FC1);
-  CHECK(image.width == 3 && image.height == 2 && image.step == 12 && std::string(image.encoding) == "32FC1" && image.data.size() == 24);
+  CHECK(image.width == 3 && image.height == 2 && image.step == 12 && std::string(image.encoding) == "32FC1" &&
+        image.data.size() == 24);
   CHECK(std::memcmp(image.data.data(), mask, 24) == 0);
   uint32_t bits;
   std::memcpy(&bits, &mask[2], 4);  // 0x3F800000
@@ -145,8 +154,9 @@ void masks() {
 // The rotation of a quaternion x, y, z, w of length 1, by the textbook.
 void rebuild(const double* q, double* r) {
   const double x = q[0], y = q[1], z = q[2], w = q[3];
-  const double rows[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),     2 * (x * y + w * z),    1 - 2 * (x * x + z * z),
-                          2 * (y * z - w * x),     2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
+  const double rows[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
+                          2 * (x * y + w * z),     1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+                          2 * (x * z - w * y),     2 * (y * z + w * x),     1 - 2 * (x * x + y * y)};
   std::memcpy(r, rows, sizeof(rows));
 }
 
@@ -167,11 +177,13 @@ void poses() {
   const Pose pose = pose_from(identity, 1, -2, 3e5);
   check_orientation(pose, 0, 0, 0, 1);
   CHECK(pose.position[0] == 1 && pose.position[1] == -2 && pose.position[2] == 3e5);
-  const double x180[9] = {1, 0, 0, 0, -1, 0, 0, 0, -1}, y180[9] = {-1, 0, 0, 0, 1, 0, 0, 0, -1}, z180[9] = {-1, 0, 0, 0, -1, 0, 0, 0, 1};
+  const double x180[9] = {1, 0, 0, 0, -1, 0, 0, 0, -1}, y180[9] = {-1, 0, 0, 0, 1, 0, 0, 0, -1},
+               z180[9] = {-1, 0, 0, 0, -1, 0, 0, 0, 1};
   check_orientation(pose_from(x180, 0, 0, 0), 1, 0, 0, 0);
   check_orientation(pose_from(y180, 0, 0, 0), 0, 1, 0, 0);
   check_orientation(pose_from(z180, 0, 0, 0), 0, 0, 1, 0);
-  const double x90[9] = {1, 0, 0, 0, 0, -1, 0, 1, 0}, y90[9] = {0, 0, 1, 0, 1, 0, -1, 0, 0}, z90[9] = {0, -1, 0, 1, 0, 0, 0, 0, 1};
+  const double x90[9] = {1, 0, 0, 0, 0, -1, 0, 1, 0}, y90[9] = {0, 0, 1, 0, 1, 0, -1, 0, 0},
+               z90[9] = {0, -1, 0, 1, 0, 0, 0, 0, 1};
   check_orientation(pose_from(x90, 0, 0, 0), half, 0, 0, half);
   check_orientation(pose_from(y90, 0, 0, 0), 0, half, 0, half);
   check_orientation(pose_from(z90, 0, 0, 0), 0, 0, half, half);
@@ -180,7 +192,8 @@ void poses() {
   std::normal_distribution<double> normal;
   for (int i = 0; i < 4000; ++i) {
     double q[4], length = 0, r[9], back[9];
-    for (int axis = 0; axis < 4; ++axis) q[axis] = normal(random) * (i % 4 == 3 && axis == 3 ? 1e-9 : 1);  // a quarter of them close to 180 degrees
+    // a quarter of them close to 180 degrees
+    for (int axis = 0; axis < 4; ++axis) q[axis] = normal(random) * (i % 4 == 3 && axis == 3 ? 1e-9 : 1);
     for (double each : q) length += each * each;
     for (double& each : q) each /= std::sqrt(length);
     rebuild(q, r);
@@ -220,13 +233,19 @@ void parameters() {
   CHECK(fit_of("crop") == page4d::Fit::kCrop && fit_of("pad") == page4d::Fit::kPad);
   CHECK(missing_of("skip") == page4d::Missing::kSkip && missing_of("repeat") == page4d::Missing::kRepeat);
   CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
-  check_text(refusal([] { backend_of("cuda"); }), "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, test");
-  check_text(refusal([] { fit_of("Crop"); }), "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad");
-  check_text(refusal([] { missing_of(""); }), "parameter missing is not known\n  got:     an empty word\n  allowed: skip, repeat");
-  check_text(refusal([] { mask_encoding_of("mono16"); }), "parameter mask_encoding is not known\n  got:     mono16\n  allowed: mono8, 32FC1");
+  check_text(refusal([] { backend_of("cuda"); }),
+             "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, test");
+  check_text(refusal([] { fit_of("Crop"); }),
+             "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad");
+  check_text(refusal([] { missing_of(""); }),
+             "parameter missing is not known\n  got:     an empty word\n  allowed: skip, repeat");
+  check_text(refusal([] { mask_encoding_of("mono16"); }),
+             "parameter mask_encoding is not known\n  got:     mono16\n  allowed: mono8, 32FC1");
 
-  CHECK(pixels_of(0, "frame_width") == 0 && pixels_of(1920, "frame_width") == 1920 && pixels_of(2147483647, "frame_width") == 2147483647);
-  check_text(refusal([] { pixels_of(-1, "frame_width"); }), "parameter frame_width is out of range\n  got:     -1\n  allowed: 0 to 2147483647");
+  CHECK(pixels_of(0, "frame_width") == 0 && pixels_of(1920, "frame_width") == 1920 &&
+        pixels_of(2147483647, "frame_width") == 2147483647);
+  check_text(refusal([] { pixels_of(-1, "frame_width"); }),
+             "parameter frame_width is out of range\n  got:     -1\n  allowed: 0 to 2147483647");
   check_text(refusal([] { pixels_of(4294967296, "frame_height"); }),
              "parameter frame_height is out of range\n  got:     4294967296\n  allowed: 0 to 2147483647");
 }

@@ -32,10 +32,12 @@ void rig() {
   check(running, Level::kOk, "running", "largest skew, seconds", "0.012500");
   check(diagnosis_of(now, now, runs, runs), Level::kWarn, "no time was put together", "times", "8");
   now.windows_dropped = 3;
-  check(diagnosis_of(now, before, runs, runs_before), Level::kWarn, "windows are dropped: the engines are slower than the cameras", "windows dropped", "3");
+  check(diagnosis_of(now, before, runs, runs_before), Level::kWarn,
+        "windows are dropped: the engines are slower than the cameras", "windows dropped", "3");
   runs.failures = 1;
   runs.failure = "no memory";
-  check(diagnosis_of(now, before, runs, runs_before), Level::kError, "a window failed: no memory", "windows failed", "1");
+  check(diagnosis_of(now, before, runs, runs_before), Level::kError, "a window failed: no memory", "windows failed",
+        "1");
   before.windows_dropped = 3;
   check(diagnosis_of(now, before, runs, runs), Level::kOk, "running", "windows failed", "1");  // said once
 }

@@ -1,4 +1,5 @@
-// Cameras on threads of their own and the worker between them, with the library's test backend and the engine folder that is given.
+// Cameras on threads of their own and the worker between them, with the library's test backend and the engine folder
+// that is given.
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -83,7 +84,8 @@ void results_are_of_the_last_time(page4d::Pipeline& pipeline) {
   CHECK(stamps.size() == static_cast<size_t>(3 * layout.V));
   for (int64_t window = 0; window < 3; ++window)
     for (int camera = 0; camera < layout.V; ++camera)
-      CHECK(stamps.count({camera, kFirst + ((window + 1) * layout.T - 1) * kPeriod + camera * 1000}) == 1);  // to the nanosecond
+      // to the nanosecond
+      CHECK(stamps.count({camera, kFirst + ((window + 1) * layout.T - 1) * kPeriod + camera * 1000}) == 1);
 }
 
 void a_slow_consumer_never_holds_a_camera_up(page4d::Pipeline& pipeline) {
@@ -104,7 +106,8 @@ void a_slow_consumer_never_holds_a_camera_up(page4d::Pipeline& pipeline) {
   worker.stop();  // in the middle of a window, which is finished
   closer.join();
   const int done = published;
-  for (int camera = 0; camera < layout.V; ++camera) push(worker, layout, camera, 10 * layout.T, 12 * layout.T);  // a late callback
+  // a late callback
+  for (int camera = 0; camera < layout.V; ++camera) push(worker, layout, camera, 10 * layout.T, 12 * layout.T);
   worker.stop();
   CHECK(published == done);
 }

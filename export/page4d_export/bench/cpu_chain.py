@@ -14,8 +14,10 @@ import msgspec
 import torch
 from rich.table import Table
 
+from page4d.layout import Layout
 from page4d.manifest import PREDICTIONS, StageEntry
 from page4d.model import Page4D
+from page4d.precision import Precision
 from page4d_engines import Pipeline, console
 from page4d_export.bench.roofline import Roofline, bytes_of
 from page4d_export.export_plan import Plan
@@ -43,9 +45,9 @@ class Row(msgspec.Struct, frozen=True):
 class Benchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     threads: int
     rounds: int
     rows: list[Row]
@@ -93,9 +95,9 @@ def compare_chain(
     entries["whole"] = list(plan.stages())
     roofline = Roofline.measured(plan.precision, "cpu")
     return Benchmark(
-        layout=plan.manifest("").layout,
+        layout=plan.layout,
         preset=preset,
-        precision=str(plan.precision),
+        precision=plan.precision,
         threads=threads,
         rounds=rounds,
         rows=[_row(part, count, entries[part], roofline, taken) for part, count in flop.items()],
@@ -149,11 +151,7 @@ class _Clock:
 
 def print_chain(result: Benchmark) -> None:
     """A row for every part, on stdout."""
-    shape = result.layout
-    title = (
-        f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads}"
-        " threads"
-    )
+    title = f"{result.preset} {result.layout} {result.precision}, {result.threads} threads"
     title += f", medians of {result.rounds}"
     table = Table(
         title=title,

@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 
 from page4d.accuracy import compare
 from page4d.errors import MissingBackendError, Page4DError
+from page4d.layout import Layout
 from page4d.manifest import PREDICTIONS, Accuracy, StageEntry
 from page4d.model import Page4D
 from page4d.network.aggregator import Layer
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.console import table_console
 from page4d_engines.engine_folder import EngineFolder
@@ -77,9 +80,9 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
     device: str
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     backend: str
     """What the engines ran on, in words."""
     rounds: int
@@ -190,9 +193,9 @@ def compare_gpu_chain(
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return GpuChainBenchmark(
         name,
-        plan.manifest("").layout,
+        plan.layout,
         preset,
-        str(plan.precision),
+        plan.precision,
         described,
         rounds,
         rate,
@@ -213,11 +216,7 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
     from rich.table import Table
 
     console = table_console()
-    shape = found.layout
-    title = (
-        f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision},"
-        f" medians of {found.rounds}"
-    )
+    title = f"{found.device}: {found.preset} {found.layout} {found.precision}, medians of {found.rounds}"
     table = Table(title=title, title_justify="left")
     for column in ("", "ms a window", "from .. to", "engines are times as fast", "from .. to"):
         table.add_column(column, justify="left" if column == "" else "right")
@@ -273,7 +272,7 @@ def _engines(
             if candidate is Backend.TENSORRT and build:
                 library = library_for(None)
                 library.require_on(capability_of(0))
-                wish = PlansBuild(library, BuildOptions(), str(plan.precision), plan.attention.value == "native")
+                wish = PlansBuild(library, BuildOptions(), plan.precision, plan.attention is AttentionChoice.NATIVE)
                 build_into(EngineFolder.open(folder), wish, progress)
             return Pipeline.load(folder, candidate)
         except Page4DError as error:

@@ -18,6 +18,7 @@ import msgspec
 
 from page4d.accuracy import compare
 from page4d.errors import Page4DError
+from page4d.layout import Layout
 from page4d.model import Page4D
 from page4d_engines.console import table_console
 from page4d_export.bench.contestants import Contestant, Course, contestants
@@ -53,7 +54,7 @@ class PeerRow(msgspec.Struct, frozen=True):
 class PeersBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
     kept_layer: int
     """The layer whose tokens are compared."""
@@ -66,11 +67,7 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What was run, in a line."""
-        shape = self.layout
-        return (
-            f"{self.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']}, {self.threads} threads, medians of"
-            f" {self.rounds}"
-        )
+        return f"{self.preset} {self.layout}, {self.threads} threads, medians of {self.rounds}"
 
 
 def compare_peers(
@@ -166,9 +163,7 @@ def compare_peers(
                 "one pass, since it is so slow" if once else "",
             )
         )
-    return PeersBenchmark(
-        plan.manifest("").layout, preset, course.kept, threads, rounds, _processor(), rows, _versions()
-    )
+    return PeersBenchmark(plan.layout, preset, course.kept, threads, rounds, _processor(), rows, _versions())
 
 
 def print_peers(found: PeersBenchmark) -> None:

@@ -86,7 +86,7 @@ class BuildWish:
                 allowed="--backend, --target, --hardware-compat, --optimization-level, --plugin-library",
             )
 
-    def of(self, precision: str, attention: str) -> tuple[PlansBuild | None, str]:
+    def of(self, precision: Precision, attention: AttentionChoice) -> tuple[PlansBuild | None, str]:
         """What to build, and why so, in words, if any are due: nothing is a choice where nothing was asked for.
 
         Raises:
@@ -95,7 +95,7 @@ class BuildWish:
         if self.no_build:
             return None, "plans: none, --no-build"
         if not self.asked:
-            if not Precision(precision).has_16_bits:
+            if not precision.has_16_bits:
                 installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
                 return None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8" if installed else ""
             try:
@@ -106,15 +106,15 @@ class BuildWish:
             build = self.demanded(precision, attention)
         return build, f"plans: {build.library}, for {build.runs_on}"
 
-    def demanded(self, precision: str, attention: str) -> PlansBuild:
+    def demanded(self, precision: Precision, attention: AttentionChoice) -> PlansBuild:
         """What to build.
 
         Raises:
             UsageError: the flags and the engines do not go together.
             MissingBackendError: there is no such TensorRT here.
         """
+        from page4d.manifest import Flavor
         from page4d_engines.tensorrt.builder import BuildOptions
-        from page4d_engines.tensorrt.library import Flavor
         from page4d_engines.tensorrt.plans import PlansBuild, library_for
 
         chips = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
@@ -125,5 +125,5 @@ class BuildWish:
             flavor = Flavor.RTX  # the only one that builds for other chips than this machine's
         options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
         return PlansBuild(
-            library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library
+            library_for(flavor), options, precision, attention is AttentionChoice.NATIVE, self.plugin_library
         )

@@ -35,7 +35,9 @@ def build_command(
         list[str] | None,
         typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side")] = os.cpu_count() or 1,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")
+    ] = os.cpu_count() or 1,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:

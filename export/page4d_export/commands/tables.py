@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.manifest import Accuracy, Manifest, StageEntry
+from page4d.manifest import Accuracy, Flavor, Manifest, StageEntry
 from page4d_engines.console import table_console
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.export_plan import Plan
@@ -122,7 +122,7 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
         at = (
             ""
             if checked.layout == manifest.layout
-            else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
+            else f" at a smaller layout, {checked.layout}: the whole takes too long here"
         )
         console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
         tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
@@ -138,7 +138,7 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
     plans = manifest.plans
     if plans is None:
         return
-    name = "TensorRT-RTX" if plans.library == "rtx" else "TensorRT"
+    name = "TensorRT-RTX" if plans.library is Flavor.RTX else "TensorRT"
     table = Table(title=f"plans: {name} {plans.version}, for {plans.runs_on}", title_justify="left")
     table.add_column("stages")
     for column in ("plans", "attentions as plugin", "fused", "build s"):
@@ -197,12 +197,7 @@ def _title(manifest: Manifest) -> str:
         else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
     )
     size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
-    return f"{_layout(manifest.layout)}, {manifest.precision}, {size}"
-
-
-def _layout(layout: dict[str, int]) -> str:
-    clips = f"B={layout['B']} " if layout["B"] > 1 else ""
-    return f"{clips}T={layout['T']} V={layout['V']} {layout['H']}x{layout['W']}"
+    return f"{manifest.layout}, {manifest.precision}, {size}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

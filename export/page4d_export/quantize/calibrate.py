@@ -19,12 +19,13 @@ from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.export_plan import Plan
-from page4d_export.onnx_export import OnnxExporter, Traces
+from page4d_export.onnx_export import OnnxExporter
 from page4d_export.quantize import fp8, int8
 from page4d_export.quantize.activation_stats import Seen, observe
 from page4d_export.quantize.centering import Floats, Observed, exact_weights, is_centred
 from page4d_export.quantize.linear_layers import Graph
 from page4d_export.stage import stages_of
+from page4d_export.trace_cache import TraceCache
 from page4d_export.verify import Frames, Values, gather, run_engine, start
 
 _PRONE = 0.05  # error of a layer's product above which its activations are not quantised
@@ -86,7 +87,7 @@ class Calibration:
     """
 
     stages: dict[str, StageCalibration] = field(default_factory=dict)
-    traces: Traces = field(default_factory=dict)
+    traces: TraceCache = field(default_factory=TraceCache.of_environment)
 
     def change(self, stage: str) -> Callable[[onnx.ModelProto], None] | None:
         """What quantises a stage's model; None where it stays as it is."""

@@ -68,9 +68,9 @@ function(embed_kernels pack folder)
   file(CONFIGURE OUTPUT ${folder}/kernels.s @ONLY
        CONTENT ".section .rodata\n${codes}.section .note.GNU-stack,\"\",%progbits\n")
   file(CONFIGURE OUTPUT ${folder}/kernels.cpp @ONLY
-       CONTENT "#include \"kernel_table.h\"\n\nextern \"C\" {\n${symbols}}\n\nnamespace page4d {\nnamespace {\n\n${tables}
+       CONTENT "#include \"kernels/kernel_table.h\"\n\nextern \"C\" {\n${symbols}}\n\nnamespace page4d::plugin {\nnamespace {\n\n${tables}
 const Entry kEntries[] = {\n${entries}};\n\n}  // namespace\n\nconst View<Entry> kEmbedded(kEntries);
-const char kEmbeddedSource[] = \"${source}\";\n\n}  // namespace page4d\n")
+const char kEmbeddedSource[] = \"${source}\";\n\n}  // namespace page4d::plugin\n")
   # the assembler's file names the code: the same names with other content are another library
   set_source_files_properties(${folder}/kernels.s PROPERTIES OBJECT_DEPENDS ${pack})
 endfunction()

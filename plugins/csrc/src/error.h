@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace page4d {
+namespace page4d::plugin {
 
 class Error : public std::exception {
  public:
@@ -43,4 +43,4 @@ inline std::string text_of(const std::vector<int64_t>& sizes) {
   return "[" + all + "]";
 }
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace page4d {
+namespace page4d::plugin {
 
 template <class T>
 class View {
@@ -22,4 +22,4 @@ class View {
   size_t size_;
 };
 
-}  // namespace page4d
+}  // namespace page4d::plugin

@@ -20,7 +20,7 @@ template <class F>
 std::string refusal(const F& call) {
   try {
     call();
-  } catch (const page4d::Error& error) {
+  } catch (const page4d::plugin::Error& error) {
     const std::string text = error.what();
     return text.substr(0, text.find('\n'));
   }

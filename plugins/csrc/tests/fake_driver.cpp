@@ -58,16 +58,19 @@ CALL cuFuncLoad(const void*) {
   return 0;
 }
 
-CALL cuLaunchKernel(const void* function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared, void* stream,
-                    void** parameters, void** extra) {
+CALL cuLaunchKernel(const void* function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz,
+                    unsigned shared, void* stream, void** parameters, void** extra) {
   if (extra != nullptr) return 1;
   fake_driver().launches.push_back({function, {x, y, z}, {bx, by, bz}, shared, stream, parameters});
   return fake_driver().launch_result;
 }
 
-CALL cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, const void* address, const uint64_t* sizes, const uint64_t* strides, const uint32_t* box,
-                            const uint32_t* steps, int interleave, int swizzle, int promotion, int fill) {
-  if (rank != 4 || reinterpret_cast<uintptr_t>(map) % 64 != 0 || interleave != 0 || swizzle != 3 || promotion != 2 || fill != 0) return 1;
+CALL cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, const void* address, const uint64_t* sizes,
+                            const uint64_t* strides, const uint32_t* box, const uint32_t* steps, int interleave,
+                            int swizzle, int promotion, int fill) {
+  if (rank != 4 || reinterpret_cast<uintptr_t>(map) % 64 != 0 || interleave != 0 || swizzle != 3 || promotion != 2 ||
+      fill != 0)
+    return 1;
   FakeMap made{address, type, {}, {}, {}};
   for (size_t i = 0; i < 4; ++i) {
     if (steps[i] != 1) return 1;

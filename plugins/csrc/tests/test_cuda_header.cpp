@@ -3,9 +3,9 @@
 
 #include <string_view>
 
-#include "driver.h"
+#include "launch/driver.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 static_assert(cuda::kSuccess == CUDA_SUCCESS);
 static_assert(cuda::kCapabilityMajor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
@@ -18,12 +18,14 @@ static_assert(cuda::kTensorMapSwizzle128 == CU_TENSOR_MAP_SWIZZLE_128B);
 static_assert(cuda::kTensorMapPromotion128 == CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
 static_assert(cuda::kTensorMapFillNone == CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= alignof(CUtensorMap));
-static_assert(sizeof(cuda::Result) == sizeof(CUresult) && sizeof(cuda::Device) == sizeof(CUdevice) && sizeof(cuda::Kernel) == sizeof(CUkernel));
+static_assert(sizeof(cuda::Result) == sizeof(CUresult) && sizeof(cuda::Device) == sizeof(CUdevice) &&
+              sizeof(cuda::Kernel) == sizeof(CUkernel));
 
 // The entry points are looked up by these names: the header maps none of them to a later version.
 #define NAME_(name) #name
 #define NAME(name) std::string_view(NAME_(name))
-static_assert(NAME(cuInit) == "cuInit" && NAME(cuGetErrorName) == "cuGetErrorName" && NAME(cuCtxGetDevice) == "cuCtxGetDevice");
+static_assert(NAME(cuInit) == "cuInit" && NAME(cuGetErrorName) == "cuGetErrorName" &&
+              NAME(cuCtxGetDevice) == "cuCtxGetDevice");
 static_assert(NAME(cuDeviceGetAttribute) == "cuDeviceGetAttribute" && NAME(cuLibraryLoadData) == "cuLibraryLoadData");
 static_assert(NAME(cuLibraryGetKernel) == "cuLibraryGetKernel" && NAME(cuKernelSetAttribute) == "cuKernelSetAttribute");
 static_assert(NAME(cuKernelGetFunction) == "cuKernelGetFunction" && NAME(cuFuncLoad) == "cuFuncLoad");

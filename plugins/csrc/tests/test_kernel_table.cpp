@@ -2,9 +2,9 @@
 #include <set>
 
 #include "check.h"
-#include "kernel_table.h"
+#include "kernels/kernel_table.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 
@@ -16,7 +16,8 @@ void own_chip_else_ptx() {
   for (int capability = kFallback; capability < 200; ++capability)
     for (Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
       const Entry& entry = table.kernel("attention_biased", dtype, capability);
-      CHECK(entry.chip == (chips.count(capability) == 1 ? capability : kPtx) && entry.dtype == dtype && entry.kernel == "attention_biased");
+      CHECK(entry.chip == (chips.count(capability) == 1 ? capability : kPtx) && entry.dtype == dtype &&
+            entry.kernel == "attention_biased");
     }
   CHECK(table.kernel("merge", Dtype::kFloat16, 90).path() == "sm_90/merge_fp16.cubin");
   CHECK(table.kernel("merge", Dtype::kBfloat16, 88).path() == "ptx/merge_bf16.ptx");

@@ -3,10 +3,10 @@
 
 #include "check.h"
 #include "fake_driver.h"
-#include "launcher.h"
-#include "node.h"
+#include "launch/launcher.h"
+#include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 
@@ -42,7 +42,8 @@ void three_kernels() {
   for (size_t i = 0; i < 3; ++i) {
     const FakeLaunch& launch = fake_driver().launches[i];
     const Entry& entry = table.kernel(plan.launches[i].kernel, Dtype::kFloat16, 90);
-    CHECK(launch.kernel == entry.code && launch.shared == entry.shared && fake_driver().shared[i] == entry.shared && launch.stream == &stream);
+    CHECK(launch.kernel == entry.code && launch.shared == entry.shared && fake_driver().shared[i] == entry.shared &&
+          launch.stream == &stream);
     CHECK((launch.block == std::array<unsigned, 3>{entry.threads, 1, 1}));
     for (size_t axis = 0; axis < 3; ++axis) CHECK(launch.grid[axis] == plan.launches[i].grid[axis]);
   }
@@ -52,13 +53,15 @@ void three_kernels() {
 
   const FakeMap& keys = fake_driver().maps[0];
   CHECK(keys.address == reinterpret_cast<void*>((1 << 30) + (1 << 20)) && keys.type == 6);
-  CHECK((keys.sizes == std::array<unsigned long, 4>{64, 9000, 2, 1}) && (keys.strides == std::array<unsigned long, 3>{128, 9000 * 128, 2 * 9000 * 128}));
+  CHECK((keys.sizes == std::array<unsigned long, 4>{64, 9000, 2, 1}) &&
+        (keys.strides == std::array<unsigned long, 3>{128, 9000 * 128, 2 * 9000 * 128}));
   CHECK((keys.box == std::array<unsigned, 4>{64, 64, 1, 1}));
 
   launcher.launch(addresses_at(1 << 30), nullptr);
   CHECK(fake_driver().launches.size() == 6 && fake_driver().maps.size() == 2);  // the addresses are the same
   Launcher other(split_call(Dtype::kFloat16), table);
-  CHECK(fake_driver().libraries == 3 && fake_driver().prepared == 6);  // code is kept, and ready in whichever context is current
+  // code is kept, and ready in whichever context is current
+  CHECK(fake_driver().libraries == 3 && fake_driver().prepared == 6);
 }
 
 void other_types_and_chips() {
@@ -70,9 +73,11 @@ void other_types_and_chips() {
   Launcher ptx(split_call(Dtype::kBfloat16), KernelTable::embedded());
   ptx.launch(addresses_at(0), nullptr);
   CHECK(fake_driver().libraries == 6 && fake_driver().maps.size() == 2);
-  CHECK(fake_driver().launches.at(4).kernel == KernelTable::embedded().kernel("attention_partial_biased", Dtype::kBfloat16, 88).code);
+  CHECK(fake_driver().launches.at(4).kernel ==
+        KernelTable::embedded().kernel("attention_partial_biased", Dtype::kBfloat16, 88).code);
   fake_driver().capability = 75;
-  CHECK(refusal([] { Launcher(split_call(Dtype::kFloat16), KernelTable::embedded()); }) == "the attention kernels do not run on this GPU");
+  CHECK(refusal([] { Launcher(split_call(Dtype::kFloat16), KernelTable::embedded()); }) ==
+        "the attention kernels do not run on this GPU");
 }
 
 // A driver that is older than the assembler of its chip's code: the PTX, planned by its own tiles.
@@ -98,7 +103,8 @@ void a_refused_cubin() {
     fake_driver() = {};
     fake_driver().capability = capability;
     fake_driver().refuses_cubins = fake_driver().refuses_ptx = true;
-    CHECK(refusal([&] { Launcher(kBiased.shape({kFew, kMany, kMany}, Dtype::kBfloat16), table); }) == "the CUDA driver refused a call of the attention kernels");
+    CHECK(refusal([&] { Launcher(kBiased.shape({kFew, kMany, kMany}, Dtype::kBfloat16), table); }) ==
+          "the CUDA driver refused a call of the attention kernels");
   }
 }
 
@@ -110,7 +116,8 @@ void a_refused_launch() {
     launcher.launch(addresses_at(0), nullptr);
     CHECK(false);
   } catch (const Error& error) {
-    CHECK(std::string(error.what()) == "the CUDA driver refused a call of the attention kernels\n  got:     cuLaunchKernel: CUDA_ERROR_FAKE");
+    CHECK(std::string(error.what()) ==
+          "the CUDA driver refused a call of the attention kernels\n  got:     cuLaunchKernel: CUDA_ERROR_FAKE");
   }
 }
 

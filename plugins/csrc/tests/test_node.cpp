@@ -1,7 +1,7 @@
 #include "check.h"
-#include "node.h"
+#include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 
@@ -15,13 +15,15 @@ const Node kSegment(Op::kSegmentAttention, {{"epipolar_band", 2.5}});
 void fields() {
   CHECK(kBiased.fields().empty());
   CHECK(kSegment.fields().empty());  // no kernel reads it there
-  CHECK((kRows.fields() == std::map<Field, double>{{Field::kRowPeriod, 8}, {Field::kRowLeading, 5}, {Field::kRowGain, 0.5}}));
+  CHECK((kRows.fields() ==
+         std::map<Field, double>{{Field::kRowPeriod, 8}, {Field::kRowLeading, 5}, {Field::kRowGain, 0.5}}));
   CHECK(refusal([] { Node(Op::kBiasedAttention, {{"row_gain", 1}}); }) == "BiasedAttention with half of an option");
   try {
     Node(Op::kBiasedAttention, {{"row_gain", 1}, {"epipolar_penalty", 1}, {"epipolar_band", 1}});
   } catch (const Error& error) {
-    CHECK(error.what() == std::string("BiasedAttention with half of an option\n  got:     epipolar_band, epipolar_penalty, row_gain\n"
-                                      "  allowed: all or none of row_period, row_leading, row_gain"));
+    CHECK(error.what() ==
+          std::string("BiasedAttention with half of an option\n  got:     epipolar_band, epipolar_penalty, row_gain\n"
+                      "  allowed: all or none of row_period, row_leading, row_gain"));
   }
   CHECK(refusal([] { Node(Op::kBiasedAttention, {{"row_period", 1e12}, {"row_leading", 1}, {"row_gain", 1}}); }) ==
         "row_period of BiasedAttention is no count of rows");
@@ -34,7 +36,8 @@ void modes() {
   CHECK(kRows.mode(4) == Mode::kRows);
   CHECK(kSegment.mode(6) == Mode::kSegments);
   CHECK(kSegment.mode(7) == Mode::kSegmentsBiased);
-  for (const Node& node : {kBiased, kEpipolar, kSegment}) CHECK(refusal([&] { node.mode(5); }).find("wrong number of inputs") != std::string::npos);
+  for (const Node& node : {kBiased, kEpipolar, kSegment})
+    CHECK(refusal([&] { node.mode(5); }).find("wrong number of inputs") != std::string::npos);
 }
 
 void types() {
@@ -66,13 +69,17 @@ void shapes() {
   expected.rows.reset();
   expected.mode = Mode::kSegmentsBiased, expected.groups = 4, expected.segments = 7;
   CHECK(kSegment.shape({q, k, k, bias, {5}, {7, 2}, {3, 7}}, Dtype::kBfloat16) == expected);
-  expected.mode = Mode::kEpipolar, expected.m = 24, expected.groups = 2, expected.segments = 0, expected.band = 2.5, expected.penalty = 4;
+  expected.mode = Mode::kEpipolar, expected.m = 24, expected.groups = 2, expected.segments = 0, expected.band = 2.5,
+  expected.penalty = 4;
   CHECK(kEpipolar.shape({q, q, q, {2, 24}, {2, 2, 3, 3}, {12, 3}}, Dtype::kBfloat16) == expected);
 
-  const auto refused = [](const Node& node, const std::vector<Node::Dims>& shapes) { return refusal([&] { node.shape(shapes, Dtype::kFloat16); }); };
+  const auto refused = [](const Node& node, const std::vector<Node::Dims>& shapes) {
+    return refusal([&] { node.shape(shapes, Dtype::kFloat16); });
+  };
   CHECK(refused(kBiased, {{24, 64}, k, k}) == "q and k of an attention have four axes");
   CHECK(refused(kBiased, {q, k, q}) == "v of BiasedAttention does not fit q [2, 3, 24, 64] and k [2, 3, 40, 64]");
-  CHECK(refused(kBiased, {q, {2, 4, 40, 64}, k}) == "k of BiasedAttention does not fit q [2, 3, 24, 64] and k [2, 4, 40, 64]");
+  CHECK(refused(kBiased, {q, {2, 4, 40, 64}, k}) ==
+        "k of BiasedAttention does not fit q [2, 3, 24, 64] and k [2, 4, 40, 64]");
   CHECK(refused(kBiased, {q, k, k, {2, 1, 40}}).substr(0, 8) == "key_bias");
   CHECK(refused(kEpipolar, {q, q, q, {2, 24}, {}, {12, 3}}).substr(0, 11) == "fundamental");
   CHECK(refused(kEpipolar, {q, q, q, {2, 24}, {0, 0, 3, 3}, {12, 3}}).substr(0, 11) == "fundamental");

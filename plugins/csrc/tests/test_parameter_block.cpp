@@ -1,10 +1,10 @@
 #include <cstring>
 
 #include "check.h"
-#include "node.h"
-#include "parameter_block.h"
+#include "launch/parameter_block.h"
+#include "plan/node.h"
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 namespace {
 
@@ -57,9 +57,11 @@ size_t check_block(const Entry& entry, const Launch& launch) {
     } else if (parameter.name.find('.') == std::string_view::npos) {
       const Value& value = launch.values.find(parameter.name)->second;
       if (const auto* ref = std::get_if<Ref>(&value)) {
-        CHECK(parameter.size == 8 && read<uint64_t>(block, i) == some_addresses()[static_cast<size_t>(ref->tensor)] + static_cast<uint64_t>(ref->offset));
+        CHECK(parameter.size == 8 && read<uint64_t>(block, i) == some_addresses()[static_cast<size_t>(ref->tensor)] +
+                                                                     static_cast<uint64_t>(ref->offset));
       } else if (const auto* integer = std::get_if<int64_t>(&value)) {
-        CHECK(!parameter.floating && *integer == (parameter.size == 8 ? read<int64_t>(block, i) : read<int32_t>(block, i)));
+        CHECK(!parameter.floating &&
+              *integer == (parameter.size == 8 ? read<int64_t>(block, i) : read<int32_t>(block, i)));
       } else if (const auto* floating = std::get_if<double>(&value)) {
         CHECK(parameter.floating && parameter.size == 4 && read<float>(block, i) == static_cast<float>(*floating));
       } else if (std::holds_alternative<Descriptor>(value)) {
@@ -69,7 +71,8 @@ size_t check_block(const Entry& entry, const Launch& launch) {
       const bool shape = parameter.name.find("shape") != std::string_view::npos;
       const auto& descriptor = std::get<Descriptor>(launch.values.find(parameter.name.substr(0, 2))->second);
       const size_t axis = static_cast<size_t>(parameter.name.back() - '0');
-      CHECK(shape ? read<int32_t>(block, i) == descriptor.shape[axis] : read<int64_t>(block, i) == descriptor.strides[axis]);
+      CHECK(shape ? read<int32_t>(block, i) == descriptor.shape[axis]
+                  : read<int64_t>(block, i) == descriptor.strides[axis]);
     }
   }
   CHECK(scratch > 0);

@@ -1,6 +1,7 @@
 // Prints plans, for tests that compare them with Python's.
 //
-// Every line of standard input is a call: the op, q's type, the compute capability times ten, the attributes, the inputs' shapes. As in
+// Every line of standard input is a call: the op, q's type, the compute capability times ten, the attributes, the
+// inputs' shapes. As in
 //   BiasedAttention float16 90 epipolar_band=2.5,epipolar_penalty=4 1,2,128,64 1,2,128,64 1,2,128,64 1,128 2,2,3,3 64,3
 // with - for no attributes and for a shape without axes. Every answer is a line of JSON: the plan, or the error's text.
 #include <cinttypes>
@@ -12,14 +13,14 @@
 #include <sstream>
 
 #include "error.h"
-#include "kernel_table.h"
-#include "node.h"
-#include "parameter_block.h"
-#include "plan.h"
+#include "kernels/kernel_table.h"
+#include "launch/parameter_block.h"
+#include "plan/launch_plan.h"
+#include "plan/node.h"
 
 namespace {
 
-using namespace page4d;
+using namespace page4d::plugin;
 
 std::vector<std::string> split(const std::string& line, char separator) {
   std::vector<std::string> parts;
@@ -37,7 +38,8 @@ std::string list(const T& parts) {
 
 std::string quoted(const std::string& value) {
   std::string all;
-  for (char each : value) all += each == '\n' ? "\\n" : each == '"' || each == '\\' ? std::string("\\") + each : std::string(1, each);
+  for (char each : value)
+    all += each == '\n' ? "\\n" : each == '"' || each == '\\' ? std::string("\\") + each : std::string(1, each);
   return "\"" + all + "\"";
 }
 
@@ -96,7 +98,8 @@ std::string answer(const std::string& line) {
   for (size_t i = 4; i < words.size(); ++i) {
     shapes.emplace_back();
     if (words[i] != "-")
-      for (const std::string& size : split(words[i], ',')) shapes.back().push_back(std::strtoll(size.c_str(), nullptr, 10));
+      for (const std::string& size : split(words[i], ','))
+        shapes.back().push_back(std::strtoll(size.c_str(), nullptr, 10));
   }
 
   const KernelTable& table = KernelTable::embedded();
@@ -107,12 +110,15 @@ std::string answer(const std::string& line) {
     const Entry& entry = table.kernel(launch.kernel, shape.dtype, capability);
     std::string values;
     for (const auto& [name, value] : launch.values)
-      values += text(values.empty() ? "" : ", ", quoted(name), ": ", std::visit([](const auto& each) { return json(each); }, value));
-    launches.push_back(text("{\"kernel\": ", quoted(launch.kernel), ", \"path\": ", quoted(entry.path()), ", \"threads\": ", entry.threads,
-                            ", \"shared\": ", entry.shared, ", \"grid\": ", text_of({launch.grid.begin(), launch.grid.end()}), ", \"values\": {", values,
-                            "}, \"parameters\": ", packed(entry, launch), "}"));
+      values += text(values.empty() ? "" : ", ", quoted(name), ": ",
+                     std::visit([](const auto& each) { return json(each); }, value));
+    launches.push_back(text("{\"kernel\": ", quoted(launch.kernel), ", \"path\": ", quoted(entry.path()),
+                            ", \"threads\": ", entry.threads, ", \"shared\": ", entry.shared,
+                            ", \"grid\": ", text_of({launch.grid.begin(), launch.grid.end()}), ", \"values\": {",
+                            values, "}, \"parameters\": ", packed(entry, launch), "}"));
   }
-  return text("{\"launches\": ", list(launches), ", \"workspace\": ", plan.workspace, ", \"most_workspace\": ", most_workspace(shape, table), "}");
+  return text("{\"launches\": ", list(launches), ", \"workspace\": ", plan.workspace,
+              ", \"most_workspace\": ", most_workspace(shape, table), "}");
 }
 
 }  // namespace

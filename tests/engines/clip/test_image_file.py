@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,6 +20,7 @@ from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.image_file import ImageFile
 from page4d_engines.clip.levels import Channel, Levels
+from tests.support.examples import examples
 
 SCENE = (
     np.stack(np.meshgrid(np.arange(0, 240, 5), np.arange(0, 180, 5)), -1).sum(-1).clip(0, 255).astype(np.uint8)
@@ -70,7 +71,7 @@ def test_a_tag_that_cannot_be_read_leaves_the_orientation(tmp_path, order, kind)
     assert photos(tmp_path / "photos", exif=with_a_bad_tag(6, order, kind)).size == (36, 48)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data())
 def test_no_exif_block_keeps_a_photo_from_being_read(tmp_path_factory, data):
     """However damaged, and where warnings are errors."""
@@ -225,7 +226,7 @@ def test_no_memory_while_decoding(tmp_path, monkeypatch):
     assert done.stdout == "camera p0 is too large for the memory that is left\n", done.stderr
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(rows=st.integers(1, 60), columns=st.integers(1, 60), at_once=st.integers(1, 500), seed=st.integers(0, 999))
 def test_patch_means_of_large_images_are_those_of_small_ones(rows, columns, at_once, seed):
     """Taken part by part, they are the same up to the last bits."""

@@ -11,7 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +22,7 @@ from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.video import Video
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_export.sample_scene.clip import render, save
+from tests.support.examples import examples
 
 T, V, W, H = 7, 2, 48, 36
 EXACT = {"codec": "ffv1", "pixels": "bgr0"}  # loses nothing
@@ -193,7 +194,7 @@ def test_in_order(lossy):
     assert all(np.array_equal(video.image(number, "it"), frame) for number, frame in enumerate(want))
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(st.lists(st.integers(0, 49), min_size=1, max_size=8))
 def test_in_any_order(lossy, numbers):
     path, want = lossy

@@ -10,15 +10,12 @@ import pytest
 import torch
 
 from page4d.errors import MissingBackendError
-from page4d_engines.backend import Backend
-from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
 from page4d_plugins.driver import capability_of
 from tests.support.cmake_builds import run
-from tests.support.offline_runs import clip_of, cpp_run, same_folders
+from tests.support.parity_runs import clip_of, same_runs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -26,8 +23,8 @@ HEADERS = "TensorRT_ROOT"
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory):
-    """The example, built as it is used, with TensorRT."""
+def build(tmp_path_factory):
+    """The runtime, its tests and examples, as they are used, with TensorRT."""
     if HEADERS not in os.environ:
         pytest.skip(f"{HEADERS} is not set: no TensorRT headers to build the runtime with")
     folder = tmp_path_factory.mktemp("cpp")
@@ -42,7 +39,7 @@ def offline(tmp_path_factory):
     )
     run("cmake", "--build", folder, "--parallel")
     assert "100% tests passed" in run("ctest", "--output-on-failure", cwd=folder)
-    return folder / "examples" / "offline" / "offline"
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,30 +55,25 @@ def library():
 
 
 @pytest.mark.parametrize("variant", ["default", "late", "pi3"])
-def test_a_clip_gives_pythons_files(offline, library, made, tmp_path, monkeypatch, variant):
+def test_a_clip_gives_pythons_outputs(build, library, made, tmp_path, monkeypatch, variant):
     engines = tmp_path / "engines"
     shutil.copytree(made(variant, "float16").folder, engines)
     folder = EngineFolder.open(engines)
     build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
-    layout = folder.manifest.shape
+    layout = folder.manifest.layout
     clip = clip_of(tmp_path / "clip", layout.T, layout.V, 100, 80)
-    found = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
-    places = [place for spec in found if spec is not None for place in spec.submodule_search_locations]
+    specs = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
+    places = [place for spec in specs if spec is not None for place in spec.submodule_search_locations]
     monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join([*places, os.environ.get("LD_LIBRARY_PATH", "")]))
-    frames = FrameFolder.open(clip, loose=UngroupedImages.of(layout))
-    options = RunOptions(backend=Backend.TENSORRT)
-    ClipRun.prepare(EngineFolder.open(engines), frames, tmp_path / "python", options).run(lambda what, share: None)
-    done = cpp_run(offline, engines, clip, tmp_path / "cpp", backend="tensorrt")
-    assert done.returncode == 0, done.stderr
-    same_folders(tmp_path / "cpp", tmp_path / "python")
+    same_runs(build / "tests" / "parity", engines, clip, tmp_path, backend="tensorrt")
 
 
-def test_the_graph_is_made(offline, library, made, tmp_path):
+def test_the_graph_is_made(build, library, made, tmp_path):
     """The rig's example warns where there is none."""
     engines = tmp_path / "engines"
     shutil.copytree(made("default", "float16").folder, engines)
     folder = EngineFolder.open(engines)
     build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
-    rig = offline.parents[1] / "rig" / "rig"
+    rig = build / "examples" / "rig" / "rig"
     done = subprocess.run([rig, engines, "--seconds", "2"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "no CUDA graph" not in done.stderr, done.stderr

@@ -24,11 +24,11 @@ def declared(*kinds):
 def test_every_test_is_built_and_run_by_cmake():
     lists = text("CMakeLists.txt")
     looped = re.search(r"foreach\(name ([\w ]+)\)", lists).group(1).split()
-    single = re.findall(r"add_executable\(test_(\w+) ", lists)
+    single = re.findall(r"add_executable\(page4d_ros_test_(\w+) ", lists)
     assert {*looped, *single} == {path.stem.removeprefix("test_") for path in (PACKAGE / "test").glob("test_*.cpp")}
     assert (
         set(re.findall(r"add_test\(NAME (\w+)", lists)) == set(single)
-        and "add_test(NAME ${name} COMMAND test_${name})" in lists
+        and "add_test(NAME ${name} COMMAND page4d_ros_test_${name})" in lists
     )
     sources = set(re.findall(r"src/\w+\.cpp", lists))
     assert sources == {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "src").glob("*.cpp")}

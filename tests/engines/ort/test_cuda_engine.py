@@ -43,7 +43,7 @@ WAYS = [
 def on_gpu(path, backend):
     """The folder's pipeline on a backend, plans built where it wants some; a skip where it is not installed."""
     folder = EngineFolder.open(path)
-    least = Precision(folder.manifest.precision).least_chip
+    least = folder.manifest.precision.least_chip
     if capability_of(0) < least:
         pytest.skip(f"{folder.manifest.precision} wants sm_{least}")
     try:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -23,6 +23,7 @@ from page4d_export.stage import stages
 from page4d_plugins.launch_plan import Shape
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.row_launch import RowKernel, gelu_launch
+from tests.support.examples import examples
 from tests.support.models import EXPORTED, config_of, layout_of, lively
 from tests.support.pieces_on_a_processor import attended, joined
 
@@ -255,7 +256,7 @@ def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
         assert seen == before
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.data())
 def test_places_do_not_overlap_in_time(data):
     """But for what is written over something that nobody reads any more."""

@@ -3,14 +3,14 @@ changes."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from page4d.config import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
@@ -25,6 +25,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.export_plan import Plan
 from page4d_export.sample_scene.clip import render, save
+from tests.support.examples import examples
 from tests.support.exports import by_time
 
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_shared_is_refused(made):
             sliding.run(frames, shared=shared)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(T=st.integers(1, 7), V=st.integers(1, 4), divisor=st.integers(1, 30), data=st.data())
 def test_moves_go_over_any_layout(T, V, divisor, data):
     """On bytes that name their image: after the moves each carried image lies where the window has it, and all new ones

@@ -9,11 +9,12 @@ from onnx import TensorProto, helper
 
 from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import AccuracyError, EngineError, OutOfMemoryError, UsageError
+from page4d.manifest import Flavor
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, _failure, attention_nodes
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, Tensor, check
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_export.export_plan import Plan
 from page4d_export.onnx_export import OnnxExporter
 from page4d_export.stage import stages_of

@@ -20,7 +20,8 @@ from tritonclient.grpc import model_config_pb2 as schema
 from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
-from page4d.manifest import PlanEntry, Plans, read_manifest, write_manifest
+from page4d.manifest import Flavor, PlanEntry, Plans
+from page4d.manifest_file import read_manifest, write_manifest
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_engines import Pipeline
@@ -263,7 +264,7 @@ def planned(source, target, library="tensorrt", plugins=0):
         name = f"plans/{entry.name}.plan"
         (target / name).write_bytes(f"plan of {entry.name}".encode())
         files[name], stages[entry.name] = sha256(target / name), PlanEntry(name, plugins, 1, 0.0)
-    plans = Plans(library, "10.8.0", ("sm_89",), None, stages)
+    plans = Plans(Flavor(library), "10.8.0", ("sm_89",), None, stages)
     write_manifest(target, msgspec.structs.replace(manifest, plans=plans, files=files))
     return target
 
@@ -339,7 +340,7 @@ def test_what_is_refused(made, tmp_path):
         Repository.of(EngineFolder(opened.path, looped), Backend.ONNXRUNTIME)
     with pytest.raises(UsageError, match="bfloat16"):
         Repository.of(
-            EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision="bfloat16")),
+            EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision=Precision.BFLOAT16)),
             Backend.ONNXRUNTIME,
         )
     with pytest.raises(UsageError, match="no memory"):

@@ -7,7 +7,7 @@ import types
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
@@ -19,6 +19,7 @@ from page4d_export.bench.growth import growth, growth_model, growth_plot, growth
 from page4d_export.bench.growth.growth import Growth, Point
 from page4d_export.bench.growth.growth_model import Rates
 from page4d_export.export_plan import Plan
+from tests.support.examples import examples
 from tests.support.models import EVERY, config_of, layout_of
 
 AT_MOST = 1.5  # the model's bytes per measured ones; and never below
@@ -67,7 +68,7 @@ def test_work_is_the_plan_s_flop(variant):
         assert (work.attention > 0) == (kind != "mask_head")
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_growth_in_times_and_views(T, V, h, w):
     work = lambda T, V: growth_model.work_of(plan_of(T, V, 14 * h, 14 * w))
@@ -98,7 +99,7 @@ def naive(a, b):
     return x
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 12), st.integers(1, 3))
 def test_least_squares_is_the_naive_one(seed, rows, columns):
     rng = np.random.default_rng(seed)
@@ -244,7 +245,7 @@ def test_a_real_run(tmp_path, capsys, monkeypatch):
 
 
 def test_the_real_model_in_16_bits_is_modelled_alone(tmp_path, capsys):
-    found = growth.modelled_growth("vitl", 518, 518, "float16")
+    found = growth.modelled_growth("vitl", 518, 518, Precision.FLOAT16)
     assert found.points == [] and found.fit is None and all(cell.seconds is None for cell in found.grid)
     growth_plot.plot_growth(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 20_000

@@ -10,19 +10,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner
 
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
-from page4d_engines.tensorrt.library import Flavor
 from page4d_engines.tensorrt.plans import PlansBuild, library_for
 from page4d_export import main
 from page4d_export.export_plan import Plan
@@ -32,6 +32,7 @@ from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
 from page4d_export.quantize.linear_layers import Graph
 from page4d_export.verify import Frames
+from tests.support.examples import examples
 from tests.support.exports import Made, making
 from tests.support.linear_block import block, observe, put, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
@@ -42,7 +43,7 @@ EVERY_NUMBER = np.unique(EVERY_NUMBER[np.isfinite(EVERY_NUMBER)])
 # ---- the pieces
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.floats(1e-30, 60000), st.sampled_from([1.0, 2.0]))
 def test_a_scale_is_the_least_power_of_two_that_holds_all(largest, room):
     scale = scale_of(largest, room)
@@ -55,7 +56,7 @@ def test_nothing_has_scale_1():
     assert scale_of(0.0) == 1.0
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 50), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
 def test_a_number_is_rounded_to_the_nearest(count, size, seed):
     exact = np.random.default_rng(seed).normal(0, size, count)
@@ -251,7 +252,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
             for source in layer.sources
         }
         assert wanted and wanted <= found, name
-    plans = PlansBuild(rtx, BuildOptions(), "fp8", native=False).build(
+    plans = PlansBuild(rtx, BuildOptions(), Precision.FP8, native=False).build(
         eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path
     )
     assert plans.least_chip == 89 and plans.runs_on == "sm_89 and newer" and plans.fits(90) and not plans.fits(86)
@@ -259,7 +260,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
 
 def test_chips_without_fp8_are_refused(rtx):
     with pytest.raises(UsageError, match=r"(?s)no fp8 products on these chips.*sm_86.*sm_89 and newer"):
-        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), "fp8", native=False)
+        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
 
 
 def test_a_plan_that_widens_a_product_is_refused():

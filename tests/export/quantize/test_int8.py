@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
 from page4d.layout import Layout
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
@@ -36,6 +36,7 @@ from page4d_export.quantize.int8 import error, quantise, weight
 from page4d_export.quantize.linear_layers import Graph
 from page4d_export.stage import stages_of
 from page4d_export.verify import Frames
+from tests.support.examples import examples
 from tests.support.exports import Made, making
 from tests.support.linear_block import block, observe, put, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
@@ -165,7 +166,7 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
 # ---- the pieces
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(1e-6, 1e6), st.integers(0, 2**32 - 1))
 def test_a_weight_is_rounded_to_the_nearest(rows, columns, size, seed):
     exact = np.random.default_rng(seed).normal(0, size, (rows, columns))

@@ -3,12 +3,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "../common/arguments.h"
+#include "arguments.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
 #include "simulated_camera.h"
@@ -33,29 +32,30 @@ constexpr char kHelp[] = R"(rig ENGINES [options]: simulated cameras, live, thro
   --speed X                 simulated seconds in a second (1)
   --help
 
-A line per window: its number, the stamps of its first and last time, the largest difference of stamps within a time, the images in
-which an older one stands in, the mean of the mask per camera, and what the engines took. Then what became of the images.
+A line per window: its number, the stamps of its first and last time, the largest difference of stamps within a time,
+the images in which an older one stands in, the mean of the mask per camera, and what the engines took. Then what
+became of the images.
 )";
 
 // "CAMERA@SECONDS" or "CAMERA@SECONDS-SECONDS".
 void read_kill(const std::string& word, int cameras, Simulation& simulation) {
   const size_t at = word.find('@');
-  if (at == std::string::npos) Arguments::refuse("--kill has no such value", word, "CAMERA@SECONDS or CAMERA@SECONDS-SECONDS");
+  if (at == std::string::npos)
+    Arguments::refuse("--kill has no such value", word, "CAMERA@SECONDS or CAMERA@SECONDS-SECONDS");
   const double camera = Arguments::parse("--kill", word.substr(0, at), 0, cameras - 1);
   if (camera != std::floor(camera)) Arguments::refuse("--kill has no such camera", word, "a whole number");
   simulation.dying = static_cast<int>(camera);
   const size_t until = word.find('-', at);
-  simulation.death = Arguments::parse("--kill", word.substr(at + 1, until == std::string::npos ? until : until - at - 1), 0, 1e6);
-  if (until != std::string::npos) simulation.return_at = Arguments::parse("--kill", word.substr(until + 1), simulation.death, 1e6);
+  simulation.death =
+      Arguments::parse("--kill", word.substr(at + 1, until == std::string::npos ? until : until - at - 1), 0, 1e6);
+  if (until != std::string::npos)
+    simulation.return_at = Arguments::parse("--kill", word.substr(until + 1), simulation.death, 1e6);
 }
 
 // Runs windows as they come, each from the memory that the one before left behind.
 class Consumer {
  public:
-  explicit Consumer(page4d::Pipeline& pipeline) : pipeline_(pipeline), results_(pipeline.info()) {
-    const page4d::Tensor* memory = pipeline.info().input("memory") != nullptr ? pipeline.info().output("memory") : nullptr;
-    if (memory != nullptr) memory_.resize(memory->bytes);
-  }
+  explicit Consumer(page4d::Pipeline& pipeline) : pipeline_(pipeline), results_(pipeline.info()) {}
 
   void print_head() const {
     std::printf("window  first s   last s  skew ms  repeated");
@@ -69,10 +69,7 @@ class Consumer {
     page4d::Frames frames;
     frames.images = window.images;
     if (pipeline_.slides()) frames.shared = window.shared;
-    if (windows_ > 0 && !memory_.empty()) {
-      std::memcpy(memory_.data(), results_.data("memory"), memory_.size());
-      frames.memory = memory_.data();
-    }
+    if (windows_ > 0) frames.memory = results_.data("memory");  // of the window before; null where there is none
     const page4d::Status status = pipeline_.run(frames, results_.outputs());
     if (!status) throw Error(status.code, status.message);
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - before;
@@ -80,8 +77,8 @@ class Consumer {
 
     int repeated = 0;
     for (int64_t i = 0; i < layout().frames(); ++i) repeated += window.repeated[i];
-    std::printf("%6lld %8.3f %8.3f %8.2f %9d", static_cast<long long>(window.number), stamp(window, 0), stamp(window, layout().T - 1), window.skew * 1e3,
-                repeated);
+    std::printf("%6lld %8.3f %8.3f %8.2f %9d", static_cast<long long>(window.number), stamp(window, 0),
+                stamp(window, layout().T - 1), window.skew * 1e3, repeated);
     for (int64_t v = 0; v < layout().V; ++v) print_mask(v);
     std::printf(" %8.2f\n", took.count());
     std::fflush(stdout);
@@ -113,7 +110,6 @@ class Consumer {
 
   page4d::Pipeline& pipeline_;
   page4d::Results results_;
-  std::vector<unsigned char> memory_;
   int64_t windows_ = 0;
 };
 
@@ -123,33 +119,39 @@ void print_counts(const page4d::Rig& rig, int cameras) {
   for (int c = 0; c < cameras; ++c) {
     const page4d::CameraCounts its = rig.counts(c);
     const int64_t waiting = its.pushed - its.used - its.late - its.unmatched;
-    std::printf("%6d %8lld %8lld %8lld %9lld %8lld %8lld\n", c, static_cast<long long>(its.pushed), static_cast<long long>(its.used),
-                static_cast<long long>(its.late), static_cast<long long>(its.unmatched), static_cast<long long>(waiting),
+    std::printf("%6d %8lld %8lld %8lld %9lld %8lld %8lld\n", c, static_cast<long long>(its.pushed),
+                static_cast<long long>(its.used), static_cast<long long>(its.late),
+                static_cast<long long>(its.unmatched), static_cast<long long>(waiting),
                 static_cast<long long>(its.repeated));
   }
-  std::printf("\n%lld times, skew %.2f ms on average and %.2f at most; %lld windows, %lld of them dropped\n", static_cast<long long>(counts.times),
-              counts.mean_skew * 1e3, counts.largest_skew * 1e3, static_cast<long long>(counts.windows), static_cast<long long>(counts.windows_dropped));
+  std::printf("\n%lld times, skew %.2f ms on average and %.2f at most; %lld windows, %lld of them dropped\n",
+              static_cast<long long>(counts.times), counts.mean_skew * 1e3, counts.largest_skew * 1e3,
+              static_cast<long long>(counts.windows), static_cast<long long>(counts.windows_dropped));
 }
 
 Code run(int argc, char** argv) {
-  const Arguments arguments(argc, argv, {"--backend", "--seconds", "--rate", "--jitter-ms", "--kill", "--missing", "--stride", "--speed"});
+  const Arguments arguments(
+      argc, argv, {"--backend", "--seconds", "--rate", "--jitter-ms", "--kill", "--missing", "--stride", "--speed"});
   if (arguments.has("--help")) {
     std::fputs(kHelp, stdout);
     return Code::kOk;
   }
-  const std::string& engines = arguments.words({"ENGINES"}).front();
+  const std::string& engines = arguments.engines();
   page4d::Options options;
-  options.backend = arguments.choice<Backend>("--backend", {{"tensorrt", Backend::kTensorrt}, {"test", Backend::kTest}}, Backend::kTensorrt);
+  options.backend = arguments.choice<Backend>("--backend", {{"tensorrt", Backend::kTensorrt}, {"test", Backend::kTest}},
+                                              Backend::kTensorrt);
   Simulation simulation;
   simulation.seconds = arguments.number("--seconds", 3, 0.1, 1e6);
   simulation.rate = arguments.number("--rate", 30, 1, 1000);
   simulation.jitter = arguments.number("--jitter-ms", 4, 0, 1000) / 1e3;
   simulation.speed = arguments.number("--speed", 1, 0.01, 100);
   page4d::RigOptions rig_options;
-  rig_options.missing = arguments.choice<Missing>("--missing", {{"skip", Missing::kSkip}, {"repeat", Missing::kRepeat}}, Missing::kSkip);
+  rig_options.missing =
+      arguments.choice<Missing>("--missing", {{"skip", Missing::kSkip}, {"repeat", Missing::kRepeat}}, Missing::kSkip);
   rig_options.stride = arguments.whole("--stride", 0, 1, 1000);
   rig_options.tolerance = 0.45 / simulation.rate;
-  // This machine's threads are late by as many real seconds as ever: by more simulated ones where the simulated clock runs faster.
+  // This machine's threads are late by as many real seconds as ever: by more simulated ones where the simulated clock
+  // runs faster.
   const double speed = std::fmax(simulation.speed, 1);
   rig_options.patience = std::fmax(0.1 * speed, 3 / simulation.rate);
   rig_options.pending = static_cast<int>(std::fmin(rig_options.patience * simulation.rate + 3, 1000));
@@ -160,12 +162,12 @@ Code run(int argc, char** argv) {
   page4d::Pipeline pipeline = page4d::Pipeline::load(engines, options);
   const page4d::Layout layout = pipeline.info().layout;
   const int cameras = static_cast<int>(layout.V);
-  if (arguments.has("--kill")) read_kill(arguments.text("--kill", ""), cameras, simulation);
+  if (arguments.has("--kill")) read_kill(arguments.text("--kill"), cameras, simulation);
   page4d::Rig rig(pipeline.info(), rig_options);
   std::printf("%s\n", pipeline.described().c_str());
   for (const std::string& warning : pipeline.warnings()) std::fprintf(stderr, "page4d: %s\n", warning.c_str());
-  std::printf("%d cameras at %g Hz, %lldx%lld, windows of %lld\n\n", cameras, simulation.rate, static_cast<long long>(layout.W),
-              static_cast<long long>(layout.H), static_cast<long long>(layout.T));
+  std::printf("%d cameras at %g Hz, %lldx%lld, windows of %lld\n\n", cameras, simulation.rate,
+              static_cast<long long>(layout.W), static_cast<long long>(layout.H), static_cast<long long>(layout.T));
   Consumer consumer(pipeline);
   consumer.print_head();
 
@@ -197,7 +199,8 @@ Code run(int argc, char** argv) {
   for (std::thread& thread : threads) thread.join();
   if (failure.code() != Code::kOk) throw failure;
   print_counts(rig, cameras);
-  if (consumer.windows() == 0) throw Error(Code::kFailure, "no window was made").hint("more --seconds, a smaller --jitter-ms, --missing repeat");
+  if (consumer.windows() == 0)
+    throw Error(Code::kFailure, "no window was made").hint("more --seconds, a smaller --jitter-ms, --missing repeat");
   return Code::kOk;
 }
 

@@ -23,17 +23,20 @@ struct Simulation {
 // One colour on a floor that fades from left to right, so that the cameras differ; no anti-aliasing, no library.
 class Scene {
  public:
-  Scene(int width, int height) : width_(width), height_(height), pixels_(static_cast<size_t>(width) * static_cast<size_t>(height) * 3) {}
+  Scene(int width, int height)
+      : width_(width), height_(height), pixels_(static_cast<size_t>(width) * static_cast<size_t>(height) * 3) {}
 
   page4d::Image draw(int camera, double time) {
-    const double x = width_ * (0.5 + 0.35 * std::cos(2 * time + camera)), y = height_ * (0.5 + 0.35 * std::sin(2 * time + camera));
+    const double x = width_ * (0.5 + 0.35 * std::cos(2 * time + camera)),
+                 y = height_ * (0.5 + 0.35 * std::sin(2 * time + camera));
     const double radius = 0.12 * height_;
     uint8_t* pixel = pixels_.data();
     for (int row = 0; row < height_; ++row) {
       for (int column = 0; column < width_; ++column, pixel += 3) {
         const bool inside = std::hypot(column - x, row - y) < radius;
         pixel[0] = inside ? 230 : static_cast<uint8_t>(60 + 90 * column / width_);
-        pixel[1] = inside ? static_cast<uint8_t>(80 + 40 * (camera % 4)) : static_cast<uint8_t>(90 + 60 * row / height_);
+        pixel[1] =
+            inside ? static_cast<uint8_t>(80 + 40 * (camera % 4)) : static_cast<uint8_t>(90 + 60 * row / height_);
         pixel[2] = inside ? 60 : static_cast<uint8_t>(110);
       }
     }
@@ -46,8 +49,8 @@ class Scene {
 };
 
 // Pushes from `start` until the simulation ends, or is stopped. For a thread of its own.
-inline void film(page4d::Rig& rig, const Simulation& simulation, int camera, page4d::Layout layout, std::chrono::steady_clock::time_point start,
-                 const std::atomic<bool>& stopped) {
+inline void film(page4d::Rig& rig, const Simulation& simulation, int camera, page4d::Layout layout,
+                 std::chrono::steady_clock::time_point start, const std::atomic<bool>& stopped) {
   using std::chrono::steady_clock;
   Scene scene(static_cast<int>(layout.W), static_cast<int>(layout.H));
   std::mt19937 random(static_cast<unsigned>(camera));

@@ -29,16 +29,16 @@ struct Tensor {
 
 struct StageInfo {
   std::string name, kind;
-  int64_t calls = 1;         // that a window takes
-  int64_t flop = 0;          // of one call; multiply and add counted as two
+  int64_t calls = 1;  // that a window takes
+  int64_t flop = 0;   // of one call; multiply and add counted as two
   int64_t weight_bytes = 0;
-  double relative_l2 = 0;    // the worst of its outputs, as measured by the exporter; 0 where nothing was measured
+  double relative_l2 = 0;  // the worst of its outputs, as measured by the exporter; 0 where nothing was measured
 };
 
 struct PlansInfo {
-  std::string library, version;     // "tensorrt" or "rtx"; only this very version loads them
-  std::vector<std::string> chips;   // "sm_<compute capability times ten>"; empty: sm_80 and newer
-  bool plugins = false;             // whether they need the attention plugins
+  std::string library, version;    // "tensorrt" or "rtx"; only this very version loads them
+  std::vector<std::string> chips;  // "sm_<compute capability times ten>"; empty: sm_80 and newer
+  bool plugins = false;            // whether they need the attention plugins
 };
 
 // Which files of a folder are held against their hashes.
@@ -48,18 +48,21 @@ enum class Files {
 };
 
 struct EngineInfo {
-  std::string exporter;      // version of page4d that wrote the folder
-  std::string weights;       // where they come from, in words; weights that were never trained have the word "seeded" in them
-  std::string precision;     // "float32", "float16" or "bfloat16": of tokens, memory and weights
-  std::string model;         // the network's options, as JSON
+  std::string exporter;  // version of page4d that wrote the folder
+  // where they come from, in words; weights that were never trained have the word "seeded" in them
+  std::string weights;
+  std::string precision;  // "float32", "float16" or "bfloat16": of tokens, memory and weights
+  std::string model;      // the network's options, as JSON
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<StageInfo> stages;
-  std::vector<Tensor> inputs;   // "images", and what else the engines read: "mask_ext", "keypoints", "fundamental", "memory"
-  std::vector<Tensor> outputs;  // "mask", "layers.<i>", "memory", "points", "confidence", "camera": as far as there are; camera is float64 [T,V,4,4]
+  // "images", and what else the engines read: "mask_ext", "keypoints", "fundamental", "memory"
+  std::vector<Tensor> inputs;
+  // "mask", "layers.<i>", "memory", "points", "confidence", "camera": as far as there are; camera is float64 [T,V,4,4]
+  std::vector<Tensor> outputs;
   std::vector<int> kept_layers;
   std::optional<PlansInfo> plans;
-  size_t buffer_bytes = 0;      // allocated once, beside weights and the engines' scratch
+  size_t buffer_bytes = 0;  // allocated once, beside weights and the engines' scratch
 
   // Null where there is none.
   PAGE4D_API const Tensor* input(const std::string& name) const;
@@ -67,7 +70,8 @@ struct EngineInfo {
 };
 
 // Reads manifest.json and holds every file against its hash.
-// Throws Error and nothing else: kIncompatible where there is no manifest, or a file is missing, changed or outside the folder.
+// Throws Error and nothing else: kIncompatible where there is no manifest, or a file is missing, changed or outside the
+// folder.
 PAGE4D_API EngineInfo inspect(const std::string& folder, Files files = Files::kAll);
 
 }  // namespace page4d

@@ -1,4 +1,5 @@
-// What went wrong, in the words and with the codes of page4d.errors: what was wrong, what was given, what is allowed, what to do.
+// What went wrong, in the words and with the codes of page4d.errors: what was wrong, what was given, what is allowed,
+// what to do.
 #pragma once
 
 #include <exception>
@@ -19,7 +20,8 @@ enum class Code : int {
   kOutOfMemory = 6,
 };
 
-// The one thing that is thrown, while something is loaded or set up; never by Pipeline::run, nor by Rig::push and Rig::take.
+// The one thing that is thrown, while something is loaded or set up; never by Pipeline::run, nor by Rig::push and
+// Rig::take.
 class PAGE4D_API Error : public std::exception {
  public:
   // what: what was wrong, one clause, naming the thing.

@@ -23,7 +23,9 @@ struct Image {
   PixelFormat format = PixelFormat::kRgb8;
   Memory memory = Memory::kHost;
 
-  size_t row_bytes() const { return pitch != 0 ? pitch : static_cast<size_t>(width) * static_cast<size_t>(bytes_per_pixel(format)); }
+  size_t row_bytes() const {
+    return pitch != 0 ? pitch : static_cast<size_t>(width) * static_cast<size_t>(bytes_per_pixel(format));
+  }
 };
 
 // What becomes of an aspect ratio that is not the engines', as page4d-run's --fit.
@@ -36,8 +38,8 @@ enum class Fit {
 
 // A pinhole camera, as an entry of cameras.json: pixel edges lie at integers, x right, y down, z forward.
 struct Camera {
-  int width = 0, height = 0;    // of the images, in pixels
-  double K[9] = {};             // row by row, in pixels
+  int width = 0, height = 0;        // of the images, in pixels
+  double K[9] = {};                 // row by row, in pixels
   double world_to_camera[12] = {};  // 3x4, row by row
 };
 

@@ -1,5 +1,6 @@
-/* The runtime for C (of 1989 with stdint.h, or newer), and for everything that calls C: flat, no type of C++. Every call that can fail returns a code;
- * 0 is done. A null pointer where something has to be is refused: PAGE4D_USAGE, or zeros where a call returns no code. */
+/* The runtime for C (of 1989 with stdint.h, or newer), and for everything that calls C: flat, no type of C++. Every
+ * call that can fail returns a code; 0 is done. A null pointer where something has to be is refused: PAGE4D_USAGE, or
+ * zeros where a call returns no code. */
 #ifndef PAGE4D_PAGE4D_H
 #define PAGE4D_PAGE4D_H
 
@@ -27,7 +28,14 @@ enum page4d_backend { PAGE4D_TENSORRT = 0, PAGE4D_TEST = 1 };
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
 enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
 enum page4d_fit { PAGE4D_FIT_NONE = 0, PAGE4D_STRETCH = 1, PAGE4D_CROP = 2, PAGE4D_PAD = 3 };
-enum page4d_dtype { PAGE4D_UINT8 = 0, PAGE4D_INT32 = 1, PAGE4D_FLOAT32 = 2, PAGE4D_FLOAT16 = 3, PAGE4D_BFLOAT16 = 4, PAGE4D_FLOAT64 = 5 };
+enum page4d_dtype {
+  PAGE4D_UINT8 = 0,
+  PAGE4D_INT32 = 1,
+  PAGE4D_FLOAT32 = 2,
+  PAGE4D_FLOAT16 = 3,
+  PAGE4D_BFLOAT16 = 4,
+  PAGE4D_FLOAT64 = 5
+};
 enum page4d_missing { PAGE4D_SKIP = 0, PAGE4D_REPEAT = 1 };
 
 typedef struct page4d_pipeline page4d_pipeline;
@@ -54,7 +62,7 @@ typedef struct page4d_options {
   int32_t backend; /* page4d_backend */
   int32_t device;
   int32_t frame_width, frame_height;
-  int32_t fit; /* page4d_fit */
+  int32_t fit;             /* page4d_fit */
   int32_t used_files_only; /* whether only the files that are loaded are held against their hashes */
   int32_t no_graph;
   const page4d_camera* cameras; /* one per view, or null */
@@ -71,7 +79,7 @@ typedef struct page4d_frames {
   const page4d_image* masks;     /* null: none */
   const page4d_image* keypoints; /* null: none */
   const void* memory;            /* of the window before, in host memory; null: the learned start */
-  int64_t shared;                /* times that it begins with and the window run before ended with; of a sliding pipeline, else 0 */
+  int64_t shared; /* times that it begins with and the window run before ended with; of a sliding pipeline, else 0 */
 } page4d_frames;
 
 /* Where a result goes; data null: not wanted. */
@@ -112,9 +120,11 @@ PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
 PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
 PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
 PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);
-/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. Windows on several streams come one after the other,
- * and pipeline.h says what else is the caller's to order. One thread at a time: a second one is refused. */
-PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs, void* stream);
+/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. Windows on several
+ * streams come one after the other, and pipeline.h says what else is the caller's to order. One thread at a time: a
+ * second one is refused. */
+PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs,
+                          void* stream);
 
 /* All zero: as page4d::RigOptions, windows without overlap. */
 typedef struct page4d_rig_options {
@@ -149,7 +159,8 @@ typedef struct page4d_camera_counts {
 PAGE4D_API int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* options, page4d_rig** rig);
 PAGE4D_API void page4d_rig_free(page4d_rig* rig);
 /* ready: how many windows can be taken; may be null. One thread per camera may push. */
-PAGE4D_API int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp, int32_t* ready);
+PAGE4D_API int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp,
+                               int32_t* ready);
 /* 1 where a window was taken, 0 where none is ready. It is the rig's until it is released. */
 PAGE4D_API int page4d_rig_take(page4d_rig* rig, page4d_window* window);
 PAGE4D_API void page4d_rig_release(page4d_rig* rig);

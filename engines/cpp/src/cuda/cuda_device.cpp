@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "host_memory.h"
+#include "cuda/host_memory.h"
 #include "page4d/error.h"
 #include "text.h"
 
@@ -18,7 +18,9 @@ CudaDevice::CudaDevice(int number) : driver_(cuda::Driver::get()) {
   int count = 0;
   driver_.check(driver_.device_count(&count), "cuDeviceGetCount");
   if (number < 0 || number >= count) {
-    throw Error(Code::kUsage, "there is no such GPU").got(text(number)).allowed(count == 0 ? "none is there" : text("0 to ", count - 1));
+    throw Error(Code::kUsage, "there is no such GPU")
+        .got(text(number))
+        .allowed(count == 0 ? "none is there" : text("0 to ", count - 1));
   }
   driver_.check(driver_.device_get(&device_, number), "cuDeviceGet");
   char name[256] = "";
@@ -30,7 +32,8 @@ CudaDevice::CudaDevice(int number) : driver_(cuda::Driver::get()) {
   try {
     const Entered entered(*this);
     entered.check();
-    // one that work on the default stream waits for, and the other way round: callers without a stream of their own use that one
+    // one that work on the default stream waits for, and the other way round: callers without a stream of their own use
+    // that one
     driver_.check(driver_.make_stream(&stream_, 0), "cuStreamCreate");
   } catch (const Error&) {
     driver_.release_context(device_);
@@ -95,7 +98,8 @@ Failure CudaDevice::download(void* target, const void* source, size_t size, Stre
   return failure(driver_.download(target, address(source), size, stream));
 }
 
-Failure CudaDevice::copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width, size_t rows, Stream stream) noexcept {
+Failure CudaDevice::copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                              size_t rows, Stream stream) noexcept {
   cuda::Copy2D copy;
   copy.source = address(source), copy.source_pitch = source_pitch;
   copy.target = address(target), copy.target_pitch = target_pitch;
@@ -103,7 +107,9 @@ Failure CudaDevice::copy_rows(void* target, size_t target_pitch, const void* sou
   return failure(driver_.copy_rows(&copy, stream));
 }
 
-Failure CudaDevice::call_host(HostFunction function, void* data, Stream stream) noexcept { return failure(driver_.call_host(stream, function, data)); }
+Failure CudaDevice::call_host(HostFunction function, void* data, Stream stream) noexcept {
+  return failure(driver_.call_host(stream, function, data));
+}
 
 Failure CudaDevice::synchronize(Stream stream) noexcept { return failure(driver_.synchronize(stream)); }
 
@@ -116,10 +122,13 @@ int CudaDevice::make_event() {
 
 Failure CudaDevice::record(int event, Stream stream) noexcept {
   // an event that is asked for its time from outside of a graph has to say so while it is captured
-  return failure(driver_.record(events_[static_cast<size_t>(event)], stream, capturing_ ? cuda::kRecordExternal : cuda::kRecordDefault));
+  return failure(driver_.record(events_[static_cast<size_t>(event)], stream,
+                                capturing_ ? cuda::kRecordExternal : cuda::kRecordDefault));
 }
 
-Failure CudaDevice::wait(int event) noexcept { return failure(driver_.wait_event(events_[static_cast<size_t>(event)])); }
+Failure CudaDevice::wait(int event) noexcept {
+  return failure(driver_.wait_event(events_[static_cast<size_t>(event)]));
+}
 
 Failure CudaDevice::follow(int event, Stream stream) noexcept {
   return failure(driver_.follow_event(stream, events_[static_cast<size_t>(event)], 0));

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "cuda/driver.h"
-#include "device.h"
+#include "runtime/device.h"
 
 namespace page4d {
 
@@ -29,7 +29,8 @@ class CudaDevice final : public Device {
 
   Failure upload(void* target, const void* source, size_t size, Stream stream) noexcept override;
   Failure download(void* target, const void* source, size_t size, Stream stream) noexcept override;
-  Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width, size_t rows, Stream stream) noexcept override;
+  Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
+                    size_t rows, Stream stream) noexcept override;
   Failure call_host(HostFunction function, void* data, Stream stream) noexcept override;
   Failure synchronize(Stream stream) noexcept override;
 
@@ -46,7 +47,9 @@ class CudaDevice final : public Device {
 
  private:
   void free_all() noexcept;
-  Failure failure(cuda::Result result) const noexcept { return result == cuda::kSuccess ? nullptr : driver_.name_of(result); }
+  Failure failure(cuda::Result result) const noexcept {
+    return result == cuda::kSuccess ? nullptr : driver_.name_of(result);
+  }
 
   const cuda::Driver& driver_;
   cuda::DeviceNumber device_ = 0;

@@ -79,7 +79,8 @@ const char* Driver::name_of(Result result) const noexcept {
 void Driver::check(Result result, const char* call) const {
   if (result == kSuccess) return;
   if (result == kOutOfMemory) {
-    throw Error(Code::kOutOfMemory, "the GPU has too little memory left").hint("page4d-export with a smaller --T, --V, --height or --width");
+    throw Error(Code::kOutOfMemory, "the GPU has too little memory left")
+        .hint("page4d-export with a smaller --T, --V, --height or --width");
   }
   throw Error(Code::kFailure, text("the CUDA driver refused a call: ", name_of(result))).got(call);
 }

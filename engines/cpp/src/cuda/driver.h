@@ -1,5 +1,6 @@
-// The CUDA driver, found when it is first needed: a program that links this library runs on machines without one. Its calls are those that
-// drivers of CUDA 12 and 13 both have, by the names of the entry points themselves, which a test holds against cuda.h.
+// The CUDA driver, found when it is first needed: a program that links this library runs on machines without one. Its
+// calls are those that drivers of CUDA 12 and 13 both have, by the names of the entry points themselves, which a test
+// holds against cuda.h.
 #pragma once
 
 #include <cstddef>
@@ -8,25 +9,25 @@
 namespace page4d::cuda {
 
 // The driver's types, so that no CUDA header is needed.
-using Result = int;           // CUresult
-using DeviceNumber = int;     // CUdevice
-using Context = struct Ctx*;  // CUcontext
-using CuStream = void*;       // CUstream, cudaStream_t
-using Event = struct Evt*;    // CUevent
-using Graph = struct Grp*;    // CUgraph
+using Result = int;             // CUresult
+using DeviceNumber = int;       // CUdevice
+using Context = struct Ctx*;    // CUcontext
+using CuStream = void*;         // CUstream, cudaStream_t
+using Event = struct Evt*;      // CUevent
+using Graph = struct Grp*;      // CUgraph
 using GraphExec = struct Gex*;  // CUgraphExec
-using Pointer = uint64_t;     // CUdeviceptr
+using Pointer = uint64_t;       // CUdeviceptr
 
-inline constexpr Result kSuccess = 0;                // CUDA_SUCCESS
-inline constexpr Result kOutOfMemory = 2;            // CUDA_ERROR_OUT_OF_MEMORY
-inline constexpr int kIntegrated = 18;               // CU_DEVICE_ATTRIBUTE_INTEGRATED
-inline constexpr int kCapabilityMajor = 75;          // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-inline constexpr int kCapabilityMinor = 76;          // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
-inline constexpr unsigned kEventDefault = 0;         // CU_EVENT_DEFAULT
-inline constexpr unsigned kRecordDefault = 0;        // CU_EVENT_RECORD_DEFAULT
-inline constexpr unsigned kRecordExternal = 1;       // CU_EVENT_RECORD_EXTERNAL
-inline constexpr int kCaptureThreadLocal = 1;        // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-inline constexpr unsigned kMemoryDevice = 2;         // CU_MEMORYTYPE_DEVICE
+inline constexpr Result kSuccess = 0;           // CUDA_SUCCESS
+inline constexpr Result kOutOfMemory = 2;       // CUDA_ERROR_OUT_OF_MEMORY
+inline constexpr int kIntegrated = 18;          // CU_DEVICE_ATTRIBUTE_INTEGRATED
+inline constexpr int kCapabilityMajor = 75;     // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+inline constexpr int kCapabilityMinor = 76;     // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+inline constexpr unsigned kEventDefault = 0;    // CU_EVENT_DEFAULT
+inline constexpr unsigned kRecordDefault = 0;   // CU_EVENT_RECORD_DEFAULT
+inline constexpr unsigned kRecordExternal = 1;  // CU_EVENT_RECORD_EXTERNAL
+inline constexpr int kCaptureThreadLocal = 1;   // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+inline constexpr unsigned kMemoryDevice = 2;    // CU_MEMORYTYPE_DEVICE
 
 // CUDA_MEMCPY2D_v2
 struct Copy2D {
@@ -54,7 +55,7 @@ struct Driver {
   // Throws Error where a call of the set-up was refused.
   void check(Result result, const char* call) const;
 
-  int capability_of(DeviceNumber device) const;  // times ten
+  int capability_of(DeviceNumber device) const;   // times ten
   bool is_integrated(DeviceNumber device) const;  // its memory is the host's
 
   Result (*init)(unsigned);

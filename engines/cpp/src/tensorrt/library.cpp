@@ -78,12 +78,18 @@ TensorrtLibrary::TensorrtLibrary(const std::string& plans, const std::string& fi
   std::string reason;
   handle_ = open_first(files, reason);
   if (handle_ == nullptr) {
-    throw Error(Code::kMissingBackend, name_ + " is not installed").got(reason).allowed(joined(files)).hint("LD_LIBRARY_PATH, or Options::tensorrt_library");
+    throw Error(Code::kMissingBackend, name_ + " is not installed")
+        .got(reason)
+        .allowed(joined(files))
+        .hint("LD_LIBRARY_PATH, or Options::tensorrt_library");
   }
   const int number = symbol<int32_t (*)()>(handle_, "getInferLibVersion")();
   version_ = text(number / 10000, ".", number / 100 % 100, ".", number % 100);
   if (!rtx && number / 10000 != NV_TENSORRT_MAJOR) {
-    throw Error(Code::kMissingBackend, "this build of page4d is for another TensorRT").got(version_).allowed(text(NV_TENSORRT_MAJOR, ".x")).hint("cmake -DTensorRT_ROOT=..");
+    throw Error(Code::kMissingBackend, "this build of page4d is for another TensorRT")
+        .got(version_)
+        .allowed(text(NV_TENSORRT_MAJOR, ".x"))
+        .hint("cmake -DTensorRT_ROOT=..");
   }
 }
 
@@ -92,7 +98,10 @@ std::unique_ptr<nvinfer1::IRuntime> TensorrtLibrary::runtime() const {
   TensorrtLog& log = TensorrtLog::get();
   log.begin();
   std::unique_ptr<nvinfer1::IRuntime> made(static_cast<nvinfer1::IRuntime*>(create(&log, NV_TENSORRT_VERSION)));
-  if (made == nullptr) throw Error(Code::kMissingBackend, name_ + " does not start").got(log.last().data()).hint("a newer NVIDIA driver, or another TensorRT");
+  if (made == nullptr)
+    throw Error(Code::kMissingBackend, name_ + " does not start")
+        .got(log.last().data())
+        .hint("a newer NVIDIA driver, or another TensorRT");
   return made;
 }
 
@@ -105,7 +114,8 @@ void TensorrtLibrary::register_plugins(const std::string& file) const {
   log.begin();
   nvinfer1::IPluginRegistry* registry = symbol<nvinfer1::IPluginRegistry* (*)()>(handle_, "getPluginRegistry")();
   if (registry == nullptr || registry->loadLibrary(file.c_str()) == nullptr) {
-    throw Error(Code::kMissingBackend, name_ + " refuses the attention plugins").got(text(file, ": ", log.last().data()));
+    throw Error(Code::kMissingBackend, name_ + " refuses the attention plugins")
+        .got(text(file, ": ", log.last().data()));
   }
   registered.emplace(handle_, file);
 }

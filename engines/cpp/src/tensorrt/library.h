@@ -1,4 +1,5 @@
-// A TensorRT library that was opened: nothing of it is linked, so that a program starts, and says what is missing, where there is none.
+// A TensorRT library that was opened: nothing of it is linked, so that a program starts, and says what is missing,
+// where there is none.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -15,13 +16,15 @@ class TensorrtLog final : public nvinfer1::ILogger {
  public:
   using Words = std::array<char, 512>;
 
-  // One per process, never freed: TensorRT keeps the first one that it is given, and calls it after everything else is gone.
+  // One per process, never freed: TensorRT keeps the first one that it is given, and calls it after everything else is
+  // gone.
   static TensorrtLog& get();
 
   void log(Severity severity, const char* message) noexcept override;
   // Forgets the errors of calls that were made on this thread before: to be called ahead of one that may fail.
   void begin() noexcept;
-  // The last error since `begin` on this thread, else on any other: TensorRT has threads of its own. Empty where there was none.
+  // The last error since `begin` on this thread, else on any other: TensorRT has threads of its own. Empty where there
+  // was none.
   Words last() const noexcept;
 
  private:
@@ -38,7 +41,8 @@ class TensorrtLibrary {
   const std::string& name() const { return name_; }        // "TensorRT-RTX"
   const std::string& version() const { return version_; }  // "1.7.1"
 
-  // With the GPU that it is for current. Throws Error kMissingBackend: TensorRT makes none, as where the driver is too old for it.
+  // With the GPU that it is for current. Throws Error kMissingBackend: TensorRT makes none, as where the driver is too
+  // old for it.
   std::unique_ptr<nvinfer1::IRuntime> runtime() const;
   // Of the process; once for each file. Throws Error kMissingBackend where TensorRT refuses it.
   void register_plugins(const std::string& file) const;

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "cuda/cuda_device.h"
-#include "files.h"
+#include "files/files.h"
 #include "page4d/error.h"
 #include "tensorrt/library.h"
 #include "tensorrt/plugins.h"
@@ -15,11 +15,16 @@ namespace {
 
 nvinfer1::DataType type_of(DType dtype) {
   switch (dtype) {
-    case DType::kUint8: return nvinfer1::DataType::kUINT8;
-    case DType::kInt32: return nvinfer1::DataType::kINT32;
-    case DType::kFloat16: return nvinfer1::DataType::kHALF;
-    case DType::kBfloat16: return nvinfer1::DataType::kBF16;
-    default: return nvinfer1::DataType::kFLOAT;
+    case DType::kUint8:
+      return nvinfer1::DataType::kUINT8;
+    case DType::kInt32:
+      return nvinfer1::DataType::kINT32;
+    case DType::kFloat16:
+      return nvinfer1::DataType::kHALF;
+    case DType::kBfloat16:
+      return nvinfer1::DataType::kBF16;
+    default:
+      return nvinfer1::DataType::kFLOAT;
   }
 }
 
@@ -41,7 +46,8 @@ class TensorrtCall final : public BoundCall {
 
 class TensorrtEngine final : public Engine {
  public:
-  TensorrtEngine(const Stage& stage, std::unique_ptr<nvinfer1::ICudaEngine> engine) : stage_(stage), engine_(std::move(engine)) {
+  TensorrtEngine(const Stage& stage, std::unique_ptr<nvinfer1::ICudaEngine> engine)
+      : stage_(stage), engine_(std::move(engine)) {
     for (const auto* specs : {&stage.inputs, &stage.outputs}) {
       for (const TensorSpec& spec : *specs) check(spec);
     }
@@ -49,16 +55,20 @@ class TensorrtEngine final : public Engine {
 
   size_t scratch() const override { return static_cast<size_t>(engine_->getDeviceMemorySizeV2()); }
 
-  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs, void* scratch_) override {
+  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                  void* scratch_) override {
     TensorrtLog& log = TensorrtLog::get();
     log.begin();
-    std::unique_ptr<nvinfer1::IExecutionContext> context(engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
-    if (context == nullptr) throw Error(Code::kIncompatible, "TensorRT makes no context for " + stage_.name).got(log.last().data());
+    std::unique_ptr<nvinfer1::IExecutionContext> context(
+        engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
+    if (context == nullptr)
+      throw Error(Code::kIncompatible, "TensorRT makes no context for " + stage_.name).got(log.last().data());
     if (scratch() != 0) context->setDeviceMemoryV2(scratch_, static_cast<int64_t>(scratch()));
     for (const auto* addresses : {&inputs, &outputs}) {
       for (const auto& [name, address] : *addresses) {
         if (context->setTensorAddress(name.c_str(), address)) continue;
-        throw Error(Code::kIncompatible, text("the plan of ", stage_.name, " takes no address for ", name)).got(log.last().data());
+        throw Error(Code::kIncompatible, text("the plan of ", stage_.name, " takes no address for ", name))
+            .got(log.last().data());
       }
     }
     return std::make_unique<TensorrtCall>(std::move(context));
@@ -81,7 +91,8 @@ class TensorrtEngine final : public Engine {
     const std::vector<int64_t> shape(dims.d, dims.d + std::max(dims.nbDims, 0));
     const nvinfer1::DataType type = engine_->getTensorDataType(spec.binding().c_str());
     if (shape == spec.shape && type == type_of(spec.dtype)) return;
-    throw Error(Code::kIncompatible, text("the plan of ", stage_.name, " has another ", spec.binding(), " than the manifest"))
+    throw Error(Code::kIncompatible,
+                text("the plan of ", stage_.name, " has another ", spec.binding(), " than the manifest"))
         .got(text("type ", static_cast<int>(type), " ", text_of(shape)))
         .allowed(text(name_of(spec.dtype), " ", text_of(spec.shape)));
   }
@@ -93,7 +104,10 @@ class TensorrtEngine final : public Engine {
 class TensorrtLoader final : public EngineLoader {
  public:
   TensorrtLoader(const EngineFolder& folder, const Options& options)
-      : folder_(folder), plans_(plans_of(folder.manifest, folder.path)), device_(options.device), library_(plans_.library, options.tensorrt_library) {
+      : folder_(folder),
+        plans_(plans_of(folder.manifest, folder.path)),
+        device_(options.device),
+        library_(plans_.library, options.tensorrt_library) {
     Machine machine{library_.name(), library_.version(), device_.capability(), ""};
     PluginLibrary plugins;
     if (plans_.kernels) {
@@ -112,7 +126,9 @@ class TensorrtLoader final : public EngineLoader {
     runtime_.reset();
   }
 
-  std::string described() const override { return text(library_.name(), " ", library_.version(), " on ", device_.name()); }
+  std::string described() const override {
+    return text(library_.name(), " ", library_.version(), " on ", device_.name());
+  }
   Device& device() override { return device_; }
 
   std::unique_ptr<Engine> load(const Stage& stage) override {

@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include "folder_file.h"
+#include "files/folder_file.h"
 #include "page4d/error.h"
 #include "text.h"
 
@@ -37,16 +37,20 @@ PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string&
   }
   std::error_code ignored;
   if (!fs::is_regular_file(place, ignored)) {
-    const char* other = is_listed && given.empty() ? "; or set Options::load_folder_plugins, which runs code of the engine folder" : "";
+    const char* other =
+        is_listed && given.empty() ? "; or set Options::load_folder_plugins, which runs code of the engine folder" : "";
     throw Error(Code::kMissingBackend, "the attention plugins that the plans need are not there")
         .got(place)
-        .hint(text("build plugins/csrc, and put libpage4d_plugins.so into this place, or name it in Options::plugin_library", other));
+        .hint(text(
+            "build plugins/csrc, and put libpage4d_plugins.so into this place, or name it in Options::plugin_library",
+            other));
   }
   const std::string file = fs::absolute(place).string();
   void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw Error(Code::kMissingBackend, "the attention plugins cannot be opened").got(dlerror());
   const auto kernels = reinterpret_cast<const char* (*)()>(dlsym(handle, "page4d_plugins_kernels"));
-  if (kernels == nullptr) throw Error(Code::kMissingBackend, "this is no library of page4d's attention plugins").got(file);
+  if (kernels == nullptr)
+    throw Error(Code::kMissingBackend, "this is no library of page4d's attention plugins").got(file);
   return {file, kernels()};
 }
 

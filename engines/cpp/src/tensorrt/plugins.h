@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "engine_folder.h"
+#include "manifest/engine_folder.h"
 
 namespace page4d {
 
@@ -11,8 +11,9 @@ struct PluginLibrary {
   std::string file;
   std::string kernels;  // sha256 of their source
 
-  // given: a file that was asked for; empty: the one beside this library, or, with `from_folder`, the engine folder's: code of whoever made the folder.
-  // Throws Error kMissingBackend: there is none, or it is no such library; kIncompatible: the folder's is asked for and not listed in its manifest.
+  // given: a file that was asked for; empty: the one beside this library, or, with `from_folder`, the engine folder's:
+  // code of whoever made the folder. Throws Error kMissingBackend: there is none, or it is no such library;
+  // kIncompatible: the folder's is asked for and not listed in its manifest.
   static PluginLibrary find(const EngineFolder& folder, const std::string& given, bool from_folder = false);
 };
 

@@ -10,7 +10,8 @@ namespace page4d {
 namespace {
 
 constexpr int kHalf = 80;  // the oldest compute capability, times ten, whose plans are in 16 bits
-constexpr std::array<int, 6> kRtx = {75, 80, 86, 89, 120, 121};  // TensorRT-RTX computes on these and newer ones, not on data centres' and Jetson's
+// TensorRT-RTX computes on these and newer ones, not on data centres' and Jetson's
+constexpr std::array<int, 6> kRtx = {75, 80, 86, 89, 120, 121};
 
 bool runs_on(const std::string& library, int capability) {
   return library != "rtx" || capability > kRtx.back() || std::find(kRtx.begin(), kRtx.end(), capability) != kRtx.end();
@@ -22,13 +23,17 @@ const Plans& plans_of(const Manifest& manifest, const std::string& folder) {
   if (manifest.plans) return *manifest.plans;
   throw Error(Code::kIncompatible, "the engine folder has no TensorRT plans")
       .got(folder)
-      .hint(text("page4d-export --build-only ", folder, "; without TensorRT Backend::kTest runs everything but the network"));
+      .hint(text("page4d-export --build-only ", folder,
+                 "; without TensorRT Backend::kTest runs everything but the network"));
 }
 
 void require(const Plans& plans, const Machine& machine, const std::string& folder) {
   const std::string rebuild = text("page4d-export --build-only ", folder, " --backend ", plans.library);
   if (machine.version != plans.version) {
-    throw Error(Code::kIncompatible, "the plans were built by another " + machine.library).got(plans.version).allowed(machine.version).hint(rebuild);
+    throw Error(Code::kIncompatible, "the plans were built by another " + machine.library)
+        .got(plans.version)
+        .allowed(machine.version)
+        .hint(rebuild);
   }
   const std::string chip = text("sm_", machine.capability);
   if (!runs_on(plans.library, machine.capability)) {
@@ -37,7 +42,8 @@ void require(const Plans& plans, const Machine& machine, const std::string& fold
         .allowed("sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer")
         .hint("full TensorRT, or in Python --backend cuda");
   }
-  const bool fits = plans.chips.empty() ? machine.capability >= plans.least_chip : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
+  const bool fits = plans.chips.empty() ? machine.capability >= plans.least_chip
+                                        : std::find(plans.chips.begin(), plans.chips.end(), chip) != plans.chips.end();
   if (!fits) {
     const bool narrower = machine.capability >= kHalf && machine.capability < plans.least_chip;
     const std::string target = plans.library == "rtx" ? text(rebuild, " --target ", chip) : rebuild;

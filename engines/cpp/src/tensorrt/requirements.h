@@ -1,9 +1,10 @@
-// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors page4d_engines/tensorrt/machine.py.
+// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors
+// page4d_engines/tensorrt/machine.py.
 #pragma once
 
 #include <string>
 
-#include "manifest.h"
+#include "manifest/manifest.h"
 
 namespace page4d {
 

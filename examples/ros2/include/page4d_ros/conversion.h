@@ -26,8 +26,8 @@ struct ImageFields {
   size_t size = 0;
 };
 
-// Encodings rgb8, bgr8, rgba8, bgra8 and mono8. Throws page4d::Error kUsage: another encoding, no pixels, a step shorter than a row,
-// fewer data than height x step.
+// Encodings rgb8, bgr8, rgba8, bgra8 and mono8. Throws page4d::Error kUsage: another encoding, no pixels, a step
+// shorter than a row, fewer data than height x step.
 page4d::Image image_of(const ImageFields& fields);
 
 // ---- time
@@ -41,10 +41,13 @@ struct Stamp {
 constexpr int64_t kNanoseconds = 1000000000;
 
 // Since the clock's zero.
-constexpr int64_t nanoseconds_of(const Stamp& stamp) { return int64_t{stamp.sec} * kNanoseconds + int64_t{stamp.nanosec}; }
+constexpr int64_t nanoseconds_of(const Stamp& stamp) {
+  return int64_t{stamp.sec} * kNanoseconds + int64_t{stamp.nanosec};
+}
 Stamp stamp_of(int64_t nanoseconds);
 
-// Seconds since the first stamp that came. A double has no room for nanoseconds since 1970; since a start of one's own it has, for weeks.
+// Seconds since the first stamp that came. A double has no room for nanoseconds since 1970; since a start of one's own
+// it has, for weeks.
 class Start {
  public:
   // The first call sets the start. Any thread.
@@ -69,7 +72,8 @@ struct MaskImage {
   std::vector<uint8_t> data;
 };
 
-// mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: the numbers themselves.
+// mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: the numbers
+// themselves.
 MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding);
 
 // geometry_msgs/Pose.

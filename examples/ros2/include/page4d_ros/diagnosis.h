@@ -21,9 +21,10 @@ struct Diagnosis {
 };
 
 // now, before: the counts of this report and of the one before it.
-Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& before, const RunCounts& runs, const RunCounts& runs_before);
+Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& before, const RunCounts& runs,
+                       const RunCounts& runs_before);
 // refused: images that were no images of this rig; refusal: why the last was, in words.
-Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCounts& before, int64_t refused, int64_t refused_before,
-                       const std::string& refusal);
+Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCounts& before, int64_t refused,
+                       int64_t refused_before, const std::string& refusal);
 
 }  // namespace page4d_ros

@@ -19,8 +19,8 @@
 
 namespace page4d_ros {
 
-// Configured: the engines are loaded. Active: images are read, and windows run on a thread of their own. A rig lasts from one activation to the
-// deactivation after it, so that no window reaches over a pause.
+// Configured: the engines are loaded. Active: images are read, and windows run on a thread of their own. A rig lasts
+// from one activation to the deactivation after it, so that no window reaches over a pause.
 class RigNode : public rclcpp_lifecycle::LifecycleNode {
  public:
   explicit RigNode(const rclcpp::NodeOptions& options);

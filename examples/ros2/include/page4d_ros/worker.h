@@ -18,9 +18,10 @@ namespace page4d_ros {
 // Of one camera at a window's last time. What is pointed to is valid during the call that gives it.
 struct CameraResult {
   int camera = 0;
-  int64_t stamp = 0;              // nanoseconds, of the camera's image at that time; of an older one that stands in, its own
-  const float* mask = nullptr;    // [h,w]; null where the engines give none
-  const double* pose = nullptr;   // 4x4, camera to world; null where the engines give none
+  // nanoseconds, of the camera's image at that time; of an older one that stands in, its own
+  int64_t stamp = 0;
+  const float* mask = nullptr;   // [h,w]; null where the engines give none
+  const double* pose = nullptr;  // 4x4, camera to world; null where the engines give none
 };
 
 struct RunCounts {
@@ -29,14 +30,16 @@ struct RunCounts {
   std::string failure;  // in words, of the last run that failed
 };
 
-// The pipeline is used by the worker's thread alone, from the worker's making until `stop` has returned, and must live as long.
+// The pipeline is used by the worker's thread alone, from the worker's making until `stop` has returned, and must live
+// as long.
 class Worker {
  public:
-  // publish is called on the worker's thread, once for each camera that has an image in the window; what it throws counts as a failure.
+  // publish is called on the worker's thread, once for each camera that has an image in the window; what it throws
+  // counts as a failure.
   using Publish = std::function<void(const CameraResult&)>;
 
-  // Throws page4d::Error kUsage where these engines cannot serve these cameras: another number of views, an input that no camera gives, nothing
-  // to publish.
+  // Throws page4d::Error kUsage where these engines cannot serve these cameras: another number of views, an input that
+  // no camera gives, nothing to publish.
   static void require(const page4d::EngineInfo& info, size_t cameras);
 
   // Throws page4d::Error kUsage, as Rig does.

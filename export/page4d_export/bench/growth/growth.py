@@ -90,7 +90,7 @@ class Growth(msgspec.Struct, frozen=True):
     preset: str
     height: int
     width: int
-    precision: str
+    precision: Precision
     threads: int | None
     points: list[Point]
     grid: list[Cell]
@@ -103,16 +103,16 @@ class Growth(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What it is of, in a line."""
-        alone = "modelled alone, as TensorRT plans" if Precision(self.precision).itemsize == 2 else "modelled alone"
+        alone = "modelled alone, as TensorRT plans" if self.precision.itemsize == 2 else "modelled alone"
         where = f"{self.threads} threads" if self.threads else alone
         return f"{self.preset} {self.height}x{self.width}, {self.precision}, {where}"
 
 
-def modelled_growth(preset: str, height: int, width: int, precision: Precision | str) -> Growth:
+def modelled_growth(preset: str, height: int, width: int, precision: Precision) -> Growth:
     """The memory model alone, in any precision: nothing is measured, nothing imported but the plan. As `memory_of`
     without `widen`."""
-    plans = plans_of(ModelConfig.preset(preset), height, width, Precision(precision))
-    return Growth(preset, height, width, str(Precision(precision)), None, [], _grid(plans, None), None, "", {})
+    plans = plans_of(ModelConfig.preset(preset), height, width, precision)
+    return Growth(preset, height, width, precision, None, [], _grid(plans, None), None, "", {})
 
 
 def plans_of(config: ModelConfig, height: int, width: int, precision: Precision) -> list[Plan]:
@@ -198,7 +198,7 @@ def bench_growth(
         preset,
         height,
         width,
-        str(Precision.FLOAT32),
+        Precision.FLOAT32,
         threads,
         points,
         _grid(plans, fit.rates),
@@ -249,7 +249,7 @@ def _measured(
         if points and gone + exporting + running * gflop > seconds:
             return points, f"{name} would exceed {seconds:g} s"
         free = available_memory()
-        if free is not None and needed > free:
+        if needed > free:
             if not points:
                 raise OutOfMemoryError(
                     "the smallest point does not fit this machine's memory",

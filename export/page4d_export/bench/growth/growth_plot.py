@@ -89,7 +89,7 @@ def _panel(
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(axis="y", color="#eef0f3", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_xlabel("T, times" if along == "T" else "V, views", color=_PALE, size=9)
+    axes.set_xlabel("T, timesteps" if along == "T" else "V, views", color=_PALE, size=9)
     axes.set_title(label, loc="left", color=_INK, size=10)
     axes.tick_params(colors=_PALE, labelsize=8.5, length=3)
     for side in ("top", "right"):

@@ -1,0 +1,59 @@
+// Backend::kTest: stages that compute checksums instead of a network, so that every byte of every input decides every
+// output.
+//
+// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k,
+// counted from 0 in the manifest's order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a
+// floating one divided by 256, which is exact in every type.
+//
+// The encoder does so image by image, as the network's does: an image's tokens begin with its special tokens, as they
+// are, and go on with elements of which d is the crc32 of the image alone, counted from 0.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "runtime/engine.h"
+
+namespace page4d {
+
+uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept;
+
+// One call of a stage, over the host's memory.
+class Checksum {
+ public:
+  // Addresses in the order of the stage's inputs and outputs.
+  Checksum(const Stage& stage, const std::vector<Address>& inputs, const std::vector<Address>& outputs);
+  void compute() const noexcept;
+
+ private:
+  void encode() const noexcept;
+
+  struct Part {
+    void* data;
+    int64_t count;
+    DType dtype;
+  };
+  static void fill(const Part& part, uint32_t start) noexcept;
+
+  std::vector<Part> inputs_, outputs_;
+  int64_t images_ = 0;  // of an encoder
+};
+
+class ChecksumEngine final : public Engine {
+ public:
+  // The device runs the checksum as a function of the host's: its memory must be the host's, too.
+  ChecksumEngine(const Stage& stage, Device& device) : stage_(stage), device_(device) {}
+
+  size_t scratch() const override { return 0; }
+  std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                  void* scratch) override;
+
+ private:
+  const Stage& stage_;
+  Device& device_;
+};
+
+// On the host. Constants must outlive it: stages are those of the manifest.
+std::unique_ptr<EngineLoader> checksum_loader();
+
+}  // namespace page4d

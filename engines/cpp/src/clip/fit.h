@@ -1,0 +1,66 @@
+// How a source image of any size comes to the engines' H x W, and with it its masks and its camera:
+// page4d_engines.fit.Fit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "clip/resample.h"
+#include "page4d/image.h"
+#include "page4d/layout.h"
+
+namespace page4d {
+
+// A box of the source image, scaled to a rectangle of the engines' image; pixel edges lie at integers in both.
+struct Placement {
+  // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
+  static Placement choose(int source_width, int source_height, const Layout& layout, Fit mode);
+
+  // Pixels of the result per pixel of the source.
+  double scale_x() const { return width / (right - left); }
+  double scale_y() const { return height / (bottom - top); }
+  // Where the source's corner (0, 0) comes to lie in the result: a point goes to `scale * point + shift`.
+  double shift_x() const { return x - scale_x() * left; }
+  double shift_y() const { return y - scale_y() * top; }
+
+  double left, top, right, bottom;  // of the source
+  int x, y, width, height;          // of the result, which is zero outside
+};
+
+// For images of one size. Allocates when it is made, and never after; one thread at a time.
+class Fitter {
+ public:
+  // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
+  Fitter(int source_width, int source_height, const Layout& layout, Fit mode);
+
+  int source_width() const { return width_; }
+  int source_height() const { return height_; }
+
+  // target: uint8 [H,W,3], RGB. Bit for bit what Pillow's bicubic resize gives. The source is of host memory and of the
+  // source size.
+  void image(const Image& source, uint8_t* target) noexcept;
+  // Mean of a kMono8 image over each patch, 0..255 -> 0..1; target: float32 [P].
+  // Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area
+  // in float64.
+  void patch_mean(const Image& source, float* target) noexcept;
+  // The camera of the fitted image. Throws Error kUsage where it is of another size than the source.
+  Camera camera(const Camera& source) const;
+
+ private:
+  // What of a patch's side lies on each pixel of the source.
+  struct Shares {
+    int first;                  // pixel
+    std::vector<double> share;  // of the side, from there on
+  };
+  static std::vector<Shares> overlap(int64_t patches, int pixels, double scale, double shift, double low, double high);
+
+  int width_, height_;
+  Layout layout_;
+  Placement placement_;
+  Resample resample_;
+  std::vector<Shares> rows_, columns_;  // by row and column of patches
+  std::vector<double> sums_;            // [width]: of one row of patches
+};
+
+}  // namespace page4d

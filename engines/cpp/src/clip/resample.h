@@ -1,0 +1,53 @@
+// Bicubic resize of 8-bit images with antialias, bit for bit as Pillow computes it without SIMD.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "page4d/image.h"
+
+namespace page4d {
+
+// Image.resize(size, BICUBIC, box=box) of an RGB image. Allocates when it is made, and never after; one thread at a
+// time.
+class Resample {
+ public:
+  // The part of the source that is used, in pixels; edges lie at integers. In float, as Pillow takes it.
+  struct Box {
+    float left, top, right, bottom;
+  };
+
+  // Sizes are at least 1, the box lies inside the source.
+  Resample(int source_width, int source_height, const Box& box, int width, int height);
+
+  // source: of host memory and of the source size; the order of its channels becomes RGB, alpha is left out, one
+  // channel becomes three. target: uint8 [height,width,3], `pitch` bytes from a row to the next.
+  void run(const Image& source, uint8_t* target, size_t pitch) noexcept;
+
+  // What an axis' pixels are made of.
+  struct Axis {
+    Axis(int source_size, float low, float high, int size);
+
+    const int32_t* weights_of(int pixel) const {
+      return weights.data() + static_cast<size_t>(pixel) * static_cast<size_t>(most);
+    }
+    // Source pixels that are read, from `begin()` to before `end()`.
+    int begin() const { return first.front(); }
+    int end() const { return first.back() + taps.back(); }
+
+    int size;
+    bool identity;                 // nothing is computed
+    int most;                      // taps of a pixel
+    std::vector<int> first, taps;  // of each pixel: the first source pixel that it is made of, and how many
+    std::vector<int32_t> weights;  // [size, most], fixed point
+  };
+
+ private:
+  Axis across_, down_;
+  std::vector<uint8_t> strip_;  // some rows of the source, side by side
+  std::vector<uint8_t> rows_;   // the source rows that are read, in the target's width
+  size_t rows_pitch_;
+};
+
+}  // namespace page4d

@@ -1,0 +1,63 @@
+#include "files/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace page4d {
+namespace {
+
+constexpr size_t kChunk = size_t{1} << 24, kLeast = 4096;
+
+class Descriptor {
+ public:
+  explicit Descriptor(int number) : number_(number) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    const int kept = errno;
+    if (number_ >= 0) close(number_);
+    errno = kept;
+  }
+  int number() const { return number_; }
+
+ private:
+  int number_;
+};
+
+bool is_file(const struct stat& status) {
+  if (S_ISREG(status.st_mode)) return true;
+  errno = EINVAL;
+  return false;
+}
+
+}  // namespace
+
+std::optional<std::string> read_file(const std::string& path, size_t most) {
+  struct stat status{};
+  // looked at before, since a device may act when it is opened, and after, since it may have come in between: then
+  // without waiting
+  if (stat(path.c_str(), &status) != 0 || !is_file(status)) return std::nullopt;
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (file.number() < 0 || fstat(file.number(), &status) != 0 || !is_file(status)) return std::nullopt;
+  std::string content;
+  for (;;) {
+    const size_t before = content.size();
+    // one more, to see the end
+    const size_t expected = std::max(static_cast<size_t>(status.st_size) + 1, before + kLeast);
+    content.resize(std::min(expected, before + kChunk));
+    const ssize_t got = read(file.number(), content.data() + before, content.size() - before);
+    if (got < 0 && errno != EINTR) return std::nullopt;
+    content.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got == 0) return content;
+    if (content.size() > most) {
+      errno = EFBIG;
+      return std::nullopt;
+    }
+  }
+}
+
+}  // namespace page4d

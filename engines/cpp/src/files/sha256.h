@@ -1,0 +1,30 @@
+// SHA-256 of a file's content (FIPS 180-4). Written here because everything else that this library needs is headers
+// alone: a program for another architecture is then built with nothing but a compiler.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace page4d {
+
+class Sha256 {
+ public:
+  void add(const void* data, size_t size);
+  // In hexadecimal; nothing may be added afterwards.
+  std::string digest();
+
+ private:
+  void block(const uint8_t* data);
+
+  std::array<uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<uint8_t, 64> rest_{};
+  uint64_t size_ = 0;
+};
+
+// Throws std::ios_base::failure where the file cannot be read.
+std::string sha256_of(const std::string& path);
+
+}  // namespace page4d

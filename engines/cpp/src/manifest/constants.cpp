@@ -1,0 +1,164 @@
+#include "manifest/constants.h"
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+
+#include "files/files.h"
+#include "files/folder_file.h"
+#include "files/json_reader.h"
+#include "page4d/error.h"
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+constexpr size_t kLargestHeader = size_t{1} << 20;  // bytes
+
+[[noreturn]] void damaged(const std::string& path, const std::string& reason) {
+  throw Error(Code::kIncompatible, text("the constants' file is damaged: ", reason))
+      .got(path)
+      .hint("page4d-export again");
+}
+
+template <class T>
+Bytes rounded(const std::vector<float>& values) {
+  Bytes bytes(values.size() * sizeof(T));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const T number(values[i]);
+    std::memcpy(bytes.data() + i * sizeof(T), &number, sizeof(T));
+  }
+  return bytes;
+}
+
+struct Constant {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+Constant tensor_of(const JsonValue& value, const std::string& data) {
+  std::string dtype;
+  std::vector<int64_t> offsets;
+  Constant constant;
+  value.fields({{"dtype", true, [&](const JsonValue& v) { dtype = v.string(); }},
+                {"shape", true,
+                 [&](const JsonValue& v) {
+                   for (const JsonValue& size : v.array()) constant.shape.push_back(size.integer());
+                 }},
+                {"data_offsets", true, [&](const JsonValue& v) {
+                   for (const JsonValue& offset : v.array()) offsets.push_back(offset.integer());
+                 }}});
+  const auto size = static_cast<int64_t>(data.size());
+  if (dtype != "F32") throw JsonError("a constant has another type than F32: " + dtype);
+  if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > size ||
+      (offsets[1] - offsets[0]) % 4 != 0) {
+    throw JsonError("a constant lies outside of the file");
+  }
+  constant.values.resize(static_cast<size_t>(offsets[1] - offsets[0]) / sizeof(float));
+  if (!constant.values.empty())
+    std::memcpy(constant.values.data(), data.data() + offsets[0], constant.values.size() * sizeof(float));
+  return constant;
+}
+
+std::map<std::string, Constant> read(const std::string& path, size_t most) {
+  const std::optional<std::string> file = read_file(path, most);
+  if (!file && errno == EFBIG) damaged(path, text("it has more than ", most, " bytes"));
+  if (!file)
+    throw Error(Code::kIncompatible, "the engine folder has no constants").got(path).hint("page4d-export again");
+  const std::string& content = *file;
+  uint64_t length = 0;
+  if (content.size() < 8) damaged(path, "it is cut short");
+  std::memcpy(&length, content.data(), 8);  // little-endian, as all machines that this runs on
+  if (length > content.size() - 8) damaged(path, "it is cut short");
+  try {
+    const JsonDocument header(content.substr(8, length));
+    const std::string data = content.substr(8 + length);
+    std::map<std::string, Constant> found;
+    size_t left = data.size() / sizeof(float);
+    for (const auto& [name, value] : header.root().items()) {
+      if (name == "__metadata__") continue;
+      Constant constant = tensor_of(value, data);
+      if (constant.values.size() > left) throw JsonError("constants lie over one another");
+      left -= constant.values.size();
+      found[name] = std::move(constant);
+    }
+    return found;
+  } catch (const JsonError& error) {
+    damaged(path, error.what());
+  }
+}
+
+// The shape of a constant over all calls of the stage that reads it, by name.
+std::map<std::string, std::vector<int64_t>> shapes_of(const Manifest& manifest) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const Stage& stage : manifest.stages) {
+    for (const char* name : {"special", "memory"}) {
+      const TensorSpec* spec = stage.input(name);
+      if (spec == nullptr || shapes.count(name) != 0) continue;
+      shapes[name] = spec->shape;
+      shapes[name].front() *= stage.calls;
+    }
+  }
+  return shapes;
+}
+
+int64_t count_of(const std::vector<int64_t>& shape) {
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  return count;
+}
+
+}  // namespace
+
+std::map<std::string, std::vector<float>> read_constants(const std::string& path) {
+  std::map<std::string, std::vector<float>> found;
+  for (auto& [name, constant] : read(path, SIZE_MAX)) found[name] = std::move(constant.values);
+  return found;
+}
+
+std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder) {
+  const auto shapes = shapes_of(folder.manifest);
+  size_t most = kLargestHeader;
+  std::vector<std::string> wanted, found;
+  for (const auto& [name, shape] : shapes) {
+    most += static_cast<size_t>(count_of(shape)) * sizeof(float);
+    wanted.push_back(name);
+  }
+  auto constants = read(path_inside(folder.path, kConstants), most);
+  for (const auto& each : constants) found.push_back(each.first);
+  const auto refuse = [](const std::string& what, const std::string& got, const std::string& allowed) {
+    throw Error(Code::kIncompatible, what + " is not as the engines need it")
+        .got(got)
+        .allowed(allowed)
+        .hint("page4d-export again");
+  };
+  if (found != wanted) refuse(kConstants, found.empty() ? "no tensors" : joined(found), joined(wanted));
+  std::map<std::string, std::vector<float>> values;
+  for (const auto& [name, shape] : shapes) {
+    Constant& constant = constants.at(name);
+    const std::string what = text(name, " in ", kConstants);
+    if (constant.shape != shape || static_cast<int64_t>(constant.values.size()) != count_of(shape)) {
+      refuse(what, text("float32 ", text_of(constant.shape)), text("float32 ", text_of(shape)));
+    }
+    const bool finite =
+        std::all_of(constant.values.begin(), constant.values.end(), [](float value) { return std::isfinite(value); });
+    if (!finite) refuse(what, "NaN or infinity", "finite numbers");
+    values[name] = std::move(constant.values);
+  }
+  return values;
+}
+
+Bytes converted(const std::vector<float>& values, DType dtype) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return rounded<Eigen::half>(values);
+    case DType::kBfloat16:
+      return rounded<Eigen::bfloat16>(values);
+    default:
+      return rounded<float>(values);
+  }
+}
+
+}  // namespace page4d

@@ -1,0 +1,101 @@
+#include "manifest/engine_folder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <new>
+#include <set>
+#include <thread>
+
+#include "files/folder_file.h"
+#include "files/sha256.h"
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Of the files that are listed those that a runtime loads.
+std::set<std::string> used_of(const Manifest& manifest) {
+  std::set<std::string> used{kConstants, kPlugins};
+  if (!manifest.plans) return used;
+  for (const auto& plan : manifest.plans->files) used.insert(plan.second);
+  return used;
+}
+
+// Threads beside this one, as many as the machine lets start; joined whatever comes.
+class Workers {
+ public:
+  template <class Work>
+  Workers(const Work& work, size_t count) {
+    try {
+      threads_.reserve(count);
+      while (threads_.size() + 1 < count) threads_.emplace_back(work);
+    } catch (const std::exception&) {  // too many threads, or no memory for one: those that are there do it
+    }
+  }
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+  ~Workers() {
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+ private:
+  std::vector<std::thread> threads_;
+};
+
+// The files' hashes, empty where a file cannot be read. Side by side: a folder may hold gigabytes.
+std::vector<std::string> hashes_of(const std::vector<std::string>& paths) {
+  std::vector<std::string> found(paths.size());
+  std::atomic<size_t> next{0};
+  std::atomic<bool> out_of_memory{false};
+  const auto work = [&] {
+    for (size_t i = next++; i < paths.size(); i = next++) {
+      try {
+        found[i] = sha256_of(paths[i]);
+      } catch (const std::bad_alloc&) {
+        out_of_memory = true;
+      } catch (const std::exception&) {  // stays empty
+      }
+    }
+  };
+  {
+    const Workers workers(work, std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), paths.size()));
+    work();
+  }
+  if (out_of_memory) throw std::bad_alloc();
+  return found;
+}
+
+}  // namespace
+
+std::string EngineFolder::file(const std::string& name) const { return (fs::path(path) / name).string(); }
+
+EngineFolder EngineFolder::open(const std::string& path, Files files) {
+  EngineFolder folder{path, read_manifest(path)};
+  const Manifest& manifest = folder.manifest;
+  const std::set<std::string> used = used_of(manifest);
+  std::vector<std::string> names, paths;
+  for (const auto& each : manifest.files) {
+    const std::string& name = each.first;
+    if (files == Files::kUsed && used.count(name) == 0) continue;
+    names.push_back(name);
+    paths.push_back(path_inside(path, name));
+  }
+  const std::vector<std::string> hashes = hashes_of(paths);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const std::string& expected = manifest.files.at(names[i]);
+    if (hashes[i] == expected) continue;
+    if (hashes[i].empty()) throw Error(Code::kIncompatible, text(names[i], " cannot be read")).got(paths[i]);
+    std::error_code failed;
+    const auto size = fs::file_size(paths[i], failed);
+    throw Error(Code::kIncompatible, text(names[i], " is not the file that was exported: it was changed or cut short"))
+        .got(text("sha256 ", hashes[i].substr(0, 12), ".. (", size, " bytes)"))
+        .allowed(text("sha256 ", expected.substr(0, 12), ".."))
+        .hint("copy the folder again, or page4d-export again");
+  }
+  return folder;
+}
+
+}  // namespace page4d

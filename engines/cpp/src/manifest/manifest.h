@@ -1,0 +1,99 @@
+// The manifest: what an engine folder says of itself. Mirrors page4d/manifest.py, as far as a runtime needs it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "page4d/engine_info.h"
+#include "page4d/layout.h"
+
+namespace page4d {
+
+inline constexpr char kConstants[] = "onnx/constants.safetensors";
+inline constexpr size_t kLargestManifest = size_t{1} << 24;  // bytes
+
+// A stage's input or output.
+struct TensorSpec {
+  std::string name;
+  std::vector<int64_t> shape;
+  DType dtype = DType::kFloat32;
+  std::string suffix;  // inside the engine an output may not be called as an input is
+
+  std::string binding() const { return name + suffix; }
+  int64_t count() const;  // numbers
+};
+
+struct Stage {
+  std::string name, kind;
+  std::optional<int64_t> layer;
+  std::vector<TensorSpec> inputs, outputs;
+  int64_t weight_bytes = 0, flop = 0, largest = 0;
+  int64_t calls = 1;  // that one window takes; more than one for the encoder, which goes over the images in chunks
+  std::optional<std::string> file;
+  double relative_l2 = 0;  // the worst of the exporter's measurements
+
+  const TensorSpec* input(const std::string& name) const;
+  const TensorSpec* output(const std::string& name) const;
+};
+
+// An output [T,V,N,S*C], gathered from stages' tokens side by side.
+struct KeptLayer {
+  int64_t layer = 0;
+  std::vector<std::string> stages;
+  int64_t streams = 1;
+};
+
+struct Plans {
+  std::string library, version;
+  std::vector<std::string> chips;
+  std::optional<std::string> kernels;        // sha256 of the source of the kernels that their plugins launch
+  std::map<std::string, std::string> files;  // by stage
+  int64_t least_chip = 80;                   // where chips is empty: compute capability, times ten, of the oldest GPU
+};
+
+// The clip that every machine can check its engines with.
+struct Golden {
+  std::string inputs;
+  std::optional<std::string> expected;
+  std::map<std::string, double> tolerance;  // by <stage>/<output>
+};
+
+// A value among the model's options, which may be of any type.
+struct ModelValue {
+  std::string shown = "nothing";
+  std::optional<int64_t> number;
+  std::optional<std::vector<std::string>> words;
+  std::optional<std::vector<int64_t>> numbers;
+};
+
+struct Manifest {
+  std::string page4d, weights, precision, attention = "auto";
+  std::string model;                          // as JSON
+  std::map<std::string, ModelValue> options;  // of the model, those that the chain follows
+  int64_t width = 0;                          // C
+  Layout layout;
+  int64_t encoder_images = 1;
+  std::vector<Stage> stages;
+  std::vector<KeptLayer> keep;
+  std::optional<Plans> plans;
+  std::optional<Golden> golden;
+  std::map<std::string, std::string> files;  // sha256 by path relative to the folder
+
+  DType dtype() const;  // of tokens, memory and weights
+  bool makes(const std::string& tensor) const;
+  bool reads(const std::string& tensor) const;
+  // The first input or output of that name; null where there is none.
+  const TensorSpec* spec(const std::string& tensor) const;
+};
+
+// From a manifest's text. `path` is where it lies, for the words of errors.
+// Throws Error kIncompatible: damaged, of another format, or inconsistent in itself.
+Manifest parse_manifest(const std::string& text, const std::string& path);
+
+// Throws Error kIncompatible, also where there is no folder, or no manifest in it.
+Manifest read_manifest(const std::string& folder);
+
+}  // namespace page4d

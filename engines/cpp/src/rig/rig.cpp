@@ -1,0 +1,222 @@
+#include "page4d/rig.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <limits>
+#include <mutex>
+#include <string>
+
+#include "boundary.h"
+#include "clip/fit.h"
+#include "rig/assembler.h"
+#include "rig/ring.h"
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+constexpr int kMost = 1000;  // windows or pending images: beyond it is a slip
+
+RigOptions checked(RigOptions options, const Layout& layout) {
+  if (layout.B != 1)
+    throw Error(Code::kUsage, "frames are read for one clip at a time")
+        .got(text("B = ", layout.B))
+        .allowed("an engine for B = 1");
+  if (options.stride == 0) options.stride = layout.T;
+  if (options.frame_width == 0) options.frame_width = static_cast<int>(layout.W);
+  if (options.frame_height == 0) options.frame_height = static_cast<int>(layout.H);
+  if (options.stride < 1 || options.stride > layout.T)
+    throw Error(Code::kUsage, "the stride between windows is out of range")
+        .got(text(options.stride))
+        .allowed(text("1 to T = ", layout.T))
+        .hint(text("--stride ", std::clamp<int64_t>(options.stride, 1, layout.T)));
+  if (!(options.tolerance >= 0) || !std::isfinite(options.tolerance))
+    throw Error(Code::kUsage, "the tolerance between stamps is out of range")
+        .got(text(options.tolerance))
+        .allowed("seconds, 0 or more");
+  if (!(options.patience >= options.tolerance) || !std::isfinite(options.patience))
+    throw Error(Code::kUsage, "the patience with a camera is out of range")
+        .got(text(options.patience))
+        .allowed(text("seconds, the tolerance of ", options.tolerance, " or more"));
+  const auto check = [](const char* what, int value) {
+    if (value < 1 || value > kMost)
+      throw Error(Code::kUsage, text("the number of ", what, " is out of range"))
+          .got(text(value))
+          .allowed(text("1 to ", kMost));
+  };
+  check("windows that are kept", options.windows);
+  check("images that wait", options.pending);
+  return options;
+}
+
+}  // namespace
+
+class Rig::Impl {
+ public:
+  Impl(const EngineInfo& engines, const RigOptions& options)
+      : options_(checked(options, engines.layout)),
+        cameras_(static_cast<int>(engines.layout.V)),
+        no_camera_(Error(Code::kUsage, "there is no such camera").allowed(text("0 to ", cameras_ - 1)).what()),
+        wrong_size_(Error(Code::kUsage, "the image is not of the size that the rig was made for")
+                        .allowed(text(options_.frame_width, "x", options_.frame_height))
+                        .what()),
+        assembler_(cameras_, options_),
+        ring_(engines.layout, options_.stride, options_.windows, options_.pending) {
+    for (int c = 0; c < cameras_; ++c) {
+      views_.emplace_back(options_.frame_width, options_.frame_height, engines.layout, options_.fit);
+      ring_.hold(Ring::kBlack);  // as its last image
+    }
+  }
+
+  Pushed push(int camera, const Image& image, double stamp) noexcept {
+    const char* refused = refusal(camera, image, stamp);
+    int slot = -1;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (refused == nullptr && view(camera).writing) refused = "another thread pushes an image of this camera";
+      if (refused != nullptr) return {{Code::kUsage, refused}, ring_.ready()};
+      ++view(camera).counts.pushed;
+      // Known to be late already: the resize can be saved.
+      if (!assembler_.late(camera, stamp)) {
+        slot = ring_.reserve(camera);
+        view(camera).writing = true;
+      }
+    }
+    if (slot >= 0) view(camera).fitter.image(image, ring_.pixels(slot));  // no lock: the slot is this thread's alone
+
+    bool made = false;
+    int ready = 0;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (slot >= 0) view(camera).writing = false;
+      // The others may have given up on its time in the meantime.
+      if (!assembler_.push(camera, stamp, slot)) {
+        ++view(camera).counts.late;
+        if (slot >= 0) ring_.drop(slot);
+      }
+      made = assemble();
+      ready = ring_.ready();
+    }
+    if (made) window_made_.notify_one();
+    return {{}, ready};
+  }
+
+  bool take(Window& window) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return ring_.take(window);
+  }
+
+  void release(Window& window) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ring_.release(window);
+  }
+
+  bool wait(double seconds) noexcept {
+    constexpr double kLongest = 1e9;  // what a clock in nanoseconds can add
+    const std::chrono::duration<double> time(seconds > 0 ? std::min(seconds, kLongest) : 0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    return window_made_.wait_for(lock, time, [this] { return ring_.ready() > 0; });
+  }
+
+  RigCounts counts() const noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const int64_t times = ring_.times();
+    return {times, ring_.windows_made(), ring_.windows_dropped(), largest_skew_,
+            times > 0 ? sum_of_skews_ / static_cast<double>(times) : 0};
+  }
+
+  CameraCounts counts(int camera) const noexcept {
+    CameraCounts counts;
+    counts.last_stamp = std::numeric_limits<double>::quiet_NaN();
+    if (camera < 0 || camera >= cameras_) return counts;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    counts = views_[static_cast<size_t>(camera)].counts;
+    counts.last_stamp = assembler_.last_stamp(camera);
+    return counts;
+  }
+
+ private:
+  struct View {
+    View(int width, int height, const Layout& layout, Fit fit) : fitter(width, height, layout, fit) {}
+
+    Fitter fitter;
+    CameraCounts counts;
+    bool writing = false;
+    int last_slot = Ring::kBlack;  // what stands in; for Missing::kRepeat only
+    double last_stamp = std::numeric_limits<double>::quiet_NaN();
+  };
+
+  View& view(int camera) noexcept { return views_[static_cast<size_t>(camera)]; }
+
+  // Texts that never change, since several threads may hold one. Null: all is well.
+  const char* refusal(int camera, const Image& image, double stamp) const noexcept {
+    if (camera < 0 || camera >= cameras_) return no_camera_.c_str();
+    if (image.data == nullptr) return "the image has no pixels";
+    if (image.width != options_.frame_width || image.height != options_.frame_height) return wrong_size_.c_str();
+    if (image.memory != Memory::kHost) return "the image is not in host memory";
+    if (image.row_bytes() < static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format)))
+      return "the image's rows overlap";
+    if (!std::isfinite(stamp)) return "the stamp is not a finite number";
+    return nullptr;
+  }
+
+  // Makes all times that can be made now. Returns whether that made a window.
+  bool assemble() noexcept {
+    bool made = false;
+    for (Assembler::Step step; (step = assembler_.step()) != Assembler::Step::kNothing;) {
+      if (step == Assembler::Step::kDropped) {
+        ++view(assembler_.dropped_camera()).counts.unmatched;
+        ring_.drop(assembler_.dropped_slot());
+        continue;
+      }
+      for (int c = 0; c < cameras_; ++c) add_view(c, assembler_.time()[c]);
+      sum_of_skews_ += assembler_.skew();
+      largest_skew_ = std::max(largest_skew_, assembler_.skew());
+      made = ring_.add_time(assembler_.skew()) || made;
+    }
+    return made;
+  }
+
+  void add_view(int camera, const Assembler::Entry& entry) noexcept {
+    View& its = view(camera);
+    const bool own = entry.slot >= 0;
+    ++(own ? its.counts.used : its.counts.repeated);
+    if (own && options_.missing == Missing::kRepeat) {
+      ring_.drop(its.last_slot);
+      its.last_slot = entry.slot;
+      its.last_stamp = entry.stamp;
+      ring_.hold(entry.slot);
+    }
+    if (!own) ring_.hold(its.last_slot);
+    ring_.set_view(camera, own ? entry.slot : its.last_slot, own ? entry.stamp : its.last_stamp, !own);
+  }
+
+  const RigOptions options_;
+  const int cameras_;
+  const std::string no_camera_, wrong_size_;
+
+  mutable std::mutex mutex_;  // of all below, but a view's fitter and the pixels of a slot that is being written
+  std::condition_variable window_made_;
+  Assembler assembler_;
+  Ring ring_;
+  std::deque<View> views_;  // never moved: a Fitter need not be movable
+  double sum_of_skews_ = 0, largest_skew_ = 0;
+};
+
+Rig::Rig(const EngineInfo& engines, const RigOptions& options)
+    : impl_(only_errors([&] { return std::make_unique<Impl>(engines, options); })) {}
+Rig::Rig(Rig&&) noexcept = default;
+Rig& Rig::operator=(Rig&&) noexcept = default;
+Rig::~Rig() = default;
+
+Pushed Rig::push(int camera, const Image& image, double stamp) noexcept { return impl_->push(camera, image, stamp); }
+bool Rig::take(Window& window) noexcept { return impl_->take(window); }
+void Rig::release(Window& window) noexcept { impl_->release(window); }
+bool Rig::wait(double seconds) noexcept { return impl_->wait(seconds); }
+RigCounts Rig::counts() const noexcept { return impl_->counts(); }
+CameraCounts Rig::counts(int camera) const noexcept { return impl_->counts(camera); }
+
+}  // namespace page4d

@@ -1,0 +1,104 @@
+#include "rig/ring.h"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+// Zeros, so that black is black and every page is there before the first image comes.
+std::unique_ptr<uint8_t[]> images(int64_t count, int64_t bytes) {
+  int64_t size = 0;
+  const bool is_countable = count <= std::numeric_limits<int>::max() && !__builtin_mul_overflow(count, bytes, &size);
+  try {
+    if (!is_countable) throw std::bad_alloc();
+    return std::make_unique<uint8_t[]>(static_cast<size_t>(size));
+  } catch (const std::bad_alloc&) {
+    throw Error(Code::kOutOfMemory, "the images of the rig do not fit this machine's memory")
+        .got(text(count, " images of ", bytes, " bytes"))
+        .hint("fewer windows, fewer pending images, a smaller stride");
+  }
+}
+
+}  // namespace
+
+Ring::Ring(const Layout& layout, int64_t stride, int windows, int pending)
+    : layout_(layout),
+      stride_(stride),
+      most_ready_(windows),
+      slots_per_camera_(static_cast<int>(windows * stride + 2 * layout.T) + pending),
+      kept_times_(windows * stride + layout.T),
+      pixels_(images(layout.V * slots_per_camera_ + 1, layout.image_bytes())),
+      holders_(static_cast<size_t>(layout.V * slots_per_camera_ + 1)),
+      views_(static_cast<size_t>(kept_times_ * layout.V)),
+      skews_(static_cast<size_t>(kept_times_)),
+      taken_slots_(static_cast<size_t>(layout.frames())),
+      taken_images_(static_cast<size_t>(layout.frames())),
+      taken_stamps_(static_cast<size_t>(layout.frames())),
+      taken_repeated_(std::make_unique<bool[]>(static_cast<size_t>(layout.frames()))) {
+  hold(kBlack);
+}
+
+int Ring::reserve(int camera) noexcept {
+  int slot = kBlack + 1 + camera * slots_per_camera_;
+  while (holders_[static_cast<size_t>(slot)] != 0) ++slot;
+  hold(slot);
+  return slot;
+}
+
+void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept {
+  views(times_)[view] = {slot, stamp, repeated};
+}
+
+bool Ring::add_time(double skew) noexcept {
+  skews_[static_cast<size_t>(times_ % kept_times_)] = skew;
+  ++times_;
+  if (times_ < made_ * stride_ + layout_.T) return false;
+  ++made_;
+  if (ready_ == most_ready_) {
+    ++dropped_;
+  } else {
+    ++ready_;
+  }
+  for (const int64_t needed = (made_ - ready_) * stride_; oldest_ < needed; ++oldest_)
+    for (int64_t v = 0; v < layout_.V; ++v) drop(views(oldest_)[v].slot);
+  return true;
+}
+
+bool Ring::take(Window& window) noexcept {
+  if (taken_ || ready_ == 0) return false;
+  taken_ = true;
+  taken_number_ = made_ - ready_;
+  const int64_t shared =
+      last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
+  last_taken_ = taken_number_;
+  window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_, shared};
+  size_t i = 0;
+  for (int64_t time = taken_number_ * stride_; time < taken_number_ * stride_ + layout_.T; ++time) {
+    window.skew = std::max(window.skew, skews_[static_cast<size_t>(time % kept_times_)]);
+    for (int64_t v = 0; v < layout_.V; ++v, ++i) {
+      const View& view = views(time)[v];
+      hold(view.slot);
+      taken_slots_[i] = view.slot;
+      taken_images_[i] = {pixels(view.slot),           static_cast<int>(layout_.W),
+                          static_cast<int>(layout_.H), 0,
+                          PixelFormat::kRgb8,          Memory::kHost};
+      taken_stamps_[i] = view.stamp;
+      taken_repeated_[i] = view.repeated;
+    }
+  }
+  --ready_;
+  return true;
+}
+
+void Ring::release(Window& window) noexcept {
+  if (!taken_ || window.images != taken_images_.data() || window.number != taken_number_) return;
+  taken_ = false;
+  for (const int slot : taken_slots_) drop(slot);
+  window = {};
+}
+
+}  // namespace page4d

@@ -1,0 +1,82 @@
+// The images of a rig: slots that times and windows share, without a copy.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "page4d/layout.h"
+#include "page4d/rig.h"
+
+namespace page4d {
+
+// A slot is one image, and counts who holds it: the push that writes it, the assembler in which it waits, the times
+// that it is part of, the window that was taken, the camera whose last image it is. Nobody writes to it before the last
+// of them has dropped it.
+//
+// Window n is the times n * stride to n * stride + T. The windows that are ready are always the newest that were made,
+// so the times to be kept lie in one piece: from the oldest ready window's first to the newest, at most windows *
+// stride + T - 1, or one more while a window is completed. A camera has slots for these times, which its last image is
+// one of, for the taken window (T), for what waits (pending), and one to write to: so many there are that reserve()
+// never fails.
+//
+// Allocates when it is made, and never after; the caller locks.
+class Ring {
+ public:
+  // Holds for ever; a camera's image before its first.
+  static constexpr int kBlack = 0;
+
+  // Throws Error kOutOfMemory. stride, windows and pending are of 1 or more.
+  Ring(const Layout& layout, int64_t stride, int windows, int pending);
+
+  // A free slot of this camera, held once.
+  int reserve(int camera) noexcept;
+  void hold(int slot) noexcept { ++holders_[static_cast<size_t>(slot)]; }
+  void drop(int slot) noexcept { --holders_[static_cast<size_t>(slot)]; }
+  uint8_t* pixels(int slot) noexcept {
+    return &pixels_[static_cast<size_t>(slot) * static_cast<size_t>(layout_.image_bytes())];
+  }
+
+  // The next time, view by view: set_view for all of them, then add_time. Takes over the caller's hold on each slot.
+  void set_view(int view, int slot, double stamp, bool repeated) noexcept;
+  // Returns whether it completed a window.
+  bool add_time(double skew) noexcept;
+
+  int ready() const noexcept { return ready_; }
+  bool take(Window& window) noexcept;
+  void release(Window& window) noexcept;
+
+  int64_t times() const noexcept { return times_; }
+  int64_t windows_made() const noexcept { return made_; }
+  int64_t windows_dropped() const noexcept { return dropped_; }
+
+ private:
+  struct View {
+    int slot = kBlack;
+    double stamp = 0;
+    bool repeated = false;
+  };
+
+  View* views(int64_t time) noexcept { return &views_[static_cast<size_t>(time % kept_times_ * layout_.V)]; }
+
+  Layout layout_;
+  int64_t stride_;
+  int most_ready_;
+  int slots_per_camera_;
+  int64_t kept_times_;
+  std::unique_ptr<uint8_t[]> pixels_;
+  std::vector<int> holders_;
+  std::vector<View> views_;    // [kept_times, V], a ring
+  std::vector<double> skews_;  // [kept_times]
+  int64_t oldest_ = 0, times_ = 0, made_ = 0, dropped_ = 0;
+  int ready_ = 0;
+
+  bool taken_ = false;
+  int64_t taken_number_ = 0, last_taken_ = -1;
+  std::vector<int> taken_slots_;  // [T,V], as the next three
+  std::vector<Image> taken_images_;
+  std::vector<double> taken_stamps_;
+  std::unique_ptr<bool[]> taken_repeated_;
+};
+
+}  // namespace page4d

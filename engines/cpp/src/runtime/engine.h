@@ -1,0 +1,47 @@
+// A stage that was loaded, and what loads one: the small interface behind which TensorRT is.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "manifest/manifest.h"
+#include "runtime/device.h"
+
+namespace page4d {
+
+// An address by the engine's name of an input or output.
+using Address = std::pair<std::string, void*>;
+
+// A call over fixed addresses.
+class BoundCall {
+ public:
+  virtual ~BoundCall() = default;
+  virtual Failure launch(Stream stream) noexcept = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  // Bytes that a call needs beside its inputs and outputs; all stages share one block.
+  virtual size_t scratch() const = 0;
+  // The engine outlives its calls. Throws Error.
+  virtual std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
+                                          void* scratch) = 0;
+  // Why it cannot be part of a CUDA graph, asked after a first run; empty where it can.
+  virtual std::string uncapturable(Stream) { return {}; }
+};
+
+// A device, and engines on it.
+class EngineLoader {
+ public:
+  virtual ~EngineLoader() = default;
+  // What computes, in words.
+  virtual std::string described() const = 0;
+  virtual Device& device() = 0;
+  // Throws Error.
+  virtual std::unique_ptr<Engine> load(const Stage& stage) = 0;
+};
+
+}  // namespace page4d

@@ -1,0 +1,100 @@
+#include "page4d/engine_info.h"
+
+#include <algorithm>
+
+#include "boundary.h"
+#include "manifest/engine_folder.h"
+#include "runtime/buffer_plan.h"
+#include "runtime/info.h"
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+const Tensor* find(const std::vector<Tensor>& tensors, const std::string& name) {
+  const auto found =
+      std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.name == name; });
+  return found == tensors.end() ? nullptr : &*found;
+}
+
+// As a caller sees it: images and poses by time and view.
+Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& layout) {
+  Tensor tensor{name, view.dtype, view.shape, 0};
+  if (name == "images") tensor.shape = {layout.T, layout.V, layout.H, layout.W, 3};
+  if (name == "camera") {
+    tensor.shape = {layout.T, layout.V, 4, 4};
+    tensor.dtype = DType::kFloat64;
+  }
+  if (layout.B > 1 && (name == "images" || name == "camera")) tensor.shape.insert(tensor.shape.begin(), layout.B);
+  tensor.bytes = bytes_of(tensor.dtype);
+  for (int64_t side : tensor.shape) tensor.bytes *= static_cast<size_t>(side);
+  return tensor;
+}
+
+}  // namespace
+
+size_t bytes_of(DType dtype) {
+  switch (dtype) {
+    case DType::kUint8:
+      return 1;
+    case DType::kFloat16:
+    case DType::kBfloat16:
+      return 2;
+    case DType::kFloat64:
+      return 8;
+    default:
+      return 4;
+  }
+}
+
+const char* name_of(DType dtype) {
+  switch (dtype) {
+    case DType::kUint8:
+      return "uint8";
+    case DType::kInt32:
+      return "int32";
+    case DType::kFloat16:
+      return "float16";
+    case DType::kBfloat16:
+      return "bfloat16";
+    case DType::kFloat64:
+      return "float64";
+    default:
+      return "float32";
+  }
+}
+
+const Tensor* EngineInfo::input(const std::string& name) const { return find(inputs, name); }
+const Tensor* EngineInfo::output(const std::string& name) const { return find(outputs, name); }
+
+EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
+  EngineInfo info;
+  info.exporter = manifest.page4d;
+  info.weights = manifest.weights;
+  info.precision = manifest.precision;
+  info.model = manifest.model;
+  info.layout = manifest.layout;
+  info.encoder_images = manifest.encoder_images;
+  for (const Stage& stage : manifest.stages) {
+    info.stages.push_back({stage.name, stage.kind, stage.calls, stage.flop, stage.weight_bytes, stage.relative_l2});
+  }
+  for (const auto& [name, view] : plan.starts) {
+    if (name != "special") info.inputs.push_back(tensor_of(name, view, manifest.layout));
+  }
+  for (const auto& [name, view] : plan.outputs) info.outputs.push_back(tensor_of(name, view, manifest.layout));
+  for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
+  if (manifest.plans)
+    info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,
+                           manifest.plans->kernels.has_value()};
+  info.buffer_bytes = static_cast<size_t>(plan.total());
+  return info;
+}
+
+EngineInfo inspect(const std::string& folder, Files files) {
+  return only_errors([&] {
+    const EngineFolder opened = EngineFolder::open(folder, files);
+    return info_of(opened.manifest, BufferPlan::make(opened.manifest));
+  });
+}
+
+}  // namespace page4d

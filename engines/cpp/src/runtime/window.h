@@ -1,0 +1,91 @@
+// What a pipeline does with one window: images in, calls, results out. Without files, so that it runs over any device.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "clip/fit.h"
+#include "manifest/constants.h"
+#include "page4d/pipeline.h"
+#include "runtime/chain.h"
+#include "runtime/info.h"
+
+namespace page4d {
+
+class WindowRunner {
+ public:
+  // Allocates everything, runs once on zeros, captures. constants: "special", and "memory" where the engines have it.
+  // Throws Error.
+  WindowRunner(const Manifest& manifest, EngineLoader& loader,
+               const std::map<std::string, std::vector<float>>& constants, const Options& options);
+
+  // Waits for the last window, whose stream may still be at it.
+  ~WindowRunner();
+
+  const EngineInfo& info() const noexcept { return info_; }
+  const std::string& no_graph() const noexcept { return no_graph_; }
+  bool slides() const noexcept { return !plan_.carries.empty(); }
+  bool has_graph() const noexcept { return chain_.has_graph(); }
+
+  // As Pipeline::run and Pipeline::times.
+  Status run(const Frames& frames, const Outputs& outputs, void* stream) noexcept;
+  const StageTime* times() noexcept;
+
+ private:
+  struct Input {
+    const BufferView* view = nullptr;  // null: the engines do not read it
+    unsigned char* staging = nullptr;
+  };
+  struct Wanted {
+    const BufferView* view;    // null: the engines do not make it
+    Output Outputs::* member;  // null: a layer
+    int layer;
+    size_t bytes;
+    std::string name;
+  };
+  struct Poses {
+    const float* numbers;
+    int64_t count;
+    double* target;
+  };
+
+  Input input(const char* name, Device& device);
+  void set_lines(const Options& options);
+
+  Status refuse(Code code, const char* words, ...) noexcept __attribute__((format(printf, 3, 4)));
+  Status check(const Frames& frames, const Outputs& outputs) noexcept;
+  Status check_images(const char* what, const Image* images, bool mono) noexcept;
+  Status broken(Failure failure) noexcept;
+  Status run_alone(const Frames& frames, const Outputs& outputs, void* stream) noexcept;
+  Failure put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept;
+  Failure put_images(const Frames& frames, Stream stream) noexcept;
+  int64_t first_image(const Frames& frames) const noexcept;
+  Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
+  Failure fetch(const Wanted& wanted, const Output& output, Stream stream) noexcept;
+  const Output& of(const Outputs& outputs, const Wanted& wanted) const noexcept;
+
+  const Manifest& manifest_;
+  BufferPlan plan_;
+  EngineInfo info_;
+  Device& device_;
+  bool on_host_;
+  Fitter fitter_;  // before the chain: images that do not fit are refused before gigabytes are loaded
+  Chain chain_;
+  Input images_, masks_, keypoints_, memory_;
+  Bytes learned_;  // memory that a first window starts from
+  float* pose_numbers_ = nullptr;
+  Poses poses_{};
+  std::vector<Wanted> wanted_;
+  int layers_ = 0;  // of the outputs
+  std::vector<double> seconds_;
+  std::vector<StageTime> times_;
+  int consumed_ = 0, done_ = 0;                  // events: the staging memory may be written again; the window is done
+  bool is_whole_ = false;                        // whether what the encoder made of the last window is there
+  std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
+  std::string no_graph_;
+  char message_[512] = "";
+};
+
+}  // namespace page4d

@@ -1,0 +1,228 @@
+// A rig under threads, and under whatever cameras and consumers may do. For the thread sanitizer, too.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "page4d/rig.h"
+#include "rig/rig_images.h"
+#include "support/check.h"
+
+using namespace page4d;
+using rig_test::engines;
+using rig_test::is_black;
+using rig_test::Picture;
+using rig_test::shows;
+
+namespace {
+
+constexpr double kPeriod = 1.0 / 30;
+
+int64_t number_of(double stamp) { return std::llround(stamp / kPeriod); }
+
+// All that must hold of any window, whatever was pushed: every image is that of its stamp, a time has one of its own,
+// and a camera's follow one another.
+void check_window(const Window& window, int T, int V) {
+  for (int t = 0; t < T; ++t) {
+    int own = 0;
+    for (int i = t * V; i < (t + 1) * V; ++i) {
+      own += !window.repeated[i];
+      if (std::isnan(window.stamps[i])) {
+        CHECK(window.repeated[i] && is_black(window.images[i]));
+        continue;
+      }
+      CHECK(shows(window.images[i], i % V, number_of(window.stamps[i])));
+      if (t == 0 || std::isnan(window.stamps[i - V])) continue;
+      CHECK(window.repeated[i] ? window.stamps[i] == window.stamps[i - V] : window.stamps[i] > window.stamps[i - V]);
+    }
+    CHECK(own > 0);
+  }
+}
+
+// Every image goes one of the ways that are counted, or still waits.
+void check_counts(const Rig& rig, int V, int pending) {
+  for (int c = 0; c < V; ++c) {
+    const CameraCounts counts = rig.counts(c);
+    const int64_t waiting = counts.pushed - counts.used - counts.late - counts.unmatched;
+    CHECK(waiting >= 0 && waiting <= pending);
+  }
+}
+
+// As fast as the threads go: camera 3 dies after a third of the images and comes back for the last third.
+void test_four_cameras_push_while_windows_are_taken(Missing missing) {
+  constexpr int kT = 2, kV = 4;
+  constexpr int64_t kImages = 240;
+  RigOptions options;
+  options.stride = 1;
+  options.missing = missing;
+  options.patience = 1e9;  // threads run ahead of one another as they like
+  options.pending = 300;
+  Rig rig(engines(kT, kV), options);
+
+  std::vector<std::thread> cameras;
+  for (int c = 0; c < kV; ++c)
+    cameras.emplace_back([&rig, c] {
+      std::mt19937 random(static_cast<unsigned>(c));
+      std::uniform_real_distribution<double> jitter(-0.007, 0.007);
+      Picture picture;
+      for (int64_t k = 0; k < kImages; ++k) {
+        const double stamp = static_cast<double>(k + 1) * kPeriod + jitter(random);
+        if (c == 3 && k >= kImages / 3 && k < kImages / 3 * 2) continue;
+        picture.draw(c, k + 1);
+        CHECK(rig.push(c, picture.image, stamp).status.ok());
+      }
+    });
+
+  const int64_t times = missing == Missing::kRepeat ? kImages : kImages / 3 * 2;
+  int64_t taken = 0, last = -1;
+  Window window;
+  while (last < times - kT && rig.wait(20)) {  // the newest window is never dropped
+    CHECK(rig.take(window));
+    CHECK(window.number > last);
+    last = window.number;
+    check_window(window, kT, kV);
+    CHECK(window.skew <= options.tolerance);
+    if (++taken % 3 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    check_window(window, kT, kV);
+    rig.release(window);
+    check_counts(rig, kV, options.pending + 1);
+  }
+  for (std::thread& camera : cameras) camera.join();
+  const RigCounts counts = rig.counts();
+  CHECK(last == times - kT);
+  CHECK(counts.times == times && counts.windows == times - kT + 1 && counts.windows == taken + counts.windows_dropped);
+  for (int c = 0; c < kV; ++c) CHECK(rig.counts(c).late == 0);
+  CHECK(rig.counts(3).used == kImages / 3 * 2 && rig.counts(0).unmatched == kImages - rig.counts(0).used);
+}
+
+// Frames that take a while to come to the engines' size.
+struct Large {
+  static constexpr int kScale = 8;
+  std::vector<uint8_t> bytes =
+      std::vector<uint8_t>(size_t{rig_test::kHeight} * rig_test::kWidth * kScale * kScale * 3, 77);
+  Image image{bytes.data(), rig_test::kWidth* kScale, rig_test::kHeight* kScale};
+
+  static RigOptions options() {
+    RigOptions options;
+    options.frame_width = rig_test::kWidth * kScale;
+    options.frame_height = rig_test::kHeight * kScale;
+    return options;
+  }
+};
+
+// Two threads for one camera: where they meet, one of them is refused. Nothing is lost without a count.
+void test_two_threads_of_one_camera() {
+  Rig rig(engines(1, 1), Large::options());
+  const Large frame;
+  std::atomic<int64_t> accepted{0}, refused{0};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i)
+    threads.emplace_back([&] {
+      for (int k = 0; refused == 0 && std::chrono::steady_clock::now() < end; ++k) {
+        const Pushed pushed = rig.push(0, frame.image, k);
+        ++(pushed.status.ok() ? accepted : refused);
+        if (!pushed.status.ok()) CHECK_TEXT(pushed.status.message, "another thread pushes an image of this camera");
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  const CameraCounts counts = rig.counts(0);
+  CHECK(refused > 0);
+  CHECK(counts.pushed == accepted && counts.used + counts.late == accepted);
+}
+
+// Cameras without patience give up on one another while images are resized: those slots come back, too.
+void test_images_become_late_on_their_way() {
+  RigOptions options = Large::options();
+  options.tolerance = options.patience = 0.001;
+  options.missing = Missing::kRepeat;
+  options.windows = options.pending = 1;
+  Rig rig(engines(1, 2), options);
+  const Large frame;
+  std::vector<std::thread> threads;
+  for (int c = 0; c < 2; ++c)
+    threads.emplace_back([&, c] {
+      for (int k = 0; k < 60; ++k) CHECK(rig.push(c, frame.image, k).status.ok());
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (int c = 0; c < 2; ++c) CHECK(rig.counts(c).used + rig.counts(c).repeated == rig.counts().times);
+  check_counts(rig, 2, 1);
+}
+
+void test_waiting_ends() {
+  Rig rig(engines(1, 1), {});
+  for (const double seconds : {0.0, -1.0, std::nan(""), 0.01}) CHECK(!rig.wait(seconds));
+  std::thread camera([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    rig.push(0, Picture(0, 1).image, kPeriod);
+  });
+  CHECK(rig.wait(1e300));
+  camera.join();
+  CHECK(rig.wait(0));
+}
+
+// One of many rigs, smallest memory included; windows are checked for as long as they are held.
+void test_any_order_of_calls(unsigned seed) {
+  std::mt19937 random(seed);
+  const auto up_to = [&](unsigned most) { return static_cast<int>(random() % (most + 1)); };
+  const int T = 1 + up_to(2), V = 1 + up_to(2);
+  RigOptions options;
+  options.stride = up_to(static_cast<unsigned>(T));
+  options.windows = 1 + up_to(2);
+  options.pending = 1 + up_to(4);
+  options.patience = 0.02 + 0.05 * up_to(3);
+  options.missing = up_to(1) == 0 ? Missing::kSkip : Missing::kRepeat;
+  Rig rig(engines(T, V), options);
+  std::vector<int64_t> next(static_cast<size_t>(V), 1);
+  std::map<int64_t, std::vector<double>> seen;  // stamps of the times by their number, of the windows taken so far
+  const int64_t stride = options.stride == 0 ? T : options.stride;
+  std::uniform_real_distribution<double> jitter(-0.006, 0.006);
+  Picture picture;
+  Window window;
+  bool held = false;
+  int64_t taken = 0;
+  for (int step = 0; step < 200; ++step) {
+    const int camera = up_to(static_cast<unsigned>(V - 1));
+    int64_t& number = next[static_cast<size_t>(camera)];
+    number += up_to(9) == 0 ? up_to(8) : 1;
+    if (up_to(19) == 0) number = std::max<int64_t>(1, number - 5);
+    picture.draw(camera, number);
+    CHECK(rig.push(camera, picture.image, static_cast<double>(number) * kPeriod + jitter(random)).status.ok());
+    if (held) check_window(window, T, V);
+    if (held && up_to(3) == 0) {
+      rig.release(window);
+      held = false;
+    }
+    if (!held && up_to(2) == 0 && rig.take(window)) {
+      held = true;
+      ++taken;
+      check_window(window, T, V);
+      for (int t = 0; t < T; ++t) {
+        std::vector<double> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
+        for (double& stamp : stamps) stamp = std::isnan(stamp) ? -1 : stamp;
+        // the same time in every window that has it
+        CHECK(seen.emplace(window.number * stride + t, stamps).first->second == stamps);
+      }
+    }
+    check_counts(rig, V, options.pending);
+    const RigCounts counts = rig.counts();
+    for (int c = 0; c < V; ++c) CHECK(rig.counts(c).used + rig.counts(c).repeated == counts.times);
+    CHECK(counts.windows == (counts.times < T ? 0 : (counts.times - T) / stride + 1));
+    CHECK(counts.windows - counts.windows_dropped - taken == rig.push(-1, picture.image, 0).ready);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_four_cameras_push_while_windows_are_taken(Missing::kSkip);
+  test_four_cameras_push_while_windows_are_taken(Missing::kRepeat);
+  test_two_threads_of_one_camera();
+  test_images_become_late_on_their_way();
+  test_waiting_ends();
+  for (unsigned seed = 0; seed < 100; ++seed) test_any_order_of_calls(seed);
+}

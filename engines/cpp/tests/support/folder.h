@@ -1,0 +1,98 @@
+// Engine folders of the golden plans: a manifest, constants, and files that stand for the engines, which the test
+// backend does not read.
+#pragma once
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "files/sha256.h"
+#include "manifest/constants.h"
+#include "manifest/manifest.h"
+#include "support/check.h"
+#include "support/vectors.h"
+
+namespace page4d {
+
+inline void write_file(const std::filesystem::path& path, const std::string& content) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << content;
+}
+
+inline std::string hash_of(const std::string& content) {
+  Sha256 hash;
+  hash.add(content.data(), content.size());
+  return hash.digest();
+}
+
+// "special" and, where the engines have it, "memory": numbers that all formats hold exactly.
+inline std::map<std::string, std::vector<float>> constants_of(const Manifest& manifest) {
+  std::map<std::string, std::vector<float>> found;
+  for (const char* name : {"special", "memory"}) {
+    const TensorSpec* spec = nullptr;
+    int64_t calls = 1;
+    for (const Stage& stage : manifest.stages) {
+      if (spec == nullptr && (spec = stage.input(name)) != nullptr) calls = stage.calls;
+    }
+    if (spec == nullptr) continue;
+    for (int64_t i = 0; i < calls * spec->count(); ++i) found[name].push_back(static_cast<float>(i % 251) / 128);
+  }
+  return found;
+}
+
+// shapes: of the tensors; one that has none there is flat.
+inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors,
+                               const std::map<std::string, std::vector<int64_t>>& shapes = {}) {
+  nlohmann::ordered_json header;
+  std::string data;
+  for (const auto& [name, values] : tensors) {
+    const size_t begin = data.size();
+    data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+    const auto shape = shapes.find(name);
+    const std::vector<int64_t> flat{static_cast<int64_t>(values.size())};
+    header[name] = {{"dtype", "F32"},
+                    {"shape", shape == shapes.end() ? flat : shape->second},
+                    {"data_offsets", {begin, data.size()}}};
+  }
+  const std::string words = header.dump();
+  const uint64_t length = words.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + words + data;
+}
+
+// The shapes of those constants.
+inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifest& manifest) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const Stage& stage : manifest.stages) {
+    for (const char* name : {"special", "memory"}) {
+      const TensorSpec* spec = stage.input(name);
+      if (spec == nullptr || shapes.count(name) != 0) continue;
+      shapes[name] = spec->shape;
+      shapes[name].front() *= stage.calls;
+    }
+  }
+  return shapes;
+}
+
+// The golden plan whose name begins so.
+inline nlohmann::ordered_json plan_named(const std::string& begin) {
+  const nlohmann::ordered_json all = vectors("plans.json");
+  for (const auto& each : all["plans"]) {
+    if (each["name"].get<std::string>().rfind(begin, 0) == 0) return each["manifest"];
+  }
+  std::fprintf(stderr, "no plan %s\n", begin.c_str());
+  std::exit(1);
+}
+
+inline void write_folder(const std::filesystem::path& folder, nlohmann::ordered_json manifest) {
+  std::filesystem::remove_all(folder);
+  const Manifest parsed = parse_manifest(manifest.dump(), "");
+  const std::string constants = safetensors(constants_of(parsed), constant_shapes(parsed));
+  for (auto& [name, hash] : manifest["files"].items()) {
+    const std::string content = name == kConstants ? constants : "engine " + name;
+    write_file(folder / name, content);
+    hash = hash_of(content);
+  }
+  write_file(folder / "manifest.json", manifest.dump());
+}
+
+}  // namespace page4d

@@ -1,0 +1,75 @@
+// From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. Mirrors plan.py.
+//
+// Tensors are contiguous, as those of an engine are. Letters: q [Z,A,n,D], k v [Z,A,m,D].
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/kernel_table.h"
+#include "kernels/modes.h"
+#include "plan/ops.h"
+
+namespace page4d::plugin {
+
+// One call: q [Z,A,n,D], k v [Z,A,m,D], and what its mode needs.
+struct Shape {
+  Mode mode;
+  Dtype dtype;
+  int64_t Z, A, n, m;
+  int64_t D = kHeadDim;
+  int64_t groups = 1;  // of queries where keys come in segments; views where there are epipolar lines
+  int64_t segments = 0;
+  std::optional<BiasedRows> rows;
+  double band = 0;  // pixels
+  double penalty = 0;
+
+  bool operator==(const Shape& other) const;
+};
+
+// A parameter that is an address: a tensor's, or bytes into the workspace.
+struct Ref {
+  Tensor tensor;
+  int64_t offset = 0;
+};
+
+// A parameter that is a tensor map over a [Z,A,m,D] tensor, box [1,1,keys,D].
+struct Descriptor {
+  Tensor tensor;
+  std::array<int64_t, 4> shape;
+  std::array<int64_t, 4> strides;
+  int64_t keys;
+};
+
+using Value = std::variant<std::monostate, int64_t, double, Ref, Descriptor>;
+using Values = std::map<std::string, Value, std::less<>>;
+
+// One kernel: its name in the pack without the type, its grid, its parameters by name.
+struct Launch {
+  std::string kernel;
+  std::array<int64_t, 3> grid;
+  Values values;
+};
+
+// What one call launches, in order, and the bytes of workspace in which it passes intermediate results.
+struct Plan {
+  std::vector<Launch> launches;
+  int64_t workspace;
+};
+
+// `tile` is of the mode's kernel, `part_tile` of the kernel for one part of the keys. Throws Error for sizes that the
+// kernels cannot take.
+Plan make_plan(const Shape& shape, const Tile& tile, const Tile& part_tile);
+
+// With the tiles of the kernels that serve a GPU of a compute capability times ten.
+Plan plan_for(const Shape& shape, const KernelTable& table, int capability);
+
+// Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not known.
+int64_t most_workspace(const Shape& shape, const KernelTable& table);
+
+}  // namespace page4d::plugin

@@ -1,0 +1,39 @@
+// The two attention ops by name: what a graph's nodes and this library agree on. Mirrors page4d/ops.py.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "view.h"
+
+namespace page4d::plugin {
+
+inline constexpr char kNamespace[] = "page4d";
+inline constexpr char kVersion[] = "1";
+
+enum class Op { kBiasedAttention, kSegmentAttention };
+
+// Every tensor of either op, and the block in which a call's kernels pass intermediate results.
+enum class Tensor { kQ, kK, kV, kKeyBias, kFundamental, kCentres, kSegPtr, kSeg, kSegmentBias, kOut, kWorkspace };
+inline constexpr size_t kTensors = 11;
+
+// A key bias that only some queries see: of every `period` rows the first `leading`, there times `gain`.
+struct BiasedRows {
+  int64_t period;
+  int64_t leading;
+  double gain;
+
+  bool operator==(const BiasedRows& other) const {
+    return period == other.period && leading == other.leading && gain == other.gain;
+  }
+};
+
+const char* name_of(Op op);
+const char* name_of(Tensor tensor);
+std::optional<Op> op_named(std::string_view name);
+
+// BiasedAttention has the first 3, 4 or 6 of its inputs, SegmentAttention the first 6 or all.
+View<Tensor> inputs_of(Op op);
+
+}  // namespace page4d::plugin
