@@ -23,6 +23,7 @@ import typer
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
 from page4d.manifest_file import MANIFEST, read_manifest
+from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
 from page4d_engines.clip.fit import FitMode
@@ -146,7 +147,7 @@ class Worker:
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
         folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.layout))
-        summary = self._prepare(folder, unfinished / clip, clock).run(lambda what, share: None)
+        summary = self._prepare(folder, unfinished / clip, clock).run(SILENT)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
         with staged(final, CLIP_OUTPUT) as whole:
             whole.rmdir()

@@ -20,6 +20,7 @@ from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
 from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.tensorrt.plans import PlansBuild
 from page4d_export.export_plan import Plan
 from page4d_export.onnx_export import OnnxExporter
@@ -29,7 +30,6 @@ from page4d_export.verify import Frames, Verified, stand_in, verify
 
 _GOLDEN_MARGIN = 4
 _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of the one that stands in
-Progress = Callable[[str, float], None]
 """Told what starts, and the share of the work that is done."""
 
 
@@ -39,7 +39,7 @@ def export(
     folder: pathlib.Path,
     frames: Callable[[Layout], Frames] = Frames.rendered,
     tolerance: float | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Callable[[str, float], None] = SILENT,
     plans: PlansBuild | None = None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
@@ -106,9 +106,7 @@ def export(
         golden = _write_golden(staging, manifest, clip, verified if same else None, tolerance)
         manifest = msgspec.structs.replace(manifest, golden=golden)
         if plans is not None:
-            built = plans.build(
-                staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work)
-            )
+            built = plans.build(staging, manifest, staging, Progress(progress).part((work - count) / work, 1.0))
             manifest = msgspec.structs.replace(manifest, plans=built)
         manifest = msgspec.structs.replace(manifest, files=_hashes(staging))
         write_manifest(staging, manifest)

@@ -17,6 +17,7 @@ import typer
 from safetensors.numpy import load_file
 
 from page4d.errors import UsageError
+from page4d.system.progress import SILENT
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
@@ -90,7 +91,7 @@ def files(folder):
 def page4d_run(engines, clip, out):
     """What the command does."""
     options = RunOptions(pool=ThreadPool.of(1))
-    ClipRun.prepare(EngineFolder.open(engines), FrameFolder.open(clip), out, options).run(lambda what, share: None)
+    ClipRun.prepare(EngineFolder.open(engines), FrameFolder.open(clip), out, options).run(SILENT)
 
 
 def lengthen(clip, longer, count):

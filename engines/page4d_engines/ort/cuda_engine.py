@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d_engines.ort.cpu_engine import first_line, require_supported, translated, unloadable
+from page4d_engines.ort.library import first_line, require_supported, translated, unloadable
 from page4d_engines.ort.lowering import lower
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.engine import GpuEngine, Launch

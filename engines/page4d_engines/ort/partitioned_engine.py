@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from page4d.errors import EngineError, Page4DError
-from page4d_engines.ort.cpu_engine import first_line, translated, unloadable
 from page4d_engines.ort.cuda_engine import UNCAPTURABLE, cuda_session
+from page4d_engines.ort.library import first_line, translated, unloadable
 from page4d_engines.ort.onnx_graph import Tensor, replace_nodes, tensors_of
 from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
 from page4d_engines.ort.row_fusion import RowCall, fuse_rows

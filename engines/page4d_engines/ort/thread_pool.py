@@ -41,7 +41,7 @@ class ThreadPool:
         if shared:
             import onnxruntime
 
-            from page4d_engines.ort.cpu_engine import require_supported
+            from page4d_engines.ort.library import require_supported
 
             require_supported()
             onnxruntime.set_global_thread_pool_sizes(pool.threads, 1)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import pathlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, staged
+from page4d.system.progress import Progress
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
@@ -19,8 +19,6 @@ from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,12 @@ class ClipRun:
         with staged(self.out, RUN_OUTPUT) as folder:
             recorder = RunRecorder(self.pipeline, self.reader, str(self.engines), self.options.clock)
             writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.options.min_confidence)
+            calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
+                part = progress.part(number / count, (number + 1) / count, calls, f"window {number + 1} of {count}: ")
                 lap = Stopwatch()
-                result = self._run_window(number, inputs, result, progress)
+                result = self._run_window(number, inputs, result, part)
                 seconds = lap.lap()
                 written = writer.write(window, inputs, result, seconds, with_pictures=number < EMBEDDED_WINDOWS)
                 recorder.add(*written, result.timing, lap.lap())
@@ -99,18 +99,14 @@ class ClipRun:
 
     def _run_window(self, number: int, inputs: WindowInputs, before: Result | None, progress: Progress) -> Result:
         """One window, which begins with the memory that the one before it ended with."""
-        manifest = self.pipeline.manifest
-        calls = sum(entry.calls for entry in manifest.stages)
-        steps = itertools.count(number * calls)
-        label = f"window {number + 1} of {len(self.windows)}"
         return self.pipeline.run(
             inputs.images,
-            mask_ext=inputs.mask_ext if manifest.reads("mask_ext") else None,
+            mask_ext=inputs.mask_ext if self.pipeline.manifest.reads("mask_ext") else None,
             keypoints=inputs.keypoints,
             cameras=inputs.fundamental,
             memory=None if before is None else before.memory,
             shared=self._shared(number),
-            progress=lambda stage: progress(f"{label}: {stage}", next(steps) / (len(self.windows) * calls)),
+            progress=progress.step,
         )
 
     def _shared(self, number: int) -> int:

@@ -26,6 +26,7 @@ from page4d.model import Page4D
 from page4d.network.aggregator import Layer
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines.backend import Backend
 from page4d_engines.console import table_console
 from page4d_engines.engine_folder import EngineFolder
@@ -273,7 +274,7 @@ def _engines(
                 library = library_for(None)
                 library.require_on(capability_of(0))
                 wish = PlansBuild(library, BuildOptions(), plan.precision, plan.attention is AttentionChoice.NATIVE)
-                build_into(EngineFolder.open(folder), wish, progress)
+                build_into(EngineFolder.open(folder), wish, Progress(progress))
             return Pipeline.load(folder, candidate)
         except Page4DError as error:
             if backend is not Backend.AUTO:

@@ -12,6 +12,7 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import Fit
@@ -153,7 +154,7 @@ def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_pat
     image = Fit.image
     monkeypatch.setattr(Fit, "image", lambda self, source: read.append(source) or image(self, source))
     options = RunOptions(stride=1, backend=Backend.ONNXRUNTIME, pool=ThreadPool.of(1))
-    ClipRun.prepare(EngineFolder.open(made_.folder), folder, tmp_path / "out", options).run(lambda what, share: None)
+    ClipRun.prepare(EngineFolder.open(made_.folder), folder, tmp_path / "out", options).run(SILENT)
     assert len(read) == folder.count * layout.V
     summary = read_summary(tmp_path / "out" / "summary.json")
     count = folder.count - layout.T + 1
