@@ -38,13 +38,14 @@ def verify_command(
     def body() -> None:
         from page4d_engines.backend import Backend
         from page4d_engines.engine_folder import EngineFolder
+        from page4d_engines.ort.thread_pool import ThreadPool
         from page4d_engines.pipeline import Pipeline
         from page4d_engines.self_check import self_check
 
         if backend not in {str(known) for known in Backend}:
             raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
         folder = EngineFolder.open(engines)
-        pipeline = Pipeline.of(folder, Backend(backend), threads)
+        pipeline = Pipeline.of(folder, Backend(backend), ThreadPool.of(threads))
         with console.progress(quiet) as progress:
             found = self_check(folder, pipeline, bisect, progress)
         if as_json:

@@ -282,20 +282,22 @@ def run_apart(folder: str, frames: str, threads: int) -> _Run:
     from safetensors.numpy import load_file
 
     from page4d_engines import Pipeline
-    from page4d_engines.ort.cpu_engine import share_thread_pool
+    from page4d_engines.engine_folder import EngineFolder
+    from page4d_engines.options import Backend
+    from page4d_engines.ort.thread_pool import ThreadPool
 
     importlib.import_module("page4d_engines.runtime.host_chain")  # and what it imports: libraries are not counted
-    share_thread_pool(threads)  # as the command does
+    pool = ThreadPool.of(threads, shared=True)  # as the command does
     before = peak_bytes()
     given: dict[str, Any] = load_file(frames)
     if "fundamental" in given:
         given["cameras"] = given.pop("fundamental")
-    pipeline = Pipeline.load(folder, "onnxruntime", threads)
+    pipeline = Pipeline.of(EngineFolder.open(folder), Backend.ONNXRUNTIME, pool)
     runs = []
     for _ in range(RUNS):
         started = time.perf_counter()
-        pipeline.run(**given)
-        runs.append({"": time.perf_counter() - started, **pipeline.seconds})
+        timing = pipeline.run(**given).timing
+        runs.append({"": time.perf_counter() - started, **timing.seconds})
     return _Run(runs, peak_bytes() - before)
 
 
