@@ -130,8 +130,7 @@ class ModelSource:
         if self.pi3 is None and self.page4d is None:
             return Page4D(self.config, self.seed)
         model = Page4D(self.config, self.seed, filled=False)
-        pi3, page4d = (None if checkpoint is None else checkpoint.path for checkpoint in (self.pi3, self.page4d))
-        load_weights(model, pi3, page4d, self.registers, self.time_sa)  # type: ignore[arg-type]  # checked there, by name
+        load_weights(model, self.pi3, self.page4d, self.registers, self.time_sa)
         return model
 
     @property
