@@ -176,10 +176,7 @@ def _described(model: Page4D, plan: ExportPlan, calibration: Calibration) -> Man
     """The plan's manifest with what the model knows of its weights."""
     stages = tuple(
         msgspec.structs.replace(
-            stage.entry,
-            file=f"onnx/{stage.name}.onnx",
-            eps=stage.eps,
-            floating=calibration.floating(stage.name),
+            stage.entry, file=f"onnx/{stage.name}.onnx", eps=stage.eps, floating=calibration.floating(stage.name)
         )
         for stage in stages_of(model, plan).values()
     )

@@ -132,10 +132,7 @@ def test_bad_checkpoints_leave_no_engines(files, tmp_path):
             r"has another shape than the model's\s+got:.*128.*\s+allowed:.*1024",
         ),
         (("--pi3", files / "model.safetensors", "--mask", "off"), r"mask is out of range"),
-        (
-            ("--page4d", files / "checkpoint_150.pt", "--mask", "dim"),
-            r"'--mask'.*'dim' is not one of 'on', 'off'",
-        ),
+        (("--page4d", files / "checkpoint_150.pt", "--mask", "dim"), r"'--mask'.*'dim' is not one of 'on', 'off'"),
     ):
         done = inside(*flags, *arguments)
         assert done.returncode == 2 and re.search(message, done.stderr), done.stderr

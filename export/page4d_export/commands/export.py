@@ -47,8 +47,7 @@ def export_command(
     width: Annotated[int, layout_option(help="image width in pixels, a multiple of 14")] = 518,
     B: Annotated[int, layout_option("--B", help="clips side by side; page4d-run takes one")] = 1,
     encoder_images: Annotated[
-        int | None,
-        layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16"),
+        int | None, layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
     ] = None,
     preset: Annotated[
         str | None,
@@ -63,18 +62,12 @@ def export_command(
             "--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder"
         ),
     ] = None,
-    page4d: Annotated[
-        pathlib.Path | None,
-        model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT"),
-    ] = None,
+    page4d: Annotated[pathlib.Path | None, model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
     registers: Annotated[
         Literal["split", "truncate", "page4d"] | None,
         model_option(help="special tokens: split, truncate (of Pi3) or page4d"),
     ] = None,
-    time_sa: Annotated[
-        Literal["page4d", "pi3"] | None,
-        model_option("--time-sa", help="weights of Time-SA"),
-    ] = None,
+    time_sa: Annotated[Literal["page4d", "pi3"] | None, model_option("--time-sa", help="weights of Time-SA")] = None,
     mask: Annotated[Switch | None, model_option(help="whether the published PAGE-4D masks; default on")] = None,
     option: Annotated[
         list[str] | None,
@@ -84,10 +77,7 @@ def export_command(
     keypoints: Annotated[bool, model_option("--keypoints", help="Global-SA takes keypoint maps")] = False,
     fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
-    int8: Annotated[
-        bool,
-        precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU"),
-    ] = False,
+    int8: Annotated[bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU")] = False,
     fp8: Annotated[
         bool,
         precision_option(
@@ -95,8 +85,7 @@ def export_command(
         ),
     ] = False,
     frames: Annotated[
-        pathlib.Path | None,
-        precision_option(help="frames to verify on; default: a rendered clip"),
+        pathlib.Path | None, precision_option(help="frames to verify on; default: a rendered clip")
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -109,8 +98,7 @@ def export_command(
         ),
     ] = AttentionChoice.AUTO,
     no_build: Annotated[
-        bool,
-        tensorrt_option("--no-build", help="ONNX alone, also where TensorRT is installed"),
+        bool, tensorrt_option("--no-build", help="ONNX alone, also where TensorRT is installed")
     ] = False,
     build_only: Annotated[
         pathlib.Path | None,
@@ -134,8 +122,7 @@ def export_command(
         ),
     ] = None,
     hardware_compat: Annotated[
-        bool,
-        tensorrt_option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower"),
+        bool, tensorrt_option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")
     ] = False,
     optimization_level: Annotated[
         int | None,
@@ -154,8 +141,7 @@ def export_command(
     ] = pathlib.Path("engines"),
     dry_run: Annotated[bool, output_option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[
-        bool,
-        output_option("--json", help="the manifest or plan as one JSON document on stdout"),
+        bool, output_option("--json", help="the manifest or plan as one JSON document on stdout")
     ] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,

@@ -57,7 +57,7 @@ def print_plan(plan: ExportPlan) -> None:
     total = plan_document(plan)["total"]
     out.print(
         f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a"
-        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
+        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements"
     )
 
 

@@ -243,13 +243,7 @@ def _compile(job: Job, tile: Tile) -> str | None:
 
 def _failed(tile: Tile, error: float | None, reason: str, is_wrong: bool) -> Trial:
     return Trial(
-        tile=TileSize(*tile),
-        milliseconds=None,
-        spread=None,
-        tflops=None,
-        error=error,
-        reason=reason,
-        wrong=is_wrong,
+        tile=TileSize(*tile), milliseconds=None, spread=None, tflops=None, error=error, reason=reason, wrong=is_wrong
     )
 
 

@@ -279,8 +279,7 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(export_command),
-        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 

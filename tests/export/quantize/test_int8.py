@@ -388,8 +388,7 @@ def test_it_is_timed_beside_pytorch():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(export_command),
-        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 

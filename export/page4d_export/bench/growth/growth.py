@@ -80,13 +80,7 @@ def _grid(plans: Sequence[ExportPlan], rates: Rates) -> list[Cell]:
 
 
 def bench_growth(
-    preset: str,
-    height: int,
-    width: int,
-    threads: int,
-    seconds: float,
-    plot: pathlib.Path | None,
-    progress: Progress,
+    preset: str, height: int, width: int, threads: int, seconds: float, plot: pathlib.Path | None, progress: Progress
 ) -> Growth:
     """Export and run points of growing FLOP in float32, each in a process of its own, then model all T and V.
 
@@ -147,11 +141,7 @@ def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
 
 
 def _measured(
-    config: ModelConfig,
-    plans: Sequence[ExportPlan],
-    threads: int,
-    seconds: float,
-    progress: Progress,
+    config: ModelConfig, plans: Sequence[ExportPlan], threads: int, seconds: float, progress: Progress
 ) -> tuple[list[Point], str]:
     """The points that time and memory allow, and why there are no more."""
     import torch
