@@ -9,7 +9,7 @@ import msgspec
 
 from page4d_engines import console
 from page4d_export.bench.gpu_chain import GpuChainBenchmark, print_gpu_chain
-from page4d_plugins.bench.compare import HOPPER_EXP2, GpuBenchmark, Timed
+from page4d_plugins.bench.gpu_benchmark import HOPPER_EXP2, GpuBenchmark, Timed
 from page4d_plugins.bench.sides import OURS
 from page4d_plugins.bench.sweep import Sweep, Trial, words
 

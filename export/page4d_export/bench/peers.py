@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import math
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from page4d.accuracy import compare
 from page4d.errors import Page4DError
 from page4d.layout import Layout
 from page4d.model import Page4D
+from page4d.system.cpu import cpu_features, cpu_name
 from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_export.bench.contestant import Contestant, Course
@@ -29,6 +29,7 @@ from page4d_export.exporter import versions
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import WHOLE, Sample, Timings, interleave, spread
 
+_PRODUCT_FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
 _REST = 0.2
@@ -158,7 +159,7 @@ def compare_peers(
         kept_layer=course.kept,
         threads=threads,
         rounds=rounds,
-        processor=_processor(),
+        processor=_cpu(),
         rows=rows,
         versions=_versions(),
     )
@@ -219,20 +220,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def _processor() -> str:
+def _cpu() -> str:
     """Its name, and the instructions that decide about products in 16 and 8 bits."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    has = set(facts.get("flags", "").split())
-    known = [
-        flag
-        for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
-        if flag in has
-    ]
-    return f"{facts.get('model name', platform.machine())} ({', '.join(known) or 'no AVX2'})"
+    features = [name for name in _PRODUCT_FEATURES if name in cpu_features()]
+    return f"{cpu_name()} ({', '.join(features) or 'no AVX2'})"
 
 
 def _versions() -> dict[str, str]:
