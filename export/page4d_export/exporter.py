@@ -94,8 +94,8 @@ def write_verified(
             if checked is not plan:
                 written = pathlib.Path(temporary)
                 _write_stages(model, checked, written, calibration, next(parts))
-            found = verify(model, checked, written, clip, tolerance, next(parts))
-            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in found})
+            figures = verify(model, checked, written, clip, tolerance, next(parts))
+            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
         manifest = _verified(_described(model, plan, calibration), gate)
         manifest = msgspec.structs.replace(manifest, golden=_write_golden(staging, manifest, gate, clip_at))

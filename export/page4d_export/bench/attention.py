@@ -61,14 +61,14 @@ def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmar
     return AttentionBenchmark(keys, threads, rounds, sides)
 
 
-def print_attention(found: AttentionBenchmark) -> None:
+def print_attention(result: AttentionBenchmark) -> None:
     """As a table on stdout."""
     title = (
-        f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads,"
-        f" medians of {found.rounds}"
+        f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {result.keys} keys, {result.threads} threads,"
+        f" medians of {result.rounds}"
     )
     table = console.table(title, [""], ["s", "GFLOP/s", "memory added"])
-    for side in found.sides:
+    for side in result.sides:
         table.add_row(side.name, f"{side.seconds:.3f}", f"{side.gflops:.0f}", f"{side.added_bytes / 1e9:.2f} GB")
     console.table_console().print(table)
 

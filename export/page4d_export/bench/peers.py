@@ -94,12 +94,12 @@ def compare_peers(
         rounds: that are counted.
         threads: of every contestant; PyTorch's are set by the caller.
         progress: called as the work goes on.
-        run: the contestants, the one that the others are held against in front; None takes all.
+        run: the contestants; the others are compared with the first. None takes all.
 
     Raises:
         Page4DError, RuntimeError: from the first contestant. What stops another one becomes its row's words.
     """
-    field = {one.name: one for one in (contestants() if run is None else run)}
+    field = {side.name: side for side in (contestants() if run is None else run)}
     reference = next(iter(field.values()))
     missing: dict[str, str] = {}
     errors: dict[str, float | None] = {}
@@ -185,15 +185,15 @@ def _row(contestant: Contestant, timings: Timings[str], reference: str, error: f
     )
 
 
-def print_peers(found: PeersBenchmark) -> None:
+def print_peers(result: PeersBenchmark) -> None:
     """A line per contestant, on stdout."""
     out = console.table_console()
     columns = ["seconds", "times as fast", "from .. to", "relative L2"]
-    table = console.table(f"{found.title}; {found.processor}", ["", "computes in"], columns)
-    for row in found.rows:
+    table = console.table(f"{result.title}; {result.processor}", ["", "computes in"], columns)
+    for row in result.rows:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
-        error = "" if row is found.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
+        error = "" if row is result.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
         cells = (
             row.precision,
             f"{row.seconds:.3f}",
@@ -203,13 +203,13 @@ def print_peers(found: PeersBenchmark) -> None:
         )
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
     out.print(table)
-    out.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
-    for row in found.rows:
+    out.print(f"times as fast as {result.rows[0].name}; error of layer {result.kept_layer} against it")
+    for row in result.rows:
         if row.missing is not None:
             out.print(f"missing: {row.name}: {row.missing}", markup=False)
         elif row.note:
             out.print(f"{row.name}: {row.note}", markup=False)
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
 
 
 def _reason(error: Exception) -> str:

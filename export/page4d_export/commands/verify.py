@@ -23,11 +23,11 @@ def verify_command(
     bisect: Annotated[
         bool,
         typer.Option(
-            "--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong"
+            "--bisect", help="also compare every stage by itself with ONNX Runtime: names the one that is wrong"
         ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="what was check as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -46,18 +46,18 @@ def verify_command(
         folder = EngineFolder.open(engines)
         pipeline = Pipeline.of(folder, Backend(backend), threads)
         with console.progress(quiet) as progress:
-            found = self_check(folder, pipeline, bisect, progress)
+            check = self_check(folder, pipeline, bisect, progress)
         if as_json:
-            console.write_json(found)
+            console.write_json(check)
         elif not quiet:
-            _print(found)
-        found.require()
-        console.say(f"{engines}: all stages as they should be, on {found.described}", quiet)
+            _print(check)
+        check.require()
+        console.say(f"{engines}: all stages as they should be, on {check.described}", quiet)
 
     raise typer.Exit(console.run(body))
 
 
-def _print(found: SelfCheck) -> None:
+def _print(check: SelfCheck) -> None:
     def add(rows: list[Row], against: str) -> None:
         for row in rows:
             accuracy = row.accuracy
@@ -72,8 +72,8 @@ def _print(found: SelfCheck) -> None:
                 mark,
             )
 
-    title = f"{found.described}, {found.seconds:.1f} s"
+    title = f"{check.described}, {check.seconds:.1f} s"
     table = console.table(title, ["stage", "output", "against"], ["relative L2", "allowed", "NaN", ""])
-    add(found.chain, "reference, chain")
-    add(found.alone, "ONNX Runtime, alone")
+    add(check.chain, "reference, chain")
+    add(check.alone, "ONNX Runtime, alone")
     console.table_console().print(table)

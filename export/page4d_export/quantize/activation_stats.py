@@ -67,7 +67,7 @@ class StatsOutputs:
         x: the input's name, which starts the outputs' names.
         tokens: of a call.
         channels: K.
-        rows: numbers of the tokens that are given out as they are.
+        rows: indices of the tokens that are given out as they are.
     """
 
     x: str

@@ -140,7 +140,7 @@ def _replace(graph: onnx_ir.Graph, node: onnx_ir.Node, results: list[Tensor]) ->
 
 
 def _strip(model: onnx_ir.Model) -> None:
-    """Remove the trace's notes: source lines and the exporting machine's paths are nobody's business."""
+    """Remove the trace's notes: source lines, and paths of the exporting machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None

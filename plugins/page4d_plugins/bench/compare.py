@@ -21,7 +21,7 @@ from page4d_plugins.modes import Dtype, Mode
 
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
 """What is compared."""
-_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
+_PRODUCT = 8192  # rows and columns of the matrix product whose rate is the GPU's
 _MOST_SETS = 12
 Key = tuple[str, str]
 """A side's form and name."""
@@ -73,7 +73,7 @@ def compare(
         image: height and width in pixels: 1374 tokens a frame by default.
         forms: what to compare.
         device: as PyTorch names it.
-        clock: what takes times; the device's by default.
+        clock: measures times; the device's by default.
         product: rows and columns of the matrix product.
         progress: told of each step.
 
@@ -135,10 +135,10 @@ def versions() -> dict[str, str]:
     """What computes."""
     import triton
 
-    found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
     if torch.cuda.is_available():
-        found |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-    return {name: str(version) for name, version in found.items()}
+        numbers |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    return {name: str(version) for name, version in numbers.items()}
 
 
 def input_sets(call: Call, clock: Clock) -> int:
@@ -162,7 +162,7 @@ def _sides(
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
     reference = Reference(calls[0], layout.N)
     shape = calls[0].shape
-    found = []
+    sides = []
     for name, maker in makers(calls[0], peers).items():
         error = float("inf")
         with (attempt := Attempt()):
@@ -170,12 +170,12 @@ def _sides(
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                found.append(
+                sides.append(
                     Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
                 )
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
-    return found
+    return sides
 
 
 def checked(run: Run, reference: Reference) -> float:

@@ -164,9 +164,9 @@ def _measured(
             progress.note(f"exporting {name}", min(gone / seconds, 1.0))
             begun = time.monotonic()
             manifest = write_unverified(model, plan, folder)
-            given = SampleClip.rendered(layout).values
+            values = SampleClip.rendered(layout).values
             save_tensors(
-                frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)}
+                frames, {key: np.ascontiguousarray(value) for key, value in values.items() if manifest.reads(key)}
             )
             exporting = time.monotonic() - begun
             progress.note(f"running {name}", min((time.monotonic() - started) / seconds, 1.0))
