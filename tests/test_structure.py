@@ -43,7 +43,7 @@ FLOORS = {
         {"."},
     ],
     "page4d_engines": [
-        {"versions", "console"},
+        {"versions", "console", "options", "timing"},
         {"clip", "engine_folder", "stage_files"},
         {"runtime"},
         {"ort", "tensorrt"},

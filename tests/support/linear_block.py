@@ -6,6 +6,7 @@ import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.linear_layers import Graph
 
@@ -75,7 +76,7 @@ def run(model, x, tmp_path, also=()):
             proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, rows, channels]))
 
     onnx.save(copy, path)
-    engine = OrtEngine(path, threads=1, extend=extend)
+    engine = OrtEngine(path, ThreadPool.of(1), extend=extend)
     outputs = {
         "out": np.empty_like(x),
         **{name: np.empty((1, x.shape[1], channels), np.float32) for name, channels in also},

@@ -98,6 +98,7 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         from onnx import TensorProto, helper
 
         from page4d_engines.ort.cpu_engine import OrtEngine
+        from page4d_engines.ort.thread_pool import ThreadPool
 
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]
@@ -111,7 +112,7 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)
-            call = OrtEngine(path, threads).bind(values, {"out": out})
+            call = OrtEngine(path, ThreadPool.of(threads)).bind(values, {"out": out})
     before = resident_memory()
     reset_peak_memory()
     seconds = []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="what was diagnosis as one JSON document on stdout")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the findings as one JSON document on stdout")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what is installed, what answers, what is missing, and which backends that allows."""

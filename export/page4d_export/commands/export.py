@@ -16,7 +16,6 @@ from page4d.layout import Layout
 from page4d.manifest import Manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_engines.cli import Verbose, Version, folder_to_write
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
@@ -212,7 +211,7 @@ def export_command(
             plugin_library=plugin_library,
         )
         with console.progress(quiet) as progress:
-            manifest = request.run(Progress(progress))
+            manifest = request.run(progress)
         _report(manifest, out, as_json, quiet)
 
     raise typer.Exit(console.run(body))

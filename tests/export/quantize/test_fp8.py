@@ -200,7 +200,7 @@ def test_a_whole_run(eight):
     images, mask = frames.values["images"], frames.values["mask_ext"]
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
-    found = Pipeline.load(eight.folder, "onnxruntime").run(images, mask).layers[1]
+    found = Pipeline.load(eight.folder, "onnxruntime").run(images, mask_ext=mask).layers[1]
     assert compare(found, want.reshape(found.shape)).relative_l2 < 0.1
 
 

@@ -332,7 +332,7 @@ def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
     found = [
-        Pipeline.load(folder, "onnxruntime").run(images, mask).layers[1]
+        Pipeline.load(folder, "onnxruntime").run(images, mask_ext=mask).layers[1]
         for folder in (tmp_path / "engines", eight.folder)
     ]
     errors = [compare(layer, want.reshape(layer.shape)).relative_l2 for layer in found]

@@ -68,20 +68,22 @@ def run_point(folder: str, frames: str, threads: int) -> PointRuns:
     from safetensors.numpy import load_file
 
     from page4d_engines import Pipeline
-    from page4d_engines.ort.cpu_engine import share_thread_pool
+    from page4d_engines.engine_folder import EngineFolder
+    from page4d_engines.options import Backend
+    from page4d_engines.ort.thread_pool import ThreadPool
 
     importlib.import_module("page4d_engines.runtime.host_chain")  # and what it imports: libraries are not counted
-    share_thread_pool(threads)  # as the command does
+    pool = ThreadPool.of(threads, shared=True)  # as the command does
     before = peak_memory()
     inputs: dict[str, Any] = load_file(frames)
     if "fundamental" in inputs:
         inputs["cameras"] = inputs.pop("fundamental")
-    pipeline = Pipeline.load(folder, "onnxruntime", threads)
+    pipeline = Pipeline.of(EngineFolder.open(folder), Backend.ONNXRUNTIME, pool)
     samples = []
     for _ in range(RUNS):
         started = time.perf_counter()
-        pipeline.run(**inputs)
-        samples.append({WHOLE: time.perf_counter() - started, **pipeline.seconds})
+        timing = pipeline.run(**inputs).timing
+        samples.append({WHOLE: time.perf_counter() - started, **timing.seconds})
     return PointRuns(samples, peak_memory() - before)
 
 

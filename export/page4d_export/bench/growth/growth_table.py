@@ -1,4 +1,4 @@
-"""What `growth` growth, as a table."""
+"""What `page4d bench growth` measures and models, as a table."""
 
 from __future__ import annotations
 
