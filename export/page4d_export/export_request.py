@@ -200,7 +200,7 @@ def open_clip(frames: str | pathlib.Path | None, layout: Layout) -> FrameFolder 
         return None
     from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 
-    return FrameFolder.open(pathlib.Path(frames), ungrouped=UngroupedImages.of(layout))
+    return FrameFolder.open(pathlib.Path(frames), loose=UngroupedImages.of(layout))
 
 
 def _require_torch() -> None:
