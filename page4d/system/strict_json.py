@@ -1,4 +1,4 @@
-"""JSON that every reader takes in the same way, of a size that is read at once. `engines/cpp/src/json_reader.cpp` has
+"""JSON that all readers understand alike, of a size that is read at once. `engines/cpp/src/files/json_reader.cpp` has
 the same limits."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 def require_strict(content: bytes) -> None:
-    """Refuse a document that is no JSON, or that two readers may read in two ways.
+    """Refuse a document that is no JSON, or that two readers may understand differently.
 
     Raises:
         ValueError: it is malformed, no UTF-8 or begins with a byte order mark; an object has a key twice, something
@@ -38,9 +38,8 @@ def require_strict(content: bytes) -> None:
 
 
 def _containers(values: Any) -> list[Any]:
-    return [
-        value for value in (values.values() if isinstance(values, dict) else values) if isinstance(value, dict | list)
-    ]
+    items = values.values() if isinstance(values, dict) else values
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
