@@ -125,6 +125,7 @@ def checked(made, shared):
         folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
         with making(folder.parent) as first:
             if first:
+                shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
                 with_golden(made(variant, precision), folder)
         return folder
 

@@ -67,7 +67,7 @@ def built(folder, target, native=False):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.command(export_command), list(map(str, arguments)))
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_an_export_writes_plans(exported):
     folder, _, said = exported
     manifest = EngineFolder.open(folder).manifest  # every file has the hash that the manifest says
     plans, library = manifest.plans, library_for(None)
-    assert (plans.library, plans.version) == (str(library.flavor), ".".join(map(str, library.version)))
+    assert (plans.library, plans.version) == (library.flavor, ".".join(map(str, library.version)))
     assert library.flavor is not Flavor.RTX or plans.chips == ()
     assert f"plans: {library}, for {', '.join(plans.chips) or 'sm_80 and newer'}" in said
     assert plans.kernels == shipped().header.source and plans.optimization_level is None

@@ -41,7 +41,7 @@ def started(entry, *arguments, cwd=None, **environment):
 def inside(*arguments, function=export_command):
     """`page4d-export`, or another command by its function or its typer application."""
     app = function if isinstance(function, typer.Typer) else cli.command(function)
-    done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)), catch_exceptions=False)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
