@@ -119,12 +119,13 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
         return ""
     if parameter.metavar:
         return str(parameter.metavar)
+    for choice in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(choice) is typing.Literal:
+            return "|".join(typing.get_args(choice))
     alternatives = [kind for kind in typing.get_args(annotation) if kind is not type(None)] or [annotation]
     kind = alternatives[0]
     if typing.get_origin(kind) is list or typing.get_origin(annotation) is list:
         kind = next(iter(typing.get_args(kind)), kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return "|".join(typing.get_args(kind))
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT", pathlib.Path: "PATH"}
     if kind in names:
         return names[kind]

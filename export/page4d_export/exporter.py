@@ -94,8 +94,8 @@ def write_verified(
             if checked is not plan:
                 written = pathlib.Path(temporary)
                 _write_stages(model, checked, written, calibration, next(parts))
-            found = verify(model, checked, written, clip, tolerance, next(parts))
-            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in found})
+            figures = verify(model, checked, written, clip, tolerance, next(parts))
+            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
         manifest = _verified(_described(model, plan, calibration), gate)
         manifest = msgspec.structs.replace(manifest, golden=_write_golden(staging, manifest, gate, clip_at))
@@ -176,10 +176,7 @@ def _described(model: Page4D, plan: ExportPlan, calibration: Calibration) -> Man
     """The plan's manifest with what the model knows of its weights."""
     stages = tuple(
         msgspec.structs.replace(
-            stage.entry,
-            file=f"onnx/{stage.name}.onnx",
-            eps=stage.eps,
-            floating=calibration.floating(stage.name),
+            stage.entry, file=f"onnx/{stage.name}.onnx", eps=stage.eps, floating=calibration.floating(stage.name)
         )
         for stage in stages_of(model, plan).values()
     )

@@ -25,6 +25,7 @@ from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
 from tests.support.examples import examples
 from tests.support.fuzz_folders import encoded, fuzz
@@ -445,7 +446,7 @@ def test_the_golden_clip_is_of_these_engines(golden, file, number):
     rewrite(golden)
     opened = EngineFolder.open(golden)
     with pytest.raises(EngineError, match="is not as the engines need it"):
-        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, threads=1))
+        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, ThreadPool.of(1)))
 
 
 @pytest.mark.parametrize("tolerance", [{}, {"encoder/tokens": 1}, {"nobody/tokens": 1}])
@@ -471,7 +472,7 @@ import sys, numpy as np
 from page4d.errors import EngineError
 from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
-engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
+engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]))
 three = np.zeros(3, np.float32)
 try:
     engine.bind({"tokens": three, "mask_ext": three}, {"mask": three})

@@ -18,6 +18,7 @@ from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -55,7 +56,7 @@ def test_a_sample_of_a_large_tensor():
 # ---- folders
 
 
-def run(path, bisect=False, progress=lambda what, share: None):
+def run(path, bisect=False, progress=SILENT):
     folder = EngineFolder.open(path)
     return self_check(folder, Pipeline.of(folder, Backend.ONNXRUNTIME), bisect, progress)
 
@@ -81,7 +82,7 @@ def test_engines_as_they_should_be(checked, variant, precision):
     inputs = set(load_file(path / manifest.golden.inputs))
     assert inputs == {name for name in ("images", "mask_ext", "keypoints", "fundamental") if manifest.reads(name)}
     assert takes_keypoints(variant) == ("keypoints" in inputs)
-    found = run(path, bisect=True, progress=lambda what, share: told.append((what, share)))
+    found = run(path, bisect=True, progress=Progress(lambda what, share: told.append((what, share))))
     found.require()
     assert (
         found.first() is None
@@ -219,7 +220,7 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     with pytest.raises(EngineError, match=r"(?s)no reference values: its layout was too large.*--bisect"):
         run(tmp_path / "engines")
     shares = []
-    found = run(tmp_path / "engines", bisect=True, progress=lambda what, share: shares.append(share))
+    found = run(tmp_path / "engines", bisect=True, progress=Progress(lambda what, share: shares.append(share)))
     found.require()
     assert found.chain == [] and [(row.stage, row.output) for row in found.alone] == outputs_of(manifest)
     assert len(shares) == 3 + len(manifest.stages) - 1 and shares == sorted(shares) and shares[-1] < 1

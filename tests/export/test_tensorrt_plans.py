@@ -21,6 +21,7 @@ from page4d.manifest import Flavor
 from page4d.manifest_file import read_manifest, write_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -77,7 +78,9 @@ def exported(tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            console, "progress", lambda quiet: contextlib.nullcontext(lambda what, share: told.append((what, share)))
+            console,
+            "progress",
+            lambda quiet: contextlib.nullcontext(Progress(lambda what, share: told.append((what, share)))),
         )
         done = invoke(*TINY, "--fp16", "--encoder-images", 3, "-o", folder)
     assert done.exit_code == 0, done.output
@@ -205,7 +208,9 @@ def test_plans_come_into_a_folder(bare):
     path = bare("bfloat16")
     was, old = content(path), read_manifest(path)
     shares = []
-    manifest = build_into(EngineFolder.open(path), wish(Precision.BFLOAT16), lambda what, share: shares.append(share))
+    manifest = build_into(
+        EngineFolder.open(path), wish(Precision.BFLOAT16), Progress(lambda what, share: shares.append(share))
+    )
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
     assert EngineFolder.open(path).manifest == manifest
     assert manifest.plans.chips == CHIPS and all(
@@ -251,7 +256,7 @@ def test_an_interrupted_build_changes_nothing(folder, where):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_into(EngineFolder.open(folder), wish(targets=()), interrupted)
+        build_into(EngineFolder.open(folder), wish(targets=()), Progress(interrupted))
     assert content(folder) == was
 
 

@@ -23,7 +23,7 @@ def clip_command(
             help="folder to write: frames/, masks/, cameras.json",
         ),
     ],
-    T: Annotated[int, typer.Option("--T", help="times")] = 8,
+    T: Annotated[int, typer.Option("--T", help="timesteps")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,
     height: Annotated[int, typer.Option(help="pixels")] = 240,

@@ -89,7 +89,7 @@ def test_all_compute_the_same(results, request):
     eager = next(row for row in found.rows if row.name == "PyTorch eager, bfloat16")
     assert eager.precision == "bfloat16" and eager.relative_l2 > 1e-4
     for openvino in (row for row in found.rows if row.name == "OpenVINO, bfloat16"):
-        assert openvino.precision == "bfloat16" or "does not use on this processor" in openvino.note
+        assert openvino.precision == "bfloat16" or "does not use on this CPU" in openvino.note
 
 
 def test_one_that_is_far_slower_runs_once():
