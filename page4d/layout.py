@@ -21,7 +21,7 @@ class Layout:
     Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is
         fixed
     per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up
-    to `LARGEST`, as in a manifest; what an export can be of is bounded further, by `Plan.make`.
+    to `LARGEST`, as in a manifest; what an export can be of is bounded further, by `ExportPlan.make`.
 
     Raises:
         UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch

@@ -123,6 +123,8 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
     kind = alternatives[0]
     if typing.get_origin(kind) is list or typing.get_origin(annotation) is list:
         kind = next(iter(typing.get_args(kind)), kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(typing.get_args(kind))
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT", pathlib.Path: "PATH"}
     if kind in names:
         return names[kind]

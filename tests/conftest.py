@@ -97,13 +97,13 @@ def made(shared):
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
             from page4d.precision import Precision
-            from page4d_export.export_plan import Plan
+            from page4d_export.export_plan import ExportPlan
             from page4d_export.exporter import write_unverified
             from page4d_export.sample_scene.clip import render
 
             config = config_of(variant, encoder_depth=2)
             layout = layout_of(variant, 56, 70, B)
-            plan = Plan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
+            plan = ExportPlan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
             model = lively(config)
             folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
             with making(folder.parent) as first:

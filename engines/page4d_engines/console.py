@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
 from rich.segment import Segment
+from rich.table import Table
 from safetensors import SafetensorError
 
 from page4d.errors import ExitCode, Page4DError
@@ -200,6 +201,16 @@ def table_console(stderr: bool = False) -> Console:
     """Where tables go: as wide as the terminal, 140 columns elsewhere, so that files hold whole rows."""
     console = _TableConsole(stderr=stderr, highlight=False)
     return console if console.is_terminal else _TableConsole(stderr=stderr, highlight=False, width=140)
+
+
+def table(title: str | None, left: Sequence[str], right: Sequence[str], **options: Any) -> Table:
+    """An empty table: columns of words, then columns of numbers; `options` are those of `rich.table.Table`."""
+    columns = Table(title=title, title_justify="left", **options)
+    for name in left:
+        columns.add_column(name)
+    for name in right:
+        columns.add_column(name, justify="right")
+    return columns
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""The plan: every stage with its shapes, weights and FLOP, from a config and a layout alone. No torch."""
+"""`ExportPlan`: every stage with its shapes, weights and FLOP, from a config and a layout alone. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from page4d import __version__
 from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order, TimeEncoding
@@ -14,7 +15,7 @@ from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
 from page4d.network.poses import POSE_NUMBERS
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.cost import Cost
+from page4d_export.cost import Cost, Flop
 
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
@@ -23,10 +24,12 @@ _ENCODER_IMAGES = (
     16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
 )
 OUT = "_out"
+Costed = tuple[StageEntry, Flop]
+"""A stage, and the FLOP of a call by what they are of."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What an export is going to make."""
 
     config: ModelConfig
@@ -45,7 +48,7 @@ class Plan:
         keypoints: bool = False,
         encoder_images: int | None = None,
         attention: AttentionChoice = AttentionChoice.AUTO,
-    ) -> Plan:
+    ) -> ExportPlan:
         """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16, in int8 1.
 
         Raises:
@@ -88,7 +91,6 @@ class Plan:
 
     def _require_sizes(self) -> None:
         """Refuse what no manifest could say and no machine hold."""
-        flop = 0
         for entry in self.stages():
             for spec in (*entry.inputs, *entry.outputs):
                 if entry.calls * math.prod(spec.shape) > _MOST_NUMBERS:
@@ -97,17 +99,16 @@ class Plan:
                         f"{spec.name} {list(spec.shape)} of {entry.name}",
                         f"tensors of up to 2^{_MOST_NUMBERS.bit_length() - 1} numbers",
                     )
-            flop += entry.calls * entry.flop
-        if flop >= _MOST_FLOP:
-            raise _too_large(self.layout, f"{flop:.1e} FLOP a window", f"below {_MOST_FLOP:.1e}")
+        if self.flop >= _MOST_FLOP:
+            raise _too_large(self.layout, f"{self.flop:.1e} FLOP a window", f"below {_MOST_FLOP:.1e}")
 
-    def at(self, layout: Layout) -> Plan:
+    def at(self, layout: Layout) -> ExportPlan:
         """The same stages at another layout."""
-        return Plan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
+        return ExportPlan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
 
-    def in_precision(self, precision: Precision) -> Plan:
+    def in_precision(self, precision: Precision) -> ExportPlan:
         """The same stages in another precision."""
-        return Plan.make(self.config, self.layout, precision, self.keypoints, self.encoder_images, self.attention)
+        return replace(self, precision=precision)
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
@@ -118,13 +119,30 @@ class Plan:
             layout=self.layout,
             precision=self.precision,
             encoder_images=self.encoder_images,
-            stages=tuple(self.stages()),
+            stages=self.stages(),
             keep=tuple(self.kept()),
             attention=self.attention,
         )
 
-    def stages(self) -> Iterator[StageEntry]:
+    def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""
+        return tuple(entry for entry, _ in self._costed)
+
+    @property
+    def flop_by_stage(self) -> dict[str, Flop]:
+        """Of a call of each stage, by its name."""
+        return {entry.name: flop for entry, flop in self._costed}
+
+    @cached_property
+    def _costed(self) -> tuple[Costed, ...]:
+        return tuple(self._entries())
+
+    @cached_property
+    def flop(self) -> int:
+        """Of a window: all calls of all stages."""
+        return sum(entry.calls * entry.flop for entry in self.stages())
+
+    def _entries(self) -> Iterator[Costed]:
         config = self.config
         yield self._encoder()
         streams = 1
@@ -177,8 +195,9 @@ class Plan:
 
     # ---- one method a kind
 
-    def _encoder(self) -> StageEntry:
+    def _encoder(self) -> Costed:
         layout, width, n = self.layout, self.config.width, self.encoder_images
+        flop = self._cost.encoder(n)
         return StageEntry(
             name="encoder",
             kind="encoder",
@@ -189,13 +208,13 @@ class Plan:
             ),
             outputs=(TensorSpec("tokens", (n, layout.N, width), self.precision.tokens),),
             weight_bytes=self._cost.encoder_bytes(),
-            flop=self._cost.encoder(n),
+            flop=flop.total,
             calls=layout.images // n,
             largest=n * layout.N * 4 * width,
-        )
+        ), flop
 
-    def _mask_head(self) -> StageEntry:
-        config = self.config
+    def _mask_head(self) -> Costed:
+        config, flop = self.config, self._cost.mask_head()
         return StageEntry(
             name="mask_head",
             kind="mask_head",
@@ -203,11 +222,11 @@ class Plan:
             inputs=(self._tokens(1), *([self._patch_map("mask_ext")] if config.takes_mask else [])),
             outputs=(self._patch_map("mask"), *([self._patch_map("row_bias")] if config.row_mask is not None else [])),
             weight_bytes=self._cost.mask_head_bytes(),
-            flop=self._cost.mask_head(),
+            flop=flop.total,
             largest=self.layout.images * self.layout.N * self.config.width,
-        )
+        ), flop
 
-    def _block(self, block: Order, layer: int, streams_in: int) -> StageEntry:
+    def _block(self, block: Order, layer: int, streams_in: int) -> Costed:
         config, layout = self.config, self.layout
         streams, biased = config.streams_in(layer), config.biased(layer)
         inputs = [self._tokens(streams_in)]
@@ -221,6 +240,8 @@ class Plan:
             sequences, length = layout.B * layout.V, layout.time_tokens
             if config.rows_biased(layer):
                 inputs.append(self._patch_map("row_bias"))
+        shared = (streams - streams_in) * self._cost.shared_projections(length)
+        flop = sequences * (streams * self._cost.block(length, length) + shared)
         return StageEntry(
             name=f"{block}_sa.{layer}",
             kind=f"{block}_sa",
@@ -228,12 +249,11 @@ class Plan:
             inputs=tuple(inputs),
             outputs=(self._tokens(streams, OUT),),
             weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=sequences
-            * (streams * self._cost.block(length, length) - (streams - streams_in) * self._cost.split(length)),
+            flop=flop.total,
             largest=self._hidden(streams),
-        )
+        ), flop
 
-    def _global(self, layer: int) -> StageEntry:
+    def _global(self, layer: int) -> Costed:
         config, layout, cost = self.config, self.layout, self._cost
         streams, biased, n = config.streams_in(layer), config.biased(layer), layout.global_tokens
         inputs, outputs = [self._tokens(streams)], [self._tokens(streams, OUT)]
@@ -243,13 +263,14 @@ class Plan:
             anchors = layout.anchors(config.landmarks)
             flop = cost.block(n, anchors, context=anchors)
         elif config.global_strategy is GlobalStrategy.DILATED:
-            flop = cost.block(n, 0) + cost.scores(layout.N, layout.N) * layout.dilated_count(config.dilations)
+            flop = cost.block(n, 0) + layout.dilated_count(config.dilations) * cost.scores(layout.N, layout.N)
         else:
             m = config.memory_tokens
             flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
             shape = layout.memory_shape(streams, m, config.width)
             inputs.append(TensorSpec("memory", shape, self.precision.tokens))
             outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
+        flop = streams * layout.B * flop
         return StageEntry(
             name=f"global_sa.{layer}",
             kind="global_sa",
@@ -257,11 +278,11 @@ class Plan:
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             weight_bytes=cost.block_bytes() + (4 if biased and self.keypoints else 0),
-            flop=streams * layout.B * flop,
+            flop=flop.total,
             largest=self._hidden(streams),
-        )
+        ), flop
 
-    def _predictions(self) -> Iterator[StageEntry]:
+    def _predictions(self) -> Iterator[Costed]:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
         half, pixels = width // 2, layout.PATCH**2
@@ -282,15 +303,19 @@ class Plan:
             ),
         )
         for name, shape, out, per_patch, per_image, weights in heads:
-            yield StageEntry(
-                name=name,
-                kind=name,
-                layer=None,
-                inputs=(pair,),
-                outputs=(TensorSpec(name, shape, "float32"),),
-                weight_bytes=self._cost.prediction_bytes(out, weights),
-                flop=self._cost.prediction(out, per_patch, per_image),
-                largest=self._hidden(1),
+            flop = self._cost.prediction(out, per_patch, per_image)
+            yield (
+                StageEntry(
+                    name=name,
+                    kind=name,
+                    layer=None,
+                    inputs=(pair,),
+                    outputs=(TensorSpec(name, shape, "float32"),),
+                    weight_bytes=self._cost.prediction_bytes(out, weights),
+                    flop=flop.total,
+                    largest=self._hidden(1),
+                ),
+                flop,
             )
 
     # ---- what they share

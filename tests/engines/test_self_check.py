@@ -28,7 +28,8 @@ from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
+from page4d_export.sample_clip import SampleClip
 from tests.support.examples import examples
 from tests.support.models import SMALL, lively, takes_keypoints
 
@@ -67,7 +68,7 @@ def checked(made, tmp_path_factory):
             made_ = made(variant, precision)
             path = shutil.copytree(made_.folder, tmp_path_factory.mktemp("checked") / "engines")
             tolerance = made_.plan.precision.tolerance
-            frames = verify.Frames.rendered(made_.plan.layout)
+            frames = SampleClip.rendered(made_.plan.layout)
             found = list(verify.verify(made_.model, made_.plan, path / "onnx", frames, tolerance))
             manifest = read_manifest(path)
             golden = exporter._write_golden(path, manifest, frames, {stage.stage: stage for stage in found}, tolerance)
@@ -242,8 +243,8 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e5)  # a slow machine
     layout = Layout(6, 1, 28, 42)
     config = ModelConfig.preset("vggt", **SMALL, depth=1, encoder_depth=1)
-    plan = Plan.make(config, layout, Precision.FLOAT32, encoder_images=2)
-    manifest = exporter.export(lively(config), plan, tmp_path / "engines")
+    plan = ExportPlan.make(config, layout, Precision.FLOAT32, encoder_images=2)
+    manifest = exporter.write_verified(lively(config), plan, tmp_path / "engines")
     assert manifest.verification.layout != manifest.layout and manifest.stage("encoder").calls == 3
     assert manifest.golden.expected is None and manifest.golden.tolerance == {}
     values = load_file(tmp_path / "engines" / manifest.golden.inputs)

@@ -12,13 +12,14 @@ import torch
 import page4d
 from page4d import Layout
 from page4d.checkpoints import weights
+from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.errors import UsageError
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export, write_unverified
-from page4d_export.main import weights_command
+from page4d_export.commands.inspect import weights_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_unverified, write_verified
 from page4d_export.model_source import ModelSource
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 from tests.support.commands import inside
@@ -40,7 +41,7 @@ def files(tmp_path_factory):
 
 def chosen(files, T=1, preset=None, pi3=None, page4d=None, **options):
     paths = {"pi3": pi3 and files / pi3, "page4d": page4d and files / page4d}
-    return ModelSource.choose(preset, options, T, **paths)
+    return ModelSource.choose(preset, options, T, **{name: Checkpoint.open(path) for name, path in paths.items()})
 
 
 def test_one_checkpoint_is_its_own_published_model(files):
@@ -83,7 +84,7 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     layout = Layout(T, V, 28, 42)
     folder = tmp_path / "engines"
     folder.mkdir()
-    manifest = write_unverified(model, Plan.make(model.config, layout, Precision.FLOAT32), folder)
+    manifest = write_unverified(model, ExportPlan.make(model.config, layout, Precision.FLOAT32), folder)
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
     found, want = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
     for layer, tensor in want.layers.items():
@@ -133,7 +134,7 @@ def test_bad_checkpoints_leave_no_engines(files, tmp_path):
         (("--pi3", files / "model.safetensors", "--mask", "off"), r"mask is out of range"),
         (
             ("--page4d", files / "checkpoint_150.pt", "--mask", "dim"),
-            r"--mask has no such value\s+got:\s+dim\s+allowed: on, off",
+            r"'--mask'.*'dim' is not one of 'on', 'off'",
         ),
     ):
         done = inside(*flags, *arguments)
@@ -174,7 +175,7 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
     assert refused.returncode == 2 and str(folder / "model.safetensors.index.json") in refused.stderr, refused.stderr
     shown = inside(folder, function=weights_command)
     assert shown.returncode == 0 and "model-00002-of-00002" in shown.stdout, shown.stderr
-    source = ModelSource.choose(None, {}, 1, pi3=folder)
+    source = ModelSource.choose(None, {}, 1, pi3=Checkpoint.open(folder))
     model = source.model()
     assert model.complete and source.config.depth == 2 and model.weights == "Pi3 (model.safetensors.index.json)"
     assert not (tmp_path / "engines").exists()
@@ -182,7 +183,7 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
 
 def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
     model = page4d.load(files / "headless.safetensors")
-    plan = Plan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
+    plan = ExportPlan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
     real, written = weights._put, []
 
     def interrupted(*arguments):
@@ -196,5 +197,5 @@ def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
         page4d.load_weights(model, pi3=files / "headless.safetensors")
     for half in (model, page4d.Page4D(model.config, filled=False)):
         with pytest.raises(UsageError, match="weights are not complete"):
-            export(half, plan, tmp_path / "engines")
+            write_verified(half, plan, tmp_path / "engines")
     assert not list(tmp_path.iterdir())

@@ -27,10 +27,10 @@ from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
-from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PLUGINS, PlanBuildRequest, build_into, library_for
 from page4d_export import exporter
-from page4d_export.commands.build_flags import BuildWish
-from page4d_export.main import export_command
+from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
+from page4d_export.commands.export import export_command
 from page4d_plugins.kernel_pack import shipped
 from tests.support.exports import without_plugins
 from tests.support.models import EXPORTED
@@ -62,7 +62,7 @@ UNFUSED = [  # the epipolar prior, and key segments
 
 
 def wish(precision=Precision.FLOAT16, targets=CHIPS, native=False):
-    return PlansBuild(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
+    return PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
 
 
 def content(folder):
@@ -212,7 +212,7 @@ def test_what_tensorrt_does_not_fuse_leaves_no_engines(made, native, monkeypatch
     monkeypatch.setattr(exporter, "OnnxExporter", Ready)
     (tmp_path / "out").mkdir()
     with pytest.raises(AccuracyError, match=says):
-        exporter.export(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
+        exporter.write_verified(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -312,10 +312,10 @@ def test_build_only_needs_no_torch(bare):
         ),
         (("--attention", "native", "--height", 56), 2, "from the engine folder\n  got:     --height, --attention"),
         (("--target", "sm_90"), 2, "allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
-        (("--target", ","), 2, "--target names no chip"),
-        (("--optimization-level", 6), 2, "--optimization-level is 0 to 5"),
+        (("--target", ","), 2, "--target names no GPU architecture"),
+        (("--optimization-level", 6), 2, "Invalid value for '--optimization-level'"),
         (("--backend", "rtx", "--hardware-compat"), 2, "--hardware-compat is full TensorRT's"),
-        (("--backend", "wrong"), 2, "allowed: auto, tensorrt, rtx"),
+        (("--backend", "wrong"), 2, "not one of 'auto', 'tensorrt', 'rtx'"),
     ],
 )
 def test_build_only_refuses(made, arguments, code, words):
@@ -348,7 +348,7 @@ def test_full_tensorrt_is_a_demand(made):
     [
         (("--no-build", "--backend", "rtx"), "--no-build excludes flags that ask for plans"),
         (("--no-build", "--target", "sm_89"), "--no-build excludes flags that ask for plans"),
-        (("--backend", "wrong"), "--backend has no such value"),
+        (("--backend", "wrong"), "not one of 'auto', 'tensorrt', 'rtx'"),
         (("--fp16", "--target", "sm_90"), "sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
     ],
 )
@@ -401,20 +401,16 @@ def test_an_export_needs_a_layout(missing):
 
 
 def test_what_is_built_and_why_not():
-    said = lambda precision, *flags: BuildWish(*flags).of(Precision(precision), AttentionChoice.AUTO)
-    assert said("float32", False, "auto", None, False, None) == (
-        None,
-        "plans: none, TensorRT takes --fp16, --bf16 or --fp8",
-    )
-    assert said("float16", True, "auto", None, False, None) == (None, "plans: none, --no-build")
-    build, why = said("bfloat16", False, "auto", "sm_120, sm_89,sm_120", False, 2)
+    def said(precision, **flags):
+        return BuildFlags(**flags).request(Precision(precision), AttentionChoice.AUTO)
+
+    assert said("float32") == (None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8")
+    assert said("float16", no_build=True) == (None, "plans: none, --no-build")
+    build, why = said("bfloat16", target="sm_120, sm_89,sm_120", optimization_level=2)
     assert build.chips == ("sm_120", "sm_89") and why == f"plans: {library_for(Flavor.RTX)}, for sm_120, sm_89"
-    assert (
-        build.options == BuildOptions(("sm_120", "sm_89"), 2)
-        and build.library.flavor is Flavor.RTX
-        and build.warnings == []
-    )
-    build, why = said("float16", False, "rtx", None, False, None)
+    assert build.options == BuildOptions(("sm_120", "sm_89"), 2)
+    assert build.library.flavor is Flavor.RTX and build.warnings == []
+    build, why = said("float16", builder=PlanBuilder.RTX)
     assert build.chips == () and why.endswith("for sm_80 and newer")
 
 

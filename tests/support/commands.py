@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from page4d_engines import cli
-from page4d_export.main import export_command
+from page4d_export.commands.export import export_command
 
 _ENTRIES = {
     "page4d-run": "from page4d_engines.cli import main; main()",

@@ -20,10 +20,10 @@ def making(folder):
 def by_time(whole, folder, precision="float32"):
     """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
     from page4d.precision import Precision
-    from page4d_export.export_plan import Plan
+    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_unverified
 
-    plan = Plan.make(
+    plan = ExportPlan.make(
         whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V
     )
     write_unverified(whole.model, plan, folder)

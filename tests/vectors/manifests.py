@@ -16,7 +16,7 @@ from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 HASH = "0" * 64
@@ -25,7 +25,7 @@ BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None):
     """As plain values, with names of files, but no files."""
-    plan = Plan.make(
+    plan = ExportPlan.make(
         config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images
     )
     found = json.loads(msgspec.json.encode(plan.manifest("seeded")))

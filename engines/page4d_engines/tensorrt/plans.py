@@ -52,7 +52,7 @@ def library_for(flavor: Flavor | None) -> Library:
     return found
 
 
-class PlansBuild:
+class PlanBuildRequest:
     """A checked wish for plans, ready to build."""
 
     def __init__(
@@ -155,7 +155,7 @@ class PlansBuild:
         return Plans(self.library.flavor, version, self.chips, kernels, entries, self.options.optimization_level, least)
 
 
-def build_into(folder: EngineFolder, build: PlansBuild, progress: Progress = SILENT) -> Manifest:
+def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress = SILENT) -> Manifest:
     """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are
     built; other files are linked.
 

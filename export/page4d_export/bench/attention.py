@@ -13,7 +13,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from page4d.ops import BIASED_ATTENTION, DOMAIN
-from page4d_engines.console import table_console
+from page4d_engines import console
 
 HEADS, HEAD_DIM = 16, 64
 
@@ -56,20 +56,14 @@ def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmar
 
 def print_attention(found: AttentionBenchmark) -> None:
     """As a table on stdout."""
-    from rich.table import Table
-
-    table = Table(
-        title=(
-            f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads,"
-            f" medians of {found.rounds}"
-        ),
-        title_justify="left",
+    title = (
+        f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads,"
+        f" medians of {found.rounds}"
     )
-    for column in ("", "s", "GFLOP/s", "memory added"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = console.table(title, [""], ["s", "GFLOP/s", "memory added"])
     for side in found.sides:
         table.add_row(side.name, f"{side.seconds:.3f}", f"{side.gflops:.0f}", f"{side.added_bytes / 1e9:.2f} GB")
-    table_console().print(table)
+    console.table_console().print(table)
 
 
 def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:

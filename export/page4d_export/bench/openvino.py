@@ -6,7 +6,7 @@ import importlib.util
 import math
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -18,9 +18,7 @@ from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.host_chain import HostChain
-
-if TYPE_CHECKING:
-    from page4d_export.bench.contestants import Course, Runner
+from page4d_export.bench.contestant import Course, Runner, of_pipeline
 
 _PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 
@@ -31,8 +29,6 @@ def openvino(course: Course, precision: Precision) -> Runner:
     Raises:
         MissingBackendError: OpenVINO is not installed.
     """
-    from page4d_export.bench.contestants import of_pipeline
-
     if importlib.util.find_spec("openvino") is None:
         raise MissingBackendError("OpenVINO is not installed", hint='pip install "page4d[peers]"')
     hints = {

@@ -1,4 +1,4 @@
-"""The comparison of `page4d bench --peers` as a bar chart."""
+"""The comparison of `page4d bench peers` as a bar chart."""
 
 from __future__ import annotations
 

@@ -120,24 +120,11 @@ def list_command(
         if as_json:
             console.write_json({"header": found.header, "kernels": entries})
             return
-        from rich.table import Table
-
-        table = Table(
-            title=f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}", title_justify="left"
+        table = console.table(
+            f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}",
+            ["chip", "kernel", "type"],
+            ["queries x keys", "warps", "stages", "K, V by", "registers", "spilled B", "shared B"],
         )
-        for column in (
-            "chip",
-            "kernel",
-            "type",
-            "queries x keys",
-            "warps",
-            "stages",
-            "K, V by",
-            "registers",
-            "spilled B",
-            "shared B",
-        ):
-            table.add_column(column, justify="left" if column in ("chip", "kernel", "type") else "right")
         for entry in entries:
             tile = entry.tile
             cut = [

@@ -12,7 +12,6 @@ from page4d_engines import console
 from page4d_engines.cli import Verbose
 
 if TYPE_CHECKING:
-    from page4d_engines.doctor import Finding
     from page4d_engines.self_check import Row, SelfCheck
 
 
@@ -59,40 +58,7 @@ def verify_command(
     raise typer.Exit(console.run(body))
 
 
-def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Say what is installed, what answers, what is missing, and which backends that allows."""
-    console.set_verbosity(verbose)
-
-    def body() -> None:
-        from page4d_engines.doctor import diagnose
-
-        found = diagnose()
-        if as_json:
-            console.write_json(found)
-            return
-        for title, findings in (("installed", found.installed), ("machine", found.machine), ("can", found.can)):
-            _print_findings(title, findings)
-
-    raise typer.Exit(console.run(body))
-
-
-def _print_findings(title: str, findings: list[Finding]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for finding in findings:
-        table.add_row(
-            "" if finding.ok else "-", finding.name, finding.said + (f"; {finding.hint}" if finding.hint else "")
-        )
-    console.table_console().print(table, markup=False)
-
-
 def _print(found: SelfCheck) -> None:
-    from rich.table import Table
-
     def add(rows: list[Row], against: str) -> None:
         for row in rows:
             accuracy = row.accuracy
@@ -107,12 +73,8 @@ def _print(found: SelfCheck) -> None:
                 mark,
             )
 
-    table = Table(title=f"{found.described}, {found.seconds:.1f} s", title_justify="left")
-    for column in ("stage", "output", "against"):
-        table.add_column(column)
-    for column in ("relative L2", "allowed", "NaN"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    title = f"{found.described}, {found.seconds:.1f} s"
+    table = console.table(title, ["stage", "output", "against"], ["relative L2", "allowed", "NaN", ""])
     add(found.chain, "reference, chain")
     add(found.alone, "ONNX Runtime, alone")
     console.table_console().print(table)

@@ -16,7 +16,8 @@ from page4d.manifest import StageEntry
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.quantize.centering import Floats, Observed
 from page4d_export.quantize.linear_layers import Graph
-from page4d_export.verify import Arrays, Values, run_engine
+from page4d_export.sample_clip import Values
+from page4d_export.stage_runner import Arrays, run_engine
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured
 

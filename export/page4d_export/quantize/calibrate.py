@@ -17,16 +17,18 @@ from page4d.accuracy import compare
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.export_plan import Plan
-from page4d_export.onnx_export import OnnxExporter
+from page4d_export.export_plan import ExportPlan
 from page4d_export.quantize import fp8, int8
 from page4d_export.quantize.activation_stats import Seen, observe
 from page4d_export.quantize.centering import Floats, Observed, exact_weights, is_centred
 from page4d_export.quantize.linear_layers import Graph
+from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage import stages_of
-from page4d_export.trace_cache import TraceCache
-from page4d_export.verify import Frames, Values, gather, run_engine, start
+from page4d_export.stage_runner import StageChain, run_engine
+from page4d_export.tracing.onnx_export import OnnxExporter
+from page4d_export.tracing.trace_cache import TraceCache
 
 _PRONE = 0.05  # error of a layer's product above which its activations are not quantised
 
@@ -101,10 +103,10 @@ class Calibration:
 
 def calibrate(
     model: Page4D,
-    plan: Plan,
-    frames: Frames,
+    plan: ExportPlan,
+    clip: SampleClip,
     tolerance: float,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Progress = SILENT,
     place: pathlib.Path | None = None,
 ) -> Calibration:
     """Run the float32 chain and choose what each stage quantises, by measured error.
@@ -112,30 +114,27 @@ def calibrate(
     Args:
         model: the reference.
         plan: at the layout to measure at, in int8 or fp8.
-        frames: of that layout.
+        clip: of that layout.
         tolerance: of the relative L2 of a stage's outputs; a smaller one quantises fewer layers.
-        progress: told each stage's name.
+        progress: told of each stage.
         place: where float32 graphs are written for as long as they are needed; None: the system's folder for such.
     """
     exact = plan.in_precision(Precision.FLOAT32)
-    values = start(model, exact, frames)
+    chain = StageChain(model, exact, clip)
     found = Calibration()
     with tempfile.TemporaryDirectory(dir=place) as temporary:
         folder = pathlib.Path(temporary)
         exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, found.traces)
         for stage in stages_of(model, exact).values():
-            progress(stage.name)
+            progress.step(f"calibrating {stage.name}")
             path = exporter.write(stage)
-            before = {spec.name: values[spec.name] for spec in stage.inputs}
-            outputs, seen = observe(path, stage.entry, before)
+            inputs = chain.inputs(stage.entry)
+            outputs, seen = observe(path, stage.entry, inputs)
             if seen:
                 found.stages[stage.name] = _choose(
-                    _SCHEMES[plan.precision], path, stage.entry, before, outputs, seen, tolerance
+                    _SCHEMES[plan.precision], path, stage.entry, inputs, outputs, seen, tolerance
                 )
-            values |= outputs
-            for kept in exact.gathered():
-                if stage.name in kept.stages:
-                    gather(kept, stage.name, values)
+            chain.store(stage.entry, outputs)
             for file in folder.iterdir():
                 file.unlink()
     return found

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from page4d_plugins.bench.timing import WHOLE, Sample
+
 _SAMPLE = 4.0  # milliseconds of a sample: far above the resolution of events, short enough for many rounds
 _MOST_CALLS = 200
 _LEAD = 20.0  # milliseconds from which on a sample is long enough to stand without a run before it
@@ -26,6 +28,10 @@ class Sampler(NamedTuple):
     """`graph`: calls as one CUDA graph, launch overhead left out; `stream`: launched one by one; `wall`."""
     calls: Calls
     """Kept with their inputs: a graph knows no more of these than their addresses."""
+
+    def run(self) -> Sample:
+        """As a side of `interleave`."""
+        return {WHOLE: self.sample()}
 
 
 class Clock(Protocol):
@@ -68,7 +74,7 @@ class CudaClock:
 
 
 class WallClock:
-    """For sides on a processor: simulations in Triton's interpreter."""
+    """For sides on a CPU: simulations in Triton's interpreter."""
 
     cache = 0
 

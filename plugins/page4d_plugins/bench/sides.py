@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -159,7 +159,7 @@ class Attempt:
         self._caught = warnings.catch_warnings(record=True)
 
     def __enter__(self) -> Attempt:
-        self._said = self._caught.__enter__()
+        self._warnings = self._caught.__enter__()
         warnings.simplefilter("always")
         return self
 
@@ -168,17 +168,14 @@ class Attempt:
     ) -> bool:
         self._caught.__exit__(kind, error, trace)
         if isinstance(error, Exception):  # a foreign library's failure is a line of the report, whatever its type
-            self.reason = self._words(error)
+            self.reason = reason_of(error, self._warnings or [])
         return self.reason is not None
 
-    def _words(self, error: Exception) -> str:
-        if isinstance(error, ModuleNotFoundError):
-            return f"{error.name} is not installed"
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        # PyTorch says in warnings why none of its kernels fits
-        said = [
-            str(warning.message).splitlines()[0]
-            for warning in self._said or []
-            if issubclass(warning.category, UserWarning)
-        ]
-        return f"{type(error).__name__}: {'; '.join([first, *said])}"[:300]
+
+def reason_of(error: Exception, caught: Sequence[warnings.WarningMessage] = ()) -> str:
+    """Why something did not run, in a line; PyTorch says in warnings why none of its kernels fits."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    notes = [str(warning.message).splitlines()[0] for warning in caught if issubclass(warning.category, UserWarning)]
+    return f"{type(error).__name__}: {'; '.join([first, *notes])}"[:300]

@@ -1,4 +1,4 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not
+"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has offsets that do not
 overlap in time."""
 
 import itertools
@@ -18,8 +18,8 @@ from page4d_engines.ort.onnx_graph import VIEWS, Tensor
 from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
 from page4d_engines.ort.partitioned_engine import raw, widen_unsupported
 from page4d_engines.ort.row_fusion import RowCall, fuse_rows
-from page4d_export.onnx_export import OnnxExporter
 from page4d_export.stage import stages
+from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_plugins.launch_plan import Shape
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.row_launch import RowKernel, gelu_launch

@@ -24,7 +24,7 @@ from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from page4d_export.sample_scene.clip import render, save
 from tests.support.examples import examples
 from tests.support.exports import by_time
@@ -119,7 +119,7 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
     are computed."""
     layout = Layout(T, V, 14, 14)
     n = next(n for n in range(min(divisor, layout.images), 0, -1) if layout.images % n == 0)
-    manifest = Plan.make(ModelConfig.preset("tiny"), layout, Precision.FLOAT32, encoder_images=n).manifest("")
+    manifest = ExportPlan.make(ModelConfig.preset("tiny"), layout, Precision.FLOAT32, encoder_images=n).manifest("")
     plan = BufferPlan.make(manifest, sliding=True)
     carried = data.draw(st.integers(0, T - 1)) * V
     assert plan.encoded is not None and plan.encoded.shape[0] == layout.images

@@ -16,9 +16,9 @@ from page4d.system.progress import Progress
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, _failure, attention_nodes
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, Tensor, check
 from page4d_engines.tensorrt.library import Library
-from page4d_export.export_plan import Plan
-from page4d_export.onnx_export import OnnxExporter
+from page4d_export.export_plan import ExportPlan
 from page4d_export.stage import stages_of
+from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.exports import without_plugins
 
 
@@ -78,7 +78,7 @@ def test_a_real_block_at_24_times_4_views(rtx, tmp_path):
     config = ModelConfig.preset("vitl", depth=1, encoder_depth=1, global_layers=())
     model = Page4D(config)
     for choice in (AttentionChoice.AUTO, AttentionChoice.NATIVE):
-        plan = Plan.make(config, Layout(24, 4, 518, 518), Precision.FLOAT16, attention=choice)
+        plan = ExportPlan.make(config, Layout(24, 4, 518, 518), Precision.FLOAT16, attention=choice)
         (tmp_path / choice.value).mkdir()
         path = OnnxExporter(tmp_path / choice.value, config.head_dim, choice).write(stages_of(model, plan)["time_sa.0"])
         (node,), native = attention_nodes(onnx.load(path, load_external_data=False))

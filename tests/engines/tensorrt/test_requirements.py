@@ -17,7 +17,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.layers import AttentionNode, check, read_inspector
 from page4d_engines.tensorrt.library import Library
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine, cuda_of
 from page4d_plugins.driver import driver
 
@@ -259,7 +259,7 @@ def planned(made, tmp_path_factory):
     folder = shutil.copytree(made("default", "float16").folder, tmp_path_factory.mktemp("planned") / "engines")
     build_into(
         EngineFolder.open(folder),
-        PlansBuild(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), Precision.FLOAT16, native=False),
+        PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), Precision.FLOAT16, native=False),
     )
     return folder
 

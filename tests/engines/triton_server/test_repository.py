@@ -29,7 +29,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
@@ -207,7 +207,7 @@ def test_weights_lie_beside_their_model(made, served):
 )
 def test_sixteen_bits_between_models(precision, element):
     """Types of every tensor; glue runs on a processor in these types, too, and moves bits as they are."""
-    plan = Plan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
+    plan = ExportPlan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
     manifest = plan.manifest("")
     rng = np.random.default_rng(0)
     special = (rng.integers(-99, 99, manifest.spec("special").shape) / 64).astype(

@@ -23,15 +23,15 @@ from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
-from page4d_engines.tensorrt.plans import PlansBuild, library_for
-from page4d_export import main
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export
+from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
+from page4d_export.commands.export import export_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
 from page4d_export.quantize.linear_layers import Graph
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
 from tests.support.examples import examples
 from tests.support.exports import Made, making
 from tests.support.linear_block import block, observe, put, run
@@ -160,12 +160,12 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
 def eight(shared):
     """An engine folder in fp8, verified."""
     config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = Plan.make(config, layout, Precision.FP8)
+    plan = ExportPlan.make(config, layout, Precision.FP8)
     model = lively(config)
     folder = shared / "fp8"
     with making(shared / "fp8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -196,7 +196,7 @@ def test_means_are_taken_out_behind_the_casts_of_16_bits(eight):
 
 
 def test_a_whole_run(eight):
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     images, mask = frames.values["images"], frames.values["mask_ext"]
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
@@ -206,10 +206,10 @@ def test_a_whole_run(eight):
 
 def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
     """Down to all of them; they are named in the manifest, and their weights are float16's."""
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     strict = calibration.calibrate(eight.model, eight.plan, frames, 1e-7)
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
     mixed = next(entry for entry in manifest.stages if entry.floating)
     model = onnx.load(tmp_path / "engines" / (mixed.file or ""))
     left = [tensor for tensor in model.graph.initializer if tensor.name in mixed.floating]
@@ -219,9 +219,9 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
 
 def test_blocks_that_run_twice_on_the_same_weights(tmp_path):
     config, layout = config_of("memory", encoder_depth=2), layout_of("memory", 56, 70)  # those of `made`: traced once
-    manifest = export(
+    manifest = write_verified(
         lively(config),
-        Plan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
+        ExportPlan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
         tmp_path / "engines",
         tolerance=0.15,
     )
@@ -252,7 +252,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
             for source in layer.sources
         }
         assert wanted and wanted <= found, name
-    plans = PlansBuild(rtx, BuildOptions(), Precision.FP8, native=False).build(
+    plans = PlanBuildRequest(rtx, BuildOptions(), Precision.FP8, native=False).build(
         eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path
     )
     assert plans.least_chip == 89 and plans.runs_on == "sm_89 and newer" and plans.fits(90) and not plans.fits(86)
@@ -260,7 +260,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
 
 def test_chips_without_fp8_are_refused(rtx):
     with pytest.raises(UsageError, match=r"(?s)no fp8 products on these chips.*sm_86.*sm_89 and newer"):
-        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
+        PlanBuildRequest(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
 
 
 def test_a_plan_that_widens_a_product_is_refused():
@@ -279,7 +279,8 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+        cli.command(export_command),
+        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
     )
 
 

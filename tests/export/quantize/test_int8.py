@@ -21,21 +21,22 @@ from page4d.layout import Layout
 from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import SILENT
 from page4d_engines import Pipeline, cli
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
-from page4d_export import main
 from page4d_export.bench.cpu_chain import compare_chain
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export
-from page4d_export.onnx_export import OnnxExporter
+from page4d_export.commands.export import export_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize.centering import Observed, exact_weights
 from page4d_export.quantize.int8 import error, quantise, weight
 from page4d_export.quantize.linear_layers import Graph
+from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames
+from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.examples import examples
 from tests.support.exports import Made, making
 from tests.support.linear_block import block, observe, put, run
@@ -195,12 +196,12 @@ def test_the_error_of_a_layer_is_that_of_its_activations():
 def eight(shared):
     """An engine folder in int8, verified."""
     config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = Plan.make(config, layout, Precision.INT8)
+    plan = ExportPlan.make(config, layout, Precision.INT8)
     model = lively(config)
     folder = shared / "int8"
     with making(shared / "int8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -253,7 +254,7 @@ def test_onnx_runtime_fuses_it(eight, tmp_path):
 
 def test_a_stricter_tolerance_keeps_more_in_float32(eight):
     """The stage's measured error decides; at the end all activations are float32 and the weights' error is left."""
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     loose, strict = (calibration.calibrate(eight.model, eight.plan, frames, tolerance) for tolerance in (0.02, 1e-6))
     assert not any(found.floating for found in loose.stages.values())
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
@@ -272,7 +273,7 @@ def look_at_choices(eight, monkeypatch, tolerance, look):
         return chosen
 
     monkeypatch.setattr(calibration, "_choose", watched)
-    calibration.calibrate(eight.model, eight.plan, Frames.rendered(eight.plan.layout), tolerance)
+    calibration.calibrate(eight.model, eight.plan, SampleClip.rendered(eight.plan.layout), tolerance)
 
 
 def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch):
@@ -317,8 +318,8 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
 
 def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     """They are named in the manifest, run, and are more exact than what is quantised whole."""
-    frames = Frames.rendered(eight.plan.layout)
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
+    frames = SampleClip.rendered(eight.plan.layout)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
     kept = [name for entry in manifest.stages for name in entry.floating]
     assert kept and all(".weight/" in name for name in kept)
     graph = onnx.load(
@@ -339,7 +340,7 @@ def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
 def test_calibrated_small_written_large(eight, tmp_path):
     """As where the layout is too large for this machine: what was measured at one layout serves another."""
     layout = Layout(2, 2, 28, 42)
-    measured = calibration.calibrate(eight.model, eight.plan.at(layout), Frames.rendered(layout), 0.02)
+    measured = calibration.calibrate(eight.model, eight.plan.at(layout), SampleClip.rendered(layout), 0.02)
     stage = stages_of(eight.model, eight.plan)["time_sa.1"]
     path = OnnxExporter(tmp_path, eight.model.config.head_dim, traces=measured.traces).write(
         stage, measured.change("time_sa.1")
@@ -361,14 +362,14 @@ def test_calibrated_small_written_large(eight, tmp_path):
 def test_other_models(variant, tmp_path):
     """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
     config, layout = config_of(variant, encoder_depth=2), layout_of(variant, 56, 70)  # those of `made`: traced once
-    plan = Plan.make(config, layout, Precision.INT8, takes_keypoints(variant))
-    manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
+    plan = ExportPlan.make(config, layout, Precision.INT8, takes_keypoints(variant))
+    manifest = write_verified(lively(config), plan, tmp_path / "engines", tolerance=0.05)
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
 def test_it_is_timed_beside_pytorch():
-    plan = Plan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
-    found = compare_chain(plan, "late", 1, 2, lambda what, share: None)
+    plan = ExportPlan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
+    found = compare_chain(plan, "late", 1, 2, SILENT)
     assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
     exact = {entry.kind: entry.weight_bytes for entry in plan.in_precision(Precision.FLOAT32).stages()}
@@ -385,7 +386,8 @@ def test_it_is_timed_beside_pytorch():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+        cli.command(export_command),
+        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
     )
 
 
@@ -400,4 +402,6 @@ def test_what_does_not_go_with_int8(eight):
     with pytest.raises(EngineError, match="int8 engines are for a processor"):
         Pipeline.load(eight.folder, "cuda")
     with pytest.raises(UsageError, match="--attention plugin computes in 16 bits"):
-        Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.INT8, attention=AttentionChoice.PLUGIN)
+        ExportPlan.make(
+            config_of("default"), layout_of("default", 28, 42), Precision.INT8, attention=AttentionChoice.PLUGIN
+        )

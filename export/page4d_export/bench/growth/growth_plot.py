@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from page4d_export.bench.plot_file import check_plot, save_plot
 
 if TYPE_CHECKING:
-    from page4d_export.bench.growth.growth import Cell, Growth, Point
+    from page4d_export.bench.growth.growth_record import Cell, Growth, Point
 
 _INK, _PALE, _LINE = "#1f2937", "#6b7280", "#d1d5db"
 _COLOURS = ("#f59e0b", "#ea580c", "#dc2626", "#be185d", "#7e22ce", "#1e3a8a")  # of V = 1 to 6: more views, darker
@@ -21,7 +21,7 @@ _GIB = 2**30
 
 
 def plot_growth(found: Growth, path: pathlib.Path) -> None:
-    """Write a PNG: seconds and GiB over T, a line for each V; without measured seconds memory alone.
+    """Write a PNG: seconds and GiB over T, a line for each V.
 
     Args:
         found: the models' grid and the measured points.
@@ -34,13 +34,10 @@ def plot_growth(found: Growth, path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    timed = all(cell.seconds is not None for cell in found.grid)
-    figure = Figure(figsize=(_WIDTH if timed else _WIDTH * 0.62, _HEIGHT), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, rect=(0, 0, 1, 0.87)))
-    panels = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
-    if timed:
-        _panel(panels[0], found, "seconds a window", lambda cell: cell.seconds or 0.0, lambda point: point.seconds)
-    memory = panels[-1]
+    time, memory = panels = figure.subplots(1, 2)
+    _panel(time, found, "seconds a window", lambda cell: cell.seconds, lambda point: point.seconds)
     _panel(memory, found, "memory, GiB", lambda cell: cell.memory.total / _GIB, lambda point: point.bytes / _GIB)
     _sizes(memory)
     for panel in panels:
@@ -143,8 +140,6 @@ def _end_labels(axes: Any, found: Growth) -> None:
 
 
 def _legend(found: Growth) -> str:
-    if found.fit is None:
-        return "lines: modelled; nothing was measured"
     text = f"lines: modelled, dots: measured; off by {found.fit.deviation:.0%} at most there"
     if found.fit.held_out_deviation is not None:
         text += (

@@ -14,7 +14,6 @@ import onnx
 from torch import nn
 
 import page4d
-import page4d_export
 from page4d.config import ModelConfig
 from page4d.files import write_atomically
 from page4d.manifest import StageEntry
@@ -92,8 +91,7 @@ def _without_counts(config: ModelConfig) -> dict[str, object]:
 @functools.cache
 def _versions() -> str:
     digest = hashlib.sha256()
-    for package in (page4d, page4d_export):
-        for folder in map(pathlib.Path, package.__path__):
-            for path in sorted(folder.rglob("*.py")):
-                digest.update(path.read_bytes())
+    for folder in (pathlib.Path(page4d.__file__).parent, pathlib.Path(__file__).parents[1]):  # this package, and below
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
     return " ".join(importlib.metadata.version(package) for package in _PACKAGES) + digest.hexdigest()

@@ -18,9 +18,9 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES, AttentionChoice
-from page4d_export.onnx_functions import function_for
 from page4d_export.stage import Stage
-from page4d_export.trace_cache import TraceCache, trace_key
+from page4d_export.tracing.onnx_functions import function_for
+from page4d_export.tracing.trace_cache import TraceCache, trace_key
 
 OPSET = 20  # the lowest that types bfloat16 for every operator in use
 _EXTERNAL_ABOVE = 1 << 20  # bytes of weights that still go into the .onnx itself

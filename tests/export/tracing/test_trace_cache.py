@@ -8,10 +8,10 @@ import pytest
 from page4d import Layout, ModelConfig, Page4D
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.export_plan import Plan
-from page4d_export.onnx_export import OnnxExporter
+from page4d_export.export_plan import ExportPlan
 from page4d_export.stage import stages_of
-from page4d_export.trace_cache import TraceCache, trace_key
+from page4d_export.tracing.onnx_export import OnnxExporter
+from page4d_export.tracing.trace_cache import TraceCache, trace_key
 from tests.support.models import EXPORTED
 
 LAYOUT = Layout(2, 2, 28, 42)
@@ -22,7 +22,7 @@ def never():
 
 
 def plan_of(config, layout=LAYOUT, precision=Precision.FLOAT32, attention=AttentionChoice.AUTO):
-    return Plan.make(config, layout, precision, attention=attention)
+    return ExportPlan.make(config, layout, precision, attention=attention)
 
 
 def keys(config, seed=0, **options):

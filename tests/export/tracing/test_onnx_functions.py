@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort.lowering import lower
-from page4d_export.onnx_functions import function_for
+from page4d_export.tracing.onnx_functions import function_for
 from tests.support.examples import examples
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
