@@ -97,7 +97,7 @@ def run(path, bisect=False, progress=SILENT):
 def invoke(path, *arguments):
     app = typer.Typer()
     app.command()(verify_command)
-    return CliRunner().invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
 
 
 def outputs_of(manifest):
@@ -290,6 +290,6 @@ def test_the_command_says_what_was_found(checked):
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.exit_code == 2 and "allowed: auto, onnxruntime, cuda, tensorrt" in done.stderr, done.output
+    assert done.exit_code == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.output
     done = invoke(tmp_path / "missing")
     assert done.exit_code == 4 and "no such engine folder" in done.stderr, done.output
