@@ -36,7 +36,7 @@ _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of one a
 
 
 @dataclass(frozen=True)
-class _Gate:
+class Gate:
     """What was verified: stages of a plan, which may have a smaller layout than the engines, on a clip of that."""
 
     plan: ExportPlan
@@ -95,10 +95,10 @@ def write_verified(
                 written = pathlib.Path(temporary)
                 _write_stages(model, checked, written, calibration, next(parts))
             figures = verify(model, checked, written, clip, tolerance, next(parts))
-            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
+            gate = Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
         manifest = _verified(_described(model, plan, stages), gate)
-        manifest = msgspec.structs.replace(manifest, golden=_write_golden(staging, manifest, gate, clip_at))
+        manifest = msgspec.structs.replace(manifest, golden=write_golden(staging, manifest, gate, clip_at))
         if plans is not None:
             built = plans.build(staging, manifest, staging, next(parts))
             manifest = msgspec.structs.replace(manifest, plans=built)
@@ -150,8 +150,8 @@ def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> N
     save_tensors(folder / CONSTANTS, rounded)
 
 
-def _write_golden(
-    folder: pathlib.Path, manifest: Manifest, gate: _Gate, clip_at: Callable[[Layout], SampleClip]
+def write_golden(
+    folder: pathlib.Path, manifest: Manifest, gate: Gate, clip_at: Callable[[Layout], SampleClip]
 ) -> Golden:
     """The clip that was verified on and what the reference made of it; without the latter where the layout was too
     large."""
@@ -182,7 +182,7 @@ def _described(model: Page4D, plan: ExportPlan, stages: tuple[StageEntry, ...]) 
     return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
-def _verified(manifest: Manifest, gate: _Gate) -> Manifest:
+def _verified(manifest: Manifest, gate: Gate) -> Manifest:
     """The manifest with the figures of the gate, and when and with what it was made."""
     stages = tuple(
         msgspec.structs.replace(entry, accuracy=gate.stages[entry.name].alone, ties=gate.stages[entry.name].ties)

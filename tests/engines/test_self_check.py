@@ -71,7 +71,8 @@ def checked(made, tmp_path_factory):
             frames = SampleClip.rendered(made_.plan.layout)
             found = list(verify.verify(made_.model, made_.plan, path / "onnx", frames, tolerance))
             manifest = read_manifest(path)
-            golden = exporter._write_golden(path, manifest, frames, {stage.stage: stage for stage in found}, tolerance)
+            gate = exporter.Gate(made_.plan, frames, tolerance, {stage.stage: stage for stage in found})
+            golden = exporter.write_golden(path, manifest, gate, SampleClip.rendered)
             rewrite(path, msgspec.structs.replace(manifest, golden=golden))
             cache[variant, precision] = path
         return cache[variant, precision]

@@ -36,7 +36,8 @@ def build_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compile every kernel for every GPU architecture, on any machine: no GPU, no driver. Equal sources give equal bytes."""
+    """Compile every kernel for every GPU architecture, on any machine: no GPU, no driver. Equal sources give equal
+    bytes."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -73,15 +74,12 @@ def build_command(
                 got=", ".join(chips),
                 hint="a newer Triton, or ptx: drivers compile it",
             )
-        started, count = time.monotonic(), 0
-
-        def done(target: compiler.Target) -> None:
-            nonlocal count
-            count += 1
-            progress(f"{target.chip} {target.kernel} {target.dtype.value}", count / len(kernels))
-
+        started = time.monotonic()
         with console.progress(quiet) as progress:
-            pack = compiler.build(kernels, jobs, done)
+            steps = progress.part(0.0, 1.0, len(kernels))
+            pack = compiler.build(
+                kernels, jobs, lambda target: steps.step(f"{target.chip} {target.kernel} {target.dtype.value}")
+            )
         if packed:
             write_atomically(path, pack.content())
         else:
