@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import settings
 
-from tests.support.exports import Made, making
+from tests.support.exports import Made, making, with_golden
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 # how many examples hypothesis tries of those that a test states; `--hypothesis-profile=full` is test.sh's --all
@@ -113,6 +113,20 @@ def made(shared):
                     write_unverified(model, plan, folder)
             cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
         return cache[variant, precision, B]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checked(made, shared):
+    """Engine folders of `made` with a golden clip, by variant and precision; not to be changed."""
+
+    def make(variant="default", precision="float32"):
+        folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
+        with making(folder.parent) as first:
+            if first:
+                with_golden(made(variant, precision), folder)
+        return folder
 
     return make
 

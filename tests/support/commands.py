@@ -12,6 +12,12 @@ from typer.testing import CliRunner
 from page4d_engines import cli
 from page4d_export.commands.export import export_command
 
+TINY = (
+    *("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=2", "--set", "global_layers="),
+    *("--T", 3, "--V", 2, "--height", 56, "--width", 70),
+)
+"""Flags of an export that takes seconds: its graphs are those of `made`, traced already."""
+
 _ENTRIES = {
     "page4d-run": "from page4d_engines.cli import main; main()",
     "page4d-export": "from page4d_export.main import export; export()",

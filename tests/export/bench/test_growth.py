@@ -217,6 +217,7 @@ def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
 # ---- the whole
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "depth": 1, "encoder_depth": 1})
     said = []

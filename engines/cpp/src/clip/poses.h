@@ -11,6 +11,6 @@ namespace page4d {
 // numbers: [n,12]: a translation, then nine numbers row by row.
 // pose: [n,4,4]: a point of the camera's frame to the world, which is no camera's frame; NaN where a number is not
 // finite.
-void camera_to_world(const float* numbers, int64_t n, double* pose) noexcept;
+void camera_to_world(const float* encoded, int64_t n, double* pose) noexcept;
 
 }  // namespace page4d

@@ -55,10 +55,10 @@ class JsonValue {
 
   template <class T, class Read>
   std::map<std::string, T> map(const Read& read) const {
-    std::map<std::string, T> found;
+    std::map<std::string, T> values;
     for (const auto& [name, value] : items())
-      found.insert_or_assign(name, read(JsonValue(*value.value_, path_ + "[...]")));
-    return found;
+      values.insert_or_assign(name, read(JsonValue(*value.value_, path_ + "[...]")));
+    return values;
   }
 
  private:

@@ -65,8 +65,8 @@ struct Golden {
 struct ModelValue {
   std::string shown = "nothing";
   std::optional<int64_t> number;
-  std::optional<std::vector<std::string>> words;
-  std::optional<std::vector<int64_t>> numbers;
+  std::optional<std::vector<std::string>> strings;
+  std::optional<std::vector<int64_t>> integers;
 };
 
 struct Manifest {
