@@ -144,8 +144,8 @@ def departing(monkeypatch, name, disturb):
     real = cpu_engine.OrtEngine
 
     class Departing(real):
-        def __init__(self, path, *arguments):
-            super().__init__(path, *arguments)
+        def __init__(self, path, *arguments, **options):
+            super().__init__(path, *arguments, **options)
             self.departs = path.name == f"{name}.onnx"
 
         def bind(self, inputs, outputs):
