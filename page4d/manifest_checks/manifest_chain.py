@@ -1,6 +1,6 @@
 """Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made.
 
-`engines/cpp/src/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
 """
 
 from __future__ import annotations
