@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
+# shellcheck disable=SC2046 # a name or nothing
+need_packages $(venv_package .venv)
 make_environment .venv ".[export]"
 PATH="$PWD/.venv/bin:$PATH"
 rm -rf demo && mkdir demo

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
 
 
 class _Choice(str, enum.Enum):
-    """An option that is one of a few words; given as the word or the member."""
+    """An option that is one of a few words; the word stands for the member."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -26,7 +30,7 @@ class Order(_Choice):
 
 
 class LayerOutput(_Choice):
-    """What a kept layer holds: the tokens after the layer, or both blocks' outputs side by side."""
+    """Content of a kept layer: the tokens after the layer, or both blocks' outputs side by side."""
 
     STREAMS = "streams"
     PAIR = "pair"
@@ -40,14 +44,14 @@ class MaskHeadKind(_Choice):
 
 
 class Fusion(_Choice):
-    """How the head's logit and the external mask meet: two scalars, or two numbers per patch from an MLP."""
+    """How the head's logit and the external mask are weighted: by two scalars, or by an MLP, per patch."""
 
     SCALAR = "scalar"
     GATE = "gate"
 
 
 class TimeEncoding(_Choice):
-    """How Time-SA knows relative time."""
+    """How Time-SA encodes relative time."""
 
     ROPE = "rope"
     ALIBI = "alibi"
@@ -55,7 +59,7 @@ class TimeEncoding(_Choice):
 
 
 class Published(_Choice):
-    """A published model that the network can be, number for number."""
+    """A published model that the network can reproduce exactly."""
 
     PI3 = "pi3"
     VGGT = "vggt"
@@ -64,11 +68,12 @@ class Published(_Choice):
 
 @dataclass(frozen=True)
 class RowMask:
-    """PAGE-4D's own mask: where its head reads, and which Time-SA it acts in, on the rows of the special tokens.
+    """PAGE-4D's own mask: which layer its head reads, and in which layers it biases Time-SA, on the rows of the special
+    tokens.
 
     Attributes:
-        after: the head reads what View-SA of this layer gives.
-        layers: whose Time-SA is biased.
+        after: the head reads the output of this layer's View-SA.
+        layers: layers whose Time-SA is biased.
         gain: factor of the bias on the rows of special tokens; patch rows have none.
     """
 
@@ -84,23 +89,32 @@ ROW_MASKS = {
 
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
-_MOST = {
-    "width": 1 << 14,
-    "heads": 1 << 9,
-    "encoder_depth": 256,
-    "depth": 256,
-    "landmarks": Layout.LARGEST,
-    "memory_tokens": Layout.LARGEST,
-}
-_MOST_LEVELS = 16  # of dilation
-_LARGEST_FLOAT16 = 65504
-
 HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
 
+# What an option may be; the descriptions are what an error says is allowed.
+_Width = Annotated[int, Meta(ge=1, le=1 << 14, description="a whole number, 1 to 16384")]
+_Heads = Annotated[int, Meta(ge=1, le=1 << 9, description="a whole number, 1 to 512")]
+_Blocks = Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")]
+_Streams = Annotated[int, Meta(ge=1, le=2, description="1, or 2 (pose, then geo)")]
+_Layer = Annotated[int, Meta(ge=0, description="a layer's number, from 0")]
+_Layers = Annotated[tuple[_Layer, ...] | None, Meta(description="whole numbers, layers from 0")]
+_Tokens = Annotated[int, Meta(ge=1, le=Layout.LARGEST, description=f"a whole number, 1 to {Layout.LARGEST}")]
+_Levels = Annotated[
+    tuple[_Tokens, ...],
+    Meta(
+        min_length=1,
+        max_length=16,
+        description=f"one or more whole numbers of 1 or more, up to 16 of up to {Layout.LARGEST}",
+    ),
+]
+_Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
+_Pixels = Annotated[float, Meta(ge=0, le=65504, description="a number, 0 to 65504 pixels")]
+_Penalty = Annotated[float, Meta(ge=-65504, le=65504, description="a number, -65504 to 65504, float16's range")]
+
 
 class GlobalStrategy(_Choice):
-    """How Global-SA stays sparse."""
+    """How Global-SA is made sparse."""
 
     LANDMARK = "landmark"
     DILATED = "dilated"
@@ -111,43 +125,40 @@ class GlobalStrategy(_Choice):
 class ModelConfig:
     """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
 
-    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable: `width` 16384,
-        `depth` and
-    `encoder_depth` 256, `landmarks` and `memory_tokens` 65535, 16 `dilations` of up to 65535, 64 `keep_layers`, the
-    epipolar numbers 65504.
+    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable.
 
-    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
-    options are fixed but for its size, the layers that are kept, its mask and its heads.
+    Enums may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
+    options are fixed except its size, the layers that are kept, its mask and its heads.
 
     Raises:
-        UsageError: a value that is not allowed, or two that do not go together.
+        UsageError: a value that is not allowed, or two that exclude each other.
     """
 
-    width: int = 1024
-    heads: int = 16
-    encoder_depth: int = 24
-    depth: int = 16
-    streams: int = 2
-    order: tuple[Order, ...] = (Order.VIEW, Order.TIME)
+    width: _Width = 1024
+    heads: _Heads = 16
+    encoder_depth: _Blocks = 24
+    depth: _Blocks = 16
+    streams: _Streams = 2
+    order: _Order = (Order.VIEW, Order.TIME)
     layer_output: LayerOutput = LayerOutput.STREAMS
-    mask_layer: int = 0
+    mask_layer: _Layer = 0
     mask_head: MaskHeadKind = MaskHeadKind.CHECKPOINT_150
     fusion: Fusion = Fusion.SCALAR
     time_encoding: TimeEncoding = TimeEncoding.ROPE
-    global_layers: tuple[int, ...] | None = None
+    global_layers: _Layers = None
     global_strategy: GlobalStrategy = GlobalStrategy.LANDMARK
-    landmarks: int = 64
-    dilations: tuple[int, ...] = (1, 2, 4)
-    memory_tokens: int = 32
+    landmarks: _Tokens = 64
+    dilations: _Levels = (1, 2, 4)
+    memory_tokens: _Tokens = 32
     epipolar: bool = False
-    epipolar_band: float = 28.0
-    epipolar_penalty: float = 4.0
-    keep_layers: tuple[int, ...] | None = None
+    epipolar_band: _Pixels = 28.0
+    epipolar_penalty: _Penalty = 4.0
+    keep_layers: _Layers = None
     published: Published | None = None
-    """The model that this is, exactly; None: this project's own network. Says also where each weight of a checkpoint
-    goes."""
+    """The published model that the network reproduces; None: this project's own network. Decides also which weight of a
+    checkpoint goes where."""
     mask: bool = True
-    """Whether PAGE-4D's own mask acts; the other models have no such choice."""
+    """Whether PAGE-4D's own mask is applied; other models have no such choice."""
     predictions: bool = False
     """Pi3's heads on the last layer's pair: points, confidence, camera."""
 
@@ -158,14 +169,16 @@ class ModelConfig:
 
     @property
     def has_memory(self) -> bool:
-        """Whether memory tokens go from Global-SA to Global-SA and out."""
+        """Whether memory tokens go from one Global-SA to the next and are an output."""
         return self.global_strategy is GlobalStrategy.MEMORY and bool(self.global_layers)
 
     @property
     def row_mask(self) -> RowMask | None:
-        """PAGE-4D's own mask, where it acts within this depth."""
-        found = ROW_MASKS[self.mask_head] if self.published is Published.PAGE4D and self.mask else None
-        return found if found is not None and found.after < self.depth else None
+        """PAGE-4D's own mask, where the network is deep enough to have it."""
+        if self.published is not Published.PAGE4D or not self.mask:
+            return None
+        row_mask = ROW_MASKS[self.mask_head]
+        return row_mask if row_mask.after < self.depth else None
 
     @property
     def has_mask(self) -> bool:
@@ -174,13 +187,12 @@ class ModelConfig:
 
     @property
     def takes_mask(self) -> bool:
-        """Whether an external mask is an input: published models know none."""
+        """Whether an external mask is an input: published models have none."""
         return self.published is None
 
     @property
     def eps(self) -> tuple[float, float]:
-        """Of an aggregator block's LayerNorms, and of those over q and k, where no checkpoint says otherwise: Pi3's,
-        VGGT's and PAGE-4D's."""
+        """Of an aggregator block's LayerNorms, and of those over q and k, unless a checkpoint sets others."""
         return (1e-5, 1e-5) if self.published in (Published.VGGT, Published.PAGE4D) else (1e-6, 1e-5)
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
@@ -190,7 +202,7 @@ class ModelConfig:
         return self.has_mask and block is None and layer == self.mask_layer
 
     def streams_in(self, layer: int) -> int:
-        """Streams that layer `layer` computes: one before the mask is known, S from `mask_layer` on."""
+        """Streams that layer `layer` computes: one before the mask exists, S from `mask_layer` on."""
         return self.streams if layer >= self.mask_layer else 1
 
     def biased(self, layer: int) -> bool:
@@ -202,10 +214,10 @@ class ModelConfig:
         return self.row_mask is not None and layer in self.row_mask.layers
 
     def require(self, layout: Layout) -> None:
-        """Check that the model can see clips of this layout as it was published.
+        """Check that the model takes clips of this layout as it was published.
 
         Raises:
-            UsageError: several times for Pi3, several views for VGGT or PAGE-4D.
+            UsageError: several timesteps for Pi3, several views for VGGT or PAGE-4D.
         """
         if self.published is Published.PI3 and layout.T > 1:
             raise UsageError(
@@ -249,112 +261,52 @@ class ModelConfig:
         return plain
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)
-        for name, choice in _CHOICES.items():
-            put(name, _choose(name, choice, getattr(self, name)))
-        for name in ("width", "heads", "encoder_depth", "depth", "streams", "mask_layer", "landmarks", "memory_tokens"):
-            _require(type(getattr(self, name)) is int, name, getattr(self, name), "a whole number")
-        for name in ("epipolar_band", "epipolar_penalty"):
-            _require(type(getattr(self, name)) in (int, float), name, getattr(self, name), "a number")
-            _require(
-                -_LARGEST_FLOAT16 <= getattr(self, name) <= _LARGEST_FLOAT16,
-                name,
-                getattr(self, name),
-                f"up to {_LARGEST_FLOAT16}",
-            )
-        for name in ("epipolar", "mask", "predictions"):
-            _require(type(getattr(self, name)) is bool, name, getattr(self, name), "true or false")
-        if self.published is not None:
-            put("published", _choose("published", Published, self.published))
-        for name in ("dilations", "global_layers", "keep_layers", "order"):
-            items = getattr(self, name)
-            kind, allowed = (str, "words") if name == "order" else (int, "whole numbers")
-            ok = isinstance(items, tuple | list) and all(
-                isinstance(item, kind) and not isinstance(item, bool) for item in items
-            )
-            _require(ok or (items is None and name in ("global_layers", "keep_layers")), name, items, allowed)
-        put("order", tuple(_choose("order", Order, word) for word in self.order))
-        put("dilations", tuple(self.dilations))
-        for name, most in _MOST.items():
-            _require(1 <= getattr(self, name) <= most, name, getattr(self, name), f"1 to {most}")
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _converted(field.name, getattr(self, field.name)))
         for name in ("global_layers", "keep_layers"):
             layers = getattr(self, name)
-            put(name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
-
-        _require(
-            self.width % (self.heads * 32) == 0,
+            object.__setattr__(self, name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
+        self._require(
             "width",
-            self.width,
+            self.width % (self.heads * 32) == 0,
             f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)",
         )
-        _require(self.width % 4 == 0, "width", self.width, "a multiple of 4")
-        _require(self.streams in (1, 2), "streams", self.streams, "1, or 2 (pose, then geo)")
-        _require(sorted(self.order) == ["time", "view"], "order", self.order, "('view', 'time') or ('time', 'view')")
-        _require(0 <= self.mask_layer < self.depth, "mask_layer", self.mask_layer, f"0 to {self.depth - 1}")
-        levels = (
-            1 <= len(self.dilations) <= _MOST_LEVELS
-            and min(self.dilations) >= 1
-            and max(self.dilations) <= Layout.LARGEST
-        )
-        _require(
-            levels,
-            "dilations",
-            self.dilations,
-            f"one or more levels of 1 or more, up to {_MOST_LEVELS} of up to {Layout.LARGEST}",
-        )
-        _require(self.epipolar_band >= 0, "epipolar_band", self.epipolar_band, "0 pixels or more")
+        self._require("order", set(self.order) == set(Order) and len(self.order) == 2, _allowed("order"))
+        self._require("mask_layer", self.mask_layer < self.depth, f"0 to {self.depth - 1}")
         for name in ("global_layers", "keep_layers"):
-            layers = getattr(self, name)
-            _require(all(0 <= layer < self.depth for layer in layers), name, layers, f"layers 0 to {self.depth - 1}")
-        _require(
-            len(self.keep_layers or ()) <= MOST_KEPT,
-            "keep_layers",
-            f"{len(self.keep_layers or ())} layers",
-            f"up to {MOST_KEPT}",
-        )
-        if self.published is not None:
-            known = PRESETS[str(self.published)]
-            for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
-                value = known.get(name, getattr(ModelConfig, name))
-                _require(
-                    getattr(self, name) == value,
-                    name,
-                    getattr(self, name),
-                    f"{value or 'none'}, as {self.published} was published",
-                )
-            _require(not self.epipolar, "epipolar", self.epipolar, f"false, as {self.published} was published")
-        if self.published is not Published.PAGE4D:
-            _require(self.mask, "mask", self.mask, "true; only the published page4d has a mask that can be off")
+            inside = all(layer < self.depth for layer in getattr(self, name))
+            self._require(name, inside, f"layers 0 to {self.depth - 1}")
+        kept = len(self.keep_layers or ())
+        _require("keep_layers", kept <= MOST_KEPT, f"{kept} layers", f"up to {MOST_KEPT}")
+        self._require_as_published()
         if self.predictions:
-            _require(
-                self.published is Published.PI3,
-                "predictions",
-                self.predictions,
-                "false; the heads are Pi3's, of the preset pi3",
+            self._require(
+                "predictions", self.published is Published.PI3, "false; the heads are Pi3's, of the preset pi3"
             )
-            _require(
-                self.depth - 1 in (self.keep_layers or ()),
-                "keep_layers",
-                self.keep_layers,
-                f"with {self.depth - 1}, which the heads read",
-            )
+            last = self.depth - 1
+            self._require("keep_layers", last in (self.keep_layers or ()), f"with {last}, which the heads read")
         if self.has_memory:
-            assert self.global_layers is not None
-            _require(
-                min(self.global_layers) >= self.mask_layer,
+            self._require(
                 "global_layers",
-                self.global_layers,
+                min(self.global_layers or ()) >= self.mask_layer,
                 f"with memory, layers from mask_layer = {self.mask_layer} on (there is one memory per stream)",
             )
 
+    def _require_as_published(self) -> None:
+        """Options that a published model has no choice of have its values."""
+        if self.published is not Published.PAGE4D:
+            self._require("mask", self.mask, "true; only the published page4d has a mask that can be off")
+        if self.published is None:
+            return
+        preset = PRESETS[str(self.published)]
+        for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
+            value = preset.get(name, getattr(ModelConfig, name))
+            self._require(name, getattr(self, name) == value, f"{value or 'none'}, as {self.published} was published")
+        self._require("epipolar", not self.epipolar, f"false, as {self.published} was published")
 
-_CHOICES: dict[str, type[_Choice]] = {
-    "layer_output": LayerOutput,
-    "mask_head": MaskHeadKind,
-    "fusion": Fusion,
-    "time_encoding": TimeEncoding,
-    "global_strategy": GlobalStrategy,
-}
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        _require(name, holds, getattr(self, name), allowed)
+
 
 _PUBLISHED: dict[str, Any] = {"streams": 1, "global_layers": (), "time_encoding": "none", "layer_output": "pair"}
 
@@ -369,20 +321,42 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _choose(name: str, choice: type[_Choice], word: object) -> _Choice:
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(ModelConfig, include_extras=True)
+
+
+def _converted(name: str, value: object) -> object:
+    """An option's value in its type: words become enums, lists tuples."""
     try:
-        return choice(word)
-    except (ValueError, TypeError):
-        raise UsageError(f"{name} has no such value", got=_shown(word), allowed=", ".join(choice)) from None
+        return msgspec.convert(value, _hints()[name])
+    except msgspec.ValidationError:
+        what = "has no such value" if _choice(name) else "is out of range"
+        raise UsageError(f"{name} {what}", got=_shown(value), allowed=_allowed(name)) from None
 
 
-def _require(ok: bool, name: str, got: object, allowed: str) -> None:
-    if not ok:
+def _choice(name: str) -> type[_Choice] | None:
+    """The enum of an option that is one of a few words."""
+    hint = _hints()[name]
+    kinds = (hint, *get_args(hint))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, _Choice)), None)
+
+
+def _allowed(name: str) -> str:
+    """The values of an option, in words."""
+    hint, choice = _hints()[name], _choice(name)
+    if choice is not None:
+        return ", ".join(choice)
+    return "true or false" if hint is bool else str(hint.__metadata__[0].description)
+
+
+def _require(name: str, holds: bool, got: object, allowed: str) -> None:
+    if not holds:
         raise UsageError(f"{name} is out of range", got=_shown(got), allowed=allowed)
 
 
 def _shown(value: object) -> str:
-    """A value that may be anything, in a message: nested deep, or a number of more digits than Python writes."""
+    """Any value in a message: also one that is nested deeply, or a number of more digits than Python prints."""
     try:
         text = str(value)
     except (ValueError, RecursionError):

@@ -1,25 +1,20 @@
-"""The manifest: what an engine folder says of itself. Written by the exporter, read by every runtime; the only thing
-they share."""
+"""The manifest of an engine folder: its stages, their tensors and files. The exporter writes it and every runtime reads
+it; it is all that they share."""
 
 from __future__ import annotations
 
-import os
-import pathlib
+import enum
 from typing import Any
 
 import msgspec
 
-from page4d.checkpoints.load_report import LoadReport
-from page4d.errors import EngineError
-from page4d.files import OutputKind, write_atomically
 from page4d.layout import Layout
-from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_checks.manifest_files import CONSTANTS as CONSTANTS
-from page4d.system.folder_file import open_inside
-from page4d.system.strict_json import LARGEST, require_strict
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
 
 FORMAT = 1
-MANIFEST = "manifest.json"
+CONSTANTS = "onnx/constants.safetensors"
+"""Inputs of stages that are the model's own: special tokens, memory."""
 PREDICTIONS = ("points", "confidence", "camera")
 """Stages, and their outputs, that read the last kept layer: Pi3's heads."""
 
@@ -32,7 +27,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
     dtype: str
     """`uint8`, `int32`, `float32`, `float16` or `bfloat16`."""
     suffix: str = ""
-    """Inside the engine an output may not be called as an input is: `tokens` then leaves as `tokens_out`."""
+    """Inside the engine an output may not have an input's name: `tokens` is then called `tokens_out`."""
 
     @property
     def binding(self) -> str:
@@ -41,7 +36,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True):
-    """How far an output lies from the reference's."""
+    """How far an output differs from the reference's."""
 
     cosine: float
     max_abs: float
@@ -50,7 +45,7 @@ class Accuracy(msgspec.Struct, frozen=True):
 
 
 class StageEntry(msgspec.Struct, frozen=True):
-    """One engine of the chain. Tensors meet by name: an output is the next stage's input of the same name."""
+    """One engine of the chain. Tensors are matched by name: an output is the next stage's input of the same name."""
 
     name: str
     kind: str
@@ -60,45 +55,114 @@ class StageEntry(msgspec.Struct, frozen=True):
     outputs: tuple[TensorSpec, ...]
     weight_bytes: int
     flop: int
-    """Of one call: multiply and add counted as two."""
+    """Of one call: a multiplication and an addition count as two."""
     largest: int
-    """Numbers in the largest tensor inside; TensorRT refuses 2^31."""
+    """Elements of the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
-    """Calls that one clip takes; more than one for the encoder, which goes over the images in chunks."""
-    file: str | None = None
-    """The ONNX file, relative to the folder."""
+    """Calls for one clip; more than one for the encoder, which processes the images in chunks."""
+    file: str = ""
+    """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
-    """Per output, against the reference fed with the same input."""
+    """Per output, against the reference on the same input."""
     eps: dict[str, float] = {}
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
     floating: tuple[str, ...] = ()
     """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
     ties: float = 0.0
-    """Relative L2 by which the outputs may differ because landmarks are of equal confidence but for rounding: measured,
-    the other way round."""
+    """Relative L2 by which the outputs may differ because landmarks have equal confidence up to rounding: measured with
+    these landmarks chosen the other way round."""
 
     def allowed(self, tolerance: float) -> float:
-        """Relative L2 error of an output that passes: the tolerance, and twice `ties`, since one swapped landmark may
-        undo another's effect."""
+        """Relative L2 error of an output that passes: the tolerance plus twice `ties`, since one swapped landmark may
+        cancel another's effect."""
         return tolerance + 2 * self.ties
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs. A later stage may read it as
+    """An output `[T,V,N,S*C]` that the runtime gathers from the stages' tokens. A later stage may read it as
     `layers.<layer>`."""
 
     layer: int
     stages: tuple[str, ...]
-    """Whose `tokens` are put side by side, per stream."""
+    """Stages whose `tokens` are put side by side, per stream."""
     streams: int
-    """S; a stage that computes one stream stands for all S."""
+    """S; the tokens of a stage that computes one stream are used for all S."""
+
+
+class SourceFile(msgspec.Struct, frozen=True):
+    """A file of a checkpoint that weights came from."""
+
+    name: str
+    """Of the file, without its folder. A checkpoint in several files has an entry for its index and for every file."""
+    model: str
+    """The checkpoint's model, in words."""
+    sha256: str
+    tensors: int
+    """Tensors of the model in it, none in an index; a trainer's state is not counted."""
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One part of the network, or tensors of a file that the network does not use. Counts are tensors."""
+
+    name: str
+    file: str
+    """The source's name; empty where all is new."""
+    keys: str
+    """Which of the file's keys, as a pattern."""
+    loaded: int = 0
+    """Loaded unchanged."""
+    adapted: int = 0
+    """Cut, joined or repeated."""
+    new: int = 0
+    """Not in any checkpoint: seeded, or set to their neutral value."""
+    unused: int = 0
+
+
+class LoadReport(msgspec.Struct, frozen=True):
+    """One load. `str()` of it is a table, and a line for each note."""
+
+    files: tuple[SourceFile, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+    """What is unusual in a checkpoint and no error, in words."""
+
+    @property
+    def loaded(self) -> int:
+        """Tensors loaded unchanged."""
+        return sum(group.loaded for group in self.groups)
+
+    @property
+    def adapted(self) -> int:
+        """Tensors cut, joined or repeated."""
+        return sum(group.adapted for group in self.groups)
+
+    @property
+    def new(self) -> int:
+        """Tensors that are in no checkpoint."""
+        return sum(group.new for group in self.groups)
+
+    @property
+    def unused(self) -> int:
+        """Tensors of the files that the model does not use."""
+        return sum(group.unused for group in self.groups)
+
+    def __str__(self) -> str:
+        total = Group("all", "", "", self.loaded, self.adapted, self.new, self.unused)
+        rows: list[tuple[str, ...]] = [("group", "file", "keys", "loaded", "adapted", "new", "unused")]
+        for group in (*self.groups, total):
+            counts = (group.loaded, group.adapted, group.new, group.unused)
+            rows.append((group.name, group.file, group.keys, *(str(count or "") for count in counts)))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        table = "  ".join(f"{{:{'<' if column < 3 else '>'}{width}}}" for column, width in enumerate(widths))
+        lines = [table.format(*row).rstrip() for row in rows]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """On what the accuracy figures were measured."""
+    """What the accuracy figures were measured on."""
 
-    layout: dict[str, int]
-    """Smaller than the engines' where that was too large for the machine."""
+    layout: Layout
+    """Smaller than the engines' layout where that was too large for the machine."""
     frames: str
     tolerance: float
     """Of the relative L2 of every output."""
@@ -107,33 +171,42 @@ class Verification(msgspec.Struct, frozen=True):
     reference."""
 
 
+class Flavor(enum.Enum):
+    """Two TensorRT libraries with one interface; neither loads the other's plans."""
+
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class PlanEntry(msgspec.Struct, frozen=True):
     """One stage as a TensorRT plan."""
 
     file: str
     """Relative to the folder."""
     plugins: int
-    """Attentions that are this project's plugin."""
+    """Attention nodes computed by this project's plugin."""
     fused: int
-    """Attentions that are TensorRT's own fused kernel."""
+    """Attention nodes computed by TensorRT's own fused kernel."""
     seconds: float
-    """That the build took."""
+    """Duration of the build."""
 
 
 def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
-    """Chips of plans, in words."""
+    """GPU architectures of plans, in words."""
     return ", ".join(chips) or f"sm_{least_chip} and newer"
 
 
 class Plans(msgspec.Struct, frozen=True):
-    """The stages as TensorRT plans: by what they were built, and where they run."""
+    """The stages as TensorRT plans: which library built them, and which GPUs they run on."""
 
-    library: str
-    """`tensorrt` or `rtx`: neither loads the other's plans."""
+    library: Flavor
     version: str
-    """Of the library; only the same one loads them."""
+    """Of the library; only the same version loads them."""
     chips: tuple[str, ...]
-    """`sm_<compute capability times ten>`; empty: every chip from `least_chip` on."""
+    """GPU architectures, `sm_<compute capability times ten>`; empty: all from `least_chip` on."""
     kernels: str | None
     """sha256 of the source of the attention kernels that their plugins launch; None where they have none."""
     stages: dict[str, PlanEntry]
@@ -145,7 +218,7 @@ class Plans(msgspec.Struct, frozen=True):
 
     @property
     def runs_on(self) -> str:
-        """The chips, in words."""
+        """The GPU architectures, in words."""
         return runs_on(self.chips, self.least_chip)
 
     def fits(self, capability: int) -> bool:
@@ -154,41 +227,38 @@ class Plans(msgspec.Struct, frozen=True):
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """One clip and what the reference makes of it: what every machine can check its engines with."""
+    """The golden clip: one input and the reference's outputs, for a self-check of the engines on any machine."""
 
     inputs: str
     """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
     expected: str | None
-    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i *
+    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the elements at `i *
     2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
-    reference on the machine that
-    exported."""
+    reference on the machine that exported."""
     tolerance: dict[str, float]
-    """By `<stage>/<output>`: the relative L2 error that passes, of the chain's result up to there over the sample."""
+    """By `<stage>/<output>`: the relative L2 error that passes, of the sample after the chain up to this stage."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Everything a runtime needs to know, and where the engines come from."""
+    """Everything that a runtime needs to know, and the origin of the engines."""
 
     page4d: str
     """Version of the exporter."""
     model: dict[str, Any]
     """`ModelConfig` as plain values."""
     weights: str
-    """Where the weights come from, in words."""
-    layout: dict[str, int]
-    precision: str
-    """A `Precision`: `float32`, `float16`, `bfloat16`, `int8` or `fp8`."""
+    """Origin of the weights, in words."""
+    layout: Layout
+    precision: Precision
     encoder_images: int
     """Images per encoder call."""
     stages: tuple[StageEntry, ...]
     """In the order they run."""
     keep: tuple[KeptLayer, ...]
     loaded: LoadReport | None = None
-    """What came from which checkpoint; None where all weights are seeded."""
+    """Which weights came from which checkpoint; None where all are seeded."""
     verification: Verification | None = None
-    attention: str = "auto"
-    """What TensorRT makes of the attention nodes: `auto`, `plugin` or `native`."""
+    attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""
     golden: Golden | None = None
@@ -198,11 +268,6 @@ class Manifest(msgspec.Struct, frozen=True):
     made: dict[str, str] = {}
     """Date, machine, versions."""
     format: int = FORMAT
-
-    @property
-    def shape(self) -> Layout:
-        """The layout as an object."""
-        return Layout(**self.layout)
 
     def stage(self, name: str) -> StageEntry:
         """The stage called `name`."""
@@ -222,78 +287,7 @@ class Manifest(msgspec.Struct, frozen=True):
     def spec(self, tensor: str) -> TensorSpec:
         """The first input or output called `tensor`."""
         for entry in self.stages:
-            for found in (*entry.inputs, *entry.outputs):
-                if found.name == tensor:
-                    return found
+            for spec in (*entry.inputs, *entry.outputs):
+                if spec.name == tensor:
+                    return spec
         raise KeyError(tensor)
-
-
-def write_manifest(folder: pathlib.Path, manifest: Manifest) -> None:
-    """Write `manifest.json`, whole or not at all."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    write_atomically(folder / MANIFEST, text)
-
-
-def read_manifest(folder: pathlib.Path) -> Manifest:
-    """Read and check `manifest.json`.
-
-    Raises:
-        EngineError: there is none, it is damaged, its format is another version's, or its parts do not go together.
-    """
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        raise EngineError("there is no such engine folder", got=folder, hint="page4d-export -o ENGINES --T .. --V ..")
-    if not os.path.lexists(path):
-        what = "the engine folder has no manifest.json: its export did not finish, or it is another kind of folder"
-        raise EngineError(what, got=folder, hint="page4d-export again")
-    text = _content(folder)
-    try:
-        require_strict(text)
-        version = msgspec.json.decode(text, type=dict[str, Any]).get("format")
-        if version != FORMAT:
-            hint = "page4d-export again with this version"
-            raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint=hint)
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
-    check_manifest(manifest)
-    return manifest
-
-
-def _content(folder: pathlib.Path) -> bytes:
-    """Of the manifest, not more than a manifest may have."""
-    path = folder / MANIFEST
-    try:
-        with open_inside(folder, MANIFEST) as file:
-            content = file.read(LARGEST + 1)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise EngineError(f"manifest.json cannot be read: {error.strerror}", got=path) from None
-    if len(content) > LARGEST:
-        raise EngineError(
-            "manifest.json is too large", got=f"{size} bytes", allowed=f"up to {LARGEST}", hint="page4d-export again"
-        )
-    return content
-
-
-class _Listing(msgspec.Struct, frozen=True):
-    """What every format version's manifest has."""
-
-    page4d: str
-    format: int
-    stages: list[dict[str, Any]]
-    files: dict[str, str]
-
-
-def _listed(folder: pathlib.Path) -> list[str] | None:
-    """The files of an engine folder of any format version; None where manifest.json is not this project's."""
-    path = folder / MANIFEST
-    try:
-        return (
-            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
-        )
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-ENGINE_FOLDER = OutputKind("an engine folder", MANIFEST, _listed)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from page4d.cameras import cameras_from_mapping, fundamental
-from page4d.checkpoints.load_report import LoadReport
 from page4d.config import LayerOutput, ModelConfig, Order
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
 from page4d.network.encoder import Encoder
 from page4d.network.heads import Camera, Confidence, Points
@@ -26,7 +26,7 @@ from page4d.network.poses import camera_to_world
 
 @dataclass(frozen=True)
 class Output:
-    """What the network gives for a clip (with the axis B in front of T where images had one).
+    """The network's outputs for a clip (with the axis B in front of T where images have it).
 
     Attributes:
         mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
@@ -45,6 +45,34 @@ class Output:
     confidence: Tensor | None = None
     camera: Tensor | None = None
 
+    def of_one_clip(self) -> Output:
+        """The same without the axis B, which is 1."""
+        maps = {name: getattr(self, name) for name in ("mask", "points", "confidence", "camera")}
+        first = {name: None if value is None else value[0] for name, value in maps.items()}
+        layers = {layer: tokens[0] for layer, tokens in self.layers.items()}
+        return Output(layers=layers, memory=None if self.memory is None else self.memory[:, 0], **first)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A clip that was checked, with the axis B, on the model's device.
+
+    Attributes:
+        images: uint8 `[B*T*V,H,W,3]`.
+        mask_ext, keypoints: `[B,T,V,P,1]` in the model's dtype; keypoints may be None.
+        lines: fundamental matrices `[V,V,3,3]` of the epipolar prior, or None.
+        memory: `[S,B,M,C]`, or None where the model has no memory.
+        is_batched: whether the caller's images have the axis B.
+    """
+
+    layout: Layout
+    images: Tensor
+    mask_ext: Tensor
+    keypoints: Tensor | None
+    lines: Tensor | None
+    memory: Tensor | None
+    is_batched: bool
+
 
 class Page4D(nn.Module):
     """Encoder, special tokens, mask head, aggregator. Built in eval mode, weights seeded by their names.
@@ -52,13 +80,13 @@ class Page4D(nn.Module):
     Args:
         config: the structure.
         seed: of the weights; the same name, shape and seed give the same tensor in every model.
-        filled: False leaves the weights without memory and values, for `page4d.load_weights` to give them.
+        filled: False leaves the weights without memory and values, for `page4d.load_weights` to fill.
 
     Attributes:
-        weights: where they come from, in words.
-        complete: whether every weight has a value; not so before the first load, or after one that was interrupted
+        weights: their origin, in words.
+        complete: whether every weight has a value; False before the first load, or after a load that was interrupted
             while it wrote.
-        report: what was loaded from which checkpoint, where some was.
+        report: which weights were loaded from which checkpoint; None where none were.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0, filled: bool = True) -> None:
@@ -67,9 +95,8 @@ class Page4D(nn.Module):
         self.report: LoadReport | None = None
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
-            self.special_tokens = nn.Parameter(
-                torch.empty(2, 1 + Layout.REGISTERS, config.width)
-            )  # of image (0, 0); of all others
+            # of image (0, 0); of all others
+            self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
@@ -99,13 +126,74 @@ class Page4D(nn.Module):
             images: uint8 RGB `[T,V,H,W,3]` or `[B,T,V,H,W,3]`.
             mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
             keypoints: K_ext `[T,V,P,1]` in [0,1].
-            cameras: per view, in order, what `cameras.json` has, with K for the images given; needed with `epipolar`.
-            memory: `[S,M,C]` of the window before; none starts from the learned one.
+            cameras: per view, in order, entries as in `cameras.json`, with K for these images; needed with `epipolar`.
+            memory: `[S,M,C]` of the window before; none starts from the learned memory.
 
         Raises:
-            UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use
-                for, or a clip of several times or views that it was not made for.
+            UsageError: shapes that do not match, cameras missing, an external mask for a published model, or more
+                timesteps or views than a published model takes.
         """
+        inputs = self._checked(images, mask_ext, keypoints, cameras, memory)
+        layout, memory = inputs.layout, inputs.memory
+        tokens = self.embed(inputs.images, self.special(layout))
+        tokens = tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
+        kept: dict[int, Tensor] = {}
+        mask = row_bias = None
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            if self.config.reads_mask(i, None):
+                assert isinstance(self.mask_head, MaskHead)
+                mask = self.mask_head(tokens, inputs.mask_ext, layout)
+            blocks = []
+            for block in layer.order:
+                if block is Order.VIEW:
+                    tokens = layer.view_sa(tokens, layout, mask, inputs.lines)
+                else:
+                    tokens = layer.time_sa(tokens, layout, mask, row_bias if self.config.rows_biased(i) else None)
+                blocks.append(tokens)
+                if self.config.reads_mask(i, block):
+                    assert isinstance(self.mask_head, RowMaskHead)
+                    mask, row_bias = self.mask_head(tokens, layout)
+            if layer.global_sa is not None:
+                tokens, memory = layer.global_sa(tokens, layout, inputs.keypoints, memory)
+            if i in (self.config.keep_layers or ()):
+                is_pair = self.config.layer_output is LayerOutput.PAIR
+                kept[i] = side_by_side(blocks if is_pair else [tokens], self.config.streams)
+        if mask is not None:
+            mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
+        predictions = self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else ()
+        output = Output(mask, kept, memory, *predictions)
+        return output if inputs.is_batched else output.of_one_clip()
+
+    def embed(self, images: Tensor, special: Tensor) -> Tensor:
+        """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
+        return torch.cat((special, self.encoder(images)), dim=1)
+
+    def restructure(self, config: ModelConfig) -> None:
+        """Become a model of another mask head, or without Pi3's heads, as a checkpoint has them.
+
+        The modules are new and take over the parameters, but the mask head's, which are seeded.
+        """
+        rebuilt = Page4D(config, self.seed, filled=False)
+        parameters = {name: value for name, value in self.named_parameters() if not name.startswith("mask_head.")}
+        rebuilt.load_state_dict(parameters, strict=False, assign=True)
+        if rebuilt.mask_head is not None and not self.special_tokens.is_meta:
+            rebuilt.mask_head.to(self.special_tokens.dtype).to_empty(device="cpu")
+            for name, parameter in rebuilt.mask_head.named_parameters():
+                seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
+        self.config = config
+        for part in ("encoder", "mask_head", "layers", "points", "confidence", "camera"):
+            setattr(self, part, getattr(rebuilt, part))
+
+    def _checked(
+        self,
+        images: Tensor | NDArray[np.uint8],
+        mask_ext: Tensor | None,
+        keypoints: Tensor | None,
+        cameras: Mapping[str, Any] | None,
+        memory: Tensor | None,
+    ) -> _Inputs:
+        """What `forward` was called with, in the shapes that the network computes with."""
         images = torch.as_tensor(images, device=self.special_tokens.device)
         if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
             raise UsageError(
@@ -113,10 +201,8 @@ class Page4D(nn.Module):
                 got=f"{images.dtype} {list(images.shape)}",
                 allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]",
             )
-        batched = images.dim() == 6
-        if not batched:
-            images = images[None]
-        B, T, V, H, W, _ = images.shape
+        is_batched = images.dim() == 6
+        B, T, V, H, W, _ = images.shape if is_batched else (1, *images.shape)
         layout = Layout(T, V, H, W, B)
         self.config.require(layout)
         if mask_ext is not None and not self.config.takes_mask:
@@ -126,68 +212,15 @@ class Page4D(nn.Module):
                 allowed="no mask_ext",
             )
         dtype = self.special_tokens.dtype
-        mask_ext = self._patch_map("mask_ext", mask_ext, layout, dtype)
-        keypoints = None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype)
-        lines = self._fundamental(cameras, layout, dtype)
-        memory = self._memory(memory, layout) if self.config.has_memory else None
-
-        tokens = self.embed(images.flatten(0, 2), self.special(layout)).reshape(
-            1, layout.B, layout.T, layout.V, layout.N, -1
+        return _Inputs(
+            layout=layout,
+            images=images.reshape(layout.images, H, W, 3),
+            mask_ext=self._patch_map("mask_ext", mask_ext, layout, dtype),
+            keypoints=None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype),
+            lines=self._fundamental(cameras, layout, dtype),
+            memory=self._memory(memory, layout) if self.config.has_memory else None,
+            is_batched=is_batched,
         )
-        kept: dict[int, Tensor] = {}
-        mask = row_bias = None
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, Layer)
-            if self.config.reads_mask(i, None):
-                assert isinstance(self.mask_head, MaskHead)
-                mask = self.mask_head(tokens, mask_ext, layout)
-            parts = []
-            for block in layer.order:
-                if block is Order.VIEW:
-                    tokens = layer.view_sa(tokens, layout, mask, lines)
-                else:
-                    tokens = layer.time_sa(tokens, layout, mask, row_bias if self.config.rows_biased(i) else None)
-                parts.append(tokens)
-                if self.config.reads_mask(i, block):
-                    assert isinstance(self.mask_head, RowMaskHead)
-                    mask, row_bias = self.mask_head(tokens, layout)
-            if layer.global_sa is not None:
-                tokens, memory = layer.global_sa(tokens, layout, keypoints, memory)
-            if i in (self.config.keep_layers or ()):
-                kept[i] = side_by_side(
-                    parts if self.config.layer_output is LayerOutput.PAIR else [tokens], self.config.streams
-                )
-        if mask is not None:
-            mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        predictions = (
-            self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else (None, None, None)
-        )
-        if batched:
-            return Output(mask, kept, memory, *predictions)
-        first = lambda x: None if x is None else x[0]
-        layers = {i: x[0] for i, x in kept.items()}
-        return Output(first(mask), layers, None if memory is None else memory[:, 0], *(first(x) for x in predictions))
-
-    def embed(self, images: Tensor, special: Tensor, position: Tensor | None = None) -> Tensor:
-        """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
-        return torch.cat((special, self.encoder(images, position)), dim=1)
-
-    def restructure(self, config: ModelConfig) -> None:
-        """Take over another mask head, or go without Pi3's heads, as a checkpoint has them; the new head's weights are
-        seeded."""
-        for module in (self, *self.modules()):
-            if isinstance(getattr(module, "config", None), ModelConfig):
-                setattr(module, "config", config)  # noqa: B010  (a plain attribute to mypy)
-        with torch.device("meta"):
-            self.mask_head = mask_head(config)
-        if not config.predictions:
-            self.points = self.confidence = self.camera = None
-        if self.mask_head is not None:
-            self.mask_head.requires_grad_(False).eval().to(self.special_tokens.dtype)
-            if not self.special_tokens.is_meta:
-                self.mask_head.to_empty(device="cpu")
-                for name, parameter in self.mask_head.named_parameters():
-                    seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world
@@ -225,9 +258,8 @@ class Page4D(nn.Module):
                 allowed=f"{layout.V}, in the order of the views",
             )
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(
-            self.special_tokens.device, wide
-        )
+        matrices = torch.from_numpy(fundamental(cameras_from_mapping(cameras).values()))
+        return matrices.to(self.special_tokens.device, wide)
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
@@ -254,7 +286,7 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 
 
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
-    """Fill a parameter that no checkpoint gives.
+    """Fill a parameter that is in no checkpoint.
 
     lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std
     0.02.

@@ -1,11 +1,12 @@
-# Sourced by demo.sh and test.sh.
+# Sourced by demo.sh, test.sh and scripts/lock.sh.
+# shellcheck disable=SC2034 # variables are for those who source it
 
-# as_root COMMAND..
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,test # what test.sh installs, and scripts/lock.sh locks
+# the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
+TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache"
 
-# need_packages NAME..: of Debian or Ubuntu, installed where they lack; elsewhere what needs them says so.
+# need_packages [NAME..]: of Debian or Ubuntu. Root installs what is missing; anybody else is told the command, and it
+# fails. On other systems it does nothing: what needs them says so.
 need_packages() {
     local name missing=()
     command -v dpkg-query >/dev/null || return 0
@@ -13,11 +14,36 @@ need_packages() {
         dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q '^install ok' || missing+=("$name")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        echo "page4d: packages are missing; install them and start again:" >&2
+        echo "  sudo apt-get install ${missing[*]}" >&2
+        return 1
+    fi
     echo "page4d: installing ${missing[*]}" >&2
-    as_root apt-get update -qq && as_root apt-get install -y -qq "${missing[@]}" >/dev/null
+    update_lists && apt-get -o DPkg::Lock::Timeout=300 install -y -qq "${missing[@]}" >/dev/null
 }
 
-# make_environment FOLDER [ARGUMENT..]: a virtual environment in which `pip install ARGUMENT..` was run.
+# update_lists: apt's package lists. DPkg::Lock::Timeout does not wait for their lock, which a daily update holds.
+update_lists() {
+    local output deadline=$((SECONDS + 300))
+    until output=$(LC_ALL=C apt-get update -qq 2>&1); do
+        if [[ $output != *"Could not get lock"* || $SECONDS -ge $deadline ]]; then
+            echo "$output" >&2
+            return 1
+        fi
+        sleep 5
+    done
+}
+
+# venv_package FOLDER: the package that is missing to make a virtual environment there, if any: Debian and Ubuntu keep
+# it apart from Python.
+venv_package() {
+    local python=${PYTHON:-python3}
+    if [ -x "$1/bin/python" ] || ! command -v "$python" >/dev/null; then return; fi
+    "$python" -c 'import ensurepip' 2>/dev/null || echo "${python##*/}-venv"
+}
+
+# make_environment FOLDER ARGUMENT..: a virtual environment in which `pip install ARGUMENT..` was run.
 make_environment() {
     local folder=$1 python=${PYTHON:-python3}
     shift
@@ -29,14 +55,7 @@ make_environment() {
         echo "page4d: $("$python" --version) is too old; Python 3.10 or newer is needed (set PYTHON)" >&2
         return 1
     fi
-    if [ ! -x "$folder/bin/python" ]; then
-        if ! "$python" -c 'import ensurepip' 2>/dev/null; then # Debian and Ubuntu keep it in a package of its own
-            echo "page4d: this Python cannot make virtual environments; installing python3-venv" >&2
-            as_root apt-get update -qq && as_root apt-get install -y -qq python3-venv
-        fi
-        "$python" -m venv "$folder"
-    fi
-    [ $# -gt 0 ] || return 0
+    [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
     "$folder/bin/python" -m pip install --quiet --upgrade pip
     "$folder/bin/python" -m pip install --quiet --no-compile "$@" # most of it is never imported
 }

@@ -97,7 +97,7 @@ kernels() {
     done
     tiles=$((limit - SECONDS - 60)) # the rest of its time it starts, checks what was begun, and times
     tiles=$((tiles < 20 ? 20 : tiles > 90 ? 90 : tiles))
-    document sweep-biased-fp16 150 bench attention --device cuda --json --quiet --keys 5496 --rounds 5 --sweep biased --sweep-seconds $tiles
+    document sweep-biased-fp16 150 bench sweep biased --json --quiet --keys 5496 --rounds 5 --seconds $tiles
 }
 
 engines() {

@@ -181,7 +181,7 @@ finish() {
 
 all=()
 mkdir "$work/source" # setuptools leaves a build/ behind, and takes from it what is no longer there
-cp -r pyproject.toml README.md page4d export plugins engines "$work/source"
+cp -r pyproject.toml README.md LICENSE NOTICE page4d export plugins engines "$work/source"
 uv build --quiet --wheel --python "$own" --out-dir "$work/wheel" "$work/source"
 wheel=$(echo "$work"/wheel/*.whl)
 mine=$("$own" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

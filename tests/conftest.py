@@ -1,16 +1,21 @@
 """Fixtures that tests of all parts share."""
 
 import functools
-import hashlib
 import os
 import pathlib
 import shutil
 import sys
 
 import pytest
+from hypothesis import settings
 
-from tests.support.exports import Made, making
+from tests.support.exports import Made, making, with_golden
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
+
+# how many examples hypothesis tries of those that a test states; `--hypothesis-profile=full` is test.sh's --all
+settings.register_profile("full", max_examples=100)
+settings.register_profile("fast", max_examples=20, derandomize=True)  # the same ones on every machine
+settings.load_profile("fast")
 
 # Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each
 # of two processes, took most of the time
@@ -41,37 +46,6 @@ def as_many_threads_as_before():
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-LONGEST = (  # tests that are few and slow; C++ before them all, since others wait until it is built
-    "test_cpp.py",
-    "test_export.py",
-    "test_cpp_parity.py",
-    "test_ray_example.py",
-    "test_tensorrt_plans.py",
-    "test_plugins.py",
-    "test_cpp_refusals.py",
-    "test_csrc.py",
-    "test_run_cli.py",
-    "test_builder.py",
-    "test_tensorrt.py",
-    "test_repository.py",
-    "test_ros2_example.py",
-    "test_kernel_pack.py",
-    "test_bench.py",
-    "test_published.py",
-    "test_onnx_functions.py",
-    "test_self_check.py",
-    "test_model_source.py",
-    "test_onnx_export.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    """Long files first: one that begins last leaves the other process without work. test.sh tells xdist to keep the
-    order."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
-
-
 _SHARED = "PAGE4D_TESTS_SHARED"  # a folder that all processes of one run of the tests have in common
 
 
@@ -84,63 +58,11 @@ def shared(tmp_path_factory):
     )
 
 
-def _trace_key(stage, module, plan):
-    """What a stage's graph depends on: the stage itself, and of the model around it what a part of it may read; so
-    models of another depth share it."""
-    kind, config = stage.entry.kind, vars(plan.config)
-    around = {name: value for name, value in config.items() if name not in ("depth", "encoder_depth", "keep_layers")}
-    if kind != "global_sa":
-        del around["global_layers"]
-    if kind == "encoder":  # made before the clip's times and views, and before all that follows
-        around = {name: config[name] for name in ("width", "heads", "published")}
-    else:
-        around["layout"] = plan.layout
-    eps = tuple(child.eps for child in module.modules() if hasattr(child, "eps"))
-    weights = tuple((name, tuple(weight.shape), weight.dtype) for name, weight in module.named_parameters())
-    return repr((kind, stage.inputs, stage.outputs, weights, eps, plan.attention, around))
-
-
 @pytest.fixture(scope="session", autouse=True)
-def one_trace_of_a_graph(shared):
-    """Exports share the traces of equal graphs, most of an export's time, in all processes of a run: a trace holds no
-    weights, they are its inputs."""
-    import onnx
-
-    from page4d_export import exporter
-    from page4d_export.onnx_export import OnnxExporter
-    from page4d_export.quantize import calibrate as calibration
-
-    traces, plans = {}, []
-    trace = OnnxExporter._trace
-
-    def remembered(self, stage, module, weights):
-        if not plans:
-            return trace(self, stage, module, weights)
-        key = _trace_key(stage, module, plans[-1])
-        if key not in traces:
-            folder = shared / f"trace-{hashlib.sha256(key.encode()).hexdigest()}"
-            with making(folder) as first:
-                if first:
-                    onnx.save(trace(self, stage, module, weights), folder / "trace.onnx")
-            traces[key] = onnx.load(folder / "trace.onnx")
-        return traces[key]
-
-    def with_plan(function):
-        def called(model, plan, *more):
-            plans.append(plan)
-            try:
-                return function(model, plan, *more)
-            finally:
-                plans.pop()
-
-        return called
-
+def shared_traces(shared):
+    """Exports of all processes of a run trace equal graphs once: most of the time of a small export."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(OnnxExporter, "_trace", remembered)
-        patch.setattr(exporter, "_write_stages", with_plan(exporter._write_stages))
-        calibrate = with_plan(calibration.calibrate)
-        patch.setattr(calibration, "calibrate", calibrate)
-        patch.setattr(exporter, "calibrate", calibrate)
+        patch.setenv("PAGE4D_TRACES", str(shared / "traces"))
         yield
 
 
@@ -175,13 +97,13 @@ def made(shared):
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
             from page4d.precision import Precision
-            from page4d_export.export_plan import Plan
+            from page4d_export.export_plan import ExportPlan
             from page4d_export.exporter import write_unverified
             from page4d_export.sample_scene.clip import render
 
             config = config_of(variant, encoder_depth=2)
             layout = layout_of(variant, 56, 70, B)
-            plan = Plan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
+            plan = ExportPlan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
             model = lively(config)
             folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
             with making(folder.parent) as first:
@@ -191,6 +113,20 @@ def made(shared):
                     write_unverified(model, plan, folder)
             cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
         return cache[variant, precision, B]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checked(made, shared):
+    """Engine folders of `made` with a golden clip, by variant and precision; not to be changed."""
+
+    def make(variant="default", precision="float32"):
+        folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
+        with making(folder.parent) as first:
+            if first:
+                with_golden(made(variant, precision), folder)
+        return folder
 
     return make
 

@@ -11,8 +11,9 @@ import msgspec
 
 from page4d import __version__
 from page4d.errors import MissingBackendError, Page4DError
+from page4d.manifest import Flavor
 from page4d_engines.ort.cuda_engine import require_provider
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.requirements import cuda_of
 from page4d_engines.versions import TRIED
 from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver

@@ -8,7 +8,8 @@ import pathlib
 from dataclasses import dataclass
 
 from page4d.errors import EngineError
-from page4d.manifest import Manifest, read_manifest
+from page4d.manifest import Manifest
+from page4d.manifest_file import read_manifest
 from page4d.system.folder_file import open_inside
 from page4d_engines.stage_files.onnx_check import check_stage
 
@@ -39,7 +40,7 @@ class EngineFolder:
         for name, expected in manifest.files.items():
             _check_hash(folder, name, expected)
         for entry in manifest.stages:
-            check_stage(_content(folder, entry.file or ""), folder, manifest, entry)
+            check_stage(_content(folder, entry.file), folder, manifest, entry)
         return cls(folder, manifest)
 
     def file(self, name: str) -> pathlib.Path:

@@ -10,7 +10,7 @@ import pathlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,8 +29,10 @@ from page4d_engines.arguments import (
 )
 from page4d_engines.backend import Backend, choose
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants
+from page4d_engines.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Result:
             as the next two.
         confidence: float32 `[T,V,H,W]`, a logit.
         camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
+        timing: seconds and floating-point operations of each stage in this run.
     """
 
     mask: NDArray[np.float32] | None
@@ -58,6 +61,7 @@ class Result:
     points: NDArray[np.float32] | None = None
     confidence: NDArray[np.float32] | None = None
     camera: NDArray[np.float64] | None = None
+    timing: Timing = field(default_factory=Timing)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
@@ -76,7 +80,7 @@ class Result:
         """The same in memory of its own."""
         copied = {name: array.copy() for name, array in self.tensors().items()}
         layers = {i: copied.pop(f"layers.{i}") for i in self.layers}
-        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied)
+        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied, timing=self.timing)
 
 
 class Pipeline:
@@ -92,23 +96,19 @@ class Pipeline:
         manifest: the folder's.
         backend: what was chosen.
         plan: the buffers and the calls over them.
-        seconds: of each stage in the last `run`, by name.
-        flop: of each stage in the last `run`, by name.
     """
 
-    def __init__(self, folder: EngineFolder, backend: Backend, make: Callable[[Arrays], Chain]) -> None:
+    def __init__(self, folder: EngineFolder, backend: Backend, load: Callable[[Arrays], Chain]) -> None:
         self.manifest, self.backend = folder.manifest, backend
         constants = read_constants(folder)
         self._memory = constants.get("memory", np.zeros(0, np.float32))
-        self._chain = make({"special": constants["special"]})
+        self._chain = load({"special": constants["special"]})
         self.plan = self._chain.plan
         # 16 bits that numpy has no type for are given out as float32
         self._outputs = {
             name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array
             for name, array in self._chain.outputs.items()
         }
-        self.seconds: dict[str, float] = {}
-        self.flop: dict[str, int] = {}
         self._has_run = False
         self._running = threading.Lock()
         self._process = os.getpid()
@@ -151,25 +151,27 @@ class Pipeline:
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
-        return cls.of(EngineFolder.open(path), backend_argument(backend), threads, rounding, sliding)
+        require_threads(threads)
+        folder, chosen = EngineFolder.open(path), backend_argument(backend)
+        return cls.of(folder, chosen, ThreadPool.of(threads), rounding, sliding)
 
     @classmethod
     def of(
         cls,
         folder: EngineFolder,
         backend: Backend = Backend.AUTO,
-        threads: int | None = None,
+        pool: ThreadPool | None = None,
         rounding: bool = False,
         sliding: bool = False,
     ) -> Pipeline:
-        """As `load`, from a folder that was opened before."""
-        require_threads(threads)
-        chosen, make = choose(folder, backend, threads, rounding, sliding)
-        return cls(folder, chosen, make)
+        """As `load`, from a folder that was opened before, with threads that may be shared."""
+        loader = choose(folder, backend, pool, rounding, sliding)
+        return cls(folder, loader.backend, loader.load)
 
     def run(
         self,
         images: ArrayLike,
+        *,
         mask_ext: ArrayLike | None = None,
         keypoints: ArrayLike | None = None,
         cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None = None,
@@ -232,29 +234,33 @@ class Pipeline:
     def _run(self, carried: int, progress: Callable[[str], None] | None, observe: Observe | None) -> Result:
         """Run on what lies in the inputs."""
         self._has_run = False  # until it is known that what the encoder made is whole
-        found = self._chain.run(progress, observe, carried)
+        seconds = self._chain.run(progress, observe, carried)
         self._has_run = True
-        self.seconds = {entry.name: found.get(entry.name, 0.0) for entry in self.manifest.stages}
-        spared = {"encoder": carried // self.manifest.encoder_images}  # calls
-        self.flop = {
-            entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in self.manifest.stages
-        }
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
         numbers = self._outputs.get("camera")
-        return self._result if numbers is None else dataclasses.replace(self._result, camera=camera_to_world(numbers))
+        camera = None if numbers is None else camera_to_world(numbers)
+        return dataclasses.replace(self._result, camera=camera, timing=self._timing(seconds, carried))
+
+    def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
+        """Of a run that carried so many images, which spares calls of the encoder."""
+        stages, spared = self.manifest.stages, {"encoder": carried // self.manifest.encoder_images}
+        return Timing(
+            {entry.name: seconds.get(entry.name, 0.0) for entry in stages},
+            {entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in stages},
+        )
 
     @functools.cached_property
     def _result(self) -> Result:
-        """What lies in the buffers; a pose is made from its numbers after each run."""
+        """What lies in the buffers; poses and timing are made after each run."""
         layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
-        found = self._outputs.get
-        return Result(found("mask"), layers, found("memory"), found("points"), found("confidence"))
+        output = self._outputs.get
+        return Result(output("mask"), layers, output("memory"), output("points"), output("confidence"))
 
     def _carried(self, shared: int) -> int:
         """Images of so many times."""
-        shape = self.manifest.shape
+        shape = self.manifest.layout
         count = shared_argument(shared, shape.T)
         if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
             got = (
@@ -280,7 +286,7 @@ class Pipeline:
         memory: ArrayLike | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
-        manifest, shape = self.manifest, self.manifest.shape
+        manifest, shape = self.manifest, self.manifest.layout
         values: dict[str, NDArray[Any]] = {"images": images_argument(images, shape.images_shape)}
         if manifest.reads("mask_ext"):
             values["mask_ext"] = map_argument("mask_ext", 0.0 if mask_ext is None else mask_ext, shape.patch_map_shape)

@@ -4,8 +4,6 @@ reference's."""
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,14 +13,13 @@ from numpy.typing import NDArray
 from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
-from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.chain import Arrays
 from page4d_engines.runtime.constants import read_tensors
-
-Progress = Callable[[str, float], None]
+from page4d_engines.timing import Stopwatch
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -81,7 +78,7 @@ class SelfCheck(msgspec.Struct, frozen=True):
 
 
 def self_check(
-    folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = lambda what, share: None
+    folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = SILENT
 ) -> SelfCheck:
     """Run the golden clip.
 
@@ -89,7 +86,7 @@ def self_check(
         folder: that the pipeline was loaded from.
         pipeline: on the backend to be checked.
         bisect: also hold every stage by itself against ONNX Runtime, on the inputs that it had.
-        progress: called before each stage's call.
+        progress: steps before each stage's call.
 
     Raises:
         EngineError: the folder has no golden clip, or, without `bisect`, no reference values; or they are not of these
@@ -108,12 +105,8 @@ def self_check(
     expected = {} if golden.expected is None else read_tensors(folder, golden.expected, _samples(manifest))
     chain: list[Row] = []
     alone: list[Row] = []
-    calls, done = sum(entry.calls for entry in manifest.stages), 0
-
-    def step(stage: str) -> None:
-        nonlocal done
-        progress(f"{pipeline.backend}: {stage}", min(done / calls, 1.0))
-        done += 1
+    calls = sum(entry.calls for entry in manifest.stages)
+    stages = progress.part(0.0, 1.0, calls, f"{pipeline.backend}: ")
 
     def observe(entry: StageEntry, inputs: Arrays, outputs: Arrays) -> None:
         chain.extend(_in_chain(golden, entry, outputs, expected))
@@ -121,16 +114,16 @@ def self_check(
             alone.extend(_alone(folder, entry, inputs, outputs))
 
     clip = read_tensors(folder, golden.inputs, _values(manifest))
-    started = time.perf_counter()
+    clock = Stopwatch()
     pipeline.run(
         clip["images"],
-        clip.get("mask_ext"),
-        clip.get("keypoints"),
-        clip.get("fundamental"),
-        progress=step,
+        mask_ext=clip.get("mask_ext"),
+        keypoints=clip.get("keypoints"),
+        cameras=clip.get("fundamental"),
+        progress=stages.step,
         observe=observe,
     )
-    return SelfCheck(str(pipeline.backend), pipeline.described, time.perf_counter() - started, chain, alone)
+    return SelfCheck(str(pipeline.backend), pipeline.described, clock.seconds, chain, alone)
 
 
 def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -145,7 +138,7 @@ def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of what the golden clip gives the engines."""
-    layout = manifest.shape
+    layout = manifest.layout
     values = {
         "images": (layout.images_shape, "uint8"),
         "mask_ext": (layout.patch_map_shape, "float32"),
@@ -170,7 +163,7 @@ def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict
 
 def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
     """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
-    engine = OrtEngine(folder.file(entry.file or ""))
+    engine = OrtEngine(folder.file(entry.file))
     found = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
     wide = {
         name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32))
@@ -184,7 +177,7 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
             {spec.binding: part(wide[spec.name]) for spec in entry.inputs},
             {spec.binding: part(found[spec.name]) for spec in entry.outputs},
         )()
-    allowed = entry.allowed(Precision(folder.manifest.precision).tolerance)
+    allowed = entry.allowed(folder.manifest.precision.tolerance)
     return [
         Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed)
         for spec in entry.outputs

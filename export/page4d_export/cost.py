@@ -10,6 +10,30 @@ from page4d.precision import Precision
 
 
 @dataclass(frozen=True)
+class Flop:
+    """Floating-point operations; a multiply-add is two.
+
+    Attributes:
+        linears: of products with weights.
+        attention: of both products of attention.
+    """
+
+    linears: int
+    attention: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.linears + self.attention
+
+    def __add__(self, other: Flop) -> Flop:
+        return Flop(self.linears + other.linears, self.attention + other.attention)
+
+    def __rmul__(self, count: int) -> Flop:
+        return Flop(count * self.linears, count * self.attention)
+
+
+@dataclass(frozen=True)
 class Cost:
     """Cost formulas of a model at a layout and precision."""
 
@@ -19,29 +43,29 @@ class Cost:
 
     # ---- FLOP
 
-    def block(self, queries: int, keys: int, context: int | None = None) -> int:
+    def block(self, queries: int, keys: int, context: int | None = None) -> Flop:
         """A block on one sequence of `queries` tokens that attend to `keys` keys; `context` tokens beside them are
         projected to keys."""
         width = self.config.width
         projected = queries if context is None else context
         linears = 2 * width * width * (queries + 2 * projected + queries + 8 * queries)
-        return linears + self.scores(queries, keys)
+        return Flop(linears) + self.scores(queries, keys)
 
-    def split(self, tokens: int) -> int:
-        """What a block on so many tokens saves for every stream that starts as another does: q, k and v."""
-        return 6 * self.config.width**2 * tokens
+    def shared_projections(self, tokens: int) -> Flop:
+        """q, k and v of so many tokens, negative: what a block saves for every stream that starts as another does."""
+        return Flop(-6 * self.config.width**2 * tokens)
 
-    def scores(self, queries: int, keys: int) -> int:
+    def scores(self, queries: int, keys: int) -> Flop:
         """Both products of attention, all heads."""
-        return 4 * queries * keys * self.config.width
+        return Flop(0, attention=4 * queries * keys * self.config.width)
 
-    def encoder(self, images: int) -> int:
+    def encoder(self, images: int) -> Flop:
         """The encoder on some images."""
         layout = self.layout
         patches = 2 * 3 * layout.PATCH**2 * self.config.width * layout.P
-        return images * (patches + self.config.encoder_depth * self.block(layout.N, layout.N))
+        return images * (Flop(patches) + self.config.encoder_depth * self.block(layout.N, layout.N))
 
-    def mask_head(self) -> int:
+    def mask_head(self) -> Flop:
         """Mask head and fusion on the clip."""
         width, quarter = self.config.width, self.config.width // 4
         per_patch = (
@@ -51,22 +75,22 @@ class Cost:
         )
         if self.config.fusion is Fusion.GATE and self.config.row_mask is None:
             per_patch += 2 * (width * quarter + quarter * 2)
-        return self.layout.images * self.layout.P * per_patch
+        return Flop(self.layout.images * self.layout.P * per_patch)
 
-    def prediction(self, out: int, per_patch: int, per_image: int) -> int:
+    def prediction(self, out: int, per_patch: int, per_image: int) -> Flop:
         """One of Pi3's heads on the clip: its decoder to `out` channels, then some multiply-adds per patch and per
         image."""
         width, layout = self.config.width, self.layout
-        decoder = HEAD_BLOCKS * self.block(layout.N, layout.N) + 2 * layout.N * width * (2 * width + out)
-        return layout.images * (decoder + 2 * (layout.P * per_patch + per_image))
+        linears = 2 * layout.N * width * (2 * width + out) + 2 * (layout.P * per_patch + per_image)
+        return layout.images * (HEAD_BLOCKS * self.block(layout.N, layout.N) + Flop(linears))
 
     # ---- bytes of weights; norms and scalars stay float32. In 8 bits a linear layer has scales besides
 
-    def linear_bytes(self, numbers: int, outputs: int) -> int:
-        """Matrices of so many numbers with so many outputs, without the biases."""
+    def linear_bytes(self, parameters: int, outputs: int) -> int:
+        """Matrices of so many parameters with so many outputs, without the biases."""
         if self.precision is Precision.INT8:
-            return numbers + 4 * outputs
-        return numbers if self.precision is Precision.FP8 else numbers * self.precision.itemsize
+            return parameters + 4 * outputs
+        return parameters if self.precision is Precision.FP8 else parameters * self.precision.itemsize
 
     def block_bytes(self, qk_norm: bool = True, scaled: bool = True) -> int:
         """A block."""
@@ -79,7 +103,7 @@ class Cost:
         )
 
     def prediction_bytes(self, out: int, head: int) -> int:
-        """One of Pi3's heads: its decoder to `out` channels, and a head of so many numbers."""
+        """One of Pi3's heads: its decoder to `out` channels, and a head of so many parameters."""
         width = self.config.width
         linears = (2 * width + 1) * width + (width + 1) * out + head
         return HEAD_BLOCKS * self.block_bytes(qk_norm=False, scaled=False) + linears * self.precision.itemsize
@@ -94,15 +118,15 @@ class Cost:
     def mask_head_bytes(self) -> int:
         """Mask head and fusion."""
         width, quarter = self.config.width, self.config.width // 4
-        numbers = 10 * width + (
+        parameters = 10 * width + (
             11 * width + 1
             if self.config.mask_head is MaskHeadKind.CHECKPOINT_150
             else width * quarter + 2 * quarter + 1
         )
         if self.config.row_mask is not None:
-            return numbers * self.precision.itemsize + (
+            return parameters * self.precision.itemsize + (
                 2 * 4 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 0
             )
         if self.config.fusion is Fusion.GATE:
-            return (numbers + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
-        return numbers * self.precision.itemsize + 2 * 4
+            return (parameters + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
+        return parameters * self.precision.itemsize + 2 * 4

@@ -7,48 +7,52 @@ import pathlib
 import platform
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import msgspec
 import numpy as np
 import onnxruntime
 import torch
+from numpy.typing import NDArray
 
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import (
-    CONSTANTS,
-    ENGINE_FOLDER,
-    PREDICTIONS,
-    Golden,
-    Manifest,
-    StageEntry,
-    Verification,
-    write_manifest,
-)
+from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, Verification
+from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
-from page4d_engines.tensorrt.plans import PlansBuild
-from page4d_export.export_plan import Plan
-from page4d_export.onnx_export import OnnxExporter
+from page4d.system.progress import SILENT, Progress
+from page4d_engines.tensorrt.plans import PlanBuildRequest
+from page4d_export.export_plan import ExportPlan
 from page4d_export.quantize.calibrate import Calibration, calibrate
+from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames, Verified, stand_in, verify
+from page4d_export.tracing.onnx_export import OnnxExporter
+from page4d_export.verify import Verified, affordable_layout, verify
 
 _GOLDEN_MARGIN = 4
-_QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of the one that stands in
-Progress = Callable[[str, float], None]
-"""Told what starts, and the share of the work that is done."""
+_QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of one at a smaller layout
 
 
-def export(
+@dataclass(frozen=True)
+class _Gate:
+    """What was verified: stages of a plan, which may have a smaller layout than the engines, on a clip of that."""
+
+    plan: ExportPlan
+    clip: SampleClip
+    tolerance: float
+    stages: dict[str, Verified]
+
+
+def write_verified(
     model: Page4D,
-    plan: Plan,
+    plan: ExportPlan,
     folder: pathlib.Path,
-    frames: Callable[[Layout], Frames] = Frames.rendered,
+    clip_at: Callable[[Layout], SampleClip] = SampleClip.rendered,
     tolerance: float | None = None,
-    progress: Progress = lambda what, share: None,
-    plans: PlansBuild | None = None,
+    progress: Progress = SILENT,
+    plans: PlanBuildRequest | None = None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
 
@@ -56,9 +60,10 @@ def export(
         model: the reference, float32.
         plan: made from the model's config.
         folder: to be written; an engine folder there is replaced.
-        frames: to verify on, at the plan's layout or, where that is too large for this machine, a smaller one.
+        clip_at: the frames to verify on, at the plan's layout or, where that is too large for this machine, a smaller
+            one.
         tolerance: of the relative L2 of every stage's outputs; None takes the precision's own.
-        progress: called as the work goes on.
+        progress: told of every stage.
         plans: builds TensorRT plans of the verified stages; None: ONNX alone.
 
     Raises:
@@ -73,96 +78,63 @@ def export(
             "the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again"
         )
     tolerance = plan.precision.tolerance if tolerance is None else tolerance
-    layout = stand_in(plan)
-    same = layout == plan.layout
-    checked = plan if same else plan.at(layout)
-    count = len(list(plan.stages()))
-    work = count * (2 + (not same) + (plans is not None) + (plan.precision.is_quantised))
-    done = 0
-
-    def step(what: str) -> None:
-        nonlocal done
-        progress(what, done / work)
-        done += 1
-
+    layout = affordable_layout(plan)
+    checked = plan if layout == plan.layout else plan.at(layout)
+    clip = clip_at(layout)
+    phases = 2 + (checked is not plan) + plan.precision.is_quantised + (plans is not None)
+    parts = (progress.part(n / phases, (n + 1) / phases, len(plan.stages())) for n in range(phases))
     with staged(folder, ENGINE_FOLDER) as staging:
-        onnx = staging / "onnx"
-        onnx.mkdir()
-        used = frames(layout)
         calibration = Calibration()
         if plan.precision.is_quantised:
-            calibration = calibrate(
-                model, checked, used, tolerance, lambda stage: step(f"calibrating {stage}"), staging
-            )
-        _write_stages(model, plan, onnx, step, calibration)
+            calibration = calibrate(model, checked, clip, tolerance, next(parts), staging)
+        written = staging / "onnx"
+        written.mkdir()
+        _write_stages(model, plan, written, calibration, next(parts))
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
-            target = onnx
-            if not same:
-                target = pathlib.Path(temporary)
-                _write_stages(model, checked, target, step, calibration)
-            verified: dict[str, Verified] = {}
-            names = [entry.name for entry in checked.stages()]
-            step(f"verifying {names[0]}")
-            for found, following in zip(
-                verify(model, checked, target, used, tolerance), [*names[1:], "the files"], strict=True
-            ):
-                verified[found.stage] = found
-                step(f"verifying {following}")
+            if checked is not plan:
+                written = pathlib.Path(temporary)
+                _write_stages(model, checked, written, calibration, next(parts))
+            figures = verify(model, checked, written, clip, tolerance, next(parts))
+            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
-        manifest = _manifest(model, plan, checked, used, tolerance, verified, calibration)
-        clip = used if same else frames(plan.layout)
-        golden = _write_golden(staging, manifest, clip, verified if same else None, tolerance)
-        manifest = msgspec.structs.replace(manifest, golden=golden)
+        manifest = _verified(_described(model, plan, calibration), gate)
+        manifest = msgspec.structs.replace(manifest, golden=_write_golden(staging, manifest, gate, clip_at))
         if plans is not None:
-            built = plans.build(
-                staging, manifest, staging, lambda what, share: progress(what, (work - count + share * count) / work)
-            )
+            built = plans.build(staging, manifest, staging, next(parts))
             manifest = msgspec.structs.replace(manifest, plans=built)
         manifest = msgspec.structs.replace(manifest, files=_hashes(staging))
         write_manifest(staging, manifest)
     return manifest
 
 
-def _write_golden(
-    folder: pathlib.Path,
-    manifest: Manifest,
-    frames: Frames,
-    verified: dict[str, Verified] | None,
-    tolerance: float,
-) -> Golden:
-    """The clip that was verified on and what the reference made of it; without the latter where the layout was too
-    large."""
-    (folder / "golden").mkdir()
-    inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
-    given = {name: np.ascontiguousarray(value) for name, value in frames.values.items() if manifest.reads(name)}
-    save_tensors(folder / inputs, given)
-    if verified is None:
-        return Golden(inputs, None, {})
-    save_tensors(
-        folder / outputs,
-        {f"{stage}/{name}": sample for stage, found in verified.items() for name, sample in found.expected.items()},
-    )
-    # another machine rounds in another order: its error is of the size of the one found here, not equal to it, and
-    # landmarks that are swapped there are seen in all that follows
-    allowed: dict[str, float] = {}
-    ties = 0.0
-    for stage, found in verified.items():
-        ties += found.ties
-        for name, accuracy in found.chained.items():
-            allowed[f"{stage}/{name}"] = max(tolerance, _GOLDEN_MARGIN * max(accuracy.relative_l2, ties))
-    return Golden(inputs, outputs, allowed)
+def write_unverified(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> Manifest:
+    """An engine folder without figures, into an existing folder: for benchmarks, which compare the chain with the
+    reference anyway.
+
+    Activations are measured at a layout that takes seconds: what they are serves other layouts.
+    """
+    (folder / "onnx").mkdir()
+    calibration = Calibration()
+    if plan.precision.is_quantised:
+        layout = affordable_layout(plan, *_QUICK)
+        calibration = calibrate(model, plan.at(layout), SampleClip.rendered(layout), plan.precision.tolerance)
+    _write_stages(model, plan, folder / "onnx", calibration)
+    _write_constants(model, plan, folder)
+    manifest = msgspec.structs.replace(_described(model, plan, calibration), files=_hashes(folder))
+    write_manifest(folder, manifest)
+    return manifest
 
 
 def _write_stages(
-    model: Page4D, plan: Plan, folder: pathlib.Path, step: Callable[[str], None], calibration: Calibration
+    model: Page4D, plan: ExportPlan, folder: pathlib.Path, calibration: Calibration, progress: Progress = SILENT
 ) -> None:
     exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
     for stage in stages_of(model, plan).values():
-        step(f"exporting {stage.name}")
+        progress.step(f"exporting {stage.name}")
         exporter.write(stage, calibration.change(stage.name))
 
 
-def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
+def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> None:
     dtype = getattr(torch, plan.precision.tokens)
     constants = {"special": model.special(plan.layout)}
     if plan.config.has_memory:
@@ -173,71 +145,56 @@ def _write_constants(model: Page4D, plan: Plan, folder: pathlib.Path) -> None:
     save_tensors(folder / CONSTANTS, rounded)
 
 
-def write_unverified(model: Page4D, plan: Plan, folder: pathlib.Path) -> Manifest:
-    """An engine folder without figures, into an existing folder: for benchmarks, which hold the chain against the
-    reference anyway.
+def _write_golden(
+    folder: pathlib.Path, manifest: Manifest, gate: _Gate, clip_at: Callable[[Layout], SampleClip]
+) -> Golden:
+    """The clip that was verified on and what the reference made of it; without the latter where the layout was too
+    large."""
+    (folder / "golden").mkdir()
+    inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
+    is_whole = gate.plan.layout == manifest.layout
+    clip = gate.clip if is_whole else clip_at(manifest.layout)
+    read = {name: np.ascontiguousarray(value) for name, value in clip.values.items() if manifest.reads(name)}
+    save_tensors(folder / inputs, read)
+    if not is_whole:
+        return Golden(inputs, None, {})
+    expected: dict[str, NDArray[np.float32]] = {}
+    # another machine rounds in another order: its error is of the size of this machine's, not equal to it, and
+    # landmarks that are swapped there are seen in all that follows
+    allowed: dict[str, float] = {}
+    ties = 0.0
+    for name, stage in gate.stages.items():
+        ties += stage.ties
+        expected |= {f"{name}/{output}": sample for output, sample in stage.expected.items()}
+        for output, accuracy in stage.chained.items():
+            allowed[f"{name}/{output}"] = max(gate.tolerance, _GOLDEN_MARGIN * max(accuracy.relative_l2, ties))
+    save_tensors(folder / outputs, expected)
+    return Golden(inputs, outputs, allowed)
 
-    Activations are measured at a layout that takes seconds: what they are serves other layouts.
-    """
-    (folder / "onnx").mkdir()
-    calibration = Calibration()
-    if plan.precision.is_quantised:
-        layout = stand_in(plan, *_QUICK)
-        calibration = calibrate(model, plan.at(layout), Frames.rendered(layout), plan.precision.tolerance)
-    _write_stages(model, plan, folder / "onnx", lambda what: None, calibration)
-    _write_constants(model, plan, folder)
-    manifest = msgspec.structs.replace(_described(model, plan, calibration), files=_hashes(folder))
-    write_manifest(folder, manifest)
-    return manifest
 
-
-def _described(model: Page4D, plan: Plan, calibration: Calibration) -> Manifest:
+def _described(model: Page4D, plan: ExportPlan, calibration: Calibration) -> Manifest:
     """The plan's manifest with what the model knows of its weights."""
-    eps = {name: stage.eps for name, stage in stages_of(model, plan).items()}
     stages = tuple(
         msgspec.structs.replace(
-            entry, file=_file(entry), eps=eps[entry.name], floating=calibration.floating(entry.name)
+            stage.entry, file=f"onnx/{stage.name}.onnx", eps=stage.eps, floating=calibration.floating(stage.name)
         )
-        for entry in plan.stages()
+        for stage in stages_of(model, plan).values()
     )
     return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that an export's bytes and figures depend on."""
-    found = {package: version(package) for package in ("torch", "onnx", "onnxscript")}
-    return found | {"onnxruntime": onnxruntime.__version__}  # which the package onnxruntime-gpu brings, too
-
-
-def _file(entry: StageEntry) -> str:
-    return f"onnx/{entry.name}.onnx"
-
-
-def _hashes(folder: pathlib.Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _manifest(
-    model: Page4D,
-    plan: Plan,
-    checked: Plan,
-    frames: Frames,
-    tolerance: float,
-    verified: dict[str, Verified],
-    calibration: Calibration,
-) -> Manifest:
-    manifest = _described(model, plan, calibration)
+def _verified(manifest: Manifest, gate: _Gate) -> Manifest:
+    """The manifest with the figures of the gate, and when and with what it was made."""
     stages = tuple(
-        msgspec.structs.replace(entry, accuracy=verified[entry.name].alone, ties=verified[entry.name].ties)
+        msgspec.structs.replace(entry, accuracy=gate.stages[entry.name].alone, ties=gate.stages[entry.name].ties)
         for entry in manifest.stages
     )
-    chained = {stage: found.chained for stage, found in verified.items()}
+    chained = {name: stage.chained for name, stage in gate.stages.items()}
     results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
     for kept in manifest.keep:
         for stage in kept.stages:
-            results[f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"] = chained[
-                stage
-            ]["tokens"]
+            result = f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"
+            results[result] = chained[stage]["tokens"]
     for entry in stages:
         for name in ("memory", *PREDICTIONS):
             if name in chained[entry.name]:
@@ -245,10 +202,20 @@ def _manifest(
     return msgspec.structs.replace(
         manifest,
         stages=stages,
-        verification=Verification(checked.manifest(model.weights).layout, frames.described, tolerance, results),
+        verification=Verification(gate.plan.layout, gate.clip.described, gate.tolerance, results),
         made={
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": f"{platform.system()} {platform.machine()}",
             **versions(),
         },
     )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that an export's bytes and figures depend on."""
+    packages = {package: version(package) for package in ("torch", "onnx", "onnxscript")}
+    return packages | {"onnxruntime": onnxruntime.__version__}  # which the package onnxruntime-gpu brings, too
+
+
+def _hashes(folder: pathlib.Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -27,6 +27,7 @@ class ModelSource:
         pi3, page4d: the checkpoints, or None.
         registers, time_sa: as `page4d.load_weights` takes them.
         chosen: the preset that was picked because of a checkpoint, else None.
+        loaded: the network itself, where it has its weights already.
     """
 
     config: ModelConfig
@@ -36,6 +37,23 @@ class ModelSource:
     registers: str | None
     time_sa: str | None
     chosen: str | None
+    loaded: Page4D | None = None
+
+    @classmethod
+    def of(cls, model: object) -> ModelSource:
+        """A network that has its weights.
+
+        Raises:
+            UsageError: it is none.
+        """
+        from page4d.model import Page4D
+
+        if not isinstance(model, Page4D):
+            allowed = "a page4d.Page4D, or the path of a checkpoint"
+            raise UsageError("there is no model to export", got=type(model).__name__, allowed=allowed)
+        return cls(
+            config=model.config, seed=0, pi3=None, page4d=None, registers=None, time_sa=None, chosen=None, loaded=model
+        )
 
     @classmethod
     def choose(
@@ -44,8 +62,8 @@ class ModelSource:
         options: dict[str, Any],
         T: int,
         seed: int = 0,
-        pi3: pathlib.Path | None = None,
-        page4d: pathlib.Path | None = None,
+        pi3: Checkpoint | None = None,
+        page4d: Checkpoint | None = None,
         registers: str | None = None,
         time_sa: str | None = None,
     ) -> ModelSource:
@@ -57,9 +75,9 @@ class ModelSource:
         Args:
             preset: a name, or None.
             options: of `ModelConfig`, in place of the preset's.
-            T: times that the engines are for.
+            T: timesteps that the engines are for.
             seed: of weights that no checkpoint gives, 0 to 2^63 - 1.
-            pi3, page4d: checkpoints: a file, the index of several, or a folder.
+            pi3, page4d: checkpoints.
             registers, time_sa: as `page4d.load_weights` takes them.
 
         Raises:
@@ -73,42 +91,60 @@ class ModelSource:
                 "--registers and --time-sa choose between checkpoints, and none was given",
                 allowed="--pi3 FILE, --page4d FILE, or both",
             )
-        first, second = (None if path is None else Checkpoint.open(path) for path in (pi3, page4d))
-        given = [checkpoint for checkpoint in (first, second) if checkpoint is not None]
-        if given:
-            check_kinds(first, second)
-        own = preset is None and len(given) == 1 and (given[0].published is not Published.PI3 or T == 1)
-        config = given[0].config(**options) if own else ModelConfig.preset(preset or DEFAULT_PRESET, **options)
-        if given:
-            config = adapted(config, first, second)
-            check_model(config, first, second)
-        return cls(config, seed, first, second, registers, time_sa, str(given[0].published) if own else None)
+        checkpoints = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
+        if checkpoints:
+            check_kinds(pi3, page4d)
+        own = preset is None and len(checkpoints) == 1 and (checkpoints[0].published is not Published.PI3 or T == 1)
+        config = checkpoints[0].config(**options) if own else ModelConfig.preset(preset or DEFAULT_PRESET, **options)
+        if checkpoints:
+            config = adapted(config, pi3, page4d)
+            check_model(config, pi3, page4d)
+        return cls(
+            config=config,
+            seed=seed,
+            pi3=pi3,
+            page4d=page4d,
+            registers=registers,
+            time_sa=time_sa,
+            chosen=str(checkpoints[0].published) if own else None,
+        )
 
     def model(self) -> Page4D:
-        """The network with its weights."""
+        """The network with its weights.
+
+        Raises:
+            UsageError: a tensor of a checkpoint that is missing, of another shape or not finite.
+        """
+        if self.loaded is not None:
+            return self.loaded
         from page4d.checkpoints.weights import load_weights
         from page4d.model import Page4D
 
         if self.pi3 is None and self.page4d is None:
             return Page4D(self.config, self.seed)
         model = Page4D(self.config, self.seed, filled=False)
-        pi3, page4d = (None if checkpoint is None else checkpoint.path for checkpoint in (self.pi3, self.page4d))
-        load_weights(model, pi3, page4d, self.registers, self.time_sa)  # type: ignore[arg-type]  # checked there, by name
+        load_weights(model, self.pi3, self.page4d, self.registers, self.time_sa)
         return model
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Those that there are."""
+        return tuple(checkpoint for checkpoint in (self.pi3, self.page4d) if checkpoint is not None)
+
+    @property
+    def files(self) -> dict[str, pathlib.Path]:
+        """What is read, by what it is."""
+        return {f"the checkpoint {checkpoint.name}": checkpoint.path for checkpoint in self.checkpoints}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is unusual in the checkpoints and no error, in words."""
-        return tuple(
-            note for checkpoint in (self.pi3, self.page4d) if checkpoint is not None for note in checkpoint.notes
-        )
+        return tuple(note for checkpoint in self.checkpoints for note in checkpoint.notes)
 
     @property
     def described(self) -> str:
         """What the weights will be, before they are read."""
-        files = [
-            f"{checkpoint.described} ({checkpoint.name})"
-            for checkpoint in (self.pi3, self.page4d)
-            if checkpoint is not None
-        ]
+        if self.loaded is not None:
+            return self.loaded.weights
+        files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]
         return " and ".join(files) or f"seeded (seed {self.seed})"

@@ -16,7 +16,7 @@ from page4d.network.aggregator import Layer
 from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
 from page4d.precision import Precision
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 _SCALARS = (
     "lambda_pose",
@@ -92,11 +92,11 @@ def stages(
         keypoints: whether Global-SA takes K_ext.
         encoder_images: images per encoder call; None picks the largest divisor of the clip's images up to 16.
     """
-    plan = Plan.make(model.config, layout, Precision(precision), keypoints, encoder_images)
+    plan = ExportPlan.make(model.config, layout, Precision(precision), keypoints, encoder_images)
     return stages_of(model, plan)
 
 
-def stages_of(model: Page4D, plan: Plan) -> dict[str, Stage]:
+def stages_of(model: Page4D, plan: ExportPlan) -> dict[str, Stage]:
     """The stages of a plan."""
     builders: dict[str, Callable[[StageEntry], nn.Module]] = {
         "encoder": lambda entry: EncoderStage(model.encoder, plan.layout),

@@ -1,49 +1,22 @@
-"""Whether a manifest goes together in itself, so that no later step has to ask.
+"""Whether the parts of a manifest go together, so that no later step has to ask.
 
 `engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from page4d.layout import Layout
+from page4d.manifest import Manifest, StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_chain import check_chain
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.manifest_checks.manifest_files import check_files
-from page4d.precision import DTYPE_BYTES, Precision
+from page4d.precision import DTYPE_BYTES, MOST_NUMBERS
 
-if TYPE_CHECKING:
-    from page4d.manifest import Manifest, StageEntry, TensorSpec
-
-_LARGEST_SIDE = 65535
-_MOST_NUMBERS = 2**40  # of a tensor over all calls of its stage: far beyond any machine, far below an overflow
 _MOST_BYTES = 2**43
 _MOST_FLOP = 2**60
 _MOST_CALLS = 65536  # of the whole chain: a step and its views are kept for each
 _DEEPEST = 8
-_LIBRARIES = ("tensorrt", "rtx")
-
-
-def layout_of(sizes: Mapping[str, int]) -> Layout:
-    """The layout of a manifest.
-
-    Raises:
-        EngineError: the sizes are no layout.
-    """
-    if not {"T", "V", "H", "W"} <= set(sizes) <= {"T", "V", "H", "W", "B"}:
-        raise inconsistent("its layout has other sizes", ", ".join(sorted(sizes)), "T, V, H, W, B")
-    T, V, H, W, B = (sizes.get(name, 1) for name in "TVHWB")
-    if not all(1 <= size <= _LARGEST_SIDE for size in (T, V, H, W, B)) or H % Layout.PATCH or W % Layout.PATCH:
-        allowed = f"1 to {_LARGEST_SIDE}, H and W multiples of {Layout.PATCH}"
-        raise inconsistent("its layout is none", f"T={T} V={V} H={H} W={W} B={B}", allowed)
-    if math.prod((T, V, H, W, B, 3)) > _MOST_NUMBERS:
-        raise inconsistent(
-            "its layout is none", f"T={T} V={V} H={H} W={W} B={B}", f"images of up to {_MOST_NUMBERS} bytes"
-        )
-    return Layout(T, V, H, W, B)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -52,13 +25,10 @@ def check_manifest(manifest: Manifest) -> None:
     Raises:
         EngineError: naming the first part that does not go with the others.
     """
-    layout_of(manifest.layout)
     for entry in manifest.stages:
         for spec in (*entry.inputs, *entry.outputs):
             if spec.dtype not in DTYPE_BYTES:
                 raise inconsistent("a tensor has an unknown type", spec.dtype, ", ".join(DTYPE_BYTES))
-    if manifest.precision not in tuple(Precision):
-        raise inconsistent("its precision is unknown", manifest.precision, ", ".join(Precision))
     if manifest.encoder_images < 1:
         raise inconsistent("the encoder takes no images", manifest.encoder_images, "1 or more")
     if not manifest.stages:
@@ -91,9 +61,9 @@ def _check_tensor(entry: StageEntry, spec: TensorSpec) -> None:
     total = entry.calls
     fits = 1 <= len(spec.shape) <= _DEEPEST
     for size in spec.shape:
-        fits = fits and 1 <= size <= _MOST_NUMBERS
-        total = min(total * size, _MOST_NUMBERS + 1) if fits else total
-    if not fits or total > _MOST_NUMBERS:
+        fits = fits and 1 <= size <= MOST_NUMBERS
+        total = min(total * size, MOST_NUMBERS + 1) if fits else total
+    if not fits or total > MOST_NUMBERS:
         what = f"{spec.name} of {entry.name} has a shape that no tensor has"
         raise inconsistent(what, list(spec.shape), f"1 to {_DEEPEST} sizes of 1 or more")
 
@@ -102,7 +72,7 @@ def _check_counts(entry: StageEntry) -> None:
     limits = {
         "weight_bytes": (entry.weight_bytes, _MOST_BYTES),
         "flop": (entry.flop, _MOST_FLOP),
-        "largest": (entry.largest, _MOST_NUMBERS),
+        "largest": (entry.largest, MOST_NUMBERS),
     }
     for name, (count, most) in limits.items():
         if not 0 <= count <= most:
@@ -113,8 +83,6 @@ def _check_plans(manifest: Manifest) -> None:
     plans = manifest.plans
     if plans is None:
         return
-    if plans.library not in _LIBRARIES:
-        raise inconsistent("its plans are of an unknown library", plans.library, ", ".join(_LIBRARIES))
     lacking = [entry.name for entry in manifest.stages if entry.name not in plans.stages]
     if lacking:
         raise inconsistent("stages have no plan", ", ".join(lacking), "a plan for every stage")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
@@ -50,7 +51,7 @@ def _read(path: pathlib.Path) -> bytes:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        counts = collections.Counter(name for name, _ in pairs)
+        (repeated, _), *_ = counts.most_common(1)
         raise ValueError(f"{json.dumps(repeated)} is there twice")
     return values

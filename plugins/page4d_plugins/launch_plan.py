@@ -1,8 +1,7 @@
-"""From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. No torch, no Triton,
-no GPU.
+"""From the shapes of one attention to its kernel launches: grids, parameters, workspace. No torch, no Triton, no GPU.
 
-Whoever launches (Triton's own launcher, the driver through cuda-core, the C++ plugin) follows the same plan; parameters
-go by name.
+Every launcher (Triton's own, the driver through cuda-core, the C++ plugin) follows the same plan and passes parameters
+by name.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _ALIGNED = 16  # elements: what strides are multiples of, so that rows load as v
 
 
 class Strides(NamedTuple):
-    """Elements from one sequence, head, and row to the next; channels lie side by side."""
+    """Elements from one sequence, head and row to the next; channels are contiguous."""
 
     z: int
     a: int
@@ -32,7 +31,7 @@ class Strides(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One call: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, and what its mode needs."""
+    """One call: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, and the parameters of its mode."""
 
     mode: Mode
     dtype: Dtype
@@ -42,7 +41,7 @@ class Shape(NamedTuple):
     m: int
     D: int = HEAD_DIM
     groups: int = 1
-    """Query groups where keys come in segments; views where there are epipolar lines."""
+    """Query groups, where keys are in segments; views, where there are epipolar lines."""
     segments: int = 0
     rows: BiasedRows | None = None
     band: float = 0.0
@@ -56,7 +55,7 @@ class Shape(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """A parameter that is an address: a tensor's, or bytes into the workspace."""
+    """A parameter that is an address: of a tensor, or `offset` bytes into the workspace."""
 
     tensor: str
     offset: int = 0
@@ -83,21 +82,21 @@ class Launch(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What one call launches, in order, and the bytes of workspace in which it passes intermediate results."""
+    """The launches of one call, in order, and the bytes of workspace for its intermediate results."""
 
     launches: tuple[Launch, ...]
     workspace: int
     mode: Mode
-    """Of the attention kernel: the call's, or the one of parts."""
+    """Of the attention kernel: the call's mode, or its mode of parts."""
 
 
 def parts_of(shape: Shape, tile: Tile) -> int:
-    """Into how many parts the keys are split: 1 unless few queries leave most of a GPU idle."""
+    """The number of parts that the keys are split into: 1 unless few queries would leave most of a GPU idle."""
     blocks = -(-shape.n // tile.queries) * shape.Z * shape.A
     if shape.mode.of_parts is None or blocks * 2 > _ENOUGH_BLOCKS:
         return 1
-    wanted = max(1, min(-(-_ENOUGH_BLOCKS // blocks), shape.m // _LEAST_KEYS, _MOST_PARTS))
-    return -(-shape.m // _chunk(shape.m, wanted, tile))
+    most = max(1, min(-(-_ENOUGH_BLOCKS // blocks), shape.m // _LEAST_KEYS, _MOST_PARTS))
+    return -(-shape.m // _chunk(shape.m, most, tile))
 
 
 def make_plan(shape: Shape, tile: Tile, part_tile: Tile) -> Plan:
@@ -113,77 +112,88 @@ def make_plan(shape: Shape, tile: Tile, part_tile: Tile) -> Plan:
     """
     _check(shape, max(tile.queries, tile.keys, part_tile.queries, part_tile.keys))
     parts = parts_of(shape, part_tile)
-    split = shape.mode.of_parts if parts > 1 else None
-    mode = shape.mode if split is None else split
-    tile = tile if split is None else part_tile
-    rows = shape.n if split else shape.n // shape.groups
-    q, k, v, out = (strides or _contiguous(shape, length) for strides, length in _with_lengths(shape))
+    mode = shape.mode.of_parts
+    return _whole_plan(shape, tile) if parts == 1 or mode is None else _split_plan(shape, mode, part_tile, parts)
+
+
+def _whole_plan(shape: Shape, tile: Tile) -> Plan:
+    """Every block of queries goes over all of its keys."""
+    q, _, _, out = _strides(shape)
+    rows = shape.n // shape.groups
     workspace = _Workspace()
-    bias = workspace.take(4 * shape.Z * shape.m) if mode.has_bias else 0
-    part = workspace.take(4 * parts * shape.Z * shape.A * shape.n * shape.D) if split else 0
-    lse = workspace.take(4 * parts * shape.Z * shape.A * shape.n) if split else 0
+    prepare, values = _inputs(shape, shape.mode, tile, rows, workspace)
+    values |= {"OUT": Ref("out"), "LSE": None, "chunk": shape.m, "q_g": rows * q.n}
+    values |= {"out_z": out.z, "out_a": out.a, "out_g": rows * out.n, "out_n": out.n}
+    grid = (-(-rows // tile.queries), shape.groups, shape.Z * shape.A)
+    attention = Launch(f"attention_{shape.mode.value}", grid, values)
+    return Plan((*prepare, attention), workspace.size, shape.mode)
+
+
+def _split_plan(shape: Shape, mode: Mode, tile: Tile, parts: int) -> Plan:
+    """Blocks of the same queries go over a part of the keys each, and their results are merged."""
+    *_, out = _strides(shape)
+    workspace = _Workspace()
+    prepare, values = _inputs(shape, mode, tile, shape.n, workspace)
+    part_rows = parts * shape.Z * shape.A * shape.n
+    part = Ref("workspace", workspace.take(4 * part_rows * shape.D))
+    lse = Ref("workspace", workspace.take(4 * part_rows))
+    one_part = shape.n * shape.D
+    values |= {"OUT": part, "LSE": lse, "chunk": _chunk(shape.m, parts, tile), "q_g": 0}
+    values |= {"out_z": shape.A * parts * one_part, "out_a": parts * one_part, "out_g": one_part, "out_n": shape.D}
+    grid = (-(-shape.n // tile.queries), parts, shape.Z * shape.A)
+    attention = Launch(f"attention_{mode.value}", grid, values)
+    merged: dict[str, Value] = {"PART": part, "LSE": lse, "OUT": Ref("out")}
+    merged |= {"out_z": out.z, "out_a": out.a, "out_n": out.n, "heads": shape.A, "rows": shape.n, "parts": parts}
+    merge = Launch("merge", (shape.n, shape.Z * shape.A, 1), merged)
+    return Plan((*prepare, attention, merge), workspace.size, mode)
+
+
+def _inputs(
+    shape: Shape, mode: Mode, tile: Tile, rows: int, workspace: _Workspace
+) -> tuple[list[Launch], dict[str, Value]]:
+    """What brings the bias into the workspace where there is one; and the parameters of the attention kernel that say
+    what it reads, `rows` queries of a group."""
+    q, k, v, _ = _strides(shape)
+    count = shape.Z * shape.m
+    bias = Ref("workspace", workspace.take(4 * count)) if mode.has_bias else None
+    prepare = Launch(
+        "prepare", (-(-count // _PREPARE_BLOCK), 1, 1), {"BIAS": Ref("key_bias"), "OUT": bias, "count": count}
+    )
+    biased_rows = shape.rows or BiasedRows(period=1, leading=1, gain=1.0)
+    in_segments, in_views = mode.keys is Keys.SEGMENTS, mode.keys is Keys.VIEWS
     values: dict[str, Value] = {
         "Q": Ref("q"),
         "K": Ref("k"),
         "V": Ref("v"),
         "KD": _descriptor("k", shape, k, tile),
         "VD": _descriptor("v", shape, v, tile),
-        "OUT": Ref("workspace", part) if split else Ref("out"),
-        "LSE": Ref("workspace", lse) if split else None,
-        "BIAS": Ref("workspace", bias) if mode.has_bias else None,
-        "SEG_PTR": Ref("seg_ptr") if mode.keys is Keys.SEGMENTS else None,
-        "SEG": Ref("seg") if mode.keys is Keys.SEGMENTS else None,
+        "BIAS": bias,
+        "SEG_PTR": Ref("seg_ptr") if in_segments else None,
+        "SEG": Ref("seg") if in_segments else None,
         "SEGMENT_BIAS": Ref("segment_bias") if mode is Mode.SEGMENTS_BIASED else None,
-        "FUNDAMENTAL": Ref("fundamental") if mode.keys is Keys.VIEWS else None,
-        "CENTRES": Ref("centres") if mode.keys is Keys.VIEWS else None,
+        "FUNDAMENTAL": Ref("fundamental") if in_views else None,
+        "CENTRES": Ref("centres") if in_views else None,
         "scale": LOG2E / math.sqrt(shape.D),
-        "gain": shape.rows.gain if shape.rows else 1.0,
+        "gain": biased_rows.gain,
         "band": shape.band,
         "penalty": shape.penalty * LOG2E,
-        "q_z": q.z,
-        "q_a": q.a,
-        "q_g": 0 if split else rows * q.n,
-        "k_z": k.z,
-        "k_a": k.a,
-        "v_z": v.z,
-        "v_a": v.a,
-        "out_z": shape.A * parts * rows * shape.D if split else out.z,
-        "out_a": parts * rows * shape.D if split else out.a,
-        "out_g": rows * shape.D if split else rows * out.n,
-        "bias_z": shape.m,
-        "q_n": q.n,
-        "k_n": k.n,
-        "v_n": v.n,
-        "out_n": shape.D if split else out.n,
         "heads": shape.A,
         "rows": rows,
         "keys": shape.m,
-        "chunk": _chunk(shape.m, parts, tile) if split else shape.m,
         "segments": shape.segments,
         "views": shape.groups,
-        "period": shape.rows.period if shape.rows else 1,
-        "leading": shape.rows.leading if shape.rows else 1,
+        "period": biased_rows.period,
+        "leading": biased_rows.leading,
+        "bias_z": shape.m,
     }
-    launches = [
-        Launch(
-            f"attention_{mode.value}",
-            (-(-rows // tile.queries), parts if split else shape.groups, shape.Z * shape.A),
-            values,
-        )
-    ]
-    if mode.has_bias:
-        count = shape.Z * shape.m
-        bias_values: dict[str, Value] = {"BIAS": Ref("key_bias"), "OUT": Ref("workspace", bias), "count": count}
-        launches.insert(0, Launch("prepare", (-(-count // _PREPARE_BLOCK), 1, 1), bias_values))
-    if split:
-        merge: dict[str, Value] = {"PART": Ref("workspace", part), "LSE": Ref("workspace", lse), "OUT": Ref("out")}
-        merge |= {"out_z": out.z, "out_a": out.a, "out_n": out.n, "heads": shape.A, "rows": rows, "parts": parts}
-        launches.append(Launch("merge", (rows, shape.Z * shape.A, 1), merge))
-    return Plan(tuple(launches), workspace.size, mode)
+    values |= {"q_z": q.z, "q_a": q.a, "q_n": q.n}
+    values |= {"k_z": k.z, "k_a": k.a, "k_n": k.n}
+    values |= {"v_z": v.z, "v_a": v.a, "v_n": v.n}
+    return [prepare] if mode.has_bias else [], values
 
 
 def require_in_pack(shape: Shape) -> None:
-    """The pack has kernels of one head dimension; the plan knows of all that could be built.
+    """Refuse a head dimension that the pack has no kernels for; plans are made for all that could be built.
 
     Raises:
         UsageError: another head dimension.
@@ -193,7 +203,7 @@ def require_in_pack(shape: Shape) -> None:
 
 
 def constants(kernel: str, tile: Tile, D: int = HEAD_DIM, upcast: bool = False) -> dict[str, int | bool]:
-    """What a kernel is compiled with, by name: `attention_<mode>`, `prepare` or `merge`."""
+    """Compile-time constants of a kernel (`attention_<mode>`, `prepare` or `merge`), by name."""
     if kernel == "prepare":
         return {"BLOCK": _PREPARE_BLOCK}
     if kernel == "merge":
@@ -256,26 +266,26 @@ def _check(shape: Shape, longest: int) -> None:
             got=f"Z*A={shape.Z * shape.A}, groups={shape.groups}",
             allowed=f"at most {_GRID_LIMIT} each",
         )
-    for strides, _ in _with_lengths(shape):
-        if strides is not None and any(stride % _ALIGNED for stride in strides):
+    for strides in (shape.q, shape.k, shape.v, shape.out):
+        if strides is None:
+            continue
+        if any(stride % _ALIGNED for stride in strides):
             raise UsageError(
                 "strides that the kernels cannot load as vectors",
                 got=str(tuple(strides)),
                 allowed=f"multiples of {_ALIGNED} elements",
             )
         most = ((1 << 31) - shape.D) // (longest - 1)
-        if strides is not None and strides.n > most:
+        if strides.n > most:
             raise UsageError(
                 "rows too far apart: offsets within a tile have 32 bits", got=strides.n, allowed=f"{most} elements"
             )
 
 
-def _with_lengths(shape: Shape) -> tuple[tuple[Strides | None, int], ...]:
-    return (shape.q, shape.n), (shape.k, shape.m), (shape.v, shape.m), (shape.out, shape.n)
-
-
-def _contiguous(shape: Shape, length: int) -> Strides:
-    return Strides(shape.A * length * shape.D, length * shape.D, shape.D)
+def _strides(shape: Shape) -> tuple[Strides, Strides, Strides, Strides]:
+    """Of q, k, v and the output."""
+    queries, keys = (Strides(shape.A * rows * shape.D, rows * shape.D, shape.D) for rows in (shape.n, shape.m))
+    return shape.q or queries, shape.k or keys, shape.v or keys, shape.out or queries
 
 
 def _chunk(keys: int, parts: int, tile: Tile) -> int:
@@ -290,7 +300,7 @@ def _descriptor(tensor: str, shape: Shape, strides: Strides, tile: Tile) -> Desc
 
 
 class _Workspace:
-    """Places in one block, each at a multiple of 256 bytes."""
+    """Offsets in one block of memory, all multiples of 256 bytes."""
 
     def __init__(self) -> None:
         self.size = 0

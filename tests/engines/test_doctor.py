@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 from page4d import __version__
 from page4d.errors import MissingBackendError
+from page4d.manifest import Flavor
 from page4d_engines.doctor import Diagnosis, diagnose
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.plans import library_for
 from page4d_engines.versions import TRIED
-from page4d_export.commands.verify import doctor_command
+from page4d_export.commands.doctor import doctor_command
 from page4d_plugins.driver import capability_of, driver
 from page4d_plugins.kernel_pack import shipped
 

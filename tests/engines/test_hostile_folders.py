@@ -12,20 +12,22 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from page4d.errors import EngineError, Page4DError
 from page4d.files import sha256
-from page4d.manifest import CONSTANTS, read_manifest
+from page4d.manifest import CONSTANTS
+from page4d.manifest_file import read_manifest
 from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
-from tests.engines.test_self_check import checked  # noqa: F401  a folder with its golden clip
+from tests.support.examples import examples
 from tests.support.fuzz_folders import encoded, fuzz
 
 ENCODER = "onnx/encoder.onnx"
@@ -38,7 +40,7 @@ def folder(made, tmp_path):
 
 
 @pytest.fixture
-def golden(checked, tmp_path):  # noqa: F811
+def golden(checked, tmp_path):
     return pathlib.Path(shutil.copytree(checked(), tmp_path / "engines"))
 
 
@@ -152,7 +154,7 @@ def test_texts_that_are_no_manifest(folder, words):
     assert words.strip("$") in str(error)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 2 * DEEPEST), st.booleans(), st.sampled_from(["", "1", "{}", '"["']))
 def test_depth_is_counted_in_objects_and_arrays(depth, is_object, inside):
     opening, closing = ('{"a":', "}") if is_object else ("[", "]")
@@ -175,7 +177,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(JSON)
 def test_plain_documents_are_strict(document):
     require_strict(json.dumps(document).encode())
@@ -366,7 +368,7 @@ def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
 
     with pytest.raises(Page4DError):
         Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(
-            np.zeros(read_manifest(folder).shape.images_shape, np.uint8)
+            np.zeros(read_manifest(folder).layout.images_shape, np.uint8)
         )
 
 
@@ -444,7 +446,7 @@ def test_the_golden_clip_is_of_these_engines(golden, file, number):
     rewrite(golden)
     opened = EngineFolder.open(golden)
     with pytest.raises(EngineError, match="is not as the engines need it"):
-        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, threads=1))
+        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, ThreadPool.of(1)))
 
 
 @pytest.mark.parametrize("tolerance", [{}, {"encoder/tokens": 1}, {"nobody/tokens": 1}])
@@ -456,7 +458,7 @@ def test_every_reference_has_its_tolerance(golden, tolerance):
 # ---- whatever else
 
 
-def test_changed_folders_are_refused_or_run(checked, tmp_path):  # noqa: F811
+def test_changed_folders_are_refused_or_run(checked, tmp_path):
     outcomes, failures, _ = fuzz(checked(), 250, 7, tmp_path)
     assert failures == [], failures[0][2]
     assert sum(outcomes.values()) == 250 and outcomes["same"] > 5
@@ -470,7 +472,7 @@ import sys, numpy as np
 from page4d.errors import EngineError
 from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
-engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
+engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]))
 three = np.zeros(3, np.float32)
 try:
     engine.bind({"tokens": three, "mask_ext": three}, {"mask": three})

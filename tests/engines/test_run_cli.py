@@ -1,4 +1,4 @@
-"""`page4d-run` as a person runs it: a process, its files, its messages, its exit codes."""
+"""`page4d-run` as a person runs it: its files, its messages, its exit codes, and how its process ends."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from page4d_engines import Pipeline, backend, console
 from page4d_engines.clip.fit import Fit
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
-from tests.support.commands import refused, run
+from tests.support.commands import program, refused, run, started
 from tests.support.kills import kill_replacement
 
 
@@ -45,9 +45,8 @@ def picture(path):
 def test_a_whole_run(made, clip, tmp_path):
     folder = made("memory").folder
     shutil.copytree(clip / "masks", tmp_path / "keypoints")
-    done = run(
-        folder, clip / "frames", "-o", tmp_path / "out", "--keypoints", tmp_path / "keypoints", "--stride", 2, "--json"
-    )
+    keypoints = ("--keypoints", tmp_path / "keypoints")
+    done = started("page4d-run", folder, clip / "frames", "-o", tmp_path / "out", *keypoints, "--stride", 2, "--json")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "out" / "report.html") in done.stderr
     out = tmp_path / "out"
@@ -61,7 +60,7 @@ def test_a_whole_run(made, clip, tmp_path):
 
     # the same through Python, window by window, memory carried
     pipeline = Pipeline.load(folder)
-    layout = pipeline.manifest.shape
+    layout = pipeline.manifest.layout
     fit = Fit.choose((100, 80), layout, None)
     memory = None
     cameras = {name: fit.camera(camera) for name, camera in read_cameras(clip / "cameras.json").items()}
@@ -73,7 +72,7 @@ def test_a_whole_run(made, clip, tmp_path):
                 name = f"cam{v}/{start + row:06d}.png"
                 frames[row, v] = fit.image(Image.fromarray(picture(clip / "frames" / name)))
                 maps[row, v] = fit.patch_mean(picture(clip / "masks" / name))
-        want = pipeline.run(frames, maps, maps, cameras, memory).copy()
+        want = pipeline.run(frames, mask_ext=maps, keypoints=maps, cameras=cameras, memory=memory).copy()
         memory = want.memory
         found = load_file(out / window.file)
         np.testing.assert_array_equal(found["mask"], want.mask)
@@ -112,17 +111,13 @@ def test_bad_flags(made, clip, tmp_path):
     folder, out = made().folder, tmp_path / "out"
     refused(run(folder, clip, "-o", out, "--stride", 0), 2, r"stride .*\s+got:\s+0\s+allowed: 1 to T = 3")
     refused(run(folder, clip, "-o", out, "--stride", 4), 2, r"stride")
-    refused(
-        run(folder, clip, "-o", out, "--fit", "squash"),
-        2,
-        r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad",
-    )
-    refused(run(folder, clip, "-o", out, "--backend", "gpu"), 2, r"--backend has no such value")
+    for flag, value in (("--fit", "squash"), ("--backend", "gpu"), ("--threads", 0), ("--min-confidence", 2)):
+        refused(run(folder, clip, "-o", out, flag, value), 2, f"Invalid value for '{flag}'")
     refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 4, r"has no TensorRT plans(.|\n)*--build-only")
     refused(run(folder, clip, "-o", out, "--backend", "cuda"), 5, r"--backend cuda needs")
-    refused(run(folder, clip, "-o", out, "--threads", 0), 2, r"--threads is out of range")
     refused(run(folder, clip, "-o", out, "--masks", tmp_path / "nowhere"), 2, r"nowhere")
     refused(run(folder, clip, "-o", tmp_path / "no" / "out"), 2, r"-o lies in a folder that does not exist")
+    refused(started("page4d-run", folder, clip, "-o", out, "--fit", "squash"), 2, r"--fit has no such value")
     assert run(folder, clip, "--what").returncode == 2
     assert run().returncode == 2
     assert not out.exists()
@@ -287,16 +282,7 @@ def test_killed_at_any_moment_the_result_is_whole(tmp_path):
 def test_streams_that_cannot_be_written_stop_nothing(made, clip, tmp_path, redirect, code):
     """Full, closed or unread, stdout or stderr: the results are written all the same, and no traceback ends the
     command."""
-    command = [
-        sys.executable,
-        "-c",
-        "from page4d_engines.cli import main; main()",
-        made().folder,
-        clip,
-        "-o",
-        tmp_path / "out",
-        "--json",
-    ]
+    command = [*program("page4d-run"), made().folder, clip, "-o", tmp_path / "out", "--json"]
     shell = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "bash", *command]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
     assert done.returncode == code and (tmp_path / "out" / "summary.json").exists()

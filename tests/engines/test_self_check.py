@@ -3,12 +3,11 @@
 import json
 import shutil
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load_file
@@ -17,9 +16,9 @@ from typer.testing import CliRunner
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -27,13 +26,15 @@ from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
+from tests.support.examples import examples
+from tests.support.exports import rewrite
 from tests.support.models import SMALL, lively, takes_keypoints
 
 # ---- the sample
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 4000), st.integers(1, 300))
 def test_a_sample_is_of_distinct_places(size, samples):
     places = [i * 2654435761 % size for i in range(min(size, samples))]
@@ -55,38 +56,7 @@ def test_a_sample_of_a_large_tensor():
 # ---- folders
 
 
-@pytest.fixture(scope="module")
-def checked(made, tmp_path_factory):
-    """Folders with a golden clip by variant and precision: an export's, but for the export to ONNX, which is there."""
-    cache = {}
-
-    def make(variant="default", precision="float32"):
-        if (variant, precision) not in cache:
-            made_ = made(variant, precision)
-            path = shutil.copytree(made_.folder, tmp_path_factory.mktemp("checked") / "engines")
-            tolerance = made_.plan.precision.tolerance
-            frames = verify.Frames.rendered(made_.plan.layout)
-            found = list(verify.verify(made_.model, made_.plan, path / "onnx", frames, tolerance))
-            manifest = read_manifest(path)
-            golden = exporter._write_golden(path, manifest, frames, {stage.stage: stage for stage in found}, tolerance)
-            rewrite(path, msgspec.structs.replace(manifest, golden=golden))
-            cache[variant, precision] = path
-        return cache[variant, precision]
-
-    return make
-
-
-def rewrite(path, manifest):
-    """The manifest with the hashes of the files that are there."""
-    files = {
-        file.relative_to(path).as_posix(): sha256(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != "manifest.json"
-    }
-    write_manifest(path, msgspec.structs.replace(manifest, files=files))
-
-
-def run(path, bisect=False, progress=lambda what, share: None):
+def run(path, bisect=False, progress=SILENT):
     folder = EngineFolder.open(path)
     return self_check(folder, Pipeline.of(folder, Backend.ONNXRUNTIME), bisect, progress)
 
@@ -112,7 +82,7 @@ def test_engines_as_they_should_be(checked, variant, precision):
     inputs = set(load_file(path / manifest.golden.inputs))
     assert inputs == {name for name in ("images", "mask_ext", "keypoints", "fundamental") if manifest.reads(name)}
     assert takes_keypoints(variant) == ("keypoints" in inputs)
-    found = run(path, bisect=True, progress=lambda what, share: told.append((what, share)))
+    found = run(path, bisect=True, progress=Progress(lambda what, share: told.append((what, share))))
     found.require()
     assert (
         found.first() is None
@@ -240,8 +210,8 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "matmul_rate", lambda: 1e5)  # a slow machine
     layout = Layout(6, 1, 28, 42)
     config = ModelConfig.preset("vggt", **SMALL, depth=1, encoder_depth=1)
-    plan = Plan.make(config, layout, Precision.FLOAT32, encoder_images=2)
-    manifest = exporter.export(lively(config), plan, tmp_path / "engines")
+    plan = ExportPlan.make(config, layout, Precision.FLOAT32, encoder_images=2)
+    manifest = exporter.write_verified(lively(config), plan, tmp_path / "engines")
     assert manifest.verification.layout != manifest.layout and manifest.stage("encoder").calls == 3
     assert manifest.golden.expected is None and manifest.golden.tolerance == {}
     values = load_file(tmp_path / "engines" / manifest.golden.inputs)
@@ -250,7 +220,7 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     with pytest.raises(EngineError, match=r"(?s)no reference values: its layout was too large.*--bisect"):
         run(tmp_path / "engines")
     shares = []
-    found = run(tmp_path / "engines", bisect=True, progress=lambda what, share: shares.append(share))
+    found = run(tmp_path / "engines", bisect=True, progress=Progress(lambda what, share: shares.append(share)))
     found.require()
     assert found.chain == [] and [(row.stage, row.output) for row in found.alone] == outputs_of(manifest)
     assert len(shares) == 3 + len(manifest.stages) - 1 and shares == sorted(shares) and shares[-1] < 1

@@ -6,15 +6,16 @@ import math
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
 from page4d.errors import UsageError
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.commands import inside
+from tests.support.examples import examples
 
 TINY = ("--dry-run", "--preset", "tiny", "--height", 28, "--width", 28)
 
@@ -39,7 +40,7 @@ def refused(*flags):
         (("--T", 100, "--V", 100, "--height", 65534, "--width", 65534), "tensors of up to 2^40 numbers"),
         (("--T", 128, "--V", 128, "--encoder-images", 10**18), "does not divide the clip's 16384 images"),
         (("--T", 2, "--V", 2, "--encoder-images", -1), "allowed: 1, 2, 4"),
-        (("--T", 2, "--V", 2, "--seed", -1), "--seed is out of range"),
+        (("--T", 2, "--V", 2, "--seed", -1), "Invalid value for '--seed'"),
         (("--T", 2, "--V", 2, "--seed", 2**63), "--seed is out of range"),
         (("--T", 2, "--V", 2, "--tolerance", "nan"), "--tolerance is out of range"),
         (("--T", 2, "--V", 2, "--tolerance", "-1"), "--tolerance is out of range"),
@@ -92,7 +93,7 @@ VALUES = st.sampled_from(
 NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfig)), "nothing"])
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     T=SIZES,
     V=SIZES,
@@ -114,10 +115,10 @@ def test_any_flags_end_in_a_plan_or_in_words(T, V, images, sets, precision):
 def test_the_largest_plan_is_made_at_once():
     began = time.perf_counter()
     config = ModelConfig.preset("tiny", depth=256, encoder_depth=256, keep_layers=tuple(range(64)))
-    plan = Plan.make(config, Layout(128, 128, 14, 14), Precision.INT8)
+    plan = ExportPlan.make(config, Layout(128, 128, 14, 14), Precision.INT8)
     buffers = BufferPlan.make(plan.manifest(""))
     assert len(buffers.calls) > 128 * 128 and time.perf_counter() - began < 5
     for entry in plan.stages():
         assert all(entry.calls * math.prod(spec.shape) <= 2**40 for spec in (*entry.inputs, *entry.outputs))
     with pytest.raises(UsageError, match="16384 images"):
-        Plan.make(config, Layout(128, 129, 14, 14), Precision.INT8)
+        ExportPlan.make(config, Layout(128, 129, 14, 14), Precision.INT8)

@@ -12,15 +12,17 @@ import torch
 import page4d
 from page4d import Layout
 from page4d.checkpoints import weights
+from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.errors import UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export, write_unverified
+from page4d_export.commands.inspect import weights_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_unverified, write_verified
 from page4d_export.model_source import ModelSource
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
-from tests.support.commands import command
+from tests.support.commands import inside
 
 SIZE = {"width": 128, "heads": 2}
 
@@ -38,8 +40,8 @@ def files(tmp_path_factory):
 
 
 def chosen(files, T=1, preset=None, pi3=None, page4d=None, **options):
-    paths = {"pi3": pi3 and files / pi3, "page4d": page4d and files / page4d}
-    return ModelSource.choose(preset, options, T, **paths)
+    checkpoints = {kind: name and Checkpoint.open(files / name) for kind, name in (("pi3", pi3), ("page4d", page4d))}
+    return ModelSource.choose(preset, options, T, **checkpoints)
 
 
 def test_one_checkpoint_is_its_own_published_model(files):
@@ -82,7 +84,7 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     layout = Layout(T, V, 28, 42)
     folder = tmp_path / "engines"
     folder.mkdir()
-    manifest = write_unverified(model, Plan.make(model.config, layout, Precision.FLOAT32), folder)
+    manifest = write_unverified(model, ExportPlan.make(model.config, layout, Precision.FLOAT32), folder)
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
     found, want = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
     for layer, tensor in want.layers.items():
@@ -100,7 +102,7 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
 
 def test_the_command(files, tmp_path):
     arguments = ("--pi3", files / "headless.safetensors", "--T", 1, "--V", 2, "--height", 28, "--width", 42)
-    done = command(*arguments, "-o", tmp_path / "engines", "--json")
+    done = inside(*arguments, "-o", tmp_path / "engines", "--json")
     assert done.returncode == 0, done.stderr
     assert "preset pi3, as Pi3 (headless.safetensors) was published" in done.stderr
     manifest = json.loads(done.stdout)
@@ -130,22 +132,19 @@ def test_bad_checkpoints_leave_no_engines(files, tmp_path):
             r"has another shape than the model's\s+got:.*128.*\s+allowed:.*1024",
         ),
         (("--pi3", files / "model.safetensors", "--mask", "off"), r"mask is out of range"),
-        (
-            ("--page4d", files / "checkpoint_150.pt", "--mask", "dim"),
-            r"--mask has no such value\s+got:\s+dim\s+allowed: on, off",
-        ),
+        (("--page4d", files / "checkpoint_150.pt", "--mask", "dim"), r"'--mask'.*'dim' is not one of 'on', 'off'"),
     ):
-        done = command(*flags, *arguments)
+        done = inside(*flags, *arguments)
         assert done.returncode == 2 and re.search(message, done.stderr), done.stderr
         assert "Traceback" not in done.stderr and not (tmp_path / "engines").exists()
 
 
 def test_what_a_checkpoint_is(files, tmp_path):
-    done = command("weights", files / "checkpoint_150.pt", entry="main")
+    done = inside(files / "checkpoint_150.pt", function=weights_command)
     assert done.returncode == 0, done.stderr
     for words in ("PAGE-4D 150", "24 of two blocks each", "2 blocks, width 128", "camera and 4 registers", "optimizer"):
         assert words in done.stdout, words
-    document = json.loads(command("weights", files / "model.safetensors", "--json", entry="main").stdout)
+    document = json.loads(inside(files / "model.safetensors", "--json", function=weights_command).stdout)
     assert (document["model"], document["layers"], document["registers"], document["predictions"]) == (
         "pi3",
         2,
@@ -153,7 +152,7 @@ def test_what_a_checkpoint_is(files, tmp_path):
         True,
     )
     (tmp_path / "page.pt").write_text("<html>not found</html>")
-    refused = command("weights", tmp_path / "page.pt", entry="main")
+    refused = inside(tmp_path / "page.pt", function=weights_command)
     assert refused.returncode == 2 and "page.pt" in refused.stderr and "Traceback" not in refused.stderr
 
 
@@ -165,15 +164,15 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
     ]
     folder = save_sharded(tmp_path / "parts", parts)
     arguments = ("--T", 1, "--V", 2, "--height", 28, "--width", 42, "-o", tmp_path / "engines")
-    done = command("--pi3", folder, *arguments, "--dry-run")
+    done = inside("--pi3", folder, *arguments, "--dry-run")
     assert done.returncode == 0 and "note: model.safetensors.index.json: none of Pi3's heads" in done.stderr, (
         done.stderr
     )
-    refused = command("--pi3", folder / "model-00001-of-00002.safetensors", *arguments)
+    refused = inside("--pi3", folder / "model-00001-of-00002.safetensors", *arguments)
     assert refused.returncode == 2 and str(folder / "model.safetensors.index.json") in refused.stderr, refused.stderr
-    shown = command("weights", folder, entry="main")
+    shown = inside(folder, function=weights_command)
     assert shown.returncode == 0 and "model-00002-of-00002" in shown.stdout, shown.stderr
-    source = ModelSource.choose(None, {}, 1, pi3=folder)
+    source = ModelSource.choose(None, {}, 1, pi3=Checkpoint.open(folder))
     model = source.model()
     assert model.complete and source.config.depth == 2 and model.weights == "Pi3 (model.safetensors.index.json)"
     assert not (tmp_path / "engines").exists()
@@ -181,7 +180,7 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
 
 def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
     model = page4d.load(files / "headless.safetensors")
-    plan = Plan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
+    plan = ExportPlan.make(model.config, Layout(1, 2, 28, 42), Precision.FLOAT32)
     real, written = weights._put, []
 
     def interrupted(*arguments):
@@ -195,5 +194,5 @@ def test_nothing_half_loaded_is_exported(files, tmp_path, monkeypatch):
         page4d.load_weights(model, pi3=files / "headless.safetensors")
     for half in (model, page4d.Page4D(model.config, filled=False)):
         with pytest.raises(UsageError, match="weights are not complete"):
-            export(half, plan, tmp_path / "engines")
+            write_verified(half, plan, tmp_path / "engines")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from page4d.errors import UsageError
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
 
@@ -187,7 +187,8 @@ def test_flop_of_pi3():
     """A pair of blocks and a head, by hand from the shapes."""
     layout = Layout(1, 2, 224, 224)
     plan = {
-        entry.name: entry.flop for entry in Plan.make(ModelConfig.preset("pi3"), layout, Precision.FLOAT32).stages()
+        entry.name: entry.flop
+        for entry in ExportPlan.make(ModelConfig.preset("pi3"), layout, Precision.FLOAT32).stages()
     }
     C, N = 1024, 261
     block = 24 * C * C * N
@@ -200,7 +201,7 @@ def test_flop_of_pi3():
 def test_flop_of_the_specification():
     """T=24 V=4 at 518, ViT-L, two streams: encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8,
     landmark Global 3.3."""
-    plan = Plan.make(ModelConfig.preset("vitl"), Layout(24, 4, 518, 518), Precision.FLOAT16)
+    plan = ExportPlan.make(ModelConfig.preset("vitl"), Layout(24, 4, 518, 518), Precision.FLOAT16)
     flop = {entry.name: entry.flop * entry.calls / 1e12 for entry in plan.stages()}
     assert flop["encoder"] == pytest.approx(98, rel=0.01)
     assert flop["view_sa.3"] == pytest.approx(2 * (3.3 + 2.97), rel=0.01)
@@ -211,9 +212,9 @@ def test_flop_of_the_specification():
 
 
 def test_encoder_images_divide_the_clip():
-    plan = lambda n: Plan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
+    plan = lambda n: ExportPlan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
     assert plan(None).encoder_images == 12
-    assert next(plan(4).stages()).calls == 3
+    assert plan(4).stages()[0].calls == 3
     with pytest.raises(
         UsageError, match=r"does not divide the clip's 12 images\s+got:\s+5\s+allowed: 1, 2, 3, 4, 6, 12"
     ):

@@ -17,49 +17,34 @@ from typer.testing import CliRunner
 
 from page4d.errors import AccuracyError
 from page4d.files import sha256
-from page4d.manifest import read_manifest, write_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest, write_manifest
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines import Pipeline, cli, console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
-from page4d_engines.tensorrt.library import Flavor
-from page4d_engines.tensorrt.plans import PLUGINS, PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PLUGINS, PlanBuildRequest, build_into, library_for
 from page4d_export import exporter
-from page4d_export.commands.build_flags import BuildWish
-from page4d_export.main import export_command
+from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
+from page4d_export.commands.export import export_command
 from page4d_plugins.kernel_pack import shipped
+from tests.support.commands import TINY
 from tests.support.exports import without_plugins
 from tests.support.models import EXPORTED
 
 CHIPS = ("sm_89", "sm_120")
-TINY = (
-    "--preset",
-    "tiny",
-    "--set",
-    "depth=1",
-    "--set",
-    "encoder_depth=1",
-    "--set",
-    "global_layers=",
-    "--T",
-    2,
-    "--V",
-    2,
-    "--height",
-    28,
-    "--width",
-    42,
-)
-
 UNFUSED = [  # the epipolar prior, and key segments
     ("memory", r"(?s)plan of view_sa\.0 holds an n x n tensor.*--attention plugin"),
     ("dilated", r"(?s)plan of time_sa\.0 holds an n x n tensor.*--attention plugin"),
 ]
 
 
-def wish(precision="float16", targets=CHIPS, native=False):
-    return PlansBuild(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
+def wish(precision=Precision.FLOAT16, targets=CHIPS, native=False):
+    return PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(targets), precision, native)
 
 
 def content(folder):
@@ -83,7 +68,7 @@ def built(folder, target, native=False):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.command(export_command), list(map(str, arguments)))
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +78,11 @@ def exported(tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            console, "progress", lambda quiet: contextlib.nullcontext(lambda what, share: told.append((what, share)))
+            console,
+            "progress",
+            lambda quiet: contextlib.nullcontext(Progress(lambda what, share: told.append((what, share)))),
         )
-        done = invoke(*TINY, "--fp16", "--encoder-images", 2, "-o", folder)
+        done = invoke(*TINY, "--fp16", "--encoder-images", 3, "-o", folder)
     assert done.exit_code == 0, done.output
     return folder, told, done.stderr
 
@@ -122,7 +109,7 @@ def native(made, tmp_path):
         for entry in manifest.stages:
             without_plugins(path / entry.file, path / entry.file)
         files = {name: sha256(path / name) for name in manifest.files}
-        write_manifest(path, msgspec.structs.replace(manifest, attention="native", files=files))
+        write_manifest(path, msgspec.structs.replace(manifest, attention=AttentionChoice.NATIVE, files=files))
         return path
 
     return make
@@ -135,7 +122,7 @@ def test_an_export_writes_plans(exported):
     folder, _, said = exported
     manifest = EngineFolder.open(folder).manifest  # every file has the hash that the manifest says
     plans, library = manifest.plans, library_for(None)
-    assert (plans.library, plans.version) == (str(library.flavor), ".".join(map(str, library.version)))
+    assert (plans.library, plans.version) == (library.flavor, ".".join(map(str, library.version)))
     assert library.flavor is not Flavor.RTX or plans.chips == ()
     assert f"plans: {library}, for {', '.join(plans.chips) or 'sm_80 and newer'}" in said
     assert plans.kernels == shipped().header.source and plans.optimization_level is None
@@ -143,7 +130,7 @@ def test_an_export_writes_plans(exported):
     for name, entry in plans.stages.items():
         assert entry.file == f"{name}.plan" and entry.seconds > 0
         assert manifest.files[entry.file] == sha256(folder / entry.file) and (folder / entry.file).stat().st_size > 1e4
-        assert (entry.plugins, entry.fused) == (0 if name == "mask_head" else 1, 0)
+        assert (entry.plugins, entry.fused) == ({"mask_head": 0, "encoder": 2}.get(name, 1), 0)
     assert set(manifest.files) == {name for name, digest in content(folder).items() if digest} - {"manifest.json"}
     assert manifest.golden.expected is not None, "it is verified as one without plans is"
     assert os.listdir(folder.parent) == ["engines"]
@@ -171,7 +158,10 @@ def test_progress_goes_on_through_the_plans(exported):
     assert building[0][1] == pytest.approx(2 / 3), "exporting, verifying and building count alike"
 
 
-@pytest.mark.parametrize("variant", EXPORTED)
+LATE = pytest.param("late", marks=pytest.mark.slow)  # it has no attention that the others lack
+
+
+@pytest.mark.parametrize("variant", [*(variant for variant in EXPORTED if variant != "late"), LATE])
 def test_every_attention_becomes_a_plugin(made, variant, tmp_path):
     plans, nodes = built(made(variant, "float16").folder, tmp_path)
     assert {name: (entry.plugins, entry.fused) for name, entry in plans.stages.items()} == {
@@ -183,7 +173,7 @@ def test_every_attention_becomes_a_plugin(made, variant, tmp_path):
     )
 
 
-@pytest.mark.parametrize("variant", ["default", "late"])
+@pytest.mark.parametrize("variant", ["default", LATE])
 def test_every_attention_is_fused_where_that_was_asked(native, variant, tmp_path):
     plans, nodes = built(native(variant), tmp_path, native=True)
     expected = {name: (0, sum(node.parts for node in found)) for name, found in nodes.items()}
@@ -207,7 +197,7 @@ def test_what_tensorrt_does_not_fuse_leaves_no_engines(made, native, monkeypatch
     monkeypatch.setattr(exporter, "OnnxExporter", Ready)
     (tmp_path / "out").mkdir()
     with pytest.raises(AccuracyError, match=says):
-        exporter.export(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
+        exporter.write_verified(made_.model, made_.plan, tmp_path / "out" / "engines", plans=wish(native=True))
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -218,7 +208,9 @@ def test_plans_come_into_a_folder(bare):
     path = bare("bfloat16")
     was, old = content(path), read_manifest(path)
     shares = []
-    manifest = build_into(EngineFolder.open(path), wish("bfloat16"), lambda what, share: shares.append(share))
+    manifest = build_into(
+        EngineFolder.open(path), wish(Precision.BFLOAT16), Progress(lambda what, share: shares.append(share))
+    )
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] <= 1
     assert EngineFolder.open(path).manifest == manifest
     assert manifest.plans.chips == CHIPS and all(
@@ -264,7 +256,7 @@ def test_an_interrupted_build_changes_nothing(folder, where):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_into(EngineFolder.open(folder), wish(targets=()), interrupted)
+        build_into(EngineFolder.open(folder), wish(targets=()), Progress(interrupted))
     assert content(folder) == was
 
 
@@ -305,10 +297,10 @@ def test_build_only_needs_no_torch(bare):
         ),
         (("--attention", "native", "--height", 56), 2, "from the engine folder\n  got:     --height, --attention"),
         (("--target", "sm_90"), 2, "allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
-        (("--target", ","), 2, "--target names no chip"),
-        (("--optimization-level", 6), 2, "--optimization-level is 0 to 5"),
+        (("--target", ","), 2, "--target names no GPU architecture"),
+        (("--optimization-level", 6), 2, "Invalid value for '--optimization-level'"),
         (("--backend", "rtx", "--hardware-compat"), 2, "--hardware-compat is full TensorRT's"),
-        (("--backend", "wrong"), 2, "allowed: auto, tensorrt, rtx"),
+        (("--backend", "wrong"), 2, "not one of 'auto', 'tensorrt', 'rtx'"),
     ],
 )
 def test_build_only_refuses(made, arguments, code, words):
@@ -341,7 +333,7 @@ def test_full_tensorrt_is_a_demand(made):
     [
         (("--no-build", "--backend", "rtx"), "--no-build excludes flags that ask for plans"),
         (("--no-build", "--target", "sm_89"), "--no-build excludes flags that ask for plans"),
-        (("--backend", "wrong"), "--backend has no such value"),
+        (("--backend", "wrong"), "not one of 'auto', 'tensorrt', 'rtx'"),
         (("--fp16", "--target", "sm_90"), "sm_75, sm_80, sm_86, sm_89, sm_120, sm_121"),
     ],
 )
@@ -394,20 +386,16 @@ def test_an_export_needs_a_layout(missing):
 
 
 def test_what_is_built_and_why_not():
-    said = lambda precision, *flags: BuildWish(*flags).of(precision, "auto")
-    assert said("float32", False, "auto", None, False, None) == (
-        None,
-        "plans: none, TensorRT takes --fp16, --bf16 or --fp8",
-    )
-    assert said("float16", True, "auto", None, False, None) == (None, "plans: none, --no-build")
-    build, why = said("bfloat16", False, "auto", "sm_120, sm_89,sm_120", False, 2)
+    def said(precision, **flags):
+        return BuildFlags(**flags).request(Precision(precision), AttentionChoice.AUTO)
+
+    assert said("float32") == (None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8")
+    assert said("float16", no_build=True) == (None, "plans: none, --no-build")
+    build, why = said("bfloat16", target="sm_120, sm_89,sm_120", optimization_level=2)
     assert build.chips == ("sm_120", "sm_89") and why == f"plans: {library_for(Flavor.RTX)}, for sm_120, sm_89"
-    assert (
-        build.options == BuildOptions(("sm_120", "sm_89"), 2)
-        and build.library.flavor is Flavor.RTX
-        and build.warnings == []
-    )
-    build, why = said("float16", False, "rtx", None, False, None)
+    assert build.options == BuildOptions(("sm_120", "sm_89"), 2)
+    assert build.library.flavor is Flavor.RTX and build.warnings == []
+    build, why = said("float16", builder=PlanBuilder.RTX)
     assert build.chips == () and why.endswith("for sm_80 and newer")
 
 

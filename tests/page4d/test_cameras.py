@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.cameras import Camera, cameras_from_mapping, fundamental, read_cameras, write_cameras
@@ -13,6 +13,7 @@ from page4d.errors import UsageError
 from page4d.system.json_file import read_json
 from page4d_engines.clip.camera_notes import camera_notes
 from page4d_export.sample_scene.clip import render
+from tests.support.examples import examples
 
 NAMES = ("cam0", "cam1", "cam2")
 
@@ -117,7 +118,7 @@ _matrices = _anything | st.sampled_from([(3, 3), (3, 4), (4, 4)]).flatmap(
 
 
 @pytest.mark.filterwarnings("error")
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(data=st.data())
 def test_any_value_is_a_camera_with_finite_lines_or_a_usage_error(rig, data):
     entry = dict(rig["cam0"])
@@ -281,7 +282,7 @@ def noted(cameras):
     return any("camera-to-world" in sentence for sentence in camera_notes(cameras, {name: {} for name in cameras}))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(count=st.integers(3, 9), distance=st.floats(1, 5), noise=st.floats(0, 0.1), seed=st.integers(0, 2**32 - 1))
 def test_poses_that_are_the_wrong_way_round(count, distance, noise, seed):
     """Cameras about the scene, which is where the world begins."""
@@ -289,7 +290,7 @@ def test_poses_that_are_the_wrong_way_round(count, distance, noise, seed):
     assert not noted(cameras) and noted(inverted(cameras))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(count=st.integers(2, 9), seed=st.integers(0, 2**32 - 1), place=st.tuples(*[st.floats(-5, 5)] * 3))
 def test_poses_of_cameras_about_any_place_are_never_said_to_be_wrong(count, seed, place):
     assert not noted(around(np.array(place), count, 3.0, 0.1, seed))

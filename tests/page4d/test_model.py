@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
@@ -16,6 +16,7 @@ from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias
 from page4d.network.sparse import largest
 from tests.support import naive
+from tests.support.examples import examples
 
 SMALL = {"width": 128, "heads": 2, "encoder_depth": 1, "depth": 2}
 
@@ -193,7 +194,7 @@ def test_landmark_ties_go_to_the_lower_number():
     assert largest(confidence, 4).tolist() == [[0, 2, 4, 1], [0, 1, 2, 3], [2, 3, 1, 4]]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.1]))
 def test_doubted_landmarks_are_the_furthest_from_those_chosen(k, seed, doubt):
     """What is certain stays; of what lies within the doubt as many change places as can."""
@@ -296,7 +297,7 @@ def test_layers_before_the_mask_repeat_their_stream():
     assert (pose - geo).abs().max() > 1e-3
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(
     z=st.integers(1, 3), n=st.integers(1, 6), copies=st.integers(2, 3), normed=st.booleans(), seed=st.integers(0, 2**31)
 )

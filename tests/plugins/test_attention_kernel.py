@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d.network.attention import BiasedRows, EpipolarPrior
 from page4d_plugins.modes import Mode, Tile
+from tests.support.examples import examples
 from tests.support.kernel_cases import double, draw, named, near
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
@@ -129,7 +130,7 @@ def test_parts_without_a_key_above_minus_infinity(attention, plans):
     assert (out[1] == 0).all()
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(1, 33), st.integers(1, 40), st.sampled_from([16, 32])),
     st.sampled_from([(16, 16), (32, 16), (16, 32), (64, 64)]),

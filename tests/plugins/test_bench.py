@@ -4,6 +4,7 @@ in a process of their own."""
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import math
 import os
@@ -26,9 +27,11 @@ from page4d_plugins.bench import clock as clocks
 from page4d_plugins.bench import compare as bench
 from page4d_plugins.bench import sweep as sweeps
 from page4d_plugins.bench.call import Form, form_call, layout_for
+from page4d_plugins.bench.gpu_benchmark import GpuBenchmark
 from page4d_plugins.bench.reference import Reference, sampled
 from page4d_plugins.bench.sides import OURS, Attempt
-from page4d_plugins.modes import Dtype, Keys, Mode, Tile
+from page4d_plugins.bench.timing import WHOLE, interleave
+from page4d_plugins.modes import Dtype, Keys, Tile
 
 SCRIPT = """
 import msgspec, sys
@@ -36,11 +39,13 @@ from page4d_plugins.bench import compare as bench
 from page4d_plugins.bench import sweep as sweeps
 from page4d_plugins.bench.call import Form
 from page4d_plugins.modes import Dtype, Mode, Tile
-small = {"heads": 1, "image": 14, "device": "cpu"}
+small = {"image": 14, "device": "cpu"}
+sweeps.HEADS = 1
 peers = ("SDPA flash", "SDPA cuDNN", "flash-attn")
 forms = (Form.DENSE, Form.BIASED, Form.ROWS, Form.LANDMARK, Form.MEMORY)
-found = bench.compare(24, 1, peers=peers, sequences=(1,), product=32, forms=forms, **small)
-segments = bench.compare(12, 1, peers=(), sequences=(2,), product=32, forms=(Form.DILATED, Form.EPIPOLAR), **small)
+found = bench.compare(24, 1, peers=peers, sequences=(1,), product=32, forms=forms, heads=1, **small)
+forms = (Form.DILATED, Form.EPIPOLAR)
+segments = bench.compare(12, 1, peers=(), sequences=(2,), product=32, forms=forms, heads=1, **small)
 tiles = [Tile(64, 32, 4, 1), Tile(48, 32, 4, 1)]
 sweep = sweeps.sweep(Mode.BIASED, 12, 1, tiles=tiles, workers=0, **small)
 late = sweeps.sweep(Mode.BIASED, 12, 1, tiles=tiles, workers=0, seconds=0.0, **small)
@@ -55,7 +60,7 @@ def results():
         [sys.executable, "-c", SCRIPT], capture_output=True, env=os.environ | {"TRITON_INTERPRET": "1"}, timeout=120
     )
     assert done.returncode == 0, done.stderr.decode()
-    kinds = tuple[bench.GpuBenchmark, bench.GpuBenchmark, sweeps.Sweep, sweeps.Sweep]
+    kinds = tuple[GpuBenchmark, GpuBenchmark, sweeps.Sweep, sweeps.Sweep]
     return msgspec.json.decode(done.stdout, type=kinds)
 
 
@@ -194,9 +199,6 @@ def test_attempts_keep_the_first_line_and_let_an_interrupt_pass():
 
 
 def test_modes_of_a_sweep():
-    assert sweeps.mode_named("partial_biased") is Mode.PARTIAL_BIASED
-    with pytest.raises(UsageError, match="dense, biased"):
-        sweeps.mode_named("causal")
     assert len(set(sweeps.TILES)) == 144 and Tile(128, 128, 8, 2, True) in sweeps.TILES
 
 
@@ -205,22 +207,51 @@ def test_modes_of_a_sweep():
     ("arguments", "code", "words"),
     [
         (("attention", "--device", "cuda"), 5, "sees no GPU"),
-        (("attention", "--device", "tpu"), 2, "auto, cpu, cuda"),
+        (("attention", "--device", "tpu"), 2, "not one of 'auto', 'cpu', 'cuda'"),
+        (("attention", "--device", "cpu", "--bf16"), 2, "--device cuda"),
         (("chain", "--device", "cuda"), 5, "sees no GPU"),
         (("chain", "--backend", "tensorrt"), 2, "--device cuda"),
-        (("attention", "--sweep", "biased"), 2, "--device cuda"),
-        (("chain", "--bf16"), 2, "--device cuda"),
+        (("chain", "--bf16"), 2, "no flag (float32) or --int8 (int8)"),
+        (("chain", "--device", "cuda", "--bf16", "--fp8"), 2, "--bf16 (bfloat16) or --fp8 (fp8)"),
+        (("chain", "--rounds", "0"), 2, "'--rounds'"),
+        (("sweep", "biased"), 5, "sees no GPU"),
+        (("sweep", "causal"), 2, "'dense', 'biased'"),
+        (("everything",), 2, "No such command"),
     ],
 )
 def test_the_command_without_a_gpu(arguments, code, words):
-    import typer
+    from page4d_export.commands.bench import app
 
-    from page4d_export.commands.bench import bench_command
-
-    app = typer.Typer()
-    app.command()(bench_command)
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == code and words in done.stderr, done.output
+
+
+def test_sides_run_in_turn_and_the_first_round_is_not_counted():
+    order, clock = [], itertools.count(1.0)
+
+    def side(name):
+        order.append(name)
+        return {WHOLE: next(clock)}
+
+    timings = interleave({name: functools.partial(side, name) for name in "ab"}, 3)
+    assert "".join(order) == "abababab"
+    assert timings.times("a") == [3.0, 5.0, 7.0] and timings.median("b") == 6.0
+    assert timings.ratios("b", "a") == [4 / 3, 6 / 5, 8 / 7]
+
+
+def test_a_side_that_fails_is_left_out_or_is_the_callers_error():
+    runs = iter([1.0, 2.0])
+
+    def breaks():
+        return {WHOLE: next(runs)}
+
+    failures = []
+    timings = interleave(
+        {"breaks": breaks, "lasts": lambda: {WHOLE: 1.0}}, 3, failed=lambda side, error: failures.append(side)
+    )
+    assert failures == ["breaks"] and list(timings.samples) == ["lasts"] and timings.times("lasts") == [1.0] * 3
+    with pytest.raises(StopIteration):
+        interleave({"breaks": breaks}, 1)
 
 
 class FakeCuda:

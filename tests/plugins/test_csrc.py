@@ -9,7 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.errors import UsageError
@@ -22,6 +22,7 @@ from page4d_plugins.node import Node, most_workspace
 from page4d_plugins.parameters import ParameterBlock
 from page4d_plugins.row_launch import RowKernel
 from tests.support.cmake_builds import SANITIZED, build, run
+from tests.support.examples import examples
 
 SOURCE = pathlib.Path(__file__).parents[2] / "plugins" / "csrc"
 TENSORS = ("q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace")
@@ -178,13 +179,13 @@ def check_same(ask, call):
         assert own["parameters"] == [block.bytes_of(i).hex() for i in range(len(entry.parameters))]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(call=good_calls())
 def test_plans_are_pythons(ask, call):
     check_same(ask, call)
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(call=spoilt_calls())
 def test_refusals_are_pythons(ask, call):
     check_same(ask, call)

@@ -8,7 +8,7 @@ import struct
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.errors import UsageError
@@ -20,6 +20,7 @@ from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, make_pla
 from page4d_plugins.launcher import plan_for
 from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, Tile
 from page4d_plugins.parameters import ParameterBlock
+from tests.support.examples import examples
 
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99, PTX: 99}
 """KiB of shared memory that one block may have (CUDA programming guide, technical specifications); PTX runs on any
@@ -148,6 +149,7 @@ def built(few):
     return pack
 
 
+@pytest.mark.slow
 def test_building_twice_gives_equal_bytes(few, built):
     """Whatever the order and the number of processes; with no path of this machine in it."""
     again = compiler.build(few[::-1], 1)
@@ -443,7 +445,7 @@ def test_values_that_a_kernel_does_not_fit_are_errors():
         ParameterBlock([Parameter("n", 0, 4, False)], {"n": 2**31})
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(
         st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(width=32, allow_nan=False), st.none()),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from page4d.errors import UsageError
@@ -14,6 +14,7 @@ from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION, BiasedRows
 from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, constants, make_plan, parts_of
 from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, chip_for
 from page4d_plugins.node import Node, most_workspace
+from tests.support.examples import examples
 
 WHOLE = [mode for mode in Mode if not mode.partial]  # what is asked for; parts follow from a plan
 LINES = {"epipolar_band": 3.0, "epipolar_penalty": 4.0}
@@ -72,7 +73,7 @@ def regions(shape, plan):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(calls())
 @example((Shape(Mode.BIASED, Dtype.FLOAT16, 1, 1, 3, 2001, 16), CHIPS[80].tile, CHIPS[80].part))
 def test_the_workspace_holds_all_results_side_by_side(call):
@@ -89,7 +90,7 @@ def test_the_workspace_holds_all_results_side_by_side(call):
     assert plan.workspace <= sum(end - start + 255 for start, end in places)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(calls())
 def test_grids_cover_every_row_once(call):
     shape, tile, part_tile = call
@@ -117,7 +118,7 @@ def test_grids_cover_every_row_once(call):
         assert plan.launches[-1].grid == (shape.n, heads, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(few_queries, st.sampled_from(sorted(CHIPS)))
 def test_parts_cover_every_key_once(case, chip):
     """Part p reads the keys from p * chunk on, whole tiles of them; none is empty, and the merge kernel holds them
@@ -143,7 +144,7 @@ def test_parts_cover_every_key_once(case, chip):
     assert plan.mode is mode.of_parts
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from([mode for mode in WHOLE if mode.of_parts is None]),
     st.integers(1, 20),
@@ -172,7 +173,7 @@ def test_few_queries_on_many_keys_fill_a_gpu():
     assert split(16, 32, 1000) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(calls(), st.lists(st.integers(1, 2**40).map(lambda x: 16 * x), min_size=12, max_size=12))
 def test_strides_reach_the_launches(call, numbers):
     """Given ones as they are, others of contiguous tensors; the group's stride skips a group's rows."""
@@ -394,7 +395,7 @@ def test_sizes_that_contradict_each_other_are_refused(mode, position, changed, w
         make_plan(node_of(mode).shape(shapes, Dtype.FLOAT16), CHIPS[80].of(mode), CHIPS[80].part)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(calls())
 def test_most_workspace_is_enough_on_every_chip(call):
     shape = call[0]._replace(D=64)

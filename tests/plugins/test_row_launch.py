@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.network.rope import Rope, rotate
@@ -28,11 +28,12 @@ from page4d_plugins.row_launch import (
     takes_tokens,
     tokens_launch,
 )
+from tests.support.examples import examples
 from tests.support.kernel_cases import double, near
 
 BOTH = st.sampled_from([torch.float16, torch.bfloat16])
 FENCE = 64  # numbers behind every tensor, which hold NaN
-SETTINGS = settings(deadline=None, max_examples=25)
+SETTINGS = examples(25)
 TOKENS = (RowKernel.ADD, RowKernel.NORM, RowKernel.ADD_NORM)
 
 
@@ -200,7 +201,9 @@ def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
         assert seen == set(addresses), entry.path
 
 
-@pytest.mark.parametrize("chip", ["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize(
+    "chip", ["sm_80", "sm_90", *(pytest.param(chip, marks=pytest.mark.slow) for chip in ("sm_89", "sm_100", "sm_120"))]
+)
 @pytest.mark.parametrize("kernel", RowKernel, ids=lambda kernel: kernel.value)
 def test_machine_code_moves_sixteen_bytes_at_a_time(kernel, chip):
     """Every load and store of a tensor: these kernels do nothing but move numbers."""

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d_plugins.modes import Mode, Tile
+from tests.support.examples import examples
 from tests.support.kernel_cases import double, draw, near
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
@@ -66,7 +67,7 @@ def segmented(draw_):
     return groups * rows, m, *csr(*lists)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(segmented(), st.booleans(), st.sampled_from([None, 0.0, 0.3, 1.0]), st.floats(0, 0.5), st.integers(0, 99))
 def test_any_segments(attention, case, descriptors, closed_segments, closed_keys, seed):
     """Keys outside every segment, NaN here, are never read; a share of keys and of segments is at -inf."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import shutil
 
 import numpy as np
 
@@ -20,14 +21,46 @@ def making(folder):
 def by_time(whole, folder, precision="float32"):
     """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
     from page4d.precision import Precision
-    from page4d_export.export_plan import Plan
+    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_unverified
 
-    plan = Plan.make(
+    plan = ExportPlan.make(
         whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V
     )
     write_unverified(whole.model, plan, folder)
     return Made(folder, whole.model, plan, whole.clip)
+
+
+def rewrite(path, manifest):
+    """The manifest with the hashes of the files that are there."""
+    import msgspec
+
+    from page4d.files import sha256
+    from page4d.manifest_file import write_manifest
+
+    files = {
+        file.relative_to(path).as_posix(): sha256(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+    write_manifest(path, msgspec.structs.replace(manifest, files=files))
+
+
+def with_golden(made, folder):
+    """Write a copy of an engine folder with a golden clip: an export's, but for the export to ONNX, which is there."""
+    import msgspec
+
+    from page4d.manifest_file import read_manifest
+    from page4d_export import exporter, verify
+    from page4d_export.sample_clip import SampleClip
+
+    shutil.copytree(made.folder, folder)
+    tolerance = made.plan.precision.tolerance
+    frames = SampleClip.rendered(made.plan.layout)
+    found = list(verify.verify(made.model, made.plan, folder / "onnx", frames, tolerance))
+    manifest = read_manifest(folder)
+    golden = exporter._write_golden(folder, manifest, frames, {stage.stage: stage for stage in found}, tolerance)
+    rewrite(folder, msgspec.structs.replace(manifest, golden=golden))
 
 
 def without_plugins(source, target):

@@ -32,10 +32,12 @@ from onnx import TensorProto
 
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d.files import sha256
-from page4d.manifest import CONSTANTS, read_manifest
+from page4d.manifest import CONSTANTS
+from page4d.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take
@@ -236,7 +238,7 @@ class Folder:
         self.base = json.loads(self.text)
         self.seen = {}  # what a manifest says to a runtime, and what came of it
         shutil.copytree(source, self.path)
-        layout = read_manifest(source).shape
+        layout = read_manifest(source).layout
         self.images = np.random.default_rng(0).integers(0, 255, layout.images_shape, np.uint8)
         self.reference = self.results(Pipeline.load(source, Backend.ONNXRUNTIME, threads=1))
 
@@ -283,9 +285,9 @@ class Folder:
             essence = (sliding, msgspec.json.encode(essential(folder.manifest)))
             if not changed and essence in self.seen:
                 return self.seen[essence]
-            pipeline = Pipeline.of(folder, Backend.ONNXRUNTIME, threads=1, sliding=sliding)
+            pipeline = Pipeline.of(folder, Backend.ONNXRUNTIME, ThreadPool.of(1), sliding=sliding)
             results = self.results(pipeline)
-            if sliding and folder.manifest.shape.T > 1:
+            if sliding and folder.manifest.layout.T > 1:
                 pipeline.run(self.images, shared=1)
             if folder.manifest.golden is not None and (changed or json.loads(text)["golden"] != self.base["golden"]):
                 self_check(folder, pipeline)
@@ -333,11 +335,11 @@ def export(folder):
     """A small engine folder with its golden clip."""
     from page4d import Layout, ModelConfig, Page4D
     from page4d.precision import Precision
-    from page4d_export.export_plan import Plan
-    from page4d_export.exporter import export as export_engines
+    from page4d_export.export_plan import ExportPlan
+    from page4d_export.exporter import write_verified
 
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=2)
-    export_engines(Page4D(config, seed=0), Plan.make(config, Layout(2, 2, 28, 42), Precision.FLOAT32), folder)
+    write_verified(Page4D(config, seed=0), ExportPlan.make(config, Layout(2, 2, 28, 42), Precision.FLOAT32), folder)
     return folder
 
 

@@ -30,7 +30,7 @@ _NAMES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloa
 
 
 @dataclass(frozen=True)
-class Piece:
+class Subgraph:
     """A part without kernels of ours.
 
     Attributes:
@@ -59,13 +59,13 @@ class Attention:
         return {"out": self.out}
 
 
-Call = Attention | RowCall
+KernelCall = Attention | RowCall
 """What our kernels compute."""
-Step = Piece | Call
+Step = Subgraph | KernelCall
 
 
 @dataclass(frozen=True)
-class Cut:
+class Partition:
     """A stage, ready to be run piece by piece.
 
     Attributes:
@@ -78,7 +78,9 @@ class Cut:
     tensors: dict[str, Tensor]
     weights: dict[str, TensorProto]
 
-    def places(self, outside: Iterable[str], workspace: dict[int, int]) -> tuple[dict[str, int], dict[int, int], int]:
+    def memory_layout(
+        self, outside: Iterable[str], workspace: dict[int, int]
+    ) -> tuple[dict[str, int], dict[int, int], int]:
         """Where what is passed on lies in one block of memory: no two that are needed at once overlap.
 
         Args:
@@ -121,12 +123,12 @@ class Cut:
         )
 
 
-def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
-    """Cut a stage's 16-bit graph, which is changed on the way.
+def partition(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Partition:
+    """Partition a stage's 16-bit graph, which is changed on the way.
 
     Args:
         model: with the shape of every tensor; large weights need not be loaded.
-        rows: the calls whose markers it has, as `row_calls.join` gives them.
+        rows: the calls whose markers it has, as `row_fusion.fuse_rows` gives them.
 
     Raises:
         UsageError: an attention that the kernels do not take.
@@ -136,7 +138,7 @@ def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
     attentions = _attentions(graph, tensors)
     level = {value.name: 0 for value in graph.input} | {tensor.name: 0 for tensor in graph.initializer}
     nodes: dict[int, list[NodeProto]] = defaultdict(list)
-    calls: dict[int, list[Call]] = defaultdict(list)
+    calls: dict[int, list[KernelCall]] = defaultdict(list)
     for node in graph.node:
         at = max((level[name] for name in node.input if name), default=0)
         if node.domain in (DOMAIN, ROWS):
@@ -153,10 +155,10 @@ def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
         if nodes[at]:
             others = {name for other, rest in nodes.items() if other != at for node in rest for name in node.input}
             others |= {name for some in calls.values() for call in some for name in _read(call)} | set(outputs)
-            steps.append(_piece(model, nodes[at], others, tensors, constants))
+            steps.append(_subgraph(model, nodes[at], others, tensors, constants))
         steps += calls[at]
     names = dict.fromkeys(name for step in steps for name in (*_read(step), *_made(step)))
-    return Cut(
+    return Partition(
         tuple(steps),
         {name: tensors[name] for name in names},
         {name: constants[name] for name in names if name in constants},
@@ -164,11 +166,11 @@ def cut(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Cut:
 
 
 def _read(step: Step) -> tuple[str, ...]:
-    return step.inputs if isinstance(step, Piece) else tuple(step.inputs.values())
+    return step.inputs if isinstance(step, Subgraph) else tuple(step.inputs.values())
 
 
 def _made(step: Step) -> tuple[str, ...]:
-    return step.outputs if isinstance(step, Piece) else tuple(step.outputs.values())
+    return step.outputs if isinstance(step, Subgraph) else tuple(step.outputs.values())
 
 
 def _attentions(graph: GraphProto, tensors: dict[str, Tensor]) -> dict[str, Attention]:
@@ -216,13 +218,13 @@ def _beside(A: int, n: int, D: int) -> Strides:
     return Strides(n * A * D, D, A * D)
 
 
-def _piece(
+def _subgraph(
     model: onnx.ModelProto,
     nodes: list[NodeProto],
     read_elsewhere: set[str],
     tensors: dict[str, Tensor],
     constants: dict[str, TensorProto],
-) -> Piece:
+) -> Subgraph:
     host = {node.input[place] for node in nodes for place in _HOST.get(node.op_type, ()) if place < len(node.input)}
     inside = {
         name: tensor
@@ -263,4 +265,4 @@ def _piece(
     graph = helper.make_graph(renamed, "piece", given, results, held)
     shed_views(graph, {called[name]: tensors[name].shape for name in called if name in tensors})
     whole = helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version)
-    return Piece(whole.SerializeToString(deterministic=True), inputs, outputs)
+    return Subgraph(whole.SerializeToString(deterministic=True), inputs, outputs)

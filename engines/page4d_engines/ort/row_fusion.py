@@ -27,7 +27,7 @@ from page4d_plugins.row_launch import (
 )
 
 ROWS = "page4d.rows"
-"""Domain of the nodes that `join` puts into a graph; the operator is the kernel's name, the first output names the
+"""Domain of the nodes that `fuse_rows` puts into a graph; the operator is the kernel's name, the first output names the
 call."""
 _DTYPES = {int(TensorProto.FLOAT16): Dtype.FLOAT16, int(TensorProto.BFLOAT16): Dtype.BFLOAT16}
 _SWAPPED = [1, 0, 3, 2]  # quarters of a head, as the rotary embedding pairs them
@@ -54,23 +54,23 @@ class RowCall:
     over: str | None = None
 
 
-def join(graph: GraphProto) -> dict[str, RowCall]:
+def fuse_rows(graph: GraphProto) -> dict[str, RowCall]:
     """Put calls in the place of what they compute, in place; the calls by their marker's first output.
 
     Args:
         graph: with the shape of every tensor; large weights need not be loaded.
     """
     before = list(graph.node)
-    known = _Known(graph, before)
+    known = PatternMatcher(graph, before)
     norms = {known.back(norm.source): norm for norm in known.norms()}
     calls: dict[int, RowCall] = {}  # by the id of the node whose place it takes
     for node in before:
-        call = known.added(node, norms) or known.gelu(node) or known.head(node)
+        call = known.match_residual_add(node, norms) or known.match_gelu(node) or known.match_qk_norm_rope(node)
         if call is not None:
             calls[id(node)] = call
     added = {name for call in calls.values() for name in call.outputs.values()}
     for norm in norms.values():
-        if norm.out.output[0] not in added and (call := known.normed(norm)) is not None:
+        if norm.out.output[0] not in added and (call := known.match_norm(norm)) is not None:
             calls[id(norm.out)] = call
     taken = {id(norm.out) for norm in norms.values() if norm.out.output[0] in added}
     nodes = [_marker(calls[id(node)]) if id(node) in calls else node for node in before if id(node) not in taken]
@@ -90,7 +90,7 @@ class _Norm:
     """The second cast."""
 
 
-class _Known:
+class PatternMatcher:
     """A graph, and the chains that are found in it."""
 
     def __init__(self, graph: GraphProto, nodes: list[NodeProto]) -> None:
@@ -159,7 +159,7 @@ class _Known:
             if self._cast(node, wide=False) and (norm := self._normed(node.input[0])) is not None:
                 yield _Norm(self._makers[self.back(norm.input[0])].input[0], norm, node)
 
-    def normed(self, norm: _Norm) -> RowCall | None:
+    def match_norm(self, norm: _Norm) -> RowCall | None:
         """The call of a norm alone."""
         tensor, dtype = self._tensors[norm.source], self._dtype(norm.source)
         rows, channels = tensor.size // tensor.shape[-1], tensor.shape[-1]
@@ -169,7 +169,7 @@ class _Known:
         launch = tokens_launch(RowKernel.NORM, rows, channels, _epsilon(norm.node))
         return RowCall(RowKernel.NORM, launch, dtype, inputs, {"out": norm.out.output[0]})
 
-    def added(self, node: NodeProto, norms: dict[str, _Norm]) -> RowCall | None:
+    def match_residual_add(self, node: NodeProto, norms: dict[str, _Norm]) -> RowCall | None:
         """x + gamma (p + bias), with the norm that reads it, if there is one."""
         if node.op_type != "Add" or (dtype := self._dtype(node.output[0])) is None:
             return None
@@ -202,7 +202,7 @@ class _Known:
             outputs,
         )
 
-    def gelu(self, node: NodeProto) -> RowCall | None:
+    def match_gelu(self, node: NodeProto) -> RowCall | None:
         """GELU of a linear layer's output."""
         if node.op_type != "Gelu" or any(attribute.s not in (b"none", b"") for attribute in node.attribute):
             return None
@@ -221,7 +221,7 @@ class _Known:
             {"out": node.output[0]},
         )
 
-    def head(self, node: NodeProto) -> RowCall | None:
+    def match_qk_norm_rope(self, node: NodeProto) -> RowCall | None:
         """Norm and rotary embedding of the heads of q or k."""
         dtype = self._dtype(node.output[0]) if node.output else None
         total = self._made(node.input[0], "Add") if dtype is not None and self._cast(node, wide=False) else None

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from page4d.errors import EngineError
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
-from page4d.precision import DTYPE_BYTES, Precision
+from page4d.precision import DTYPE_BYTES
 
 
 @dataclass(frozen=True)
-class View:
+class TensorSlot:
     """A tensor inside a buffer."""
 
     buffer: str
@@ -26,23 +26,23 @@ class View:
 
 
 @dataclass(frozen=True)
-class Call:
+class StageCall:
     """One call of a stage: a view for every input and output, by the engine's names."""
 
     stage: StageEntry
-    inputs: dict[str, View]
-    outputs: dict[str, View]
+    inputs: dict[str, TensorSlot]
+    outputs: dict[str, TensorSlot]
 
 
 @dataclass(frozen=True)
-class Keep:
+class LayerCopy:
     """After call number `call`, its tokens are kept as part `part` of `parts` of a layer."""
 
     call: int
     layer: int
     part: int
     parts: int
-    source: View
+    source: TensorSlot
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class BufferPlan:
     """All buffers of a chain, in bytes, and every call over them."""
 
     sizes: dict[str, int]
-    calls: tuple[Call, ...]
-    keeps: tuple[Keep, ...]
-    outputs: dict[str, View]
+    calls: tuple[StageCall, ...]
+    keeps: tuple[LayerCopy, ...]
+    outputs: dict[str, TensorSlot]
     """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results'
     places."""
-    starts: dict[str, View]
+    starts: dict[str, TensorSlot]
     """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental,
     memory."""
-    encoded: View | None = None
+    encoded: TensorSlot | None = None
     """What the encoder made of all images, where it stays for the next window; else None."""
 
     @property
@@ -66,9 +66,9 @@ class BufferPlan:
         """Bytes of all buffers."""
         return sum(self.sizes.values())
 
-    def whole(self, call: Call) -> tuple[dict[str, View], dict[str, View]]:
+    def whole(self, call: StageCall) -> tuple[dict[str, TensorSlot], dict[str, TensorSlot]]:
         """A stage's inputs and outputs over all of its calls, by the variables' names."""
-        found: list[dict[str, View]] = []
+        found: list[dict[str, TensorSlot]] = []
         for specs, views in ((call.stage.inputs, call.inputs), (call.stage.outputs, call.outputs)):
             whole = {}
             for spec in specs:
@@ -76,7 +76,7 @@ class BufferPlan:
                 offset = (
                     view.offset if call.stage.calls == 1 else 0
                 )  # the parts of a stage of several calls fill their buffers
-                whole[spec.name] = View(
+                whole[spec.name] = TensorSlot(
                     view.buffer, offset, (call.stage.calls * view.shape[0], *view.shape[1:]), view.dtype
                 )
             found.append(whole)
@@ -111,7 +111,7 @@ class BufferPlan:
 class _Planner:
     def __init__(self, manifest: Manifest, widen: bool, sliding: bool) -> None:
         self.manifest, self.widen, self.sliding = manifest, widen, sliding
-        self.encoded: View | None = None
+        self.encoded: TensorSlot | None = None
         self.is_encoded = False  # whether tokens are the encoder's now, and kept
         self.sizes: dict[str, int] = {}
         self.double = {
@@ -122,10 +122,10 @@ class _Planner:
         }
         self.turn = dict.fromkeys(self.double, 0)
         self.written: set[str] = set()
-        self.starts: dict[str, View] = {}
+        self.starts: dict[str, TensorSlot] = {}
 
     def plan(self) -> BufferPlan:
-        calls: list[Call] = []
+        calls: list[StageCall] = []
         last: dict[str, int] = {}  # stage -> its last call
         kept_layers = {f"layers.{kept.layer}" for kept in self.manifest.keep}
         for entry in self.manifest.stages:
@@ -143,7 +143,7 @@ class _Planner:
             self.written |= {spec.name for spec in entry.outputs}
             for number in range(entry.calls):
                 calls.append(
-                    Call(
+                    StageCall(
                         entry,
                         {name: part(view, number, entry.calls) for name, view in inputs.items()},
                         {name: part(view, number, entry.calls) for name, view in outputs.items()},
@@ -151,17 +151,17 @@ class _Planner:
                 )
             last[entry.name] = len(calls) - 1
         keeps = []
-        results = {"mask": self.result("mask", self.manifest.shape.mask_shape)} if "mask" in self.written else {}
+        results = {"mask": self.result("mask", self.manifest.layout.mask_shape)} if "mask" in self.written else {}
         for kept in self.manifest.keep:
             width = self.manifest.model["width"]
-            shape = self.manifest.shape.layer_shape(kept.streams * len(kept.stages) * width)
+            shape = self.manifest.layout.layer_shape(kept.streams * len(kept.stages) * width)
             results[f"layers.{kept.layer}"] = self.own(
-                f"layers.{kept.layer}", shape, self.dtype(Precision(self.manifest.precision).tokens)
+                f"layers.{kept.layer}", shape, self.dtype(self.manifest.precision.tokens)
             )
             for number, stage in enumerate(kept.stages):
                 call = calls[last[stage]]
                 spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")
-                keeps.append(Keep(last[stage], kept.layer, number, len(kept.stages), call.outputs[spec.binding]))
+                keeps.append(LayerCopy(last[stage], kept.layer, number, len(kept.stages), call.outputs[spec.binding]))
         for name in ("memory", *PREDICTIONS):
             if name in self.written:
                 results[name] = self.result(name, self.manifest.spec(name).shape)
@@ -170,23 +170,23 @@ class _Planner:
     def dtype(self, name: str) -> str:
         return "float32" if self.widen and name in ("float16", "bfloat16") else name
 
-    def view(self, spec: TensorSpec, calls: int) -> View:
+    def view(self, spec: TensorSpec, calls: int) -> TensorSlot:
         """The whole tensor of a variable now; a stage of several calls takes and makes it part by part."""
         buffer = f"{spec.name}.{self.turn[spec.name]}" if spec.name in self.double else spec.name
         buffer = "encoded" if spec.name == "tokens" and self.is_encoded else buffer
         return self.own(buffer, (calls * spec.shape[0], *spec.shape[1:]), self.dtype(spec.dtype))
 
-    def own(self, buffer: str, shape: tuple[int, ...], dtype: str) -> View:
+    def own(self, buffer: str, shape: tuple[int, ...], dtype: str) -> TensorSlot:
         self.sizes[buffer] = max(self.sizes.get(buffer, 0), math.prod(shape) * DTYPE_BYTES[dtype])
-        return View(buffer, 0, shape, dtype)
+        return TensorSlot(buffer, 0, shape, dtype)
 
-    def result(self, name: str, shape: tuple[int, ...]) -> View:
+    def result(self, name: str, shape: tuple[int, ...]) -> TensorSlot:
         spec = self.manifest.spec(name)
         buffer = f"{name}.{self.turn[name]}" if name in self.double else name
-        return View(buffer, 0, shape, self.dtype(spec.dtype))
+        return TensorSlot(buffer, 0, shape, self.dtype(spec.dtype))
 
 
-def part(view: View, number: int, of: int) -> View:
+def part(view: TensorSlot, number: int, of: int) -> TensorSlot:
     """The number-th of `of` equal parts along the first axis."""
     shape = (view.shape[0] // of, *view.shape[1:])
-    return View(view.buffer, view.offset + number * math.prod(shape) * DTYPE_BYTES[view.dtype], shape, view.dtype)
+    return TensorSlot(view.buffer, view.offset + number * math.prod(shape) * DTYPE_BYTES[view.dtype], shape, view.dtype)

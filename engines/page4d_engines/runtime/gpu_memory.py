@@ -12,6 +12,6 @@ def free_on_gpu(device: int) -> int:
     On a GPU whose memory is the host's (Jetson, DGX Spark) that is `available_memory`: the driver counts pages of files
     as taken there, those of an engine folder whose hashes were just checked among them.
     """
-    if is_integrated(device) and (available := available_memory()) is not None:
-        return available
+    if is_integrated(device):
+        return available_memory()
     return int(checked(driver().cuMemGetInfo())[0])

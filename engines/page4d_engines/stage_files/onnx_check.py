@@ -58,7 +58,7 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
         EngineError: it is damaged, its inputs and outputs are not the manifest's, it has operators of an unknown kind,
             or weights that are not in a file beside it that the manifest lists.
     """
-    file = entry.file or ""
+    file = entry.file
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has a type of its own, which depends on how it was built

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 import re
 from dataclasses import dataclass
 from types import ModuleType
 
 from page4d.errors import EngineError, MissingBackendError
+from page4d.manifest import Flavor
 from page4d_plugins.tensorrt import rtx
 
 _OLDEST, _NEWEST = (10, 3), (12, 0)
-
-
-class Flavor(enum.Enum):
-    """Two libraries with one interface; their plans are not each other's."""
-
-    TENSORRT = "tensorrt"
-    RTX = "rtx"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from page4d.errors import EngineError
-from page4d.manifest import Plans
+from page4d.manifest import Flavor, Plans
 from page4d.precision import Precision
-from page4d_engines.tensorrt.library import Flavor, Library
+from page4d_engines.tensorrt.library import Library
 from page4d_plugins.driver import capability_of, cuda_version
 from page4d_plugins.kernel_pack import shipped
 
@@ -34,7 +34,7 @@ class Machine:
             MissingBackendError: no driver, or the TensorRT that the plans are of is not installed.
         """
         capability = capability_of(device)
-        return cls(Library.find(Flavor(plans.library)), capability, cuda_version(), shipped().header.source)
+        return cls(Library.find(plans.library), capability, cuda_version(), shipped().header.source)
 
     @property
     def chip(self) -> str:

@@ -107,7 +107,7 @@ class _Wiring:
             for name, array in self.constants.items()
             if self.manifest.reads(name)
         }
-        images = TensorSpec("images", self.manifest.shape.images_shape, "uint8")
+        images = TensorSpec("images", self.manifest.layout.images_shape, "uint8")
         config = self.model(_CONSTANTS, Platform.ONNX, [images], list(specs.values()), Place.CPU)
         return config, constants_model(images, specs, self.constants)
 
@@ -115,7 +115,7 @@ class _Wiring:
         """The model of a kept layer; its inputs are the tokens of the kept stages, `tokens.<part>`."""
         parts = [TensorSpec(f"tokens.{number}", port.dims, port.dtype) for number, port in enumerate(tokens)]
         channels = kept.streams * len(parts) * parts[0].shape[-1]
-        layer = TensorSpec(f"layers.{kept.layer}", self.manifest.shape.layer_shape(channels), parts[0].dtype)
+        layer = TensorSpec(f"layers.{kept.layer}", self.manifest.layout.layer_shape(channels), parts[0].dtype)
         self.now |= {part.name: port for part, port in zip(parts, tokens, strict=True)}
         config = self.model(layer.name, Platform.ONNX, parts, [layer], place)
         return config, layers_model(parts, layer, kept.streams)
@@ -137,7 +137,7 @@ class _Wiring:
     def read(self, spec: TensorSpec) -> Port:
         """The tensor that has a name's value now; what none has is the user's to give."""
         if spec.name not in self.now:
-            dims = self.manifest.shape.images_shape if spec.name == "images" else spec.shape
+            dims = self.manifest.layout.images_shape if spec.name == "images" else spec.shape
             self.inputs[spec.name] = self.now[spec.name] = self.made[spec.name] = Port(
                 spec.name, spec.dtype, dims, dims
             )
@@ -150,7 +150,7 @@ class _Wiring:
             name = self.results[spec.name]
         elif spec.name == by:  # a kept layer
             name = by
-        dims = self.manifest.shape.mask_shape if spec.name == "mask" else spec.shape
+        dims = self.manifest.layout.mask_shape if spec.name == "mask" else spec.shape
         self.now[spec.name] = self.made[name] = Port(name, spec.dtype, dims, dims)
         return self.now[spec.name]
 

@@ -13,7 +13,7 @@ import onnx
 
 from page4d.errors import EngineError, UsageError
 from page4d.files import NEW_FOLDER, link_or_copy, refuse_foreign, staged
-from page4d.manifest import StageEntry, TensorSpec
+from page4d.manifest import Flavor, StageEntry, TensorSpec
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.constants import read_constants
@@ -94,7 +94,7 @@ class Repository:
         platform = Platform.ONNX if backend is Backend.ONNXRUNTIME else Platform.PLAN
         if platform is Platform.PLAN:
             _refuse_plans(folder)
-        elif manifest.precision == str(Precision.BFLOAT16):
+        elif manifest.precision is Precision.BFLOAT16:
             raise UsageError(
                 "ONNX Runtime has no bfloat16 convolution and does not load these engines",
                 hint="page4d-export --fp16, or without for float32",
@@ -104,7 +104,7 @@ class Repository:
                 "an ensemble calls each stage once, and these engines' encoder takes the images in parts",
                 got=f"{looped[0].calls} calls of {manifest.encoder_images} images",
                 allowed="one call",
-                hint=f"page4d-export --encoder-images {manifest.shape.images}, the other flags as before",
+                hint=f"page4d-export --encoder-images {manifest.layout.images}, the other flags as before",
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")
@@ -151,7 +151,7 @@ class Repository:
         plans = self.folder.manifest.plans
         if self.platform is Platform.PLAN and plans is not None:
             return {"model.plan": self.folder.file(plans.stages[entry.name].file)}
-        name = entry.file or ""
+        name = entry.file
         model = onnx.load(self.folder.file(name), load_external_data=False)
         places = {
             place.value
@@ -203,7 +203,7 @@ def _refuse_plans(folder: EngineFolder) -> None:
     )
     if plans is None:
         raise UsageError("the engine folder has no TensorRT plans", got=folder.path, hint=hint)
-    if plans.library != "tensorrt":
+    if plans.library is not Flavor.TENSORRT:
         raise UsageError(
             "Triton loads plans of TensorRT; TensorRT-RTX's are of another kind",
             got=f"plans of {plans.library} {plans.version}",

@@ -1,21 +1,13 @@
-"""The contestants of `page4d bench --peers`: the engines, PyTorch, and other ways from this model to numbers on a
-processor."""
+"""The contestants of `page4d bench peers`: the engines, PyTorch, and other ways to run this model on a CPU."""
 
 from __future__ import annotations
 
-import copy
-import functools
 import logging
-import pathlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from onnxscript import opset20
 from torch import Tensor, nn
 
@@ -24,119 +16,13 @@ from page4d.layout import Layout
 from page4d.model import Output, Page4D
 from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import write_unverified
-from page4d_export.onnx_export import OPSET
-from page4d_export.stage import cast
-
-Forward = Callable[[], "NDArray[Any] | Tensor"]
-"""One pass over the clip; the last kept layer `[T,V,N,S*C]`, where the contestant left it."""
-
-
-@dataclass
-class Course:
-    """What every contestant runs: the same model, frames and threads.
-
-    Attributes:
-        model: the reference, float32.
-        plan: float32.
-        images: uint8 `[T,V,H,W,3]`.
-        mask_ext: float32 `[T,V,P,1]`, or None where the model takes none.
-        threads: of each contestant.
-        scratch: an existing folder, for files; it is gone after the benchmark.
-    """
-
-    model: Page4D
-    plan: Plan
-    images: NDArray[Any]
-    mask_ext: NDArray[Any] | None
-    threads: int
-    scratch: pathlib.Path
-
-    @functools.cached_property
-    def engines(self) -> pathlib.Path:
-        """The plan's engine folder, written when it is first asked for."""
-        return self._written(self.plan)
-
-    @functools.cached_property
-    def int8(self) -> pathlib.Path:
-        """The same in int8, written when it is first asked for."""
-        return self._written(Plan.make(self.plan.config, self.plan.layout, Precision.INT8, self.plan.keypoints))
-
-    def _written(self, plan: Plan) -> pathlib.Path:
-        folder = self.scratch / f"engines-{plan.precision}"
-        folder.mkdir()
-        write_unverified(self.model, plan, folder)
-        return folder
-
-    @functools.cached_property
-    def narrow(self) -> Page4D:
-        """The model with bfloat16 weights, its float32 islands aside."""
-        model = copy.deepcopy(self.model)
-        cast(model, Precision.BFLOAT16)
-        return model
-
-    @property
-    def kept(self) -> int:
-        """The layer that is compared: the last that is kept."""
-        return max(self.plan.config.keep_layers or ())
-
-
-@dataclass(frozen=True)
-class Runner:
-    """A contestant that is ready.
-
-    Attributes:
-        forward: runs it.
-        precision: what it really computes in.
-        note: what a reader of its row should know; empty where nothing.
-    """
-
-    forward: Forward
-    precision: str
-    note: str = ""
-
-
-@dataclass
-class Contestant:
-    """One way through the whole network; `prepare`, then `run` as often as wanted.
-
-    Attributes:
-        name: of its row.
-        start: makes it ready, warm-up included; raises whatever stands in the way.
-        ours: whether it is this project's.
-        runner: after `prepare`.
-    """
-
-    name: str
-    start: Callable[[Course], Runner]
-    ours: bool = False
-    runner: Runner | None = field(default=None, init=False)
-    _result: NDArray[Any] | Tensor | None = field(default=None, init=False, repr=False)
-
-    def prepare(self, course: Course) -> None:
-        """Get ready."""
-        self.runner = self.start(course)
-
-    def run(self) -> float:
-        """One pass; the seconds it took, from frames to results in host memory."""
-        assert self.runner is not None
-        self._result = None  # its memory is the next one's
-        started = time.perf_counter()
-        self._result = self.runner.forward()
-        return time.perf_counter() - started
-
-    @property
-    def layer(self) -> NDArray[np.float32]:
-        """The kept layer of the last run, in memory of its own."""
-        assert self._result is not None
-        return np.array(self._result.float().numpy() if isinstance(self._result, Tensor) else self._result, np.float32)
+from page4d_export.bench.contestant import Contestant, Course, Forward, Runner, of_pipeline
+from page4d_export.bench.openvino import openvino
+from page4d_export.tracing.onnx_export import OPSET
 
 
 def contestants() -> list[Contestant]:
-    """All of them, in the order of the rows and of every round. The first is what the others are held against."""
-    from page4d_export.bench.openvino import openvino
-
+    """All of them, in the order of the rows and of every round. The others are compared with the first."""
     return [
         Contestant("PyTorch eager, float32", lambda course: _eager(course, course.model)),
         Contestant("PyTorch eager, bfloat16", lambda course: _eager(course, course.narrow)),
@@ -156,11 +42,6 @@ def contestants() -> list[Contestant]:
             ours=True,
         ),
     ]
-
-
-def of_pipeline(course: Course, pipeline: Pipeline, precision: str = "float32", note: str = "") -> Runner:
-    """An engine folder's chain as a contestant."""
-    return Runner(lambda: pipeline.run(course.images, course.mask_ext).layers[course.kept], precision, note)
 
 
 def _eager(course: Course, model: Page4D) -> Runner:
@@ -199,7 +80,7 @@ def plain_onnx(course: Course) -> Runner:
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """
     whole = _Whole(course.model, course.kept).eval()
-    given = (
+    inputs = (
         torch.from_numpy(course.images),
         *(() if course.mask_ext is None else (torch.from_numpy(course.mask_ext),)),
     )
@@ -210,7 +91,7 @@ def plain_onnx(course: Course) -> Runner:
     ):  # they report optional packages that are not there, constants that stay as they are
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with torch.no_grad():
-        captured = torch.export.export(whole, given)
+        captured = torch.export.export(whole, inputs)
         program = torch.onnx.export(
             captured,
             dynamo=True,
@@ -226,7 +107,7 @@ def plain_onnx(course: Course) -> Runner:
     options.intra_op_num_threads = course.threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feeds = {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), given, strict=True)}
+    feeds = {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), inputs, strict=True)}
     return Runner(lambda: session.run(None, feeds)[0], "float32")
 
 
@@ -254,7 +135,7 @@ class _Whole(nn.Module):
 
 
 class _Network(Page4D):
-    """The model up to the camera's numbers: the poses are made from them on the host, which is no graph's business."""
+    """The model up to the camera's numbers: poses are computed from them on the host."""
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         assert self.points is not None and self.confidence is not None and self.camera is not None

@@ -1,26 +1,27 @@
-"""The engines' chain on a processor against the reference model in eager PyTorch, in turn, in one process."""
+"""The engines' chain on a CPU against the reference model in eager PyTorch, in turn, in one process."""
 
 from __future__ import annotations
 
 import pathlib
 import statistics
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
-import torch
-from rich.table import Table
 
-from page4d.manifest import PREDICTIONS, StageEntry
+from page4d.layout import Layout
+from page4d.manifest import StageEntry
 from page4d.model import Page4D
+from page4d.precision import Precision
+from page4d.system.progress import Progress
 from page4d_engines import Pipeline, console
-from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import Plan
+from page4d_export.bench.chain_sides import Eager, Engines
+from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
+from page4d_plugins.bench.timing import WHOLE, Timings, interleave, spread
+
+PYTORCH, ENGINES = "PyTorch", "engines"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -43,9 +44,9 @@ class Row(msgspec.Struct, frozen=True):
 class Benchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     threads: int
     rounds: int
     rows: list[Row]
@@ -54,123 +55,56 @@ class Benchmark(msgspec.Struct, frozen=True):
     versions: dict[str, str]
 
 
-def compare_chain(
-    plan: Plan, preset: str, rounds: int, threads: int, progress: Callable[[str, float], None]
-) -> Benchmark:
+def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress) -> Benchmark:
     """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is
     float32."""
-    progress("exporting", 0.0)
+    progress.note("exporting", 0.0)
     model = Page4D(plan.config)
-    inputs = Frames.rendered(plan.layout).values
-    images = inputs["images"]
-    mask_ext = inputs["mask_ext"] if plan.config.takes_mask else None
-    clock = _Clock(model)
-    taken: list[tuple[dict[str, float], dict[str, float]]] = []
+    values = SampleClip.rendered(plan.layout).values
+    eager = Eager(model, Precision.FLOAT32, "cpu")
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         write_unverified(model, plan, folder)
-        pipeline = Pipeline.load(folder, "onnxruntime", threads)
-        for number in range(rounds + 1):
-            progress(f"round {number} of {rounds}", number / (rounds + 1))
-            clock.seconds.clear()
-            with torch.inference_mode():
-                started = time.perf_counter()
-                model(torch.from_numpy(images), None if mask_ext is None else torch.from_numpy(mask_ext))
-                theirs = {**clock.seconds, "whole": time.perf_counter() - started}
-            started = time.perf_counter()
-            pipeline.run(images, mask_ext)
-            ours: dict[str, float] = defaultdict(float, whole=time.perf_counter() - started)
-            for entry in pipeline.manifest.stages:
-                ours[entry.kind] += pipeline.seconds[entry.name]
-            if number:
-                taken.append((theirs, ours))
-    flop: dict[str, float] = defaultdict(float)
-    entries: dict[str, list[StageEntry]] = defaultdict(list)
-    for entry in plan.stages():
-        flop[entry.kind] += entry.flop * entry.calls
-        entries[entry.kind].append(entry)
-    flop["whole"] = sum(flop.values())
-    entries["whole"] = list(plan.stages())
+        engines = Engines(Pipeline.load(folder, "onnxruntime", threads), values)
+        sides = {PYTORCH: lambda: eager.sample(values), ENGINES: engines.sample}
+        timings = interleave(sides, rounds, progress=progress)
+    kinds = by_kind(plan)
     roofline = Roofline.measured(plan.precision, "cpu")
     return Benchmark(
-        layout=plan.manifest("").layout,
+        layout=plan.layout,
         preset=preset,
-        precision=str(plan.precision),
+        precision=plan.precision,
         threads=threads,
         rounds=rounds,
-        rows=[_row(part, count, entries[part], roofline, taken) for part, count in flop.items()],
+        rows=[
+            _row(part, entries, roofline, timings) for part, entries in {**kinds, WHOLE: list(plan.stages())}.items()
+        ],
         product_gflops=roofline.flop / 1e9,
         copy_gbytes=roofline.bytes / 1e9,
         versions=versions(),
     )
 
 
-def _row(
-    part: str,
-    flop: float,
-    entries: list[StageEntry],
-    roofline: Roofline,
-    taken: list[tuple[dict[str, float], dict[str, float]]],
-) -> Row:
-    ratios = [theirs[part] / ours[part] for theirs, ours in taken]
-    engines = statistics.median(ours[part] for _, ours in taken)
+def _row(part: str, entries: list[StageEntry], roofline: Roofline, timings: Timings[str]) -> Row:
+    ratios = timings.ratios(PYTORCH, ENGINES, part)
+    engines = timings.median(ENGINES, part)
     return Row(
-        part,
-        flop / 1e9,
-        statistics.median(theirs[part] for theirs, _ in taken),
-        engines,
-        sum(map(bytes_of, entries)) / 1e9,
-        roofline.share(entries, engines),
-        statistics.median(ratios),
-        (min(ratios), max(ratios)),
+        part=part,
+        gflop=gflop_of(entries),
+        pytorch=timings.median(PYTORCH, part),
+        engines=engines,
+        gbyte=sum(map(bytes_of, entries)) / 1e9,
+        share=roofline.share(entries, engines),
+        ratio=statistics.median(ratios),
+        spread=spread(ratios),
     )
-
-
-class _Clock:
-    """Seconds that the model's parts take, by stage kind."""
-
-    def __init__(self, model: Any) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        parts = [(kind, getattr(model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)]
-        for layer in model.layers:
-            parts += [(kind, getattr(layer, kind)) for kind in ("view_sa", "time_sa", "global_sa")]
-        for kind, module in parts:
-            if module is None:
-                continue
-            module.register_forward_pre_hook(lambda *_: self._begin())
-            module.register_forward_hook(lambda *_, kind=kind: self._end(kind))
-
-    def _begin(self) -> None:
-        self._started = time.perf_counter()
-
-    def _end(self, kind: str) -> None:
-        self.seconds[kind] += time.perf_counter() - self._started
 
 
 def print_chain(result: Benchmark) -> None:
     """A row for every part, on stdout."""
-    shape = result.layout
-    title = (
-        f"{result.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {result.precision}, {result.threads}"
-        " threads"
-    )
-    title += f", medians of {result.rounds}"
-    table = Table(
-        title=title,
-        title_justify="left",
-    )
-    for column in (
-        "part",
-        "GFLOP",
-        "PyTorch s",
-        "engines s",
-        "engines GFLOP/s",
-        "GB",
-        "of the roofline",
-        "times as fast",
-        "from .. to",
-    ):
-        table.add_column(column, justify="left" if column == "part" else "right")
+    title = f"{result.preset} {result.layout} {result.precision}, {result.threads} threads"
+    columns = ["GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "GB", "of the roofline", "times as fast"]
+    table = console.table(f"{title}, medians of {result.rounds}", ["part"], [*columns, "from .. to"])
     for row in result.rows:
         low, high = row.spread
         table.add_row(

@@ -3,41 +3,39 @@ process."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import pathlib
 import statistics
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from page4d.accuracy import compare
 from page4d.errors import MissingBackendError, Page4DError
-from page4d.manifest import PREDICTIONS, Accuracy, StageEntry
+from page4d.layout import Layout
+from page4d.manifest import Accuracy, StageEntry
 from page4d.model import Page4D
-from page4d.network.aggregator import Layer
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
+from page4d.system.progress import Progress
+from page4d_engines import console
 from page4d_engines.backend import Backend
-from page4d_engines.console import table_console
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
-from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import Plan
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
+from page4d_export.bench.chain_sides import Arrays, Eager, Engines
+from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
-from page4d_export.stage import cast
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
+from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.driver import capability_of
 
 _LOG = logging.getLogger("page4d.bench")
-_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
 ENGINES = "engines"
 EAGER = "PyTorch"
 COMPILED = "torch.compile"
@@ -76,9 +74,9 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
     device: str
-    layout: dict[str, int]
+    layout: Layout
     preset: str
-    precision: str
+    precision: Precision
     backend: str
     """What the engines ran on, in words."""
     rounds: int
@@ -101,13 +99,7 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
 
 
 def compare_gpu_chain(
-    plan: Plan,
-    preset: str,
-    rounds: int,
-    backend: Backend,
-    progress: Callable[[str, float], None],
-    device: str = "cuda",
-    build: bool = True,
+    plan: ExportPlan, preset: str, rounds: int, backend: Backend, progress: Progress, device: str = "cuda"
 ) -> GpuChainBenchmark:
     """Export the plan, build it, then run all sides in turn; the first round is not counted.
 
@@ -119,107 +111,84 @@ def compare_gpu_chain(
             provider.
         progress: called as the work goes on.
         device: of PyTorch's sides.
-        build: whether to build plans where the backend has them.
 
     Raises:
         MissingBackendError: no backend runs on this GPU.
     """
-    progress("exporting", 0.0)
+    progress.note("exporting", 0.0)
     model = Page4D(plan.config)
-    values = Frames.rendered(plan.layout).values
+    values = SampleClip.rendered(plan.layout).values
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         write_unverified(model, plan, folder)
-        pipeline = _engines(folder, plan, backend, build, absent, progress)
-        eager = Eager(model, plan, device)
-        sides: dict[str, Callable[[], dict[str, NDArray[Any]]]] = {
-            ENGINES: lambda: _results(pipeline, values),
-            EAGER: lambda: eager.run(values),
-        }
-        progress("compiling", 0.2)
+        engines = Engines(_pipeline(folder, plan, backend, absent, progress), values)
+        eager = Eager(model, plan.precision, device)
+        sides = {ENGINES: engines.sample, EAGER: lambda: eager.sample(values)}
+        progress.note("compiling", 0.2)
         try:
-            compiled = Eager(model, plan, device)
+            compiled = Eager(model, plan.precision, device)
             compiled.compile()
             compiled.run(values)
-            sides[COMPILED] = lambda: compiled.run(values)
+            sides[COMPILED] = lambda: compiled.sample(values)
         except Exception as error:  # whatever its compilers raise
             absent[COMPILED] = str(error).splitlines()[0]
-        differences = _differences(sides[ENGINES](), sides[EAGER]())
-        wall: dict[str, list[float]] = defaultdict(list)
-        parts: dict[str, dict[str, list[float]]] = {ENGINES: defaultdict(list), EAGER: defaultdict(list)}
-        for number in range(rounds + 1):
-            progress(f"round {number} of {rounds}", 0.3 + 0.7 * number / (rounds + 1))
-            for name, run in sides.items():
-                _synchronize(device)
-                started = time.perf_counter()
-                run()
-                taken = time.perf_counter() - started
-                if number:
-                    wall[name].append(1e3 * taken)
-            if number:
-                for kind, seconds in _by_kind(plan, pipeline).items():
-                    parts[ENGINES][kind].append(1e3 * seconds)
-                for kind, seconds in eager.seconds().items():
-                    parts[EAGER][kind].append(1e3 * seconds)
+        differences = _differences(engines.run(), eager.run(values))
+        timings = interleave(sides, rounds, progress=progress.part(0.3, 1.0))
         roofline = Roofline.measured(plan.precision, device)
         rate = roofline.flop / 1e12
-        between = _between(lambda: _results(pipeline, values), device)
-        described = pipeline.described
-    flop: dict[str, float] = defaultdict(float)
-    entries: dict[str, list[StageEntry]] = defaultdict(list)
-    for entry in plan.stages():
-        flop[entry.kind] += entry.flop * entry.calls
-        entries[entry.kind].append(entry)
-    medians = {kind: statistics.median(times) for kind, times in parts[ENGINES].items()}
-    rows = [
-        Part(
-            kind,
-            count / 1e9,
-            medians[kind],
-            statistics.median(parts[EAGER][kind]),
-            count / medians[kind] / 1e9,
-            sum(map(bytes_of, entries[kind])) / 1e9,
-            roofline.share(entries[kind], medians[kind] / 1e3),
+        whole = gflop_of(plan.stages()) / timings.median(ENGINES) / 1e3
+        return GpuChainBenchmark(
+            device=torch.cuda.get_device_name() if device == "cuda" else device,
+            layout=plan.layout,
+            preset=preset,
+            precision=plan.precision,
+            backend=engines.pipeline.described,
+            rounds=rounds,
+            product_tflops=rate,
+            copy_gbytes=roofline.bytes / 1e9,
+            sides=[_side(name, timings) for name in timings.samples],
+            parts=[_part(kind, entries, roofline, timings) for kind, entries in by_kind(plan).items()],
+            whole_tflops=whole,
+            whole_share=whole / rate,
+            between=_idle_share(engines.run, device),
+            differences=differences,
+            absent=absent,
+            versions=versions(),
         )
-        for kind, count in flop.items()
-    ]
-    whole = sum(flop.values()) / statistics.median(wall[ENGINES]) / 1e9
-    name = torch.cuda.get_device_name() if device == "cuda" else device
-    return GpuChainBenchmark(
-        name,
-        plan.manifest("").layout,
-        preset,
-        str(plan.precision),
-        described,
-        rounds,
-        rate,
-        roofline.bytes / 1e9,
-        [_side(name, times, wall[ENGINES]) for name, times in wall.items()],
-        rows,
-        whole,
-        whole / rate,
-        between,
-        differences,
-        absent,
-        versions(),
+
+
+def _side(name: str, timings: Timings[str]) -> Side:
+    milliseconds = [1e3 * seconds for seconds in timings.times(name)]
+    ratios = timings.ratios(name, ENGINES)
+    return Side(
+        name=name,
+        milliseconds=statistics.median(milliseconds),
+        spread=spread(milliseconds),
+        speedup=statistics.median(ratios),
+        speedup_spread=spread(ratios),
     )
 
 
-def print_gpu_chain(found: GpuChainBenchmark) -> None:
+def _part(kind: str, entries: list[StageEntry], roofline: Roofline, timings: Timings[str]) -> Part:
+    seconds = timings.median(ENGINES, kind)
+    return Part(
+        kind=kind,
+        gflop=gflop_of(entries),
+        engines=1e3 * seconds,
+        eager=1e3 * timings.median(EAGER, kind),
+        tflops=gflop_of(entries) / seconds / 1e3,
+        gbyte=sum(map(bytes_of, entries)) / 1e9,
+        share=roofline.share(entries, seconds),
+    )
+
+
+def print_gpu_chain(result: GpuChainBenchmark) -> None:
     """Sides, then parts, on stdout."""
-    from rich.table import Table
-
-    console = table_console()
-    shape = found.layout
-    title = (
-        f"{found.device}: {found.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']} {found.precision},"
-        f" medians of {found.rounds}"
-    )
-    table = Table(title=title, title_justify="left")
-    for column in ("", "ms a window", "from .. to", "engines are times as fast", "from .. to"):
-        table.add_column(column, justify="left" if column == "" else "right")
-    for side in found.sides:
+    out = console.table_console()
+    title = f"{result.device}: {result.preset} {result.layout} {result.precision}, medians of {result.rounds}"
+    table = console.table(title, [""], ["ms a window", "from .. to", "engines are times as fast", "from .. to"])
+    for side in result.sides:
         low, high = side.spread
         cells = (
             f"{side.milliseconds:.1f}",
@@ -227,12 +196,11 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
             f"{side.speedup:.2f}",
             f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}",
         )
-        table.add_row(f"{side.name}: {found.backend}" if side.name == ENGINES else side.name, *cells)
-    console.print(table)
-    parts = Table()
-    for column in ("part", "GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"):
-        parts.add_column(column, justify="left" if column == "part" else "right")
-    for row in found.parts:
+        table.add_row(f"{side.name}: {result.backend}" if side.name == ENGINES else side.name, *cells)
+    out.print(table)
+    columns = ["GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"]
+    parts = console.table(None, ["part"], columns)
+    for row in result.parts:
         parts.add_row(
             row.kind,
             f"{row.gflop:.0f}",
@@ -242,138 +210,50 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
             f"{row.gbyte:.2f}",
             f"{row.share:.0%}",
         )
-    console.print(parts)
-    console.print(
-        f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's"
-        f" {found.product_tflops:.0f}; idle {found.between:.1%}"
+    out.print(parts)
+    out.print(
+        f"whole: {result.whole_tflops:.0f} TFLOP/s, {result.whole_share:.0%} of a large product's"
+        f" {result.product_tflops:.0f}; idle {result.between:.1%}"
     )
-    for name, accuracy in found.differences.items():
-        console.print(
+    for name, accuracy in result.differences.items():
+        out.print(
             f"engines against PyTorch, {name}: relative L2 {accuracy.relative_l2:.1e}, {accuracy.nans} not finite"
         )
-    for name, reason in found.absent.items():
-        console.print(f"missing: {name}: {reason}", markup=False)
-    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    for name, reason in result.absent.items():
+        out.print(f"missing: {name}: {reason}", markup=False)
+    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
 
 
-def _engines(
-    folder: pathlib.Path,
-    plan: Plan,
-    backend: Backend,
-    build: bool,
-    absent: dict[str, str],
-    progress: Callable[[str, float], None],
+def _pipeline(
+    folder: pathlib.Path, plan: ExportPlan, backend: Backend, absent: dict[str, str], progress: Progress
 ) -> Pipeline:
+    """The first backend that runs; why others do not goes to `absent`."""
     if backend is Backend.ONNXRUNTIME:
         return Pipeline.load(folder, backend)
     for candidate in (Backend.TENSORRT, Backend.CUDA) if backend is Backend.AUTO else (backend,):
         try:
-            if candidate is Backend.TENSORRT and build:
+            if candidate is Backend.TENSORRT:
                 library = library_for(None)
                 library.require_on(capability_of(0))
-                wish = PlansBuild(library, BuildOptions(), str(plan.precision), plan.attention.value == "native")
-                build_into(EngineFolder.open(folder), wish, progress)
+                native = plan.attention is AttentionChoice.NATIVE
+                request = PlanBuildRequest(library, BuildOptions(), plan.precision, native)
+                build_into(EngineFolder.open(folder), request, progress)
             return Pipeline.load(folder, candidate)
         except Page4DError as error:
             if backend is not Backend.AUTO:
                 raise
-            absent[f"{ENGINES}, {candidate}"] = " ".join(
-                str(error).split()
-            )  # part of the record, also where the next one runs
+            # part of the record, also where the next one runs
+            absent[f"{ENGINES}, {candidate}"] = " ".join(str(error).split())
     raise MissingBackendError(
         "no engine runs on this GPU", got="; ".join(f"{name}: {reason}" for name, reason in absent.items())
     )
 
 
-def _results(pipeline: Pipeline, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    reads = pipeline.manifest.reads
-    given = {name: values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental")}
-    return pipeline.run(values["images"], given["mask_ext"], given["keypoints"], given["fundamental"]).tensors()
-
-
-class Eager:
-    """The reference model in PyTorch on a device, in the plan's precision."""
-
-    def __init__(self, model: Page4D, plan: Plan, device: str) -> None:
-        self._device = device
-        self._model = cast(copy.deepcopy(model), plan.precision).to(device)
-        self._takes_mask = plan.config.takes_mask
-        self._events: list[tuple[str, Any, Any]] = []
-        self._hooks = []
-        parts: list[tuple[str, Any]] = [
-            (kind, getattr(self._model, kind)) for kind in ("encoder", "mask_head", *PREDICTIONS)
-        ]
-        layers = [child for child in self._model.modules() if isinstance(child, Layer)]
-        parts += [(kind, getattr(layer, kind)) for layer in layers for kind in ("view_sa", "time_sa", "global_sa")]
-        self._parts = [(kind, module) for kind, module in parts if module is not None]
-        for kind, module in self._parts:
-            self._hooks += [
-                module.register_forward_pre_hook(lambda *_: self._begin()),
-                module.register_forward_hook(lambda *_, kind=kind: self._end(kind)),
-            ]
-
-    def compile(self) -> None:
-        """Compile every block; parts are no longer timed."""
-        for hook in self._hooks:
-            hook.remove()
-        for _, module in self._parts:
-            module.compile()
-
-    def run(self, values: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """From frames on the host to results on the host."""
-        self._events.clear()
-        with torch.inference_mode():
-            mask_ext = torch.from_numpy(values["mask_ext"]) if self._takes_mask else None
-            out = self._model(torch.from_numpy(values["images"]).to(self._device), mask_ext)
-            found = {} if out.mask is None else {"mask": out.mask.float().cpu().numpy()}
-            return found | {f"layers.{i}": layer.cpu().float().numpy() for i, layer in out.layers.items()}
-
-    def seconds(self) -> dict[str, float]:
-        """Of each kind in the last run."""
-        _synchronize(self._device)
-        found: dict[str, float] = defaultdict(float)
-        for kind, begin, end in self._events:
-            found[kind] += begin.elapsed_time(end) / 1e3 if self._device == "cuda" else end - begin
-        return found
-
-    def _begin(self) -> None:
-        self._started = self._now()
-
-    def _end(self, kind: str) -> None:
-        self._events.append((kind, self._started, self._now()))
-
-    def _now(self) -> Any:
-        if self._device != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-
-def _by_kind(plan: Plan, pipeline: Pipeline) -> dict[str, float]:
-    found: dict[str, float] = defaultdict(float)
-    for entry in plan.stages():
-        found[entry.kind] += pipeline.seconds[entry.name]
-    return found
-
-
-def _differences(ours: dict[str, NDArray[Any]], theirs: dict[str, NDArray[Any]]) -> dict[str, Accuracy]:
+def _differences(ours: Arrays, theirs: Arrays) -> dict[str, Accuracy]:
     return {name: compare(ours[name].astype(np.float32), theirs[name]) for name in theirs}
 
 
-def _side(name: str, times: Sequence[float], engines: Sequence[float]) -> Side:
-    ratios = [theirs / ours for theirs, ours in zip(times, engines, strict=True)]
-    return Side(
-        name, statistics.median(times), (min(times), max(times)), statistics.median(ratios), (min(ratios), max(ratios))
-    )
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def _between(run: Callable[[], object], device: str) -> float:
+def _idle_share(run: Callable[[], object], device: str) -> float:
     """Share of a run's span on the GPU that no kernel and no copy covers."""
     if device != "cuda":
         return float("nan")

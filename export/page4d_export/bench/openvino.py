@@ -6,7 +6,7 @@ import importlib.util
 import math
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -18,21 +18,17 @@ from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.host_chain import HostChain
-
-if TYPE_CHECKING:
-    from page4d_export.bench.contestants import Course, Runner
+from page4d_export.bench.contestant import Course, Runner, of_pipeline
 
 _PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 
 
 def openvino(course: Course, precision: Precision) -> Runner:
-    """The course's engine folder in OpenVINO on the processor.
+    """The course's engine folder in OpenVINO on the CPU.
 
     Raises:
         MissingBackendError: OpenVINO is not installed.
     """
-    from page4d_export.bench.contestants import of_pipeline
-
     if importlib.util.find_spec("openvino") is None:
         raise MissingBackendError("OpenVINO is not installed", hint='pip install "page4d[peers]"')
     hints = {
@@ -49,7 +45,7 @@ def openvino(course: Course, precision: Precision) -> Runner:
     folder = EngineFolder.open(course.engines)
     pipeline = Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
     used = " and ".join(sorted({engine.precision for engine in engines}))
-    note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this processor"
+    note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this CPU"
     return of_pipeline(course, pipeline, used, note)
 
 
@@ -95,6 +91,6 @@ def _inlined(path: pathlib.Path) -> pathlib.Path:
 
 
 def _precision(compiled: Any) -> str:
-    """What a compiled model computes in; the processor may not have what was asked for."""
+    """What a compiled model computes in; the CPU may not have what was asked for."""
     name: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return next((str(precision) for precision, short in _PRECISIONS.items() if short == name), name)

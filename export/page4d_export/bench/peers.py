@@ -1,4 +1,4 @@
-"""`page4d bench --peers`: the engines beside other ways to run the same network on a processor, in turn, in one
+"""`page4d bench peers`: the engines beside other ways to run the same network on a CPU, in turn, in one
 process."""
 
 from __future__ import annotations
@@ -7,24 +7,29 @@ import functools
 import importlib.metadata
 import math
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from page4d.accuracy import compare
 from page4d.errors import Page4DError
+from page4d.layout import Layout
 from page4d.model import Page4D
-from page4d_engines.console import table_console
-from page4d_export.bench.contestants import Contestant, Course, contestants
-from page4d_export.export_plan import Plan
+from page4d.system.cpu import cpu_features, cpu_name
+from page4d.system.progress import Progress
+from page4d_engines import console
+from page4d_export.bench.contestant import Contestant, Course
+from page4d_export.bench.contestants import contestants
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions
-from page4d_export.verify import Frames
+from page4d_export.sample_clip import SampleClip
+from page4d_plugins.bench.timing import WHOLE, Sample, Timings, interleave, spread
 
+_PRODUCT_FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
 _REST = 0.2
@@ -53,7 +58,7 @@ class PeerRow(msgspec.Struct, frozen=True):
 class PeersBenchmark(msgspec.Struct, frozen=True):
     """A comparison, and what it ran on."""
 
-    layout: dict[str, int]
+    layout: Layout
     preset: str
     kept_layer: int
     """The layer whose tokens are compared."""
@@ -66,26 +71,22 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """What was run, in a line."""
-        shape = self.layout
-        return (
-            f"{self.preset} T={shape['T']} V={shape['V']} {shape['H']}x{shape['W']}, {self.threads} threads, medians of"
-            f" {self.rounds}"
-        )
+        return f"{self.preset} {self.layout}, {self.threads} threads, medians of {self.rounds}"
 
 
 def compare_peers(
-    plan: Plan,
+    plan: ExportPlan,
     preset: str,
     rounds: int,
     threads: int,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     run: Sequence[Contestant] | None = None,
 ) -> PeersBenchmark:
     """Make all contestants ready, then run them in turn; the first round is not counted, its results are what is
     compared.
 
-    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on processors
-        without it.
+    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on CPUs without
+    it.
 
     Args:
         plan: float32.
@@ -93,96 +94,106 @@ def compare_peers(
         rounds: that are counted.
         threads: of every contestant; PyTorch's are set by the caller.
         progress: called as the work goes on.
-        run: the contestants, the one that the others are held against in front; None takes all.
+        run: the contestants; the others are compared with the first. None takes all.
 
     Raises:
         Page4DError, RuntimeError: from the first contestant. What stops another one becomes its row's words.
     """
-    field = contestants() if run is None else list(run)
+    field = {side.name: side for side in (contestants() if run is None else run)}
+    reference = next(iter(field.values()))
     missing: dict[str, str] = {}
-    seconds: dict[str, list[float]] = {one.name: [] for one in field}
-    tried: dict[str, float] = {}  # seconds of the round that is not counted
-    slow: set[str] = set()
     errors: dict[str, float | None] = {}
-    steps = len(field) * (rounds + 2)
-    done = 0
+    steps = rounds + 2
 
-    def attempt(one: Contestant, what: str, act: Callable[[], None]) -> None:
-        nonlocal done
-        progress(f"{what}: {one.name}", done / steps)
-        done += 1
-        if one.name in missing or one.name in slow:
-            return
-        try:
-            act()
-        except Exception as error:  # whatever other people's compilers and runtimes raise
-            if one is field[0]:
-                raise
-            missing[one.name] = _reason(error)
+    def failed(name: str, error: Exception) -> None:
+        if name == reference.name:
+            raise error
+        missing[name] = _reason(error)
+
+    def prepare(contestant: Contestant) -> Sample:
+        contestant.prepare(course)
+        return {}
+
+    def compared(contestant: Contestant) -> Sample:
+        sample = _run(contestant)
+        if contestant is not reference:
+            accuracy = compare(contestant.layer, reference.layer)
+            errors[contestant.name] = None if accuracy.nans else accuracy.relative_l2
+        return sample
+
+    def in_turn(
+        act: Callable[[Contestant], Sample], names: Iterable[str], rounds: int, progress: Progress
+    ) -> Timings[str]:
+        sides = {name: functools.partial(act, field[name]) for name in names}
+        return interleave(sides, rounds, warm_up=False, failed=failed, progress=progress)
 
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about their own insides
-        progress("seeding weights", 0.0)
-        values = Frames.rendered(plan.layout).values
+        progress.note("seeding weights", 0.0)
+        values = SampleClip.rendered(plan.layout).values
         course = Course(
-            Page4D(plan.config),
-            plan,
-            values["images"],
-            values["mask_ext"] if plan.config.takes_mask else None,
-            threads,
-            pathlib.Path(temporary),
+            model=Page4D(plan.config),
+            plan=plan,
+            images=values["images"],
+            mask_ext=values["mask_ext"] if plan.config.takes_mask else None,
+            threads=threads,
+            scratch=pathlib.Path(temporary),
         )
-        for one in field:
-            attempt(one, "preparing", functools.partial(one.prepare, course))
-        for number in range(rounds + 1):
-            for one in field:
-
-                def turn(one: Contestant = one, number: int = number) -> None:
-                    time.sleep(_REST)
-                    taken = one.run()
-                    if number:
-                        seconds[one.name].append(taken)
-                        return
-                    tried[one.name] = taken
-                    if taken > _SLOW * tried[field[0].name]:
-                        slow.add(one.name)
-                    if one is not field[0]:
-                        found = compare(one.layer, field[0].layer)
-                        errors[one.name] = None if found.nans else found.relative_l2
-
-                attempt(one, f"round {number} of {rounds}", turn)
-    first = field[0].name
+        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps)).samples
+        first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
+        slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
+        counted = in_turn(
+            _run, [name for name in first.samples if name not in slow], rounds, progress.part(2 / steps, 1)
+        )
     rows = []
-    for one in field:
-        once = one.name in slow
-        mine, theirs = ([tried[one.name]], [tried[first]]) if once else (seconds[one.name], seconds[first])
-        rows.append(
-            _row(
-                one,
-                mine,
-                theirs,
-                errors.get(one.name),
-                missing.get(one.name),
-                "one pass, since it is so slow" if once else "",
-            )
-        )
+    for name, contestant in field.items():
+        timings = first if name in slow else counted
+        note = "one pass, since it is so slow" if name in slow else ""
+        if name in missing:
+            rows.append(PeerRow(name, contestant.ours, missing=missing[name]))
+        else:
+            rows.append(_row(contestant, timings, reference.name, errors.get(name), note))
     return PeersBenchmark(
-        plan.manifest("").layout, preset, course.kept, threads, rounds, _processor(), rows, _versions()
+        layout=plan.layout,
+        preset=preset,
+        kept_layer=course.kept,
+        threads=threads,
+        rounds=rounds,
+        processor=_cpu(),
+        rows=rows,
+        versions=_versions(),
     )
 
 
-def print_peers(found: PeersBenchmark) -> None:
-    """A line per contestant, on stdout."""
-    from rich.table import Table
+def _run(contestant: Contestant) -> Sample:
+    time.sleep(_REST)
+    return {WHOLE: contestant.run()}
 
-    console = table_console()
-    table = Table(title=f"{found.title}; {found.processor}", title_justify="left")
-    for column in ("", "computes in", "seconds", "times as fast", "from .. to", "relative L2"):
-        table.add_column(column, justify="left" if column in ("", "computes in") else "right")
-    for row in found.rows:
+
+def _row(contestant: Contestant, timings: Timings[str], reference: str, error: float | None, note: str) -> PeerRow:
+    ratios = timings.ratios(reference, contestant.name)
+    assert contestant.runner is not None and all(map(math.isfinite, ratios))
+    return PeerRow(
+        name=contestant.name,
+        ours=contestant.ours,
+        precision=contestant.runner.precision,
+        seconds=timings.median(contestant.name),
+        speedup=statistics.median(ratios),
+        spread=spread(ratios),
+        relative_l2=error,
+        note="; ".join(filter(None, (contestant.runner.note, note))),
+    )
+
+
+def print_peers(result: PeersBenchmark) -> None:
+    """A line per contestant, on stdout."""
+    out = console.table_console()
+    columns = ["seconds", "times as fast", "from .. to", "relative L2"]
+    table = console.table(f"{result.title}; {result.processor}", ["", "computes in"], columns)
+    for row in result.rows:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
-        error = "" if row is found.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
+        error = "" if row is result.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
         cells = (
             row.precision,
             f"{row.seconds:.3f}",
@@ -191,34 +202,14 @@ def print_peers(found: PeersBenchmark) -> None:
             error,
         )
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
-    console.print(table)
-    console.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
-    for row in found.rows:
+    out.print(table)
+    out.print(f"times as fast as {result.rows[0].name}; error of layer {result.kept_layer} against it")
+    for row in result.rows:
         if row.missing is not None:
-            console.print(f"missing: {row.name}: {row.missing}", markup=False)
+            out.print(f"missing: {row.name}: {row.missing}", markup=False)
         elif row.note:
-            console.print(f"{row.name}: {row.note}", markup=False)
-    console.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
-
-
-def _row(
-    one: Contestant, times: list[float], first: list[float], error: float | None, missing: str | None, note: str
-) -> PeerRow:
-    if missing is not None or one.runner is None:
-        return PeerRow(one.name, one.ours, missing=missing)
-    ratios = [theirs / mine for theirs, mine in zip(first, times, strict=True)]
-    speedup, spread = statistics.median(ratios), (min(ratios), max(ratios))
-    assert all(math.isfinite(ratio) for ratio in ratios)
-    return PeerRow(
-        one.name,
-        one.ours,
-        one.runner.precision,
-        statistics.median(times),
-        speedup,
-        spread,
-        error,
-        "; ".join(filter(None, (one.runner.note, note))),
-    )
+            out.print(f"{row.name}: {row.note}", markup=False)
+    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
 
 
 def _reason(error: Exception) -> str:
@@ -229,20 +220,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def _processor() -> str:
+def _cpu() -> str:
     """Its name, and the instructions that decide about products in 16 and 8 bits."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    has = set(facts.get("flags", "").split())
-    known = [
-        flag
-        for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
-        if flag in has
-    ]
-    return f"{facts.get('model name', platform.machine())} ({', '.join(known) or 'no AVX2'})"
+    features = [name for name in _PRODUCT_FEATURES if name in cpu_features()]
+    return f"{cpu_name()} ({', '.join(features) or 'no AVX2'})"
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 
 from page4d.manifest import StageEntry
 from page4d.precision import DTYPE_BYTES, Precision
+from page4d_export.export_plan import ExportPlan
 
 _TRIES, _ENOUGH = 10, 1.0  # tries, and seconds after which there is no further one
 _SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices
@@ -23,6 +25,19 @@ def bytes_of(entry: StageEntry) -> int:
         entry.weight_bytes
         + sum(math.prod(spec.shape) * DTYPE_BYTES[spec.dtype] for spec in (*entry.inputs, *entry.outputs))
     )
+
+
+def by_kind(plan: ExportPlan) -> dict[str, list[StageEntry]]:
+    """A plan's stages by kind, in the order they first run."""
+    kinds: dict[str, list[StageEntry]] = defaultdict(list)
+    for entry in plan.stages():
+        kinds[entry.kind].append(entry)
+    return kinds
+
+
+def gflop_of(entries: Iterable[StageEntry]) -> float:
+    """Of all calls of some stages, in units of 10^9."""
+    return sum(entry.flop * entry.calls for entry in entries) / 1e9
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Roofline:
         """The best of some tries, with the threads that PyTorch has.
 
         In fp8 the products are 8-bit, though a stage's attention is not. In int8 they are float32's: PyTorch has no
-        fast 8-bit ones on every processor, so that a share may be above 1.
+        fast 8-bit ones on every CPU, so that a share may be above 1.
         """
         synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
         side, size = _SIDE[device], _COPIED[device]
@@ -59,8 +74,8 @@ class Roofline:
 def _product(precision: Precision, side: int, device: str) -> Callable[[], object]:
     a = torch.randn(side, side, device=device)
     if precision is Precision.FP8:
-        eight, one = a.to(torch.float8_e4m3fn), torch.ones((), device=device)
-        return lambda: torch._scaled_mm(eight, eight.t(), one, one, out_dtype=torch.float16)
+        eight, scale = a.to(torch.float8_e4m3fn), torch.ones((), device=device)
+        return lambda: torch._scaled_mm(eight, eight.t(), scale, scale, out_dtype=torch.float16)
     narrow = a.to(getattr(torch, precision.tokens))
     return lambda: narrow @ narrow
 

@@ -1,10 +1,12 @@
-"""`page4d bench`: which comparison runs, and on what."""
+"""`page4d bench`: the engines and kernels timed beside PyTorch and other runtimes, a sub-command a comparison."""
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import pathlib
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -14,212 +16,277 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Verbose
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
+from page4d_plugins.modes import Dtype, Mode
+
+Result = TypeVar("Result")
+app = typer.Typer(
+    no_args_is_help=True, help="Time the engines beside PyTorch and other runtimes: sides in turn, medians."
+)
 
 
-def bench_command(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help=(
-                "chain: the whole network; attention: one op, its speed and memory; growth: time and memory over T"
-                " and V"
-            )
-        ),
-    ] = "chain",
-    preset: Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")] = "vits",
-    T: Annotated[int, typer.Option("--T", help="times")] = 4,
-    V: Annotated[int, typer.Option("--V", help="views")] = 4,
-    height: Annotated[int, typer.Option(help="image height in pixels")] = 224,
-    width: Annotated[int, typer.Option(help="image width in pixels")] = 224,
-    keys: Annotated[int, typer.Option(help="for attention: queries and keys")] = 5496,
-    rounds: Annotated[int, typer.Option(help="counted rounds, after one that is not")] = 5,
-    threads: Annotated[int, typer.Option(help="processor threads")] = 2,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="cpu, cuda, or auto: cuda for attention where PyTorch has a GPU and Triton is installed, else cpu"
-        ),
-    ] = "auto",
-    bf16: Annotated[bool, typer.Option("--bf16", help="on a GPU: bfloat16 instead of float16")] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="for the chain on a CPU: int8 engines, beside PyTorch in float32")
-    ] = False,
-    fp8: Annotated[
-        bool, typer.Option("--fp8", help="for the chain on a GPU: fp8 linear layers, beside PyTorch in float16")
-    ] = False,
+class Device(str, enum.Enum):
+    """Where a comparison runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ChainDevice(str, enum.Enum):
+    """Where the chain runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class GpuBackend(str, enum.Enum):
+    """What runs engines on a GPU."""
+
+    AUTO = "auto"
+    TENSORRT = "tensorrt"
+    CUDA = "cuda"
+
+
+Preset = Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")]
+Times = Annotated[int, typer.Option("--T", help="timesteps of a window")]
+Views = Annotated[int, typer.Option("--V", help="views (cameras)")]
+Height = Annotated[int, typer.Option(help="image height in pixels, a multiple of 14")]
+Width = Annotated[int, typer.Option(help="image width in pixels, a multiple of 14")]
+Keys = Annotated[int, typer.Option(help="queries and keys: tokens of a clip of whole frames")]
+Rounds = Annotated[int, typer.Option(min=1, help="counted rounds, after one that is not")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each side")]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="on a GPU: bfloat16 instead of float16")]
+Plot = Annotated[
+    pathlib.Path | None, typer.Option(help="a chart to write, FILE.png", metavar="FILE", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
+
+
+@app.command("chain")
+def chain_command(
+    preset: Preset = "vits",
+    T: Times = 4,
+    V: Views = 4,
+    height: Height = 224,
+    width: Width = 224,
+    rounds: Rounds = 5,
+    threads: Threads = 2,
+    device: Annotated[ChainDevice, typer.Option(help="of both sides")] = ChainDevice.CPU,
+    bf16: Bf16 = False,
+    int8: Annotated[bool, typer.Option("--int8", help="on a CPU: int8 engines, beside PyTorch in float32")] = False,
+    fp8: Annotated[bool, typer.Option("--fp8", help="on a GPU: fp8 linear layers, beside PyTorch in float16")] = False,
     backend: Annotated[
-        str, typer.Option(help="for the chain on a GPU: tensorrt, cuda, or auto, the first of them that runs")
-    ] = "auto",
-    sweep: Annotated[
-        str | None,
-        typer.Option(help="for attention on a GPU: the tiles of one kernel instead, e.g. biased", show_default=False),
-    ] = None,
-    sweep_seconds: Annotated[float, typer.Option(help="after which a sweep tries no further tile")] = 300.0,
-    peers: Annotated[
-        bool,
-        typer.Option(
-            "--peers", help="for the chain on a CPU: beside PyTorch, torch.compile, OpenVINO, a plain ONNX export"
-        ),
-    ] = False,
-    plot: Annotated[
-        pathlib.Path | None,
-        typer.Option(help="with --peers or for growth: a chart, FILE.png", metavar="FILE", show_default=False),
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="for growth: after which no further point is measured")] = 600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+        GpuBackend, typer.Option(help="of the engines on a GPU; auto: the first of the others that runs")
+    ] = GpuBackend.AUTO,
+    as_json: AsJson = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Time the engines against the reference model in PyTorch: interleaved, medians; in float32 on a CPU, in 16 bits on
-    a GPU."""
-    console.set_verbosity(verbose, quiet)
+    """Time the whole network: the engines beside the model in PyTorch; float32 on a CPU, float16 on a GPU."""
 
     def body() -> None:
-        if what not in ("chain", "attention", "growth"):
-            raise UsageError("there is no such benchmark", got=what, allowed="chain, attention, growth")
-        if rounds < 1 or threads < 1:
-            raise UsageError("--rounds and --threads are 1 or more", got=f"{rounds}, {threads}")
-        try:
-            import torch
-        except ModuleNotFoundError:
-            raise MissingBackendError(
-                "the benchmark's other side needs PyTorch", hint='pip install "page4d[export]"'
-            ) from None
-        torch.set_num_threads(threads)
-        if plot is not None and not peers and what != "growth":
-            raise UsageError(
-                "--plot draws what --peers or growth measures",
-                got=f"--plot {plot}",
-                hint=f"page4d bench --peers --plot {plot}",
-            )
-        if peers and (what != "chain" or device == "cuda"):
-            raise UsageError(
-                "--peers compares the chain on a CPU", got=f"{what}, --device {device}", allowed="chain, --device cpu"
-            )
-        if what == "growth":
-            from page4d_export.bench.growth.growth import bench_growth
-            from page4d_export.bench.growth.growth_table import print_growth
+        precision = _chain_precision(device, bf16=bf16, int8=int8, fp8=fp8)
+        _require_torch(threads)
+        plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), precision)
+        if device is ChainDevice.CPU:
+            if backend is not GpuBackend.AUTO:
+                raise UsageError("--backend is a choice on a GPU", got=backend.value, allowed="--device cuda")
+            from page4d_export.bench.cpu_chain import compare_chain, print_chain
 
             with console.progress(quiet) as progress:
-                grown = bench_growth(preset, height, width, threads, seconds, plot, progress)
-            console.write_json(grown) if as_json else print_growth(grown)
+                on_cpu = compare_chain(plan, preset, rounds, threads, progress)
+            _show(on_cpu, print_chain, as_json)
             return
-        if int8 and (what != "chain" or peers or device == "cuda"):
-            raise UsageError(
-                "--int8 is a precision of the chain on a CPU",
-                got=f"{what}, --device {device}",
-                allowed="chain --int8; --peers has it in a row",
-            )
-        if _on_gpu(device, what):
-            if fp8 and (bf16 or what == "attention"):
-                raise UsageError(
-                    "--fp8 is a precision of the chain's linear layers",
-                    got="--bf16" if bf16 else what,
-                    allowed="chain --fp8, or chain --bf16",
-                )
-            if what == "attention":
-                _bench_gpu(keys, rounds, bf16, sweep, sweep_seconds, as_json, quiet)
-            else:
-                layout = Layout(T, V, height, width)
-                precision = Precision.FP8 if fp8 else Precision.BFLOAT16 if bf16 else Precision.FLOAT16
-                plan = Plan.make(ModelConfig.preset(preset), layout, precision)
-                _bench_gpu_chain(plan, preset, rounds, backend, as_json, quiet)
-            return
-        if bf16 or fp8 or sweep is not None or backend != "auto":
-            raise UsageError(
-                "--bf16, --fp8, --sweep and --backend are for a GPU",
-                got=f"{what}, --device {device}",
-                allowed="--device cuda",
-            )
-        if what == "attention":
-            from page4d_export.bench.attention import compare_attention, print_attention
-
-            found = compare_attention(keys, rounds, threads)
-            console.write_json(found) if as_json else print_attention(found)
-            return
-        plan = Plan.make(
-            ModelConfig.preset(preset), Layout(T, V, height, width), Precision.INT8 if int8 else Precision.FLOAT32
-        )
-        if peers:
-            _bench_peers(plan, preset, rounds, threads, plot, as_json, quiet)
-            return
-        from page4d_export.bench.cpu_chain import compare_chain, print_chain
+        _require_gpu()
+        from page4d_engines.backend import Backend
+        from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
 
         with console.progress(quiet) as progress:
-            result = compare_chain(plan, preset, rounds, threads, progress)
-        console.write_json(result) if as_json else print_chain(result)
+            on_gpu = compare_gpu_chain(plan, preset, rounds, Backend(backend.value), progress)
+        _show(on_gpu, print_gpu_chain, as_json)
 
+    _run(body, verbose, quiet)
+
+
+@app.command("attention")
+def attention_command(
+    keys: Keys = 5496,
+    rounds: Rounds = 5,
+    threads: Threads = 2,
+    device: Annotated[
+        Device, typer.Option(help="auto: a GPU where PyTorch has one and Triton is installed, else the CPU")
+    ] = Device.AUTO,
+    bf16: Bf16 = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time one attention op: on a GPU this project's kernels beside PyTorch's and others; on a CPU the engines' beside
+    PyTorch's, with their memory."""
+
+    def body() -> None:
+        _require_torch(threads)
+        if device is Device.CUDA:
+            _require_gpu(triton=True)
+        if device is Device.CPU or not _has_gpu_and_triton():
+            if bf16:
+                raise UsageError("attention on a CPU is timed in float32", got="--bf16", allowed="--device cuda --bf16")
+            from page4d_export.bench.attention import compare_attention, print_attention
+
+            _show(compare_attention(keys, rounds, threads), print_attention, as_json)
+            return
+        from page4d_export.bench.gpu_tables import print_benchmark
+        from page4d_plugins.bench.compare import compare
+
+        with console.progress(quiet) as progress:
+            result = compare(keys, rounds, _dtype(bf16), progress=progress)
+        _show(result, print_benchmark, as_json)
+        result.require()
+
+    _run(body, verbose, quiet)
+
+
+@app.command("sweep")
+def sweep_command(
+    kernel: Annotated[Mode, typer.Argument(help="the attention kernel's mode", show_default=False)],
+    keys: Keys = 5496,
+    rounds: Rounds = 5,
+    bf16: Bf16 = False,
+    seconds: Annotated[float, typer.Option(min=0, help="after which no further tile is tried")] = 300.0,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time the tiles of one attention kernel on this machine's GPU, beside the one that is used."""
+
+    def body() -> None:
+        _require_torch(1)
+        _require_gpu(triton=True)
+        from page4d_export.bench.gpu_tables import print_sweep
+        from page4d_plugins.bench.sweep import sweep
+
+        with console.progress(quiet) as progress:
+            result = sweep(kernel, keys, rounds, _dtype(bf16), seconds=seconds, progress=progress)
+        _show(result, print_sweep, as_json)
+        result.require()
+
+    _run(body, verbose, quiet)
+
+
+@app.command("peers")
+def peers_command(
+    preset: Preset = "vits",
+    T: Times = 4,
+    V: Views = 4,
+    height: Height = 224,
+    width: Width = 224,
+    rounds: Rounds = 5,
+    threads: Threads = 2,
+    plot: Plot = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time the whole network on a CPU: the engines beside PyTorch, torch.compile, OpenVINO, a plain ONNX export."""
+
+    def body() -> None:
+        _require_torch(threads)
+        from page4d_export.bench.peers import compare_peers, print_peers
+        from page4d_export.bench.peers_plot import plot_peers
+        from page4d_export.bench.plot_file import check_plot
+
+        if plot is not None:
+            check_plot(plot)
+        plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
+        with console.progress(quiet) as progress:
+            result = compare_peers(plan, preset, rounds, threads, progress)
+        if plot is not None:
+            plot_peers(result, plot)
+        _show(result, print_peers, as_json)
+
+    _run(body, verbose, quiet)
+
+
+@app.command("growth")
+def growth_command(
+    preset: Preset = "vits",
+    height: Height = 224,
+    width: Width = 224,
+    threads: Threads = 2,
+    seconds: Annotated[float, typer.Option(min=0, help="after which no further point is measured")] = 600.0,
+    plot: Plot = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure and model time and memory over T and V, on a CPU: what fits this machine, and how long it takes."""
+
+    def body() -> None:
+        _require_torch(threads)
+        from page4d_export.bench.growth.growth import bench_growth
+        from page4d_export.bench.growth.growth_table import print_growth
+
+        with console.progress(quiet) as progress:
+            result = bench_growth(preset, height, width, threads, seconds, plot, progress)
+        _show(result, print_growth, as_json)
+
+    _run(body, verbose, quiet)
+
+
+def _run(body: Callable[[], None], verbose: bool, quiet: bool) -> None:
+    console.set_verbosity(verbose, quiet)
     raise typer.Exit(console.run(body))
 
 
-def _on_gpu(device: str, what: str) -> bool:
+def _show(result: Result, print_result: Callable[[Result], None], as_json: bool) -> None:
+    console.write_json(result) if as_json else print_result(result)
+
+
+def _dtype(bf16: bool) -> Dtype:
+    return Dtype.BFLOAT16 if bf16 else Dtype.FLOAT16
+
+
+def _chain_precision(device: ChainDevice, bf16: bool, int8: bool, fp8: bool) -> Precision:
+    flags = {"--bf16": bf16, "--int8": int8, "--fp8": fp8}
+    chosen = [flag for flag, is_set in flags.items() if is_set]
+    if device is ChainDevice.CPU:
+        allowed = {"": Precision.FLOAT32, "--int8": Precision.INT8}
+    else:
+        allowed = {"": Precision.FLOAT16, "--bf16": Precision.BFLOAT16, "--fp8": Precision.FP8}
+    if len(chosen) > 1 or "".join(chosen) not in allowed:
+        raise UsageError(
+            f"the chain is not timed so with --device {device.value}",
+            got=" ".join(chosen),
+            allowed=" or ".join(f"{flag or 'no flag'} ({precision})" for flag, precision in allowed.items()),
+        )
+    return allowed["".join(chosen)]
+
+
+def _require_torch(threads: int) -> None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MissingBackendError(
+            "the benchmark's other side needs PyTorch", hint='pip install "page4d[export]"'
+        ) from None
+    torch.set_num_threads(threads)
+
+
+def _require_gpu(triton: bool = False) -> None:
     import torch
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError("--device has no such value", got=device, allowed="auto, cpu, cuda")
-    if device == "cpu" or (device == "auto" and what != "attention"):
-        return False
-    has_gpu, has_triton = torch.cuda.is_available(), importlib.util.find_spec("triton") is not None
-    if device == "cuda" and not has_gpu:
+    if not torch.cuda.is_available():
         hint = "a build of PyTorch for CUDA, on a machine with an NVIDIA GPU; or --device cpu"
         raise MissingBackendError("PyTorch sees no GPU", got=f"torch {torch.__version__}", hint=hint)
-    if what != "attention":
-        return True
-    if device == "cuda" and not has_triton:
+    if triton and not _has_gpu_and_triton():
         raise MissingBackendError(
             "the attention kernels are launched through Triton", hint='pip install "page4d[kernels]", or --device cpu'
         )
-    return has_gpu and has_triton
 
 
-def _bench_gpu(
-    keys: int, rounds: int, bf16: bool, sweep: str | None, sweep_seconds: float, as_json: bool, quiet: bool
-) -> None:
-    from page4d_export.bench import gpu_tables as table
-    from page4d_plugins.bench import compare
-    from page4d_plugins.bench import sweep as sweeps
-    from page4d_plugins.modes import Dtype
+def _has_gpu_and_triton() -> bool:
+    import torch
 
-    dtype = Dtype.BFLOAT16 if bf16 else Dtype.FLOAT16
-    with console.progress(quiet) as progress:
-        if sweep is None:
-            found = compare.compare(keys, rounds, dtype, progress=progress)
-        else:
-            tried = sweeps.sweep(
-                sweeps.mode_named(sweep), keys, rounds, dtype, seconds=sweep_seconds, progress=progress
-            )
-    if sweep is None:
-        console.write_json(found) if as_json else table.print_benchmark(found)
-        found.require()
-    else:
-        console.write_json(tried) if as_json else table.print_sweep(tried)
-        tried.require()
-
-
-def _bench_peers(
-    plan: Plan, preset: str, rounds: int, threads: int, plot: pathlib.Path | None, as_json: bool, quiet: bool
-) -> None:
-    from page4d_export.bench.peers import compare_peers, print_peers
-    from page4d_export.bench.peers_plot import plot_peers
-    from page4d_export.bench.plot_file import check_plot
-
-    if plot is not None:
-        check_plot(plot)
-    with console.progress(quiet) as progress:
-        found = compare_peers(plan, preset, rounds, threads, progress)
-    if plot is not None:
-        plot_peers(found, plot)
-    console.write_json(found) if as_json else print_peers(found)
-
-
-def _bench_gpu_chain(plan: Plan, preset: str, rounds: int, backend: str, as_json: bool, quiet: bool) -> None:
-    from page4d_engines.backend import Backend
-    from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
-
-    allowed = [str(known) for known in Backend if known is not Backend.ONNXRUNTIME]
-    if backend not in allowed:
-        raise UsageError("--backend has no such value", got=backend, allowed=", ".join(allowed))
-    with console.progress(quiet) as progress:
-        found = compare_gpu_chain(plan, preset, rounds, Backend(backend), progress)
-    console.write_json(found) if as_json else print_gpu_chain(found)
+    return torch.cuda.is_available() and importlib.util.find_spec("triton") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import pathlib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from page4d.precision import Precision
 if TYPE_CHECKING:
     import typer
 
-    from page4d_engines.tensorrt.plans import PlansBuild
+    from page4d_engines.tensorrt.plans import PlanBuildRequest
 
 _WITH_BUILD_ONLY = (
     "build_only",
@@ -27,28 +28,33 @@ _WITH_BUILD_ONLY = (
     "verbose",
     "quiet",
 )
-_BACKENDS = ("auto", "tensorrt", "rtx")
+
+
+class PlanBuilder(str, enum.Enum):
+    """What builds TensorRT plans: a demand, or what is installed."""
+
+    AUTO = "auto"
+    TENSORRT = "tensorrt"
+    RTX = "rtx"
 
 
 @dataclass(frozen=True)
-class BuildWish:
+class BuildFlags:
     """The flags on building, as they were given."""
 
-    no_build: bool
-    backend: str
-    target: str | None
-    hardware_compat: bool
-    optimization_level: int | None
+    no_build: bool = False
+    builder: PlanBuilder = PlanBuilder.AUTO
+    target: str | None = None
+    hardware_compat: bool = False
+    optimization_level: int | None = None
     plugin_library: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
 
         Raises:
-            UsageError: `--no-build` beside a flag that asks for plans, or an unknown backend.
+            UsageError: `--no-build` beside a flag that asks for plans.
         """
-        if self.backend not in _BACKENDS:
-            raise UsageError("--backend has no such value", got=self.backend, allowed=", ".join(_BACKENDS))
         if self.no_build and self.asked:
             raise UsageError(
                 "--no-build excludes flags that ask for plans", got=", ".join(self.asked), allowed="one or the other"
@@ -58,13 +64,13 @@ class BuildWish:
     def asked(self) -> list[str]:
         """The flags that ask for plans."""
         flags = {
-            "--backend": self.backend != "auto",
+            "--backend": self.builder is not PlanBuilder.AUTO,
             "--target": self.target is not None,
             "--hardware-compat": self.hardware_compat,
             "--optimization-level": self.optimization_level is not None,
             "--plugin-library": self.plugin_library is not None,
         }
-        return [flag for flag, given in flags.items() if given]
+        return [flag for flag, is_set in flags.items() if is_set]
 
     def refuse_others(self, context: typer.Context) -> None:
         """Raise where `--build-only` has company: the folder knows its model, its layout and its precision.
@@ -74,9 +80,9 @@ class BuildWish:
         """
         others = []
         for option in context.command.params:
-            source = (
-                None if option.name in (None, *_WITH_BUILD_ONLY) else context.get_parameter_source(option.name or "")
-            )
+            if option.name is None or option.name in _WITH_BUILD_ONLY:
+                continue
+            source = context.get_parameter_source(option.name)
             if source is not None and source.name == "COMMANDLINE":
                 others.append(option.opts[-1])
         if others:
@@ -86,44 +92,43 @@ class BuildWish:
                 allowed="--backend, --target, --hardware-compat, --optimization-level, --plugin-library",
             )
 
-    def of(self, precision: str, attention: str) -> tuple[PlansBuild | None, str]:
-        """What to build, and why so, in words, if any are due: nothing is a choice where nothing was asked for.
+    def request(self, precision: Precision, attention: AttentionChoice) -> tuple[PlanBuildRequest | None, str]:
+        """What to build, and the reason in words where one is due: without a flag that asks for plans, none are built
+        where there is no TensorRT.
 
         Raises:
             UsageError, MissingBackendError: plans were asked for and cannot be.
         """
         if self.no_build:
             return None, "plans: none, --no-build"
-        if not self.asked:
-            if not Precision(precision).has_16_bits:
-                installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
-                return None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8" if installed else ""
-            try:
-                build = self.demanded(precision, attention)
-            except MissingBackendError as missing:
-                return None, f"plans: none, {missing.what}"
-        else:
+        if not self.asked and not precision.has_16_bits:
+            installed = any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx_bindings"))
+            return None, "plans: none, TensorRT takes --fp16, --bf16 or --fp8" if installed else ""
+        try:
             build = self.demanded(precision, attention)
+        except MissingBackendError as missing:
+            if self.asked:
+                raise
+            return None, f"plans: none, {missing.what}"
         return build, f"plans: {build.library}, for {build.runs_on}"
 
-    def demanded(self, precision: str, attention: str) -> PlansBuild:
+    def demanded(self, precision: Precision, attention: AttentionChoice) -> PlanBuildRequest:
         """What to build.
 
         Raises:
             UsageError: the flags and the engines do not go together.
             MissingBackendError: there is no such TensorRT here.
         """
+        from page4d.manifest import Flavor
         from page4d_engines.tensorrt.builder import BuildOptions
-        from page4d_engines.tensorrt.library import Flavor
-        from page4d_engines.tensorrt.plans import PlansBuild, library_for
+        from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 
-        chips = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
-        if self.target is not None and not chips:
-            raise UsageError("--target names no chip", got=repr(self.target), hint="--target sm_89,sm_120")
-        flavor = None if self.backend == "auto" else Flavor(self.backend)
-        if flavor is None and chips:
-            flavor = Flavor.RTX  # the only one that builds for other chips than this machine's
-        options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
-        return PlansBuild(
-            library_for(flavor), options, precision, attention == str(AttentionChoice.NATIVE), self.plugin_library
-        )
+        targets = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
+        if self.target is not None and not targets:
+            raise UsageError("--target names no GPU architecture", got=repr(self.target), hint="--target sm_89,sm_120")
+        flavor = None if self.builder is PlanBuilder.AUTO else Flavor(self.builder.value)
+        if flavor is None and targets:
+            flavor = Flavor.RTX  # the only one that builds for other GPUs than this machine's
+        options = BuildOptions(targets, self.optimization_level, self.hardware_compat)
+        native = attention is AttentionChoice.NATIVE
+        return PlanBuildRequest(library_for(flavor), options, precision, native, self.plugin_library)

@@ -35,7 +35,9 @@ def build_command(
         list[str] | None,
         typer.Option(help=f"of {', '.join(targets())}; repeatable, or with commas; default: all", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option("-j", "--jobs", help="processes side by side")] = os.cpu_count() or 1,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")
+    ] = os.cpu_count() or 1,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -67,8 +69,8 @@ def build_command(
         elif out is not None and path.exists():
             Pack.read(path)  # a file of somebody else's stays
         beyond = compiler.beyond_compiler()
-        wanted = compiler.all_targets([name for name in chips or targets() if name not in beyond])
-        if not wanted:
+        kernels = compiler.all_targets([name for name in chips or targets() if name not in beyond])
+        if not kernels:
             raise UsageError(
                 "the installed Triton cannot compile for this chip",
                 got=", ".join(chips),
@@ -79,16 +81,16 @@ def build_command(
         def done(target: compiler.Target) -> None:
             nonlocal count
             count += 1
-            progress(f"{target.chip} {target.kernel} {target.dtype.value}", count / len(wanted))
+            progress(f"{target.chip} {target.kernel} {target.dtype.value}", count / len(kernels))
 
         with console.progress(quiet) as progress:
-            pack = compiler.build(wanted, jobs, done)
+            pack = compiler.build(kernels, jobs, done)
         if packed:
             write_atomically(path, pack.content())
         else:
             with staged(path, KERNELS) as folder:
                 pack.unpack(folder)
-        console.say(f"{len(wanted)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
+        console.say(f"{len(kernels)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
         for name in beyond if not chips else []:
             console.say(f"{name}: not known to Triton {pack.header.triton}; drivers compile the PTX for it", quiet)
         if spilled := [kernel.entry.path for kernel in pack.kernels.values() if kernel.entry.spills]:
@@ -111,31 +113,19 @@ def list_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        found = Pack.read(pack)
+        contents = Pack.read(pack)
         entries = sorted(
-            (kernel.entry for kernel in found.kernels.values()), key=lambda entry: (tile_chip(entry.chip), entry.path)
+            (kernel.entry for kernel in contents.kernels.values()),
+            key=lambda entry: (tile_chip(entry.chip), entry.path),
         )
         if as_json:
-            console.write_json({"header": found.header, "kernels": entries})
+            console.write_json({"header": contents.header, "kernels": entries})
             return
-        from rich.table import Table
-
-        table = Table(
-            title=f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}", title_justify="left"
+        table = console.table(
+            f"{pack.name}: Triton {contents.header.triton}, ptxas {contents.header.ptxas}",
+            ["chip", "kernel", "type"],
+            ["queries x keys", "warps", "stages", "K, V by", "registers", "spilled B", "shared B"],
         )
-        for column in (
-            "chip",
-            "kernel",
-            "type",
-            "queries x keys",
-            "warps",
-            "stages",
-            "K, V by",
-            "registers",
-            "spilled B",
-            "shared B",
-        ):
-            table.add_column(column, justify="left" if column in ("chip", "kernel", "type") else "right")
         for entry in entries:
             tile = entry.tile
             cut = [
@@ -173,10 +163,10 @@ def unpack_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        found = Pack.read(pack)
+        contents = Pack.read(pack)
         refuse_foreign(out)
         with staged(out, NEW_FOLDER) as folder:
-            found.unpack(folder)
-        console.say(f"{len(found.kernels)} kernels: {out}")
+            contents.unpack(folder)
+        console.say(f"{len(contents.kernels)} kernels: {out}")
 
     raise typer.Exit(console.run(body))

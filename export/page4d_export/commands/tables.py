@@ -6,18 +6,17 @@ import math
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.manifest import Accuracy, Manifest, StageEntry
-from page4d_engines.console import table_console
+from page4d.manifest import Accuracy, Flavor, Manifest, StageEntry
+from page4d_engines import console
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 
 TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
+def plan_document(plan: ExportPlan) -> dict[str, Any]:
     """The plan as one document: manifest, buffers and totals. Bytes and FLOP are numbers."""
     manifest = plan.manifest("not loaded")
     buffers = BufferPlan.make(manifest)
@@ -34,15 +33,11 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: ExportPlan) -> None:
     """Stages with shapes, weights, FLOP and largest tensors; buffers; totals. On stdout."""
     manifest = plan.manifest("not loaded")
-    console = table_console()
-    table = Table(title=_title(manifest), title_justify="left")
-    for column in ("stage", "in", "out"):
-        table.add_column(column)
-    for column in ("calls", "weights", "FLOP", "largest tensor"):
-        table.add_column(column, justify="right")
+    out = console.table_console()
+    table = console.table(_title(manifest), ["stage", "in", "out"], ["calls", "weights", "FLOP", "largest tensor"])
     for name, entry in _folded(manifest.stages):
         near = "  [bold red]near 2^31[/]" if entry.largest > TENSOR_LIMIT // 2 else ""
         near = "  [bold red]TensorRT refuses it[/]" if entry.largest >= TENSOR_LIMIT else near
@@ -55,48 +50,48 @@ def print_plan(plan: Plan) -> None:
             _flop(entry.flop * entry.calls),
             f"{entry.largest / TENSOR_LIMIT:.0%} of 2^31{near}",
         )
-    console.print(table)
+    out.print(table)
     buffers = BufferPlan.make(manifest)
     for name, size in buffers.sizes.items():
-        console.print(f"buffer {name:<14} {_bytes(size):>10}")
+        out.print(f"buffer {name:<14} {_bytes(size):>10}")
     total = plan_document(plan)["total"]
-    console.print(
+    out.print(
         f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a"
-        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
+        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements"
     )
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
     """What a checkpoint is. On stdout."""
-    found = checkpoint.document()
-    pi3, head = found["model"] == "pi3", found["mask_head"]
+    facts = checkpoint.document()
+    pi3, head = facts["model"] == "pi3", facts["mask_head"]
     rows = {
         "model": checkpoint.described,
         "size": (
-            f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers,"
-            f" {', '.join(found['dtypes'])}"
+            f"{_bytes(facts['bytes'])}, {facts['tensors']} tensors, {facts['parameters'] / 1e6:,.0f} million"
+            f" parameters, {', '.join(facts['dtypes'])}"
         ),
-        "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
-        "layers": f"{found['layers']} of two blocks each",
-        "special tokens": f"camera and {found['registers']} registers",
+        "encoder": f"{facts['encoder_blocks']} blocks, width {facts['width']}",
+        "layers": f"{facts['layers']} of two blocks each",
+        "special tokens": f"camera and {facts['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
-        "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
-        "beside weights": _some(found["beside"]) or "nothing",
+        "heads": "points, confidence, camera" if facts["predictions"] else "none that are used",
+        "beside weights": _some(facts["beside"]) or "nothing",
         "as published": (
             f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4"
             if pi3
             else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1"
         ),
     }
-    if len(found["files"]) > 1:
-        rows["files"] = _some(found["files"])
+    if len(facts["files"]) > 1:
+        rows["files"] = _some(facts["files"])
     rows |= {
-        f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)
+        f"note {number}" if len(facts["notes"]) > 1 else "note": note for number, note in enumerate(facts["notes"], 1)
     }
-    table = Table(title=escape(str(checkpoint.path)), title_justify="left", show_header=False)
+    table = console.table(escape(str(checkpoint.path)), [], [], show_header=False)
     for name, text in rows.items():
         table.add_row(name, escape(text))
-    table_console().print(table)
+    console.table_console().print(table)
 
 
 def _some(names: list[str], most: int = 12) -> str:
@@ -107,27 +102,24 @@ def _some(names: list[str], most: int = 12) -> str:
 def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
     """What was measured against the reference: the worst stage of each kind, or with `detailed` every stage. On stderr
     or stdout."""
-    console = table_console(stderr=not detailed)
-    table = Table(title=_title(manifest), title_justify="left")
-    table.add_column("stage")
-    for column in ("relative L2", "max abs", "cosine", "NaN"):
-        table.add_column(column, justify="right")
+    out = console.table_console(stderr=not detailed)
+    table = console.table(_title(manifest), ["stage"], ["relative L2", "max abs", "cosine", "NaN"])
     for name, accuracy in _rows(manifest, detailed):
         table.add_row(
             name, f"{accuracy.relative_l2:.1e}", f"{accuracy.max_abs:.1e}", f"{accuracy.cosine:.7f}", str(accuracy.nans)
         )
-    console.print(table)
+    out.print(table)
     checked = manifest.verification
     if checked is not None:
         at = (
             ""
             if checked.layout == manifest.layout
-            else f" at a smaller layout, {_layout(checked.layout)}: the whole takes too long here"
+            else f" at a smaller layout, {checked.layout}: the whole takes too long here"
         )
-        console.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
+        out.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
         tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
         for entry in tied:
-            console.print(
+            out.print(
                 f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by"
                 f" {entry.ties:.1e}, which is no error"
             )
@@ -138,16 +130,14 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
     plans = manifest.plans
     if plans is None:
         return
-    name = "TensorRT-RTX" if plans.library == "rtx" else "TensorRT"
-    table = Table(title=f"plans: {name} {plans.version}, for {plans.runs_on}", title_justify="left")
-    table.add_column("stages")
-    for column in ("plans", "attentions as plugin", "fused", "build s"):
-        table.add_column(column, justify="right")
+    name = "TensorRT-RTX" if plans.library is Flavor.RTX else "TensorRT"
+    title = f"plans: {name} {plans.version}, for {plans.runs_on}"
+    table = console.table(title, ["stages"], ["plans", "attentions as plugin", "fused", "build s"])
     for kind in dict.fromkeys(entry.kind for entry in manifest.stages):
-        found = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
-        cells = (len(found), sum(plan.plugins for plan in found), sum(plan.fused for plan in found))
-        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in found):.1f}")
-    table_console(stderr=stderr).print(table)
+        built = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
+        cells = (len(built), sum(plan.plugins for plan in built), sum(plan.fused for plan in built))
+        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in built):.1f}")
+    console.table_console(stderr=stderr).print(table)
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
@@ -197,12 +187,7 @@ def _title(manifest: Manifest) -> str:
         else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
     )
     size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
-    return f"{_layout(manifest.layout)}, {manifest.precision}, {size}"
-
-
-def _layout(layout: dict[str, int]) -> str:
-    clips = f"B={layout['B']} " if layout["B"] > 1 else ""
-    return f"{clips}T={layout['T']} V={layout['V']} {layout['H']}x{layout['W']}"
+    return f"{manifest.layout}, {manifest.precision}, {size}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from page4d.errors import UsageError
 from page4d_engines import console
 from page4d_engines.cli import Verbose, folder_to_write
 
@@ -25,10 +24,8 @@ def export_triton_command(
         ),
     ],
     backend: Annotated[
-        str,
-        typer.Option(
-            help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes"
-        ),
+        Literal["auto", "tensorrt", "onnxruntime"],
+        typer.Option(help="what the server runs the stages with; auto: tensorrt. onnxruntime is for small sizes"),
     ] = "auto",
     memory_input: Annotated[
         bool,
@@ -46,8 +43,6 @@ def export_triton_command(
         from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.triton_server.repository import Backend, Repository
 
-        if backend not in list(Backend):
-            raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
         written = Repository.of(EngineFolder.open(engines), Backend(backend), memory_input).write(out)
         if as_json:
             console.write_json(written)

@@ -1,4 +1,4 @@
-"""`page4d verify` and `page4d doctor`: whether an engine folder, and a machine, are as they should be."""
+"""`page4d verify`: whether an engine folder computes on this machine what the reference does."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from page4d.errors import UsageError
 from page4d_engines import console
 from page4d_engines.cli import Verbose
+from page4d_engines.options import Backend
 
 if TYPE_CHECKING:
-    from page4d_engines.doctor import Finding
     from page4d_engines.self_check import Row, SelfCheck
 
 
 def verify_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    backend: Annotated[
-        str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")
-    ] = "auto",
+    backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     bisect: Annotated[
         bool,
         typer.Option(
-            "--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong"
+            "--bisect", help="also compare every stage by itself with ONNX Runtime: names the one that is wrong"
         ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the figures as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
 ) -> None:
@@ -37,61 +34,26 @@ def verify_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d_engines.backend import Backend
         from page4d_engines.engine_folder import EngineFolder
+        from page4d_engines.ort.thread_pool import ThreadPool
         from page4d_engines.pipeline import Pipeline
         from page4d_engines.self_check import self_check
 
-        if backend not in {str(known) for known in Backend}:
-            raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
         folder = EngineFolder.open(engines)
-        pipeline = Pipeline.of(folder, Backend(backend), threads)
+        pipeline = Pipeline.of(folder, backend, ThreadPool.of(threads))
         with console.progress(quiet) as progress:
-            found = self_check(folder, pipeline, bisect, progress)
+            check = self_check(folder, pipeline, bisect, progress)
         if as_json:
-            console.write_json(found)
+            console.write_json(check)
         elif not quiet:
-            _print(found)
-        found.require()
-        console.say(f"{engines}: all stages as they should be, on {found.described}", quiet)
+            _print(check)
+        check.require()
+        console.say(f"{engines}: all stages as they should be, on {check.described}", quiet)
 
     raise typer.Exit(console.run(body))
 
 
-def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Say what is installed, what answers, what is missing, and which backends that allows."""
-    console.set_verbosity(verbose)
-
-    def body() -> None:
-        from page4d_engines.doctor import diagnose
-
-        found = diagnose()
-        if as_json:
-            console.write_json(found)
-            return
-        for title, findings in (("installed", found.installed), ("machine", found.machine), ("can", found.can)):
-            _print_findings(title, findings)
-
-    raise typer.Exit(console.run(body))
-
-
-def _print_findings(title: str, findings: list[Finding]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for finding in findings:
-        table.add_row(
-            "" if finding.ok else "-", finding.name, finding.said + (f"; {finding.hint}" if finding.hint else "")
-        )
-    console.table_console().print(table, markup=False)
-
-
-def _print(found: SelfCheck) -> None:
-    from rich.table import Table
-
+def _print(check: SelfCheck) -> None:
     def add(rows: list[Row], against: str) -> None:
         for row in rows:
             accuracy = row.accuracy
@@ -106,12 +68,8 @@ def _print(found: SelfCheck) -> None:
                 mark,
             )
 
-    table = Table(title=f"{found.described}, {found.seconds:.1f} s", title_justify="left")
-    for column in ("stage", "output", "against"):
-        table.add_column(column)
-    for column in ("relative L2", "allowed", "NaN"):
-        table.add_column(column, justify="right")
-    table.add_column("")
-    add(found.chain, "reference, chain")
-    add(found.alone, "ONNX Runtime, alone")
+    title = f"{check.described}, {check.seconds:.1f} s"
+    table = console.table(title, ["stage", "output", "against"], ["relative L2", "allowed", "NaN", ""])
+    add(check.chain, "reference, chain")
+    add(check.alone, "ONNX Runtime, alone")
     console.table_console().print(table)

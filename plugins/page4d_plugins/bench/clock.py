@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from page4d_plugins.bench.timing import WHOLE, Sample
+
 _SAMPLE = 4.0  # milliseconds of a sample: far above the resolution of events, short enough for many rounds
 _MOST_CALLS = 200
 _LEAD = 20.0  # milliseconds from which on a sample is long enough to stand without a run before it
@@ -27,9 +29,13 @@ class Sampler(NamedTuple):
     calls: Calls
     """Kept with their inputs: a graph knows no more of these than their addresses."""
 
+    def run(self) -> Sample:
+        """As a side of `interleave`."""
+        return {WHOLE: self.sample()}
+
 
 class Clock(Protocol):
-    """What takes times."""
+    """Measures the time of calls."""
 
     cache: int
     """Bytes of cache that inputs must exceed to be read from memory each time; 0 where it does not matter."""
@@ -62,13 +68,13 @@ class CudaClock:
         else:
             run, timed = graph.replay, "graph"
         run()
-        torch.cuda.synchronize()  # what goes wrong here is this side's, not that of whoever waits next
+        torch.cuda.synchronize()  # what goes wrong here is this side's, not the next one's
         lead = repeats * once < _LEAD
         return Sampler(lambda: _elapsed(run, lead) / repeats, timed, calls)
 
 
 class WallClock:
-    """For sides on a processor: simulations in Triton's interpreter."""
+    """For sides on a CPU: simulations in Triton's interpreter."""
 
     cache = 0
 

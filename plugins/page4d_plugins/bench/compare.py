@@ -4,100 +4,28 @@ from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import torch
 
-from page4d.errors import AccuracyError
 from page4d.layout import Layout
+from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, TORCH_TYPES, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
+from page4d_plugins.bench.gpu_benchmark import HOPPER_EXP2, Absent, GpuBenchmark, Timed
 from page4d_plugins.bench.reference import TOLERANCE, Reference
-from page4d_plugins.bench.sides import OURS, PEERS, UNBIASED_SDPA, Attempt, ByPack, Run, makers
+from page4d_plugins.bench.sides import OURS, PEERS, UNBIASED_SDPA, Attempt, ByPack, Run, makers, reason_of
+from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.modes import Dtype, Mode
 
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
 """What is compared."""
-HOPPER_EXP2 = (474.0, 949.0)
-"""TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix
-units, and wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations
-of the matrix units for each, which take them as long."""
-_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
+_PRODUCT = 8192  # rows and columns of the matrix product whose rate is the GPU's
 _MOST_SETS = 12
-
-Progress = Callable[[str, float], None]
-"""Told what starts, and the share that is done."""
-
-
-class Timed(msgspec.Struct, frozen=True):
-    """One implementation of one form."""
-
-    form: str
-    sequences: int
-    """Z."""
-    name: str
-    milliseconds: float
-    """Of one call: median over the rounds, and extremes."""
-    spread: tuple[float, float]
-    tflops: float
-    """4 * queries * keys read * D * A * Z over the median."""
-    of_product: float | None
-    """Share of the rate of a large matrix product in the same run."""
-    of_exp2: tuple[float, float] | None
-    """Shares of `HOPPER_EXP2`."""
-    of_sdpa: float | None
-    """Rate over the baseline's: median of the rounds, and extremes. Above 1 it is faster."""
-    of_sdpa_spread: tuple[float, float] | None
-    baseline: str | None
-    """The fastest of PyTorch's backends without bias, on as many queries and keys."""
-    error: float
-    """Largest relative L2 error of a sampled row against float64."""
-    timed: str
-    """As `Sampler.timed`."""
-
-
-class Absent(msgspec.Struct, frozen=True):
-    """An implementation that is not timed, and why."""
-
-    form: str
-    sequences: int
-    name: str
-    reason: str
-
-
-class GpuBenchmark(msgspec.Struct, frozen=True):
-    """A comparison, and what it ran on."""
-
-    device: str
-    capability: str
-    versions: dict[str, str]
-    dtype: str
-    keys: int
-    layout: dict[str, int]
-    heads: int
-    rounds: int
-    tolerance: float
-    product_tflops: float | None
-    """Of an 8192 x 8192 x 8192 matrix product of the same type: median of the rounds."""
-    exp2_tflops: tuple[float, float] | None
-    """`HOPPER_EXP2`, on a Hopper."""
-    timed: list[Timed]
-    absent: list[Absent]
-
-    @property
-    def failures(self) -> list[Absent]:
-        """This project's own sides that did not run or were wrong."""
-        return [side for side in self.absent if side.name in OURS]
-
-    def require(self) -> None:
-        """Raise an AccuracyError where a side of this project failed."""
-        if self.failures:
-            lines = "; ".join(f"{side.form}, Z={side.sequences}, {side.name}: {side.reason}" for side in self.failures)
-            raise AccuracyError(
-                "attention kernels failed", got=lines, allowed=f"a row's relative error up to {self.tolerance:g}"
-            )
+Key = tuple[str, str]
+"""A side's form and name."""
+_PRODUCT_KEY: Key = ("", "product")
 
 
 class Side(NamedTuple):
@@ -109,8 +37,13 @@ class Side(NamedTuple):
     sampler: Sampler
     error: float
     baseline_of: tuple[int, int] | None
-    """(queries, keys), where it may be what others are held against."""
+    """(queries, keys), where it may be what others are compared with."""
     sizes: tuple[int, int]
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the others of one comparison."""
+        return self.form, self.name
 
 
 def compare(
@@ -126,7 +59,7 @@ def compare(
     device: str = "cuda",
     clock: Clock | None = None,
     product: int = _PRODUCT,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = SILENT,
 ) -> GpuBenchmark:
     """Check every side, then time all of them in turn.
 
@@ -140,7 +73,7 @@ def compare(
         image: height and width in pixels: 1374 tokens a frame by default.
         forms: what to compare.
         device: as PyTorch names it.
-        clock: what takes times; the device's by default.
+        clock: measures times; the device's by default.
         product: rows and columns of the matrix product.
         progress: told of each step.
 
@@ -148,42 +81,45 @@ def compare(
         UsageError: keys that are not whole frames.
     """
     layout, clock = layout_for(keys, image), clock or clock_for(device)
-    timed: list[tuple[int, Side, list[float]]] = []
+    groups: list[tuple[int, list[Side], Timings[Key]]] = []
     absent: list[Absent] = []
     rates: list[float] = []
     large = _product(dtype, product, device, clock)
     for number, Z in enumerate(sequences):
         sides: list[Side] = []
         for i, form in enumerate(forms):
-            progress(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
+            progress.note(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
             with (attempt := Attempt()):
                 sides += _sides(form, peers, Z, layout, dtype, heads, device, clock, absent)
             if attempt.reason is not None:  # after an illegal access nothing runs any more, yet all is to be reported
                 absent += [Absent(form.value, Z, name, attempt.reason) for name in OURS]
-        progress(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
-        products, taken = _rounds(sides, large, rounds, Z, absent)
-        rates += [2 * product**3 / ms / 1e9 for ms in products]
-        timed += [(Z, side, times) for side, times in taken]
+        progress.note(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
+        timings = _rounds(sides, large, rounds, Z, absent)
+        if _PRODUCT_KEY in timings.samples:
+            rates += [2 * product**3 / milliseconds / 1e9 for milliseconds in timings.times(_PRODUCT_KEY)]
+        groups.append((Z, sides, timings))
     rate = statistics.median(rates) if rates else None
     name, capability = describe(device)
     hopper = capability == "9.0"
-    results = [_result(Z, side, times, timed, rate, hopper) for Z, side, times in timed]
-    shape = {"T": layout.T, "V": layout.V, "N": layout.N}
-    limits = HOPPER_EXP2 if hopper else None
     return GpuBenchmark(
-        name,
-        capability,
-        versions(),
-        dtype.value,
-        layout.global_tokens,
-        shape,
-        heads,
-        rounds,
-        TOLERANCE[dtype],
-        rate,
-        limits,
-        results,
-        absent,
+        device=name,
+        capability=capability,
+        versions=versions(),
+        dtype=dtype.value,
+        keys=layout.global_tokens,
+        layout={"T": layout.T, "V": layout.V, "N": layout.N},
+        heads=heads,
+        rounds=rounds,
+        tolerance=TOLERANCE[dtype],
+        product_tflops=rate,
+        exp2_tflops=HOPPER_EXP2 if hopper else None,
+        timed=[
+            _result(Z, side, sides, timings, rate, hopper)
+            for Z, sides, timings in groups
+            for side in sides
+            if side.key in timings.samples
+        ],
+        absent=absent,
     )
 
 
@@ -199,10 +135,10 @@ def versions() -> dict[str, str]:
     """What computes."""
     import triton
 
-    found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
     if torch.cuda.is_available():
-        found |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-    return {name: str(version) for name, version in found.items()}
+        numbers |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    return {name: str(version) for name, version in numbers.items()}
 
 
 def input_sets(call: Call, clock: Clock) -> int:
@@ -226,7 +162,7 @@ def _sides(
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
     reference = Reference(calls[0], layout.N)
     shape = calls[0].shape
-    found = []
+    sides = []
     for name, maker in makers(calls[0], peers).items():
         error = float("inf")
         with (attempt := Attempt()):
@@ -234,12 +170,12 @@ def _sides(
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                found.append(
+                sides.append(
                     Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
                 )
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
-    return found
+    return sides
 
 
 def checked(run: Run, reference: Reference) -> float:
@@ -260,57 +196,38 @@ def _product(dtype: Dtype, size: int, device: str, clock: Clock) -> Sampler:
     return clock.sampler([lambda: torch.mm(a, b, out=out)])
 
 
-def _rounds(
-    sides: list[Side], product: Sampler, rounds: int, Z: int, absent: list[Absent]
-) -> tuple[list[float], list[tuple[Side, list[float]]]]:
-    """Milliseconds round by round, of the matrix product and of the sides that last."""
-    products: list[float] = []
-    taken = [(side, list[float]()) for side in sides]
-    for number in range(rounds + 1):
-        with Attempt():
-            products.append(product.sample())
-        for side, times in list(taken):
-            with (attempt := Attempt()):
-                times.append(side.sampler.sample())
-            if attempt.reason is not None:
-                taken.remove((side, times))
-                absent.append(Absent(side.form, Z, side.name, f"while timed: {attempt.reason}"))
-            elif not number:
-                times.clear()
-    return products[1:], taken
+def _rounds(sides: list[Side], product: Sampler, rounds: int, Z: int, absent: list[Absent]) -> Timings[Key]:
+    """Milliseconds of the matrix product and of the sides that last."""
+
+    def failed(key: Key, error: Exception) -> None:
+        if key != _PRODUCT_KEY:
+            absent.append(Absent(key[0], Z, key[1], f"while timed: {reason_of(error)}"))
+
+    runs = {_PRODUCT_KEY: product.run} | {side.key: side.sampler.run for side in sides}
+    return interleave(runs, rounds, failed=failed)
 
 
-def _result(
-    Z: int,
-    side: Side,
-    times: list[float],
-    timed: list[tuple[int, Side, list[float]]],
-    product: float | None,
-    hopper: bool,
-) -> Timed:
-    median = statistics.median(times)
+def _result(Z: int, side: Side, sides: list[Side], timings: Timings[Key], product: float | None, hopper: bool) -> Timed:
+    """One side's figures, beside the fastest baseline of as many queries and keys."""
+    median = timings.median(side.key)
     tflops = side.flop / median / 1e9
-    rivals = [
-        (statistics.median(theirs), other, theirs)
-        for z, other, theirs in timed
-        if z == Z and other.baseline_of == side.sizes
-    ]
-    _, rival, theirs = min(rivals, key=lambda found: found[0], default=(0.0, None, []))
-    ratios = (
-        [side.flop / mine / (rival.flop / other) for mine, other in zip(times, theirs, strict=True)] if rival else []
-    )
+    baselines = [other for other in sides if other.baseline_of == side.sizes and other.key in timings.samples]
+    baseline = min(baselines, key=lambda other: timings.median(other.key), default=None)
+    ratios: list[float] = []
+    if baseline is not None:
+        ratios = [side.flop / baseline.flop * ratio for ratio in timings.ratios(baseline.key, side.key)]
     return Timed(
         form=side.form,
         sequences=Z,
         name=side.name,
         milliseconds=median,
-        spread=(min(times), max(times)),
+        spread=spread(timings.times(side.key)),
         tflops=tflops,
         of_product=None if product is None else tflops / product,
         of_exp2=(tflops / HOPPER_EXP2[0], tflops / HOPPER_EXP2[1]) if hopper else None,
         of_sdpa=statistics.median(ratios) if ratios else None,
-        of_sdpa_spread=(min(ratios), max(ratios)) if ratios else None,
-        baseline=rival.name if rival else None,
+        of_sdpa_spread=spread(ratios) if ratios else None,
+        baseline=baseline.name if baseline else None,
         error=side.error,
         timed=side.sampler.timed,
     )

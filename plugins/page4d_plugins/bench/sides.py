@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -123,8 +123,8 @@ def flash_attn(call: Call) -> Run:
     q, k, v = (call.tensors[name].transpose(1, 2) for name in "qkv")  # [Z,n,A,D]
 
     def run() -> Tensor:
-        found = function(q, k, v)
-        out: Tensor = found[0] if isinstance(found, tuple) else found
+        result = function(q, k, v)
+        out: Tensor = result[0] if isinstance(result, tuple) else result
         return out.transpose(1, 2)
 
     return run
@@ -143,12 +143,12 @@ PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 
 def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
     """Who can compute a call, by name: ours, then the peers that know its mode."""
-    found = dict(OURS)
+    known = dict(OURS)
     if call.mode is Mode.DENSE:
-        found |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
+        known |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
     elif call.mode is Mode.BIASED:
-        found |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
-    return {name: maker for name, maker in found.items() if name in OURS or name in peers}
+        known |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
+    return {name: maker for name, maker in known.items() if name in OURS or name in peers}
 
 
 class Attempt:
@@ -159,7 +159,7 @@ class Attempt:
         self._caught = warnings.catch_warnings(record=True)
 
     def __enter__(self) -> Attempt:
-        self._said = self._caught.__enter__()
+        self._warnings = self._caught.__enter__()
         warnings.simplefilter("always")
         return self
 
@@ -168,17 +168,14 @@ class Attempt:
     ) -> bool:
         self._caught.__exit__(kind, error, trace)
         if isinstance(error, Exception):  # a foreign library's failure is a line of the report, whatever its type
-            self.reason = self._words(error)
+            self.reason = reason_of(error, self._warnings or [])
         return self.reason is not None
 
-    def _words(self, error: Exception) -> str:
-        if isinstance(error, ModuleNotFoundError):
-            return f"{error.name} is not installed"
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        # PyTorch says in warnings why none of its kernels fits
-        said = [
-            str(warning.message).splitlines()[0]
-            for warning in self._said or []
-            if issubclass(warning.category, UserWarning)
-        ]
-        return f"{type(error).__name__}: {'; '.join([first, *said])}"[:300]
+
+def reason_of(error: Exception, caught: Sequence[warnings.WarningMessage] = ()) -> str:
+    """Why something did not run, in a line; PyTorch says in warnings why none of its kernels fits."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed"
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    notes = [str(warning.message).splitlines()[0] for warning in caught if issubclass(warning.category, UserWarning)]
+    return f"{type(error).__name__}: {'; '.join([first, *notes])}"[:300]

@@ -1,4 +1,4 @@
-"""Tiles of one kernel on one GPU: each compiled, checked and timed, beside the one in the table of chips."""
+"""Tiles of one kernel on one GPU: each compiled, checked and timed, beside the one that is used."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from page4d.errors import AccuracyError, UsageError
+from page4d.errors import AccuracyError
+from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
-from page4d_plugins.bench.compare import Progress, describe, input_sets, versions, wrong
+from page4d_plugins.bench.compare import describe, input_sets, versions, wrong
 from page4d_plugins.bench.reference import Reference
-from page4d_plugins.bench.sides import Attempt
+from page4d_plugins.bench.sides import Attempt, reason_of
+from page4d_plugins.bench.timing import interleave, spread
 from page4d_plugins.kernel_pack import TileSize
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, Mode, Tile, chip_for
 
+HEADS = 16
 TILES = tuple(
     Tile(*cut) for cut in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (1, 2, 3, 4), (False, True))
 )
@@ -70,7 +73,7 @@ class Sweep(msgspec.Struct, frozen=True):
     seconds: float
     trials: list[Trial]
     table: TileSize
-    """The tile of `modes.CHIPS` for this mode and chip."""
+    """The tile of `modes.CHIPS` for this mode and GPU architecture."""
 
     @property
     def best(self) -> Trial | None:
@@ -84,11 +87,11 @@ class Sweep(msgspec.Struct, frozen=True):
 
     def require(self) -> None:
         """Raise an AccuracyError where a tile computes something else, or none could be timed."""
-        found = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
-        if found or self.best is None:
+        mistakes = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
+        if mistakes or self.best is None:
             raise AccuracyError(
                 "tiles of the attention kernel fail",
-                got="; ".join(found) or "none ran",
+                got="; ".join(mistakes) or "none ran",
                 allowed="the same result from every tile",
             )
 
@@ -99,15 +102,12 @@ class Job(NamedTuple):
     mode: Mode
     keys: int
     dtype: Dtype
-    heads: int
     image: int
     device: str
 
     def call(self, seed: int = 0) -> Call:
         """Random inputs."""
-        return form_call(
-            FORM_OF[self.mode], layout_for(self.keys, self.image), self.dtype, 1, self.heads, self.device, seed
-        )
+        return form_call(FORM_OF[self.mode], layout_for(self.keys, self.image), self.dtype, 1, HEADS, self.device, seed)
 
 
 def sweep(
@@ -115,7 +115,6 @@ def sweep(
     keys: int,
     rounds: int,
     dtype: Dtype = Dtype.FLOAT16,
-    heads: int = 16,
     *,
     tiles: Sequence[Tile] = TILES,
     seconds: float = 300.0,
@@ -123,7 +122,7 @@ def sweep(
     image: int = IMAGE,
     device: str = "cuda",
     clock: Clock | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = SILENT,
 ) -> Sweep:
     """Try every tile.
 
@@ -132,32 +131,31 @@ def sweep(
         keys: T*V*N of the clip, and queries but for the modes of parts, which have 32.
         rounds: counted ones, after one that is not.
         dtype: of q, k and v.
-        heads: A.
         tiles: what to try; the table's own is tried in any case, and first.
         seconds: after which no further tile is compiled or checked.
-        workers: processes that compile side by side; 0 compiles here. By default a processor core each, 12 at most.
+        workers: processes that compile side by side; 0 compiles here. By default one a CPU core, 12 at most.
         image: height and width in pixels: 1374 tokens a frame by default.
         device: as PyTorch names it.
-        clock: what takes times; the device's by default.
+        clock: measures times; the device's by default.
         progress: told of each step.
 
     Raises:
         UsageError: keys that are not whole frames.
     """
     started, clock = time.monotonic(), clock or clock_for(device)
-    job = Job(mode, keys, dtype, heads, image, device)
+    job = Job(mode, keys, dtype, image, device)
     table = CHIPS[_chip(device)].of(mode)
     tiles = [table, *(tile for tile in tiles if tile != table)]
     first = job.call()
     calls = [first, *(job.call(seed) for seed in range(1, input_sets(first, clock)))]
     reference = Reference(first, layout_for(keys, image).N)
     workers = min(12, os.cpu_count() or 1, len(tiles)) if workers is None else workers
-    progress(f"compiling {len(tiles)} tiles", 0.0)
+    progress.note(f"compiling {len(tiles)} tiles", 0.0)
     reasons = _compiled(job, tiles, workers, 0.6 * seconds) if workers else {}
     trials: list[Trial] = []
-    ready: list[tuple[Tile, float, Sampler, list[float]]] = []
+    ready: dict[Tile, tuple[float, Sampler]] = {}
     for i, tile in enumerate(tiles):
-        progress(f"{words(tile)}", 0.6 + 0.3 * i / len(tiles))
+        progress.note(words(tile), 0.6 + 0.3 * i / len(tiles))
         reason, error = reasons.get(tile), None
         if reason is None and i and time.monotonic() - started > 0.9 * seconds:
             reason = "not tried: out of time"
@@ -165,40 +163,31 @@ def sweep(
             if reason is None:
                 error = reference.error(run(first, tile))
                 if reference.accepts(error):
-                    ready.append((tile, error, clock.sampler([partial(run, call, tile) for call in calls]), []))
+                    ready[tile] = error, clock.sampler([partial(run, call, tile) for call in calls])
                     continue
-        trials.append(
-            _failed(
-                tile,
-                error,
-                reason or attempt.reason or wrong(error or 0.0, dtype),
-                attempt.reason is None and reason is None,
-            )
-        )
-    progress("timing", 0.9)
-    for number in range(rounds + 1):
-        for entry in list(ready):
-            with (attempt := Attempt()):
-                ms = entry[2].sample()
-            if attempt.reason is not None:
-                ready.remove(entry)
-                trials.append(_failed(entry[0], entry[1], f"while timed: {attempt.reason}", False))
-            elif number:
-                entry[3].append(ms)
-    timed = [_timed(tile, error, times, first.flop) for tile, error, _, times in ready]
+        is_wrong = attempt.reason is None and reason is None
+        trials.append(_failed(tile, error, reason or attempt.reason or wrong(error or 0.0, dtype), is_wrong))
+
+    def failed(tile: Tile, error: Exception) -> None:
+        trials.append(_failed(tile, ready[tile][0], f"while timed: {reason_of(error)}", False))
+
+    progress.note("timing", 0.9)
+    timings = interleave({tile: sampler.run for tile, (_, sampler) in ready.items()}, rounds, failed=failed)
+    timed = [_timed(tile, ready[tile][0], timings.times(tile), first.flop) for tile in timings.samples]
     timed.sort(key=lambda trial: trial.milliseconds or 0.0)
-    took = time.monotonic() - started
+    name, capability = describe(device)
     return Sweep(
-        *describe(device),
-        versions(),
-        mode.value,
-        dtype.value,
-        keys,
-        heads,
-        rounds,
-        took,
-        timed + trials,
-        TileSize(*table),
+        device=name,
+        capability=capability,
+        versions=versions(),
+        mode=mode.value,
+        dtype=dtype.value,
+        keys=keys,
+        heads=HEADS,
+        rounds=rounds,
+        seconds=time.monotonic() - started,
+        trials=timed + trials,
+        table=TileSize(*table),
     )
 
 
@@ -207,20 +196,6 @@ def run(call: Call, tile: Tile) -> torch.Tensor:
     from page4d_plugins import attention
 
     return attention.run(call.tensors, call.mode, tile, tile, call.rows, call.band, call.penalty)
-
-
-def mode_named(name: str) -> Mode:
-    """A mode by its name in the pack.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        return Mode(name)
-    except ValueError:
-        raise UsageError(
-            "there is no such attention kernel", got=name, allowed=", ".join(mode.value for mode in Mode)
-        ) from None
 
 
 def words(tile: Tile | TileSize) -> str:
@@ -267,9 +242,19 @@ def _compile(job: Job, tile: Tile) -> str | None:
 
 
 def _failed(tile: Tile, error: float | None, reason: str, is_wrong: bool) -> Trial:
-    return Trial(TileSize(*tile), None, None, None, error, reason, is_wrong)
+    return Trial(
+        tile=TileSize(*tile), milliseconds=None, spread=None, tflops=None, error=error, reason=reason, wrong=is_wrong
+    )
 
 
 def _timed(tile: Tile, error: float, times: list[float], flop: int) -> Trial:
     median = statistics.median(times)
-    return Trial(TileSize(*tile), median, (min(times), max(times)), flop / median / 1e9, error, None, False)
+    return Trial(
+        tile=TileSize(*tile),
+        milliseconds=median,
+        spread=spread(times),
+        tflops=flop / median / 1e9,
+        error=error,
+        reason=None,
+        wrong=False,
+    )

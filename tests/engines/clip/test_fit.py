@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -10,6 +10,7 @@ from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.clip.fit import Fit, FitMode
+from tests.support.examples import examples
 
 PATCH = Layout.PATCH
 
@@ -50,7 +51,7 @@ def integrate(source, fit):
     return np.array(means)[:, None]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(size=sizes, target=grids, mode=modes, seed=st.integers(0, 2**32 - 1))
 def test_patch_mean_is_the_area_integral(size, target, mode, seed):
     fit = Fit.choose(size, target, mode)
@@ -60,7 +61,7 @@ def test_patch_mean_is_the_area_integral(size, target, mode, seed):
     assert np.abs(got - integrate(source, fit)).max() < 1e-6
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(size=st.tuples(st.integers(1, 2000), st.integers(1, 2000)), target=grids, mode=modes, value=st.integers(0, 255))
 def test_a_constant_image_stays_constant(size, target, mode, value):
     fit = Fit.choose(size, target, mode)
@@ -88,7 +89,7 @@ def test_a_constant_image_stays_constant(size, target, mode, value):
         assert fit.target == (0, 0, target.W, target.H)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)), target=grids)
 def test_crop_covers_and_pad_lies_inside_centred_and_in_proportion(size, target):
     crop = Fit.choose(size, target, FitMode.CROP)
@@ -110,7 +111,7 @@ def test_crop_covers_and_pad_lies_inside_centred_and_in_proportion(size, target)
     )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(size=sizes, target=grids, mode=modes, seed=st.integers(0, 2**32 - 1))
 def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, seed):
     fit = Fit.choose(size, target, mode)
@@ -134,7 +135,7 @@ def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, se
     assert np.allclose(pixel(fitted, point), expected, rtol=1e-9, atol=1e-9 * max(fit.scale) * 100)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
     target=grids,
@@ -208,7 +209,7 @@ def test_rounding_to_patches_needs_no_mode():
         assert fit.box == (0, 0, *size) and fit.target == (0, 0, *target)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)), target=grids)
 def test_without_a_mode_one_side_must_come_within_half_a_patch(size, target):
     by_width, by_height = abs(size[1] * target.W / size[0] - target.H), abs(size[0] * target.H / size[1] - target.W)

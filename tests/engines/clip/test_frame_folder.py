@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -21,6 +21,7 @@ from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_export.sample_scene.clip import render, save
+from tests.support.examples import examples
 
 T, V, W, H = 7, 2, 48, 36
 LAYOUT = Layout(T=3, V=V, H=42, W=56)
@@ -303,7 +304,7 @@ def test_files_that_change_after_opening(folder):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about a damaged EXIF block
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data(), suffix=st.sampled_from(["png", "jpeg"]))
 def test_damaged_bytes_are_an_image_or_a_usage_error(tmp_path_factory, data, suffix):
     folder = tmp_path_factory.getbasetemp() / "damaged"

@@ -5,13 +5,14 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from page4d.errors import UsageError
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.pairing import _by_time, _differ
+from tests.support.examples import examples
 
 PLAIN = {"codec": "libx264", "pixels": "yuv420p", "options": {"bf": "2"}}
 
@@ -166,7 +167,7 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
 _rig = st.lists(st.lists(st.floats(0.005, 0.3), min_size=1, max_size=40), min_size=2, max_size=4)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(_rig)
 def test_pairs_are_near_in_time_and_no_frame_is_taken_twice(steps):
     times = [np.concatenate([[0.0], np.cumsum(each)]) for each in steps]

@@ -12,7 +12,7 @@ import torch
 from page4d.errors import MissingBackendError
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_plugins.driver import capability_of
 from tests.support.cmake_builds import run
 from tests.support.parity_runs import clip_of, same_runs
@@ -59,8 +59,8 @@ def test_a_clip_gives_pythons_outputs(build, library, made, tmp_path, monkeypatc
     engines = tmp_path / "engines"
     shutil.copytree(made(variant, "float16").folder, engines)
     folder = EngineFolder.open(engines)
-    build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
-    layout = folder.manifest.shape
+    build_into(folder, PlanBuildRequest(library, BuildOptions(), folder.manifest.precision, native=False))
+    layout = folder.manifest.layout
     clip = clip_of(tmp_path / "clip", layout.T, layout.V, 100, 80)
     specs = [importlib.util.find_spec(name) for name in ("tensorrt_rtx_libs", "tensorrt_libs")]
     places = [place for spec in specs if spec is not None for place in spec.submodule_search_locations]
@@ -73,7 +73,7 @@ def test_the_graph_is_made(build, library, made, tmp_path):
     engines = tmp_path / "engines"
     shutil.copytree(made("default", "float16").folder, engines)
     folder = EngineFolder.open(engines)
-    build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+    build_into(folder, PlanBuildRequest(library, BuildOptions(), folder.manifest.precision, native=False))
     rig = build / "examples" / "rig" / "rig"
     done = subprocess.run([rig, engines, "--seconds", "2"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "no CUDA graph" not in done.stderr, done.stderr

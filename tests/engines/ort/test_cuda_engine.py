@@ -16,17 +16,17 @@ from page4d_engines import Backend, Pipeline
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cuda_engine import require_provider
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_engines.self_check import self_check
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.engine import Session
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine
-from page4d_export.bench.gpu_chain import Eager
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export, write_unverified
-from page4d_export.verify import Frames
+from page4d_export.bench.chain_sides import Eager
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_unverified, write_verified
+from page4d_export.sample_clip import SampleClip
 from page4d_plugins.driver import capability_of
 from tests.support.models import EXPORTED, config_of, layout_of, lively, takes_keypoints
 
@@ -43,7 +43,7 @@ WAYS = [
 def on_gpu(path, backend):
     """The folder's pipeline on a backend, plans built where it wants some; a skip where it is not installed."""
     folder = EngineFolder.open(path)
-    least = Precision(folder.manifest.precision).least_chip
+    least = folder.manifest.precision.least_chip
     if capability_of(0) < least:
         pytest.skip(f"{folder.manifest.precision} wants sm_{least}")
     try:
@@ -53,7 +53,7 @@ def on_gpu(path, backend):
     if library is not None:
         if not library.runs_on(capability_of(0)):
             pytest.skip(f"{library} does not run on sm_{capability_of(0)}")
-        build_into(folder, PlansBuild(library, BuildOptions(), folder.manifest.precision, native=False))
+        build_into(folder, PlanBuildRequest(library, BuildOptions(), folder.manifest.precision, native=False))
         folder = EngineFolder.open(path)
     return folder, Pipeline.of(folder, backend)
 
@@ -66,8 +66,8 @@ backends = pytest.mark.parametrize("backend", [Backend.TENSORRT, Backend.CUDA])
 def test_every_stage_against_the_reference(tmp_path, variant, precision, backend):
     """In the chain against the reference's golden values, alone against ONNX Runtime on a CPU."""
     config = config_of(variant)
-    plan = Plan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
-    export(lively(config), plan, tmp_path / "engines")
+    plan = ExportPlan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
+    write_verified(lively(config), plan, tmp_path / "engines")
     folder, pipeline = on_gpu(tmp_path / "engines", backend)
     found = self_check(folder, pipeline, bisect=True)
     assert len(found.chain) == len(found.alone) == sum(len(entry.outputs) for entry in folder.manifest.stages)
@@ -78,15 +78,15 @@ def test_every_stage_against_the_reference(tmp_path, variant, precision, backend
 def test_a_real_size_against_the_reference(tmp_path, precision, backend):
     """ViT-L, T=4 V=4, 518x518: the chain against the reference in float32 on the same GPU."""
     config, layout = ModelConfig.preset("vitl"), Layout(4, 4, 518, 518)
-    plan = Plan.make(config, layout, precision)
+    plan = ExportPlan.make(config, layout, precision)
     model = lively(config)
-    values = Frames.rendered(layout).values
-    want = Eager(model, Plan.make(config, layout, Precision.FLOAT32), "cuda").run(values)
+    values = SampleClip.rendered(layout).values
+    want = Eager(model, Precision.FLOAT32, "cuda").run(values)
     torch.cuda.empty_cache()
     (tmp_path / "engines").mkdir()
     write_unverified(model, plan, tmp_path / "engines")
     _, pipeline = on_gpu(tmp_path / "engines", backend)
-    found = pipeline.run(values["images"], values["mask_ext"]).tensors()
+    found = pipeline.run(values["images"], mask_ext=values["mask_ext"]).tensors()
     for name, expected in want.items():
         accuracy = compare(found[name].astype(np.float32), expected)
         assert accuracy.nans == 0 and accuracy.relative_l2 < 4 * precision.tolerance, f"{name}: {accuracy}"
@@ -96,7 +96,7 @@ def test_a_real_size_against_the_reference(tmp_path, precision, backend):
 def test_a_thousand_windows_in_flat_memory(made, backend, tmp_path):
     made_ = made("memory", "float16")
     _, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), backend)
-    gpu, rng = Gpu(), np.random.default_rng(0)
+    gpu, rng = CudaDevice(), np.random.default_rng(0)
     given = made_.inputs(keypoints=True)
     first, taken = None, []
     for number in range(1000):
@@ -115,7 +115,7 @@ def test_a_graph_gives_what_single_calls_give(made, tmp_path):
     assert pipeline._chain.has_graph
     given = {"images": made_.clip.frames, **made_.inputs(keypoints=False)}
     want = pipeline.run(**given).copy()
-    machine, gpu = Machine.here(folder.manifest.plans), Gpu()
+    machine, gpu = Machine.here(folder.manifest.plans), CudaDevice()
 
     def make(constants):
         session = Session(machine.library, gpu)
@@ -123,9 +123,11 @@ def test_a_graph_gives_what_single_calls_give(made, tmp_path):
             entry.name: session.load(entry, folder.file(folder.manifest.plans.stages[entry.name].file))
             for entry in folder.manifest.stages
         }
-        return GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, "single calls", use_graph=False)
+        return GpuChain(gpu, BufferPlan.make(folder.manifest), engines, constants, "single calls")
 
-    found = Pipeline(folder, Backend.TENSORRT, make).run(**given)
+    single = Pipeline(folder, Backend.TENSORRT, make)
+    single._chain._graph = None
+    found = single.run(**given)
     for name, array in want.tensors().items():
         assert np.array_equal(found.tensors()[name], array), name
 

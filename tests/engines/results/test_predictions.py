@@ -14,7 +14,7 @@ from page4d.precision import Precision
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.results.calibration import calibrate
 from page4d_engines.results.summary import read_summary
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
 from page4d_export.sample_scene.clip import render, save
 from tests.support.commands import refused, run
@@ -133,9 +133,7 @@ def test_what_does_not_go_together(made, photos, tmp_path):
     refused(
         run(folder, extra, "-o", out), 2, r"4 photos: 0, 1, 2, 3\s+allowed: V = 3\s+try: +page4d-export --T 1 --V 4"
     )
-    refused(
-        run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, r"--min-confidence is out of range\s+got:\s+1.5"
-    )
+    refused(run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, "Invalid value for '--min-confidence'")
     refused(run(made().folder, photos, "-o", out), 2, r"no camera folders", r"move the images into a folder per camera")
     (extra / "1.png").write_bytes(b"no image")
     refused(run(folder, extra, "-o", out), 2, r"1\.png cannot be read")
@@ -150,7 +148,7 @@ def test_nothing_is_hidden_where_the_network_gives_no_numbers(photos, tmp_path):
     model.camera.head.fc_t.weight.fill_(3e38)
     folder = tmp_path / "engines"
     folder.mkdir()
-    write_unverified(model, Plan.make(config, layout, Precision.FLOAT32), folder)
+    write_unverified(model, ExportPlan.make(config, layout, Precision.FLOAT32), folder)
     done = run(folder, photos, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "no pose was found for IMG_1, IMG_2, IMG_10: not in cameras.json" in done.stderr

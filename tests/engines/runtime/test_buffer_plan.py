@@ -6,7 +6,7 @@ import pytest
 
 from page4d.precision import DTYPE_BYTES, Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EVERY, PUBLISHED, config_of, layout_of
 
 
@@ -14,7 +14,7 @@ def planned(variant="default", precision="float32", encoder_images=None, widen=F
     layout = layout_of(variant, 28, 42, B)
     if encoder_images is not None and layout.images % encoder_images:
         encoder_images = layout.images
-    plan = Plan.make(
+    plan = ExportPlan.make(
         config_of(variant, depth=3), layout, Precision(precision), variant not in PUBLISHED, encoder_images
     )
     manifest = plan.manifest("none")

@@ -9,14 +9,15 @@ import msgspec
 import pytest
 
 from page4d.errors import AccuracyError, EngineError, MissingBackendError
-from page4d.manifest import PlanEntry, Plans
+from page4d.manifest import Flavor, PlanEntry, Plans
+from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.layers import AttentionNode, check, read_inspector
-from page4d_engines.tensorrt.library import Flavor, Library
-from page4d_engines.tensorrt.plans import PlansBuild, build_into, library_for
+from page4d_engines.tensorrt.library import Library
+from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine, cuda_of
 from page4d_plugins.driver import driver
 
@@ -36,7 +37,7 @@ def has_driver():
 
 def plans_of(library, chips=("sm_89", "sm_120"), kernels="ours"):
     entry = PlanEntry("encoder.plan", plugins=1, fused=0, seconds=1.0)
-    return Plans(str(library.flavor), ".".join(map(str, library.version)), chips, kernels, {"encoder": entry})
+    return Plans(library.flavor, ".".join(map(str, library.version)), chips, kernels, {"encoder": entry})
 
 
 @pytest.mark.parametrize("library", [RTX, FULL], ids=str)
@@ -258,7 +259,7 @@ def planned(made, tmp_path_factory):
     folder = shutil.copytree(made("default", "float16").folder, tmp_path_factory.mktemp("planned") / "engines")
     build_into(
         EngineFolder.open(folder),
-        PlansBuild(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), "float16", native=False),
+        PlanBuildRequest(library_for(Flavor.RTX), BuildOptions(("sm_89", "sm_120")), Precision.FLOAT16, native=False),
     )
     return folder
 
@@ -279,7 +280,7 @@ def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
         and "no GPU driver answers" in said["not on tensorrt"].getMessage()
     )
     assert said["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
-    assert pipeline.run(made().clip.frames).mask.shape == pipeline.manifest.shape.mask_shape
+    assert pipeline.run(made().clip.frames).mask.shape == pipeline.manifest.layout.mask_shape
     with pytest.raises(MissingBackendError, match="no GPU driver answers"):
         Pipeline.load(planned, backend="tensorrt")
 

@@ -20,7 +20,8 @@ from tritonclient.grpc import model_config_pb2 as schema
 from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
-from page4d.manifest import PlanEntry, Plans, read_manifest, write_manifest
+from page4d.manifest import Flavor, PlanEntry, Plans
+from page4d.manifest_file import read_manifest, write_manifest
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_engines import Pipeline
@@ -28,7 +29,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
@@ -206,7 +207,7 @@ def test_weights_lie_beside_their_model(made, served):
 )
 def test_sixteen_bits_between_models(precision, element):
     """Types of every tensor; glue runs on a processor in these types, too, and moves bits as they are."""
-    plan = Plan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
+    plan = ExportPlan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
     manifest = plan.manifest("")
     rng = np.random.default_rng(0)
     special = (rng.integers(-99, 99, manifest.spec("special").shape) / 64).astype(
@@ -263,7 +264,7 @@ def planned(source, target, library="tensorrt", plugins=0):
         name = f"plans/{entry.name}.plan"
         (target / name).write_bytes(f"plan of {entry.name}".encode())
         files[name], stages[entry.name] = sha256(target / name), PlanEntry(name, plugins, 1, 0.0)
-    plans = Plans(library, "10.8.0", ("sm_89",), None, stages)
+    plans = Plans(Flavor(library), "10.8.0", ("sm_89",), None, stages)
     write_manifest(target, msgspec.structs.replace(manifest, plans=plans, files=files))
     return target
 
@@ -339,7 +340,7 @@ def test_what_is_refused(made, tmp_path):
         Repository.of(EngineFolder(opened.path, looped), Backend.ONNXRUNTIME)
     with pytest.raises(UsageError, match="bfloat16"):
         Repository.of(
-            EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision="bfloat16")),
+            EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision=Precision.BFLOAT16)),
             Backend.ONNXRUNTIME,
         )
     with pytest.raises(UsageError, match="no memory"):

@@ -2,7 +2,7 @@ import pytest
 
 from page4d.precision import Precision
 from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import Plan
+from page4d_export.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of
 
 
@@ -12,8 +12,8 @@ def test_the_limit_is_what_takes_longer():
 
 
 def test_a_stage_moves_weights_inputs_and_outputs_once_a_call():
-    plan = Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT16, encoder_images=2)
-    encoder = next(plan.stages())
+    plan = ExportPlan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT16, encoder_images=2)
+    encoder = plan.stages()[0]
     C, N = plan.config.width, plan.layout.N
     images, special, tokens = 2 * 28 * 42 * 3, 2 * 5 * C * 2, 2 * N * C * 2
     assert encoder.calls == 3 and bytes_of(encoder) == 3 * (encoder.weight_bytes + images + special + tokens)
@@ -21,7 +21,7 @@ def test_a_stage_moves_weights_inputs_and_outputs_once_a_call():
 
 def test_shares_add_up_over_stages():
     """Of each stage its own limit: one that is bound by memory does not make up for one that is bound by products."""
-    entries = list(Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT32).stages())
+    entries = list(ExportPlan.make(config_of("default"), layout_of("default", 28, 42), Precision.FLOAT32).stages())
     intensity = sorted(entry.flop * entry.calls / bytes_of(entry) for entry in entries)
     roofline = Roofline(1e9, 1e9 / intensity[len(intensity) // 2])
     least = sum(roofline.seconds(entry.flop * entry.calls, bytes_of(entry)) for entry in entries)

@@ -1,24 +1,22 @@
 """`page4d plugins`: packs built, listed, unpacked, and what is refused."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from page4d_export.commands.plugins import app
 from page4d_plugins.kernel_pack import SHIPPED, Pack
+from tests.support.commands import inside, started
 
 
 def plugins(*arguments):
-    code = "from page4d_export.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "plugins", *map(str, arguments)], capture_output=True, text=True, timeout=600
-    )
+    return inside(*arguments, function=app)
 
 
+@pytest.mark.slow
 def test_a_chip_built_again_has_the_shipped_code(tmp_path):
     """Every kernel of Orin, from the command line: the same machine code and records as in the package."""
-    done = plugins("build", "--chip", "sm_87", "-o", tmp_path / "orin.tar.xz", "-j", 2)
+    done = started("page4d", "plugins", "build", "--chip", "sm_87", "-o", tmp_path / "orin.tar.xz", "-j", 2)
     assert done.returncode == 0, done.stderr
     built, shipped = Pack.read(tmp_path / "orin.tar.xz"), Pack.read()
     assert len(built.kernels) == 30 and "30 kernels" in done.stderr
@@ -31,12 +29,17 @@ def test_a_chip_built_again_has_the_shipped_code(tmp_path):
     )
 
 
-def test_a_folder_of_code_and_records(tmp_path):
-    """As it would be unpacked from the package; an earlier one is replaced, a folder of something else is not."""
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "pack.json").write_text("{}")
-    done = plugins("build", "--chip", "ptx", "-o", tmp_path / "out", "-j", 2)
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "pack.json").write_text("{}")
+    done = plugins("build", "--chip", "ptx", "-o", tmp_path, "-j", 2)
     assert done.returncode == 2 and "not a folder of kernels" in done.stderr
+    assert (tmp_path / "pack.json").read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_a_folder_of_code_and_records(tmp_path):
+    """As it would be unpacked from the package, in place of an earlier one; without its header it is none."""
+    (tmp_path / "out").mkdir()
     older = Pack.read().files()
     (tmp_path / "out" / "pack.json").write_bytes(older["pack.json"])
     name = next(name for name in older if name.startswith("sm_90/") and name.endswith(".json"))

@@ -10,30 +10,31 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner
 
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
-from page4d.manifest import read_manifest
+from page4d.manifest import Flavor
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline, cli
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
-from page4d_engines.tensorrt.library import Flavor
-from page4d_engines.tensorrt.plans import PlansBuild, library_for
-from page4d_export import main
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export
+from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
+from page4d_export.commands.export import export_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
+from page4d_export.quantize import fp8
 from page4d_export.quantize.centering import Observed
-from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
-from page4d_export.quantize.linear_layers import Graph
-from page4d_export.verify import Frames
+from page4d_export.quantize.fp8 import error, rounded, scale_of
+from page4d_export.sample_clip import SampleClip
+from tests.support.examples import examples
 from tests.support.exports import Made, making
-from tests.support.linear_block import block, observe, put, run
+from tests.support.linear_block import block, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 EVERY_NUMBER = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
@@ -42,7 +43,7 @@ EVERY_NUMBER = np.unique(EVERY_NUMBER[np.isfinite(EVERY_NUMBER)])
 # ---- the pieces
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.floats(1e-30, 60000), st.sampled_from([1.0, 2.0]))
 def test_a_scale_is_the_least_power_of_two_that_holds_all(largest, room):
     scale = scale_of(largest, room)
@@ -55,7 +56,7 @@ def test_nothing_has_scale_1():
     assert scale_of(0.0) == 1.0
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 50), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
 def test_a_number_is_rounded_to_the_nearest(count, size, seed):
     exact = np.random.default_rng(seed).normal(0, size, count)
@@ -95,7 +96,7 @@ def test_shifts_alone_change_nothing(tmp_path):
             put(model, tensor.name, rounded(exact, scale_of(float(np.abs(exact).max()))))
     want, seen, _ = observe(model, x, tmp_path)
     before = [node.op_type for node in model.graph.node]
-    quantise(model, seen, floating=range(6))
+    quantized(fp8, model, seen, floating=range(6))
     assert [node.op_type for node in model.graph.node] == before
     assert compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-6
 
@@ -104,7 +105,7 @@ def test_shifts_alone_change_nothing(tmp_path):
 def test_a_block_in_fp8(tmp_path, outlier):
     model, x = block(rows=200, outlier=outlier)
     want, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen)
+    quantized(fp8, model, seen)
     onnx.checker.check_model(model)
     assert 1e-3 < compare(run(model, x, tmp_path)["out"], want).relative_l2 < 5e-2
     types = [node.op_type for node in model.graph.node]
@@ -119,8 +120,8 @@ def test_the_shift_is_worth_its_lines(tmp_path):
     want, seen, _ = observe(model, x, tmp_path)
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    quantise(model, seen)
-    quantise(plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
+    quantized(fp8, model, seen)
+    quantized(fp8, plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
     errors = [compare(run(one, x, tmp_path)["out"], want).relative_l2 for one in (model, plain)]
     assert errors[0] < 0.97 * errors[1]
 
@@ -134,7 +135,7 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
         for one in model.graph.initializer
         if one.name.startswith("b.mlp.fc1.")
     )
-    quantise(model, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen], floating=[0, 1, 2, 3])
+    quantized(fp8, model, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen], floating=[0, 1, 2, 3])
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
     scales = {
         one.name: float(numpy_helper.to_array(one)) for one in model.graph.initializer if one.name.endswith("/scale")
@@ -159,12 +160,12 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
 def eight(shared):
     """An engine folder in fp8, verified."""
     config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = Plan.make(config, layout, Precision.FP8)
+    plan = ExportPlan.make(config, layout, Precision.FP8)
     model = lively(config)
     folder = shared / "fp8"
     with making(shared / "fp8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -188,27 +189,27 @@ def test_the_exported_model(eight):
 
 def test_means_are_taken_out_behind_the_casts_of_16_bits(eight):
     """A norm computes in float32; its result becomes float16 before a layer reads it."""
-    graph = Graph(onnx.load(eight.folder / "onnx" / "view_sa.1.onnx").graph)
-    norms = [node for node in graph.proto.node if node.op_type == "LayerNormalization"]
+    graph = onnx.load(eight.folder / "onnx" / "view_sa.1.onnx").graph
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
     taken = [node.input[2] for node in norms if node.input[2] == f"{node.output[0]}/bias"]
     assert len(taken) == 2 < len(norms), "those of q, k, v and of the MLP; not those of each head's q and k"
 
 
 def test_a_whole_run(eight):
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     images, mask = frames.values["images"], frames.values["mask_ext"]
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
-    found = Pipeline.load(eight.folder, "onnxruntime").run(images, mask).layers[1]
+    found = Pipeline.load(eight.folder, "onnxruntime").run(images, mask_ext=mask).layers[1]
     assert compare(found, want.reshape(found.shape)).relative_l2 < 0.1
 
 
 def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
     """Down to all of them; they are named in the manifest, and their weights are float16's."""
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     strict = calibration.calibrate(eight.model, eight.plan, frames, 1e-7)
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
     mixed = next(entry for entry in manifest.stages if entry.floating)
     model = onnx.load(tmp_path / "engines" / (mixed.file or ""))
     left = [tensor for tensor in model.graph.initializer if tensor.name in mixed.floating]
@@ -218,9 +219,9 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
 
 def test_blocks_that_run_twice_on_the_same_weights(tmp_path):
     config, layout = config_of("memory", encoder_depth=2), layout_of("memory", 56, 70)  # those of `made`: traced once
-    manifest = export(
+    manifest = write_verified(
         lively(config),
-        Plan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
+        ExportPlan.make(config, layout, Precision.FP8, takes_keypoints("memory")),
         tmp_path / "engines",
         tolerance=0.15,
     )
@@ -251,7 +252,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
             for source in layer.sources
         }
         assert wanted and wanted <= found, name
-    plans = PlansBuild(rtx, BuildOptions(), "fp8", native=False).build(
+    plans = PlanBuildRequest(rtx, BuildOptions(), Precision.FP8, native=False).build(
         eight.folder, msgspec.structs.replace(manifest, stages=manifest.stages[2:3]), tmp_path
     )
     assert plans.least_chip == 89 and plans.runs_on == "sm_89 and newer" and plans.fits(90) and not plans.fits(86)
@@ -259,7 +260,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
 
 def test_chips_without_fp8_are_refused(rtx):
     with pytest.raises(UsageError, match=r"(?s)no fp8 products on these chips.*sm_86.*sm_89 and newer"):
-        PlansBuild(rtx, BuildOptions(("sm_86", "sm_120")), "fp8", native=False)
+        PlanBuildRequest(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
 
 
 def test_a_plan_that_widens_a_product_is_refused():
@@ -278,7 +279,7 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.manifest import StageEntry, TensorSpec
 from page4d_export.quantize import fp8, int8
 from page4d_export.quantize.activation_stats import observe
 from page4d_export.quantize.gptq import _DAMPING, compensated
+from tests.support.examples import examples
 from tests.support.linear_block import block
 
 
@@ -38,7 +39,7 @@ def naive(exact, moment, nearest):
     return result
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.5]))
 def test_it_is_the_naive_rounding(channels, outputs, seed, step):
     rng = np.random.default_rng(seed)

@@ -7,10 +7,11 @@ import pathlib
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
@@ -18,26 +19,29 @@ from typer.testing import CliRunner
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
 from page4d.layout import Layout
-from page4d.manifest import read_manifest
+from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.progress import SILENT
 from page4d_engines import Pipeline, cli
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
-from page4d_export import main
 from page4d_export.bench.cpu_chain import compare_chain
-from page4d_export.export_plan import Plan
-from page4d_export.exporter import export
-from page4d_export.onnx_export import OnnxExporter
+from page4d_export.commands.export import export_command
+from page4d_export.export_plan import ExportPlan
+from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
-from page4d_export.quantize.centering import Observed, exact_weights
-from page4d_export.quantize.int8 import error, quantise, weight
+from page4d_export.quantize import int8
+from page4d_export.quantize.centering import Observed
+from page4d_export.quantize.int8 import error, weight
 from page4d_export.quantize.linear_layers import Graph
+from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
-from page4d_export.verify import Frames
+from page4d_export.tracing.onnx_export import OnnxExporter
+from tests.support.examples import examples
 from tests.support.exports import Made, making
-from tests.support.linear_block import block, observe, put, run
+from tests.support.linear_block import block, graph_of, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 # ---- one block, built by hand
@@ -45,14 +49,14 @@ from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 def test_the_graph_finds_what_stands_before_a_layer():
     model, _ = block()
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     q, k, v, proj, fc1, fc2 = graph.linears
     assert [linear.weight.split("/")[0] for linear in graph.linears] == ["b.attn.qkv.weight"] * 3 + [
         "b.attn.proj.weight",
         "b.mlp.fc1.weight",
         "b.mlp.fc2.weight",
     ]
-    assert [graph.norm_before(linear).output[0] for linear in (q, k, v, fc1)] == ["norm1.out"] * 3 + ["norm2.out"]
+    assert [graph.norm_before(linear).outputs[0].name for linear in (q, k, v, fc1)] == ["norm1.out"] * 3 + ["norm2.out"]
     assert graph.norm_before(proj) is graph.norm_before(fc2) is None
     assert graph.values_before(proj) is v and graph.values_before(fc2) is graph.values_before(q) is None
 
@@ -60,7 +64,7 @@ def test_the_graph_finds_what_stands_before_a_layer():
 def test_a_norm_that_others_read_is_not_shifted():
     model, _ = block()
     model.graph.node.append(helper.make_node("Identity", ["norm1.out"], ["elsewhere"]))
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     assert graph.norm_before(graph.linears[0]) is None and graph.norm_before(graph.linears[4]) is not None
 
 
@@ -76,7 +80,7 @@ def test_shifts_alone_change_nothing(tmp_path):
                 )
             )
     want, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen, floating=range(6))
+    quantized(int8, model, seen, floating=range(6))
     assert not [node for node in model.graph.node if node.op_type == "MatMulInteger"]
     assert compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-6
 
@@ -86,7 +90,7 @@ def test_a_block_in_int8(tmp_path, outlier):
     model, x = block(rows=200, outlier=outlier)
     want, seen, _ = observe(model, x, tmp_path)
     before = len(model.SerializeToString())
-    quantise(model, seen)
+    quantized(int8, model, seen)
     onnx.checker.check_model(model)
     assert len(model.SerializeToString()) < 0.3 * before
     assert 1e-4 < compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-2
@@ -103,8 +107,8 @@ def test_the_shift_is_worth_its_lines(tmp_path):
     want, seen, _ = observe(model, x, tmp_path)
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    quantise(model, seen)
-    quantise(plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
+    quantized(int8, model, seen)
+    quantized(int8, plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
     errors = [compare(run(one, x, tmp_path)["out"], want).relative_l2 for one in (model, plain)]
     assert errors[0] < 0.9 * errors[1]
 
@@ -126,7 +130,7 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
         numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight.bias"
     ).astype(np.float64)
     unshifted = [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen]
-    quantise(model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
+    quantized(int8, model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
     given = found["norm2.out"][0].astype(np.float64)
     low, high = min(0.0, given.min()), max(0.0, given.max())
@@ -141,7 +145,7 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
     """To the bit, where no kernel saturates: with weights of half the range none does, on any processor."""
     model, x = block(rows=50)
     _, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen, floating=[4])
+    quantized(int8, model, seen, floating=[4])
     for tensor in list(model.graph.initializer):
         if tensor.name.endswith("/int8"):
             numbers = numpy_helper.to_array(tensor)
@@ -165,7 +169,7 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
 # ---- the pieces
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(1e-6, 1e6), st.integers(0, 2**32 - 1))
 def test_a_weight_is_rounded_to_the_nearest(rows, columns, size, seed):
     exact = np.random.default_rng(seed).normal(0, size, (rows, columns))
@@ -194,12 +198,12 @@ def test_the_error_of_a_layer_is_that_of_its_activations():
 def eight(shared):
     """An engine folder in int8, verified."""
     config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = Plan.make(config, layout, Precision.INT8)
+    plan = ExportPlan.make(config, layout, Precision.INT8)
     model = lively(config)
     folder = shared / "int8"
     with making(shared / "int8-made") as first:
         if first:
-            export(model, plan, folder)
+            write_verified(model, plan, folder)
     return Made(folder, model, plan, None)
 
 
@@ -252,7 +256,7 @@ def test_onnx_runtime_fuses_it(eight, tmp_path):
 
 def test_a_stricter_tolerance_keeps_more_in_float32(eight):
     """The stage's measured error decides; at the end all activations are float32 and the weights' error is left."""
-    frames = Frames.rendered(eight.plan.layout)
+    frames = SampleClip.rendered(eight.plan.layout)
     loose, strict = (calibration.calibrate(eight.model, eight.plan, frames, tolerance) for tolerance in (0.02, 1e-6))
     assert not any(found.floating for found in loose.stages.values())
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
@@ -267,11 +271,11 @@ def look_at_choices(eight, monkeypatch, tolerance, look):
     def watched(scheme, path, entry, inputs, outputs, seen, limit):
         chosen = choose(scheme, path, entry, inputs, outputs, seen, limit)
         measure = lambda choice: calibration._error(path, entry, choice, inputs, outputs)
-        look(entry.name, chosen, measure, Graph(onnx.load(path).graph), seen)
+        look(entry.name, chosen, measure, Graph(onnx_ir.load(path)), seen)
         return chosen
 
     monkeypatch.setattr(calibration, "_choose", watched)
-    calibration.calibrate(eight.model, eight.plan, Frames.rendered(eight.plan.layout), tolerance)
+    calibration.calibrate(eight.model, eight.plan, SampleClip.rendered(eight.plan.layout), tolerance)
 
 
 def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch):
@@ -281,7 +285,7 @@ def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch
 
     def look(name, chosen, measure, graph, seen):
         assert measure(chosen) <= tolerance
-        exact = exact_weights(graph)
+        exact = graph.weights
         own = [
             error(one.rows, exact[linear.weight], one.observed, linear.kind != "mlp.fc2")
             for linear, one in zip(graph.linears, seen, strict=True)
@@ -306,7 +310,7 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
     def look(name, chosen, measure, graph, seen):
         everything = dataclasses.replace(chosen, floating=frozenset(range(len(chosen.layers))))
         nearest = dataclasses.replace(
-            everything, weights={matrix: weight(array) for matrix, array in exact_weights(graph).items()}
+            everything, weights={matrix: weight(array) for matrix, array in graph.weights.items()}
         )
         shares[name] = measure(everything) / measure(nearest)
 
@@ -316,8 +320,8 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
 
 def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     """They are named in the manifest, run, and are more exact than what is quantised whole."""
-    frames = Frames.rendered(eight.plan.layout)
-    manifest = export(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
+    frames = SampleClip.rendered(eight.plan.layout)
+    manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 5e-3)
     kept = [name for entry in manifest.stages for name in entry.floating]
     assert kept and all(".weight/" in name for name in kept)
     graph = onnx.load(
@@ -328,7 +332,7 @@ def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
     with torch.inference_mode():
         want = eight.model(torch.from_numpy(images), torch.from_numpy(mask)).layers[1].numpy()
     found = [
-        Pipeline.load(folder, "onnxruntime").run(images, mask).layers[1]
+        Pipeline.load(folder, "onnxruntime").run(images, mask_ext=mask).layers[1]
         for folder in (tmp_path / "engines", eight.folder)
     ]
     errors = [compare(layer, want.reshape(layer.shape)).relative_l2 for layer in found]
@@ -338,7 +342,7 @@ def test_layers_in_float32_have_weights_of_8_bits(eight, tmp_path):
 def test_calibrated_small_written_large(eight, tmp_path):
     """As where the layout is too large for this machine: what was measured at one layout serves another."""
     layout = Layout(2, 2, 28, 42)
-    measured = calibration.calibrate(eight.model, eight.plan.at(layout), Frames.rendered(layout), 0.02)
+    measured = calibration.calibrate(eight.model, eight.plan.at(layout), SampleClip.rendered(layout), 0.02)
     stage = stages_of(eight.model, eight.plan)["time_sa.1"]
     path = OnnxExporter(tmp_path, eight.model.config.head_dim, traces=measured.traces).write(
         stage, measured.change("time_sa.1")
@@ -360,14 +364,14 @@ def test_calibrated_small_written_large(eight, tmp_path):
 def test_other_models(variant, tmp_path):
     """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
     config, layout = config_of(variant, encoder_depth=2), layout_of(variant, 56, 70)  # those of `made`: traced once
-    plan = Plan.make(config, layout, Precision.INT8, takes_keypoints(variant))
-    manifest = export(lively(config), plan, tmp_path / "engines", tolerance=0.05)
+    plan = ExportPlan.make(config, layout, Precision.INT8, takes_keypoints(variant))
+    manifest = write_verified(lively(config), plan, tmp_path / "engines", tolerance=0.05)
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
 def test_it_is_timed_beside_pytorch():
-    plan = Plan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
-    found = compare_chain(plan, "late", 1, 2, lambda what, share: None)
+    plan = ExportPlan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
+    found = compare_chain(plan, "late", 1, 2, SILENT)
     assert found.precision == "int8" and {row.part for row in found.rows} >= {"encoder", "time_sa", "whole"}
     assert all(row.pytorch > 0 and row.engines > 0 for row in found.rows)
     exact = {entry.kind: entry.weight_bytes for entry in plan.in_precision(Precision.FLOAT32).stages()}
@@ -384,7 +388,7 @@ def test_it_is_timed_beside_pytorch():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(main.export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 
@@ -399,4 +403,6 @@ def test_what_does_not_go_with_int8(eight):
     with pytest.raises(EngineError, match="int8 engines are for a processor"):
         Pipeline.load(eight.folder, "cuda")
     with pytest.raises(UsageError, match="--attention plugin computes in 16 bits"):
-        Plan.make(config_of("default"), layout_of("default", 28, 42), Precision.INT8, attention=AttentionChoice.PLUGIN)
+        ExportPlan.make(
+            config_of("default"), layout_of("default", 28, 42), Precision.INT8, attention=AttentionChoice.PLUGIN
+        )

@@ -15,7 +15,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ from page4d.checkpoints.weights import load
 from page4d.config import Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_page4d, save_pi3
+from tests.support.examples import examples
 
 TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 NORM = "decoder.0.norm1.weight"
@@ -218,7 +219,7 @@ PREFIXES = st.lists(st.sampled_from(["module", "_orig_mod", "model", "_fsdp_wrap
 )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(PREFIXES)
 def test_prefixes_in_any_order_and_nesting(tmp_path_factory, small, prefix):
     path = tmp_path_factory.getbasetemp() / "prefixed.safetensors"
@@ -543,7 +544,7 @@ def test_a_block_number_out_of_all_bounds_is_no_block(tmp_path, small, name):
     assert (found.depth, found.encoder_depth) == (1, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.binary(max_size=300))
 def test_random_bytes_after_the_zip_signature(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "random.pt"
@@ -561,7 +562,7 @@ def changed(content, changes, end):
     return bytes(content)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(CHANGES)
 def test_damaged_safetensors_headers(tmp_path_factory, safetensors_bytes, changes):
     path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
@@ -569,7 +570,7 @@ def test_damaged_safetensors_headers(tmp_path_factory, safetensors_bytes, change
     only_usage_errors(path)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(CHANGES)
 def test_damaged_pickles(tmp_path_factory, small, changes):
     """The archive is whole, with a right checksum; the pickle in it is not."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
@@ -10,6 +10,7 @@ from page4d.checkpoints.completeness import HEAD_PREFIXES, check_complete, short
 from page4d.config import MaskHeadKind, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_pi3
+from tests.support.examples import examples
 
 PI3 = sorted(pi3_shapes(64, encoder_depth=2, pairs=3))
 UNUSED_BY_PI3 = ("image_mean", "image_std")
@@ -24,7 +25,7 @@ def check(names, kind="pi3"):
 
 
 @pytest.mark.parametrize("kind", ["pi3", "150", "2026", None])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_no_needed_tensor_can_be_missing(kind, data):
     """But for those of the last layer or block as a whole: a smaller model is of the same kind."""

@@ -6,13 +6,14 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_state, pi3_state, save_pi3, save_sharded
+from tests.support.examples import examples
 
 INDEX = "model.safetensors.index.json"
 
@@ -48,7 +49,7 @@ def rewritten(folder, change):
     return folder / INDEX
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     data=st.data(),
     suffix=st.sampled_from([".safetensors", ".bin"]),
@@ -289,7 +290,7 @@ def test_what_is_no_index(tmp_path, case):
     refused(tmp_path, INDEX)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
+from tests.support.examples import examples
 
 
 def tensors(shape, seed, dtype=torch.float64):
@@ -28,7 +29,7 @@ shapes = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(shapes, st.booleans(), st.integers(0, 99))
 def test_biased_attention(shape, has_bias, seed):
     q, k, v, bias = tensors(shape, seed)
@@ -44,7 +45,7 @@ def leading_rows(draw):
     return period, draw(st.integers(0, period)), draw(st.integers(1, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     leading_rows(),
     st.integers(1, 20),
@@ -86,7 +87,7 @@ def segmented(draw):
     return groups, rows, m, pointers, segments
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(segmented(), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_segment_attention(case, has_bias, has_segment_bias, seed):
     groups, rows, m, pointers, segments = case
@@ -131,7 +132,7 @@ def test_segments_outside_the_keys_are_refused():
         )
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(1, 3), st.integers(1, 5), st.floats(0, 30), st.integers(0, 99))
 def test_epipolar_prior(views, patches, band, seed):
     """Against distances from lines, pair by pair; special tokens (centre 0) and a view's own keys are free."""

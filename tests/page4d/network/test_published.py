@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
@@ -12,6 +12,7 @@ from page4d.network.aggregator import TimeSA
 from page4d.network.mask import RowMaskHead
 from page4d.network.poses import camera_to_world, world_to_camera
 from tests.support import naive, naive_heads
+from tests.support.examples import examples
 
 SPECIAL = 5
 NARROW = {"width": 64, "heads": 1, "encoder_depth": 1}
@@ -165,7 +166,7 @@ def test_a_row_bias_changes_the_outputs_of_special_tokens_only(options):
     assert torch.equal(a[:, 1], b[:, 1])  # a clip's bias is its own
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(["150", "2026"]),
     st.floats(-12, 12),
@@ -332,7 +333,7 @@ def random_rotations(count, seed):
     return np.array(rows).transpose(2, 0, 1)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(poses, st.integers(0, 99))
 def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
     """Also where rows are zero, equal or opposite, or the nearest orthogonal matrix is a reflection."""
@@ -358,7 +359,7 @@ def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
     assert distance(rotation) <= min(distance(others).min(), distance(close).min()) + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(0, 9999), st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
 def test_rows_of_a_rotation_stay_what_they_are_at_any_length(seed, lengths):
     rotation = random_rotations(1, seed)[0]

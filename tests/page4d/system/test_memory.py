@@ -1,22 +1,23 @@
-"""What is free: the kernel's own figure, by the lines of its file."""
+"""What this machine has free, and what this process holds."""
 
-import pytest
+import numpy as np
 
 from page4d.system import memory
 
-LINES = "MemTotal:       65536 kB\nMemFree:          100 kB\n"
+
+def test_this_machine_has_some_memory_free():
+    assert 1 << 20 < memory.available_memory() < 1 << 50
 
 
-@pytest.mark.parametrize(
-    ("text", "free"),
-    [(f"{LINES}MemAvailable:   32768 kB\nCached: 1 kB\n", 32 << 20), (f"{LINES}Cached: 1 kB\n", None), ("", None)],
-)
-def test_pages_of_files_count_as_free(text, free, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    assert memory.available_memory() is None, "there is no such file, as where the system is not Linux"
-    (tmp_path / "meminfo").write_text(text)
-    assert memory.available_memory() == free
+def test_a_large_array_is_held_and_leaves_a_peak():
+    before = memory.resident_memory()
+    array = np.ones(1 << 26, np.uint8)
+    held = memory.resident_memory()
+    assert held - before > array.nbytes * 0.9
+    del array
+    assert memory.peak_memory() >= held - (1 << 20)
 
 
-def test_this_machine_says():
-    assert memory.available_memory() > 1 << 20
+def test_the_peak_is_told_where_the_system_has_no_status_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing")
+    assert memory.peak_memory() > 1 << 20

@@ -85,7 +85,7 @@ RawStage stage_of(const JsonValue& value) {
        {"flop", true, [&](const JsonValue& v) { s.flop = v.integer(); }},
        {"largest", true, [&](const JsonValue& v) { s.largest = v.integer(); }},
        {"calls", false, [&](const JsonValue& v) { s.calls = v.integer(); }},
-       {"file", false, [&](const JsonValue& v) { s.file = optional_string(v); }},
+       {"file", false, [&](const JsonValue& v) { s.file = v.string(); }},
        {"accuracy", false,
         [&](const JsonValue& v) {
           for (const auto& [name, error] : v.map<double>(accuracy_of)) s.relative_l2 = std::max(s.relative_l2, error);

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.cost import Cost
-from page4d_export.export_plan import Plan
+from page4d_export.cost import Flop
+from page4d_export.export_plan import ExportPlan
 
-# Found on tiny at 112x112 and 518x518 and vits at 224x224, runs of 46 MB to 1.1 GB: the model is above each by 1 % to
-# 16 %, since a user who plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: with its GELU,
-# q, k, v with their biases and the norm it is half of that, and ONNX Runtime's arena holds the first run's pieces
-# beside the one piece it
-# plans for every later run.
+# Fitted to runs of 46 MB to 1.1 GB: tiny at 112x112 and 518x518, vits at 224x224. The model is above each by 1 % to
+# 16 %, since a user who plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: half of it is
+# the tensor with its GELU, q, k, v and the norm; the other half is ONNX Runtime's arena, which keeps the pieces of the
+# first run beside the one piece that it plans for every later run.
 SCRATCH = 8.0
 PROCESS = 30 << 20
 """Bytes: sessions, graphs and thread pools, beside the interpreter and the libraries."""
@@ -42,22 +41,14 @@ class Memory(msgspec.Struct, frozen=True):
         return self.process + self.weights + self.buffers + self.scratch
 
 
-def memory_of(plan: Plan, widen: bool = False) -> Memory:
-    """What a plan's engines take.
-
-    In float32 this is ONNX Runtime on a processor and was held against runs. In 16 bits it is a statement about
-    TensorRT plans that no run has
-    tested: 16-bit weights and buffers, the scratch by the same formula, nothing for CUDA's context. `widen` is 16-bit
-        engines on a processor,
-    which keeps and computes all in float32.
-    """
+def memory_of(plan: ExportPlan) -> Memory:
+    """What a float32 plan's engines take in ONNX Runtime on a CPU; compared with runs."""
     manifest = plan.manifest("")
-    item = 4 if widen else plan.precision.itemsize
     return Memory(
-        process=PROCESS if item == 4 else 0,
-        weights=sum(entry.weight_bytes for entry in manifest.stages) * item // plan.precision.itemsize,
-        buffers=BufferPlan.make(manifest, widen).total,
-        scratch=math.ceil(SCRATCH * item * max(entry.largest for entry in manifest.stages)),
+        process=PROCESS,
+        weights=sum(entry.weight_bytes for entry in manifest.stages),
+        buffers=BufferPlan.make(manifest).total,
+        scratch=math.ceil(SCRATCH * 4 * max(entry.largest for entry in manifest.stages)),
     )
 
 
@@ -68,40 +59,23 @@ def memory_of(plan: Plan, widen: bool = False) -> Memory:
 class Work:
     """What a run does in the stages of one kind."""
 
-    linears: int
-    """FLOP of products with weights."""
-    attention: int
-    """FLOP of both products of attention."""
+    flop: Flop
     calls: int
 
-
-class _Unattending(Cost):
-    """A cost without attention's products."""
-
-    def scores(self, queries: int, keys: int) -> int:
-        return 0
-
-
-class _Linears(Plan):
-    """A plan whose FLOP are those of products with weights: what attention takes is then a difference, and no formula
-    stands here twice."""
-
     @property
-    def _cost(self) -> Cost:
-        return _Unattending(self.config, self.layout, self.precision)
+    def row(self) -> NDArray[np.float64]:
+        """What the rates are multiplied by: GFLOP of products with weights, of attention, and calls."""
+        return np.array([self.flop.linears / 1e9, self.flop.attention / 1e9, self.calls])
 
 
-def work_of(plan: Plan) -> dict[str, Work]:
+def work_of(plan: ExportPlan) -> dict[str, Work]:
     """The work of one run by kind of stage."""
-    found: dict[str, Work] = {}
-    linear = _Linears(plan.config, plan.layout, plan.precision, plan.keypoints, plan.encoder_images, plan.attention)
-    for entry, without in zip(plan.stages(), linear.stages(), strict=True):
-        past = found.get(entry.kind, Work(0, 0, 0))
-        attention = (entry.flop - without.flop) * entry.calls
-        found[entry.kind] = Work(
-            past.linears + without.flop * entry.calls, past.attention + attention, past.calls + entry.calls
-        )
-    return found
+    works: dict[str, Work] = {}
+    for entry in plan.stages():
+        before = works.get(entry.kind, Work(Flop(0), 0))
+        flop = before.flop + entry.calls * plan.flop_by_stage[entry.name]
+        works[entry.kind] = Work(flop, before.calls + entry.calls)
+    return works
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -116,26 +90,22 @@ class Rates(msgspec.Struct, frozen=True):
 
     def seconds(self, works: dict[str, Work]) -> float:
         """Of a run."""
-        return sum(float(_row(work) @ (self.linears, self.attention, self.call)) for work in works.values())
-
-
-def _row(work: Work) -> NDArray[np.float64]:
-    return np.array([work.linears / 1e9, work.attention / 1e9, work.calls])
+        return sum(float(work.row @ (self.linears, self.attention, self.call)) for work in works.values())
 
 
 def fit_rates(points: Sequence[tuple[dict[str, Work], dict[str, float]]]) -> Rates:
     """Rates from the work and the seconds of points, each by kind of stage.
 
     Every kind of every point is an equation, divided by the seconds of its point: a run of a second counts as much as
-        one of a minute.
+    one of a minute.
     """
-    rows = [
-        (_row(works[kind]) / sum(seconds.values()), seconds[kind] / sum(seconds.values()))
-        for works, seconds in points
-        for kind in works
-    ]
-    found = least_squares(np.array([row for row, _ in rows]), np.array([share for _, share in rows]))
-    return Rates(*map(float, found))
+    rows, shares = [], []
+    for works, seconds in points:
+        whole = sum(seconds.values())
+        for kind, work in works.items():
+            rows.append(work.row / whole)
+            shares.append(seconds[kind] / whole)
+    return Rates(*map(float, least_squares(np.array(rows), np.array(shares))))
 
 
 def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,6 +129,3 @@ def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.
             if left < least:
                 best, least = x, left
     return best
-
-
-# ---- what is found

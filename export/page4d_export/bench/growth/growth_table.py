@@ -1,40 +1,28 @@
-"""What `growth` found, as a table."""
+"""What `page4d bench growth` measures and models, as a table."""
 
 from __future__ import annotations
 
 from page4d_engines import console
-from page4d_export.bench.growth.growth import Cell, Fit, Growth
+from page4d_export.bench.growth.growth_record import Cell, Fit, Growth
 
 _GIB = 2**30
 
 
-def print_growth(found: Growth) -> None:
+def print_growth(growth: Growth) -> None:
     """As a table on stdout: a row for each T, a column for each V, seconds and GiB; what was measured is marked."""
-    from rich.table import Table
-
-    table = Table()
-    table.add_column("T", justify="right")
-    views = sorted({cell.V for cell in found.grid})
-    for view in views:
-        table.add_column(f"V={view}", justify="right")
-    cells = {(cell.T, cell.V): cell for cell in found.grid}
-    measured = {(point.T, point.V) for point in found.points}
-    for T in sorted({cell.T for cell in found.grid}):
+    views = sorted({cell.V for cell in growth.grid})
+    table = console.table(None, [], ["T", *(f"V={view}" for view in views)])
+    cells = {(cell.T, cell.V): cell for cell in growth.grid}
+    measured = {(point.T, point.V) for point in growth.points}
+    for T in sorted({cell.T for cell in growth.grid}):
         table.add_row(
             str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views)
         )
     out = console.table_console()
-    out.print(
-        f"{found.title}: {'seconds a window / ' if found.fit else ''}GiB by the"
-        f" model{', a star where it was measured' if found.points else ''}"
-    )
+    out.print(f"{growth.title}: seconds a window / GiB by the model, a star where it was measured")
     out.print(table)
-    if found.fit is None:
-        return
-    points = Table()
-    for column in ("measured", "s", "modelled s", "GiB", "modelled GiB"):
-        points.add_column(column, justify="right")
-    for point in found.points:
+    points = console.table(None, [], ["measured", "s", "modelled s", "GiB", "modelled GiB"])
+    for point in growth.points:
         cell = cells[point.T, point.V]
         row = (
             f"{point.seconds:.3g}",
@@ -44,25 +32,27 @@ def print_growth(found: Growth) -> None:
         )
         points.add_row(f"T={point.T} V={point.V}", *row)
     out.print(points)
-    for line in _fit_lines(found.fit):
+    for line in _fit_lines(growth.fit):
         out.print(line)
-    out.print(f"stopped: {found.stopped}")
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    out.print(f"stopped: {growth.stopped}")
+    out.print(", ".join(f"{name} {version}" for name, version in growth.versions.items()))
 
 
 def _cell(cell: Cell, measured: bool) -> str:
     mark = "*" if measured else " "
     gib = cell.memory.total / _GIB
     size = f"{gib:.2f}" if gib < 10 else f"{gib:.1f}"
-    return f"{size}{mark}" if cell.seconds is None else f"{cell.seconds:.3g} / {size}{mark}"
+    return f"{cell.seconds:.3g} / {size}{mark}"
 
 
 def _fit_lines(fit: Fit) -> list[str]:
-    rate = lambda seconds: f"{1 / seconds:.0f} GFLOP/s" if seconds else "free"
+    linears, attention = (
+        f"{1 / seconds:.0f} GFLOP/s" if seconds else "free" for seconds in (fit.rates.linears, fit.rates.attention)
+    )
     low, high = fit.memory_deviation
     lines = [
         (
-            f"time: linears {rate(fit.rates.linears)}, attention {rate(fit.rates.attention)},"
+            f"time: linears {linears}, attention {attention},"
             f" {fit.rates.call * 1e3:.2g} ms a call; off by {fit.deviation:.0%} at most where measured"
         ),
         f"memory: modelled is {low:+.0%} to {high:+.0%} of what was measured",

@@ -11,13 +11,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort.lowering import lower
-from page4d_export.onnx_functions import function_for
+from page4d_export.tracing.onnx_functions import function_for
+from tests.support.examples import examples
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
 MEANINGS = (0, 1, 8)  # the body; lowered for a CPU, for a GPU
@@ -70,7 +71,7 @@ shapes = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(shapes, st.booleans(), st.integers(0, 99))
 def test_biased_attention(shape, has_bias, seed):
     values = draw(shape, seed)
@@ -81,7 +82,7 @@ def test_biased_attention(shape, has_bias, seed):
         agree(run("BiasedAttention", values, {}, shape[-1], lowered), want)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(shapes, st.integers(2, 6), st.integers(1, 4), st.sampled_from([1.0, 64.0]), st.integers(0, 99))
 def test_biased_rows(shape, period, leading, gain, seed):
     z, a, periods, m, d = shape
@@ -124,7 +125,7 @@ def segmented(draw_):
     return groups * rows, m, np.array(pointers, np.int32), np.array(segments, np.int32).reshape(-1, 2)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(segmented(), st.booleans(), st.integers(0, 99))
 def test_segment_attention(case, has_segment_bias, seed):
     n, m, seg_ptr, seg = case
@@ -138,7 +139,7 @@ def test_segment_attention(case, has_segment_bias, seed):
         agree(run("SegmentAttention", values, constants, 16, lowered), want)
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(st.integers(1, 3), st.integers(1, 6), st.floats(1, 20), st.integers(0, 99))
 def test_epipolar_prior(views, patches, band, seed):
     rng = np.random.default_rng(seed)
@@ -188,6 +189,9 @@ def cases(frames, tokens, heads):
     }
 
 
+SLOWER = ("plain", "biased", "alibi", "epipolar")  # a process each
+
+
 def added_memory(case):
     """Bytes that a lowered node takes at its peak beyond its inputs, in a fresh process."""
     op, values, constants, attributes = cases(6, 1024, 4)[case]
@@ -204,7 +208,7 @@ def added_memory(case):
     return status("VmHWM") - before
 
 
-@pytest.mark.parametrize("case", ["plain", "biased", "rows", "alibi", "dilated", "epipolar"])
+@pytest.mark.parametrize("case", ["rows", "dilated", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)])
 def test_memory_is_linear(case):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

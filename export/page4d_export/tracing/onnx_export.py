@@ -1,8 +1,7 @@
 """Stages become ONNX files.
 
 Stages that differ in their weights alone are traced once: the trace takes the weights as inputs, and every stage's file
-    is that
-graph with its own weights put in their place.
+is that graph with its own weights put in their place.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import logging
 import pathlib
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import onnx
 import onnx_ir
@@ -19,16 +18,13 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES, AttentionChoice
-from page4d_export.onnx_functions import function_for
 from page4d_export.stage import Stage
+from page4d_export.tracing.onnx_functions import function_for
+from page4d_export.tracing.trace_cache import TraceCache, trace_key
 
 OPSET = 20  # the lowest that types bfloat16 for every operator in use
 _EXTERNAL_ABOVE = 1 << 20  # bytes of weights that still go into the .onnx itself
 _TENSOR_EXTERNAL_ABOVE = 1 << 10  # bytes of a tensor that stays in the .onnx where others do not
-
-
-Traces = dict[Hashable, onnx.ModelProto]
-"""Graphs without weights, for another exporter of the same model to go on with."""
 
 
 class OnnxExporter:
@@ -43,26 +39,22 @@ class OnnxExporter:
         folder: pathlib.Path,
         head_dim: int,
         attention: AttentionChoice = AttentionChoice.AUTO,
-        traces: Traces | None = None,
+        traces: TraceCache | None = None,
     ) -> None:
         self.folder, self.head_dim, self.attention = folder, head_dim, attention
-        self._traces: Traces = {} if traces is None else traces
+        self._traces = TraceCache.of_environment() if traces is None else traces
 
-    def write(self, stage: Stage, change: Callable[[onnx.ModelProto], None] | None = None) -> pathlib.Path:
+    def write(self, stage: Stage, change: Callable[[onnx_ir.Model], None] | None = None) -> pathlib.Path:
         """Write one stage, `change` having changed its graph and weights; the path of its .onnx."""
         module = stage.module
         weights: dict[str, Tensor] = dict(module.named_parameters())
-        key = _identity(stage, module)
-        if key not in self._traces:
-            self._traces[key] = self._trace(stage, module, weights)
-        model = onnx_ir.from_proto(self._traces[key])
+        key = trace_key(stage, module, self.attention, self.head_dim)
+        model = onnx_ir.from_proto(self._traces.get(key, lambda: self._trace(stage, module, weights)))
         _insert(model, weights)
         path = self.folder / f"{stage.name}.onnx"
         external = f"{path.name}.data" if stage.entry.weight_bytes > _EXTERNAL_ABOVE else None
         if change is not None:
-            proto = onnx_ir.to_proto(model)
-            change(proto)
-            model = onnx_ir.from_proto(proto)
+            change(model)
         onnx_ir.save(model, path, external_data=external, size_threshold_bytes=_TENSOR_EXTERNAL_ABOVE)
         onnx.checker.check_model(str(path))
         return path
@@ -111,14 +103,6 @@ class _Weightless(nn.Module):
         return torch.func.functional_call(self._held[0], weights, values[len(weights) :])
 
 
-def _identity(stage: Stage, module: nn.Module) -> Hashable:
-    """What a trace depends on besides the weights' values."""
-    eps = tuple(child.eps for child in module.modules() if isinstance(child, nn.LayerNorm))
-    weights = tuple((name, tuple(weight.shape), weight.dtype) for name, weight in module.named_parameters())
-    layout = getattr(module, "layout", None)  # an encoder's is in its inputs
-    return stage.entry.kind, stage.inputs, stage.outputs, layout, eps, weights
-
-
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:
     """Turn the weight inputs into initializers; a transpose or a split of a weight is done here, not at every start of
     an engine."""
@@ -156,7 +140,7 @@ def _replace(graph: onnx_ir.Graph, node: onnx_ir.Node, results: list[Tensor]) ->
 
 
 def _strip(model: onnx_ir.Model) -> None:
-    """Remove the trace's notes: source lines and the exporting machine's paths are nobody's business."""
+    """Remove the trace's notes: source lines, and paths of the exporting machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None

@@ -1,0 +1,54 @@
+"""`page4d inspect` and `page4d weights`: what an engine folder, and a checkpoint, is."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from page4d_engines import console
+from page4d_engines.cli import Verbose
+
+
+def inspect_command(
+    engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="the manifest as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check an engine folder and print what it is: model, layout, stages, measured accuracy."""
+    console.set_verbosity(verbose)
+
+    def body() -> None:
+        from page4d_engines.engine_folder import EngineFolder
+        from page4d_export.commands.tables import print_accuracy, print_plans
+
+        manifest = EngineFolder.open(engines).manifest
+        if as_json:
+            console.write_json(manifest)
+        else:
+            print_accuracy(manifest, detailed=True)
+            print_plans(manifest, stderr=False)
+
+    raise typer.Exit(console.run(body))
+
+
+def weights_command(
+    file: Annotated[
+        pathlib.Path,
+        typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder"),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what a checkpoint is, without loading it: model, generation, layers, registers."""
+    console.set_verbosity(verbose)
+
+    def body() -> None:
+        from page4d.checkpoints.checkpoint import Checkpoint
+        from page4d_export.commands.tables import print_checkpoint
+
+        checkpoint = Checkpoint.open(file)
+        console.write_json(checkpoint.document()) if as_json else print_checkpoint(checkpoint)
+
+    raise typer.Exit(console.run(body))

@@ -1,0 +1,239 @@
+"""`ExportRequest`: a whole export, checked before the long work begins; and `export`, the same for Python programs."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.config import Published
+from page4d.errors import MissingBackendError, UsageError
+from page4d.files import refuse_foreign
+from page4d.layout import Layout
+from page4d.manifest import Manifest
+from page4d.manifest_file import ENGINE_FOLDER
+from page4d.ops import AttentionChoice
+from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
+from page4d_export.export_plan import ExportPlan
+from page4d_export.model_source import ModelSource
+
+if TYPE_CHECKING:
+    from page4d.model import Page4D
+    from page4d_engines.clip.frame_folder import FrameFolder
+    from page4d_engines.tensorrt.plans import PlanBuildRequest
+
+Choice = TypeVar("Choice", bound=enum.Enum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """An export that can begin.
+
+    Attributes:
+        source: the network and its weights.
+        plan: its stages, made from the source's config.
+        out: engine folder to write; an engine folder there is replaced.
+        clip: frames to verify on; None: a rendered clip.
+        tolerance: relative L2 error that a stage may have; None: the precision's own.
+        plans: the TensorRT plans to build; None: ONNX alone.
+        plugin_library: file that `plans` was given, which `out` must not replace.
+    """
+
+    source: ModelSource
+    plan: ExportPlan
+    out: pathlib.Path
+    clip: FrameFolder | None = None
+    tolerance: float | None = None
+    plans: PlanBuildRequest | None = None
+    plugin_library: pathlib.Path | None = None
+
+    def check(self) -> None:
+        """Refuse what would end the export after minutes.
+
+        Raises:
+            MissingBackendError: PyTorch is not installed.
+            UsageError: `out` holds something that is not an engine folder, or lies in an input; a clip of too few
+                frames or cameras, or without the calibration that the plan needs.
+        """
+        _require_torch()
+        inputs = dict(self.source.files)
+        if self.plugin_library is not None:
+            inputs["the plugin library"] = self.plugin_library
+        if self.clip is not None:
+            inputs |= self.clip.places
+        refuse_foreign(self.out, ENGINE_FOLDER, inputs)
+        if self.clip is not None:
+            from page4d_engines.clip.window_reader import WindowReader, windows
+
+            WindowReader(self.clip, self.plan.layout, None, False, self.plan.config.epipolar)
+            windows(self.clip.count, self.plan.layout.T, self.plan.layout.T)
+
+    def run(self, progress: Progress = SILENT) -> Manifest:
+        """Load the weights and write the engine folder: whole, or not at all.
+
+        Raises:
+            UsageError, MissingBackendError: as `check`; a checkpoint that does not fit the model.
+            AccuracyError: a stage departs from the reference, or a plan is not what was asked.
+            EngineError, OutOfMemoryError: TensorRT builds no plan.
+        """
+        self.check()
+        from page4d_export.exporter import write_verified
+        from page4d_export.sample_clip import SampleClip
+
+        progress.note(f"weights: {self.source.described}", 0.0)
+        model, frames = self.source.model(), self.clip
+
+        def clip_at(layout: Layout) -> SampleClip:
+            return SampleClip.rendered(layout) if frames is None else SampleClip.read(frames, layout)
+
+        return write_verified(model, self.plan, self.out, clip_at, self.tolerance, progress, self.plans)
+
+
+def export(
+    model: Page4D | str | pathlib.Path,
+    *,
+    T: int,
+    V: int,
+    out: str | pathlib.Path,
+    height: int = 518,
+    width: int = 518,
+    B: int = 1,
+    precision: Precision | str = Precision.FLOAT32,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    registers: str | None = None,
+    time_sa: str | None = None,
+    seed: int = 0,
+    keypoints: bool = False,
+    attention: AttentionChoice | str = AttentionChoice.AUTO,
+    encoder_images: int | None = None,
+    frames: str | pathlib.Path | None = None,
+    tolerance: float | None = None,
+    plans: PlanBuildRequest | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> Manifest:
+    """Export a model as a folder of verified engines, as `page4d-export` does.
+
+        manifest = page4d_export.export("model.safetensors", T=1, V=4, precision="float16", out="engines")
+
+    The folder is written whole or not at all. An engine folder at `out` is replaced, anything else there is refused.
+
+    Args:
+        model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, VGGT or PAGE-4D: a file, the
+            index of several, or a folder. Two checkpoints in one model: `page4d.load`.
+        T: timesteps of a window.
+        V: views (cameras).
+        out: engine folder to write.
+        height, width: of the images in pixels, multiples of 14.
+        B: clips side by side. Engines of more than one are for Python programs; `page4d-run` takes one.
+        precision: of weights and tokens: "float32", "float16", "bfloat16", "int8" (CPU), "fp8" (TensorRT).
+        preset: the network that a checkpoint's weights go into; None: the checkpoint's own published model.
+        options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`.
+        registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
+        time_sa: weights of Time-SA: "page4d" or "pi3".
+        seed: of weights that the checkpoint does not have.
+        keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
+        attention: what TensorRT makes of attention: "auto", "plugin" or "native".
+        encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16.
+        frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
+        tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own.
+        plans: the TensorRT plans to build (`page4d_engines.tensorrt.plans.PlanBuildRequest`); None: ONNX alone.
+        progress: called with what starts and the share of the work that is done, 0 to 1; None: not.
+
+    Returns:
+        The manifest of the folder: stages with shapes, dtypes and measured accuracy. `Pipeline.load(out)` runs it.
+
+    Raises:
+        UsageError: an argument that is not allowed, a checkpoint that is damaged or another model's, an `out` that is
+            not an engine folder and not empty.
+        AccuracyError: a stage departs from the reference by more than the tolerance.
+        EngineError, MissingBackendError, OutOfMemoryError: plans that cannot be built here.
+    """
+    require_tolerance(tolerance)
+    layout = Layout(T, V, height, width, B)
+    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa)
+    request = ExportRequest(
+        source=source,
+        plan=ExportPlan.make(
+            source.config,
+            layout,
+            _choice(Precision, "precision", precision),
+            keypoints=keypoints,
+            encoder_images=encoder_images,
+            attention=_choice(AttentionChoice, "attention", attention),
+        ),
+        out=pathlib.Path(out),
+        clip=open_clip(frames, layout),
+        tolerance=tolerance,
+        plans=plans,
+    )
+    return request.run(Progress(progress))
+
+
+def require_tolerance(tolerance: float | None) -> None:
+    """Raise unless this is a tolerance, or None.
+
+    Raises:
+        UsageError: not above 0 and up to 1; NaN among them, with which every comparison would pass.
+    """
+    if tolerance is not None and not 0 < tolerance <= 1:
+        raise UsageError(
+            "--tolerance is out of range",
+            got=tolerance,
+            allowed="above 0, up to 1",
+            hint="none, for the precision's own",
+        )
+
+
+def open_clip(frames: str | pathlib.Path | None, layout: Layout) -> FrameFolder | None:
+    """The folder of frames to verify on.
+
+    Raises:
+        UsageError: there is none, or it is not one that engines of this layout read.
+    """
+    if frames is None:
+        return None
+    from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
+
+    return FrameFolder.open(pathlib.Path(frames), loose=UngroupedImages.of(layout))
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingBackendError(
+            "exporting needs PyTorch", hint='pip install "page4d[export]", or ".[export]" in a checkout'
+        )
+
+
+def _choice(kind: type[Choice], name: str, value: Choice | str) -> Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f"{name} has no such value", got=value, allowed=", ".join(map(str, kind))) from None
+
+
+def _source(
+    model: Page4D | str | pathlib.Path,
+    preset: str | None,
+    options: dict[str, Any],
+    T: int,
+    seed: int,
+    registers: str | None,
+    time_sa: str | None,
+) -> ModelSource:
+    if isinstance(model, str | pathlib.Path):
+        checkpoint = Checkpoint.open(model)
+        pi3, page4d = (checkpoint, None) if checkpoint.published is Published.PI3 else (None, checkpoint)
+        return ModelSource.choose(preset, options, T, seed, pi3, page4d, registers, time_sa)
+    if preset or options or registers or time_sa or seed:
+        raise UsageError(
+            "preset, options, registers, time_sa and seed are for the path of a checkpoint",
+            got="a model that has its weights",
+            hint="Page4D(ModelConfig.preset(..)), page4d.load(..), page4d.load_weights(model, ..)",
+        )
+    return ModelSource.of(model)

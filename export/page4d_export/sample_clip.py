@@ -1,0 +1,86 @@
+"""`SampleClip`: the inputs that an export is verified and calibrated on, rendered or read from a folder of frames."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from page4d.cameras import fundamental
+from page4d.layout import Layout
+from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_export.sample_scene.clip import render
+
+Values = dict[str, NDArray[np.generic]]
+"""Tensors by name."""
+
+
+@dataclass(frozen=True)
+class SampleClip:
+    """The inputs of a window, by the names that stages read them by."""
+
+    values: Values
+    described: str
+
+    @classmethod
+    def rendered(cls, layout: Layout) -> SampleClip:
+        """The rendered clip: frames, true masks, cameras; the frames' brightness stands in for keypoints."""
+        side = max(layout.H, layout.W)
+        scale = max(1, round(side / 256))  # rendered smaller and fitted like any other clip
+        size = (max(layout.W // scale, 1), max(layout.H // scale, 1))
+        fit = Fit.choose(size, layout, FitMode.STRETCH)
+        clips = [render(layout.T, layout.V, *size, seed=seed) for seed in range(layout.B)]
+        pairs = [
+            (frame, mask)
+            for clip in clips
+            for frame, mask in zip(
+                clip.frames.reshape(-1, *clip.frames.shape[2:]),
+                clip.masks.reshape(-1, *clip.masks.shape[2:]),
+                strict=True,
+            )
+        ]
+        images = np.stack([fit.image(Image.fromarray(frame)) for frame, _ in pairs]).reshape(layout.images_shape)
+        maps = [
+            np.stack(means).reshape(layout.patch_map_shape)
+            for means in zip(
+                *((fit.patch_mean(mask), fit.patch_mean(frame.mean(-1).astype(np.uint8))) for frame, mask in pairs),
+                strict=True,
+            )
+        ]
+        rig = [fit.camera(camera) for camera in clips[0].cameras.values()]
+        values: Values = {
+            "images": images,
+            "mask_ext": maps[0],
+            "keypoints": maps[1],
+            "fundamental": fundamental(rig).astype(np.float32),
+        }
+        return cls(values, "a rendered clip")
+
+    @classmethod
+    def read(cls, folder: FrameFolder, layout: Layout) -> SampleClip:
+        """A clip's first timesteps and views, as many as the layout has, with its masks, keypoints and cameras."""
+        whole = dataclasses.replace(layout, V=len(folder.camera_names))
+        reader = WindowReader(
+            folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None
+        )
+        with contextlib.closing(reader.read(windows(folder.count, layout.T, layout.T)[:1])) as read:
+            _, inputs = next(read)
+        images = inputs.images[:, : layout.V]
+        brightness = (
+            images.reshape(layout.images, layout.h, layout.PATCH, layout.w, layout.PATCH, 3).mean((2, 4, 5)) / 255
+        )
+        keypoints = (
+            brightness.reshape(layout.patch_map_shape).astype(np.float32)
+            if inputs.keypoints is None
+            else inputs.keypoints[:, : layout.V]
+        )
+        values: Values = {"images": images, "mask_ext": inputs.mask_ext[:, : layout.V], "keypoints": keypoints}
+        if inputs.fundamental is not None:
+            values["fundamental"] = inputs.fundamental[: layout.V, : layout.V]
+        return cls(values, folder.path.name)

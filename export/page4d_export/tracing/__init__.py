@@ -1,0 +1,1 @@
+"""Stages become ONNX graphs."""

@@ -1,0 +1,120 @@
+"""Which tensor of which checkpoint goes into which parameter. Table of sources: docs/checkpoints.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.completeness import MASK_HEAD
+from page4d.config import Published
+from page4d.model import Page4D
+
+_PI3_HEADS = {
+    "points.decoder.": "point_decoder.",
+    "points.head.": "point_head.",
+    "confidence.decoder.": "conf_decoder.",
+    "confidence.head.": "conf_head.",
+    "camera.decoder.": "camera_decoder.",
+    "camera.head.": "camera_head.",
+}
+_PAGE4D_LAYERS = 24
+
+
+@dataclass
+class Part:
+    """One part of the network: where its parameters come from.
+
+    Attributes:
+        source: the checkpoint; None where none has the part.
+        keys: which of its tensors, as a pattern.
+        takes: the tensor that each parameter is.
+        joined: tensors that are cut or joined into the special tokens.
+        new: parameters that the checkpoint does not have.
+    """
+
+    name: str
+    source: Checkpoint | None
+    keys: str
+    takes: dict[str, str] = field(default_factory=dict)
+    joined: tuple[str, ...] = ()
+    new: list[str] = field(default_factory=list)
+
+
+def parts_of(
+    model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str, time_sa: str
+) -> Iterator[Part]:
+    """Every parameter of the model, in exactly one part."""
+    config = model.config
+    names = [name for name, _ in model.named_parameters()]
+    is_page4d = config.published in (Published.VGGT, Published.PAGE4D)
+    base = page4d if is_page4d else pi3
+    assert base is not None
+    encoder = "aggregator.patch_embed." if is_page4d else "encoder."
+    yield _renamed("encoder", base, f"{encoder}*", names, {"encoder.": encoder})
+    if registers == "page4d":
+        joined = ("aggregator.camera_token", "aggregator.register_token")
+        yield Part("special tokens", page4d, ", ".join(joined), joined=joined)
+    else:
+        name = "special tokens, truncate" if registers == "truncate" else "special tokens"
+        yield Part(name, pi3, "register_token", joined=("register_token",))
+
+    frame, everywhere, pair = "aggregator.frame_blocks.", "aggregator.global_blocks.", "decoder."
+    if is_page4d:
+        yield _blocks("view_sa", page4d, names, frame)
+        yield _blocks("time_sa", page4d, names, everywhere)
+    else:
+        yield _blocks("view_sa", pi3, names, pair, step=2, first=1)
+        if time_sa == "pi3":
+            yield _blocks("time_sa", pi3, names, pair, step=2)
+        else:
+            # the last ones: they have seen the most
+            yield _blocks("time_sa", page4d, names, everywhere, first=max(_PAGE4D_LAYERS - config.depth, 0))
+        if config.global_layers:
+            yield _blocks("global_sa", pi3, names, pair, step=2, first=1)
+    if config.has_mask:
+        yield _mask_head(page4d if page4d is not None and page4d.mask_head is not None else None, names)
+    if config.has_memory:
+        yield Part("memory tokens", None, "", new=["memory_tokens"])
+    if config.predictions:
+        yield _renamed("heads", pi3, "{point,conf,camera}_{decoder,head}.*", names, _PI3_HEADS)
+
+
+def _renamed(name: str, source: Checkpoint | None, keys: str, names: Iterable[str], prefixes: dict[str, str]) -> Part:
+    """Parameters under some prefixes, under other prefixes in the source."""
+    takes = {
+        parameter: theirs + parameter[len(ours) :]
+        for parameter in names
+        for ours, theirs in prefixes.items()
+        if parameter.startswith(ours)
+    }
+    return Part(name, source, keys, takes)
+
+
+def _blocks(
+    kind: str, source: Checkpoint | None, names: Iterable[str], prefix: str, step: int = 1, first: int = 0
+) -> Part:
+    """The blocks of one kind: layer i has the source's block `step * i + first`. Their lambdas are new."""
+    index = f"{step}i+{first}" if step > 1 and first else f"{step}i" if step > 1 else f"i+{first}" if first else "i"
+    part = Part(kind, source, f"{prefix}{{{index}}}.*")
+    for name in names:
+        if match := re.fullmatch(rf"layers\.(?P<layer>\d+)\.{kind}\.(block\.(?P<leaf>.*)|lambda_.*)", name):
+            if match["leaf"] is None:
+                part.new.append(name)
+            else:
+                part.takes[name] = f"{prefix}{step * int(match['layer']) + first}.{match['leaf']}"
+    return part
+
+
+def _mask_head(source: Checkpoint | None, names: Iterable[str]) -> Part:
+    part = Part("mask head", source, f"{MASK_HEAD}*" if source else "")
+    for name in names:
+        if name.startswith("mask_head."):
+            if source is not None and name.startswith(
+                ("mask_head.head0.", "mask_head.alpha_logit", "mask_head.tau_logit")
+            ):
+                part.takes[name] = MASK_HEAD + name.removeprefix("mask_head.")
+            else:
+                part.new.append(name)
+    return part

@@ -1,0 +1,73 @@
+"""Whether a manifest's words and sizes are known: read as they stand, before they become enums and a `Layout`, so that
+the error says what is allowed. `engines/cpp/src/manifest/manifest_check.cpp` mirrors this."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from page4d.layout import Layout
+from page4d.manifest import Flavor
+from page4d.manifest_checks.manifest_error import inconsistent
+from page4d.ops import AttentionChoice
+from page4d.precision import MOST_NUMBERS, Precision
+
+
+class _PlanWords(msgspec.Struct, frozen=True):
+    library: str
+
+
+class _VerificationWords(msgspec.Struct, frozen=True):
+    layout: dict[str, int]
+
+
+class ManifestWords(msgspec.Struct, frozen=True):
+    """The fields of a `Manifest` that hold one of a few words, or sizes, as they stand in the file."""
+
+    layout: dict[str, int]
+    precision: str
+    attention: str = str(AttentionChoice.AUTO)
+    plans: _PlanWords | None = None
+    verification: _VerificationWords | None = None
+
+
+def check_words(words: ManifestWords) -> None:
+    """Refuse words that stand for nothing, and sizes that are no layout.
+
+    Raises:
+        EngineError: naming the first one.
+    """
+    layout_of(words.layout)
+    if words.verification is not None:
+        layout_of(words.verification.layout)
+    _require_known("its precision is unknown", words.precision, Precision)
+    _require_known("its attention is unknown", words.attention, AttentionChoice)
+    if words.plans is not None:
+        _require_known("its plans are of an unknown library", words.plans.library, Flavor)
+
+
+def layout_of(sizes: Mapping[str, int]) -> Layout:
+    """The layout of a manifest.
+
+    Raises:
+        EngineError: the sizes are no layout.
+    """
+    if not {"T", "V", "H", "W"} <= set(sizes) <= {"T", "V", "H", "W", "B"}:
+        raise inconsistent("its layout has other sizes", ", ".join(sorted(sizes)), "T, V, H, W, B")
+    T, V, H, W, B = (sizes.get(name, 1) for name in "TVHWB")
+    got = f"T={T} V={V} H={H} W={W} B={B}"
+    if not all(1 <= size <= Layout.LARGEST for size in (T, V, H, W, B)) or H % Layout.PATCH or W % Layout.PATCH:
+        allowed = f"1 to {Layout.LARGEST}, H and W multiples of {Layout.PATCH}"
+        raise inconsistent("its layout is none", got, allowed)
+    if math.prod((T, V, H, W, B, 3)) > MOST_NUMBERS:
+        raise inconsistent("its layout is none", got, f"images of up to {MOST_NUMBERS} bytes")
+    return Layout(T, V, H, W, B)
+
+
+def _require_known(what: str, word: str, known: type[enum.Enum]) -> None:
+    words = [str(member) for member in known]
+    if word not in words:
+        raise inconsistent(what, word, ", ".join(words))

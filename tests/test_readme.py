@@ -1,0 +1,40 @@
+"""The Python programs of README and docs/python.md run as they stand."""
+
+import pathlib
+import re
+
+import pytest
+
+from page4d_engines import Pipeline
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def engines(made, tmp_path, monkeypatch):
+    """An engine folder called `engines` in the working directory."""
+    (tmp_path / "engines").symlink_to(made("default").folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "engines"
+
+
+def programs(page):
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_readmes_program(engines, capsys):
+    (program,) = programs("README.md")
+    assert len(program.strip().splitlines()) <= 12
+    exec(program, {})
+    shape = Pipeline.load(engines).manifest.layout
+    assert f"mask {shape.mask_shape} float32" in capsys.readouterr().out.splitlines()
+
+
+def test_the_python_pages_programs_one_after_the_other(engines):
+    names = {}
+    for program in programs("docs/python.md"):
+        exec(program, names)
+    shape = names["pipeline"].manifest.layout
+    assert names["result"].mask.shape == shape.mask_shape
+    assert tuple(names["out"].mask.shape) == names["layout"].mask_shape
+    assert names["time_sa"].name == "time_sa.3"
