@@ -178,9 +178,10 @@ def _section(command: Command) -> str:
         _paragraphs(command.help),
         "",
     ]
-    for panel in dict.fromkeys(option.panel for option in command.options):
+    panels = dict.fromkeys(option.panel for option in command.options)
+    for panel in panels:
         rows = [_row(option) for option in command.options if option.panel == panel]
-        title = [f"**{panel}**", ""] if panel else []
+        title = [f"**{panel or 'General'}**", ""] if len(panels) > 1 else []
         lines += [*title, "| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 
