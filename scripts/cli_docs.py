@@ -127,8 +127,14 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
         return "|".join(typing.get_args(kind))
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT", pathlib.Path: "PATH"}
     if kind in names:
-        return names[kind]
+        return names[kind] + _range(parameter)
     return "|".join(str(member.value) for member in kind)  # an enum
+
+
+def _range(parameter: typing.Any) -> str:
+    """The bounds of a number, as in `0..5` or `1..`."""
+    low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
+    return "" if low is None and high is None else f" {'' if low is None else low}..{'' if high is None else high}"
 
 
 def _default(parameter: typing.Any) -> str:
