@@ -1,37 +1,53 @@
-"""`Backend`: what runs the engines, and what `auto` makes of a folder and a machine."""
+"""What runs an engine folder here: a loader for each backend, and what `auto` makes of a folder and a machine."""
 
 from __future__ import annotations
 
-import enum
+import functools
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from page4d.errors import EngineError, MissingBackendError
+from page4d.manifest import Plans
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.options import Backend as Backend
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.chain import Arrays, Chain
 
 _LOG = logging.getLogger("page4d.backend")
-Make = Callable[[Arrays], Chain]
-"""Makes a chain, given the values from outside that do not change."""
 
 
-class Backend(str, enum.Enum):
-    """What runs the engines. Anything but `auto` is a demand."""
+class Loader(Protocol):
+    """An engine folder on one backend.
 
-    AUTO = "auto"
-    ONNXRUNTIME = "onnxruntime"
-    CUDA = "cuda"
-    TENSORRT = "tensorrt"
+    Attributes:
+        backend: which.
+    """
 
-    def __str__(self) -> str:
-        return self.value
+    @property
+    def backend(self) -> Backend:
+        """Which."""
+        ...
+
+    def check(self) -> None:
+        """Raise unless folder and machine go together; loads nothing.
+
+        Raises:
+            EngineError: the folder is not for this backend, or not for this machine.
+            MissingBackendError: the backend is not there.
+        """
+        ...
+
+    def load(self, constants: Arrays) -> Chain:
+        """The chain, loaded, given the values from outside that do not change."""
+        ...
 
 
 def choose(
-    folder: EngineFolder, backend: Backend, threads: int | None, rounding: bool, sliding: bool = False
-) -> tuple[Backend, Make]:
+    folder: EngineFolder, backend: Backend, pool: ThreadPool | None, rounding: bool, sliding: bool = False
+) -> Loader:
     """What runs a folder here.
 
     `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where
@@ -40,7 +56,7 @@ def choose(
     Args:
         folder: the engines.
         backend: a demand, or `auto`.
-        threads: of ONNX Runtime on the CPU; None takes every processor.
+        pool: of ONNX Runtime on the CPU; None takes every CPU.
         rounding: round as the 16-bit graph does, on the CPU; `auto` then means the CPU.
         sliding: windows will overlap, and what the encoder makes is kept.
 
@@ -48,110 +64,136 @@ def choose(
         EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.
         MissingBackendError: what is demanded is not there.
     """
-    ways: dict[Backend, Callable[[], Make]] = {
-        Backend.TENSORRT: lambda: _tensorrt(folder, sliding),
-        Backend.CUDA: lambda: _cuda(folder, sliding),
-    }
-    if backend in ways:
-        return backend, ways[backend]()
-    if backend is Backend.AUTO and not rounding:
-        for candidate, way in ways.items():
+    on_cpu = OnnxRuntimeLoader(folder, sliding, pool, rounding)
+    on_gpu: list[Loader] = [TensorRTLoader(folder, sliding), CudaLoader(folder, sliding)]
+    for loader in on_gpu:
+        if backend is loader.backend:
+            loader.check()
+            return loader
+        if backend is Backend.AUTO and not rounding:
             try:
-                return candidate, way()
+                loader.check()
+                return loader
             except (EngineError, MissingBackendError) as error:
-                hopeful = candidate is Backend.TENSORRT and folder.manifest.plans is not None
-                _LOG.log(logging.WARNING if hopeful else logging.INFO, "not on %s: %s", candidate, error.what)
+                expected = loader.backend is Backend.TENSORRT and folder.manifest.plans is not None
+                _LOG.log(logging.WARNING if expected else logging.INFO, "not on %s: %s", loader.backend, error.what)
+    return on_cpu
 
-    def make(constants: Arrays) -> Chain:
+
+@dataclass(frozen=True)
+class OnnxRuntimeLoader:
+    """ONNX Runtime on the CPU."""
+
+    folder: EngineFolder
+    sliding: bool
+    pool: ThreadPool | None
+    rounding: bool
+    backend = Backend.ONNXRUNTIME
+
+    def check(self) -> None:
+        """Runs every folder on every machine."""
+
+    def load(self, constants: Arrays) -> Chain:
+        """As `Loader.load`."""
         from page4d_engines.ort.cpu_engine import OrtEngine
         from page4d_engines.runtime.host_chain import HostChain
 
-        return HostChain(folder, constants, lambda path: OrtEngine(path, threads, rounding), "onnxruntime", sliding)
+        engine = functools.partial(OrtEngine, pool=self.pool, rounding=self.rounding)
+        return HostChain(self.folder, constants, engine, "onnxruntime", self.sliding)
 
-    return Backend.ONNXRUNTIME, make
 
+@dataclass(frozen=True)
+class TensorRTLoader:
+    """TensorRT plans on a GPU."""
 
-def _tensorrt(folder: EngineFolder, sliding: bool) -> Make:
-    plans = folder.manifest.plans
-    if plans is None:
-        raise EngineError(
-            "the engine folder has no TensorRT plans", got=folder.path, hint=f"page4d-export --build-only {folder.path}"
-        )
-    from page4d_engines.tensorrt.requirements import Machine
+    folder: EngineFolder
+    sliding: bool
+    backend = Backend.TENSORRT
 
-    machine = Machine.here(plans)
-    machine.require(plans, folder.path)
+    def check(self) -> None:
+        """As `Loader.check`."""
+        from page4d_engines.tensorrt.requirements import Machine
 
-    def make(constants: Arrays) -> Chain:
-        from page4d_engines.runtime.cuda_device import Gpu
+        Machine.here(self._plans).require(self._plans, self.folder.path)
+
+    def load(self, constants: Arrays) -> Chain:
+        """As `Loader.load`."""
+        from page4d_engines.runtime.cuda_device import CudaDevice
         from page4d_engines.runtime.gpu_chain import GpuChain
         from page4d_engines.tensorrt.engine import Session
+        from page4d_engines.tensorrt.library import Library
 
-        gpu = Gpu()
-        session = Session(machine.library, gpu)
+        gpu, library = CudaDevice(), Library.find(self._plans.library)
+        session = Session(library, gpu)
         engines = {
-            entry.name: session.load(entry, folder.file(plans.stages[entry.name].file))
-            for entry in folder.manifest.stages
+            entry.name: session.load(entry, self.folder.file(self._plans.stages[entry.name].file))
+            for entry in self.folder.manifest.stages
         }
-        chain = GpuChain(
-            gpu,
-            BufferPlan.make(folder.manifest, sliding=sliding),
-            engines,
-            constants,
-            f"{machine.library} on {gpu.name}",
-        )
+        plan = BufferPlan.make(self.folder.manifest, sliding=self.sliding)
+        chain = GpuChain(gpu, plan, engines, constants, f"{library} on {gpu.name}")
         session.keep_compiled()
         return chain
 
-    return make
+    @property
+    def _plans(self) -> Plans:
+        plans = self.folder.manifest.plans
+        if plans is None:
+            hint = f"page4d-export --build-only {self.folder.path}"
+            raise EngineError("the engine folder has no TensorRT plans", got=self.folder.path, hint=hint)
+        return plans
 
 
-def _cuda(folder: EngineFolder, sliding: bool) -> Make:
-    if folder.manifest.precision is Precision.INT8:
-        raise EngineError(
-            "int8 engines are for a processor",
-            got=folder.path,
-            allowed="--backend onnxruntime",
-            hint="page4d-export --fp16 for a GPU",
-        )
-    if folder.manifest.precision is Precision.FP8:
-        raise EngineError(
-            "fp8 engines are for TensorRT",
-            got=folder.path,
-            allowed="--backend tensorrt",
-            hint="page4d-export --fp16 for ONNX Runtime on a GPU",
-        )
-    from page4d_engines.ort.cuda_engine import require_provider
-    from page4d_plugins.driver import capability_of
-    from page4d_plugins.modes import FALLBACK
+@dataclass(frozen=True)
+class CudaLoader:
+    """ONNX Runtime's CUDA provider, with this project's kernels for engines in 16 bits."""
 
-    require_provider()
-    narrow = folder.manifest.precision.has_16_bits
-    if narrow and (capability := capability_of(0)) < FALLBACK:
-        hint = "page4d-export without --fp16 or --bf16"
-        raise EngineError(
-            "the kernels of 16-bit engines do not run on this GPU",
-            got=f"sm_{capability}",
-            allowed=f"sm_{FALLBACK} and newer",
-            hint=hint,
-        )
+    folder: EngineFolder
+    sliding: bool
+    backend = Backend.CUDA
 
-    def make(constants: Arrays) -> Chain:
+    def check(self) -> None:
+        """As `Loader.check`."""
+        precision = self.folder.manifest.precision
+        if precision is Precision.INT8:
+            raise EngineError(
+                "int8 engines are for a processor",
+                got=self.folder.path,
+                allowed="--backend onnxruntime",
+                hint="page4d-export --fp16 for a GPU",
+            )
+        if precision is Precision.FP8:
+            raise EngineError(
+                "fp8 engines are for TensorRT",
+                got=self.folder.path,
+                allowed="--backend tensorrt",
+                hint="page4d-export --fp16 for ONNX Runtime on a GPU",
+            )
+        from page4d_engines.ort.cuda_engine import require_provider
+        from page4d_plugins.driver import capability_of
+        from page4d_plugins.modes import FALLBACK
+
+        require_provider()
+        if precision.has_16_bits and (capability := capability_of(0)) < FALLBACK:
+            raise EngineError(
+                "the kernels of 16-bit engines do not run on this GPU",
+                got=f"sm_{capability}",
+                allowed=f"sm_{FALLBACK} and newer",
+                hint="page4d-export without --fp16 or --bf16",
+            )
+
+    def load(self, constants: Arrays) -> Chain:
+        """As `Loader.load`."""
         from page4d_engines.ort.cuda_engine import CudaOrtEngine
-        from page4d_engines.ort.partitioned_engine import PieceEngine, Sessions
-        from page4d_engines.runtime.cuda_device import Gpu
-        from page4d_engines.runtime.gpu_chain import GpuChain, GpuEngine
+        from page4d_engines.ort.partitioned_engine import PartitionedEngine, SharedSessions
+        from page4d_engines.runtime.cuda_device import CudaDevice
+        from page4d_engines.runtime.engine import GpuEngine
+        from page4d_engines.runtime.gpu_chain import GpuChain
 
-        gpu = Gpu()
-        sessions = Sessions(gpu)
-        files = {entry.name: folder.file(entry.file) for entry in folder.manifest.stages}
-        engines: dict[str, GpuEngine] = {
-            name: PieceEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
-            for name, file in files.items()
-        }
-        described = (
-            f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {folder.manifest.precision}"
-        )
-        return GpuChain(gpu, BufferPlan.make(folder.manifest, sliding=sliding), engines, constants, described)
-
-    return make
+        manifest, gpu = self.folder.manifest, CudaDevice()
+        narrow, sessions = manifest.precision.has_16_bits, SharedSessions(gpu)
+        engines: dict[str, GpuEngine] = {}
+        for entry in manifest.stages:
+            file = self.folder.file(entry.file)
+            engines[entry.name] = PartitionedEngine(file, gpu, sessions) if narrow else CudaOrtEngine(file, gpu)
+        described = f"ONNX Runtime{' with kernels of page4d' if narrow else ''} on {gpu.name}, {manifest.precision}"
+        return GpuChain(gpu, BufferPlan.make(manifest, sliding=self.sliding), engines, constants, described)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import enum
 import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from page4d.errors import ExitCode, UsageError
+from page4d.errors import ExitCode
 from page4d.system import process
 from page4d_engines import console
+from page4d_engines.options import Backend, FitMode
+from page4d_engines.timing import Stopwatch
 
 if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
 
-Choice = TypeVar("Choice", bound=enum.Enum)
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
 
 
 def _print_version(asked: bool) -> None:
@@ -42,6 +43,11 @@ def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def out_option(help: str, **settings: Any) -> Any:
+    """`-o FOLDER`, what it is for in `help`; `settings` are typer's."""
+    return typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help=help, **settings)
+
+
 def run(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
     frames: Annotated[
@@ -55,21 +61,13 @@ def run(
     ],
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="folder to write; replaced where it holds an earlier run",
-        ),
+        out_option("folder to write; replaced where it holds an earlier run"),
     ] = pathlib.Path("out"),
     stride: Annotated[
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
     ] = None,
-    fit: Annotated[
-        str | None, typer.Option(help="what to do with another aspect ratio than the engines': stretch, crop or pad")
-    ] = None,
+    fit: Annotated[FitMode | None, typer.Option(help="what to do with another aspect ratio than the engines'")] = None,
     masks: Annotated[
         pathlib.Path | None,
         typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames"),
@@ -81,14 +79,14 @@ def run(
         pathlib.Path | None,
         typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames"),
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
-    min_confidence: Annotated[float, typer.Option(help="least probability, 0 to 1, of a point in points.ply")] = 0.1,
+    backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="least probability of a point in points.ply")
+    ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
     version: Version = False,
 ) -> None:
     """Run engines over a clip, window by window.
@@ -97,28 +95,20 @@ def run(
     points.ply, cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos;
     where they see one view, a video.
     """
-    began = time.perf_counter() - console.process_age()
+    clock = Stopwatch(time.perf_counter() - console.process_age())
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d.manifest_file import read_manifest
-        from page4d_engines.backend import Backend
-        from page4d_engines.clip.fit import FitMode
-        from page4d_engines.clip.frame_folder import FrameFolder, Loose
-        from page4d_engines.ort.cpu_engine import share_thread_pool
-        from page4d_engines.results.clip_run import ClipRun  # late: --help need not wait for the runtime
+        from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
+        from page4d_engines.engine_folder import EngineFolder
+        from page4d_engines.ort.thread_pool import ThreadPool
+        from page4d_engines.results.clip_run import ClipRun, RunOptions  # late: --help need not wait for the runtime
         from page4d_engines.results.report import seeded_note
 
-        mode = None if fit is None else _choice(FitMode, "--fit", fit)
-        if threads is not None and threads < 1:
-            raise UsageError("--threads is out of range", got=threads, allowed="1 or more")
-        if not 0 <= min_confidence <= 1:
-            raise UsageError("--min-confidence is out of range", got=min_confidence, allowed="0 to 1")
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, Loose.of(read_manifest(engines).layout))
-        share_thread_pool(threads)
-        job = ClipRun.prepare(
-            engines, folder, out, stride, mode, _choice(Backend, "--backend", backend), threads, min_confidence, began
-        )
+        opened = EngineFolder.open(engines)
+        folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
+        pool = ThreadPool.of(threads, shared=True)
+        job = ClipRun.prepare(opened, folder, out, RunOptions(stride, fit, backend, pool, min_confidence, clock))
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
@@ -145,15 +135,6 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
         yield "cameras", out / ("*/cameras.json" if several else window.cameras)
         yield "depth", out / ("*/depth" if several else "depth")
     yield "results", out / "*.safetensors"
-
-
-def _choice(kind: type[Choice], flag: str, word: str) -> Choice:
-    try:
-        return kind(word)
-    except ValueError:
-        raise UsageError(
-            f"{flag} has no such value", got=word, allowed=", ".join(str(choice) for choice in kind)
-        ) from None
 
 
 def command(function: object) -> typer.Typer:

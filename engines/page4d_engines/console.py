@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from page4d.errors import ExitCode, Page4DError
 from page4d.system.interrupts import exit_code, raised_interrupts, reason
 from page4d.system.plain_text import encodable, printable
+from page4d.system.progress import SILENT, Progress
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _NO_SPACE = "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk"
@@ -212,26 +213,22 @@ def table(title: str | None, left: Sequence[str], right: Sequence[str], **option
     return columns
 
 
-Progress = Callable[[str, float], None]
-
-
 @contextlib.contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
-    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere. Told what starts and the share that
-    is done."""
-    with _progress(quiet) as show:
+    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+    with _shown(quiet) as show:
 
         def tell(what: str, share: float) -> None:
             _activity[:] = [what]
             show(what, share)
 
-        yield tell
+        yield Progress(tell)
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
+def _shown(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     if quiet:
-        yield lambda what, share: None
+        yield SILENT
     elif sys.stderr.isatty():
         from rich import progress as bars
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn

@@ -10,7 +10,7 @@ import pathlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,8 +29,10 @@ from page4d_engines.arguments import (
 )
 from page4d_engines.backend import Backend, choose
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants
+from page4d_engines.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ class Result:
 
     The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same
     pipeline begins, in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the
-    pipeline. `copy()`
-        keeps the values.
+    pipeline. `copy()` keeps the values.
 
     Attributes:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
@@ -50,6 +51,7 @@ class Result:
             as the next two.
         confidence: float32 `[T,V,H,W]`, a logit.
         camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
+        timing: seconds and floating-point operations of each stage in this run.
     """
 
     mask: NDArray[np.float32] | None
@@ -58,6 +60,7 @@ class Result:
     points: NDArray[np.float32] | None = None
     confidence: NDArray[np.float32] | None = None
     camera: NDArray[np.float64] | None = None
+    timing: Timing = field(default_factory=Timing)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
@@ -76,39 +79,34 @@ class Result:
         """The same in memory of its own."""
         copied = {name: array.copy() for name, array in self.tensors().items()}
         layers = {i: copied.pop(f"layers.{i}") for i in self.layers}
-        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied)
+        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied, timing=self.timing)
 
 
 class Pipeline:
     """The chain of an engine folder.
 
     One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several
-        threads load one
-    pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is done with its
-    `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does not outlive a
-    fork.
+    threads load one pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is
+    done with its `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does
+    not outlive a fork.
 
     Attributes:
         manifest: the folder's.
         backend: what was chosen.
         plan: the buffers and the calls over them.
-        seconds: of each stage in the last `run`, by name.
-        flop: of each stage in the last `run`, by name.
     """
 
-    def __init__(self, folder: EngineFolder, backend: Backend, make: Callable[[Arrays], Chain]) -> None:
+    def __init__(self, folder: EngineFolder, backend: Backend, load: Callable[[Arrays], Chain]) -> None:
         self.manifest, self.backend = folder.manifest, backend
         constants = read_constants(folder)
         self._memory = constants.get("memory", np.zeros(0, np.float32))
-        self._chain = make({"special": constants["special"]})
+        self._chain = load({"special": constants["special"]})
         self.plan = self._chain.plan
         # 16 bits that numpy has no type for are given out as float32
         self._outputs = {
             name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array
             for name, array in self._chain.outputs.items()
         }
-        self.seconds: dict[str, float] = {}
-        self.flop: dict[str, int] = {}
         self._has_run = False
         self._running = threading.Lock()
         self._process = os.getpid()
@@ -151,25 +149,27 @@ class Pipeline:
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
         """
-        return cls.of(EngineFolder.open(path), backend_argument(backend), threads, rounding, sliding)
+        require_threads(threads)
+        folder, chosen = EngineFolder.open(path), backend_argument(backend)
+        return cls.of(folder, chosen, ThreadPool.of(threads), rounding, sliding)
 
     @classmethod
     def of(
         cls,
         folder: EngineFolder,
         backend: Backend = Backend.AUTO,
-        threads: int | None = None,
+        pool: ThreadPool | None = None,
         rounding: bool = False,
         sliding: bool = False,
     ) -> Pipeline:
-        """As `load`, from a folder that was opened before."""
-        require_threads(threads)
-        chosen, make = choose(folder, backend, threads, rounding, sliding)
-        return cls(folder, chosen, make)
+        """As `load`, from a folder that was opened before, with threads that may be shared."""
+        loader = choose(folder, backend, pool, rounding, sliding)
+        return cls(folder, loader.backend, loader.load)
 
     def run(
         self,
         images: ArrayLike,
+        *,
         mask_ext: ArrayLike | None = None,
         keypoints: ArrayLike | None = None,
         cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None = None,
@@ -232,25 +232,29 @@ class Pipeline:
     def _run(self, carried: int, progress: Callable[[str], None] | None, observe: Observe | None) -> Result:
         """Run on what lies in the inputs."""
         self._has_run = False  # until it is known that what the encoder made is whole
-        found = self._chain.run(progress, observe, carried)
+        seconds = self._chain.run(progress, observe, carried)
         self._has_run = True
-        self.seconds = {entry.name: found.get(entry.name, 0.0) for entry in self.manifest.stages}
-        spared = {"encoder": carried // self.manifest.encoder_images}  # calls
-        self.flop = {
-            entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in self.manifest.stages
-        }
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
         numbers = self._outputs.get("camera")
-        return self._result if numbers is None else dataclasses.replace(self._result, camera=camera_to_world(numbers))
+        camera = None if numbers is None else camera_to_world(numbers)
+        return dataclasses.replace(self._result, camera=camera, timing=self._timing(seconds, carried))
+
+    def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
+        """Of a run that carried so many images, which spares calls of the encoder."""
+        stages, spared = self.manifest.stages, {"encoder": carried // self.manifest.encoder_images}
+        return Timing(
+            {entry.name: seconds.get(entry.name, 0.0) for entry in stages},
+            {entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in stages},
+        )
 
     @functools.cached_property
     def _result(self) -> Result:
-        """What lies in the buffers; a pose is made from its numbers after each run."""
+        """What lies in the buffers; poses and timing are made after each run."""
         layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
-        found = self._outputs.get
-        return Result(found("mask"), layers, found("memory"), found("points"), found("confidence"))
+        output = self._outputs.get
+        return Result(output("mask"), layers, output("memory"), output("points"), output("confidence"))
 
     def _carried(self, shared: int) -> int:
         """Images of so many times."""

@@ -4,8 +4,6 @@ reference's."""
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,13 +13,13 @@ from numpy.typing import NDArray
 from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.chain import Arrays
 from page4d_engines.runtime.constants import read_tensors
-
-Progress = Callable[[str, float], None]
+from page4d_engines.timing import Stopwatch
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -80,7 +78,7 @@ class SelfCheck(msgspec.Struct, frozen=True):
 
 
 def self_check(
-    folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = lambda what, share: None
+    folder: EngineFolder, pipeline: Pipeline, bisect: bool = False, progress: Progress = SILENT
 ) -> SelfCheck:
     """Run the golden clip.
 
@@ -88,7 +86,7 @@ def self_check(
         folder: that the pipeline was loaded from.
         pipeline: on the backend to be checked.
         bisect: also hold every stage by itself against ONNX Runtime, on the inputs that it had.
-        progress: called before each stage's call.
+        progress: steps before each stage's call.
 
     Raises:
         EngineError: the folder has no golden clip, or, without `bisect`, no reference values; or they are not of these
@@ -107,12 +105,8 @@ def self_check(
     expected = {} if golden.expected is None else read_tensors(folder, golden.expected, _samples(manifest))
     chain: list[Row] = []
     alone: list[Row] = []
-    calls, done = sum(entry.calls for entry in manifest.stages), 0
-
-    def step(stage: str) -> None:
-        nonlocal done
-        progress(f"{pipeline.backend}: {stage}", min(done / calls, 1.0))
-        done += 1
+    calls = sum(entry.calls for entry in manifest.stages)
+    stages = progress.part(0.0, 1.0, calls, f"{pipeline.backend}: ")
 
     def observe(entry: StageEntry, inputs: Arrays, outputs: Arrays) -> None:
         chain.extend(_in_chain(golden, entry, outputs, expected))
@@ -120,16 +114,16 @@ def self_check(
             alone.extend(_alone(folder, entry, inputs, outputs))
 
     clip = read_tensors(folder, golden.inputs, _values(manifest))
-    started = time.perf_counter()
+    clock = Stopwatch()
     pipeline.run(
         clip["images"],
-        clip.get("mask_ext"),
-        clip.get("keypoints"),
-        clip.get("fundamental"),
-        progress=step,
+        mask_ext=clip.get("mask_ext"),
+        keypoints=clip.get("keypoints"),
+        cameras=clip.get("fundamental"),
+        progress=stages.step,
         observe=observe,
     )
-    return SelfCheck(str(pipeline.backend), pipeline.described, time.perf_counter() - started, chain, alone)
+    return SelfCheck(str(pipeline.backend), pipeline.described, clock.seconds, chain, alone)
 
 
 def _samples(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:

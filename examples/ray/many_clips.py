@@ -13,7 +13,6 @@ import math
 import os
 import pathlib
 import shutil
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,16 +23,18 @@ import typer
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
 from page4d.manifest_file import MANIFEST, read_manifest
+from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
 from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.ort.cpu_engine import available_threads, share_thread_pool
+from page4d_engines.ort.thread_pool import ThreadPool, available_threads
 from page4d_engines.pipeline import Pipeline
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, read_summary
+from page4d_engines.timing import Stopwatch
 
 REPORT = "clips.json"  # in OUT: what became of every clip; marks the folder as this script's
 MADE_BY = "made_by.json"  # in OUT/<clip>: with which engines and options
@@ -42,7 +43,6 @@ CLIP_OUTPUT = dataclasses.replace(
 )
 UNFINISHED = ".unfinished"  # in OUT: where workers write; a worker that is killed cannot tidy up, the next run can
 TRIES = 3  # Ray starts a worker that died anew, with the clip that it died of
-MIN_CONFIDENCE = 0.1  # page4d-run's default
 
 Row = dict[str, Any]
 
@@ -88,8 +88,7 @@ class Worker:
     def __init__(self, job: Job, threads: int) -> None:
         self.job, self.name = job, f"{os.uname().nodename}:{os.getpid()}"
         self.refused: Page4DError | None = None
-        began = time.perf_counter()
-        share_thread_pool(threads)
+        clock, pool = Stopwatch(), ThreadPool.of(threads, shared=True)
         try:
             if sha256(job.engines / MANIFEST) != job.manifest:
                 raise EngineError(
@@ -97,7 +96,7 @@ class Worker:
                     got=f"{self.name}:{job.engines}",
                 )
             engines = EngineFolder.open(job.engines)
-            self.pipeline = Pipeline.of(engines, job.backend, threads, sliding=job.stride < engines.manifest.layout.T)
+            self.pipeline = Pipeline.of(engines, job.backend, pool, sliding=job.stride < engines.manifest.layout.T)
         except OSError as error:
             self.refused = EngineError(
                 f"the engines cannot be read: {error.strerror}",
@@ -106,11 +105,11 @@ class Worker:
             )
         except Page4DError as error:  # raised from here it would arrive as Ray's error, without its exit code
             self.refused = error
-        self.load_seconds = time.perf_counter() - began
+        self.load_seconds = clock.seconds
 
     def __call__(self, row: Row) -> Row:
         """Run the clip that a row names; the row with what came of it."""
-        began = time.perf_counter()
+        clock = Stopwatch()
         done = {
             "clip": row["clip"],
             "windows": 0,
@@ -122,14 +121,14 @@ class Worker:
         if self.refused is not None:
             return done | {"error": str(self.refused), "fatal": int(self.refused.exit_code), "seconds": 0.0}
         try:
-            done["windows"] = self.run(row["clip"], began)
+            done["windows"] = self.run(row["clip"], clock)
         except Page4DError as error:
             done["error"] = str(error)
         except Exception:  # one clip's bug is not the end of a night's run
             done["error"] = traceback.format_exc()
-        return done | {"seconds": time.perf_counter() - began}
+        return done | {"seconds": clock.seconds}
 
-    def run(self, clip: str, began: float) -> int:
+    def run(self, clip: str, clock: Stopwatch) -> int:
         """Write `OUT/<clip>`, whole or not at all; how many windows it has.
 
         Raises:
@@ -147,28 +146,21 @@ class Worker:
             tries.write(b".")
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
-        folder = FrameFolder.open(job.clips / clip, loose=Loose.of(self.pipeline.manifest.layout))
-        summary = self._prepare(folder, unfinished / clip, began).run(lambda what, share: None)
+        folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.layout))
+        summary = self._prepare(folder, unfinished / clip, clock).run(SILENT)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
         with staged(final, CLIP_OUTPUT) as whole:
             whole.rmdir()
             (unfinished / clip).rename(whole)
         return len(summary.windows)
 
-    def _prepare(self, folder: FrameFolder, out: pathlib.Path, began: float) -> ClipRun:
+    def _prepare(self, folder: FrameFolder, out: pathlib.Path, clock: Stopwatch) -> ClipRun:
         """As `ClipRun.prepare`, with engines that are loaded already. Every clip starts from the learned memory: a
         `ClipRun` carries its own."""
         layout, reads = self.pipeline.manifest.layout, self.pipeline.manifest.reads
         reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"))
-        return ClipRun(
-            self.pipeline,
-            reader,
-            windows(folder.count, layout.T, self.job.stride),
-            self.job.engines,
-            out,
-            MIN_CONFIDENCE,
-            began,
-        )
+        chosen = windows(folder.count, layout.T, self.job.stride)
+        return ClipRun(self.pipeline, reader, chosen, self.job.engines, out, RunOptions(clock=clock))
 
 
 def results(

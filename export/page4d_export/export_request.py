@@ -198,9 +198,9 @@ def open_clip(frames: str | pathlib.Path | None, layout: Layout) -> FrameFolder 
     """
     if frames is None:
         return None
-    from page4d_engines.clip.frame_folder import FrameFolder, Loose
+    from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 
-    return FrameFolder.open(pathlib.Path(frames), loose=Loose.of(layout))
+    return FrameFolder.open(pathlib.Path(frames), loose=UngroupedImages.of(layout))
 
 
 def _require_torch() -> None:

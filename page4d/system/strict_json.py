@@ -1,5 +1,7 @@
-"""JSON that all readers understand alike, of a size that is read at once. `engines/cpp/src/files/json_reader.cpp` has
-the same limits."""
+"""JSON that every reader takes in the same way, of a size that is read at once.
+
+`engines/cpp/src/files/json_reader.cpp` has the same limits.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 def require_strict(content: bytes) -> None:
-    """Refuse a document that is no JSON, or that two readers may understand differently.
+    """Refuse a document that is no JSON, or that two readers may read in two ways.
 
     Raises:
         ValueError: it is malformed, no UTF-8 or begins with a byte order mark; an object has a key twice, something
@@ -38,8 +40,9 @@ def require_strict(content: bytes) -> None:
 
 
 def _containers(values: Any) -> list[Any]:
-    items = values.values() if isinstance(values, dict) else values
-    return [item for item in items if isinstance(item, dict | list)]
+    return [
+        value for value in (values.values() if isinstance(values, dict) else values) if isinstance(value, dict | list)
+    ]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from page4d.system.strict_json import DEEPEST, LARGEST, require_strict
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
-from tests.engines.test_self_check import checked  # noqa: F401  a folder with its golden clip
 from tests.support.examples import examples
 from tests.support.fuzz_folders import encoded, fuzz
 
@@ -40,7 +40,7 @@ def folder(made, tmp_path):
 
 
 @pytest.fixture
-def golden(checked, tmp_path):  # noqa: F811
+def golden(checked, tmp_path):
     return pathlib.Path(shutil.copytree(checked(), tmp_path / "engines"))
 
 
@@ -446,7 +446,7 @@ def test_the_golden_clip_is_of_these_engines(golden, file, number):
     rewrite(golden)
     opened = EngineFolder.open(golden)
     with pytest.raises(EngineError, match="is not as the engines need it"):
-        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, threads=1))
+        self_check(opened, Pipeline.of(opened, Backend.ONNXRUNTIME, ThreadPool.of(1)))
 
 
 @pytest.mark.parametrize("tolerance", [{}, {"encoder/tokens": 1}, {"nobody/tokens": 1}])
@@ -458,7 +458,7 @@ def test_every_reference_has_its_tolerance(golden, tolerance):
 # ---- whatever else
 
 
-def test_changed_folders_are_refused_or_run(checked, tmp_path):  # noqa: F811
+def test_changed_folders_are_refused_or_run(checked, tmp_path):
     outcomes, failures, _ = fuzz(checked(), 250, 7, tmp_path)
     assert failures == [], failures[0][2]
     assert sum(outcomes.values()) == 250 and outcomes["same"] > 5
@@ -472,7 +472,7 @@ import sys, numpy as np
 from page4d.errors import EngineError
 from page4d_engines.ort.cpu_engine import OrtEngine
 assert False, "assertions are on"
-engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]), threads=1)
+engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]))
 three = np.zeros(3, np.float32)
 try:
     engine.bind({"tokens": three, "mask_ext": three}, {"mask": three})

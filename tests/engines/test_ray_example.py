@@ -17,9 +17,11 @@ import typer
 from safetensors.numpy import load_file
 
 from page4d.errors import UsageError
-from page4d_engines import Backend
+from page4d.system.progress import SILENT
 from page4d_engines.clip.frame_folder import FrameFolder
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 
@@ -88,9 +90,8 @@ def files(folder):
 
 def page4d_run(engines, clip, out):
     """What the command does."""
-    ClipRun.prepare(engines, FrameFolder.open(clip), out, None, None, Backend.AUTO, 1, 0.1, time.perf_counter()).run(
-        lambda what, share: None
-    )
+    options = RunOptions(pool=ThreadPool.of(1))
+    ClipRun.prepare(EngineFolder.open(engines), FrameFolder.open(clip), out, options).run(SILENT)
 
 
 def lengthen(clip, longer, count):
@@ -103,6 +104,7 @@ def lengthen(clip, longer, count):
     shutil.copy(clip / "cameras.json", longer)
 
 
+@pytest.mark.slow
 def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     engines, out = made("memory").folder, tmp_path / "out"
     own = pathlib.Path(shutil.copytree(clips, tmp_path / "clips"))

@@ -72,7 +72,7 @@ def test_a_whole_run(made, clip, tmp_path):
                 name = f"cam{v}/{start + row:06d}.png"
                 frames[row, v] = fit.image(Image.fromarray(picture(clip / "frames" / name)))
                 maps[row, v] = fit.patch_mean(picture(clip / "masks" / name))
-        want = pipeline.run(frames, maps, maps, cameras, memory).copy()
+        want = pipeline.run(frames, mask_ext=maps, keypoints=maps, cameras=cameras, memory=memory).copy()
         memory = want.memory
         found = load_file(out / window.file)
         np.testing.assert_array_equal(found["mask"], want.mask)
@@ -111,15 +111,10 @@ def test_bad_flags(made, clip, tmp_path):
     folder, out = made().folder, tmp_path / "out"
     refused(run(folder, clip, "-o", out, "--stride", 0), 2, r"stride .*\s+got:\s+0\s+allowed: 1 to T = 3")
     refused(run(folder, clip, "-o", out, "--stride", 4), 2, r"stride")
-    refused(
-        run(folder, clip, "-o", out, "--fit", "squash"),
-        2,
-        r"--fit has no such value\s+got:\s+squash\s+allowed: stretch, crop, pad",
-    )
-    refused(run(folder, clip, "-o", out, "--backend", "gpu"), 2, r"--backend has no such value")
+    for flag, value in (("--fit", "squash"), ("--backend", "gpu"), ("--threads", 0), ("--min-confidence", 2)):
+        refused(run(folder, clip, "-o", out, flag, value), 2, f"Invalid value for '{flag}'")
     refused(run(folder, clip, "-o", out, "--backend", "tensorrt"), 4, r"has no TensorRT plans(.|\n)*--build-only")
     refused(run(folder, clip, "-o", out, "--backend", "cuda"), 5, r"--backend cuda needs")
-    refused(run(folder, clip, "-o", out, "--threads", 0), 2, r"--threads is out of range")
     refused(run(folder, clip, "-o", out, "--masks", tmp_path / "nowhere"), 2, r"nowhere")
     refused(run(folder, clip, "-o", tmp_path / "no" / "out"), 2, r"-o lies in a folder that does not exist")
     refused(started("page4d-run", folder, clip, "-o", out, "--fit", "squash"), 2, r"--fit has no such value")

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -17,9 +16,9 @@ from typer.testing import CliRunner
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.files import sha256
-from page4d.manifest_file import read_manifest, write_manifest
+from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -28,8 +27,8 @@ from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
 from page4d_export.export_plan import ExportPlan
-from page4d_export.sample_clip import SampleClip
 from tests.support.examples import examples
+from tests.support.exports import rewrite
 from tests.support.models import SMALL, lively, takes_keypoints
 
 # ---- the sample
@@ -57,38 +56,7 @@ def test_a_sample_of_a_large_tensor():
 # ---- folders
 
 
-@pytest.fixture(scope="module")
-def checked(made, tmp_path_factory):
-    """Folders with a golden clip by variant and precision: an export's, but for the export to ONNX, which is there."""
-    cache = {}
-
-    def make(variant="default", precision="float32"):
-        if (variant, precision) not in cache:
-            made_ = made(variant, precision)
-            path = shutil.copytree(made_.folder, tmp_path_factory.mktemp("checked") / "engines")
-            tolerance = made_.plan.precision.tolerance
-            frames = SampleClip.rendered(made_.plan.layout)
-            found = list(verify.verify(made_.model, made_.plan, path / "onnx", frames, tolerance))
-            manifest = read_manifest(path)
-            golden = exporter._write_golden(path, manifest, frames, {stage.stage: stage for stage in found}, tolerance)
-            rewrite(path, msgspec.structs.replace(manifest, golden=golden))
-            cache[variant, precision] = path
-        return cache[variant, precision]
-
-    return make
-
-
-def rewrite(path, manifest):
-    """The manifest with the hashes of the files that are there."""
-    files = {
-        file.relative_to(path).as_posix(): sha256(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != "manifest.json"
-    }
-    write_manifest(path, msgspec.structs.replace(manifest, files=files))
-
-
-def run(path, bisect=False, progress=lambda what, share: None):
+def run(path, bisect=False, progress=SILENT):
     folder = EngineFolder.open(path)
     return self_check(folder, Pipeline.of(folder, Backend.ONNXRUNTIME), bisect, progress)
 
@@ -96,7 +64,7 @@ def run(path, bisect=False, progress=lambda what, share: None):
 def invoke(path, *arguments):
     app = typer.Typer()
     app.command()(verify_command)
-    return CliRunner().invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
 
 
 def outputs_of(manifest):
@@ -114,7 +82,7 @@ def test_engines_as_they_should_be(checked, variant, precision):
     inputs = set(load_file(path / manifest.golden.inputs))
     assert inputs == {name for name in ("images", "mask_ext", "keypoints", "fundamental") if manifest.reads(name)}
     assert takes_keypoints(variant) == ("keypoints" in inputs)
-    found = run(path, bisect=True, progress=lambda what, share: told.append((what, share)))
+    found = run(path, bisect=True, progress=Progress(lambda what, share: told.append((what, share))))
     found.require()
     assert (
         found.first() is None
@@ -176,8 +144,8 @@ def departing(monkeypatch, name, disturb):
     real = cpu_engine.OrtEngine
 
     class Departing(real):
-        def __init__(self, path, *arguments):
-            super().__init__(path, *arguments)
+        def __init__(self, path, *arguments, **options):
+            super().__init__(path, *arguments, **options)
             self.departs = path.name == f"{name}.onnx"
 
         def bind(self, inputs, outputs):
@@ -252,7 +220,7 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
     with pytest.raises(EngineError, match=r"(?s)no reference values: its layout was too large.*--bisect"):
         run(tmp_path / "engines")
     shares = []
-    found = run(tmp_path / "engines", bisect=True, progress=lambda what, share: shares.append(share))
+    found = run(tmp_path / "engines", bisect=True, progress=Progress(lambda what, share: shares.append(share)))
     found.require()
     assert found.chain == [] and [(row.stage, row.output) for row in found.alone] == outputs_of(manifest)
     assert len(shares) == 3 + len(manifest.stages) - 1 and shares == sorted(shares) and shares[-1] < 1
@@ -289,6 +257,6 @@ def test_the_command_says_what_was_found(checked):
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.exit_code == 2 and "allowed: auto, onnxruntime, cuda, tensorrt" in done.stderr, done.output
+    assert done.exit_code == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.output
     done = invoke(tmp_path / "missing")
     assert done.exit_code == 4 and "no such engine folder" in done.stderr, done.output

@@ -76,7 +76,7 @@ if "before" in sys.argv: import onnxruntime
 import page4d_engines.ort.cpu_engine as engine, pathlib
 calls = []
 engine.onnxruntime.disable_telemetry_events = lambda: calls.append(1)
-engine.share_thread_pool(1)
+engine.ThreadPool.of(1, shared=True)
 for _ in range(2): engine.OrtEngine(pathlib.Path(sys.argv[1]))
 print(len(calls))
 """

@@ -40,7 +40,7 @@ SMALL = (
 
 
 def command(*arguments):
-    return CliRunner().invoke(cli.command(export_command), arguments)
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), arguments)
 
 
 @pytest.mark.parametrize("choice", list(AttentionChoice))
@@ -78,7 +78,8 @@ def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
             tmp_path / choice.value,
         )
         assert manifest.attention is choice is read_manifest(tmp_path / choice.value).attention
-        tokens.append(Pipeline.load(tmp_path / choice.value).run(frames["images"], frames["mask_ext"]).layers[0].copy())
+        result = Pipeline.load(tmp_path / choice.value).run(frames["images"], mask_ext=frames["mask_ext"])
+        tokens.append(result.layers[0].copy())
     assert np.array_equal(*tokens) and tokens[0].std() > 0
 
 

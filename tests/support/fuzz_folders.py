@@ -37,6 +37,7 @@ from page4d.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take
@@ -284,7 +285,7 @@ class Folder:
             essence = (sliding, msgspec.json.encode(essential(folder.manifest)))
             if not changed and essence in self.seen:
                 return self.seen[essence]
-            pipeline = Pipeline.of(folder, Backend.ONNXRUNTIME, threads=1, sliding=sliding)
+            pipeline = Pipeline.of(folder, Backend.ONNXRUNTIME, ThreadPool.of(1), sliding=sliding)
             results = self.results(pipeline)
             if sliding and folder.manifest.layout.T > 1:
                 pipeline.run(self.images, shared=1)

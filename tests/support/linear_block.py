@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnx
+import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.linear_layers import Graph
 
@@ -74,7 +76,7 @@ def run(model, x, tmp_path, also=()):
             proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, rows, channels]))
 
     onnx.save(copy, path)
-    engine = OrtEngine(path, threads=1, extend=extend)
+    engine = OrtEngine(path, ThreadPool.of(1), extend=extend)
     outputs = {
         "out": np.empty_like(x),
         **{name: np.empty((1, x.shape[1], channels), np.float32) for name, channels in also},
@@ -84,7 +86,7 @@ def run(model, x, tmp_path, also=()):
 
 
 def observe(model, x, tmp_path):
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
     inputs = {linear.x: channels[linear.weight] for linear in graph.linears}
     found = run(model, x, tmp_path, inputs.items())
@@ -99,3 +101,15 @@ def put(model, name, array):
     old = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array(array.astype(old.dtype), name))
     return old
+
+
+def graph_of(model):
+    """The linear layers of a model."""
+    return Graph(onnx_ir.from_proto(model))
+
+
+def quantized(scheme, model, *arguments, **options):
+    """Quantize a model in place, by `int8` or `fp8`."""
+    changed = onnx_ir.from_proto(model)
+    scheme.quantize(changed, *arguments, **options)
+    model.CopyFrom(onnx_ir.to_proto(changed))

@@ -4,7 +4,6 @@ equal inputs."""
 import json
 import shutil
 import subprocess
-import time
 import zlib
 
 import numpy as np
@@ -12,18 +11,21 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from page4d.manifest_file import read_manifest
+from page4d.system.progress import SILENT
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import windows
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_export.sample_scene.clip import render, save
 
 
 class Checksums:
     """In place of `OrtEngine`: what `Backend::kTest` of the C++ runtime computes."""
 
-    def __init__(self, path, threads=None, rounding=False):
+    def __init__(self, path, pool=None, rounding=False):
         manifest = read_manifest(path.parent.parent if path.parent.name == "onnx" else path.parent)
         (self.entry,) = [entry for entry in manifest.stages if path.match(entry.file)]
 
@@ -56,10 +58,8 @@ class Checksums:
 
 def python_run(engines, frames, out, stride=None, fit=None, backend=Backend.ONNXRUNTIME):
     """Every window's tensors, by name."""
-    mode = None if fit is None else FitMode(fit)
-    ClipRun.prepare(engines, frames, out, stride, mode, backend, 1, 0.1, time.perf_counter()).run(
-        lambda what, share: None
-    )
+    options = RunOptions(stride, None if fit is None else FitMode(fit), backend, ThreadPool.of(1))
+    ClipRun.prepare(EngineFolder.open(engines), frames, out, options).run(SILENT)
     return [load_file(path) for path in sorted(out.glob("*.safetensors"))]
 
 
@@ -88,8 +88,8 @@ def cpp_run(parity, engines, clip, out):
 def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="test"):
     """Run a clip in both languages and compare every output of every window; Python's windows."""
     manifest = read_manifest(engines)
-    layout = manifest.shape
-    frames = FrameFolder.open(frames, loose=Loose.of(layout))
+    layout = manifest.layout
+    frames = FrameFolder.open(frames, loose=UngroupedImages.of(layout))
     starts = [window.start for window in windows(frames.count, layout.T, stride or layout.T)]
     sliding = stride is not None and stride < layout.T
     info = {"starts": starts, "fit": fit or "none", "sliding": sliding, "backend": backend}

@@ -15,7 +15,7 @@ from page4d.errors import EngineError
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
@@ -53,13 +53,13 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False):
     manifest = manifest_of(variant, precision, B, encoder_images)
     plan = BufferPlan.make(_read(json.dumps(manifest)), sliding=sliding)
     steps = []
-    for step in program(plan):
+    for step in schedule(plan):
         if isinstance(step, Run):
             views = [
                 {name: asdict(view) for name, view in each.items()} for each in (step.call.inputs, step.call.outputs)
             ]
             steps.append({"stage": step.call.stage.name, "inputs": views[0], "outputs": views[1], "gathers": []})
-        elif isinstance(step, Gather):
+        elif isinstance(step, CopyRows):
             steps[-1]["gathers"].append(_numbers(step))
     views = {
         which: {name: asdict(view) for name, view in getattr(plan, which).items()} for which in ("starts", "outputs")
@@ -78,11 +78,11 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False):
 
 def _carry(plan, images):
     """Of a window that begins with so many images of the one before: what is moved, and the calls that are left."""
-    steps = program(plan, carried=images)
+    steps = schedule(plan, carried=images)
     moved = [
         _numbers(step)
         for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps)
-        if isinstance(step, Gather)
+        if isinstance(step, CopyRows)
     ]
     return {"images": images, "gathers": moved, "calls": [step.number for step in steps if isinstance(step, Run)]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,22 +12,9 @@ from PIL import Image
 from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d_engines.options import FitMode as FitMode
 
 _AT_ONCE = 2**24  # pixels that are widened to float64 at a time
-
-
-class FitMode(str, enum.Enum):
-    """What becomes of an aspect ratio that is not the engine's."""
-
-    STRETCH = "stretch"
-    """Each axis is scaled by itself: nothing is lost, shapes change."""
-    CROP = "crop"
-    """Scaled to cover the engine's size; what sticks out is cut off, the same on both sides."""
-    PAD = "pad"
-    """Scaled to lie inside the engine's size; black around it, the same on both sides."""
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 @dataclass(frozen=True)
@@ -52,8 +38,7 @@ class Fit:
         """The fit of an image of `source_size` (width, height) to the layout.
 
         Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the
-            other must
-        come within half a patch of the engine's.
+        other must come within half a patch of the engine's.
 
         Raises:
             UsageError: a size below 1, or another aspect ratio and no mode.

@@ -29,7 +29,7 @@ class Header:
 
 
 class Frame(Protocol):
-    """A `Still` or a `VideoFrame`."""
+    """An `ImageFile` or a `VideoFrame`."""
 
     @property
     def name(self) -> str:

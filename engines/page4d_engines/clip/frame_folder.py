@@ -22,7 +22,7 @@ from page4d_engines.clip.listing import Listing, unread_note
 from page4d_engines.clip.names import composed, listed, readable
 from page4d_engines.clip.pairing import Pairing
 from page4d_engines.clip.search import Found, companion_of, frames_of, no_folder, sources_of, stills_of
-from page4d_engines.clip.search import Loose as Loose
+from page4d_engines.clip.search import UngroupedImages as UngroupedImages
 from page4d_engines.clip.video import VideoFrame
 
 StrPath = str | os.PathLike[str]
@@ -68,7 +68,7 @@ class FrameFolder:
         masks: StrPath | None = None,
         cameras: StrPath | None = None,
         keypoints: StrPath | None = None,
-        loose: Loose | None = None,
+        loose: UngroupedImages | None = None,
     ) -> FrameFolder:
         """Find a clip's files and check that they fit together; of the images only the headers are read.
 
@@ -107,7 +107,7 @@ class FrameFolder:
         sizes = tuple(tuple(header.size for header in row) for row in headers)
         _check_memory(names, files, sizes)
         beside = pathlib.Path(os.path.abspath(found.root)).parent
-        photos = found.loose is Loose.VIEWS
+        photos = found.loose is UngroupedImages.VIEWS
         named = photos or alone  # what belongs to these is what was named
         companions = {
             "masks": (

@@ -1,4 +1,4 @@
-"""`Still`: a frame that is an image file, turned as its EXIF orientation says."""
+"""`ImageFile`: a frame that is an image file, turned as its EXIF orientation says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
+from PIL.ImageFile import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -56,7 +57,7 @@ _SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @dataclass(frozen=True)
-class Still:
+class ImageFile:
     """An image file: PNG, JPEG, or HEIC, whatever its name says."""
 
     path: pathlib.Path
@@ -139,7 +140,7 @@ class Still:
         )
 
 
-def _opened(path: pathlib.Path) -> ImageFile.ImageFile:
+def _opened(path: pathlib.Path) -> PillowFile:
     """The file with its header read: by the class of its format, for `Image.open` has a limit of its own to an image's
     size."""
     if not warnings.filters or warnings.filters[0] != _SILENT:
@@ -182,7 +183,7 @@ def reads_heic() -> bool:
     return True
 
 
-def _is_deep(image: ImageFile.ImageFile) -> bool:
+def _is_deep(image: PillowFile) -> bool:
     return is_deep(image) or any("16" in str(tile[3]) for tile in image.tile if tile[0] == "zip")
 
 

@@ -12,7 +12,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
 from page4d_engines.clip import image_file, video
 from page4d_engines.clip.frame import Frame
-from page4d_engines.clip.image_file import Still
+from page4d_engines.clip.image_file import ImageFile
 from page4d_engines.clip.listing import Listing, unread_note
 from page4d_engines.clip.names import listed, natural, readable
 from page4d_engines.clip.video import Video, VideoFrame
@@ -31,7 +31,7 @@ _COMPANIONS = {
 _ROOTS = ("frames", "images")  # of the frames in a clip's folder
 
 
-class Loose(enum.Enum):
+class UngroupedImages(enum.Enum):
     """What images are that lie in no camera's folder."""
 
     VIEWS = enum.auto()
@@ -40,7 +40,7 @@ class Loose(enum.Enum):
     """Frames of one camera, named as their folder."""
 
     @classmethod
-    def of(cls, layout: Layout) -> Loose | None:
+    def of(cls, layout: Layout) -> UngroupedImages | None:
         """What an engine of this layout would take them for; None where it has several times and several views."""
         return cls.TIMES if layout.V == 1 else cls.VIEWS if layout.T == 1 else None
 
@@ -61,7 +61,7 @@ class Found:
     root: pathlib.Path
     names: tuple[str, ...] = ()
     files: tuple[tuple[Frame, ...], ...] = ()
-    loose: Loose | None = None
+    loose: UngroupedImages | None = None
     skipped: list[pathlib.Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Found:
         return found
 
     @classmethod
-    def in_folder(cls, given: pathlib.Path, loose: Loose | None, claimed: Collection[pathlib.Path]) -> Found:
+    def in_folder(cls, given: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Found:
         """Find the frames in a folder.
 
         Args:
@@ -114,9 +114,9 @@ class Found:
             raise _nothing(listing)
         return found
 
-    def _take_loose(self, listing: Listing, loose: Loose) -> None:
+    def _take_loose(self, listing: Listing, loose: UngroupedImages) -> None:
         stills = stills_of(listing, "the folder")
-        views = loose is Loose.VIEWS
+        views = loose is UngroupedImages.VIEWS
         self.loose = loose
         self.names = tuple(file.stem for file in stills) if views else (readable(listing.folder.resolve().name),)
         self.files = tuple((file,) for file in stills) if views else (stills,)
@@ -193,12 +193,12 @@ def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
     return tuple(VideoFrame(opened, number) for number in range(opened.count))
 
 
-def stills_of(listing: Listing, what: str) -> tuple[Still, ...]:
+def stills_of(listing: Listing, what: str) -> tuple[ImageFile, ...]:
     """The images of one camera in natural order."""
     folders = [
         folder for folder in listing.folders if folder.suffix.lower() in image_file.SUFFIXES
     ]  # no image, and an error when it is opened
-    files = sorted((Still(path) for path in (*listing.images, *folders)), key=lambda file: natural(file.name))
+    files = sorted((ImageFile(path) for path in (*listing.images, *folders)), key=lambda file: natural(file.name))
     if not files:
         if listing.heic:
             raise _without_heic(listing)
@@ -207,7 +207,7 @@ def stills_of(listing: Listing, what: str) -> tuple[Still, ...]:
         hint = hint or unread_note(listing.unread, f"in {readable(listing.folder.name)}")
         allowed = f"{' '.join(f'*{suffix}' for suffix in image_file.SUFFIXES)}, or one video"
         raise UsageError(f"{what} has no images", got=readable(listing.folder), allowed=allowed, hint=hint)
-    stems: dict[str, Still] = {}
+    stems: dict[str, ImageFile] = {}
     for file in files:
         if file.stem in stems:
             raise UsageError(
@@ -225,7 +225,7 @@ def no_folder(kind: str, path: pathlib.Path) -> UsageError:
     return UsageError(what, got=readable(path), allowed=f"a folder with {LAYOUT}")
 
 
-def _root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> pathlib.Path:
+def _root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
     """The folder that the frames lie in."""
     frames = given / "frames"
     if not os.path.isdir(frames):
@@ -238,7 +238,7 @@ def _root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> p
     return frames
 
 
-def _images_root(given: pathlib.Path, loose: Loose | None, taken: Collection[str]) -> pathlib.Path:
+def _images_root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
     """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the
     folder itself."""
     images = given / "images"
@@ -288,7 +288,7 @@ def _by_stem(videos: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
     return {name: cameras[name] for name in sorted(cameras, key=natural)}
 
 
-def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -> UsageError:
+def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: UngroupedImages) -> UsageError:
     images = [readable(path.name) for path in listing.images]
     folders = [readable(folder.name) for folder in holding]
     companions = [folder for folder in holding if companion_of(folder) and _matches(folder, listing)]
@@ -303,8 +303,8 @@ def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: Loose) -
         "images and folders of images lie side by side: either may be the frames",
         got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
         allowed=(
-            f"{'a view' if loose is Loose.VIEWS else 'a time'} per image ({listed(images)}), or a camera per folder"
-            f" ({listed(folders)})"
+            f"{'a view' if loose is UngroupedImages.VIEWS else 'a time'} per image ({listed(images)}),"
+            f" or a camera per folder ({listed(folders)})"
         ),
         hint=hint,
     )

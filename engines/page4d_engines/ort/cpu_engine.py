@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import pathlib
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -15,54 +13,16 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from page4d.errors import EngineError, OutOfMemoryError
+from page4d.errors import EngineError
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
+from page4d_engines.ort.library import first_line, report_nothing, require_supported, translated, unloadable
 from page4d_engines.ort.lowering import lower
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.stage_files.external_data import is_external, mapped
-from page4d_engines.versions import TRIED, require
 
 _TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
     "tensor(float)": "float32"
 }
-_common_pool: list[int] = []  # its number of threads, once the process has one
-
-
-def share_thread_pool(threads: int | None) -> None:
-    """One thread pool for every stage of this process, instead of one each; `threads` None takes every processor.
-
-    For a command, whose process is its own: ONNX Runtime sessions that anybody makes afterwards with default options
-        are refused.
-
-    Raises:
-        MissingBackendError: ONNX Runtime is too old.
-    """
-    require_supported()
-    if not _common_pool:
-        _common_pool.append(threads or available_threads())
-        onnxruntime.set_global_thread_pool_sizes(_common_pool[0], 1)
-    _report_nothing()
-
-
-@functools.cache
-def _report_nothing() -> None:
-    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid
-    it."""
-    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(
-        onnxruntime, "disable_telemetry_events"
-    ):  # older ones report nothing
-        onnxruntime.disable_telemetry_events()
-
-
-@functools.cache
-def require_supported() -> None:
-    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as whole numbers.
-
-    Raises:
-        MissingBackendError: onnxruntime or onnx is.
-    """
-    gpu = "-gpu" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ""
-    require("onnxruntime", onnxruntime.__version__, gpu)
-    require("onnx", onnx.__version__)
 
 
 @functools.cache
@@ -74,17 +34,12 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(cpu, None)
 
 
-def available_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class OrtEngine:
     """One session.
 
     Args:
         path: the stage's ONNX file.
-        threads: of the session, unless the process has a common pool; None takes every processor.
+        pool: threads to compute with; None takes every CPU, or the pool that the process shares.
         rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
         extend: changes the graph before anything else does, to look inside.
 
@@ -96,18 +51,16 @@ class OrtEngine:
     def __init__(
         self,
         path: pathlib.Path,
-        threads: int | None = None,
+        pool: ThreadPool | None = None,
         rounding: bool = False,
         extend: Callable[[onnx.ModelProto], None] | None = None,
     ) -> None:
         require_supported()
-        _report_nothing()
+        report_nothing()
         _share_arena()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.use_per_session_threads = not _common_pool
-        if not _common_pool:
-            options.intra_op_num_threads = threads or available_threads()
+        (pool or ThreadPool.of()).configure(options)
         # a session's threads wait for work by spinning, beside the next stage's that have some
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -195,42 +148,3 @@ def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[n
         elif tensor.data_type == TensorProto.FLOAT16:
             found[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def unloadable(error: Exception, name: str) -> EngineError:
-    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one
-    that is damaged."""
-    installed = f"ONNX Runtime {onnxruntime.__version__}"
-    newer = re.search(
-        r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error)
-    )
-    if newer:
-        limit = " ".join(part for part in newer.groups() if part)
-        what = f"{name} is written in a newer ONNX than {installed} reads"
-        return EngineError(
-            what,
-            allowed=f"up to {limit}",
-            hint="pip install --upgrade onnxruntime, or page4d-export again beside this one",
-        )
-    tried = TRIED["onnxruntime"]
-    hint = f"page4d-export again, or another ONNX Runtime: {tried.lowest} to {tried.newest} were tried"
-    return EngineError(f"{name} cannot be loaded by {installed}: {first_line(error)}", hint=hint)
-
-
-def translated(error: Exception, name: str, otherwise: Exception) -> Exception:
-    """`OutOfMemoryError` where that is what ONNX Runtime's error says, else `otherwise`."""
-    if (
-        isinstance(error, MemoryError)
-        or "allocate memory" in str(error)
-        or "bad_alloc" in str(error)
-        or "bad allocation" in str(error)
-    ):
-        return OutOfMemoryError(
-            f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width"
-        )
-    return otherwise

@@ -14,10 +14,10 @@ import onnx
 import onnxruntime
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d_engines.ort.cpu_engine import first_line, require_supported, translated, unloadable
+from page4d_engines.ort.library import first_line, require_supported, translated, unloadable
 from page4d_engines.ort.lowering import lower
-from page4d_engines.runtime.cuda_device import Gpu
-from page4d_engines.runtime.gpu_chain import GpuEngine, Launch
+from page4d_engines.runtime.cuda_device import CudaDevice
+from page4d_engines.runtime.engine import GpuEngine, Launch
 from page4d_engines.versions import TRIED
 from page4d_plugins.driver import driver
 
@@ -41,7 +41,7 @@ def require_provider() -> None:
     driver()
 
 
-def cuda_session(model: bytes, options: onnxruntime.SessionOptions, gpu: Gpu) -> onnxruntime.InferenceSession:
+def cuda_session(model: bytes, options: onnxruntime.SessionOptions, gpu: CudaDevice) -> onnxruntime.InferenceSession:
     """A session on a GPU's stream.
 
     Raises:
@@ -77,7 +77,7 @@ class CudaOrtEngine(GpuEngine):
         MissingBackendError: the provider cannot start, as with a CUDA of another version.
     """
 
-    def __init__(self, path: pathlib.Path, gpu: Gpu) -> None:
+    def __init__(self, path: pathlib.Path, gpu: CudaDevice) -> None:
         self.scratch = 0
         self._number, self._name = gpu.number, path.name
         options = onnxruntime.SessionOptions()

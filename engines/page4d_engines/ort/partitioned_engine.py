@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from page4d.errors import EngineError, Page4DError
-from page4d_engines.ort.cpu_engine import first_line, translated, unloadable
 from page4d_engines.ort.cuda_engine import UNCAPTURABLE, cuda_session
+from page4d_engines.ort.library import first_line, translated, unloadable
 from page4d_engines.ort.onnx_graph import Tensor, replace_nodes, tensors_of
-from page4d_engines.ort.partition import Attention, Cut, Piece, cut
-from page4d_engines.ort.row_fusion import RowCall, join
-from page4d_engines.runtime.cuda_device import Gpu
-from page4d_engines.runtime.gpu_chain import GpuEngine, Launch
+from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
+from page4d_engines.ort.row_fusion import RowCall, fuse_rows
+from page4d_engines.runtime.cuda_device import CudaDevice
+from page4d_engines.runtime.engine import GpuEngine, Launch
 from page4d_engines.stage_files.external_data import is_external, mapped
 from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.launcher import KernelLauncher, Launcher
@@ -32,14 +32,14 @@ from page4d_plugins.launcher import KernelLauncher, Launcher
 _NOT_IN_BFLOAT16 = ("Conv", "Gelu")  # ONNX Runtime has no kernels of these for it
 
 
-class Sessions:
+class SharedSessions:
     """ONNX Runtime's sessions on one GPU, one for all equal pieces."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: CudaDevice) -> None:
         self._gpu = gpu
         self._made: dict[bytes, onnxruntime.InferenceSession] = {}
 
-    def of(self, piece: Piece) -> onnxruntime.InferenceSession:
+    def of(self, piece: Subgraph) -> onnxruntime.InferenceSession:
         """The session of a piece.
 
         Raises:
@@ -50,7 +50,7 @@ class Sessions:
         return self._made[piece.content]
 
 
-class PieceEngine(GpuEngine):
+class PartitionedEngine(GpuEngine):
     """One stage.
 
     Args:
@@ -65,19 +65,21 @@ class PieceEngine(GpuEngine):
         MissingBackendError: its CUDA provider cannot start, as with a CUDA of another version.
     """
 
-    def __init__(self, path: pathlib.Path, gpu: Gpu, sessions: Sessions) -> None:
+    def __init__(self, path: pathlib.Path, gpu: CudaDevice, sessions: SharedSessions) -> None:
         self._gpu, self._name = gpu, path.name
         try:
             model = onnx.load(path, load_external_data=False)
-            rows = join(model.graph)
+            rows = fuse_rows(model.graph)
             widen_unsupported(model.graph)
-            self._cut: Cut = cut(model, rows)
-            self._sessions = {piece: sessions.of(piece) for piece in self._cut.steps if isinstance(piece, Piece)}
+            self._partition: Partition = partition(model, rows)
+            self._sessions = {
+                piece: sessions.of(piece) for piece in self._partition.steps if isinstance(piece, Subgraph)
+            }
         except Page4DError:
             raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, unloadable(error, path.name)) from error
-        steps = list(enumerate(self._cut.steps))
+        steps = list(enumerate(self._partition.steps))
         attentions = {
             number: Launcher(step.shape, gpu.number, shipped()) for number, step in steps if isinstance(step, Attention)
         }
@@ -88,10 +90,10 @@ class PieceEngine(GpuEngine):
         }
         self._launchers: dict[int, KernelLauncher] = {**attentions, **joined}
         outside = [value.name for value in (*model.graph.input, *model.graph.output)]
-        self._places, self._workspaces, self.scratch = self._cut.places(
+        self._places, self._workspaces, self.scratch = self._partition.memory_layout(
             outside, {number: one.workspace for number, one in attentions.items()}
         )
-        self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._cut.weights.items()}
+        self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._partition.weights.items()}
 
     @property
     def uncapturable(self) -> str:
@@ -104,8 +106,8 @@ class PieceEngine(GpuEngine):
             {name: scratch + place for name, place in self._places.items()} | self._weights | {**inputs, **outputs}
         )
         calls: list[Launch] = []
-        for number, step in enumerate(self._cut.steps):
-            if isinstance(step, Piece):
+        for number, step in enumerate(self._partition.steps):
+            if isinstance(step, Subgraph):
                 calls.append(self._bound(step, addresses))
             else:
                 given = {name: addresses[tensor] for name, tensor in (step.inputs | step.outputs).items()}
@@ -123,7 +125,7 @@ class PieceEngine(GpuEngine):
 
         return launch
 
-    def _bound(self, piece: Piece, addresses: Mapping[str, int]) -> Launch:
+    def _bound(self, piece: Subgraph, addresses: Mapping[str, int]) -> Launch:
         session = self._sessions[piece]
         binding = session.io_binding()
         for names, borders, bind in (
@@ -132,7 +134,12 @@ class PieceEngine(GpuEngine):
         ):
             for name, border in zip(names, borders, strict=True):  # the shape may be a view of the stage's
                 bind(
-                    border.name, "cuda", self._gpu.number, self._cut.tensors[name].dtype, border.shape, addresses[name]
+                    border.name,
+                    "cuda",
+                    self._gpu.number,
+                    self._partition.tensors[name].dtype,
+                    border.shape,
+                    addresses[name],
                 )
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(

@@ -1,4 +1,4 @@
-"""`Gpu`: memory, streams, events and graphs of one GPU, through cuda-core; no torch."""
+"""`CudaDevice`: memory, streams, events and graphs of one GPU, through cuda-core; no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OUTLIVING: list[
 _STAGING = 16 << 20  # bytes of page-locked memory through which constants go up
 
 
-class Gpu:
+class CudaDevice:
     """One GPU, current on this thread.
 
     Attributes:

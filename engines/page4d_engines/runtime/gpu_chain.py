@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import ml_dtypes  # noqa: F401  numpy then knows bfloat16 by name
 import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import EngineError, OutOfMemoryError
-from page4d_engines.runtime.buffer_plan import BufferPlan, View
+from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
 from page4d_engines.runtime.chain import Arrays, Observe
-from page4d_engines.runtime.cuda_device import Gpu
-from page4d_engines.runtime.schedule import Download, Gather, Run, Step, Upload, program
+from page4d_engines.runtime.cuda_device import CudaDevice
+from page4d_engines.runtime.engine import GpuEngine
+from page4d_engines.runtime.schedule import CopyRows, Download, Run, Step, Upload, schedule
 
 _LOG = logging.getLogger("page4d.gpu")
 _MIB = 1 << 20
-Launch = Callable[[int], None]
-"""Puts a call on a stream, by its handle."""
-
-
-class GpuEngine(Protocol):
-    """A stage that was loaded on a GPU.
-
-    Attributes:
-        scratch: bytes that a call needs beside its inputs and outputs; all stages share one block.
-    """
-
-    scratch: int
-
-    @property
-    def uncapturable(self) -> str | None:
-        """Why it cannot be part of a CUDA graph, asked after a first run; None where it can."""
-        ...
-
-    def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
-        """A call over fixed addresses, by the engine's names, and of the scratch block."""
-        ...
 
 
 class GpuChain:
@@ -49,12 +29,11 @@ class GpuChain:
 
     def __init__(
         self,
-        gpu: Gpu,
+        gpu: CudaDevice,
         plan: BufferPlan,
         engines: Mapping[str, GpuEngine],
         constants: Arrays,
         described: str,
-        use_graph: bool = True,
     ) -> None:
         """Allocate, bind, run once on zeros, capture.
 
@@ -64,7 +43,6 @@ class GpuChain:
             engines: by stage name.
             constants: values from outside that do not change, by name.
             described: what computes, in words.
-            use_graph: whether to make one CUDA graph of it where the engines allow.
 
         Raises:
             OutOfMemoryError: the buffers do not fit the GPU.
@@ -75,7 +53,7 @@ class GpuChain:
         self._addresses = {name: gpu.allocate(size) for name, size in plan.sizes.items()}
         block = gpu.allocate(scratch)
         self._constants = frozenset(constants)
-        steps = program(plan, self._constants)
+        steps = schedule(plan, self._constants)
         self.inputs: Arrays = {name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.starts.items()}
         self.outputs: Arrays = {
             name: gpu.pinned(view.shape, np.dtype(view.dtype)) for name, view in plan.outputs.items()
@@ -103,14 +81,14 @@ class GpuChain:
         self._put(steps, captured=False)
         gpu.synchronize()
         reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
-        if use_graph and not reasons:
+        if not reasons:
             try:
                 with gpu.capture() as made:
                     self._put(steps, captured=True)
                 self._graph = made[0]
             except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
-        if self._graph is None and use_graph:
+        if self._graph is None:
             _LOG.warning("no CUDA graph, the calls are launched one by one: %s", "; ".join(map(str, reasons)))
 
     @property
@@ -122,7 +100,7 @@ class GpuChain:
         self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
     ) -> dict[str, float]:
         """As `Chain.run`; the graph is of whole windows, one that carries images is launched call by call."""
-        steps = program(self.plan, self._constants, carried) if carried else self._steps
+        steps = schedule(self.plan, self._constants, carried) if carried else self._steps
         runs = [step for step in steps if isinstance(step, Run)]
         if progress is not None:
             for step in runs:  # they are put on the GPU faster than they can be told of
@@ -165,7 +143,7 @@ class GpuChain:
                 gpu.wait(gpu.stream, self._arrived[step.number])
             self._launches[step.number](gpu.stream)
             gpu.record_time(self._ends[step.number], gpu.stream, captured)
-        elif isinstance(step, Gather):
+        elif isinstance(step, CopyRows):
             source, target = (
                 self._addresses[step.source.buffer] + step.source_offset,
                 self._addresses[step.target.buffer] + step.target_offset,
@@ -182,24 +160,24 @@ class GpuChain:
             )
             observe(step.call.stage, inputs, outputs)
 
-    def _fetched(self, view: View) -> NDArray[Any]:
+    def _fetched(self, view: TensorSlot) -> NDArray[Any]:
         array = np.empty(view.shape, np.dtype(view.dtype))
         self._gpu.download(array, self._at(view), self._gpu.stream)
         self._gpu.synchronize()
         return array
 
-    def _at(self, view: View) -> int:
+    def _at(self, view: TensorSlot) -> int:
         return self._addresses[view.buffer] + view.offset
 
 
-def _part(array: NDArray[Any], view: View) -> NDArray[Any]:
+def _part(array: NDArray[Any], view: TensorSlot) -> NDArray[Any]:
     """The bytes of a whole value that a view of its buffer stands for."""
     dtype = np.dtype(view.dtype)
     begin = view.offset // dtype.itemsize
     return array.reshape(-1)[begin : begin + int(np.prod(view.shape))]
 
 
-def _check_memory(gpu: Gpu, needed: int) -> None:
+def _check_memory(gpu: CudaDevice, needed: int) -> None:
     free = gpu.free()
     if needed > free:
         raise OutOfMemoryError(

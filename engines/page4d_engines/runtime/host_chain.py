@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -15,21 +14,12 @@ from page4d.errors import OutOfMemoryError
 from page4d.manifest import Manifest
 from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.runtime.buffer_plan import BufferPlan, View
+from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
 from page4d_engines.runtime.chain import Arrays, Observe
-from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_engines.runtime.engine import HostEngine
+from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 
 _SCRATCH = 6  # of the largest tensor: 7 to 8 of them were measured; what is refused surely does not fit
-
-
-class HostEngine(Protocol):
-    """A stage that reads and writes the host's memory."""
-
-    def bind(
-        self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]
-    ) -> Callable[[], None]:
-        """A call over fixed memory, by the engine's names; the arrays' shapes may be views of the engine's."""
-        ...
 
 
 class HostChain:
@@ -73,17 +63,17 @@ class HostChain:
                 {name: self.at(view) for name, view in views.items()} for views in (call.inputs, call.outputs)
             )
             self._runs[number] = engines[call.stage.name].bind(inputs, outputs)
-        self._programs = {0: self._program(0)}
+        self._schedules = {0: self._schedule(0)}
 
     def run(
         self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
     ) -> dict[str, float]:
         """As `Chain.run`."""
-        if carried not in self._programs:
-            self._programs[carried] = self._program(carried)
+        if carried not in self._schedules:
+            self._schedules[carried] = self._schedule(carried)
         seconds: dict[str, float] = {}
         stage = ""
-        for step, act in self._programs[carried]:
+        for step, act in self._schedules[carried]:
             if isinstance(step, Run):
                 stage = step.call.stage.name
                 if progress is not None:
@@ -98,22 +88,22 @@ class HostChain:
                 )
         return seconds
 
-    def at(self, view: View) -> NDArray[np.generic]:
+    def at(self, view: TensorSlot) -> NDArray[np.generic]:
         """The array that a view of the plan stands for, in place."""
         dtype = np.dtype(view.dtype)
         size = int(np.prod(view.shape)) * dtype.itemsize
         return self._buffers[view.buffer][view.offset : view.offset + size].view(dtype).reshape(view.shape)
 
-    def _program(self, carried: int) -> list[tuple[Run | Gather, Callable[[], None]]]:
-        steps: list[tuple[Run | Gather, Callable[[], None]]] = []
-        for step in program(self.plan, carried=carried):
+    def _schedule(self, carried: int) -> list[tuple[Run | CopyRows, Callable[[], None]]]:
+        steps: list[tuple[Run | CopyRows, Callable[[], None]]] = []
+        for step in schedule(self.plan, carried=carried):
             if isinstance(step, Run):
                 steps.append((step, self._runs[step.number]))
-            elif isinstance(step, Gather):
+            elif isinstance(step, CopyRows):
                 steps.append((step, self._gather(step)))
         return steps
 
-    def _gather(self, step: Gather) -> Callable[[], None]:
+    def _gather(self, step: CopyRows) -> Callable[[], None]:
         source = self._buffers[step.source.buffer][step.source_offset :][: step.rows * step.width].reshape(
             step.rows, step.width
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from page4d.errors import EngineError
 from page4d.precision import DTYPE_BYTES
-from page4d_engines.runtime.buffer_plan import BufferPlan, Call, Keep, View
+from page4d_engines.runtime.buffer_plan import BufferPlan, LayerCopy, StageCall, TensorSlot
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Upload:
     """A value from outside comes into its place."""
 
     name: str
-    part: View
+    part: TensorSlot
     """All of it; of the images, what one encoder call reads."""
     reader: int | None = None
     """The call that waits for it, where it may come while others run."""
@@ -28,20 +28,20 @@ class Run:
     """One call of a stage."""
 
     number: int
-    call: Call
+    call: StageCall
     is_last: bool
     """Of the stage's calls: its outputs are then whole."""
 
 
 @dataclass(frozen=True)
-class Gather:
+class CopyRows:
     """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a
     stream at a time; or encoded images into the places that they have in the next window."""
 
-    source: View
+    source: TensorSlot
     source_offset: int
     """Of the first row, in bytes from the start of the source's buffer."""
-    target: View
+    target: TensorSlot
     target_offset: int
     rows: int
     width: int
@@ -55,13 +55,13 @@ class Download:
     """A result leaves its place."""
 
     name: str
-    view: View
+    view: TensorSlot
 
 
-Step = Upload | Run | Gather | Download
+Step = Upload | Run | CopyRows | Download
 
 
-def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}), carried: int = 0) -> list[Step]:
+def schedule(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}), carried: int = 0) -> list[Step]:
     """All steps of one window.
 
     Args:
@@ -95,12 +95,12 @@ def program(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"})
                 steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
     steps += [Download(name, view) for name, view in plan.outputs.items()]
     for step in steps:
-        if isinstance(step, Gather):
+        if isinstance(step, CopyRows):
             _check_inside(plan, step)
     return steps
 
 
-def _check_inside(plan: BufferPlan, step: Gather) -> None:
+def _check_inside(plan: BufferPlan, step: CopyRows) -> None:
     """Both ends lie inside their buffers, which are plain memory."""
     source_end = step.source_offset + step.rows * step.width
     target_end = step.target_offset + (step.rows - 1) * step.pitch + step.width
@@ -123,7 +123,7 @@ def _known(plan: BufferPlan, carried: int) -> Iterator[int]:
                 yield number
 
 
-def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
+def _carries(plan: BufferPlan, carried: int) -> Iterator[CopyRows]:
     if carried == 0:
         return
     encoded = plan.encoded
@@ -139,7 +139,7 @@ def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
         0, carried, step
     ):  # in order and no more than the distance at once: what is read was not written over
         count = min(step, carried - first)
-        yield Gather(
+        yield CopyRows(
             encoded,
             encoded.offset + (first + step) * width,
             encoded,
@@ -150,10 +150,10 @@ def _carries(plan: BufferPlan, carried: int) -> Iterator[Gather]:
         )
     special = plan.starts["special"]  # belong to the place in the window, not to the image
     own = math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype]
-    yield Gather(special, special.offset, encoded, encoded.offset, carried, own, width)
+    yield CopyRows(special, special.offset, encoded, encoded.offset, carried, own, width)
 
 
-def _gathers(keep: Keep, target: View) -> Iterator[Gather]:
+def _gathers(keep: LayerCopy, target: TensorSlot) -> Iterator[CopyRows]:
     """`[S or 1,..,N,C]` into its part of `[..,N,S*parts*C]`; a stage that computes one stream stands for all S."""
     item = DTYPE_BYTES[target.dtype]
     computed, rows, width = keep.source.shape[0], math.prod(keep.source.shape[1:-1]), keep.source.shape[-1] * item
@@ -161,6 +161,6 @@ def _gathers(keep: Keep, target: View) -> Iterator[Gather]:
     # tokens of several calls are not kept; a kept layer's source is a whole tensor
     for stream in range(pitch // (width * keep.parts)):
         source = keep.source.offset + min(stream, computed - 1) * rows * width
-        yield Gather(
+        yield CopyRows(
             keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch
         )

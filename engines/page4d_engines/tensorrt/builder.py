@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -17,6 +17,7 @@ from page4d.manifest import Flavor
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES
 from page4d.system.interrupts import Held, held_interrupts
 from page4d.system.memory import available_memory
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.runtime.gpu_memory import free_on_gpu
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, check, read, read_inspector
 from page4d_engines.tensorrt.library import Library
@@ -24,8 +25,6 @@ from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.driver import current_device
 from page4d_plugins.tensorrt.plugin import register
 
-Progress = Callable[[str, float], None]
-"""Told what the builder does, and the share of it that is done."""
 _NO_TACTIC = "Could not find any implementation"
 
 
@@ -67,9 +66,7 @@ class PlanBuilder:
         self.library, self.options, self.timing_cache = library, options, timing_cache
         register(library.module)
 
-    def build(
-        self, stage: str, path: pathlib.Path, precision: str, progress: Progress = lambda what, share: None
-    ) -> Plan:
+    def build(self, stage: str, path: pathlib.Path, precision: str, progress: Progress = SILENT) -> Plan:
         """Build one stage.
 
         Args:

@@ -11,8 +11,8 @@ from typing import Any
 from page4d.errors import EngineError
 from page4d.files import write_atomically
 from page4d.manifest import Flavor, StageEntry
-from page4d_engines.runtime.cuda_device import Gpu
-from page4d_engines.runtime.gpu_chain import GpuEngine, Launch
+from page4d_engines.runtime.cuda_device import CudaDevice
+from page4d_engines.runtime.engine import GpuEngine, Launch
 from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.log import log_of
 from page4d_plugins.tensorrt.plugin import register
@@ -24,7 +24,7 @@ class Session:
     """One TensorRT runtime on one GPU, and, for TensorRT-RTX, the kernels that it compiles when it loads: kept from one
     process to the next."""
 
-    def __init__(self, library: Library, gpu: Gpu) -> None:
+    def __init__(self, library: Library, gpu: CudaDevice) -> None:
         register(library.module)
         self.library, self._gpu = library, gpu
         self._log = log_of(library.module)
@@ -147,6 +147,6 @@ class TensorRTEngine(GpuEngine):
         return launch
 
 
-def _cache_file(library: Library, gpu: Gpu) -> pathlib.Path:
+def _cache_file(library: Library, gpu: CudaDevice) -> pathlib.Path:
     home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     return home / "page4d" / f"rtx-{'.'.join(map(str, library.version))}-sm_{gpu.capability}.bin"

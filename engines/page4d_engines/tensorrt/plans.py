@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import time
-from collections.abc import Callable
 
 import msgspec
 
@@ -13,16 +11,17 @@ from page4d.files import link_or_copy, refuse_foreign, sha256, staged
 from page4d.manifest import Flavor, Manifest, PlanEntry, Plans, runs_on
 from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Library
+from page4d_engines.timing import Stopwatch
 from page4d_plugins.driver import capability_of, chip_here
 from page4d_plugins.kernel_pack import shipped
 
 TIMING_CACHE = "timing.cache"
 PLUGINS = "plugins/libpage4d_plugins.so"
 """The attention plugins for programs without Python, in an engine folder."""
-Progress = Callable[[str, float], None]
 
 
 def library_for(flavor: Flavor | None) -> Library:
@@ -118,7 +117,7 @@ class PlanBuildRequest:
         source: pathlib.Path,
         manifest: Manifest,
         target: pathlib.Path,
-        progress: Progress = lambda what, share: None,
+        progress: Progress = SILENT,
     ) -> Plans:
         """Build every stage.
 
@@ -137,18 +136,14 @@ class PlanBuildRequest:
         builder = PlanBuilder(self.library, self.options, cache.read_bytes() if cache.is_file() else b"")
         entries: dict[str, PlanEntry] = {}
         for number, stage in enumerate(manifest.stages):
-
-            def step(what: str, share: float, number: int = number, name: str = stage.name) -> None:
-                progress(
-                    f"building {name}: {what}" if what else f"building {name}", (number + share) / len(manifest.stages)
-                )
-
-            step("", 0.0)
-            started = time.perf_counter()
-            plan = builder.build(stage.name, source / stage.file, manifest.precision, step)
+            begin, end = number / len(manifest.stages), (number + 1) / len(manifest.stages)
+            progress(f"building {stage.name}", begin)
+            clock = Stopwatch()
+            part = progress.part(begin, end, label=f"building {stage.name}: ")
+            plan = builder.build(stage.name, source / stage.file, manifest.precision, part)
             file = f"{stage.name}.plan"
             (target / file).write_bytes(plan.content)
-            entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(time.perf_counter() - started, 3))
+            entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(clock.seconds, 3))
         if self._plugins is not None:
             (target / PLUGINS).parent.mkdir(exist_ok=True)
             (target / PLUGINS).write_bytes(self._plugins)
@@ -160,9 +155,7 @@ class PlanBuildRequest:
         return Plans(self.library.flavor, version, self.chips, kernels, entries, self.options.optimization_level, least)
 
 
-def build_into(
-    folder: EngineFolder, build: PlanBuildRequest, progress: Progress = lambda what, share: None
-) -> Manifest:
+def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress = SILENT) -> Manifest:
     """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are
     built; other files are linked.
 

@@ -15,7 +15,7 @@ from page4d.manifest import PREDICTIONS
 from page4d.model import Page4D
 from page4d.network.aggregator import Layer
 from page4d.precision import Precision
-from page4d_engines.pipeline import Pipeline
+from page4d_engines.pipeline import Pipeline, Result
 from page4d_export.stage import cast
 from page4d_plugins.bench.timing import WHOLE, Sample
 
@@ -32,20 +32,23 @@ class Engines:
 
     def run(self) -> Arrays:
         """The results by name."""
+        return self._run().tensors()
+
+    def _run(self) -> Result:
         reads = self.pipeline.manifest.reads
         mask_ext, keypoints, fundamental = (
             self.values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental")
         )
-        return self.pipeline.run(self.values["images"], mask_ext, keypoints, fundamental).tensors()
+        return self.pipeline.run(self.values["images"], mask_ext=mask_ext, keypoints=keypoints, cameras=fundamental)
 
     def sample(self) -> Sample:
         """Run once; seconds of the whole and by kind of stage."""
         seconds: dict[str, float] = defaultdict(float)
         started = time.perf_counter()
-        self.run()
+        timing = self._run().timing
         seconds[WHOLE] = time.perf_counter() - started
         for entry in self.pipeline.manifest.stages:
-            seconds[entry.kind] += self.pipeline.seconds[entry.name]
+            seconds[entry.kind] += timing.seconds[entry.name]
         return seconds
 
 

@@ -91,7 +91,7 @@ class Runner:
 
 @dataclass
 class Contestant:
-    """One way through the whole network; `prepare`, then `run` as often as wanted.
+    """One way through the whole network; `prepare`, then `run` any number of times.
 
     Attributes:
         name: of its row.
@@ -127,4 +127,4 @@ class Contestant:
 
 def of_pipeline(course: Course, pipeline: Pipeline, precision: str = "float32", note: str = "") -> Runner:
     """An engine folder's chain as a contestant."""
-    return Runner(lambda: pipeline.run(course.images, course.mask_ext).layers[course.kept], precision, note)
+    return Runner(lambda: pipeline.run(course.images, mask_ext=course.mask_ext).layers[course.kept], precision, note)

@@ -1,4 +1,4 @@
-"""A few rows of a call in float64: the reference of every side of the benchmark and of every test on a GPU."""
+"""Float64 on a few rows of a call: what every side of the benchmark, and every test on a GPU, is compared with."""
 
 from __future__ import annotations
 

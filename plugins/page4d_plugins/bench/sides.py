@@ -142,13 +142,13 @@ PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 
 
 def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
-    """The implementations of a call, by name: this project's, then the peers that have its mode."""
-    known: dict[str, Maker] = {}
+    """Who can compute a call, by name: ours, then the peers that know its mode."""
+    known = dict(OURS)
     if call.mode is Mode.DENSE:
-        known = {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
+        known |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
     elif call.mode is Mode.BIASED:
-        known = {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
-    return OURS | {name: maker for name, maker in known.items() if name in peers}
+        known |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
+    return {name: maker for name, maker in known.items() if name in OURS or name in peers}
 
 
 class Attempt:

@@ -17,8 +17,8 @@ from page4d.errors import MissingBackendError, OutOfMemoryError, UsageError
 from page4d.layout import Layout
 from page4d_engines.clip import frame_folder
 from page4d_engines.clip.fit import Fit, FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
-from page4d_engines.clip.image_file import Still
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
+from page4d_engines.clip.image_file import ImageFile
 from page4d_engines.clip.levels import Channel, Levels
 from tests.support.examples import examples
 
@@ -48,7 +48,7 @@ def with_a_bad_tag(orientation, order="<", kind=3):
 def photos(folder, **options):
     folder.mkdir(exist_ok=True)
     Image.fromarray(SCENE).convert("RGB").save(folder / "p0.jpg", quality=95, **options)
-    return FrameFolder.open(folder, loose=Loose.VIEWS)
+    return FrameFolder.open(folder, loose=UngroupedImages.VIEWS)
 
 
 # ---- metadata
@@ -93,7 +93,7 @@ def test_warnings_as_errors_in_a_process_of_its_own(tmp_path):
     photos(tmp_path / "photos", exif=with_a_bad_tag(6))
     code = (
         "import sys; from page4d_engines.clip.frame_folder import *; f = FrameFolder.open(sys.argv[1],"
-        " loose=Loose.VIEWS); print(f.image(0, 0).size)"
+        " loose=UngroupedImages.VIEWS); print(f.image(0, 0).size)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "photos"],
@@ -113,12 +113,12 @@ def test_an_image_of_another_kind_is_called_by_it(tmp_path, kind, name):
     with pytest.raises(
         UsageError, match=f"camera p0, frame p0.jpg cannot be read: it is a {name} image, whatever its name says"
     ):
-        FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+        FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
 
 
 def test_the_content_says_what_an_image_is_not_its_name(tmp_path):
     Image.fromarray(SCENE).save(tmp_path / "p0.jpg", "PNG")
-    assert (np.asarray(FrameFolder.open(tmp_path, loose=Loose.VIEWS).image(0, 0))[..., 0] == SCENE).all()
+    assert (np.asarray(FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS).image(0, 0))[..., 0] == SCENE).all()
 
 
 def test_heic_photos(tmp_path):
@@ -126,7 +126,7 @@ def test_heic_photos(tmp_path):
     pillow_heif.from_pillow(Image.fromarray(SCENE).convert("RGB")).save(tmp_path / "p0.HEIC", quality=95)
     Image.fromarray(SCENE).save(tmp_path / "p1.png")
     (tmp_path / "p2.jpg").write_bytes((tmp_path / "p0.HEIC").read_bytes())  # as they come out of some exports
-    found = FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+    found = FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
     assert found.camera_names == ("p0", "p1", "p2") and found.size == (48, 36) and found.notes == ()
     for v in (0, 2):
         assert np.abs(np.asarray(found.image(0, v)).astype(int)[..., 0] - SCENE).max() < 20
@@ -136,7 +136,7 @@ def test_heic_without_its_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "p0.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     with pytest.raises(MissingBackendError, match=r"page4d\[heic\]"):
-        FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+        FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -147,7 +147,7 @@ def test_transparent_photos_keep_their_colours_and_are_named(tmp_path, mode):
     else:
         image.putalpha(Image.fromarray(np.where(SCENE > 99, 255, 0).astype(np.uint8)))
         image.save(tmp_path / "p0.png")
-    found = FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+    found = FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
     (note,) = found.notes
     assert "transparent parts" in note and np.abs(np.asarray(found.image(0, 0)).astype(int)[..., 0] - SCENE).max() < 60
 
@@ -170,7 +170,7 @@ def test_16_bits_become_8_and_few_of_them_are_noted(tmp_path, colour, most):
         png16(tmp_path / "p0.png", np.repeat(values[..., None], 3, -1))
     else:
         Image.fromarray(values).save(tmp_path / "p0.png")
-    found = FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+    found = FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
     assert found.notes == ()
     assert np.abs(np.asarray(found.image(0, 0))[..., 0] - values / 257).max() <= 1
     assert [("12 bits" in note) for note in found.notes] == [True] * (most < 65535)
@@ -185,7 +185,7 @@ def test_a_photo_beyond_pillows_limit_is_read_in_the_memory_that_is_said(tmp_pat
     code = (
         "import sys, resource, numpy as np; from page4d_engines.clip.frame_folder import *; from"
         " page4d_engines.clip.fit import *\nfrom page4d.layout import Layout\nf = FrameFolder.open(sys.argv[1],"
-        " loose=Loose.VIEWS)\nfit, before = Fit.choose(f.size, Layout(1, 1, 56, 56), FitMode.CROP),"
+        " loose=UngroupedImages.VIEWS)\nfit, before = Fit.choose(f.size, Layout(1, 1, 56, 56), FitMode.CROP),"
         " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nassert (fit.image(f.image(0, 0)) == 255).all();"
         " print(f.notes[0])\nprint((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (16320 *"
         " 11000))"
@@ -205,21 +205,22 @@ def huge(path, width, height):
 def test_an_image_of_a_few_bytes_that_says_it_is_endless(tmp_path, monkeypatch):
     huge(tmp_path / "p0.png", 2**31 - 1, 2**31 - 1)
     with pytest.raises(OutOfMemoryError, match=r"camera p0, frame p0.png is too large(.|\n)*megapixels") as caught:
-        FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+        FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
     assert caught.value.exit_code == 6
     huge(tmp_path / "p0.png", 20_000, 10_000)
     monkeypatch.setattr(frame_folder, "available_memory", lambda: 799_000_000)
     with pytest.raises(OutOfMemoryError, match=r"200 megapixels, 0\.8 GB"):
-        FrameFolder.open(tmp_path, loose=Loose.VIEWS)
+        FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
 
 
 def test_no_memory_while_decoding(tmp_path, monkeypatch):
     """Where the system says no, it is an error of the image's name."""
     huge(tmp_path / "p0.png", 40_000, 40_000)
     code = (
-        "import sys, resource; from page4d_engines.clip.image_file import Still; import pathlib; from page4d.errors"
+        "import sys, resource; from page4d_engines.clip.image_file import ImageFile; import pathlib; from page4d.errors"
         " import OutOfMemoryError\nresource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\ntry:\n   "
-        " Still(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n    print(error.what)"
+        " ImageFile(pathlib.Path(sys.argv[1])).image('camera p0')\nexcept OutOfMemoryError as error:\n"
+        "    print(error.what)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "p0.png"], capture_output=True, text=True)
     assert done.stdout == "camera p0 is too large for the memory that is left\n", done.stderr
@@ -321,4 +322,4 @@ def test_few_bits_are_stretched(tmp_path, bits):
     (tmp_path / "p0.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
-    assert (Still(tmp_path / "p0.png").channel("it").values == whole * (255 // (2**bits - 1))).all()
+    assert (ImageFile(tmp_path / "p0.png").channel("it").values == whole * (255 // (2**bits - 1))).all()

@@ -17,10 +17,10 @@ from PIL import Image
 
 from page4d.errors import MissingBackendError, Page4DError, UsageError
 from page4d_engines.clip import image_file, listing
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_export.sample_scene.clip import render, save
 
-VIEWS, TIMES = Loose.VIEWS, Loose.TIMES
+VIEWS, TIMES = UngroupedImages.VIEWS, UngroupedImages.TIMES
 
 
 def images(folder, *names, size=(20, 16), value=60):
@@ -57,7 +57,7 @@ def refusal(call, *parts, kind=UsageError):
 # ---- images and folders side by side
 
 
-@pytest.mark.parametrize("loose", Loose)
+@pytest.mark.parametrize("loose", UngroupedImages)
 @pytest.mark.parametrize("name", ["thumbs", "frames", "images", "small", "cam0"])
 def test_images_beside_a_folder_of_images_can_be_read_in_two_ways(tmp_path, loose, name):
     images(images(tmp_path / "photos") / name)
@@ -76,7 +76,7 @@ def test_a_folder_of_a_video_beside_images(tmp_path):
     refusal(lambda: FrameFolder.open(tmp_path, loose=VIEWS), "side by side", "old/ with 1 video (film.mkv)")
 
 
-@pytest.mark.parametrize("loose", Loose)
+@pytest.mark.parametrize("loose", UngroupedImages)
 @pytest.mark.parametrize("kind", ["masks", "keypoints"])
 def test_masks_among_the_photos_are_taken_where_they_are_named(tmp_path, loose, kind):
     images(tmp_path / kind, value=255)

@@ -18,7 +18,7 @@ from PIL import Image
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, Loose
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.video import Video
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_export.sample_scene.clip import render, save
@@ -119,7 +119,7 @@ def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path
 
 def test_one_video_is_a_camera(saved):
     video = saved / "videos" / "frames" / "cam1.mkv"
-    found = FrameFolder.open(video, loose=Loose.TIMES)
+    found = FrameFolder.open(video, loose=UngroupedImages.TIMES)
     assert (
         found.camera_names == ("cam1",)
         and found.count == T
@@ -140,8 +140,8 @@ def test_images_go_before_videos(saved, tmp_path):
     shutil.copytree(saved / "images" / "frames" / "cam0", photos)
     shutil.copy(video, photos / "holiday.mkv")
     assert (
-        FrameFolder.open(photos, loose=Loose.VIEWS).count == 1
-        and FrameFolder.open(photos, loose=Loose.TIMES).count == T
+        FrameFolder.open(photos, loose=UngroupedImages.VIEWS).count == 1
+        and FrameFolder.open(photos, loose=UngroupedImages.TIMES).count == T
     )
     assert FrameFolder.open(photos).camera_names == ("holiday",), "where photos would be an error"
     shutil.copytree(photos, tmp_path / "clip" / "frames" / "cam0")

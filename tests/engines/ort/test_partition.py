@@ -1,4 +1,4 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not
+"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has offsets that do not
 overlap in time."""
 
 import itertools
@@ -15,17 +15,17 @@ from page4d.accuracy import compare
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.onnx_graph import VIEWS, Tensor
-from page4d_engines.ort.partition import Attention, Cut, Piece, cut
+from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
 from page4d_engines.ort.partitioned_engine import raw, widen_unsupported
-from page4d_engines.ort.row_fusion import RowCall, join
+from page4d_engines.ort.row_fusion import RowCall, fuse_rows
 from page4d_export.stage import stages
 from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_plugins.launch_plan import Shape
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.row_launch import RowKernel, gelu_launch
+from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.examples import examples
 from tests.support.models import EXPORTED, config_of, layout_of, lively
-from tests.support.pieces_on_a_processor import attended, joined
 
 
 def loaded(folder, entry):
@@ -34,10 +34,10 @@ def loaded(folder, entry):
 
 
 def cut_up(model):
-    """As `PieceEngine` does."""
-    rows = join(model.graph)
+    """As `PartitionedEngine` does."""
+    rows = fuse_rows(model.graph)
     widen_unsupported(model.graph)
-    return cut(model, rows)
+    return partition(model, rows)
 
 
 def run_pieces(found, values, path):
@@ -94,7 +94,7 @@ def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
 
 
 def contents(model):
-    return [step.content for step in cut_up(model).steps if isinstance(step, Piece)]
+    return [step.content for step in cut_up(model).steps if isinstance(step, Subgraph)]
 
 
 def encoder_contents(folder, depth):
@@ -121,7 +121,7 @@ def test_between_products_nothing_is_left_to_onnx_runtime(made):
     made_ = made("default", "float16")
     (entry,) = (entry for entry in made_.plan.stages() if entry.name == "view_sa.1")
     steps = cut_up(loaded(made_.folder, entry)[0]).steps
-    pieces = [onnx.load_from_string(step.content).graph for step in steps if isinstance(step, Piece)]
+    pieces = [onnx.load_from_string(step.content).graph for step in steps if isinstance(step, Subgraph)]
     assert [[node.op_type for node in graph.node] for graph in pieces[1:]] == [
         ["MatMul", "MatMul", "MatMul", "Add"],
         ["MatMul"],
@@ -237,7 +237,7 @@ def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
         cut_model = cut_up(model)
         seen = 0
         for step in cut_model.steps:
-            if isinstance(step, Piece):
+            if isinstance(step, Subgraph):
                 proto = onnx.load_from_string(step.content)
                 onnx.checker.check_model(proto, full_check=True)
                 types = {
@@ -290,19 +290,19 @@ def test_places_do_not_overlap_in_time(data):
                 )
             )
         else:
-            steps.append(Piece(b"", tuple(read), (name,)))
+            steps.append(Subgraph(b"", tuple(read), (name,)))
     tensors = {name: Tensor((size,), TensorProto.UINT8) for name, size in sizes.items()}
     workspace = {number: data.draw(st.integers(0, 3000)) for number in range(1, count, 2)}
-    places, workspaces, total = Cut(tuple(steps), tensors, {}).places(outside, workspace)
-    assert set(places) == set(names) - set(outside) and set(workspaces) == {
+    offsets, workspaces, total = Partition(tuple(steps), tensors, {}).memory_layout(outside, workspace)
+    assert set(offsets) == set(names) - set(outside) and set(workspaces) == {
         number for number, size in workspace.items() if size
     }
-    assert all(places[name] == places[below] for name, below in over.items())
+    assert all(offsets[name] == offsets[below] for name, below in over.items())
     last = {
         name: max((number for number, read in enumerate(reads) if name in read), default=names.index(name))
         for name in names
     }
-    spans = [(at, at + tensors[name].bytes, names.index(name), last[name], name) for name, at in places.items()]
+    spans = [(at, at + tensors[name].bytes, names.index(name), last[name], name) for name, at in offsets.items()]
     spans += [(at, at + workspace[number], number, number, "") for number, at in workspaces.items()]
     assert all(low % 256 == 0 and high <= total for low, high, *_ in spans)
     for one, other in itertools.combinations(spans, 2):

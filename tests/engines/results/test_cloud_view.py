@@ -6,16 +6,10 @@ import pytest
 from page4d.errors import UsageError
 from page4d_engines.results import cloud_view
 from page4d_engines.results.cloud import Cloud
-from page4d_engines.results.cloud_view import CAMERA
+from page4d_engines.results.cloud_view import CAMERA, HEIGHT, WIDTH, render_view
 from page4d_engines.results.contact_sheet import BACKGROUND
 
-WIDTH, HEIGHT = 480, 270
 RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 200, 20), (30, 30, 220), (240, 240, 240)
-
-
-def render_view(cloud, cameras, width=WIDTH, height=HEIGHT):
-    """Smaller than people look at, for speed."""
-    return cloud_view.render_view(cloud, cameras, width, height)
 
 
 def sheet_of_points(x, y, z, colour, n=200):
@@ -59,7 +53,7 @@ def drawn(picture):
 
 
 def test_left_is_left_and_right_is_right():
-    picture = cloud_view.render_view(*room())
+    picture = render_view(*room())
     assert picture.size == (1200, 675) and picture.mode == "RGB"
     (_, red), (_, green), (_, blue) = where(picture, RED), where(picture, GREEN), where(picture, BLUE)
     assert min(len(red), len(green), len(blue)) > 2000
@@ -82,7 +76,7 @@ def test_the_viewpoint_is_above():
 
 
 def test_the_nearer_hides_the_farther():
-    far, near = sheet_of_points((-3, 3), (-2, 2), 9.0, GREEN, 300), sheet_of_points((-3, 3), (-2, 2), 6.0, RED, 300)
+    far, near = sheet_of_points((-3, 3), (-2, 2), 9.0, GREEN, 800), sheet_of_points((-3, 3), (-2, 2), 6.0, RED, 800)
     for parts in ((near, far), (far, near)):  # in any order
         cloud = joined(*parts)
         picture = render_view(cloud, poses((0, 0, 0)))
@@ -190,8 +184,8 @@ def test_no_points_are_said(cameras):
 def test_few_points(points):
     cloud = Cloud(np.float32(points), np.tile(np.uint8(WHITE), (len(points), 1)), np.full(len(points), 0.5, np.float32))
     for cameras in (np.zeros((0, 4, 4)), poses((0, 0, -1)), poses((9, 2, 3), (8, 2, 3))):
-        assert len(where(render_view(cloud, cameras, 300, 200), WHITE)[0]) > 0
-    assert drawn(render_view(cloud, poses(points[0], points[0]), 300, 200)).any()  # where the cameras are
+        assert len(where(render_view(cloud, cameras), WHITE)[0]) > 0
+    assert drawn(render_view(cloud, poses(points[0], points[0]))).any()  # where the cameras are
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -206,30 +200,20 @@ def test_noise(seed):
     cameras[:, :3, :3] = np.linalg.qr(chance.normal(size=(6, 3, 3)))[0]
     cameras[:, :3, 3] = chance.normal(size=(6, 3)) * np.exp(chance.normal(0, 10, (6, 1)))
     cloud = Cloud(points, chance.integers(100, 256, (5000, 3), np.uint8), chance.random(5000, np.float32))
-    assert drawn(render_view(cloud, cameras, 320, 180)).sum() > 10
+    assert drawn(render_view(cloud, cameras)).sum() > 10
 
 
 def test_many_points_are_sampled_and_always_alike(monkeypatch):
     cloud, cameras = room()
-    whole = np.asarray(render_view(cloud, cameras, 400, 300))
+    whole = np.asarray(render_view(cloud, cameras))
     monkeypatch.setattr(cloud_view, "_POINTS", 40_000)
-    sampled = np.asarray(render_view(cloud, cameras, 400, 300))
+    sampled = np.asarray(render_view(cloud, cameras))
     assert not np.array_equal(sampled, whole)
-    assert np.array_equal(sampled, render_view(cloud, cameras, 400, 300))
-    assert (drawn(sampled) != drawn(whole)).mean() < 0.02
+    assert np.array_equal(sampled, render_view(cloud, cameras))
+    assert (drawn(sampled) != drawn(whole)).mean() < 0.05
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7), (64, 64)])
-def test_any_size(size):
-    picture = render_view(*room(), *size)
-    assert picture.size == size
-    if min(size) > 1:
-        assert drawn(picture).any()
-
-
-def test_what_is_no_pose_and_no_picture():
+def test_what_is_no_pose():
     cloud, cameras = room()
     with pytest.raises(UsageError, match="poses"):
         render_view(cloud, cameras[:, :3])
-    with pytest.raises(UsageError, match="no pixels"):
-        render_view(cloud, cameras, 0, 5)

@@ -1,11 +1,11 @@
 import base64
-import html
 import io
 import json
 import math
 import re
 from html.parser import HTMLParser
 
+import markupsafe
 import msgspec
 import numpy as np
 import pytest
@@ -177,7 +177,7 @@ def test_everything_is_on_the_page(tmp_path):
         summary.frames,
     ):
         assert word in shown.text
-        assert html.escape(word) in shown.source
+        assert str(markupsafe.escape(word)) in shown.source
     assert f"{summary.mask_mean:.3f}" in shown.text
     assert "<b>" not in shown.source
     assert "<i>" not in shown.source

@@ -12,15 +12,18 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d.system.progress import SILENT
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import Fit
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader, windows
-from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.schedule import Gather, Run, program
+from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.export_plan import ExportPlan
 from page4d_export.sample_scene.clip import render, save
 from tests.support.examples import examples
@@ -66,13 +69,15 @@ def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision)
         before = None
         for start in range(0, 3 * T - T + 1, stride):
             clip = frames[start : start + T]
-            want = plain.run(clip, **given_).copy().tensors()
-            found = sliding.run(clip, **given_, shared=0 if before is None else T - stride).tensors()
+            plain_result = plain.run(clip, **given_).copy()
+            want = plain_result.tensors()
+            result = sliding.run(clip, **given_, shared=0 if before is None else T - stride)
+            found = result.tensors()
             for name, array in want.items():
                 np.testing.assert_array_equal(
                     found[name], array, err_msg=f"{name}, stride {stride}, window from {start}"
                 )
-            encoder, whole = sliding.flop["encoder"], plain.flop["encoder"]
+            encoder, whole = result.timing.flop["encoder"], plain_result.timing.flop["encoder"]
             n, images = made_.plan.encoder_images, made_.plan.layout.images
             new = images if before is None else stride * made_.plan.layout.V
             assert encoder * images == whole * n * -(-new // n), "the encoder saw the new images, whole calls of them"
@@ -120,9 +125,9 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
     assert plan.encoded is not None and plan.encoded.shape[0] == layout.images
     width = plan.sizes["encoded"] // layout.images
     places = list(range(layout.images))
-    steps = program(plan, carried=carried)
+    steps = schedule(plan, carried=carried)
     for step in steps:
-        if isinstance(step, Gather) and step.source.buffer == step.target.buffer == "encoded":
+        if isinstance(step, CopyRows) and step.source.buffer == step.target.buffer == "encoded":
             assert (
                 step.pitch == step.width == width and (step.source_offset - step.target_offset) >= step.rows * width
             ), "no overlap"
@@ -148,9 +153,8 @@ def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_pat
     read = []
     image = Fit.image
     monkeypatch.setattr(Fit, "image", lambda self, source: read.append(source) or image(self, source))
-    ClipRun.prepare(made_.folder, folder, tmp_path / "out", 1, None, Backend.ONNXRUNTIME, 1, 0.1, 0.0).run(
-        lambda what, share: None
-    )
+    options = RunOptions(stride=1, backend=Backend.ONNXRUNTIME, pool=ThreadPool.of(1))
+    ClipRun.prepare(EngineFolder.open(made_.folder), folder, tmp_path / "out", options).run(SILENT)
     assert len(read) == folder.count * layout.V
     summary = read_summary(tmp_path / "out" / "summary.json")
     count = folder.count - layout.T + 1
@@ -162,7 +166,7 @@ def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_pat
     reader = WindowReader(folder, layout, None, False, False)
     for window, inputs in reader.read(windows(folder.count, layout.T, 1)):
         name = next(entry.file for entry in summary.windows if int(entry.first_frame) == window[0])
-        want = plain.run(inputs.images, inputs.mask_ext)
+        want = plain.run(inputs.images, mask_ext=inputs.mask_ext)
         found = load_file(tmp_path / "out" / name)
         np.testing.assert_array_equal(found["mask"], want.mask)
         np.testing.assert_array_equal(found["layers.1"], want.layers[1])

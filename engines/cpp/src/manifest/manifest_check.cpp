@@ -86,14 +86,14 @@ Error inconsistent(const std::string& what, const std::string& got, const std::s
 
 Layout layout_of(const std::map<std::string, int64_t>& sizes) {
   const auto size = [&](const char* name) {
-    const auto found = sizes.find(name);
-    return found == sizes.end() ? 1 : found->second;
+    const auto entry = sizes.find(name);
+    return entry == sizes.end() ? 1 : entry->second;
   };
   const bool named = sizes.count("T") + sizes.count("V") + sizes.count("H") + sizes.count("W") == 4 &&
                      sizes.size() == 4 + sizes.count("B");
   if (!named) {
     std::vector<std::string> names;
-    for (const auto& each : sizes) names.push_back(each.first);
+    for (const auto& size : sizes) names.push_back(size.first);
     throw inconsistent("its layout has other sizes", joined(names), "T, V, H, W, B");
   }
   const Layout l{size("T"), size("V"), size("H"), size("W"), size("B")};

@@ -1,4 +1,4 @@
-"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by
+"""The chain on a GPU, run on the driver of `driver.cpp`: cuda-core and its bindings are real, the GPU is not. Run by
 test_gpu_chain.py.
 
 Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to
@@ -26,18 +26,19 @@ from page4d_engines.ort.partition import Attention
 from page4d_engines.ort.row_fusion import RowCall
 from page4d_engines.runtime import gpu_memory
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.cuda_device import Gpu
+from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
+from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
-from tests.support.pieces_on_a_processor import attended, joined
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 LIMIT = 4 << 30  # bytes of the driver's memory
 FLOATS = {"float": "float32"}
+VARIANTS = ["default", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "late", "pi3"))]
 
 
 def put_on(stream, work):
@@ -200,7 +201,7 @@ class HostEngine:
         return launch
 
 
-def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
+def pipeline_of(folder, engines=None, sliding=False, **options):
     """A pipeline on the driver, and its chain; `engines` are put into the dict that is given."""
     opened = EngineFolder.open(folder)
     loaded = {} if engines is None else engines
@@ -211,12 +212,11 @@ def pipeline_of(folder, engines=None, use_graph=True, sliding=False, **options):
             loaded[entry.name] = HostEngine(opened.file(entry.file), **options)
         chains.append(
             GpuChain(
-                Gpu(),
+                CudaDevice(),
                 BufferPlan.make(opened.manifest, widen=True, sliding=sliding),
                 loaded,
                 constants,
                 "a driver without a GPU",
-                use_graph,
             )
         )
         return chains[0]
@@ -241,24 +241,25 @@ def test_what_the_driver_says():
     assert capability_of(0) == 89 and cuda_version() == (13, 0)
 
 
-@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("use_graph", [True, False])
 def test_equals_the_chain_on_the_host(made, variant, use_graph):
     """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
     made_ = made(variant)
     host = Pipeline.load(made_.folder, "onnxruntime")
-    pipeline, chain = pipeline_of(made_.folder, use_graph=use_graph)
+    pipeline, chain = pipeline_of(made_.folder, uncapturable=None if use_graph else "single calls")
     assert chain.has_graph == use_graph
     for seed in range(3):
         given = inputs_of(made_, seed)
-        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
+        want, result = host.run(**given).tensors(), pipeline.run(**given)
+        found, seconds = result.tensors(), result.timing.seconds
         assert set(want) == set(found)
         for name, array in want.items():
             np.testing.assert_array_equal(found[name], array, err_msg=name)
-    assert set(pipeline.seconds) == set(host.seconds) and all(seconds > 0 for seconds in pipeline.seconds.values())
+    assert list(seconds) == [entry.name for entry in pipeline.manifest.stages] and min(seconds.values()) > 0
 
 
-@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
     made_ = made(variant, "float16")
@@ -268,10 +269,10 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     opened = EngineFolder.open(made_.folder)
 
     def make(constants):
-        gpu = Gpu()
-        sessions = partitioned_engine.Sessions(gpu)
+        gpu = CudaDevice()
+        sessions = partitioned_engine.SharedSessions(gpu)
         engines = {
-            entry.name: partitioned_engine.PieceEngine(opened.file(entry.file), gpu, sessions)
+            entry.name: partitioned_engine.PartitionedEngine(opened.file(entry.file), gpu, sessions)
             for entry in opened.manifest.stages
         }
         return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
@@ -360,7 +361,7 @@ def test_too_little_memory(made):
         OutOfMemoryError, match=r"do not fit the GPU\s+got:\s+[\d.]+ MiB needed(.|\n)*allowed: 0.2 MiB free(.|\n)*--T"
     ):
         pipeline_of(made().folder)
-    gpu = Gpu()
+    gpu = CudaDevice()
     with pytest.raises(OutOfMemoryError, match=r"too little memory left\s+got:\s+2.0 MiB more"):
         gpu.allocate(2 << 20)
 
@@ -369,7 +370,7 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
     """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when
     memory is wanted."""
     LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
-    assert is_integrated(0) and Gpu().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
+    assert is_integrated(0) and CudaDevice().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
     assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
     monkeypatch.setattr(gpu_memory, "available_memory", lambda: 1 << 18)
     with pytest.raises(OutOfMemoryError, match=r"do not fit the GPU(.|\n)*allowed: 0.2 MiB free"):
@@ -381,7 +382,7 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
 
 def test_work_that_is_not_waited_for_is_not_done():
     """The driver itself: what its tests rest on."""
-    gpu = Gpu()
+    gpu = CudaDevice()
     there, here, ten = (
         gpu.allocate(40),
         gpu.pinned((10,), np.dtype(np.float32)),

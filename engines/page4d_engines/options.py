@@ -1,0 +1,31 @@
+"""What a user chooses by name: enums that --help lists without loading the runtime."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Backend(str, enum.Enum):
+    """What runs the engines. Anything but `auto` is a demand."""
+
+    AUTO = "auto"
+    ONNXRUNTIME = "onnxruntime"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class FitMode(str, enum.Enum):
+    """What becomes of an aspect ratio that is not the engine's."""
+
+    STRETCH = "stretch"
+    """Each axis is scaled by itself: nothing is lost, shapes change."""
+    CROP = "crop"
+    """Scaled to cover the engine's size; what sticks out is cut off, the same on both sides."""
+    PAD = "pad"
+    """Scaled to lie inside the engine's size; black around it, the same on both sides."""
+
+    def __str__(self) -> str:
+        return self.value

@@ -1,0 +1,125 @@
+"""`WindowWriter`: what the engines gave for one window, as files and as pictures of the report."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from page4d.files import save_tensors
+from page4d_engines.clip.window_reader import WindowInputs, WindowReader
+from page4d_engines.pipeline import Result
+from page4d_engines.results.overlay import contact_sheet, overlay
+from page4d_engines.results.predictions import Predictions, PredictionSummary
+from page4d_engines.results.report import Picture
+from page4d_engines.results.summary import WindowSummary, mean_of
+
+
+@dataclass(frozen=True)
+class WindowWriter:
+    """Writes windows of a clip.
+
+    Attributes:
+        folder: the output folder.
+        reader: of the clip.
+        alone: whether the clip is a single window, whose files then lie in the output folder itself.
+        min_confidence: least probability of a point in a point cloud.
+    """
+
+    folder: pathlib.Path
+    reader: WindowReader
+    alone: bool
+    min_confidence: float
+
+    def write(
+        self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
+    ) -> tuple[WindowSummary, list[Picture]]:
+        """Write one window.
+
+        Args:
+            window: its frames.
+            inputs: what the engines read.
+            result: what they gave.
+            seconds: that the run took.
+            with_pictures: whether the report shows this window.
+        """
+        name, times, cameras = self._name(window), self._times(window), self._cameras
+        predictions = self._predictions(window, inputs, result)
+        save_tensors(self.folder / f"{name}.safetensors", result.tensors())
+        overlays: list[str] = []
+        means: dict[str, float | None] = {}
+        if result.mask is not None:
+            overlays = list(self._write_overlays(name, times, inputs.images, result.mask))
+            means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
+        summary = WindowSummary(
+            name=name,
+            first_frame=times[0],
+            last_frame=times[-1],
+            file=f"{name}.safetensors",
+            seconds=seconds,
+            mask_mean=means,
+            overlays=overlays,
+            predictions=None if predictions is None else self._write_predictions(name, times[0], predictions),
+        )
+        pictures = self._pictures(times, inputs, result, predictions) if with_pictures else ()
+        return summary, list(pictures)
+
+    def _write_overlays(
+        self, window: str, times: list[str], images: NDArray[np.uint8], mask: NDArray[np.float32]
+    ) -> Iterator[str]:
+        """Write every frame with its mask over it; the paths, relative to the output folder."""
+        for v, camera in enumerate(self._cameras):
+            place = self.folder / "masks" / window / camera
+            place.mkdir(parents=True)
+            for t, time in enumerate(times):
+                path = place / f"{time}.png"
+                # a fast level: overlays are looked at once, and zlib's best takes longer than a small model
+                Image.fromarray(overlay(images[t, v], mask[t, v])).save(path, compress_level=1)
+                yield path.relative_to(self.folder).as_posix()
+
+    def _write_predictions(self, window: str, time: str, predictions: Predictions) -> PredictionSummary:
+        place = self.folder if self.alone else self.folder / window
+        place.mkdir(exist_ok=True)
+        photos = self.reader.folder.photos
+        names = self._cameras if photos else [f"{camera}/{time}" for camera in self._cameras]
+        return predictions.write(self.folder, place, names)
+
+    def _pictures(
+        self, times: list[str], inputs: WindowInputs, result: Result, predictions: Predictions | None
+    ) -> Iterator[Picture]:
+        if result.mask is not None:
+            yield Picture(
+                contact_sheet(inputs.images, result.mask, self._cameras, times),
+                f"Rows are cameras: {', '.join(self._cameras)}. Columns are times. Each cell is a frame, and the frame"
+                " with the mask over it.",
+            )
+        if predictions is not None:
+            view, depth = predictions.pictures()
+            yield Picture(view, "The point cloud from beside the cameras, which are drawn as frames.")
+            yield Picture(depth, "Each photo and its depth: near is bright, far is dark, grey has none.")
+
+    def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
+        if result.points is None:
+            return None
+        return Predictions(
+            images=inputs.images,
+            result=result,
+            fits=[self.reader.fit(window[0], v) for v in range(len(self._cameras))],
+            views=self._cameras,
+            min_confidence=self.min_confidence,
+        )
+
+    @property
+    def _cameras(self) -> list[str]:
+        return list(self.reader.folder.camera_names)
+
+    def _times(self, window: range) -> list[str]:
+        return [self.reader.folder.frame_names[t] for t in window]
+
+    def _name(self, window: range) -> str:
+        width = len(str(self.reader.folder.count - 1))
+        return f"window_{window[0]:0{width}d}-{window[-1]:0{width}d}"
