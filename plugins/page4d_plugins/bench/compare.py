@@ -132,7 +132,7 @@ def describe(device: str) -> tuple[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that compute."""
+    """What computes."""
     import triton
 
     numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
@@ -157,7 +157,7 @@ def _sides(
     clock: Clock,
     absent: list[Absent],
 ) -> list[Side]:
-    """The implementations of one form that run and are correct; the others go to `absent`."""
+    """All implementations of one form that run and are right; the others go to `absent`."""
     calls = [form_call(form, layout, dtype, Z, heads, device)]
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
     reference = Reference(calls[0], layout.N)
@@ -173,7 +173,6 @@ def _sides(
                 sides.append(
                     Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
                 )
-                sides.append(side)
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
     return sides
@@ -187,7 +186,7 @@ def checked(run: Run, reference: Reference) -> float:
 
 
 def wrong(error: float, dtype: Dtype) -> str:
-    """The reason why a side is left out that computes something else."""
+    """What is said of a side that does not compute attention."""
     return f"wrong result: a row's relative error is {error:.1e}, allowed {TOLERANCE[dtype]:g}"
 
 

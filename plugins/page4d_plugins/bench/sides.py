@@ -1,4 +1,4 @@
-"""The implementations of a call: this project's kernels, launched in two ways, and others on the GPU."""
+"""Who computes a call: this project's two ways to its kernels, and the other implementations that a GPU has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from page4d_plugins.modes import Keys, Mode
 Run = Callable[[], Tensor]
 """Computes one call, `[Z,A,n,D]`."""
 Maker = Callable[[Call], Run]
-"""Prepares one call; raises where it cannot compute it."""
+"""Readies one call; raises where that cannot be."""
 
 
 def by_triton(call: Call) -> Run:
@@ -152,7 +152,7 @@ def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
 
 
 class Attempt:
-    """A block that may fail, and the reason: `with attempt: ...` ends without an error."""
+    """Runs what may fail, and keeps why it did: `with attempt: ...` ends without an error."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
