@@ -64,7 +64,7 @@ def run(path, bisect=False, progress=SILENT):
 def invoke(path, *arguments):
     app = typer.Typer()
     app.command()(verify_command)
-    return CliRunner().invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
 
 
 def outputs_of(manifest):
@@ -144,8 +144,8 @@ def departing(monkeypatch, name, disturb):
     real = cpu_engine.OrtEngine
 
     class Departing(real):
-        def __init__(self, path, *arguments):
-            super().__init__(path, *arguments)
+        def __init__(self, path, *arguments, **options):
+            super().__init__(path, *arguments, **options)
             self.departs = path.name == f"{name}.onnx"
 
         def bind(self, inputs, outputs):
@@ -257,6 +257,6 @@ def test_the_command_says_what_was_found(checked):
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.exit_code == 2 and "allowed: auto, onnxruntime, cuda, tensorrt" in done.stderr, done.output
+    assert done.exit_code == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.output
     done = invoke(tmp_path / "missing")
     assert done.exit_code == 4 and "no such engine folder" in done.stderr, done.output
