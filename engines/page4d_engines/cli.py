@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
 
 def _print_version(asked: bool) -> None:
