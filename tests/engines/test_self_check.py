@@ -141,8 +141,8 @@ def departing(monkeypatch, name, disturb):
     real = cpu_engine.OrtEngine
 
     class Departing(real):
-        def __init__(self, path, *arguments):
-            super().__init__(path, *arguments)
+        def __init__(self, path, *arguments, **options):
+            super().__init__(path, *arguments, **options)
             self.departs = path.name == f"{name}.onnx"
 
         def bind(self, inputs, outputs):
@@ -254,6 +254,6 @@ def test_the_command_says_what_was_found(checked):
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.returncode == 2 and "allowed: auto, onnxruntime, cuda, tensorrt" in done.stderr, done.stderr
+    assert done.returncode == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.stderr
     done = invoke(tmp_path / "missing")
     assert done.returncode == 4 and "no such engine folder" in done.stderr, done.stderr

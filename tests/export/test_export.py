@@ -163,9 +163,8 @@ def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
     # and in the golden clip for whatever comes after it
     (tmp_path / "checked").mkdir()
     found = {name: dataclasses.replace(stage, chained=manifest.stage(name).accuracy) for name, stage in found.items()}
-    golden = exporter._write_golden(
-        tmp_path / "checked", manifest, exporter._Gate(plan, frames, 1e-5, found), SampleClip.rendered
-    )
+    gate = exporter.Gate(plan, frames, 1e-5, found)
+    golden = exporter.write_golden(tmp_path / "checked", manifest, gate, SampleClip.rendered)
     for name, limit in golden.tolerance.items():
         follows = name.startswith(("global_sa", "view_sa.1", "time_sa.1"))
         assert limit == (4 * cost if follows else 1e-5), name

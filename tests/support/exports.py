@@ -75,8 +75,8 @@ def with_golden(made, folder):
     tolerance, clip = made.plan.precision.tolerance, SampleClip.rendered(made.plan.layout)
     stages = {stage.stage: stage for stage in verify.verify(made.model, made.plan, folder / "onnx", clip, tolerance)}
     manifest = read_manifest(folder)
-    gate = exporter._Gate(made.plan, clip, tolerance, stages)
-    golden = exporter._write_golden(folder, manifest, gate, SampleClip.rendered)
+    gate = exporter.Gate(made.plan, clip, tolerance, stages)
+    golden = exporter.write_golden(folder, manifest, gate, SampleClip.rendered)
     rewrite(folder, msgspec.structs.replace(manifest, golden=golden))
 
 

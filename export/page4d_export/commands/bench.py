@@ -15,7 +15,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
-from page4d_engines.cli import Verbose
+from page4d_engines.cli import Quiet, Verbose
 from page4d_export.export_plan import ExportPlan
 from page4d_plugins.modes import Dtype, Mode
 
@@ -61,7 +61,6 @@ Plot = Annotated[
     pathlib.Path | None, typer.Option(help="a chart to write, FILE.png", metavar="FILE", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
 
 
 @app.command("chain")

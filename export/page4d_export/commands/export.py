@@ -17,7 +17,7 @@ from page4d.manifest import Manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import console
-from page4d_engines.cli import Verbose, Version, folder_to_write
+from page4d_engines.cli import Quiet, Verbose, Version, out_option
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
 from page4d_export.commands.set_option import overrides
 from page4d_export.export_plan import ExportPlan
@@ -136,14 +136,14 @@ def export_command(
     ] = None,
     out: Annotated[
         pathlib.Path,
-        output_option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write"),
+        out_option("engine folder to write", rich_help_panel="Output"),
     ] = pathlib.Path("engines"),
     dry_run: Annotated[bool, output_option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[
         bool, output_option("--json", help="the manifest or plan as one JSON document on stdout")
     ] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
     version: Version = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each compared with the PyTorch reference."""

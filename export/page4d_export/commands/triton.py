@@ -8,20 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from page4d_engines import console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Quiet, Verbose, out_option
 
 
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="model repository to write: a new or empty folder",
-        ),
+        out_option("model repository to write: a new or empty folder"),
     ],
     backend: Annotated[
         Literal["auto", "tensorrt", "onnxruntime"],
@@ -33,7 +27,7 @@ def export_triton_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what was written as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them
     all."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from page4d_engines import console
-from page4d_engines.cli import Verbose
+from page4d_engines.cli import Quiet, Verbose
 from page4d_engines.options import Backend
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def verify_command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the figures as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit
     code 3 where one departs."""

@@ -1,4 +1,4 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not
+"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has offsets that do not
 overlap in time."""
 
 import itertools
