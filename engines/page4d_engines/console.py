@@ -228,7 +228,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
 @contextlib.contextmanager
 def _shown(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     if quiet:
-        yield SILENT
+        yield SILENT.note
     elif sys.stderr.isatty():
         from rich import progress as bars
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn

@@ -170,9 +170,10 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
         for name, array in inputs.items()
     }
     for number in range(entry.calls):
-        part = lambda array, number=number: array[
-            number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls
-        ]
+
+        def part(array: NDArray[Any], number: int = number) -> NDArray[Any]:
+            return array[number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls]
+
         engine.bind(
             {spec.binding: part(wide[spec.name]) for spec in entry.inputs},
             {spec.binding: part(found[spec.name]) for spec in entry.outputs},

@@ -43,8 +43,6 @@ class Progress:
             self._show, self._begin + begin * length, self._begin + end * length, steps, self._label + label
         )
 
-    __call__ = note
-
 
 SILENT = Progress()
 """Shows nothing: for callers that want to hear nothing."""

@@ -20,7 +20,7 @@ def project_level():
 def test_a_fault_of_ours_is_one_line_and_with_v_a_traceback(capsys, project_level, verbose):
     def body():
         with console.progress(quiet=True) as progress:
-            progress("window 1 of 2: encoder", 0.0)
+            progress.note("window 1 of 2: encoder", 0.0)
             raise KeyError("\x1b[2Jname")
 
     console.set_verbosity(verbose)

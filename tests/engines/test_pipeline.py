@@ -166,7 +166,10 @@ def test_other_sessions_of_the_process_are_left_alone(made):
 
 def test_threads_are_what_was_asked_for(made):
     made_ = made()
-    running = lambda: len(list(pathlib.Path("/proc/self/task").iterdir()))
+
+    def running():
+        return len(list(pathlib.Path("/proc/self/task").iterdir()))
+
     before = running()
     single = Pipeline.load(made_.folder, threads=1)
     assert running() == before

@@ -212,7 +212,9 @@ def test_flop_of_the_specification():
 
 
 def test_encoder_images_divide_the_clip():
-    plan = lambda n: ExportPlan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
+    def plan(n):
+        return ExportPlan.make(config_of("default"), Layout(3, 4, 28, 28), Precision.FLOAT32, encoder_images=n)
+
     assert plan(None).encoder_images == 12
     assert plan(4).stages()[0].calls == 3
     with pytest.raises(

@@ -424,7 +424,10 @@ def test_addresses_are_written_when_they_change():
     parameters = [Parameter("Q", 0, 8, False), Parameter("KD", 64, 128, False), Parameter("n", 192, 4, False)]
     block = ParameterBlock(parameters, {"Q": Ref("q", 256), "KD": described, "n": -5})
     calls = []
-    encode = lambda descriptor, address: calls.append((descriptor, address)) or bytes([len(calls)]) * 128
+
+    def encode(descriptor, address):
+        return calls.append((descriptor, address)) or bytes([len(calls)]) * 128
+
     for address in (4096, 4096, 8192):
         block.point({"q": address, "k": 2 * address}, encode)
         assert struct.unpack("<Q", block.bytes_of(0)) == (address + 256,)

@@ -164,7 +164,10 @@ def test_other_modes_are_never_split(mode, n, m, chip):
 def test_few_queries_on_many_keys_fill_a_gpu():
     """The memory's read and write of 32 tokens, one frame on a long clip; plenty of queries stay in one piece."""
     H100 = CHIPS[90]
-    split = lambda A, n, m: parts_of(Shape(Mode.DENSE, Dtype.FLOAT16, 1, A, n, m), H100.part)
+
+    def split(A, n, m):
+        return parts_of(Shape(Mode.DENSE, Dtype.FLOAT16, 1, A, n, m), H100.part)
+
     assert split(16, 32, 21_984) * 16 >= 132
     assert split(16, 32, 5496) * 16 >= 132
     assert split(1, 1, 1_000_000) == 64

@@ -92,7 +92,10 @@ class Predictions:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_depth(path, points[0, v, ..., 2], scale)
             pictures.append(path.relative_to(out).as_posix())
-        relative = lambda name: (place / name).relative_to(out).as_posix()
+
+        def relative(name: str) -> str:
+            return (place / name).relative_to(out).as_posix()
+
         cameras = {name: _summary(calibration) for name, calibration in rig.items()}
         return PredictionSummary(
             relative(CLOUD),
@@ -131,7 +134,9 @@ class Predictions:
 
 
 def _summary(calibration: Calibration) -> CameraSummary:
-    known = lambda number: float(number) if np.isfinite(number) else None
+    def known(number: float) -> float | None:
+        return float(number) if np.isfinite(number) else None
+
     position = [known(number) for number in calibration.camera_to_world[:3, 3]]
     K = calibration.camera.K
     return CameraSummary(position, [float(K[0, 0]), float(K[1, 1])], calibration.fitted, known(calibration.residual))

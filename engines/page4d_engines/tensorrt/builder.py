@@ -249,7 +249,7 @@ def _monitor_class(trt: ModuleType) -> Any:
         def step_complete(self, name: str, step: int) -> bool:
             try:
                 if name == self.outermost:
-                    self.progress(name, (step + 1) / max(1, self.steps.get(name, 1)))
+                    self.progress.note(name, (step + 1) / max(1, self.steps.get(name, 1)))
             except KeyboardInterrupt:
                 self.interrupted = True
             self.interrupted |= self.held.asked

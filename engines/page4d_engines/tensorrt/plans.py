@@ -137,7 +137,7 @@ class PlanBuildRequest:
         entries: dict[str, PlanEntry] = {}
         for number, stage in enumerate(manifest.stages):
             begin, end = number / len(manifest.stages), (number + 1) / len(manifest.stages)
-            progress(f"building {stage.name}", begin)
+            progress.note(f"building {stage.name}", begin)
             clock = Stopwatch()
             part = progress.part(begin, end, label=f"building {stage.name}: ")
             plan = builder.build(stage.name, source / stage.file, manifest.precision, part)

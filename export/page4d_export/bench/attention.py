@@ -7,7 +7,6 @@ import functools
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -89,7 +88,9 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
 
         torch.set_num_threads(threads)
         tensors = tuple(torch.from_numpy(array) for array in (q, k, v, bias))
-        call: Callable[[], object] = lambda: biased_attention(tensors[0], tensors[1], tensors[2], tensors[3])
+
+        def call() -> object:
+            return biased_attention(tensors[0], tensors[1], tensors[2], tensors[3])
     else:
         import pathlib
         import tempfile

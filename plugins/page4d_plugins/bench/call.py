@@ -58,33 +58,30 @@ class Call(NamedTuple):
         """As the launcher takes it."""
         Z, A, n, D = self.tensors["q"].shape
         q, k, v = (Strides(*self.tensors[name].stride()[:3]) for name in "qkv")
-        segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
         return Shape(
-            self.mode,
-            self.dtype,
-            Z,
-            A,
-            n,
-            self.tensors["k"].shape[2],
-            D,
-            self.groups,
-            segments,
-            self.rows,
-            self.band,
-            self.penalty,
-            q,
-            k,
-            v,
+            mode=self.mode,
+            dtype=self.dtype,
+            Z=Z,
+            A=A,
+            n=n,
+            m=self.tensors["k"].shape[2],
+            D=D,
+            groups=self.groups,
+            segments=len(self.tensors["seg"]) if "seg" in self.tensors else 0,
+            rows=self.rows,
+            band=self.band,
+            penalty=self.penalty,
+            q=q,
+            k=k,
+            v=v,
         )
 
     def ranges(self) -> list[list[tuple[int, int]]]:
         """(start, length) of the keys that each query group reads."""
         if self.mode.keys is not Keys.SEGMENTS:
             return [[(0, self.tensors["k"].shape[2])]] * self.groups
-        pointers, segments = (
-            self.tensors["seg_ptr"].tolist(),
-            [(start, length) for start, length in self.tensors["seg"].tolist()],
-        )
+        pointers = self.tensors["seg_ptr"].tolist()
+        segments = [(start, length) for start, length in self.tensors["seg"].tolist()]
         return [segments[begin:end] for begin, end in itertools.pairwise(pointers)]
 
     @property
@@ -106,7 +103,7 @@ class Form(enum.Enum):
     DENSE = "dense"
     BIASED = "key bias"
     ROWS = "rows"
-    """A key bias that the special tokens of each frame alone see."""
+    """A key bias for the special tokens of each frame only."""
     EPIPOLAR = "epipolar"
     """Every frame a view of its own."""
     DILATED = "dilated"

@@ -11,8 +11,8 @@ from page4d_plugins.bench.call import Call
 from page4d_plugins.modes import Dtype, Mode
 
 TOLERANCE = {Dtype.FLOAT16: 1e-3, Dtype.BFLOAT16: 8e-3}
-"""Relative L2 error that a row may have. Rounding of exponentials and result gives a row a third of it; a key too many
-or too few in a row of thousands gives more."""
+"""Relative L2 error of a row that passes. Rounding of exponentials and result gives a third of it; one key too many or
+too few in a row of thousands gives more."""
 _ELEMENTS = 2**27  # of float64 at a time: 1 GB
 
 
@@ -65,24 +65,22 @@ def attention(call: Call, rows: Tensor) -> Tensor:
     ranges = call.ranges()
     out = torch.zeros(Z, A, len(rows), D, dtype=torch.float64, device=q.device)
     for g in group.unique().tolist():
-        mine = (group == g).nonzero()[:, 0]
-        index = torch.cat(
-            [torch.arange(start, start + length, device=q.device) for start, length in ranges[g]]
-            or [torch.arange(0, device=q.device)]
-        )
+        places = (group == g).nonzero()[:, 0]
+        keys_read = [torch.arange(start, start + length, device=q.device) for start, length in ranges[g]]
+        index = torch.cat(keys_read or [torch.arange(0, device=q.device)])
         if not len(index):
             continue
         whole = len(index) == k.shape[2] and call.groups == 1
-        heads = max(1, _ELEMENTS // (len(index) * (len(mine) + 2 * D)))
+        heads = max(1, _ELEMENTS // (len(index) * (len(places) + 2 * D)))
         for z in range(Z):
-            bias = _bias(call, z, g, rows[mine], index)  # [A or 1, rows or 1, keys]
+            bias = _bias(call, z, g, rows[places], index)  # [A or 1, rows or 1, keys]
             for a in range(0, A, heads):
                 some = slice(a, a + heads)
                 keys, values = (tensor[z, some] if whole else tensor[z, some][:, index] for tensor in (k, v))
-                logits = q[z, some][:, rows[mine]].double() @ keys.double().transpose(1, 2) / math.sqrt(D)
+                logits = q[z, some][:, rows[places]].double() @ keys.double().transpose(1, 2) / math.sqrt(D)
                 logits += bias[some] if len(bias) > 1 else bias
                 dead = logits.amax(-1, keepdim=True) == -math.inf
-                out[z, some, mine] = torch.where(dead, 0.0, logits.softmax(-1)) @ values.double()
+                out[z, some, places] = torch.where(dead, 0.0, logits.softmax(-1)) @ values.double()
     return out
 
 

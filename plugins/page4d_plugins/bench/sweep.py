@@ -192,18 +192,16 @@ def sweep(
 
 
 def run(call: Call, tile: Tile) -> torch.Tensor:
-    """One call with a tile of one's choice."""
+    """One call with this tile."""
     from page4d_plugins import attention
 
     return attention.run(call.tensors, call.mode, tile, tile, call.rows, call.band, call.penalty)
 
 
 def words(tile: Tile | TileSize) -> str:
-    """A tile for people."""
-    return (
-        f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages,"
-        f" {'descriptors' if tile.descriptors else 'pointers'}"
-    )
+    """A tile in words."""
+    loads = "descriptors" if tile.descriptors else "pointers"
+    return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages, {loads}"
 
 
 def _chip(device: str) -> int:

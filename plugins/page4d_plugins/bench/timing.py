@@ -31,7 +31,8 @@ class Timings(Generic[Key]):
 
     def ratios(self, side: Key, other: Key, part: str = WHOLE) -> list[float]:
         """A side's time over the other's, a number a round."""
-        return [mine / theirs for mine, theirs in zip(self.times(side, part), self.times(other, part), strict=True)]
+        pairs = zip(self.times(side, part), self.times(other, part), strict=True)
+        return [time / other_time for time, other_time in pairs]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -454,9 +454,10 @@ def test_a_damaged_frame_surfaces_when_its_window_is_due(folder):
 
 def test_reader_checks_layout_and_inputs(folder):
     found = FrameFolder.open(folder)
-    make = lambda layout, keypoints=False, cameras=False, mode=None: WindowReader(
-        found, layout, mode, keypoints, cameras
-    )
+
+    def make(layout, keypoints=False, cameras=False, mode=None):
+        return WindowReader(found, layout, mode, keypoints, cameras)
+
     refusal(lambda: make(Layout(T=3, V=4, H=42, W=56)), "2 cameras: cam0, cam1", "V = 4")
     refusal(lambda: make(Layout(T=3, V=2, H=42, W=56, B=2)), "B = 2", "B = 1")
     refusal(lambda: make(Layout(T=3, V=2, H=56, W=56)), f"{W}x{H}", "56x56", "--fit stretch|crop|pad")

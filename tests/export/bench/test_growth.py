@@ -59,7 +59,9 @@ def test_work_is_the_plan_s_flop(variant):
 @examples(40)
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_growth_in_times_and_views(T, V, h, w):
-    work = lambda T, V: growth_model.work_of(plan_of(T, V, 14 * h, 14 * w))
+    def work(T, V):
+        return growth_model.work_of(plan_of(T, V, 14 * h, 14 * w))
+
     once, longer, wider = work(T, V), work(2 * T, V), work(T, 2 * V)
     assert longer["time_sa"].flop.attention == 4 * once["time_sa"].flop.attention  # quadratic in T
     assert longer["view_sa"].flop.attention == 2 * once["view_sa"].flop.attention  # linear

@@ -44,7 +44,10 @@ def naive(exact, moment, nearest):
 def test_it_is_the_naive_rounding(channels, outputs, seed, step):
     rng = np.random.default_rng(seed)
     x, exact = inputs(rng, 50, channels), rng.normal(0, 1, (channels, outputs))
-    nearest = lambda rows: np.round(rows / step) * step
+
+    def nearest(rows):
+        return np.round(rows / step) * step
+
     moment = x.T @ x / len(x)
     np.testing.assert_allclose(compensated(exact, moment, nearest), naive(exact, moment, nearest), atol=1e-9)
 
@@ -98,7 +101,10 @@ def test_what_is_seen_of_the_inputs(tmp_path):
     """Over several calls, against all tokens at once in float64."""
     model, _ = block(rows=40)
     onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "block.onnx")
-    spec = lambda name: TensorSpec(name, (1, 40, 128), "float32")
+
+    def spec(name):
+        return TensorSpec(name, (1, 40, 128), "float32")
+
     entry = StageEntry("b", "view_sa", 0, (spec("x"),), (spec("out"),), 0, 0, 0, calls=3)
     x = (
         np.random.default_rng(1).normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)

@@ -262,7 +262,10 @@ def look_at_choices(eight, monkeypatch, tolerance, look):
 
     def watched(scheme, path, entry, inputs, outputs, seen, limit):
         chosen = choose(scheme, path, entry, inputs, outputs, seen, limit)
-        measure = lambda choice: calibration._error(path, entry, choice, inputs, outputs)
+
+        def measure(choice):
+            return calibration._error(path, entry, choice, inputs, outputs)
+
         look(entry.name, chosen, measure, Graph(onnx_ir.load(path)), seen)
         return chosen
 

@@ -197,11 +197,14 @@ def added_memory(case):
     op, values, constants, attributes = cases(6, 1024, 4)[case]
     model = lower(node_model(op, values, constants, 64, **attributes), rounding=False)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    status = lambda key: next(
-        int(line.split()[1]) * 1024
-        for line in pathlib.Path("/proc/self/status").read_text().splitlines()
-        if line.startswith(key)
-    )
+
+    def status(key):
+        return next(
+            int(line.split()[1]) * 1024
+            for line in pathlib.Path("/proc/self/status").read_text().splitlines()
+            if line.startswith(key)
+        )
+
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     session.run(None, values)

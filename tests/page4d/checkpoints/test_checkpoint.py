@@ -233,9 +233,10 @@ def test_prefixes_in_any_order_and_nesting(tmp_path_factory, small, prefix):
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_checkpoint_wrapped_module"])
 def test_a_wrapper_around_a_part_of_the_model(tmp_path, small, wrapper):
     """Compiled block by block: `decoder.0._orig_mod.norm1.weight`."""
-    inner = lambda name: name.replace("decoder.0.", f"decoder.0.{wrapper}.").replace(
-        "encoder.", f"encoder.{wrapper}.", 1
-    )
+
+    def inner(name):
+        return name.replace("decoder.0.", f"decoder.0.{wrapper}.").replace("encoder.", f"encoder.{wrapper}.", 1)
+
     save_pi3(tmp_path / "a.safetensors", {inner(name): tensor for name, tensor in small.items()})
     assert set(Checkpoint.open(tmp_path / "a.safetensors").shapes) == set(small)
 

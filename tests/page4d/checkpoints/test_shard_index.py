@@ -311,7 +311,10 @@ def test_any_json_is_refused_in_words(tmp_path_factory, value):
 def test_the_first_half_of_vggt_is_not_vggt(tmp_path):
     """Twelve whole layers of 24 with all of the encoder: nothing in the tensors tells it."""
     state = page4d_state(None, 64, encoder_depth=1)
-    later = lambda name: any(f"_blocks.{i}." in name for i in range(12, 24))
+
+    def later(name):
+        return any(f"_blocks.{i}." in name for i in range(12, 24))
+
     folder = save_sharded(tmp_path, halves(state, later))
     assert Checkpoint.open(folder).depth == 24
     for part in folder.glob("*.safetensors"):

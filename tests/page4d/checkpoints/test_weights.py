@@ -524,11 +524,14 @@ def test_a_number_that_is_not_finite_in_a_second_file_is_refused(tmp_path, pi3):
 def refused(model, *words, **arguments):
     """The error of a load, after which nothing of the model has changed."""
     before, weights, report, config = parameters(model), model.weights, model.report, model.config
-    facts = lambda: (
-        norms_eps(model),
-        [norms_eps(layer.time_sa) for layer in model.layers],
-        getattr(model.mask_head, "sign", None),
-    )
+
+    def facts():
+        return (
+            norms_eps(model),
+            [norms_eps(layer.time_sa) for layer in model.layers],
+            getattr(model.mask_head, "sign", None),
+        )
+
     facts_before = facts()
     with pytest.raises(UsageError) as caught:
         load_weights(model, **arguments)

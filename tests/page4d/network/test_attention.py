@@ -13,7 +13,10 @@ from tests.support.examples import examples
 def tensors(shape, seed, dtype=torch.float64):
     z, a, n, m, d = shape
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda *sizes: torch.randn(*sizes, dtype=dtype, generator=generator)
+
+    def draw(*sizes):
+        return torch.randn(*sizes, dtype=dtype, generator=generator)
+
     return draw(z, a, n, d), draw(z, a, m, d), draw(z, a, m, d), draw(z, m) * 3
 
 

@@ -123,7 +123,10 @@ def test_frame_attention_of_a_loaded_pi3(golden, pi3):
 def test_points(golden):
     layout = Layout(1, 2, 56, 84)
     pair = torch.from_numpy(golden.tokens("golden.heads.hidden", (2, 29, 2048))).double()[None, None]
-    build = lambda: Points(ModelConfig.preset("pi3"))
+
+    def build():
+        return Points(ModelConfig.preset("pi3"))
+
     with torch.device("meta"):
         points = build()
     points.decoder = filled(golden, lambda: build().decoder, "point_decoder.")

@@ -356,7 +356,10 @@ def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
     close = (
         np.linalg.solve(np.eye(3) - spin / 2, np.eye(3) + spin / 2) @ rotation
     )  # rotations nearby, by Cayley's formula
-    distance = lambda candidates: np.sqrt(((candidates - np.array(rows)) ** 2).sum((-2, -1)))
+
+    def distance(candidates):
+        return np.sqrt(((candidates - np.array(rows)) ** 2).sum((-2, -1)))
+
     assert distance(rotation) <= min(distance(others).min(), distance(close).min()) + 1e-9
 
 

@@ -65,9 +65,10 @@ class HostSession:
 
     def io_binding(self):
         binding = self.session.io_binding()
-        on_host = lambda bind: (
-            lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
-        )
+
+        def on_host(bind):
+            return lambda name, device, number, dtype, shape, address: bind(name, "cpu", 0, dtype, shape, address)
+
         return SimpleNamespace(
             bind_input=on_host(binding.bind_input), bind_output=on_host(binding.bind_output), real=binding
         )
@@ -343,9 +344,10 @@ def test_what_an_observer_sees(made):
     seen = {}
     for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder)[0]):
         rows = seen[pipeline.backend] = []
-        keep = lambda entry, inputs, outputs, rows=rows: rows.append(
-            (entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()})
-        )
+
+        def keep(entry, inputs, outputs, rows=rows):
+            return rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
+
         pipeline.run(**given, observe=keep)
     host, gpu = seen[Backend.ONNXRUNTIME], seen[Backend.CUDA]
     assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in made_.plan.stages()]
