@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ from page4d.errors import ExitCode
 from page4d.system import process
 from page4d_engines import console
 from page4d_engines.options import Backend, FitMode
-from page4d_engines.timing import Stopwatch
 
 if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
@@ -95,7 +93,7 @@ def run(
     points.ply, cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos;
     where they see one view, a video.
     """
-    clock = Stopwatch(time.perf_counter() - console.process_age())
+    clock = console.process_clock()
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
