@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from page4d.cameras import fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d_engines.clip.companions import by
 from page4d_engines.clip.fit import Fit, FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, by
+from page4d_engines.clip.frame_folder import FrameFolder
 
 
 def windows(count: int, T: int, stride: int) -> list[range]:
