@@ -1,4 +1,4 @@
-"""How far numbers lie from a reference's, and the sample of them that is kept for checking elsewhere."""
+"""How far a tensor lies from a reference, and the sample of it that is kept for checks on other machines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from page4d.manifest import Accuracy
 
 SAMPLES = 16384
-"""Numbers kept of a tensor: enough to know its relative L2 error to a percent."""
-_STEP = 2654435761  # a prime beyond every tensor's size: no two samples meet, and no axis keeps step with it
+"""Elements kept of a tensor: enough to know its relative L2 error to a percent."""
+_STEP = 2654435761  # a prime beyond every tensor's size: samples are distinct and spread over all axes
 
 
 def sampled(array: NDArray[Any], samples: int = SAMPLES) -> NDArray[np.float32]:
-    """`[min(size, samples)]`: the numbers at `i * 2654435761 % size` of the flat array."""
+    """`[min(size, samples)]`: the elements at `i * 2654435761 % size` of the flat array."""
     flat = array.reshape(-1)
     places = np.arange(min(flat.size, samples), dtype=np.uint64) * np.uint64(_STEP) % np.uint64(max(flat.size, 1))
     return flat[places.astype(np.int64)].astype(np.float32)

@@ -7,7 +7,7 @@ import math
 import numbers
 import pathlib
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from page4d.errors import UsageError
 from page4d.system.json_file import read_json
 
-_COINCIDENT = 1e-6  # centres closer than this (relative to their distance from the origin, at least 1) count as one
+_COINCIDENT = 1e-6  # centres closer than this (relative to their distance from the origin, at least 1) count as equal
 _EXACT = 1e-6  # how far a number that is 0 or 1 by definition may be off, by rounding in whatever wrote it
-_LARGEST = (
-    1e9  # of a number of K or of a translation: beyond it products of float64 lose all meaning, and overflow in the end
-)
+_LARGEST = 1e9  # of a number of K or of a translation: beyond it products of float64 lose all meaning, then overflow
+_KEYS = ("width", "height", "K", "world_to_camera")
 _MOST_PIXELS = 2**31 - 1  # along a side
 
 
@@ -42,7 +41,7 @@ class Camera:
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """The camera's place in the world, `[3]`."""
+        """The camera's position in the world, `[3]`."""
         rotation, translation = self.world_to_camera[:, :3], self.world_to_camera[:, 3]
         return -rotation.T @ translation
 
@@ -52,26 +51,19 @@ class Camera:
 
         Raises:
             UsageError: a key is missing, a size is no whole number above 0, a shape is wrong, a number is not finite or
-                absurdly large, the rotation is not one, or K is no calibration matrix.
+                absurdly large, the rotation is no rotation matrix, or K is no calibration matrix.
         """
         if isinstance(values, Camera):
             return values
         if not isinstance(values, Mapping):
-            raise UsageError(
-                f"camera {name} is no mapping", got=_short(values), allowed="width, height, K, world_to_camera"
-            )
-        missing = [key for key in ("width", "height", "K", "world_to_camera") if key not in values]
-        if missing:
-            hint = (
-                "the inverse of camera_to_world"
-                if missing == ["world_to_camera"] and "camera_to_world" in values
-                else None
-            )
+            raise UsageError(f"camera {name} is no mapping", got=_short(values), allowed=", ".join(_KEYS))
+        if missing := [key for key in _KEYS if key not in values]:
+            is_inverse = missing == ["world_to_camera"] and "camera_to_world" in values
             raise UsageError(
                 f"camera {name} lacks {', '.join(missing)}",
                 got=_short(sorted(map(str, values))),
-                allowed="width, height, K, world_to_camera",
-                hint=hint,
+                allowed=", ".join(_KEYS),
+                hint="the inverse of camera_to_world" if is_inverse else None,
             )
         width, height = (_side(name, key, values[key]) for key in ("width", "height"))
         intrinsics = _matrix(name, "K", values["K"], (3, 3))
@@ -134,11 +126,11 @@ def write_cameras(path: pathlib.Path, cameras: Mapping[str, Camera]) -> None:
     path.write_text(json.dumps({name: camera.to_mapping() for name, camera in cameras.items()}, indent=1) + "\n")
 
 
-def fundamental(cameras: Iterable[Camera] | Sequence[Camera]) -> NDArray[np.float64]:
+def fundamental(cameras: Iterable[Camera]) -> NDArray[np.float64]:
     """Fundamental matrices of all ordered pairs of views, `[V,V,3,3]`.
 
-    `F[a,b] @ (x, y, 1)` of a pixel in view a is its epipolar line in view b. Each is scaled to unit norm; it is zero,
-    which stands for "no line, no penalty", for a view with itself and for two cameras at one centre.
+    `F[a,b] @ (x, y, 1)` of a pixel in view a is its epipolar line in view b. Each matrix has norm 1, or is zero, "no
+    line, no penalty": for a view with itself and for two cameras at the same centre.
     """
     rig = list(cameras)
     result = np.zeros((len(rig), len(rig), 3, 3))
@@ -179,11 +171,12 @@ def _pose(camera: str, value: object) -> NDArray[np.float64]:
         if np.abs(pose[3] - (0, 0, 0, 1)).max() > _EXACT:
             transposed = np.abs(pose[:, 3] - (0, 0, 0, 1)).max() <= _EXACT
             hint = "transpose it: it is stored by columns" if transposed else None
-            what, allowed = (
+            raise UsageError(
                 f"camera {camera}: the last row of {key} is not 0 0 0 1",
-                "3 rows of 4, or a fourth of 0 0 0 1",
+                got=pose[3].tolist(),
+                allowed="3 rows of 4, or a fourth of 0 0 0 1",
+                hint=hint,
             )
-            raise UsageError(what, got=pose[3].tolist(), allowed=allowed, hint=hint)
         pose = pose[:3]
     rotation = pose[:, :3]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -203,7 +196,7 @@ def _pose(camera: str, value: object) -> NDArray[np.float64]:
 
 
 def _side(camera: str, key: str, value: object) -> int:
-    """A width or height: a whole number, also one that was written as 640.0."""
+    """A width or height: a whole number, also where it is written as 640.0."""
     number = _as_float(value) if _is_number(value) else math.nan
     if not number.is_integer() or not 1 <= number <= _MOST_PIXELS:
         raise UsageError(
@@ -215,25 +208,24 @@ def _side(camera: str, key: str, value: object) -> int:
 
 
 def _matrix(camera: str, key: str, value: object, *shapes: tuple[int, int]) -> NDArray[np.float64]:
-    """A matrix of one of some shapes, finite, from rows of numbers."""
+    """A finite matrix in one of the shapes, from rows of numbers."""
     rows = value.tolist() if isinstance(value, np.ndarray) else value
     allowed = f"{shapes[0][0]} rows of {shapes[0][1]}"
-    if not isinstance(rows, (list, tuple)) or not all(
-        isinstance(row, (list, tuple)) and all(map(_is_number, row)) for row in rows
-    ):
+    if not isinstance(rows, (list, tuple)) or not all(map(_is_row, rows)):
         raise UsageError(f"camera {camera}: {key} is not a matrix of numbers", got=_short(value), allowed=allowed)
-    shape = (len(rows), len(rows[0]) if rows else 0)
     matrix = [[_as_float(number) for number in row] for row in rows]
-    if (
-        shape not in shapes
-        or any(len(row) != shape[1] for row in rows)
-        or not all(math.isfinite(number) for row in matrix for number in row)
-    ):
-        got = matrix if len(matrix) <= 4 and all(len(row) <= 4 for row in matrix) else _short(matrix)
+    widths = {len(row) for row in matrix}
+    has_shape = len(widths) == 1 and (len(matrix), *widths) in shapes
+    if not has_shape or not np.isfinite(matrix).all():
+        got = matrix if len(matrix) <= 4 and max(widths, default=0) <= 4 else _short(matrix)
         raise UsageError(
             f"camera {camera}: {key} has the wrong shape or holds no finite numbers", got=got, allowed=allowed
         )
     return np.array(matrix, np.float64)
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_number, value))
 
 
 def _is_number(value: object) -> bool:

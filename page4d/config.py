@@ -16,7 +16,7 @@ from page4d.layout import Layout
 
 
 class _Choice(str, enum.Enum):
-    """An option that is one of a few words; given as the word or the member."""
+    """An option that is one of a few words; the word stands for the member."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -30,7 +30,7 @@ class Order(_Choice):
 
 
 class LayerOutput(_Choice):
-    """What a kept layer holds: the tokens after the layer, or both blocks' outputs side by side."""
+    """Content of a kept layer: the tokens after the layer, or both blocks' outputs side by side."""
 
     STREAMS = "streams"
     PAIR = "pair"
@@ -44,14 +44,14 @@ class MaskHeadKind(_Choice):
 
 
 class Fusion(_Choice):
-    """How the head's logit and the external mask meet: two scalars, or two numbers per patch from an MLP."""
+    """How the head's logit and the external mask are weighted: by two scalars, or by an MLP, per patch."""
 
     SCALAR = "scalar"
     GATE = "gate"
 
 
 class TimeEncoding(_Choice):
-    """How Time-SA knows relative time."""
+    """How Time-SA encodes relative time."""
 
     ROPE = "rope"
     ALIBI = "alibi"
@@ -59,7 +59,7 @@ class TimeEncoding(_Choice):
 
 
 class Published(_Choice):
-    """A published model that the network can be, number for number."""
+    """A published model that the network can reproduce exactly."""
 
     PI3 = "pi3"
     VGGT = "vggt"
@@ -68,11 +68,12 @@ class Published(_Choice):
 
 @dataclass(frozen=True)
 class RowMask:
-    """PAGE-4D's own mask: where its head reads, and which Time-SA it acts in, on the rows of the special tokens.
+    """PAGE-4D's own mask: which layer its head reads, and in which layers it biases Time-SA, on the rows of the special
+    tokens.
 
     Attributes:
-        after: the head reads what View-SA of this layer gives.
-        layers: whose Time-SA is biased.
+        after: the head reads the output of this layer's View-SA.
+        layers: layers whose Time-SA is biased.
         gain: factor of the bias on the rows of special tokens; patch rows have none.
     """
 
@@ -113,7 +114,7 @@ _Penalty = Annotated[float, Meta(ge=-65504, le=65504, description="a number, -65
 
 
 class GlobalStrategy(_Choice):
-    """How Global-SA stays sparse."""
+    """How Global-SA is made sparse."""
 
     LANDMARK = "landmark"
     DILATED = "dilated"
@@ -124,15 +125,13 @@ class GlobalStrategy(_Choice):
 class ModelConfig:
     """The network's structure; defaults are the real model's (ViT-L encoder, 16 aggregator layers, two streams).
 
-    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable: `width` 16384,
-    `depth` and `encoder_depth` 256, `landmarks` and `memory_tokens` 65535, 16 `dilations` of up to 65535, 64
-    `keep_layers`, the epipolar numbers 65504.
+    Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable.
 
-    Words may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
-    options are fixed but for its size, the layers that are kept, its mask and its heads.
+    Enums may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
+    options are fixed except its size, the layers that are kept, its mask and its heads.
 
     Raises:
-        UsageError: a value that is not allowed, or two that do not go together.
+        UsageError: a value that is not allowed, or two that exclude each other.
     """
 
     width: _Width = 1024
@@ -156,10 +155,10 @@ class ModelConfig:
     epipolar_penalty: _Penalty = 4.0
     keep_layers: _Layers = None
     published: Published | None = None
-    """The model that this is, exactly; None: this project's own network. Says also where each weight of a checkpoint
-    goes."""
+    """The published model that the network reproduces; None: this project's own network. Decides also which weight of a
+    checkpoint goes where."""
     mask: bool = True
-    """Whether PAGE-4D's own mask acts; the other models have no such choice."""
+    """Whether PAGE-4D's own mask is applied; other models have no such choice."""
     predictions: bool = False
     """Pi3's heads on the last layer's pair: points, confidence, camera."""
 
@@ -170,12 +169,12 @@ class ModelConfig:
 
     @property
     def has_memory(self) -> bool:
-        """Whether memory tokens go from Global-SA to Global-SA and out."""
+        """Whether memory tokens go from one Global-SA to the next and are an output."""
         return self.global_strategy is GlobalStrategy.MEMORY and bool(self.global_layers)
 
     @property
     def row_mask(self) -> RowMask | None:
-        """PAGE-4D's own mask, where it acts within this depth."""
+        """PAGE-4D's own mask, where the network is deep enough to have it."""
         if self.published is not Published.PAGE4D or not self.mask:
             return None
         row_mask = ROW_MASKS[self.mask_head]
@@ -188,13 +187,12 @@ class ModelConfig:
 
     @property
     def takes_mask(self) -> bool:
-        """Whether an external mask is an input: published models know none."""
+        """Whether an external mask is an input: published models have none."""
         return self.published is None
 
     @property
     def eps(self) -> tuple[float, float]:
-        """Of an aggregator block's LayerNorms, and of those over q and k, where no checkpoint says otherwise: Pi3's,
-        VGGT's and PAGE-4D's."""
+        """Of an aggregator block's LayerNorms, and of those over q and k, unless a checkpoint sets others."""
         return (1e-5, 1e-5) if self.published in (Published.VGGT, Published.PAGE4D) else (1e-6, 1e-5)
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
@@ -204,7 +202,7 @@ class ModelConfig:
         return self.has_mask and block is None and layer == self.mask_layer
 
     def streams_in(self, layer: int) -> int:
-        """Streams that layer `layer` computes: one before the mask is known, S from `mask_layer` on."""
+        """Streams that layer `layer` computes: one before the mask exists, S from `mask_layer` on."""
         return self.streams if layer >= self.mask_layer else 1
 
     def biased(self, layer: int) -> bool:
@@ -216,10 +214,10 @@ class ModelConfig:
         return self.row_mask is not None and layer in self.row_mask.layers
 
     def require(self, layout: Layout) -> None:
-        """Check that the model can see clips of this layout as it was published.
+        """Check that the model takes clips of this layout as it was published.
 
         Raises:
-            UsageError: several times for Pi3, several views for VGGT or PAGE-4D.
+            UsageError: several timesteps for Pi3, several views for VGGT or PAGE-4D.
         """
         if self.published is Published.PI3 and layout.T > 1:
             raise UsageError(
@@ -358,7 +356,7 @@ def _require(name: str, holds: bool, got: object, allowed: str) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value that may be anything, in a message: nested deep, or a number of more digits than Python writes."""
+    """Any value in a message: also one that is nested deeply, or a number of more digits than Python prints."""
     try:
         text = str(value)
     except (ValueError, RecursionError):

@@ -1,5 +1,5 @@
-"""Every error a user can meet: what was wrong, what was given, what is allowed, what to do, and the exit code it ends a
-command with."""
+"""Every error for users: what was wrong, what was given, what is allowed, what to do, and the exit code of a command
+that it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ExitCode(enum.IntEnum):
 
 
 class Page4DError(Exception):
-    """Base of all errors that are the caller's to read; anything else that is raised is a bug.
+    """Base of all errors for users; any other exception is a bug.
 
     Args:
         what: what was wrong, one clause, naming the thing (a flag, a file, a camera, a stage).
@@ -47,19 +47,19 @@ class Page4DError(Exception):
 
 
 class UsageError(Page4DError, ValueError):
-    """The flags, the frames, the masks, the cameras or the arguments of a call cannot be used as given."""
+    """Flags, frames, masks, cameras or arguments of a call that cannot be used."""
 
     exit_code = ExitCode.USAGE
 
 
 class AccuracyError(Page4DError):
-    """A stage departs from the reference by more than its tolerance."""
+    """A stage differs from the reference by more than its tolerance."""
 
     exit_code = ExitCode.ACCURACY
 
 
 class EngineError(Page4DError):
-    """The engine folder is incomplete, damaged, or was made for something else."""
+    """The engine folder is incomplete, damaged, or for another machine."""
 
     exit_code = ExitCode.INCOMPATIBLE
 

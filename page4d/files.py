@@ -25,11 +25,11 @@ _MOST_NAMED = 4  # entries of a folder that an error names
 
 @dataclass(frozen=True)
 class OutputKind:
-    """What a command writes: how an earlier result is told from somebody else's folder.
+    """What a command writes, and how an earlier result is distinguished from someone else's folder.
 
     Attributes:
-        words: what it is: `an engine folder`.
-        marker: name of the file that a whole result has.
+        words: the kind in words: `an engine folder`.
+        marker: name of the file that a complete result has.
         files: paths of all files of the result in a folder, relative to it, with `/`; None where the marker's content
             is not this project's.
     """
@@ -44,8 +44,8 @@ NEW_FOLDER = OutputKind("a new or empty folder", "", lambda folder: None)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: readers see all of it or nothing, after a power cut,
-    too."""
+    """Write a file under a temporary name beside it, then rename it: readers see all of it or nothing, even after a
+    power failure."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -60,7 +60,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
 
 
 def save_tensors(path: pathlib.Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write a .safetensors file that others may read, too."""
+    """Write a .safetensors file that other users may read."""
     save_file(dict(tensors), path)
     path.chmod(0o644)
 
@@ -68,15 +68,15 @@ def save_tensors(path: pathlib.Path, tensors: Mapping[str, NDArray[Any]]) -> Non
 def refuse_foreign(
     folder: pathlib.Path, kind: OutputKind = NEW_FOLDER, inputs: Mapping[str, pathlib.Path] | None = None
 ) -> None:
-    """Raise unless `-o folder` is free to be written: not there, empty, or an earlier result and nothing else.
+    """Raise unless `-o folder` may be written: it does not exist, is empty, or holds an earlier result alone.
 
     Args:
-        folder: as it was given.
+        folder: as on the command line.
         kind: of result that may be replaced.
-        inputs: what the command reads, by what it is: `the frames`.
+        inputs: paths that the command reads, by their description: `the frames`.
 
     Raises:
-        UsageError: it holds something else, is no folder, cannot be written, or lies in an input or around one.
+        UsageError: it holds something else, is no folder, cannot be written, or lies in an input or around an input.
     """
     target = _target(folder)
     for what, path in (inputs or {}).items():
@@ -94,9 +94,8 @@ def refuse_foreign(
     tidy(target)
     files = _files(target, kind)
     if foreign := _foreign(target, files):
-        named = ", ".join(foreign[:_MOST_NAMED]) + (
-            f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else ""
-        )
+        more = f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else ""
+        named = ", ".join(foreign[:_MOST_NAMED]) + more
         if kind is NEW_FOLDER:
             raise UsageError("-o is not empty", got=f"{folder}, with {named}", allowed="a new or empty folder")
         what = f"-o names something that is not {kind.words}" if files is None else f"-o holds more than {kind.words}"
@@ -106,25 +105,23 @@ def refuse_foreign(
 
 @contextlib.contextmanager
 def staged(folder: pathlib.Path, kind: OutputKind | None = None) -> Iterator[pathlib.Path]:
-    """A folder to write into, which takes the place of `folder` at the end; on any error, or Ctrl-C, nothing of it is
-    left.
+    """A folder to write into, which replaces `folder` at the end; on any error, or Ctrl-C, nothing of it is left.
 
-    At every moment `folder` is whole, the old one or the new one, also where the process is killed or the power fails;
-    where it cannot be renamed (a mounted volume, the working directory), it has no marker while its entries are moved,
-    and the next command that writes it finishes that.
+    At every moment `folder` is complete, the old one or the new one, even if the process is killed or the power fails.
+    Where it cannot be renamed (a mounted volume, the working directory), it has no marker while its entries are moved,
+    and the next command that writes it finishes the move.
 
     Args:
-        folder: to become; what is there is replaced.
-        kind: what is there must be; looked at again before it is replaced, since others may have written to it for
-            hours. None: anything.
+        folder: the result's final place; its content is replaced.
+        kind: what `folder` must hold. Checked again before it is replaced, since other programs may have written to it
+            meanwhile. None: anything.
 
     Raises:
-        UsageError: something else has been put there; it is left alone, and the result lies under the name that the
-            error says.
+        UsageError: something else has been put there; it is left alone, and the error names the folder of the result.
     """
     staging: Staging | None = None
     try:
-        with held_interrupts():  # from here on there is something to remove
+        with held_interrupts():  # from here on there is a folder to remove
             staging = Staging(_target(folder))
         yield staging.new
         with held_interrupts():
@@ -144,12 +141,12 @@ def staged(folder: pathlib.Path, kind: OutputKind | None = None) -> Iterator[pat
                 with held_interrupts():
                     staging.remove()
             except KeyboardInterrupt:
-                staging.remove()  # where it came before it could be held
+                staging.remove()  # the signal came before it could be held
                 raise
 
 
 def link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A second name for a file, or a copy on a disk that has no such thing."""
+    """A hard link to a file, or a copy where the disk has none."""
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -166,7 +163,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def _target(folder: pathlib.Path) -> pathlib.Path:
-    """The folder that `-o` means, links resolved.
+    """The folder of `-o`, links resolved.
 
     Raises:
         UsageError: it is no folder: a file, a FIFO, a link to nothing or to itself.
@@ -180,7 +177,7 @@ def _target(folder: pathlib.Path) -> pathlib.Path:
         )
     try:
         is_something_else = target.exists() and not target.is_dir()
-    except OSError as error:  # a name that is too long, a folder on the way that may not be entered
+    except OSError as error:  # a name that is too long, a parent folder that may not be entered
         raise UsageError(f"-o cannot be written: {error.strerror}", got=folder) from None
     if is_something_else:
         raise UsageError("-o is not a folder", got=folder, allowed="a new folder, or an empty one")
@@ -199,7 +196,7 @@ def _refuse_input(folder: pathlib.Path, target: pathlib.Path, what: str, path: p
 
 
 def _files(target: pathlib.Path, kind: OutputKind) -> Collection[str] | None:
-    """The files that an earlier result consists of; None where there is none."""
+    """The files of an earlier result; None where there is none."""
     if not (target / kind.marker).is_file():
         return None
     files = kind.files(target)
@@ -207,13 +204,13 @@ def _files(target: pathlib.Path, kind: OutputKind) -> Collection[str] | None:
 
 
 def _foreign(target: pathlib.Path, files: Collection[str] | None) -> list[str]:
-    """What is in a folder and not of an earlier result, relative to it; a folder that holds none of its files counts as
-    one entry."""
+    """Entries of a folder that no earlier result has, relative to it; a folder without any of its files is a single
+    entry."""
     if not target.is_dir():
         return []
     parts = [path.split("/") for path in files or ()]
     folders = {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
-    ours = {path.name for path in leftovers(target)}
+    staging_names = {path.name for path in leftovers(target)}
 
     def strangers(place: str) -> Iterator[str]:
         with os.scandir(target / place) as entries:
@@ -222,13 +219,15 @@ def _foreign(target: pathlib.Path, files: Collection[str] | None) -> list[str]:
                 name = as_text(path)
                 if entry.is_dir(follow_symlinks=False) and name in folders:
                     yield from strangers(path)
-                elif path not in ours and not (entry.is_file(follow_symlinks=False) and name in (files or ())):
+                    continue
+                is_known = entry.is_file(follow_symlinks=False) and name in (files or ())
+                if path not in staging_names and not is_known:
                     yield name
 
     return sorted(strangers(""))
 
 
 def _spare(target: pathlib.Path) -> pathlib.Path:
-    """A name beside a folder, or in it, that nobody has."""
+    """A free name beside a folder, or in it."""
     place = target.parent if os.access(target.parent, os.W_OK | os.X_OK) else target
     return next(path for number in range(1, 1 << 20) if not os.path.lexists(path := place / f"{target.name}-{number}"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -16,12 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """A clip of `T` times seen by `V` views at `H` x `W` pixels, `B` clips side by side.
+    """A clip of `T` timesteps seen by `V` views at `H` x `W` pixels, `B` clips side by side.
 
-    Everything that has a size in this project takes it from here: the model, the exporter, the buffer plan. A layout is
-        fixed
-    per engine. The axis `B` stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up
-    to `LARGEST`, as in a manifest; what an export can be of is bounded further, by `ExportPlan.make`.
+    The model, the exporter and the buffer plan take every size from here. A layout is fixed per engine. The axis `B`
+    stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up to `LARGEST`, as in a
+    manifest; `ExportPlan.make` bounds what can be exported further.
 
     Raises:
         UsageError: a size that is no whole number, below 1 or above `LARGEST`, or `H`, `W` not a multiple of the patch
@@ -40,39 +41,27 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name in ("T", "V", "B", "H", "W"):
-            size = getattr(self, name)
-            try:
-                whole = -1 if isinstance(size, bool) else operator.index(size)
-            except TypeError:
-                whole = -1
-            if whole == -1 and size != -1:
-                raise UsageError(
-                    f"the layout's {name} is no whole number", got=repr(size)[:100], allowed=f"1 to {self.LARGEST}"
-                )
-            object.__setattr__(self, name, whole)
+            object.__setattr__(self, name, self._whole(name, getattr(self, name)))
         for name in ("T", "V", "B"):
             size = getattr(self, name)
             if not 1 <= size <= self.LARGEST:
-                raise UsageError(
-                    f"the layout's {name} is too {'small' if size < 1 else 'large'}",
-                    got=size,
-                    allowed=f"1 to {self.LARGEST}",
-                )
-        for name in ("H", "W"):
-            size, side = getattr(self, name), "height" if name == "H" else "width"
+                what = f"the layout's {name} is too {'small' if size < 1 else 'large'}"
+                raise UsageError(what, got=size, allowed=f"1 to {self.LARGEST}")
+        for side, size in (("height", self.H), ("width", self.W)):
             if size > self.LARGEST:
-                raise UsageError(
-                    f"the image {side} is too large",
-                    got=size,
-                    allowed=f"up to {self.LARGEST // self.PATCH * self.PATCH} pixels",
-                )
+                most = self.LARGEST // self.PATCH * self.PATCH
+                raise UsageError(f"the image {side} is too large", got=size, allowed=f"up to {most} pixels")
             if size < self.PATCH or size % self.PATCH:
                 below = max(size // self.PATCH, 1) * self.PATCH
-                raise UsageError(
-                    f"the image {side} is not a multiple of the patch size {self.PATCH}",
-                    got=size,
-                    allowed=f"{below} or {below + self.PATCH}",
-                )
+                what = f"the image {side} is not a multiple of the patch size {self.PATCH}"
+                raise UsageError(what, got=size, allowed=f"{below} or {below + self.PATCH}")
+
+    def _whole(self, name: str, size: object) -> int:
+        """A size as an int, from any integer type."""
+        if isinstance(size, typing.SupportsIndex) and not isinstance(size, bool):
+            return operator.index(size)
+        allowed = f"1 to {self.LARGEST}"
+        raise UsageError(f"the layout's {name} is no whole number", got=repr(size)[:100], allowed=allowed)
 
     def __str__(self) -> str:
         clips = f"B={self.B} " if self.B > 1 else ""
@@ -188,18 +177,16 @@ class Layout:
         """Memory tokens, `[S,M,C]`."""
         return (streams, *self.lead, memory_tokens, width)
 
-    # ---- which keys a query group reads, as CSR lists of key ranges (start, length); group g is the g-th run of N
-    # queries
+    # ---- which keys a query group (N queries each) reads, as CSR lists of key ranges (start, length)
 
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Time-SA by times: query time t reads every time t' as a segment of its own. `seg_ptr [T+1]`, `seg
+        """Time-SA by timesteps: queries of t read every timestep as a segment of its own. `seg_ptr [T+1]`, `seg
         [T*T,2]`."""
         return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
 
     def dilated_count(self, levels: Iterable[int]) -> int:
-        """How many segments `dilated_segments` has, without making them."""
-        steps = {(a * level, b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {(0, 0)}
-        return sum(max(self.T - abs(t), 0) * max(self.V - abs(v), 0) for t, v in steps)
+        """How many segments `dilated_segments` has, without building them."""
+        return sum(max(self.T - abs(t), 0) * max(self.V - abs(v), 0) for t, v in _dilated_steps(levels))
 
     def dilated_segments(self, levels: Iterable[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1;
@@ -207,16 +194,19 @@ class Layout:
 
         `seg_ptr [T*V+1]`, `seg [s,2]`, one segment per key frame, in order.
         """
-        levels = tuple(levels)
+        steps = _dilated_steps(levels)
         groups = []
-        for t in range(self.T):
-            for v in range(self.V):
-                near = {(t + a * level, v + b * level) for level in levels for a in (-1, 0, 1) for b in (-1, 0, 1)} | {
-                    (t, v)
-                }
-                keys = sorted(kt * self.V + kv for kt, kv in near if 0 <= kt < self.T and 0 <= kv < self.V)
-                groups.append([(key * self.N, self.N) for key in keys])
+        for t, v in itertools.product(range(self.T), range(self.V)):
+            near = ((t + down, v + right) for down, right in steps)
+            frames = sorted(kt * self.V + kv for kt, kv in near if 0 <= kt < self.T and 0 <= kv < self.V)
+            groups.append([(frame * self.N, self.N) for frame in frames])
         return _csr(groups)
+
+
+def _dilated_steps(levels: Iterable[int]) -> set[tuple[int, int]]:
+    """From a frame to those that it reads: itself, and its eight neighbours at every level."""
+    signs = itertools.product((-1, 0, 1), (-1, 0, 1))
+    return {(0, 0)} | {(a * level, b * level) for (a, b), level in itertools.product(signs, levels)}
 
 
 def _csr(groups: Iterable[list[tuple[int, int]]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

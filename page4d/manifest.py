@@ -1,5 +1,5 @@
-"""The manifest: what an engine folder says of itself. Written by the exporter, read by every runtime; the only thing
-they share."""
+"""The manifest of an engine folder: its stages, their tensors and files. The exporter writes it and every runtime reads
+it; it is all that they share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
     dtype: str
     """`uint8`, `int32`, `float32`, `float16` or `bfloat16`."""
     suffix: str = ""
-    """Inside the engine an output may not be called as an input is: `tokens` then leaves as `tokens_out`."""
+    """Inside the engine an output may not have an input's name: `tokens` is then called `tokens_out`."""
 
     @property
     def binding(self) -> str:
@@ -36,7 +36,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True):
-    """How far an output lies from the reference's."""
+    """How far an output differs from the reference's."""
 
     cosine: float
     max_abs: float
@@ -45,7 +45,7 @@ class Accuracy(msgspec.Struct, frozen=True):
 
 
 class StageEntry(msgspec.Struct, frozen=True):
-    """One engine of the chain. Tensors meet by name: an output is the next stage's input of the same name."""
+    """One engine of the chain. Tensors are matched by name: an output is the next stage's input of the same name."""
 
     name: str
     kind: str
@@ -55,63 +55,62 @@ class StageEntry(msgspec.Struct, frozen=True):
     outputs: tuple[TensorSpec, ...]
     weight_bytes: int
     flop: int
-    """Of one call: multiply and add counted as two."""
+    """Of one call: a multiplication and an addition count as two."""
     largest: int
-    """Numbers in the largest tensor inside; TensorRT refuses 2^31."""
+    """Elements of the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
-    """Calls that one clip takes; more than one for the encoder, which goes over the images in chunks."""
+    """Calls for one clip; more than one for the encoder, which processes the images in chunks."""
     file: str = ""
     """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
-    """Per output, against the reference fed with the same input."""
+    """Per output, against the reference on the same input."""
     eps: dict[str, float] = {}
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
     floating: tuple[str, ...] = ()
     """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
     ties: float = 0.0
-    """Relative L2 by which the outputs may differ because landmarks are of equal confidence but for rounding: measured,
-    the other way round."""
+    """Relative L2 by which the outputs may differ because landmarks have equal confidence up to rounding: measured with
+    these landmarks chosen the other way round."""
 
     def allowed(self, tolerance: float) -> float:
-        """Relative L2 error of an output that passes: the tolerance, and twice `ties`, since one swapped landmark may
-        undo another's effect."""
+        """Relative L2 error of an output that passes: the tolerance plus twice `ties`, since one swapped landmark may
+        cancel another's effect."""
         return tolerance + 2 * self.ties
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """An output `[T,V,N,S*C]` that the runtime gathers from token outputs. A later stage may read it as
+    """An output `[T,V,N,S*C]` that the runtime gathers from the stages' tokens. A later stage may read it as
     `layers.<layer>`."""
 
     layer: int
     stages: tuple[str, ...]
-    """Whose `tokens` are put side by side, per stream."""
+    """Stages whose `tokens` are put side by side, per stream."""
     streams: int
-    """S; a stage that computes one stream stands for all S."""
+    """S; the tokens of a stage that computes one stream are used for all S."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
-    """A checkpoint that weights came from."""
+    """A file of a checkpoint that weights came from."""
 
     name: str
-    """Of the file, without its folder. A checkpoint in several files has an entry for its index and one for each of
-    them."""
+    """Of the file, without its folder. A checkpoint in several files has an entry for its index and for every file."""
     model: str
-    """What the checkpoint is, in words."""
+    """The checkpoint's model, in words."""
     sha256: str
     tensors: int
     """Tensors of the model in it, none in an index; a trainer's state is not counted."""
 
 
 class Group(msgspec.Struct, frozen=True):
-    """One part of the network, or what a file has that the network does not use. Counts are tensors."""
+    """One part of the network, or tensors of a file that the network does not use. Counts are tensors."""
 
     name: str
     file: str
     """The source's name; empty where all is new."""
     keys: str
-    """Which of its keys, as a pattern."""
+    """Which of the file's keys, as a pattern."""
     loaded: int = 0
-    """Taken as they are."""
+    """Loaded unchanged."""
     adapted: int = 0
     """Cut, joined or repeated."""
     new: int = 0
@@ -129,7 +128,7 @@ class LoadReport(msgspec.Struct, frozen=True):
 
     @property
     def loaded(self) -> int:
-        """Tensors taken as they are."""
+        """Tensors loaded unchanged."""
         return sum(group.loaded for group in self.groups)
 
     @property
@@ -139,12 +138,12 @@ class LoadReport(msgspec.Struct, frozen=True):
 
     @property
     def new(self) -> int:
-        """Tensors that no checkpoint gave."""
+        """Tensors that are in no checkpoint."""
         return sum(group.new for group in self.groups)
 
     @property
     def unused(self) -> int:
-        """Tensors of the files that the model has no use for."""
+        """Tensors of the files that the model does not use."""
         return sum(group.unused for group in self.groups)
 
     def __str__(self) -> str:
@@ -160,10 +159,10 @@ class LoadReport(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """On what the accuracy figures were measured."""
+    """What the accuracy figures were measured on."""
 
     layout: Layout
-    """Smaller than the engines' where that was too large for the machine."""
+    """Smaller than the engines' layout where that was too large for the machine."""
     frames: str
     tolerance: float
     """Of the relative L2 of every output."""
@@ -188,26 +187,26 @@ class PlanEntry(msgspec.Struct, frozen=True):
     file: str
     """Relative to the folder."""
     plugins: int
-    """Attentions that are this project's plugin."""
+    """Attention nodes computed by this project's plugin."""
     fused: int
-    """Attentions that are TensorRT's own fused kernel."""
+    """Attention nodes computed by TensorRT's own fused kernel."""
     seconds: float
-    """That the build took."""
+    """Duration of the build."""
 
 
 def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
-    """Chips of plans, in words."""
+    """GPU architectures of plans, in words."""
     return ", ".join(chips) or f"sm_{least_chip} and newer"
 
 
 class Plans(msgspec.Struct, frozen=True):
-    """The stages as TensorRT plans: by what they were built, and where they run."""
+    """The stages as TensorRT plans: which library built them, and which GPUs they run on."""
 
     library: Flavor
     version: str
-    """Of the library; only the same one loads them."""
+    """Of the library; only the same version loads them."""
     chips: tuple[str, ...]
-    """`sm_<compute capability times ten>`; empty: every chip from `least_chip` on."""
+    """GPU architectures, `sm_<compute capability times ten>`; empty: all from `least_chip` on."""
     kernels: str | None
     """sha256 of the source of the attention kernels that their plugins launch; None where they have none."""
     stages: dict[str, PlanEntry]
@@ -219,7 +218,7 @@ class Plans(msgspec.Struct, frozen=True):
 
     @property
     def runs_on(self) -> str:
-        """The chips, in words."""
+        """The GPU architectures, in words."""
         return runs_on(self.chips, self.least_chip)
 
     def fits(self, capability: int) -> bool:
@@ -228,28 +227,27 @@ class Plans(msgspec.Struct, frozen=True):
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """One clip and what the reference makes of it: what every machine can check its engines with."""
+    """The golden clip: one input and the reference's outputs, for a self-check of the engines on any machine."""
 
     inputs: str
     """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
     expected: str | None
-    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the numbers at `i *
+    """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the elements at `i *
     2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
-    reference on the machine that
-    exported."""
+    reference on the machine that exported."""
     tolerance: dict[str, float]
-    """By `<stage>/<output>`: the relative L2 error that passes, of the chain's result up to there over the sample."""
+    """By `<stage>/<output>`: the relative L2 error that passes, of the sample after the chain up to this stage."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Everything a runtime needs to know, and where the engines come from."""
+    """Everything that a runtime needs to know, and the origin of the engines."""
 
     page4d: str
     """Version of the exporter."""
     model: dict[str, Any]
     """`ModelConfig` as plain values."""
     weights: str
-    """Where the weights come from, in words."""
+    """Origin of the weights, in words."""
     layout: Layout
     precision: Precision
     encoder_images: int
@@ -258,7 +256,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """In the order they run."""
     keep: tuple[KeptLayer, ...]
     loaded: LoadReport | None = None
-    """What came from which checkpoint; None where all weights are seeded."""
+    """Which weights came from which checkpoint; None where all are seeded."""
     verification: Verification | None = None
     attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None

@@ -26,7 +26,7 @@ from page4d.network.poses import camera_to_world
 
 @dataclass(frozen=True)
 class Output:
-    """What the network gives for a clip (with the axis B in front of T where images had one).
+    """The network's outputs for a clip (with the axis B in front of T where images have it).
 
     Attributes:
         mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
@@ -80,13 +80,13 @@ class Page4D(nn.Module):
     Args:
         config: the structure.
         seed: of the weights; the same name, shape and seed give the same tensor in every model.
-        filled: False leaves the weights without memory and values, for `page4d.load_weights` to give them.
+        filled: False leaves the weights without memory and values, for `page4d.load_weights` to fill.
 
     Attributes:
-        weights: where they come from, in words.
-        complete: whether every weight has a value; not so before the first load, or after one that was interrupted
+        weights: their origin, in words.
+        complete: whether every weight has a value; False before the first load, or after a load that was interrupted
             while it wrote.
-        report: what was loaded from which checkpoint, where some was.
+        report: which weights were loaded from which checkpoint; None where none were.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0, filled: bool = True) -> None:
@@ -95,9 +95,8 @@ class Page4D(nn.Module):
         self.report: LoadReport | None = None
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
-            self.special_tokens = nn.Parameter(
-                torch.empty(2, 1 + Layout.REGISTERS, config.width)
-            )  # of image (0, 0); of all others
+            # of image (0, 0); of all others
+            self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
@@ -127,12 +126,12 @@ class Page4D(nn.Module):
             images: uint8 RGB `[T,V,H,W,3]` or `[B,T,V,H,W,3]`.
             mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
             keypoints: K_ext `[T,V,P,1]` in [0,1].
-            cameras: per view, in order, what `cameras.json` has, with K for the images given; needed with `epipolar`.
-            memory: `[S,M,C]` of the window before; none starts from the learned one.
+            cameras: per view, in order, entries as in `cameras.json`, with K for these images; needed with `epipolar`.
+            memory: `[S,M,C]` of the window before; none starts from the learned memory.
 
         Raises:
-            UsageError: shapes that do not match, cameras missing, an external mask that a published model has no use
-                for, or a clip of several times or views that it was not made for.
+            UsageError: shapes that do not match, cameras missing, an external mask for a published model, or more
+                timesteps or views than a published model takes.
         """
         inputs = self._checked(images, mask_ext, keypoints, cameras, memory)
         layout, memory = inputs.layout, inputs.memory
@@ -259,9 +258,8 @@ class Page4D(nn.Module):
                 allowed=f"{layout.V}, in the order of the views",
             )
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return torch.from_numpy(fundamental(cameras_from_mapping(cameras).values())).to(
-            self.special_tokens.device, wide
-        )
+        matrices = torch.from_numpy(fundamental(cameras_from_mapping(cameras).values()))
+        return matrices.to(self.special_tokens.device, wide)
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
@@ -288,7 +286,7 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 
 
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
-    """Fill a parameter that no checkpoint gives.
+    """Fill a parameter that is in no checkpoint.
 
     lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std
     0.02.

@@ -1,4 +1,4 @@
-"""The two attention ops by name: what the model's nodes in a graph, a lowering and a plugin agree on. No torch."""
+"""The two attention ops by name: what the model's ONNX nodes, a lowering and a plugin agree on. No torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SEGMENT_INPUTS = ("q", "k", "v", "key_bias", "seg_ptr", "seg", "segment_bias")
 
 
 class AttentionChoice(enum.Enum):
-    """What TensorRT makes of the attention nodes of a graph. ONNX Runtime lowers them whatever the choice."""
+    """How TensorRT computes the attention nodes of a graph; ONNX Runtime lowers them in any case."""
 
     AUTO = "auto"
-    """This project's plugin where it is registered, else what TensorRT fuses from the node's body."""
+    """This project's plugin where it is registered, else TensorRT's own fusion of the node's body."""
     PLUGIN = "plugin"
     """The plugin, or no engine."""
     NATIVE = "native"
@@ -33,7 +33,7 @@ class AttentionChoice(enum.Enum):
 
 
 class BiasedRows(NamedTuple):
-    """A key bias that only some queries see: of every `period` rows the first `leading`, there times `gain`."""
+    """A key bias for some queries only: the first `leading` of every `period` rows, multiplied by `gain`."""
 
     period: int
     leading: int

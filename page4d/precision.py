@@ -8,7 +8,7 @@ import enum
 class Precision(str, enum.Enum):
     """Dtype of the tokens and weights of an engine. Norms, softmax statistics, sigmoid and lambdas are float32 in all.
 
-    In int8 and fp8 the linear layers alone are quantised, weights and most activations; everything else, the tokens
+    In int8 and fp8 only the linear layers are quantised, their weights and most activations; everything else, tokens
     included, is float32 in int8 and float16 in fp8.
     """
 
@@ -33,12 +33,12 @@ class Precision(str, enum.Enum):
 
     @property
     def has_16_bits(self) -> bool:
-        """Whether tokens are 16-bit numbers, which a GPU computes in and a CPU does not."""
+        """Whether tokens have 16 bits, which a GPU computes in and a CPU does not."""
         return DTYPE_BYTES[self.tokens] == 2
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of `tokens`."""
+        """Bytes of an element of `tokens`."""
         return DTYPE_BYTES[self.tokens]
 
     @property
@@ -50,9 +50,9 @@ class Precision(str, enum.Enum):
     def tolerance(self) -> float:
         """Largest relative L2 error of a stage's output that passes.
 
-        A block adds a handful of roundings to its input, each half a unit in the last place (6e-8, 5e-4, 4e-3; in int8
-        a 254th of a channel's range, in fp8 6e-2) of values that partly cancel; the bounds leave a factor of two to
-        four to what the presets measure.
+        A block adds a few roundings to its input, each of half a unit in the last place (6e-8, 5e-4, 4e-3; in int8 a
+        254th of a channel's range, in fp8 6e-2), to values that partly cancel; the bounds are two to four times what
+        the presets measure.
         """
         return {
             Precision.FLOAT32: 1e-5,

@@ -119,16 +119,23 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
         return ""
     if parameter.metavar:
         return str(parameter.metavar)
+    for choice in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(choice) is typing.Literal:
+            return "|".join(typing.get_args(choice))
     alternatives = [kind for kind in typing.get_args(annotation) if kind is not type(None)] or [annotation]
     kind = alternatives[0]
     if typing.get_origin(kind) is list or typing.get_origin(annotation) is list:
         kind = next(iter(typing.get_args(kind)), kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return "|".join(typing.get_args(kind))
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT", pathlib.Path: "PATH"}
     if kind in names:
-        return names[kind]
+        return names[kind] + _range(parameter)
     return "|".join(str(member.value) for member in kind)  # an enum
+
+
+def _range(parameter: typing.Any) -> str:
+    """The bounds of a number, as in `0..5` or `1..`."""
+    low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
+    return "" if low is None and high is None else f" {'' if low is None else low}..{'' if high is None else high}"
 
 
 def _default(parameter: typing.Any) -> str:
@@ -178,9 +185,10 @@ def _section(command: Command) -> str:
         _paragraphs(command.help),
         "",
     ]
-    for panel in dict.fromkeys(option.panel for option in command.options):
+    panels = dict.fromkeys(option.panel for option in command.options)
+    for panel in panels:
         rows = [_row(option) for option in command.options if option.panel == panel]
-        title = [f"**{panel}**", ""] if panel else []
+        title = [f"**{panel or 'General'}**", ""] if len(panels) > 1 else []
         lines += [*title, "| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 

@@ -9,8 +9,11 @@ import sys
 import pytest
 from hypothesis import settings
 
-from tests.support.exports import Made, making
+from tests.support.exports import Made, making, with_golden
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
+
+ALL_TESTS = pytest.StashKey[list[pytest.Item]]()
+"""Of the run, before any is left out."""
 
 # how many examples hypothesis tries of those that a test states; `--hypothesis-profile=full` is test.sh's --all
 settings.register_profile("full", max_examples=100)
@@ -35,6 +38,17 @@ def one_operator_table():
             staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)),
         )
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    config.stash[ALL_TESTS] = list(items)
+
+
+@pytest.fixture(scope="session")
+def all_tests(request):
+    """Every test of the run, those that markers leave out, too."""
+    return request.config.stash[ALL_TESTS]
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +127,21 @@ def made(shared):
                     write_unverified(model, plan, folder)
             cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
         return cache[variant, precision, B]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checked(made, shared):
+    """Engine folders of `made` with a golden clip, by variant and precision; not to be changed."""
+
+    def make(variant="default", precision="float32"):
+        folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
+        with making(folder.parent) as first:
+            if first:
+                shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+                with_golden(made(variant, precision), folder)
+        return folder
 
     return make
 

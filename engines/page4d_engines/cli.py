@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
 
 
 def _print_version(asked: bool) -> None:
@@ -40,6 +41,11 @@ def folder_to_write(text: str | pathlib.Path) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def out_option(help: str, **settings: Any) -> Any:
+    """`-o FOLDER`, what it is for in `help`; `settings` are typer's."""
+    return typer.Option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help=help, **settings)
+
+
 def run(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
     frames: Annotated[
@@ -53,13 +59,7 @@ def run(
     ],
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="folder to write; replaced where it holds an earlier run",
-        ),
+        out_option("folder to write; replaced where it holds an earlier run"),
     ] = pathlib.Path("out"),
     stride: Annotated[
         int | None,
@@ -84,7 +84,7 @@ def run(
     ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
     version: Version = False,
 ) -> None:
     """Run engines over a clip, window by window.

@@ -86,11 +86,11 @@ class Cost:
 
     # ---- bytes of weights; norms and scalars stay float32. In 8 bits a linear layer has scales besides
 
-    def linear_bytes(self, numbers: int, outputs: int) -> int:
-        """Matrices of so many numbers with so many outputs, without the biases."""
+    def linear_bytes(self, parameters: int, outputs: int) -> int:
+        """Matrices of so many parameters with so many outputs, without the biases."""
         if self.precision is Precision.INT8:
-            return numbers + 4 * outputs
-        return numbers if self.precision is Precision.FP8 else numbers * self.precision.itemsize
+            return parameters + 4 * outputs
+        return parameters if self.precision is Precision.FP8 else parameters * self.precision.itemsize
 
     def block_bytes(self, qk_norm: bool = True, scaled: bool = True) -> int:
         """A block."""
@@ -103,7 +103,7 @@ class Cost:
         )
 
     def prediction_bytes(self, out: int, head: int) -> int:
-        """One of Pi3's heads: its decoder to `out` channels, and a head of so many numbers."""
+        """One of Pi3's heads: its decoder to `out` channels, and a head of so many parameters."""
         width = self.config.width
         linears = (2 * width + 1) * width + (width + 1) * out + head
         return HEAD_BLOCKS * self.block_bytes(qk_norm=False, scaled=False) + linears * self.precision.itemsize
@@ -118,15 +118,15 @@ class Cost:
     def mask_head_bytes(self) -> int:
         """Mask head and fusion."""
         width, quarter = self.config.width, self.config.width // 4
-        numbers = 10 * width + (
+        parameters = 10 * width + (
             11 * width + 1
             if self.config.mask_head is MaskHeadKind.CHECKPOINT_150
             else width * quarter + 2 * quarter + 1
         )
         if self.config.row_mask is not None:
-            return numbers * self.precision.itemsize + (
+            return parameters * self.precision.itemsize + (
                 2 * 4 if self.config.mask_head is MaskHeadKind.CHECKPOINT_150 else 0
             )
         if self.config.fusion is Fusion.GATE:
-            return (numbers + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
-        return numbers * self.precision.itemsize + 2 * 4
+            return (parameters + (width + 1) * quarter + (quarter + 1) * 2) * self.precision.itemsize
+        return parameters * self.precision.itemsize + 2 * 4

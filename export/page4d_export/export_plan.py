@@ -8,24 +8,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from page4d import __version__
-from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, Order, TimeEncoding
+from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
-from page4d.network.poses import POSE_NUMBERS
+from page4d.manifest import KeptLayer, Manifest, StageEntry
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.cost import Cost, Flop
+from page4d_export.cost import Flop
+from page4d_export.plan_stages import Costed, PlanStages
 
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
 _MOST_FLOP = 1 << 63  # of a window: what 64 bits count
-_ENCODER_IMAGES = (
-    16  # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
-)
-OUT = "_out"
-Costed = tuple[StageEntry, Flop]
-"""A stage, and the FLOP of a call by what they are of."""
+# of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
+_ENCODER_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -135,31 +131,13 @@ class ExportPlan:
 
     @cached_property
     def _costed(self) -> tuple[Costed, ...]:
-        return tuple(self._entries())
+        stages = PlanStages(self.config, self.layout, self.precision, self.keypoints, self.encoder_images)
+        return tuple(stages.entries())
 
     @cached_property
     def flop(self) -> int:
         """Of a window: all calls of all stages."""
         return sum(entry.calls * entry.flop for entry in self.stages())
-
-    def _entries(self) -> Iterator[Costed]:
-        config = self.config
-        yield self._encoder()
-        streams = 1
-        for layer in range(config.depth):
-            if config.reads_mask(layer, None):
-                yield self._mask_head()
-            for block in config.order:
-                yield self._block(
-                    block, layer, streams
-                )  # given one stream, the first block that computes two starts them equal
-                streams = config.streams_in(layer)
-                if config.reads_mask(layer, block):
-                    yield self._mask_head()
-            if layer in (config.global_layers or ()):
-                yield self._global(layer)
-        if config.predictions:
-            yield from self._predictions()
 
     def unfused(self) -> list[str]:
         """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the
@@ -192,147 +170,6 @@ class ExportPlan:
         """The kept layers that stages read."""
         read = {spec.name for entry in self.stages() for spec in entry.inputs}
         return [kept for kept in self.kept() if f"layers.{kept.layer}" in read]
-
-    # ---- one method a kind
-
-    def _encoder(self) -> Costed:
-        layout, width, n = self.layout, self.config.width, self.encoder_images
-        flop = self._cost.encoder(n)
-        return StageEntry(
-            name="encoder",
-            kind="encoder",
-            layer=None,
-            inputs=(
-                TensorSpec("images", (n, layout.H, layout.W, 3), "uint8"),
-                TensorSpec("special", (n, layout.special, width), self.precision.tokens),
-            ),
-            outputs=(TensorSpec("tokens", (n, layout.N, width), self.precision.tokens),),
-            weight_bytes=self._cost.encoder_bytes(),
-            flop=flop.total,
-            calls=layout.images // n,
-            largest=n * layout.N * 4 * width,
-        ), flop
-
-    def _mask_head(self) -> Costed:
-        config, flop = self.config, self._cost.mask_head()
-        return StageEntry(
-            name="mask_head",
-            kind="mask_head",
-            layer=None,
-            inputs=(self._tokens(1), *([self._patch_map("mask_ext")] if config.takes_mask else [])),
-            outputs=(self._patch_map("mask"), *([self._patch_map("row_bias")] if config.row_mask is not None else [])),
-            weight_bytes=self._cost.mask_head_bytes(),
-            flop=flop.total,
-            largest=self.layout.images * self.layout.N * self.config.width,
-        ), flop
-
-    def _block(self, block: Order, layer: int, streams_in: int) -> Costed:
-        config, layout = self.config, self.layout
-        streams, biased = config.streams_in(layer), config.biased(layer)
-        inputs = [self._tokens(streams_in)]
-        if biased:
-            inputs.append(self._patch_map("mask"))
-        if block is Order.VIEW:
-            sequences, length = layout.B * layout.T, layout.view_tokens
-            if config.epipolar:
-                inputs.append(TensorSpec("fundamental", layout.fundamental_shape, "float32"))
-        else:
-            sequences, length = layout.B * layout.V, layout.time_tokens
-            if config.rows_biased(layer):
-                inputs.append(self._patch_map("row_bias"))
-        shared = (streams - streams_in) * self._cost.shared_projections(length)
-        flop = sequences * (streams * self._cost.block(length, length) + shared)
-        return StageEntry(
-            name=f"{block}_sa.{layer}",
-            kind=f"{block}_sa",
-            layer=layer,
-            inputs=tuple(inputs),
-            outputs=(self._tokens(streams, OUT),),
-            weight_bytes=self._cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=flop.total,
-            largest=self._hidden(streams),
-        ), flop
-
-    def _global(self, layer: int) -> Costed:
-        config, layout, cost = self.config, self.layout, self._cost
-        streams, biased, n = config.streams_in(layer), config.biased(layer), layout.global_tokens
-        inputs, outputs = [self._tokens(streams)], [self._tokens(streams, OUT)]
-        if self.keypoints:
-            inputs.append(self._patch_map("keypoints"))
-        if config.global_strategy is GlobalStrategy.LANDMARK:
-            anchors = layout.anchors(config.landmarks)
-            flop = cost.block(n, anchors, context=anchors)
-        elif config.global_strategy is GlobalStrategy.DILATED:
-            flop = cost.block(n, 0) + layout.dilated_count(config.dilations) * cost.scores(layout.N, layout.N)
-        else:
-            m = config.memory_tokens
-            flop = cost.block(m, m + n, context=m + n) + cost.block(n, m, context=m)
-            shape = layout.memory_shape(streams, m, config.width)
-            inputs.append(TensorSpec("memory", shape, self.precision.tokens))
-            outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
-        flop = streams * layout.B * flop
-        return StageEntry(
-            name=f"global_sa.{layer}",
-            kind="global_sa",
-            layer=layer,
-            inputs=tuple(inputs),
-            outputs=tuple(outputs),
-            weight_bytes=cost.block_bytes() + (4 if biased and self.keypoints else 0),
-            flop=flop.total,
-            largest=self._hidden(streams),
-        ), flop
-
-    def _predictions(self) -> Iterator[Costed]:
-        """Pi3's heads, each on the last layer's pair."""
-        layout, width = self.layout, self.config.width
-        half, pixels = width // 2, layout.PATCH**2
-        pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
-        camera = (
-            8 * half * half + POSE_NUMBERS * half
-        )  # two residual blocks of three layers, two layers, translation and rotation
-        heads = (
-            ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
-            ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
-            (
-                "camera",
-                layout.pose_shape(POSE_NUMBERS),
-                half,
-                6 * half * half,
-                camera - 6 * half * half,
-                camera + 8 * half + POSE_NUMBERS,
-            ),
-        )
-        for name, shape, out, per_patch, per_image, weights in heads:
-            flop = self._cost.prediction(out, per_patch, per_image)
-            yield (
-                StageEntry(
-                    name=name,
-                    kind=name,
-                    layer=None,
-                    inputs=(pair,),
-                    outputs=(TensorSpec(name, shape, "float32"),),
-                    weight_bytes=self._cost.prediction_bytes(out, weights),
-                    flop=flop.total,
-                    largest=self._hidden(1),
-                ),
-                flop,
-            )
-
-    # ---- what they share
-
-    @property
-    def _cost(self) -> Cost:
-        return Cost(self.config, self.layout, self.precision)
-
-    def _tokens(self, streams: int, suffix: str = "") -> TensorSpec:
-        return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), self.precision.tokens, suffix)
-
-    def _patch_map(self, name: str) -> TensorSpec:
-        return TensorSpec(name, self.layout.patch_map_shape, "float32")
-
-    def _hidden(self, streams: int) -> int:
-        """Numbers in the MLP's hidden tensor, the largest of a block."""
-        return streams * self.layout.images * self.layout.N * 4 * self.config.width
 
 
 def _too_large(layout: Layout, got: str, allowed: str) -> UsageError:

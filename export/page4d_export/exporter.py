@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, Verification
+from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
 from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
@@ -36,7 +36,7 @@ _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of one a
 
 
 @dataclass(frozen=True)
-class _Gate:
+class Gate:
     """What was verified: stages of a plan, which may have a smaller layout than the engines, on a clip of that."""
 
     plan: ExportPlan
@@ -89,16 +89,16 @@ def write_verified(
             calibration = calibrate(model, checked, clip, tolerance, next(parts), staging)
         written = staging / "onnx"
         written.mkdir()
-        _write_stages(model, plan, written, calibration, next(parts))
+        stages = _write_stages(model, plan, written, calibration, next(parts))
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
             if checked is not plan:
                 written = pathlib.Path(temporary)
                 _write_stages(model, checked, written, calibration, next(parts))
-            found = verify(model, checked, written, clip, tolerance, next(parts))
-            gate = _Gate(checked, clip, tolerance, {stage.stage: stage for stage in found})
+            figures = verify(model, checked, written, clip, tolerance, next(parts))
+            gate = Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
-        manifest = _verified(_described(model, plan, calibration), gate)
-        manifest = msgspec.structs.replace(manifest, golden=_write_golden(staging, manifest, gate, clip_at))
+        manifest = _verified(_described(model, plan, stages), gate)
+        manifest = msgspec.structs.replace(manifest, golden=write_golden(staging, manifest, gate, clip_at))
         if plans is not None:
             built = plans.build(staging, manifest, staging, next(parts))
             manifest = msgspec.structs.replace(manifest, plans=built)
@@ -118,20 +118,25 @@ def write_unverified(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> M
     if plan.precision.is_quantised:
         layout = affordable_layout(plan, *_QUICK)
         calibration = calibrate(model, plan.at(layout), SampleClip.rendered(layout), plan.precision.tolerance)
-    _write_stages(model, plan, folder / "onnx", calibration)
+    stages = _write_stages(model, plan, folder / "onnx", calibration)
     _write_constants(model, plan, folder)
-    manifest = msgspec.structs.replace(_described(model, plan, calibration), files=_hashes(folder))
+    manifest = msgspec.structs.replace(_described(model, plan, stages), files=_hashes(folder))
     write_manifest(folder, manifest)
     return manifest
 
 
 def _write_stages(
     model: Page4D, plan: ExportPlan, folder: pathlib.Path, calibration: Calibration, progress: Progress = SILENT
-) -> None:
+) -> tuple[StageEntry, ...]:
+    """Write a plan's stages; their entries, with what the model knows of its weights."""
     exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
+    entries = []
     for stage in stages_of(model, plan).values():
         progress.step(f"exporting {stage.name}")
         exporter.write(stage, calibration.change(stage.name))
+        file, floating = f"onnx/{stage.name}.onnx", calibration.floating(stage.name)
+        entries.append(msgspec.structs.replace(stage.entry, file=file, eps=stage.eps, floating=floating))
+    return tuple(entries)
 
 
 def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> None:
@@ -145,8 +150,8 @@ def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> N
     save_tensors(folder / CONSTANTS, rounded)
 
 
-def _write_golden(
-    folder: pathlib.Path, manifest: Manifest, gate: _Gate, clip_at: Callable[[Layout], SampleClip]
+def write_golden(
+    folder: pathlib.Path, manifest: Manifest, gate: Gate, clip_at: Callable[[Layout], SampleClip]
 ) -> Golden:
     """The clip that was verified on and what the reference made of it; without the latter where the layout was too
     large."""
@@ -172,21 +177,12 @@ def _write_golden(
     return Golden(inputs, outputs, allowed)
 
 
-def _described(model: Page4D, plan: ExportPlan, calibration: Calibration) -> Manifest:
-    """The plan's manifest with what the model knows of its weights."""
-    stages = tuple(
-        msgspec.structs.replace(
-            stage.entry,
-            file=f"onnx/{stage.name}.onnx",
-            eps=stage.eps,
-            floating=calibration.floating(stage.name),
-        )
-        for stage in stages_of(model, plan).values()
-    )
+def _described(model: Page4D, plan: ExportPlan, stages: tuple[StageEntry, ...]) -> Manifest:
+    """The plan's manifest with the stages that were written, and where their weights are from."""
     return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
 
 
-def _verified(manifest: Manifest, gate: _Gate) -> Manifest:
+def _verified(manifest: Manifest, gate: Gate) -> Manifest:
     """The manifest with the figures of the gate, and when and with what it was made."""
     stages = tuple(
         msgspec.structs.replace(entry, accuracy=gate.stages[entry.name].alone, ties=gate.stages[entry.name].ties)

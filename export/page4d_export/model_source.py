@@ -52,14 +52,7 @@ class ModelSource:
             allowed = "a page4d.Page4D, or the path of a checkpoint"
             raise UsageError("there is no model to export", got=type(model).__name__, allowed=allowed)
         return cls(
-            config=model.config,
-            seed=0,
-            pi3=None,
-            page4d=None,
-            registers=None,
-            time_sa=None,
-            chosen=None,
-            loaded=model,
+            config=model.config, seed=0, pi3=None, page4d=None, registers=None, time_sa=None, chosen=None, loaded=model
         )
 
     @classmethod

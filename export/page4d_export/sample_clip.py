@@ -23,7 +23,7 @@ Values = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True)
 class SampleClip:
-    """Inputs of a clip for verification: what a pipeline is given, by name."""
+    """The inputs of a window, by the names that stages read them by."""
 
     values: Values
     described: str
@@ -64,8 +64,7 @@ class SampleClip:
 
     @classmethod
     def read(cls, folder: FrameFolder, layout: Layout) -> SampleClip:
-        """A clip's first times and views, as many as the layout has, with its masks, keypoints and cameras where it has
-        them."""
+        """A clip's first timesteps and views, as many as the layout has, with its masks, keypoints and cameras."""
         whole = dataclasses.replace(layout, V=len(folder.camera_names))
         reader = WindowReader(
             folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None

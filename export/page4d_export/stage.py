@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.model import Page4D
-from page4d.network.aggregator import Layer
 from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
 from page4d.precision import Precision
@@ -98,17 +98,18 @@ def stages(
 
 def stages_of(model: Page4D, plan: ExportPlan) -> dict[str, Stage]:
     """The stages of a plan."""
-    builders: dict[str, Callable[[StageEntry], nn.Module]] = {
-        "encoder": lambda entry: EncoderStage(model.encoder, plan.layout),
-        "mask_head": lambda entry: SliceStage(_present(model.mask_head), entry, plan.layout),
-        "view_sa": lambda entry: SliceStage(_layer(model, entry).view_sa, entry, plan.layout),
-        "time_sa": lambda entry: SliceStage(_layer(model, entry).time_sa, entry, plan.layout),
-        "global_sa": lambda entry: SliceStage(_present(_layer(model, entry).global_sa), entry, plan.layout),
-        "points": lambda entry: SliceStage(_present(model.points), entry, plan.layout),
-        "confidence": lambda entry: SliceStage(_present(model.confidence), entry, plan.layout),
-        "camera": lambda entry: SliceStage(_present(model.camera), entry, plan.layout),
+    return {
+        entry.name: Stage(entry, plan.precision, partial(_module, model, plan.layout, entry)) for entry in plan.stages()
     }
-    return {entry.name: Stage(entry, plan.precision, _late(builders[entry.kind], entry)) for entry in plan.stages()}
+
+
+def _module(model: Page4D, layout: Layout, entry: StageEntry) -> nn.Module:
+    if entry.kind == "encoder":
+        return EncoderStage(model.encoder, layout)
+    owner = model if entry.layer is None else model.layers[entry.layer]
+    part = getattr(owner, entry.kind)
+    assert isinstance(part, nn.Module)  # the plan lists what the config has
+    return SliceStage(part, entry, layout)
 
 
 class EncoderStage(nn.Module):
@@ -158,22 +159,6 @@ def cast(module: nn.Module, precision: Precision) -> nn.Module:
     return module
 
 
-def _layer(model: Page4D, entry: StageEntry) -> Layer:
-    assert entry.layer is not None
-    layer = model.layers[entry.layer]
-    assert isinstance(layer, Layer)
-    return layer
-
-
-def _present(part: nn.Module | None) -> nn.Module:
-    assert part is not None  # the plan lists what the config has
-    return part
-
-
 def _argument(spec: TensorSpec) -> str:
     """What a part of the model calls an input: a kept layer is the `pair` that Pi3's heads read."""
     return "pair" if spec.name.startswith("layers.") else spec.name
-
-
-def _late(build: Callable[[StageEntry], nn.Module], entry: StageEntry) -> Callable[[], nn.Module]:
-    return lambda: build(entry)

@@ -122,7 +122,7 @@ def affordable_layout(plan: ExportPlan, too_long: float = TOO_LONG, budget: floa
     """The layout to verify at: the plan's own, or where that would take over ten minutes on this machine, the largest
     that takes a few.
 
-    A smaller layout has the largest images that leave room for two times and two views, then as many times and views
+    A smaller layout has the largest images that leave room for two timesteps and two views, then as many of these
     as there is time for.
 
     Args:

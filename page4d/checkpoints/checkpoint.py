@@ -21,27 +21,25 @@ if TYPE_CHECKING:
 
 _NAMES = {Published.PI3: "Pi3", Published.VGGT: "VGGT", Published.PAGE4D: "PAGE-4D"}
 _PI3X = ("depth_encoder.", "pose_inject_blk.")
+_VGGT = ("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.")
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
-_BATCH = (
-    256 << 20
-)  # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
-_WRAPPED = frozenset(
-    ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-)  # what torch puts around a module, at any depth
+# bytes that are mapped before the file is opened anew: pages that were read count as memory until then
+_BATCH = 256 << 20
+# what torch puts around a module, at any depth
+_WRAPPED = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights, or several with an index: what is in it, not the weights themselves.
+    """A file of weights, or several with an index: its table of contents, not the weights themselves.
 
     Attributes:
         path: of the file or index.
         published: the model that it belongs to.
-        shapes, dtypes: of its tensors, by their names in the model (without what a trainer or compiler put in front, or
-            a nesting).
-        state: what a trainer put beside the weights, by name; never read.
+        shapes, dtypes: of its tensors, by their names in the model (without the prefixes of trainers and compilers).
+        state: names of what a trainer stored beside the weights; never read.
         places: file and name in the file, by the names in the model.
         files: the files that tensors are read from.
     """
@@ -62,8 +60,8 @@ class Checkpoint:
             path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
 
         Raises:
-            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; not
-                the whole of one.
+            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; only
+                a part of a model.
             MissingBackendError: a `.pt` file where torch is not installed.
         """
         if not isinstance(path, str | pathlib.Path):
@@ -83,14 +81,18 @@ class Checkpoint:
                         allowed="one tensor of a name",
                     )
                 places[name] = (part, key)
-        facts = {name: part.tensors[key] for name, (part, key) in places.items()}
-        shapes = {name: shape for name, (shape, _) in facts.items()}
-        published = _recognise(file, shapes, files)
-        state = tuple(dict.fromkeys(name for part in files for name in part.state))
+        tensors = {name: part.tensors[key] for name, (part, key) in places.items()}
+        shapes = {name: shape for name, (shape, _) in tensors.items()}
         checkpoint = cls(
-            file, published, shapes, {name: dtype for name, (_, dtype) in facts.items()}, state, places, files
+            path=file,
+            published=_recognise(file, shapes, files),
+            shapes=shapes,
+            dtypes={name: dtype for name, (_, dtype) in tensors.items()},
+            state=tuple(dict.fromkeys(name for part in files for name in part.state)),
+            places=places,
+            files=files,
         )
-        check_complete(file.name, checkpoint.described, published, checkpoint.mask_head, shapes)
+        check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
 
     # ---- what it is
@@ -139,11 +141,8 @@ class Checkpoint:
     @property
     def described(self) -> str:
         """The model in words: `PAGE-4D 2026`."""
-        return (
-            f"{_NAMES[self.published]} {self.mask_head}"
-            if self.published is Published.PAGE4D and self.mask_head
-            else _NAMES[self.published]
-        )
+        name = _NAMES[self.published]
+        return f"{name} {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else name
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
@@ -152,27 +151,19 @@ class Checkpoint:
 
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual and no error, in words: fewer layers than published, averaged weights beside."""
+        """What is unusual and no error, in words: fewer layers than published, averaged weights beside the others."""
         notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
-        entries = (
-            expression for file in self.files for expression, names in file.elsewhere.items() if _looks_known(names)
-        )
         prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
-        averaged = [name for name in dict.fromkeys((*entries, *prefixes)) if _AVERAGED.search(name)]
+        entries = dict.fromkeys((*_known_entries(self.files), *prefixes))
+        averaged = [name for name in entries if _AVERAGED.search(name)]
         if averaged:
             notes.append(
                 f"averaged weights ({', '.join(averaged[:3])}) are not read; to use them, save them as a file of"
                 " their own"
             )
-        odd = sorted(
-            {
-                dtype
-                for name, dtype in self.dtypes.items()
-                if dtype not in PLAIN_DTYPES.values() and name.endswith(".weight")
-            }
-        )
-        if odd:
-            notes.append(f"matrices of type {', '.join(odd)} cannot be read; save them as float16 or bfloat16")
+        matrix_types = {dtype for name, dtype in self.dtypes.items() if name.endswith(".weight")}
+        if unreadable := sorted(matrix_types - set(PLAIN_DTYPES.values())):
+            notes.append(f"matrices of type {', '.join(unreadable)} cannot be read; save them as float16 or bfloat16")
         return tuple(f"{self.name}: {note}" for note in notes)
 
     def config(self, **overrides: Any) -> ModelConfig:
@@ -254,16 +245,21 @@ class Checkpoint:
 
 
 def _plain_name(key: str) -> str:
-    """A tensor's name in the model: without what torch.compile, data parallelism and Lightning put in front of it or of
-    its parts."""
+    """A tensor's name in the model: without the prefixes of torch.compile, data parallelism and Lightning."""
     parts = [part for part in key.split(".") if part not in _WRAPPED]
     first = next((i for i, part in enumerate(parts) if part != "model"), 0)
     return ".".join(parts[first:])
 
 
 def _looks_known(names: Iterable[str]) -> bool:
-    """Whether such names are those of a model that is known."""
+    """Whether tensors of these names are a known model's."""
     return _published({_plain_name(name) for name in names}) is not None
+
+
+def _known_entries(files: Iterable[TensorFile]) -> Iterator[str]:
+    """Other entries of `.pt` files that hold a known model, as Python expressions."""
+    for file in files:
+        yield from (expression for expression, names in file.elsewhere.items() if _looks_known(names))
 
 
 def _published(names: Iterable[str]) -> Published | None:
@@ -272,29 +268,23 @@ def _published(names: Iterable[str]) -> Published | None:
         return Published.PI3
     if any(name.startswith(MASK_HEAD) for name in names):
         return Published.PAGE4D
-    if any(
-        name.startswith(("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed."))
-        for name in names
-    ):
+    if any(name.startswith(_VGGT) for name in names):
         return Published.VGGT
     return None
 
 
 def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files: tuple[TensorFile, ...]) -> Published:
-    if any(name.startswith(_PI3X) for name in shapes):
-        prefixes = ", ".join(f"{prefix}*" for prefix in _PI3X if any(name.startswith(prefix) for name in shapes))
+    if pi3x := [prefix for prefix in _PI3X if any(name.startswith(prefix) for name in shapes)]:
         raise UsageError(
             f"{file.name} is a Pi3X checkpoint, another network than Pi3",
-            got=f"tensors {prefixes}",
+            got=f"tensors {', '.join(f'{prefix}*' for prefix in pi3x)}",
             allowed="Pi3's own model.safetensors",
         )
     published = _published(shapes)
     if published is not None:
         return published
     first = [name[:60] for name in sorted({name.split(".")[0] for name in shapes})[:8]]
-    entry = next(
-        (expression for part in files for expression, names in part.elsewhere.items() if _looks_known(names)), None
-    )
+    entry = next(_known_entries(files), None)
     hint = None
     if entry is not None:
         hint = (

@@ -1,8 +1,8 @@
-"""`ShardIndex`: the `*.index.json` of a checkpoint that lies in several files, and what a path to a checkpoint stands
-for."""
+"""`ShardIndex`: the `*.index.json` of a checkpoint in several files; and which file a path to a checkpoint means."""
 
 from __future__ import annotations
 
+import collections
 import json
 import pathlib
 import re
@@ -35,7 +35,7 @@ class ShardIndex:
 
     @classmethod
     def read(cls, path: pathlib.Path) -> ShardIndex:
-        """Read an index; the files that it names are not looked at.
+        """Read an index, not the files that it names.
 
         Raises:
             UsageError: it cannot be read, is too large, no index, names a tensor twice, or a file that is no plain
@@ -239,9 +239,9 @@ def _is_plain(name: str) -> bool:
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"{twice[:100]} is there twice")
+        counts = collections.Counter(name for name, _ in pairs)
+        (repeated, _), *_ = counts.most_common(1)
+        raise ValueError(f"{repeated[:100]} is there twice")
     return content
 
 

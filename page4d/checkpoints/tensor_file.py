@@ -1,4 +1,4 @@
-"""`TensorFile`: one `.safetensors` or `.pt` file, read without ever being in memory whole.
+"""`TensorFile`: one `.safetensors` or `.pt` file, read without loading it whole into memory.
 
 Nothing in a file is executed: `.safetensors` holds none, and pickles are read as weights only.
 """
@@ -33,7 +33,7 @@ class TensorFile:
     Attributes:
         path: of the file.
         tensors: shape and dtype by the name that the file has.
-        state: what a trainer put beside the weights, by name; never read.
+        state: names of what a trainer stored beside the weights; never read.
         elsewhere: names of tensors under other entries of a `.pt` file, by the Python expression of the entry:
             `["ema"]["module"]`.
     """
@@ -59,7 +59,7 @@ class TensorFile:
             ) from None
 
     def reader(self) -> Callable[[str], Tensor]:
-        """What gives a tensor by its name in the file; it lies in the mapped file for as long as the reader does.
+        """A function from a tensor's name in the file to the tensor, which is mapped from the file.
 
         Raises:
             UsageError: the file was changed or damaged since it was opened.
@@ -75,19 +75,18 @@ def _open(file: pathlib.Path) -> TensorFile:
         raise UsageError("there is no such checkpoint", got=file, allowed="a .safetensors or .pt file")
     if _is_zip(file):
         content = _state_dict(file, _load(file))
-        facts = {
+        tensors = {
             name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
             for name, tensor in content.tensors.items()
         }
-        return TensorFile(file, facts, content.state, content.elsewhere)
+        return TensorFile(file, tensors, content.state, content.elsewhere)
     with file.open("rb") as opened:
         head = opened.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise UsageError(f"{file.name} is a Git LFS pointer, not the weights", got=file, hint="git lfs pull")
     pickled = head[:1] == b"\x80" or (file.suffix in (".pt", ".pth", ".bin", ".ckpt") and b"<html" not in head.lower())
-    if (
-        pickled and head[8:9] != b"{"
-    ):  # with which the table of .safetensors begins, after its length, whose first byte may be any
+    # "{" begins the table of a .safetensors file, after its length, whose first byte may be any
+    if pickled and head[8:9] != b"{":
         raise UsageError(
             f"{file.name} is damaged, cut short, or in PyTorch's format of before 2020, which can only be read whole",
             got=f"{file.stat().st_size} bytes, no zip archive",
@@ -95,14 +94,12 @@ def _open(file: pathlib.Path) -> TensorFile:
             hint="download it again, or save it anew with today's torch.save",
         )
     with _open_safetensors(file, "numpy") as opened_file:
-        slices = {name: opened_file.get_slice(name) for name in opened_file.keys()}  # noqa: SIM118  (not a mapping)
-        return TensorFile(
-            file,
-            {
-                name: (tuple(part.get_shape()), PLAIN_DTYPES.get(part.get_dtype(), part.get_dtype()))
-                for name, part in slices.items()
-            },
-        )
+        tensors = {}
+        for name in opened_file.keys():  # noqa: SIM118  (not a mapping)
+            tensor = opened_file.get_slice(name)
+            dtype = tensor.get_dtype()
+            tensors[name] = (tuple(tensor.get_shape()), PLAIN_DTYPES.get(dtype, dtype))
+        return TensorFile(file, tensors)
 
 
 def _open_safetensors(file: pathlib.Path, framework: str) -> Any:
@@ -132,17 +129,16 @@ def _load(file: pathlib.Path) -> Any:
         ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of pickle protocols and TorchScript; under PYTHONWARNINGS=error they would be errors
+            # of pickle protocols and TorchScript; under PYTHONWARNINGS=error they would be errors
+            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global:?) (?!GLOBAL)[`']?([\w.]+)", str(error))
-        if found is None:
+        forbidden = re.search(r"(?:GLOBAL|global:?) (?!GLOBAL)[`']?([\w.]+)", str(error))
+        if forbidden is None:
             raise _damaged(file, error) from None
         raise UsageError(
             f"{file.name} holds code or objects beside its weights; none of it was run",
-            got=found.group(1),
+            got=forbidden.group(1),
             allowed="tensors, numbers and texts in dicts and lists",
             hint=(
                 f"where you trust its maker, the weights alone: torch.save(torch.load({file.name!r},"

@@ -1,10 +1,11 @@
-"""Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made.
+"""Whether a manifest's stages make a chain: each reads tensors that an earlier stage writes, in the same shapes.
 
-`engines/cpp/src/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ _KINDS = {
     "confidence": _Kind((_LAYER,), ("confidence",)),
     "camera": _Kind((_LAYER,), ("camera",)),
 }
-_GIVEN = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # from outside, before the first stage
+_INPUTS = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # there before the first stage
 _BLOCKS = ("view_sa", "time_sa", "global_sa")
 _OUT = "_out"
 
@@ -99,9 +100,9 @@ def _check_kind(entry: StageEntry) -> None:
     kind = _KINDS.get(entry.kind)
     if kind is None:
         raise inconsistent(f"{entry.name} is of an unknown kind", entry.kind, ", ".join(_KINDS))
-    wanted = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
-    if entry.name != wanted:
-        raise inconsistent("a stage is not called by its kind and layer", entry.name, wanted)
+    own_name = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
+    if entry.name != own_name:
+        raise inconsistent("a stage is not called by its kind and layer", entry.name, own_name)
     for specs, needed, more in (
         (entry.inputs, kind.inputs, kind.more_inputs),
         (entry.outputs, kind.outputs, kind.more_outputs),
@@ -114,8 +115,8 @@ def _check_kind(entry: StageEntry) -> None:
                 ", ".join(spec.name for spec in specs) or "none",
                 allowed,
             )
-    inputs = {spec.name for spec in entry.inputs}
-    if entry.kind == "global_sa" and ("memory" in inputs) != any(spec.name == "memory" for spec in entry.outputs):
+    inputs, outputs = ({spec.name for spec in specs} for specs in (entry.inputs, entry.outputs))
+    if entry.kind == "global_sa" and ("memory" in inputs) != ("memory" in outputs):
         raise inconsistent(
             f"{entry.name} has other tensors than a stage of kind global_sa",
             "memory on one side",
@@ -148,14 +149,16 @@ def _check_encoder(manifest: Manifest) -> None:
 def _check_blocks(manifest: Manifest, model: _Model) -> None:
     """The blocks are those of the model, in its order."""
     blocks = [entry.name for entry in manifest.stages if entry.kind in _BLOCKS]
-    wanted: list[str] = []
+    expected: list[str] = []
     if model.depth <= len(blocks):
         for layer in range(model.depth):
-            wanted += [f"{block}_sa.{layer}" for block in model.order]
-            wanted += [f"global_sa.{layer}"] if layer in model.global_layers else []
-    if blocks != wanted or any(not 0 <= layer < model.depth for layer in model.global_layers):
+            expected += [f"{block}_sa.{layer}" for block in model.order]
+            expected += [f"global_sa.{layer}"] if layer in model.global_layers else []
+    if blocks != expected or any(not 0 <= layer < model.depth for layer in model.global_layers):
         what = f"its blocks are not those of a model of {model.depth} layers"
-        raise inconsistent(what, ", ".join(blocks) or "none", ", ".join(wanted) or "view_sa and time_sa of every layer")
+        raise inconsistent(
+            what, ", ".join(blocks) or "none", ", ".join(expected) or "view_sa and time_sa of every layer"
+        )
 
 
 def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
@@ -169,8 +172,8 @@ def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
             raise inconsistent("a layer is kept twice", kept.layer, "a number for each")
         kept_layers[f"layers.{kept.layer}"] = kept
         numbers = [order.get(name, -1) for name in kept.stages]
-        own = all(number >= 0 and manifest.stages[number].layer == kept.layer for number in numbers)
-        if not numbers or not own or numbers != sorted(set(numbers)):
+        is_own = all(number >= 0 and manifest.stages[number].layer == kept.layer for number in numbers)
+        if not numbers or not is_own or numbers != sorted(set(numbers)):
             what = f"layer {kept.layer} is kept of other stages than its own"
             raise inconsistent(what, ", ".join(kept.stages) or "none", "stages of that layer, in their order")
         if kept.streams != model.streams:
@@ -181,9 +184,9 @@ def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
 
 
 def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
-    """Go through the stages in order: what each reads is there, in that shape."""
+    """Go through the stages in order: the tensors that a stage reads exist by then, in that shape."""
     last = {entry.name: number for number, entry in enumerate(manifest.stages)}
-    there = set(_GIVEN)
+    there = set(_INPUTS)
     shapes = _Shapes(manifest, model, kept_layers)
     for number, entry in enumerate(manifest.stages):
         for spec in entry.inputs:
@@ -226,9 +229,8 @@ class _Shapes:
         name = spec.name
         if name == "tokens":
             streams = range(self.streams, most_streams + 1)
-            allowed = (
-                [self._encoded] if is_encoder else [self._layout.tokens_shape(count, self._width) for count in streams]
-            )
+            allowed = [self._layout.tokens_shape(count, self._width) for count in streams]
+            allowed = [self._encoded] if is_encoder else allowed
         elif name == "memory":
             tokens = spec.shape[-2] if len(spec.shape) > 1 else 1  # their number is the first stage's own
             self._memory = self._memory or self._layout.memory_shape(self.streams, tokens, self._width)
@@ -238,19 +240,16 @@ class _Shapes:
         is_tokens = name in ("special", "tokens", "memory") or name.startswith("layers.")
         dtype = "uint8" if name == "images" else self._tokens if is_tokens else "float32"
         if spec.dtype != dtype or spec.shape not in allowed:
-            got, wanted = f"{spec.dtype} {list(spec.shape)}", " or ".join(f"{dtype} {list(shape)}" for shape in allowed)
-            raise inconsistent(f"{name} of {entry.name} is not of its layout", got, wanted)
+            got, shapes = f"{spec.dtype} {list(spec.shape)}", [f"{dtype} {list(shape)}" for shape in allowed]
+            raise inconsistent(f"{name} of {entry.name} is not of its layout", got, " or ".join(shapes))
 
 
 def _check_mask(manifest: Manifest) -> None:
     """The mask head stands right before the first stage that reads its mask: where else it stood, it would see other
     tokens."""
-    readers = [
-        number for number, entry in enumerate(manifest.stages) if any(spec.name == "mask" for spec in entry.inputs)
-    ]
-    if readers and manifest.stages[readers[0] - 1].kind != "mask_head":
-        raise inconsistent(
-            "the mask head does not stand before the first reader of its mask",
-            manifest.stages[readers[0] - 1].name,
-            "mask_head",
-        )
+    for before, entry in itertools.pairwise(manifest.stages):
+        if any(spec.name == "mask" for spec in entry.inputs):
+            if before.kind != "mask_head":
+                what = "the mask head does not stand before the first reader of its mask"
+                raise inconsistent(what, before.name, "mask_head")
+            return

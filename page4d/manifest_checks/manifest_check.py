@@ -1,5 +1,7 @@
-"""Whether a manifest goes together in itself, so that no later step has to ask. `engines/cpp/src/manifest_check.cpp`
-mirrors this."""
+"""Whether the parts of a manifest go together, so that no later step has to ask.
+
+`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+"""
 
 from __future__ import annotations
 

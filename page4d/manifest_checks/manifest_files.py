@@ -1,5 +1,5 @@
-"""Whether every file that a manifest speaks of is listed with its hash. `engines/cpp/src/manifest_files.cpp` mirrors
-this."""
+"""Whether every file that a manifest names is listed with its hash. `engines/cpp/src/manifest/manifest_files.cpp`
+mirrors this."""
 
 from __future__ import annotations
 
@@ -27,29 +27,22 @@ def check_files(manifest: Manifest) -> None:
             )
         if _SHA256.fullmatch(digest) is None:
             raise inconsistent(f"the sha256 of {name} is none", digest, "64 digits of 0-9 and a-f")
-    plans = (
-        {} if manifest.plans is None else {name: entry.file for name, entry in sorted(manifest.plans.stages.items())}
-    )
-    unlisted = [entry.name for entry in manifest.stages if entry.file not in manifest.files]
-    unlisted += [name for name, file in plans.items() if file not in manifest.files]
+    plans = {} if manifest.plans is None else manifest.plans.stages
+    stage_files = [(entry.name, entry.file, f"{entry.name}.onnx") for entry in manifest.stages]
+    stage_files += [(name, entry.file, f"{name}.plan") for name, entry in sorted(plans.items())]
+    unlisted = [stage for stage, path, _ in stage_files if path not in manifest.files]
     if unlisted:
         raise EngineError(
             "manifest.json lists stages without a file", got=", ".join(unlisted), hint="page4d-export again"
         )
-    named = [(entry.name, entry.file, f"{entry.name}.onnx") for entry in manifest.stages]
-    named += [(name, file, f"{name}.plan") for name, file in plans.items()]
-    for stage, file, wanted in named:
-        if pathlib.PurePosixPath(file).name != wanted:
-            raise inconsistent(f"the file of {stage} is another stage's", file, wanted)
+    for stage, path, own_name in stage_files:
+        if pathlib.PurePosixPath(path).name != own_name:
+            raise inconsistent(f"the file of {stage} is another stage's", path, own_name)
     golden = manifest.golden
-    used = (
-        [CONSTANTS]
-        if golden is None
-        else [CONSTANTS, golden.inputs, *([] if golden.expected is None else [golden.expected])]
-    )
-    for name in used:
-        if name not in manifest.files:
-            raise inconsistent("a file that it uses is not listed", name, "every file with its sha256 in files")
+    used = (CONSTANTS,) if golden is None else (CONSTANTS, golden.inputs, golden.expected)
+    for file in used:
+        if file is not None and file not in manifest.files:
+            raise inconsistent("a file that it uses is not listed", file, "every file with its sha256 in files")
     if golden is not None:
         _check_golden(manifest, golden)
 

@@ -1,5 +1,5 @@
-"""Whether a manifest's words and sizes are known ones, before they become enums and a `Layout`: JSON readers differ in
-what they say of an unknown word, this says what is allowed. `engines/cpp/src/manifest_check.cpp` mirrors this."""
+"""Whether a manifest's words and sizes are known: read as they stand, before they become enums and a `Layout`, so that
+the error says what is allowed. `engines/cpp/src/manifest/manifest_check.cpp` mirrors this."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""An aggregator layer: View-SA over the views of a time, Time-SA over the times of a view, Global-SA where the layer
-has one.
+"""An aggregator layer: View-SA over the views of a timestep, Time-SA over the timesteps of a view, and Global-SA over
+everything where the layer has it.
 
-Tokens are `[S,B,T,V,N,C]` throughout. A block that computes S streams may be given one: its streams start equal.
+Tokens are `[S,B,T,V,N,C]` throughout. The first block that computes two streams gets one, and both start equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from page4d.ops import BiasedRows
 
 
 class ViewSA(nn.Module):
-    """Attention within one time over all views."""
+    """Attention within one timestep over all views."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -39,12 +39,8 @@ class ViewSA(nn.Module):
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*T,V*N,C]
         bias = None
         if hasattr(self, "lambda_pose") and mask is not None:
-            bias = (
-                key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout)
-                .flatten(3)
-                .flatten(0, 2)
-                .to(x.dtype)
-            )  # [S*B*T,V*N]
+            bias = key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout)
+            bias = bias.flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*T,V*N]
         prior = None
         if fundamental is not None:
             prior = EpipolarPrior(
@@ -54,14 +50,13 @@ class ViewSA(nn.Module):
                 self.config.epipolar_penalty,
             )
         rope = ropes.spatial(layout, self.config.head_dim, x)
-        x = self.block(
-            x, rope, partial(biased_attention, key_bias=bias, epipolar=prior), copies=self.streams // tokens.shape[0]
-        )
+        attend = partial(biased_attention, key_bias=bias, epipolar=prior)
+        x = self.block(x, rope, attend, copies=self.streams // tokens.shape[0])
         return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.V, layout.N))
 
 
 class TimeSA(nn.Module):
-    """Attention within one view over all times."""
+    """Attention within one view over all timesteps."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -83,17 +78,13 @@ class TimeSA(nn.Module):
             bias = key_bias(mask, -clamped(self.lambda_pose_t), clamped(self.lambda_geo_t), layout)
             bias = bias.transpose(2, 3).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*V,T*N]
         if row_bias is not None and self.config.row_mask is not None:
-            bias = (
-                on_keys(row_bias, layout).transpose(1, 2).flatten(2).flatten(0, 1).to(x.dtype)
-            )  # [B*V,T*N], one stream
+            bias = on_keys(row_bias, layout).transpose(1, 2)  # [B,V,T,N], one stream
+            bias = bias.flatten(2).flatten(0, 1).to(x.dtype)  # [B*V,T*N]
             rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
         attend = partial(biased_attention, key_bias=bias, rows=rows)
-        rope = (
-            ropes.spatial_and_time(layout, head_dim, x)
-            if encoding is TimeEncoding.ROPE
-            else ropes.spatial(layout, head_dim, x)
-        )
+        tables = ropes.spatial_and_time if encoding is TimeEncoding.ROPE else ropes.spatial
+        rope = tables(layout, head_dim, x)
         if encoding is TimeEncoding.ALIBI and layout.T > 1:
             seg_ptr, seg = (torch.from_numpy(array) for array in layout.time_segments())
             attend = partial(
@@ -125,8 +116,8 @@ def centres(layout: Layout, device: torch.device | None = None) -> Tensor:
 
 
 def alibi(layout: Layout, heads: int) -> Tensor:
-    """Bias on the times: minus slope times distance, by head, for the segments of `Layout.time_segments`; `[A,T*T]`
-    float32."""
+    """Bias on pairs of timesteps: minus slope times their distance, by head, for the segments of
+    `Layout.time_segments`; `[A,T*T]` float32."""
     slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
     times = torch.arange(layout.T)
     return -slopes[:, None] * (times[:, None] - times).abs().flatten()

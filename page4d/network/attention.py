@@ -1,8 +1,7 @@
 """The two ops that carry all attention: their definition in PyTorch, and the node each becomes in ONNX.
 
 Shapes: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, key_bias `[Z,m]`; Z sequences (streams and clips folded in), A heads, D channels
-    a head.
-Softmax over the keys of `q k / sqrt(D) + bias`. No [n,n] tensor is held, whatever the option.
+of a head. Softmax over the keys of `q k / sqrt(D) + bias`. No [n,n] tensor is held, whatever the option.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def biased_attention(
     epipolar: EpipolarPrior | None = None,
     rows: BiasedRows | None = None,
 ) -> Tensor:
-    """Attention in which every key may have a bias of its own.
+    """Attention with an optional bias per key.
 
     Args:
         q: `[Z,A,n,D]`.
@@ -84,11 +83,12 @@ def biased_attention(
     views = epipolar.fundamental.shape[0]
     size = q.shape[2] // views
     for view in range(views):
-        mine = slice(view * size, (view + 1) * size)
+        rows_of_view = slice(view * size, (view + 1) * size)
         prior = epipolar.bias(view)
         for z in range(q.shape[0]):  # one sequence at a time: the sum of both biases is N x n, not Z x N x n
             bias = prior if key_bias is None else prior + key_bias[z].to(prior.dtype)
-            result[z, :, mine] = F.scaled_dot_product_attention(q[z, :, mine], k[z], v[z], bias.to(q.dtype))
+            queries = q[z, :, rows_of_view]
+            result[z, :, rows_of_view] = F.scaled_dot_product_attention(queries, k[z], v[z], bias.to(q.dtype))
     return result
 
 
@@ -130,22 +130,18 @@ def segment_attention(
     rows = q.shape[2] // groups
     outputs = []
     for g in range(groups):
-        mine = range(pointers[g], pointers[g + 1])
-        index = torch.cat(
-            [torch.arange(start, start + length) for start, length in (segments[p] for p in mine)] or [torch.arange(0)]
-        ).to(q.device)
+        first, last = pointers[g], pointers[g + 1]
+        ranges = [torch.arange(start, start + length) for start, length in segments[first:last]]
+        index = torch.cat(ranges or [torch.arange(0)]).to(q.device)
         queries = q[:, :, g * rows : (g + 1) * rows]
         if not len(index):
             outputs.append(torch.zeros_like(queries))
             continue
         mask = None if key_bias is None else key_bias[:, None, None, index]  # [Z,1,1,m_g]
         if segment_bias is not None:
-            lengths = torch.tensor([segments[p][1] for p in mine], device=q.device)
-            by_head = (
-                segment_bias[:, mine.start : mine.stop]
-                .repeat_interleave(lengths, dim=1, output_size=len(index))[None, :, None]
-                .to(q.dtype)
-            )  # [1,A,1,m_g]
+            lengths = seg[first:last, 1].to(q.device)
+            by_key = segment_bias[:, first:last].repeat_interleave(lengths, dim=1, output_size=len(index))  # [A,m_g]
+            by_head = by_key[None, :, None].to(q.dtype)  # [1,A,1,m_g]
             mask = by_head if mask is None else mask + by_head
         outputs.append(F.scaled_dot_product_attention(queries, k[:, :, index], v[:, :, index], mask))
     return torch.cat(outputs, dim=2)

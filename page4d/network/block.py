@@ -77,11 +77,10 @@ class Attention(nn.Module):
         `[copies*Z,n,C]`."""
         keys = x if context is None else context
         # three products instead of one and a split, which would copy: q, k and v go separate ways
+        products = zip((x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         q, k, v = (
             F.linear(source, weight, bias).unflatten(-1, (self.heads, self.head_dim))  # [Z,n,A,D], [Z,m,A,D]
-            for source, weight, bias in zip(
-                (x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True
-            )
+            for source, weight, bias in products
         )
         q = self._place(q, self.q_norm, rope).to(v.dtype)
         k = self._place(k, self.k_norm, rope if context is None else context_rope).to(v.dtype)
@@ -132,13 +131,13 @@ class Block(nn.Module):
         """Update x `[Z,n,C]`; `[copies*Z,n,C]`.
 
         Args:
-            x: the tokens that ask.
-            rope: their places.
+            x: the tokens that give the queries.
+            rope: their positions.
             attend: the attention op over q, k, v `[Z,A,.,D]`.
-            context: the tokens that answer, `[Z,m,C]`, normed by the same norm; None for x itself.
-            context_rope: their places.
-            copies: streams that start equal and part in `attend`, which sees as many copies of the sequences, one after
-                the other; what comes before it is computed once.
+            context: the tokens that give keys and values, `[Z,m,C]`, normed by the same norm; None for x itself.
+            context_rope: their positions.
+            copies: streams that start equal and differ from `attend` on, which gets as many copies of the sequences,
+                one after the other; everything before it is computed once.
         """
         context = None if context is None else self.norm1(context).to(x.dtype)
         attended = self.ls1(self.attn(self.norm1(x).to(x.dtype), context, rope, context_rope, attend, copies))

@@ -72,9 +72,8 @@ class Encoder(nn.Module):
 
     def prepared(self, x: Tensor, position: Tensor | None = None) -> Tensor:
         """Input of the first block, `[n,1+4+P,C]`: cls, registers (which have no position), patches."""
-        position = (
-            self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH) if position is None else position
-        )
+        if position is None:
+            position = self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH)
         cls = (self.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
         registers = self.register_tokens.expand(x.shape[0], -1, -1)
         return torch.cat((cls, registers, self.patch_embed(x) + position[:, 1:]), dim=1)

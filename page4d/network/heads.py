@@ -48,9 +48,8 @@ class PixelHead(nn.Module):
         """tokens `[n,N,C]` -> `[n,H,W,channels]` in the island's dtype; a patch's numbers lie channel by channel, row
         by row."""
         x = island(self.proj(tokens[:, layout.special :]))  # [n,P,channels*14*14]
-        grid = x.unflatten(2, (-1, layout.PATCH, layout.PATCH)).unflatten(
-            1, (layout.h, layout.w)
-        )  # [n,h,w,channels,14,14]
+        patches = x.unflatten(2, (-1, layout.PATCH, layout.PATCH))
+        grid = patches.unflatten(1, (layout.h, layout.w))  # [n,h,w,channels,14,14]
         return grid.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The dynamic mask: the head that finds it, the fusion with a mask from outside, and the bias it puts on keys."""
+"""The dynamic mask: the head that predicts it, the fusion with an external mask, and the bias on keys that it gives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class MaskLogit(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.width
-        depthwise = lambda: nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+        def depthwise() -> nn.Conv2d:
+            return nn.Conv2d(width, width, 3, padding=1, groups=width)
+
         self.kind = config.mask_head
         self.sign = 1.0  # -1 for published PAGE-4D weights, whose logit is large where static
         if self.kind is MaskHeadKind.CHECKPOINT_150:

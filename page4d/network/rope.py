@@ -1,4 +1,4 @@
-"""Rotary position embedding over two dimensions, and time on top: tables, and the rotation itself."""
+"""Rotary position embedding over two image dimensions and, optionally, time: the tables and the rotation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ class Rope(NamedTuple):
 
     def rows(self, index: Tensor) -> Rope:
         """The tables of tokens chosen by number; `index` int64 `[Z,m]` gives `[Z,m,1,D]`."""
-        pick = lambda table: table.index_select(0, index.flatten()).unflatten(0, index.shape)
-        return Rope(pick(self.cos), pick(self.sin))
+        cos, sin = (table.index_select(0, index.flatten()).unflatten(0, index.shape) for table in self)
+        return Rope(cos, sin)
 
 
 def positions(layout: Layout, device: torch.device | None = None) -> Tensor:
     """(y, x) of a view's tokens, `[N,2]` float32: patches start at (1, 1), special tokens stand at (0, 0)."""
-    grid = torch.cartesian_prod(
-        torch.arange(1, layout.h + 1, device=device), torch.arange(1, layout.w + 1, device=device)
-    ).reshape(-1, 2)
+    rows, columns = (torch.arange(1, count + 1, device=device) for count in (layout.h, layout.w))
+    grid = torch.cartesian_prod(rows, columns).reshape(-1, 2)
     return torch.cat((torch.zeros(layout.special, 2, dtype=grid.dtype, device=device), grid)).float()
 
 
@@ -42,11 +41,10 @@ def spatial(layout: Layout, head_dim: int, x: Tensor) -> Rope:
 
 
 def spatial_and_time(layout: Layout, head_dim: int, x: Tensor) -> Rope:
-    """Tables of T*N tokens, t slow, for x: to both halves' angles comes that of the time."""
+    """Tables of T*N tokens, t slow, for x: the angle of the timestep is added to those of both halves."""
     times = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)
-    return _tables(
-        (_angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)).flatten(0, 1), x
-    )
+    angles = _angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)  # [T,N,2,D/4]
+    return _tables(angles.flatten(0, 1), x)
 
 
 def zeros(tokens: int, head_dim: int, x: Tensor) -> Rope:
@@ -79,6 +77,5 @@ def _tables(angles: Tensor, x: Tensor) -> Rope:
     """In float32, in float64 where x is."""
     wide = angles.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     cos, sin = wide.cos(), wide.sin()  # [r,2,D/4]
-    return Rope(
-        torch.stack((cos, cos), -2).flatten(-3).unsqueeze(-2), torch.stack((-sin, sin), -2).flatten(-3).unsqueeze(-2)
-    )
+    cosines, sines = torch.stack((cos, cos), -2), torch.stack((-sin, sin), -2)  # [r,2,2,D/4]
+    return Rope(cosines.flatten(-3).unsqueeze(-2), sines.flatten(-3).unsqueeze(-2))

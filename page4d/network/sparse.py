@@ -50,9 +50,8 @@ class GlobalSA(nn.Module):
         bias = None
         if hasattr(self, "lambda_kpt") and keypoints is not None:
             pull = clamped(self.lambda_kpt)
-            bias = (
-                key_bias(keypoints, torch.zeros_like(pull), pull, layout).flatten(2).flatten(0, 1).to(x.dtype)
-            )  # [S*B,T*V*N]
+            bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout)
+            bias = bias.flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
         rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
             x = self._landmark(x, rope, bias, keypoints, layout, doubt)
@@ -87,12 +86,9 @@ class GlobalSA(nn.Module):
     def _memory(self, x: Tensor, rope: Rope, bias: Tensor | None, memory: Tensor) -> tuple[Tensor, Tensor]:
         # memory [S*B,M,C]; its tokens stand at position 0
         at_zero = ropes.zeros(memory.shape[1], self.config.head_dim, x)
-        everywhere = Rope(
-            *(
-                torch.cat((zero, table.repeat(x.shape[1] // table.shape[0], 1, 1)))
-                for zero, table in zip(at_zero, rope, strict=True)
-            )
-        )
+        frames = x.shape[1] // rope.cos.shape[0]
+        of_all = (torch.cat((zero, table.repeat(frames, 1, 1))) for zero, table in zip(at_zero, rope, strict=True))
+        everywhere = Rope(*of_all)
         read_bias = write_bias = None
         if bias is not None:
             # both of the stage's attention nodes have the same inputs, so that one function body serves them: the

@@ -1,6 +1,6 @@
-"""The two ops on tensors of a GPU, through Triton's own compiler and launcher; in its interpreter, on a CPU.
+"""The two ops on tensors of a GPU, through Triton's own compiler and launcher; on a CPU in its interpreter.
 
-Names, signatures and meaning are those of `page4d.attention`; types are float16 or bfloat16, head dimensions powers of
+Names, signatures and meaning are those of `page4d.attention`; dtypes are float16 or bfloat16, head dimensions powers of
 two.
 """
 
@@ -33,7 +33,7 @@ def biased_attention(
     epipolar: EpipolarPrior | None = None,
     rows: BiasedRows | None = None,
 ) -> Tensor:
-    """Attention in which every key may have a bias of its own.
+    """Attention with an optional bias per key.
 
     Args:
         q: `[Z,A,n,D]`, float16 or bfloat16; any strides whose channels lie side by side, a packed qkv for one.
@@ -136,26 +136,38 @@ def run(
     band: float = 0.0,
     penalty: float = 0.0,
 ) -> Tensor:
-    """One call with the tiles named: `tensors` are the op's inputs by name, the rest as in `Shape`."""
+    """One call with these tiles: `tensors` are the op's inputs by name, the rest as in `Shape`."""
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     groups, segments = _check(tensors, mode)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    (Z, A, n, D), m = q.shape, k.shape[2]
-    dtype = Dtype.named(str(q.dtype).removeprefix("torch."))
+    Z, A, n, D = q.shape
     shape = Shape(
-        mode, dtype, Z, A, n, m, D, groups, segments, rows, band, penalty, q=_strides(q), k=_strides(k), v=_strides(v)
+        mode=mode,
+        dtype=Dtype.named(str(q.dtype).removeprefix("torch.")),
+        Z=Z,
+        A=A,
+        n=n,
+        m=k.shape[2],
+        D=D,
+        groups=groups,
+        segments=segments,
+        rows=rows,
+        band=band,
+        penalty=penalty,
+        q=_strides(q),
+        k=_strides(k),
+        v=_strides(v),
     )
     plan = make_plan(shape, tile, part_tile)
     workspace = torch.empty(plan.workspace // 4, dtype=torch.float32, device=q.device)
     if "key_bias" in tensors:
         tensors = tensors | {"key_bias": tensors["key_bias"].contiguous()}
     tile = part_tile if plan.mode.partial else tile
-    places = tensors | {"out": out}
+    tensors = tensors | {"out": out}
+    upcast = bool(triton.knobs.runtime.interpret) and q.dtype == torch.bfloat16
     for launch in plan.launches:
-        values = {name: _value(value, places, workspace) for name, value in launch.values.items()}
-        fixed = constants(
-            launch.kernel, tile, shape.D, upcast=bool(triton.knobs.runtime.interpret) and q.dtype == torch.bfloat16
-        )
+        values = {name: _value(value, tensors, workspace) for name, value in launch.values.items()}
+        fixed = constants(launch.kernel, tile, shape.D, upcast)
         function = getattr(attention_kernel, launch.kernel.partition("_")[0])
         options = {"num_warps": tile.warps, "num_stages": tile.stages} if launch.kernel.startswith("attention") else {}
         function[launch.grid](**values, **fixed, **options)
@@ -179,8 +191,8 @@ def _value(value: object, tensors: dict[str, Tensor], workspace: Tensor) -> obje
 def _check(tensors: dict[str, Tensor], mode: Mode) -> tuple[int, int]:
     q, k, v = tensors["q"], tensors["k"], tensors["v"]
     if any(tensor.device != q.device for tensor in tensors.values()):
-        found = ", ".join(f"{name} {tensor.device}" for name, tensor in tensors.items())
-        raise UsageError("attention over tensors of several devices", got=found, allowed="one")
+        devices = ", ".join(f"{name} {tensor.device}" for name, tensor in tensors.items())
+        raise UsageError("attention over tensors of several devices", got=devices, allowed="one")
     if not (q.dtype == k.dtype == v.dtype):
         raise UsageError(
             "q, k and v differ in type",
@@ -196,8 +208,9 @@ def _check(tensors: dict[str, Tensor], mode: Mode) -> tuple[int, int]:
             allowed="1",
             hint=".contiguous()",
         )
-    if off := {name: tensors[name].data_ptr() % _ALIGNMENT for name in "qkv" if tensors[name].data_ptr() % _ALIGNMENT}:
-        got = ", ".join(f"{name} {bytes_} bytes beyond one" for name, bytes_ in off.items())
+    offsets = {name: tensors[name].data_ptr() % _ALIGNMENT for name in "qkv"}
+    if any(offsets.values()):
+        got = ", ".join(f"{name} {offset} bytes beyond one" for name, offset in offsets.items() if offset)
         raise UsageError(f"q, k and v must start at a multiple of {_ALIGNMENT} bytes", got=got, hint=".clone()")
     return groups, segments
 

@@ -1,12 +1,11 @@
-"""The attention kernel, in Triton: one body for every mode, and the two small kernels around it.
+"""The attention kernel, in Triton: one body for all modes, and the two small kernels around it.
 
 A program computes `BM` queries of one group, one head and one sequence, key tile by key tile, with the running maximum
-and sum of softmax in float32; nothing of size n x m is stored. Logits are kept in units of log2(e), so that
-exponentials are exp2.
+and sum of softmax in float32; nothing of size n x m is stored. Logits are multiplied by log2(e), so that exponentials
+are exp2.
 
 Letters as in `page4d.attention`: q [Z,A,n,D], k v [Z,A,m,D]. Rows, keys and segments that do not exist are never read:
-the last tile of a range loads through clamped pointers, whatever lies behind it. Offsets of sequences, heads and tiles
-have 64 bits.
+the last tile of a range loads through clamped pointers. Offsets of sequences, heads and tiles have 64 bits.
 """
 
 from __future__ import annotations

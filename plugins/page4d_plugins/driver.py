@@ -1,4 +1,4 @@
-"""The CUDA driver through cuda-core's bindings: asked for where it is used, so that machines without one can import
+"""The CUDA driver through cuda-core's bindings: loaded at first use, so that machines without it can import
 everything."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def driver() -> Any:
 
 
 def checked(result: tuple[Any, ...]) -> Any:
-    """The value of a driver call, or all of them where it has several.
+    """The result of a driver call: its value, or a tuple where it has several.
 
     Raises:
         OutOfMemoryError: the GPU has too little memory left.

@@ -1,7 +1,8 @@
-"""The pack: every kernel as machine code for every chip, with what a launcher must know of each, in one file.
+"""The kernel pack: every kernel as machine code for every GPU architecture, with what a launcher needs to know of it,
+in one file.
 
-A `.tar.xz` of `sm_<chip>/<kernel>_<type>.cubin` and `ptx/<kernel>_<type>.ptx` (for chips without code of their own), a
-`.json` beside each (`Entry`), and `pack.json` (`Header`). Equal content gives equal bytes.
+A `.tar.xz` of `sm_<chip>/<kernel>_<type>.cubin` and `ptx/<kernel>_<type>.ptx` (for architectures without machine code
+in the pack), a `.json` beside each (`Entry`), and `pack.json` (`Header`). Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from page4d.files import OutputKind
 from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, chip_for
 
 PTX = "ptx"
-"""Folder of the code that drivers compile themselves."""
+"""Folder of the code that the driver compiles."""
 HEADER = "pack.json"
 SUFFIX = ".tar.xz"
 SHIPPED = pathlib.Path(__file__).with_name(f"kernels{SUFFIX}")
-"""The pack that belongs to this package."""
+"""This package's own pack."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class TileSize(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One kernel for one chip."""
+    """One kernel for one GPU architecture."""
 
     kernel: str
     """`attention_<mode>`, `prepare`, `merge`, or a `RowKernel`'s name."""
@@ -72,17 +73,17 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """Without the chip."""
+        """Without the architecture."""
         return f"{self.kernel}_{self.dtype}"
 
     @property
     def path(self) -> str:
-        """Of its code within a pack."""
+        """Of the kernel's code within a pack."""
         return f"{self.chip}/{self.name}.{'ptx' if self.chip == PTX else 'cubin'}"
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a pack was made from."""
+    """The source and the compilers of a pack."""
 
     source: str
     """sha256 of the files that decide the kernels."""
@@ -159,28 +160,29 @@ class Pack:
             UsageError: the GPU is too old, or the pack lacks the kernel.
         """
         chip = chip_for(capability)
-        own = f"sm_{chip}/{name}_{dtype.value}.cubin"
-        other = f"{PTX}/{name}_{dtype.value}.ptx"
-        found = self.kernels.get(own if chip == capability else other) or self.kernels.get(other)
-        if found is None:
+        cubin, ptx = f"sm_{chip}/{name}_{dtype.value}.cubin", f"{PTX}/{name}_{dtype.value}.ptx"
+        kernel = (self.kernels.get(cubin) if chip == capability else None) or self.kernels.get(ptx)
+        if kernel is None:
             raise UsageError(
                 "the kernel pack lacks a kernel",
                 got=f"{name}_{dtype.value} for sm_{capability}",
                 hint="page4d plugins build",
             )
-        return found
+        return kernel
 
     def _tar(self) -> bytes:
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            # code of one kernel for all chips side by side: xz sees what they share
-            for name, content in sorted(
-                self.files().items(), key=lambda item: (item[0].rpartition(".")[2], item[0].rpartition("/")[2], item[0])
-            ):
+            # one kernel's code for all architectures side by side: xz compresses what they share
+            for name, content in sorted(self.files().items(), key=lambda item: _tar_order(item[0])):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
         return stream.getvalue()
+
+
+def _tar_order(path: str) -> tuple[str, str, str]:
+    return path.rpartition(".")[2], path.rpartition("/")[2], path
 
 
 @cache
@@ -195,7 +197,7 @@ def targets() -> list[str]:
 
 
 def tile_chip(target: str) -> int:
-    """The chip whose tiles a target uses."""
+    """The architecture whose tiles a target uses."""
     return FALLBACK if target == PTX else int(target.removeprefix("sm_"))
 
 
@@ -211,7 +213,7 @@ def _json(value: msgspec.Struct) -> bytes:
 
 
 def _unpacked(folder: pathlib.Path) -> list[str] | None:
-    """The files of an unpacked pack; None where pack.json is not one's header."""
+    """The files of an unpacked pack; None where pack.json is no header of a pack."""
     try:
         msgspec.json.decode((folder / HEADER).read_bytes(), type=Header)
         files: list[str] = []

@@ -1,8 +1,7 @@
-"""From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. No torch, no Triton,
-no GPU.
+"""From the shapes of one attention to its kernel launches: grids, parameters, workspace. No torch, no Triton, no GPU.
 
-Whoever launches (Triton's own launcher, the driver through cuda-core, the C++ plugin) follows the same plan; parameters
-go by name.
+Every launcher (Triton's own, the driver through cuda-core, the C++ plugin) follows the same plan and passes parameters
+by name.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _ALIGNED = 16  # elements: what strides are multiples of, so that rows load as v
 
 
 class Strides(NamedTuple):
-    """Elements from one sequence, head, and row to the next; channels lie side by side."""
+    """Elements from one sequence, head and row to the next; channels are contiguous."""
 
     z: int
     a: int
@@ -32,7 +31,7 @@ class Strides(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One call: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, and what its mode needs."""
+    """One call: q `[Z,A,n,D]`, k v `[Z,A,m,D]`, and the parameters of its mode."""
 
     mode: Mode
     dtype: Dtype
@@ -42,7 +41,7 @@ class Shape(NamedTuple):
     m: int
     D: int = HEAD_DIM
     groups: int = 1
-    """Query groups where keys come in segments; views where there are epipolar lines."""
+    """Query groups, where keys are in segments; views, where there are epipolar lines."""
     segments: int = 0
     rows: BiasedRows | None = None
     band: float = 0.0
@@ -56,7 +55,7 @@ class Shape(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """A parameter that is an address: a tensor's, or bytes into the workspace."""
+    """A parameter that is an address: of a tensor, or `offset` bytes into the workspace."""
 
     tensor: str
     offset: int = 0
@@ -83,16 +82,16 @@ class Launch(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What one call launches, in order, and the bytes of workspace in which it passes intermediate results."""
+    """The launches of one call, in order, and the bytes of workspace for its intermediate results."""
 
     launches: tuple[Launch, ...]
     workspace: int
     mode: Mode
-    """Of the attention kernel: the call's, or the one of parts."""
+    """Of the attention kernel: the call's mode, or its mode of parts."""
 
 
 def parts_of(shape: Shape, tile: Tile) -> int:
-    """Into how many parts the keys are split: 1 unless few queries leave most of a GPU idle."""
+    """The number of parts that the keys are split into: 1 unless few queries would leave most of a GPU idle."""
     blocks = -(-shape.n // tile.queries) * shape.Z * shape.A
     if shape.mode.of_parts is None or blocks * 2 > _ENOUGH_BLOCKS:
         return 1
@@ -194,7 +193,7 @@ def _inputs(
 
 
 def require_in_pack(shape: Shape) -> None:
-    """The pack has kernels of one head dimension; the plan knows of all that could be built.
+    """Refuse a head dimension that the pack has no kernels for; plans are made for all that could be built.
 
     Raises:
         UsageError: another head dimension.
@@ -204,7 +203,7 @@ def require_in_pack(shape: Shape) -> None:
 
 
 def constants(kernel: str, tile: Tile, D: int = HEAD_DIM, upcast: bool = False) -> dict[str, int | bool]:
-    """What a kernel is compiled with, by name: `attention_<mode>`, `prepare` or `merge`."""
+    """Compile-time constants of a kernel (`attention_<mode>`, `prepare` or `merge`), by name."""
     if kernel == "prepare":
         return {"BLOCK": _PREPARE_BLOCK}
     if kernel == "merge":
@@ -301,7 +300,7 @@ def _descriptor(tensor: str, shape: Shape, strides: Strides, tile: Tile) -> Desc
 
 
 class _Workspace:
-    """Places in one block, each at a multiple of 256 bytes."""
+    """Offsets in one block of memory, all multiples of 256 bytes."""
 
     def __init__(self) -> None:
         self.size = 0

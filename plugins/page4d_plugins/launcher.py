@@ -15,17 +15,15 @@ from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
 
 
 def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:
-    """The plan of a call on a GPU of a compute capability times ten, by the tiles that its kernels in the pack were
-    built with.
+    """The plan of a call on a GPU of this compute capability, times ten, with the tiles of the pack's kernels.
 
     Raises:
         UsageError: sizes that the pack's kernels do not take, a GPU too old, a kernel missing.
     """
 
     def tile(mode: Mode) -> Tile:
-        return Tile(
-            *msgspec.structs.astuple(pack.kernel(f"attention_{mode.value}", shape.dtype, capability).entry.tile)
-        )
+        kernel = pack.kernel(f"attention_{mode.value}", shape.dtype, capability)
+        return Tile(*msgspec.structs.astuple(kernel.entry.tile))
 
     plan = make_plan(shape, tile(shape.mode), tile(shape.mode.of_parts or shape.mode))
     require_in_pack(shape)
@@ -33,9 +31,9 @@ def plan_for(shape: Shape, capability: int, pack: Pack) -> Plan:
 
 
 class KernelLauncher:
-    """Kernels of the pack on one GPU, loaded and with their parameters laid out; calling it only launches.
+    """Kernels of the pack, loaded on one GPU, with their parameters laid out; a call only launches them.
 
-    Neither allocates nor synchronises on the GPU, so that it may be called while a CUDA graph is captured.
+    A call neither allocates nor synchronises, so that a CUDA graph may capture it.
     """
 
     def __init__(self, launches: Sequence[Launch], dtype: Dtype, device: int, pack: Pack) -> None:
@@ -56,20 +54,14 @@ class KernelLauncher:
         self._launches = []
         for launch in launches:
             kernel = pack.kernel(launch.kernel, dtype, capability)
-            self._launches.append(
-                (
-                    launch.grid,
-                    _loaded(kernel, device),
-                    kernel.entry,
-                    ParameterBlock(kernel.entry.parameters, launch.values),
-                )
-            )
+            block = ParameterBlock(kernel.entry.parameters, launch.values)
+            self._launches.append((launch.grid, _loaded(kernel, device), kernel.entry, block))
 
     def __call__(self, addresses: Mapping[str, int], stream: int) -> None:
         """Launch.
 
         Args:
-            addresses: on the GPU, of the tensors by the names that the launches give them.
+            addresses: of the tensors on the GPU, by their names in the launches.
             stream: handle of a CUDA stream.
         """
         for grid, function, entry, block in self._launches:
@@ -84,16 +76,13 @@ class KernelLauncher:
 
         api = driver()
         types = api.CUtensorMapDataType
-        kind = (
-            types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-            if self._dtype is Dtype.FLOAT16
-            else types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-        )
+        is_float16 = self._dtype is Dtype.FLOAT16
+        kind = types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16 if is_float16 else types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
         sizes = [api.cuuint64_t(size) for size in reversed(descriptor.shape)]
         strides = [api.cuuint64_t(2 * stride) for stride in reversed(descriptor.strides[:3])]
         box = [api.cuuint32_t(size) for size in (descriptor.shape[3], descriptor.keys, 1, 1)]
         ones = [api.cuuint32_t(1)] * 4
-        made = checked(
+        tensor_map = checked(
             api.cuTensorMapEncodeTiled(
                 kind,
                 4,
@@ -108,7 +97,7 @@ class KernelLauncher:
                 api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
         )
-        return ctypes.string_at(made.getPtr(), TENSOR_MAP)
+        return ctypes.string_at(tensor_map.getPtr(), TENSOR_MAP)
 
 
 class Launcher(KernelLauncher):
@@ -136,11 +125,11 @@ class Launcher(KernelLauncher):
 
 
 _functions: dict[tuple[int, str], tuple[Any, Any]] = {}
-"""Loaded code and its kernel, by GPU and place in the pack: loaded once a process, and kept."""
+"""Loaded code and its kernel, by GPU and path in the pack: loaded once per process."""
 
 
 def _loaded(kernel: Kernel, device: int) -> Any:
-    """The kernel's handle as `cuLaunchKernel` takes it, its shared memory allowed."""
+    """The kernel's handle for `cuLaunchKernel`, with its shared memory allowed."""
     from cuda.core import ObjectCode
 
     entry: Entry = kernel.entry

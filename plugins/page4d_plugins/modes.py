@@ -1,4 +1,4 @@
-"""What kernels there are: the ways keys are chosen and biased, the number types, the tiles of each chip."""
+"""Which kernels there are: how keys are chosen and biased, the number types, the tiles of each GPU architecture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Dtype(enum.Enum):
 
     @classmethod
     def named(cls, name: str) -> Dtype:
-        """Of a tensor's type as PyTorch and the manifest call it."""
+        """From the name of a tensor's type in PyTorch and the manifest."""
         try:
             return cls[name.upper()]
         except KeyError:
@@ -34,19 +34,19 @@ class Keys(enum.IntEnum):
     RANGE = 0
     """One range: all keys, or one of the parts that keys are split into."""
     SEGMENTS = 1
-    """The ranges that a CSR list names."""
+    """The ranges of a CSR list."""
     VIEWS = 2
-    """All keys, one view after the other, each with its own epipolar lines."""
+    """All keys, view by view, each view with its own epipolar lines."""
 
 
 class Mode(enum.Enum):
-    """What a kernel computes, beyond softmax(q k / sqrt(D)) v. A name here is the name in the pack."""
+    """What a kernel computes, beyond softmax(q k / sqrt(D)) v. The value is the name in the pack."""
 
     DENSE = "dense"
     BIASED = "biased"
     """A bias per key."""
     ROWS = "rows"
-    """A bias per key that the leading rows of every period alone see."""
+    """A bias per key, for the leading rows of every period only."""
     EPIPOLAR = "epipolar"
     """A bias per key, and a penalty off the epipolar line."""
     SEGMENTS = "segments"
@@ -82,7 +82,7 @@ class Mode(enum.Enum):
 
 
 class Tile(NamedTuple):
-    """How a kernel is cut: queries and keys of a block, warps, loads in flight, and K and V by descriptor or
+    """How a kernel is divided: queries and keys of a block, warps, loads in flight, and K and V by descriptor or
     pointer."""
 
     queries: int
@@ -93,11 +93,11 @@ class Tile(NamedTuple):
 
 
 class Chip(NamedTuple):
-    """Tiles of one compute capability."""
+    """Tiles of one GPU architecture."""
 
     tile: Tile
     epipolar: Tile
-    """Lines and distances need registers of their own: fewer keys at a time, or they spill."""
+    """Lines and distances take registers: with as many keys as `tile` they would spill."""
     part: Tile
     """For split keys: few queries."""
     segments: Tile | None = None
@@ -114,8 +114,8 @@ class Chip(NamedTuple):
 
 _AMPERE = Chip(Tile(128, 64, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 _ORIN = Chip(Tile(64, 64, 4, 2), Tile(64, 32, 4, 2), Tile(64, 64, 4, 2))
-# measured on an H100 (docs/performance.md): with few rows several blocks share a multiprocessor, and one's softmax
-# hides another's products
+# measured on an H100 (docs/performance.md): with few rows several blocks share a multiprocessor, and the softmax of one
+# runs beside the products of another
 _HOPPER = Chip(Tile(64, 64, 4, 2, True), Tile(64, 32, 4, 3), Tile(64, 64, 4, 3, True), Tile(64, 128, 4, 3, True))
 _BLACKWELL = Chip(Tile(128, 128, 8, 2), Tile(128, 32, 8, 2), Tile(64, 64, 4, 2))
 
@@ -134,11 +134,11 @@ CHIPS: dict[int, Chip] = {
 """By compute capability, times ten."""
 
 FALLBACK = 80
-"""The chip whose PTX a driver can compile for any other."""
+"""The architecture whose PTX a driver can compile for any newer one."""
 
 
 def chip_for(capability: int) -> int:
-    """The chip whose kernels serve a GPU: its own, else the fallback's, compiled by the driver.
+    """The architecture whose kernels run on a GPU: its own, else the fallback's, compiled by the driver.
 
     Raises:
         UsageError: the GPU is older than the fallback.

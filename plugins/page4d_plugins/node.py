@@ -1,4 +1,4 @@
-"""An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take
+"""An attention node of a graph as a call: its mode, by its inputs and attributes, and whether the kernels can compute
 it. No TensorRT, no GPU."""
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _ROWS = ("row_period", "row_leading", "row_gain")
 
 
 class Node(NamedTuple):
-    """One node: its op and the attributes that are there."""
+    """One node: its op and the attributes that it has."""
 
     op: str
     fields: dict[str, float]
 
     @classmethod
     def of(cls, op: str, attributes: Mapping[str, float]) -> Node:
-        """From an op's name and its attributes; those that no kernel reads are left out.
+        """A node from an op's name and attributes; those that no kernel reads are left out.
 
         Raises:
             UsageError: half of an option.
@@ -53,7 +53,7 @@ class Node(NamedTuple):
         return BIASED_INPUTS if self.op == BIASED_ATTENTION else SEGMENT_INPUTS
 
     def mode(self, inputs: int) -> Mode:
-        """What a node with so many inputs computes.
+        """The mode of a node with so many inputs.
 
         Raises:
             UsageError: no op has so many inputs with these attributes.
@@ -71,11 +71,11 @@ class Node(NamedTuple):
         return modes[inputs]
 
     def accepts(self, position: int, types: Sequence[str]) -> bool:
-        """Whether the kernels take the type of one input or output, those before it given.
+        """Whether the kernels take the type of an input or output, given the types before it.
 
         Args:
             position: among inputs, then the output.
-            types: of inputs, then the output, as the manifest names types.
+            types: of inputs, then the output, with the manifest's names of types.
         """
         name = self.inputs[position] if position < len(types) - 1 else "out"
         if name in ("seg_ptr", "seg"):
@@ -93,17 +93,29 @@ class Node(NamedTuple):
         mode = self.mode(len(shapes))
         by_name = dict(zip(self.inputs, shapes, strict=False))
         groups, segments = groups_and_segments(self.op, mode, by_name)
-        (Z, A, n, D), m = by_name["q"], by_name["k"][2]
+        Z, A, n, D = by_name["q"]
         rows = None
         if mode is Mode.ROWS:
             rows = BiasedRows(int(self.fields["row_period"]), int(self.fields["row_leading"]), self.fields["row_gain"])
-        band, penalty = (self.fields.get(name, 0.0) for name in _EPIPOLAR)
-        return Shape(mode, dtype, Z, A, n, m, D, groups, segments, rows, band, penalty)
+        return Shape(
+            mode=mode,
+            dtype=dtype,
+            Z=Z,
+            A=A,
+            n=n,
+            m=by_name["k"][2],
+            D=D,
+            groups=groups,
+            segments=segments,
+            rows=rows,
+            band=self.fields.get("epipolar_band", 0.0),
+            penalty=self.fields.get("epipolar_penalty", 0.0),
+        )
 
 
 def groups_and_segments(op: str, mode: Mode, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
-    """Query groups (or views) and key segments of a call, from the shapes of its inputs by name, all of which are
-    checked.
+    """The number of query groups (or views) and of key segments of a call, from the shapes of its inputs by name, which
+    are checked.
 
     Raises:
         UsageError: shapes that do not fit together.

@@ -1,5 +1,4 @@
-"""The parameters of one launch in memory, laid out as the driver takes them: by the kernel's own table, whatever the
-order of names."""
+"""The parameters of one launch in memory, in the driver's layout: in the order of the kernel's own table."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ _SLOT = 128  # bytes from one parameter to the next: a tensor map's size, and it
 _ALIGNMENT = 128
 
 Encode = Callable[[Descriptor, int], bytes]
-"""Makes a tensor map over the tensor at an address: 128 bytes."""
+"""Encodes a tensor map over the tensor at an address: 128 bytes."""
 
 
 class ParameterBlock:
@@ -37,9 +36,9 @@ class ParameterBlock:
         for place, parameter in zip(places, parameters, strict=True):
             value = _value(parameter, values)
             if isinstance(value, Ref | Descriptor):
-                wanted = 8 if isinstance(value, Ref) else TENSOR_MAP
-                if parameter.size != wanted:
-                    raise ValueError(f"{parameter.name} is {parameter.size} bytes in the kernel, {wanted} by the plan")
+                size = 8 if isinstance(value, Ref) else TENSOR_MAP
+                if parameter.size != size:
+                    raise ValueError(f"{parameter.name} is {parameter.size} bytes in the kernel, {size} by the plan")
                 self._refs.append((place, value))
             else:
                 ctypes.memmove(place, _packed(parameter, value), parameter.size)
@@ -51,21 +50,18 @@ class ParameterBlock:
         return ctypes.addressof(self._table)
 
     def point(self, addresses: Mapping[str, int], encode: Encode) -> None:
-        """Write the tensors' addresses, by the names that the plan gives them; nothing is done where they are the last
-        call's."""
+        """Write the tensors' addresses, by their names in the plan; does nothing where they are those of the last
+        call."""
         if addresses == self._pointed:
             return
         for place, ref in self._refs:
-            content = (
-                struct.pack("<Q", addresses[ref.tensor] + ref.offset)
-                if isinstance(ref, Ref)
-                else encode(ref, addresses[ref.tensor])
-            )
+            address = addresses[ref.tensor]
+            content = struct.pack("<Q", address + ref.offset) if isinstance(ref, Ref) else encode(ref, address)
             ctypes.memmove(place, content, len(content))
         self._pointed = dict(addresses)
 
     def bytes_of(self, index: int) -> bytes:
-        """What the driver reads of one parameter."""
+        """The bytes of one parameter that the driver reads."""
         return ctypes.string_at(self._start + _SLOT * index, self._sizes[index])
 
 

@@ -1,8 +1,8 @@
-"""The row kernels, in Triton: what a block does between its matrix products, each as one pass over memory, computed in
-float32.
+"""The row kernels, in Triton: elementwise operations and norms of a transformer block, each in one pass over memory,
+computed in float32.
 
-Rows are tokens or heads, channels lie side by side. Offsets of rows have 64 bits. A result may be written over what it
-is made of, SUM over P and OUT over X: what a thread writes over, no other still needs.
+Rows are tokens or heads, channels are contiguous. Offsets of rows have 64 bits. An output may have the address of an
+input, SUM that of P and OUT that of X: a thread reads what it overwrites before any other could.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def tokens(
 ):  # fmt: skip
     """Grid (rows). SUM = X + GAMMA (P + BIAS) where ADD, OUT = LayerNorm of it (of X without ADD) where NORM.
 
-    X P SUM OUT: `[rows,channels]`. BIAS GAMMA: `[channels]`. WEIGHT SHIFT: float32 `[channels]`. channels: at most
-        BLOCK.
+    X P SUM OUT: `[rows,channels]`. BIAS GAMMA: `[channels]`. WEIGHT SHIFT: float32 `[channels]`.
+    channels: at most BLOCK.
     """
     row = tl.program_id(0).to(tl.int64) * channels
     channel = tl.arange(0, BLOCK)
@@ -46,8 +46,8 @@ def heads(X, BIAS, WEIGHT, SHIFT, COS, SIN, OUT, rows, count, period, epsilon, D
     """Grid (ceil(rows/BLOCK)). OUT = rotary embedding of the LayerNorm of X + BIAS, head by head.
 
     X OUT: `[rows,D]`, rows are tokens by heads. BIAS: `[count,D]`. WEIGHT SHIFT: float32 `[D]`. COS SIN: float32
-        `[period,D]`, of a
-    token's place among `period`. A channel of the first or third quarter turns with the one D/4 behind it.
+        `[period,D]`, by the token's position among `period`.
+    A channel of the first or third quarter turns with the channel D/4 behind it.
     """
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     read = tl.minimum(row, rows - 1)

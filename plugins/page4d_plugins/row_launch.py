@@ -1,4 +1,4 @@
-"""From the sizes of one call of a row kernel to its launch, as `plan` does for attention. No torch, no Triton, no
+"""From the sizes of one call of a row kernel to its launch, as `launch_plan` for attention. No torch, no Triton, no
 GPU."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LIMIT = 1 << 31
 
 
 class RowKernel(enum.Enum):
-    """What there is. A name here is the name in the pack."""
+    """The row kernels. The value is the name in the pack."""
 
     ADD = "tokens_add"
     """x + gamma (p + bias), the end of a block's half."""
@@ -32,7 +32,7 @@ class RowKernel(enum.Enum):
 
     @property
     def constants(self) -> dict[str, int | bool]:
-        """What it is compiled with, by name."""
+        """Compile-time constants, by name."""
         if self is RowKernel.HEADS:
             return {"D": HEAD_DIM, "BLOCK": _HEADS}
         if self is RowKernel.GELU:
@@ -58,8 +58,7 @@ def takes_gelu(rows: int, channels: int) -> bool:
 def tokens_launch(kernel: RowKernel, rows: int, channels: int, epsilon: float = 0.0) -> Launch:
     """Of ADD, NORM or ADD_NORM over `[rows,channels]`, which `takes_tokens` takes.
 
-    Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel reads or writes
-        them.
+    Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel uses them.
     """
     values: dict[str, Value] = {
         name.upper(): Ref(name) for name in ("x", "p", "bias", "gamma", "weight", "shift", "sum", "out")

@@ -27,7 +27,6 @@ from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.self_check import self_check
-from tests.engines.test_self_check import checked  # noqa: F401  a folder with its golden clip
 from tests.support.examples import examples
 from tests.support.fuzz_folders import encoded, fuzz
 
@@ -41,7 +40,7 @@ def folder(made, tmp_path):
 
 
 @pytest.fixture
-def golden(checked, tmp_path):  # noqa: F811
+def golden(checked, tmp_path):
     return pathlib.Path(shutil.copytree(checked(), tmp_path / "engines"))
 
 
@@ -459,7 +458,7 @@ def test_every_reference_has_its_tolerance(golden, tolerance):
 # ---- whatever else
 
 
-def test_changed_folders_are_refused_or_run(checked, tmp_path):  # noqa: F811
+def test_changed_folders_are_refused_or_run(checked, tmp_path):
     outcomes, failures, _ = fuzz(checked(), 250, 7, tmp_path)
     assert failures == [], failures[0][2]
     assert sum(outcomes.values()) == 250 and outcomes["same"] > 5

@@ -104,6 +104,7 @@ def lengthen(clip, longer, count):
     shutil.copy(clip / "cameras.json", longer)
 
 
+@pytest.mark.slow
 def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     engines, out = made("memory").folder, tmp_path / "out"
     own = pathlib.Path(shutil.copytree(clips, tmp_path / "clips"))

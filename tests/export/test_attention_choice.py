@@ -40,7 +40,7 @@ SMALL = (
 
 
 def command(*arguments):
-    return CliRunner().invoke(cli.command(export_command), arguments)
+    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), arguments)
 
 
 @pytest.mark.parametrize("choice", list(AttentionChoice))

@@ -34,7 +34,7 @@ from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
 from page4d_export.sample_clip import SampleClip
 from page4d_export.verify import affordable_layout
-from tests.support.commands import inside, started
+from tests.support.commands import TINY, inside, started
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 
@@ -164,7 +164,8 @@ def test_landmarks_of_equal_confidence_are_no_error(tmp_path, monkeypatch):
     # and in the golden clip for whatever comes after it
     (tmp_path / "checked").mkdir()
     found = {name: dataclasses.replace(stage, chained=manifest.stage(name).accuracy) for name, stage in found.items()}
-    golden = exporter._write_golden(tmp_path / "checked", manifest, frames, found, 1e-5)
+    gate = exporter.Gate(plan, frames, 1e-5, found)
+    golden = exporter.write_golden(tmp_path / "checked", manifest, gate, SampleClip.rendered)
     for name, limit in golden.tolerance.items():
         follows = name.startswith(("global_sa", "view_sa.1", "time_sa.1"))
         assert limit == (4 * cost if follows else 1e-5), name
@@ -218,26 +219,6 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     )  # the engines are of the large layout
 
 
-TINY = (
-    "--preset",
-    "tiny",
-    "--set",
-    "depth=1",
-    "--set",
-    "encoder_depth=1",
-    "--set",
-    "global_layers=",
-    "--T",
-    2,
-    "--V",
-    2,
-    "--height",
-    28,
-    "--width",
-    42,
-)
-
-
 def test_the_command(tmp_path):
     done = started("page4d-export", *TINY, "--fp16", "-o", tmp_path / "engines", "--json")
     assert done.returncode == 0, done.stderr
@@ -258,7 +239,7 @@ def test_the_command_on_filmed_frames(real_clip, tmp_path):
 
 
 def test_the_accuracy_gate_is_exit_3(tmp_path):
-    done = inside(*TINY, "--bf16", "-o", tmp_path / "engines", "--tolerance", 1e-9)
+    done = inside(*TINY, "--fp16", "-o", tmp_path / "engines", "--tolerance", 1e-9)
     assert done.returncode == 3 and "departs from the reference" in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
 
@@ -276,7 +257,7 @@ def test_the_accuracy_gate_is_exit_3(tmp_path):
             ("--set", "time_encoding=sinus"),
             r"time_encoding has no such value\s+got:\s+sinus\s+allowed: rope, alibi, none",
         ),
-        (("--encoder-images", 3), r"does not divide the clip's 4 images"),
+        (("--encoder-images", 4), r"does not divide the clip's 6 images"),
         (("-o", "missing/engines"), r"-o lies in a folder that does not exist"),
         (("--frames", "missing"), r"missing"),
         (("--keypoints",), r"--keypoints has no effect"),

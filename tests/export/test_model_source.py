@@ -40,8 +40,8 @@ def files(tmp_path_factory):
 
 
 def chosen(files, T=1, preset=None, pi3=None, page4d=None, **options):
-    paths = {"pi3": pi3 and files / pi3, "page4d": page4d and files / page4d}
-    return ModelSource.choose(preset, options, T, **{name: Checkpoint.open(path) for name, path in paths.items()})
+    checkpoints = {kind: name and Checkpoint.open(files / name) for kind, name in (("pi3", pi3), ("page4d", page4d))}
+    return ModelSource.choose(preset, options, T, **checkpoints)
 
 
 def test_one_checkpoint_is_its_own_published_model(files):
@@ -132,10 +132,7 @@ def test_bad_checkpoints_leave_no_engines(files, tmp_path):
             r"has another shape than the model's\s+got:.*128.*\s+allowed:.*1024",
         ),
         (("--pi3", files / "model.safetensors", "--mask", "off"), r"mask is out of range"),
-        (
-            ("--page4d", files / "checkpoint_150.pt", "--mask", "dim"),
-            r"'--mask'.*'dim' is not one of 'on', 'off'",
-        ),
+        (("--page4d", files / "checkpoint_150.pt", "--mask", "dim"), r"'--mask'.*'dim' is not one of 'on', 'off'"),
     ):
         done = inside(*flags, *arguments)
         assert done.returncode == 2 and re.search(message, done.stderr), done.stderr

@@ -27,6 +27,7 @@ from page4d_plugins.bench import clock as clocks
 from page4d_plugins.bench import compare as bench
 from page4d_plugins.bench import sweep as sweeps
 from page4d_plugins.bench.call import Form, form_call, layout_for
+from page4d_plugins.bench.gpu_benchmark import GpuBenchmark
 from page4d_plugins.bench.reference import Reference, sampled
 from page4d_plugins.bench.sides import OURS, Attempt
 from page4d_plugins.bench.timing import WHOLE, interleave
@@ -59,7 +60,7 @@ def results():
         [sys.executable, "-c", SCRIPT], capture_output=True, env=os.environ | {"TRITON_INTERPRET": "1"}, timeout=120
     )
     assert done.returncode == 0, done.stderr.decode()
-    kinds = tuple[bench.GpuBenchmark, bench.GpuBenchmark, sweeps.Sweep, sweeps.Sweep]
+    kinds = tuple[GpuBenchmark, GpuBenchmark, sweeps.Sweep, sweeps.Sweep]
     return msgspec.json.decode(done.stdout, type=kinds)
 
 

@@ -149,6 +149,7 @@ def built(few):
     return pack
 
 
+@pytest.mark.slow
 def test_building_twice_gives_equal_bytes(few, built):
     """Whatever the order and the number of processes; with no path of this machine in it."""
     again = compiler.build(few[::-1], 1)

@@ -201,7 +201,9 @@ def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
         assert seen == set(addresses), entry.path
 
 
-@pytest.mark.parametrize("chip", ["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"])
+@pytest.mark.parametrize(
+    "chip", ["sm_80", "sm_90", *(pytest.param(chip, marks=pytest.mark.slow) for chip in ("sm_89", "sm_100", "sm_120"))]
+)
 @pytest.mark.parametrize("kernel", RowKernel, ids=lambda kernel: kernel.value)
 def test_machine_code_moves_sixteen_bytes_at_a_time(kernel, chip):
     """Every load and store of a tensor: these kernels do nothing but move numbers."""

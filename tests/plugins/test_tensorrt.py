@@ -1,5 +1,5 @@
 """The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it
-may."""
+may. Plans of all variants are built in tests/export/test_tensorrt_plans.py."""
 
 import re
 from types import SimpleNamespace
@@ -32,12 +32,9 @@ def rtx():
     return trt
 
 
-def build(trt, path, target=None):
-    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type,
-    text)."""
-
-    log = log_of(trt)
-    log.begin()
+def parse(trt, path, log):
+    """A file as TensorRT-RTX reads it: (builder, parser, which holds the weights), network, names of its plugin
+    layers."""
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -47,6 +44,16 @@ def build(trt, path, target=None):
         for i in range(network.num_layers)
         if network.get_layer(i).type == trt.LayerType.PLUGIN_V3
     ]
+    return (builder, parser), network, plugins
+
+
+def build(trt, path, target=None):
+    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type,
+    text)."""
+
+    log = log_of(trt)
+    log.begin()
+    (builder, _parser), network, plugins = parse(trt, path, log)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if target is not None:
@@ -65,7 +72,7 @@ def kinds(made):
     attention nodes)."""
 
     def written(variant):
-        made_ = made(variant, BUILT[variant])
+        made_ = made(variant, "float16")
         found = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(made_.plan.stages()))}
         attentions = NODES | {"encoder": made_.plan.config.encoder_depth}
         return [
@@ -75,18 +82,22 @@ def kinds(made):
     return written
 
 
-BUILT = {name: "bfloat16" if name == "default" else "float16" for name in EXPORTED if name != "late"}
-"""late has no attention that the others lack."""
-
-
-@pytest.mark.parametrize("variant", BUILT)
-def test_every_attention_becomes_the_plugin(variant, rtx, kinds):
+@pytest.mark.parametrize("variant", [name for name in EXPORTED if name != "late"])
+def test_every_attention_is_read_as_the_plugin(variant, rtx, kinds):
     for entry, path, nodes in kinds(variant):
         expected = 2 if variant == "memory" and entry.kind == "global_sa" else nodes
-        built = build(rtx, path)
-        assert len(built.plugins) == expected, entry.name
-        assert sum(kind == "custom_layer" for _, kind, _ in built.layers) == expected, entry.name
-        assert not any("mha" in name.lower() or "softmax" in name.lower() for name, _, _ in built.layers), entry.name
+        _, _, plugins = parse(rtx, path, log_of(rtx))
+        assert len(plugins) == expected, entry.name
+
+
+def test_every_attention_of_a_built_engine_is_the_plugin(rtx, made):
+    made_ = made("default", "bfloat16")
+    for name in ("encoder", "mask_head", "view_sa.1", "time_sa.1", "global_sa.1"):
+        built = build(rtx, made_.folder / "onnx" / f"{name}.onnx")
+        expected = NODES | {"encoder": made_.plan.config.encoder_depth}
+        custom = sum(kind == "custom_layer" for _, kind, _ in built.layers)
+        assert custom == len(built.plugins) == expected[name.partition(".")[0]], name
+        assert not any("mha" in layer.lower() or "softmax" in layer.lower() for layer, _, _ in built.layers), name
 
 
 def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):

@@ -12,6 +12,12 @@ from typer.testing import CliRunner
 from page4d_engines import cli
 from page4d_export.commands.export import export_command
 
+TINY = (
+    *("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=2", "--set", "global_layers="),
+    *("--T", 3, "--V", 2, "--height", 56, "--width", 70),
+)
+"""Flags of an export that takes seconds: its graphs are those of `made`, traced already."""
+
 _ENTRIES = {
     "page4d-run": "from page4d_engines.cli import main; main()",
     "page4d-export": "from page4d_export.main import export; export()",
@@ -35,7 +41,7 @@ def started(entry, *arguments, cwd=None, **environment):
 def inside(*arguments, function=export_command):
     """`page4d-export`, or another command by its function or its typer application."""
     app = function if isinstance(function, typer.Typer) else cli.command(function)
-    done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)), catch_exceptions=False)
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import shutil
 
 import numpy as np
 
@@ -28,6 +29,38 @@ def by_time(whole, folder, precision="float32"):
     )
     write_unverified(whole.model, plan, folder)
     return Made(folder, whole.model, plan, whole.clip)
+
+
+def rewrite(path, manifest):
+    """The manifest with the hashes of the files that are there."""
+    import msgspec
+
+    from page4d.files import sha256
+    from page4d.manifest_file import write_manifest
+
+    files = {
+        file.relative_to(path).as_posix(): sha256(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "manifest.json"
+    }
+    write_manifest(path, msgspec.structs.replace(manifest, files=files))
+
+
+def with_golden(made, folder):
+    """Write a copy of an engine folder with a golden clip: an export's, but for the export to ONNX, which is there."""
+    import msgspec
+
+    from page4d.manifest_file import read_manifest
+    from page4d_export import exporter, verify
+    from page4d_export.sample_clip import SampleClip
+
+    shutil.copytree(made.folder, folder)
+    tolerance, clip = made.plan.precision.tolerance, SampleClip.rendered(made.plan.layout)
+    stages = {stage.stage: stage for stage in verify.verify(made.model, made.plan, folder / "onnx", clip, tolerance)}
+    manifest = read_manifest(folder)
+    gate = exporter.Gate(made.plan, clip, tolerance, stages)
+    golden = exporter.write_golden(folder, manifest, gate, SampleClip.rendered)
+    rewrite(folder, msgspec.structs.replace(manifest, golden=golden))
 
 
 def without_plugins(source, target):

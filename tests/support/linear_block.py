@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.cpu_engine import OrtEngine
@@ -85,7 +86,7 @@ def run(model, x, tmp_path, also=()):
 
 
 def observe(model, x, tmp_path):
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
     inputs = {linear.x: channels[linear.weight] for linear in graph.linears}
     found = run(model, x, tmp_path, inputs.items())
@@ -100,3 +101,15 @@ def put(model, name, array):
     old = numpy_helper.to_array(tensor)
     tensor.CopyFrom(numpy_helper.from_array(array.astype(old.dtype), name))
     return old
+
+
+def graph_of(model):
+    """The linear layers of a model."""
+    return Graph(onnx_ir.from_proto(model))
+
+
+def quantized(scheme, model, *arguments, **options):
+    """Quantize a model in place, by `int8` or `fp8`."""
+    changed = onnx_ir.from_proto(model)
+    scheme.quantize(changed, *arguments, **options)
+    model.CopyFrom(onnx_ir.to_proto(changed))

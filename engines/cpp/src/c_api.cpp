@@ -1,4 +1,4 @@
-// The flat interface: objects are handles, exceptions are codes, a failure's words are kept for the thread.
+// The C interface: objects are handles, exceptions become codes, the message of an error is kept for its thread.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -15,8 +15,8 @@ namespace {
 
 thread_local char last_error[2048] = "";
 
-int remember(page4d::Code code, const char* words) noexcept {
-  std::snprintf(last_error, sizeof last_error, "%s", words);
+int remember(page4d::Code code, const char* message) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", message);
   return static_cast<int>(code);
 }
 
@@ -37,9 +37,9 @@ int guarded(const F& body) noexcept {
 }
 
 int missing(const char* what) noexcept {
-  char words[128];
-  std::snprintf(words, sizeof words, "an argument is null\n  got:     %s", what);
-  return remember(page4d::Code::kUsage, words);
+  char message[128];
+  std::snprintf(message, sizeof message, "an argument is null\n  got:     %s", what);
+  return remember(page4d::Code::kUsage, message);
 }
 
 // A number of an enumeration whose last one is `last`; out of range it is what its user refuses.
@@ -128,8 +128,9 @@ struct page4d_pipeline {
   std::vector<page4d::Image> images, masks, keypoints;  // a window's, so that a run allocates nothing
   std::atomic_flag running = ATOMIC_FLAG_INIT;          // whether a thread is in page4d_run, and these are its
 
-  explicit page4d_pipeline(page4d::Pipeline made) : pipeline(std::move(made)) {
-    for (auto* each : {&images, &masks, &keypoints}) each->resize(static_cast<size_t>(pipeline.info().layout.images()));
+  explicit page4d_pipeline(page4d::Pipeline loaded) : pipeline(std::move(loaded)) {
+    for (auto* converted : {&images, &masks, &keypoints})
+      converted->resize(static_cast<size_t>(pipeline.info().layout.images()));
   }
 };
 
@@ -181,10 +182,13 @@ int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d
   const auto& outputs = pipeline->pipeline.info().outputs;
   if (number < 0 || static_cast<size_t>(number) >= outputs.size())
     return remember(page4d::Code::kUsage, "there is no output of that number");
-  const page4d::Tensor& found = outputs[static_cast<size_t>(number)];
-  *tensor = {
-      found.name.c_str(), static_cast<int32_t>(found.dtype), static_cast<int32_t>(found.shape.size()), {}, found.bytes};
-  std::copy(found.shape.begin(), found.shape.end(), tensor->shape);
+  const page4d::Tensor& output = outputs[static_cast<size_t>(number)];
+  *tensor = {output.name.c_str(),
+             static_cast<int32_t>(output.dtype),
+             static_cast<int32_t>(output.shape.size()),
+             {},
+             output.bytes};
+  std::copy(output.shape.begin(), output.shape.end(), tensor->shape);
   return PAGE4D_OK;
 }
 
@@ -192,7 +196,7 @@ namespace {
 
 int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d_outputs* outputs,
               void* stream) noexcept {
-  page4d::Frames given;
+  page4d::Frames converted;
   const auto convert_all = [](const page4d_image* from, std::vector<page4d::Image>& to, const page4d::Image*& target) {
     target = from == nullptr ? nullptr : to.data();
     for (size_t i = 0; from != nullptr && i < to.size(); ++i) {
@@ -200,17 +204,17 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d
     }
     return true;
   };
-  if (!convert_all(frames->images, handle->images, given.images) ||
-      !convert_all(frames->masks, handle->masks, given.masks) ||
-      !convert_all(frames->keypoints, handle->keypoints, given.keypoints)) {
+  if (!convert_all(frames->images, handle->images, converted.images) ||
+      !convert_all(frames->masks, handle->masks, converted.masks) ||
+      !convert_all(frames->keypoints, handle->keypoints, converted.keypoints)) {
     return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
   }
-  given.memory = frames->memory, given.shared = frames->shared;
-  page4d::Outputs wanted;
+  converted.memory = frames->memory, converted.shared = frames->shared;
+  page4d::Outputs targets;
   if (outputs->layer_count < 0 || outputs->layer_count > page4d::Outputs::kMostLayers)
     return remember(page4d::Code::kUsage, "layer_count is out of range");
-  if (!convert(*outputs, wanted)) return remember(page4d::Code::kUsage, "an output's memory is out of range");
-  const page4d::Status status = handle->pipeline.run(given, wanted, stream);
+  if (!convert(*outputs, targets)) return remember(page4d::Code::kUsage, "an output's memory is out of range");
+  const page4d::Status status = handle->pipeline.run(converted, targets, stream);
   return status.ok() ? PAGE4D_OK : remember(status.code, status.message);
 }
 
@@ -228,20 +232,20 @@ int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4
   return code;
 }
 
-int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* given, page4d_rig** rig) {
+int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* c_options, page4d_rig** rig) {
   if (pipeline == nullptr || rig == nullptr) return missing(pipeline == nullptr ? "pipeline" : "rig");
   *rig = nullptr;
   return guarded([&] {
     page4d::RigOptions options;
-    if (given != nullptr) {
-      options.stride = given->stride;
-      if (given->tolerance != 0) options.tolerance = given->tolerance;
-      if (given->patience != 0) options.patience = given->patience;
-      if (given->pending != 0) options.pending = given->pending;
-      if (given->windows != 0) options.windows = given->windows;
-      options.missing = enumerated(given->missing, page4d::Missing::kRepeat, "what happens to a missing image");
-      options.frame_width = given->frame_width, options.frame_height = given->frame_height;
-      options.fit = enumerated(given->fit, page4d::Fit::kPad, "the fit");
+    if (c_options != nullptr) {
+      options.stride = c_options->stride;
+      if (c_options->tolerance != 0) options.tolerance = c_options->tolerance;
+      if (c_options->patience != 0) options.patience = c_options->patience;
+      if (c_options->pending != 0) options.pending = c_options->pending;
+      if (c_options->windows != 0) options.windows = c_options->windows;
+      options.missing = enumerated(c_options->missing, page4d::Missing::kRepeat, "what happens to a missing image");
+      options.frame_width = c_options->frame_width, options.frame_height = c_options->frame_height;
+      options.fit = enumerated(c_options->fit, page4d::Fit::kPad, "the fit");
     }
     *rig = new page4d_rig(pipeline->pipeline.info(), options);
   });
@@ -251,9 +255,10 @@ void page4d_rig_free(page4d_rig* rig) { delete rig; }
 
 int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp, int32_t* ready) {
   if (rig == nullptr || image == nullptr) return missing(rig == nullptr ? "rig" : "image");
-  page4d::Image given;
-  if (!convert(*image, given)) return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
-  const page4d::Pushed pushed = rig->rig.push(camera, given, stamp);
+  page4d::Image converted;
+  if (!convert(*image, converted))
+    return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
+  const page4d::Pushed pushed = rig->rig.push(camera, converted, stamp);
   if (ready != nullptr) *ready = pushed.ready;
   return pushed.status.ok() ? PAGE4D_OK : remember(pushed.status.code, pushed.status.message);
 }
@@ -273,8 +278,8 @@ void page4d_rig_release(page4d_rig* rig) {
 
 page4d_rig_counts page4d_rig_counts_of(const page4d_rig* rig) {
   if (rig == nullptr) return missing("rig"), page4d_rig_counts{};
-  const page4d::RigCounts found = rig->rig.counts();
-  return {found.times, found.windows, found.windows_dropped, found.largest_skew, found.mean_skew};
+  const page4d::RigCounts counts = rig->rig.counts();
+  return {counts.times, counts.windows, counts.windows_dropped, counts.largest_skew, counts.mean_skew};
 }
 
 page4d_camera_counts page4d_rig_camera_counts(const page4d_rig* rig, int32_t camera) {
@@ -284,6 +289,6 @@ page4d_camera_counts page4d_rig_camera_counts(const page4d_rig* rig, int32_t cam
     none.last_stamp = std::numeric_limits<double>::quiet_NaN();
     return none;
   }
-  const page4d::CameraCounts found = rig->rig.counts(camera);
-  return {found.pushed, found.used, found.late, found.unmatched, found.repeated, found.last_stamp};
+  const page4d::CameraCounts counts = rig->rig.counts(camera);
+  return {counts.pushed, counts.used, counts.late, counts.unmatched, counts.repeated, counts.last_stamp};
 }

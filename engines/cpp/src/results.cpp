@@ -16,10 +16,10 @@ Results::Results(Results&& other) noexcept
 }
 
 Results& Results::operator=(Results&& other) noexcept {
-  Results taken(std::move(other));  // first, should both be the same
-  std::swap(info_, taken.info_);
-  std::swap(memory_, taken.memory_);
-  std::swap(outputs_, taken.outputs_);
+  Results moved(std::move(other));  // first, should both be the same
+  std::swap(info_, moved.info_);
+  std::swap(memory_, moved.memory_);
+  std::swap(outputs_, moved.outputs_);
   return *this;
 }
 

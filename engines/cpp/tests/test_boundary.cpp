@@ -22,7 +22,7 @@ thread_local size_t least = 0;                // bytes of those that count
 thread_local bool is_once = true;             // whether those after it are given
 thread_local bool has_failed = false;
 
-void* taken(size_t bytes) {
+void* allocate(size_t bytes) {
   if (allocations_left == 0 && bytes >= least) {
     if (is_once) allocations_left = kNever;
     has_failed = true;
@@ -37,8 +37,8 @@ void* taken(size_t bytes) {
 
 // Not to be inlined: g++ would take free for the wrong end of new.
 #define PAGE4D_REPLACED __attribute__((noinline))
-PAGE4D_REPLACED void* operator new(size_t bytes) { return taken(bytes); }
-PAGE4D_REPLACED void* operator new[](size_t bytes) { return taken(bytes); }
+PAGE4D_REPLACED void* operator new(size_t bytes) { return allocate(bytes); }
+PAGE4D_REPLACED void* operator new[](size_t bytes) { return allocate(bytes); }
 PAGE4D_REPLACED void operator delete(void* memory) noexcept { std::free(memory); }
 PAGE4D_REPLACED void operator delete[](void* memory) noexcept { std::free(memory); }
 PAGE4D_REPLACED void operator delete(void* memory, size_t) noexcept { std::free(memory); }
@@ -76,13 +76,13 @@ void test_memory_that_ends(const char* name, size_t bytes, const F& call) {
 }
 
 template <class E>
-void test_what_comes_out(const E& thrown, Code code, const std::string& words) {
+void test_what_comes_out(const E& thrown, Code code, const std::string& message) {
   try {
     only_errors([&]() -> int { throw thrown; });
     CHECK(false);
   } catch (const Error& error) {
     CHECK(error.code() == code);
-    CHECK_TEXT(error.what(), words);
+    CHECK_TEXT(error.what(), message);
   }
 }
 

@@ -50,11 +50,11 @@ static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_i
   return 0;
 }
 
-int main(int count, char** words) {
+int main(int argc, char** argv) {
   page4d_layout layout;
   size_t bytes = 0;
-  CHECK(count == 2);
-  CHECK(page4d_inspect(words[1], &layout, &bytes) == PAGE4D_OK);
+  CHECK(argc == 2);
+  CHECK(page4d_inspect(argv[1], &layout, &bytes) == PAGE4D_OK);
   CHECK(layout.T == 1 && layout.V == 3 && layout.H == 56 && layout.W == 70 && bytes > 0);
   CHECK(page4d_inspect("no/such/folder", NULL, NULL) == PAGE4D_INCOMPATIBLE);
   CHECK(strncmp(page4d_last_error(), "there is no such engine folder\n", 31) == 0);
@@ -63,16 +63,16 @@ int main(int count, char** words) {
   page4d_options options;
   memset(&options, 0, sizeof options);
   page4d_pipeline* pipeline = NULL;
-  CHECK(page4d_load(words[1], NULL, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
+  CHECK(page4d_load(argv[1], NULL, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
   CHECK(strncmp(page4d_last_error(), "the engine folder has no TensorRT plans\n", 40) == 0);
   options.backend = 7;
-  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
+  CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
   options.backend = PAGE4D_TEST;
   options.camera_count = 2;
-  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
+  CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);
   CHECK(strncmp(page4d_last_error(), "there are not as many cameras as camera_count says\n", 51) == 0);
   options.camera_count = 0;
-  CHECK(page4d_load(words[1], &options, &pipeline) == PAGE4D_OK);
+  CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_OK);
   CHECK(page4d_layout_of(pipeline).V == 3);
 
   page4d_tensor tensor;

@@ -24,8 +24,6 @@ namespace {
 
 const fs::path kFolder = "engines of test_pipeline";
 
-std::string first_line(const std::string& words) { return words.substr(0, words.find('\n')); }
-
 void test_inspect() {
   write_folder(kFolder, plan_named("pi3"));
   const EngineInfo info = inspect(kFolder.string());
@@ -106,19 +104,20 @@ void test_files() {
 // What stands in the place of a file is looked at, not opened: a FIFO would wait for ever.
 void test_no_files() {
   const std::string constants = "onnx/constants.safetensors";
-  const auto said = [&](const auto& put) {
+  const auto first_line_of = [&](const auto& put) {
     write_folder(kFolder, plan_named("default"));
     fs::rename(kFolder / constants, kFolder / "kept");
     put(kFolder / constants);
     return first_line(refusal([&] { inspect(kFolder.string()); }));
   };
-  CHECK_TEXT(said([](const fs::path& path) { CHECK(mkfifo(path.c_str(), 0600) == 0); }), constants + " is a FIFO");
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_directory(path); }), constants + " is a folder");
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("/dev/zero", path); }),
+  CHECK_TEXT(first_line_of([](const fs::path& path) { CHECK(mkfifo(path.c_str(), 0600) == 0); }),
+             constants + " is a FIFO");
+  CHECK_TEXT(first_line_of([](const fs::path& path) { fs::create_directory(path); }), constants + " is a folder");
+  CHECK_TEXT(first_line_of([](const fs::path& path) { fs::create_symlink("/dev/zero", path); }),
              constants + " leads out of the engine folder");
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink(path.filename(), path); }).substr(0, 42),
+  CHECK_TEXT(first_line_of([](const fs::path& path) { fs::create_symlink(path.filename(), path); }).substr(0, 42),
              (constants + " cannot be read: ").substr(0, 42));
-  CHECK_TEXT(said([](const fs::path& path) { fs::create_symlink("../kept", path); }), "nothing is thrown");
+  CHECK_TEXT(first_line_of([](const fs::path& path) { fs::create_symlink("../kept", path); }), "nothing is thrown");
   const fs::path link = kFolder.string() + " by another name";
   fs::remove(link);
   fs::create_directory_symlink(fs::absolute(kFolder), link);
@@ -134,7 +133,7 @@ void test_no_files() {
 
 // Constants that are not what the manifest says, though their hash is right.
 void test_wrong_constants() {
-  const auto said = [&](const auto& spoil) {
+  const auto first_line_of = [&](const auto& spoil) {
     write_folder(kFolder, plan_named("memory"));
     nlohmann::ordered_json manifest = nlohmann::ordered_json::parse(*read_file((kFolder / "manifest.json").string()));
     const Manifest parsed = parse_manifest(manifest.dump(), "");
@@ -150,14 +149,16 @@ void test_wrong_constants() {
   using Values = std::map<std::string, std::vector<float>>;
   using Shapes = std::map<std::string, std::vector<int64_t>>;
   const std::string file = "onnx/constants.safetensors is not as the engines need it";
-  CHECK_TEXT(said([](Values&, Shapes&) {}), "nothing is thrown");
-  CHECK_TEXT(said([](Values& values, Shapes&) { values.erase("memory"); }), file);
-  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = {1}; }), file);
-  CHECK_TEXT(said([](Values& values, Shapes&) { values["special"].pop_back(); }), "special in " + file);
-  CHECK_TEXT(said([](Values&, Shapes& shapes) { std::swap(shapes["special"][0], shapes["special"][1]); }),
+  CHECK_TEXT(first_line_of([](Values&, Shapes&) {}), "nothing is thrown");
+  CHECK_TEXT(first_line_of([](Values& values, Shapes&) { values.erase("memory"); }), file);
+  CHECK_TEXT(first_line_of([](Values& values, Shapes&) { values["more"] = {1}; }), file);
+  CHECK_TEXT(first_line_of([](Values& values, Shapes&) { values["special"].pop_back(); }), "special in " + file);
+  CHECK_TEXT(first_line_of([](Values&, Shapes& shapes) { std::swap(shapes["special"][0], shapes["special"][1]); }),
              "special in " + file);
-  CHECK_TEXT(said([](Values& values, Shapes&) { values["memory"].back() = NAN; }), "memory in " + file);
-  CHECK_TEXT(said([](Values& values, Shapes&) { values["more"] = std::vector<float>(size_t{1} << 20); }).substr(0, 31),
+  CHECK_TEXT(first_line_of([](Values& values, Shapes&) { values["memory"].back() = NAN; }), "memory in " + file);
+  CHECK_TEXT(first_line_of([](Values& values, Shapes&) {
+               values["more"] = std::vector<float>(size_t{1} << 20);
+             }).substr(0, 31),
              "the constants' file is damaged:");
 }
 
@@ -165,19 +166,20 @@ void test_wrong_constants() {
 void test_plugins() {
   write_folder(kFolder, plan_named("default"));
   write_file(kFolder / "plugins/libpage4d_plugins.so", "no library");
-  const auto said = [](bool from_folder) {
+  const auto first_line_of = [](bool from_folder) {
     return first_line(
         refusal([&] { PluginLibrary::find(EngineFolder::open(kFolder.string(), Files::kAll), "", from_folder); }));
   };
-  CHECK_TEXT(said(false), "the attention plugins that the plans need are not there");
-  CHECK_TEXT(said(true), "the engine folder's plugin library is not listed in its manifest");
+  CHECK_TEXT(first_line_of(false), "the attention plugins that the plans need are not there");
+  CHECK_TEXT(first_line_of(true), "the engine folder's plugin library is not listed in its manifest");
   auto manifest = plan_named("default");
   manifest["files"][kPlugins] = std::string(64, '0');
   write_folder(kFolder, manifest);
-  CHECK_TEXT(said(false), "the attention plugins that the plans need are not there");
-  CHECK_TEXT(said(true), "the attention plugins cannot be opened");
+  CHECK_TEXT(first_line_of(false), "the attention plugins that the plans need are not there");
+  CHECK_TEXT(first_line_of(true), "the attention plugins cannot be opened");
   write_file(kFolder / kPlugins, "another");
-  CHECK_TEXT(said(true), "plugins/libpage4d_plugins.so is not the file that was exported: it was changed or cut short");
+  CHECK_TEXT(first_line_of(true),
+             "plugins/libpage4d_plugins.so is not the file that was exported: it was changed or cut short");
 }
 
 // Whether this process, a child that ends soon, may start no more threads.
@@ -236,30 +238,30 @@ void test_requirements() {
   Plans plans{"rtx", "1.7.1", {"sm_89", "sm_120"}, "0123456789abcdef", {}};
   const Machine machine{"TensorRT-RTX", "1.7.1", 89, "0123456789abcdef"};
   require(plans, machine, "engines");
-  const auto said = [&](const Machine& other) { return refusal([&] { require(plans, other, "engines"); }); };
-  CHECK_TEXT(said({"TensorRT-RTX", "1.8.0", 89, "0123456789abcdef"}),
+  const auto refusal_on = [&](const Machine& other) { return refusal([&] { require(plans, other, "engines"); }); };
+  CHECK_TEXT(refusal_on({"TensorRT-RTX", "1.8.0", 89, "0123456789abcdef"}),
              "the plans were built by another TensorRT-RTX\n  got:     1.7.1\n  allowed: 1.8.0\n  try:     "
              "page4d-export --build-only engines --backend rtx");
-  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
+  CHECK_TEXT(refusal_on({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
              "the plans were built for other GPUs than this one\n  got:     sm_89, sm_120\n  allowed: sm_86\n"
              "  try:     page4d-export --build-only engines --backend rtx --target sm_86");
   for (const int foreign : {87, 90, 100, 110}) {
-    CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", foreign, "0123456789abcdef"}),
+    CHECK_TEXT(refusal_on({"TensorRT-RTX", "1.7.1", foreign, "0123456789abcdef"}),
                "TensorRT-RTX 1.7.1 does not run on this GPU\n  got:     sm_" + std::to_string(foreign) +
                    "\n  allowed: sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer\n  try:     full TensorRT, or in "
                    "Python --backend cuda");
   }
-  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 89, "fedcba9876543210"}),
+  CHECK_TEXT(refusal_on({"TensorRT-RTX", "1.7.1", 89, "fedcba9876543210"}),
              "the plans' plugins are of another version of page4d's kernels\n  got:     0123456789ab..\n  allowed: "
              "fedcba987654..\n"
              "  try:     page4d-export --build-only engines --backend rtx");
   plans.chips.clear();
   require(plans, {"TensorRT-RTX", "1.7.1", 121, "0123456789abcdef"}, "engines");
-  CHECK_TEXT(first_line(said({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})),
+  CHECK_TEXT(first_line(refusal_on({"TensorRT-RTX", "1.7.1", 75, "0123456789abcdef"})),
              "the plans were built for other GPUs than this one");
   plans.least_chip = 89;
   require(plans, {"TensorRT-RTX", "1.7.1", 120, "0123456789abcdef"}, "engines");
-  CHECK_TEXT(said({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
+  CHECK_TEXT(refusal_on({"TensorRT-RTX", "1.7.1", 86, "0123456789abcdef"}),
              "the plans were built for other GPUs than this one\n  got:     sm_89 and newer\n  allowed: sm_86\n"
              "  try:     page4d-export --fp16: this GPU has no fp8 products");
   write_folder(kFolder, plan_named("default"));

@@ -41,18 +41,18 @@ void test_a_ring(const std::string& plan) {
   };
   constexpr unsigned kSlots = 5;
   std::vector<Results> ring;
-  std::vector<std::string> wanted;
+  std::vector<std::string> expected;
   for (unsigned window = 0; window < kSlots; ++window) {
     ring.emplace_back(info);
     run(ring.back(), window);
-    wanted.push_back(contents(ring.back(), info));
-    CHECK(window == 0 || wanted[window] != wanted[window - 1]);
+    expected.push_back(contents(ring.back(), info));
+    CHECK(window == 0 || expected[window] != expected[window - 1]);
   }
   std::swap(ring[0], ring[3]);
-  std::swap(wanted[0], wanted[3]);
+  std::swap(expected[0], expected[3]);
   ring[1] = std::move(ring[4]);  // the last slot is empty now
-  wanted[1] = wanted[4];
-  for (unsigned slot = 0; slot + 1 < kSlots; ++slot) CHECK(contents(ring[slot], info) == wanted[slot]);
+  expected[1] = expected[4];
+  for (unsigned slot = 0; slot + 1 < kSlots; ++slot) CHECK(contents(ring[slot], info) == expected[slot]);
   for (unsigned slot = 0; slot + 1 < kSlots; ++slot) run(ring[slot], 100 + slot);  // a move leaves the slots apart
   for (unsigned slot = 0; slot + 1 < kSlots; ++slot) {
     Results fresh(info);

@@ -27,13 +27,13 @@ class Machine:
     """sha256 of the source of the attention kernels that are installed."""
 
     @classmethod
-    def here(cls, plans: Plans, device: int = 0) -> Machine:
+    def here(cls, plans: Plans) -> Machine:
         """This one.
 
         Raises:
             MissingBackendError: no driver, or the TensorRT that the plans are of is not installed.
         """
-        capability = capability_of(device)
+        capability = capability_of(0)
         return cls(Library.find(plans.library), capability, cuda_version(), shipped().header.source)
 
     @property

@@ -23,17 +23,17 @@ struct Word {
 template <class T, size_t N>
 std::string words_of(const Word<T> (&words)[N]) {
   std::string all;
-  for (const Word<T>& each : words) all += (all.empty() ? "" : ", ") + std::string(each.word);
+  for (const Word<T>& entry : words) all += (all.empty() ? "" : ", ") + std::string(entry.word);
   return all;
 }
 
 template <class T, size_t N>
 T value_of(const Word<T> (&words)[N], const std::string& word, const char* what) {
-  const auto* found =
-      std::find_if(std::begin(words), std::end(words), [&](const Word<T>& each) { return word == each.word; });
-  if (found == std::end(words))
+  const auto* entry =
+      std::find_if(std::begin(words), std::end(words), [&](const Word<T>& known) { return word == known.word; });
+  if (entry == std::end(words))
     throw Error(Code::kUsage, what).got(word.empty() ? "an empty word" : word).allowed(words_of(words));
-  return found->value;
+  return entry->value;
 }
 
 constexpr Word<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},

@@ -151,10 +151,11 @@ void RigNode::configure() {
   publishers_.clear();
   for (size_t camera = 0; camera < topics_.size(); ++camera) {
     const std::string prefix = "~/camera_" + std::to_string(camera);  // a name's part may not begin with a digit
-    CameraPublishers each;
-    if (masks) each.mask = create_publisher<sensor_msgs::msg::Image>(prefix + "/mask", rclcpp::SensorDataQoS());
-    if (poses) each.pose = create_publisher<geometry_msgs::msg::PoseStamped>(prefix + "/pose", rclcpp::SensorDataQoS());
-    publishers_.push_back(std::move(each));
+    CameraPublishers publishers;
+    if (masks) publishers.mask = create_publisher<sensor_msgs::msg::Image>(prefix + "/mask", rclcpp::SensorDataQoS());
+    if (poses)
+      publishers.pose = create_publisher<geometry_msgs::msg::PoseStamped>(prefix + "/pose", rclcpp::SensorDataQoS());
+    publishers_.push_back(std::move(publishers));
   }
   diagnostics_ = create_publisher<diagnostic_msgs::msg::DiagnosticArray>("/diagnostics", rclcpp::QoS(10));
 

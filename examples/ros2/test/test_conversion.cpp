@@ -37,9 +37,9 @@ std::string refusal(const F& call) {
   return "nothing is thrown";
 }
 
-void check_text(const std::string& found, const std::string& wanted) {
-  if (found == wanted) return;
-  std::fprintf(stderr, "--- found\n%s\n--- wanted\n%s\n", found.c_str(), wanted.c_str());
+void check_text(const std::string& actual, const std::string& expected) {
+  if (actual == expected) return;
+  std::fprintf(stderr, "--- found\n%s\n--- wanted\n%s\n", actual.c_str(), expected.c_str());
   std::exit(1);
 }
 
@@ -58,21 +58,21 @@ void images() {
                {"rgba8", page4d::PixelFormat::kRgba8, 4},
                {"bgra8", page4d::PixelFormat::kBgra8, 4},
                {"mono8", page4d::PixelFormat::kMono8, 1}};
-  for (const auto& each : cases) {
+  for (const auto& encoding : cases) {
     for (uint32_t padding : {0U, 1U, 13U}) {
-      const uint32_t step = 5 * each.bytes + padding;
+      const uint32_t step = 5 * encoding.bytes + padding;
       const std::vector<uint8_t> data(size_t{step} * 4);
       for (bool bigendian : {false, true}) {
-        ImageFields given = fields(each.encoding, 5, 4, step, data);
-        given.is_bigendian = bigendian;
-        const page4d::Image image = image_of(given);
+        ImageFields message = fields(encoding.encoding, 5, 4, step, data);
+        message.is_bigendian = bigendian;
+        const page4d::Image image = image_of(message);
         CHECK(image.data == data.data() && image.width == 5 && image.height == 4);
-        CHECK(image.row_bytes() == step && image.format == each.format && image.memory == page4d::Memory::kHost);
+        CHECK(image.row_bytes() == step && image.format == encoding.format && image.memory == page4d::Memory::kHost);
       }
     }
-    const std::vector<uint8_t> data(size_t{5} * each.bytes * 4);
+    const std::vector<uint8_t> data(size_t{5} * encoding.bytes * 4);
     CHECK(refusal([&] {
-            image_of(fields(each.encoding, 5, 4, 5 * each.bytes - 1, data));
+            image_of(fields(encoding.encoding, 5, 4, 5 * encoding.bytes - 1, data));
           }).find("step is shorter than a row") != std::string::npos);
   }
 }
@@ -125,12 +125,12 @@ void stamps() {
 
   for (int round = 0; round < 50; ++round) {  // two cameras at once agree on one start
     Start both;
-    double one = 0, other = 0;
-    std::thread thread([&] { one = both.seconds(first); });
-    other = both.seconds(first + 1000000);
+    double first_seconds = 0, second_seconds = 0;
+    std::thread thread([&] { first_seconds = both.seconds(first); });
+    second_seconds = both.seconds(first + 1000000);
     thread.join();
-    CHECK(one == other - 0.001 || std::abs(other - one - 0.001) < 1e-15);
-    CHECK(one == 0 || other == 0);
+    CHECK(first_seconds == second_seconds - 0.001 || std::abs(second_seconds - first_seconds - 0.001) < 1e-15);
+    CHECK(first_seconds == 0 || second_seconds == 0);
   }
 }
 
@@ -166,9 +166,9 @@ Pose pose_from(const double* r, double x, double y, double z) {
 }
 
 void check_orientation(const Pose& pose, double x, double y, double z, double w) {
-  const double wanted[4] = {x, y, z, w};
+  const double expected[4] = {x, y, z, w};
   CHECK(pose.valid);
-  for (int i = 0; i < 4; ++i) CHECK(std::abs(pose.orientation[i] - wanted[i]) < 1e-12);
+  for (int i = 0; i < 4; ++i) CHECK(std::abs(pose.orientation[i] - expected[i]) < 1e-12);
 }
 
 void poses() {
@@ -194,15 +194,15 @@ void poses() {
     double q[4], length = 0, r[9], back[9];
     // a quarter of them close to 180 degrees
     for (int axis = 0; axis < 4; ++axis) q[axis] = normal(random) * (i % 4 == 3 && axis == 3 ? 1e-9 : 1);
-    for (double each : q) length += each * each;
-    for (double& each : q) each /= std::sqrt(length);
+    for (double component : q) length += component * component;
+    for (double& component : q) component /= std::sqrt(length);
     rebuild(q, r);
-    const Pose found = pose_from(r, 0, 0, 0);
-    CHECK(found.valid && found.orientation[3] >= 0);
+    const Pose pose = pose_from(r, 0, 0, 0);
+    CHECK(pose.valid && pose.orientation[3] >= 0);
     double norm = 0;
-    for (double each : found.orientation) norm += each * each;
+    for (double component : pose.orientation) norm += component * component;
     CHECK(std::abs(norm - 1) < 1e-14);
-    rebuild(found.orientation, back);
+    rebuild(pose.orientation, back);
     for (int entry = 0; entry < 9; ++entry) CHECK(std::abs(back[entry] - r[entry]) < 1e-12);
   }
   double blurred[9];  // as of float32

@@ -8,11 +8,12 @@
 namespace page4d_ros {
 namespace {
 
-void check(const Diagnosis& found, Level level, const std::string& message, const char* key, const std::string& value) {
-  for (const auto& [name, text] : found.values)
-    if (name == key && text == value && found.level == level && found.message == message) return;
-  std::fprintf(stderr, "level %d, %s\n", static_cast<int>(found.level), found.message.c_str());
-  for (const auto& [name, text] : found.values) std::fprintf(stderr, "  %s: %s\n", name.c_str(), text.c_str());
+void check(const Diagnosis& diagnosis, Level level, const std::string& message, const char* key,
+           const std::string& value) {
+  for (const auto& [name, text] : diagnosis.values)
+    if (name == key && text == value && diagnosis.level == level && diagnosis.message == message) return;
+  std::fprintf(stderr, "level %d, %s\n", static_cast<int>(diagnosis.level), diagnosis.message.c_str());
+  for (const auto& [name, text] : diagnosis.values) std::fprintf(stderr, "  %s: %s\n", name.c_str(), text.c_str());
   std::exit(1);
 }
 

@@ -76,7 +76,7 @@ void results_are_of_the_last_time(page4d::Pipeline& pipeline) {
     std::vector<std::thread> cameras;
     for (int camera = 0; camera < layout.V; ++camera)
       cameras.emplace_back([&, camera] { push(worker, layout, camera, window * layout.T, (window + 1) * layout.T); });
-    for (std::thread& each : cameras) each.join();
+    for (std::thread& camera : cameras) camera.join();
     eventually([&] { return worker.runs().runs == window + 1; });
   }
   worker.stop();

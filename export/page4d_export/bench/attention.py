@@ -3,6 +3,7 @@ own."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import msgspec
 from numpy.typing import NDArray
 
 from page4d.ops import BIASED_ATTENTION, DOMAIN
+from page4d.system.memory import peak_memory, reset_peak_memory, resident_memory
 from page4d_engines import console
+from page4d_plugins.bench.timing import WHOLE, Sample, interleave
 
 HEADS, HEAD_DIM = 16, 64
 
@@ -39,29 +42,33 @@ class AttentionBenchmark(msgspec.Struct, frozen=True):
 
 def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmark:
     """Run both sides in turn, a fresh process each time, since only that tells their memory apart."""
-    taken: dict[str, list[tuple[float, int]]] = {"PyTorch": [], "engines": []}
-    for _ in range(rounds):
-        for side, runs in taken.items():
-            command = [sys.executable, "-m", "page4d_export.bench.attention", side, str(keys), str(threads)]
-            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            seconds, added = msgspec.json.decode(printed, type=tuple[float, int])
-            runs.append((seconds, added))
+    peaks: dict[str, int] = {"PyTorch": 0, "engines": 0}
+
+    def run(side: str) -> Sample:
+        command = [sys.executable, "-m", "page4d_export.bench.attention", side, str(keys), str(threads)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds, added = msgspec.json.decode(printed, type=tuple[float, int])
+        peaks[side] = max(peaks[side], added)
+        return {WHOLE: seconds}
+
+    timings = interleave({side: functools.partial(run, side) for side in peaks}, rounds, warm_up=False)
     flop = 4 * keys * keys * HEADS * HEAD_DIM
-    sides = []
-    for side, runs in taken.items():
-        median = statistics.median(seconds for seconds, _ in runs)
-        sides.append(Side(side, median, flop / median / 1e9, max(added for _, added in runs)))
+    sides = [
+        Side(name=side, seconds=seconds, gflops=flop / seconds / 1e9, added_bytes=peak)
+        for side, peak in peaks.items()
+        for seconds in [timings.median(side)]
+    ]
     return AttentionBenchmark(keys, threads, rounds, sides)
 
 
-def print_attention(found: AttentionBenchmark) -> None:
+def print_attention(result: AttentionBenchmark) -> None:
     """As a table on stdout."""
     title = (
-        f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {found.keys} keys, {found.threads} threads,"
-        f" medians of {found.rounds}"
+        f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {result.keys} keys, {result.threads} threads,"
+        f" medians of {result.rounds}"
     )
     table = console.table(title, [""], ["s", "GFLOP/s", "memory added"])
-    for side in found.sides:
+    for side in result.sides:
         table.add_row(side.name, f"{side.seconds:.3f}", f"{side.gflops:.0f}", f"{side.added_bytes / 1e9:.2f} GB")
     console.table_console().print(table)
 
@@ -106,23 +113,14 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)
             call = OrtEngine(path, ThreadPool.of(threads)).bind(values, {"out": out})
-    before = _peak(reset=True)
-    best = []
+    before = resident_memory()
+    reset_peak_memory()
+    seconds = []
     for _ in range(4):
         started = time.perf_counter()
         call()
-        best.append(time.perf_counter() - started)
-    return statistics.median(best[1:]), _peak(reset=False) - before
-
-
-def _peak(reset: bool) -> int:
-    """Bytes: the process's memory now and, with `reset`, from here on its peak; without, the peak since."""
-    if reset:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    key = "VmRSS" if reset else "VmHWM"
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key))
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:]), peak_memory() - before
 
 
 if __name__ == "__main__":

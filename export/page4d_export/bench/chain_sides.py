@@ -35,10 +35,11 @@ class Engines:
         return self._run().tensors()
 
     def _run(self) -> Result:
-        arguments = {"mask_ext": "mask_ext", "keypoints": "keypoints", "fundamental": "cameras"}
         reads = self.pipeline.manifest.reads
-        given: dict[str, Any] = {arguments[name]: self.values[name] for name in arguments if reads(name)}
-        return self.pipeline.run(self.values["images"], **given)
+        mask_ext, keypoints, fundamental = (
+            self.values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental")
+        )
+        return self.pipeline.run(self.values["images"], mask_ext=mask_ext, keypoints=keypoints, cameras=fundamental)
 
     def sample(self) -> Sample:
         """Run once; seconds of the whole and by kind of stage."""

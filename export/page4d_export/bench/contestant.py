@@ -91,7 +91,7 @@ class Runner:
 
 @dataclass
 class Contestant:
-    """One way through the whole network; `prepare`, then `run` as often as wanted.
+    """One way through the whole network; `prepare`, then `run` any number of times.
 
     Attributes:
         name: of its row.

@@ -1,5 +1,4 @@
-"""The contestants of `page4d bench peers`: the engines, PyTorch, and other ways from this model to numbers on a
-processor."""
+"""The contestants of `page4d bench peers`: the engines, PyTorch, and other ways to run this model on a CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from page4d_export.tracing.onnx_export import OPSET
 
 
 def contestants() -> list[Contestant]:
-    """All of them, in the order of the rows and of every round. The first is what the others are held against."""
+    """All of them, in the order of the rows and of every round. The others are compared with the first."""
     return [
         Contestant("PyTorch eager, float32", lambda course: _eager(course, course.model)),
         Contestant("PyTorch eager, bfloat16", lambda course: _eager(course, course.narrow)),
@@ -81,7 +80,7 @@ def plain_onnx(course: Course) -> Runner:
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """
     whole = _Whole(course.model, course.kept).eval()
-    given = (
+    inputs = (
         torch.from_numpy(course.images),
         *(() if course.mask_ext is None else (torch.from_numpy(course.mask_ext),)),
     )
@@ -92,7 +91,7 @@ def plain_onnx(course: Course) -> Runner:
     ):  # they report optional packages that are not there, constants that stay as they are
         logging.getLogger(noisy).setLevel(logging.ERROR)
     with torch.no_grad():
-        captured = torch.export.export(whole, given)
+        captured = torch.export.export(whole, inputs)
         program = torch.onnx.export(
             captured,
             dynamo=True,
@@ -108,7 +107,7 @@ def plain_onnx(course: Course) -> Runner:
     options.intra_op_num_threads = course.threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feeds = {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), given, strict=True)}
+    feeds = {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), inputs, strict=True)}
     return Runner(lambda: session.run(None, feeds)[0], "float32")
 
 
@@ -136,7 +135,7 @@ class _Whole(nn.Module):
 
 
 class _Network(Page4D):
-    """The model up to the camera's numbers: the poses are made from them on the host, which is no graph's business."""
+    """The model up to the camera's numbers: poses are computed from them on the host."""
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         assert self.points is not None and self.confidence is not None and self.camera is not None

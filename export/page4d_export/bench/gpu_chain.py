@@ -183,12 +183,12 @@ def _part(kind: str, entries: list[StageEntry], roofline: Roofline, timings: Tim
     )
 
 
-def print_gpu_chain(found: GpuChainBenchmark) -> None:
+def print_gpu_chain(result: GpuChainBenchmark) -> None:
     """Sides, then parts, on stdout."""
     out = console.table_console()
-    title = f"{found.device}: {found.preset} {found.layout} {found.precision}, medians of {found.rounds}"
+    title = f"{result.device}: {result.preset} {result.layout} {result.precision}, medians of {result.rounds}"
     table = console.table(title, [""], ["ms a window", "from .. to", "engines are times as fast", "from .. to"])
-    for side in found.sides:
+    for side in result.sides:
         low, high = side.spread
         cells = (
             f"{side.milliseconds:.1f}",
@@ -196,11 +196,11 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
             f"{side.speedup:.2f}",
             f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}",
         )
-        table.add_row(f"{side.name}: {found.backend}" if side.name == ENGINES else side.name, *cells)
+        table.add_row(f"{side.name}: {result.backend}" if side.name == ENGINES else side.name, *cells)
     out.print(table)
     columns = ["GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"]
     parts = console.table(None, ["part"], columns)
-    for row in found.parts:
+    for row in result.parts:
         parts.add_row(
             row.kind,
             f"{row.gflop:.0f}",
@@ -212,16 +212,16 @@ def print_gpu_chain(found: GpuChainBenchmark) -> None:
         )
     out.print(parts)
     out.print(
-        f"whole: {found.whole_tflops:.0f} TFLOP/s, {found.whole_share:.0%} of a large product's"
-        f" {found.product_tflops:.0f}; idle {found.between:.1%}"
+        f"whole: {result.whole_tflops:.0f} TFLOP/s, {result.whole_share:.0%} of a large product's"
+        f" {result.product_tflops:.0f}; idle {result.between:.1%}"
     )
-    for name, accuracy in found.differences.items():
+    for name, accuracy in result.differences.items():
         out.print(
             f"engines against PyTorch, {name}: relative L2 {accuracy.relative_l2:.1e}, {accuracy.nans} not finite"
         )
-    for name, reason in found.absent.items():
+    for name, reason in result.absent.items():
         out.print(f"missing: {name}: {reason}", markup=False)
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
 
 
 def _pipeline(

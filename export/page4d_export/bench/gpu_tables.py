@@ -9,24 +9,24 @@ import msgspec
 
 from page4d_engines import console
 from page4d_export.bench.gpu_chain import GpuChainBenchmark, print_gpu_chain
-from page4d_plugins.bench.compare import HOPPER_EXP2, GpuBenchmark, Timed
+from page4d_plugins.bench.gpu_benchmark import HOPPER_EXP2, GpuBenchmark, Timed
 from page4d_plugins.bench.sides import OURS
 from page4d_plugins.bench.sweep import Sweep, Trial, words
 
 _SHOWN = 12  # tiles of a sweep
 
 
-def print_benchmark(found: GpuBenchmark) -> None:
+def print_benchmark(result: GpuBenchmark) -> None:
     """All sides on stdout, then those that are missing."""
-    shape = found.layout
+    shape = result.layout
     title = (
-        f"{found.device}, {found.keys} tokens (T={shape['T']} V={shape['V']}, {shape['N']} a frame), {found.heads}"
-        f" heads x 64, {found.dtype}"
+        f"{result.device}, {result.keys} tokens (T={shape['T']} V={shape['V']}, {shape['N']} a frame), {result.heads}"
+        f" heads x 64, {result.dtype}"
     )
     columns = ["ms", "from .. to", "TFLOP/s", "product", "exp2", "SDPA", "from .. to", "error"]
-    table = console.table(f"{title}, medians of {found.rounds}", ["Z", "attention", ""], columns)
+    table = console.table(f"{title}, medians of {result.rounds}", ["Z", "attention", ""], columns)
     last: tuple[int, str] | None = None
-    for side in found.timed:
+    for side in result.timed:
         if last != (side.sequences, side.form) and last is not None:
             table.add_section()
         last = (side.sequences, side.form)
@@ -45,57 +45,57 @@ def print_benchmark(found: GpuBenchmark) -> None:
         )
     out = console.table_console()
     out.print(table)
-    if found.product_tflops is not None:
+    if result.product_tflops is not None:
         out.print(
-            f"product: share of the rate of a large matrix product in the same run, {found.product_tflops:.0f} TFLOP/s"
+            f"product: share of the rate of a large matrix product in the same run, {result.product_tflops:.0f} TFLOP/s"
         )
-    if found.exp2_tflops is not None:
+    if result.exp2_tflops is not None:
         low, high = HOPPER_EXP2
         out.print(
             f"exp2: shares of {low:.0f} TFLOP/s, no exponential beside the matrix units, and {high:.0f}, all of them;"
             " arithmetic, at 1.755 GHz"
         )
     baselines = {
-        f"{side.baseline} (Z={side.sequences}, {side.form})" for side in found.timed if side.baseline == side.name
+        f"{side.baseline} (Z={side.sequences}, {side.form})" for side in result.timed if side.baseline == side.name
     }
     out.print(
         "SDPA: rate over that of the fastest of PyTorch's backends without bias:"
         f" {', '.join(sorted(baselines)) or 'none ran'}"
     )
     missing: dict[tuple[str, str], list[str]] = {}
-    for absent in found.absent:
+    for absent in result.absent:
         missing.setdefault((absent.name, absent.reason), []).append(f"Z={absent.sequences} {absent.form}")
     for (name, reason), where in missing.items():
         out.print(f"missing: {name}: {reason} ({', '.join(where)})", markup=False)
 
 
-def print_sweep(found: Sweep) -> None:
+def print_sweep(result: Sweep) -> None:
     """The fastest tiles on stdout, the best against the table's, then what failed."""
     title = (
-        f"{found.device}, attention_{found.mode} {found.dtype}, {found.keys} tokens, {found.heads} heads x 64, medians"
-        f" of {found.rounds}"
+        f"{result.device}, attention_{result.mode} {result.dtype}, {result.keys} tokens, {result.heads} heads x 64,"
+        f" medians of {result.rounds}"
     )
     table = console.table(title, ["tile"], ["ms", "from .. to", "TFLOP/s", "error"])
-    timed = [trial for trial in found.trials if trial.milliseconds is not None]
+    timed = [trial for trial in result.trials if trial.milliseconds is not None]
     for trial in timed[:_SHOWN]:
         assert trial.spread is not None
-        mark = " (table)" if trial.tile == found.table else ""
+        mark = " (table)" if trial.tile == result.table else ""
         spread = f"{trial.spread[0]:.3f} .. {trial.spread[1]:.3f}"
         table.add_row(
             words(trial.tile) + mark, f"{trial.milliseconds:.3f}", spread, f"{trial.tflops:.3g}", f"{trial.error:.1e}"
         )
     out = console.table_console()
     out.print(table)
-    out.print(verdict(found), markup=False)
-    out.print(f"{len(timed)} tiles timed in {found.seconds:.0f} s")
-    for trial in found.trials:
+    out.print(verdict(result), markup=False)
+    out.print(f"{len(timed)} tiles timed in {result.seconds:.0f} s")
+    for trial in result.trials:
         if trial.reason is not None:
             out.print(f"{'WRONG' if trial.wrong else 'missing'}: {words(trial.tile)}: {trial.reason}", markup=False)
 
 
-def verdict(found: Sweep) -> str:
+def verdict(result: Sweep) -> str:
     """The best tile against the table's."""
-    best, listed = found.best, found.listed
+    best, listed = result.best, result.listed
     if best is None:
         return "no tile could be timed"
     if listed is None or listed.milliseconds is None:
@@ -123,11 +123,11 @@ def print_summary(files: list[pathlib.Path]) -> None:
             if b'"trials"' in content:
                 notes.append(f"{file.stem}: {verdict(msgspec.json.decode(content, type=Sweep))}")
                 continue
-            found = msgspec.json.decode(content, type=GpuBenchmark)
+            result = msgspec.json.decode(content, type=GpuBenchmark)
         except (OSError, msgspec.DecodeError) as error:
             notes.append(f"{file.stem}: no result ({error})")
             continue
-        for side in _short(found):
+        for side in _short(result):
             ratio = "" if side.of_sdpa is None else f"{side.of_sdpa:.2f}"
             table.add_row(
                 file.stem,
@@ -141,17 +141,17 @@ def print_summary(files: list[pathlib.Path]) -> None:
             )
         notes += [
             f"{file.stem}: FAILED Z={side.sequences}, {side.form}, {side.name}: {side.reason}"
-            for side in found.failures
+            for side in result.failures
         ]
     out.print(table)
     for note in notes:
         out.print(note, markup=False)
 
 
-def _short(found: GpuBenchmark) -> list[Timed]:
+def _short(result: GpuBenchmark) -> list[Timed]:
     kept = []
-    for key in dict.fromkeys((side.sequences, side.form) for side in found.timed):
-        sides = [side for side in found.timed if (side.sequences, side.form) == key]
+    for key in dict.fromkeys((side.sequences, side.form) for side in result.timed):
+        sides = [side for side in result.timed if (side.sequences, side.form) == key]
         others = sorted((side for side in sides if side.name not in OURS), key=lambda side: side.milliseconds)
         kept += [side for side in sides if side.name in OURS] + others[:1]
     return kept

@@ -24,7 +24,7 @@ _PRECISIONS = {Precision.FLOAT32: "f32", Precision.BFLOAT16: "bf16"}
 
 
 def openvino(course: Course, precision: Precision) -> Runner:
-    """The course's engine folder in OpenVINO on the processor.
+    """The course's engine folder in OpenVINO on the CPU.
 
     Raises:
         MissingBackendError: OpenVINO is not installed.
@@ -45,7 +45,7 @@ def openvino(course: Course, precision: Precision) -> Runner:
     folder = EngineFolder.open(course.engines)
     pipeline = Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
     used = " and ".join(sorted({engine.precision for engine in engines}))
-    note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this processor"
+    note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this CPU"
     return of_pipeline(course, pipeline, used, note)
 
 
@@ -91,6 +91,6 @@ def _inlined(path: pathlib.Path) -> pathlib.Path:
 
 
 def _precision(compiled: Any) -> str:
-    """What a compiled model computes in; the processor may not have what was asked for."""
+    """What a compiled model computes in; the CPU may not have what was asked for."""
     name: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return next((str(precision) for precision, short in _PRECISIONS.items() if short == name), name)

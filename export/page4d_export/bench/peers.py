@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import math
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ from page4d.accuracy import compare
 from page4d.errors import Page4DError
 from page4d.layout import Layout
 from page4d.model import Page4D
+from page4d.system.cpu import cpu_features, cpu_name
 from page4d.system.progress import Progress
 from page4d_engines import console
 from page4d_export.bench.contestant import Contestant, Course
@@ -29,6 +29,7 @@ from page4d_export.exporter import versions
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import WHOLE, Sample, Timings, interleave, spread
 
+_PRODUCT_FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _SLOW = 5  # times the first contestant's pass: one that takes longer has its first pass counted and no further one
 # seconds between two passes: threads of the one before wait for work by spinning for a while, on the next one's cores
 _REST = 0.2
@@ -93,12 +94,12 @@ def compare_peers(
         rounds: that are counted.
         threads: of every contestant; PyTorch's are set by the caller.
         progress: called as the work goes on.
-        run: the contestants, the one that the others are held against in front; None takes all.
+        run: the contestants; the others are compared with the first. None takes all.
 
     Raises:
         Page4DError, RuntimeError: from the first contestant. What stops another one becomes its row's words.
     """
-    field = {one.name: one for one in (contestants() if run is None else run)}
+    field = {side.name: side for side in (contestants() if run is None else run)}
     reference = next(iter(field.values()))
     missing: dict[str, str] = {}
     errors: dict[str, float | None] = {}
@@ -158,7 +159,7 @@ def compare_peers(
         kept_layer=course.kept,
         threads=threads,
         rounds=rounds,
-        processor=_processor(),
+        processor=_cpu(),
         rows=rows,
         versions=_versions(),
     )
@@ -184,15 +185,15 @@ def _row(contestant: Contestant, timings: Timings[str], reference: str, error: f
     )
 
 
-def print_peers(found: PeersBenchmark) -> None:
+def print_peers(result: PeersBenchmark) -> None:
     """A line per contestant, on stdout."""
     out = console.table_console()
     columns = ["seconds", "times as fast", "from .. to", "relative L2"]
-    table = console.table(f"{found.title}; {found.processor}", ["", "computes in"], columns)
-    for row in found.rows:
+    table = console.table(f"{result.title}; {result.processor}", ["", "computes in"], columns)
+    for row in result.rows:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
-        error = "" if row is found.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
+        error = "" if row is result.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
         cells = (
             row.precision,
             f"{row.seconds:.3f}",
@@ -202,13 +203,13 @@ def print_peers(found: PeersBenchmark) -> None:
         )
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
     out.print(table)
-    out.print(f"times as fast as {found.rows[0].name}; error of layer {found.kept_layer} against it")
-    for row in found.rows:
+    out.print(f"times as fast as {result.rows[0].name}; error of layer {result.kept_layer} against it")
+    for row in result.rows:
         if row.missing is not None:
             out.print(f"missing: {row.name}: {row.missing}", markup=False)
         elif row.note:
             out.print(f"{row.name}: {row.note}", markup=False)
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
 
 
 def _reason(error: Exception) -> str:
@@ -219,20 +220,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def _processor() -> str:
+def _cpu() -> str:
     """Its name, and the instructions that decide about products in 16 and 8 bits."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    has = set(facts.get("flags", "").split())
-    known = [
-        flag
-        for flag in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
-        if flag in has
-    ]
-    return f"{facts.get('model name', platform.machine())} ({', '.join(known) or 'no AVX2'})"
+    features = [name for name in _PRODUCT_FEATURES if name in cpu_features()]
+    return f"{cpu_name()} ({', '.join(features) or 'no AVX2'})"
 
 
 def _versions() -> dict[str, str]:

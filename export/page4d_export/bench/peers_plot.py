@@ -12,18 +12,18 @@ _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", 
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
 
 
-def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
+def plot_peers(result: PeersBenchmark, path: pathlib.Path) -> None:
     """Write a PNG: a bar per contestant, as long as it is times as fast as the first; the whisker spans the rounds.
 
     Args:
-        found: the comparison.
+        result: the comparison.
         path: of the PNG; replaced where it exists.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    ran = sorted((row for row in found.rows if row.speedup is not None), key=_speedup, reverse=True)
-    missing = [row for row in found.rows if row.speedup is None]
+    ran = sorted((row for row in result.rows if row.speedup is not None), key=_speedup, reverse=True)
+    missing = [row for row in result.rows if row.speedup is None]
     rows = [*ran, *missing]
     height = 1.35 + 0.42 * len(rows)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
@@ -39,7 +39,7 @@ def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
             continue
         low, high = row.spread
         axes.barh(
-            place, _speedup(row), height=0.64, color=_OURS if row.ours else _BASE if row is found.rows[0] else _OTHER
+            place, _speedup(row), height=0.64, color=_OURS if row.ours else _BASE if row is result.rows[0] else _OTHER
         )
         if high > low:
             axes.plot([low, high], [place, place], color=_INK, linewidth=1.1, solid_capstyle="butt")
@@ -77,9 +77,9 @@ def plot_peers(found: PeersBenchmark, path: pathlib.Path) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#d1d5db")
-    axes.set_xlabel(f"times as fast as {found.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
-    figure.suptitle(f"{found.title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
-    figure.text(0.015, 1 - 0.36 / height, found.processor, ha="left", va="top", color=_PALE, size=8.5)
+    axes.set_xlabel(f"times as fast as {result.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
+    figure.suptitle(f"{result.title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
+    figure.text(0.015, 1 - 0.36 / height, result.processor, ha="left", va="top", color=_PALE, size=8.5)
     save_plot(figure, path)
 
 

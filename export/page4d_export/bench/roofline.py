@@ -74,8 +74,8 @@ class Roofline:
 def _product(precision: Precision, side: int, device: str) -> Callable[[], object]:
     a = torch.randn(side, side, device=device)
     if precision is Precision.FP8:
-        eight, one = a.to(torch.float8_e4m3fn), torch.ones((), device=device)
-        return lambda: torch._scaled_mm(eight, eight.t(), one, one, out_dtype=torch.float16)
+        eight, scale = a.to(torch.float8_e4m3fn), torch.ones((), device=device)
+        return lambda: torch._scaled_mm(eight, eight.t(), scale, scale, out_dtype=torch.float16)
     narrow = a.to(getattr(torch, precision.tokens))
     return lambda: narrow @ narrow
 

@@ -14,9 +14,8 @@ from page4d.config import PRESETS, ModelConfig
 from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
 from page4d.precision import Precision
-from page4d.system.progress import Progress
 from page4d_engines import console
-from page4d_engines.cli import Verbose
+from page4d_engines.cli import Quiet, Verbose
 from page4d_export.export_plan import ExportPlan
 from page4d_plugins.modes import Dtype, Mode
 
@@ -62,7 +61,6 @@ Plot = Annotated[
     pathlib.Path | None, typer.Option(help="a chart to write, FILE.png", metavar="FILE", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
 
 
 @app.command("chain")
@@ -97,7 +95,7 @@ def chain_command(
             from page4d_export.bench.cpu_chain import compare_chain, print_chain
 
             with console.progress(quiet) as progress:
-                on_cpu = compare_chain(plan, preset, rounds, threads, Progress(progress))
+                on_cpu = compare_chain(plan, preset, rounds, threads, progress)
             _show(on_cpu, print_chain, as_json)
             return
         _require_gpu()
@@ -105,7 +103,7 @@ def chain_command(
         from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
 
         with console.progress(quiet) as progress:
-            on_gpu = compare_gpu_chain(plan, preset, rounds, Backend(backend.value), Progress(progress))
+            on_gpu = compare_gpu_chain(plan, preset, rounds, Backend(backend.value), progress)
         _show(on_gpu, print_gpu_chain, as_json)
 
     _run(body, verbose, quiet)
@@ -142,7 +140,7 @@ def attention_command(
         from page4d_plugins.bench.compare import compare
 
         with console.progress(quiet) as progress:
-            result = compare(keys, rounds, _dtype(bf16), progress=Progress(progress))
+            result = compare(keys, rounds, _dtype(bf16), progress=progress)
         _show(result, print_benchmark, as_json)
         result.require()
 
@@ -169,7 +167,7 @@ def sweep_command(
         from page4d_plugins.bench.sweep import sweep
 
         with console.progress(quiet) as progress:
-            result = sweep(kernel, keys, rounds, _dtype(bf16), seconds=seconds, progress=Progress(progress))
+            result = sweep(kernel, keys, rounds, _dtype(bf16), seconds=seconds, progress=progress)
         _show(result, print_sweep, as_json)
         result.require()
 
@@ -202,7 +200,7 @@ def peers_command(
             check_plot(plot)
         plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
         with console.progress(quiet) as progress:
-            result = compare_peers(plan, preset, rounds, threads, Progress(progress))
+            result = compare_peers(plan, preset, rounds, threads, progress)
         if plot is not None:
             plot_peers(result, plot)
         _show(result, print_peers, as_json)
@@ -230,7 +228,7 @@ def growth_command(
         from page4d_export.bench.growth.growth_table import print_growth
 
         with console.progress(quiet) as progress:
-            result = bench_growth(preset, height, width, threads, seconds, plot, Progress(progress))
+            result = bench_growth(preset, height, width, threads, seconds, plot, progress)
         _show(result, print_growth, as_json)
 
     _run(body, verbose, quiet)

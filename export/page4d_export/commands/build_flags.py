@@ -123,12 +123,12 @@ class BuildFlags:
         from page4d_engines.tensorrt.builder import BuildOptions
         from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 
-        chips = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
-        if self.target is not None and not chips:
+        targets = tuple(dict.fromkeys(name.strip() for name in (self.target or "").split(",") if name.strip()))
+        if self.target is not None and not targets:
             raise UsageError("--target names no GPU architecture", got=repr(self.target), hint="--target sm_89,sm_120")
         flavor = None if self.builder is PlanBuilder.AUTO else Flavor(self.builder.value)
-        if flavor is None and chips:
+        if flavor is None and targets:
             flavor = Flavor.RTX  # the only one that builds for other GPUs than this machine's
-        options = BuildOptions(chips, self.optimization_level, self.hardware_compat)
+        options = BuildOptions(targets, self.optimization_level, self.hardware_compat)
         native = attention is AttentionChoice.NATIVE
         return PlanBuildRequest(library_for(flavor), options, precision, native, self.plugin_library)

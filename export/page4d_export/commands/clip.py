@@ -9,21 +9,15 @@ import typer
 
 from page4d.files import NEW_FOLDER, refuse_foreign, staged
 from page4d_engines import console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Verbose, out_option
 
 
 def clip_command(
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="folder to write: frames/, masks/, cameras.json",
-        ),
+        out_option("folder to write: frames/, masks/, cameras.json"),
     ],
-    T: Annotated[int, typer.Option("--T", help="times")] = 8,
+    T: Annotated[int, typer.Option("--T", help="timesteps")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,
     height: Annotated[int, typer.Option(help="pixels")] = 240,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the findings as one JSON document on stdout")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what is installed, what answers, what is missing, and which backends that allows."""
@@ -23,11 +23,15 @@ def doctor_command(
     def body() -> None:
         from page4d_engines.doctor import diagnose
 
-        found = diagnose()
+        diagnosis = diagnose()
         if as_json:
-            console.write_json(found)
+            console.write_json(diagnosis)
             return
-        for title, findings in (("installed", found.installed), ("machine", found.machine), ("can", found.can)):
+        for title, findings in (
+            ("installed", diagnosis.installed),
+            ("machine", diagnosis.machine),
+            ("can", diagnosis.can),
+        ):
             _print_findings(title, findings)
 
     raise typer.Exit(console.run(body))

@@ -16,9 +16,8 @@ from page4d.layout import Layout
 from page4d.manifest import Manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d.system.progress import Progress
 from page4d_engines import console
-from page4d_engines.cli import Verbose, Version, folder_to_write
+from page4d_engines.cli import Quiet, Verbose, Version, out_option
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
 from page4d_export.commands.set_option import overrides
 from page4d_export.export_plan import ExportPlan
@@ -47,8 +46,7 @@ def export_command(
     width: Annotated[int, layout_option(help="image width in pixels, a multiple of 14")] = 518,
     B: Annotated[int, layout_option("--B", help="clips side by side; page4d-run takes one")] = 1,
     encoder_images: Annotated[
-        int | None,
-        layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16"),
+        int | None, layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
     ] = None,
     preset: Annotated[
         str | None,
@@ -63,18 +61,12 @@ def export_command(
             "--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder"
         ),
     ] = None,
-    page4d: Annotated[
-        pathlib.Path | None,
-        model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT"),
-    ] = None,
+    page4d: Annotated[pathlib.Path | None, model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
     registers: Annotated[
         Literal["split", "truncate", "page4d"] | None,
         model_option(help="special tokens: split, truncate (of Pi3) or page4d"),
     ] = None,
-    time_sa: Annotated[
-        Literal["page4d", "pi3"] | None,
-        model_option("--time-sa", help="weights of Time-SA"),
-    ] = None,
+    time_sa: Annotated[Literal["page4d", "pi3"] | None, model_option("--time-sa", help="weights of Time-SA")] = None,
     mask: Annotated[Switch | None, model_option(help="whether the published PAGE-4D masks; default on")] = None,
     option: Annotated[
         list[str] | None,
@@ -84,10 +76,7 @@ def export_command(
     keypoints: Annotated[bool, model_option("--keypoints", help="Global-SA takes keypoint maps")] = False,
     fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
-    int8: Annotated[
-        bool,
-        precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU"),
-    ] = False,
+    int8: Annotated[bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU")] = False,
     fp8: Annotated[
         bool,
         precision_option(
@@ -95,8 +84,7 @@ def export_command(
         ),
     ] = False,
     frames: Annotated[
-        pathlib.Path | None,
-        precision_option(help="frames to verify on; default: a rendered clip"),
+        pathlib.Path | None, precision_option(help="frames to verify on; default: a rendered clip")
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -109,8 +97,7 @@ def export_command(
         ),
     ] = AttentionChoice.AUTO,
     no_build: Annotated[
-        bool,
-        tensorrt_option("--no-build", help="ONNX alone, also where TensorRT is installed"),
+        bool, tensorrt_option("--no-build", help="ONNX alone, also where TensorRT is installed")
     ] = False,
     build_only: Annotated[
         pathlib.Path | None,
@@ -134,8 +121,7 @@ def export_command(
         ),
     ] = None,
     hardware_compat: Annotated[
-        bool,
-        tensorrt_option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower"),
+        bool, tensorrt_option("--hardware-compat", help="TensorRT plans for every GPU from Ampere on, a little slower")
     ] = False,
     optimization_level: Annotated[
         int | None,
@@ -150,15 +136,14 @@ def export_command(
     ] = None,
     out: Annotated[
         pathlib.Path,
-        output_option("-o", "--out", parser=folder_to_write, metavar="FOLDER", help="engine folder to write"),
+        out_option("engine folder to write", rich_help_panel="Output"),
     ] = pathlib.Path("engines"),
     dry_run: Annotated[bool, output_option("--dry-run", help="print the plan and stop")] = False,
     as_json: Annotated[
-        bool,
-        output_option("--json", help="the manifest or plan as one JSON document on stdout"),
+        bool, output_option("--json", help="the manifest or plan as one JSON document on stdout")
     ] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
     version: Version = False,
 ) -> None:
     """Export a model as verified engines: one ONNX file per stage, each compared with the PyTorch reference."""
@@ -226,7 +211,7 @@ def export_command(
             plugin_library=plugin_library,
         )
         with console.progress(quiet) as progress:
-            manifest = request.run(Progress(progress))
+            manifest = request.run(progress)
         _report(manifest, out, as_json, quiet)
 
     raise typer.Exit(console.run(body))

@@ -12,7 +12,7 @@ import typer
 from page4d.errors import UsageError
 from page4d.files import NEW_FOLDER, refuse_foreign, staged, write_atomically
 from page4d_engines import console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Quiet, Verbose, out_option
 from page4d_plugins.kernel_pack import KERNELS, SHIPPED, SUFFIX, Pack, targets, tile_chip
 
 app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what the pack holds, and how it is built.")
@@ -22,13 +22,8 @@ app = typer.Typer(no_args_is_help=True, help="The kernels for NVIDIA GPUs: what 
 def build_command(
     out: Annotated[
         pathlib.Path | None,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="a folder of code and records, or a .tar.xz; default: the installed package's pack",
-            show_default=False,
+        out_option(
+            "a folder of code and records, or a .tar.xz; default: the installed package's pack", show_default=False
         ),
     ] = None,
     chip: Annotated[
@@ -39,9 +34,10 @@ def build_command(
         int, typer.Option("-j", "--jobs", help="processes side by side", show_default="one per CPU")
     ] = os.cpu_count() or 1,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Compile every kernel for every chip, on any machine: no GPU, no driver. Equal sources give equal bytes."""
+    """Compile every kernel for every GPU architecture, on any machine: no GPU, no driver. Equal sources give equal
+    bytes."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -49,10 +45,12 @@ def build_command(
 
         chips = list(dict.fromkeys(name for words in chip or [] for name in words.split(",") if name))
         if unknown := [name for name in chips if name not in targets()]:
-            raise UsageError("there are no kernels for this chip", got=", ".join(unknown), allowed=", ".join(targets()))
+            raise UsageError(
+                "there are no kernels for this GPU architecture", got=", ".join(unknown), allowed=", ".join(targets())
+            )
         if chips and out is None:
             raise UsageError(
-                "a pack of some chips cannot take the place of the package's own",
+                "a pack of some GPU architectures cannot take the place of the package's own",
                 got="--chip without -o",
                 hint="-o FOLDER, or -o FILE.tar.xz",
             )
@@ -67,30 +65,27 @@ def build_command(
         if not packed:
             refuse_foreign(path, KERNELS)
         elif out is not None and path.exists():
-            Pack.read(path)  # a file of somebody else's stays
+            Pack.read(path)  # a file that is not a pack stays
         beyond = compiler.beyond_compiler()
-        wanted = compiler.all_targets([name for name in chips or targets() if name not in beyond])
-        if not wanted:
+        kernels = compiler.all_targets([name for name in chips or targets() if name not in beyond])
+        if not kernels:
             raise UsageError(
-                "the installed Triton cannot compile for this chip",
+                "the installed Triton cannot compile for this GPU architecture",
                 got=", ".join(chips),
                 hint="a newer Triton, or ptx: drivers compile it",
             )
-        started, count = time.monotonic(), 0
-
-        def done(target: compiler.Target) -> None:
-            nonlocal count
-            count += 1
-            progress(f"{target.chip} {target.kernel} {target.dtype.value}", count / len(wanted))
-
+        started = time.monotonic()
         with console.progress(quiet) as progress:
-            pack = compiler.build(wanted, jobs, done)
+            steps = progress.part(0.0, 1.0, len(kernels))
+            pack = compiler.build(
+                kernels, jobs, lambda target: steps.step(f"{target.chip} {target.kernel} {target.dtype.value}")
+            )
         if packed:
             write_atomically(path, pack.content())
         else:
             with staged(path, KERNELS) as folder:
                 pack.unpack(folder)
-        console.say(f"{len(wanted)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
+        console.say(f"{len(kernels)} kernels in {time.monotonic() - started:.0f} s: {path}", quiet)
         for name in beyond if not chips else []:
             console.say(f"{name}: not known to Triton {pack.header.triton}; drivers compile the PTX for it", quiet)
         if spilled := [kernel.entry.path for kernel in pack.kernels.values() if kernel.entry.spills]:
@@ -109,19 +104,20 @@ def list_command(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a pack holds: kernels by chip, their tiles, registers, shared memory."""
+    """Say what a pack holds: kernels by GPU architecture, their tiles, registers, shared memory."""
     console.set_verbosity(verbose)
 
     def body() -> None:
-        found = Pack.read(pack)
+        contents = Pack.read(pack)
         entries = sorted(
-            (kernel.entry for kernel in found.kernels.values()), key=lambda entry: (tile_chip(entry.chip), entry.path)
+            (kernel.entry for kernel in contents.kernels.values()),
+            key=lambda entry: (tile_chip(entry.chip), entry.path),
         )
         if as_json:
-            console.write_json({"header": found.header, "kernels": entries})
+            console.write_json({"header": contents.header, "kernels": entries})
             return
         table = console.table(
-            f"{pack.name}: Triton {found.header.triton}, ptxas {found.header.ptxas}",
+            f"{pack.name}: Triton {contents.header.triton}, ptxas {contents.header.ptxas}",
             ["chip", "kernel", "type"],
             ["queries x keys", "warps", "stages", "K, V by", "registers", "spilled B", "shared B"],
         )
@@ -145,13 +141,7 @@ def list_command(
 def unpack_command(
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="folder to write: <chip>/<kernel>_<type>.cubin and .json",
-        ),
+        out_option("folder to write: <chip>/<kernel>_<type>.cubin and .json"),
     ],
     pack: Annotated[
         pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)
@@ -162,10 +152,10 @@ def unpack_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        found = Pack.read(pack)
+        contents = Pack.read(pack)
         refuse_foreign(out)
         with staged(out, NEW_FOLDER) as folder:
-            found.unpack(folder)
-        console.say(f"{len(found.kernels)} kernels: {out}")
+            contents.unpack(folder)
+        console.say(f"{len(contents.kernels)} kernels: {out}")
 
     raise typer.Exit(console.run(body))

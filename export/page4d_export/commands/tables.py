@@ -57,36 +57,36 @@ def print_plan(plan: ExportPlan) -> None:
     total = plan_document(plan)["total"]
     out.print(
         f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a"
-        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements",
+        f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements"
     )
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
     """What a checkpoint is. On stdout."""
-    found = checkpoint.document()
-    pi3, head = found["model"] == "pi3", found["mask_head"]
+    facts = checkpoint.document()
+    pi3, head = facts["model"] == "pi3", facts["mask_head"]
     rows = {
         "model": checkpoint.described,
         "size": (
-            f"{_bytes(found['bytes'])}, {found['tensors']} tensors, {found['parameters'] / 1e6:,.0f} million numbers,"
-            f" {', '.join(found['dtypes'])}"
+            f"{_bytes(facts['bytes'])}, {facts['tensors']} tensors, {facts['parameters'] / 1e6:,.0f} million"
+            f" parameters, {', '.join(facts['dtypes'])}"
         ),
-        "encoder": f"{found['encoder_blocks']} blocks, width {found['width']}",
-        "layers": f"{found['layers']} of two blocks each",
-        "special tokens": f"camera and {found['registers']} registers",
+        "encoder": f"{facts['encoder_blocks']} blocks, width {facts['width']}",
+        "layers": f"{facts['layers']} of two blocks each",
+        "special tokens": f"camera and {facts['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
-        "heads": "points, confidence, camera" if found["predictions"] else "none that are used",
-        "beside weights": _some(found["beside"]) or "nothing",
+        "heads": "points, confidence, camera" if facts["predictions"] else "none that are used",
+        "beside weights": _some(facts["beside"]) or "nothing",
         "as published": (
             f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4"
             if pi3
             else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1"
         ),
     }
-    if len(found["files"]) > 1:
-        rows["files"] = _some(found["files"])
+    if len(facts["files"]) > 1:
+        rows["files"] = _some(facts["files"])
     rows |= {
-        f"note {number}" if len(found["notes"]) > 1 else "note": note for number, note in enumerate(found["notes"], 1)
+        f"note {number}" if len(facts["notes"]) > 1 else "note": note for number, note in enumerate(facts["notes"], 1)
     }
     table = console.table(escape(str(checkpoint.path)), [], [], show_header=False)
     for name, text in rows.items():
@@ -134,9 +134,9 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
     title = f"plans: {name} {plans.version}, for {plans.runs_on}"
     table = console.table(title, ["stages"], ["plans", "attentions as plugin", "fused", "build s"])
     for kind in dict.fromkeys(entry.kind for entry in manifest.stages):
-        found = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
-        cells = (len(found), sum(plan.plugins for plan in found), sum(plan.fused for plan in found))
-        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in found):.1f}")
+        built = [plans.stages[entry.name] for entry in manifest.stages if entry.kind == kind]
+        cells = (len(built), sum(plan.plugins for plan in built), sum(plan.fused for plan in built))
+        table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in built):.1f}")
     console.table_console(stderr=stderr).print(table)
 
 

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from page4d.errors import UsageError
 from page4d_engines import console
-from page4d_engines.cli import Verbose, folder_to_write
+from page4d_engines.cli import Quiet, Verbose, out_option
 
 
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
     out: Annotated[
         pathlib.Path,
-        typer.Option(
-            "-o",
-            "--out",
-            parser=folder_to_write,
-            metavar="FOLDER",
-            help="model repository to write: a new or empty folder",
-        ),
+        out_option("model repository to write: a new or empty folder"),
     ],
     backend: Annotated[
-        str,
-        typer.Option(
-            help="what the server runs the stages with: tensorrt (auto is that) or onnxruntime, for small sizes"
-        ),
+        Literal["auto", "tensorrt", "onnxruntime"],
+        typer.Option(help="what the server runs the stages with; auto: tensorrt. onnxruntime is for small sizes"),
     ] = "auto",
     memory_input: Annotated[
         bool,
@@ -36,7 +27,7 @@ def export_triton_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="what was written as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them
     all."""
@@ -46,8 +37,6 @@ def export_triton_command(
         from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.triton_server.repository import Backend, Repository
 
-        if backend not in list(Backend):
-            raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
         written = Repository.of(EngineFolder.open(engines), Backend(backend), memory_input).write(out)
         if as_json:
             console.write_json(written)

@@ -1,4 +1,4 @@
-"""`page4d verify` and `page4d doctor`: whether an engine folder, and a machine, are as they should be."""
+"""`page4d verify`: whether an engine folder computes on this machine what the reference does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from page4d.errors import UsageError
 from page4d_engines import console
-from page4d_engines.cli import Verbose
+from page4d_engines.cli import Quiet, Verbose
+from page4d_engines.options import Backend
 
 if TYPE_CHECKING:
     from page4d_engines.self_check import Row, SelfCheck
@@ -17,48 +17,43 @@ if TYPE_CHECKING:
 
 def verify_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    backend: Annotated[
-        str, typer.Option(help="auto, onnxruntime, cuda or tensorrt; all but auto are demands")
-    ] = "auto",
+    backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     bisect: Annotated[
         bool,
         typer.Option(
-            "--bisect", help="also hold every stage by itself against ONNX Runtime: names the one that is wrong"
+            "--bisect", help="also compare every stage by itself with ONNX Runtime: names the one that is wrong"
         ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(help="processor threads; default: all")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="what was found as one JSON document on stdout")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the figures as one JSON document on stdout")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit
     code 3 where one departs."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d_engines.backend import Backend
         from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.ort.thread_pool import ThreadPool
         from page4d_engines.pipeline import Pipeline
         from page4d_engines.self_check import self_check
 
-        if backend not in {str(known) for known in Backend}:
-            raise UsageError("--backend has no such value", got=backend, allowed=", ".join(map(str, Backend)))
         folder = EngineFolder.open(engines)
-        pipeline = Pipeline.of(folder, Backend(backend), ThreadPool.of(threads))
+        pipeline = Pipeline.of(folder, backend, ThreadPool.of(threads))
         with console.progress(quiet) as progress:
-            found = self_check(folder, pipeline, bisect, progress)
+            check = self_check(folder, pipeline, bisect, progress)
         if as_json:
-            console.write_json(found)
+            console.write_json(check)
         elif not quiet:
-            _print(found)
-        found.require()
-        console.say(f"{engines}: all stages as they should be, on {found.described}", quiet)
+            _print(check)
+        check.require()
+        console.say(f"{engines}: all stages as they should be, on {check.described}", quiet)
 
     raise typer.Exit(console.run(body))
 
 
-def _print(found: SelfCheck) -> None:
+def _print(check: SelfCheck) -> None:
     def add(rows: list[Row], against: str) -> None:
         for row in rows:
             accuracy = row.accuracy
@@ -73,8 +68,8 @@ def _print(found: SelfCheck) -> None:
                 mark,
             )
 
-    title = f"{found.described}, {found.seconds:.1f} s"
+    title = f"{check.described}, {check.seconds:.1f} s"
     table = console.table(title, ["stage", "output", "against"], ["relative L2", "allowed", "NaN", ""])
-    add(found.chain, "reference, chain")
-    add(found.alone, "ONNX Runtime, alone")
+    add(check.chain, "reference, chain")
+    add(check.alone, "ONNX Runtime, alone")
     console.table_console().print(table)

@@ -1,21 +1,21 @@
-"""What the linear layers of a stage see of frames: statistics of their inputs, out of the float32 stage as ONNX Runtime
-computes it."""
+"""Statistics of what the linear layers of a stage read, out of the float32 stage as ONNX Runtime computes it."""
 
 from __future__ import annotations
 
 import math
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d.manifest import StageEntry
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.quantize.centering import Floats, Observed
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.centering import Observed
+from page4d_export.quantize.linear_layers import Floats, Graph, Linear
 from page4d_export.sample_clip import Values
 from page4d_export.stage_runner import Arrays, run_engine
 
@@ -29,9 +29,9 @@ class Seen:
     Attributes:
         tokens: how many.
         mean, low, high: by channel, float64 `[K]`.
-        moment: mean of `(x - mean)^T (x - mean)`, float32 `[K,K]`, since there are gigabytes of it: which channels go
-            together, and how far.
-        rows: some of it, `[r,K]`.
+        moment: mean of `(x - mean)^T (x - mean)`, `[K,K]`: which channels go together, and how far; float32, since
+            there are gigabytes of it.
+        rows: some rows of the input, `[r,K]`.
     """
 
     tokens: int
@@ -59,78 +59,96 @@ class Seen:
         self.tokens = whole
 
 
-@dataclass
-class _Watch:
-    """What a stage's graph gives out besides its outputs."""
+@dataclass(frozen=True)
+class StatsOutputs:
+    """What a stage's graph gives out of one linear layer's input `[...,K]`, beside its own outputs.
 
-    calls: int
-    layers: list[str] = field(default_factory=list)
-    tokens: dict[str, int] = field(default_factory=dict)
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    Attributes:
+        x: the input's name, which starts the outputs' names.
+        tokens: of a call.
+        channels: K.
+        rows: indices of the tokens that are given out as they are.
+    """
 
-    def extend(self, model: onnx.ModelProto) -> None:
-        """Give out the statistics of every linear layer's input `[...,K]`."""
-        graph = Graph(model.graph)
-        channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
-        sizes = {info.name: [d.dim_value for d in info.type.tensor_type.shape.dim] for info in model.graph.value_info}
-        for linear in graph.linears:
-            self.layers.append(linear.x)
-            if linear.x not in self.tokens:
-                self.tokens[linear.x] = math.prod(sizes[linear.x][:-1])
-                self._give_out(model.graph, linear.x, channels[linear.weight])
+    x: str
+    tokens: int
+    channels: int
+    rows: tuple[int, ...]
 
-    def _give_out(self, graph: onnx.GraphProto, x: str, channels: int) -> None:
-        rows = self.tokens[x]
-        some = np.unique(np.linspace(0, rows - 1, max(1, _ROWS // self.calls)).astype(np.int64))
+    @classmethod
+    def of(cls, linear: Linear, calls: int) -> StatsOutputs:
+        """Of a layer's input, in so many calls."""
+        shape = linear.input.shape
+        assert shape is not None
+        *leading, channels = shape.numpy()
+        tokens = math.prod(leading)
+        rows = np.unique(np.linspace(0, tokens - 1, max(1, _ROWS // calls)).astype(np.int64))
+        return cls(linear.x, tokens, channels, tuple(rows.tolist()))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the outputs, by their names."""
+        shapes = {f"{self.x}/{part}": (self.channels,) for part in ("mean", "low", "high")}
+        return {
+            **shapes,
+            f"{self.x}/rows": (len(self.rows), self.channels),
+            f"{self.x}/moment": (self.channels, self.channels),
+        }
+
+    def extend(self, graph: onnx.GraphProto) -> None:
+        """Add the outputs, and the nodes that compute them."""
+        x = self.x
+        flat, centered, transposed, sums = (f"{x}/{part}" for part in ("flat", "centered", "transposed", "sums"))
         constants = {
-            f"{x}/two": np.array([-1, channels]),
-            f"{x}/first": np.array([0]),
-            f"{x}/some": some,
-            f"{x}/count": np.float32(rows),
+            f"{x}/matrix": np.array([-1, self.channels]),
+            f"{x}/axis": np.array([0]),
+            f"{x}/chosen": np.array(self.rows),
+            f"{x}/count": np.float32(self.tokens),
         }
         graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
-        flat, apart, turned, sums = (f"{x}/{part}" for part in ("flat", "apart", "turned", "sums"))
-        graph.node.append(helper.make_node("Reshape", [x, f"{x}/two"], [flat]))
+        graph.node.append(helper.make_node("Reshape", [x, f"{x}/matrix"], [flat]))
         for operator, part in (("ReduceMean", "mean"), ("ReduceMin", "low"), ("ReduceMax", "high")):
-            graph.node.append(helper.make_node(operator, [flat, f"{x}/first"], [f"{x}/{part}"], keepdims=0))
+            graph.node.append(helper.make_node(operator, [flat, f"{x}/axis"], [f"{x}/{part}"], keepdims=0))
         graph.node.extend(
             [
-                helper.make_node("Gather", [flat, f"{x}/some"], [f"{x}/rows"], axis=0),
-                helper.make_node("Sub", [flat, f"{x}/mean"], [apart]),
-                helper.make_node("Transpose", [apart], [turned], perm=[1, 0]),
-                helper.make_node("MatMul", [turned, apart], [sums]),
+                helper.make_node("Gather", [flat, f"{x}/chosen"], [f"{x}/rows"], axis=0),
+                helper.make_node("Sub", [flat, f"{x}/mean"], [centered]),
+                helper.make_node("Transpose", [centered], [transposed], perm=[1, 0]),
+                helper.make_node("MatMul", [transposed, centered], [sums]),
                 helper.make_node("Div", [sums, f"{x}/count"], [f"{x}/moment"]),
             ]
         )
-        shapes: dict[str, tuple[int, ...]] = {f"{x}/{part}": (channels,) for part in ("mean", "low", "high")}
-        shapes |= {f"{x}/rows": (len(some), channels), f"{x}/moment": (channels, channels)}
         graph.output.extend(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in self.shapes.items()
         )
-        self.shapes |= shapes
 
-    def seen(self, call: Arrays) -> dict[str, Seen]:
-        """Of one call, by the input's name."""
-        wide = lambda x, part: call[f"{x}/{part}"].astype(np.float64)
-        return {
-            x: Seen(
-                tokens, wide(x, "mean"), wide(x, "low"), wide(x, "high"), call[f"{x}/moment"].copy(), wide(x, "rows")
-            )
-            for x, tokens in self.tokens.items()
-        }
+    def seen(self, call: Arrays) -> Seen:
+        """The statistics of one call."""
+        mean, low, high, rows = (
+            call[f"{self.x}/{part}"].astype(np.float64) for part in ("mean", "low", "high", "rows")
+        )
+        moment = call[f"{self.x}/moment"].copy()
+        return Seen(tokens=self.tokens, mean=mean, low=low, high=high, moment=moment, rows=rows)
 
 
 def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[Seen]]:
-    """A float32 stage's outputs, and what each of its linear layers saw, in their order; those with one input share
+    """A float32 stage's outputs, and what each of its linear layers reads, in their order; those with one input share
     what it is."""
-    watch, seen = _Watch(entry.calls), dict[str, Seen]()
+    linears = Graph(ir.load(path)).linears
+    stats = {linear.x: StatsOutputs.of(linear, entry.calls) for linear in linears}
+    seen: dict[str, Seen] = {}
+
+    def extend(model: onnx.ModelProto) -> None:
+        for outputs in stats.values():
+            outputs.extend(model.graph)
 
     def take(call: Arrays) -> None:
-        for x, found in watch.seen(call).items():
+        for x, outputs in stats.items():
             if x in seen:
-                seen[x].add(found)
+                seen[x].add(outputs.seen(call))
             else:
-                seen[x] = found
+                seen[x] = outputs.seen(call)
 
-    outputs = run_engine(OrtEngine(path, extend=watch.extend), entry, inputs, watch.shapes, take)
-    return outputs, [seen[x] for x in watch.layers]
+    shapes = {name: shape for outputs in stats.values() for name, shape in outputs.shapes.items()}
+    results = run_engine(OrtEngine(path, extend=extend), entry, inputs, shapes, take)
+    return results, [seen[linear.x] for linear in linears]

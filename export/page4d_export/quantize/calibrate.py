@@ -3,6 +3,7 @@ written."""
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from page4d.accuracy import compare
@@ -22,27 +23,27 @@ from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.export_plan import ExportPlan
 from page4d_export.quantize import fp8, int8
 from page4d_export.quantize.activation_stats import Seen, observe
-from page4d_export.quantize.centering import Floats, Observed, exact_weights, is_centred
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.centering import Observed, is_centered
+from page4d_export.quantize.linear_layers import Floats, Graph
 from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage import stages_of
 from page4d_export.stage_runner import StageChain, run_engine
 from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_export.tracing.trace_cache import TraceCache
 
-_PRONE = 0.05  # error of a layer's product above which its activations are not quantised
+_PRONE = 0.05  # error of a layer's product above which its activations are not quantized
 
 
 class Scheme(Protocol):
-    """A way to quantise: `int8`, `fp8`."""
+    """A way to quantize: `int8`, `fp8`."""
 
     def weight(self, exact: Floats, moment: NDArray[np.floating[Any]] | None) -> Any:
         """A matrix `[K,N]` as it will be stored; with inputs of this moment `[K,K]`, so that its products change
         least."""
 
-    def quantise(
+    def quantize(
         self,
-        model: onnx.ModelProto,
+        model: ir.Model,
         observed: Sequence[Observed],
         floating: Collection[int] = (),
         weights: Mapping[str, Any] | None = None,
@@ -50,7 +51,7 @@ class Scheme(Protocol):
         """A stage's linear layers, in place."""
 
     def error(self, x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-        """What quantising a layer's activations costs."""
+        """What quantizing a layer's activations costs."""
 
 
 _SCHEMES: dict[Precision, Scheme] = {Precision.INT8: int8, Precision.FP8: fp8}
@@ -61,9 +62,9 @@ class StageCalibration:
     """Of one stage.
 
     Attributes:
-        scheme: how it is quantised.
+        scheme: how it is quantized.
         observed: of every linear layer's input, in the order they run.
-        floating: layers by number whose activations are not quantised.
+        floating: layers by number whose activations are not quantized.
         layers: their names, in the same order.
         weights: their matrices as they will be stored, by name.
     """
@@ -74,14 +75,14 @@ class StageCalibration:
     layers: tuple[str, ...]
     weights: Mapping[str, Any]
 
-    def apply(self, model: onnx.ModelProto) -> None:
+    def apply(self, model: ir.Model) -> None:
         """Quantise the stage's model, at this or another layout, in place."""
-        self.scheme.quantise(model, self.observed, self.floating, self.weights)
+        self.scheme.quantize(model, self.observed, self.floating, self.weights)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of a model; empty where nothing is quantised.
+    """Of a model; empty where nothing is quantized.
 
     Attributes:
         stages: those with linear layers, by name.
@@ -91,14 +92,16 @@ class Calibration:
     stages: dict[str, StageCalibration] = field(default_factory=dict)
     traces: TraceCache = field(default_factory=TraceCache.of_environment)
 
-    def change(self, stage: str) -> Callable[[onnx.ModelProto], None] | None:
-        """What quantises a stage's model; None where it stays as it is."""
+    def change(self, stage: str) -> Callable[[ir.Model], None] | None:
+        """What quantizes a stage's model; None where it stays as it is."""
         return self.stages[stage].apply if stage in self.stages else None
 
     def floating(self, stage: str) -> tuple[str, ...]:
-        """Matrices of a stage's layers whose activations are not quantised."""
-        found = self.stages.get(stage)
-        return () if found is None else tuple(found.layers[number] for number in sorted(found.floating))
+        """Matrices of a stage's layers whose activations are not quantized."""
+        calibration = self.stages.get(stage)
+        if calibration is None:
+            return ()
+        return tuple(calibration.layers[number] for number in sorted(calibration.floating))
 
 
 def calibrate(
@@ -109,35 +112,35 @@ def calibrate(
     progress: Progress = SILENT,
     place: pathlib.Path | None = None,
 ) -> Calibration:
-    """Run the float32 chain and choose what each stage quantises, by measured error.
+    """Run the float32 chain and choose what each stage quantizes, by measured error.
 
     Args:
         model: the reference.
         plan: at the layout to measure at, in int8 or fp8.
         clip: of that layout.
-        tolerance: of the relative L2 of a stage's outputs; a smaller one quantises fewer layers.
+        tolerance: of the relative L2 of a stage's outputs; a smaller one quantizes fewer layers.
         progress: told of each stage.
         place: where float32 graphs are written for as long as they are needed; None: the system's folder for such.
     """
     exact = plan.in_precision(Precision.FLOAT32)
     chain = StageChain(model, exact, clip)
-    found = Calibration()
+    calibration = Calibration()
     with tempfile.TemporaryDirectory(dir=place) as temporary:
         folder = pathlib.Path(temporary)
-        exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, found.traces)
+        exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
         for stage in stages_of(model, exact).values():
             progress.step(f"calibrating {stage.name}")
             path = exporter.write(stage)
             inputs = chain.inputs(stage.entry)
             outputs, seen = observe(path, stage.entry, inputs)
             if seen:
-                found.stages[stage.name] = _choose(
+                calibration.stages[stage.name] = _choose(
                     _SCHEMES[plan.precision], path, stage.entry, inputs, outputs, seen, tolerance
                 )
             chain.store(stage.entry, outputs)
             for file in folder.iterdir():
                 file.unlink()
-    return found
+    return calibration
 
 
 def _choose(
@@ -149,63 +152,80 @@ def _choose(
     seen: list[Seen],
     tolerance: float,
 ) -> StageCalibration:
-    """Round the weights, and choose what else is quantised.
+    """Round the weights, and choose the layers whose activations are kept in floating point.
 
-    Activations stay as they are where a layer's own error is large, then where they add most for the layer's size,
-    until the stage is within its tolerance.
+    A layer is kept where its own error is above `_PRONE`. Then, until the stage's error e is within the tolerance t,
+    the layer with the largest gain per weight is: `gain / (K N)`, where gain is what its activations add to e^2. Gains
+    are taken to add up, e^2 = sum of the gains of all layers that are not kept + what the weights cost, so that the
+    stage is measured again only where that sum says `e^2 <= t^2`.
     """
-    graph = Graph(onnx.load(path).graph)
-    exact = exact_weights(graph)
+    graph = Graph(ir.load(path))
+    exact = graph.weights
+    names = tuple(linear.weight for linear in graph.linears)
     errors = [
-        scheme.error(one.rows, exact[linear.weight], one.observed, is_centred(graph, number))
-        for number, (linear, one) in enumerate(zip(graph.linears, seen, strict=True))
+        scheme.error(stats.rows, exact[name], stats.observed, is_centered(graph, number))
+        for number, (name, stats) in enumerate(zip(names, seen, strict=True))
     ]
-    observed, names = tuple(one.observed for one in seen), tuple(linear.weight for linear in graph.linears)
     moments: dict[str, NDArray[np.float32]] = {}
-    for name, one in zip(names, seen, strict=True):  # a block that runs twice sees two inputs
-        moments[name] = one.moment if name not in moments else moments[name] + one.moment
-    weights = {name: scheme.weight(exact[name], moment) for name, moment in moments.items()}
-    choice = lambda floating: StageCalibration(scheme, observed, frozenset(floating), names, weights)
-    squared = lambda floating: _error(path, entry, choice(floating), inputs, outputs) ** 2
-    floating = {number for number, found in enumerate(errors) if found > _PRONE}
-    left = squared(floating)
-    if left <= tolerance**2:
-        return choice(floating)
-    added = _added(graph, errors, set(range(len(names))) - floating, squared)
-    for number in sorted(added, key=lambda number: -added[number] / exact[names[number]].size):
-        floating.add(number)
-        left -= added[number]
-        if left <= tolerance**2 and (left := squared(floating)) <= tolerance**2:
-            break
-    return choice(floating)
+    for name, stats in zip(names, seen, strict=True):  # a block that runs twice sees two inputs
+        moments[name] = stats.moment if name not in moments else moments[name] + stats.moment
+    calibration = StageCalibration(
+        scheme=scheme,
+        observed=tuple(stats.observed for stats in seen),
+        floating=frozenset(),
+        layers=names,
+        weights={name: scheme.weight(exact[name], moment) for name, moment in moments.items()},
+    )
+
+    def keeping(kept_float: Collection[int]) -> StageCalibration:
+        return dataclasses.replace(calibration, floating=frozenset(kept_float))
+
+    def measured(kept_float: Collection[int]) -> float:
+        return _error(path, entry, keeping(kept_float), inputs, outputs) ** 2
+
+    kept_float = {number for number, error in enumerate(errors) if error > _PRONE}
+    error_sq, allowed_sq = measured(kept_float), tolerance**2
+    if error_sq <= allowed_sq:
+        return keeping(kept_float)
+    gains = _gains(graph, errors, set(range(len(names))) - kept_float, measured)
+    gain_per_weight = {number: gain / exact[names[number]].size for number, gain in gains.items()}
+    for number in sorted(gains, key=lambda number: -gain_per_weight[number]):
+        kept_float.add(number)
+        error_sq -= gains[number]
+        if error_sq <= allowed_sq:
+            error_sq = measured(kept_float)
+            if error_sq <= allowed_sq:
+                break
+    return keeping(kept_float)
 
 
-def _added(
-    graph: Graph, errors: Sequence[float], among: Collection[int], squared: Callable[[Collection[int]], float]
+def _gains(
+    graph: Graph, errors: Sequence[float], among: Collection[int], measured: Callable[[Collection[int]], float]
 ) -> dict[int, float]:
-    """What the activations of each of some layers add to a stage's squared error, `squared` of what stays as it is.
+    """What the activations of each of some layers add to a stage's squared error, `measured` of the layers that are
+    kept in floating point.
 
     A layer's own error says little of what becomes of it: behind attention it may average out. So the layers of a kind
-    are measured together, and share what that adds by the squares of their own.
+    are measured together, and share what they add by the squares of their own errors.
     """
     everything = frozenset(range(len(errors)))
-    least = squared(everything)
-    added = dict.fromkeys(among, 0.0)
+    least = measured(everything)
+    gains = dict.fromkeys(among, 0.0)
     for kind in dict.fromkeys(graph.linears[number].kind for number in among):
         alike = [number for number in among if graph.linears[number].kind == kind]
-        together = max(squared(everything - set(alike)) - least, 0.0)
+        together = max(measured(everything - set(alike)) - least, 0.0)
         own = sum(errors[number] ** 2 for number in alike)
-        added |= {number: together * errors[number] ** 2 / own for number in alike if own > 0}
-    return added
+        if own > 0:
+            gains |= {number: together * errors[number] ** 2 / own for number in alike}
+    return gains
 
 
 def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inputs: Values, outputs: Values) -> float:
-    proto = onnx.load(path)
-    choice.apply(proto)
-    target = path.with_name(f"quantised.{path.name}")
-    onnx.save(proto, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
-    del proto
-    made = run_engine(OrtEngine(target), entry, inputs)
-    for file in (target, target.with_name(f"{target.name}.data")):
-        file.unlink(missing_ok=True)  # external data is added to a file that is there
-    return max(compare(made[name], outputs[name]).relative_l2 for name in outputs)
+    """The relative L2 error of a stage that is quantized so."""
+    model = ir.load(path)
+    choice.apply(model)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        target = pathlib.Path(temporary) / path.name
+        ir.save(model, target, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+        results = run_engine(OrtEngine(target), entry, inputs)
+    return max(compare(results[name], outputs[name]).relative_l2 for name in outputs)

@@ -2,10 +2,9 @@
 
 Weights and activations have one scale a tensor each. Activations are scaled by what was measured on frames, with room
 for what other frames may bring: a floating-point number loses nothing by being far from the largest one. Scales are
-powers of two, so
-    they add no
-error of their own and are exact in 16 bits. The graph says so in the standard's terms, QuantizeLinear and
-DequantizeLinear before a product, of which TensorRT makes one FP8 kernel, and which ONNX Runtime computes as it stands.
+powers of two, so they add no error of their own and are exact in 16 bits. The graph says so in the standard's terms,
+QuantizeLinear and DequantizeLinear before a product, of which TensorRT makes one FP8 kernel, and which ONNX Runtime
+computes as it stands.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from page4d_export.quantize.centering import Floats, Observed, centre, exact_weights, product_error
+from page4d_export.quantize.centering import Observed, center, product_error
 from page4d_export.quantize.gptq import compensated
-from page4d_export.quantize.linear_layers import Graph, Linear
+from page4d_export.quantize.linear_layers import Floats, Graph, array_of, node
 
 _LARGEST = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)  # 448
 _ROOM = 2.0  # times what was measured that an activation may be before it is cut off
 _EXPONENTS = (-14, 15)  # of float16's normal numbers
 
 
-def quantise(
-    model: onnx.ModelProto,
+def quantize(
+    model: ir.Model,
     observed: Sequence[Observed],
     floating: Collection[int] = (),
     weights: Mapping[str, Weight] | None = None,
 ) -> None:
-    """Quantise the linear layers of a stage in float32 or 16 bits, in place.
+    """Quantize the linear layers of a stage in float32 or 16 bits, in place.
 
     Args:
         model: with its weights.
@@ -44,55 +43,45 @@ def quantise(
         floating: layers by number that stay as they are.
         weights: by name, as `weight` makes them; None rounds to the nearest.
     """
-    graph = Graph(model.graph)
-    exact = exact_weights(graph)
-    stored = weights or {name: weight(array) for name, array in exact.items()}
+    graph = Graph(model)
+    layers = graph.linears
+    stored = weights or {name: weight(exact) for name, exact in graph.weights.items()}
 
     def lost(number: int) -> Floats:
-        name = graph.linears[number].weight
-        return np.zeros_like(exact[name]) if number in floating else exact[name] - stored[name].values
+        exact = layers[number].exact
+        return np.zeros_like(exact) if number in floating else exact - stored[layers[number].weight].values
 
-    dtypes = {
-        tensor.name: numpy_helper.to_array(tensor).dtype for tensor in model.graph.initializer if tensor.name in exact
-    }
-    centred = centre(graph, observed, lost)
-    added = dict(centred.biases)
-    added["fp8/zero"] = np.zeros((), ml_dtypes.float8_e4m3fn)
-    for name, made_of in stored.items():
-        added |= {f"{name}/fp8": made_of.numbers, f"{name}/scale": np.array(made_of.scale, dtypes[name])}
-    for linear, seen in zip(graph.linears, observed, strict=True):
-        scale = _activation_scale(seen, linear.x in centred.shifted)
-        added[f"{linear.x}/scale"] = np.array(scale, dtypes[linear.weight])
-    quantised: set[str] = set()  # inputs
-    widened: set[str] = set()  # weights
-
-    def made(number: int, linear: Linear) -> list[NodeProto]:
+    shifted = center(graph, observed, lost)
+    zero = graph.constant("fp8/zero", np.zeros((), ml_dtypes.float8_e4m3fn))
+    rounded_inputs: dict[str, ir.Value] = {}
+    rounded_weights: dict[str, ir.Value] = {}
+    for number, (linear, seen) in enumerate(zip(layers, observed, strict=True)):
         if number in floating:
-            return [linear.product]
-        x, matrix = linear.x, linear.weight
+            continue
+        x, name, matrix = linear.x, linear.weight, stored[linear.weight]
+        dtype = array_of(linear.matrix).dtype
         nodes = []
-        if x not in quantised:
-            quantised.add(x)
-            nodes.append(helper.make_node("QuantizeLinear", [x, f"{x}/scale", "fp8/zero"], [f"{x}/fp8"]))
-            nodes.append(helper.make_node("DequantizeLinear", [f"{x}/fp8", f"{x}/scale", "fp8/zero"], [f"{x}/rounded"]))
-        if matrix not in widened:
-            widened.add(matrix)
-            nodes.append(
-                helper.make_node(
-                    "DequantizeLinear", [f"{matrix}/fp8", f"{matrix}/scale", "fp8/zero"], [f"{matrix}/rounded"]
-                )
-            )
-        out = linear.product.output[0]
-        return [*nodes, helper.make_node("MatMul", [f"{x}/rounded", f"{matrix}/rounded"], [out], name=f"{out}/fp8")]
-
-    graph.replace_products(made, added)
+        if x not in rounded_inputs:
+            scale = graph.constant(f"{x}/scale", np.array(_activation_scale(seen, x in shifted), dtype))
+            eight = node("QuantizeLinear", [linear.input, scale, zero], f"{x}/fp8")
+            nodes += [eight, node("DequantizeLinear", [eight.outputs[0], scale, zero], f"{x}/rounded")]
+            rounded_inputs[x] = nodes[-1].outputs[0]
+        if name not in rounded_weights:
+            numbers = graph.constant(f"{name}/fp8", matrix.numbers)
+            scale = graph.constant(f"{name}/scale", np.array(matrix.scale, dtype))
+            nodes.append(node("DequantizeLinear", [numbers, scale, zero], f"{name}/rounded"))
+            rounded_weights[name] = nodes[-1].outputs[0]
+        inputs = [rounded_inputs[x], rounded_weights[name]]
+        nodes.append(node("MatMul", inputs, f"{linear.out}/product", name=f"{linear.out}/fp8"))
+        graph.replace(linear.product, nodes)
+    RemoveUnusedNodesPass()(model)
 
 
 def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-    """What quantising a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
+    """What quantizing a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
     `[K,N]`."""
     scale = _activation_scale(seen, shifted)
-    return product_error(x, exact, seen.taken_out(shifted), lambda centred: rounded(centred, scale))
+    return product_error(x, exact, seen.taken_out(shifted), lambda centered: rounded(centered, scale))
 
 
 @dataclass(frozen=True)

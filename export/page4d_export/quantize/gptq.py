@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from page4d_export.quantize.centering import Floats
+from page4d_export.quantize.linear_layers import Floats
 
 _DAMPING = 0.01  # share of the mean square that is added to every channel's, for what other frames bring
-_PART = 128  # rows that are rounded before all others hear of it
+_PART = 128  # rows that are rounded before all others are moved
 
 
 def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Callable[[Floats], Floats]) -> Floats:
@@ -20,10 +20,9 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
     their mean taken out.
 
     What rounding row k adds to the product, x_k times its error, is in part what other channels can take away, since
-    channels go
-    together: rows that are still to come are moved so that what is left of it over these inputs is least. With channels
-        that have
-    nothing to do with each other it is rounding to the nearest. After Frantar et al., GPTQ, 2022.
+    channels go together: rows that are still to come are moved so that what is left of it over these inputs is least.
+    With channels that have nothing to do with each other it is rounding to the nearest. After Frantar et al., GPTQ,
+    2022.
 
     Args:
         exact: `[K,N]`.
@@ -40,19 +39,19 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
     damped = moment[np.ix_(order, order)].astype(np.float64)
     damped[np.diag_indices(len(damped))] += _DAMPING * scale
     factor = _factor_of_inverse(damped)
-    left, made = exact[order].astype(np.float64), np.empty(exact.shape)
-    for start in range(0, len(left), _PART):
-        part = left[start : start + _PART]
-        wrong = np.empty_like(part)
+    remaining, rounded = exact[order].astype(np.float64), np.empty(exact.shape)
+    for start in range(0, len(remaining), _PART):
+        part = remaining[start : start + _PART]
+        errors = np.empty_like(part)
         stop = start + len(part)
         for row in range(len(part)):
             place = start + row
-            made[place] = nearest(part[row])
-            wrong[row] = (part[row] - made[place]) / factor[place, place]
-            part[row + 1 :] -= np.outer(factor[place, place + 1 : stop], wrong[row])
-        left[stop:] -= factor[start:stop, stop:].T @ wrong
-    result = np.empty_like(made)
-    result[order] = made
+            rounded[place] = nearest(part[row])
+            errors[row] = (part[row] - rounded[place]) / factor[place, place]
+            part[row + 1 :] -= np.outer(factor[place, place + 1 : stop], errors[row])
+        remaining[stop:] -= factor[start:stop, stop:].T @ errors
+    result = np.empty_like(rounded)
+    result[order] = rounded
     return result
 
 

@@ -1,118 +1,155 @@
-"""The linear layers of a stage's ONNX graph: what int8 and fp8 quantise."""
+"""The linear layers of a stage's ONNX graph: what int8 and fp8 quantize."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, numpy_helper
 
 from page4d.ops import DOMAIN
 
+Floats = NDArray[np.float64]
 _OF_BLOCKS = re.compile(r"\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight/")
 _VIEWS = ("Reshape", "Transpose")
 
 
 @dataclass(frozen=True)
 class Linear:
-    """`product` and `add` make `x W + b` of x `[...,K]`, an initializer W `[K,N]` and another b `[N]`.
+    """`product` and `add` compute `x W + b` of x `[...,K]`, an initializer W `[K,N]` and another b `[N]`.
 
-    Of transformer blocks alone: those are 99 % of the weights, and what stands around them (patches, heads) is
-        sensitive.
+    Of transformer blocks alone: those are 99 % of the weights, and the layers around them (patches, heads) are
+    sensitive.
     """
 
-    product: NodeProto
-    add: NodeProto
+    product: ir.Node
+    add: ir.Node
+
+    @property
+    def input(self) -> ir.Value:
+        """x."""
+        return input_of(self.product, 0)
+
+    @property
+    def matrix(self) -> ir.Value:
+        """W; blocks that run twice in a stage share it."""
+        return input_of(self.product, 1)
+
+    @property
+    def bias(self) -> ir.Value:
+        """b."""
+        return input_of(self.add, 1)
 
     @property
     def x(self) -> str:
         """The input's name."""
-        return self.product.input[0]
+        return name_of(self.input)
 
     @property
     def weight(self) -> str:
-        """The matrix's name; blocks that run twice in a stage share it."""
-        return self.product.input[1]
+        """The matrix's name."""
+        return name_of(self.matrix)
+
+    @property
+    def out(self) -> str:
+        """The product's name."""
+        return name_of(self.product.outputs[0])
+
+    @property
+    def exact(self) -> Floats:
+        """The matrix `[K,N]`."""
+        return array_of(self.matrix).astype(np.float64)
 
     @property
     def kind(self) -> str:
         """`attn.qkv`, `attn.proj`, `mlp.fc1` or `mlp.fc2`."""
-        found = _OF_BLOCKS.search(self.weight)
-        assert found is not None
-        return found[1]
-
-    @property
-    def bias(self) -> str:
-        """The bias's name."""
-        return self.add.input[1]
+        match = _OF_BLOCKS.search(self.weight)
+        assert match is not None
+        return match[1]
 
 
 class Graph:
     """A stage's graph with its linear layers, in the order they run."""
 
-    def __init__(self, graph: GraphProto) -> None:
-        self.proto = graph
-        self._producers = {name: node for node in graph.node for name in node.output}
-        initializers = {tensor.name for tensor in graph.initializer}
-        readers: dict[str, list[NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                readers.setdefault(name, []).append(node)
-        self._readers = readers
-        self.linears = tuple(self._find(initializers))
+    def __init__(self, model: ir.Model) -> None:
+        self._graph = model.graph
+        self.linears = tuple(self._find())
 
-    def _find(self, initializers: set[str]) -> Iterator[Linear]:
-        for node in self.proto.node:
-            if node.op_type == "MatMul" and node.input[1] in initializers and _OF_BLOCKS.search(node.input[1]):
-                (add,) = self._readers[node.output[0]]
-                assert add.op_type == "Add" and add.input[0] == node.output[0] and add.input[1] in initializers
-                yield Linear(node, add)
+    @property
+    def weights(self) -> dict[str, Floats]:
+        """Matrices `[K,N]` of the linear layers, by name."""
+        layers = {linear.weight: linear for linear in self.linears}
+        return {name: linear.exact for name, linear in layers.items()}
 
-    def norm_before(self, linear: Linear) -> NodeProto | None:
-        """The LayerNorm that makes a linear layer's input, where linear layers alone read it; in 16 bits a cast stands
-        between."""
+    def _find(self) -> Iterator[Linear]:
+        for product in self._graph:
+            if product.op_type == "MatMul" and _OF_BLOCKS.search(name_of(input_of(product, 1))):
+                (add,) = product.outputs[0].consumers()
+                assert add.op_type == "Add" and add.inputs[0] is product.outputs[0]
+                yield Linear(product, add)
+
+    def norm_before(self, linear: Linear) -> ir.Node | None:
+        """The LayerNorm that computes a linear layer's input, where linear layers alone read it; in 16 bits a cast
+        stands between."""
         products = [other.product for other in self.linears]
-        if any(reader not in products for reader in self._readers[linear.x]):
+        if any(reader not in products for reader in linear.input.consumers()):
             return None
-        maker = self._producers.get(linear.x)
-        if maker is not None and maker.op_type == "Cast" and len(self._readers[maker.input[0]]) == 1:
-            maker = self._producers.get(maker.input[0])
-        return maker if maker is not None and maker.op_type == "LayerNormalization" else None
+        producer = linear.input.producer()
+        if producer is not None and producer.op_type == "Cast" and len(input_of(producer, 0).uses()) == 1:
+            producer = input_of(producer, 0).producer()
+        return producer if producer is not None and producer.op_type == "LayerNormalization" else None
 
     def values_before(self, linear: Linear) -> Linear | None:
-        """The layer that makes v, where the linear layer's input is what attention made of it."""
-        maker = self._behind_views(linear.x)
-        if maker is None or maker.domain != DOMAIN:
+        """The layer that computes v, where the linear layer's input is attention's output."""
+        attention = _behind_views(linear.input)
+        if attention is None or attention.domain != DOMAIN:
             return None
-        made = self._behind_views(maker.input[2])
-        return next((other for other in self.linears if other.add is made), None)
+        add = _behind_views(input_of(attention, 2))
+        return next((other for other in self.linears if other.add is add), None)
 
-    def _behind_views(self, name: str) -> NodeProto | None:
-        while (
-            (node := self._producers.get(name)) is not None and node.op_type in _VIEWS and len(self._readers[name]) == 1
-        ):
-            name = node.input[0]
-        return node
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """A new initializer."""
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
 
-    def replace_products(
-        self, made: Callable[[int, Linear], list[NodeProto]], added: Mapping[str, NDArray[np.generic]]
-    ) -> None:
-        """Put other nodes in the place of every product, by a layer's number, and the constants that they read; unread
-        ones go."""
-        numbers = {linear.product.output[0]: number for number, linear in enumerate(self.linears)}
-        nodes: list[NodeProto] = []
-        for node in self.proto.node:
-            number = numbers.get(node.output[0]) if node.output else None
-            nodes.extend([node] if number is None else made(number, self.linears[number]))
-        del self.proto.node[:]
-        self.proto.node.extend(nodes)
-        used = {name for node in self.proto.node for name in node.input}
-        kept = [tensor for tensor in self.proto.initializer if tensor.name in used]
-        del self.proto.initializer[:]
-        self.proto.initializer.extend(kept)
-        self.proto.initializer.extend(
-            numpy_helper.from_array(array, name) for name, array in added.items() if name in used
+    def replace(self, product: ir.Node, nodes: Sequence[ir.Node]) -> None:
+        """Put nodes in a product's place; the output of the last has the product's name and readers."""
+        ir.convenience.replace_nodes_and_values(
+            self._graph, product, [product], nodes, product.outputs, nodes[-1].outputs
         )
+
+
+def node(op: str, inputs: Sequence[ir.Value], *outputs: str, name: str | None = None, **attributes: int) -> ir.Node:
+    """A node that stands in no graph yet, its outputs named."""
+    return ir.node(op, inputs, attributes, outputs=[ir.Value(name=output) for output in outputs], name=name)
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    """An input that is there."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
+def name_of(value: ir.Value) -> str:
+    """A value's name, which all of an exported graph have."""
+    assert value.name is not None
+    return value.name
+
+
+def array_of(value: ir.Value) -> NDArray[np.generic]:
+    """What an initializer holds."""
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _behind_views(value: ir.Value) -> ir.Node | None:
+    """What computes a value, the views aside that it alone is read through."""
+    while (producer := value.producer()) is not None and producer.op_type in _VIEWS and len(value.uses()) == 1:
+        value = input_of(producer, 0)
+    return producer

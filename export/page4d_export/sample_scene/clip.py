@@ -23,7 +23,7 @@ from page4d_export.sample_scene.scene import SAMPLES, Scene, Surface, display, t
 
 @dataclass(frozen=True)
 class Clip:
-    """A scene of T times seen by V static cameras.
+    """A scene of T timesteps seen by V static cameras.
 
     Attributes:
         frames: RGB, uint8 `[T,V,H,W,3]`.
@@ -45,7 +45,7 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     A frame depends on its time, not on T; the same arguments give the same clip.
 
     Args:
-        T: times, 24 to a second.
+        T: timesteps, 24 to a second.
         V: cameras, on an arc around the scene, all looking at its middle.
         width, height: of every image, in pixels.
         seed: varies colours, places, movements and the cameras.
@@ -63,7 +63,10 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     frames = np.empty((T, V, height, width, 3), np.uint8)
     masks = np.empty((T, V, height, width), np.uint8)
     points = np.empty((T, V, height, width, 3))
-    view = lambda v: _render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
+
+    def view(v: int) -> None:
+        _render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
+
     with ThreadPoolExecutor(
         max_workers=4
     ) as pool:  # numpy lets go of the interpreter's lock; a few only, as each holds its view's surfaces

@@ -16,14 +16,14 @@ def plain(colour: Floats) -> Paint:
     return lambda at: colour * _mottle(at, 0.10)
 
 
-def stripes(one: Floats, other: Floats, axis: int, per_metre: float) -> Paint:
+def stripes(first: Floats, second: Floats, axis: int, per_metre: float) -> Paint:
     """Two colours in turn along an axis, so many stripes to a metre."""
-    return lambda at: _pick(np.floor(at[:, axis] * per_metre), (one, other)) * _mottle(at, 0.08)
+    return lambda at: _pick(np.floor(at[:, axis] * per_metre), (first, second)) * _mottle(at, 0.08)
 
 
-def checks(one: Floats, other: Floats, size: float) -> Paint:
+def checks(first: Floats, second: Floats, size: float) -> Paint:
     """Two colours in turn in cubes, `size` metres wide."""
-    return lambda at: _pick(np.floor(at / size + 1e-6).sum(1), (one, other)) * _mottle(at, 0.08)
+    return lambda at: _pick(np.floor(at / size + 1e-6).sum(1), (first, second)) * _mottle(at, 0.08)
 
 
 def wedges(colours: Sequence[Floats]) -> Paint:
@@ -71,9 +71,9 @@ def _pick(number: Floats, colours: Sequence[Floats]) -> Floats:
     return np.stack(list(colours))[number.astype(np.intp) % len(colours)]
 
 
-def _hash(one: Floats, other: Floats) -> Floats:
+def _hash(first: Floats, second: Floats) -> Floats:
     """Numbers in [0, 1) that look random, from pairs of whole numbers."""
-    return np.asarray((np.sin(one * 12.9898 + other * 78.233) * 4375.8545) % 1, np.float64)
+    return np.asarray((np.sin(first * 12.9898 + second * 78.233) * 4375.8545) % 1, np.float64)
 
 
 def _mottle(at: Floats, depth: float) -> Floats:

@@ -51,8 +51,8 @@ class _Shape:
             root = along**2 - start @ start + self.half[0] ** 2
             return np.where((root >= 0) & (along < 0), -along - np.sqrt(np.maximum(root, 0)), np.inf)
         inverse = 1 / np.where(toward == 0, 1e-300, toward)
-        one, other = (-self.half - start) * inverse, (self.half - start) * inverse
-        nearer, farther = np.minimum(one, other).T, np.maximum(one, other).T
+        first, second = (-self.half - start) * inverse, (self.half - start) * inverse
+        nearer, farther = np.minimum(first, second).T, np.maximum(first, second).T
         enter = np.maximum(
             np.maximum(nearer[0], nearer[1]), nearer[2]
         )  # a reduction over an axis of three is many times slower
@@ -275,10 +275,10 @@ class Scene:
         )
 
 
-def _dot(one: Floats, other: Floats) -> Floats:
+def _dot(first: Floats, second: Floats) -> Floats:
     """Products of vectors `[n,3]` with as many others, or with one; not `@`, whose threads cost more here than they
     save."""
-    return np.asarray(np.einsum("ij,ij->i" if other.ndim == 2 else "ij,j->i", one, other), np.float64)
+    return np.asarray(np.einsum("ij,ij->i" if second.ndim == 2 else "ij,j->i", first, second), np.float64)
 
 
 def unit(vectors: Floats) -> Floats:

@@ -44,7 +44,7 @@ class OnnxExporter:
         self.folder, self.head_dim, self.attention = folder, head_dim, attention
         self._traces = TraceCache.of_environment() if traces is None else traces
 
-    def write(self, stage: Stage, change: Callable[[onnx.ModelProto], None] | None = None) -> pathlib.Path:
+    def write(self, stage: Stage, change: Callable[[onnx_ir.Model], None] | None = None) -> pathlib.Path:
         """Write one stage, `change` having changed its graph and weights; the path of its .onnx."""
         module = stage.module
         weights: dict[str, Tensor] = dict(module.named_parameters())
@@ -54,9 +54,7 @@ class OnnxExporter:
         path = self.folder / f"{stage.name}.onnx"
         external = f"{path.name}.data" if stage.entry.weight_bytes > _EXTERNAL_ABOVE else None
         if change is not None:
-            proto = onnx_ir.to_proto(model)
-            change(proto)
-            model = onnx_ir.from_proto(proto)
+            change(model)
         onnx_ir.save(model, path, external_data=external, size_threshold_bytes=_TENSOR_EXTERNAL_ABOVE)
         onnx.checker.check_model(str(path))
         return path
@@ -142,7 +140,7 @@ def _replace(graph: onnx_ir.Graph, node: onnx_ir.Node, results: list[Tensor]) ->
 
 
 def _strip(model: onnx_ir.Model) -> None:
-    """Remove the trace's notes: source lines and the exporting machine's paths are nobody's business."""
+    """Remove the trace's notes: source lines, and paths of the exporting machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None

@@ -71,14 +71,14 @@ CALL cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, const void* addr
   if (rank != 4 || reinterpret_cast<uintptr_t>(map) % 64 != 0 || interleave != 0 || swizzle != 3 || promotion != 2 ||
       fill != 0)
     return 1;
-  FakeMap made{address, type, {}, {}, {}};
+  FakeMap tensor_map{address, type, {}, {}, {}};
   for (size_t i = 0; i < 4; ++i) {
     if (steps[i] != 1) return 1;
-    made.sizes[i] = sizes[i];
-    made.box[i] = box[i];
-    if (i < 3) made.strides[i] = strides[i];
+    tensor_map.sizes[i] = sizes[i];
+    tensor_map.box[i] = box[i];
+    if (i < 3) tensor_map.strides[i] = strides[i];
   }
-  fake_driver().maps.push_back(made);
+  fake_driver().maps.push_back(tensor_map);
   std::memset(map, 0xd0, 128);
   return 0;
 }

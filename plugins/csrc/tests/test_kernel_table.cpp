@@ -28,9 +28,9 @@ void refusals() {
   CHECK(refusal([&] { table.kernel("merge", Dtype::kFloat16, 75); }) == "the attention kernels do not run on this GPU");
   CHECK(refusal([&] { table.kernel("attention_other", Dtype::kFloat16, 90); }) == "the kernel pack lacks a kernel");
   const Entry& merge = table.kernel("merge", Dtype::kFloat16, 90);
-  const KernelTable one(View<Entry>(&merge, 1));
-  CHECK(&one.kernel("merge", Dtype::kFloat16, 90) == &merge);
-  CHECK(refusal([&] { one.kernel("merge", Dtype::kFloat16, 100); }) == "the kernel pack lacks a kernel");
+  const KernelTable merge_alone(View<Entry>(&merge, 1));
+  CHECK(&merge_alone.kernel("merge", Dtype::kFloat16, 90) == &merge);
+  CHECK(refusal([&] { merge_alone.kernel("merge", Dtype::kFloat16, 100); }) == "the kernel pack lacks a kernel");
 }
 
 void every_kernel_has_code() {

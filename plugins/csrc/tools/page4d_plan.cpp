@@ -38,8 +38,10 @@ std::string list(const T& parts) {
 
 std::string quoted(const std::string& value) {
   std::string all;
-  for (char each : value)
-    all += each == '\n' ? "\\n" : each == '"' || each == '\\' ? std::string("\\") + each : std::string(1, each);
+  for (char character : value)
+    all += character == '\n'                       ? "\\n"
+           : character == '"' || character == '\\' ? std::string("\\") + character
+                                                   : std::string(1, character);
   return "\"" + all + "\"";
 }
 
@@ -83,27 +85,27 @@ std::string packed(const Entry& entry, const Launch& launch) {
 }
 
 std::string answer(const std::string& line) {
-  const std::vector<std::string> words = split(line, ' ');
-  if (words.size() < 4) throw Error("a call is an op, a type, a compute capability, attributes and shapes").got(line);
-  const std::optional<Op> op = op_named(words[0]);
-  if (!op) throw Error("no such op").got(words[0]).allowed("BiasedAttention, SegmentAttention");
-  const int capability = std::atoi(words[2].c_str());
+  const std::vector<std::string> fields = split(line, ' ');
+  if (fields.size() < 4) throw Error("a call is an op, a type, a compute capability, attributes and shapes").got(line);
+  const std::optional<Op> op = op_named(fields[0]);
+  if (!op) throw Error("no such op").got(fields[0]).allowed("BiasedAttention, SegmentAttention");
+  const int capability = std::atoi(fields[2].c_str());
   std::map<std::string, double> attributes;
-  if (words[3] != "-")
-    for (const std::string& each : split(words[3], ',')) {
-      const std::vector<std::string> pair = split(each, '=');
+  if (fields[3] != "-")
+    for (const std::string& attribute : split(fields[3], ',')) {
+      const std::vector<std::string> pair = split(attribute, '=');
       attributes[pair.at(0)] = std::strtod(pair.at(1).c_str(), nullptr);
     }
   std::vector<Node::Dims> shapes;
-  for (size_t i = 4; i < words.size(); ++i) {
+  for (size_t i = 4; i < fields.size(); ++i) {
     shapes.emplace_back();
-    if (words[i] != "-")
-      for (const std::string& size : split(words[i], ','))
+    if (fields[i] != "-")
+      for (const std::string& size : split(fields[i], ','))
         shapes.back().push_back(std::strtoll(size.c_str(), nullptr, 10));
   }
 
   const KernelTable& table = KernelTable::embedded();
-  const Shape shape = Node(*op, attributes).shape(shapes, dtype_named(words[1]));
+  const Shape shape = Node(*op, attributes).shape(shapes, dtype_named(fields[1]));
   const Plan plan = plan_for(shape, table, capability);
   std::vector<std::string> launches;
   for (const Launch& launch : plan.launches) {
@@ -111,7 +113,7 @@ std::string answer(const std::string& line) {
     std::string values;
     for (const auto& [name, value] : launch.values)
       values += text(values.empty() ? "" : ", ", quoted(name), ": ",
-                     std::visit([](const auto& each) { return json(each); }, value));
+                     std::visit([](const auto& parameter) { return json(parameter); }, value));
     launches.push_back(text("{\"kernel\": ", quoted(launch.kernel), ", \"path\": ", quoted(entry.path()),
                             ", \"threads\": ", entry.threads, ", \"shared\": ", entry.shared,
                             ", \"grid\": ", text_of({launch.grid.begin(), launch.grid.end()}), ", \"values\": {",

@@ -35,7 +35,7 @@ class Sampler(NamedTuple):
 
 
 class Clock(Protocol):
-    """What takes times."""
+    """Measures the time of calls."""
 
     cache: int
     """Bytes of cache that inputs must exceed to be read from memory each time; 0 where it does not matter."""
@@ -68,7 +68,7 @@ class CudaClock:
         else:
             run, timed = graph.replay, "graph"
         run()
-        torch.cuda.synchronize()  # what goes wrong here is this side's, not that of whoever waits next
+        torch.cuda.synchronize()  # what goes wrong here is this side's, not the next one's
         lead = repeats * once < _LEAD
         return Sampler(lambda: _elapsed(run, lead) / repeats, timed, calls)
 

@@ -7,14 +7,13 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import torch
 
-from page4d.errors import AccuracyError
 from page4d.layout import Layout
 from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, TORCH_TYPES, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
+from page4d_plugins.bench.gpu_benchmark import HOPPER_EXP2, Absent, GpuBenchmark, Timed
 from page4d_plugins.bench.reference import TOLERANCE, Reference
 from page4d_plugins.bench.sides import OURS, PEERS, UNBIASED_SDPA, Attempt, ByPack, Run, makers, reason_of
 from page4d_plugins.bench.timing import Timings, interleave, spread
@@ -22,84 +21,11 @@ from page4d_plugins.modes import Dtype, Mode
 
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
 """What is compared."""
-HOPPER_EXP2 = (474.0, 949.0)
-"""TFLOP/s of attention with head dimension 64 that exponentials allow on an H100 or H200: alone in turn with the matrix
-units, and wholly beside them. Arithmetic: 16 exp2 a clock on each of 132 multiprocessors at 1.755 GHz, 256 operations
-of the matrix units for each, which take them as long."""
-_PRODUCT = 8192  # rows and columns of the matrix product that the chip's rate is read off
+_PRODUCT = 8192  # rows and columns of the matrix product whose rate is the GPU's
 _MOST_SETS = 12
 Key = tuple[str, str]
 """A side's form and name."""
 _PRODUCT_KEY: Key = ("", "product")
-
-
-class Timed(msgspec.Struct, frozen=True):
-    """One implementation of one form."""
-
-    form: str
-    sequences: int
-    """Z."""
-    name: str
-    milliseconds: float
-    """Of one call: median over the rounds, and extremes."""
-    spread: tuple[float, float]
-    tflops: float
-    """4 * queries * keys read * D * A * Z over the median."""
-    of_product: float | None
-    """Share of the rate of a large matrix product in the same run."""
-    of_exp2: tuple[float, float] | None
-    """Shares of `HOPPER_EXP2`."""
-    of_sdpa: float | None
-    """Rate over the baseline's: median of the rounds, and extremes. Above 1 it is faster."""
-    of_sdpa_spread: tuple[float, float] | None
-    baseline: str | None
-    """The fastest of PyTorch's backends without bias, on as many queries and keys."""
-    error: float
-    """Largest relative L2 error of a sampled row against float64."""
-    timed: str
-    """As `Sampler.timed`."""
-
-
-class Absent(msgspec.Struct, frozen=True):
-    """An implementation that is not timed, and why."""
-
-    form: str
-    sequences: int
-    name: str
-    reason: str
-
-
-class GpuBenchmark(msgspec.Struct, frozen=True):
-    """A comparison, and what it ran on."""
-
-    device: str
-    capability: str
-    versions: dict[str, str]
-    dtype: str
-    keys: int
-    layout: dict[str, int]
-    heads: int
-    rounds: int
-    tolerance: float
-    product_tflops: float | None
-    """Of an 8192 x 8192 x 8192 matrix product of the same type: median of the rounds."""
-    exp2_tflops: tuple[float, float] | None
-    """`HOPPER_EXP2`, on a Hopper."""
-    timed: list[Timed]
-    absent: list[Absent]
-
-    @property
-    def failures(self) -> list[Absent]:
-        """This project's own sides that did not run or were wrong."""
-        return [side for side in self.absent if side.name in OURS]
-
-    def require(self) -> None:
-        """Raise an AccuracyError where a side of this project failed."""
-        if self.failures:
-            lines = "; ".join(f"{side.form}, Z={side.sequences}, {side.name}: {side.reason}" for side in self.failures)
-            raise AccuracyError(
-                "attention kernels failed", got=lines, allowed=f"a row's relative error up to {self.tolerance:g}"
-            )
 
 
 class Side(NamedTuple):
@@ -147,7 +73,7 @@ def compare(
         image: height and width in pixels: 1374 tokens a frame by default.
         forms: what to compare.
         device: as PyTorch names it.
-        clock: what takes times; the device's by default.
+        clock: measures times; the device's by default.
         product: rows and columns of the matrix product.
         progress: told of each step.
 
@@ -209,10 +135,10 @@ def versions() -> dict[str, str]:
     """What computes."""
     import triton
 
-    found = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
+    numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
     if torch.cuda.is_available():
-        found |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
-    return {name: str(version) for name, version in found.items()}
+        numbers |= {"CUDA": torch.version.cuda, "cuDNN": torch.backends.cudnn.version()}
+    return {name: str(version) for name, version in numbers.items()}
 
 
 def input_sets(call: Call, clock: Clock) -> int:
@@ -236,7 +162,7 @@ def _sides(
     calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
     reference = Reference(calls[0], layout.N)
     shape = calls[0].shape
-    found = []
+    sides = []
     for name, maker in makers(calls[0], peers).items():
         error = float("inf")
         with (attempt := Attempt()):
@@ -244,12 +170,12 @@ def _sides(
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                found.append(
+                sides.append(
                     Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
                 )
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
-    return found
+    return sides
 
 
 def checked(run: Run, reference: Reference) -> float:

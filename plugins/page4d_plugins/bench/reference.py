@@ -1,4 +1,4 @@
-"""Float64 on a few rows of a call: what every side of the benchmark, and every test on a GPU, is held against."""
+"""Float64 on a few rows of a call: what every side of the benchmark, and every test on a GPU, is compared with."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Reference:
 
     def error(self, out: Tensor) -> float:
         """The largest relative L2 error of a row of `[Z,A,n,D]`; infinite where something is not a number."""
-        found = out[:, :, self.rows].double()
+        rows = out[:, :, self.rows].double()
         size = self.values.norm(dim=-1).clamp_min(1e-30)  # rows of zeros must be zeros
-        worst = float(((found - self.values).norm(dim=-1) / size).max())
+        worst = float(((rows - self.values).norm(dim=-1) / size).max())
         return math.inf if math.isnan(worst) else worst
 
     def accepts(self, error: float) -> bool:

@@ -123,8 +123,8 @@ def flash_attn(call: Call) -> Run:
     q, k, v = (call.tensors[name].transpose(1, 2) for name in "qkv")  # [Z,n,A,D]
 
     def run() -> Tensor:
-        found = function(q, k, v)
-        out: Tensor = found[0] if isinstance(found, tuple) else found
+        result = function(q, k, v)
+        out: Tensor = result[0] if isinstance(result, tuple) else result
         return out.transpose(1, 2)
 
     return run
@@ -143,12 +143,12 @@ PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 
 def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
     """Who can compute a call, by name: ours, then the peers that know its mode."""
-    found = dict(OURS)
+    known = dict(OURS)
     if call.mode is Mode.DENSE:
-        found |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
+        known |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
     elif call.mode is Mode.BIASED:
-        found |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
-    return {name: maker for name, maker in found.items() if name in OURS or name in peers}
+        known |= {"SDPA efficient": sdpa(UNBIASED_SDPA["SDPA efficient"]), "FlexAttention": flex_attention}
+    return {name: maker for name, maker in known.items() if name in OURS or name in peers}
 
 
 class Attempt:

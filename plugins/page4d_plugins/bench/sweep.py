@@ -1,4 +1,4 @@
-"""Tiles of one kernel on one GPU: each compiled, checked and timed, beside the one in the table of chips."""
+"""Tiles of one kernel on one GPU: each compiled, checked and timed, beside the one that is used."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Sweep(msgspec.Struct, frozen=True):
     seconds: float
     trials: list[Trial]
     table: TileSize
-    """The tile of `modes.CHIPS` for this mode and chip."""
+    """The tile of `modes.CHIPS` for this mode and GPU architecture."""
 
     @property
     def best(self) -> Trial | None:
@@ -87,11 +87,11 @@ class Sweep(msgspec.Struct, frozen=True):
 
     def require(self) -> None:
         """Raise an AccuracyError where a tile computes something else, or none could be timed."""
-        found = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
-        if found or self.best is None:
+        mistakes = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
+        if mistakes or self.best is None:
             raise AccuracyError(
                 "tiles of the attention kernel fail",
-                got="; ".join(found) or "none ran",
+                got="; ".join(mistakes) or "none ran",
                 allowed="the same result from every tile",
             )
 
@@ -136,7 +136,7 @@ def sweep(
         workers: processes that compile side by side; 0 compiles here. By default one a CPU core, 12 at most.
         image: height and width in pixels: 1374 tokens a frame by default.
         device: as PyTorch names it.
-        clock: what takes times; the device's by default.
+        clock: measures times; the device's by default.
         progress: told of each step.
 
     Raises:
@@ -243,13 +243,7 @@ def _compile(job: Job, tile: Tile) -> str | None:
 
 def _failed(tile: Tile, error: float | None, reason: str, is_wrong: bool) -> Trial:
     return Trial(
-        tile=TileSize(*tile),
-        milliseconds=None,
-        spread=None,
-        tflops=None,
-        error=error,
-        reason=reason,
-        wrong=is_wrong,
+        tile=TileSize(*tile), milliseconds=None, spread=None, tflops=None, error=error, reason=reason, wrong=is_wrong
     )
 
 

@@ -1,4 +1,4 @@
-"""Ahead of time, without a GPU: Triton's compiler turns the kernels into machine code for every chip."""
+"""Ahead of time, without a GPU: Triton compiles the kernels into machine code for every GPU architecture."""
 
 from __future__ import annotations
 
@@ -18,27 +18,16 @@ from page4d.errors import MissingBackendError
 from page4d_plugins.compile.cubin import parameter_table
 from page4d_plugins.kernel_pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
 from page4d_plugins.launch_plan import constants
-from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Mode, Tile
+from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Keys, Mode, Tile
 from page4d_plugins.row_launch import RowKernel
 
 _WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
 """int64; other integers are int32."""
 _FLOATS = ("scale", "gain", "band", "penalty", "epsilon")
 _ALIGNED = (
-    *(
-        "Q",
-        "K",
-        "V",
-        "OUT",
-        "BIAS",
-        "PART",
-        "LSE",
-        *(name for name in _WIDE if name != "bias_z"),
-        "q_n",
-        "k_n",
-        "v_n",
-        "out_n",
-    ),
+    *("Q", "K", "V", "OUT", "BIAS", "PART", "LSE"),
+    *(name for name in _WIDE if name != "bias_z"),
+    *("q_n", "k_n", "v_n", "out_n"),
     *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
 )
 """Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
@@ -48,7 +37,7 @@ _FOLDER = pathlib.Path(__file__).parents[1]
 _ROWS = {kernel.value: kernel for kernel in RowKernel}
 _SWIZZLE_128B = 3
 _SINCE = {110: (3, 9)}
-"""Chips that Triton's compiler knows from a version on."""
+"""Architectures that Triton can compile for from a version on."""
 
 
 class Target(NamedTuple):
@@ -62,34 +51,33 @@ class Target(NamedTuple):
 
 
 def all_targets(chips: Iterable[str] | None = None) -> list[Target]:
-    """What a pack holds, for all chips or some."""
-    found = []
+    """The kernels of a pack, for all architectures or some."""
+    pack = []
     for chip in targets() if chips is None else chips:
         table = CHIPS[tile_chip(chip)]
         for dtype in Dtype:
-            found += [Target(f"attention_{mode.value}", dtype, chip, table.of(mode)) for mode in Mode]
-            found += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge", *_ROWS)]
-    return found
+            pack += [Target(f"attention_{mode.value}", dtype, chip, table.of(mode)) for mode in Mode]
+            pack += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge", *_ROWS)]
+    return pack
 
 
 def beyond_compiler() -> list[str]:
-    """Chips that the installed Triton cannot compile for: drivers compile the PTX for them."""
+    """Architectures that the installed Triton cannot compile for: the driver compiles the PTX for them."""
     version = tuple(int(part) for part in _triton().__version__.split(".")[:2])
     return [f"sm_{chip}" for chip, since in _SINCE.items() if version < since]
 
 
 def source_hash() -> str:
-    """sha256 of all that decides what the kernels are: their code without comments and docstrings, and what each is
-    compiled with."""
+    """sha256 of everything that decides the kernels: their code without comments and docstrings, and what each of them
+    is compiled with."""
     trees = [_without_docstrings(ast.parse((_FOLDER / f"{name}.py").read_text())) for name in _SOURCES]
     functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
     names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
     digest = hashlib.sha256("".join(map(ast.unparse, trees)).encode())
     for target in all_targets():
         fixed = _constants(target)
-        digest.update(
-            repr((target, fixed, signature(target, names[target.kernel.partition("_")[0]], fixed), _ALIGNED)).encode()
-        )
+        types = signature(target, names[target.kernel.partition("_")[0]], fixed)
+        digest.update(repr((target, fixed, types, _ALIGNED)).encode())
     return digest.hexdigest()
 
 
@@ -105,32 +93,32 @@ def _is_string(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
-def build(wanted: list[Target], workers: int, done: Callable[[Target], None] = lambda _: None) -> Pack:
+def build(wanted: list[Target], workers: int, done: Callable[[Target], None] | None = None) -> Pack:
     """Compile kernels into a pack.
 
     Args:
-        wanted: what to compile.
+        wanted: the kernels to compile.
         workers: processes side by side.
-        done: called after each kernel.
+        done: called after every kernel.
 
     Raises:
         MissingBackendError: Triton is not installed.
     """
     triton = _triton()
     kernels = {}
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn")
-    ) as pool:  # this process may have threads, which a fork loses
+    # spawned, since this process may have threads, which a fork loses
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         pending = {pool.submit(compile_kernel, target): target for target in wanted}
         for finished in as_completed(pending):
             kernel = finished.result()
             kernels[kernel.entry.path] = kernel
-            done(pending[finished])
+            if done is not None:
+                done(pending[finished])
     return Pack(Header(source_hash(), triton.__version__, _ptxas_version()), kernels)
 
 
 def compile_kernel(target: Target) -> Kernel:
-    """One kernel for one chip."""
+    """One kernel for one architecture."""
     triton = _triton()
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -142,13 +130,10 @@ def compile_kernel(target: Target) -> Kernel:
     types = signature(target, list(function.arg_names), fixed)
     values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
     names = list(function.arg_names)
-    aligned = {
-        (names.index(name),): [["tt.divisibility", 16]]
-        for name in _ALIGNED
-        if types.get(name, "constexpr") != "constexpr"
-    }
+    aligned_names = (name for name in _ALIGNED if types.get(name, "constexpr") != "constexpr")
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned_names}
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TRITON_CACHE_DIR"] = cache  # what an earlier version left there is not what this source gives
+        os.environ["TRITON_CACHE_DIR"] = cache  # an own one: code of an earlier source must not be used
         triton.knobs.compilation.disable_line_info = True  # paths of this machine
         compiled = triton.compile(
             ASTSource(fn=function, signature=types, constexprs=values, attrs=aligned),
@@ -174,39 +159,27 @@ def compile_kernel(target: Target) -> Kernel:
 
 
 def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[str, str]:
-    """Triton's type of every argument; `constexpr` for what is fixed, and for what the mode does not use."""
+    """Triton's type of every argument; `constexpr` for constants, and for arguments that the mode does not use."""
     element = target.dtype.value
-    pointers = {
-        "Q": element,
-        "K": element,
-        "V": element,
-        "OUT": element,
-        "SEGMENT_BIAS": element,
-        "LSE": "fp32",
-        "BIAS": "fp32",
-        "PART": "fp32",
-    }
-    pointers |= {"SEG_PTR": "i32", "SEG": "i32", "FUNDAMENTAL": "fp32", "CENTRES": "fp32"}
+    pointers = dict.fromkeys(("Q", "K", "V", "OUT", "SEGMENT_BIAS"), element)
+    pointers |= dict.fromkeys(("LSE", "BIAS", "PART", "FUNDAMENTAL", "CENTRES"), "fp32")
+    pointers |= dict.fromkeys(("SEG_PTR", "SEG"), "i32")
     unused: set[str] = set()
     if target.kernel == "prepare":
         pointers |= {"BIAS": element, "OUT": "fp32"}
     if target.kernel in _ROWS:
-        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element) | dict.fromkeys(
-            ("WEIGHT", "SHIFT", "COS", "SIN"), "fp32"
-        )
-        adds, norms = fixed.get("ADD", True), fixed.get("NORM", True)
-        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), adds) | dict.fromkeys(
-            ("WEIGHT", "SHIFT", "OUT", "epsilon"), norms
-        )
+        pointers |= dict.fromkeys(("X", "P", "BIAS", "GAMMA", "SUM"), element)
+        pointers |= dict.fromkeys(("WEIGHT", "SHIFT", "COS", "SIN"), "fp32")
+        needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), fixed.get("ADD", True))
+        needs |= dict.fromkeys(("WEIGHT", "SHIFT", "OUT", "epsilon"), fixed.get("NORM", True))
         unused = {name for name, needed in needs.items() if not needed}
     if target.kernel.startswith("attention"):
         mode = Mode(target.kernel.removeprefix("attention_"))
         if mode.partial:
             pointers["OUT"] = "fp32"
         needs = {"LSE": mode.partial, "BIAS": mode.has_bias, "SEGMENT_BIAS": mode is Mode.SEGMENTS_BIASED}
-        needs |= dict.fromkeys(("SEG_PTR", "SEG"), mode.keys == 1) | dict.fromkeys(
-            ("FUNDAMENTAL", "CENTRES"), mode.keys == 2
-        )
+        needs |= dict.fromkeys(("SEG_PTR", "SEG"), mode.keys is Keys.SEGMENTS)
+        needs |= dict.fromkeys(("FUNDAMENTAL", "CENTRES"), mode.keys is Keys.VIEWS)
         needs |= {"KD": target.tile.descriptors, "VD": target.tile.descriptors}
         unused = {name for name, needed in needs.items() if not needed}
     types = {}
@@ -228,15 +201,12 @@ def _constants(target: Target) -> dict[str, int | bool]:
 
 
 def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:
-    """Names put to the machine code's own table; a descriptor is a tensor map, its shape and its strides."""
+    """The machine code's own table with names; a descriptor is a tensor map, its shape and its strides."""
     names: list[tuple[str, bool]] = []
     for name, kind in types.items():
         if kind.startswith("tensordesc"):
-            names += [
-                (name, False),
-                *((f"{name}.shape{i}", False) for i in range(4)),
-                *((f"{name}.stride{i}", False) for i in range(4)),
-            ]
+            numbers = [f"{name}.{part}{i}" for part in ("shape", "stride") for i in range(4)]
+            names += [(part, False) for part in (name, *numbers)]
         elif kind != "constexpr":
             names.append((name, kind == "fp32"))
     table = parameter_table(cubin)
@@ -247,8 +217,8 @@ def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:
 
 
 def _check_launchable(metadata: Any, tile: Tile) -> None:
-    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way; another Triton might
-    want other."""
+    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way: refuse code of another
+    Triton that needs more."""
     assert metadata.global_scratch_size == metadata.profile_scratch_size == 0 and metadata.num_ctas == 1, metadata
     for descriptor in metadata.tensordesc_meta or []:
         assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM] and descriptor["swizzle"] == _SWIZZLE_128B, (
@@ -257,15 +227,15 @@ def _check_launchable(metadata: Any, tile: Tile) -> None:
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
-    """Registers of a thread, bytes it spills."""
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", disassemble("cuobjdump", "-res-usage", cubin=cubin))
-    assert found is not None
-    registers, stack, local = map(int, found.groups())
+    """Registers of a thread, and the bytes that it spills."""
+    usage = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", disassemble("cuobjdump", "-res-usage", cubin=cubin))
+    assert usage is not None
+    registers, stack, local = map(int, usage.groups())
     return registers, stack + local
 
 
 def disassemble(tool: str, *arguments: str, cubin: bytes) -> str:
-    """What one of the tools that Triton carries (`cuobjdump`, `nvdisasm`) says of machine code."""
+    """Output of one of Triton's tools (`cuobjdump`, `nvdisasm`) for machine code."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -275,12 +245,10 @@ def disassemble(tool: str, *arguments: str, cubin: bytes) -> str:
 
 
 def _ptxas_version() -> str:
-    found = re.search(
-        r"release [\d.]+, (V[\d.]+)",
-        subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout,
-    )
-    assert found is not None
-    return found[1]
+    output = subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout
+    version = re.search(r"release [\d.]+, (V[\d.]+)", output)
+    assert version is not None
+    return version[1]
 
 
 def _tools() -> pathlib.Path:

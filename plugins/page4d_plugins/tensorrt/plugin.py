@@ -36,7 +36,7 @@ def register(trt: ModuleType) -> None:
 
 @cache
 def _creator(trt: ModuleType, op: str) -> Any:
-    """A creator of an op's plugins; kept, since the registry does not."""
+    """A creator of an op's plugins; cached, since the registry holds no reference."""
     plugin = _plugin_class(trt)
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc, name-defined]
@@ -52,11 +52,8 @@ def _creator(trt: ModuleType, op: str) -> Any:
             )
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
-            values = {
-                field.name: np.asarray(field.data).ravel()[0]
-                for field in fields
-                if field.data is not None and np.asarray(field.data).size
-            }
+            arrays = {field.name: np.ravel(field.data) for field in fields if field.data is not None}
+            values = {field: array[0] for field, array in arrays.items() if array.size}
             try:
                 return plugin(Node.of(op, values))
             except Page4DError as error:
@@ -71,7 +68,7 @@ def _plugin_class(trt: ModuleType) -> Any:
     types = {trt.float16: "float16", trt.bfloat16: "bfloat16", trt.float32: "float32", trt.int32: "int32"}
 
     class AttentionPlugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):  # type: ignore[misc, name-defined]
-        """One attention node. What it raises, TensorRT logs, and refuses the network or the call."""
+        """One attention node. Where it raises, TensorRT logs the error and refuses the network or the call."""
 
         def __init__(self, node: Node) -> None:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
@@ -137,9 +134,8 @@ def _plugin_class(trt: ModuleType) -> Any:
             self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int
         ) -> None:
             assert self.launcher is not None
-            self.launcher(
-                {**dict(zip(self.node.inputs, inputs, strict=False)), "out": outputs[0], "workspace": workspace}, stream
-            )
+            addresses = dict(zip(self.node.inputs, inputs, strict=False))
+            self.launcher(addresses | {"out": outputs[0], "workspace": workspace}, stream)
 
         def _shape(self, tensors: Any) -> Shape:
             return self.node.shape([tuple(tensor.dims) for tensor in tensors], Dtype.named(types[tensors[0].type]))
@@ -148,7 +144,6 @@ def _plugin_class(trt: ModuleType) -> Any:
 
 
 def _field(trt: ModuleType, name: str, kind: type, value: float | None) -> Any:
-    numpy_type, field_type = (
-        (np.float32, trt.PluginFieldType.FLOAT32) if kind is float else (np.int32, trt.PluginFieldType.INT32)
-    )
-    return trt.PluginField(name, np.array([] if value is None else [value], numpy_type), field_type)
+    is_float = kind is float
+    values = np.array([] if value is None else [value], np.float32 if is_float else np.int32)
+    return trt.PluginField(name, values, trt.PluginFieldType.FLOAT32 if is_float else trt.PluginFieldType.INT32)

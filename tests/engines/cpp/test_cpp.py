@@ -187,6 +187,7 @@ def test_a_live_rig(cpp, made):
     assert len(skipped.splitlines()) < len(said.splitlines()), "without the dead camera there are no windows"
 
 
+@pytest.mark.slow
 def test_another_processor(tmp_path):
     """A build for 64-bit ARM by Debian's compiler; nothing of it is run."""
     compiler = shutil.which("aarch64-linux-gnu-g++")

@@ -41,11 +41,8 @@ def stage(made, tmp_path):
 @pytest.mark.parametrize(
     ("variant", "name", "choice", "plugins", "fused"),
     [
-        ("default", "time_sa.0", AttentionChoice.AUTO, 1, 0),
-        ("default", "time_sa.0", AttentionChoice.NATIVE, 0, 1),
         ("memory", "global_sa.1", AttentionChoice.AUTO, 2, 0),
         ("memory", "global_sa.1", AttentionChoice.NATIVE, 0, 2),
-        ("page4d 2026", "time_sa.10", AttentionChoice.AUTO, 1, 0),
         ("page4d 2026", "time_sa.10", AttentionChoice.NATIVE, 0, 2),
     ],
 )

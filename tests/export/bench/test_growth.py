@@ -16,7 +16,7 @@ from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.bench.growth import growth, growth_model, growth_table
+from page4d_export.bench.growth import growth, growth_model, growth_point, growth_table
 from page4d_export.bench.growth.growth_model import Rates
 from page4d_export.bench.growth.growth_record import Growth, Point
 from page4d_export.export_plan import ExportPlan
@@ -167,7 +167,7 @@ def pretended(monkeypatch):
 
     clock = [0.0]
     monkeypatch.setattr(growth.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(growth, "_apart", apart)
+    monkeypatch.setattr(growth, "measured_apart", apart)
     monkeypatch.setattr(exporter, "write_unverified", lambda model, plan, folder: plan.manifest(""))
     monkeypatch.setattr(
         sample_clip.SampleClip, "rendered", lambda layout: types.SimpleNamespace(values={"images": np.zeros(1)})
@@ -203,7 +203,7 @@ def test_a_process_that_fails(monkeypatch, tmp_path, code, error, words):
         lambda *_, **__: types.SimpleNamespace(returncode=code, stderr="one\nthe last line\n", stdout=""),
     )
     with pytest.raises(error, match=words):
-        growth._apart(tmp_path, tmp_path, plan_of(1, 1), 1)
+        growth_point.measured_apart(tmp_path, tmp_path, plan_of(1, 1), 1)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,7 @@ def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
 # ---- the whole
 
 
+@pytest.mark.slow
 def test_a_real_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "depth": 1, "encoder_depth": 1})
     said = []

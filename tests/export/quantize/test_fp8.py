@@ -28,13 +28,13 @@ from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
+from page4d_export.quantize import fp8
 from page4d_export.quantize.centering import Observed
-from page4d_export.quantize.fp8 import error, quantise, rounded, scale_of
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.fp8 import error, rounded, scale_of
 from page4d_export.sample_clip import SampleClip
 from tests.support.examples import examples
 from tests.support.exports import Made, making
-from tests.support.linear_block import block, observe, put, run
+from tests.support.linear_block import block, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 EVERY_NUMBER = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
@@ -96,7 +96,7 @@ def test_shifts_alone_change_nothing(tmp_path):
             put(model, tensor.name, rounded(exact, scale_of(float(np.abs(exact).max()))))
     want, seen, _ = observe(model, x, tmp_path)
     before = [node.op_type for node in model.graph.node]
-    quantise(model, seen, floating=range(6))
+    quantized(fp8, model, seen, floating=range(6))
     assert [node.op_type for node in model.graph.node] == before
     assert compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-6
 
@@ -105,7 +105,7 @@ def test_shifts_alone_change_nothing(tmp_path):
 def test_a_block_in_fp8(tmp_path, outlier):
     model, x = block(rows=200, outlier=outlier)
     want, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen)
+    quantized(fp8, model, seen)
     onnx.checker.check_model(model)
     assert 1e-3 < compare(run(model, x, tmp_path)["out"], want).relative_l2 < 5e-2
     types = [node.op_type for node in model.graph.node]
@@ -120,8 +120,8 @@ def test_the_shift_is_worth_its_lines(tmp_path):
     want, seen, _ = observe(model, x, tmp_path)
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    quantise(model, seen)
-    quantise(plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
+    quantized(fp8, model, seen)
+    quantized(fp8, plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
     errors = [compare(run(one, x, tmp_path)["out"], want).relative_l2 for one in (model, plain)]
     assert errors[0] < 0.97 * errors[1]
 
@@ -135,7 +135,7 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
         for one in model.graph.initializer
         if one.name.startswith("b.mlp.fc1.")
     )
-    quantise(model, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen], floating=[0, 1, 2, 3])
+    quantized(fp8, model, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen], floating=[0, 1, 2, 3])
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
     scales = {
         one.name: float(numpy_helper.to_array(one)) for one in model.graph.initializer if one.name.endswith("/scale")
@@ -189,8 +189,8 @@ def test_the_exported_model(eight):
 
 def test_means_are_taken_out_behind_the_casts_of_16_bits(eight):
     """A norm computes in float32; its result becomes float16 before a layer reads it."""
-    graph = Graph(onnx.load(eight.folder / "onnx" / "view_sa.1.onnx").graph)
-    norms = [node for node in graph.proto.node if node.op_type == "LayerNormalization"]
+    graph = onnx.load(eight.folder / "onnx" / "view_sa.1.onnx").graph
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
     taken = [node.input[2] for node in norms if node.input[2] == f"{node.output[0]}/bias"]
     assert len(taken) == 2 < len(norms), "those of q, k, v and of the MLP; not those of each head's q and k"
 
@@ -279,8 +279,7 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(export_command),
-        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 

@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
@@ -31,15 +32,16 @@ from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
-from page4d_export.quantize.centering import Observed, exact_weights
-from page4d_export.quantize.int8 import error, quantise, weight
+from page4d_export.quantize import int8
+from page4d_export.quantize.centering import Observed
+from page4d_export.quantize.int8 import error, weight
 from page4d_export.quantize.linear_layers import Graph
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.examples import examples
 from tests.support.exports import Made, making
-from tests.support.linear_block import block, observe, put, run
+from tests.support.linear_block import block, graph_of, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 # ---- one block, built by hand
@@ -47,14 +49,14 @@ from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 def test_the_graph_finds_what_stands_before_a_layer():
     model, _ = block()
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     q, k, v, proj, fc1, fc2 = graph.linears
     assert [linear.weight.split("/")[0] for linear in graph.linears] == ["b.attn.qkv.weight"] * 3 + [
         "b.attn.proj.weight",
         "b.mlp.fc1.weight",
         "b.mlp.fc2.weight",
     ]
-    assert [graph.norm_before(linear).output[0] for linear in (q, k, v, fc1)] == ["norm1.out"] * 3 + ["norm2.out"]
+    assert [graph.norm_before(linear).outputs[0].name for linear in (q, k, v, fc1)] == ["norm1.out"] * 3 + ["norm2.out"]
     assert graph.norm_before(proj) is graph.norm_before(fc2) is None
     assert graph.values_before(proj) is v and graph.values_before(fc2) is graph.values_before(q) is None
 
@@ -62,7 +64,7 @@ def test_the_graph_finds_what_stands_before_a_layer():
 def test_a_norm_that_others_read_is_not_shifted():
     model, _ = block()
     model.graph.node.append(helper.make_node("Identity", ["norm1.out"], ["elsewhere"]))
-    graph = Graph(model.graph)
+    graph = graph_of(model)
     assert graph.norm_before(graph.linears[0]) is None and graph.norm_before(graph.linears[4]) is not None
 
 
@@ -78,7 +80,7 @@ def test_shifts_alone_change_nothing(tmp_path):
                 )
             )
     want, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen, floating=range(6))
+    quantized(int8, model, seen, floating=range(6))
     assert not [node for node in model.graph.node if node.op_type == "MatMulInteger"]
     assert compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-6
 
@@ -88,7 +90,7 @@ def test_a_block_in_int8(tmp_path, outlier):
     model, x = block(rows=200, outlier=outlier)
     want, seen, _ = observe(model, x, tmp_path)
     before = len(model.SerializeToString())
-    quantise(model, seen)
+    quantized(int8, model, seen)
     onnx.checker.check_model(model)
     assert len(model.SerializeToString()) < 0.3 * before
     assert 1e-4 < compare(run(model, x, tmp_path)["out"], want).relative_l2 < 2e-2
@@ -105,8 +107,8 @@ def test_the_shift_is_worth_its_lines(tmp_path):
     want, seen, _ = observe(model, x, tmp_path)
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
-    quantise(model, seen)
-    quantise(plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
+    quantized(int8, model, seen)
+    quantized(int8, plain, [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen])
     errors = [compare(run(one, x, tmp_path)["out"], want).relative_l2 for one in (model, plain)]
     assert errors[0] < 0.9 * errors[1]
 
@@ -128,7 +130,7 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
         numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "b.mlp.fc1.weight.bias"
     ).astype(np.float64)
     unshifted = [Observed(np.zeros_like(one.mean), one.low, one.high) for one in seen]
-    quantise(model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
+    quantized(int8, model, unshifted, floating=[0, 1, 2, 3])  # so that fc1 sees what it saw
     found = run(model, x, tmp_path, [("mlp.fc1.weight.sum", 512), ("norm2.out", 128)])
     given = found["norm2.out"][0].astype(np.float64)
     low, high = min(0.0, given.min()), max(0.0, given.max())
@@ -143,7 +145,7 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
     """To the bit, where no kernel saturates: with weights of half the range none does, on any processor."""
     model, x = block(rows=50)
     _, seen, _ = observe(model, x, tmp_path)
-    quantise(model, seen, floating=[4])
+    quantized(int8, model, seen, floating=[4])
     for tensor in list(model.graph.initializer):
         if tensor.name.endswith("/int8"):
             numbers = numpy_helper.to_array(tensor)
@@ -269,7 +271,7 @@ def look_at_choices(eight, monkeypatch, tolerance, look):
     def watched(scheme, path, entry, inputs, outputs, seen, limit):
         chosen = choose(scheme, path, entry, inputs, outputs, seen, limit)
         measure = lambda choice: calibration._error(path, entry, choice, inputs, outputs)
-        look(entry.name, chosen, measure, Graph(onnx.load(path).graph), seen)
+        look(entry.name, chosen, measure, Graph(onnx_ir.load(path)), seen)
         return chosen
 
     monkeypatch.setattr(calibration, "_choose", watched)
@@ -283,7 +285,7 @@ def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch
 
     def look(name, chosen, measure, graph, seen):
         assert measure(chosen) <= tolerance
-        exact = exact_weights(graph)
+        exact = graph.weights
         own = [
             error(one.rows, exact[linear.weight], one.observed, linear.kind != "mlp.fc2")
             for linear, one in zip(graph.linears, seen, strict=True)
@@ -308,7 +310,7 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
     def look(name, chosen, measure, graph, seen):
         everything = dataclasses.replace(chosen, floating=frozenset(range(len(chosen.layers))))
         nearest = dataclasses.replace(
-            everything, weights={matrix: weight(array) for matrix, array in exact_weights(graph).items()}
+            everything, weights={matrix: weight(array) for matrix, array in graph.weights.items()}
         )
         shares[name] = measure(everything) / measure(nearest)
 
@@ -386,8 +388,7 @@ def test_it_is_timed_beside_pytorch():
 
 def run_command(*flags):
     return CliRunner().invoke(
-        cli.command(export_command),
-        ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags],
+        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
     )
 
 

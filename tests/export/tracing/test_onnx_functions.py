@@ -189,6 +189,9 @@ def cases(frames, tokens, heads):
     }
 
 
+SLOWER = ("plain", "biased", "alibi", "epipolar")  # a process each
+
+
 def added_memory(case):
     """Bytes that a lowered node takes at its peak beyond its inputs, in a fresh process."""
     op, values, constants, attributes = cases(6, 1024, 4)[case]
@@ -205,7 +208,7 @@ def added_memory(case):
     return status("VmHWM") - before
 
 
-@pytest.mark.parametrize("case", ["plain", "biased", "rows", "alibi", "dilated", "epipolar"])
+@pytest.mark.parametrize("case", ["rows", "dilated", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)])
 def test_memory_is_linear(case):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -34,10 +34,7 @@ def keys(config, seed=0, **options):
 
 @pytest.mark.parametrize(
     ("variant", "precision"),
-    [
-        ("default", "float32"),
-        *(pytest.param(variant, "float16", marks=pytest.mark.slow) for variant in EXPORTED),
-    ],
+    [("default", "float32"), *(pytest.param(variant, "float16", marks=pytest.mark.slow) for variant in EXPORTED)],
 )
 def test_stages_of_cached_traces_equal_those_of_fresh_ones(made, variant, precision, tmp_path):
     """The cache is the one that all tests share: its traces are of other weights, and some of another depth."""

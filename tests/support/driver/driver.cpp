@@ -84,10 +84,10 @@ double clock_now() {
 }
 
 bool inside(const void* address, size_t size) {
-  auto found = allocated.upper_bound(static_cast<char*>(const_cast<void*>(address)));
-  if (found == allocated.begin()) return false;
-  --found;
-  return static_cast<const char*>(address) + size <= found->first + found->second;
+  auto block = allocated.upper_bound(static_cast<char*>(const_cast<void*>(address)));
+  if (block == allocated.begin()) return false;
+  --block;
+  return static_cast<const char*>(address) + size <= block->first + block->second;
 }
 
 void perform(List& list, size_t until);
@@ -201,9 +201,9 @@ Result cuStreamDestroy_v2(void*) { return ++destroyed, kOk; }
 Result cuStreamGetCtx(void*, void** context) { return *context = &streams, kOk; }
 
 Result cuMemAlloc_v2(void** address, size_t size) {
-  size_t taken = 0;
-  for (auto& entry : allocated) taken += entry.second;
-  if (taken + size > limit) return kOutOfMemory;
+  size_t used = 0;
+  for (auto& entry : allocated) used += entry.second;
+  if (used + size > limit) return kOutOfMemory;
   *address = std::aligned_alloc(256, (size + 255) / 256 * 256);
   std::memset(*address, 0x7f, size);
   allocated[static_cast<char*>(*address)] = size;
@@ -217,10 +217,10 @@ Result cuMemAllocHost(void** address, size_t size) { return cuMemAlloc_v2(addres
 Result cuMemHostAlloc(void** address, size_t size, unsigned) { return cuMemAlloc_v2(address, size); }
 Result cuMemFreeHost(void* address) { return cuMemFree_v2(address); }
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {
-  size_t taken = 0;
-  for (auto& entry : allocated) taken += entry.second;
-  taken += cached;
-  return *total = limit, *free = limit - (taken < limit ? taken : limit), kOk;
+  size_t used = 0;
+  for (auto& entry : allocated) used += entry.second;
+  used += cached;
+  return *total = limit, *free = limit - (used < limit ? used : limit), kOk;
 }
 Result cuMemGetInfo(size_t* free, size_t* total) { return cuMemGetInfo_v2(free, total); }
 
@@ -326,14 +326,14 @@ Result cuStreamBeginCapture_v2(Stream* stream, int) {
 }
 Result cuStreamBeginCapture(Stream* stream, int mode) { return cuStreamBeginCapture_v2(stream, mode); }
 Result cuStreamEndCapture(Stream* stream, void** graph) {
-  Graph* made = stream->graph;
-  if (made == nullptr) return kNotCapturing;
+  Graph* graph_made = stream->graph;
+  if (graph_made == nullptr) return kNotCapturing;
   bool unjoined = false;
-  for (auto& entry : made->lists)
+  for (auto& entry : graph_made->lists)
     if (entry.first != stream && entry.second.joined < entry.second.size()) unjoined = true;
-  for (auto& one : streams)
-    if (one.graph == made) one.graph = nullptr;
-  return *graph = unjoined ? nullptr : made, unjoined ? kUnjoined : kOk;
+  for (auto& other : streams)
+    if (other.graph == graph_made) other.graph = nullptr;
+  return *graph = unjoined ? nullptr : graph_made, unjoined ? kUnjoined : kOk;
 }
 Result cuStreamIsCapturing(Stream* stream, int* status) { return *status = stream->graph != nullptr, kOk; }
 Result cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {

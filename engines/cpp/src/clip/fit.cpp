@@ -44,7 +44,7 @@ Placement Placement::choose(int source_width, int source_height, const Layout& l
           .got("frames of " + size_text(width, height))
           .allowed("a size that scales to " + size_text(W, H) + ", up to " + std::to_string(Layout::kPatch / 2) +
                    " pixels on one side")
-          .hint("--fit stretch|crop|pad");
+          .hint("Fit::kStretch, kCrop or kPad");
     }
     return whole;
   }

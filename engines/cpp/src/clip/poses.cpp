@@ -23,10 +23,10 @@ Matrix3 nearest_rotation(Matrix3 rows) {
 
 }  // namespace
 
-void camera_to_world(const float* numbers, int64_t n, double* pose) noexcept {
-  for (int64_t i = 0; i < n; ++i, numbers += kNumbers, pose += 16) {
+void camera_to_world(const float* encoded, int64_t n, double* pose) noexcept {
+  for (int64_t i = 0; i < n; ++i, encoded += kNumbers, pose += 16) {
     const Eigen::Matrix<double, kNumbers, 1> wide =
-        Eigen::Map<const Eigen::Matrix<float, kNumbers, 1>>(numbers).cast<double>();
+        Eigen::Map<const Eigen::Matrix<float, kNumbers, 1>>(encoded).cast<double>();
     Eigen::Map<Matrix4> matrix(pose);
     if (!wide.allFinite()) {
       matrix.setConstant(std::numeric_limits<double>::quiet_NaN());

@@ -31,7 +31,7 @@ const char* type_of(const Json& value) {
 }
 
 // Builds a document of what a parser tells, and refuses what two readers may read in two ways. Mirrors
-// page4d/strict_json.py.
+// page4d/system/strict_json.py.
 class StrictBuilder final : public nlohmann::json_sax<Json> {
  public:
   explicit StrictBuilder(Json& root) : root_(root) {}
@@ -62,9 +62,9 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    const std::string words = error.what();  // after the library's own number of the error
-    const size_t number = words.find("] ");
-    throw JsonError("JSON is malformed: " + words.substr(number == std::string::npos ? 0 : number + 2));
+    const std::string message = error.what();  // after the library's own number of the error
+    const size_t code_end = message.find("] ");
+    throw JsonError("JSON is malformed: " + message.substr(code_end == std::string::npos ? 0 : code_end + 2));
   }
 
  private:
@@ -141,9 +141,9 @@ bool JsonValue::is_null() const { return value_->is_null(); }
 std::string JsonValue::dump() const { return value_->dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 std::optional<JsonValue> JsonValue::find(const char* name) const {
-  const auto found = value_->find(name);
-  if (!value_->is_object() || found == value_->end()) return std::nullopt;
-  return JsonValue(*found, path_ + "." + name);
+  const auto member = value_->find(name);
+  if (!value_->is_object() || member == value_->end()) return std::nullopt;
+  return JsonValue(*member, path_ + "." + name);
 }
 
 bool JsonValue::equals(int64_t number) const { return value_->is_number() && *value_ == number; }
@@ -170,16 +170,16 @@ double JsonValue::number() const {
 
 std::vector<JsonValue> JsonValue::array() const {
   if (!value_->is_array()) expected("array");
-  std::vector<JsonValue> found;
-  for (const Json& item : *value_) found.emplace_back(item, text(path_, "[", found.size(), "]"));
-  return found;
+  std::vector<JsonValue> items;
+  for (const Json& item : *value_) items.emplace_back(item, text(path_, "[", items.size(), "]"));
+  return items;
 }
 
 std::vector<std::pair<std::string, JsonValue>> JsonValue::items(const char* kind) const {
   if (!value_->is_object()) expected(kind);
-  std::vector<std::pair<std::string, JsonValue>> found;
-  for (const auto& [name, value] : value_->items()) found.emplace_back(name, JsonValue(value, path_ + "." + name));
-  return found;
+  std::vector<std::pair<std::string, JsonValue>> members;
+  for (const auto& [name, value] : value_->items()) members.emplace_back(name, JsonValue(value, path_ + "." + name));
+  return members;
 }
 
 void JsonValue::fields(std::initializer_list<Field> known, const char* kind) const {

@@ -27,11 +27,11 @@ void Sha256::add(const void* data, size_t size) {
   size_t filled = size_ % 64;
   size_ += size;
   if (filled != 0) {
-    const size_t taken = std::min(size, 64 - filled);
-    std::memcpy(rest_.data() + filled, bytes, taken);
-    bytes += taken;
-    size -= taken;
-    if (filled + taken < 64) return;
+    const size_t count = std::min(size, 64 - filled);
+    std::memcpy(rest_.data() + filled, bytes, count);
+    bytes += count;
+    size -= count;
+    if (filled + count < 64) return;
     block(rest_.data());
   }
   for (; size >= 64; bytes += 64, size -= 64) block(bytes);
@@ -40,8 +40,8 @@ void Sha256::add(const void* data, size_t size) {
 
 std::string Sha256::digest() {
   const uint64_t bits = 8 * size_;
-  const uint8_t one = 0x80, zero = 0;
-  add(&one, 1);
+  const uint8_t end = 0x80, zero = 0;
+  add(&end, 1);
   while (size_ % 64 != 56) add(&zero, 1);
   uint8_t length[8];
   for (int i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(bits >> (56 - 8 * i));

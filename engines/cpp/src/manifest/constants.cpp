@@ -75,16 +75,16 @@ std::map<std::string, Constant> read(const std::string& path, size_t most) {
   try {
     const JsonDocument header(content.substr(8, length));
     const std::string data = content.substr(8 + length);
-    std::map<std::string, Constant> found;
+    std::map<std::string, Constant> constants;
     size_t left = data.size() / sizeof(float);
     for (const auto& [name, value] : header.root().items()) {
       if (name == "__metadata__") continue;
       Constant constant = tensor_of(value, data);
       if (constant.values.size() > left) throw JsonError("constants lie over one another");
       left -= constant.values.size();
-      found[name] = std::move(constant);
+      constants[name] = std::move(constant);
     }
-    return found;
+    return constants;
   } catch (const JsonError& error) {
     damaged(path, error.what());
   }
@@ -113,28 +113,28 @@ int64_t count_of(const std::vector<int64_t>& shape) {
 }  // namespace
 
 std::map<std::string, std::vector<float>> read_constants(const std::string& path) {
-  std::map<std::string, std::vector<float>> found;
-  for (auto& [name, constant] : read(path, SIZE_MAX)) found[name] = std::move(constant.values);
-  return found;
+  std::map<std::string, std::vector<float>> values;
+  for (auto& [name, constant] : read(path, SIZE_MAX)) values[name] = std::move(constant.values);
+  return values;
 }
 
 std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder) {
   const auto shapes = shapes_of(folder.manifest);
   size_t most = kLargestHeader;
-  std::vector<std::string> wanted, found;
+  std::vector<std::string> expected, present;
   for (const auto& [name, shape] : shapes) {
     most += static_cast<size_t>(count_of(shape)) * sizeof(float);
-    wanted.push_back(name);
+    expected.push_back(name);
   }
   auto constants = read(path_inside(folder.path, kConstants), most);
-  for (const auto& each : constants) found.push_back(each.first);
+  for (const auto& constant : constants) present.push_back(constant.first);
   const auto refuse = [](const std::string& what, const std::string& got, const std::string& allowed) {
     throw Error(Code::kIncompatible, what + " is not as the engines need it")
         .got(got)
         .allowed(allowed)
         .hint("page4d-export again");
   };
-  if (found != wanted) refuse(kConstants, found.empty() ? "no tensors" : joined(found), joined(wanted));
+  if (present != expected) refuse(kConstants, present.empty() ? "no tensors" : joined(present), joined(expected));
   std::map<std::string, std::vector<float>> values;
   for (const auto& [name, shape] : shapes) {
     Constant& constant = constants.at(name);

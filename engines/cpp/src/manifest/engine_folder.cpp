@@ -47,13 +47,13 @@ class Workers {
 
 // The files' hashes, empty where a file cannot be read. Side by side: a folder may hold gigabytes.
 std::vector<std::string> hashes_of(const std::vector<std::string>& paths) {
-  std::vector<std::string> found(paths.size());
+  std::vector<std::string> digests(paths.size());
   std::atomic<size_t> next{0};
   std::atomic<bool> out_of_memory{false};
   const auto work = [&] {
     for (size_t i = next++; i < paths.size(); i = next++) {
       try {
-        found[i] = sha256_of(paths[i]);
+        digests[i] = sha256_of(paths[i]);
       } catch (const std::bad_alloc&) {
         out_of_memory = true;
       } catch (const std::exception&) {  // stays empty
@@ -65,7 +65,7 @@ std::vector<std::string> hashes_of(const std::vector<std::string>& paths) {
     work();
   }
   if (out_of_memory) throw std::bad_alloc();
-  return found;
+  return digests;
 }
 
 }  // namespace
@@ -77,8 +77,8 @@ EngineFolder EngineFolder::open(const std::string& path, Files files) {
   const Manifest& manifest = folder.manifest;
   const std::set<std::string> used = used_of(manifest);
   std::vector<std::string> names, paths;
-  for (const auto& each : manifest.files) {
-    const std::string& name = each.first;
+  for (const auto& file : manifest.files) {
+    const std::string& name = file.first;
     if (files == Files::kUsed && used.count(name) == 0) continue;
     names.push_back(name);
     paths.push_back(path_inside(path, name));

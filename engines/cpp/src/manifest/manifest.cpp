@@ -18,9 +18,9 @@ constexpr int64_t kFormat = 1;
 constexpr char kManifest[] = "manifest.json";
 
 std::vector<std::string> strings(const JsonValue& value) {
-  std::vector<std::string> found;
-  for (const JsonValue& item : value.array()) found.push_back(item.string());
-  return found;
+  std::vector<std::string> items;
+  for (const JsonValue& item : value.array()) items.push_back(item.string());
+  return items;
 }
 
 std::optional<std::string> optional_string(const JsonValue& value) {
@@ -145,12 +145,13 @@ std::optional<Golden> golden_of(const JsonValue& value) {
 
 void check_verification(const JsonValue& value) {
   if (value.is_null()) return;
-  value.fields({{"layout", true,
-                 [](const JsonValue& v) { v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
-                {"frames", true, [](const JsonValue& v) { v.string(); }},
-                {"tolerance", true, [](const JsonValue& v) { v.number(); }},
-                {"chain", true, [](const JsonValue& v) { v.map<double>(accuracy_of); }}},
-               "object | null");
+  value.fields(
+      {{"layout", true,
+        [](const JsonValue& v) { layout_of(v.map<int64_t>([](const JsonValue& size) { return size.integer(); })); }},
+       {"frames", true, [](const JsonValue& v) { v.string(); }},
+       {"tolerance", true, [](const JsonValue& v) { v.number(); }},
+       {"chain", true, [](const JsonValue& v) { v.map<double>(accuracy_of); }}},
+      "object | null");
 }
 
 void check_file(const JsonValue& value) {
@@ -173,13 +174,13 @@ void check_group(const JsonValue& value) {
 
 void check_loaded(const JsonValue& value) {
   if (value.is_null()) return;
-  const auto each = [](void (*check)(const JsonValue&)) {
+  const auto for_each = [](void (*check)(const JsonValue&)) {
     return [check](const JsonValue& v) {
       for (const JsonValue& item : v.array()) check(item);
     };
   };
-  value.fields({{"files", true, each(check_file)},
-                {"groups", true, each(check_group)},
+  value.fields({{"files", true, for_each(check_file)},
+                {"groups", true, for_each(check_group)},
                 {"notes", false, [](const JsonValue& v) { strings(v); }}},
                "object | null");
 }
@@ -206,11 +207,11 @@ std::map<std::string, ModelValue> options_of(const JsonValue& model) {
     if (!value) continue;
     option.shown = value->shown();
     option.number = tried([&] { return value->integer(); });
-    option.words = tried([&] { return strings(*value); });
-    option.numbers = tried([&] {
-      std::vector<int64_t> numbers;
-      for (const JsonValue& item : value->array()) numbers.push_back(item.integer());
-      return numbers;
+    option.strings = tried([&] { return strings(*value); });
+    option.integers = tried([&] {
+      std::vector<int64_t> integers;
+      for (const JsonValue& item : value->array()) integers.push_back(item.integer());
+      return integers;
     });
   }
   return options;
@@ -251,10 +252,12 @@ Manifest manifest_of(const JsonValue& root) {
        {"made", false, [](const JsonValue& v) { string_map(v); }},
        {"format", false, [](const JsonValue& v) { v.integer(); }}});
   m.layout = layout_of(sizes);
-  for (RawStage& each : raw) {
-    for (size_t i = 0; i < each.input_types.size(); ++i) each.stage.inputs[i].dtype = dtype_of(each.input_types[i]);
-    for (size_t i = 0; i < each.output_types.size(); ++i) each.stage.outputs[i].dtype = dtype_of(each.output_types[i]);
-    m.stages.push_back(std::move(each.stage));
+  for (RawStage& raw_stage : raw) {
+    for (size_t i = 0; i < raw_stage.input_types.size(); ++i)
+      raw_stage.stage.inputs[i].dtype = dtype_of(raw_stage.input_types[i]);
+    for (size_t i = 0; i < raw_stage.output_types.size(); ++i)
+      raw_stage.stage.outputs[i].dtype = dtype_of(raw_stage.output_types[i]);
+    m.stages.push_back(std::move(raw_stage.stage));
   }
   check_manifest(m);
   return m;
@@ -272,9 +275,9 @@ std::string shown(const JsonValue& value) {
 }  // namespace
 
 int64_t TensorSpec::count() const {
-  int64_t numbers = 1;
-  for (int64_t size : shape) numbers *= size;
-  return numbers;
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  return count;
 }
 
 const TensorSpec* Stage::input(const std::string& tensor) const {
@@ -311,8 +314,8 @@ bool Manifest::reads(const std::string& tensor) const {
 
 const TensorSpec* Manifest::spec(const std::string& tensor) const {
   for (const Stage& stage : stages) {
-    if (const TensorSpec* found = stage.input(tensor)) return found;
-    if (const TensorSpec* found = stage.output(tensor)) return found;
+    if (const TensorSpec* spec = stage.input(tensor)) return spec;
+    if (const TensorSpec* spec = stage.output(tensor)) return spec;
   }
   return nullptr;
 }

@@ -46,7 +46,7 @@ bool is_layer(const std::string& tensor) { return tensor.rfind("layers.", 0) == 
 bool has(const Names& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
-std::string or_none(const std::string& words) { return words.empty() ? "none" : words; }
+std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
 // What of the model's options the chain follows.
 struct Model {
@@ -66,11 +66,11 @@ struct Model {
     model.width = number("width", kWidest), model.streams = number("streams", kMostStreams),
     model.depth = number("depth", kWidest);
     const ModelValue &order = manifest.options.at("order"), &layers = manifest.options.at("global_layers");
-    if (!order.words || (*order.words != Names{"view", "time"} && *order.words != Names{"time", "view"})) {
+    if (!order.strings || (*order.strings != Names{"view", "time"} && *order.strings != Names{"time", "view"})) {
       throw inconsistent("its model has no order", order.shown, "view, time in either order");
     }
-    if (!layers.numbers) throw inconsistent("its model has no global_layers", layers.shown, "a list of layers");
-    model.order = *order.words, model.global_layers = {layers.numbers->begin(), layers.numbers->end()};
+    if (!layers.integers) throw inconsistent("its model has no global_layers", layers.shown, "a list of layers");
+    model.order = *order.strings, model.global_layers = {layers.integers->begin(), layers.integers->end()};
     return model;
   }
 
@@ -81,13 +81,13 @@ struct Model {
 void check_kind(const Stage& stage) {
   const Kind* kind = nullptr;
   Names known;
-  for (const Kind& each : kinds()) {
-    known.push_back(each.name);
-    if (stage.kind == each.name) kind = &each;
+  for (const Kind& known_kind : kinds()) {
+    known.push_back(known_kind.name);
+    if (stage.kind == known_kind.name) kind = &known_kind;
   }
   if (kind == nullptr) throw inconsistent(stage.name + " is of an unknown kind", stage.kind, joined(known));
-  const std::string wanted = stage.layer ? text(stage.kind, ".", *stage.layer) : stage.kind;
-  if (stage.name != wanted) throw inconsistent("a stage is not called by its kind and layer", stage.name, wanted);
+  const std::string expected = stage.layer ? text(stage.kind, ".", *stage.layer) : stage.kind;
+  if (stage.name != expected) throw inconsistent("a stage is not called by its kind and layer", stage.name, expected);
   const auto check = [&](const std::vector<TensorSpec>& specs, const Names& needed, const Names& more) {
     std::set<std::string> names;
     Names all;
@@ -135,19 +135,19 @@ void check_encoder(const Manifest& manifest) {
 
 // The blocks are those of the model, in its order.
 void check_blocks(const Manifest& manifest, const Model& model) {
-  Names blocks, wanted;
+  Names blocks, expected;
   for (const Stage& stage : manifest.stages) {
     if (is_block(stage)) blocks.push_back(stage.name);
   }
   for (int64_t layer = 0; model.depth <= static_cast<int64_t>(blocks.size()) && layer < model.depth; ++layer) {
-    for (const std::string& block : model.order) wanted.push_back(text(block, "_sa.", layer));
-    if (model.is_global(layer)) wanted.push_back(text("global_sa.", layer));
+    for (const std::string& block : model.order) expected.push_back(text(block, "_sa.", layer));
+    if (model.is_global(layer)) expected.push_back(text("global_sa.", layer));
   }
   bool inside = true;
   for (int64_t layer : model.global_layers) inside = inside && 0 <= layer && layer < model.depth;
-  if (blocks != wanted || !inside) {
+  if (blocks != expected || !inside) {
     throw inconsistent(text("its blocks are not those of a model of ", model.depth, " layers"), or_none(joined(blocks)),
-                       wanted.empty() ? "view_sa and time_sa of every layer" : joined(wanted));
+                       expected.empty() ? "view_sa and time_sa of every layer" : joined(expected));
   }
 }
 
@@ -235,10 +235,10 @@ class Shapes {
     const bool is_tokens = name == "special" || name == "tokens" || name == "memory" || is_layer(name);
     const DType dtype = name == "images" ? DType::kUint8 : is_tokens ? tokens_ : DType::kFloat32;
     if (spec.dtype == dtype && std::find(allowed.begin(), allowed.end(), spec.shape) != allowed.end()) return;
-    Names wanted;
-    for (const Shape& shape : allowed) wanted.push_back(text(name_of(dtype), " ", text_of(shape)));
+    Names allowed_specs;
+    for (const Shape& shape : allowed) allowed_specs.push_back(text(name_of(dtype), " ", text_of(shape)));
     throw inconsistent(text(name, " of ", stage.name, " is not of its layout"),
-                       text(name_of(spec.dtype), " ", text_of(spec.shape)), joined(wanted, " or "));
+                       text(name_of(spec.dtype), " ", text_of(spec.shape)), joined(allowed_specs, " or "));
   }
 
  private:

@@ -86,14 +86,14 @@ Error inconsistent(const std::string& what, const std::string& got, const std::s
 
 Layout layout_of(const std::map<std::string, int64_t>& sizes) {
   const auto size = [&](const char* name) {
-    const auto found = sizes.find(name);
-    return found == sizes.end() ? 1 : found->second;
+    const auto entry = sizes.find(name);
+    return entry == sizes.end() ? 1 : entry->second;
   };
   const bool named = sizes.count("T") + sizes.count("V") + sizes.count("H") + sizes.count("W") == 4 &&
                      sizes.size() == 4 + sizes.count("B");
   if (!named) {
     std::vector<std::string> names;
-    for (const auto& each : sizes) names.push_back(each.first);
+    for (const auto& size : sizes) names.push_back(size.first);
     throw inconsistent("its layout has other sizes", joined(names), "T, V, H, W, B");
   }
   const Layout l{size("T"), size("V"), size("H"), size("W"), size("B")};
@@ -115,6 +115,8 @@ void check_manifest(const Manifest& manifest) {
       manifest.precision != "int8" && manifest.precision != "fp8") {
     throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16, int8, fp8");
   }
+  if (manifest.attention != "auto" && manifest.attention != "plugin" && manifest.attention != "native")
+    throw inconsistent("its attention is unknown", manifest.attention, "auto, plugin, native");
   if (manifest.encoder_images < 1)
     throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

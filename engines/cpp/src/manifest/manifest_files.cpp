@@ -18,8 +18,9 @@ bool is_hash(const std::string& digest) {
 
 std::string last_part(const std::string& file) { return file.substr(file.rfind('/') + 1); }
 
-void check_own(const std::string& stage, const std::string& file, const std::string& wanted) {
-  if (last_part(file) != wanted) throw inconsistent(text("the file of ", stage, " is another stage's"), file, wanted);
+void check_own(const std::string& stage, const std::string& file, const std::string& expected) {
+  if (last_part(file) != expected)
+    throw inconsistent(text("the file of ", stage, " is another stage's"), file, expected);
 }
 
 // Where there are reference values there is a tolerance for each output, and for nothing else.
@@ -28,7 +29,7 @@ void check_golden(const Manifest& manifest, const Golden& golden) {
   for (const Stage& stage : manifest.stages) {
     for (const TensorSpec& spec : stage.outputs) outputs.insert(stage.name + "/" + spec.name);
   }
-  for (const auto& each : golden.tolerance) tolerances.insert(each.first);
+  for (const auto& tolerance : golden.tolerance) tolerances.insert(tolerance.first);
   const bool foreign = !std::includes(outputs.begin(), outputs.end(), tolerances.begin(), tolerances.end());
   const bool lacking =
       golden.expected && !std::includes(tolerances.begin(), tolerances.end(), outputs.begin(), outputs.end());

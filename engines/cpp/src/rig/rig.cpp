@@ -32,7 +32,7 @@ RigOptions checked(RigOptions options, const Layout& layout) {
     throw Error(Code::kUsage, "the stride between windows is out of range")
         .got(text(options.stride))
         .allowed(text("1 to T = ", layout.T))
-        .hint(text("--stride ", std::clamp<int64_t>(options.stride, 1, layout.T)));
+        .hint(text("RigOptions::stride = ", std::clamp<int64_t>(options.stride, 1, layout.T)));
   if (!(options.tolerance >= 0) || !std::isfinite(options.tolerance))
     throw Error(Code::kUsage, "the tolerance between stamps is out of range")
         .got(text(options.tolerance))
@@ -87,20 +87,20 @@ class Rig::Impl {
     }
     if (slot >= 0) view(camera).fitter.image(image, ring_.pixels(slot));  // no lock: the slot is this thread's alone
 
-    bool made = false;
+    bool has_window = false;
     int ready = 0;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (slot >= 0) view(camera).writing = false;
-      // The others may have given up on its time in the meantime.
+      // Its timestep may be over in the meantime.
       if (!assembler_.push(camera, stamp, slot)) {
         ++view(camera).counts.late;
         if (slot >= 0) ring_.drop(slot);
       }
-      made = assemble();
+      has_window = assemble();
       ready = ring_.ready();
     }
-    if (made) window_made_.notify_one();
+    if (has_window) window_made_.notify_one();
     return {{}, ready};
   }
 
@@ -163,9 +163,9 @@ class Rig::Impl {
     return nullptr;
   }
 
-  // Makes all times that can be made now. Returns whether that made a window.
+  // Completes every timestep that can be completed. Returns whether a window became complete.
   bool assemble() noexcept {
-    bool made = false;
+    bool has_window = false;
     for (Assembler::Step step; (step = assembler_.step()) != Assembler::Step::kNothing;) {
       if (step == Assembler::Step::kDropped) {
         ++view(assembler_.dropped_camera()).counts.unmatched;
@@ -175,23 +175,23 @@ class Rig::Impl {
       for (int c = 0; c < cameras_; ++c) add_view(c, assembler_.time()[c]);
       sum_of_skews_ += assembler_.skew();
       largest_skew_ = std::max(largest_skew_, assembler_.skew());
-      made = ring_.add_time(assembler_.skew()) || made;
+      has_window = ring_.add_time(assembler_.skew()) || has_window;
     }
-    return made;
+    return has_window;
   }
 
   void add_view(int camera, const Assembler::Entry& entry) noexcept {
-    View& its = view(camera);
+    View& state = view(camera);
     const bool own = entry.slot >= 0;
-    ++(own ? its.counts.used : its.counts.repeated);
+    ++(own ? state.counts.used : state.counts.repeated);
     if (own && options_.missing == Missing::kRepeat) {
-      ring_.drop(its.last_slot);
-      its.last_slot = entry.slot;
-      its.last_stamp = entry.stamp;
+      ring_.drop(state.last_slot);
+      state.last_slot = entry.slot;
+      state.last_stamp = entry.stamp;
       ring_.hold(entry.slot);
     }
-    if (!own) ring_.hold(its.last_slot);
-    ring_.set_view(camera, own ? entry.slot : its.last_slot, own ? entry.stamp : its.last_stamp, !own);
+    if (!own) ring_.hold(state.last_slot);
+    ring_.set_view(camera, own ? entry.slot : state.last_slot, own ? entry.stamp : state.last_stamp, !own);
   }
 
   const RigOptions options_;

@@ -18,8 +18,8 @@ struct Keep {
 };
 
 const BufferView* find(const std::vector<NamedView>& views, const std::string& name) {
-  for (const NamedView& each : views) {
-    if (each.first == name) return &each.second;
+  for (const NamedView& view : views) {
+    if (view.first == name) return &view.second;
   }
   return nullptr;
 }
@@ -142,10 +142,10 @@ class Planner {
   }
 
   BufferView own(const std::string& buffer, std::vector<int64_t> shape, DType dtype) {
-    BufferView made{buffer, 0, std::move(shape), dtype};
+    BufferView view{buffer, 0, std::move(shape), dtype};
     int64_t& size = plan_.sizes[buffer];
-    size = std::max(size, made.bytes());
-    return made;
+    size = std::max(size, view.bytes());
+    return view;
   }
 
   void result(const std::string& name, std::vector<int64_t> shape) {
@@ -170,12 +170,12 @@ class Planner {
 
   // The number-th of `of` equal parts along the first axis.
   static std::vector<NamedView> parts(const std::vector<NamedView>& whole, int64_t number, int64_t of) {
-    std::vector<NamedView> found = whole;
-    for (NamedView& each : found) {
-      each.second.shape.front() /= of;
-      each.second.offset += number * each.second.bytes();
+    std::vector<NamedView> views = whole;
+    for (NamedView& view : views) {
+      view.second.shape.front() /= of;
+      view.second.offset += number * view.second.bytes();
     }
-    return found;
+    return views;
   }
 
   const Manifest& manifest_;
@@ -198,7 +198,7 @@ int64_t BufferView::bytes() const {
 
 int64_t BufferPlan::total() const {
   int64_t sum = 0;
-  for (const auto& each : sizes) sum += each.second;
+  for (const auto& size : sizes) sum += size.second;
   return sum;
 }
 
@@ -220,8 +220,8 @@ void BufferPlan::check() const {
         .allowed(text(size == sizes.end() ? 0 : size->second, " bytes"));
   };
   const auto check_views = [&](const std::vector<NamedView>& views) {
-    for (const auto& each : views)
-      inside(each.second.buffer, each.second.offset, each.second.offset + each.second.bytes());
+    for (const auto& view : views)
+      inside(view.second.buffer, view.second.offset, view.second.offset + view.second.bytes());
   };
   const auto check_gathers = [&](const std::vector<Gather>& gathers) {
     for (const Gather& gather : gathers) {

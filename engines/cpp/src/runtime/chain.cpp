@@ -13,18 +13,18 @@ namespace {
 constexpr double kMib = 1 << 20;
 
 std::string mib(size_t size) {
-  char words[32];
-  std::snprintf(words, sizeof words, "%.1f MiB", static_cast<double>(size) / kMib);
-  return words;
+  char digits[32];
+  std::snprintf(digits, sizeof digits, "%.1f MiB", static_cast<double>(size) / kMib);
+  return digits;
 }
 
 }  // namespace
 
 Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device_(loader.device()) {
-  std::map<const Stage*, size_t> numbers;
+  std::map<const Stage*, size_t> engine_of;
   size_t scratch = 0;
   for (const Call& call : plan.calls) {
-    if (!numbers.emplace(call.stage, engines_.size()).second) continue;
+    if (!engine_of.emplace(call.stage, engines_.size()).second) continue;
     engines_.push_back(loader.load(*call.stage));
     scratch = std::max(scratch, engines_.back()->scratch());
   }
@@ -41,13 +41,13 @@ Chain::Chain(const BufferPlan& plan, EngineLoader& loader) : plan_(plan), device
   void* block = scratch == 0 ? nullptr : device_.allocate(scratch);
   begin_ = device_.make_event();
   const auto addresses = [&](const std::vector<NamedView>& views) {
-    std::vector<Address> found;
-    for (const auto& [name, view] : views) found.emplace_back(name, at(view));
-    return found;
+    std::vector<Address> bound;
+    for (const auto& [name, view] : views) bound.emplace_back(name, at(view));
+    return bound;
   };
   for (const Step& step : plan.steps) {
     const Call& call = plan.calls[step.call];
-    const size_t number = numbers.at(call.stage);
+    const size_t number = engine_of.at(call.stage);
     steps_.push_back({call.stage->name.c_str(), number,
                       engines_[number]->bind(addresses(call.inputs), addresses(call.outputs), block),
                       copies_of(step.gathers), step.images, device_.make_event()});

@@ -12,9 +12,9 @@ namespace page4d {
 namespace {
 
 const Tensor* find(const std::vector<Tensor>& tensors, const std::string& name) {
-  const auto found =
-      std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.name == name; });
-  return found == tensors.end() ? nullptr : &*found;
+  const auto tensor =
+      std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& entry) { return entry.name == name; });
+  return tensor == tensors.end() ? nullptr : &*tensor;
 }
 
 // As a caller sees it: images and poses by time and view.

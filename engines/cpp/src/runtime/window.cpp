@@ -18,7 +18,7 @@ constexpr int64_t kNumbersOfAPose = 12;
 constexpr char kNoSuchOutput[] =
     "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
 
-int frame_side(int given, int64_t engines) { return given != 0 ? given : static_cast<int>(engines); }
+int frame_side(int requested, int64_t engines) { return requested != 0 ? requested : static_cast<int>(engines); }
 
 }  // namespace
 
@@ -37,8 +37,8 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
   for (const char* name : {"special", "memory"}) {
     const BufferView* view = plan_.start(name);
     if (view == nullptr) continue;
-    const auto found = constants.find(name);
-    const Bytes value = found == constants.end() ? Bytes() : converted(found->second, view->dtype);
+    const auto constant = constants.find(name);
+    const Bytes value = constant == constants.end() ? Bytes() : converted(constant->second, view->dtype);
     if (static_cast<int64_t>(value.size()) != view->bytes()) {
       throw Error(Code::kIncompatible, text("the constant ", name, " is not of the engines' shape"))
           .allowed(text_of(view->shape))
@@ -56,7 +56,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
                                : name == "confidence" ? &Outputs::confidence
                                : name == "camera"     ? &Outputs::camera
                                                       : nullptr;
-    wanted_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
+    targets_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
     if (member == &Outputs::camera)
       pose_numbers_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
   }
@@ -97,10 +97,10 @@ void WindowRunner::set_lines(const Options& options) {
   chain_.set_constant(*view, lines.data());
 }
 
-Status WindowRunner::refuse(Code code, const char* words, ...) noexcept {
+Status WindowRunner::refuse(Code code, const char* format, ...) noexcept {
   va_list arguments;
-  va_start(arguments, words);
-  std::vsnprintf(message_, sizeof message_, words, arguments);
+  va_start(arguments, format);
+  std::vsnprintf(message_, sizeof message_, format, arguments);
   va_end(arguments);
   return {code, message_};
 }
@@ -111,8 +111,8 @@ Status WindowRunner::broken(Failure failure) noexcept {
   return refuse(Code::kFailure, "the GPU refused a call\n  got:     %s", failure);
 }
 
-const Output& WindowRunner::of(const Outputs& outputs, const Wanted& wanted) const noexcept {
-  return wanted.member != nullptr ? outputs.*wanted.member : outputs.layers[wanted.layer];
+const Output& WindowRunner::of(const Outputs& outputs, const Target& target) const noexcept {
+  return target.member != nullptr ? outputs.*target.member : outputs.layers[target.layer];
 }
 
 Status WindowRunner::check_images(const char* what, const Image* images, bool mono) noexcept {
@@ -193,24 +193,24 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
   if (frames.keypoints != nullptr) {
     if (Status status = check_images("the keypoint map", frames.keypoints, true); !status) return status;
   }
-  for (const Wanted& wanted : wanted_) {
-    const Output& output = of(outputs, wanted);
+  for (const Target& target : targets_) {
+    const Output& output = of(outputs, target);
     if (output.data == nullptr) continue;
-    if (output.bytes < wanted.bytes) {
+    if (output.bytes < target.bytes) {
       return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more",
-                    wanted.name.c_str(), output.bytes, wanted.bytes);
+                    target.name.c_str(), output.bytes, target.bytes);
     }
-    if (output.memory == Memory::kDevice && (on_host_ || wanted.member == &Outputs::camera)) {
+    if (output.memory == Memory::kDevice && (on_host_ || target.member == &Outputs::camera)) {
       return refuse(Code::kUsage,
                     "%s cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory",
-                    wanted.name.c_str());
+                    target.name.c_str());
     }
   }
   for (Output Outputs::* member :
        {&Outputs::mask, &Outputs::memory, &Outputs::points, &Outputs::confidence, &Outputs::camera}) {
-    const bool made =
-        std::any_of(wanted_.begin(), wanted_.end(), [&](const Wanted& wanted) { return wanted.member == member; });
-    if ((outputs.*member).data != nullptr && !made) return refuse(Code::kUsage, kNoSuchOutput);
+    const bool exists =
+        std::any_of(targets_.begin(), targets_.end(), [&](const Target& target) { return target.member == member; });
+    if ((outputs.*member).data != nullptr && !exists) return refuse(Code::kUsage, kNoSuchOutput);
   }
   for (int layer = layers_; layer < Outputs::kMostLayers; ++layer) {
     if (outputs.layers[layer].data != nullptr) return refuse(Code::kUsage, kNoSuchOutput);
@@ -219,7 +219,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
 }
 
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
-  // in words that never change: message_ is the other thread's
+  // a constant text: message_ belongs to the other thread
   if (running_.test_and_set(std::memory_order_acquire))
     return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
   const Status status = run_alone(frames, outputs, stream);
@@ -257,9 +257,9 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
   }
   if (failure == nullptr) failure = device_.record(consumed_, stream);
   if (failure == nullptr) failure = chain_.run(stream, frames.shared);
-  for (const Wanted& wanted : wanted_) {
-    const Output& output = of(outputs, wanted);
-    if (failure == nullptr && output.data != nullptr) failure = fetch(wanted, output, stream);
+  for (const Target& target : targets_) {
+    const Output& output = of(outputs, target);
+    if (failure == nullptr && output.data != nullptr) failure = fetch(target, output, stream);
   }
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
@@ -306,22 +306,22 @@ Failure WindowRunner::put_maps(const Image* images, const Input& input, Stream s
   return device_.upload(chain_.at(*input.view), input.staging, static_cast<size_t>(input.view->bytes()), stream);
 }
 
-Failure WindowRunner::fetch(const Wanted& wanted, const Output& output, Stream stream) noexcept {
-  const void* source = chain_.at(*wanted.view);
-  const auto size = static_cast<size_t>(wanted.view->bytes());
-  if (wanted.member == &Outputs::camera) {
+Failure WindowRunner::fetch(const Target& target, const Output& output, Stream stream) noexcept {
+  const void* source = chain_.at(*target.view);
+  const auto size = static_cast<size_t>(target.view->bytes());
+  if (target.member == &Outputs::camera) {
     if (Failure failure = device_.download(pose_numbers_, source, size, stream)) return failure;
-    poses_ = {pose_numbers_, wanted.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)),
+    poses_ = {pose_numbers_, target.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)),
               static_cast<double*>(output.data)};
     const auto compute = [](void* data) {
       const auto* poses = static_cast<const Poses*>(data);
-      camera_to_world(poses->numbers, poses->count, poses->target);
+      camera_to_world(poses->encoded, poses->count, poses->target);
     };
     return device_.call_host(compute, &poses_, stream);
   }
   if (output.memory == Memory::kHost) return device_.download(output.data, source, size, stream);
   // in rows, since a copy of two dimensions is what the device has: a pitch beyond 2 GiB is none
-  const size_t row = static_cast<size_t>(wanted.view->shape.back()) * bytes_of(wanted.view->dtype);
+  const size_t row = static_cast<size_t>(target.view->shape.back()) * bytes_of(target.view->dtype);
   return device_.copy_rows(output.data, row, source, row, row, size / row, stream);
 }
 

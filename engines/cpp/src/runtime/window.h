@@ -38,7 +38,7 @@ class WindowRunner {
     const BufferView* view = nullptr;  // null: the engines do not read it
     unsigned char* staging = nullptr;
   };
-  struct Wanted {
+  struct Target {
     const BufferView* view;    // null: the engines do not make it
     Output Outputs::* member;  // null: a layer
     int layer;
@@ -46,7 +46,7 @@ class WindowRunner {
     std::string name;
   };
   struct Poses {
-    const float* numbers;
+    const float* encoded;
     int64_t count;
     double* target;
   };
@@ -54,7 +54,7 @@ class WindowRunner {
   Input input(const char* name, Device& device);
   void set_lines(const Options& options);
 
-  Status refuse(Code code, const char* words, ...) noexcept __attribute__((format(printf, 3, 4)));
+  Status refuse(Code code, const char* format, ...) noexcept __attribute__((format(printf, 3, 4)));
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
   Status check_images(const char* what, const Image* images, bool mono) noexcept;
   Status broken(Failure failure) noexcept;
@@ -63,8 +63,8 @@ class WindowRunner {
   Failure put_images(const Frames& frames, Stream stream) noexcept;
   int64_t first_image(const Frames& frames) const noexcept;
   Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
-  Failure fetch(const Wanted& wanted, const Output& output, Stream stream) noexcept;
-  const Output& of(const Outputs& outputs, const Wanted& wanted) const noexcept;
+  Failure fetch(const Target& target, const Output& output, Stream stream) noexcept;
+  const Output& of(const Outputs& outputs, const Target& target) const noexcept;
 
   const Manifest& manifest_;
   BufferPlan plan_;
@@ -77,12 +77,12 @@ class WindowRunner {
   Bytes learned_;  // memory that a first window starts from
   float* pose_numbers_ = nullptr;
   Poses poses_{};
-  std::vector<Wanted> wanted_;
+  std::vector<Target> targets_;
   int layers_ = 0;  // of the outputs
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
   int consumed_ = 0, done_ = 0;                  // events: the staging memory may be written again; the window is done
-  bool is_whole_ = false;                        // whether what the encoder made of the last window is there
+  bool is_whole_ = false;                        // whether the tokens of the last window's encoded images are complete
   std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
   std::string no_graph_;
   char message_[512] = "";

@@ -29,9 +29,10 @@ void* open_first(const std::vector<std::string>& files, std::string& reason) {
 
 template <class F>
 F symbol(void* handle, const char* name) {
-  const auto found = reinterpret_cast<F>(dlsym(handle, name));
-  if (found == nullptr) throw Error(Code::kMissingBackend, "this is no TensorRT library").got(text("no symbol ", name));
-  return found;
+  const auto function = reinterpret_cast<F>(dlsym(handle, name));
+  if (function == nullptr)
+    throw Error(Code::kMissingBackend, "this is no TensorRT library").got(text("no symbol ", name));
+  return function;
 }
 
 }  // namespace
@@ -97,12 +98,12 @@ std::unique_ptr<nvinfer1::IRuntime> TensorrtLibrary::runtime() const {
   const auto create = symbol<void* (*)(void*, int32_t)>(handle_, "createInferRuntime_INTERNAL");
   TensorrtLog& log = TensorrtLog::get();
   log.begin();
-  std::unique_ptr<nvinfer1::IRuntime> made(static_cast<nvinfer1::IRuntime*>(create(&log, NV_TENSORRT_VERSION)));
-  if (made == nullptr)
+  std::unique_ptr<nvinfer1::IRuntime> runtime(static_cast<nvinfer1::IRuntime*>(create(&log, NV_TENSORRT_VERSION)));
+  if (runtime == nullptr)
     throw Error(Code::kMissingBackend, name_ + " does not start")
         .got(log.last().data())
         .hint("a newer NVIDIA driver, or another TensorRT");
-  return made;
+  return runtime;
 }
 
 void TensorrtLibrary::register_plugins(const std::string& file) const {

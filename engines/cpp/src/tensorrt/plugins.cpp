@@ -24,10 +24,10 @@ fs::path own_folder() {
 
 }  // namespace
 
-PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string& given, bool from_folder) {
+PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string& requested, bool from_folder) {
   const bool is_listed = folder.manifest.files.count(kPlugins) != 0;
-  std::string place = given.empty() ? (own_folder() / kFile).string() : given;
-  if (given.empty() && from_folder) {
+  std::string place = requested.empty() ? (own_folder() / kFile).string() : requested;
+  if (requested.empty() && from_folder) {
     if (!is_listed) {
       throw Error(Code::kIncompatible, "the engine folder's plugin library is not listed in its manifest")
           .got(kPlugins)
@@ -37,8 +37,9 @@ PluginLibrary PluginLibrary::find(const EngineFolder& folder, const std::string&
   }
   std::error_code ignored;
   if (!fs::is_regular_file(place, ignored)) {
-    const char* other =
-        is_listed && given.empty() ? "; or set Options::load_folder_plugins, which runs code of the engine folder" : "";
+    const char* other = is_listed && requested.empty()
+                            ? "; or set Options::load_folder_plugins, which runs code of the engine folder"
+                            : "";
     throw Error(Code::kMissingBackend, "the attention plugins that the plans need are not there")
         .got(place)
         .hint(text(

@@ -11,36 +11,36 @@ namespace {
 
 void test_poses_are_pythons() {
   const nlohmann::ordered_json known = vectors("poses.json");
-  const nlohmann::ordered_json& given = known.at("numbers");
-  std::vector<float> numbers;
-  for (const auto& row : given)
-    for (const auto& value : row) numbers.push_back(static_cast<float>(number_of(value)));
-  std::vector<double> found(given.size() * 16, 7.0);
+  const nlohmann::ordered_json& rows = known.at("numbers");
+  std::vector<float> encoded;
+  for (const auto& row : rows)
+    for (const auto& value : row) encoded.push_back(static_cast<float>(number_of(value)));
+  std::vector<double> poses(rows.size() * 16, 7.0);
   CHECK(allocations_of(
-            [&] { page4d::camera_to_world(numbers.data(), static_cast<int64_t>(given.size()), found.data()); }) == 0);
+            [&] { page4d::camera_to_world(encoded.data(), static_cast<int64_t>(rows.size()), poses.data()); }) == 0);
   size_t broken = 0;
-  for (size_t i = 0; i < given.size(); ++i) {
+  for (size_t i = 0; i < rows.size(); ++i) {
     const nlohmann::ordered_json& pose = known.at("pose").at(i);
     broken += pose.is_null() ? 1 : 0;
     for (size_t row = 0; row < 4; ++row)
       for (size_t column = 0; column < 4; ++column) {
-        const double value = found[i * 16 + row * 4 + column];
+        const double value = poses[i * 16 + row * 4 + column];
         if (pose.is_null())
           CHECK(std::isnan(value));
         else
           CHECK(std::abs(value - pose.at(row).at(column).get<double>()) < 1e-12);
       }
   }
-  CHECK(broken >= 2 && broken < given.size());
+  CHECK(broken >= 2 && broken < rows.size());
 }
 
 // Of rows without a nearest rotation, too, something comes that is one.
 void test_any_finite_numbers_give_a_rotation() {
   const float inputs[3][12] = {
       {1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};
-  for (const float (&numbers)[12] : inputs) {
+  for (const float (&encoded)[12] : inputs) {
     double pose[16];
-    page4d::camera_to_world(numbers, 1, pose);
+    page4d::camera_to_world(encoded, 1, pose);
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < 3; ++j) {
         double dot = 0;
@@ -56,10 +56,10 @@ void test_any_finite_numbers_give_a_rotation() {
 
 void test_infinity_leaves_no_pose() {
   for (int at = 0; at < 12; ++at) {
-    float numbers[12] = {1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1};
-    numbers[at] = -std::numeric_limits<float>::infinity();
+    float encoded[12] = {1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1};
+    encoded[at] = -std::numeric_limits<float>::infinity();
     double pose[16] = {};
-    page4d::camera_to_world(numbers, 1, pose);
+    page4d::camera_to_world(encoded, 1, pose);
     for (const double value : pose) CHECK(std::isnan(value));
   }
 }

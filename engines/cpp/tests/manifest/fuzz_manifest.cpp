@@ -25,8 +25,8 @@ void require(bool good, const char* what) {
 
 void check(const BufferPlan& plan) {
   const auto inside = [&](const std::string& buffer, int64_t offset, int64_t size) {
-    const auto found = plan.sizes.find(buffer);
-    require(found != plan.sizes.end() && offset >= 0 && size > 0 && offset + size <= found->second,
+    const auto entry = plan.sizes.find(buffer);
+    require(entry != plan.sizes.end() && offset >= 0 && size > 0 && offset + size <= entry->second,
             "a view lies outside of its buffer");
   };
   for (const Call& call : plan.calls) {
@@ -268,33 +268,33 @@ int verdicts(const char* file) {
 
 }  // namespace
 
-int main(int count, char** words) {
-  if (count > 2 && std::string(words[1]) == "--verdicts") return verdicts(words[2]);
-  const int rounds = count > 1 ? std::atoi(words[1]) : 1000;
+int main(int argc, char** argv) {
+  if (argc > 2 && std::string(argv[1]) == "--verdicts") return verdicts(argv[2]);
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 1000;
   const Json all = vectors("plans.json");
-  std::mt19937 random(count > 2 ? static_cast<uint32_t>(std::atoi(words[2])) : 1);
+  std::mt19937 random(argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : 1);
   std::vector<Json> bases;
   for (const char* kind : {"plans", "slides"}) {
-    for (const Json& each : all[kind]) bases.push_back(each["manifest"]);
+    for (const Json& entry : all[kind]) bases.push_back(entry["manifest"]);
   }
   for (const Json& base : bases) require(try_one(base.dump()), "a golden manifest is refused");
   int read = 0, ran = 0;
   for (int i = 0; i < rounds; ++i) {
-    Json made = bases[random() % bases.size()];
-    for (uint32_t times = random() % 3; times > 0; --times) vary(made, random);
-    for (uint32_t times = random() % 3; times > 0; --times) change(made, random);
-    if (i % 5 == 0 && made.contains("stages") && made["stages"].is_array()) {
+    Json changed = bases[random() % bases.size()];
+    for (uint32_t times = random() % 3; times > 0; --times) vary(changed, random);
+    for (uint32_t times = random() % 3; times > 0; --times) change(changed, random);
+    if (i % 5 == 0 && changed.contains("stages") && changed["stages"].is_array()) {
       try {
-        craft(made, random);
+        craft(changed, random);
       } catch (const Json::exception&) {  // what it would change is gone
       }
     }
-    std::string text = made.dump();
+    std::string text = changed.dump();
     const bool damages = i % 8 == 0;
     if (damages) text = damaged(std::move(text), random);
     if (!try_one(text)) continue;
     ++read;
-    if (!damages && read % 10 == 0) try_folder(made, read % 20 == 0, random), ++ran;
+    if (!damages && read % 10 == 0) try_folder(changed, read % 20 == 0, random), ++ran;
   }
   std::printf("%d of %d manifests were read, %d folders loaded or refused for a changed file\n", read, rounds, ran);
   require(read > rounds / 10 && read < rounds, "the changes are too harsh, or none");

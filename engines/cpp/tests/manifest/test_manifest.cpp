@@ -9,8 +9,8 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 Json changed(const Json& base, const Json& place, const Json& value, const std::string& removed) {
-  Json made = base;
-  Json* inner = &made;
+  Json manifest = base;
+  Json* inner = &manifest;
   for (size_t i = 0; i + 1 < place.size(); ++i)
     inner = place[i].is_string() ? &(*inner)[place[i].get<std::string>()] : &(*inner)[place[i].get<size_t>()];
   const Json& last = place.back();
@@ -21,29 +21,30 @@ Json changed(const Json& base, const Json& place, const Json& value, const std::
   } else {
     (*inner)[last.get<size_t>()] = value;
   }
-  return made;
+  return manifest;
 }
 
-std::string said(const std::string& content) {
-  const std::string words = refusal([&] { parse_manifest(content, "manifest.json"); });
-  return words == "nothing is thrown" ? "" : words;
+// First line; empty where the manifest is read.
+std::string refusal_of(const std::string& content) {
+  const std::string message = refusal([&] { parse_manifest(content, "manifest.json"); });
+  return message == "nothing is thrown" ? "" : first_line(message);
 }
 
 void test_words() {
   const Json cases = vectors("manifests.json");
   CHECK(cases["changed"].size() > 60);
-  for (const Json& each : cases["changed"]) {
-    const Json made = changed(cases["base"], each["place"], each["value"], cases["removed"]);
-    CHECK_TEXT(said(made.dump()), each["said"]);
+  for (const Json& entry : cases["changed"]) {
+    const Json manifest = changed(cases["base"], entry["place"], entry["value"], cases["removed"]);
+    CHECK_TEXT(refusal_of(manifest.dump()), first_line(entry["said"]));
   }
 }
 
 void test_no_json() {
   const Json cases = vectors("manifests.json");
   CHECK(cases["no_json"].size() > 10);
-  for (const Json& each : cases["no_json"]) {
-    const std::string words = said(from_hex(each));
-    CHECK_TEXT(words.substr(0, words.find(':')), "manifest.json is damaged");
+  for (const Json& entry : cases["no_json"]) {
+    const std::string message = refusal_of(from_hex(entry));
+    CHECK_TEXT(message.substr(0, message.find(':')), "manifest.json is damaged");
   }
 }
 
@@ -51,7 +52,7 @@ void test_limits() {
   const Json cases = vectors("manifests.json");
   Json deep = cases["base"];
   deep.update(cases["deep"]);
-  CHECK_TEXT(said(deep.dump()), "");
+  CHECK_TEXT(refusal_of(deep.dump()), "");
 }
 
 void test_content() {

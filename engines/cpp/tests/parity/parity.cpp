@@ -93,9 +93,9 @@ void run(const std::string& engines, const Clip& clip, const fs::path& out) {
 
 }  // namespace
 
-int main(int count, char** words) try {
-  CHECK(count == 4);
-  run(words[1], Clip(words[2]), words[3]);
+int main(int argc, char** argv) try {
+  CHECK(argc == 4);
+  run(argv[1], Clip(argv[2]), argv[3]);
 } catch (const page4d::Error& error) {
   std::fprintf(stderr, "page4d: %s\n", error.what());
   return static_cast<int>(error.code());

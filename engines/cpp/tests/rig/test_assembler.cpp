@@ -79,8 +79,8 @@ int most_times(const std::vector<std::vector<double>>& stamps, double tolerance)
   const std::function<int(std::vector<size_t>)> best = [&](std::vector<size_t> at) {
     for (size_t c = 0; c < at.size(); ++c)
       if (at[c] == stamps[c].size()) return 0;
-    const auto found = known.find(at);
-    if (found != known.end()) return found->second;
+    const auto entry = known.find(at);
+    if (entry != known.end()) return entry->second;
     double first = stamps[0][at[0]], last = first;
     int most = 0;
     for (size_t c = 0; c < at.size(); ++c) {
@@ -145,32 +145,34 @@ void test_any_stamps_make_as_many_times_as_possible() {
 // A rig of four at 30 Hz: the stamps of a time jitter as far as the tolerance allows, a tenth of the images is lost,
 // and each comes up to 60 ms late.
 struct Simulated {
-  std::vector<Event> events;               // in the order in which they come
-  std::map<int, std::array<int, 4>> made;  // by time: each camera's image, -1 where it was lost
+  std::vector<Event> events;                 // in the order in which they come
+  std::map<int, std::array<int, 4>> images;  // by time: each camera's image, -1 where it was lost
 
   Simulated(double tolerance, unsigned seed) {
     std::mt19937 random(seed);
     std::uniform_real_distribution<double> jitter(-tolerance / 2, tolerance / 2), delay(0, 0.06), share(0, 1);
     std::array<double, 4> arrival{};
     for (int k = 0; k < 600; ++k) {
-      std::array<int, 4> numbers{};
+      std::array<int, 4> image_numbers{};
       for (int c = 0; c < 4; ++c) {
-        numbers[static_cast<size_t>(c)] = -1;
+        image_numbers[static_cast<size_t>(c)] = -1;
         if (share(random) < 0.1) continue;
         const double stamp = 1000 + k * kPeriod + jitter(random);
-        double& its = arrival[static_cast<size_t>(c)];
-        its = std::max(its, stamp + delay(random));
-        numbers[static_cast<size_t>(c)] = static_cast<int>(events.size());
-        events.push_back({c, stamp, static_cast<int>(events.size()), its});
+        double& arrived = arrival[static_cast<size_t>(c)];
+        arrived = std::max(arrived, stamp + delay(random));
+        image_numbers[static_cast<size_t>(c)] = static_cast<int>(events.size());
+        events.push_back({c, stamp, static_cast<int>(events.size()), arrived});
       }
-      made[k] = numbers;
+      images[k] = image_numbers;
     }
     std::stable_sort(events.begin(), events.end(),
                      [](const Event& a, const Event& b) { return a.arrival < b.arrival; });
   }
 };
 
-int lost(const std::array<int, 4>& numbers) { return static_cast<int>(std::count(numbers.begin(), numbers.end(), -1)); }
+int lost(const std::array<int, 4>& image_numbers) {
+  return static_cast<int>(std::count(image_numbers.begin(), image_numbers.end(), -1));
+}
 
 void test_a_jittered_rig_loses_no_time() {
   for (const double tolerance : {0.002, 0.01, 0.0166}) {
@@ -185,14 +187,14 @@ void test_a_jittered_rig_loses_no_time() {
         CHECK(outcome.late.empty());
 
         size_t t = 0;
-        for (const auto& [k, numbers] : rig.made) {
-          const bool wanted = lost(numbers) == 0 || (missing == Missing::kRepeat && lost(numbers) < 4);
-          if (!wanted) continue;
+        for (const auto& [k, image_numbers] : rig.images) {
+          const bool complete = lost(image_numbers) == 0 || (missing == Missing::kRepeat && lost(image_numbers) < 4);
+          if (!complete) continue;
           if (t == outcome.times.size()) {
             CHECK(missing == Missing::kRepeat && k >= 597);  // still waited for when the images end
             continue;
           }
-          for (size_t c = 0; c < 4; ++c) CHECK(outcome.times[t][c].slot == numbers[c]);
+          for (size_t c = 0; c < 4; ++c) CHECK(outcome.times[t][c].slot == image_numbers[c]);
           ++t;
         }
         CHECK(t == outcome.times.size());

@@ -272,9 +272,11 @@ void test_what_no_rig_is_made_of() {
     return refusal([&] { Rig(info, options); });
   };
   CHECK_TEXT(refused([](auto&, auto& options) { options.stride = 4; }),
-             "the stride between windows is out of range\n  got:     4\n  allowed: 1 to T = 3\n  try:     --stride 3");
+             "the stride between windows is out of range\n  got:     4\n  allowed: 1 to T = 3\n  try:     "
+             "RigOptions::stride = 3");
   CHECK_TEXT(refused([](auto&, auto& options) { options.stride = -1; }),
-             "the stride between windows is out of range\n  got:     -1\n  allowed: 1 to T = 3\n  try:     --stride 1");
+             "the stride between windows is out of range\n  got:     -1\n  allowed: 1 to T = 3\n  try:     "
+             "RigOptions::stride = 1");
   CHECK_TEXT(refused([](auto&, auto& options) { options.tolerance = -1; }),
              "the tolerance between stamps is out of range\n  got:     -1\n  allowed: seconds, 0 or more");
   CHECK_TEXT(refused([](auto&, auto& options) { options.tolerance = std::nan(""); }),
@@ -311,8 +313,8 @@ void test_nothing_is_allocated() {
   Rig rig(engines(3, 3), options);
   Picture picture;
   Window window;
-  int64_t taken = 0;
-  const size_t made = allocations_of([&] {
+  int64_t windows = 0;
+  const size_t allocated = allocations_of([&] {
     for (int64_t k = 0; k < 200; ++k) {
       for (int c = 0; c < 3; ++c) {
         if (c == 1 && k % 50 > 30) continue;
@@ -321,12 +323,12 @@ void test_nothing_is_allocated() {
         rig.push(c, picture.image, static_cast<double>(k - 1) * kPeriod);  // late
         rig.push(3, picture.image, 0);                                     // refused
       }
-      if (k % 7 == 0 && rig.wait(0) && rig.take(window)) ++taken;
+      if (k % 7 == 0 && rig.wait(0) && rig.take(window)) ++windows;
       if (k % 7 == 5) rig.release(window);
     }
   });
-  CHECK(rig.counts().windows > 150 && taken > 20 && rig.counts(1).repeated > 60);
-  CHECK(made == 0);
+  CHECK(rig.counts().windows > 150 && windows > 20 && rig.counts(1).repeated > 60);
+  CHECK(allocated == 0);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
     });
 
   const int64_t times = missing == Missing::kRepeat ? kImages : kImages / 3 * 2;
-  int64_t taken = 0, last = -1;
+  int64_t windows = 0, last = -1;
   Window window;
   while (last < times - kT && rig.wait(20)) {  // the newest window is never dropped
     CHECK(rig.take(window));
@@ -86,7 +86,7 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
     last = window.number;
     check_window(window, kT, kV);
     CHECK(window.skew <= options.tolerance);
-    if (++taken % 3 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (++windows % 3 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     check_window(window, kT, kV);
     rig.release(window);
     check_counts(rig, kV, options.pending + 1);
@@ -94,7 +94,8 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
   for (std::thread& camera : cameras) camera.join();
   const RigCounts counts = rig.counts();
   CHECK(last == times - kT);
-  CHECK(counts.times == times && counts.windows == times - kT + 1 && counts.windows == taken + counts.windows_dropped);
+  CHECK(counts.times == times && counts.windows == times - kT + 1 &&
+        counts.windows == windows + counts.windows_dropped);
   for (int c = 0; c < kV; ++c) CHECK(rig.counts(c).late == 0);
   CHECK(rig.counts(3).used == kImages / 3 * 2 && rig.counts(0).unmatched == kImages - rig.counts(0).used);
 }
@@ -184,7 +185,7 @@ void test_any_order_of_calls(unsigned seed) {
   Picture picture;
   Window window;
   bool held = false;
-  int64_t taken = 0;
+  int64_t windows = 0;
   for (int step = 0; step < 200; ++step) {
     const int camera = up_to(static_cast<unsigned>(V - 1));
     int64_t& number = next[static_cast<size_t>(camera)];
@@ -199,7 +200,7 @@ void test_any_order_of_calls(unsigned seed) {
     }
     if (!held && up_to(2) == 0 && rig.take(window)) {
       held = true;
-      ++taken;
+      ++windows;
       check_window(window, T, V);
       for (int t = 0; t < T; ++t) {
         std::vector<double> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
@@ -212,7 +213,7 @@ void test_any_order_of_calls(unsigned seed) {
     const RigCounts counts = rig.counts();
     for (int c = 0; c < V; ++c) CHECK(rig.counts(c).used + rig.counts(c).repeated == counts.times);
     CHECK(counts.windows == (counts.times < T ? 0 : (counts.times - T) / stride + 1));
-    CHECK(counts.windows - counts.windows_dropped - taken == rig.push(-1, picture.image, 0).ready);
+    CHECK(counts.windows - counts.windows_dropped - windows == rig.push(-1, picture.image, 0).ready);
   }
 }
 

@@ -27,27 +27,27 @@ void test_what_the_kernel_says() {
 void test_files_that_were_read() {
   const Manifest manifest = parse_manifest(plan_named("default").dump(), "");
   const size_t limit = size_t{4} << 30;
-  const auto first_line = [&] {
-    const std::string words = refusal([&] {
+  const auto refusal_now = [&] {
+    const std::string message = refusal([&] {
       CudaDevice device(0);
       Loader loader(device);
       const Entered entered(device);
       WindowRunner runner(manifest, loader, constants_of(manifest), options_for(manifest));
-      const Given given(manifest, 1);
+      const WindowInputs inputs(manifest, 1);
       Results results(runner.info());
-      CHECK(runner.run(given.frames(), results.outputs(), nullptr).ok());
+      CHECK(runner.run(inputs.frames(), results.outputs(), nullptr).ok());
     });
-    return words.substr(0, words.find('\n'));
+    return first_line(message);
   };
   Caller::integrated(true, limit - 1000);
-  CHECK_TEXT(first_line(), "nothing is thrown");
+  CHECK_TEXT(refusal_now(), "nothing is thrown");
   Caller::limit(1 << 16);  // less than there should be: the allocation has the last word
-  CHECK_TEXT(first_line(), "the GPU has too little memory left");
+  CHECK_TEXT(refusal_now(), "the GPU has too little memory left");
   Caller::limit(limit);
   Caller::integrated(false, limit - 1000);
-  CHECK_TEXT(first_line(), "buffers and scratch do not fit the GPU");
+  CHECK_TEXT(refusal_now(), "buffers and scratch do not fit the GPU");
   Caller::integrated(false, 0);
-  CHECK_TEXT(first_line(), "nothing is thrown");
+  CHECK_TEXT(refusal_now(), "nothing is thrown");
 }
 
 }  // namespace

@@ -33,20 +33,20 @@ struct Runners {
 
   // Puts the window of a film from a time on on a stream; its images are gone when this returns.
   Results put(int64_t start, int64_t shared, void* stream) {
-    const Given given = Given::of_film(manifest, start);
+    const WindowInputs inputs = WindowInputs::of_film(manifest, start);
     Results results(info());
-    Frames frames = given.frames();
+    Frames frames = inputs.frames();
     frames.shared = shared;
     CHECK_TEXT(gpu->run(frames, results.outputs(), stream).message, "");
     return results;
   }
 
-  const std::string& wanted(int64_t start) {
+  const std::string& expected(int64_t start) {
     std::string& window = wanted_[start];
     if (!window.empty()) return window;
-    const Given given = Given::of_film(manifest, start);
+    const WindowInputs inputs = WindowInputs::of_film(manifest, start);
     Results results(info());
-    CHECK(host->run(given.frames(), results.outputs(), nullptr).ok());
+    CHECK(host->run(inputs.frames(), results.outputs(), nullptr).ok());
     return window = contents(results, info());
   }
 
@@ -64,12 +64,12 @@ struct Runners {
 // Each window on another stream than the one before; the caller waits for the last one first.
 void test_order(Runners& runners, const std::vector<void*>& streams, int64_t stride) {
   const int64_t T = runners.manifest.layout.T;
-  std::vector<Results> found;
+  std::vector<Results> actual;
   for (size_t i = 0; i < streams.size(); ++i)
-    found.push_back(runners.put(static_cast<int64_t>(i) * stride, i == 0 ? 0 : T - stride, streams[i]));
+    actual.push_back(runners.put(static_cast<int64_t>(i) * stride, i == 0 ? 0 : T - stride, streams[i]));
   for (size_t i = streams.size(); i-- > 0;) Caller::synchronize(streams[i]);
   for (size_t i = 0; i < streams.size(); ++i)
-    CHECK(contents(found[i], runners.info()) == runners.wanted(static_cast<int64_t>(i) * stride));
+    CHECK(contents(actual[i], runners.info()) == runners.expected(static_cast<int64_t>(i) * stride));
 }
 
 void test_every_order(const nlohmann::ordered_json& plan, bool use_graph, bool sliding) {
@@ -86,7 +86,7 @@ void test_every_order(const nlohmann::ordered_json& plan, bool use_graph, bool s
 void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use_graph) {
   Runners runners(plan, use_graph, false);
   constexpr int64_t kThreads = 4;
-  std::vector<std::unique_ptr<Results>> found(kThreads);
+  std::vector<std::unique_ptr<Results>> actual(kThreads);
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable changed;
@@ -95,7 +95,7 @@ void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use
     threads.emplace_back([&, i] {
       std::unique_lock<std::mutex> lock(mutex);
       changed.wait(lock, [&] { return turn == i; });
-      found[static_cast<size_t>(i)] = std::make_unique<Results>(runners.put(i, 0, kPerThread));
+      actual[static_cast<size_t>(i)] = std::make_unique<Results>(runners.put(i, 0, kPerThread));
       ++turn;
       changed.notify_all();
       changed.wait(lock, [&] { return turn == kThreads && waiting == kThreads - 1 - i; });  // the last one waits first
@@ -106,7 +106,7 @@ void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use
   }
   for (std::thread& thread : threads) thread.join();
   for (int64_t i = 0; i < kThreads; ++i)
-    CHECK(contents(*found[static_cast<size_t>(i)], runners.info()) == runners.wanted(i));
+    CHECK(contents(*actual[static_cast<size_t>(i)], runners.info()) == runners.expected(i));
 }
 
 // A pipeline that goes waits for what its streams still have to do: its memory, and that of the poses, is used until
@@ -114,36 +114,36 @@ void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use
 void test_goes_while_a_window_is_under_way(const nlohmann::ordered_json& plan, bool use_graph) {
   auto runners = std::make_unique<Runners>(plan, use_graph, false);
   void* stream = Caller::stream();
-  const std::string wanted = runners->wanted(0);
+  const std::string expected = runners->expected(0);
   const EngineInfo info = runners->info();
-  const Results found = runners->put(0, 0, stream);
+  const Results actual = runners->put(0, 0, stream);
   runners.reset();
-  CHECK(contents(found, info) == wanted);
+  CHECK(contents(actual, info) == expected);
   Caller::synchronize(stream);
-  CHECK(contents(found, info) == wanted && Caller::count("driver_contexts") == 0);
+  CHECK(contents(actual, info) == expected && Caller::count("driver_contexts") == 0);
 }
 
 // What was put on the stream before a call is refused is done when the failure is told: the caller may free its memory.
 void test_a_failure_leaves_nothing_under_way(const nlohmann::ordered_json& plan, bool on_own_stream) {
   Runners runners(plan, true, false);
   void* stream = on_own_stream ? kOwn : Caller::stream();
-  const std::string wanted = runners.wanted(3);
+  const std::string expected = runners.expected(3);
   const size_t mask = runners.info().outputs.front().bytes;  // the first output is copied before the refusal
   for (const char* call : {"cuMemcpyDtoHAsync_v2", "cuMemcpyHtoDAsync_v2", "cuStreamWaitEvent", "cuGraphLaunch"}) {
     const bool is_late = std::string(call) == "cuMemcpyDtoHAsync_v2";
-    const Given given = Given::of_film(runners.manifest, 3);
-    Results found(runners.info());
+    const WindowInputs inputs = WindowInputs::of_film(runners.manifest, 3);
+    Results actual(runners.info());
     Caller::refuse(call, is_late ? 1 : 0);
-    const Status status = runners.gpu->run(given.frames(), found.outputs(), stream);
+    const Status status = runners.gpu->run(inputs.frames(), actual.outputs(), stream);
     CHECK(status.code == Code::kFailure);
     CHECK_TEXT(status.message, "the GPU refused a call\n  got:     CUDA_ERROR");
-    const std::string left = contents(found, runners.info());
-    CHECK((left.substr(0, mask) == wanted.substr(0, mask)) == is_late);
+    const std::string left = contents(actual, runners.info());
+    CHECK((left.substr(0, mask) == expected.substr(0, mask)) == is_late);
     Caller::synchronize(Caller::stream());
-    CHECK(contents(found, runners.info()) == left);
+    CHECK(contents(actual, runners.info()) == left);
     const Results next = runners.put(5, 0, stream);
     if (stream != kOwn) Caller::synchronize(stream);
-    CHECK(contents(next, runners.info()) == runners.wanted(5));
+    CHECK(contents(next, runners.info()) == runners.expected(5));
   }
   CHECK(Caller::count("driver_contexts") == 0);
 }
@@ -151,10 +151,10 @@ void test_a_failure_leaves_nothing_under_way(const nlohmann::ordered_json& plan,
 // A context that cannot be made current is a failure that is told, and nobody else's context is popped for it.
 void test_a_context_that_is_refused(const nlohmann::ordered_json& plan) {
   Runners runners(plan, true, false);
-  const Given given = Given::of_film(runners.manifest, 0);
-  Results found(runners.info());
+  const WindowInputs inputs = WindowInputs::of_film(runners.manifest, 0);
+  Results actual(runners.info());
   Caller::refuse("cuCtxPushCurrent_v2", 0);
-  const Status status = runners.gpu->run(given.frames(), found.outputs(), nullptr);
+  const Status status = runners.gpu->run(inputs.frames(), actual.outputs(), nullptr);
   CHECK(status.code == Code::kFailure && Caller::count("driver_contexts") == 0);
   CHECK_TEXT(status.message, "the GPU refused a call\n  got:     CUDA_ERROR");
   Caller::refuse("cuCtxPushCurrent_v2", 0);
@@ -235,20 +235,20 @@ void test_a_second_thread_is_refused(const nlohmann::ordered_json& plan) {
   Gate gate;
   GatedLoader loader(gate);
   WindowRunner runner(manifest, loader, constants_of(manifest), options_for(manifest));
-  const Given given(manifest, 1), other(manifest, 2);
-  Results wanted(runner.info()), found(runner.info()), none(runner.info());
-  CHECK(runner.run(given.frames(), wanted.outputs(), nullptr).ok());
+  const WindowInputs inputs(manifest, 1), other(manifest, 2);
+  Results expected(runner.info()), actual(runner.info()), none(runner.info());
+  CHECK(runner.run(inputs.frames(), expected.outputs(), nullptr).ok());
   const std::string untouched = contents(none, runner.info());
   gate.is_reached = gate.is_open = false;
   Status first{Code::kFailure, ""};
-  std::thread thread([&] { first = runner.run(given.frames(), found.outputs(), nullptr); });
+  std::thread thread([&] { first = runner.run(inputs.frames(), actual.outputs(), nullptr); });
   gate.wait_until_reached();
   const Status second = runner.run(other.frames(), none.outputs(), nullptr);
   CHECK(second.code == Code::kUsage);
   CHECK_TEXT(second.message, "another thread runs a window of this pipeline\n  allowed: one thread at a time");
   gate.open();
   thread.join();
-  CHECK(first.ok() && contents(found, runner.info()) == contents(wanted, runner.info()) &&
+  CHECK(first.ok() && contents(actual, runner.info()) == contents(expected, runner.info()) &&
         contents(none, runner.info()) == untouched);
   CHECK(runner.run(other.frames(), none.outputs(), nullptr).ok());
 }

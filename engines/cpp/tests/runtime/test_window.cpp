@@ -27,26 +27,26 @@ void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
     device.leave();
     CHECK(gpu.has_graph() == use_graph && gpu.no_graph().empty());
     const EngineInfo& info = gpu.info();
-    Results wanted(info), found(info);
+    Results expected(info), actual(info);
     void* stream = Caller::stream();
     std::string last;
     for (unsigned seed = 0; seed < 3; ++seed) {
-      const Given given(manifest, seed);
-      Frames frames = given.frames();
+      const WindowInputs inputs(manifest, seed);
+      Frames frames = inputs.frames();
       const long launches = Caller::count("driver_launches"), taken = Caller::count("driver_allocations");
-      CHECK(allocations_of([&] { CHECK(host.run(frames, wanted.outputs(), nullptr).ok()); }) == 0);
-      CHECK(gpu.run(frames, found.outputs(), seed == 1 ? nullptr : stream).ok());
+      CHECK(allocations_of([&] { CHECK(host.run(frames, expected.outputs(), nullptr).ok()); }) == 0);
+      CHECK(gpu.run(frames, actual.outputs(), seed == 1 ? nullptr : stream).ok());
       if (seed != 1) Caller::synchronize(stream);
       CHECK(Caller::count("driver_allocations") == taken);
       CHECK(Caller::count("driver_launches") == launches + (use_graph ? 1 : 0));
-      const std::string now = contents(found, info);
-      CHECK(now == contents(wanted, info));
+      const std::string now = contents(actual, info);
+      CHECK(now == contents(expected, info));
       CHECK(now != last);
       last = now;
       // the next window from this one's memory
       if (info.input("memory") != nullptr) {
-        frames.memory = found.data("memory");
-        const std::string kept(static_cast<const char*>(found.data("memory")), info.output("memory")->bytes);
+        frames.memory = actual.data("memory");
+        const std::string kept(static_cast<const char*>(actual.data("memory")), info.output("memory")->bytes);
         Results other(info);
         CHECK(gpu.run(frames, other.outputs(), nullptr).ok());
         CHECK(contents(other, info) != now);
@@ -69,10 +69,10 @@ void test_device_memory() {
   device.enter();
   WindowRunner gpu(manifest, loader, constants_of(manifest), {});
   device.leave();
-  const Given given(manifest, 7);
-  Results wanted(gpu.info());
-  CHECK(gpu.run(given.frames(), wanted.outputs(), nullptr).ok());
-  std::vector<Image> images = given.images;
+  const WindowInputs inputs(manifest, 7);
+  Results expected(gpu.info());
+  CHECK(gpu.run(inputs.frames(), expected.outputs(), nullptr).ok());
+  std::vector<Image> images = inputs.images;
   std::vector<Caller::Memory> held;
   const auto row = static_cast<size_t>(layout.W) * 3, pitch = row + 13;
   for (Image& image : images) {
@@ -82,18 +82,18 @@ void test_device_memory() {
       std::memcpy(memory + y * pitch, static_cast<const unsigned char*>(image.data) + y * row, row);
     image.data = memory, image.pitch = pitch, image.memory = Memory::kDevice;
   }
-  Frames frames = given.frames();
+  Frames frames = inputs.frames();
   frames.images = images.data();
-  Results found(gpu.info());
-  Outputs outputs = found.outputs();
+  Results actual(gpu.info());
+  Outputs outputs = actual.outputs();
   const size_t bytes = gpu.info().output("points")->bytes;
   held.push_back(Caller::memory(bytes));
   outputs.points = {held.back().get(), bytes, Memory::kDevice};
   void* stream = Caller::stream();
   CHECK(gpu.run(frames, outputs, stream).ok());
   Caller::synchronize(stream);
-  CHECK(std::memcmp(outputs.points.data, wanted.data("points"), bytes) == 0);
-  CHECK(std::memcmp(found.data("camera"), wanted.data("camera"), gpu.info().output("camera")->bytes) == 0);
+  CHECK(std::memcmp(outputs.points.data, expected.data("points"), bytes) == 0);
+  CHECK(std::memcmp(actual.data("camera"), expected.data("camera"), gpu.info().output("camera")->bytes) == 0);
   images[1].memory = Memory::kHost;
   CHECK_TEXT(gpu.run(frames, outputs, stream).message,
              "images are partly on the device, partly on the host\n  allowed: one of both");
@@ -110,67 +110,69 @@ void test_no_graph_and_no_memory() {
     CHECK(!gpu.has_graph());
     CHECK_TEXT(gpu.no_graph(), "this stage synchronises");
     Results results(gpu.info());
-    CHECK(gpu.run(Given(manifest, 1).frames(), results.outputs(), nullptr).ok());
+    CHECK(gpu.run(WindowInputs(manifest, 1).frames(), results.outputs(), nullptr).ok());
   }
   Loader loader(device);
   Caller::limit(1000);
-  const std::string words = refusal([&] { WindowRunner(manifest, loader, constants_of(manifest), {}); });
+  const std::string message = refusal([&] { WindowRunner(manifest, loader, constants_of(manifest), {}); });
   Caller::limit(size_t{4} << 30);
-  CHECK_TEXT(words.substr(0, words.find('\n')), "buffers and scratch do not fit the GPU");
+  CHECK_TEXT(first_line(message), "buffers and scratch do not fit the GPU");
 }
 
 void test_refusals() {
   const Manifest manifest = parse_manifest(plan_named("default").dump(), "");
   const auto loader = checksum_loader();
   WindowRunner runner(manifest, *loader, constants_of(manifest), {});
-  Given given(manifest, 1);
+  WindowInputs inputs(manifest, 1);
   Results results(runner.info());
-  const auto said = [&](const Frames& frames, const Outputs& outputs) {
+  const auto refusal_of = [&](const Frames& frames, const Outputs& outputs) {
     Status status;
     CHECK(allocations_of([&] { status = runner.run(frames, outputs, nullptr); }) == 0);
     CHECK(status.code == Code::kUsage);
     return std::string(status.message);
   };
-  Frames frames = given.frames();
-  CHECK_TEXT(said({}, results.outputs()), "a window has no images\n  allowed: 6");
-  frames.keypoints = given.masks.data();
-  CHECK_TEXT(said(frames, results.outputs()), "these engines take no keypoints\n  try:     page4d-export --keypoints");
-  frames = given.frames();
+  Frames frames = inputs.frames();
+  CHECK_TEXT(refusal_of({}, results.outputs()), "a window has no images\n  allowed: 6");
+  frames.keypoints = inputs.masks.data();
+  CHECK_TEXT(refusal_of(frames, results.outputs()),
+             "these engines take no keypoints\n  try:     page4d-export --keypoints");
+  frames = inputs.frames();
   frames.memory = &frames;
-  CHECK_TEXT(said(frames, results.outputs()), "these engines have no memory\n  got:     memory");
-  frames = given.frames();
-  given.images[3].width = 71;
-  CHECK_TEXT(said(frames, results.outputs()),
+  CHECK_TEXT(refusal_of(frames, results.outputs()), "these engines have no memory\n  got:     memory");
+  frames = inputs.frames();
+  inputs.images[3].width = 71;
+  CHECK_TEXT(refusal_of(frames, results.outputs()),
              "the image of time 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  "
              "allowed: 70x56");
-  given.images[3] = given.images[2];
-  given.images[3].pitch = 100;
+  inputs.images[3] = inputs.images[2];
+  inputs.images[3].pitch = 100;
   CHECK_TEXT(
-      said(frames, results.outputs()),
+      refusal_of(frames, results.outputs()),
       "the image of time 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
-  given.images[3] = given.images[2];
-  given.images[5].data = nullptr;
-  CHECK_TEXT(said(frames, results.outputs()), "the image of time 2, view 1 is not there");
-  given.images[5] = given.images[2];
-  for (Image& image : given.images) image.memory = Memory::kDevice;
-  CHECK_TEXT(said(frames, results.outputs()),
+  inputs.images[3] = inputs.images[2];
+  inputs.images[5].data = nullptr;
+  CHECK_TEXT(refusal_of(frames, results.outputs()), "the image of time 2, view 1 is not there");
+  inputs.images[5] = inputs.images[2];
+  for (Image& image : inputs.images) image.memory = Memory::kDevice;
+  CHECK_TEXT(refusal_of(frames, results.outputs()),
              "the image of time 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
              "RGB, in the engines' size 70x56");
-  for (Image& image : given.images) image.memory = Memory::kHost;
-  given.masks[0].format = PixelFormat::kRgb8;
-  CHECK_TEXT(said(frames, results.outputs()),
+  for (Image& image : inputs.images) image.memory = Memory::kHost;
+  inputs.masks[0].format = PixelFormat::kRgb8;
+  CHECK_TEXT(refusal_of(frames, results.outputs()),
              "the mask of time 0, view 0 cannot be used\n  allowed: one channel, in host memory");
-  given.masks[0].format = PixelFormat::kMono8;
+  inputs.masks[0].format = PixelFormat::kMono8;
   Outputs outputs = results.outputs();
   outputs.mask.bytes -= 1;
-  CHECK_TEXT(said(frames, outputs), "the memory for mask is too small\n  got:     479 bytes\n  allowed: 480 or more");
+  CHECK_TEXT(refusal_of(frames, outputs),
+             "the memory for mask is too small\n  got:     479 bytes\n  allowed: 480 or more");
   outputs = results.outputs();
   outputs.points = outputs.mask;
-  CHECK_TEXT(said(frames, outputs),
+  CHECK_TEXT(refusal_of(frames, outputs),
              "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
   outputs = results.outputs();
   outputs.mask.memory = Memory::kDevice;
-  CHECK_TEXT(said(frames, outputs),
+  CHECK_TEXT(refusal_of(frames, outputs),
              "mask cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory");
   CHECK(runner.run(frames, results.outputs(), nullptr).ok());
 
@@ -179,8 +181,8 @@ void test_refusals() {
              "these engines have the epipolar prior and need the calibration of every view\n  allowed: 2 cameras");
   auto constants = constants_of(manifest);
   constants["special"].pop_back();
-  const std::string words = refusal([&] { WindowRunner(manifest, *loader, constants, {}); });
-  CHECK_TEXT(words.substr(0, words.find('\n')), "the constant special is not of the engines' shape");
+  const std::string message = refusal([&] { WindowRunner(manifest, *loader, constants, {}); });
+  CHECK_TEXT(first_line(message), "the constant special is not of the engines' shape");
 }
 
 // Windows that overlap, each beside the same window computed whole: at every stride, on the host and on the GPU, as a
@@ -202,24 +204,24 @@ void test_sliding(const nlohmann::ordered_json& plan) {
   device.leave();
   CHECK(gpu.has_graph() && gpu.slides() && !whole.slides());
   const EngineInfo& info = whole.info();
-  Results wanted(info), found(info), found_on_gpu(info);
+  Results expected(info), actual(info), found_on_gpu(info);
   int64_t start = 0;
   for (const int64_t stride : {int64_t{0}, int64_t{1}, int64_t{1}, layout.T - 1, layout.T, int64_t{1}}) {
     start += stride;
-    Given given = Given::of_film(manifest, start);
-    Frames frames = given.frames();
-    CHECK(whole.run(frames, wanted.outputs(), nullptr).ok());
+    WindowInputs inputs = WindowInputs::of_film(manifest, start);
+    Frames frames = inputs.frames();
+    CHECK(whole.run(frames, expected.outputs(), nullptr).ok());
     frames.shared = start == 0 ? 0 : layout.T - stride;
     const int64_t spared = frames.shared * layout.V / manifest.encoder_images * manifest.encoder_images;
     for (int64_t i = 0; i < spared; ++i)
-      std::fill(given.bytes[static_cast<size_t>(i)].begin(), given.bytes[static_cast<size_t>(i)].end(),
+      std::fill(inputs.bytes[static_cast<size_t>(i)].begin(), inputs.bytes[static_cast<size_t>(i)].end(),
                 static_cast<unsigned char>(i));
     const long taken = Caller::count("driver_allocations");
-    CHECK(allocations_of([&] { CHECK(host.run(frames, found.outputs(), nullptr).ok()); }) == 0);
+    CHECK(allocations_of([&] { CHECK(host.run(frames, actual.outputs(), nullptr).ok()); }) == 0);
     CHECK(gpu.run(frames, found_on_gpu.outputs(), nullptr).ok());
     CHECK(Caller::count("driver_allocations") == taken);
-    CHECK(contents(found, info) == contents(wanted, info));
-    CHECK(contents(found_on_gpu, info) == contents(wanted, info));
+    CHECK(contents(actual, info) == contents(expected, info));
+    CHECK(contents(found_on_gpu, info) == contents(expected, info));
   }
 }
 
@@ -231,10 +233,10 @@ void test_what_cannot_be_shared() {
   Options options = options_for(manifest);
   options.sliding = true;
   WindowRunner runner(manifest, *loader, constants_of(manifest), options);
-  const Given given = Given::of_film(manifest, 0);
+  const WindowInputs inputs = WindowInputs::of_film(manifest, 0);
   Results results(runner.info());
-  const auto said = [&](WindowRunner& window, int64_t shared) {
-    Frames frames = given.frames();
+  const auto refusal_of = [&](WindowRunner& window, int64_t shared) {
+    Frames frames = inputs.frames();
     frames.shared = shared;
     const Status status = window.run(frames, results.outputs(), nullptr);
     CHECK(status.code == Code::kUsage);
@@ -242,21 +244,21 @@ void test_what_cannot_be_shared() {
   };
   const std::string needs = "shared times need what the encoder made of the window before\n  got:     ",
                     hint = "\n  try:     Options::sliding, and a first window";
-  CHECK_TEXT(said(keeps_nothing, 1), needs + "a pipeline that keeps nothing" + hint);
-  CHECK_TEXT(said(runner, 1), needs + "no window before" + hint);
-  CHECK(runner.run(given.frames(), results.outputs(), nullptr).ok());
-  CHECK_TEXT(said(runner, 3),
+  CHECK_TEXT(refusal_of(keeps_nothing, 1), needs + "a pipeline that keeps nothing" + hint);
+  CHECK_TEXT(refusal_of(runner, 1), needs + "no window before" + hint);
+  CHECK(runner.run(inputs.frames(), results.outputs(), nullptr).ok());
+  CHECK_TEXT(refusal_of(runner, 3),
              "a window shares a part of its times with the one before\n  got:     shared = 3\n  allowed: 0 to 2");
-  CHECK_TEXT(said(runner, -1),
+  CHECK_TEXT(refusal_of(runner, -1),
              "a window shares a part of its times with the one before\n  got:     shared = -1\n  allowed: 0 to 2");
-  Frames frames = given.frames();
+  Frames frames = inputs.frames();
   frames.shared = 1;
   CHECK(runner.run(frames, results.outputs(), nullptr).ok());
   options = options_for(parse_manifest(plan_named("memory float16 B=2").dump(), ""));
   options.sliding = true;
   const Manifest clips = parse_manifest(plan_named("memory float16 B=2").dump(), "");
   WindowRunner side_by_side(clips, *loader, constants_of(clips), options);
-  const Given two(clips, 1);
+  const WindowInputs two(clips, 1);
   Results more(side_by_side.info());
   CHECK(side_by_side.run(two.frames(), more.outputs(), nullptr).ok());
   frames = two.frames();
@@ -269,16 +271,16 @@ void test_inputs_matter() {
   const Manifest manifest = parse_manifest(plan_named("memory").dump(), "");
   const auto loader = checksum_loader();
   WindowRunner runner(manifest, *loader, constants_of(manifest), options_for(manifest));
-  Given given(manifest, 3);
+  WindowInputs inputs(manifest, 3);
   const auto result = [&](const Frames& frames) {
     Results results(runner.info());
     CHECK(runner.run(frames, results.outputs(), nullptr).ok());
     return contents(results, runner.info());
   };
-  Frames frames = given.frames();
+  Frames frames = inputs.frames();
   const std::string base = result(frames);
   CHECK(result(frames) == base);
-  for (const std::vector<Image>* images : {&given.images, &given.masks, &given.keypoints}) {
+  for (const std::vector<Image>* images : {&inputs.images, &inputs.masks, &inputs.keypoints}) {
     auto* last = static_cast<unsigned char*>(const_cast<void*>(images->back().data));
     const size_t end =
         static_cast<size_t>(images->back().width * images->back().height * bytes_per_pixel(images->back().format)) - 1;
@@ -289,9 +291,9 @@ void test_inputs_matter() {
   frames.masks = nullptr;
   const std::string without = result(frames);
   CHECK(without != base);
-  for (const Image& mask : given.masks)
+  for (const Image& mask : inputs.masks)
     std::memset(const_cast<void*>(mask.data), 0, static_cast<size_t>(mask.width * mask.height));
-  CHECK(result(given.frames()) == without);
+  CHECK(result(inputs.frames()) == without);
 }
 
 }  // namespace

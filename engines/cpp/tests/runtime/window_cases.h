@@ -53,9 +53,9 @@ struct Caller {
   }
   static long count(const char* name) { return function<long (*)()>(name)(); }
   static void* stream() {
-    void* made = nullptr;
-    CHECK(function<int (*)(void**, unsigned)>("cuStreamCreate")(&made, 0) == 0);
-    return made;
+    void* stream = nullptr;
+    CHECK(function<int (*)(void**, unsigned)>("cuStreamCreate")(&stream, 0) == 0);
+    return stream;
   }
   static void synchronize(void* stream) { CHECK(function<int (*)(void*)>("cuStreamSynchronize")(stream) == 0); }
   struct Free {
@@ -63,9 +63,9 @@ struct Caller {
   };
   using Memory = std::unique_ptr<void, Free>;
   static Memory memory(size_t size) {
-    void* made = nullptr;
-    CHECK(function<int (*)(void**, size_t)>("cuMemAlloc_v2")(&made, size) == 0);
-    return Memory(made);
+    void* memory = nullptr;
+    CHECK(function<int (*)(void**, size_t)>("cuMemAlloc_v2")(&memory, size) == 0);
+    return Memory(memory);
   }
   static void limit(size_t size) { function<void (*)(size_t)>("driver_limit")(size); }
   // A GPU whose memory is the host's, of which files take so much as they are read: the driver counts that as taken.
@@ -91,23 +91,23 @@ inline Options options_for(const Manifest& manifest) {
 }
 
 // Images, masks and heat maps of a window, in the host's memory.
-struct Given {
+struct WindowInputs {
   std::vector<std::vector<unsigned char>> bytes;
   std::vector<Image> images, masks, keypoints;
 
   // The images of a film, from a time on; its frames are equal in all windows that have them.
-  static Given of_film(const Manifest& manifest, int64_t start) {
-    Given given(manifest, 0);
+  static WindowInputs of_film(const Manifest& manifest, int64_t start) {
+    WindowInputs inputs(manifest, 0);
     const Layout& layout = manifest.layout;
     for (int64_t i = 0; i < layout.images(); ++i) {
       auto seed = static_cast<unsigned>(start * layout.V + i);
-      for (unsigned char& byte : given.bytes[static_cast<size_t>(i)])
+      for (unsigned char& byte : inputs.bytes[static_cast<size_t>(i)])
         byte = static_cast<unsigned char>((seed = seed * 1664525u + 1013904223u) >> 24);
     }
-    return given;
+    return inputs;
   }
 
-  Given(const Manifest& manifest, unsigned seed) {
+  WindowInputs(const Manifest& manifest, unsigned seed) {
     const Layout& layout = manifest.layout;
     const auto make = [&](PixelFormat format, std::vector<Image>& target) {
       for (int64_t i = 0; i < layout.images(); ++i) {

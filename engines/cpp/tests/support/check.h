@@ -16,12 +16,15 @@
   } while (false)
 
 // Both sides are printed where they differ.
-inline void check_text(const std::string& found, const std::string& wanted, const char* file, int line) {
-  if (found == wanted) return;
-  std::fprintf(stderr, "%s:%d: not equal\n--- found\n%s\n--- wanted\n%s\n", file, line, found.c_str(), wanted.c_str());
+inline void check_text(const std::string& actual, const std::string& expected, const char* file, int line) {
+  if (actual == expected) return;
+  std::fprintf(stderr, "%s:%d: not equal\n--- found\n%s\n--- wanted\n%s\n", file, line, actual.c_str(),
+               expected.c_str());
   std::exit(1);
 }
-#define CHECK_TEXT(found, wanted) check_text(found, wanted, __FILE__, __LINE__)
+#define CHECK_TEXT(actual, expected) check_text(actual, expected, __FILE__, __LINE__)
+
+inline std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 // All lines of the Error that a call throws.
 template <class F>

@@ -27,7 +27,7 @@ inline std::string hash_of(const std::string& content) {
 
 // "special" and, where the engines have it, "memory": numbers that all formats hold exactly.
 inline std::map<std::string, std::vector<float>> constants_of(const Manifest& manifest) {
-  std::map<std::string, std::vector<float>> found;
+  std::map<std::string, std::vector<float>> constants;
   for (const char* name : {"special", "memory"}) {
     const TensorSpec* spec = nullptr;
     int64_t calls = 1;
@@ -35,9 +35,9 @@ inline std::map<std::string, std::vector<float>> constants_of(const Manifest& ma
       if (spec == nullptr && (spec = stage.input(name)) != nullptr) calls = stage.calls;
     }
     if (spec == nullptr) continue;
-    for (int64_t i = 0; i < calls * spec->count(); ++i) found[name].push_back(static_cast<float>(i % 251) / 128);
+    for (int64_t i = 0; i < calls * spec->count(); ++i) constants[name].push_back(static_cast<float>(i % 251) / 128);
   }
-  return found;
+  return constants;
 }
 
 // shapes: of the tensors; one that has none there is flat.
@@ -54,9 +54,9 @@ inline std::string safetensors(const std::map<std::string, std::vector<float>>& 
                     {"shape", shape == shapes.end() ? flat : shape->second},
                     {"data_offsets", {begin, data.size()}}};
   }
-  const std::string words = header.dump();
-  const uint64_t length = words.size();
-  return std::string(reinterpret_cast<const char*>(&length), 8) + words + data;
+  const std::string text = header.dump();
+  const uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + text + data;
 }
 
 // The shapes of those constants.
@@ -76,8 +76,8 @@ inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifes
 // The golden plan whose name begins so.
 inline nlohmann::ordered_json plan_named(const std::string& begin) {
   const nlohmann::ordered_json all = vectors("plans.json");
-  for (const auto& each : all["plans"]) {
-    if (each["name"].get<std::string>().rfind(begin, 0) == 0) return each["manifest"];
+  for (const auto& plan : all["plans"]) {
+    if (plan["name"].get<std::string>().rfind(begin, 0) == 0) return plan["manifest"];
   }
   std::fprintf(stderr, "no plan %s\n", begin.c_str());
   std::exit(1);

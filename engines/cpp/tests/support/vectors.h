@@ -11,13 +11,13 @@
 // name: of the file, "plans.json". Read once, and there until the program ends.
 inline const nlohmann::ordered_json& vectors(const std::string& name) {
   static std::map<std::string, nlohmann::ordered_json> read;
-  const auto [found, is_new] = read.try_emplace(name);
+  const auto [entry, is_new] = read.try_emplace(name);
   if (is_new) {
     std::ifstream file(std::string(PAGE4D_VECTORS) + "/" + name);
     CHECK(file.good());
-    found->second = nlohmann::ordered_json::parse(file);
+    entry->second = nlohmann::ordered_json::parse(file);
   }
-  return found->second;
+  return entry->second;
 }
 
 inline std::string from_hex(const std::string& digits) {

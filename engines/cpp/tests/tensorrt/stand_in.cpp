@@ -158,21 +158,21 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
     std::vector<Tensor> tensors;
     Refusal refusal;
     while (std::getline(lines, line)) {
-      std::istringstream words(line);
+      std::istringstream fields(line);
       std::string way;
       int type = 0;
       Tensor tensor{};
-      words >> way;
+      fields >> way;
       if (way == "fails") {
-        words >> refusal.after >> refusal.word;
+        fields >> refusal.after >> refusal.word;
         continue;
       }
-      words >> tensor.name >> type;
+      fields >> tensor.name >> type;
       tensor.is_input = way == "in";
       tensor.type = static_cast<DataType>(type);
       tensor.spec.name = tensor.name;
       tensor.spec.dtype = type_of(tensor.type);
-      for (int64_t side = 0; words >> side;) tensor.spec.shape.push_back(side);
+      for (int64_t side = 0; fields >> side;) tensor.spec.shape.push_back(side);
       tensors.push_back(std::move(tensor));
     }
     return new Engine(std::move(tensors), refusal, logger_);
@@ -189,10 +189,10 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
 // What the tests ask of it: whether a runtime can be made.
 PAGE4D_EXPORT void stand_in_runtime(bool there) noexcept { has_runtime = there; }
 
-PAGE4D_EXPORT void* createInferRuntime_INTERNAL(void* logger, int32_t) noexcept {
-  auto* words = static_cast<ILogger*>(logger);
-  if (!has_runtime) return words->log(ILogger::Severity::kERROR, "the driver is too old"), nullptr;
-  return static_cast<IRuntime*>(new Runtime(words));
+PAGE4D_EXPORT void* createInferRuntime_INTERNAL(void* handle, int32_t) noexcept {
+  auto* logger = static_cast<ILogger*>(handle);
+  if (!has_runtime) return logger->log(ILogger::Severity::kERROR, "the driver is too old"), nullptr;
+  return static_cast<IRuntime*>(new Runtime(logger));
 }
 PAGE4D_EXPORT int32_t getInferLibVersion() noexcept { return PAGE4D_STAND_IN_VERSION; }
 PAGE4D_EXPORT nvinfer1::IPluginRegistry* getPluginRegistry() noexcept { return nullptr; }

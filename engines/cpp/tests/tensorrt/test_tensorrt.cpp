@@ -50,7 +50,7 @@ nlohmann::ordered_json planned(const std::string& name, std::map<std::string, st
 
 void write(const nlohmann::ordered_json& manifest, const std::map<std::string, std::string>& plans) {
   auto whole = manifest;
-  for (const auto& each : plans) whole["files"][each.first] = std::string(64, '0');
+  for (const auto& plan : plans) whole["files"][plan.first] = std::string(64, '0');
   write_folder(kFolder, whole);
   whole = nlohmann::ordered_json::parse(*read_file((kFolder / "manifest.json").string()));
   for (const auto& [file, text] : plans) {
@@ -96,38 +96,40 @@ void test_results(const std::string& name) {
   void* stream = nullptr;
   CHECK(make_stream(&stream, 0) == 0);
   options.backend = Backend::kTest;
-  Pipeline wanted = Pipeline::load(kFolder.string(), options);
-  const std::string found = results_of(pipeline, stream);
-  CHECK(found == results_of(wanted, nullptr) && found == results_of(pipeline, nullptr));
+  Pipeline expected = Pipeline::load(kFolder.string(), options);
+  const std::string actual = results_of(pipeline, stream);
+  CHECK(actual == results_of(expected, nullptr) && actual == results_of(pipeline, nullptr));
 }
 
 void test_refusals() {
   std::map<std::string, std::string> plans;
   const auto manifest = planned("default", plans);
-  const auto said = [&](const auto& spoil) {
+  const auto first_line_of = [&](const auto& spoil) {
     auto spoiled = plans;
     auto changed = manifest;
     spoil(spoiled, changed);
     write(changed, spoiled);
-    const std::string words = refusal([] { Pipeline::load(kFolder.string()); });
-    return words.substr(0, words.find('\n'));
+    const std::string message = refusal([] { Pipeline::load(kFolder.string()); });
+    return first_line(message);
   };
   using Plans = std::map<std::string, std::string>;
   using Json = nlohmann::ordered_json;
-  CHECK_TEXT(said([](Plans& p, Json&) { p["mask_head.plan"] = "something else"; }),
+  CHECK_TEXT(first_line_of([](Plans& p, Json&) { p["mask_head.plan"] = "something else"; }),
              PAGE4D_STAND_IN_NAME " " PAGE4D_STAND_IN_TEXT " does not load mask_head.plan");
-  CHECK_TEXT(said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images"), 6, "photos"); }),
-             "the plan of encoder has no tensor images");
   CHECK_TEXT(
-      said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images 5"), 8, "images 0"); }),
-      "the plan of encoder has another images than the manifest");
-  CHECK_TEXT(said([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find(" 56 70"), 6, " 70 56"); }),
+      first_line_of([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images"), 6, "photos"); }),
+      "the plan of encoder has no tensor images");
+  CHECK_TEXT(first_line_of(
+                 [](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find("images 5"), 8, "images 0"); }),
              "the plan of encoder has another images than the manifest");
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["version"] = "9.9.9"; }),
+  CHECK_TEXT(
+      first_line_of([](Plans& p, Json&) { p["encoder.plan"].replace(p["encoder.plan"].find(" 56 70"), 6, " 70 56"); }),
+      "the plan of encoder has another images than the manifest");
+  CHECK_TEXT(first_line_of([](Plans&, Json& m) { m["plans"]["version"] = "9.9.9"; }),
              "the plans were built by another " PAGE4D_STAND_IN_NAME);
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["chips"] = {"sm_120"}; }),
+  CHECK_TEXT(first_line_of([](Plans&, Json& m) { m["plans"]["chips"] = {"sm_120"}; }),
              "the plans were built for other GPUs than this one");
-  CHECK_TEXT(said([](Plans&, Json& m) { m["plans"]["kernels"] = std::string(64, 'a'); }),
+  CHECK_TEXT(first_line_of([](Plans&, Json& m) { m["plans"]["kernels"] = std::string(64, 'a'); }),
              "the attention plugins that the plans need are not there");
 }
 
@@ -166,10 +168,10 @@ void test_calls_that_fail() {
                                   {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
   Results results(first.info());
   CHECK(second.run({images.data()}, results.outputs()).ok());
-  const Status one = first.run({images.data()}, results.outputs()),
-               two = second.run({images.data()}, results.outputs());
-  CHECK(one.code == Code::kFailure && two.code == Code::kFailure);
-  CHECK_TEXT(one.message, "mask_head failed\n  got:     one");
+  const Status first_status = first.run({images.data()}, results.outputs()),
+               second_status = second.run({images.data()}, results.outputs());
+  CHECK(first_status.code == Code::kFailure && second_status.code == Code::kFailure);
+  CHECK_TEXT(first_status.message, "mask_head failed\n  got:     one");
   CHECK_TEXT(two.message, "mask_head failed\n  got:     two");
 }
 

@@ -7,40 +7,29 @@ points. The models need no torch.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import pathlib
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from page4d.config import ModelConfig
-from page4d.errors import ExitCode, OutOfMemoryError, Page4DError, UsageError
+from page4d.errors import OutOfMemoryError, UsageError
 from page4d.files import save_tensors
 from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d.system.progress import Progress
-from page4d_engines import console
 from page4d_export.bench.growth.growth_model import Rates, fit_rates, memory_of, work_of
 from page4d_export.bench.growth.growth_plot import plot_growth
+from page4d_export.bench.growth.growth_point import measured_apart
 from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Point
 from page4d_export.bench.plot_file import check_plot
 from page4d_export.export_plan import ExportPlan
 
 TIMES, VIEWS = range(1, 25), range(1, 7)
-RUNS = 3
-"""Of a point; the first is not counted: memory is touched for the first time in it."""
-
 _STEPS = (1.6, 2.6)  # times the FLOP of the point before, at least and at most where such a point exists
 _GIB = 2**30
 
@@ -80,13 +69,7 @@ def _grid(plans: Sequence[ExportPlan], rates: Rates) -> list[Cell]:
 
 
 def bench_growth(
-    preset: str,
-    height: int,
-    width: int,
-    threads: int,
-    seconds: float,
-    plot: pathlib.Path | None,
-    progress: Progress,
+    preset: str, height: int, width: int, threads: int, seconds: float, plot: pathlib.Path | None, progress: Progress
 ) -> Growth:
     """Export and run points of growing FLOP in float32, each in a process of its own, then model all T and V.
 
@@ -147,11 +130,7 @@ def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
 
 
 def _measured(
-    config: ModelConfig,
-    plans: Sequence[ExportPlan],
-    threads: int,
-    seconds: float,
-    progress: Progress,
+    config: ModelConfig, plans: Sequence[ExportPlan], threads: int, seconds: float, progress: Progress
 ) -> tuple[list[Point], str]:
     """The points that time and memory allow, and why there are no more."""
     import torch
@@ -185,61 +164,21 @@ def _measured(
             progress.note(f"exporting {name}", min(gone / seconds, 1.0))
             begun = time.monotonic()
             manifest = write_unverified(model, plan, folder)
-            given = SampleClip.rendered(layout).values
+            values = SampleClip.rendered(layout).values
             save_tensors(
-                frames, {key: np.ascontiguousarray(value) for key, value in given.items() if manifest.reads(key)}
+                frames, {key: np.ascontiguousarray(value) for key, value in values.items() if manifest.reads(key)}
             )
             exporting = time.monotonic() - begun
             progress.note(f"running {name}", min((time.monotonic() - started) / seconds, 1.0))
             begun = time.monotonic()
             try:
-                points.append(_apart(folder, frames, plan, threads))
+                points.append(measured_apart(folder, frames, plan, threads))
             except OutOfMemoryError:
                 if not points:
                     raise
                 return points, f"{name} does not fit this machine's memory"
             running = (time.monotonic() - begun) / gflop
     return points, "every size was measured"
-
-
-class _Run(msgspec.Struct, frozen=True):
-    """What a process of its own says."""
-
-    runs: list[dict[str, float]]
-    """Seconds by stage, and of the whole under an empty name."""
-    bytes: int
-
-
-def _apart(folder: pathlib.Path, frames: pathlib.Path, plan: ExportPlan, threads: int) -> Point:
-    """Run an engine folder in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "page4d_export.bench.growth.growth", str(folder), str(frames), str(threads)],
-        capture_output=True,
-        text=True,
-    )
-    layout = plan.layout
-    if done.returncode in (ExitCode.OUT_OF_MEMORY, -9):  # -9: the kernel ended it for its memory
-        raise OutOfMemoryError(
-            f"the engines of T={layout.T} V={layout.V} do not fit this machine's memory",
-            hint="a smaller --preset, --height or --width",
-        )
-    if done.returncode:
-        raise Page4DError(
-            f"the run of T={layout.T} V={layout.V} failed",
-            got=(done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1],
-        )
-    said = msgspec.json.decode(done.stdout, type=_Run)
-    kinds: dict[str, list[float]] = defaultdict(lambda: [0.0] * (RUNS - 1))
-    for number, run in enumerate(said.runs[1:]):
-        for entry in plan.stages():
-            kinds[entry.kind][number] += run[entry.name]
-    return Point(
-        layout.T,
-        layout.V,
-        statistics.median(run[""] for run in said.runs[1:]),
-        {kind: statistics.median(taken) for kind, taken in kinds.items()},
-        said.bytes,
-    )
 
 
 def _fit(points: Sequence[Point], plans: Mapping[tuple[int, int], ExportPlan]) -> Fit:
@@ -262,48 +201,3 @@ def _fit(points: Sequence[Point], plans: Mapping[tuple[int, int], ExportPlan]) -
         held_out_deviation=deviation(rates_from(others), largest) if others else None,
         memory_deviation=(min(memory), max(memory)),
     )
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held.
-
-    Linux' own mark of the process where there is one: `ru_maxrss` is inherited from who started the process, torch and
-    all.
-    """
-    try:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def run_apart(folder: str, frames: str, threads: int) -> _Run:
-    """What the process of a point does: load, run, look at the clock and the memory."""
-    from safetensors.numpy import load_file
-
-    from page4d_engines import Pipeline
-    from page4d_engines.engine_folder import EngineFolder
-    from page4d_engines.options import Backend
-    from page4d_engines.ort.thread_pool import ThreadPool
-
-    importlib.import_module("page4d_engines.runtime.host_chain")  # and what it imports: libraries are not counted
-    pool = ThreadPool.of(threads, shared=True)  # as the command does
-    before = peak_bytes()
-    given: dict[str, Any] = load_file(frames)
-    if "fundamental" in given:
-        given["cameras"] = given.pop("fundamental")
-    pipeline = Pipeline.of(EngineFolder.open(folder), Backend.ONNXRUNTIME, pool)
-    runs = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
-        timing = pipeline.run(**given).timing
-        runs.append({"": time.perf_counter() - started, **timing.seconds})
-    return _Run(runs, peak_bytes() - before)
-
-
-if __name__ == "__main__":
-
-    def _body() -> None:
-        console.write_json(run_apart(sys.argv[1], sys.argv[2], int(sys.argv[3])))
-
-    raise SystemExit(console.run(_body))

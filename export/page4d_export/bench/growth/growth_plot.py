@@ -20,11 +20,11 @@ _LABEL_GAP = 0.047  # between labels at the lines' ends, as a share of the panel
 _GIB = 2**30
 
 
-def plot_growth(found: Growth, path: pathlib.Path) -> None:
+def plot_growth(growth: Growth, path: pathlib.Path) -> None:
     """Write a PNG: seconds and GiB over T, a line for each V.
 
     Args:
-        found: the models' grid and the measured points.
+        growth: the models' grid and the measured points.
         path: of the PNG; replaced where it exists.
 
     Raises:
@@ -37,26 +37,26 @@ def plot_growth(found: Growth, path: pathlib.Path) -> None:
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, rect=(0, 0, 1, 0.87)))
     time, memory = panels = figure.subplots(1, 2)
-    _panel(time, found, "seconds a window", lambda cell: cell.seconds, lambda point: point.seconds)
-    _panel(memory, found, "memory, GiB", lambda cell: cell.memory.total / _GIB, lambda point: point.bytes / _GIB)
+    _panel(time, growth, "seconds a window", lambda cell: cell.seconds, lambda point: point.seconds)
+    _panel(memory, growth, "memory, GiB", lambda cell: cell.memory.total / _GIB, lambda point: point.bytes / _GIB)
     _sizes(memory)
     for panel in panels:
-        _end_labels(panel, found)
-    figure.text(0.015, 0.975, found.title, ha="left", va="top", color=_INK, size=11.5, weight="bold")
-    figure.text(0.015, 0.915, _legend(found), ha="left", va="top", color=_PALE, size=8.5)
+        _end_labels(panel, growth)
+    figure.text(0.015, 0.975, growth.title, ha="left", va="top", color=_INK, size=11.5, weight="bold")
+    figure.text(0.015, 0.915, _legend(growth), ha="left", va="top", color=_PALE, size=8.5)
     save_plot(figure, path)
 
 
 def _panel(
-    axes: Any, found: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]
+    axes: Any, growth: Growth, label: str, modelled: Callable[[Cell], float], measured: Callable[[Point], float]
 ) -> None:
     """One quantity over T on two logarithmic axes, where a power is a straight line."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    along, other = _axes(found)
-    for number in _lines(found):
-        cells = [cell for cell in found.grid if getattr(cell, other) == number]
-        points = [point for point in found.points if getattr(point, other) == number]
+    along, other = _axes(growth)
+    for number in _lines(growth):
+        cells = [cell for cell in growth.grid if getattr(cell, other) == number]
+        points = [point for point in growth.points if getattr(point, other) == number]
         axes.plot(
             [getattr(cell, along) for cell in cells],
             [modelled(cell) for cell in cells],
@@ -75,7 +75,7 @@ def _panel(
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    longest = max(getattr(cell, along) for cell in found.grid)
+    longest = max(getattr(cell, along) for cell in growth.grid)
     axes.set_xlim(0.9, longest * 1.32)  # room for the labels at the lines' ends
     for axis, locator in (
         (axes.xaxis, FixedLocator([tick for tick in _TICKS if tick <= longest])),
@@ -116,16 +116,16 @@ def _sizes(axes: Any) -> None:
     axes.set_ylim(low, max(high, 1.35 * shown[-1]))
 
 
-def _end_labels(axes: Any, found: Growth) -> None:
+def _end_labels(axes: Any, growth: Growth) -> None:
     """`V=1` at each line's end, pushed apart where lines end close to each other."""
-    lines = dict(zip(_lines(found), axes.get_lines(), strict=False))  # those of machines come after
+    lines = dict(zip(_lines(growth), axes.get_lines(), strict=False))  # those of machines come after
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # keeps the lines of machines off the labels
     place = 0.0
-    for number, line in sorted(lines.items(), key=lambda one: float(one[1].get_ydata()[-1])):
+    for number, line in sorted(lines.items(), key=lambda pair: float(pair[1].get_ydata()[-1])):
         x, y = float(line.get_xdata()[-1]), float(line.get_ydata()[-1])
         right, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         place = max(float(height), place + _LABEL_GAP)
-        text = f"{_axes(found)[1]}={number}"
+        text = f"{_axes(growth)[1]}={number}"
         axes.text(
             right + 0.02,
             place,
@@ -139,24 +139,24 @@ def _end_labels(axes: Any, found: Growth) -> None:
         )
 
 
-def _legend(found: Growth) -> str:
-    text = f"lines: modelled, dots: measured; off by {found.fit.deviation:.0%} at most there"
-    if found.fit.held_out_deviation is not None:
+def _legend(growth: Growth) -> str:
+    text = f"lines: modelled, dots: measured; off by {growth.fit.deviation:.0%} at most there"
+    if growth.fit.held_out_deviation is not None:
         text += (
-            f"; {found.fit.held_out} predicted from the smaller ones: {found.fit.held_out_deviation:+.0%} of its"
+            f"; {growth.fit.held_out} predicted from the smaller ones: {growth.fit.held_out_deviation:+.0%} of its"
             " seconds"
         )
     return text
 
 
-def _axes(found: Growth) -> tuple[str, str]:
+def _axes(growth: Growth) -> tuple[str, str]:
     """What the lines run along, and what there is a line for each of: a model that sees one time alone is drawn over
     its views."""
-    return ("T", "V") if any(cell.T > 1 for cell in found.grid) else ("V", "T")
+    return ("T", "V") if any(cell.T > 1 for cell in growth.grid) else ("V", "T")
 
 
-def _lines(found: Growth) -> list[int]:
-    return sorted({getattr(cell, _axes(found)[1]) for cell in found.grid})
+def _lines(growth: Growth) -> list[int]:
+    return sorted({getattr(cell, _axes(growth)[1]) for cell in growth.grid})
 
 
 def _colour(number: int) -> str:

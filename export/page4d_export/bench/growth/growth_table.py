@@ -1,4 +1,4 @@
-"""What `growth` found, as a table."""
+"""What `page4d bench growth` measures and models, as a table."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from page4d_export.bench.growth.growth_record import Cell, Fit, Growth
 _GIB = 2**30
 
 
-def print_growth(found: Growth) -> None:
+def print_growth(growth: Growth) -> None:
     """As a table on stdout: a row for each T, a column for each V, seconds and GiB; what was measured is marked."""
-    views = sorted({cell.V for cell in found.grid})
+    views = sorted({cell.V for cell in growth.grid})
     table = console.table(None, [], ["T", *(f"V={view}" for view in views)])
-    cells = {(cell.T, cell.V): cell for cell in found.grid}
-    measured = {(point.T, point.V) for point in found.points}
-    for T in sorted({cell.T for cell in found.grid}):
+    cells = {(cell.T, cell.V): cell for cell in growth.grid}
+    measured = {(point.T, point.V) for point in growth.points}
+    for T in sorted({cell.T for cell in growth.grid}):
         table.add_row(
             str(T), *(_cell(cells[T, view], (T, view) in measured) if (T, view) in cells else "" for view in views)
         )
     out = console.table_console()
-    out.print(f"{found.title}: seconds a window / GiB by the model, a star where it was measured")
+    out.print(f"{growth.title}: seconds a window / GiB by the model, a star where it was measured")
     out.print(table)
     points = console.table(None, [], ["measured", "s", "modelled s", "GiB", "modelled GiB"])
-    for point in found.points:
+    for point in growth.points:
         cell = cells[point.T, point.V]
         row = (
             f"{point.seconds:.3g}",
@@ -32,10 +32,10 @@ def print_growth(found: Growth) -> None:
         )
         points.add_row(f"T={point.T} V={point.V}", *row)
     out.print(points)
-    for line in _fit_lines(found.fit):
+    for line in _fit_lines(growth.fit):
         out.print(line)
-    out.print(f"stopped: {found.stopped}")
-    out.print(", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    out.print(f"stopped: {growth.stopped}")
+    out.print(", ".join(f"{name} {version}" for name, version in growth.versions.items()))
 
 
 def _cell(cell: Cell, measured: bool) -> str:

@@ -10,10 +10,10 @@ KernelCache& KernelCache::get() {
 cuda::Kernel KernelCache::kernel(const Entry& entry, cuda::Device device) {
   const Driver& driver = Driver::get();
   const std::lock_guard<std::mutex> lock(mutex_);
-  auto found = loaded_.find(&entry);
-  if (found == loaded_.end()) found = loaded_.emplace(&entry, driver.load(entry)).first;
-  driver.prepare(found->second, entry.shared, device);
-  return found->second;
+  auto kernel = loaded_.find(&entry);
+  if (kernel == loaded_.end()) kernel = loaded_.emplace(&entry, driver.load(entry)).first;
+  driver.prepare(kernel->second, entry.shared, device);
+  return kernel->second;
 }
 
 }  // namespace page4d::plugin

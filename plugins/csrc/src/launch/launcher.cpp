@@ -20,7 +20,7 @@ Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape)
     } catch (const Error&) {
       launches_.clear();
     }
-    if (launches_.empty()) throw;  // in the words of the first refusal
+    if (launches_.empty()) throw;  // with the first message
   }
 }
 
@@ -37,9 +37,9 @@ void Launcher::launch(const Addresses& addresses, cuda::Stream stream) {
   const Encode encode = [&](const Descriptor& descriptor, uint64_t address) {
     return driver.encode(descriptor, shape_.dtype, address);
   };
-  for (Loaded& each : launches_) {
-    each.block.point(addresses, encode);
-    driver.launch(each.kernel, each.grid, each.threads, each.shared, stream, each.block.table());
+  for (Loaded& launch : launches_) {
+    launch.block.point(addresses, encode);
+    driver.launch(launch.kernel, launch.grid, launch.threads, launch.shared, stream, launch.block.table());
   }
 }
 

@@ -17,10 +17,10 @@ constexpr size_t kPointer = 8;
 Value value_of(std::string_view name, const Values& values) {
   if (name.empty()) return {};
   const size_t dot = name.find('.');
-  const auto found = values.find(name.substr(0, dot));
-  if (found == values.end()) throw Error(text("a kernel's parameter has no value in the plan")).got(std::string(name));
-  if (dot == std::string_view::npos) return found->second;
-  const auto* descriptor = std::get_if<Descriptor>(&found->second);
+  const auto value = values.find(name.substr(0, dot));
+  if (value == values.end()) throw Error(text("a kernel's parameter has no value in the plan")).got(std::string(name));
+  if (dot == std::string_view::npos) return value->second;
+  const auto* descriptor = std::get_if<Descriptor>(&value->second);
   const std::string_view part = name.substr(dot + 1);
   const size_t axis = static_cast<size_t>(part.back() - '0');
   if (descriptor == nullptr || axis >= descriptor->shape.size())

@@ -31,9 +31,9 @@ int64_t chunk_of(int64_t keys, int64_t parts, const Tile& tile) {
 int64_t parts_of(const Shape& shape, const Tile& tile) {
   const int64_t blocks = blocks_of(shape.n, tile.queries) * shape.Z * shape.A;
   if (!of_parts(shape.mode) || blocks * 2 > kEnoughBlocks) return 1;
-  const int64_t wanted =
+  const int64_t enough =
       std::max<int64_t>(1, std::min({blocks_of(kEnoughBlocks, blocks), shape.m / kLeastKeys, kMostParts}));
-  return blocks_of(shape.m, chunk_of(shape.m, wanted, tile));
+  return blocks_of(shape.m, chunk_of(shape.m, enough, tile));
 }
 
 // Elements from one sequence, head, and row to the next; channels lie side by side.

@@ -18,7 +18,7 @@ constexpr Field kRows[] = {Field::kRowPeriod, Field::kRowLeading, Field::kRowGai
 template <class T, class Name>
 std::string joined(const T& all, Name name) {
   std::string result;
-  for (const auto& each : all) result += (result.empty() ? "" : ", ") + std::string(name(each));
+  for (const auto& item : all) result += (result.empty() ? "" : ", ") + std::string(name(item));
   return result;
 }
 
@@ -38,20 +38,20 @@ View<Field> fields_of(Op op) {
 
 Node::Node(Op op, const std::map<std::string, double>& attributes) : op_(op) {
   for (Field field : fields_of(op)) {
-    const auto found = attributes.find(name_of(field));
-    if (found == attributes.end()) continue;
-    if (!is_floating(field) && !(std::abs(found->second) <= std::numeric_limits<int32_t>::max()))
+    const auto attribute = attributes.find(name_of(field));
+    if (attribute == attributes.end()) continue;
+    if (!is_floating(field) && !(std::abs(attribute->second) <= std::numeric_limits<int32_t>::max()))
       throw Error(text(name_of(field), " of ", name_of(op), " is no count of rows"))
-          .got(text(found->second))
+          .got(text(attribute->second))
           .allowed("an integer of 32 bits");
-    fields_[field] = is_floating(field) ? found->second : std::trunc(found->second);
+    fields_[field] = is_floating(field) ? attribute->second : std::trunc(attribute->second);
   }
   for (View<Field> option : {View<Field>(kEpipolar), View<Field>(kRows)}) {
     size_t there = 0;
     for (Field field : option) there += fields_.count(field);
     if (there != 0 && there != option.size())
       throw Error(text(name_of(op), " with half of an option"))
-          .got(joined(fields_, [](const auto& each) { return name_of(each.first); }))
+          .got(joined(fields_, [](const auto& field) { return name_of(field.first); }))
           .allowed("all or none of " + joined(option, [](Field field) { return name_of(field); }));
   }
 }
@@ -66,12 +66,12 @@ Mode Node::mode(size_t inputs) const {
     modes = {{6, Mode::kEpipolar}};
   else
     modes = {{3, Mode::kDense}, {4, Mode::kBiased}};
-  const auto found = modes.find(inputs);
-  if (found == modes.end()) {
-    const std::string counts = joined(modes, [](const auto& each) { return std::to_string(each.first); });
+  const auto mode = modes.find(inputs);
+  if (mode == modes.end()) {
+    const std::string counts = joined(modes, [](const auto& entry) { return std::to_string(entry.first); });
     throw Error(text(name_of(op_), " with a wrong number of inputs")).got(text(inputs)).allowed(counts);
   }
-  return found->second;
+  return mode->second;
 }
 
 bool Node::accepts(size_t position, const std::vector<std::string_view>& types) const {
@@ -123,11 +123,11 @@ Shape Node::shape(const std::vector<Dims>& shapes, Dtype dtype) const {
     expected[Tensor::kSegmentBias] = {call.A, call.segments};
   }
   for (size_t i = 0; i < shapes.size(); ++i) {
-    const auto found = expected.find(inputs[i]);
-    if (found != expected.end() && found->second != shapes[i])
+    const auto shape = expected.find(inputs[i]);
+    if (shape != expected.end() && shape->second != shapes[i])
       throw Error(text(name_of(inputs[i]), " of ", name_of(op_), " does not fit q ", text_of(q), " and k ", text_of(k)))
           .got(text_of(shapes[i]))
-          .allowed(text_of(found->second));
+          .allowed(text_of(shape->second));
   }
   if (call.mode == Mode::kRows)
     call.rows = BiasedRows{static_cast<int64_t>(value(Field::kRowPeriod)),
@@ -138,8 +138,8 @@ Shape Node::shape(const std::vector<Dims>& shapes, Dtype dtype) const {
 }
 
 double Node::value(Field field) const {
-  const auto found = fields_.find(field);
-  return found == fields_.end() ? 0.0 : found->second;
+  const auto value = fields_.find(field);
+  return value == fields_.end() ? 0.0 : value->second;
 }
 
 }  // namespace page4d::plugin

@@ -55,8 +55,9 @@ nvinfer1::IPluginV3* Creator::createPlugin(const char* name, const nvinfer1::Plu
     std::map<std::string, double> attributes;
     for (int32_t i = 0; fields != nullptr && i < fields->nbFields; ++i) {
       const PluginField& field = fields->fields[i];
-      const bool known = std::any_of(fields_.begin(), fields_.end(),
-                                     [&](const PluginField& each) { return std::strcmp(each.name, field.name) == 0; });
+      const bool known = std::any_of(fields_.begin(), fields_.end(), [&](const PluginField& known_field) {
+        return std::strcmp(known_field.name, field.name) == 0;
+      });
       if (known && field.data != nullptr && field.length > 0) attributes[field.name] = value_of(field);
     }
     plugin = new AttentionPlugin(Node(op_, attributes));

@@ -53,10 +53,10 @@ AttentionPlugin::AttentionPlugin(const Node& node) : node_(node) {
   for (const auto& [field, value] : node_.fields())
     numbers_.push_back({static_cast<float>(value), static_cast<int32_t>(value)});
   const Number* number = numbers_.data();
-  for (const auto& each : node_.fields()) {
-    const bool floating = is_floating(each.first);
+  for (const auto& field : node_.fields()) {
+    const bool floating = is_floating(field.first);
     const void* data = floating ? static_cast<const void*>(&number->floating) : &number->integer;
-    fields_.emplace_back(page4d::plugin::name_of(each.first), data,
+    fields_.emplace_back(page4d::plugin::name_of(field.first), data,
                          floating ? nvinfer1::PluginFieldType::kFLOAT32 : nvinfer1::PluginFieldType::kINT32, 1);
     ++number;
   }
