@@ -156,7 +156,7 @@ def require_threads(threads: object) -> None:
         raise UsageError(
             "this is no number of threads",
             got=_shown(threads),
-            allowed=f"1 to {_MOST_THREADS}, or None for all processors",
+            allowed=f"1 to {_MOST_THREADS}, or None for all CPUs",
         )
 
 

@@ -138,7 +138,7 @@ class Pipeline:
         Args:
             path: the folder.
             backend: what to run on; `auto` takes the best that folder and machine allow.
-            threads: of ONNX Runtime on the CPU, 1 or more; None takes every processor.
+            threads: of ONNX Runtime on the CPU, 1 or more; None takes every CPU.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
             sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one
                 stream's tokens.

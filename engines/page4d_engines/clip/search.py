@@ -97,10 +97,10 @@ class Source:
             UsageError: there are none, or they can be read in two ways.
             MissingBackendError: all are of a kind that an optional library reads, which is not installed.
         """
-        taken = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
-        source = cls(given, _root(given, loose, taken))
+        claimed_paths = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
+        source = cls(given, _root(given, loose, claimed_paths))
         listing = Listing.of(source.root)
-        folders = [folder for folder in listing.folders if os.path.realpath(folder) not in taken]
+        folders = [folder for folder in listing.folders if os.path.realpath(folder) not in claimed_paths]
         holding = [folder for folder in folders if (_has_frames_below if companion_of(folder) else _has_frames)(folder)]
         source.skipped += listing.skipped
         if source.root != given:
@@ -252,24 +252,24 @@ def no_folder(kind: str, path: pathlib.Path) -> UsageError:
     return UsageError(what, got=readable(path), allowed=f"a folder with {LAYOUT}")
 
 
-def _root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
+def _root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
     """The folder that the frames lie in."""
     frames = given / "frames"
     if not os.path.isdir(frames):
         if os.path.lexists(frames):
             raise no_folder("frames", frames)
-        return _images_root(given, loose, taken)
+        return _images_root(given, loose, claimed_paths)
     listing = Listing.of(given)
     if loose is not None and listing.images and _has_frames_below(frames):
         raise _two_readings(listing, [frames], loose)
     return frames
 
 
-def _images_root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
+def _images_root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
     """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the
     folder itself."""
     images = given / "images"
-    if not os.path.isdir(images) or os.path.realpath(images) in taken or not _has_frames_below(images):
+    if not os.path.isdir(images) or os.path.realpath(images) in claimed_paths or not _has_frames_below(images):
         return given
     listing, inside = Listing.of(given), Listing.of(images)
     if inside.images and loose is None:

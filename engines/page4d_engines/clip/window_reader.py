@@ -102,11 +102,11 @@ class WindowReader:
             )
         if len(folder.camera_names) != layout.V:
             kind = "photos" if folder.photos else "cameras"
-            found = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
+            got = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
             hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
             raise UsageError(
                 "the clip has another number of cameras than the engine has views",
-                got=found,
+                got=got,
                 allowed=f"V = {layout.V}",
                 hint=hint,
             )

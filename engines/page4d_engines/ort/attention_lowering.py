@@ -88,17 +88,17 @@ def _readers(
     shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Per group its keys' numbers and their segments' numbers."""
-    found = []
+    readers = []
     for first, past in itertools.pairwise(seg_ptr):
         ranges = [np.arange(start, start + length) for start, length in seg[first:past]]
         owners = [np.full(length, p) for p, (_, length) in zip(range(first, past), seg[first:past], strict=True)]
-        found.append(
+        readers.append(
             (
                 np.concatenate([np.empty(0, np.int64), *ranges]).astype(np.int64),
                 np.concatenate([np.empty(0, np.int64), *owners]).astype(np.int64),
             )
         )
-    return found
+    return readers
 
 
 def _folded_groups(
