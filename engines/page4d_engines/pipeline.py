@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -9,7 +10,7 @@ import os
 import pathlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -201,21 +202,8 @@ class Pipeline:
                 missing; `shared` without a whole run before, or a pipeline that keeps nothing; another run of this
                 pipeline goes on; the pipeline was loaded before a fork, by the parent of this process.
         """
-        if os.getpid() != self._process:
-            raise UsageError(
-                "the pipeline was loaded before this process was forked, and its threads are not here",
-                got=f"loaded in process {self._process}, called in {os.getpid()}",
-                allowed="a pipeline of this process's own",
-                hint='Pipeline.load after the fork, or multiprocessing.get_context("spawn")',
-            )
-        if not self._running.acquire(blocking=False):
-            raise UsageError(
-                "this pipeline is running: it has one set of buffers, and runs one clip at a time",
-                got="a second run, of another thread or from a callback",
-                allowed="one run after the other",
-                hint="a Pipeline.load for each thread, or a lock over run and the use of its result",
-            )
-        try:
+        self._require_own_process()
+        with self._one_at_a_time():
             for name, callback in (("progress", progress), ("observe", observe)):
                 if callback is not None and not callable(callback):
                     raise UsageError(
@@ -226,6 +214,27 @@ class Pipeline:
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
             return self._run(carried, progress, observe)
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the pipeline was loaded before this process was forked, and its threads are not here",
+                got=f"loaded in process {self._process}, called in {os.getpid()}",
+                allowed="a pipeline of this process's own",
+                hint='Pipeline.load after the fork, or multiprocessing.get_context("spawn")',
+            )
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if not self._running.acquire(blocking=False):
+            raise UsageError(
+                "this pipeline is running: it has one set of buffers, and runs one clip at a time",
+                got="a second run, of another thread or from a callback",
+                allowed="one run after the other",
+                hint="a Pipeline.load for each thread, or a lock over run and the use of its result",
+            )
+        try:
+            yield
         finally:
             self._running.release()
 
@@ -260,17 +269,17 @@ class Pipeline:
         """Images of so many times."""
         shape = self.manifest.layout
         count = shared_argument(shared, shape.T)
-        if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
-            got = (
-                "B > 1"
-                if shape.B > 1
-                else "no run before"
-                if self.plan.encoded is not None
-                else "a pipeline that keeps nothing"
-            )
+        missing = None
+        if shape.B > 1:
+            missing = "B > 1"
+        elif self.plan.encoded is None:
+            missing = "a pipeline that keeps nothing"
+        elif not self._has_run:
+            missing = "no run before"
+        if count and missing is not None:
             raise UsageError(
                 "shared times need what the encoder made of the clip before",
-                got=got,
+                got=missing,
                 hint="Pipeline.load(..., sliding=True), and a first run",
             )
         return count * shape.V
