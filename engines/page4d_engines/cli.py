@@ -57,10 +57,9 @@ def run(
             )
         ),
     ],
-    out: Annotated[
-        pathlib.Path,
-        out_option("folder to write; replaced where it holds an earlier run"),
-    ] = pathlib.Path("out"),
+    out: Annotated[pathlib.Path, out_option("folder to write; replaced where it holds an earlier run")] = pathlib.Path(
+        "out"
+    ),
     stride: Annotated[
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),

@@ -74,11 +74,7 @@ class Legend:
 
 
 def paired_sheet(
-    images: NDArray[np.uint8],
-    companion: Companion,
-    legend: Legend,
-    cameras: Sequence[str],
-    times: Sequence[str],
+    images: NDArray[np.uint8], companion: Companion, legend: Legend, cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: a row per camera, a column per time, each frame with its companion; labels and a colour
     bar.

@@ -84,10 +84,7 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
 
 
 def depth_sheet(
-    images: NDArray[np.uint8],
-    depth: NDArray[np.floating],
-    cameras: Sequence[str],
-    times: Sequence[str],
+    images: NDArray[np.uint8], depth: NDArray[np.floating], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: each frame with its depth in colour, the same colours for all; laid out as
     `paired_sheet` says.

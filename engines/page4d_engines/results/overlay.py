@@ -63,10 +63,7 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.u
 
 
 def contact_sheet(
-    images: NDArray[np.uint8],
-    masks: NDArray[np.float32],
-    cameras: Sequence[str],
-    times: Sequence[str],
+    images: NDArray[np.uint8], masks: NDArray[np.float32], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: a row per camera, a column per time, each frame with its overlay; laid out as
     `paired_sheet` says.

@@ -113,11 +113,7 @@ class PlanBuildRequest:
         return runs_on(self.chips, self.precision.least_chip)
 
     def build(
-        self,
-        source: pathlib.Path,
-        manifest: Manifest,
-        target: pathlib.Path,
-        progress: Progress = SILENT,
+        self, source: pathlib.Path, manifest: Manifest, target: pathlib.Path, progress: Progress = SILENT
     ) -> Plans:
         """Build every stage.
 
