@@ -393,7 +393,7 @@ def test_the_command_says_what_it_will_make():
 
 
 def test_what_does_not_go_with_int8(eight):
-    with pytest.raises(EngineError, match="int8 engines are for a processor"):
+    with pytest.raises(EngineError, match="int8 engines are for a CPU"):
         Pipeline.load(eight.folder, "cuda")
     with pytest.raises(UsageError, match="--attention plugin computes in 16 bits"):
         ExportPlan.make(
