@@ -48,7 +48,7 @@ class Verified:
     expected: dict[str, NDArray[np.float32]]
     """A sample of the reference's outputs."""
     ties: float
-    """As in the manifest's entry."""
+    """As `ties` of the manifest's stage."""
 
 
 def verify(

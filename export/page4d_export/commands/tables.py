@@ -62,7 +62,7 @@ def print_plan(plan: ExportPlan) -> None:
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
-    """What a checkpoint is. On stdout."""
+    """Print a checkpoint's model, size and structure, on stdout."""
     facts = checkpoint.document()
     pi3, head = facts["model"] == "pi3", facts["mask_head"]
     rows = {
@@ -126,7 +126,7 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
 
 
 def print_plans(manifest: Manifest, stderr: bool = True) -> None:
-    """What was built by TensorRT, a row a kind of stage; nothing where nothing was."""
+    """Print the TensorRT plans, a row for each kind of stage; nothing where there are none."""
     plans = manifest.plans
     if plans is None:
         return

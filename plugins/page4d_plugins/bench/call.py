@@ -43,19 +43,19 @@ class Call(NamedTuple):
 
     @property
     def dtype(self) -> Dtype:
-        """Of q, k and v."""
+        """The type of q, k and v."""
         return Dtype.named(str(self.tensors["q"].dtype).removeprefix("torch."))
 
     @property
     def epipolar(self) -> EpipolarPrior | None:
-        """As the op takes it."""
+        """The prior as the op takes it."""
         if self.mode is not Mode.EPIPOLAR:
             return None
         return EpipolarPrior(self.tensors["fundamental"], self.tensors["centres"], self.band, self.penalty)
 
     @property
     def shape(self) -> Shape:
-        """As the launcher takes it."""
+        """The shape as the launcher takes it."""
         Z, A, n, D = self.tensors["q"].shape
         q, k, v = (Strides(*self.tensors[name].stride()[:3]) for name in "qkv")
         segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
@@ -89,7 +89,7 @@ class Call(NamedTuple):
 
     @property
     def flop(self) -> int:
-        """Of both products, over the keys that are read: 4 * queries * keys * D * A * Z."""
+        """FLOP of both products, over the keys that are read: 4 * queries * keys * D * A * Z."""
         Z, A, n, D = self.tensors["q"].shape
         read = sum(length for group in self.ranges() for _, length in group)
         return 4 * Z * A * D * (n // self.groups) * read
@@ -121,7 +121,7 @@ class Form(enum.Enum):
 
     @property
     def mode(self) -> Mode:
-        """Of the op."""
+        """The op's mode."""
         return {
             Form.BIASED: Mode.BIASED,
             Form.MEMORY_BIASED: Mode.BIASED,
