@@ -81,7 +81,14 @@ class ExportPlan:
                 allowed="--fp16, --bf16 or --fp8",
                 hint="--attention auto",
             )
-        plan = cls(config, layout, precision, keypoints, encoder_images, attention)
+        plan = cls(
+            config=config,
+            layout=layout,
+            precision=precision,
+            keypoints=keypoints,
+            encoder_images=encoder_images,
+            attention=attention,
+        )
         plan._require_sizes()
         return plan
 

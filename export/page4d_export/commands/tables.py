@@ -141,16 +141,17 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
-    alone = [(entry.name, entry.kind, accuracy) for entry in manifest.stages for accuracy in entry.accuracy.values()]
-    if detailed:
-        rows = [(name, accuracy) for name, _, accuracy in alone]
-    else:
-        kinds = dict.fromkeys(kind for _, kind, _ in alone)
-        worst = {
-            kind: max((row for row in alone if row[1] == kind), key=lambda row: row[2].relative_l2) for kind in kinds
-        }
+    """Names and figures: of every stage, or of the worst of each kind; then of the whole chain."""
+    rows: list[tuple[str, Accuracy]] = []
+    worst: dict[str, tuple[str, Accuracy]] = {}
+    for entry in manifest.stages:
+        for accuracy in entry.accuracy.values():
+            rows.append((entry.name, accuracy))
+            if entry.kind not in worst or accuracy.relative_l2 > worst[entry.kind][1].relative_l2:
+                worst[entry.kind] = entry.name, accuracy
+    if not detailed:
         rows = [
-            (name if kind == name else f"{name}, worst {kind}", accuracy) for kind, (name, _, accuracy) in worst.items()
+            (name if name == kind else f"{name}, worst {kind}", accuracy) for kind, (name, accuracy) in worst.items()
         ]
     chain = manifest.verification.chain if manifest.verification is not None else {}
     return rows + [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]

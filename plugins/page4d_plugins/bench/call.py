@@ -60,21 +60,21 @@ class Call(NamedTuple):
         q, k, v = (Strides(*self.tensors[name].stride()[:3]) for name in "qkv")
         segments = len(self.tensors["seg"]) if "seg" in self.tensors else 0
         return Shape(
-            self.mode,
-            self.dtype,
-            Z,
-            A,
-            n,
-            self.tensors["k"].shape[2],
-            D,
-            self.groups,
-            segments,
-            self.rows,
-            self.band,
-            self.penalty,
-            q,
-            k,
-            v,
+            mode=self.mode,
+            dtype=self.dtype,
+            Z=Z,
+            A=A,
+            n=n,
+            m=self.tensors["k"].shape[2],
+            D=D,
+            groups=self.groups,
+            segments=segments,
+            rows=self.rows,
+            band=self.band,
+            penalty=self.penalty,
+            q=q,
+            k=k,
+            v=v,
         )
 
     def ranges(self) -> list[list[tuple[int, int]]]:

@@ -170,9 +170,16 @@ def _sides(
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                sides.append(
-                    Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
+                side = Side(
+                    form=form.value,
+                    name=name,
+                    flop=calls[0].flop,
+                    sampler=clock.sampler(runs),
+                    error=error,
+                    baseline_of=baseline,
+                    sizes=(shape.n, shape.m),
                 )
+                sides.append(side)
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
     return sides
