@@ -128,8 +128,14 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
         kind = next(iter(typing.get_args(kind)), kind)
     names = {int: "INTEGER", float: "NUMBER", str: "TEXT", pathlib.Path: "PATH"}
     if kind in names:
-        return names[kind]
+        return names[kind] + _range(parameter)
     return "|".join(str(member.value) for member in kind)  # an enum
+
+
+def _range(parameter: typing.Any) -> str:
+    """The bounds of a number, as in `0..5` or `1..`."""
+    low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
+    return "" if low is None and high is None else f" {'' if low is None else low}..{'' if high is None else high}"
 
 
 def _default(parameter: typing.Any) -> str:
@@ -179,9 +185,10 @@ def _section(command: Command) -> str:
         _paragraphs(command.help),
         "",
     ]
-    for panel in dict.fromkeys(option.panel for option in command.options):
+    panels = dict.fromkeys(option.panel for option in command.options)
+    for panel in panels:
         rows = [_row(option) for option in command.options if option.panel == panel]
-        title = [f"**{panel}**", ""] if panel else []
+        title = [f"**{panel or 'General'}**", ""] if len(panels) > 1 else []
         lines += [*title, "| option | default | meaning |", "|---|---|---|", *rows, ""]
     return "\n".join(lines)
 

@@ -12,6 +12,9 @@ from hypothesis import settings
 from tests.support.exports import Made, making, with_golden
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
+ALL_TESTS = pytest.StashKey[list[pytest.Item]]()
+"""Of the run, before any is left out."""
+
 # how many examples hypothesis tries of those that a test states; `--hypothesis-profile=full` is test.sh's --all
 settings.register_profile("full", max_examples=100)
 settings.register_profile("fast", max_examples=20, derandomize=True)  # the same ones on every machine
@@ -35,6 +38,17 @@ def one_operator_table():
             staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib)),
         )
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    config.stash[ALL_TESTS] = list(items)
+
+
+@pytest.fixture(scope="session")
+def all_tests(request):
+    """Every test of the run, those that markers leave out, too."""
+    return request.config.stash[ALL_TESTS]
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +139,7 @@ def checked(made, shared):
         folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
         with making(folder.parent) as first:
             if first:
+                shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
                 with_golden(made(variant, precision), folder)
         return folder
 

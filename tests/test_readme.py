@@ -1,11 +1,14 @@
 """The Python programs of README and docs/python.md run as they stand."""
 
+import inspect
 import pathlib
 import re
 
 import pytest
 
+import page4d_export
 from page4d_engines import Pipeline
+from page4d_engines.engine_folder import EngineFolder
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -30,7 +33,16 @@ def test_readmes_program(engines, capsys):
     assert f"mask {shape.mask_shape} float32" in capsys.readouterr().out.splitlines()
 
 
-def test_the_python_pages_programs_one_after_the_other(engines):
+def test_the_python_pages_programs_one_after_the_other(engines, made, monkeypatch):
+    """But for the export, which takes long and has tests of its own: here its arguments are checked."""
+    signature = inspect.signature(page4d_export.export)
+    exported = []
+
+    def export(*arguments, **options):
+        exported.append(signature.bind(*arguments, **options).arguments)
+        return EngineFolder.open(made("default").folder).manifest
+
+    monkeypatch.setattr(page4d_export, "export", export, raising=False)
     names = {}
     for program in programs("docs/python.md"):
         exec(program, names)
@@ -38,3 +50,4 @@ def test_the_python_pages_programs_one_after_the_other(engines):
     assert names["result"].mask.shape == shape.mask_shape
     assert tuple(names["out"].mask.shape) == names["layout"].mask_shape
     assert names["time_sa"].name == "time_sa.3"
+    assert [arguments["out"] for arguments in exported] == ["my_engines"]

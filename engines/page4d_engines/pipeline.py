@@ -41,8 +41,7 @@ class Result:
 
     The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same
     pipeline begins, in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the
-    pipeline. `copy()`
-        keeps the values.
+    pipeline. `copy()` keeps the values.
 
     Attributes:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
@@ -87,10 +86,9 @@ class Pipeline:
     """The chain of an engine folder.
 
     One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several
-        threads load one
-    pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is done with its
-    `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does not outlive a
-    fork.
+    threads load one pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is
+    done with its `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does
+    not outlive a fork.
 
     Attributes:
         manifest: the folder's.

@@ -1,8 +1,9 @@
-"""Whether a checkpoint is whole, by its tensors' names alone: all of the encoder, both blocks of each layer, Pi3's
-heads all or none."""
+"""Whether a checkpoint is complete, by its tensors' names alone: the whole encoder, both blocks of every layer, all or
+none of Pi3's heads."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator
 
@@ -32,20 +33,16 @@ _PLAIN_BLOCK = _pairs(*_LINEARS)  # of Pi3's heads
 _ENCODER_BLOCK = (*_PLAIN_BLOCK, "ls1.gamma", "ls2.gamma")
 _LAYER_BLOCK = (*_ENCODER_BLOCK, *_pairs("attn.q_norm", "attn.k_norm"))
 _ENCODER = ("cls_token", "pos_embed", "register_tokens", *_pairs("patch_embed.proj", "norm"))
+_HEAD_BLOCK_LINEARS = (f"blocks.{i}.{name}" for i in range(HEAD_BLOCKS) for name in _LINEARS)
+_DECODER = _pairs("projects", "linear_out", *_HEAD_BLOCK_LINEARS)
 _HEADS = (
-    *(f"{head}_decoder.{name}" for head in ("point", "conf", "camera") for name in _pairs("projects", "linear_out")),
-    *(
-        f"{head}_decoder.blocks.{i}.{leaf}"
-        for head in ("point", "conf", "camera")
-        for i in range(HEAD_BLOCKS)
-        for leaf in _PLAIN_BLOCK
-    ),
+    *(f"{head}_decoder.{name}" for head in ("point", "conf", "camera") for name in _DECODER),
     *_pairs("point_head.proj", "conf_head.proj", *(f"camera_head.{name}" for name in _CAMERA_LINEARS)),
 )
 
 
 class Blocks:
-    """The numbered blocks under some prefixes, which all have as many: those of the encoder, or both of each layer.
+    """Numbered blocks under some prefixes, as many under each: the encoder's, or both of every layer.
 
     Args:
         prefixes: in front of the numbers.
@@ -54,27 +51,26 @@ class Blocks:
     """
 
     def __init__(self, prefixes: tuple[str, ...], leaves: tuple[str, ...], step: int = 1) -> None:
-        self.prefixes, self._leaves, self._step = prefixes, frozenset(leaves), step
+        self.prefixes, self._leaves, self._step = prefixes, leaves, step
         # three digits: a name with more is no block, and would cost its number of blocks to build
         self._pattern = re.compile(rf"({'|'.join(map(re.escape, prefixes))})(\d{{1,3}})\.(.+)", re.DOTALL)
-        self._ordered = leaves
 
     def count(self, names: Collection[str]) -> int:
-        """Layers: the last number that occurs under any prefix, and one."""
+        """Layers: one more than the highest number under any prefix."""
         numbers = (int(match.group(2)) for name in names if (match := self._pattern.fullmatch(name)))
         return -(-(max(numbers, default=-1) + 1) // self._step)
 
     def required(self, names: Collection[str]) -> Iterator[str]:
-        """Every tensor that blocks 0 to the last one have, at least one layer's."""
-        for number in range(max(self.count(names), 1) * self._step):
-            for prefix in self.prefixes:
-                for leaf in self._ordered:
-                    yield f"{prefix}{number}.{leaf}"
+        """All tensors of blocks 0 to the last, at least one layer's."""
+        numbers = range(max(self.count(names), 1) * self._step)
+        for number, prefix, leaf in itertools.product(numbers, self.prefixes, self._leaves):
+            yield f"{prefix}{number}.{leaf}"
 
     def foreign(self, names: Collection[str]) -> Iterator[str]:
-        """Tensors inside blocks that such blocks do not have: adapters, scales of quantised weights."""
+        """Tensors in blocks that these blocks do not have: adapters, scales of quantised weights."""
+        known = frozenset(self._leaves)
         for name in names:
-            if (match := self._pattern.fullmatch(name)) and match.group(3) not in self._leaves:
+            if (match := self._pattern.fullmatch(name)) and match.group(3) not in known:
                 yield name
 
 
@@ -94,16 +90,16 @@ def blocks_of(published: Published) -> tuple[Blocks, Blocks]:
 def check_complete(
     file: str, described: str, published: Published, mask_head: MaskHeadKind | None, names: Collection[str]
 ) -> None:
-    """Refuse a checkpoint that is a part of one, or more than one.
+    """Refuse a checkpoint that is only a part of a model, or more than a model.
 
     Args:
         file, described: its name, and the model in words.
         published: the model that it belongs to.
-        mask_head: the structure of PAGE-4D's, None where it cannot be told.
+        mask_head: the structure of PAGE-4D's mask head, None where it has none.
         names: of its tensors.
 
     Raises:
-        UsageError: a tensor is missing that goes with those that are there, or a block has some that no such block has.
+        UsageError: a tensor of the model is missing, or a block has tensors that the model's blocks do not have.
     """
     encoder, layers = blocks_of(published)
     lacking = [name for name in _required(published, mask_head, names) if name not in names]
@@ -137,8 +133,7 @@ def check_complete(
 def shortfalls(
     published: Published, width: int, depth: int, encoder_depth: int, names: Collection[str]
 ) -> Iterator[str]:
-    """What a whole file has less than the published model, in words: no error, since smaller models are of the same
-    kind."""
+    """What a complete file has less than the published model, in words: no error, since smaller models exist."""
     known, of_all = PRESETS[str(published)], "the file may be a part of it"
     if width == ModelConfig.width:
         if depth < known["depth"]:

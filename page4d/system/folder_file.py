@@ -1,5 +1,5 @@
-"""A file of an engine folder, opened only where it is one and lies inside: no FIFO that waits for ever, no link that
-leads elsewhere."""
+"""A file of an engine folder, opened only if it is a regular file inside: no FIFO that would block, no link that leads
+elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COPY = "copy the folder whole, or page4d-export again"
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
     """The path of a regular file in an engine folder. The folder itself may be a link, and links inside it may lead to
-    what is inside, too.
+    other files inside.
 
     Args:
         folder: the engine folder.
@@ -52,7 +52,7 @@ def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
 def open_inside(folder: pathlib.Path, name: str) -> BinaryIO:
     """Open a regular file of an engine folder to be read; arguments and errors as `path_inside`'s."""
     path = path_inside(folder, name)
-    try:  # a FIFO that came since is opened without waiting, and seen
+    try:  # a FIFO that replaced the file meanwhile is opened without blocking, and refused
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise _unreadable(name, error, path) from None

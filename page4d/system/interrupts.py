@@ -1,5 +1,5 @@
-"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): one kind of exception, held back where it would do harm. No
-imports beyond Python's own."""
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): raised as one kind of exception, and held back where that would
+do harm. Imports Python's own modules alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised as Ctrl-C is: whatever cleans up after one cleans up after all of them."""
+    """SIGTERM or SIGHUP, raised like Ctrl-C, so that the same code cleans up."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """What a shell expects of a command that a signal ended: 130, 143 or 129."""
+    """The exit code of a command that a signal ended: 130, 143 or 129."""
     return 128 + getattr(interrupt, "number", signal.SIGINT)
 
 
@@ -35,8 +35,8 @@ def reason(interrupt: KeyboardInterrupt) -> str:
 
 
 def end_at_once() -> None:
-    """Until `raised_interrupts`: end the process without a traceback. For the time of imports, in which there is
-    nothing to clean up."""
+    """Let signals end the process without a traceback, until `raised_interrupts`: for the time of imports, when there
+    is nothing to clean up."""
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"page4d: {_REASONS[signal.Signals(number)]}\n".encode())
@@ -47,18 +47,17 @@ def end_at_once() -> None:
 
 @contextmanager
 def raised_interrupts() -> Iterator[list[KeyboardInterrupt]]:
-    """Within the block the signals are exceptions in the main thread: `KeyboardInterrupt`, or `Interrupted`, which is
-    one.
+    """Within the block signals raise exceptions in the main thread: `KeyboardInterrupt`, or its subclass `Interrupted`.
 
-    Yields those that were raised so far: a library in whose code one arrives may make another exception of it.
+    Yields the exceptions raised so far: a library that a signal interrupts may turn its exception into another.
     """
     raised: list[KeyboardInterrupt] = []
 
-    def raise_it(number: int, frame: FrameType | None) -> None:
+    def raise_interrupt(number: int, frame: FrameType | None) -> None:
         raised.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(number))
         raise raised[-1]
 
-    before = _install(raise_it)
+    before = _install(raise_interrupt)
     try:
         yield raised
     finally:
@@ -66,7 +65,7 @@ def raised_interrupts() -> Iterator[list[KeyboardInterrupt]]:
 
 
 class Held:
-    """Whether somebody wants to interrupt."""
+    """Whether a signal came."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -79,11 +78,10 @@ class Held:
 
 @contextmanager
 def held_interrupts() -> Iterator[Held]:
-    """Within the block the signals only set `asked`; at its end they do what they would have done. The main thread
-    alone gets any.
+    """Within the block signals only set `asked`; at its end they take effect. Only the main thread receives signals.
 
     Raises:
-        KeyboardInterrupt: at the end, where it was asked for.
+        KeyboardInterrupt: at the end, where a signal came.
     """
     held = Held()
 
@@ -100,7 +98,7 @@ def held_interrupts() -> Iterator[Held]:
 
 
 def _install(handler: _Handler) -> dict[signal.Signals, object]:
-    """Handle the signals that are not ignored (as under nohup); the handlers that were there."""
+    """Handle the signals that are not ignored (as under nohup); returns the handlers before."""
     before: dict[signal.Signals, object] = {}
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         return before

@@ -1,4 +1,4 @@
-"""Reading a JSON file of the user's: any of JSON's encodings in, plain values or one kind of error out."""
+"""Reading a user's JSON file: any of JSON's encodings; plain values, or one kind of error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from page4d.errors import UsageError
 
-_MOST_BYTES = 64 * 2**20  # a rig of a thousand cameras takes one of them
+_MOST_BYTES = 64 * 2**20  # a rig of a thousand cameras takes one MB
 
 
 def read_json(path: pathlib.Path) -> Any:
     """The content of a JSON file: UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    NaN and infinities come as such: who reads a number checks that it is finite.
+    NaN and infinities are returned as such: the caller checks that numbers are finite.
 
     Raises:
         UsageError: no such file, or it cannot be read, is no regular file (a FIFO would never end), is over 64 MB, or

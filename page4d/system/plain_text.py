@@ -1,4 +1,4 @@
-"""Text from outside (names of files, of cameras, of tensors) in forms that a terminal and a JSON document can take."""
+"""Text from outside (names of files, of cameras, of tensors) made safe for a terminal and a JSON document."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e
 
 
 def printable(text: str) -> str:
-    """`text` with everything that would move a terminal's cursor, change its state or turn its text written out: ESC as
-    `\\x1b`."""
+    """`text` with the characters escaped that would move a terminal's cursor, change its state or the direction of its
+    text: ESC becomes `\\x1b`."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def as_text(name: str) -> str:
-    """A string that UTF-8 can hold: undecodable bytes of a file name are written out."""
+    """A string that UTF-8 can encode: undecodable bytes of a file name are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def encodable(value: Any) -> Any:
-    """A value of dicts, lists and strings with its strings in a form that UTF-8 has."""
+    """A value of dicts, lists and strings with strings that UTF-8 can encode."""
     if isinstance(value, str):
         return as_text(value)
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
-"""What a command does before its imports, and how it ends where they fail: streams that are open, signals that end it
-in words, no traceback."""
+"""The start of a command, before its imports: standard streams are open, signals and failed imports end it with a
+message, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ def start(module: str, function: str) -> None:
     begin()
     try:
         entry = getattr(importlib.import_module(module), function)
-    except (
-        ImportError,
-        OSError,
-        MemoryError,
-        RuntimeError,
-    ) as error:  # a damaged installation, or limits on memory and open files
+    # a damaged installation, or limits on memory and open files
+    except (ImportError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError):
             _end(6, "out of memory while the program was loaded")
         _end(
@@ -35,7 +31,7 @@ def start(module: str, function: str) -> None:
 
 
 def begin() -> None:
-    """Make this process a command's: may be called twice."""
+    """Prepare streams, signals and warnings; may be called twice."""
     _open_streams()
     end_at_once()
     # other libraries' warnings are for their developers, and PYTHONWARNINGS=error would make exceptions of them
@@ -43,8 +39,8 @@ def begin() -> None:
 
 
 def _open_streams() -> None:
-    """Where a stream is closed (`2>&-`, daemons) what is written there goes nowhere, and no file that is opened later
-    takes its place."""
+    """Open closed standard streams (`2>&-`, daemons) on the null device, so that no file that is opened later gets
+    their numbers."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so mostly the stream's own
@@ -52,7 +48,7 @@ def _open_streams() -> None:
             stream = open(opened, mode, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
             setattr(sys, name, stream)
         elif descriptor and hasattr(getattr(sys, name), "reconfigure"):
-            # a name that the terminal's encoding lacks is written out
+            # characters that the terminal's encoding lacks are escaped
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 

@@ -1,15 +1,14 @@
-"""`Staging`: where a folder is written until it is whole, how it takes the place of the old one, and what a killed
-command leaves behind.
+"""`Staging`: where a folder is written until it is complete, how it replaces the old folder, and how the leftovers of a
+killed command are cleaned up.
 
-A staging folder is called `.<name>-xxxxxxxx` and lies beside the folder that it will become, or in it where that cannot
-be renamed (a mounted volume, the working directory, a parent that may not be written). It holds
+A staging folder is called `.<name>-xxxxxxxx` and lies beside its target, or in it where the target cannot be renamed (a
+mounted volume, the working directory, a parent that may not be written). It holds
 
-- `page4d.lock`, locked by the command that writes here for as long as it runs, so that others can tell whether it still
-  does;
-- `new`, the folder as it will be;
-- `old`, while two renames replace a folder where the file system cannot exchange two names at once;
-- `swap.json`, in a staging folder that lies in its target: which entries leave and which come, written when all of
-  `new` is on the disk. From then on whoever finds it abandoned carries it out to the end.
+- `page4d.lock`, which the writing command locks while it runs, so that other commands can tell whether it still does;
+- `new`, the future content of the target;
+- `old`, the old content, while two renames replace a folder where the file system cannot exchange two names;
+- `swap.json`, in a staging folder inside its target: the entries to remove and to add, written when all of `new` is on
+  the disk. From then on the next command that finds the folder abandoned completes the swap.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ _CANNOT_RENAME = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES)
 
 
 class _Swap(msgspec.Struct, frozen=True):
-    """The entries of a folder that is changed entry by entry."""
+    """The entries to remove from a folder and to add to it."""
 
     out: list[str]
     into: list[str]
-    """The marker last: until it is there, no reader takes the folder for whole."""
+    """The marker last: without it no reader takes the folder for complete."""
 
 
 class Staging:
     """A folder being written.
 
     Attributes:
-        target: the folder that it will become; links resolved.
+        target: the folder that it will replace; links resolved.
         new: where its content is written.
     """
 
     def __init__(self, target: pathlib.Path) -> None:
-        """Delete what killed commands left of the same target, then make a staging folder of our own.
+        """Delete what killed commands left for the same target, then create a staging folder.
 
         Raises:
             OSError: neither the target nor the folder around it can be written.
@@ -65,11 +64,11 @@ class Staging:
         self.new.mkdir(mode=0o755)
 
     def replace(self, marker: str | None = None) -> None:
-        """The target becomes `new`. At every moment it is the whole old or the whole new folder, or, where it cannot be
-        renamed, has no marker.
+        """Replace the target by `new`. At every moment it is the complete old or the complete new folder, or, where it
+        cannot be renamed, has no marker.
 
         Args:
-            marker: name of the file that tells readers that the folder is whole.
+            marker: name of the file by which readers know a complete folder.
         """
         self.new.chmod(0o755)
         sync(self.new)
@@ -87,7 +86,7 @@ class Staging:
             sync_path(self.target.parent)
 
     def remove(self) -> None:
-        """Delete the staging folder with whatever is in it. May be called twice."""
+        """Delete the staging folder and its content. May be called twice."""
         _remove(self._folder)
         if self._lock is not None:
             os.close(self._lock)
@@ -101,8 +100,7 @@ class Staging:
             self.new.rename(self.target)
 
     def _move_inside(self) -> None:
-        """The target's name cannot be given to another folder after all: its content is copied to where single entries
-        can be renamed."""
+        """Copy `new` into the target, whose entries can be renamed one by one where the target itself cannot."""
         folder, lock = _make(self.target, self.target)
         try:
             shutil.copytree(self.new, folder / _NEW, symlinks=True)
@@ -130,7 +128,7 @@ class Staging:
 
 
 def leftovers(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Staging folders of a target, beside it and in it, whether or not somebody still writes there."""
+    """Staging folders of a target, beside it and in it, whether or not a command still writes there."""
     pattern = re.compile(re.escape(_prefix(target)) + r"[a-z0-9_]{8}")
     for place in (target.parent, target):
         try:
@@ -143,8 +141,8 @@ def leftovers(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def tidy(target: pathlib.Path) -> None:
-    """Delete the staging folders of killed commands; what one was replacing when it was killed is made whole first.
-    Those whose owner runs stay."""
+    """Delete the staging folders of killed commands, after completing a replacement that was interrupted. Folders of
+    running commands stay."""
     for folder in list(leftovers(target)):
         _recover(folder, target)
 
@@ -153,7 +151,7 @@ def _recover(folder: pathlib.Path, target: pathlib.Path) -> None:
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        _remove(folder)  # an empty one: killed before it had its lock
+        _remove(folder)  # empty: the command was killed before it made the lock
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,18 +160,18 @@ def _recover(folder: pathlib.Path, target: pathlib.Path) -> None:
         if (folder / _SWAP).is_file() and folder.parent == target:
             _finish(folder, target)
         _remove(folder)
-    except OSError:  # its owner runs, or this file system cannot say; or it belongs to somebody else
+    except OSError:  # its command runs, or the file system has no locks, or it belongs to another user
         return
     finally:
         os.close(lock)
 
 
 def _finish(folder: pathlib.Path, target: pathlib.Path) -> None:
-    """Carry out `swap.json`, from wherever it was interrupted."""
+    """Complete the swap of `swap.json`, from where it was interrupted."""
     swap = msgspec.json.decode((folder / _SWAP).read_bytes(), type=_Swap)
     old, new = folder / _OLD, folder / _NEW
     old.mkdir(exist_ok=True)
-    if len(os.listdir(new)) == len(swap.into):  # nothing has come yet, so whatever has these names is the old one
+    if len(os.listdir(new)) == len(swap.into):  # nothing was moved in yet, so entries of these names are the old ones
         for name in swap.out:
             if os.path.lexists(target / name):
                 (target / name).rename(old / name)
@@ -189,19 +187,19 @@ def _prefix(target: pathlib.Path) -> str:
 
 
 def _make(place: pathlib.Path, target: pathlib.Path) -> tuple[pathlib.Path, int]:
-    """A staging folder and its lock, which is held."""
+    """A staging folder and its lock, held."""
     while True:
         folder = pathlib.Path(tempfile.mkdtemp(dir=place, prefix=_prefix(target)))
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileNotFoundError:  # another command took it for an abandoned one in this instant
+        except FileNotFoundError:  # another command has just deleted it as abandoned
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             continue
-        except OSError:  # a file system without locks: nobody will delete it but its owner
+        except OSError:  # a file system without locks: only this command will delete it
             pass
         os.write(lock, _PURPOSE)
         return folder, lock
@@ -226,8 +224,8 @@ def _is_ours(folder: pathlib.Path) -> bool:
 
 
 def _remove(folder: pathlib.Path) -> None:
-    """Delete a staging folder; its lock last, by which the next command knows the rest."""
-    with contextlib.suppress(OSError):  # gone already, or something in it is not ours to delete
+    """Delete a staging folder; its lock last, so that the next command recognises what is left."""
+    with contextlib.suppress(OSError):  # it is gone already, or holds something that may not be deleted
         for path in list(folder.iterdir()):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,5 +1,7 @@
-"""JSON that every reader takes in the same way, of a size that is read at once. `engines/cpp/src/json_reader.cpp` has
-the same limits."""
+"""JSON that every reader takes in the same way, of a size that is read at once.
+
+`engines/cpp/src/files/json_reader.cpp` has the same limits.
+"""
 
 from __future__ import annotations
 

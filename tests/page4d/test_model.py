@@ -15,8 +15,8 @@ from page4d.network.attention import biased_attention
 from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias
 from page4d.network.sparse import largest
-from tests.support import naive
 from tests.support.examples import examples
+from tests.support.naive import network as naive
 
 SMALL = {"width": 128, "heads": 2, "encoder_depth": 1, "depth": 2}
 

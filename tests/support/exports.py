@@ -55,11 +55,10 @@ def with_golden(made, folder):
     from page4d_export.sample_clip import SampleClip
 
     shutil.copytree(made.folder, folder)
-    tolerance = made.plan.precision.tolerance
-    frames = SampleClip.rendered(made.plan.layout)
-    found = list(verify.verify(made.model, made.plan, folder / "onnx", frames, tolerance))
+    tolerance, clip = made.plan.precision.tolerance, SampleClip.rendered(made.plan.layout)
+    stages = {stage.stage: stage for stage in verify.verify(made.model, made.plan, folder / "onnx", clip, tolerance)}
     manifest = read_manifest(folder)
-    gate = exporter.Gate(made.plan, frames, tolerance, {stage.stage: stage for stage in found})
+    gate = exporter.Gate(made.plan, clip, tolerance, stages)
     golden = exporter.write_golden(folder, manifest, gate, SampleClip.rendered)
     rewrite(folder, msgspec.structs.replace(manifest, golden=golden))
 

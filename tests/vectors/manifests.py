@@ -140,6 +140,8 @@ WRONG = [
     (["encoder_images"], True),
     (["encoder_images"], 0),
     (["precision"], "float8"),
+    (["attention"], "tiled"),
+    (["attention"], None),
     (["layout"], {"T": 3, "V": 2, "H": 56}),
     (["layout"], {"T": 3, "V": 2, "H": 56, "W": 70, "D": 1}),
     (["layout", "T"], "3"),
@@ -193,6 +195,8 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1.7.1", "chips": [8], "kernels": None, "stages": {}}),
     (["golden"], {"inputs": "x", "expected": 4}),
     (["verification"], {"layout": {"T": "4"}}),
+    (["verification"], {"layout": {"T": 4}, "frames": "", "tolerance": 1, "chain": {}}),
+    (["verification"], {"layout": {"T": 4, "V": 1, "H": 14, "W": 15}, "frames": "", "tolerance": 1, "chain": {}}),
     *[
         (["model", option], value)
         for option in ("width", "streams", "depth")

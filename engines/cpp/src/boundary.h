@@ -1,4 +1,4 @@
-// What leaves the library: Error alone.
+// Exceptions at the public interface: Error, nothing else.
 #pragma once
 
 #include <exception>
@@ -9,11 +9,11 @@
 
 namespace page4d {
 
-// So short that a string of it takes no memory from the heap.
+// Short enough for a string without heap memory.
 inline constexpr char kOutOfMemoryWords[] = "out of memory";
 
-// A set-up call of the public interface: whatever the standard library throws inside comes out as an Error. Nothing
-// else is thrown by what this is made of.
+// Runs a call of the public interface, and turns exceptions of the standard library, the only others inside, into
+// Error.
 template <class F>
 auto only_errors(const F& call) -> decltype(call()) {
   try {

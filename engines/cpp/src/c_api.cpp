@@ -1,4 +1,4 @@
-// The flat interface: objects are handles, exceptions are codes, a failure's words are kept for the thread.
+// The C interface: objects are handles, exceptions become codes, the message of an error is kept for its thread.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>

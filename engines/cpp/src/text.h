@@ -1,4 +1,4 @@
-// Numbers and lists as words.
+// Values and lists as text.
 #pragma once
 
 #include <cstdint>

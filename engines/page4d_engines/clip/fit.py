@@ -38,8 +38,7 @@ class Fit:
         """The fit of an image of `source_size` (width, height) to the layout.
 
         Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the
-            other must
-        come within half a patch of the engine's.
+        other must come within half a patch of the engine's.
 
         Raises:
             UsageError: a size below 1, or another aspect ratio and no mode.

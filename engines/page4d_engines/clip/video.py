@@ -31,9 +31,7 @@ class Video:
     Frames are counted and known by the times that the file gives them, without decoding. Where it gives none, or such
     that cannot be (AVI has no place for the times of frames that are stored in another order than they are shown in),
     the file is decoded once to count them, and they are known by their place in that order: going back then means
-    decoding from the start. May be
-        used from
-    several threads.
+    decoding from the start. May be used from several threads.
 
     Args:
         path: the file.

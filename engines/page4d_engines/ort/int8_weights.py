@@ -1,17 +1,13 @@
-"""8-bit weights in the form that a processor multiplies fast.
+"""8-bit weights in the form that a CPU multiplies fast.
 
-Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. Processors with
-VNNI or AMX have instructions for unsigned times signed numbers, exact as well, and ONNX Runtime uses them for signed
-weights alone:
-    three to five times as fast.
-Without these instructions signed weights would be summed in 16 bits that saturate, silently. So the form is chosen
-where engines are
-loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
+Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. CPUs with VNNI or
+AMX have exact instructions for unsigned times signed numbers, three to five times as fast, and ONNX Runtime uses them
+for signed weights alone. Without these instructions signed weights would be summed in 16 bits that saturate, silently.
+So the form is chosen where engines are loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
 """
 
 from __future__ import annotations
 
-import functools
 import pathlib
 
 import numpy as np
@@ -19,21 +15,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from page4d.system.cpu import cpu_features
 from page4d_engines.stage_files.external_data import is_external, mapped
 
 _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
 _ZERO = "int8/signed_zero"
 
 
-@functools.cache
 def multiplies_signed() -> bool:
-    """Whether this processor has exact products of unsigned by signed 8-bit numbers; False where it does not say."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return False
-    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
-    return not _EXACT.isdisjoint(flags.split())
+    """Whether this CPU has exact products of unsigned by signed 8-bit numbers; False where the system does not say."""
+    return not _EXACT.isdisjoint(cpu_features())
 
 
 def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.int8]]:
@@ -50,19 +41,19 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     weights = dict.fromkeys(node.input[1] for node in products if tensors[node.input[1]].data_type == TensorProto.UINT8)
-    found: dict[str, NDArray[np.int8]] = {}
+    external: dict[str, NDArray[np.int8]] = {}
     if not weights:
-        return found
+        return external
     for name in weights:
-        tensor = tensors[name]
-        turned = TensorProto()
-        turned.CopyFrom(tensor)
-        turned.name, turned.data_type = f"{name}/signed", TensorProto.INT8  # others may read the unsigned one
+        tensor, new_name = tensors[name], f"{name}/signed"  # others may read the unsigned one
         if is_external(tensor):
-            found[turned.name] = (mapped(tensor, folder, np.uint8) ^ 0x80).view(np.int8)
+            declared = TensorProto()
+            declared.CopyFrom(tensor)
+            declared.name, declared.data_type = new_name, TensorProto.INT8
+            external[new_name] = (mapped(tensor, folder, np.uint8) ^ 0x80).view(np.int8)
         else:
-            turned = numpy_helper.from_array((numpy_helper.to_array(tensor) ^ 0x80).view(np.int8), turned.name)
-        graph.initializer.append(turned)
+            declared = numpy_helper.from_array((numpy_helper.to_array(tensor) ^ 0x80).view(np.int8), new_name)
+        graph.initializer.append(declared)
     for node in products:
         if node.input[1] in weights:
             node.input[1], node.input[3] = f"{node.input[1]}/signed", _ZERO
@@ -71,4 +62,4 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    return found
+    return external

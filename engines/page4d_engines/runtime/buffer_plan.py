@@ -7,6 +7,7 @@ reads and writes (tokens, memory) has two places in turn, every other one place.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from page4d.errors import EngineError
@@ -59,7 +60,7 @@ class BufferPlan:
     """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental,
     memory."""
     encoded: TensorSlot | None = None
-    """What the encoder made of all images, where it stays for the next window; else None."""
+    """The encoded tokens of all images, where they stay for the next window; else None."""
 
     @property
     def total(self) -> int:
@@ -68,19 +69,7 @@ class BufferPlan:
 
     def whole(self, call: StageCall) -> tuple[dict[str, TensorSlot], dict[str, TensorSlot]]:
         """A stage's inputs and outputs over all of its calls, by the variables' names."""
-        found: list[dict[str, TensorSlot]] = []
-        for specs, views in ((call.stage.inputs, call.inputs), (call.stage.outputs, call.outputs)):
-            whole = {}
-            for spec in specs:
-                view = views[spec.binding]
-                offset = (
-                    view.offset if call.stage.calls == 1 else 0
-                )  # the parts of a stage of several calls fill their buffers
-                whole[spec.name] = TensorSlot(
-                    view.buffer, offset, (call.stage.calls * view.shape[0], *view.shape[1:]), view.dtype
-                )
-            found.append(whole)
-        return found[0], found[1]
+        return _whole(call, call.stage.inputs, call.inputs), _whole(call, call.stage.outputs, call.outputs)
 
     @classmethod
     def make(cls, manifest: Manifest, widen: bool = False, sliding: bool = False) -> BufferPlan:
@@ -95,98 +84,124 @@ class BufferPlan:
             EngineError: something lies outside of its buffer: the manifest is none that `check_manifest` let pass.
         """
         plan = _Planner(manifest, widen, sliding).plan()
-        views = [view for call in plan.calls for view in (*call.inputs.values(), *call.outputs.values())]
-        for view in (*views, *plan.outputs.values(), *plan.starts.values()):
-            size = math.prod(view.shape) * DTYPE_BYTES[view.dtype]
-            if size < 1 or not 0 <= view.offset <= plan.sizes.get(view.buffer, 0) - size:
-                got = f"{size} bytes at {view.offset}"
+        slots = [slot for call in plan.calls for slot in (*call.inputs.values(), *call.outputs.values())]
+        for slot in (*slots, *plan.outputs.values(), *plan.starts.values()):
+            size, room = math.prod(slot.shape) * DTYPE_BYTES[slot.dtype], plan.sizes.get(slot.buffer, 0)
+            if size < 1 or not 0 <= slot.offset <= room - size:
                 raise EngineError(
-                    f"a tensor lies outside of its buffer {view.buffer}",
-                    got=got,
-                    allowed=f"{plan.sizes.get(view.buffer, 0)} bytes",
+                    f"a tensor lies outside of its buffer {slot.buffer}",
+                    got=f"{size} bytes at {slot.offset}",
+                    allowed=f"{room} bytes",
                 )
         return plan
 
 
 class _Planner:
+    """Goes through the chain once, from call to call.
+
+    Attributes:
+        sizes: bytes of each buffer so far.
+        ping_pong: of a variable that a stage both reads and writes, which of its two buffers holds it, 0 or 1.
+        written: variables that a stage wrote.
+        starts: slots of variables that were read before any stage wrote them.
+        encoded: the slot of encoded tokens that the next window uses again.
+        holds_encoded: whether the variable `tokens` is that slot.
+    """
+
     def __init__(self, manifest: Manifest, widen: bool, sliding: bool) -> None:
         self.manifest, self.widen, self.sliding = manifest, widen, sliding
-        self.encoded: TensorSlot | None = None
-        self.is_encoded = False  # whether tokens are the encoder's now, and kept
         self.sizes: dict[str, int] = {}
-        self.double = {
-            spec.name
-            for entry in manifest.stages
-            for spec in entry.outputs
-            if spec.name in {given.name for given in entry.inputs}
-        }
-        self.turn = dict.fromkeys(self.double, 0)
+        self.ping_pong = {name: 0 for entry in manifest.stages for name in _names(entry.outputs) & _names(entry.inputs)}
         self.written: set[str] = set()
         self.starts: dict[str, TensorSlot] = {}
+        self.encoded: TensorSlot | None = None
+        self.holds_encoded = False
 
     def plan(self) -> BufferPlan:
+        """All calls, then all results."""
         calls: list[StageCall] = []
-        last: dict[str, int] = {}  # stage -> its last call
-        kept_layers = {f"layers.{kept.layer}" for kept in self.manifest.keep}
+        last_call: dict[str, int] = {}  # by stage
         for entry in self.manifest.stages:
-            inputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.inputs}
-            for spec in entry.inputs:
-                if spec.name not in self.written and spec.name not in kept_layers:
-                    self.starts.setdefault(spec.name, inputs[spec.binding])
-            for name in self.double & {spec.name for spec in entry.outputs} & {spec.name for spec in entry.inputs}:
-                self.turn[name] ^= 1
-            makes_tokens = any(spec.name == "tokens" for spec in entry.outputs)
-            self.is_encoded = self.sliding and entry.kind == "encoder" if makes_tokens else self.is_encoded
-            outputs = {spec.binding: self.view(spec, entry.calls) for spec in entry.outputs}
-            if self.is_encoded and makes_tokens:
-                self.encoded = next(outputs[spec.binding] for spec in entry.outputs if spec.name == "tokens")
-            self.written |= {spec.name for spec in entry.outputs}
-            for number in range(entry.calls):
-                calls.append(
-                    StageCall(
-                        entry,
-                        {name: part(view, number, entry.calls) for name, view in inputs.items()},
-                        {name: part(view, number, entry.calls) for name, view in outputs.items()},
-                    )
-                )
-            last[entry.name] = len(calls) - 1
-        keeps = []
-        results = {"mask": self.result("mask", self.manifest.layout.mask_shape)} if "mask" in self.written else {}
+            calls += self._calls(entry)
+            last_call[entry.name] = len(calls) - 1
+        results: dict[str, TensorSlot] = {}
+        copies: list[LayerCopy] = []
+        if "mask" in self.written:
+            results["mask"] = self.result_slot("mask", self.manifest.layout.mask_shape)
         for kept in self.manifest.keep:
-            width = self.manifest.model["width"]
-            shape = self.manifest.layout.layer_shape(kept.streams * len(kept.stages) * width)
-            results[f"layers.{kept.layer}"] = self.own(
-                f"layers.{kept.layer}", shape, self.dtype(self.manifest.precision.tokens)
-            )
+            name = f"layers.{kept.layer}"
+            shape = self.manifest.layout.layer_shape(kept.streams * len(kept.stages) * self.manifest.model["width"])
+            results[name] = self.assign_slot(name, shape, self._dtype(self.manifest.precision.tokens))
             for number, stage in enumerate(kept.stages):
-                call = calls[last[stage]]
+                call = calls[last_call[stage]]
                 spec = next(spec for spec in call.stage.outputs if spec.name == "tokens")
-                keeps.append(LayerCopy(last[stage], kept.layer, number, len(kept.stages), call.outputs[spec.binding]))
+                source = call.outputs[spec.binding]
+                copies.append(LayerCopy(last_call[stage], kept.layer, number, len(kept.stages), source))
         for name in ("memory", *PREDICTIONS):
             if name in self.written:
-                results[name] = self.result(name, self.manifest.spec(name).shape)
-        return BufferPlan(self.sizes, tuple(calls), tuple(keeps), results, self.starts, self.encoded)
+                results[name] = self.result_slot(name, self.manifest.spec(name).shape)
+        return BufferPlan(self.sizes, tuple(calls), tuple(copies), results, self.starts, self.encoded)
 
-    def dtype(self, name: str) -> str:
-        return "float32" if self.widen and name in ("float16", "bfloat16") else name
+    def _calls(self, entry: StageEntry) -> list[StageCall]:
+        """The calls of a stage; afterwards its outputs are what the variables are."""
+        inputs = {spec.binding: self.variable_slot(spec, entry.calls) for spec in entry.inputs}
+        kept_layers = {f"layers.{kept.layer}" for kept in self.manifest.keep}
+        for spec in entry.inputs:
+            if spec.name not in self.written and spec.name not in kept_layers:
+                self.starts.setdefault(spec.name, inputs[spec.binding])
+        for name in _names(entry.outputs) & _names(entry.inputs):
+            self.ping_pong[name] = 1 - self.ping_pong[name]
+        if "tokens" in _names(entry.outputs):
+            self.holds_encoded = self.sliding and entry.kind == "encoder"
+        outputs = {spec.binding: self.variable_slot(spec, entry.calls) for spec in entry.outputs}
+        if self.holds_encoded and "tokens" in _names(entry.outputs):
+            self.encoded = next(outputs[spec.binding] for spec in entry.outputs if spec.name == "tokens")
+        self.written |= _names(entry.outputs)
+        return [
+            StageCall(
+                entry,
+                {name: part(slot, number, entry.calls) for name, slot in inputs.items()},
+                {name: part(slot, number, entry.calls) for name, slot in outputs.items()},
+            )
+            for number in range(entry.calls)
+        ]
 
-    def view(self, spec: TensorSpec, calls: int) -> TensorSlot:
-        """The whole tensor of a variable now; a stage of several calls takes and makes it part by part."""
-        buffer = f"{spec.name}.{self.turn[spec.name]}" if spec.name in self.double else spec.name
-        buffer = "encoded" if spec.name == "tokens" and self.is_encoded else buffer
-        return self.own(buffer, (calls * spec.shape[0], *spec.shape[1:]), self.dtype(spec.dtype))
+    def variable_slot(self, spec: TensorSpec, calls: int) -> TensorSlot:
+        """The whole of a variable as it is here; a stage of several calls takes and makes it part by part."""
+        buffer = "encoded" if spec.name == "tokens" and self.holds_encoded else self._buffer(spec.name)
+        return self.assign_slot(buffer, (calls * spec.shape[0], *spec.shape[1:]), self._dtype(spec.dtype))
 
-    def own(self, buffer: str, shape: tuple[int, ...], dtype: str) -> TensorSlot:
+    def assign_slot(self, buffer: str, shape: tuple[int, ...], dtype: str) -> TensorSlot:
+        """The start of a buffer, which becomes large enough."""
         self.sizes[buffer] = max(self.sizes.get(buffer, 0), math.prod(shape) * DTYPE_BYTES[dtype])
         return TensorSlot(buffer, 0, shape, dtype)
 
-    def result(self, name: str, shape: tuple[int, ...]) -> TensorSlot:
-        spec = self.manifest.spec(name)
-        buffer = f"{name}.{self.turn[name]}" if name in self.double else name
-        return TensorSlot(buffer, 0, shape, self.dtype(spec.dtype))
+    def result_slot(self, name: str, shape: tuple[int, ...]) -> TensorSlot:
+        """A variable that is a result, where the last stage that writes it left it."""
+        return TensorSlot(self._buffer(name), 0, shape, self._dtype(self.manifest.spec(name).dtype))
+
+    def _buffer(self, name: str) -> str:
+        return f"{name}.{self.ping_pong[name]}" if name in self.ping_pong else name
+
+    def _dtype(self, name: str) -> str:
+        return "float32" if self.widen and name in ("float16", "bfloat16") else name
 
 
-def part(view: TensorSlot, number: int, of: int) -> TensorSlot:
-    """The number-th of `of` equal parts along the first axis."""
-    shape = (view.shape[0] // of, *view.shape[1:])
-    return TensorSlot(view.buffer, view.offset + number * math.prod(shape) * DTYPE_BYTES[view.dtype], shape, view.dtype)
+def part(slot: TensorSlot, number: int, count: int) -> TensorSlot:
+    """The number-th of `count` equal parts along the first axis."""
+    shape = (slot.shape[0] // count, *slot.shape[1:])
+    return TensorSlot(slot.buffer, slot.offset + number * math.prod(shape) * DTYPE_BYTES[slot.dtype], shape, slot.dtype)
+
+
+def _names(specs: Iterable[TensorSpec]) -> set[str]:
+    return {spec.name for spec in specs}
+
+
+def _whole(call: StageCall, specs: Iterable[TensorSpec], slots: Mapping[str, TensorSlot]) -> dict[str, TensorSlot]:
+    whole = {}
+    for spec in specs:
+        slot = slots[spec.binding]
+        shape = (call.stage.calls * slot.shape[0], *slot.shape[1:])
+        # the parts of a stage of several calls fill their buffers
+        whole[spec.name] = TensorSlot(slot.buffer, slot.offset if call.stage.calls == 1 else 0, shape, slot.dtype)
+    return whole

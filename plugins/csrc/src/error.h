@@ -1,4 +1,4 @@
-// What a caller did wrong, as page4d.errors words it: what was wrong, what was given, what is allowed, what to do.
+// Errors, as page4d.errors: what was wrong, what the value was, what is allowed, what to do.
 #pragma once
 
 #include <cstdint>

@@ -45,7 +45,7 @@ def clip(tmp_path):
 def run_of(engines, **inputs):
     """A call of Python's runtime with black images."""
     pipeline = Pipeline.load(engines, "onnxruntime")
-    return lambda: pipeline.run(np.zeros(pipeline.manifest.shape.images_shape, np.uint8), **inputs)
+    return lambda: pipeline.run(np.zeros(pipeline.manifest.layout.images_shape, np.uint8), **inputs)
 
 
 def test_frames_of_another_aspect_ratio(parity, made, tmp_path):

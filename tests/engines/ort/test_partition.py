@@ -1,4 +1,4 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has places that do not
+"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has offsets that do not
 overlap in time."""
 
 import itertools
@@ -23,9 +23,9 @@ from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_plugins.launch_plan import Shape
 from page4d_plugins.modes import Dtype, Mode
 from page4d_plugins.row_launch import RowKernel, gelu_launch
+from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.examples import examples
 from tests.support.models import EXPORTED, config_of, layout_of, lively
-from tests.support.pieces_on_a_processor import attended, joined
 
 
 def loaded(folder, entry):

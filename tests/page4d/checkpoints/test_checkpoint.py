@@ -207,9 +207,9 @@ def test_many_names_take_no_time(tmp_path):
     table = {f"decoder.{i % 500}.{i}": entry for i in range(100_000)} | {"zz": entry, "module.zz": entry}
     header = json.dumps(table).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    began = time.perf_counter()
+    began = time.process_time()
     refused(tmp_path / "a.safetensors", "zz", "twice")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 # ---- what trainers and compilers put around names

@@ -11,8 +11,9 @@ from page4d.errors import UsageError
 from page4d.network.aggregator import TimeSA
 from page4d.network.mask import RowMaskHead
 from page4d.network.poses import camera_to_world, world_to_camera
-from tests.support import naive, naive_heads
 from tests.support.examples import examples
+from tests.support.naive import heads as naive_heads
+from tests.support.naive import network as naive
 
 SPECIAL = 5
 NARROW = {"width": 64, "heads": 1, "encoder_depth": 1}

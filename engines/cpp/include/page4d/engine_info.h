@@ -1,4 +1,4 @@
-// What an engine folder says of itself: everything a program needs to know before it loads one, without a GPU.
+// The contents of an engine folder: what a program needs to know before it loads it. Needs no GPU.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@ namespace page4d {
 enum class DType { kUint8, kInt32, kFloat32, kFloat16, kBfloat16, kFloat64 };
 
 PAGE4D_API size_t bytes_of(DType dtype);
-// As the manifest has it: "float16".
+// As in the manifest: "float16".
 PAGE4D_API const char* name_of(DType dtype);
 
-// An input or output of a whole folder.
+// An input or output of the engines.
 struct Tensor {
   std::string name;
   DType dtype = DType::kFloat32;
@@ -29,48 +29,48 @@ struct Tensor {
 
 struct StageInfo {
   std::string name, kind;
-  int64_t calls = 1;  // that a window takes
-  int64_t flop = 0;   // of one call; multiply and add counted as two
+  int64_t calls = 1;  // per window
+  int64_t flop = 0;   // of one call; a multiplication and an addition count as two
   int64_t weight_bytes = 0;
-  double relative_l2 = 0;  // the worst of its outputs, as measured by the exporter; 0 where nothing was measured
+  double relative_l2 = 0;  // of its worst output, measured by the exporter; 0: not measured
 };
 
 struct PlansInfo {
-  std::string library, version;    // "tensorrt" or "rtx"; only this very version loads them
-  std::vector<std::string> chips;  // "sm_<compute capability times ten>"; empty: sm_80 and newer
-  bool plugins = false;            // whether they need the attention plugins
+  std::string library, version;    // "tensorrt" or "rtx"; only this version loads the plans
+  std::vector<std::string> chips;  // GPU architectures, "sm_<compute capability times ten>"; empty: sm_80 and newer
+  bool plugins = false;            // whether the plans need the attention plugins
 };
 
-// Which files of a folder are held against their hashes.
+// Which files of a folder are compared with their hashes.
 enum class Files {
-  kAll,   // every file that the manifest lists, as Python does
-  kUsed,  // those that are loaded: for folders that were deployed without their ONNX files
+  kAll,   // every file in the manifest, as Python does
+  kUsed,  // only files that are loaded: for folders that are deployed without ONNX files
 };
 
 struct EngineInfo {
   std::string exporter;  // version of page4d that wrote the folder
-  // where they come from, in words; weights that were never trained have the word "seeded" in them
+  // Where the weights come from, as text; contains "seeded" for weights that were never trained.
   std::string weights;
   std::string precision;  // "float32", "float16" or "bfloat16": of tokens, memory and weights
-  std::string model;      // the network's options, as JSON
+  std::string model;      // options of the network, as JSON
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<StageInfo> stages;
-  // "images", and what else the engines read: "mask_ext", "keypoints", "fundamental", "memory"
+  // "images", and those of "mask_ext", "keypoints", "fundamental", "memory" that the engines read.
   std::vector<Tensor> inputs;
-  // "mask", "layers.<i>", "memory", "points", "confidence", "camera": as far as there are; camera is float64 [T,V,4,4]
+  // Those of "mask", "layers.<i>", "memory", "points", "confidence", "camera" that exist; camera is float64 [T,V,4,4].
   std::vector<Tensor> outputs;
   std::vector<int> kept_layers;
   std::optional<PlansInfo> plans;
-  size_t buffer_bytes = 0;  // allocated once, beside weights and the engines' scratch
+  size_t buffer_bytes = 0;  // allocated once, in addition to weights and the engines' scratch memory
 
-  // Null where there is none.
+  // Null if there is none.
   PAGE4D_API const Tensor* input(const std::string& name) const;
   PAGE4D_API const Tensor* output(const std::string& name) const;
 };
 
-// Reads manifest.json and holds every file against its hash.
-// Throws Error and nothing else: kIncompatible where there is no manifest, or a file is missing, changed or outside the
+// Reads manifest.json and compares files with their hashes.
+// Throws Error and nothing else: kIncompatible if there is no manifest, or a file is missing, changed or outside the
 // folder.
 PAGE4D_API EngineInfo inspect(const std::string& folder, Files files = Files::kAll);
 

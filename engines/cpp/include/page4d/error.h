@@ -1,5 +1,5 @@
-// What went wrong, in the words and with the codes of page4d.errors: what was wrong, what was given, what is allowed,
-// what to do.
+// Errors, with the codes of page4d.errors. A message says what was wrong, and on further lines what the value was, what
+// is allowed and what to do.
 #pragma once
 
 #include <exception>
@@ -9,22 +9,22 @@
 
 namespace page4d {
 
-// What page4d's commands return to the shell, too.
+// Also the exit codes of page4d's commands.
 enum class Code : int {
   kOk = 0,
-  kFailure = 1,         // anything that is not the caller's to mend
-  kUsage = 2,           // frames, masks, cameras or arguments that cannot be used as given
-  kAccuracy = 3,        // an engine departs from its reference
-  kIncompatible = 4,    // the engine folder is incomplete, damaged, or was made for something else
+  kFailure = 1,         // anything the caller cannot correct
+  kUsage = 2,           // frames, masks, cameras or arguments that cannot be used
+  kAccuracy = 3,        // an engine's results differ from its reference
+  kIncompatible = 4,    // the engine folder is incomplete, damaged, or for another machine or version
   kMissingBackend = 5,  // no TensorRT, no driver, no GPU
   kOutOfMemory = 6,
 };
 
-// The one thing that is thrown, while something is loaded or set up; never by Pipeline::run, nor by Rig::push and
+// The only exception of this library, thrown by what loads or constructs; never by Pipeline::run, Rig::push and
 // Rig::take.
 class PAGE4D_API Error : public std::exception {
  public:
-  // what: what was wrong, one clause, naming the thing.
+  // what: what was wrong, one clause that names the thing.
   Error(Code code, std::string what) : code_(code), reason_(std::move(what)), text_(reason_) {}
 
   Error& got(const std::string& value) & { return line("\n  got:     ", value); }
@@ -35,7 +35,7 @@ class PAGE4D_API Error : public std::exception {
   Error&& hint(const std::string& value) && { return std::move(line("\n  try:     ", value)); }
 
   Code code() const noexcept { return code_; }
-  // Without what was given, what is allowed and what to do.
+  // The first line: what was wrong.
   const std::string& reason() const noexcept { return reason_; }
   // All lines.
   const char* what() const noexcept override { return text_.c_str(); }
@@ -50,7 +50,8 @@ class PAGE4D_API Error : public std::exception {
   std::string reason_, text_;
 };
 
-// What a call that does not throw has to say. The message lies in the object that was called, until its next call.
+// The result of a call that does not throw. The message is in the memory of the object that was called, and valid until
+// its next call.
 struct Status {
   Code code = Code::kOk;
   const char* message = "";

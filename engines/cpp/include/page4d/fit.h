@@ -1,5 +1,5 @@
-// How images come to the engines' size, for callers that show or calibrate what the engines saw. Pipeline does this by
-// itself.
+// Fitting images to the engines' size, for programs that show what the engines see, or calibrate it. Pipeline fits its
+// images itself.
 #pragma once
 
 #include <memory>
@@ -11,19 +11,19 @@
 
 namespace page4d {
 
-// For images of one size. Allocates when it is made, and never after; one thread at a time.
+// For images of one size. Only the constructor allocates; one thread at a time.
 class PAGE4D_API ImageFit {
  public:
   // Throws Error and nothing else: kUsage for a size below 1, or another aspect ratio and Fit::kNone; kOutOfMemory.
   ImageFit(int source_width, int source_height, const Layout& layout, Fit fit);
   ~ImageFit();
 
-  // target: uint8 [H,W,3], RGB; bit for bit what Pipeline::run gives the engines. The source is of the source size and
-  // in host memory.
+  // target: uint8 [H,W,3], RGB; bit for bit what Pipeline::run gives the engines. source: of the source size, in host
+  // memory.
   void image(const Image& source, unsigned char* target) noexcept;
-  // The rectangle of the engines' image that shows something of the source, in pixels; zero outside.
+  // The rectangle of the engines' image that the source covers, in pixels; the image is zero outside.
   void target(int& left, int& top, int& width, int& height) const;
-  // Of x and y: a point of the source lies at scale * point + shift in the engines' image; pixel edges lie at integers
+  // For x and y: a point of the source is at scale * point + shift in the engines' image; pixel edges are at integers
   // in both.
   void scale_shift(double scale[2], double shift[2]) const;
 

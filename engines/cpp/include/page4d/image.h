@@ -1,4 +1,4 @@
-// Images as a caller has them, and how they come to the engines' size.
+// Images and cameras of the caller, and how images are fitted to the engines' size.
 #pragma once
 
 #include <cstddef>
@@ -8,18 +8,18 @@ namespace page4d {
 
 enum class Memory { kHost, kDevice };
 
-// Bytes of a pixel in their order.
+// The bytes of a pixel, in order.
 enum class PixelFormat { kRgb8, kBgr8, kRgba8, kBgra8, kMono8 };
 
 constexpr int bytes_per_pixel(PixelFormat format) {
   return format == PixelFormat::kMono8 ? 1 : format == PixelFormat::kRgb8 || format == PixelFormat::kBgr8 ? 3 : 4;
 }
 
-// An image that someone else owns.
+// An image in the caller's memory.
 struct Image {
   const void* data = nullptr;
   int width = 0, height = 0;
-  size_t pitch = 0;  // bytes from a row to the next; 0: rows follow one another
+  size_t pitch = 0;  // bytes from one row to the next; 0: no padding between rows
   PixelFormat format = PixelFormat::kRgb8;
   Memory memory = Memory::kHost;
 
@@ -28,15 +28,15 @@ struct Image {
   }
 };
 
-// What becomes of an aspect ratio that is not the engines', as page4d-run's --fit.
+// What happens to images of another aspect ratio than the engines'; as page4d-run's --fit.
 enum class Fit {
-  kNone,     // an error, beyond half a patch of rounding
-  kStretch,  // each axis is scaled by itself
-  kCrop,     // scaled to cover the engines' size; what sticks out is cut off, the same on both sides
-  kPad,      // scaled to lie inside the engines' size; black around it, the same on both sides
+  kNone,     // an error, if the sizes differ by more than half a patch
+  kStretch,  // each axis is scaled on its own
+  kCrop,     // scaled to cover the engines' size; the rest is cut off, equally on both sides
+  kPad,      // scaled to fit inside the engines' size, with black borders of equal width
 };
 
-// A pinhole camera, as an entry of cameras.json: pixel edges lie at integers, x right, y down, z forward.
+// A pinhole camera, as an entry of cameras.json. Pixel edges are at integers; x right, y down, z forward.
 struct Camera {
   int width = 0, height = 0;        // of the images, in pixels
   double K[9] = {};                 // row by row, in pixels

@@ -1,6 +1,5 @@
-/* The runtime for C (of 1989 with stdint.h, or newer), and for everything that calls C: flat, no type of C++. Every
- * call that can fail returns a code; 0 is done. A null pointer where something has to be is refused: PAGE4D_USAGE, or
- * zeros where a call returns no code. */
+/* The runtime for C (C89 with stdint.h, or newer) and every language that calls C. Every call that can fail returns a
+ * code; 0 is success. A required pointer that is null gives PAGE4D_USAGE, or zeros where a call returns no code. */
 #ifndef PAGE4D_PAGE4D_H
 #define PAGE4D_PAGE4D_H
 
@@ -13,7 +12,7 @@
 extern "C" {
 #endif
 
-/* As page4d's commands return to the shell. */
+/* The exit codes of page4d's commands. */
 enum page4d_code {
   PAGE4D_OK = 0,
   PAGE4D_FAILURE = 1,
@@ -41,7 +40,7 @@ enum page4d_missing { PAGE4D_SKIP = 0, PAGE4D_REPEAT = 1 };
 typedef struct page4d_pipeline page4d_pipeline;
 typedef struct page4d_rig page4d_rig;
 
-/* An image that someone else owns; pitch in bytes, 0: rows follow one another. */
+/* An image in the caller's memory. pitch: bytes from one row to the next; 0: no padding between rows. */
 typedef struct page4d_image {
   const void* data;
   int32_t width, height;
@@ -50,7 +49,7 @@ typedef struct page4d_image {
   int32_t memory; /* page4d_memory */
 } page4d_image;
 
-/* As an entry of cameras.json: row by row. */
+/* As an entry of cameras.json; matrices row by row. */
 typedef struct page4d_camera {
   int32_t width, height;
   double K[9];
@@ -63,11 +62,11 @@ typedef struct page4d_options {
   int32_t device;
   int32_t frame_width, frame_height;
   int32_t fit;             /* page4d_fit */
-  int32_t used_files_only; /* whether only the files that are loaded are held against their hashes */
+  int32_t used_files_only; /* whether only files that are loaded are compared with their hashes */
   int32_t no_graph;
   const page4d_camera* cameras; /* one per view, or null */
   int32_t camera_count;
-  const char* tensorrt_library; /* null: by its usual name */
+  const char* tensorrt_library; /* null: libtensorrt_rtx.so or libnvinfer.so */
   const char* plugin_library;   /* null: the one beside this library */
   int32_t sliding;              /* whether windows overlap: see page4d_frames.shared */
   int32_t load_folder_plugins;  /* whether to run the engine folder's library of plugins, if its manifest lists it */
@@ -78,11 +77,11 @@ typedef struct page4d_frames {
   const page4d_image* images;
   const page4d_image* masks;     /* null: none */
   const page4d_image* keypoints; /* null: none */
-  const void* memory;            /* of the window before, in host memory; null: the learned start */
-  int64_t shared; /* times that it begins with and the window run before ended with; of a sliding pipeline, else 0 */
+  const void* memory;            /* of the window before, in host memory; null: the learned initial memory */
+  int64_t shared; /* timesteps at its start that ended the window before; of a sliding pipeline, else 0 */
 } page4d_frames;
 
-/* Where a result goes; data null: not wanted. */
+/* Where a result is written; data null: nowhere. */
 typedef struct page4d_output {
   void* data;
   size_t bytes;
@@ -91,7 +90,7 @@ typedef struct page4d_output {
 
 typedef struct page4d_outputs {
   page4d_output mask, memory, points, confidence, camera;
-  const page4d_output* layers; /* in the order of the kept layers; null: none is wanted */
+  const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int32_t layer_count;
 } page4d_outputs;
 
@@ -107,10 +106,10 @@ typedef struct page4d_tensor {
   size_t bytes;
 } page4d_tensor;
 
-/* What went wrong in the last call of this thread that returned a code, all lines; valid until its next call. */
+/* All lines of the error of this thread's last call that returned a code; valid until its next call. */
 PAGE4D_API const char* page4d_last_error(void);
 
-/* Check an engine folder without a GPU, and give its layout. Null may be given for what is not wanted. */
+/* Checks an engine folder, without a GPU, and gives its layout. layout and buffer_bytes may be null. */
 PAGE4D_API int page4d_inspect(const char* folder, page4d_layout* layout, size_t* buffer_bytes);
 
 /* options null: all zero. */
@@ -120,9 +119,9 @@ PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
 PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
 PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
 PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);
-/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: done when it returns. Windows on several
- * streams come one after the other, and pipeline.h says what else is the caller's to order. One thread at a time: a
- * second one is refused. */
+/* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: everything is done when the call returns.
+ * Windows on several streams run one after the other; pipeline.h says what the caller has to order. One thread at a
+ * time: a second one gets PAGE4D_USAGE. */
 PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs,
                           void* stream);
 
@@ -138,11 +137,11 @@ typedef struct page4d_rig_options {
 } page4d_rig_options;
 
 typedef struct page4d_window {
-  const page4d_image* images; /* T*V: to be given to page4d_run */
+  const page4d_image* images; /* T*V: for page4d_frames.images */
   const double* stamps;
   double skew;
   int64_t number;
-  int64_t shared; /* times that it begins with and the window taken before ended with */
+  int64_t shared; /* timesteps at its start that ended the window taken before */
 } page4d_window;
 
 typedef struct page4d_rig_counts {
@@ -161,7 +160,7 @@ PAGE4D_API void page4d_rig_free(page4d_rig* rig);
 /* ready: how many windows can be taken; may be null. One thread per camera may push. */
 PAGE4D_API int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp,
                                int32_t* ready);
-/* 1 where a window was taken, 0 where none is ready. It is the rig's until it is released. */
+/* 1 if a window was taken, 0 if none is ready. Its memory is the rig's, and valid until it is released. */
 PAGE4D_API int page4d_rig_take(page4d_rig* rig, page4d_window* window);
 PAGE4D_API void page4d_rig_release(page4d_rig* rig);
 PAGE4D_API page4d_rig_counts page4d_rig_counts_of(const page4d_rig* rig);

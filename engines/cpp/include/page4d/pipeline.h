@@ -14,9 +14,9 @@
 namespace page4d {
 
 enum class Backend {
-  // The folder's plans, by TensorRT, TensorRT-RTX or TensorRT's lean runtime.
+  // The folder's TensorRT plans, by TensorRT, TensorRT-RTX or TensorRT's lean runtime.
   kTensorrt,
-  // No network: every output is a checksum of all inputs. Everything around the engines runs, on any machine.
+  // No network: every output is a checksum of all inputs. Everything else runs as with engines, on any machine.
   kTest,
 };
 
@@ -24,58 +24,57 @@ struct Options {
   Backend backend = Backend::kTensorrt;
   int device = 0;  // number of the GPU
 
-  // Size of the images that come; 0: the engines' own. All images of a pipeline have one size.
+  // Size of the caller's images; 0: the engines' size. All images of a pipeline have one size.
   int frame_width = 0, frame_height = 0;
   Fit fit = Fit::kNone;
   // One per view, for images of the size above; only for engines with the epipolar prior (input "fundamental").
   std::vector<Camera> cameras;
 
-  // Windows overlap: what the encoder makes of their images is kept, so that Frames::shared spares it those that the
-  // next one begins with. Costs the memory of one stream's tokens, and such a window is not one CUDA graph. With
-  // engines of `--encoder-images` no larger than stride times V.
+  // Windows overlap: encoded images are kept, so that images of Frames::shared timesteps are not encoded again. Takes
+  // memory for the tokens of one stream; a window with shared timesteps does not run as one CUDA graph. For engines
+  // whose `--encoder-images` is at most stride times V.
   bool sliding = false;
 
   Files files = Files::kAll;
-  bool use_graph = true;  // one CUDA graph for a window, where the engines allow
-  // File of TensorRT's library, as dlopen takes it; empty: libtensorrt_rtx.so or libnvinfer.so, as the plans need.
+  bool use_graph = true;  // one CUDA graph for a window, if the engines allow it
+  // File of TensorRT's library, as for dlopen; empty: libtensorrt_rtx.so or libnvinfer.so, whichever the plans need.
   std::string tensorrt_library;
   // File of the attention plugins; empty: the one beside this library.
   std::string plugin_library;
-  // Where plugin_library is empty, load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A
-  // library is code that runs in this process: for folders of people whose programs you would run.
+  // If plugin_library is empty: load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A
+  // library is code that runs in this process: only for folders from authors whose programs you would run.
   bool load_folder_plugins = false;
 };
 
-// One window: T*V images, t slow, v fast (B clips one after the other, where the engines take several). All in the same
-// kind of memory. Device images are kRgb8, in the engines' size.
+// One window: T*V images, t slow, v fast (B clips one after the other for engines of several clips). All are in host
+// memory, or all in device memory. Device images are kRgb8, in the engines' size.
 struct Frames {
   const Image* images = nullptr;
   const Image* masks = nullptr;      // external masks, kMono8, 255 = dynamic, of the images' size; null: none
-  const Image* keypoints = nullptr;  // heat maps, kMono8, of the images' size; only for engines that read keypoints
-  const void* memory = nullptr;      // host: `Outputs::memory` of the window before; null: the learned start
-  // Times that this window begins with and the one run before ended with, the same images: results are those of the
-  // window computed whole.
+  const Image* keypoints = nullptr;  // heat maps, kMono8, of the images' size; if and only if the engines read them
+  const void* memory = nullptr;      // host: `Outputs::memory` of the window before; null: the learned initial memory
+  // Timesteps at the start of this window that were at the end of the window before, with the same images. Results
+  // equal those of a window without shared timesteps.
   int64_t shared = 0;  // 0 to T - 1; only with Options::sliding, B = 1, and after a window that ran
 };
 
-// Where a result goes, in the caller's memory; data null: not wanted.
+// Where a result is written, in the caller's memory; data null: nowhere.
 struct Output {
   void* data = nullptr;
   size_t bytes = 0;  // at least Tensor::bytes of EngineInfo
   Memory memory = Memory::kHost;
 };
 
-// By name as in EngineInfo::outputs. Types are the engines': float32, but tokens and memory, which have their
-// precision.
+// Names as in EngineInfo::outputs. float32, except tokens (layers) and memory, which have the engines' precision.
 struct Outputs {
   static constexpr int kMostLayers = 64;
 
   Output mask;                 // float32 [T,V,h,w], the probability that a patch is dynamic
   Output layers[kMostLayers];  // in the order of EngineInfo::kept_layers: [T,V,N,S*C]
   Output memory;               // [S,M,C]
-  Output points;               // float32 [T,V,H,W,3], each pixel's point in its camera's frame, up to scale
+  Output points;               // float32 [T,V,H,W,3], the point of each pixel in its camera's frame, up to scale
   Output confidence;           // float32 [T,V,H,W], a logit
-  Output camera;  // float64 [T,V,4,4], host only: camera to world; NaN where the engines gave no finite numbers
+  Output camera;               // float64 [T,V,4,4], host only: camera to world; NaN if the engines gave no finite pose
 };
 
 struct StageTime {
@@ -86,9 +85,9 @@ struct StageTime {
 // Used by one thread at a time. Moved, not copied.
 class PAGE4D_API Pipeline {
  public:
-  // Check the folder and the machine, load, allocate, run once on zeros, capture.
-  // Throws Error and nothing else: kIncompatible, kMissingBackend, kOutOfMemory, kUsage; kFailure where the system or
-  // the driver refuses a call.
+  // Checks the folder and the machine, loads, allocates, runs once on zeros and captures the CUDA graph.
+  // Throws Error and nothing else: kIncompatible, kMissingBackend, kOutOfMemory, kUsage; kFailure if the system or the
+  // driver refuses a call.
   static Pipeline load(const std::string& folder, const Options& options = {});
 
   Pipeline(Pipeline&&) noexcept;
@@ -97,34 +96,35 @@ class PAGE4D_API Pipeline {
   ~Pipeline();
 
   const EngineInfo& info() const noexcept;
-  // What computes, in words.
+  // What computes, as text.
   const std::string& described() const noexcept;
-  // Whether it keeps what a window may share: Options::sliding.
+  // Whether windows may share timesteps: Options::sliding.
   bool slides() const noexcept;
-  // What is worth a warning of how it was loaded, such as a CUDA graph that could not be made; a line each.
+  // Warnings of load, a line each: such as why there is no CUDA graph.
   const std::vector<std::string>& warnings() const noexcept;
 
-  // Run one window. Allocates nothing, throws nothing.
+  // Runs one window. Allocates nothing, throws nothing.
   //
-  // Host images are brought to the engines' size before the call returns and may be overwritten then; device images are
-  // read, and outputs are written, in the order of `stream`: they are there when the stream has come so far. A call
-  // waits until the images of the call before have left the staging memory. Outputs in pageable memory make the copies
-  // wait, as CUDA's do. kTest ignores the stream.
+  // Host images are fitted before the call returns, and may be overwritten then. Device images are read and outputs are
+  // written in the order of `stream`: outputs are ready when the stream has reached that point. A call waits until the
+  // images of the call before have left the staging memory. Outputs in pageable memory make the copies wait, as CUDA's
+  // do. kTest ignores the stream.
   //
-  // Windows come one after the other in the order of the calls, whichever streams they are put on: the stream of each
-  // waits for the whole window before. What else touches the caller's memory is the caller's to order: work that makes
-  // device images comes before in `stream`, and nobody reads an output, nor overwrites a device image, on another
-  // stream or the host until `stream` has come so far. So does whoever gives two windows the same outputs.
-  // `Frames::memory` is read by the call itself: the window that gave it is done.
+  // Windows run one after the other in the order of the calls, on whichever streams: the stream of each waits for the
+  // whole window before. The caller orders every other access to the caller's memory: work that writes device images
+  // comes earlier in `stream`; an output is read, and a device image overwritten, only when `stream` has reached that
+  // point. The same holds for two windows with the same outputs. `Frames::memory` is read by the call itself: the
+  // window that wrote it must be done.
   //
-  // stream: a cudaStream_t or CUstream of the options' GPU that is not being captured; null: a stream of the pipeline's
-  // own, ordered as CUDA's default (legacy) stream, and the call returns when all is done. Returns kUsage for images
-  // that are not as `Options` say, outputs that are too small, shared times that are not there, or while another thread
-  // is in this call (nothing has run then), kFailure where CUDA or TensorRT fail: the call has then waited for what was
-  // put on the stream, and the next window shares nothing.
+  // stream: a cudaStream_t or CUstream of the options' GPU that is not being captured. Null: a stream of the pipeline,
+  // ordered like CUDA's default (legacy) stream; the call returns when everything is done.
+  //
+  // kUsage: images that are not as `Options` say, outputs that are too small, shared timesteps without a window before,
+  // or another thread is in this call; nothing has run then. kFailure: CUDA or TensorRT failed; the call has waited for
+  // what was put on the stream, and the next window cannot share timesteps.
   Status run(const Frames& frames, const Outputs& outputs, void* stream = nullptr) noexcept;
 
-  // Seconds of each stage in the last window; waits until it is done. As many as EngineInfo::stages.
+  // Seconds of each stage in the last window, in the order of EngineInfo::stages. Waits until the window is done.
   const StageTime* times() noexcept;
 
  private:
@@ -133,24 +133,23 @@ class PAGE4D_API Pipeline {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host memory for all outputs of a folder: the simple way to call Pipeline::run. Moved, not copied: `outputs` points
-// into it.
+// Host memory for all outputs: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it.
 class PAGE4D_API Results {
  public:
   // Throws Error: kOutOfMemory; kUsage for more layers than Outputs has.
   explicit Results(const EngineInfo& info);
-  // The memory stays where it is, what it was moved from has no outputs.
+  // The memory stays where it is; the moved-from object has no outputs.
   Results(Results&& other) noexcept;
   Results& operator=(Results&& other) noexcept;
   Results(const Results&) = delete;
   Results& operator=(const Results&) = delete;
   ~Results();
 
-  // To be given to Pipeline::run.
+  // For Pipeline::run.
   const Outputs& outputs() const noexcept { return outputs_; }
-  // The output's bytes, by its name in EngineInfo::outputs; camera is float64 [T,V,4,4]. Null where there is none.
+  // The bytes of an output, by its name in EngineInfo::outputs; camera is float64 [T,V,4,4]. Null if there is none.
   const void* data(const std::string& name) const noexcept;
-  // Null where the engines have no such output.
+  // Null if the engines have no such output.
   const float* mask() const noexcept { return static_cast<const float*>(outputs_.mask.data); }
   const double* camera() const noexcept { return static_cast<const double*>(outputs_.camera.data); }
 

@@ -12,76 +12,76 @@
 
 namespace page4d {
 
-// What happens to a time for which a camera has no image.
+// What happens to a timestep for which a camera has no image.
 enum class Missing {
-  // No such time is made, and the images of the other cameras are dropped: without that camera there are no windows.
+  // The timestep is dropped, with the images of the other cameras: while a camera is silent there are no windows.
   kSkip,
-  // The camera's last image stands in, and is counted; before its first image, black. An image that lies outside the
-  // tolerance of all others makes a time of its own.
+  // The camera's last image is used again, and counted; black before its first image. An image that is outside the
+  // tolerance of all others becomes a timestep of its own.
   kRepeat,
 };
 
 struct RigOptions {
-  // Times from a window's start to the next's; 0: T, windows without overlap.
+  // Timesteps from the start of a window to the start of the next; 0: T, windows without overlap.
   int64_t stride = 0;
-  // Seconds that stamps of one time may lie apart, first to last; less than half of what lies between two times.
+  // Seconds between the first and the last stamp of a timestep, at most; less than half the time between two timesteps.
   double tolerance = 0.015;
-  // Seconds after a time's first image that the others are waited for, by the stamps that come in; not below tolerance.
+  // Seconds to wait for the other cameras after the first image of a timestep, by the stamps; tolerance or more.
   double patience = 0.1;
-  // Images of one camera that may wait for the others; more of them end the patience: above patience times rate.
+  // Images of one camera that may wait for the others; one more ends the wait. More than patience times frame rate.
   int pending = 8;
   Missing missing = Missing::kSkip;
-  // Windows that are kept for a slow consumer; then the oldest is dropped.
+  // Windows kept for a slow consumer; then the oldest is dropped.
   int windows = 2;
-  // Size of the images that come; 0: the engines' own.
+  // Size of the images that are pushed; 0: the engines' size.
   int frame_width = 0, frame_height = 0;
   Fit fit = Fit::kNone;
 };
 
-// pushed = used + late + unmatched, and what still waits.
+// pushed = used + late + unmatched + images that still wait.
 struct CameraCounts {
-  int64_t pushed = 0;     // without those that were refused
-  int64_t used = 0;       // became part of a time
-  int64_t late = 0;       // dropped: its time had passed, or its stamp was not after the one before
-  int64_t unmatched = 0;  // dropped: another camera had nothing within the tolerance, or stayed silent for too long
-  int64_t repeated = 0;   // times in which its last image stood in
-  double last_stamp = 0;  // of its newest image; NaN before the first
+  int64_t pushed = 0;     // without refused images
+  int64_t used = 0;       // became part of a timestep
+  int64_t late = 0;       // dropped: its timestep was over, or its stamp was not later than the stamp before
+  int64_t unmatched = 0;  // dropped: another camera had no image within the tolerance, or was silent too long
+  int64_t repeated = 0;   // timesteps in which its last image was used again
+  double last_stamp = 0;  // of the newest image; NaN before the first
 };
 
 struct RigCounts {
-  int64_t times = 0;            // put together
-  int64_t windows = 0;          // made
-  int64_t windows_dropped = 0;  // made and never taken, since the consumer was slow
-  double largest_skew = 0;      // seconds, between the stamps of one time's own images
+  int64_t times = 0;            // complete
+  int64_t windows = 0;          // complete
+  int64_t windows_dropped = 0;  // complete and never taken: the consumer was slow
+  double largest_skew = 0;      // seconds, between the stamps of one timestep
   double mean_skew = 0;
 };
 
-// What a push gives: how many windows are ready to be taken now.
+// Result of a push; ready: windows that can be taken now.
 struct Pushed {
   Status status;
   int ready = 0;
 };
 
-// T times that were made one after the other, in the rig's own memory and the engines' size: valid until it is
-// released. Where times in between could not be made, the stamps show the gap.
+// T consecutive timesteps in the rig's own memory and the engines' size, valid until released. Where timesteps in
+// between were dropped, the stamps show the gap.
 struct Window {
-  const Image* images = nullptr;   // T*V, t slow, v fast, RGB: to be given to Pipeline::run
-  const double* stamps = nullptr;  // T*V, of each image; NaN of a black one
-  const bool* repeated = nullptr;  // T*V, whether an older image or black stands in
-  double skew = 0;                 // seconds, the largest of its times
-  int64_t number = 0;              // counts all windows that were made, from 0
-  // Times that it begins with and the window taken before ended with: for Frames::shared, if that one ran.
+  const Image* images = nullptr;   // T*V, t slow, v fast, RGB: for Frames::images
+  const double* stamps = nullptr;  // T*V, seconds, of each image; NaN for a black image
+  const bool* repeated = nullptr;  // T*V, whether an older image or black is used instead
+  double skew = 0;                 // seconds, the largest of its timesteps
+  int64_t number = 0;              // counts all complete windows, from 0
+  // Timesteps at its start that were at the end of the window taken before: for Frames::shared, if that window ran.
   int64_t shared = 0;
 };
 
-// A ring of images. push() may be called by one thread per camera, the other calls by any one more; nothing is
-// allocated after it was made.
+// Images of live cameras become windows. push() is called by one thread per camera, every other method by one more
+// thread. All memory is allocated by the constructor.
 //
-// Images are put together by their stamps alone, in whatever order the cameras' threads come. A stamp that goes back is
-// late, however far it goes: after the clock was set back, make a new rig.
+// Images are matched by their stamps alone, in whatever order the threads call. An image whose stamp goes back is late,
+// however far it goes back: after the clock was set back, make a new rig.
 //
-// Memory, all of it taken when it is made: V * (windows * stride + 2 T + pending) + 1 images of the engines' size, H W
-// 3 bytes each. For T = 4, V = 4, 392x518 and the options' defaults that is 97 images, 59 MB.
+// Memory: V * (windows * stride + 2 T + pending) + 1 images of the engines' size, H W 3 bytes each. For T = 4, V = 4,
+// 392x518 and default options: 97 images, 59 MB.
 class PAGE4D_API Rig {
  public:
   // Throws Error and nothing else: kUsage for options out of range, or images that do not fit the engines;
@@ -91,22 +91,21 @@ class PAGE4D_API Rig {
   Rig& operator=(Rig&&) noexcept;
   ~Rig();
 
-  // An image of a camera (a view, from 0), brought to the engines' size before the call returns.
+  // Fits an image of a camera (a view, from 0) to the engines' size before the call returns.
   // stamp: seconds, on one clock for all cameras. kUsage: no such camera, an image of another size or not in host
-  // memory, a stamp that is not finite, a camera of which another thread pushes an image right now. A late image is no
-  // failure: it is counted.
+  // memory, a stamp that is not finite, or another thread is pushing an image of this camera. A late image is counted
+  // and is no error.
   Pushed push(int camera, const Image& image, double stamp) noexcept;
-  // The oldest window that is ready. false, and `window` stays as it is: there is none, or the one taken before was not
-  // released.
+  // The oldest window that is ready. False, with `window` unchanged, if there is none or the window taken before was
+  // not released.
   bool take(Window& window) noexcept;
-  // Its images may be overwritten from now on, and `window` is empty. Does nothing to a window that is not the one
-  // taken last.
+  // Lets the rig overwrite its images, and empties `window`. Ignores any window but the one taken last.
   void release(Window& window) noexcept;
-  // Sleeps until a window is ready, or this long. Returns whether one is.
+  // Waits until a window is ready, at most so long. Returns whether a window is ready.
   bool wait(double seconds) noexcept;
 
   RigCounts counts() const noexcept;
-  // Zeros, and NaN, where there is no such camera.
+  // Zeros and NaN for a camera that does not exist.
   CameraCounts counts(int camera) const noexcept;
 
  private:

@@ -1,12 +1,12 @@
-// Backend::kTest: stages that compute checksums instead of a network, so that every byte of every input decides every
+// Backend::kTest: stages compute checksums instead of a network, so that every byte of every input changes every
 // output.
 //
-// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order, one after the other. Element i of output k,
+// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order. Element i of output k,
 // counted from 0 in the manifest's order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a
 // floating one divided by 256, which is exact in every type.
 //
-// The encoder does so image by image, as the network's does: an image's tokens begin with its special tokens, as they
-// are, and go on with elements of which d is the crc32 of the image alone, counted from 0.
+// The encoder works image by image, as the network's encoder: the tokens of an image are its special tokens, unchanged,
+// then elements as above, with d = crc32 of the image alone.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace page4d {
 
 uint32_t crc32(uint32_t before, const void* data, size_t size) noexcept;
 
-// One call of a stage, over the host's memory.
+// One call of a stage, over host memory.
 class Checksum {
  public:
   // Addresses in the order of the stage's inputs and outputs.

@@ -1,5 +1,5 @@
-// Calibrated cameras: whether they are ones, and the fundamental matrices of a rig, as page4d.cameras. float64
-// throughout.
+// Calibrated cameras: their checks, and the fundamental matrices of a rig. float64 throughout. Mirrors
+// page4d/cameras.py.
 #pragma once
 
 #include <string>
@@ -15,9 +15,8 @@ void check(const Camera& camera, const std::string& name);
 
 // Fundamental matrices of all ordered pairs of views: [V,V,3,3].
 //
-// F[a,b] (x, y, 1) of a pixel in view a is its epipolar line in view b. Each is scaled to unit norm; it is zero, which
-// stands for "no line, no penalty", for a view with itself and for two cameras at one centre. The cameras have been
-// checked.
+// F[a,b] (x, y, 1) of a pixel in view a is its epipolar line in view b. Each matrix has unit norm; it is zero ("no
+// line, no penalty") for a view with itself and for two cameras at one centre. The cameras must have passed check().
 std::vector<double> fundamental(const std::vector<Camera>& cameras);
 
 }  // namespace page4d

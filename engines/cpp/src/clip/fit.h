@@ -1,5 +1,4 @@
-// How a source image of any size comes to the engines' H x W, and with it its masks and its camera:
-// page4d_engines.fit.Fit.
+// Fits a source image of any size, its masks and its camera to the engines' H x W. Mirrors page4d_engines/clip/fit.py.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +27,7 @@ struct Placement {
   int x, y, width, height;          // of the result, which is zero outside
 };
 
-// For images of one size. Allocates when it is made, and never after; one thread at a time.
+// For images of one size. Only the constructor allocates; one thread at a time.
 class Fitter {
  public:
   // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
@@ -37,12 +36,10 @@ class Fitter {
   int source_width() const { return width_; }
   int source_height() const { return height_; }
 
-  // target: uint8 [H,W,3], RGB. Bit for bit what Pillow's bicubic resize gives. The source is of host memory and of the
-  // source size.
+  // target: uint8 [H,W,3], RGB. Bit for bit Pillow's bicubic resize. source: of the source size, in host memory.
   void image(const Image& source, uint8_t* target) noexcept;
   // Mean of a kMono8 image over each patch, 0..255 -> 0..1; target: float32 [P].
-  // Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's area
-  // in float64.
+  // Exact: the source is constant over each of its pixels and zero outside, integrated over the patch in float64.
   void patch_mean(const Image& source, float* target) noexcept;
   // The camera of the fitted image. Throws Error kUsage where it is of another size than the source.
   Camera camera(const Camera& source) const;

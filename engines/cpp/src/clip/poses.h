@@ -1,16 +1,14 @@
-// Camera poses from the numbers that the camera head gives, as page4d.poses.
+// Camera poses from the camera head's output. Mirrors page4d/network/poses.py.
 #pragma once
 
 #include <cstdint>
 
 namespace page4d {
 
-// Pose matrices, whose rotation is the nearest to the head's three rows after each row is scaled to length 1. Allocates
-// nothing.
+// Pose matrices. The rotation is the one nearest to the head's three rows, each scaled to length 1. Allocates nothing.
 //
-// numbers: [n,12]: a translation, then nine numbers row by row.
-// pose: [n,4,4]: a point of the camera's frame to the world, which is no camera's frame; NaN where a number is not
-// finite.
+// encoded: [n,12]: translation, then a 3x3 matrix row by row.
+// pose: [n,4,4]: camera to world; the world is the frame of no camera. NaN if an element of `encoded` is not finite.
 void camera_to_world(const float* encoded, int64_t n, double* pose) noexcept;
 
 }  // namespace page4d

@@ -9,37 +9,36 @@
 
 namespace page4d {
 
-// Image.resize(size, BICUBIC, box=box) of an RGB image. Allocates when it is made, and never after; one thread at a
-// time.
+// Image.resize(size, BICUBIC, box=box) of an RGB image. Only the constructor allocates; one thread at a time.
 class Resample {
  public:
-  // The part of the source that is used, in pixels; edges lie at integers. In float, as Pillow takes it.
+  // The part of the source that is used, in pixels; pixel edges are at integers. float, as in Pillow.
   struct Box {
     float left, top, right, bottom;
   };
 
-  // Sizes are at least 1, the box lies inside the source.
+  // Sizes are at least 1, the box is inside the source.
   Resample(int source_width, int source_height, const Box& box, int width, int height);
 
-  // source: of host memory and of the source size; the order of its channels becomes RGB, alpha is left out, one
-  // channel becomes three. target: uint8 [height,width,3], `pitch` bytes from a row to the next.
+  // source: of the source size, in host memory. target: uint8 [height,width,3], RGB, `pitch` bytes from one row to the
+  // next. Alpha is ignored, one channel becomes three equal ones.
   void run(const Image& source, uint8_t* target, size_t pitch) noexcept;
 
-  // What an axis' pixels are made of.
+  // Weights of the source pixels for each pixel of an axis.
   struct Axis {
     Axis(int source_size, float low, float high, int size);
 
     const int32_t* weights_of(int pixel) const {
       return weights.data() + static_cast<size_t>(pixel) * static_cast<size_t>(most);
     }
-    // Source pixels that are read, from `begin()` to before `end()`.
+    // Source pixels that are read: from `begin()`, before `end()`.
     int begin() const { return first.front(); }
     int end() const { return first.back() + taps.back(); }
 
     int size;
     bool identity;                 // nothing is computed
     int most;                      // taps of a pixel
-    std::vector<int> first, taps;  // of each pixel: the first source pixel that it is made of, and how many
+    std::vector<int> first, taps;  // for each pixel: the first source pixel, and how many
     std::vector<int32_t> weights;  // [size, most], fixed point
   };
 

@@ -1,4 +1,4 @@
-// One GPU: its memory, streams, events and one graph.
+// One GPU: memory, streams, events and one graph.
 #pragma once
 
 #include <string>
@@ -20,7 +20,7 @@ class CudaDevice final : public Device {
 
   void* allocate(size_t size) override;
   void* staging(size_t size) override;
-  // On a GPU whose memory is the host's, what the host can give: the driver counts the page cache as taken.
+  // On an integrated GPU the memory available on the host: the driver counts the page cache as used.
   size_t free_memory() override;
 
   Stream own_stream() override { return stream_; }

@@ -1,6 +1,5 @@
-// The CUDA driver, found when it is first needed: a program that links this library runs on machines without one. Its
-// calls are those that drivers of CUDA 12 and 13 both have, by the names of the entry points themselves, which a test
-// holds against cuda.h.
+// The CUDA driver, opened at its first use: a program that links this library also runs without a driver. Only calls
+// that drivers of CUDA 12 and 13 both have, by the names of their entry points; a test compares them with cuda.h.
 #pragma once
 
 #include <cstddef>
@@ -47,12 +46,12 @@ struct Copy2D {
 };
 
 struct Driver {
-  // Throws Error kMissingBackend where there is no driver or no GPU; a later call tries again.
+  // Throws Error kMissingBackend if there is no driver or no GPU; a later call tries again.
   static const Driver& get();
 
   // The error's name.
   const char* name_of(Result result) const noexcept;
-  // Throws Error where a call of the set-up was refused.
+  // Throws Error if the call was refused.
   void check(Result result, const char* call) const;
 
   int capability_of(DeviceNumber device) const;   // times ten

@@ -6,7 +6,7 @@
 namespace page4d {
 
 std::optional<size_t> available_host_memory(const std::string& meminfo) {
-  constexpr size_t kUnit = 1024;  // of the file's numbers
+  constexpr size_t kUnit = 1024;  // the file is in KiB
   std::ifstream file(meminfo);
   for (std::string name; file >> name; file.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
     size_t number = 0;

@@ -1,4 +1,4 @@
-// How much memory the machine can give.
+// The machine's available memory.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace page4d {
 
-// Bytes that programs can still take: the kernel's MemAvailable, which counts the page cache as free. Nothing where the
-// file does not say.
+// Bytes that programs can still allocate: the kernel's MemAvailable, which counts the page cache as free. Nothing if
+// the file does not say.
 std::optional<size_t> available_host_memory(const std::string& meminfo = "/proc/meminfo");
 
 }  // namespace page4d

@@ -8,8 +8,8 @@
 
 namespace page4d {
 
-// Nothing where the file cannot be read, is larger than `most` bytes (EFBIG), or is no regular file (EINVAL), which is
-// not waited for; errno says why.
+// Nothing if the file cannot be read, is larger than `most` bytes (EFBIG), or is no regular file (EINVAL); errno says
+// why. Never waits, as for the writer of a FIFO.
 std::optional<std::string> read_file(const std::string& path, size_t most = SIZE_MAX);
 
 }  // namespace page4d

@@ -31,7 +31,7 @@ const char* type_of(const Json& value) {
 }
 
 // Builds a document of what a parser tells, and refuses what two readers may read in two ways. Mirrors
-// page4d/strict_json.py.
+// page4d/system/strict_json.py.
 class StrictBuilder final : public nlohmann::json_sax<Json> {
  public:
   explicit StrictBuilder(Json& root) : root_(root) {}

@@ -1,4 +1,4 @@
-// JSON into structs, strictly: every field has its type, and what has another is named by its place, in the words of
+// Reads JSON into structs, strictly: a field of another type is an error that names the field's place, worded as by
 // Python's reader (msgspec).
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace page4d {
 
-// in the document's order: the first thing that is wrong is the one that is told of
+// in the document's order: the error is about the first thing that is wrong
 using Json = nlohmann::ordered_json;
 
 // What is wrong, without the document's name.
@@ -24,25 +24,25 @@ struct JsonError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A value of a document and where it lies in it.
+// A value of a document, and its place in the document.
 class JsonValue {
  public:
   JsonValue(const Json& value, std::string path) : value_(&value), path_(std::move(path)) {}
 
-  // Each throws JsonError where the value has another type; `kind` is how the expectation is worded.
+  // Each throws JsonError if the value has another type; kind: the expected type, as in the message.
   std::string string(const char* kind = "str") const;
   int64_t integer(const char* kind = "int") const;
   double number() const;
   std::vector<JsonValue> array() const;
   std::vector<std::pair<std::string, JsonValue>> items(const char* kind = "object") const;
   bool is_null() const;
-  // On one line; bytes that are no text become a sign of their own.
+  // On one line; bytes that are not UTF-8 become a replacement character.
   std::string dump() const;
-  // A whole number as it is, other values by their kind.
+  // An integer as it is, other values by their type.
   std::string shown() const;
-  // A field of an object; nothing where there is none, or this is none.
+  // A field of an object; nothing if there is no such field, or this is no object.
   std::optional<JsonValue> find(const char* name) const;
-  // Whether it is this number, of whatever type.
+  // Whether it equals this number, of whatever type.
   bool equals(int64_t number) const;
 
   struct Field {
@@ -50,7 +50,7 @@ class JsonValue {
     bool required;
     std::function<void(const JsonValue&)> read;
   };
-  // A struct's fields; others are passed over, as a newer writer may have more.
+  // The fields of a struct; others are ignored, since a newer writer may have more.
   void fields(std::initializer_list<Field> known, const char* kind = "object") const;
 
   template <class T, class Read>
@@ -70,9 +70,8 @@ class JsonValue {
 
 class JsonDocument {
  public:
-  // Throws JsonError where the text is no JSON, or has what two readers may read in two ways: a byte order mark, a key
-  // twice in an object, more than a hundred objects and arrays inside one another, a whole number of more than 64 bits,
-  // an infinite one.
+  // Throws JsonError if the text is no JSON, or contains what readers treat differently: a byte order mark, a key twice
+  // in an object, more than a hundred nested objects and arrays, an integer of more than 64 bits, an infinite number.
   explicit JsonDocument(const std::string& text);
   ~JsonDocument();
 

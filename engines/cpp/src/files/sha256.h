@@ -1,5 +1,5 @@
-// SHA-256 of a file's content (FIPS 180-4). Written here because everything else that this library needs is headers
-// alone: a program for another architecture is then built with nothing but a compiler.
+// SHA-256 of a file's content (FIPS 180-4). Our own, because the library's other dependencies are headers only: a build
+// for another architecture then needs nothing but a compiler.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ namespace page4d {
 class Sha256 {
  public:
   void add(const void* data, size_t size);
-  // In hexadecimal; nothing may be added afterwards.
+  // In hexadecimal; add() must not be called afterwards.
   std::string digest();
 
  private:
@@ -24,7 +24,7 @@ class Sha256 {
   uint64_t size_ = 0;
 };
 
-// Throws std::ios_base::failure where the file cannot be read.
+// Throws std::ios_base::failure if the file cannot be read.
 std::string sha256_of(const std::string& path);
 
 }  // namespace page4d

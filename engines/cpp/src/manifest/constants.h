@@ -13,15 +13,15 @@ namespace page4d {
 
 using Bytes = std::vector<unsigned char>;
 
-// Tensors of a .safetensors file by name; all must be float32, as the exporter writes constants.
+// The tensors of a .safetensors file by name; all must be float32, as the exporter writes constants.
 // Throws Error kIncompatible: no such file, damaged, or another type.
 std::map<std::string, std::vector<float>> read_constants(const std::string& path);
 
-// Those of an engine folder: "special" and, where the engines have it, "memory", and no others.
+// The constants of an engine folder: "special" and, if the engines read it, "memory"; no others.
 // Throws Error kIncompatible: as above; one is missing, of another shape or not finite, or there is one more.
 std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder);
 
-// Rounded to nearest even, where the type has 16 bits. dtype: a floating one.
+// Types of 16 bits are rounded to nearest even. dtype: a floating-point type.
 Bytes converted(const std::vector<float>& values, DType dtype);
 
 }  // namespace page4d

@@ -1,4 +1,5 @@
-// An engine folder on disk: found whole, or refused before anything in it is loaded. Mirrors page4d_engines/folder.py.
+// An engine folder on disk: complete, or refused before anything in it is loaded. Mirrors
+// page4d_engines/engine_folder.py.
 #pragma once
 
 #include <string>
@@ -8,14 +9,15 @@
 
 namespace page4d {
 
-inline constexpr char kPlugins[] = "plugins/libpage4d_plugins.so";  // where a folder has the attention plugins' library
+inline constexpr char kPlugins[] =
+    "plugins/libpage4d_plugins.so";  // the attention plugins' library, if the folder has it
 
 struct EngineFolder {
   std::string path;
   Manifest manifest;
 
-  // Files::kUsed: of the files that are there only those that a runtime loads are looked at: constants, plans and
-  // plugins. Throws Error kIncompatible: no manifest, a file missing, changed, no regular file or outside the folder.
+  // Files::kUsed checks only the files that a runtime loads: constants, plans and plugins. Throws Error kIncompatible:
+  // no manifest, or a file that is missing, changed, no regular file or outside the folder.
   static EngineFolder open(const std::string& path, Files files);
 
   // Path of a file by its name in the manifest.

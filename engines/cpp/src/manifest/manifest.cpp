@@ -145,12 +145,13 @@ std::optional<Golden> golden_of(const JsonValue& value) {
 
 void check_verification(const JsonValue& value) {
   if (value.is_null()) return;
-  value.fields({{"layout", true,
-                 [](const JsonValue& v) { v.map<int64_t>([](const JsonValue& size) { return size.integer(); }); }},
-                {"frames", true, [](const JsonValue& v) { v.string(); }},
-                {"tolerance", true, [](const JsonValue& v) { v.number(); }},
-                {"chain", true, [](const JsonValue& v) { v.map<double>(accuracy_of); }}},
-               "object | null");
+  value.fields(
+      {{"layout", true,
+        [](const JsonValue& v) { layout_of(v.map<int64_t>([](const JsonValue& size) { return size.integer(); })); }},
+       {"frames", true, [](const JsonValue& v) { v.string(); }},
+       {"tolerance", true, [](const JsonValue& v) { v.number(); }},
+       {"chain", true, [](const JsonValue& v) { v.map<double>(accuracy_of); }}},
+      "object | null");
 }
 
 void check_file(const JsonValue& value) {

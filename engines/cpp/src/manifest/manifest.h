@@ -1,4 +1,4 @@
-// The manifest: what an engine folder says of itself. Mirrors page4d/manifest.py, as far as a runtime needs it.
+// The manifest of an engine folder, as far as a runtime needs it. Mirrors page4d/manifest.py.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +20,10 @@ struct TensorSpec {
   std::string name;
   std::vector<int64_t> shape;
   DType dtype = DType::kFloat32;
-  std::string suffix;  // inside the engine an output may not be called as an input is
+  std::string suffix;  // of its name in the engine, where an output must not have the name of an input
 
   std::string binding() const { return name + suffix; }
-  int64_t count() const;  // numbers
+  int64_t count() const;  // elements
 };
 
 struct Stage {
@@ -31,15 +31,15 @@ struct Stage {
   std::optional<int64_t> layer;
   std::vector<TensorSpec> inputs, outputs;
   int64_t weight_bytes = 0, flop = 0, largest = 0;
-  int64_t calls = 1;  // that one window takes; more than one for the encoder, which goes over the images in chunks
+  int64_t calls = 1;  // per window; more than one for the encoder, which takes the images in chunks
   std::optional<std::string> file;
-  double relative_l2 = 0;  // the worst of the exporter's measurements
+  double relative_l2 = 0;  // the largest that the exporter measured
 
   const TensorSpec* input(const std::string& name) const;
   const TensorSpec* output(const std::string& name) const;
 };
 
-// An output [T,V,N,S*C], gathered from stages' tokens side by side.
+// An output [T,V,N,S*C]: the tokens of S stages, side by side.
 struct KeptLayer {
   int64_t layer = 0;
   std::vector<std::string> stages;
@@ -49,19 +49,19 @@ struct KeptLayer {
 struct Plans {
   std::string library, version;
   std::vector<std::string> chips;
-  std::optional<std::string> kernels;        // sha256 of the source of the kernels that their plugins launch
+  std::optional<std::string> kernels;        // sha256 of the source of the plugins' kernels
   std::map<std::string, std::string> files;  // by stage
-  int64_t least_chip = 80;                   // where chips is empty: compute capability, times ten, of the oldest GPU
+  int64_t least_chip = 80;                   // if chips is empty: compute capability, times ten, of the oldest GPU
 };
 
-// The clip that every machine can check its engines with.
+// The golden clip, with which every machine can check its engines.
 struct Golden {
   std::string inputs;
   std::optional<std::string> expected;
   std::map<std::string, double> tolerance;  // by <stage>/<output>
 };
 
-// A value among the model's options, which may be of any type.
+// The value of an option of the model, of any type.
 struct ModelValue {
   std::string shown = "nothing";
   std::optional<int64_t> number;
@@ -72,7 +72,7 @@ struct ModelValue {
 struct Manifest {
   std::string page4d, weights, precision, attention = "auto";
   std::string model;                          // as JSON
-  std::map<std::string, ModelValue> options;  // of the model, those that the chain follows
+  std::map<std::string, ModelValue> options;  // of the model, those that decide its chain of stages
   int64_t width = 0;                          // C
   Layout layout;
   int64_t encoder_images = 1;
@@ -85,15 +85,15 @@ struct Manifest {
   DType dtype() const;  // of tokens, memory and weights
   bool makes(const std::string& tensor) const;
   bool reads(const std::string& tensor) const;
-  // The first input or output of that name; null where there is none.
+  // The first input or output of that name; null if there is none.
   const TensorSpec* spec(const std::string& tensor) const;
 };
 
-// From a manifest's text. `path` is where it lies, for the words of errors.
-// Throws Error kIncompatible: damaged, of another format, or inconsistent in itself.
+// From a manifest's text. path: for error messages.
+// Throws Error kIncompatible: damaged, of another format, or inconsistent.
 Manifest parse_manifest(const std::string& text, const std::string& path);
 
-// Throws Error kIncompatible, also where there is no folder, or no manifest in it.
+// Throws Error kIncompatible, also if there is no folder, or no manifest in it.
 Manifest read_manifest(const std::string& folder);
 
 }  // namespace page4d

@@ -1,12 +1,12 @@
-// Whether a manifest's stages make a chain: each reads what is there by then, in the shape in which it was made.
-// Mirrors page4d/manifest_chain.py.
+// Whether the stages of a manifest form a chain: each reads tensors that exist by then, in the shapes in which they
+// were written. Mirrors page4d/manifest_checks/manifest_chain.py.
 #pragma once
 
 #include "manifest/manifest.h"
 
 namespace page4d {
 
-// Throws Error kIncompatible, naming the first part that does not go with the others.
+// Throws Error kIncompatible, which names the first part that does not match the others.
 void check_chain(const Manifest& manifest);
 
 }  // namespace page4d

@@ -115,6 +115,8 @@ void check_manifest(const Manifest& manifest) {
       manifest.precision != "int8" && manifest.precision != "fp8") {
     throw inconsistent("its precision is unknown", manifest.precision, "float32, float16, bfloat16, int8, fp8");
   }
+  if (manifest.attention != "auto" && manifest.attention != "plugin" && manifest.attention != "native")
+    throw inconsistent("its attention is unknown", manifest.attention, "auto, plugin, native");
   if (manifest.encoder_images < 1)
     throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

@@ -1,4 +1,5 @@
-// Whether a manifest goes together in itself, so that no later step has to ask. Mirrors page4d/manifest_check.py.
+// Whether a manifest is consistent, so that no later step has to check. Mirrors
+// page4d/manifest_checks/manifest_check.py.
 #pragma once
 
 #include <map>
@@ -9,13 +10,13 @@
 
 namespace page4d {
 
-// The refusal of a manifest whose parts do not go together.
+// The error of a manifest whose parts do not match.
 Error inconsistent(const std::string& what, const std::string& got, const std::string& allowed);
 
-// Throws Error kIncompatible where the sizes are no layout.
+// Throws Error kIncompatible if the sizes are no layout.
 Layout layout_of(const std::map<std::string, int64_t>& sizes);
 
-// Throws Error kIncompatible, naming the first part that does not go with the others.
+// Throws Error kIncompatible, which names the first part that does not match the others.
 void check_manifest(const Manifest& manifest);
 
 }  // namespace page4d

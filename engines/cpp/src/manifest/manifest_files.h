@@ -1,4 +1,4 @@
-// Whether every file that a manifest speaks of is listed with its hash. Mirrors page4d/manifest_files.py.
+// Whether every file that a manifest uses is listed with its hash. Mirrors page4d/manifest_checks/manifest_files.py.
 #pragma once
 
 #include <string>
@@ -7,8 +7,7 @@
 
 namespace page4d {
 
-// Refuses names outside the folder, and uses of files that are not listed: throws Error kIncompatible, naming the first
-// one.
+// Throws Error kIncompatible for the first name outside the folder, or file that is used and not listed.
 void check_files(const Manifest& manifest);
 
 // Whether a name is a plain relative path: no part is empty, `.` or `..`.

@@ -57,7 +57,7 @@ Assembler::Step Assembler::step() noexcept {
       gone += waits(c);  // for a later time, so that none of this one can come
     }
   }
-  // Where incomplete times are made, all images that they can have are waited for.
+  // An incomplete timestep waits for every image that it can have.
   if (gone < missing && (repeats_ || gone == 0)) {
     const bool crowded = std::any_of(counts_.begin(), counts_.end(), [&](size_t count) { return count == depth_; });
     if (!crowded && newest_ - start <= patience_) return Step::kNothing;

@@ -1,4 +1,4 @@
-// Stamps of several cameras, put together to times. Knows no images: a slot is a number of the caller's.
+// Matches the stamps of several cameras to timesteps. Knows no images: a slot is a number of the caller's.
 #pragma once
 
 #include <cstdint>
@@ -8,33 +8,31 @@
 
 namespace page4d {
 
-// The images that wait are one queue per camera, in the order of their stamps; only the front images are ever looked
-// at.
+// Waiting images are one queue per camera, in the order of their stamps; only the front of each queue is compared.
 //
-// Where all of them lie within the tolerance they are a time. Where they do not, the earliest can never be part of a
-// complete time: the camera that is too far ahead has nothing earlier left. So no other choice of pairs makes more
-// complete times (for kRepeat: as long as images of different times lie further apart than the tolerance, for an image
-// that fell to an incomplete time is lost to a later one). Allocates when it is made, and never after; one thread at a
-// time.
+// If all fronts are within the tolerance, they are a timestep. If not, the earliest front cannot be part of a complete
+// timestep: the camera that is too far ahead has no earlier image. So no other matching gives more complete timesteps
+// (with kRepeat: if images of different timesteps are further apart than the tolerance, since an image that was used in
+// an incomplete timestep is missing in a later one). Only the constructor allocates; one thread at a time.
 class Assembler {
  public:
   struct Entry {
     double stamp = 0;
-    int slot = -1;  // -1: the camera has no image of this time
+    int slot = -1;  // -1: the camera has no image of this timestep
   };
 
   enum class Step {
-    kNothing,  // what waits may still be completed
-    kTime,     // time() is complete, or is to be completed with older images
-    kDropped,  // dropped() is part of no time
+    kNothing,  // waiting images may still become complete
+    kTime,     // time() is complete, or to be completed with older images
+    kDropped,  // dropped() is part of no timestep
   };
 
-  // pending: images of one camera that may wait; what is beyond ends the patience.
+  // pending: images of one camera that may wait; one more ends the wait.
   Assembler(int cameras, const RigOptions& options);
 
-  // Whether an image would be dropped: it is not after its camera's one before, or its time was given up.
+  // Whether an image would be dropped: not later than its camera's image before, or its timestep is over.
   bool late(int camera, double stamp) const noexcept;
-  // false: it is late, and the caller keeps the slot. After each push, step() until kNothing.
+  // False: the image is late, and the caller keeps the slot. After each push, call step() until kNothing.
   bool push(int camera, double stamp, int slot) noexcept;
   Step step() noexcept;
 
@@ -60,7 +58,7 @@ class Assembler {
   std::vector<Entry> queues_;            // [cameras, depth], each a ring
   std::vector<size_t> fronts_, counts_;  // [cameras]
   std::vector<double> last_;             // [cameras]
-  double newest_, given_up_;             // of all cameras; images up to the second come too late
+  double newest_, given_up_;             // of all cameras; images up to the second are late
   std::vector<Entry> time_;
   double skew_ = 0;
   int dropped_camera_ = -1, dropped_slot_ = -1;

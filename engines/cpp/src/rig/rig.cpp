@@ -92,7 +92,7 @@ class Rig::Impl {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (slot >= 0) view(camera).writing = false;
-      // The others may have given up on its time in the meantime.
+      // Its timestep may be over in the meantime.
       if (!assembler_.push(camera, stamp, slot)) {
         ++view(camera).counts.late;
         if (slot >= 0) ring_.drop(slot);
@@ -163,7 +163,7 @@ class Rig::Impl {
     return nullptr;
   }
 
-  // Makes all times that can be made now. Returns whether that made a window.
+  // Completes every timestep that can be completed. Returns whether a window became complete.
   bool assemble() noexcept {
     bool has_window = false;
     for (Assembler::Step step; (step = assembler_.step()) != Assembler::Step::kNothing;) {

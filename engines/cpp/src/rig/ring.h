@@ -1,4 +1,4 @@
-// The images of a rig: slots that times and windows share, without a copy.
+// The images of a rig: slots that timesteps and windows share, without copies.
 #pragma once
 
 #include <cstdint>
@@ -10,26 +10,25 @@
 
 namespace page4d {
 
-// A slot is one image, and counts who holds it: the push that writes it, the assembler in which it waits, the times
-// that it is part of, the window that was taken, the camera whose last image it is. Nobody writes to it before the last
-// of them has dropped it.
+// A slot is one image, and counts its holders: the push that writes it, the assembler in which it waits, the timesteps
+// that it is part of, the window that was taken, the camera whose last image it is. It is written to only when the last
+// holder has dropped it.
 //
-// Window n is the times n * stride to n * stride + T. The windows that are ready are always the newest that were made,
-// so the times to be kept lie in one piece: from the oldest ready window's first to the newest, at most windows *
-// stride + T - 1, or one more while a window is completed. A camera has slots for these times, which its last image is
-// one of, for the taken window (T), for what waits (pending), and one to write to: so many there are that reserve()
-// never fails.
+// Window n is the timesteps n * stride to n * stride + T. The windows that are ready are always the newest, so the
+// timesteps to keep are contiguous: from the first of the oldest ready window to the newest, at most windows * stride +
+// T - 1, and one more while a window becomes complete. A camera has slots for these timesteps (its last image is one of
+// them), for the taken window (T), for waiting images (pending), and one to write to. So reserve() never fails.
 //
-// Allocates when it is made, and never after; the caller locks.
+// Only the constructor allocates; the caller locks.
 class Ring {
  public:
-  // Holds for ever; a camera's image before its first.
+  // Never released; a camera's image before its first.
   static constexpr int kBlack = 0;
 
   // Throws Error kOutOfMemory. stride, windows and pending are of 1 or more.
   Ring(const Layout& layout, int64_t stride, int windows, int pending);
 
-  // A free slot of this camera, held once.
+  // A free slot of this camera, with one holder.
   int reserve(int camera) noexcept;
   void hold(int slot) noexcept { ++holders_[static_cast<size_t>(slot)]; }
   void drop(int slot) noexcept { --holders_[static_cast<size_t>(slot)]; }
@@ -37,7 +36,7 @@ class Ring {
     return &pixels_[static_cast<size_t>(slot) * static_cast<size_t>(layout_.image_bytes())];
   }
 
-  // The next time, view by view: set_view for all of them, then add_time. Takes over the caller's hold on each slot.
+  // The next timestep: set_view for every view, then add_time. Takes over the caller's hold of each slot.
   void set_view(int view, int slot, double stamp, bool repeated) noexcept;
   // Returns whether it completed a window.
   bool add_time(double skew) noexcept;

@@ -1,8 +1,8 @@
-// The buffer plan: which tensor lies where while the chain runs, made from the manifest alone. Mirrors
-// page4d_engines/buffers.py.
+// The buffer plan: where each tensor is in memory while the chain runs, from the manifest alone. Mirrors
+// page4d_engines/runtime/buffer_plan.py.
 //
-// A stage's output lies where the next stage reads it, so nothing is copied between stages. A tensor that a stage both
-// reads and writes (tokens, memory) has two places in turn, every other one place.
+// A stage writes its output where the next stage reads it, so nothing is copied between stages. A tensor that a stage
+// both reads and writes (tokens, memory) alternates between two places; every other tensor has one.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct BufferView {
   int64_t bytes() const;
 };
 
-// A view by a name: the engine's own of an input or output, or a variable's.
+// A view with a name: the engine's name of an input or output, or the name of a variable.
 using NamedView = std::pair<std::string, BufferView>;
 
 // One call of a stage: a view for every input and output, by the engine's names.
@@ -33,37 +33,37 @@ struct Call {
   std::vector<NamedView> inputs, outputs;
 };
 
-// Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a stream
-// at a time; or encoded images into the places that they have in the next window.
+// A copy of contiguous rows of bytes into columns of another place: a stage's tokens into a kept layer, stream by
+// stream; or encoded images into their places in the next window.
 struct Gather {
   std::string source;
   int64_t source_offset;  // in bytes
   std::string target;
   int64_t target_offset;
-  // bytes of a row; from a row of the target to the next. The source's rows follow one another
+  // width: bytes of a row; pitch: bytes from one row of the target to the next. Rows of the source have no padding.
   int64_t rows, width, pitch;
 };
 
-// After a call: a stage's tokens go where they are kept.
+// After a call: a stage's tokens are copied to where they are kept.
 struct Step {
   size_t call;
-  int64_t images;  // of the encoder: the images up to its last one; of another stage 0
+  int64_t images;  // of the encoder: the number of images after it; of another stage 0
   std::vector<Gather> gathers;
 };
 
-// What the encoder made of the images that two windows share comes to its new places.
+// The tokens of encoded images that two windows share move to their new places.
 struct Carry {
-  int64_t images;  // that are shared
+  int64_t images;  // shared
   std::vector<Gather> gathers;
 };
 
 struct BufferPlan {
   std::map<std::string, int64_t> sizes;  // bytes
   std::vector<Call> calls;
-  std::vector<Step> steps;         // a call each, in order
-  std::vector<NamedView> outputs;  // mask, layers.<i>, memory, points, confidence, camera: as far as there are
-  std::vector<Carry> carries;      // by shared times, from 1; empty: the plan keeps nothing of the window before
-  // where a value given from outside goes before the first call: images, special, mask_ext ..
+  std::vector<Step> steps;         // one call each, in order
+  std::vector<NamedView> outputs;  // those of mask, layers.<i>, memory, points, confidence, camera that exist
+  std::vector<Carry> carries;      // by shared timesteps, from 1; empty: the plan keeps nothing of the window before
+  // Where the chain's inputs go before the first call: images, special, mask_ext ...
   std::vector<NamedView> starts;
 
   int64_t total() const;
@@ -71,8 +71,8 @@ struct BufferPlan {
   const BufferView* start(const std::string& name) const;
   const BufferView* output(const std::string& name) const;
 
-  // The manifest must outlive the plan, and be one that check_manifest let pass.
-  // sliding: windows overlap: what the encoder made of the images that they share is kept, in a buffer of its own.
+  // The manifest must outlive the plan, and have passed check_manifest.
+  // sliding: windows overlap; tokens of encoded images that they share are kept in a buffer of their own.
   // Throws Error kIncompatible where something would lie outside of its buffer all the same.
   static BufferPlan make(const Manifest& manifest, bool sliding = false);
 

@@ -37,7 +37,7 @@ class Engine {
 class EngineLoader {
  public:
   virtual ~EngineLoader() = default;
-  // What computes, in words.
+  // What computes, as text.
   virtual std::string described() const = 0;
   virtual Device& device() = 0;
   // Throws Error.

@@ -1,4 +1,4 @@
-// A manifest as a caller sees it.
+// A manifest, as the public EngineInfo.
 #pragma once
 
 #include "manifest/manifest.h"

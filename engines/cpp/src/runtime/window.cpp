@@ -219,7 +219,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
 }
 
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
-  // in words that never change: message_ is the other thread's
+  // a constant text: message_ belongs to the other thread
   if (running_.test_and_set(std::memory_order_acquire))
     return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
   const Status status = run_alone(frames, outputs, stream);

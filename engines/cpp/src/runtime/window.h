@@ -82,7 +82,7 @@ class WindowRunner {
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
   int consumed_ = 0, done_ = 0;                  // events: the staging memory may be written again; the window is done
-  bool is_whole_ = false;                        // whether what the encoder made of the last window is there
+  bool is_whole_ = false;                        // whether the tokens of the last window's encoded images are complete
   std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
   std::string no_graph_;
   char message_[512] = "";

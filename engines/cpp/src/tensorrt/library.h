@@ -11,7 +11,7 @@
 
 namespace page4d {
 
-// TensorRT's words: the last error is kept for the failure that it explains. Any thread may call.
+// TensorRT's log: keeps the last error, to explain a failure. Any thread may call.
 class TensorrtLog final : public nvinfer1::ILogger {
  public:
   using Words = std::array<char, 512>;

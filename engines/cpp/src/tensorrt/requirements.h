@@ -1,5 +1,5 @@
-// What plans ask of a machine, said before anything is loaded, with the command that rebuilds. Mirrors
-// page4d_engines/tensorrt/machine.py.
+// What plans need of a machine, checked before anything is loaded; errors have the command that rebuilds the plans.
+// Mirrors page4d_engines/tensorrt/requirements.py.
 #pragma once
 
 #include <string>
@@ -19,7 +19,7 @@ struct Machine {
 // Throws Error kIncompatible where the folder has no plans.
 const Plans& plans_of(const Manifest& manifest, const std::string& folder);
 
-// Throws Error kIncompatible: another TensorRT, another chip, or other kernels.
+// Throws Error kIncompatible: another TensorRT, another GPU architecture, or other kernels.
 void require(const Plans& plans, const Machine& machine, const std::string& folder);
 
 }  // namespace page4d

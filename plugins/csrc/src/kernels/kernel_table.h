@@ -1,5 +1,5 @@
-// The kernels in this library: machine code for every chip of the pack, with what a launch must know of each. Mirrors
-// pack.py.
+// The kernels in this library: machine code for every GPU architecture of the pack, with what a launch needs to know.
+// Mirrors kernel_pack.py.
 #pragma once
 
 #include <cstddef>
@@ -13,16 +13,16 @@ namespace page4d::plugin {
 
 // One parameter of a kernel, in order, as the machine code's own table has it.
 struct Parameter {
-  // parts of a descriptor as KD, KD.shape0 .., KD.stride0 ..; scratch pointers, always null, are empty
+  // Parts of a descriptor: KD, KD.shape0 .., KD.stride0 ..; empty for scratch pointers, which are always null.
   std::string_view name;
   size_t size;  // bytes: 4 (int32, float32), 8 (int64, pointer), 128 (tensor map)
   bool floating;
 };
 
-// Chip of code that drivers compile themselves.
+// In place of an architecture: code that the driver compiles itself.
 inline constexpr int kPtx = 0;
 
-// One kernel for one chip.
+// One kernel for one GPU architecture.
 struct Entry {
   std::string_view kernel;  // attention_<mode>, prepare or merge
   Dtype dtype;
@@ -46,11 +46,11 @@ class KernelTable {
 
   View<Entry> entries() const { return entries_; }
 
-  // The kernel that serves a GPU of a compute capability times ten: its own chip's, else the PTX. Of kPtx the PTX.
-  // Throws Error where the GPU is older than the PTX, or the pack lacks the kernel.
+  // The kernel for a GPU of a compute capability times ten: of its architecture, else the PTX. For kPtx the PTX.
+  // Throws Error if the GPU is older than the PTX, or the pack lacks the kernel.
   const Entry& kernel(std::string_view name, Dtype dtype, int capability) const;
 
-  // Of exactly one chip; null where there is none.
+  // Of exactly this architecture; null if there is none.
   const Entry* find(std::string_view name, Dtype dtype, int chip) const;
 
  private:

@@ -1,4 +1,4 @@
-// The CUDA driver, found when it is first needed: this library builds engines on machines that have none.
+// The CUDA driver, opened at its first use: this library also builds engines on machines without a driver.
 #pragma once
 
 #include <array>

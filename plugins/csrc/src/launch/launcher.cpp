@@ -20,7 +20,7 @@ Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape)
     } catch (const Error&) {
       launches_.clear();
     }
-    if (launches_.empty()) throw;  // in the words of the first refusal
+    if (launches_.empty()) throw;  // with the first message
   }
 }
 

@@ -1,4 +1,4 @@
-// From the shapes of one attention to the kernels launched for it: grids, parameters, workspace. Mirrors plan.py.
+// From the shapes of one attention call to its kernel launches: grids, parameters, workspace. Mirrors launch_plan.py.
 //
 // Tensors are contiguous, as those of an engine are. Letters: q [Z,A,n,D], k v [Z,A,m,D].
 #pragma once
@@ -69,7 +69,7 @@ Plan make_plan(const Shape& shape, const Tile& tile, const Tile& part_tile);
 // With the tiles of the kernels that serve a GPU of a compute capability times ten.
 Plan plan_for(const Shape& shape, const KernelTable& table, int capability);
 
-// Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not known.
+// Workspace of a call on the GPU architecture that needs most: engines are also built for unknown architectures.
 int64_t most_workspace(const Shape& shape, const KernelTable& table);
 
 }  // namespace page4d::plugin

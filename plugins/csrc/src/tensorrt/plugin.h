@@ -1,4 +1,4 @@
-// One attention node as a TensorRT plugin. Mirrors tensorrt_plugin.py.
+// One attention node as a TensorRT plugin. Mirrors tensorrt/plugin.py.
 #pragma once
 
 #include <optional>

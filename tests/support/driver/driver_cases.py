@@ -1,4 +1,4 @@
-"""The chain on a GPU, run on the driver of `driver/`: cuda-core and its bindings are real, the GPU is not. Run by
+"""The chain on a GPU, run on the driver of `driver.cpp`: cuda-core and its bindings are real, the GPU is not. Run by
 test_gpu_chain.py.
 
 Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to
@@ -31,13 +31,14 @@ from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
+from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
-from tests.support.pieces_on_a_processor import attended, joined
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 LIMIT = 4 << 30  # bytes of the driver's memory
 FLOATS = {"float": "float32"}
+VARIANTS = ["default", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "late", "pi3"))]
 
 
 def put_on(stream, work):
@@ -240,7 +241,7 @@ def test_what_the_driver_says():
     assert capability_of(0) == 89 and cuda_version() == (13, 0)
 
 
-@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("use_graph", [True, False])
 def test_equals_the_chain_on_the_host(made, variant, use_graph):
     """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
@@ -258,7 +259,7 @@ def test_equals_the_chain_on_the_host(made, variant, use_graph):
     assert list(seconds) == [entry.name for entry in pipeline.manifest.stages] and min(seconds.values()) > 0
 
 
-@pytest.mark.parametrize("variant", ["default", "memory", "dilated", "late", "pi3"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
     made_ = made(variant, "float16")

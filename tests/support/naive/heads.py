@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tests.support import naive
+from tests.support.naive import network as naive
 
 BLOCKS = 5
 
