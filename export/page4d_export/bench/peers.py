@@ -139,7 +139,7 @@ def compare_peers(
             threads=threads,
             scratch=pathlib.Path(temporary),
         )
-        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps)).samples
+        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps, label="preparing, ")).samples
         first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
         slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
         counted = in_turn(
