@@ -90,9 +90,9 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     frames = SampleClip.rendered(plan.layout).values
     out = Pipeline.load(tmp_path / "engines", rounding=precision != "float32").run(
         frames["images"],
-        frames["mask_ext"],
-        frames["keypoints"] if plan.keypoints else None,
-        frames["fundamental"] if plan.config.epipolar else None,
+        mask_ext=frames["mask_ext"],
+        keypoints=frames["keypoints"] if plan.keypoints else None,
+        cameras=frames["fundamental"] if plan.config.epipolar else None,
     )
     model._fundamental = lambda *_: torch.from_numpy(frames["fundamental"]) if plan.config.epipolar else None
     want = model(
