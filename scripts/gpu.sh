@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 part=${1:-kernels}
 case $part in kernels | engines) ;; *) echo "usage: gpu.sh [kernels|engines]" && exit 2 ;; esac
 python=${PYTHON:-python3} out=${OUT:-build/gpu} limit=${LIMIT:-470}
-modules=(torch triton numpy ml_dtypes msgspec safetensors PIL typer rich onnx onnxruntime onnxscript pytest hypothesis cuda.core cuda.bindings)
+modules=(torch triton numpy ml_dtypes msgspec safetensors psutil PIL jinja2 typer rich onnx onnxruntime onnxscript pytest hypothesis cuda.core cuda.bindings)
 mkdir -p "$out"
 out=$(cd "$out" && pwd) log=$out/log.txt
 : >"$log"

@@ -154,9 +154,7 @@ def require_threads(threads: object) -> None:
     """
     if threads is not None and not (type(threads) is int and 1 <= threads <= _MOST_THREADS):
         raise UsageError(
-            "this is no number of threads",
-            got=_shown(threads),
-            allowed=f"1 to {_MOST_THREADS}, or None for all processors",
+            "this is no number of threads", got=_shown(threads), allowed=f"1 to {_MOST_THREADS}, or None for all CPUs"
         )
 
 

@@ -156,7 +156,7 @@ class CudaLoader:
         precision = self.folder.manifest.precision
         if precision is Precision.INT8:
             raise EngineError(
-                "int8 engines are for a processor",
+                "int8 engines are for a CPU",
                 got=self.folder.path,
                 allowed="--backend onnxruntime",
                 hint="page4d-export --fp16 for a GPU",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +13,12 @@ from page4d.errors import ExitCode
 from page4d.system import process
 from page4d_engines import console
 from page4d_engines.options import Backend, FitMode
-from page4d_engines.timing import Stopwatch
 
 if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
 
 def _print_version(asked: bool) -> None:
@@ -59,10 +57,9 @@ def run(
             )
         ),
     ],
-    out: Annotated[
-        pathlib.Path,
-        out_option("folder to write; replaced where it holds an earlier run"),
-    ] = pathlib.Path("out"),
+    out: Annotated[pathlib.Path, out_option("folder to write; replaced where it holds an earlier run")] = pathlib.Path(
+        "out"
+    ),
     stride: Annotated[
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
@@ -95,7 +92,7 @@ def run(
     points.ply, cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos;
     where they see one view, a video.
     """
-    clock = Stopwatch(time.perf_counter() - console.process_age())
+    clock = console.process_clock()
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:

@@ -23,6 +23,7 @@ from page4d.errors import ExitCode, Page4DError
 from page4d.system.interrupts import exit_code, raised_interrupts, reason
 from page4d.system.plain_text import encodable, printable
 from page4d.system.progress import SILENT, Progress
+from page4d_engines.timing import Stopwatch
 
 _PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 _NO_SPACE = "no space left on the disk; nothing half-written was left\n  try:     free some, or -o on another disk"
@@ -143,15 +144,12 @@ def say(text: str, quiet: bool = False) -> None:
             print(printable(text), file=sys.stderr, flush=True)
 
 
-def process_age() -> float:
-    """Seconds since this process began, interpreter and imports included; 0 where the system does not say (it is not
-    Linux)."""
-    try:
-        with open("/proc/self/stat") as file:
-            ticks = int(file.read().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError):
-        return 0.0
+def process_clock() -> Stopwatch:
+    """Since this process began, interpreter and imports included."""
+    import psutil  # late: --help need not wait for it
+
+    age = time.time() - psutil.Process().create_time()
+    return Stopwatch(time.perf_counter() - age)
 
 
 @contextlib.contextmanager

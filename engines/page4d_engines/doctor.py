@@ -19,7 +19,7 @@ from page4d_engines.versions import TRIED
 from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver
 from page4d_plugins.kernel_pack import shipped
 
-_RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich")
+_RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich", "jinja2")
 _EXPORT = ("torch", "onnxscript", "onnx-ir")
 _KERNELS = ("triton",)
 

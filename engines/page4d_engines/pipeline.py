@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -9,8 +10,7 @@ import os
 import pathlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -32,54 +32,8 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants
+from page4d_engines.runtime.result import Result as Result
 from page4d_engines.timing import Timing
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a clip gives: the reference model's fields, as arrays.
-
-    The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same
-    pipeline begins, in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the
-    pipeline. `copy()` keeps the values.
-
-    Attributes:
-        mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
-        layers: per kept layer its tokens `[T,V,N,S*C]`.
-        memory: `[S,M,C]`, to be given to the next window, where the model has memory; else None.
-        points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads,
-            as the next two.
-        confidence: float32 `[T,V,H,W]`, a logit.
-        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
-        timing: seconds and floating-point operations of each stage in this run.
-    """
-
-    mask: NDArray[np.float32] | None
-    layers: dict[int, NDArray[np.generic]]
-    memory: NDArray[np.generic] | None
-    points: NDArray[np.float32] | None = None
-    confidence: NDArray[np.float32] | None = None
-    camera: NDArray[np.float64] | None = None
-    timing: Timing = field(default_factory=Timing)
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
-        named = {
-            "mask": self.mask,
-            "memory": self.memory,
-            "points": self.points,
-            "confidence": self.confidence,
-            "camera": self.camera,
-        }
-        return {name: array for name, array in named.items() if array is not None} | {
-            f"layers.{i}": layer for i, layer in self.layers.items()
-        }
-
-    def copy(self) -> Result:
-        """The same in memory of its own."""
-        copied = {name: array.copy() for name, array in self.tensors().items()}
-        layers = {i: copied.pop(f"layers.{i}") for i in self.layers}
-        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied, timing=self.timing)
 
 
 class Pipeline:
@@ -138,7 +92,7 @@ class Pipeline:
         Args:
             path: the folder.
             backend: what to run on; `auto` takes the best that folder and machine allow.
-            threads: of ONNX Runtime on the CPU, 1 or more; None takes every processor.
+            threads: of ONNX Runtime on the CPU, 1 or more; None takes every CPU.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
             sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one
                 stream's tokens.
@@ -201,21 +155,8 @@ class Pipeline:
                 missing; `shared` without a whole run before, or a pipeline that keeps nothing; another run of this
                 pipeline goes on; the pipeline was loaded before a fork, by the parent of this process.
         """
-        if os.getpid() != self._process:
-            raise UsageError(
-                "the pipeline was loaded before this process was forked, and its threads are not here",
-                got=f"loaded in process {self._process}, called in {os.getpid()}",
-                allowed="a pipeline of this process's own",
-                hint='Pipeline.load after the fork, or multiprocessing.get_context("spawn")',
-            )
-        if not self._running.acquire(blocking=False):
-            raise UsageError(
-                "this pipeline is running: it has one set of buffers, and runs one clip at a time",
-                got="a second run, of another thread or from a callback",
-                allowed="one run after the other",
-                hint="a Pipeline.load for each thread, or a lock over run and the use of its result",
-            )
-        try:
+        self._require_own_process()
+        with self._one_at_a_time():
             for name, callback in (("progress", progress), ("observe", observe)):
                 if callback is not None and not callable(callback):
                     raise UsageError(
@@ -226,6 +167,27 @@ class Pipeline:
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
             return self._run(carried, progress, observe)
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the pipeline was loaded before this process was forked, and its threads are not here",
+                got=f"loaded in process {self._process}, called in {os.getpid()}",
+                allowed="a pipeline of this process's own",
+                hint='Pipeline.load after the fork, or multiprocessing.get_context("spawn")',
+            )
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        if not self._running.acquire(blocking=False):
+            raise UsageError(
+                "this pipeline is running: it has one set of buffers, and runs one clip at a time",
+                got="a second run, of another thread or from a callback",
+                allowed="one run after the other",
+                hint="a Pipeline.load for each thread, or a lock over run and the use of its result",
+            )
+        try:
+            yield
         finally:
             self._running.release()
 
@@ -260,17 +222,17 @@ class Pipeline:
         """Images of so many times."""
         shape = self.manifest.layout
         count = shared_argument(shared, shape.T)
-        if count and (self.plan.encoded is None or not self._has_run or shape.B > 1):
-            got = (
-                "B > 1"
-                if shape.B > 1
-                else "no run before"
-                if self.plan.encoded is not None
-                else "a pipeline that keeps nothing"
-            )
+        missing = None
+        if shape.B > 1:
+            missing = "B > 1"
+        elif self.plan.encoded is None:
+            missing = "a pipeline that keeps nothing"
+        elif not self._has_run:
+            missing = "no run before"
+        if count and missing is not None:
             raise UsageError(
                 "shared times need what the encoder made of the clip before",
-                got=got,
+                got=missing,
                 hint="Pipeline.load(..., sliding=True), and a first run",
             )
         return count * shape.V

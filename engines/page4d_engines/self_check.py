@@ -38,7 +38,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class SelfCheck(msgspec.Struct, frozen=True):
-    """What a check found."""
+    """The results of a check."""
 
     backend: str
     described: str
@@ -149,37 +149,37 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:
-    names = [spec.name for spec in entry.outputs if f"{entry.name}/{spec.name}" in expected]
-    return [
-        Row(
-            entry.name,
-            name,
-            compare(sampled(outputs[name]), expected[f"{entry.name}/{name}"]),
-            golden.tolerance[f"{entry.name}/{name}"],
-        )
-        for name in names
-    ]
+    """Against the reference, where the folder has it."""
+    rows = []
+    for spec in entry.outputs:
+        key = f"{entry.name}/{spec.name}"
+        if key in expected:
+            accuracy = compare(sampled(outputs[spec.name]), expected[key])
+            rows.append(Row(entry.name, spec.name, accuracy, golden.tolerance[key]))
+    return rows
 
 
 def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
     """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
     engine = OrtEngine(folder.file(entry.file))
-    found = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
+    computed = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
     wide = {
         name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32))
         for name, array in inputs.items()
     }
     for number in range(entry.calls):
-
-        def part(array: NDArray[Any], number: int = number) -> NDArray[Any]:
-            return array[number * len(array) // entry.calls : (number + 1) * len(array) // entry.calls]
-
-        engine.bind(
-            {spec.binding: part(wide[spec.name]) for spec in entry.inputs},
-            {spec.binding: part(found[spec.name]) for spec in entry.outputs},
-        )()
+        call = engine.bind(
+            {spec.binding: _part(wide[spec.name], number, entry.calls) for spec in entry.inputs},
+            {spec.binding: _part(computed[spec.name], number, entry.calls) for spec in entry.outputs},
+        )
+        call()
     allowed = entry.allowed(folder.manifest.precision.tolerance)
     return [
-        Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), found[spec.name]), allowed)
+        Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), computed[spec.name]), allowed)
         for spec in entry.outputs
     ]
+
+
+def _part(array: NDArray[Any], number: int, count: int) -> NDArray[Any]:
+    """The number-th of `count` equal parts along the first axis."""
+    return array[number * len(array) // count : (number + 1) * len(array) // count]

@@ -44,6 +44,7 @@ TRIED = {
     "onnxruntime": Tried("1.23", "1.32"),
     "typer": Tried("0.26", "0.29"),
     "rich": Tried("13.8", "15.0"),
+    "jinja2": Tried("3.1.2", "3.1"),
     "torch": Tried("2.13", "2.13"),
     "onnxscript": Tried("0.7.2", "0.7.2"),
     "onnx-ir": Tried("0.1.16", "1.1"),

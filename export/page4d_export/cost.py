@@ -23,7 +23,7 @@ class Flop:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Both together."""
         return self.linears + self.attention
 
     def __add__(self, other: Flop) -> Flop:

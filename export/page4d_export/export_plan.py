@@ -26,7 +26,7 @@ _ENCODER_IMAGES = 16
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What an export is going to make."""
+    """What an export will write: the model, the layout, the precision, and the stages that follow from them."""
 
     config: ModelConfig
     layout: Layout
@@ -81,7 +81,14 @@ class ExportPlan:
                 allowed="--fp16, --bf16 or --fp8",
                 hint="--attention auto",
             )
-        plan = cls(config, layout, precision, keypoints, encoder_images, attention)
+        plan = cls(
+            config=config,
+            layout=layout,
+            precision=precision,
+            keypoints=keypoints,
+            encoder_images=encoder_images,
+            attention=attention,
+        )
         plan._require_sizes()
         return plan
 
@@ -126,7 +133,7 @@ class ExportPlan:
 
     @property
     def flop_by_stage(self) -> dict[str, Flop]:
-        """Of a call of each stage, by its name."""
+        """FLOP of a call of each stage, by its name."""
         return {entry.name: flop for entry, flop in self._costed}
 
     @cached_property
@@ -136,7 +143,7 @@ class ExportPlan:
 
     @cached_property
     def flop(self) -> int:
-        """Of a window: all calls of all stages."""
+        """FLOP of a window: all calls of all stages."""
         return sum(entry.calls * entry.flop for entry in self.stages())
 
     def unfused(self) -> list[str]:

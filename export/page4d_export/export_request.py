@@ -91,7 +91,15 @@ class ExportRequest:
         def clip_at(layout: Layout) -> SampleClip:
             return SampleClip.rendered(layout) if frames is None else SampleClip.read(frames, layout)
 
-        return write_verified(model, self.plan, self.out, clip_at, self.tolerance, progress, self.plans)
+        return write_verified(
+            model,
+            self.plan,
+            self.out,
+            clip_at,
+            tolerance=self.tolerance,
+            progress=progress,
+            plans=self.plans,
+        )
 
 
 def export(
@@ -229,7 +237,9 @@ def _source(
     if isinstance(model, str | pathlib.Path):
         checkpoint = Checkpoint.open(model)
         pi3, page4d = (checkpoint, None) if checkpoint.published is Published.PI3 else (None, checkpoint)
-        return ModelSource.choose(preset, options, T, seed, pi3, page4d, registers, time_sa)
+        return ModelSource.choose(
+            preset, options, T, seed, pi3=pi3, page4d=page4d, registers=registers, time_sa=time_sa
+        )
     if preset or options or registers or time_sa or seed:
         raise UsageError(
             "preset, options, registers, time_sa and seed are for the path of a checkpoint",

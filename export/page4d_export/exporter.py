@@ -37,7 +37,7 @@ _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of one a
 
 @dataclass(frozen=True)
 class Gate:
-    """What was verified: stages of a plan, which may have a smaller layout than the engines, on a clip of that."""
+    """The result of verification: the stages of a plan, which may have a smaller layout than the engines, on a clip."""
 
     plan: ExportPlan
     clip: SampleClip
@@ -211,7 +211,7 @@ def _verified(manifest: Manifest, gate: Gate) -> Manifest:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that an export's bytes and figures depend on."""
+    """Versions of the packages that an export's bytes and figures depend on."""
     packages = {package: version(package) for package in ("torch", "onnx", "onnxscript")}
     return packages | {"onnxruntime": onnxruntime.__version__}  # which the package onnxruntime-gpu brings, too
 

@@ -128,22 +128,22 @@ class ModelSource:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Those that there are."""
+        """The checkpoints that were given, Pi3's first."""
         return tuple(checkpoint for checkpoint in (self.pi3, self.page4d) if checkpoint is not None)
 
     @property
     def files(self) -> dict[str, pathlib.Path]:
-        """What is read, by what it is."""
+        """The files that are read, each under a name for messages."""
         return {f"the checkpoint {checkpoint.name}": checkpoint.path for checkpoint in self.checkpoints}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual in the checkpoints and no error, in words."""
+        """Remarks on the checkpoints that are no errors."""
         return tuple(note for checkpoint in self.checkpoints for note in checkpoint.notes)
 
     @property
     def described(self) -> str:
-        """What the weights will be, before they are read."""
+        """Where the weights are from, in words; known before they are read."""
         if self.loaded is not None:
             return self.loaded.weights
         files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]

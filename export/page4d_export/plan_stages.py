@@ -20,7 +20,7 @@ Costed = tuple[StageEntry, Flop]
 
 @dataclass(frozen=True)
 class PlanStages:
-    """What decides about a plan's stages."""
+    """The parts of a plan that decide about its stages."""
 
     config: ModelConfig
     layout: Layout

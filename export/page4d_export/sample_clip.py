@@ -36,28 +36,16 @@ class SampleClip:
         size = (max(layout.W // scale, 1), max(layout.H // scale, 1))
         fit = Fit.choose(size, layout, FitMode.STRETCH)
         clips = [render(layout.T, layout.V, *size, seed=seed) for seed in range(layout.B)]
-        pairs = [
-            (frame, mask)
-            for clip in clips
-            for frame, mask in zip(
-                clip.frames.reshape(-1, *clip.frames.shape[2:]),
-                clip.masks.reshape(-1, *clip.masks.shape[2:]),
-                strict=True,
-            )
-        ]
-        images = np.stack([fit.image(Image.fromarray(frame)) for frame, _ in pairs]).reshape(layout.images_shape)
-        maps = [
-            np.stack(means).reshape(layout.patch_map_shape)
-            for means in zip(
-                *((fit.patch_mean(mask), fit.patch_mean(frame.mean(-1).astype(np.uint8))) for frame, mask in pairs),
-                strict=True,
-            )
-        ]
+        frames = np.concatenate([clip.frames.reshape(-1, *clip.frames.shape[2:]) for clip in clips])
+        masks = np.concatenate([clip.masks.reshape(-1, *clip.masks.shape[2:]) for clip in clips])
+        images = np.stack([fit.image(Image.fromarray(frame)) for frame in frames])
+        mask_ext = np.stack([fit.patch_mean(mask) for mask in masks])
+        brightness = np.stack([fit.patch_mean(frame.mean(-1).astype(np.uint8)) for frame in frames])
         rig = [fit.camera(camera) for camera in clips[0].cameras.values()]
         values: Values = {
-            "images": images,
-            "mask_ext": maps[0],
-            "keypoints": maps[1],
+            "images": images.reshape(layout.images_shape),
+            "mask_ext": mask_ext.reshape(layout.patch_map_shape),
+            "keypoints": brightness.reshape(layout.patch_map_shape),
             "fundamental": fundamental(rig).astype(np.float32),
         }
         return cls(values, "a rendered clip")

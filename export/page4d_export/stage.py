@@ -33,7 +33,7 @@ _SCALARS = (
 
 @dataclass(frozen=True)
 class Stage:
-    """One engine-to-be.
+    """A part of the model that becomes one engine.
 
     Attributes:
         entry: its names, shapes and dtypes.
@@ -46,7 +46,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """As in the manifest."""
+        """The name in the manifest."""
         return self.entry.name
 
     @property
@@ -61,7 +61,7 @@ class Stage:
 
     @property
     def eps(self) -> dict[str, float]:
-        """Of its LayerNorms: `norm` of tokens, `qk_norm` of each head's q and k. They came with the weights."""
+        """The eps of its LayerNorms, as the weights have them: `norm` of tokens, `qk_norm` of each head's q and k."""
         norms = [(name, child.eps) for name, child in self._build().named_modules() if isinstance(child, LayerNorm)]
         return {"qk_norm" if name.endswith(("q_norm", "k_norm")) else "norm": eps for name, eps in norms}
 
@@ -160,5 +160,5 @@ def cast(module: nn.Module, precision: Precision) -> nn.Module:
 
 
 def _argument(spec: TensorSpec) -> str:
-    """What a part of the model calls an input: a kept layer is the `pair` that Pi3's heads read."""
+    """The name of an input as the part's own argument: a kept layer is the `pair` that Pi3's heads read."""
     return "pair" if spec.name.startswith("layers.") else spec.name

@@ -35,7 +35,7 @@ class StageChain:
         self._kept: dict[str, NDArray[np.generic]] = {}  # tokens by stage, until their kept layer is whole
 
     def inputs(self, entry: StageEntry) -> Values:
-        """What a stage reads, of all its calls."""
+        """The tensors that a stage reads, of all its calls."""
         return {spec.name: self._values[spec.name] for spec in entry.inputs}
 
     def store(self, entry: StageEntry, outputs: Values) -> Values:
@@ -63,7 +63,7 @@ class ReferenceChain(StageChain):
         return self.store(entry, self.outputs(entry, self.inputs(entry)))
 
     def outputs(self, entry: StageEntry, inputs: Values, **options: float) -> Values:
-        """What the reference makes of a stage's inputs; `options` are the part's own. Nothing is stored."""
+        """The reference's outputs for a stage's inputs, without storing them; `options` are the part's own."""
         module = self._stages[entry.name].module
         results: list[tuple[Tensor, ...]] = []
         with torch.inference_mode():

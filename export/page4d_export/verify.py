@@ -48,7 +48,7 @@ class Verified:
     expected: dict[str, NDArray[np.float32]]
     """A sample of the reference's outputs."""
     ties: float
-    """As in the manifest's entry."""
+    """As `ties` of the manifest's stage."""
 
 
 def verify(
@@ -141,7 +141,8 @@ def affordable_layout(plan: ExportPlan, too_long: float = TOO_LONG, budget: floa
     for scale in _IMAGE_SCALES:
         height, width = (max(own.PATCH, round(side * scale / own.PATCH) * own.PATCH) for side in (own.H, own.W))
         grid = itertools.product(range(min(2, own.T), own.T + 1), range(min(2, own.V), own.V + 1))
-        costs = {layout: seconds(layout) for layout in (Layout(T, V, height, width) for T, V in grid)}
+        layouts = [Layout(T, V, height, width) for T, V in grid]
+        costs = {layout: seconds(layout) for layout in layouts}
         affordable = {layout: cost for layout, cost in costs.items() if cost <= budget}
         if affordable:
             return max(affordable, key=lambda layout: affordable[layout])

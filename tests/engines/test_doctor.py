@@ -6,8 +6,6 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import onnxruntime
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from page4d import __version__
 from page4d.errors import MissingBackendError
@@ -19,6 +17,7 @@ from page4d_engines.versions import TRIED
 from page4d_export.commands.doctor import doctor_command
 from page4d_plugins.driver import capability_of, driver
 from page4d_plugins.kernel_pack import shipped
+from tests.support.commands import inside
 
 PACKAGES = tuple(name for name in TRIED if name != "onnxruntime")
 
@@ -127,20 +126,18 @@ def test_exporting_without_torch(monkeypatch):
 
 
 def invoke(*arguments):
-    app = typer.Typer()
-    app.command()(doctor_command)
-    return CliRunner().invoke(app, arguments)
+    return inside(*arguments, function=doctor_command)
 
 
 def test_the_command_as_json(found):
     done = invoke("--json")
-    assert done.exit_code == 0 and msgspec.json.decode(done.stdout_bytes, type=Diagnosis) == found
+    assert done.returncode == 0 and msgspec.json.decode(done.stdout, type=Diagnosis) == found
 
 
 def test_the_command(found):
     """Missing things are no failure; each line is marked, and says how to mend it."""
     done = invoke()
-    assert done.exit_code == 0 and "Traceback" not in done.output
+    assert done.returncode == 0 and "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     words = " ".join(done.stdout.split())
     for finding in (*found.installed, *found.machine, *found.can):

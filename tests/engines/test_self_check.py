@@ -6,12 +6,10 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
@@ -27,6 +25,7 @@ from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
 from page4d_export.export_plan import ExportPlan
+from tests.support.commands import inside
 from tests.support.examples import examples
 from tests.support.exports import rewrite
 from tests.support.models import SMALL, lively, takes_keypoints
@@ -62,9 +61,7 @@ def run(path, bisect=False, progress=SILENT):
 
 
 def invoke(path, *arguments):
-    app = typer.Typer()
-    app.command()(verify_command)
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(path), "--backend", "onnxruntime", *arguments])
+    return inside(path, "--backend", "onnxruntime", *arguments, function=verify_command)
 
 
 def outputs_of(manifest):
@@ -132,11 +129,11 @@ def test_a_changed_weight_is_found(checked, tmp_path):
     )
 
     done = invoke(path)
-    assert done.exit_code == 3 and "time_sa.0 departs in the chain" in done.stderr, done.output
+    assert done.returncode == 3 and "time_sa.0 departs in the chain" in done.stderr, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if "departs" in line and "time_sa.0" in line)
     assert "tokens" in line
     done = invoke(path, "--json")
-    assert done.exit_code == 3 and json.loads(done.stdout)["chain"], "the document is there, too"
+    assert done.returncode == 3 and json.loads(done.stdout)["chain"], "the document is there, too"
 
 
 def departing(monkeypatch, name, disturb):
@@ -202,7 +199,7 @@ def test_a_folder_without_a_golden_clip(made):
         with pytest.raises(EngineError, match=r"(?s)has no golden clip.*page4d-export again"):
             run(made().folder, bisect)
     done = invoke(made().folder)
-    assert done.exit_code == 4 and "no golden clip" in done.stderr, done.output
+    assert done.returncode == 4 and "no golden clip" in done.stderr, done.stderr
 
 
 def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
@@ -234,7 +231,7 @@ def test_without_reference_values_there_is_the_bisection(tmp_path, monkeypatch):
 def test_the_command_says_what_was_found(checked):
     path = checked()
     done = invoke(path, "--bisect", "--json")
-    assert done.exit_code == 0 and "all stages as they should be, on onnxruntime" in done.stderr, done.output
+    assert done.returncode == 0 and "all stages as they should be, on onnxruntime" in done.stderr, done.stderr
     document = json.loads(done.stdout)
     assert (
         set(document) == {"backend", "described", "seconds", "chain", "alone"} and document["backend"] == "onnxruntime"
@@ -250,13 +247,13 @@ def test_the_command_says_what_was_found(checked):
         }
 
     done = invoke(path)
-    assert done.exit_code == 0 and "departs" not in done.stdout
+    assert done.returncode == 0 and "departs" not in done.stdout
     for stage, output in outputs_of(read_manifest(path)):
         assert any(stage in line and output in line and "reference, chain" in line for line in done.stdout.splitlines())
 
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.exit_code == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.output
+    assert done.returncode == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.stderr
     done = invoke(tmp_path / "missing")
-    assert done.exit_code == 4 and "no such engine folder" in done.stderr, done.output
+    assert done.returncode == 4 and "no such engine folder" in done.stderr, done.stderr

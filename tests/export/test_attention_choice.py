@@ -5,20 +5,19 @@ import json
 import numpy as np
 import onnx
 import pytest
-from typer.testing import CliRunner
 
 from page4d import Page4D
 from page4d.errors import UsageError
 from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_engines import Pipeline, cli
-from page4d_export.commands.export import export_command
+from page4d_engines import Pipeline
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
+from tests.support.commands import inside
 from tests.support.models import config_of, layout_of
 
 SMALL = (
@@ -37,10 +36,6 @@ SMALL = (
     "--width",
     "28",
 )
-
-
-def command(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), arguments)
 
 
 @pytest.mark.parametrize("choice", list(AttentionChoice))
@@ -95,16 +90,16 @@ def test_the_plugin_computes_in_16_bits():
         ExportPlan.make(
             config_of("default"), layout_of("default", 28, 28), Precision.FLOAT32, attention=AttentionChoice.PLUGIN
         )
-    done = command(*SMALL, "--attention", "plugin", "--dry-run")
-    assert done.exit_code == 2 and "--attention plugin" in done.stderr
+    done = inside(*SMALL, "--attention", "plugin", "--dry-run")
+    assert done.returncode == 2 and "--attention plugin" in done.stderr
 
 
 def test_the_flag():
-    done = command(*SMALL, "--fp16", "--attention", "native", "--set", "time_encoding=alibi", "--dry-run", "--json")
-    assert done.exit_code == 0 and json.loads(done.stdout)["manifest"]["attention"] == "native"
+    done = inside(*SMALL, "--fp16", "--attention", "native", "--set", "time_encoding=alibi", "--dry-run", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["manifest"]["attention"] == "native"
     assert "n x n" in done.stderr and "time_sa.0" in done.stderr and "view_sa.0" not in done.stderr
-    done = command(*SMALL, "--attention", "fast", "--dry-run")
-    assert done.exit_code == 2 and "'fast' is not one of 'auto', 'plugin', 'native'" in done.stderr
+    done = inside(*SMALL, "--attention", "fast", "--dry-run")
+    assert done.returncode == 2 and "'fast' is not one of 'auto', 'plugin', 'native'" in done.stderr
 
 
 def test_stages_that_tensorrt_does_not_fuse():

@@ -14,7 +14,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from page4d import Layout
 from page4d.accuracy import compare
@@ -91,9 +90,9 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     frames = SampleClip.rendered(plan.layout).values
     out = Pipeline.load(tmp_path / "engines", rounding=precision != "float32").run(
         frames["images"],
-        frames["mask_ext"],
-        frames["keypoints"] if plan.keypoints else None,
-        frames["fundamental"] if plan.config.epipolar else None,
+        mask_ext=frames["mask_ext"],
+        keypoints=frames["keypoints"] if plan.keypoints else None,
+        cameras=frames["fundamental"] if plan.config.epipolar else None,
     )
     model._fundamental = lambda *_: torch.from_numpy(frames["fundamental"]) if plan.config.epipolar else None
     want = model(
@@ -335,11 +334,11 @@ def test_clip_command(tmp_path):
 
 def test_bench_command():
     def bench(*arguments):
-        return CliRunner().invoke(app, list(map(str, arguments)))
+        return inside(*arguments, function=app)
 
     size = ("--preset", "tiny", "--T", 3, "--V", 2, "--height", 56, "--width", 70)  # the layout of `made`: traced once
     done = bench("chain", *size, "--rounds", 2, "--json")
-    assert done.exit_code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     rows = {row["part"]: row for row in document["rows"]}
     assert set(rows) == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa", "whole"}

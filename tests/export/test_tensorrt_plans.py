@@ -13,7 +13,6 @@ import time
 import msgspec
 import onnx
 import pytest
-from typer.testing import CliRunner
 
 from page4d.errors import AccuracyError
 from page4d.files import sha256
@@ -22,7 +21,7 @@ from page4d.manifest_file import read_manifest, write_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import Progress
-from page4d_engines import Pipeline, cli, console
+from page4d_engines import Pipeline, console
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.self_check import self_check
@@ -30,9 +29,8 @@ from page4d_engines.tensorrt.builder import BuildOptions, attention_nodes
 from page4d_engines.tensorrt.plans import PLUGINS, PlanBuildRequest, build_into, library_for
 from page4d_export import exporter
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
-from page4d_export.commands.export import export_command
 from page4d_plugins.kernel_pack import shipped
-from tests.support.commands import TINY
+from tests.support.commands import TINY, inside
 from tests.support.exports import without_plugins
 from tests.support.models import EXPORTED
 
@@ -67,10 +65,6 @@ def built(folder, target, native=False):
     }
 
 
-def invoke(*arguments):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(cli.command(export_command), list(map(str, arguments)))
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A float16 folder as the command writes it without a flag on plans, and what the export told on the way."""
@@ -82,8 +76,8 @@ def exported(tmp_path_factory):
             "progress",
             lambda quiet: contextlib.nullcontext(Progress(lambda what, share: told.append((what, share)))),
         )
-        done = invoke(*TINY, "--fp16", "--encoder-images", 3, "-o", folder)
-    assert done.exit_code == 0, done.output
+        done = inside(*TINY, "--fp16", "--encoder-images", 3, "-o", folder)
+    assert done.returncode == 0, done.stderr
     return folder, told, done.stderr
 
 
@@ -306,24 +300,24 @@ def test_build_only_needs_no_torch(bare):
 def test_build_only_refuses(made, arguments, code, words):
     path = made("default", "float16").folder
     was = content(path)
-    done = invoke("--build-only", path, *arguments)
-    assert (done.exit_code, words in done.stderr) == (code, True), done.output
+    done = inside("--build-only", path, *arguments)
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
     assert content(path) == was
 
 
 def test_plans_are_16_bits(made):
-    done = invoke("--build-only", made().folder)
-    assert done.exit_code == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.output
-    done = invoke(*TINY, "--target", "sm_89", "-o", "unused")
-    assert done.exit_code == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.output
+    done = inside("--build-only", made().folder)
+    assert done.returncode == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.stderr
+    done = inside(*TINY, "--target", "sm_89", "-o", "unused")
+    assert done.returncode == 2 and "--fp16, --bf16 or --fp8" in done.stderr, done.stderr
 
 
 def test_full_tensorrt_is_a_demand(made):
     try:
         library_for(Flavor.TENSORRT)
     except ImportError as missing:
-        done = invoke("--build-only", made("default", "float16").folder, "--backend", "tensorrt")
-        assert done.exit_code == 5 and missing.what in done.stderr, done.output
+        done = inside("--build-only", made("default", "float16").folder, "--backend", "tensorrt")
+        assert done.returncode == 5 and missing.what in done.stderr, done.stderr
     else:
         pytest.skip("full TensorRT and a GPU are here")
 
@@ -338,8 +332,8 @@ def test_full_tensorrt_is_a_demand(made):
     ],
 )
 def test_an_export_refuses(arguments, words, tmp_path):
-    done = invoke(*TINY, *arguments, "-o", tmp_path / "engines")
-    assert done.exit_code == 2 and words in done.stderr, done.output
+    done = inside(*TINY, *arguments, "-o", tmp_path / "engines")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
     assert os.listdir(tmp_path) == []
 
 
@@ -353,10 +347,10 @@ def compiled(path, kernels):
 def test_the_plugins_library_travels_with_the_plans(made, tmp_path):
     engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
     library = compiled(tmp_path / "lib.so", shipped().header.source)
-    done = invoke(
+    done = inside(
         "--build-only", engines, "--backend", "rtx", "--target", "sm_89", "--plugin-library", library, "--quiet"
     )
-    assert done.exit_code == 0, done.output
+    assert done.returncode == 0, done.stderr
     assert (engines / PLUGINS).read_bytes() == library.read_bytes()
     assert EngineFolder.open(engines).manifest.files[PLUGINS] == sha256(library)
 
@@ -370,9 +364,9 @@ def test_another_library_is_refused(case, made, tmp_path):
         compiled(library, "0" * 64)
     engines = shutil.copytree(made("default", "float16").folder, tmp_path / "engines")
     before = content(engines)
-    done = invoke("--build-only", engines, "--backend", "rtx", "--plugin-library", library)
-    assert done.exit_code == 2 and "--plugin-library" in done.stderr and "build plugins/csrc" in done.stderr, (
-        done.output
+    done = inside("--build-only", engines, "--backend", "rtx", "--plugin-library", library)
+    assert done.returncode == 2 and "--plugin-library" in done.stderr and "build plugins/csrc" in done.stderr, (
+        done.stderr
     )
     assert content(engines) == before
 
@@ -381,8 +375,8 @@ def test_another_library_is_refused(case, made, tmp_path):
 def test_an_export_needs_a_layout(missing):
     given = {"--T": 2, "--V": 2}
     del given[missing]
-    done = invoke("--preset", "tiny", *(word for pair in given.items() for word in pair))
-    assert done.exit_code == 2 and f"no {missing}" in done.stderr, done.output
+    done = inside("--preset", "tiny", *(word for pair in given.items() for word in pair))
+    assert done.returncode == 2 and f"no {missing}" in done.stderr, done.stderr
 
 
 def test_what_is_built_and_why_not():
@@ -408,8 +402,8 @@ def test_what_is_built_and_why_not():
     ],
 )
 def test_what_is_built_is_said_before_the_export(arguments, says, tmp_path):
-    done = invoke(*TINY, *arguments, "--frames", tmp_path / "missing", "-o", tmp_path / "engines")
-    assert done.exit_code == 2 and done.stderr.startswith(says), done.output
+    done = inside(*TINY, *arguments, "--frames", tmp_path / "missing", "-o", tmp_path / "engines")
+    assert done.returncode == 2 and done.stderr.startswith(says), done.stderr
     assert os.listdir(tmp_path) == []
 
 

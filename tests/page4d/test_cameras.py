@@ -190,8 +190,10 @@ def test_what_an_entry_lacks_is_named(rig):
 # ---- what is noted
 
 
-@pytest.mark.parametrize("views", [1, 2, 3, 8])
-@pytest.mark.parametrize("size", [(64, 48), (640, 480), (52, 111)])
+@pytest.mark.parametrize(
+    ("views", "size"),
+    [(1, (640, 480)), *((views, size) for views in (1, 2, 3, 8) for size in ((64, 48), (52, 111)))],
+)
 def test_there_is_nothing_to_say_of_a_rendered_rig(views, size):
     cameras = render(1, views, *size).cameras
     assert camera_notes(cameras, {name: camera.to_mapping() for name, camera in cameras.items()}) == ()

@@ -23,6 +23,7 @@ from page4d_plugins.parameters import ParameterBlock
 from page4d_plugins.row_launch import RowKernel
 from tests.support.cmake_builds import SANITIZED, build, run
 from tests.support.examples import examples
+from tests.support.exports import making
 
 SOURCE = pathlib.Path(__file__).parents[2] / "plugins" / "csrc"
 TENSORS = ("q", "k", "v", "key_bias", "fundamental", "centres", "seg_ptr", "seg", "segment_bias", "out", "workspace")
@@ -31,11 +32,12 @@ CAPABILITIES = [*CHIPS, 70, 75, 79, 88, 101, 130]  # own code, too old, PTX
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
+def built(shared):
     """Everything that needs no TensorRT, under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    folder = tmp_path_factory.mktemp("csrc")
-    build(SOURCE, folder, *SANITIZED, "-DPAGE4D_PLUGINS=OFF")
-    return folder
+    with making(shared / "csrc") as first:
+        if first:
+            build(SOURCE, shared / "csrc" / "build", *SANITIZED, "-DPAGE4D_PLUGINS=OFF")
+    return shared / "csrc" / "build"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 
+from tests.support.models import config_of, layout_of, lively
+
 
 @contextlib.contextmanager
 def making(folder):
@@ -29,6 +31,21 @@ def by_time(whole, folder, precision="float32"):
     )
     write_unverified(whole.model, plan, folder)
     return Made(folder, whole.model, plan, whole.clip)
+
+
+def verified(precision, shared):
+    """The default model's engine folder in a precision, exported as a user does, once for all processes of a run."""
+    from page4d.precision import Precision
+    from page4d_export.export_plan import ExportPlan
+    from page4d_export.exporter import write_verified
+
+    plan = ExportPlan.make(config_of("default", encoder_depth=2), layout_of("default", 56, 70), Precision(precision))
+    model = lively(plan.config)
+    folder = shared / precision / "engines"
+    with making(folder.parent) as first:
+        if first:
+            write_verified(model, plan, folder)
+    return Made(folder, model, plan, None)
 
 
 def rewrite(path, manifest):

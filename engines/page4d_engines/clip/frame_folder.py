@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,22 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from page4d.cameras import Camera, cameras_from_mapping, read_entries
+from page4d.cameras import Camera
 from page4d.errors import OutOfMemoryError, UsageError
 from page4d.system.memory import available_memory
-from page4d_engines.clip import video
-from page4d_engines.clip.camera_notes import camera_notes
+from page4d_engines.clip.companions import Size, StrPath, attach_companions, by
 from page4d_engines.clip.frame import Files, Frame, Header
 from page4d_engines.clip.levels import Levels
-from page4d_engines.clip.listing import Listing, unread_note
-from page4d_engines.clip.names import composed, listed, readable
+from page4d_engines.clip.listing import unread_note
+from page4d_engines.clip.names import listed, readable
 from page4d_engines.clip.pairing import Pairing
-from page4d_engines.clip.search import Found, companion_of, frames_of, no_folder, sources_of, stills_of
 from page4d_engines.clip.search import UngroupedImages as UngroupedImages
+from page4d_engines.clip.search import discover
 from page4d_engines.clip.video import VideoFrame
-
-StrPath = str | os.PathLike[str]
-Size = tuple[int, int]
 
 _MANY_PIXELS = 89_478_485  # Pillow's own limit to what is an ordinary photo
 _BYTES = 4  # that a decoded pixel takes
@@ -92,67 +87,40 @@ class FrameFolder:
                 not.
             OutOfMemoryError: an image is larger than the memory that is left.
         """
-        given = pathlib.Path(path)
-        alone = os.path.isfile(given) and given.suffix.lower() in video.SUFFIXES  # one camera's video
-        if not os.path.isdir(given) and not alone:
-            raise no_folder("frames", given)
         claimed = [pathlib.Path(folder) for folder in (masks, keypoints) if folder is not None]
-        found = Found.in_video(given) if alone else Found.in_folder(given, loose, claimed)
-        names, pairing = found.names, Pairing.of(found.names, found.files)
-        files = pairing.files
+        source = discover(path, loose, claimed)
+        pairing = Pairing.of(source.names, source.files)
         headers = [
             [file.header(f"camera {name}, frame {file.name}") for file in column]
-            for name, column in zip(names, files, strict=True)
+            for name, column in zip(source.names, pairing.files, strict=True)
         ]
         sizes = tuple(tuple(header.size for header in row) for row in headers)
-        _check_memory(names, files, sizes)
-        beside = pathlib.Path(os.path.abspath(found.root)).parent
-        photos = found.loose is UngroupedImages.VIEWS
-        named = photos or alone  # what belongs to these is what was named
-        companions = {
-            "masks": (
-                None if named and masks is None else _companions("masks", "mask", masks, beside, found, files, sizes)
-            ),
-            "keypoints": (
-                None
-                if named and keypoints is None
-                else _companions("keypoints", "keypoint map", keypoints, beside, found, files, sizes)
-            ),
-        }
-        rig, of_cameras = (None, ()) if named and cameras is None else _cameras(cameras, beside, names, files, sizes)
-        left = (
-            []
-            if alone or (photos and found.root == given)
-            else _left(beside, found.root, [kind for kind, files_ in companions.items() if files_ is None])
-        )
-        noticed = (
-            *found.notes,
-            *pairing.notes,
-            *filter(None, [unread_note(found.skipped, f"in {readable(found.root.name) or 'the folder'}")]),
-            *(
-                f"{readable(folder.name)}/ beside the frames was not read: --{companion_of(folder)} {readable(folder)}"
-                " does"
-                for folder in left
-            ),
-            *_header_notes(files, headers, "photos" if photos else "frames"),
-            *of_cameras,
-        )
+        _check_memory(source.names, pairing.files, sizes)
+        companions = attach_companions(source, pairing.files, sizes, masks, keypoints, cameras)
+        unread = unread_note(source.skipped, f"in {readable(source.root.name) or 'the folder'}")
+        read = [
+            (file, header)
+            for column, row in zip(pairing.files, headers, strict=True)
+            for file, header in zip(column, row, strict=True)
+        ]
         return cls(
-            path=given,
-            camera_names=names,
+            path=source.given,
+            camera_names=source.names,
             sizes=sizes,
-            frame_files=files,
-            mask_files=companions["masks"],
-            keypoint_files=companions["keypoints"],
-            cameras=rig,
-            photos=photos,
-            _noticed=noticed,
-            _deep=frozenset(
-                file
-                for column, row in zip(files, headers, strict=True)
-                for file, header in zip(column, row, strict=True)
-                if header.deep
+            frame_files=pairing.files,
+            mask_files=companions.masks,
+            keypoint_files=companions.keypoints,
+            cameras=companions.cameras,
+            photos=source.photos,
+            _noticed=(
+                *source.notes,
+                *pairing.notes,
+                *([] if unread is None else [unread]),
+                *companions.unread_notes,
+                *_header_notes(read, "photos" if source.photos else "frames"),
+                *companions.camera_notes,
             ),
+            _deep=frozenset(file for file, header in read if header.deep),
         )
 
     @property
@@ -242,112 +210,6 @@ class FrameFolder:
             )
 
 
-def by(size: tuple[int, ...]) -> str:
-    """A size as a person writes it."""
-    return "x".join(map(str, size))
-
-
-def _companions(
-    folder: str,
-    kind: str,
-    given: StrPath | None,
-    beside: pathlib.Path,
-    found: Found,
-    frames: Files,
-    sizes: Sequence[Sequence[Size]],
-) -> Files | None:
-    """The masks or keypoint maps of the frames."""
-    root = beside / folder if given is None else pathlib.Path(given)
-    if not os.path.isdir(root):
-        if given is None and not os.path.lexists(root):
-            return None
-        raise no_folder(folder, root)
-    sources = {composed(name): source for name, source in sources_of(root).items()}
-    names = found.names
-    flat = None
-    if (
-        found.loose is not None
-        and not all(composed(name) in sources for name in names)
-        and (listing := Listing.of(root)).images
-    ):
-        flat = stills_of(listing, f"the {folder} folder")  # as the frames lie themselves
-    result = []
-    for name, column, row in zip(names, frames, sizes, strict=True):
-        if flat is None and composed(name) not in sources:
-            raise UsageError(
-                f"the {folder} folder has no camera {name}", got=readable(root), allowed=f"folders {', '.join(names)}"
-            )
-        source = root if flat is not None else sources[composed(name)]
-        files: Sequence[Frame] = frames_of(source, f"the {folder} folder's camera {name}") if flat is None else flat
-        known = {composed(file.stem): file for file in files}
-        for frame, size in zip(column, row, strict=True):
-            file = known.get(composed(frame.stem))
-            if file is None:
-                unread = (
-                    unread_note(Listing.of(source).skipped, f"in {readable(source.name)}")
-                    if os.path.isdir(source)
-                    else None
-                )
-                allowed = f"a {kind} for every frame: {frame.stem}.png"
-                raise UsageError(
-                    f"camera {name} has no {kind} for frame {frame.name}",
-                    got=readable(source),
-                    allowed=allowed,
-                    hint=unread,
-                )
-            what = f"camera {name}, {kind} {file.name}"
-            if (other := file.header(what).size) != size:
-                raise UsageError(f"{what} has another size than its frame", got=by(other), allowed=by(size))
-        result.append(tuple(known[composed(frame.stem)] for frame in column))
-    return tuple(result)
-
-
-def _left(beside: pathlib.Path, root: pathlib.Path, missing: Sequence[str]) -> list[pathlib.Path]:
-    """Folders beside the frames that are called as masks or keypoint maps would be, where these are missing."""
-    try:
-        named = [beside / name for name in sorted(os.listdir(beside)) if companion_of(beside / name) in missing]
-    except OSError:
-        return []  # a folder that may be passed through and not listed
-    return [folder for folder in named if folder != root and os.path.isdir(folder)]
-
-
-def _cameras(
-    given: StrPath | None, beside: pathlib.Path, names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]
-) -> tuple[dict[str, Camera] | None, tuple[str, ...]]:
-    """The folder's cameras in the order of its views, and what is odd about them; there may be more in the file."""
-    path = beside / "cameras.json" if given is None else pathlib.Path(given)
-    if given is None and not os.path.lexists(path):
-        return None, ()
-    entries = read_entries(path)
-    known = cameras_from_mapping(entries)
-    alike = {composed(name): name for name in known}
-    chosen: dict[str, str] = {}
-    for name, column, row in zip(names, files, sizes, strict=True):
-        chosen[name] = name if name in known else alike.get(composed(name), name)
-        if chosen[name] not in known:
-            raise UsageError(
-                f"{path} has no camera {name}",
-                got=", ".join(known) or "no cameras",
-                allowed=f"the cameras of the frames: {', '.join(names)}",
-            )
-        camera = known[chosen[name]]
-        stated = (camera.width, camera.height)
-        odd = next((number for number, size in enumerate(row) if size != stated), None)
-        if odd is not None:
-            hint = f"a camera has one size, and frame {column[odd].name} is of another than others"
-            if len(set(row)) == 1:
-                scales = f"K's rows by {row[odd][0] / stated[0]:.6g} and {row[odd][1] / stated[1]:.6g}"
-                hint = f"the size and K that belong to these frames; if they were resized, multiply {scales}"
-            raise UsageError(
-                f"{path} says another size for camera {name} than its frames have",
-                got=by(stated),
-                allowed=by(row[odd]),
-                hint=hint,
-            )
-    rig = {name: known[key] for name, key in chosen.items()}
-    return rig, camera_notes(rig, {name: entries[key] for name, key in chosen.items()})
-
-
 def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]) -> None:
     """Refuse what cannot be decoded here: a file of a few bytes may say that it is an image of any size."""
     largest, name, file = max(
@@ -356,10 +218,9 @@ def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[S
             for name, column, row in zip(names, files, sizes, strict=True)
             for file, size in zip(column, row, strict=True)
         ),
-        key=lambda each: each[0],
+        key=lambda entry: entry[0],
     )
-    available = available_memory() if largest > _MANY_PIXELS else None
-    if available is not None and largest * _BYTES > available:
+    if largest > _MANY_PIXELS and largest * _BYTES > (available := available_memory()):
         raise OutOfMemoryError(
             f"camera {name}, frame {file.name} is too large for the memory that is left",
             got=f"{largest / 1e6:.0f} megapixels, {largest * _BYTES / 1e9:.1f} GB",
@@ -368,31 +229,26 @@ def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[S
         )
 
 
-def _header_notes(files: Files, headers: Sequence[Sequence[Header]], kind: str) -> Iterator[str]:
+def _header_notes(read: Sequence[tuple[Frame, Header]], kind: str) -> Iterator[str]:
     """Sentences about the images themselves."""
-    flat = [
-        (file, header)
-        for column, row in zip(files, headers, strict=True)
-        for file, header in zip(column, row, strict=True)
-    ]
     for odd, text in (
         (
-            [file.name for file, header in flat if header.damaged_exif],
+            [file.name for file, header in read if header.damaged_exif],
             "EXIF data that cannot be read, and were taken as they are stored",
         ),
         (
-            [file.name for file, header in flat if header.transparent],
+            [file.name for file, header in read if header.transparent],
             "transparent parts, which were taken in the colours that lie under them",
         ),
     ):
         if odd:
             yield f"{kind} with {text}: {listed(odd)}"
-    pixels = max(header.size[0] * header.size[1] for _, header in flat)
+    pixels = max(header.size[0] * header.size[1] for _, header in read)
     if pixels > _MANY_PIXELS:
         yield (
             f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {pixels * _BYTES / 1e9:.1f} GB of"
             " memory, and up to three times that"
         )
-    for video_file in dict.fromkeys(file.video for file, _ in flat if isinstance(file, VideoFrame)):
+    for video_file in dict.fromkeys(file.video for file, _ in read if isinstance(file, VideoFrame)):
         if video_file.others:
             yield f"{readable(video_file.path.name)} has {video_file.others + 1} videos in it, of which one was read"

@@ -1,4 +1,4 @@
-"""`Found`: where a clip's frames lie in a folder, one reading of it, or an error that names both."""
+"""`Source`: where a clip's frames lie. One reading of a folder, or an error that names both."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ class UngroupedImages(enum.Enum):
 
 
 @dataclass
-class Found:
+class Source:
     """The frames of a clip, before anything is compared.
 
     Attributes:
+        given: the folder or video that was named.
         root: the folder that they lie in.
         names: of the cameras.
         files: `[V][times]`.
@@ -58,6 +59,7 @@ class Found:
         notes: sentences about what else was passed over.
     """
 
+    given: pathlib.Path
     root: pathlib.Path
     names: tuple[str, ...] = ()
     files: tuple[tuple[Frame, ...], ...] = ()
@@ -65,15 +67,25 @@ class Found:
     skipped: list[pathlib.Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    @classmethod
-    def in_video(cls, path: pathlib.Path) -> Found:
-        """One camera's frames."""
-        found = cls(path)
-        found._take_cameras({readable(path.stem): path})
-        return found
+    @property
+    def photos(self) -> bool:
+        """Whether the views are single photos, named as their files."""
+        return self.loose is UngroupedImages.VIEWS
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is one camera's video."""
+        return not os.path.isdir(self.root)
 
     @classmethod
-    def in_folder(cls, given: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Found:
+    def in_video(cls, path: pathlib.Path) -> Source:
+        """One camera's frames."""
+        source = cls(path, path)
+        source._take_cameras({readable(path.stem): path})
+        return source
+
+    @classmethod
+    def in_folder(cls, given: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
         """Find the frames in a folder.
 
         Args:
@@ -85,34 +97,34 @@ class Found:
             UsageError: there are none, or they can be read in two ways.
             MissingBackendError: all are of a kind that an optional library reads, which is not installed.
         """
-        taken = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
-        found = cls(_root(given, loose, taken))
-        listing = Listing.of(found.root)
-        folders = [folder for folder in listing.folders if os.path.realpath(folder) not in taken]
+        claimed_paths = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
+        source = cls(given, _root(given, loose, claimed_paths))
+        listing = Listing.of(source.root)
+        folders = [folder for folder in listing.folders if os.path.realpath(folder) not in claimed_paths]
         holding = [folder for folder in folders if (_has_frames_below if companion_of(folder) else _has_frames)(folder)]
-        found.skipped += listing.skipped
-        if found.root != given:
+        source.skipped += listing.skipped
+        if source.root != given:
             beside = Listing.of(given)
-            found._pass_over((*beside.images, *beside.videos), f"beside {found.root.name}/")
+            source._pass_over((*beside.images, *beside.videos), f"beside {source.root.name}/")
         if listing.broken:
-            found.notes.append(
-                f"links in {readable(found.root)} lead nowhere:"
+            source.notes.append(
+                f"links in {readable(source.root)} lead nowhere:"
                 f" {listed([readable(path.name) for path in listing.broken])}"
             )
         if listing.images and loose is not None:
             if holding:
                 raise _two_readings(listing, holding, loose)
-            found._take_loose(listing, loose)
+            source._take_loose(listing, loose)
         elif listing.images and holding and all(map(companion_of, holding)):
             raise _nothing(listing)
         elif holding or (folders and not listing.videos and not listing.images):
-            found._take_folders(listing, folders, holding)
+            source._take_folders(listing, folders, holding)
         elif listing.videos:
-            found._pass_over(listing.images, "beside the videos")
-            found._take_cameras(_by_stem(listing.videos))
+            source._pass_over(listing.images, "beside the videos")
+            source._take_cameras(_by_stem(listing.videos))
         else:
             raise _nothing(listing)
-        return found
+        return source
 
     def _take_loose(self, listing: Listing, loose: UngroupedImages) -> None:
         stills = stills_of(listing, "the folder")
@@ -164,6 +176,21 @@ class Found:
                 f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not"
                 " read"
             )
+
+
+def discover(path: str | os.PathLike[str], loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
+    """Find the frames of a clip in one camera's video, or in a folder as `Source.in_folder` says.
+
+    Raises:
+        UsageError: there is no such folder or video; and as `Source.in_folder`.
+        MissingBackendError: as `Source.in_folder`, or PyAV is not installed.
+    """
+    given = pathlib.Path(path)
+    if os.path.isfile(given) and given.suffix.lower() in video.SUFFIXES:
+        return Source.in_video(given)
+    if not os.path.isdir(given):
+        raise no_folder("frames", given)
+    return Source.in_folder(given, loose, claimed)
 
 
 def companion_of(folder: pathlib.Path) -> str | None:
@@ -225,24 +252,24 @@ def no_folder(kind: str, path: pathlib.Path) -> UsageError:
     return UsageError(what, got=readable(path), allowed=f"a folder with {LAYOUT}")
 
 
-def _root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
+def _root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
     """The folder that the frames lie in."""
     frames = given / "frames"
     if not os.path.isdir(frames):
         if os.path.lexists(frames):
             raise no_folder("frames", frames)
-        return _images_root(given, loose, taken)
+        return _images_root(given, loose, claimed_paths)
     listing = Listing.of(given)
     if loose is not None and listing.images and _has_frames_below(frames):
         raise _two_readings(listing, [frames], loose)
     return frames
 
 
-def _images_root(given: pathlib.Path, loose: UngroupedImages | None, taken: Collection[str]) -> pathlib.Path:
+def _images_root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
     """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the
     folder itself."""
     images = given / "images"
-    if not os.path.isdir(images) or os.path.realpath(images) in taken or not _has_frames_below(images):
+    if not os.path.isdir(images) or os.path.realpath(images) in claimed_paths or not _has_frames_below(images):
         return given
     listing, inside = Listing.of(given), Listing.of(images)
     if inside.images and loose is None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from page4d.cameras import fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d_engines.clip.companions import by
 from page4d_engines.clip.fit import Fit, FitMode
-from page4d_engines.clip.frame_folder import FrameFolder, by
+from page4d_engines.clip.frame_folder import FrameFolder
 
 
 def windows(count: int, T: int, stride: int) -> list[range]:
@@ -101,11 +102,11 @@ class WindowReader:
             )
         if len(folder.camera_names) != layout.V:
             kind = "photos" if folder.photos else "cameras"
-            found = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
+            got = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
             hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
             raise UsageError(
                 "the clip has another number of cameras than the engine has views",
-                got=found,
+                got=got,
                 allowed=f"V = {layout.V}",
                 hint=hint,
             )

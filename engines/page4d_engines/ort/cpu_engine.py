@@ -137,14 +137,14 @@ class OrtEngine:
 
 def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
     """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
-    found: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, NDArray[np.generic]] = {}
     for tensor in model.graph.initializer:
         if not is_external(tensor):
             continue
         if tensor.data_type == TensorProto.BFLOAT16:
-            found[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(
+            arrays[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(
                 np.float32
             )  # a bfloat16 is a float32's upper half
         elif tensor.data_type == TensorProto.FLOAT16:
-            found[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
-    return found
+            arrays[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
+    return arrays

@@ -33,10 +33,12 @@ def require_provider() -> None:
     Raises:
         MissingBackendError: the installed ONNX Runtime is the CPU's, or too old, or no driver answers.
     """
-    found = onnxruntime.get_available_providers()
-    if _PROVIDER not in found:
+    providers = onnxruntime.get_available_providers()
+    if _PROVIDER not in providers:
         hint = f'pip uninstall onnxruntime, then pip install "onnxruntime-gpu>={TRIED["onnxruntime"].lowest},<2"'
-        raise MissingBackendError("--backend cuda needs ONNX Runtime's build for GPUs", got=", ".join(found), hint=hint)
+        raise MissingBackendError(
+            "--backend cuda needs ONNX Runtime's build for GPUs", got=", ".join(providers), hint=hint
+        )
     require_supported()
     driver()
 

@@ -62,13 +62,13 @@ class GraphIndex:
 def tensors_of(graph: GraphProto) -> dict[str, Tensor]:
     """Everything whose shape a graph says, weights among it."""
     values = [*graph.input, *graph.output, *graph.value_info]
-    found = {
+    tensors = {
         value.name: Tensor(
             tuple(d.dim_value for d in value.type.tensor_type.shape.dim), value.type.tensor_type.elem_type
         )
         for value in values
     }
-    return found | {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer}
+    return tensors | {tensor.name: Tensor(tuple(tensor.dims), tensor.data_type) for tensor in graph.initializer}
 
 
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:

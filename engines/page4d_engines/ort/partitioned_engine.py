@@ -110,9 +110,9 @@ class PartitionedEngine(GpuEngine):
             if isinstance(step, Subgraph):
                 calls.append(self._bound(step, addresses))
             else:
-                given = {name: addresses[tensor] for name, tensor in (step.inputs | step.outputs).items()}
-                given["workspace"] = scratch + self._workspaces.get(number, 0)
-                calls.append(functools.partial(self._launchers[number], given))
+                pointers = {name: addresses[tensor] for name, tensor in (step.inputs | step.outputs).items()}
+                pointers["workspace"] = scratch + self._workspaces.get(number, 0)
+                calls.append(functools.partial(self._launchers[number], pointers))
 
         def launch(stream: int) -> None:
             try:

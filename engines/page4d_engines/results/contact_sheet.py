@@ -16,6 +16,9 @@ Companion = Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
 """Takes a frame at the size it is shown, uint8 `[h,w,3]`, and its t and v; gives its second picture, of the same size.
 """
 
+MAX_WIDTH = 1600
+"""Of a sheet, in pixels; it is narrower where the frames are small, and never narrower than its legend."""
+
 BACKGROUND, TEXT, DIM = (22, 24, 29), (236, 238, 242), (160, 166, 176)
 _MARGIN, _GAP, _ROW_GAP, _PAIR_GAP = (
     16,
@@ -71,12 +74,7 @@ class Legend:
 
 
 def paired_sheet(
-    images: NDArray[np.uint8],
-    companion: Companion,
-    legend: Legend,
-    cameras: Sequence[str],
-    times: Sequence[str],
-    max_width: int,
+    images: NDArray[np.uint8], companion: Companion, legend: Legend, cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: a row per camera, a column per time, each frame with its companion; labels and a colour
     bar.
@@ -91,7 +89,6 @@ def paired_sheet(
         legend: says what it shows.
         cameras: V names.
         times: T names.
-        max_width: in pixels; a sheet is narrower where the frames are small, and never narrower than its legend.
 
     Raises:
         UsageError: a number of names does not fit the images.
@@ -107,7 +104,7 @@ def paired_sheet(
     font, small = ImageFont.load_default(_LARGE), ImageFont.load_default(_SMALL)
     label = 0 if wrapped else min(int(max(font.getlength(_printable(name)) for name in cameras)) + 2 * _GAP, _LABEL)
 
-    room = max(max_width, legend.width + 2 * _MARGIN) - 2 * _MARGIN - label
+    room = max(MAX_WIDTH, legend.width + 2 * _MARGIN) - 2 * _MARGIN - label
     fitting = max(1, room // ((_VIEW if wrapped else _CELL) + _GAP))
     rows = -(-V // fitting) if wrapped else V
     columns = -(-V // rows) if wrapped else min(T, fitting)

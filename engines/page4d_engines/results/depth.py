@@ -84,11 +84,7 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
 
 
 def depth_sheet(
-    images: NDArray[np.uint8],
-    depth: NDArray[np.floating],
-    cameras: Sequence[str],
-    times: Sequence[str],
-    max_width: int = 1600,
+    images: NDArray[np.uint8], depth: NDArray[np.floating], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: each frame with its depth in colour, the same colours for all; laid out as
     `paired_sheet` says.
@@ -98,7 +94,6 @@ def depth_sheet(
         depth: `[T,V,H,W]`, in the clip's own unit.
         cameras: V names.
         times: T names.
-        max_width: in pixels; a sheet is narrower where the frames are small, and never narrower than its legend.
 
     Raises:
         UsageError: a shape or a number of names does not fit the others.
@@ -120,7 +115,7 @@ def depth_sheet(
     legend = Legend("depth", bar, f"{near:.3g}", f"{far:.3g}  depth, in the scene's own unit; even steps of 1/depth")
     if not known.size:
         legend = Legend("depth", np.full((1, 3), NO_VALUE, np.uint8), "", "no depth in any image")
-    return paired_sheet(images, coloured, legend, cameras, times, max_width)
+    return paired_sheet(images, coloured, legend, cameras, times)
 
 
 def _has_value(depth: NDArray[np.floating]) -> NDArray[np.bool_]:

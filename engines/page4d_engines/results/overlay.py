@@ -63,11 +63,7 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.u
 
 
 def contact_sheet(
-    images: NDArray[np.uint8],
-    masks: NDArray[np.float32],
-    cameras: Sequence[str],
-    times: Sequence[str],
-    max_width: int = 1600,
+    images: NDArray[np.uint8], masks: NDArray[np.float32], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
     """One picture of a window: a row per camera, a column per time, each frame with its overlay; laid out as
     `paired_sheet` says.
@@ -77,7 +73,6 @@ def contact_sheet(
         masks: float32 `[T,V,h,w]`, probability that a patch is dynamic.
         cameras: V names.
         times: T names.
-        max_width: in pixels; a sheet is narrower where the frames are small, and never narrower than its legend.
 
     Raises:
         UsageError: a shape or a number of names does not fit the others.
@@ -94,7 +89,7 @@ def contact_sheet(
             "images and masks of a contact sheet do not go together", got=shapes, allowed="[T,V,H,W,3] and [T,V,h,w]"
         )
     legend = Legend("mask over it", colour_bar(256), "0", "1  probability of being dynamic")
-    return paired_sheet(images, lambda frame, t, v: overlay(frame, masks[t, v]), legend, cameras, times, max_width)
+    return paired_sheet(images, lambda frame, t, v: overlay(frame, masks[t, v]), legend, cameras, times)
 
 
 def colour_bar(steps: int) -> NDArray[np.uint8]:

@@ -92,19 +92,15 @@ class Predictions:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_depth(path, points[0, v, ..., 2], scale)
             pictures.append(path.relative_to(out).as_posix())
-
-        def relative(name: str) -> str:
-            return (place / name).relative_to(out).as_posix()
-
         cameras = {name: _summary(calibration) for name, calibration in rig.items()}
         return PredictionSummary(
-            relative(CLOUD),
-            len(cloud.points),
-            relative(CAMERAS),
-            pictures,
-            scale,
-            cameras,
-            list(self._warnings(rig, left_out)),
+            cloud=(place / CLOUD).relative_to(out).as_posix(),
+            points=len(cloud.points),
+            cameras=(place / CAMERAS).relative_to(out).as_posix(),
+            depth=pictures,
+            depth_scale=scale,
+            rig=cameras,
+            warnings=list(self._warnings(rig, left_out)),
         )
 
     def pictures(self) -> tuple[Image.Image, Image.Image]:
@@ -134,9 +130,14 @@ class Predictions:
 
 
 def _summary(calibration: Calibration) -> CameraSummary:
-    def known(number: float) -> float | None:
-        return float(number) if np.isfinite(number) else None
-
-    position = [known(number) for number in calibration.camera_to_world[:3, 3]]
     K = calibration.camera.K
-    return CameraSummary(position, [float(K[0, 0]), float(K[1, 1])], calibration.fitted, known(calibration.residual))
+    return CameraSummary(
+        position=[_finite(coordinate) for coordinate in calibration.camera_to_world[:3, 3]],
+        focal=[float(K[0, 0]), float(K[1, 1])],
+        fitted=calibration.fitted,
+        residual=_finite(calibration.residual),
+    )
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None

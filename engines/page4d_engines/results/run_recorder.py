@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from page4d import __version__
+from page4d.system.memory import peak_memory
 from page4d_engines.clip.names import readable
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.options import Backend
@@ -77,7 +77,7 @@ class RunRecorder:
             wall_seconds=self.clock.seconds,
             startup_seconds=self.startup,
             buffer_bytes=self.pipeline.plan.total,
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_rss_bytes=peak_memory(),
             warnings=list(dict.fromkeys(self._warnings())),
         )
 

@@ -171,19 +171,19 @@ class CudaDevice:
     def capture(self) -> Iterator[list[Any]]:
         """Capture what is put on `stream` inside the block, and beside it on streams that wait for it; the list then
         holds the graph, ready to be launched."""
-        made: list[Any] = []
+        graphs: list[Any] = []
         checked(
             self._api.cuStreamBeginCapture(
                 self.stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
             )
         )
         try:
-            yield made
+            yield graphs
         except BaseException:
             self._api.cuStreamEndCapture(self.stream)  # with an error, since the capture is broken
             raise
         graph = checked(self._api.cuStreamEndCapture(self.stream))
-        made.append(checked(self._api.cuGraphInstantiate(graph, 0)))
+        graphs.append(checked(self._api.cuGraphInstantiate(graph, 0)))
         checked(self._api.cuGraphDestroy(graph))
 
     def launch(self, graph: Any) -> None:

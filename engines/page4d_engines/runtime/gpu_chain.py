@@ -28,12 +28,7 @@ class GpuChain:
     """
 
     def __init__(
-        self,
-        gpu: CudaDevice,
-        plan: BufferPlan,
-        engines: Mapping[str, GpuEngine],
-        constants: Arrays,
-        described: str,
+        self, gpu: CudaDevice, plan: BufferPlan, engines: Mapping[str, GpuEngine], constants: Arrays, described: str
     ) -> None:
         """Allocate, bind, run once on zeros, capture.
 

@@ -72,14 +72,14 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
 
 
 def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
-    found = {value.name: _described(value) for value in values}
-    wanted = {spec.binding: (int(_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
-    if found.keys() != wanted.keys():
-        got, allowed = ", ".join(found) or "none", ", ".join(wanted)
+    actual = {value.name: _described(value) for value in values}
+    expected = {spec.binding: (int(_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
+    if actual.keys() != expected.keys():
+        got, allowed = ", ".join(actual) or "none", ", ".join(expected)
         raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
-    for name, (dtype, shape) in wanted.items():
-        if found[name] != (dtype, shape):
-            got = f"{_name(found[name][0])} {found[name][1]}"
+    for name, (dtype, shape) in expected.items():
+        if actual[name] != (dtype, shape):
+            got = f"{_name(actual[name][0])} {actual[name][1]}"
             what = f"the {what} {name} of {file} is not what the manifest says"
             raise EngineError(what, got=got, allowed=f"{_name(dtype)} {shape}", hint=_AGAIN)
 

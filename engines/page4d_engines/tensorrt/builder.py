@@ -169,19 +169,19 @@ def attention_nodes(model: onnx.ModelProto) -> tuple[list[AttentionNode], bool]:
     """The attentions of a graph, and whether they are left to TensorRT's own fusion: their nodes name no plugin."""
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
     shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
-    found, native = [], True
+    attentions, native = [], True
     for node in model.graph.node:
         if node.domain == DOMAIN:
             attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
             native &= not PLUGIN_ATTRIBUTES.keys() <= attributes.keys()
             parts = 2 if "row_period" in attributes else 1
             (_, _, queries, channels), keys = shapes[node.input[0]], shapes[node.input[1]][2]
-            found.append(
+            attentions.append(
                 AttentionNode(
                     node.name or node.output[0], queries, keys, channels, "epipolar_band" in attributes, parts
                 )
             )
-    return found, native
+    return attentions, native
 
 
 def _check(library: Library, options: BuildOptions) -> None:
@@ -213,18 +213,18 @@ def _check(library: Library, options: BuildOptions) -> None:
 
 
 def _failure(library: Library, stage: str, errors: Sequence[str]) -> Exception:
-    said = "; ".join(errors) or "no reason given"
-    if _NO_TACTIC in said:
+    reason = "; ".join(errors) or "no reason given"
+    if _NO_TACTIC in reason:
         if library.flavor is Flavor.TENSORRT:  # tries its kernels on the GPU
             free, where = free_on_gpu(current_device()), "the GPU's"
         else:
             free, where = available_memory(), "main"
         return OutOfMemoryError(
             f"TensorRT found no kernel for {stage} that fits into memory",
-            got=f"{said} ({free / 1e9:.1f} GB of {where} memory free)",
+            got=f"{reason} ({free / 1e9:.1f} GB of {where} memory free)",
             hint="a smaller --T, --V, --height or --width",
         )
-    return EngineError(f"TensorRT built no plan of {stage}", got=said)
+    return EngineError(f"TensorRT built no plan of {stage}", got=reason)
 
 
 @cache

@@ -104,9 +104,9 @@ class TensorRTEngine(GpuEngine):
                     got=", ".join(names),
                     hint="page4d-export --build-only ENGINES",
                 )
-            found = (tuple(engine.get_tensor_shape(spec.binding)), engine.get_tensor_dtype(spec.binding))
-            if found != (spec.shape, getattr(trt, spec.dtype)):
-                got, allowed = f"{found[1]} {list(found[0])}", f"{spec.dtype} {list(spec.shape)}"
+            actual = (tuple(engine.get_tensor_shape(spec.binding)), engine.get_tensor_dtype(spec.binding))
+            if actual != (spec.shape, getattr(trt, spec.dtype)):
+                got, allowed = f"{actual[1]} {list(actual[0])}", f"{spec.dtype} {list(spec.shape)}"
                 raise EngineError(
                     f"the plan of {stage.name} has another {spec.binding} than the manifest", got=got, allowed=allowed
                 )

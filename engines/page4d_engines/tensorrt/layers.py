@@ -84,17 +84,19 @@ def read_inspector(stage: str, text: str) -> list[Layer]:
         EngineError: it lists names alone, or nothing: the plan cannot be checked.
     """
     try:
-        found = msgspec.json.decode(text, type=dict[str, Any]).get("Layers", [])
+        layers = msgspec.json.decode(text, type=dict[str, Any]).get("Layers", [])
     except msgspec.DecodeError as error:
         raise EngineError(f"the layers of {stage} cannot be read back: {error}", got=text[:80]) from None
-    if not found or not all(isinstance(layer, dict) for layer in found):
-        raise EngineError(f"the layers of {stage} cannot be read back: TensorRT gave no details", got=str(found)[:80])
-    return [_inspected(layer) for layer in found]
+    if not layers or not all(isinstance(layer, dict) for layer in layers):
+        raise EngineError(f"the layers of {stage} cannot be read back: TensorRT gave no details", got=str(layers)[:80])
+    return [_inspected(layer) for layer in layers]
 
 
 def _inspected(layer: dict[str, Any]) -> Layer:
     def tensors(key: str) -> tuple[Tensor, ...]:
-        return tuple(Tensor(one["Name"], tuple(one.get("Dimensions", ())), _dtype(one)) for one in layer.get(key, ()))
+        return tuple(
+            Tensor(tensor["Name"], tuple(tensor.get("Dimensions", ())), _dtype(tensor)) for tensor in layer.get(key, ())
+        )
 
     return Layer(
         layer["Name"],
@@ -107,9 +109,9 @@ def _inspected(layer: dict[str, Any]) -> Layer:
 
 def _dtype(tensor: dict[str, Any]) -> str:
     """`Half`, or the type within a sentence on the format: `Row major linear FP16 format`."""
-    said = str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
-    found = re.search(r"\b(FP\d+|BF16|INT\d+|Int\d+)\b", said)
-    return found[1] if found else said
+    text = str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
+    dtype = re.search(r"\b(FP\d+|BF16|INT\d+|Int\d+)\b", text)
+    return dtype[1] if dtype else text
 
 
 def check(

@@ -36,9 +36,9 @@ def library_for(flavor: Flavor | None) -> Library:
     """
     if flavor is None:
         try:
-            found = Library.find(Flavor.TENSORRT)
+            library = Library.find(Flavor.TENSORRT)
             capability_of(0)
-            return found
+            return library
         except MissingBackendError as missing:
             try:
                 return Library.find(Flavor.RTX)
@@ -46,10 +46,10 @@ def library_for(flavor: Flavor | None) -> Library:
                 raise MissingBackendError(
                     f"there is no TensorRT to build with: {missing.what}", hint=missing.hint
                 ) from None
-    found = Library.find(flavor)
+    library = Library.find(flavor)
     if flavor is Flavor.TENSORRT:
         capability_of(0)
-    return found
+    return library
 
 
 class PlanBuildRequest:
@@ -70,8 +70,8 @@ class PlanBuildRequest:
             options: of the build.
             precision: of the engines.
             native: whether attention is left to TensorRT's own fusion.
-            plugins: the library of `plugins/csrc`, for any processor, to travel with the plans; None: C++ programs have
-                their own.
+            plugins: the library of `plugins/csrc`, for any CPU architecture, to travel with the plans; None: C++
+                programs have their own.
 
         Raises:
             UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options
@@ -82,7 +82,7 @@ class PlanBuildRequest:
             why = (
                 "fuses no attention in float32"
                 if self.precision is Precision.FLOAT32
-                else "does not take these 8-bit products, which are a processor's"
+                else "does not take these 8-bit products, which are a CPU's"
             )
             raise UsageError(
                 f"TensorRT {why}",
@@ -113,11 +113,7 @@ class PlanBuildRequest:
         return runs_on(self.chips, self.precision.least_chip)
 
     def build(
-        self,
-        source: pathlib.Path,
-        manifest: Manifest,
-        target: pathlib.Path,
-        progress: Progress = SILENT,
+        self, source: pathlib.Path, manifest: Manifest, target: pathlib.Path, progress: Progress = SILENT
     ) -> Plans:
         """Build every stage.
 
@@ -182,7 +178,7 @@ def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress
 
 
 def _plugins_of(path: pathlib.Path) -> bytes:
-    """The content of a plugin library, of whatever processor: it names the kernels that it has.
+    """The content of a plugin library, of whatever CPU architecture: it names the kernels that it has.
 
     Raises:
         UsageError: no such file, another library, or one of other kernels than this package's.

@@ -66,7 +66,7 @@ class _Wiring:
         self.manifest, self.constants, self.platform = manifest, constants, platform
         self.inputs: dict[str, Port] = {}
         self.now: dict[str, Port] = {}  # by the manifest's name the ensemble's tensor that has its value
-        self.made: dict[str, Port] = {}  # every tensor, by the ensemble's name
+        self.written: dict[str, Port] = {}  # every tensor, by the ensemble's name
         self.outputs: dict[str, str] = {}  # result -> the ensemble's name of it
         self.steps: list[Step] = []
         self.last = {spec.name: entry.name for entry in manifest.stages for spec in entry.outputs}
@@ -96,7 +96,7 @@ class _Wiring:
             *layers,
             *(name for name in self.results if name != "mask"),
         ]
-        ports = [self.made[self.results.get(name, name)] for name in order]
+        ports = [self.written[self.results.get(name, name)] for name in order]
         config = Config(NAME, Platform.ENSEMBLE, tuple(self.inputs.values()), tuple(ports), steps=tuple(self.steps))
         return Ensemble(config, stages, tuple(glue), self.peak({port.name for port in ports}))
 
@@ -126,11 +126,11 @@ class _Wiring:
         """Add a model's call: it reads what has its inputs' names now, and makes what has its outputs' from here on."""
         read = {spec.binding: self.read(spec) for spec in inputs}
         ports = [Port(spec.binding, spec.dtype, read[spec.binding].dims, spec.shape) for spec in inputs]
-        made = {spec.binding: self.write(spec, name) for spec in outputs}
-        results = [Port(spec.binding, spec.dtype, made[spec.binding].dims, spec.shape) for spec in outputs]
+        written = {spec.binding: self.write(spec, name) for spec in outputs}
+        results = [Port(spec.binding, spec.dtype, written[spec.binding].dims, spec.shape) for spec in outputs]
         config = Config(model_name(name), platform, tuple(ports), tuple(results), place)
         self.steps.append(
-            Step(config.name, *({binding: port.name for binding, port in ports.items()} for ports in (read, made)))
+            Step(config.name, *({binding: port.name for binding, port in ports.items()} for ports in (read, written)))
         )
         return config
 
@@ -138,7 +138,7 @@ class _Wiring:
         """The tensor that has a name's value now; what none has is the user's to give."""
         if spec.name not in self.now:
             dims = self.manifest.layout.images_shape if spec.name == "images" else spec.shape
-            self.inputs[spec.name] = self.now[spec.name] = self.made[spec.name] = Port(
+            self.inputs[spec.name] = self.now[spec.name] = self.written[spec.name] = Port(
                 spec.name, spec.dtype, dims, dims
             )
         return self.now[spec.name]
@@ -151,7 +151,7 @@ class _Wiring:
         elif spec.name == by:  # a kept layer
             name = by
         dims = self.manifest.layout.mask_shape if spec.name == "mask" else spec.shape
-        self.now[spec.name] = self.made[name] = Port(name, spec.dtype, dims, dims)
+        self.now[spec.name] = self.written[name] = Port(name, spec.dtype, dims, dims)
         return self.now[spec.name]
 
     def peak(self, results: set[str]) -> int:
@@ -165,7 +165,7 @@ class _Wiring:
         for number, step in enumerate(self.steps):
             alive |= set(step.outputs.values())
             most = max(
-                most, sum(math.prod(self.made[name].dims) * DTYPE_BYTES[self.made[name].dtype] for name in alive)
+                most, sum(math.prod(self.written[name].dims) * DTYPE_BYTES[self.written[name].dtype] for name in alive)
             )
             alive = {name for name in alive if until.get(name, -1) > number}
         return most

@@ -83,11 +83,11 @@ def _model(
     outputs: Iterable[TensorSpec],
     weights: list[onnx.TensorProto],
 ) -> onnx.ModelProto:
-    given, made = (
+    input_values, output_values = (
         [helper.make_tensor_value_info(spec.binding, _TYPES[spec.dtype], spec.shape) for spec in specs]
         for specs in (inputs, outputs)
     )
-    graph = helper.make_graph(nodes, name, given, made, weights)
+    graph = helper.make_graph(nodes, name, input_values, output_values, weights)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="page4d"
     )

@@ -61,7 +61,7 @@ def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmar
 
 
 def print_attention(result: AttentionBenchmark) -> None:
-    """As a table on stdout."""
+    """Print a table on stdout."""
     title = (
         f"attention with a key bias, {HEADS} heads x {HEAD_DIM}, {result.keys} keys, {result.threads} threads,"
         f" medians of {result.rounds}"

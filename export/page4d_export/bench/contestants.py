@@ -22,7 +22,7 @@ from page4d_export.tracing.onnx_export import OPSET
 
 
 def contestants() -> list[Contestant]:
-    """All of them, in the order of the rows and of every round. The others are compared with the first."""
+    """All contestants, in the order of the rows and of every round. The others are compared with the first."""
     return [
         Contestant("PyTorch eager, float32", lambda course: _eager(course, course.model)),
         Contestant("PyTorch eager, bfloat16", lambda course: _eager(course, course.narrow)),
@@ -74,8 +74,8 @@ def _forward(course: Course, model: Callable[..., Output]) -> Forward:
 
 
 def plain_onnx(course: Course) -> Runner:
-    """The whole model by one `torch.onnx.export`, as anybody would: attention as PyTorch's own exporter writes it, no
-    lowering.
+    """The whole model by one `torch.onnx.export`, without this project's exporter: attention is what
+    PyTorch's own exporter writes, without lowering.
 
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """
@@ -143,6 +143,6 @@ class _Network(Page4D):
 
 
 def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """What torch.onnx 2.13 has no translation for; ONNX's TopK puts the lower index first among equals."""
+    """A stable sort, which torch.onnx 2.13 cannot translate; ONNX's TopK puts the lower index first among equals."""
     op: Any = opset20  # its types know no traced values
     return op.TopK(x, op.Constant(value_ints=[int(x.shape[dim])]), axis=dim, largest=int(descending), sorted=1)

@@ -32,9 +32,9 @@ class Row(msgspec.Struct, frozen=True):
     pytorch: float
     engines: float
     gbyte: float
-    """That the part moves at least: weights, inputs and outputs, once a call."""
+    """Bytes that the part moves at least, in 10^9: weights, inputs and outputs, once a call."""
     share: float
-    """What the engines reach of this machine's roofline: a large matrix product's rate, a large copy's."""
+    """The engines' share of this machine's roofline: the rates of a large matrix product and of a large copy."""
     ratio: float
     """Median of PyTorch's time over the engines', round by round: above 1 the engines are faster."""
     spread: tuple[float, float]

@@ -61,13 +61,14 @@ class Part(msgspec.Struct, frozen=True):
     engines: float
     """Milliseconds by events on the GPU, median."""
     eager: float
-    """Of PyTorch, as `engines`."""
+    """The same of PyTorch."""
     tflops: float
-    """Of the engines."""
+    """The engines' rate."""
     gbyte: float
-    """That it moves at least: weights, inputs and outputs, once a call."""
+    """Bytes that it moves at least, in 10^9: weights, inputs and outputs, once a call."""
     share: float
-    """Of the roofline: what its FLOP or its bytes, whichever takes longer, would take at the measured rates."""
+    """Share of the roofline: the time that its FLOP or its bytes, whichever takes longer, would take at the measured
+    rates, over the engines' time."""
 
 
 class GpuChainBenchmark(msgspec.Struct, frozen=True):
@@ -78,10 +79,10 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     preset: str
     precision: Precision
     backend: str
-    """What the engines ran on, in words."""
+    """The engines' backend, in words."""
     rounds: int
     product_tflops: float
-    """Of an 8192 x 8192 x 8192 matrix product of the same type, in fp8 of 8-bit numbers."""
+    """Rate of an 8192 x 8192 x 8192 matrix product of the same type, in fp8 of 8-bit numbers."""
     copy_gbytes: float
     """Read and written per second by a large copy on the device."""
     sides: list[Side]

@@ -91,6 +91,6 @@ def _inlined(path: pathlib.Path) -> pathlib.Path:
 
 
 def _precision(compiled: Any) -> str:
-    """What a compiled model computes in; the CPU may not have what was asked for."""
+    """The type that a compiled model computes in; the CPU may not have the one that was asked for."""
     name: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return next((str(precision) for precision, short in _PRECISIONS.items() if short == name), name)

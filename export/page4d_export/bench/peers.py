@@ -41,7 +41,7 @@ class PeerRow(msgspec.Struct, frozen=True):
     name: str
     ours: bool
     precision: str | None = None
-    """What it really computed in."""
+    """The type that it computed in, which may be another one than was asked for."""
     seconds: float | None = None
     """Median of the counted rounds, from frames to the kept layer in host memory."""
     speedup: float | None = None
@@ -70,7 +70,7 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What was run, in a line."""
+        """Model, layout, threads and rounds, in a line."""
         return f"{self.preset} {self.layout}, {self.threads} threads, medians of {self.rounds}"
 
 
@@ -139,7 +139,7 @@ def compare_peers(
             threads=threads,
             scratch=pathlib.Path(temporary),
         )
-        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps)).samples
+        ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps, label="preparing, ")).samples
         first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
         slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
         counted = in_turn(
@@ -213,7 +213,7 @@ def print_peers(result: PeersBenchmark) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Why something did not run, in a line."""
+    """The reason why a contestant did not run, in a line."""
     if isinstance(error, Page4DError):
         return error.what if error.hint is None else f"{error.what}; try: {error.hint}"
     lines = str(error).strip().splitlines()
@@ -221,7 +221,7 @@ def _reason(error: Exception) -> str:
 
 
 def _cpu() -> str:
-    """Its name, and the instructions that decide about products in 16 and 8 bits."""
+    """The CPU's name, and its instructions for products in 16 and 8 bits."""
     features = [name for name in _PRODUCT_FEATURES if name in cpu_features()]
     return f"{cpu_name()} ({', '.join(features) or 'no AVX2'})"
 

@@ -99,6 +99,6 @@ def _seconds(row: PeerRow) -> str:
 
 
 def label_of(row: PeerRow) -> str:
-    """Its name; where it computed in something else than that says, that too."""
+    """A contestant's name, with the type that it computed in where the name says another one."""
     differs = row.note and row.precision is not None and row.precision not in row.name
     return f"{row.name}\n(ran in {row.precision})" if differs else row.name

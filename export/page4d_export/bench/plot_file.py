@@ -12,7 +12,7 @@ from page4d.files import write_atomically
 
 
 def check_plot(path: pathlib.Path) -> None:
-    """Say before the measuring what would stop the drawing.
+    """Check before the measuring that the plot can be drawn.
 
     Raises:
         UsageError: not a .png in an existing folder.

@@ -20,7 +20,7 @@ _COPIED = {"cuda": 1 << 30, "cpu": 256 << 20}  # bytes: larger than any cache
 
 
 def bytes_of(entry: StageEntry) -> int:
-    """What all calls of a stage move at least: weights, inputs and outputs once a call."""
+    """Bytes that all calls of a stage move at least: weights, inputs and outputs once a call."""
     return entry.calls * (
         entry.weight_bytes
         + sum(math.prod(spec.shape) * DTYPE_BYTES[spec.dtype] for spec in (*entry.inputs, *entry.outputs))
@@ -36,7 +36,7 @@ def by_kind(plan: ExportPlan) -> dict[str, list[StageEntry]]:
 
 
 def gflop_of(entries: Iterable[StageEntry]) -> float:
-    """Of all calls of some stages, in units of 10^9."""
+    """FLOP of all calls of some stages, in units of 10^9."""
     return sum(entry.flop * entry.calls for entry in entries) / 1e9
 
 
@@ -52,7 +52,7 @@ class Roofline:
         return max(flop / self.flop, moved / self.bytes)
 
     def share(self, entries: Iterable[StageEntry], seconds: float) -> float:
-        """Of the limit, what stages reach that take so long together: 1 is all that the machine can do."""
+        """The share of the limit that stages reach which take so long together: 1 is all that the machine can do."""
         return sum(self.seconds(entry.flop * entry.calls, bytes_of(entry)) for entry in entries) / seconds
 
     @classmethod

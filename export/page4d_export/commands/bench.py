@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import importlib.util
 import pathlib
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -23,29 +22,6 @@ Result = TypeVar("Result")
 app = typer.Typer(
     no_args_is_help=True, help="Time the engines beside PyTorch and other runtimes: sides in turn, medians."
 )
-
-
-class Device(str, enum.Enum):
-    """Where a comparison runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class ChainDevice(str, enum.Enum):
-    """Where the chain runs."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class GpuBackend(str, enum.Enum):
-    """What runs engines on a GPU."""
-
-    AUTO = "auto"
-    TENSORRT = "tensorrt"
-    CUDA = "cuda"
 
 
 Preset = Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")]
@@ -72,13 +48,14 @@ def chain_command(
     width: Width = 224,
     rounds: Rounds = 5,
     threads: Threads = 2,
-    device: Annotated[ChainDevice, typer.Option(help="of both sides")] = ChainDevice.CPU,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="of both sides")] = "cpu",
     bf16: Bf16 = False,
     int8: Annotated[bool, typer.Option("--int8", help="on a CPU: int8 engines, beside PyTorch in float32")] = False,
     fp8: Annotated[bool, typer.Option("--fp8", help="on a GPU: fp8 linear layers, beside PyTorch in float16")] = False,
     backend: Annotated[
-        GpuBackend, typer.Option(help="of the engines on a GPU; auto: the first of the others that runs")
-    ] = GpuBackend.AUTO,
+        Literal["auto", "tensorrt", "cuda"],
+        typer.Option(help="of the engines on a GPU; auto: the first of the others that runs"),
+    ] = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -89,9 +66,9 @@ def chain_command(
         precision = _chain_precision(device, bf16=bf16, int8=int8, fp8=fp8)
         _require_torch(threads)
         plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), precision)
-        if device is ChainDevice.CPU:
-            if backend is not GpuBackend.AUTO:
-                raise UsageError("--backend is a choice on a GPU", got=backend.value, allowed="--device cuda")
+        if device == "cpu":
+            if backend != "auto":
+                raise UsageError("--backend is a choice on a GPU", got=backend, allowed="--device cuda")
             from page4d_export.bench.cpu_chain import compare_chain, print_chain
 
             with console.progress(quiet) as progress:
@@ -103,7 +80,7 @@ def chain_command(
         from page4d_export.bench.gpu_chain import compare_gpu_chain, print_gpu_chain
 
         with console.progress(quiet) as progress:
-            on_gpu = compare_gpu_chain(plan, preset, rounds, Backend(backend.value), progress)
+            on_gpu = compare_gpu_chain(plan, preset, rounds, Backend(backend), progress)
         _show(on_gpu, print_gpu_chain, as_json)
 
     _run(body, verbose, quiet)
@@ -115,8 +92,9 @@ def attention_command(
     rounds: Rounds = 5,
     threads: Threads = 2,
     device: Annotated[
-        Device, typer.Option(help="auto: a GPU where PyTorch has one and Triton is installed, else the CPU")
-    ] = Device.AUTO,
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="auto: a GPU where PyTorch has one and Triton is installed, else the CPU"),
+    ] = "auto",
     bf16: Bf16 = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -127,9 +105,9 @@ def attention_command(
 
     def body() -> None:
         _require_torch(threads)
-        if device is Device.CUDA:
+        if device == "cuda":
             _require_gpu(triton=True)
-        if device is Device.CPU or not _has_gpu_and_triton():
+        if device == "cpu" or not _has_gpu_and_triton():
             if bf16:
                 raise UsageError("attention on a CPU is timed in float32", got="--bf16", allowed="--device cuda --bf16")
             from page4d_export.bench.attention import compare_attention, print_attention
@@ -247,16 +225,16 @@ def _dtype(bf16: bool) -> Dtype:
     return Dtype.BFLOAT16 if bf16 else Dtype.FLOAT16
 
 
-def _chain_precision(device: ChainDevice, bf16: bool, int8: bool, fp8: bool) -> Precision:
+def _chain_precision(device: str, bf16: bool, int8: bool, fp8: bool) -> Precision:
     flags = {"--bf16": bf16, "--int8": int8, "--fp8": fp8}
     chosen = [flag for flag, is_set in flags.items() if is_set]
-    if device is ChainDevice.CPU:
+    if device == "cpu":
         allowed = {"": Precision.FLOAT32, "--int8": Precision.INT8}
     else:
         allowed = {"": Precision.FLOAT16, "--bf16": Precision.BFLOAT16, "--fp8": Precision.FP8}
     if len(chosen) > 1 or "".join(chosen) not in allowed:
         raise UsageError(
-            f"the chain is not timed so with --device {device.value}",
+            f"the chain is not timed in this precision with --device {device}",
             got=" ".join(chosen),
             allowed=" or ".join(f"{flag or 'no flag'} ({precision})" for flag, precision in allowed.items()),
         )

@@ -1,4 +1,4 @@
-"""What the flags ask of TensorRT: plans, which, or none."""
+"""The flags of `page4d-export` that choose which TensorRT plans are built."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WITH_BUILD_ONLY = (
 
 
 class PlanBuilder(str, enum.Enum):
-    """What builds TensorRT plans: a demand, or what is installed."""
+    """The library that builds TensorRT plans; auto: the one that is installed."""
 
     AUTO = "auto"
     TENSORRT = "tensorrt"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import pathlib
 from functools import partial
 from typing import Annotated, Literal
@@ -29,13 +28,6 @@ layout_option = partial(typer.Option, rich_help_panel="Layout")
 precision_option = partial(typer.Option, rich_help_panel="Precision")
 tensorrt_option = partial(typer.Option, rich_help_panel="TensorRT")
 output_option = partial(typer.Option, rich_help_panel="Output")
-
-
-class Switch(str, enum.Enum):
-    """On or off."""
-
-    ON = "on"
-    OFF = "off"
 
 
 def export_command(
@@ -67,7 +59,9 @@ def export_command(
         model_option(help="special tokens: split, truncate (of Pi3) or page4d"),
     ] = None,
     time_sa: Annotated[Literal["page4d", "pi3"] | None, model_option("--time-sa", help="weights of Time-SA")] = None,
-    mask: Annotated[Switch | None, model_option(help="whether the published PAGE-4D masks; default on")] = None,
+    mask: Annotated[
+        Literal["on", "off"] | None, model_option(help="whether the published PAGE-4D masks; default on")
+    ] = None,
     option: Annotated[
         list[str] | None,
         model_option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
@@ -173,7 +167,7 @@ def export_command(
         layout = Layout(T, V, height, width, B)
         options = overrides(option or [])
         if mask is not None:
-            options["mask"] = mask is Switch.ON
+            options["mask"] = mask == "on"
         source = ModelSource.choose(
             preset,
             options,
@@ -186,7 +180,14 @@ def export_command(
         )
         if source.chosen is not None:
             console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+        plan = ExportPlan.make(
+            source.config,
+            layout,
+            precision,
+            keypoints=keypoints,
+            encoder_images=encoder_images,
+            attention=attention,
+        )
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet

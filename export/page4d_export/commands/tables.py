@@ -62,7 +62,7 @@ def print_plan(plan: ExportPlan) -> None:
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
-    """What a checkpoint is. On stdout."""
+    """Print a checkpoint's model, size and structure, on stdout."""
     facts = checkpoint.document()
     pi3, head = facts["model"] == "pi3", facts["mask_head"]
     rows = {
@@ -126,7 +126,7 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
 
 
 def print_plans(manifest: Manifest, stderr: bool = True) -> None:
-    """What was built by TensorRT, a row a kind of stage; nothing where nothing was."""
+    """Print the TensorRT plans, a row for each kind of stage; nothing where there are none."""
     plans = manifest.plans
     if plans is None:
         return
@@ -141,16 +141,17 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
-    alone = [(entry.name, entry.kind, accuracy) for entry in manifest.stages for accuracy in entry.accuracy.values()]
-    if detailed:
-        rows = [(name, accuracy) for name, _, accuracy in alone]
-    else:
-        kinds = dict.fromkeys(kind for _, kind, _ in alone)
-        worst = {
-            kind: max((row for row in alone if row[1] == kind), key=lambda row: row[2].relative_l2) for kind in kinds
-        }
+    """Names and figures: of every stage, or of the worst of each kind; then of the whole chain."""
+    rows: list[tuple[str, Accuracy]] = []
+    worst: dict[str, tuple[str, Accuracy]] = {}
+    for entry in manifest.stages:
+        for accuracy in entry.accuracy.values():
+            rows.append((entry.name, accuracy))
+            if entry.kind not in worst or accuracy.relative_l2 > worst[entry.kind][1].relative_l2:
+                worst[entry.kind] = entry.name, accuracy
+    if not detailed:
         rows = [
-            (name if kind == name else f"{name}, worst {kind}", accuracy) for kind, (name, _, accuracy) in worst.items()
+            (name if name == kind else f"{name}, worst {kind}", accuracy) for kind, (name, accuracy) in worst.items()
         ]
     chain = manifest.verification.chain if manifest.verification is not None else {}
     return rows + [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]

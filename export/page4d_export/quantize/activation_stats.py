@@ -24,7 +24,7 @@ _ROWS = 256  # of a layer's input, in all, on which its error is measured
 
 @dataclass
 class Seen:
-    """Of a linear layer's input, over all tokens.
+    """Statistics of a linear layer's input, over all tokens.
 
     Attributes:
         tokens: how many.
@@ -43,11 +43,11 @@ class Seen:
 
     @property
     def observed(self) -> Observed:
-        """What a scheme asks of it."""
+        """The part that quantization reads."""
         return Observed(self.mean, self.low, self.high)
 
     def add(self, other: Seen) -> None:
-        """What another call saw."""
+        """Join the statistics of another call."""
         whole = self.tokens + other.tokens
         share = other.tokens / whole
         apart = other.mean - self.mean
@@ -61,7 +61,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class StatsOutputs:
-    """What a stage's graph gives out of one linear layer's input `[...,K]`, beside its own outputs.
+    """The outputs that are added to a stage's graph for one linear layer's input `[...,K]`.
 
     Attributes:
         x: the input's name, which starts the outputs' names.
@@ -77,7 +77,7 @@ class StatsOutputs:
 
     @classmethod
     def of(cls, linear: Linear, calls: int) -> StatsOutputs:
-        """Of a layer's input, in so many calls."""
+        """The outputs for a layer's input, in a stage of so many calls."""
         shape = linear.input.shape
         assert shape is not None
         *leading, channels = shape.numpy()
@@ -87,7 +87,7 @@ class StatsOutputs:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the outputs, by their names."""
+        """Shapes of the outputs, by their names."""
         shapes = {f"{self.x}/{part}": (self.channels,) for part in ("mean", "low", "high")}
         return {
             **shapes,

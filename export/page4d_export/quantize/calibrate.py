@@ -1,5 +1,5 @@
-"""What int8 and fp8 have to know of a model's activations, measured on frames stage by stage before anything is
-written."""
+"""Calibration for int8 and fp8: a model's activations are measured on frames, stage by stage, and the layers to
+quantize are chosen, before anything is written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Scheme(Protocol):
         """A stage's linear layers, in place."""
 
     def error(self, x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-        """What quantizing a layer's activations costs."""
+        """The relative error of a layer's product when its activations are quantized."""
 
 
 _SCHEMES: dict[Precision, Scheme] = {Precision.INT8: int8, Precision.FP8: fp8}
@@ -59,7 +59,7 @@ _SCHEMES: dict[Precision, Scheme] = {Precision.INT8: int8, Precision.FP8: fp8}
 
 @dataclass(frozen=True)
 class StageCalibration:
-    """Of one stage.
+    """How one stage is quantized.
 
     Attributes:
         scheme: how it is quantized.
@@ -82,7 +82,7 @@ class StageCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Of a model; empty where nothing is quantized.
+    """How a model is quantized; empty where nothing is.
 
     Attributes:
         stages: those with linear layers, by name.
@@ -93,7 +93,7 @@ class Calibration:
     traces: TraceCache = field(default_factory=TraceCache.of_environment)
 
     def change(self, stage: str) -> Callable[[ir.Model], None] | None:
-        """What quantizes a stage's model; None where it stays as it is."""
+        """The function that quantizes a stage's model; None where it stays as it is."""
         return self.stages[stage].apply if stage in self.stages else None
 
     def floating(self, stage: str) -> tuple[str, ...]:

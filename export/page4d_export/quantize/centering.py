@@ -19,14 +19,14 @@ from page4d_export.quantize.linear_layers import Floats, Graph, array_of, input_
 
 @dataclass(frozen=True)
 class Observed:
-    """Of a linear layer's input, by channel, over all tokens: float64 `[K]` each."""
+    """Statistics of a linear layer's input by channel, over all tokens: float64 `[K]` each."""
 
     mean: Floats
     low: Floats
     high: Floats
 
     def taken_out(self, shifted: bool) -> Floats:
-        """What is subtracted from the input `[K]`: its mean, or nothing."""
+        """The vector that is subtracted from the input `[K]`: its mean, or nothing."""
         return self.mean if shifted else np.zeros_like(self.mean)
 
     def range(self, shifted: bool) -> tuple[float, float]:

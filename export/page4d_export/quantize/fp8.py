@@ -93,7 +93,7 @@ class Weight:
 
     @property
     def values(self) -> Floats:
-        """What the numbers stand for."""
+        """The matrix that is stored."""
         return self.numbers.astype(np.float64) * self.scale
 
 
@@ -120,7 +120,7 @@ def scale_of(largest: float, room: float = 1.0) -> float:
 
 
 def rounded(exact: Floats, scale: float) -> Floats:
-    """What is left of numbers: to the nearest, cut off at the range's ends."""
+    """Numbers rounded to the nearest E4M3 number times the scale, cut off at the range's ends."""
     return _numbers(exact, scale).astype(np.float64) * scale
 
 

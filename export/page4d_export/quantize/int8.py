@@ -90,7 +90,7 @@ class Weight:
 
     @property
     def values(self) -> Floats:
-        """What the numbers stand for."""
+        """The matrix that is stored."""
         return (self.numbers.astype(np.float64) - _ZERO) * self.scale
 
 

@@ -143,13 +143,13 @@ def name_of(value: ir.Value) -> str:
 
 
 def array_of(value: ir.Value) -> NDArray[np.generic]:
-    """What an initializer holds."""
+    """The array of an initializer."""
     assert value.const_value is not None
     return value.const_value.numpy()
 
 
 def _behind_views(value: ir.Value) -> ir.Node | None:
-    """What computes a value, the views aside that it alone is read through."""
+    """The node that computes a value; reshapes and transposes that nothing else reads are skipped."""
     while (producer := value.producer()) is not None and producer.op_type in _VIEWS and len(value.uses()) == 1:
         value = input_of(producer, 0)
     return producer

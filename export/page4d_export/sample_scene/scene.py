@@ -146,15 +146,15 @@ class Surface:
         lamps = _LAMP + np.stack([spread * np.cos(2.39996 * turn), spread * np.sin(2.39996 * turn), 0.0 * turn], 1)
         solid = [shape for shape in shapes if shape.kind is not _Kind.ROOM]
         return cls(
-            points,
-            normals,
-            ambient,
-            lamp,
-            _open(solid, points, normals),
-            lamps,
-            _visible(solid, points, lamps),
-            -towards,
-            _dot(points, points),
+            points=points,
+            normals=normals,
+            ambient=ambient,
+            lamp=lamp,
+            open=_open(solid, points, normals),
+            lamps=lamps,
+            visible=_visible(solid, points, lamps),
+            beams=-towards,
+            squares=_dot(points, points),
         )
 
     def colour(self) -> Floats:

@@ -1,4 +1,4 @@
-"""What the two attention ops mean in ONNX: function bodies of standard operators, for any runtime that has no better.
+"""The two attention ops in ONNX: function bodies of standard operators, for any runtime that has no better.
 
 A plugin or a lowering replaces the node; TensorRT otherwise fuses the body into its own attention kernel, for which it
 must see `MatMul, Add, Softmax, MatMul` with the bias in q's type; its statistics are float32 inside. A function has a

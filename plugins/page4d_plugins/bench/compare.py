@@ -20,7 +20,7 @@ from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.modes import Dtype, Mode
 
 FORMS = (Form.DENSE, Form.BIASED, Form.ROWS, Form.EPIPOLAR, Form.DILATED, Form.LANDMARK, Form.MEMORY)
-"""What is compared."""
+"""The forms that are compared."""
 _PRODUCT = 8192  # rows and columns of the matrix product whose rate is the GPU's
 _MOST_SETS = 12
 Key = tuple[str, str]
@@ -42,7 +42,7 @@ class Side(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What tells it from the others of one comparison."""
+        """Form and name, which tell it from the others of one comparison."""
         return self.form, self.name
 
 
@@ -132,7 +132,7 @@ def describe(device: str) -> tuple[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """What computes."""
+    """Versions of what computes."""
     import triton
 
     numbers = {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__}
@@ -170,9 +170,16 @@ def _sides(
             error = checked(runs[0], reference)
             if reference.accepts(error):
                 baseline = (shape.n, shape.m) if name in UNBIASED_SDPA and shape.mode is Mode.DENSE else None
-                sides.append(
-                    Side(form.value, name, calls[0].flop, clock.sampler(runs), error, baseline, (shape.n, shape.m))
+                side = Side(
+                    form=form.value,
+                    name=name,
+                    flop=calls[0].flop,
+                    sampler=clock.sampler(runs),
+                    error=error,
+                    baseline_of=baseline,
+                    sizes=(shape.n, shape.m),
                 )
+                sides.append(side)
                 continue
         absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
     return sides
@@ -186,7 +193,7 @@ def checked(run: Run, reference: Reference) -> float:
 
 
 def wrong(error: float, dtype: Dtype) -> str:
-    """What is said of a side that does not compute attention."""
+    """The message for a side whose result is wrong."""
     return f"wrong result: a row's relative error is {error:.1e}, allowed {TOLERANCE[dtype]:g}"
 
 

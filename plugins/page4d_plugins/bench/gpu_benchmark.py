@@ -1,4 +1,4 @@
-"""What the comparison of attention kernels finds, as records."""
+"""The results of the comparison of attention kernels, as records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Timed(msgspec.Struct, frozen=True):
     """Z."""
     name: str
     milliseconds: float
-    """Of one call: median over the rounds, and extremes."""
+    """Time of one call: median over the rounds, and extremes."""
     spread: tuple[float, float]
     tflops: float
     """4 * queries * keys read * D * A * Z over the median."""
@@ -62,7 +62,7 @@ class GpuBenchmark(msgspec.Struct, frozen=True):
     rounds: int
     tolerance: float
     product_tflops: float | None
-    """Of an 8192 x 8192 x 8192 matrix product of the same type: median of the rounds."""
+    """Rate of an 8192 x 8192 x 8192 matrix product of the same type: median of the rounds."""
     exp2_tflops: tuple[float, float] | None
     """`HOPPER_EXP2`, on a Hopper."""
     timed: list[Timed]

@@ -1,4 +1,4 @@
-"""Who computes a call: this project's two ways to its kernels, and the other implementations that a GPU has."""
+"""Implementations of a call: this project's two ways to its kernels, and the others that a GPU has."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ PEERS = (*UNBIASED_SDPA, "FlexAttention", "flash-attn")
 
 
 def makers(call: Call, peers: tuple[str, ...] = PEERS) -> dict[str, Maker]:
-    """Who can compute a call, by name: ours, then the peers that know its mode."""
+    """Implementations that can compute a call, by name: ours, then the peers that have its mode."""
     known = dict(OURS)
     if call.mode is Mode.DENSE:
         known |= {name: sdpa(backend) for name, backend in UNBIASED_SDPA.items()} | {"flash-attn": flash_attn}
@@ -173,7 +173,7 @@ class Attempt:
 
 
 def reason_of(error: Exception, caught: Sequence[warnings.WarningMessage] = ()) -> str:
-    """Why something did not run, in a line; PyTorch says in warnings why none of its kernels fits."""
+    """The reason why something did not run, in a line; PyTorch says in warnings why none of its kernels fits."""
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed"
     first = next((line for line in str(error).splitlines() if line.strip()), "")

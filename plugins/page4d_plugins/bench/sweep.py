@@ -97,7 +97,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 class Job(NamedTuple):
-    """What every tile is tried on."""
+    """The call that every tile is tried on."""
 
     mode: Mode
     keys: int
@@ -231,7 +231,7 @@ def _compiled(job: Job, tiles: Sequence[Tile], workers: int, seconds: float) -> 
 
 
 def _compile(job: Job, tile: Tile) -> str | None:
-    """In a process of its own: an access that kills the process's GPU context kills no other."""
+    """Compile and run a tile in a process of its own: an illegal access ends that process's GPU context alone."""
     with (attempt := Attempt()):
         run(job.call(), tile)
         if job.device == "cuda":

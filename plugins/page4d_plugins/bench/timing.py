@@ -22,11 +22,11 @@ class Timings(Generic[Key]):
     samples: dict[Key, list[Sample]]
 
     def times(self, side: Key, part: str = WHOLE) -> list[float]:
-        """Of a part of one side, a number a round."""
+        """Times of a part of one side, one for each round."""
         return [sample[part] for sample in self.samples[side]]
 
     def median(self, side: Key, part: str = WHOLE) -> float:
-        """Of a part of one side, over the rounds."""
+        """Median time of a part of one side, over the rounds."""
         return statistics.median(self.times(side, part))
 
     def ratios(self, side: Key, other: Key, part: str = WHOLE) -> list[float]:

@@ -13,6 +13,7 @@ import pytest
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from tests.support.cmake_builds import build, run
+from tests.support.exports import making
 from tests.support.models import EVERY
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -26,10 +27,11 @@ def test_own_tests_under_sanitizers(cpp):
 
 
 @pytest.fixture(scope="session")
-def installed(cpp, tmp_path_factory):
-    prefix = tmp_path_factory.mktemp("prefix")
-    run("cmake", "--install", cpp, "--prefix", prefix)
-    return prefix
+def installed(cpp, shared):
+    with making(shared / "cpp-installed") as first:
+        if first:
+            run("cmake", "--install", cpp, "--prefix", shared / "cpp-installed" / "prefix")
+    return shared / "cpp-installed" / "prefix"
 
 
 def test_the_librarys_symbols_are_its_own(installed):
@@ -92,16 +94,19 @@ def blocks(page, language):
 
 
 @pytest.fixture(scope="session")
-def robot(installed, tmp_path_factory):
+def robot(installed, shared):
     """README's program, built as docs/cpp.md says."""
-    folder = tmp_path_factory.mktemp("robot")
+    folder = shared / "robot"
     (lists,) = blocks((ROOT / "docs" / "cpp.md").read_text(), "cmake")
     (program,) = blocks((ROOT / "README.md").read_text(), "cpp")
     assert len(program.strip().splitlines()) <= 18
-    (folder / "robot.cpp").write_text(program)
-    (folder / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n{lists}")
     flags = "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Wpedantic -Werror -fsanitize=address,undefined"
-    build(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
+    with making(folder) as first:
+        if first:
+            (folder / "robot.cpp").write_text(program)
+            project = f"cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n{lists}"
+            (folder / "CMakeLists.txt").write_text(project)
+            build(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
     return folder / "build" / "robot"
 
 

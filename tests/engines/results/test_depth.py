@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
+from page4d_engines.results import contact_sheet as paired
 from page4d_engines.results.depth import NO_VALUE, colour_depth, depth_scale, depth_sheet, write_depth
+
+
+def at_width(width, sheet, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paired, "MAX_WIDTH", width)
+        return sheet(*arguments)
 
 
 def read(path):
@@ -120,7 +127,7 @@ def depths(T, V, H, W):
 )
 def test_views_of_one_time_stand_side_by_side(V, H, W, columns):
     names = [f"photo {v}" for v in range(V)]
-    sheet = depth_sheet(painted(1, V, H, W), depths(1, V, H, W), names, ["0"], max_width=1300)
+    sheet = at_width(1300, depth_sheet, painted(1, V, H, W), depths(1, V, H, W), names, ["0"])
     assert sheet.mode == "RGB" and sheet.width <= 1300
     boxes = [box(sheet, PAINTS[v]) for v in range(V)]
     lefts, tops = sorted({each[0] for each in boxes}), sorted({each[1] for each in boxes})
@@ -135,7 +142,7 @@ def test_views_of_one_time_stand_side_by_side(V, H, W, columns):
 
 
 def test_a_row_per_camera_and_a_column_per_time():
-    sheet = depth_sheet(painted(4, 2, 84, 112), depths(4, 2, 84, 112), ["a", "b"], list("0123"), max_width=1600)
+    sheet = at_width(1600, depth_sheet, painted(4, 2, 84, 112), depths(4, 2, 84, 112), ["a", "b"], list("0123"))
     first, second = box(sheet, PAINTS[0]), box(sheet, PAINTS[1])
     assert first[0] == second[0] and first[2] == second[2] and first[3] < second[1]
     assert first[2] - first[0] > 4 * 190
@@ -188,7 +195,7 @@ def test_any_depth_makes_a_sheet(fill):
 @pytest.mark.parametrize("T", [1, 2])
 def test_any_name_and_noise(name, T):
     depth = np.exp(np.random.default_rng(0).normal(0, 30, (T, 2, 28, 42))).clip(0, 3e38).astype(np.float32)
-    sheet = depth_sheet(painted(T, 2, 28, 42), depth, [name, name], [name] * T, max_width=300)
+    sheet = at_width(300, depth_sheet, painted(T, 2, 28, 42), depth, [name, name], [name] * T)
     assert area(sheet, PAINTS[0]) == area(sheet, PAINTS[1]) > 0
 
 

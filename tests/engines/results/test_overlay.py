@@ -3,7 +3,14 @@ import pytest
 from PIL import Image
 
 from page4d.errors import UsageError
+from page4d_engines.results import contact_sheet as paired
 from page4d_engines.results.overlay import ANCHORS, CLEAR, FULL, NOT_A_NUMBER, colour_bar, contact_sheet, overlay
+
+
+def at_width(width, sheet, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paired, "MAX_WIDTH", width)
+        return sheet(*arguments)
 
 
 def frame(H=56, W=84, seed=0):
@@ -141,14 +148,14 @@ def test_a_sheet_holds_every_camera_with_and_without_mask(T, H, W):
     V = 5
     names = [f"cam{v}" for v in range(V)]
     times = [f"{t:06d}" for t in range(T)]
-    sheet = contact_sheet(painted(T, V, H, W), np.zeros((T, V, 2, 3), np.float32), names, times, max_width=800)
+    sheet = at_width(800, contact_sheet, painted(T, V, H, W), np.zeros((T, V, 2, 3), np.float32), names, times)
     assert sheet.mode == "RGB"
     assert sheet.width <= 800
     areas = [area(sheet, colour) for colour in PAINTS]
     assert min(areas) > 0
     assert len(set(areas)) == 1
 
-    masked = contact_sheet(painted(T, V, H, W), np.ones((T, V, 2, 3), np.float32), names, times, max_width=800)
+    masked = at_width(800, contact_sheet, painted(T, V, H, W), np.ones((T, V, 2, 3), np.float32), names, times)
     assert masked.size == sheet.size
     for colour, whole in zip(PAINTS, areas, strict=True):
         assert area(masked, colour) == pytest.approx(whole / 2, rel=0.02)
@@ -163,7 +170,7 @@ def test_a_narrow_sheet_shows_fewer_times_with_the_first_and_the_last():
     times = [str(t) for t in range(T)]
 
     def shown(width):
-        sheet = contact_sheet(images, masks, ["cam"], times, max_width=width)
+        sheet = at_width(width, contact_sheet, images, masks, ["cam"], times)
         assert sheet.width <= width
         return [t for t in range(T) if area(sheet, (20 * t, 255 - 20 * t, 128)) > 100]
 
@@ -188,8 +195,8 @@ def test_a_sheet_changes_where_the_mask_does():
 
 @pytest.mark.parametrize("name", ["", "<b>&", "two\nlines", "a" * 500, "кам 前", "bad \udcff byte"])
 def test_any_name(name):
-    sheet = contact_sheet(
-        painted(2, 1, 28, 42), np.zeros((2, 1, 2, 3), np.float32), [name], [name, name], max_width=300
+    sheet = at_width(
+        300, contact_sheet, painted(2, 1, 28, 42), np.zeros((2, 1, 2, 3), np.float32), [name], [name, name]
     )
     assert isinstance(sheet, Image.Image)
     assert area(sheet, PAINTS[0]) > 0

@@ -74,9 +74,7 @@ def sheet_of(index, cameras=CAMERAS):
     images = np.full((2, len(cameras), 28, 42, 3), 20 * index, np.uint8)
     return [
         Picture(
-            contact_sheet(
-                images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"], max_width=600
-            ),
+            contact_sheet(images, np.full((2, len(cameras), 2, 3), 0.5, np.float32), cameras, ["0", "1"]),
             "frames <and> masks",
         )
     ]

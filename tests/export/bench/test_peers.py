@@ -9,7 +9,6 @@ import msgspec
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from page4d import Layout, ModelConfig
 from page4d.precision import Precision
@@ -20,6 +19,7 @@ from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, pr
 from page4d_export.bench.peers_plot import label_of, plot_peers
 from page4d_export.commands.bench import app
 from page4d_export.export_plan import ExportPlan
+from tests.support.commands import inside
 
 NAMES = [
     "PyTorch eager, float32",
@@ -199,17 +199,17 @@ def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
 
 def test_the_command(monkeypatch, tmp_path):
     def bench(*arguments):
-        return CliRunner().invoke(app, ["peers", "-q", *map(str, arguments)])
+        return inside("peers", "-q", *arguments, function=app)
 
     field = chosen(EAGER, "PyTorch eager, bfloat16")
     monkeypatch.setattr(peers, "contestants", lambda: field)
     size = ("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 1)
     done = bench(*size, "--json", "--plot", tmp_path / "a.png")
-    assert done.exit_code == 0, done.output
+    assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert [row["name"] for row in document["rows"]] == [one.name for one in field] and document["layout"]["T"] == 2
     assert (tmp_path / "a.png").is_file()
-    assert bench("--plot", tmp_path / "a.jpg").exit_code == 2
-    assert bench("--plot", tmp_path / "none" / "a.png").exit_code == 2
+    assert bench("--plot", tmp_path / "a.jpg").returncode == 2
+    assert bench("--plot", tmp_path / "none" / "a.png").returncode == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert bench("--plot", tmp_path / "b.png").exit_code == 5
+    assert bench("--plot", tmp_path / "b.png").returncode == 5

@@ -13,18 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
-from typer.testing import CliRunner
 
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
 from page4d.manifest import Flavor
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
-from page4d_engines import Pipeline, cli
+from page4d_engines import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
 from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
-from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
@@ -32,8 +30,9 @@ from page4d_export.quantize import fp8
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fp8 import error, rounded, scale_of
 from page4d_export.sample_clip import SampleClip
+from tests.support.commands import inside
 from tests.support.examples import examples
-from tests.support.exports import Made, making
+from tests.support.exports import verified
 from tests.support.linear_block import block, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
@@ -159,14 +158,7 @@ def test_products_are_what_a_naive_twin_computes(tmp_path):
 @pytest.fixture(scope="module")
 def eight(shared):
     """An engine folder in fp8, verified."""
-    config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = ExportPlan.make(config, layout, Precision.FP8)
-    model = lively(config)
-    folder = shared / "fp8"
-    with making(shared / "fp8-made") as first:
-        if first:
-            write_verified(model, plan, folder)
-    return Made(folder, model, plan, None)
+    return verified("fp8", shared)
 
 
 def test_the_exported_model(eight):
@@ -278,16 +270,14 @@ def test_a_plan_that_widens_a_product_is_refused():
 
 
 def run_command(*flags):
-    return CliRunner().invoke(
-        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
-    )
+    return inside("--preset", "vitl", "--T", 4, "--V", 2, "--dry-run", "--json", *flags)
 
 
 def test_the_command_says_what_it_will_make():
     weights = [json.loads(run_command(flag).stdout)["total"]["weight_bytes"] for flag in ("--fp8", "--fp16")]
     assert 0.5 < weights[0] / weights[1] < 0.53
     done = run_command("--fp8", "--fp16")
-    assert done.exit_code == 2 and "--fp16 and --fp8 exclude each other" in done.stderr
+    assert done.returncode == 2 and "--fp16 and --fp8 exclude each other" in done.stderr
 
 
 def test_onnx_runtime_on_a_gpu_is_refused(eight):

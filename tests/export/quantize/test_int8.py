@@ -14,7 +14,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from typer.testing import CliRunner
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
@@ -23,12 +22,11 @@ from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT
-from page4d_engines import Pipeline, cli
+from page4d_engines import Pipeline
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
 from page4d_export.bench.cpu_chain import compare_chain
-from page4d_export.commands.export import export_command
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
@@ -39,8 +37,9 @@ from page4d_export.quantize.linear_layers import Graph
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
+from tests.support.commands import inside
 from tests.support.examples import examples
-from tests.support.exports import Made, making
+from tests.support.exports import verified
 from tests.support.linear_block import block, graph_of, observe, put, quantized, run
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
@@ -197,14 +196,7 @@ def test_the_error_of_a_layer_is_that_of_its_activations():
 @pytest.fixture(scope="module")
 def eight(shared):
     """An engine folder in int8, verified."""
-    config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
-    plan = ExportPlan.make(config, layout, Precision.INT8)
-    model = lively(config)
-    folder = shared / "int8"
-    with making(shared / "int8-made") as first:
-        if first:
-            write_verified(model, plan, folder)
-    return Made(folder, model, plan, None)
+    return verified("int8", shared)
 
 
 def test_the_exported_model(eight, made):
@@ -390,9 +382,7 @@ def test_it_is_timed_beside_pytorch():
 
 
 def run_command(*flags):
-    return CliRunner().invoke(
-        cli.command(export_command), ["--preset", "vitl", "--T", "4", "--V", "2", "--dry-run", "--json", *flags]
-    )
+    return inside("--preset", "vitl", "--T", 4, "--V", 2, "--dry-run", "--json", *flags)
 
 
 def test_the_command_says_what_it_will_make():
@@ -403,7 +393,7 @@ def test_the_command_says_what_it_will_make():
 
 
 def test_what_does_not_go_with_int8(eight):
-    with pytest.raises(EngineError, match="int8 engines are for a processor"):
+    with pytest.raises(EngineError, match="int8 engines are for a CPU"):
         Pipeline.load(eight.folder, "cuda")
     with pytest.raises(UsageError, match="--attention plugin computes in 16 bits"):
         ExportPlan.make(

@@ -43,9 +43,20 @@ def filled(golden, build, prefix):
     return module.requires_grad_(False)
 
 
+def encoder_of(golden, depth):
+    return filled(golden, lambda: Encoder(ModelConfig.preset("vitl", encoder_depth=depth)), "encoder.")
+
+
 @pytest.fixture(scope="module")
-def encoder(golden):
-    return filled(golden, lambda: Encoder(ModelConfig.preset("vitl")), "encoder.")
+def first_block(golden):
+    return encoder_of(golden, 1)
+
+
+@pytest.fixture(scope="module")
+def prepared_image(golden):
+    image = torch.from_numpy(golden.image(280, 518)).double()
+    mean, std = (torch.tensor(values).double().reshape(3, 1, 1) for values in (MEAN, STD))
+    return (image - mean) / std
 
 
 def test_rope(golden):
@@ -68,18 +79,20 @@ def test_block_notices_a_wrong_eps(golden):
 
 
 @pytest.mark.parametrize("size", [(224, 224), (280, 518)])
-def test_positional_embedding(golden, encoder, size):
-    golden.check(f"pos_embed.{size[0]}x{size[1]}", encoder.position(size[0] // 14, size[1] // 14))
+def test_positional_embedding(golden, first_block, size):
+    golden.check(f"pos_embed.{size[0]}x{size[1]}", first_block.position(size[0] // 14, size[1] // 14))
 
 
-def test_encoder(golden, encoder):
-    image = torch.from_numpy(golden.image(280, 518)).double()
-    mean, std = (torch.tensor(values).double().reshape(3, 1, 1) for values in (MEAN, STD))
-    x = (image - mean) / std
-    prepared = encoder.prepared(x)
+def test_encoder_up_to_its_first_block(golden, first_block, prepared_image):
+    prepared = first_block.prepared(prepared_image)
     golden.check("encoder.280x518.prepared_tokens", prepared)
-    golden.check("encoder.280x518.block0", encoder.blocks[0](prepared))
-    golden.check("encoder.280x518.x_norm_patchtokens", encoder.features(x))
+    golden.check("encoder.280x518.block0", first_block.blocks[0](prepared))
+
+
+@pytest.mark.slow
+def test_encoder(golden, prepared_image):
+    encoder = encoder_of(golden, ModelConfig.preset("vitl").encoder_depth)
+    golden.check("encoder.280x518.x_norm_patchtokens", encoder.features(prepared_image))
 
 
 @pytest.fixture(scope="module")

@@ -115,8 +115,8 @@ def bench_growth(
 
 
 def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
-    """Of plans by growing FLOP, those to measure: each about twice the one before, in turn of many times and of many
-    views.
+    """The plans to measure, of plans by growing FLOP: each about twice the one before, in turn with many timesteps and
+    with many views.
 
     The turn tells attention from the rest: of as many FLOP, a long clip of one view has the longer sequences.
     """

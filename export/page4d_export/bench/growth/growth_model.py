@@ -37,12 +37,12 @@ class Memory(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.process + self.weights + self.buffers + self.scratch
 
 
 def memory_of(plan: ExportPlan) -> Memory:
-    """What a float32 plan's engines take in ONNX Runtime on a CPU; compared with runs."""
+    """The memory of a float32 plan's engines in ONNX Runtime on a CPU."""
     manifest = plan.manifest("")
     return Memory(
         process=PROCESS,
@@ -57,14 +57,14 @@ def memory_of(plan: ExportPlan) -> Memory:
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does in the stages of one kind."""
+    """The work of a run in the stages of one kind."""
 
     flop: Flop
     calls: int
 
     @property
     def row(self) -> NDArray[np.float64]:
-        """What the rates are multiplied by: GFLOP of products with weights, of attention, and calls."""
+        """The factors of the rates: GFLOP of products with weights, of attention, and calls."""
         return np.array([self.flop.linears / 1e9, self.flop.attention / 1e9, self.calls])
 
 
@@ -79,7 +79,7 @@ def work_of(plan: ExportPlan) -> dict[str, Work]:
 
 
 class Rates(msgspec.Struct, frozen=True):
-    """What a machine takes for work; 0 where the points show no such part."""
+    """The time that a machine takes for each kind of work; 0 where the points show none of it."""
 
     linears: float
     """Seconds for a GFLOP of products with weights."""
@@ -89,7 +89,7 @@ class Rates(msgspec.Struct, frozen=True):
     """Seconds for a call of a stage, whatever its size."""
 
     def seconds(self, works: dict[str, Work]) -> float:
-        """Of a run."""
+        """Modelled seconds of a run."""
         return sum(float(work.row @ (self.linears, self.attention, self.call)) for work in works.values())
 
 

@@ -150,8 +150,8 @@ def _legend(growth: Growth) -> str:
 
 
 def _axes(growth: Growth) -> tuple[str, str]:
-    """What the lines run along, and what there is a line for each of: a model that sees one time alone is drawn over
-    its views."""
+    """The axis of the lines, and the axis that has a line for each value: lines run over T, or over V where the model
+    sees one timestep alone."""
     return ("T", "V") if any(cell.T > 1 for cell in growth.grid) else ("V", "T")
 
 

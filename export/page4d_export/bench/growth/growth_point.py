@@ -20,11 +20,11 @@ from page4d_export.export_plan import ExportPlan
 from page4d_plugins.bench.timing import WHOLE, Sample, Timings
 
 RUNS = 3
-"""Of a point; the first is not counted: memory is touched for the first time in it."""
+"""Runs of a point; the first is not counted: memory is touched for the first time in it."""
 
 
 class PointRuns(msgspec.Struct, frozen=True):
-    """What the process of a point prints."""
+    """The runs of a point, as its process prints them."""
 
     samples: list[dict[str, float]]
     """Seconds of each run by stage, and of the whole."""
@@ -64,7 +64,7 @@ def _by_kind(plan: ExportPlan, sample: Sample) -> Sample:
 
 
 def run_point(folder: str, frames: str, threads: int) -> PointRuns:
-    """What the process of a point does: load, run, look at the clock and the memory."""
+    """Load and run an engine folder, and measure time and memory; in the process of a point."""
     from safetensors.numpy import load_file
 
     from page4d_engines import Pipeline

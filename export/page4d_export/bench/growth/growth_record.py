@@ -64,5 +64,5 @@ class Growth(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What it is of, in a line."""
+        """Model, size, precision and threads, in a line."""
         return f"{self.preset} {self.height}x{self.width}, {self.precision}, {self.threads} threads"
