@@ -18,6 +18,7 @@ CROWDED = [
     *("page4d", "plugins/page4d_plugins", "engines/page4d_engines", "export/page4d_export"),
     "engines/cpp/src",
     "tests",
+    "docs",
 ]
 
 # The rooms of each package from the ground up. A room is a folder or a file at the top; it may import those of its own
