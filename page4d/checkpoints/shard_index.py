@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from page4d.checkpoints.tensor_file import TensorFile
 from page4d.errors import UsageError
+from page4d.system.strict_json import distinct_names
 
 _SUFFIX = ".index.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -55,15 +54,12 @@ class ShardIndex:
                 allowed=f"up to {_LARGEST >> 20} MiB",
             )
         try:
-            content = json.loads(text, object_pairs_hook=_no_name_twice)
+            content = json.loads(text, object_pairs_hook=distinct_names)
         except (ValueError, RecursionError) as error:
             raise _no_index(path, f"{type(error).__name__}: {str(error)[:200]}") from None
         weight_map = content.get("weight_map") if isinstance(content, dict) else None
-        if (
-            not isinstance(weight_map, dict)
-            or not weight_map
-            or not all(isinstance(name, str) for name in weight_map.values())
-        ):
+        is_map = isinstance(weight_map, dict) and all(isinstance(name, str) for name in weight_map.values())
+        if not weight_map or not is_map:
             raise _no_index(path, "no weight_map of tensors' names to files' names")
         index = cls(path, weight_map)
         for name in index.names:
@@ -191,22 +187,16 @@ def _refuse_part(file: pathlib.Path) -> None:
     listed = next((path for path, names in indices.items() if file.name in names and len(names) > 1), None)
     if part is None and listed is None:
         return
-    which = (
-        f"part {part[0]} of {part[1]}"
-        if part is not None
-        else f"one of {len(indices[listed])} parts"
-        if listed is not None
-        else ""
-    )
+    which = f"part {part[0]} of {part[1]}" if part else f"one of {len(indices[listed or file])} parts"
     stem = _PART.split(file.name)[0]
     index = listed or next((path for path in indices if stem and path.name.startswith(stem)), None)
     raise UsageError(
         f"{file.name} is {which} of a checkpoint, and not the whole",
         got=file,
         allowed=f"the index of all parts, *{_SUFFIX}, or the folder that they lie in",
-        hint=str(index)
-        if index is not None
-        else "download the index and all parts to one folder, and give that; a whole file needs another name",
+        hint=str(
+            index or "download the index and all parts to one folder, and give that; a whole file needs another name"
+        ),
     )
 
 
@@ -234,15 +224,6 @@ def _homes(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _is_plain(name: str) -> bool:
     return 0 < len(name) < 256 and name not in (".", "..") and name.isprintable() and not set(name) & set("/\\:")
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        counts = collections.Counter(name for name, _ in pairs)
-        (repeated, _), *_ = counts.most_common(1)
-        raise ValueError(f"{repeated[:100]} is there twice")
-    return content
 
 
 def _no_index(path: pathlib.Path, reason: str) -> UsageError:

@@ -24,7 +24,7 @@ _PAGE4D_LAYERS = 24
 
 @dataclass
 class Part:
-    """One part of the network: where its parameters come from.
+    """One part of the network, and the tensors of its parameters.
 
     Attributes:
         source: the checkpoint; None where none has the part.
@@ -82,21 +82,19 @@ def parts_of(
 
 
 def _renamed(name: str, source: Checkpoint | None, keys: str, names: Iterable[str], prefixes: dict[str, str]) -> Part:
-    """Parameters under some prefixes, under other prefixes in the source."""
-    takes = {
-        parameter: theirs + parameter[len(ours) :]
-        for parameter in names
-        for ours, theirs in prefixes.items()
-        if parameter.startswith(ours)
-    }
-    return Part(name, source, keys, takes)
+    """Parameters under some prefixes, which are other prefixes in the source."""
+    part = Part(name, source, keys)
+    for prefix, source_prefix in prefixes.items():
+        parameters = (parameter for parameter in names if parameter.startswith(prefix))
+        part.takes |= {parameter: source_prefix + parameter.removeprefix(prefix) for parameter in parameters}
+    return part
 
 
 def _blocks(
     kind: str, source: Checkpoint | None, names: Iterable[str], prefix: str, step: int = 1, first: int = 0
 ) -> Part:
     """The blocks of one kind: layer i has the source's block `step * i + first`. Their lambdas are new."""
-    index = f"{step}i+{first}" if step > 1 and first else f"{step}i" if step > 1 else f"i+{first}" if first else "i"
+    index = ("i" if step == 1 else f"{step}i") + (f"+{first}" if first else "")
     part = Part(kind, source, f"{prefix}{{{index}}}.*")
     for name in names:
         if match := re.fullmatch(rf"layers\.(?P<layer>\d+)\.{kind}\.(block\.(?P<leaf>.*)|lambda_.*)", name):
@@ -110,11 +108,11 @@ def _blocks(
 def _mask_head(source: Checkpoint | None, names: Iterable[str]) -> Part:
     part = Part("mask head", source, f"{MASK_HEAD}*" if source else "")
     for name in names:
-        if name.startswith("mask_head."):
-            if source is not None and name.startswith(
-                ("mask_head.head0.", "mask_head.alpha_logit", "mask_head.tau_logit")
-            ):
-                part.takes[name] = MASK_HEAD + name.removeprefix("mask_head.")
-            else:
-                part.new.append(name)
+        leaf = name.removeprefix("mask_head.")
+        if leaf == name:
+            continue
+        if source is not None and leaf.startswith(("head0.", "alpha_logit", "tau_logit")):
+            part.takes[name] = MASK_HEAD + leaf
+        else:
+            part.new.append(name)
     return part

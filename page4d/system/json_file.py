@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import stat
 from typing import Any
 
 from page4d.errors import UsageError
+from page4d.system.strict_json import distinct_names
 
 _MOST_BYTES = 64 * 2**20  # a rig of a thousand cameras takes one MB
 
@@ -29,7 +29,7 @@ def read_json(path: pathlib.Path) -> Any:
     except (OSError, ValueError) as error:  # a name with a null character is a ValueError
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        return json.loads(content.decode(json.detect_encoding(content)), object_pairs_hook=_without_repeats)
+        return json.loads(content.decode(json.detect_encoding(content)), object_pairs_hook=distinct_names)
     except RecursionError:
         raise UsageError(f"{path} is not JSON that can be read: its brackets are nested too deep") from None
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are
@@ -46,12 +46,3 @@ def _read(path: pathlib.Path) -> bytes:
     if len(content) > _MOST_BYTES:
         raise OSError(f"it is larger than {_MOST_BYTES // 2**20} MB")
     return content
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        counts = collections.Counter(name for name, _ in pairs)
-        (repeated, _), *_ = counts.most_common(1)
-        raise ValueError(f"{json.dumps(repeated)} is there twice")
-    return values

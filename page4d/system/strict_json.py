@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from typing import Any
 
@@ -25,7 +26,7 @@ def require_strict(content: bytes) -> None:
     try:
         document = json.loads(
             content.decode("utf-8"),
-            object_pairs_hook=_object,
+            object_pairs_hook=distinct_names,
             parse_int=_whole,
             parse_float=_finite,
             parse_constant=_constant,
@@ -45,14 +46,15 @@ def _containers(values: Any) -> list[Any]:
     ]
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"JSON has a key twice: {name}")
-            seen.add(name)
+def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a document, for `json.loads`.
+
+    Raises:
+        ValueError: it has a name twice.
+    """
+    if len(mapping := dict(pairs)) != len(pairs):
+        counts = collections.Counter(name for name, _ in pairs)
+        raise ValueError(f"JSON has a key twice: {next(name[:100] for name, count in counts.items() if count > 1)}")
     return mapping
 
 

@@ -67,7 +67,7 @@ def test_what_is_written_is_read(path, rig):
         (b"", "is not JSON"),
         (b"\xff\xfe{", "is not JSON"),
         (b"\xe9", "is not JSON"),
-        (b'{"a": 1, "b": 2, "a": 3}', '"a" is there twice'),
+        (b'{"a": 1, "b": 2, "a": 3}', "JSON has a key twice: a"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "nested too deep"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),

@@ -22,7 +22,7 @@ _STAGING = 16 << 20  # bytes of page-locked memory through which constants go up
 
 
 class CudaDevice:
-    """One GPU, current on this thread.
+    """This machine's first GPU, current on this thread.
 
     Attributes:
         number: of the GPU.
@@ -30,7 +30,7 @@ class CudaDevice:
         uploads: handle of a second one, for copies beside it.
     """
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self) -> None:
         """Make it current.
 
         Raises:
@@ -39,8 +39,8 @@ class CudaDevice:
         self._api = driver()
         from cuda.core import Device, LegacyPinnedMemoryResource
 
-        self.number = number
-        self._device = Device(number)
+        self.number = 0
+        self._device = Device(self.number)
         self._device.set_current()
         self._streams = [self._device.create_stream() for _ in range(2)]
         _OUTLIVING.extend(self._streams)

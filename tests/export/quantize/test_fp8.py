@@ -203,7 +203,7 @@ def test_a_stricter_tolerance_leaves_layers_as_they_are(eight, tmp_path):
     assert all(len(found.floating) == len(found.observed) for found in strict.stages.values())
     manifest = write_verified(eight.model, eight.plan, tmp_path / "engines", lambda layout: frames, 1.5e-2)
     mixed = next(entry for entry in manifest.stages if entry.floating)
-    model = onnx.load(tmp_path / "engines" / (mixed.file or ""))
+    model = onnx.load(tmp_path / "engines" / mixed.file)
     left = [tensor for tensor in model.graph.initializer if tensor.name in mixed.floating]
     assert len(left) == len(mixed.floating) and all(tensor.data_type == TensorProto.FLOAT16 for tensor in left)
     assert max(found.relative_l2 for entry in manifest.stages for found in entry.accuracy.values()) <= 1.5e-2
@@ -234,7 +234,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
     kernel."""
     manifest = read_manifest(eight.folder)
     for name in ("encoder", "view_sa.0", "time_sa.1", "global_sa.1"):
-        path = eight.folder / (manifest.stage(name).file or "")
+        path = eight.folder / manifest.stage(name).file
         wanted = set(fp8_products(onnx.load(path, load_external_data=False)))
         plan = PlanBuilder(rtx, BuildOptions(("sm_89", "sm_120"))).build(name, path, "fp8")
         found = {

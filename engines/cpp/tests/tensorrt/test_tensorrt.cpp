@@ -172,7 +172,7 @@ void test_calls_that_fail() {
                second_status = second.run({images.data()}, results.outputs());
   CHECK(first_status.code == Code::kFailure && second_status.code == Code::kFailure);
   CHECK_TEXT(first_status.message, "mask_head failed\n  got:     one");
-  CHECK_TEXT(two.message, "mask_head failed\n  got:     two");
+  CHECK_TEXT(second_status.message, "mask_head failed\n  got:     two");
 }
 
 // Errors come from any thread: each reads its own, else the last of TensorRT's own threads.
