@@ -125,26 +125,18 @@ class Video:
             return sum(1 for _ in container.decode(_track(container)))
 
     def _frame(self, number: int) -> Any:
-        if (
-            self._container is not None
-            and self._next <= number < self._next + _NEAR
-            and (frame := self._decode_to(number)) is not None
-        ):
-            return frame
-        if self._stamps is None:
-            if self._container is None or number < self._next:
-                self._go_to(0)
-            if (frame := self._decode_to(number)) is not None:
-                return frame
-        else:
-            # some files are sought by the order in which frames are stored: the key frame found may lie behind the one
-            # that was asked for
-            for start in sorted({number, max(0, number - _NEAR), 0}, reverse=True):
-                self._go_to(start)
-                if (frame := self._decode_to(number)) is not None:
-                    return frame
-        self._container = None
-        raise EOFError("it is not there")
+        is_ahead = self._container is not None and self._next <= number
+        if not is_ahead or (self._stamps is not None and number >= self._next + _NEAR):
+            self._go_to(0 if self._stamps is None else number)
+        frame = self._decode_to(number)
+        if frame is None and number > 0:
+            # some files are sought by the order in which frames are stored: the key frame may lie behind the frame
+            self._go_to(0)
+            frame = self._decode_to(number)
+        if frame is None:
+            self._container = None
+            raise EOFError("it is not there")
+        return frame
 
     def _decode_to(self, number: int) -> Any:
         """The frame, if what is decoded next is not behind it."""
