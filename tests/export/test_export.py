@@ -52,7 +52,13 @@ def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variant", "precision"), [("memory", "float32"), ("default", "float16"), ("late", "bfloat16")]
+    ("variant", "precision"),
+    [
+        ("memory", "float32"),
+        ("default", "float16"),
+        ("default", "bfloat16"),
+        pytest.param("late", "bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     plan = plan_for(variant, precision)

@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from page4d_engines import cli
+from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_export.commands.export import export_command
 
 TINY = (
@@ -46,8 +48,12 @@ def inside(*arguments, function=export_command):
 
 
 def run(*arguments):
-    """`page4d-run`, inside this process."""
-    return inside(*arguments, function=cli.run)
+    """`page4d-run`, inside this process, but for its threads: a pool of the whole process would stay behind, and ONNX
+    Runtime then refuses sessions of others."""
+    pool_of = ThreadPool.of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThreadPool, "of", lambda threads=None, shared=False: pool_of(threads))
+        return inside(*arguments, function=cli.run)
 
 
 def refused(done, code, *messages):

@@ -66,7 +66,9 @@ def run_pieces(found, values, path):
     return values
 
 
-@pytest.mark.parametrize("variant", EXPORTED)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] if name == "late" else []) for name in EXPORTED]
+)
 def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
     made_ = made(variant, "float16")
     folder, plan = made_.folder, made_.plan

@@ -355,7 +355,9 @@ def test_calibrated_small_written_large(eight, tmp_path):
     assert 1e-5 < compare(out, want).relative_l2 < 0.03
 
 
-@pytest.mark.parametrize("variant", ["memory", "dilated", "pi3"])
+@pytest.mark.parametrize(
+    "variant", ["memory", *(pytest.param(variant, marks=pytest.mark.slow) for variant in ("dilated", "pi3"))]
+)
 def test_other_models(variant, tmp_path):
     """Blocks that run twice in a stage on the same weights; segments; heads with blocks of their own."""
     config, layout = config_of(variant, encoder_depth=2), layout_of(variant, 56, 70)  # those of `made`: traced once
@@ -364,6 +366,7 @@ def test_other_models(variant, tmp_path):
     assert all(found.nans == 0 for entry in manifest.stages for found in entry.accuracy.values())
 
 
+@pytest.mark.slow
 def test_it_is_timed_beside_pytorch():
     plan = ExportPlan.make(config_of("late", encoder_depth=2), layout_of("late", 56, 70), Precision.INT8)
     found = compare_chain(plan, "late", 1, 2, SILENT)
