@@ -25,6 +25,6 @@ if [ "$parts" != long ]; then
     wait "$types"
 fi
 if [ "$parts" != fast ]; then
-    "${tests[@]}" -m "slow or hypothesis" --hypothesis-profile=full "$@"
     [ $# -gt 0 ] || scripts/versions.sh lowest newest
+    "${tests[@]}" -m "slow or hypothesis" --hypothesis-profile=full "$@"
 fi
