@@ -178,13 +178,13 @@ def _template() -> jinja2.Template:
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
     images = _count(windows * times * cameras, "image")
-    what = f"{_count(windows, 'window')} of {_count(times, 'time')}, {_count(cameras, 'camera')}, {images}"
+    what = f"{_count(windows, 'window')} of {_count(times, 'timestep')}, {_count(cameras, 'camera')}, {images}"
     if summary.has_mask:
         return f"{what}: mask mean {_probability(summary.mask_mean)}"
     if not summary.has_predictions:
         return what
     if times == 1:
-        what = _count(windows * cameras, "photo") + (f" of {_count(windows, 'time')}" if windows > 1 else "")
+        what = _count(windows * cameras, "photo") + (f" of {_count(windows, 'timestep')}" if windows > 1 else "")
     points = sum(window.predictions.points for window in summary.windows if window.predictions is not None)
     return f"{what}: {points:,} points"
 

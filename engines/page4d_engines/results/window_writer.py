@@ -94,8 +94,8 @@ class WindowWriter:
         if result.mask is not None:
             yield Picture(
                 contact_sheet(inputs.images, result.mask, self._cameras, times),
-                f"Rows are cameras: {', '.join(self._cameras)}. Columns are times. Each cell is a frame, and the frame"
-                " with the mask over it.",
+                f"Rows are cameras: {', '.join(self._cameras)}. Columns are timesteps. Each cell is a frame, and the"
+                " frame with the mask over it.",
             )
         if predictions is not None:
             view, depth = predictions.pictures()
