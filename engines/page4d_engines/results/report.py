@@ -235,6 +235,8 @@ def _jpeg(sheet: Image.Image) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(str(item) for item in value) or "none"
+    if value is None:
+        return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
