@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 import sys
 
 import pytest
@@ -23,6 +24,12 @@ settings.load_profile("fast")
 # Before torch is imported: what is computed here is small, and threads that wait for the next loop by spinning, in each
 # of two processes, took most of the time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure():
+    """A shell's background job ignores Ctrl-C, and so would the commands that tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
