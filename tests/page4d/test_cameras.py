@@ -286,10 +286,15 @@ def noted(cameras):
 
 @examples(60)
 @given(count=st.integers(3, 9), distance=st.floats(1, 5), noise=st.floats(0, 0.1), seed=st.integers(0, 2**32 - 1))
-def test_poses_that_are_the_wrong_way_round(count, distance, noise, seed):
+def test_poses_the_right_way_round_are_never_said_to_be_wrong(count, distance, noise, seed):
     """Cameras about the scene, which is where the world begins."""
-    cameras = around(np.zeros(3), count, distance, noise, seed)
-    assert not noted(cameras) and noted(inverted(cameras))
+    assert not noted(around(np.zeros(3), count, distance, noise, seed))
+
+
+def test_most_poses_that_are_the_wrong_way_round_are_noted():
+    """Not all: cameras that happen to look the same way meet nowhere, of three cameras one time in sixteen."""
+    wrong = [inverted(around(np.zeros(3), 3 + seed % 7, 1 + seed % 5, 0.02 * (seed % 6), seed)) for seed in range(210)]
+    assert sum(map(noted, wrong)) >= 0.95 * len(wrong)
 
 
 @examples(60)
