@@ -81,9 +81,9 @@ def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of an engine folder of any format version; None where manifest.json is not this project's."""
     path = folder / MANIFEST
     try:
-        return (
-            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
-        )
+        if path.stat().st_size > LARGEST:
+            return None
+        return list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -1,5 +1,8 @@
-"""Whether a manifest's words and sizes are known: read as they stand, before they become enums and a `Layout`, so that
-the error says what is allowed. `engines/cpp/src/manifest/manifest_check.cpp` mirrors this."""
+"""Whether a manifest's names of options and its sizes are known.
+
+They are checked before they become enums and a `Layout`, so that the error says what is allowed.
+`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class _VerificationWords(msgspec.Struct, frozen=True):
 
 
 class ManifestWords(msgspec.Struct, frozen=True):
-    """The fields of a `Manifest` that hold one of a few words, or sizes, as they stand in the file."""
+    """The fields of a `Manifest` that hold one of a few strings, or sizes, as they stand in the file."""
 
     layout: dict[str, int]
     precision: str
@@ -35,7 +38,7 @@ class ManifestWords(msgspec.Struct, frozen=True):
 
 
 def check_words(words: ManifestWords) -> None:
-    """Refuse words that stand for nothing, and sizes that are no layout.
+    """Refuse strings that name no option, and sizes that are no layout.
 
     Raises:
         EngineError: naming the first one.
