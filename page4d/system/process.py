@@ -24,7 +24,7 @@ def start(module: str, function: str) -> None:
         entry = getattr(importlib.import_module(module), function)
     except MemoryError:
         _end(ExitCode.OUT_OF_MEMORY, "out of memory while the program was loaded")
-    except (ImportError, OSError, RuntimeError) as error:  # a damaged installation, or a limit on open files
+    except (ImportError, OSError, RuntimeError) as error:  # a damaged installation, or a limit (ulimit)
         what = f"the program cannot be loaded: {' '.join(str(error).split())}"
         _end(ExitCode.FAILURE, f"{what}\n  try:     page4d's requirements anew, or higher limits (ulimit -a)")
     entry()

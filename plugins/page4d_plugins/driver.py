@@ -1,5 +1,4 @@
-"""The CUDA driver through cuda-core's bindings: loaded at first use, so that machines without it can import
-everything."""
+"""The CUDA driver through cuda-core's bindings, loaded at first use: machines without it can import everything."""
 
 from __future__ import annotations
 
