@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from page4d.errors import UsageError
 from page4d.system.interrupts import held_interrupts
-from page4d.system.plain_text import as_text
+from page4d.system.plain_text import as_text, listed
 from page4d.system.staging import Staging, leftovers, tidy
 
 _MOST_NAMED = 4  # entries of a folder that an error names
@@ -93,8 +93,7 @@ def refuse_foreign(
     tidy(target)
     files = _files(target, kind)
     if foreign := _foreign(target, files):
-        more = f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else ""
-        named = ", ".join(foreign[:_MOST_NAMED]) + more
+        named = listed(foreign, _MOST_NAMED)
         if kind is NEW_FOLDER:
             raise UsageError("-o is not empty", got=f"{folder}, with {named}", allowed="a new or empty folder")
         what = f"-o {'names something that is not' if files is None else 'holds more than'} {kind.description}"

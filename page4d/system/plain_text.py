@@ -15,6 +15,12 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def listed(names: list[str], most: int) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def as_text(name: str) -> str:
     """A string that UTF-8 can encode: undecodable bytes of a file name are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -16,7 +16,7 @@ def driver() -> Any:
         MissingBackendError: no cuda-core, or no driver that answers.
     """
     try:
-        import cuda.core  # noqa: F401  what the bindings are to be loaded with
+        import cuda.core  # noqa: F401  kernels are loaded with it (launcher.py)
         from cuda.bindings import driver as api
     except ImportError:
         raise MissingBackendError(

@@ -1,4 +1,4 @@
-"""Which kernels there are: how keys are chosen and biased, the number types, the tiles of each GPU architecture."""
+"""Which kernels there are: how keys are chosen and biased, the dtypes, the tiles of each GPU architecture."""
 
 from __future__ import annotations
 
