@@ -1,7 +1,7 @@
 """page4d: multi-camera 4D perception as verified engines.
 
-This package holds the reference model and the words that all parts share. Importing it is light: a module is loaded
-when one of its names is first asked for, torch with the model.
+This package holds the reference model and what all packages share: layout, configuration, manifest, checkpoints,
+errors. Importing it is light: a module is loaded when one of its names is first used, torch with the model.
 """
 
 from typing import TYPE_CHECKING, Any

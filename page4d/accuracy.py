@@ -22,7 +22,7 @@ def sampled(array: NDArray[Any], samples: int = SAMPLES) -> NDArray[np.float32]:
 
 
 def compare(value: NDArray[Any], reference: NDArray[Any]) -> Accuracy:
-    """Cosine, largest difference, relative L2 and the number of entries that are not finite."""
+    """Cosine, largest difference, relative L2, and how many entries are not finite; both of the same size."""
     y, x = np.asarray(value, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
     nans = int(np.count_nonzero(~np.isfinite(y)))
     if nans:

@@ -16,7 +16,7 @@ from page4d.layout import Layout
 
 
 class _Choice(str, enum.Enum):
-    """An option that is one of a few words; the word stands for the member."""
+    """An option that is one of a few strings; a member equals its string."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -66,10 +66,17 @@ class Published(_Choice):
     PAGE4D = "page4d"
 
 
+class GlobalStrategy(_Choice):
+    """How Global-SA is made sparse."""
+
+    LANDMARK = "landmark"
+    DILATED = "dilated"
+    MEMORY = "memory"
+
+
 @dataclass(frozen=True)
 class RowMask:
-    """PAGE-4D's own mask: which layer its head reads, and in which layers it biases Time-SA, on the rows of the special
-    tokens.
+    """PAGE-4D's own mask, a bias on Time-SA's logits on the rows of the special tokens.
 
     Attributes:
         after: the head reads the output of this layer's View-SA.
@@ -87,6 +94,8 @@ ROW_MASKS = {
     MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0),
 }
 
+PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
+"""Of an aggregator block's LayerNorms, and of those over q and k: as in Pi3, and as in VGGT and PAGE-4D."""
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
@@ -111,14 +120,6 @@ _Levels = Annotated[
 _Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
 _Pixels = Annotated[float, Meta(ge=0, le=65504, description="a number, 0 to 65504 pixels")]
 _Penalty = Annotated[float, Meta(ge=-65504, le=65504, description="a number, -65504 to 65504, float16's range")]
-
-
-class GlobalStrategy(_Choice):
-    """How Global-SA is made sparse."""
-
-    LANDMARK = "landmark"
-    DILATED = "dilated"
-    MEMORY = "memory"
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,14 @@ class ModelConfig:
         return self.published is None
 
     @property
+    def built_on_vggt(self) -> bool:
+        """Whether it is VGGT as published, or PAGE-4D, which is VGGT with a mask."""
+        return self.published in (Published.VGGT, Published.PAGE4D)
+
+    @property
     def eps(self) -> tuple[float, float]:
         """Of an aggregator block's LayerNorms, and of those over q and k, unless a checkpoint sets others."""
-        return (1e-5, 1e-5) if self.published in (Published.VGGT, Published.PAGE4D) else (1e-6, 1e-5)
+        return PAGE4D_EPS if self.built_on_vggt else PI3_EPS
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
         """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
@@ -226,7 +232,7 @@ class ModelConfig:
                 allowed="T = 1",
                 hint=f"--T 1 --V {layout.V}, or --preset vitl with --pi3",
             )
-        if self.published in (Published.VGGT, Published.PAGE4D) and layout.V > 1:
+        if self.built_on_vggt and layout.V > 1:
             name = "VGGT" if self.published is Published.VGGT else "PAGE-4D"
             raise UsageError(
                 f"{name} as published sees T frames of one view",
@@ -327,7 +333,7 @@ def _hints() -> dict[str, Any]:
 
 
 def _converted(name: str, value: object) -> object:
-    """An option's value in its type: words become enums, lists tuples."""
+    """An option's value in its type: strings become enums, lists tuples."""
     try:
         return msgspec.convert(value, _hints()[name])
     except msgspec.ValidationError:
@@ -336,14 +342,14 @@ def _converted(name: str, value: object) -> object:
 
 
 def _choice(name: str) -> type[_Choice] | None:
-    """The enum of an option that is one of a few words."""
+    """The enum of an option that is one of a few strings."""
     hint = _hints()[name]
     kinds = (hint, *get_args(hint))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, _Choice)), None)
 
 
 def _allowed(name: str) -> str:
-    """The values of an option, in words."""
+    """The values of an option, as an error names them."""
     hint, choice = _hints()[name], _choice(name)
     if choice is not None:
         return ", ".join(choice)

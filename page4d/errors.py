@@ -1,5 +1,4 @@
-"""Every error for users: what was wrong, what was given, what is allowed, what to do, and the exit code of a command
-that it ends."""
+"""Every error for users, and the exit code of a command that it ends."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from page4d.errors import UsageError
 from page4d.system.interrupts import held_interrupts
-from page4d.system.plain_text import as_text
+from page4d.system.plain_text import as_text, listed
 from page4d.system.staging import Staging, leftovers, tidy
 
 _MOST_NAMED = 4  # entries of a folder that an error names
@@ -28,13 +28,13 @@ class OutputKind:
     """What a command writes, and how an earlier result is distinguished from someone else's folder.
 
     Attributes:
-        words: the kind in words: `an engine folder`.
+        description: as errors name it: `an engine folder`.
         marker: name of the file that a complete result has.
         files: paths of all files of the result in a folder, relative to it, with `/`; None where the marker's content
             is not this project's.
     """
 
-    words: str
+    description: str
     marker: str
     files: Callable[[pathlib.Path], Collection[str] | None]
 
@@ -44,8 +44,7 @@ NEW_FOLDER = OutputKind("a new or empty folder", "", lambda folder: None)
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename it: readers see all of it or nothing, even after a
-    power failure."""
+    """Write a file: readers see all of it or what was there before, even after a power failure."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -94,12 +93,11 @@ def refuse_foreign(
     tidy(target)
     files = _files(target, kind)
     if foreign := _foreign(target, files):
-        more = f" and {len(foreign) - _MOST_NAMED} more" if len(foreign) > _MOST_NAMED else ""
-        named = ", ".join(foreign[:_MOST_NAMED]) + more
+        named = listed(foreign, _MOST_NAMED)
         if kind is NEW_FOLDER:
             raise UsageError("-o is not empty", got=f"{folder}, with {named}", allowed="a new or empty folder")
-        what = f"-o names something that is not {kind.words}" if files is None else f"-o holds more than {kind.words}"
-        allowed = f"a new folder, an empty one, or {kind.words} and nothing else"
+        what = f"-o {'names something that is not' if files is None else 'holds more than'} {kind.description}"
+        allowed = f"a new folder, an empty one, or {kind.description} and nothing else"
         raise UsageError(f"{what}, and it would be replaced", got=f"{folder}, with {named}", allowed=allowed)
 
 
@@ -204,8 +202,7 @@ def _files(target: pathlib.Path, kind: OutputKind) -> Collection[str] | None:
 
 
 def _foreign(target: pathlib.Path, files: Collection[str] | None) -> list[str]:
-    """Entries of a folder that no earlier result has, relative to it; a folder without any of its files is a single
-    entry."""
+    """Entries of a folder that no earlier result has, relative to it; a folder with none of its files counts as one."""
     if not target.is_dir():
         return []
     parts = [path.split("/") for path in files or ()]

@@ -143,16 +143,16 @@ class Layout:
 
     @property
     def pixel_map_shape(self) -> tuple[int, ...]:
-        """One number per pixel, `[T,V,H,W]`: confidence."""
+        """One value per pixel, `[T,V,H,W]`: confidence."""
         return self.images_shape[:-1]
 
     def pose_shape(self, numbers: int) -> tuple[int, ...]:
-        """Some numbers per image, `[T,V,numbers]`: a camera's pose."""
+        """Some values per image, `[T,V,numbers]`: a camera's pose."""
         return (*self.lead, self.T, self.V, numbers)
 
     @property
     def patch_map_shape(self) -> tuple[int, ...]:
-        """One number per patch, `[T,V,P,1]`: external mask, keypoints, the mask inside the network."""
+        """One value per patch, `[T,V,P,1]`: external mask, keypoints, the mask inside the network."""
         return (*self.lead, self.T, self.V, self.P, 1)
 
     @property
@@ -180,8 +180,10 @@ class Layout:
     # ---- which keys a query group (N queries each) reads, as CSR lists of key ranges (start, length)
 
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Time-SA by timesteps: queries of t read every timestep as a segment of its own. `seg_ptr [T+1]`, `seg
-        [T*T,2]`."""
+        """Time-SA by timesteps: queries of t read every timestep as a segment of its own.
+
+        `seg_ptr [T+1]`, `seg [T*T,2]`.
+        """
         return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
 
     def dilated_count(self, levels: Iterable[int]) -> int:
@@ -189,10 +191,10 @@ class Layout:
         return sum(max(self.T - abs(t), 0) * max(self.V - abs(v), 0) for t, v in _dilated_steps(levels))
 
     def dilated_segments(self, levels: Iterable[int]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Dilated Global-SA: (t,v) reads itself and every (t+a*l, v+b*l) in the grid, l in `levels`, a, b in -1, 0, 1;
-        a set.
+        """Dilated Global-SA: (t,v) reads itself and its neighbours at every distance l in `levels`.
 
-        `seg_ptr [T*V+1]`, `seg [s,2]`, one segment per key frame, in order.
+        These are the (t+a*l, v+b*l) in the grid with a, b in -1, 0, 1, each once. `seg_ptr [T*V+1]`, `seg [s,2]`, one
+        segment per key frame, in order.
         """
         steps = _dilated_steps(levels)
         groups = []

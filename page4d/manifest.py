@@ -1,5 +1,7 @@
-"""The manifest of an engine folder: its stages, their tensors and files. The exporter writes it and every runtime reads
-it; it is all that they share."""
+"""The manifest of an engine folder: its stages, their tensors and files.
+
+The exporter writes it and every runtime reads it; it is all that they share.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +75,18 @@ class StageEntry(msgspec.Struct, frozen=True):
     these landmarks chosen the other way round."""
 
     def allowed(self, tolerance: float) -> float:
-        """Relative L2 error of an output that passes: the tolerance plus twice `ties`, since one swapped landmark may
-        cancel another's effect."""
+        """Largest relative L2 error of an output that passes, where `tolerance` would pass without ties.
+
+        Twice `ties` is added, since one swapped landmark may cancel another's effect.
+        """
         return tolerance + 2 * self.ties
 
 
 class KeptLayer(msgspec.Struct, frozen=True):
-    """An output `[T,V,N,S*C]` that the runtime gathers from the stages' tokens. A later stage may read it as
-    `layers.<layer>`."""
+    """An output `[T,V,N,S*C]` that the runtime gathers from the stages' tokens.
+
+    A later stage may read it as `layers.<layer>`.
+    """
 
     layer: int
     stages: tuple[str, ...]
@@ -95,7 +101,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     name: str
     """Of the file, without its folder. A checkpoint in several files has an entry for its index and for every file."""
     model: str
-    """The checkpoint's model, in words."""
+    """The checkpoint's model and variant: `PAGE-4D 2026`."""
     sha256: str
     tensors: int
     """Tensors of the model in it, none in an index; a trainer's state is not counted."""
@@ -124,7 +130,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     files: tuple[SourceFile, ...]
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
-    """What is unusual in a checkpoint and no error, in words."""
+    """What is unusual in a checkpoint and no error, a sentence each."""
 
     @property
     def loaded(self) -> int:
@@ -147,7 +153,9 @@ class LoadReport(msgspec.Struct, frozen=True):
         return sum(group.unused for group in self.groups)
 
     def __str__(self) -> str:
-        total = Group("all", "", "", self.loaded, self.adapted, self.new, self.unused)
+        total = Group(
+            name="all", file="", keys="", loaded=self.loaded, adapted=self.adapted, new=self.new, unused=self.unused
+        )
         rows: list[tuple[str, ...]] = [("group", "file", "keys", "loaded", "adapted", "new", "unused")]
         for group in (*self.groups, total):
             counts = (group.loaded, group.adapted, group.new, group.unused)
@@ -195,7 +203,7 @@ class PlanEntry(msgspec.Struct, frozen=True):
 
 
 def runs_on(chips: tuple[str, ...], least_chip: int) -> str:
-    """GPU architectures of plans, in words."""
+    """The GPU architectures of plans as text: `sm_87, sm_90`, or `sm_80 and newer`."""
     return ", ".join(chips) or f"sm_{least_chip} and newer"
 
 
@@ -218,7 +226,7 @@ class Plans(msgspec.Struct, frozen=True):
 
     @property
     def runs_on(self) -> str:
-        """The GPU architectures, in words."""
+        """The GPU architectures as text."""
         return runs_on(self.chips, self.least_chip)
 
     def fits(self, capability: int) -> bool:
@@ -247,7 +255,7 @@ class Manifest(msgspec.Struct, frozen=True):
     model: dict[str, Any]
     """`ModelConfig` as plain values."""
     weights: str
-    """Origin of the weights, in words."""
+    """Origin of the weights, as text."""
     layout: Layout
     precision: Precision
     encoder_images: int

@@ -12,7 +12,7 @@ from page4d.errors import EngineError
 from page4d.files import OutputKind, write_atomically
 from page4d.manifest import FORMAT, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_checks.manifest_words import ManifestWords, check_words
+from page4d.manifest_checks.raw_manifest import RawManifest, check_raw
 from page4d.system.folder_file import open_inside
 from page4d.system.strict_json import LARGEST, require_strict
 
@@ -44,7 +44,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
         if version != FORMAT:
             hint = "page4d-export again with this version"
             raise EngineError("manifest.json has another format version", got=version, allowed=FORMAT, hint=hint)
-        check_words(msgspec.json.decode(text, type=ManifestWords))
+        check_raw(msgspec.json.decode(text, type=RawManifest))
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise EngineError(f"manifest.json is damaged: {error}", got=path, hint="page4d-export again") from None
@@ -81,9 +81,9 @@ def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of an engine folder of any format version; None where manifest.json is not this project's."""
     path = folder / MANIFEST
     try:
-        return (
-            None if path.stat().st_size > LARGEST else list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
-        )
+        if path.stat().st_size > LARGEST:
+            return None
+        return list(msgspec.json.decode(path.read_bytes(), type=_Listing).files)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -83,7 +83,7 @@ class Page4D(nn.Module):
         filled: False leaves the weights without memory and values, for `page4d.load_weights` to fill.
 
     Attributes:
-        weights: their origin, in words.
+        weights: their origin, as text.
         complete: whether every weight has a value; False before the first load, or after a load that was interrupted
             while it wrote.
         report: which weights were loaded from which checkpoint; None where none were.
@@ -95,7 +95,7 @@ class Page4D(nn.Module):
         self.report: LoadReport | None = None
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
-            # of image (0, 0); of all others
+            # the first set for image (0, 0), the second for all others
             self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
@@ -169,6 +169,12 @@ class Page4D(nn.Module):
         """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
         return torch.cat((special, self.encoder(images)), dim=1)
 
+    def special(self, layout: Layout) -> Tensor:
+        """The special tokens of every image, `[B*T*V,5,C]`; (t, v) = (0, 0) of a clip has its own."""
+        which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
+        which[:, 0] = 0
+        return self.special_tokens[which.flatten()]
+
     def restructure(self, config: ModelConfig) -> None:
         """Become a model of another mask head, or without Pi3's heads, as a checkpoint has them.
 
@@ -223,19 +229,11 @@ class Page4D(nn.Module):
         )
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """The last layer's pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`, confidence `[B,T,V,H,W]`, camera-to-world
-        `[B,T,V,4,4]`."""
+        """The last layer's pair `[B,T,V,N,2C]` -> points, confidence and camera of `Output`, with the axis B."""
         assert self.points is not None and self.confidence is not None and self.camera is not None
         numbers = self.camera(pair, layout)
         poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers)
         return self.points(pair, layout), self.confidence(pair, layout), poses
-
-    def special(self, layout: Layout) -> Tensor:
-        """The special tokens of every image, `[B*T*V,5,C]`: the first set for (t, v) = (0, 0) of a clip, the second for
-        all others."""
-        which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
-        which[:, 0] = 0
-        return self.special_tokens[which.flatten()]
 
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)
@@ -279,8 +277,10 @@ def mask_head(config: ModelConfig) -> MaskHead | RowMaskHead | None:
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
-    """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C]`, the parts side by side within a
-    stream."""
+    """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C or S*2C]`.
+
+    The blocks' channels lie side by side within a stream.
+    """
     joined = torch.cat([part.expand(streams, *part.shape[1:]) for part in parts], dim=-1)
     return joined.movedim(0, -2).flatten(-2)
 

@@ -28,7 +28,7 @@ class Precision(str, enum.Enum):
 
     @property
     def is_quantised(self) -> bool:
-        """Whether linear layers have 8-bit numbers, for which activations are measured before an export."""
+        """Whether linear layers have 8-bit values, for which activations are measured before an export."""
         return self in (Precision.INT8, Precision.FP8)
 
     @property
@@ -64,5 +64,5 @@ class Precision(str, enum.Enum):
 
 
 MOST_NUMBERS = 2**40
-"""Of a tensor over all calls of its stage: far beyond any machine, far below an overflow."""
+"""Elements of a tensor over all calls of its stage: far beyond any machine, far below an overflow."""
 DTYPE_BYTES = {"uint8": 1, "int32": 4, "float32": 4, "float16": 2, "bfloat16": 2}

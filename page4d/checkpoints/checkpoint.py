@@ -6,7 +6,7 @@ import functools
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ class Checkpoint:
 
     @property
     def described(self) -> str:
-        """The model in words: `PAGE-4D 2026`."""
+        """The model's name and variant: `PAGE-4D 2026`."""
         name = _NAMES[self.published]
         return f"{name} {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else name
 
@@ -151,15 +151,15 @@ class Checkpoint:
 
     @functools.cached_property
     def notes(self) -> tuple[str, ...]:
-        """What is unusual and no error, in words: fewer layers than published, averaged weights beside the others."""
+        """What is unusual and no error: fewer layers than published, averaged weights beside the others."""
         notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
         prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
         entries = dict.fromkeys((*_known_entries(self.files), *prefixes))
         averaged = [name for name in entries if _AVERAGED.search(name)]
         if averaged:
             notes.append(
-                f"averaged weights ({', '.join(averaged[:3])}) are not read; to use them, save them as a file of"
-                " their own"
+                f"averaged weights ({', '.join(averaged[:3])}) are not read;"
+                " to use them, save them as a file of their own"
             )
         matrix_types = {dtype for name, dtype in self.dtypes.items() if name.endswith(".weight")}
         if unreadable := sorted(matrix_types - set(PLAIN_DTYPES.values())):
@@ -207,8 +207,9 @@ class Checkpoint:
     # ---- reading
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of some names, one after the other. Each lies in a mapped file, and is to be copied before the
-        next is asked for.
+        """Each name with its tensor, one after the other: in the file's dtype, on the CPU.
+
+        Each lies in a mapped file, and is to be copied before the next is asked for.
 
         Raises:
             UsageError: what is under a name is no plain tensor of floating-point numbers.
@@ -262,8 +263,7 @@ def _known_entries(files: Iterable[TensorFile]) -> Iterator[str]:
         yield from (expression for expression, names in file.elsewhere.items() if _looks_known(names))
 
 
-def _published(names: Iterable[str]) -> Published | None:
-    names = list(names)
+def _published(names: Collection[str]) -> Published | None:
     if any(name == "register_token" or re.match(r"decoder\.\d+\.", name) for name in names):
         return Published.PI3
     if any(name.startswith(MASK_HEAD) for name in names):
@@ -288,8 +288,8 @@ def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files:
     hint = None
     if entry is not None:
         hint = (
-            f"the file has weights under {entry}: torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give"
-            " that"
+            f"the file has weights under {entry}:"
+            f" torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give that"
         )
     elif len(first) == 1 and _looks_known(name.partition(".")[2] for name in shapes):
         hint = f"save the tensors without {first[0] + '.'!r} in front of their names"

@@ -39,7 +39,7 @@ def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint 
             got=_names(pi3, page4d),
             allowed="pi3=FILE",
         )
-    if config.published in (Published.VGGT, Published.PAGE4D) and (page4d is None or pi3 is not None):
+    if config.built_on_vggt and (page4d is None or pi3 is not None):
         raise UsageError(
             f"the published {config.published} takes its weights from one checkpoint alone",
             got=_names(pi3, page4d),
@@ -61,8 +61,7 @@ def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint 
 
 
 def adapted(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> ModelConfig:
-    """A config with the structure that the checkpoints have: their mask head, and Pi3's heads only where the file holds
-    them."""
+    """A config with the checkpoints' structure: their mask head, and Pi3's heads only where the file holds them."""
     if page4d is not None and page4d.mask_head is not None:
         config = dataclasses.replace(config, mask_head=page4d.mask_head)
     if config.predictions and pi3 is not None and not pi3.predictions:

@@ -1,5 +1,7 @@
-"""Whether a checkpoint is complete, by its tensors' names alone: the whole encoder, both blocks of every layer, all or
-none of Pi3's heads."""
+"""Whether a checkpoint is complete, by its tensors' names alone.
+
+A complete one has the whole encoder, both blocks of every layer, and all or none of Pi3's heads.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ def check_complete(
     """Refuse a checkpoint that is only a part of a model, or more than a model.
 
     Args:
-        file, described: its name, and the model in words.
+        file, described: its name, and the model's, as errors name them.
         published: the model that it belongs to.
         mask_head: the structure of PAGE-4D's mask head, None where it has none.
         names: of its tensors.
@@ -124,8 +126,8 @@ def check_complete(
             got=f"{len(foreign)} more tensors in its blocks than {described} has",
             allowed=f"{described} as published, or weights trained further",
             hint=(
-                "merge adapters into the weights (peft: merge_and_unload) and save the weights alone; quantised ones as"
-                " float16 or bfloat16"
+                "merge adapters into the weights (peft: merge_and_unload) and save the weights alone;"
+                " quantised ones as float16 or bfloat16"
             ),
         )
 
@@ -133,15 +135,15 @@ def check_complete(
 def shortfalls(
     published: Published, width: int, depth: int, encoder_depth: int, names: Collection[str]
 ) -> Iterator[str]:
-    """What a complete file has less than the published model, in words: no error, since smaller models exist."""
+    """What a complete file lacks of the published model, as notes: no errors, since smaller models exist."""
     known, of_all = PRESETS[str(published)], "the file may be a part of it"
     if width == ModelConfig.width:
         if depth < known["depth"]:
             yield f"{depth} layers, and the published {published} of this width has {known['depth']}: {of_all}"
         if encoder_depth < ModelConfig.encoder_depth:
             yield (
-                f"{encoder_depth} encoder blocks, and the published {published} of this width has"
-                f" {ModelConfig.encoder_depth}: {of_all}"
+                f"{encoder_depth} encoder blocks,"
+                f" and the published {published} of this width has {ModelConfig.encoder_depth}: {of_all}"
             )
     if published is Published.PI3 and not any(name.startswith(HEAD_PREFIXES) for name in names):
         yield "none of Pi3's heads, which the published file has: the model gives no points, confidence or cameras"

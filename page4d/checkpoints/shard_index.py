@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from page4d.checkpoints.tensor_file import TensorFile
 from page4d.errors import UsageError
+from page4d.system.plain_text import listed
 from page4d.system.strict_json import distinct_names
 
 _SUFFIX = ".index.json"
@@ -237,5 +238,4 @@ def _no_index(path: pathlib.Path, reason: str) -> UsageError:
 
 def _some(names: list[str]) -> str:
     """The first names of many."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(name[:100] for name in names[:_NAMED]) + more
+    return listed([name[:100] for name in names], _NAMED)

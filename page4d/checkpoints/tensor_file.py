@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLAIN_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Types that weights can be read from: `.safetensors`' word and torch's."""
+"""Types that weights can be read from: torch's names, by those of `.safetensors`."""
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")  # what trainers put the weights under
 _DEEPEST = 3  # dicts in dicts in which other weights are looked for
 
@@ -141,8 +141,8 @@ def _load(file: pathlib.Path) -> Any:
             got=forbidden.group(1),
             allowed="tensors, numbers and texts in dicts and lists",
             hint=(
-                f"where you trust its maker, the weights alone: torch.save(torch.load({file.name!r},"
-                ' weights_only=False)["model"], "weights.pt")'
+                "where you trust its maker, the weights alone:"
+                f' torch.save(torch.load({file.name!r}, weights_only=False)["model"], "weights.pt")'
             ),
         ) from None
     except Exception as error:  # a damaged pickle or archive raises whatever its bytes lead to

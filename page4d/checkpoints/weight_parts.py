@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.completeness import MASK_HEAD
-from page4d.config import Published
 from page4d.model import Page4D
 
 _PI3_HEADS = {
@@ -48,10 +47,9 @@ def parts_of(
     """Every parameter of the model, in exactly one part."""
     config = model.config
     names = [name for name, _ in model.named_parameters()]
-    is_page4d = config.published in (Published.VGGT, Published.PAGE4D)
-    base = page4d if is_page4d else pi3
+    base = page4d if config.built_on_vggt else pi3
     assert base is not None
-    encoder = "aggregator.patch_embed." if is_page4d else "encoder."
+    encoder = "aggregator.patch_embed." if config.built_on_vggt else "encoder."
     yield _renamed("encoder", base, f"{encoder}*", names, {"encoder.": encoder})
     if registers == "page4d":
         joined = ("aggregator.camera_token", "aggregator.register_token")
@@ -61,7 +59,7 @@ def parts_of(
         yield Part(name, pi3, "register_token", joined=("register_token",))
 
     frame, everywhere, pair = "aggregator.frame_blocks.", "aggregator.global_blocks.", "decoder."
-    if is_page4d:
+    if config.built_on_vggt:
         yield _blocks("view_sa", page4d, names, frame)
         yield _blocks("time_sa", page4d, names, everywhere)
     else:

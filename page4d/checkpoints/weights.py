@@ -1,5 +1,7 @@
-"""Weights from published checkpoints: every tensor is checked (there, of the right shape, finite) before the first is
-written."""
+"""Weights from published checkpoints.
+
+Every tensor is checked (there, of the right shape, finite) before the first is written.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
 from page4d.checkpoints.weight_parts import Part, parts_of
-from page4d.config import Published
+from page4d.config import PAGE4D_EPS, PI3_EPS, Published
 from page4d.errors import UsageError
 from page4d.files import sha256
 from page4d.manifest import Group, LoadReport, SourceFile
@@ -23,9 +25,6 @@ from page4d.network.block import Block
 
 Source = str | pathlib.Path | Checkpoint
 """A checkpoint's path, or the checkpoint, opened."""
-
-PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)  # of a block's norms, and of those over q and k
-_SPECIAL = "special_tokens"
 
 
 def load(path: Source, **options: Any) -> Page4D:
@@ -53,12 +52,11 @@ def load_weights(
     registers: str | None = None,
     time_sa: str | None = None,
 ) -> LoadReport:
-    """Give a model the weights of published checkpoints: all of it or nothing, since everything is checked before a
-    tensor is written.
+    """Give a model the weights of published checkpoints.
 
-    The eps of the norms and the sign of the mask head follow the weights; the structure of the mask head follows the
-    checkpoint. A model with fewer layers takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens)
-    keeps its seed.
+    Loads all of it or nothing, since everything is checked before a tensor is written. The eps of the norms and the
+    sign of the mask head follow the weights; the structure of the mask head follows the checkpoint. A model with fewer
+    layers takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens) keeps its seed.
 
     Args:
         model: of the width of the checkpoints.
@@ -76,13 +74,13 @@ def load_weights(
         UsageError: no checkpoint, a file that is damaged, hostile or another model's, a tensor that is missing, of
             another shape or not finite, or a choice that the files do not allow.
     """
-    first = None if pi3 is None else _opened(pi3)
-    second = None if page4d is None else _opened(page4d)
-    check_kinds(first, second)
-    check_model(model.config, first, second)
-    load = _Load(model, first, second, registers, time_sa)
-    report = load.checked()
-    load.write()
+    of_pi3 = None if pi3 is None else _opened(pi3)
+    of_page4d = None if page4d is None else _opened(page4d)
+    check_kinds(of_pi3, of_page4d)
+    check_model(model.config, of_pi3, of_page4d)
+    loading = _Load(model, of_pi3, of_page4d, registers, time_sa)
+    report = loading.checked()
+    loading.write()
     model.report = report
     return report
 
@@ -107,9 +105,9 @@ class _Load:
         time_sa: str | None,
     ) -> None:
         self.model, self.pi3, self.page4d = model, pi3, page4d
-        of_pi3, of_page4d = ("split", "truncate") if pi3 else (), ("page4d",) if page4d else ()
-        self.registers = _chosen("registers", registers, (*of_pi3, *of_page4d))
-        self.time_sa = _chosen("time_sa", time_sa, (*of_page4d, *(("pi3",) if pi3 else ())))
+        from_pi3, from_page4d = ("split", "truncate") if pi3 else (), ("page4d",) if page4d else ()
+        self.registers = _chosen("registers", registers, (*from_pi3, *from_page4d))
+        self.time_sa = _chosen("time_sa", time_sa, (*from_page4d, *(("pi3",) if pi3 else ())))
         self.config = adapted(model.config, pi3, page4d)
         # the model itself stays as it was until everything is checked
         self.planned = model if self.config == model.config else Page4D(self.config, filled=False)
@@ -156,13 +154,12 @@ class _Load:
         model.complete = True
 
     def _follow(self) -> None:
-        """Set what comes with weights beside their numbers: eps of the norms, and the sign of the mask head."""
-        from_page4d = self.model.config.published in (Published.VGGT, Published.PAGE4D)
+        """Set what comes with weights beside their values: eps of the norms, and the sign of the mask head."""
         for layer in self.model.layers:
             for kind in ("view_sa", "time_sa", "global_sa"):
                 attention = getattr(layer, kind)
                 if attention is not None:
-                    is_page4d = from_page4d or (kind == "time_sa" and self.time_sa == "page4d")
+                    is_page4d = self.config.built_on_vggt or (kind == "time_sa" and self.time_sa == "page4d")
                     assert isinstance(attention.block, Block)
                     attention.block.set_eps(*(PAGE4D_EPS if is_page4d else PI3_EPS))
         if self.model.mask_head is not None and self.page4d is not None and self.page4d.mask_head is not None:
@@ -235,7 +232,7 @@ def _write(model: Page4D, part: Part, registers: str) -> None:
         return
     if part.joined:
         tensors = [tensor.to(torch.float32, copy=True) for _, tensor in part.source.read(part.joined)]
-        _put(model, _SPECIAL, _special(tensors, registers, model))
+        _put(model, "special_tokens", _special(tensors, registers, model))
     targets: dict[str, list[str]] = {}
     for name, key in part.takes.items():
         targets.setdefault(key, []).append(name)
@@ -275,9 +272,9 @@ def _special(tensors: list[Tensor], registers: str, model: Page4D) -> Tensor:
 def _group(part: Part) -> Group:
     truncated = "truncate" in part.name  # its camera token is new
     return Group(
-        part.name,
-        part.source.name if part.source is not None else "",
-        part.keys,
+        name=part.name,
+        file="" if part.source is None else part.source.name,
+        keys=part.keys,
         loaded=len(part.takes),
         adapted=len(part.joined),
         new=len(part.new) + truncated,
@@ -293,13 +290,13 @@ def _source_files(checkpoint: Checkpoint) -> list[SourceFile]:
 
 
 def _unused(file: Checkpoint, parts: list[Part]) -> Iterator[Group]:
-    """What of a file nothing takes, by the first words of the names."""
+    """What of a file nothing takes, by the first parts of the names."""
     used = {key for part in parts if part.source is file for key in (*part.takes.values(), *part.joined)}
     counts: dict[str, int] = {}
     for key in file.shapes:
         if key not in used:
-            words = key.split(".")
-            prefix = ".".join(words[: 2 if words[0] == "aggregator" else 1])
+            parents = key.split(".")
+            prefix = ".".join(parents[: 2 if parents[0] == "aggregator" else 1])
             counts[prefix] = counts.get(prefix, 0) + 1
     for prefix, count in counts.items():
         yield Group("unused", file.name, prefix if prefix in file.shapes else f"{prefix}.*", unused=count)

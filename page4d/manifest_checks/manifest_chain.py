@@ -9,10 +9,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from page4d.config import MOST_KEPT
 from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_error import inconsistent
 
-_MOST_KEPT = 64
 _POSE_NUMBERS = 12
 _WIDEST = 65535
 _MOST_STREAMS = 2
@@ -122,9 +122,8 @@ def _check_kind(entry: StageEntry) -> None:
             "memory on one side",
             "memory in and out, or neither",
         )
-    suffixes = [(spec, "") for spec in entry.inputs] + [
-        (spec, _OUT if spec.name in inputs else "") for spec in entry.outputs
-    ]
+    suffixes = [(spec, "") for spec in entry.inputs]
+    suffixes += [(spec, _OUT if spec.name in inputs else "") for spec in entry.outputs]
     for spec, suffix in suffixes:
         if spec.suffix != suffix:
             raise inconsistent(
@@ -147,7 +146,7 @@ def _check_encoder(manifest: Manifest) -> None:
 
 
 def _check_blocks(manifest: Manifest, model: _Model) -> None:
-    """The blocks are those of the model, in its order."""
+    """Check that the blocks are those of the model, in its order."""
     blocks = [entry.name for entry in manifest.stages if entry.kind in _BLOCKS]
     expected: list[str] = []
     if model.depth <= len(blocks):
@@ -162,9 +161,9 @@ def _check_blocks(manifest: Manifest, model: _Model) -> None:
 
 
 def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
-    """Kept layers can be gathered from what their stages make; by the tensors' names."""
-    if len(manifest.keep) > _MOST_KEPT:
-        raise inconsistent("it keeps too many layers", len(manifest.keep), f"up to {_MOST_KEPT}")
+    """Check that kept layers can be gathered from their stages' outputs; the layers by the tensors' names."""
+    if len(manifest.keep) > MOST_KEPT:
+        raise inconsistent("it keeps too many layers", len(manifest.keep), f"up to {MOST_KEPT}")
     order = {entry.name: number for number, entry in enumerate(manifest.stages)}
     kept_layers: dict[str, KeptLayer] = {}
     for kept in manifest.keep:
@@ -185,20 +184,21 @@ def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
 
 def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
     """Go through the stages in order: the tensors that a stage reads exist by then, in that shape."""
-    last = {entry.name: number for number, entry in enumerate(manifest.stages)}
-    there = set(_INPUTS)
+    order = {entry.name: number for number, entry in enumerate(manifest.stages)}
+    available = set(_INPUTS)
     shapes = _Shapes(manifest, model, kept_layers)
     for number, entry in enumerate(manifest.stages):
         for spec in entry.inputs:
             kept = kept_layers.get(spec.name)
-            ran = kept is not None and all(last[name] < number for name in kept.stages)
-            if spec.name not in there and not ran:
-                raise inconsistent(f"{entry.name} reads what is not there by then", spec.name, ", ".join(sorted(there)))
+            is_gathered = kept is not None and all(order[name] < number for name in kept.stages)
+            if spec.name not in available and not is_gathered:
+                what = f"{entry.name} reads what is not there by then"
+                raise inconsistent(what, spec.name, ", ".join(sorted(available)))
             shapes.check(entry, spec, entry.kind == "encoder", shapes.streams)
         for spec in entry.outputs:
             # a block that is given one stream may make two of it
             shapes.check(entry, spec, entry.kind == "encoder", model.streams)
-            there.add(spec.name)
+            available.add(spec.name)
         if entry.kind in _BLOCKS:
             shapes.streams = next(spec.shape[0] for spec in entry.outputs if spec.name == "tokens")
     _check_mask(manifest)
@@ -245,8 +245,7 @@ class _Shapes:
 
 
 def _check_mask(manifest: Manifest) -> None:
-    """The mask head stands right before the first stage that reads its mask: where else it stood, it would see other
-    tokens."""
+    """Check that the mask head is right before the first reader of its mask: elsewhere it would see other tokens."""
     for before, entry in itertools.pairwise(manifest.stages):
         if any(spec.name == "mask" for spec in entry.inputs):
             if before.kind != "mask_head":

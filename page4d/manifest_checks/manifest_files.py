@@ -1,5 +1,7 @@
-"""Whether every file that a manifest names is listed with its hash. `engines/cpp/src/manifest/manifest_files.cpp`
-mirrors this."""
+"""Whether every file that a manifest names is listed with its hash.
+
+`engines/cpp/src/manifest/manifest_files.cpp` mirrors this.
+"""
 
 from __future__ import annotations
 

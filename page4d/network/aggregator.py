@@ -1,7 +1,7 @@
-"""An aggregator layer: View-SA over the views of a timestep, Time-SA over the timesteps of a view, and Global-SA over
-everything where the layer has it.
+"""An aggregator layer: View-SA, Time-SA and, in some layers, Global-SA.
 
-Tokens are `[S,B,T,V,N,C]` throughout. The first block that computes two streams gets one, and both start equal.
+View-SA goes over the views of a timestep, Time-SA over the timesteps of a view, Global-SA over the whole clip. Tokens
+are `[S,B,T,V,N,C]` throughout. The first block that computes two streams gets one, and both start equal.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class TimeSA(nn.Module):
     def forward(
         self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None
     ) -> Tensor:
-        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]` or PAGE-4D's own row_bias `[B,T,V,P,1]` -> tokens
-        `[S,B,T,V,N,C]`."""
+        """tokens `[S or 1,B,T,V,N,C]`, mask or PAGE-4D's row_bias `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
         tokens = tokens.transpose(2, 3)  # [S or 1,B,V,T,N,C]
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*V,T*N,C]
         bias = rows = None
@@ -116,8 +115,7 @@ def centres(layout: Layout, device: torch.device | None = None) -> Tensor:
 
 
 def alibi(layout: Layout, heads: int) -> Tensor:
-    """Bias on pairs of timesteps: minus slope times their distance, by head, for the segments of
-    `Layout.time_segments`; `[A,T*T]` float32."""
+    """Bias on the segments of `Layout.time_segments`, `[A,T*T]` float32: minus a head's slope times their distance."""
     slopes = 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads)
-    times = torch.arange(layout.T)
-    return -slopes[:, None] * (times[:, None] - times).abs().flatten()
+    timesteps = torch.arange(layout.T)
+    return -slopes[:, None] * (timesteps[:, None] - timesteps).abs().flatten()

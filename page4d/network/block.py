@@ -73,8 +73,7 @@ class Attention(nn.Module):
         attend: Attend,
         copies: int = 1,
     ) -> Tensor:
-        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` or, where that is None, from x;
-        `[copies*Z,n,C]`."""
+        """Queries from x `[Z,n,C]`, keys and values from context `[Z,m,C]` (None: from x); `[copies*Z,n,C]`."""
         keys = x if context is None else context
         # three products instead of one and a split, which would copy: q, k and v go separate ways
         products = zip((x, keys, keys), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)

@@ -79,8 +79,7 @@ class Encoder(nn.Module):
         return torch.cat((cls, registers, self.patch_embed(x) + position[:, 1:]), dim=1)
 
     def position(self, h: int, w: int) -> Tensor:
-        """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`; the trained one where it
-        fits."""
+        """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`: trained, or interpolated."""
         cls, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         side = math.isqrt(grid.shape[1])
         if (h, w) == (side, side):

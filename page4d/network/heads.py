@@ -1,5 +1,4 @@
-"""Pi3's heads: points in the camera's frame, their confidence, and the camera's pose, from the last layer's pair of
-tokens."""
+"""Pi3's heads: points in the camera's frame, their confidence, and the camera's pose, from the last layer's pair."""
 
 from __future__ import annotations
 
@@ -45,9 +44,8 @@ class PixelHead(nn.Module):
         self.proj = nn.Linear(width, channels * Layout.PATCH**2)
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
-        """tokens `[n,N,C]` -> `[n,H,W,channels]` in the island's dtype; a patch's numbers lie channel by channel, row
-        by row."""
-        x = island(self.proj(tokens[:, layout.special :]))  # [n,P,channels*14*14]
+        """tokens `[n,N,C]` -> `[n,H,W,channels]` in the island's dtype."""
+        x = island(self.proj(tokens[:, layout.special :]))  # [n,P,channels*14*14], channel by channel, row by row
         patches = x.unflatten(2, (-1, layout.PATCH, layout.PATCH))
         grid = patches.unflatten(1, (layout.h, layout.w))  # [n,h,w,channels,14,14]
         return grid.permute(0, 1, 4, 2, 5, 3).flatten(3, 4).flatten(1, 2)
@@ -96,8 +94,7 @@ class Residual(nn.Module):
 
 
 class CameraHead(nn.Module):
-    """Patch tokens to twelve numbers: a translation, and three rows that `page4d.network.poses` turns into a
-    rotation."""
+    """Patch tokens to 12 values: a translation, and three rows that `page4d.network.poses` turns into a rotation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,5 +121,5 @@ class Camera(nn.Module):
         self.head = CameraHead(config.width // 2)
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
-        """pair `[B,T,V,N,2C]` -> pose numbers `[B,T,V,12]`."""
+        """pair `[B,T,V,N,2C]` -> translation and rows `[B,T,V,12]`."""
         return self.head(self.decoder(pair, layout)[:, layout.special :]).unflatten(0, pair.shape[:3])

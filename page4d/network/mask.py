@@ -14,8 +14,7 @@ LAMBDA_LIMIT = 4.0
 
 
 class MaskLogit(nn.Module):
-    """The part of a mask head that both generations of PAGE-4D have: tokens to a logit per patch, large where the patch
-    is dynamic."""
+    """Tokens to a logit per patch, large where it is dynamic: what both generations of PAGE-4D's mask head have."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,8 +33,8 @@ class MaskLogit(nn.Module):
             )
 
     def logit(self, patches: Tensor, layout: Layout) -> Tensor:
-        """Patch tokens `[n,P,C]` -> the logit m `[n,P,1]`."""
-        grid = patches.transpose(1, 2).unflatten(2, (layout.h, layout.w))  # [n,C,h,w]
+        """Patch tokens `[B,T,V,P,C]` -> the logit m `[B,T,V,P,1]`, in the island's dtype."""
+        grid = patches.flatten(0, 2).transpose(1, 2).unflatten(2, (layout.h, layout.w))  # [n,C,h,w]
         if self.kind is MaskHeadKind.CHECKPOINT_150:
             logit = self.head0(grid)
         else:
@@ -45,7 +44,7 @@ class MaskLogit(nn.Module):
             spread = (centred.square().sum((2, 3), keepdim=True) / max(layout.P - 1, 1)).sqrt()
             normal = centred / spread.clamp(min=1e-6)
             logit = island(self.head0(normal.to(grid.dtype))) + normal.mean(1, keepdim=True)
-        return self.sign * logit.flatten(2).transpose(1, 2)
+        return island(self.sign * logit.flatten(2).transpose(1, 2)).unflatten(0, patches.shape[:3])
 
 
 class MaskHead(MaskLogit):
@@ -64,7 +63,7 @@ class MaskHead(MaskLogit):
     def forward(self, tokens: Tensor, mask_ext: Tensor, layout: Layout) -> Tensor:
         """tokens `[1,B,T,V,N,C]`, mask_ext `[B,T,V,P,1]` in [0,1] -> M `[B,T,V,P,1]`, in the island's dtype."""
         patches = tokens[0, ..., layout.special :, :]  # [B,T,V,P,C]
-        logit = island(self.logit(patches.flatten(0, 2), layout)).unflatten(0, patches.shape[:3])
+        logit = self.logit(patches, layout)
         if self.fusion is Fusion.SCALAR:
             alpha, beta = island(self.alpha), island(self.beta)
         else:
@@ -73,8 +72,7 @@ class MaskHead(MaskLogit):
 
 
 class RowMaskHead(MaskLogit):
-    """PAGE-4D's own head: beside M the bias that special tokens put on patch keys, by the formula of the checkpoint's
-    generation."""
+    """PAGE-4D's own head: M, and the bias that special tokens put on patch keys, as in the checkpoint's generation."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -85,8 +83,7 @@ class RowMaskHead(MaskLogit):
 
     def forward(self, tokens: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """tokens `[1,B,T,V,N,C]` -> M and the bias before its gain, `[B,T,V,P,1]` each, in the island's dtype."""
-        patches = tokens[0, ..., layout.special :, :]  # [B,T,V,P,C]
-        logit = island(self.logit(patches.flatten(0, 2), layout)).unflatten(0, patches.shape[:3])
+        logit = self.logit(tokens[0, ..., layout.special :, :], layout)
         dynamic = torch.sigmoid(logit)
         if self.kind is MaskHeadKind.CHECKPOINT_2026:
             return dynamic, 0.5 - dynamic

@@ -1,4 +1,4 @@
-"""Camera poses from the numbers that the camera head gives."""
+"""Camera poses from the 12 values that the camera head gives."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
     """Pose matrices, whose rotation is the nearest to the head's three rows after each row is scaled to length 1.
 
     Args:
-        numbers: `[...,12]`: translation, then nine numbers row by row.
+        numbers: `[...,12]` of any floating dtype: the translation, then the three rows.
 
     Returns:
-        float64 `[...,4,4]`: a point of the camera's frame to the world, which is no camera's frame; NaN where a number
+        float64 `[...,4,4]`: a point of the camera's frame to the world, which is no camera's frame; NaN where a value
         is not finite.
     """
     wide = np.asarray(numbers, np.float64)

@@ -13,17 +13,17 @@ BASE = 100.0
 
 
 class Rope(NamedTuple):
-    """Cosine and sine of every token's angles, `[r,1,D]` or `[Z,r,1,D]`: a sequence of n tokens repeats the r rows n/r
-    times.
+    """Cosine and sine of every token's angles, `[r,1,D]` or `[Z,r,1,D]`.
 
-    The sign of the rotation is in `sin`, so that `x * cos + swapped(x) * sin` turns a pair.
+    A sequence of n tokens repeats the r rows n/r times. The sign of the rotation is in `sin`, so that
+    `x * cos + swapped(x) * sin` turns a pair.
     """
 
     cos: Tensor
     sin: Tensor
 
     def rows(self, index: Tensor) -> Rope:
-        """The tables of tokens chosen by number; `index` int64 `[Z,m]` gives `[Z,m,1,D]`."""
+        """The tables of tokens chosen by index; `index` int64 `[Z,m]` gives `[Z,m,1,D]`."""
         cos, sin = (table.index_select(0, index.flatten()).unflatten(0, index.shape) for table in self)
         return Rope(cos, sin)
 
@@ -42,8 +42,8 @@ def spatial(layout: Layout, head_dim: int, x: Tensor) -> Rope:
 
 def spatial_and_time(layout: Layout, head_dim: int, x: Tensor) -> Rope:
     """Tables of T*N tokens, t slow, for x: the angle of the timestep is added to those of both halves."""
-    times = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)
-    angles = _angles(times, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)  # [T,N,2,D/4]
+    timesteps = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)
+    angles = _angles(timesteps, head_dim)[:, None] + _angles(positions(layout, x.device), head_dim)  # [T,N,2,D/4]
     return _tables(angles.flatten(0, 1), x)
 
 

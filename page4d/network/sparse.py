@@ -73,7 +73,7 @@ class GlobalSA(nn.Module):
         else:
             confidence = island(x).norm(dim=-1).unflatten(1, (layout.frames, layout.N))[..., layout.special :]
         patch = largest(confidence, layout.anchors_per_frame(self.config.landmarks), doubt)  # [S*B,T*V,k]
-        token = layout.special + patch  # number within its view
+        token = layout.special + patch  # index within its view
         frame = torch.arange(layout.frames, device=x.device)[:, None] * layout.N
         within_clip = (token + frame).flatten(1)  # [S*B,T*V*k]
         index = (within_clip + torch.arange(clips, device=x.device)[:, None] * layout.global_tokens).flatten()
@@ -107,7 +107,7 @@ class GlobalSA(nn.Module):
 
 
 def largest(confidence: Tensor, k: int, doubt: float = 0.0) -> Tensor:
-    """Numbers of the k largest entries of the last axis, int64 `[...,k]`; ties go to the lower number.
+    """Indices of the k largest entries of the last axis, int64 `[...,k]`; ties go to the lower index.
 
     With a doubt, entries that lie no further from the k-th largest than this share of it change their order: the choice
     that differs most among those that rounding may lead to.

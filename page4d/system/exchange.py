@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' fcntl.h and fs.h
 _WRITERS = 16
@@ -16,13 +15,12 @@ _NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def exchange(first: pathlib.Path, second: pathlib.Path) -> bool:
-    """Swap what two names stand for, in one step of the file system; False where it has no such step (not Linux, some
-    network drives).
+    """Swap what two names stand for, in one step; False where the file system has none (not Linux, network drives).
 
     Raises:
         OSError: as `os.rename` does.
     """
-    rename = getattr(_libc(), "renameat2", None)
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
     if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
@@ -34,8 +32,7 @@ def exchange(first: pathlib.Path, second: pathlib.Path) -> bool:
 
 
 def sync(folder: pathlib.Path) -> None:
-    """Wait until everything in a folder is on the disk, so that a power cut after it has a new name does not leave
-    empty files under it."""
+    """Wait until everything in a folder is on the disk: after a rename, a power failure then leaves no empty files."""
     paths = [pathlib.Path(place, name) for place, _, names in os.walk(folder, topdown=False) for name in (*names, "")]
     with ThreadPoolExecutor(_WRITERS) as pool:  # file systems write what many wait for in one go
         list(pool.map(sync_path, paths))
@@ -68,7 +65,3 @@ def is_mount_point(folder: pathlib.Path) -> bool:
         return False
     mounted = {re.sub(rb"\\(\d{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines}
     return os.fsencode(os.path.realpath(folder)) in mounted
-
-
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)

@@ -1,5 +1,4 @@
-"""A file of an engine folder, opened only if it is a regular file inside: no FIFO that would block, no link that leads
-elsewhere."""
+"""A file of an engine folder, opened only if it is a regular file inside: no FIFO, no link that leads elsewhere."""
 
 from __future__ import annotations
 
@@ -21,8 +20,9 @@ _COPY = "copy the folder whole, or page4d-export again"
 
 
 def path_inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The path of a regular file in an engine folder. The folder itself may be a link, and links inside it may lead to
-    other files inside.
+    """The path of a regular file in an engine folder.
+
+    The folder itself may be a link, and links inside it may lead to other files inside.
 
     Args:
         folder: the engine folder.

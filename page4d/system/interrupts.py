@@ -1,11 +1,12 @@
-"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): raised as one kind of exception, and held back where that would
-do harm. Imports Python's own modules alone."""
+"""Signals that end a command (Ctrl-C, SIGTERM, SIGHUP): raised as exceptions, held back where that would do harm.
+
+Imports the standard library alone.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,13 +31,15 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
 
 
 def reason(interrupt: KeyboardInterrupt) -> str:
-    """The signal in words."""
+    """What the signal did, as text: `interrupted`."""
     return _REASONS[signal.Signals(getattr(interrupt, "number", signal.SIGINT))]
 
 
 def end_at_once() -> None:
-    """Let signals end the process without a traceback, until `raised_interrupts`: for the time of imports, when there
-    is nothing to clean up."""
+    """Let signals end the process without a traceback, until `raised_interrupts`.
+
+    For the time of imports, when there is nothing to clean up.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"page4d: {_REASONS[signal.Signals(number)]}\n".encode())
@@ -100,7 +103,7 @@ def held_interrupts() -> Iterator[Held]:
 def _install(handler: _Handler) -> dict[signal.Signals, object]:
     """Handle the signals that are not ignored (as under nohup); returns the handlers before."""
     before: dict[signal.Signals, object] = {}
-    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+    if threading.current_thread() is not threading.main_thread():
         return before
     for number in _ENDING:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: not Python's

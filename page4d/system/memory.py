@@ -13,13 +13,12 @@ _CLEAR_REFS = pathlib.Path("/proc/self/clear_refs")
 
 
 def available_memory() -> int:
-    """Bytes that can be taken without swapping: pages of files that were read count as free, since the system gives
-    them up when memory is short."""
+    """Bytes that can be allocated without swapping; cached pages of files count, since the system gives them up."""
     return psutil.virtual_memory().available
 
 
 def resident_memory() -> int:
-    """Bytes that this process holds."""
+    """Bytes of memory that this process holds."""
     return psutil.Process().memory_info().rss
 
 

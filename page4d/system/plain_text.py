@@ -11,9 +11,14 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e
 
 
 def printable(text: str) -> str:
-    """`text` with the characters escaped that would move a terminal's cursor, change its state or the direction of its
-    text: ESC becomes `\\x1b`."""
+    """`text` with terminal control characters and marks of direction escaped: ESC becomes `\\x1b`."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def listed(names: list[str], most: int) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def as_text(name: str) -> str:

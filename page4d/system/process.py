@@ -1,5 +1,7 @@
-"""The start of a command, before its imports: standard streams are open, signals and failed imports end it with a
-message, without a traceback."""
+"""The start of a command, before its imports.
+
+Standard streams are open; signals and failed imports end the command with a message, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import importlib
 import os
 import sys
 import warnings
+from typing import NoReturn
 
+from page4d.errors import ExitCode
 from page4d.system.interrupts import end_at_once
 
 _VERBOSE = ("-v", "--verbose")
@@ -18,15 +22,11 @@ def start(module: str, function: str) -> None:
     begin()
     try:
         entry = getattr(importlib.import_module(module), function)
-    # a damaged installation, or limits on memory and open files
-    except (ImportError, OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError):
-            _end(6, "out of memory while the program was loaded")
-        _end(
-            1,
-            f"the program cannot be loaded: {' '.join(str(error).split())}\n  try:     page4d's requirements anew, or"
-            " higher limits (ulimit -a)",
-        )
+    except MemoryError:
+        _end(ExitCode.OUT_OF_MEMORY, "out of memory while the program was loaded")
+    except (ImportError, OSError, RuntimeError) as error:  # a damaged installation, or a limit (ulimit)
+        what = f"the program cannot be loaded: {' '.join(str(error).split())}"
+        _end(ExitCode.FAILURE, f"{what}\n  try:     page4d's requirements anew, or higher limits (ulimit -a)")
     entry()
 
 
@@ -39,8 +39,7 @@ def begin() -> None:
 
 
 def _open_streams() -> None:
-    """Open closed standard streams (`2>&-`, daemons) on the null device, so that no file that is opened later gets
-    their numbers."""
+    """Open closed standard streams (`2>&-`, daemons) on the null device: no later file shall get their numbers."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so mostly the stream's own
@@ -52,6 +51,6 @@ def _open_streams() -> None:
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def _end(code: int, message: str) -> None:
+def _end(code: int, message: str) -> NoReturn:
     sys.stderr.write(f"page4d: {message}\n")
     sys.exit(code)

@@ -9,7 +9,7 @@ class Progress:
     """Told by long work what it begins; passes that on with the share of the whole that is done, from 0 to 1.
 
     Args:
-        show: called with what is going on, in words, and the share; None shows nothing.
+        show: called with what is going on, as text, and the share from 0 to 1; None shows nothing.
         begin, end: shares of the whole that this progress covers.
         steps: `step` calls that fill it.
         label: stands before what is going on.

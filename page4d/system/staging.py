@@ -1,5 +1,4 @@
-"""`Staging`: where a folder is written until it is complete, how it replaces the old folder, and how the leftovers of a
-killed command are cleaned up.
+"""`Staging`: where a folder is written until it is complete, and how it replaces the old one, also after a kill.
 
 A staging folder is called `.<name>-xxxxxxxx` and lies beside its target, or in it where the target cannot be renamed (a
 mounted volume, the working directory, a parent that may not be written). It holds
@@ -64,8 +63,10 @@ class Staging:
         self.new.mkdir(mode=0o755)
 
     def replace(self, marker: str | None = None) -> None:
-        """Replace the target by `new`. At every moment it is the complete old or the complete new folder, or, where it
-        cannot be renamed, has no marker.
+        """Replace the target by `new`.
+
+        At every moment it is the complete old or the complete new folder; where it cannot be renamed, it may also be
+        a folder without its marker.
 
         Args:
             marker: name of the file by which readers know a complete folder.
@@ -141,8 +142,7 @@ def leftovers(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def tidy(target: pathlib.Path) -> None:
-    """Delete the staging folders of killed commands, after completing a replacement that was interrupted. Folders of
-    running commands stay."""
+    """Delete what killed commands left, after completing an interrupted replacement; running commands' folders stay."""
     for folder in list(leftovers(target)):
         _recover(folder, target)
 

@@ -1,4 +1,4 @@
-"""JSON that every reader takes in the same way, of a size that is read at once.
+"""JSON that every reader reads in the same way, of a size that is read at once.
 
 `engines/cpp/src/files/json_reader.cpp` has the same limits.
 """
@@ -41,9 +41,8 @@ def require_strict(content: bytes) -> None:
 
 
 def _containers(values: Any) -> list[Any]:
-    return [
-        value for value in (values.values() if isinstance(values, dict) else values) if isinstance(value, dict | list)
-    ]
+    inner = values.values() if isinstance(values, dict) else values
+    return [value for value in inner if isinstance(value, dict | list)]
 
 
 def distinct_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The two attention ops on NVIDIA GPUs: a Triton kernel, its machine code for every GPU architecture, and TensorRT
-plugins that launch it.
+"""The two attention ops on NVIDIA GPUs.
 
-`biased_attention` and `segment_attention` are those of `page4d.attention`, on tensors of a GPU; they need torch and
-Triton, which are imported at first use. The plugin needs neither.
+A Triton kernel, its machine code for every GPU architecture, and TensorRT plugins that launch it. `biased_attention`
+and `segment_attention` are those of `page4d.attention`, on tensors of a GPU; they need torch and Triton, which are
+imported at first use. The plugin needs neither.
 """
 
 from __future__ import annotations

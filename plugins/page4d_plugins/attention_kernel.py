@@ -183,8 +183,10 @@ def prepare(BIAS, OUT, count, BLOCK: tl.constexpr):
 
 @triton.jit
 def merge(PART, LSE, OUT, out_z, out_a, out_n, heads, rows, parts, D: tl.constexpr, PARTS: tl.constexpr):
-    """Grid (rows, Z*A): OUT = the mean of the parts, weighted by their sums. PART float32 `[Z*A,parts,rows,D]`, LSE
-    `[Z*A,parts,rows]`."""
+    """Grid (rows, Z*A): OUT = the mean of the parts, weighted by their sums.
+
+    PART: float32 `[Z*A,parts,rows,D]`. LSE: float32 `[Z*A,parts,rows]`.
+    """
     row = tl.program_id(0)
     za = tl.program_id(1).to(tl.int64)
     part = tl.arange(0, PARTS)

@@ -1,5 +1,4 @@
-"""The CUDA driver through cuda-core's bindings: loaded at first use, so that machines without it can import
-everything."""
+"""The CUDA driver through cuda-core's bindings, loaded at first use: machines without it can import everything."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ def driver() -> Any:
         MissingBackendError: no cuda-core, or no driver that answers.
     """
     try:
-        import cuda.core  # noqa: F401  what the bindings are to be loaded with
+        import cuda.core  # noqa: F401  kernels are loaded with it (launcher.py)
         from cuda.bindings import driver as api
     except ImportError:
         raise MissingBackendError(

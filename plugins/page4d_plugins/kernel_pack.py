@@ -1,5 +1,4 @@
-"""The kernel pack: every kernel as machine code for every GPU architecture, with what a launcher needs to know of it,
-in one file.
+"""The kernel pack: every kernel as machine code for every GPU architecture, with its parameters, in one file.
 
 A `.tar.xz` of `sm_<chip>/<kernel>_<type>.cubin` and `ptx/<kernel>_<type>.ptx` (for architectures without machine code
 in the pack), a `.json` beside each (`Entry`), and `pack.json` (`Header`). Equal content gives equal bytes.

@@ -151,8 +151,10 @@ def _split_plan(shape: Shape, mode: Mode, tile: Tile, parts: int) -> Plan:
 def _inputs(
     shape: Shape, mode: Mode, tile: Tile, rows: int, workspace: _Workspace
 ) -> tuple[list[Launch], dict[str, Value]]:
-    """What brings the bias into the workspace where there is one; and the parameters of the attention kernel that say
-    what it reads, `rows` queries of a group."""
+    """The launch that puts the bias into the workspace, where there is one; and what the attention kernel reads.
+
+    The latter are its parameters by name, without those of its output; a group has `rows` queries.
+    """
     q, k, v, _ = _strides(shape)
     count = shape.Z * shape.m
     bias = Ref("workspace", workspace.take(4 * count)) if mode.has_bias else None

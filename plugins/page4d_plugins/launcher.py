@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from page4d_plugins.driver import capability_of, checked, driver
-from page4d_plugins.kernel_pack import PTX, Entry, Kernel, Pack
+from page4d_plugins.kernel_pack import PTX, Kernel, Pack
 from page4d_plugins.launch_plan import Descriptor, Launch, Plan, Shape, make_plan, require_in_pack
 from page4d_plugins.modes import Dtype, Mode, Tile
 from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
@@ -72,8 +73,6 @@ class KernelLauncher:
 
     def _encode(self, descriptor: Descriptor, address: int) -> bytes:
         """A tensor map: the box is a tile of one head, its rows in 128-byte swizzle, zeros beyond the tensor."""
-        import ctypes
-
         api = driver()
         types = api.CUtensorMapDataType
         is_float16 = self._dtype is Dtype.FLOAT16
@@ -132,7 +131,7 @@ def _loaded(kernel: Kernel, device: int) -> Any:
     """The kernel's handle for `cuLaunchKernel`, with its shared memory allowed."""
     from cuda.core import ObjectCode
 
-    entry: Entry = kernel.entry
+    entry = kernel.entry
     key = (device, entry.path)
     if key not in _functions:
         code = ObjectCode.from_ptx(kernel.code) if entry.chip == PTX else ObjectCode.from_cubin(kernel.code)

@@ -1,4 +1,4 @@
-"""Which kernels there are: how keys are chosen and biased, the number types, the tiles of each GPU architecture."""
+"""Which kernels there are: how keys are chosen and biased, the dtypes, the tiles of each GPU architecture."""
 
 from __future__ import annotations
 
@@ -82,8 +82,7 @@ class Mode(enum.Enum):
 
 
 class Tile(NamedTuple):
-    """How a kernel is divided: queries and keys of a block, warps, loads in flight, and K and V by descriptor or
-    pointer."""
+    """Queries and keys of a block, its warps, its loads in flight, and whether K and V are read by descriptor."""
 
     queries: int
     keys: int

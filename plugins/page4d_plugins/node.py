@@ -1,5 +1,4 @@
-"""An attention node of a graph as a call: its mode, by its inputs and attributes, and whether the kernels can compute
-it. No TensorRT, no GPU."""
+"""An attention node of a graph as a call: its mode, its shape, and whether the kernels take it. No TensorRT, no GPU."""
 
 from __future__ import annotations
 
@@ -114,8 +113,12 @@ class Node(NamedTuple):
 
 
 def groups_and_segments(op: str, mode: Mode, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
-    """The number of query groups (or views) and of key segments of a call, from the shapes of its inputs by name, which
-    are checked.
+    """The number of query groups (or views) and of key segments of a call.
+
+    Args:
+        op: the op's name.
+        mode: of the call.
+        shapes: of the op's inputs, by name; they are checked.
 
     Raises:
         UsageError: shapes that do not fit together.
@@ -147,8 +150,7 @@ def _first(shape: Sequence[int]) -> int:
 
 
 def most_workspace(shape: Shape) -> int:
-    """Bytes that a call's plan takes on the chip where it takes most: engines are also built where the chip is not
-    known.
+    """Bytes of a call's workspace on the GPU architecture where it needs most: a build may not know which one runs it.
 
     Raises:
         UsageError: sizes that the pack's kernels do not take.

@@ -18,8 +18,10 @@ Encode = Callable[[Descriptor, int], bytes]
 
 
 class ParameterBlock:
-    """What `cuLaunchKernel` reads: an array of addresses, one for each parameter. Numbers are written once, addresses
-    before a launch."""
+    """What `cuLaunchKernel` reads: an array of addresses, one for each parameter.
+
+    Values are written once, addresses of tensors before a launch.
+    """
 
     def __init__(self, parameters: list[Parameter], values: Mapping[str, Value]) -> None:
         """Lay out `values` as `parameters` say.
@@ -50,8 +52,7 @@ class ParameterBlock:
         return ctypes.addressof(self._table)
 
     def point(self, addresses: Mapping[str, int], encode: Encode) -> None:
-        """Write the tensors' addresses, by their names in the plan; does nothing where they are those of the last
-        call."""
+        """Write the tensors' addresses, by their names in the plan, unless they are those of the last call."""
         if addresses == self._pointed:
             return
         for place, ref in self._refs:

@@ -1,8 +1,7 @@
-"""The row kernels, in Triton: elementwise operations and norms of a transformer block, each in one pass over memory,
-computed in float32.
+"""The row kernels, in Triton: elementwise operations and norms of a transformer block, each in one pass over memory.
 
-Rows are tokens or heads, channels are contiguous. Offsets of rows have 64 bits. An output may have the address of an
-input, SUM that of P and OUT that of X: a thread reads what it overwrites before any other could.
+They compute in float32. Rows are tokens or heads, channels are contiguous. Offsets of rows have 64 bits. An output may
+have the address of an input, SUM that of P and OUT that of X: a thread reads what it overwrites before any other could.
 """
 
 from __future__ import annotations
@@ -74,8 +73,10 @@ def heads(X, BIAS, WEIGHT, SHIFT, COS, SIN, OUT, rows, count, period, epsilon, D
 
 @triton.jit
 def gelu(X, BIAS, OUT, channels, blocks, BLOCK: tl.constexpr):
-    """Grid (rows * blocks), blocks = ceil(channels/BLOCK). OUT = the exact GELU of X + BIAS; X OUT `[rows,channels]`,
-    BIAS `[channels]`."""
+    """Grid (rows * blocks), blocks = ceil(channels/BLOCK). OUT = the exact GELU of X + BIAS.
+
+    X OUT: `[rows,channels]`. BIAS: `[channels]`.
+    """
     row = (tl.program_id(0) // blocks).to(tl.int64) * channels
     channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     inside = channel < channels

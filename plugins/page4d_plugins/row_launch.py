@@ -1,5 +1,4 @@
-"""From the sizes of one call of a row kernel to its launch, as `launch_plan` for attention. No torch, no Triton, no
-GPU."""
+"""From the sizes of one call of a row kernel to its launch, as `launch_plan` for attention: no torch, Triton or GPU."""
 
 from __future__ import annotations
 
@@ -60,30 +59,29 @@ def tokens_launch(kernel: RowKernel, rows: int, channels: int, epsilon: float = 
 
     Addresses by name: `x`, `p`, `bias`, `gamma`, `weight`, `shift`, `sum`, `out`, as far as the kernel uses them.
     """
-    values: dict[str, Value] = {
-        name.upper(): Ref(name) for name in ("x", "p", "bias", "gamma", "weight", "shift", "sum", "out")
-    }
+    values = _addresses("x", "p", "bias", "gamma", "weight", "shift", "sum", "out")
     return Launch(kernel.value, (rows, 1, 1), values | {"channels": channels, "epsilon": epsilon})
 
 
 def heads_launch(tokens: int, heads: int, period: int, epsilon: float) -> Launch:
-    """Of HEADS over `[tokens,heads,D]`, which `takes_heads` takes. Addresses by name: `x`, `bias`, `weight`, `shift`,
-    `cos`, `sin`, `out`."""
-    values: dict[str, Value] = {
-        name.upper(): Ref(name) for name in ("x", "bias", "weight", "shift", "cos", "sin", "out")
-    }
+    """Of HEADS over `[tokens,heads,D]`, which `takes_heads` takes.
+
+    Addresses by name: `x`, `bias`, `weight`, `shift`, `cos`, `sin`, `out`.
+    """
+    values = _addresses("x", "bias", "weight", "shift", "cos", "sin", "out")
     values |= {"rows": tokens * heads, "count": heads, "period": period, "epsilon": epsilon}
     return Launch(RowKernel.HEADS.value, (-(-tokens * heads // _HEADS), 1, 1), values)
 
 
 def gelu_launch(rows: int, channels: int) -> Launch:
     """Of GELU over `[rows,channels]`, which `takes_gelu` takes. Addresses by name: `x`, `bias`, `out`."""
-    values: dict[str, Value] = {name.upper(): Ref(name) for name in ("x", "bias", "out")}
-    return Launch(
-        RowKernel.GELU.value,
-        (rows * _blocks(channels), 1, 1),
-        values | {"channels": channels, "blocks": _blocks(channels)},
-    )
+    blocks = _blocks(channels)
+    values = _addresses("x", "bias", "out") | {"channels": channels, "blocks": blocks}
+    return Launch(RowKernel.GELU.value, (rows * blocks, 1, 1), values)
+
+
+def _addresses(*names: str) -> dict[str, Value]:
+    return {name.upper(): Ref(name) for name in names}
 
 
 def _blocks(channels: int) -> int:

@@ -13,7 +13,7 @@ from page4d.config import PRESETS
 from page4d.errors import EngineError, UsageError
 from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_checks.manifest_words import layout_of
+from page4d.manifest_checks.raw_manifest import layout_of
 from page4d.precision import Precision
 from page4d_export.export_plan import ExportPlan
 from tests.support.examples import examples

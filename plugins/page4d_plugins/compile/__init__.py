@@ -1,1 +1,1 @@
-"""Ahead of time: Triton compiles the kernels into machine code."""
+"""The kernels as machine code, compiled by Triton ahead of time."""

@@ -68,8 +68,7 @@ def beyond_compiler() -> list[str]:
 
 
 def source_hash() -> str:
-    """sha256 of everything that decides the kernels: their code without comments and docstrings, and what each of them
-    is compiled with."""
+    """sha256 of what decides the kernels: code without comments and docstrings, and what each is compiled with."""
     trees = [_without_docstrings(ast.parse((_FOLDER / f"{name}.py").read_text())) for name in _SOURCES]
     functions = [function for tree in trees for function in tree.body if isinstance(function, ast.FunctionDef)]
     names = {function.name: [argument.arg for argument in function.args.args] for function in functions}
@@ -93,11 +92,11 @@ def _is_string(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
-def build(wanted: list[Target], workers: int, done: Callable[[Target], None] | None = None) -> Pack:
+def build(kernels: list[Target], workers: int, done: Callable[[Target], None] | None = None) -> Pack:
     """Compile kernels into a pack.
 
     Args:
-        wanted: the kernels to compile.
+        kernels: to compile.
         workers: processes side by side.
         done: called after every kernel.
 
@@ -105,16 +104,16 @@ def build(wanted: list[Target], workers: int, done: Callable[[Target], None] | N
         MissingBackendError: Triton is not installed.
     """
     triton = _triton()
-    kernels = {}
+    compiled = {}
     # spawned, since this process may have threads, which a fork loses
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(compile_kernel, target): target for target in wanted}
+        pending = {pool.submit(compile_kernel, target): target for target in kernels}
         for finished in as_completed(pending):
             kernel = finished.result()
-            kernels[kernel.entry.path] = kernel
+            compiled[kernel.entry.path] = kernel
             if done is not None:
                 done(pending[finished])
-    return Pack(Header(source_hash(), triton.__version__, _ptxas_version()), kernels)
+    return Pack(Header(source_hash(), triton.__version__, _ptxas_version()), compiled)
 
 
 def compile_kernel(target: Target) -> Kernel:
@@ -127,9 +126,9 @@ def compile_kernel(target: Target) -> Kernel:
 
     function = getattr(row_kernel if target.kernel in _ROWS else attention_kernel, target.kernel.partition("_")[0])
     fixed = _constants(target)
-    types = signature(target, list(function.arg_names), fixed)
-    values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
     names = list(function.arg_names)
+    types = signature(target, names, fixed)
+    values: dict[str, Any] = {name: fixed.get(name) for name, kind in types.items() if kind == "constexpr"}
     aligned_names = (name for name in _ALIGNED if types.get(name, "constexpr") != "constexpr")
     aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned_names}
     with tempfile.TemporaryDirectory() as cache:
@@ -217,13 +216,14 @@ def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:
 
 
 def _check_launchable(metadata: Any, tile: Tile) -> None:
-    """Launchers pass no scratch memory, launch no clusters, and encode descriptors in one way: refuse code of another
-    Triton that needs more."""
+    """Refuse code of another Triton that needs more than the launchers give.
+
+    They pass no scratch memory, launch no clusters, and encode descriptors in one way.
+    """
     assert metadata.global_scratch_size == metadata.profile_scratch_size == 0 and metadata.num_ctas == 1, metadata
     for descriptor in metadata.tensordesc_meta or []:
-        assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM] and descriptor["swizzle"] == _SWIZZLE_128B, (
-            descriptor
-        )
+        assert descriptor["block_size"] == [1, 1, tile.keys, HEAD_DIM], descriptor
+        assert descriptor["swizzle"] == _SWIZZLE_128B, descriptor
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
@@ -239,20 +239,19 @@ def disassemble(tool: str, *arguments: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run(
-            [_tools() / tool, *arguments, file.name], check=True, capture_output=True, text=True
-        ).stdout
+        return _run_tool(tool, *arguments, file.name)
 
 
 def _ptxas_version() -> str:
-    output = subprocess.run([_tools() / "ptxas", "--version"], check=True, capture_output=True, text=True).stdout
-    version = re.search(r"release [\d.]+, (V[\d.]+)", output)
+    version = re.search(r"release [\d.]+, (V[\d.]+)", _run_tool("ptxas", "--version"))
     assert version is not None
     return version[1]
 
 
-def _tools() -> pathlib.Path:
-    return pathlib.Path(_triton().__file__).parent / "backends/nvidia/bin"
+def _run_tool(tool: str, *arguments: str) -> str:
+    """Output of a tool that Triton brings."""
+    path = pathlib.Path(_triton().__file__).parent / "backends/nvidia/bin" / tool
+    return subprocess.run([path, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def _triton() -> Any:

@@ -85,9 +85,9 @@ def _plugin_class(trt: ModuleType) -> Any:
             return self
 
         def clone(self) -> Any:
-            other = AttentionPlugin(self.node)
-            other.shape = self.shape
-            return other
+            copy = AttentionPlugin(self.node)
+            copy.shape = self.shape
+            return copy
 
         # ---- build
 
@@ -100,8 +100,8 @@ def _plugin_class(trt: ModuleType) -> Any:
         def supports_format_combination(self, position: int, tensors: Any, inputs: int) -> bool:
             if tensors[position].desc.format != trt.TensorFormat.LINEAR:
                 return False
-            named = [types.get(tensor.desc.type, "") for tensor in tensors[: position + 1]]
-            return self.node.accepts(position, named + [""] * (inputs + 1 - len(named)))
+            names = [types.get(tensor.desc.type, "") for tensor in tensors[: position + 1]]
+            return self.node.accepts(position, names + [""] * (inputs + 1 - len(names)))
 
         def configure_plugin(self, inputs: Any, outputs: Any) -> None:
             shapes = [tuple(tensor.desc.dims) for tensor in inputs]

@@ -1,5 +1,8 @@
-"""Whether a manifest's words and sizes are known: read as they stand, before they become enums and a `Layout`, so that
-the error says what is allowed. `engines/cpp/src/manifest/manifest_check.cpp` mirrors this."""
+"""Whether a manifest's names of options and its sizes are known.
+
+They are checked before they become enums and a `Layout`, so that the error says what is allowed.
+`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+"""
 
 from __future__ import annotations
 
@@ -16,37 +19,37 @@ from page4d.ops import AttentionChoice
 from page4d.precision import MOST_NUMBERS, Precision
 
 
-class _PlanWords(msgspec.Struct, frozen=True):
+class _RawPlans(msgspec.Struct, frozen=True):
     library: str
 
 
-class _VerificationWords(msgspec.Struct, frozen=True):
+class _RawVerification(msgspec.Struct, frozen=True):
     layout: dict[str, int]
 
 
-class ManifestWords(msgspec.Struct, frozen=True):
-    """The fields of a `Manifest` that hold one of a few words, or sizes, as they stand in the file."""
+class RawManifest(msgspec.Struct, frozen=True):
+    """The fields of a `Manifest` that hold one of a few strings, or sizes, as they stand in the file."""
 
     layout: dict[str, int]
     precision: str
     attention: str = str(AttentionChoice.AUTO)
-    plans: _PlanWords | None = None
-    verification: _VerificationWords | None = None
+    plans: _RawPlans | None = None
+    verification: _RawVerification | None = None
 
 
-def check_words(words: ManifestWords) -> None:
-    """Refuse words that stand for nothing, and sizes that are no layout.
+def check_raw(raw: RawManifest) -> None:
+    """Refuse strings that name no option, and sizes that are no layout.
 
     Raises:
         EngineError: naming the first one.
     """
-    layout_of(words.layout)
-    if words.verification is not None:
-        layout_of(words.verification.layout)
-    _require_known("its precision is unknown", words.precision, Precision)
-    _require_known("its attention is unknown", words.attention, AttentionChoice)
-    if words.plans is not None:
-        _require_known("its plans are of an unknown library", words.plans.library, Flavor)
+    layout_of(raw.layout)
+    if raw.verification is not None:
+        layout_of(raw.verification.layout)
+    _require_known("its precision is unknown", raw.precision, Precision)
+    _require_known("its attention is unknown", raw.attention, AttentionChoice)
+    if raw.plans is not None:
+        _require_known("its plans are of an unknown library", raw.plans.library, Flavor)
 
 
 def layout_of(sizes: Mapping[str, int]) -> Layout:
@@ -67,7 +70,7 @@ def layout_of(sizes: Mapping[str, int]) -> Layout:
     return Layout(T, V, H, W, B)
 
 
-def _require_known(what: str, word: str, known: type[enum.Enum]) -> None:
-    words = [str(member) for member in known]
-    if word not in words:
-        raise inconsistent(what, word, ", ".join(words))
+def _require_known(what: str, value: str, options: type[enum.Enum]) -> None:
+    known = [str(option) for option in options]
+    if value not in known:
+        raise inconsistent(what, value, ", ".join(known))
