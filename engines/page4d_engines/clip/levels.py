@@ -1,5 +1,4 @@
-"""`Channel`: an image as the one channel that a mask or a keypoint map is; and `Levels`, which notices values that mean
-something else."""
+"""`Channel`: a mask or a keypoint map; and `Levels`, which notices values that seem to mean something else."""
 
 from __future__ import annotations
 

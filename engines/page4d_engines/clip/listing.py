@@ -22,14 +22,14 @@ _RESULTS = ("summary.json", "manifest.json")  # of a run, of an export
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder's entries but for hidden ones, each kind in natural order.
+    """A folder's entries without the hidden ones, each kind in natural order.
 
     Attributes:
         folder: that was listed.
-        images: files, or whatever else, with the suffix of an image that is read.
+        images: whatever is no folder and has the suffix of an image that is read.
         heic: the same in HEIC; where pillow-heif is installed they are among the images, too.
         videos: files with the suffix of a video.
-        folders: but for those that systems make for themselves, results of this project, and links back up.
+        folders: without those that systems make for themselves, results of this project, and links back up.
         unread: images and videos of other kinds.
         broken: links that lead nowhere.
     """
@@ -67,15 +67,15 @@ class Listing:
         ]
         files = [entry for entry in entries if not kinds[entry]]
         heic = _with(files, image_file.HEIC_SUFFIXES)
-        images = _with(
-            files,
-            (*image_file.SUFFIXES, *image_file.HEIC_SUFFIXES)
-            if heic and image_file.reads_heic()
-            else image_file.SUFFIXES,
-        )
-        broken = [entry for entry in files if not entry.suffix and not os.path.exists(entry)]
+        heic_suffixes = image_file.HEIC_SUFFIXES if heic and image_file.reads_heic() else ()
         return cls(
-            folder, images, heic, _with(files, video.SUFFIXES), tuple(folders), _with(files, _UNREAD), tuple(broken)
+            folder=folder,
+            images=_with(files, (*image_file.SUFFIXES, *heic_suffixes)),
+            heic=heic,
+            videos=_with(files, video.SUFFIXES),
+            folders=tuple(folders),
+            unread=_with(files, _UNREAD),
+            broken=tuple(entry for entry in files if not entry.suffix and not os.path.exists(entry)),
         )
 
     @property
@@ -91,16 +91,12 @@ class Listing:
     @property
     def counted(self) -> str:
         """What frames there are, for an error."""
-        parts = [
-            f"{len(some)} {kind}{'s' * (len(some) > 1)} ({listed([readable(path.name) for path in some], 2)})"
-            for some, kind in self._kinds
-            if some
-        ]
-        return ", ".join(parts)
-
-    @property
-    def _kinds(self) -> tuple[tuple[tuple[pathlib.Path, ...], str], ...]:
-        return (self.images, "image"), (self.videos, "video"), (self.skipped, "other image or video")
+        kinds = {"image": self.images, "video": self.videos, "other image or video": self.skipped}
+        return ", ".join(
+            f"{len(files)} {kind}{'s' * (len(files) > 1)} ({listed([readable(path.name) for path in files], 2)})"
+            for kind, files in kinds.items()
+            if files
+        )
 
 
 def unread_note(skipped: Iterable[pathlib.Path], where: str) -> str | None:

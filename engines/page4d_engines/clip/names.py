@@ -8,14 +8,12 @@ import unicodedata
 
 
 def readable(name: str | os.PathLike[str]) -> str:
-    r"""A name that any encoder takes: bytes that are no UTF-8, which Python keeps as lone surrogates, are spelled out
-    as `\xe9`."""
+    r"""A name that UTF-8 can encode: bytes that are none, which Python keeps as lone surrogates, become `\xe9`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def composed(name: str) -> str:
-    """A form in which names that look alike are equal: macOS spells an accent as a character of its own, others do
-    not."""
+    """A form in which names that look alike are equal: macOS stores an accent as a character of its own."""
     return unicodedata.normalize("NFC", name)
 
 
