@@ -106,7 +106,7 @@ class FrameFolder:
             for file, header in zip(column, row, strict=True)
         ]
         return cls(
-            path=source.given,
+            path=source.path,
             camera_names=source.names,
             sizes=sizes,
             frame_files=pairing.files,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 
 def readable(name: str | os.PathLike[str]) -> str:
@@ -21,6 +23,11 @@ def natural(name: str) -> tuple[tuple[int, str], ...]:
     """Sorts numbers inside names by their value."""
     parts = ((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
     return (*parts, (-1, name))
+
+
+def listed_files(paths: Iterable[pathlib.Path], most: int = 4) -> str:
+    """The names of the first few of some files or folders, and how many more there are."""
+    return listed([readable(path.name) for path in paths], most)
 
 
 def listed(names: list[str], most: int = 4) -> str:
