@@ -78,7 +78,7 @@ def attach_companions(
 
 
 def by(size: tuple[int, ...]) -> str:
-    """A size as a person writes it."""
+    """A size as text: `640x480`."""
     return "x".join(map(str, size))
 
 

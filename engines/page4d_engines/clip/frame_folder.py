@@ -160,7 +160,7 @@ class FrameFolder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for a person: what was not read, what looks like a mistake; more as masks are read."""
+        """Sentences on what was not read and what looks like a mistake; more as frames and masks are read."""
         levels = self._levels
         read = [note for kind in ("masks", "keypoint maps") for note in levels[kind].notes]
         return (*self._noticed, *filter(None, [levels["frames"].dark_note]), *read)
@@ -239,10 +239,8 @@ def _header_notes(read: Sequence[tuple[Frame, Header]], kind: str) -> Iterator[s
         yield f"{what}: {listed(transparent)}"
     pixels = max(header.size[0] * header.size[1] for _, header in read)
     if pixels > _MANY_PIXELS:
-        yield (
-            f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {pixels * _BYTES / 1e9:.1f} GB of"
-            " memory, and up to three times that"
-        )
+        memory = f"{pixels * _BYTES / 1e9:.1f} GB of memory, and up to three times that"
+        yield f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {memory}"
     for video_file in dict.fromkeys(file.video for file, _ in read if isinstance(file, VideoFrame)):
         if video_file.others:
             yield f"{readable(video_file.path.name)} has {video_file.others + 1} videos in it, of which one was read"

@@ -56,10 +56,8 @@ class Pairing:
             _check_times(names, files)
             if len(known) < len(times) and len(times) > 1:
                 timeless = [name for name, stamps in zip(names, times, strict=True) if stamps is None]
-                notes = (
-                    *notes,
-                    f"the videos of {listed(timeless)} have no times of their own: frames were paired by number",
-                )
+                note = f"the videos of {listed(timeless)} have no times of their own: frames were paired by number"
+                notes = (*notes, note)
             return cls(files, notes)
         chosen = _by_time(known)
         if not len(chosen):
@@ -77,11 +75,9 @@ class Pairing:
             for name, column in zip(names, files, strict=True)
             if len(column) > len(chosen)
         )
-        note = (
-            f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times"
-            " were paired by them"
-        )
-        return cls(paired, (*notes, note + (f", and no use was made of {left}" if left else "")))
+        note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)})"
+        note += f": {len(chosen)} times were paired by them" + (f", and no use was made of {left}" if left else "")
+        return cls(paired, (*notes, note))
 
 
 def _videos(files: Files) -> list[Video] | None:

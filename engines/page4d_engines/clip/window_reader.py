@@ -177,7 +177,7 @@ class WindowReader:
     def _fill(
         self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None
     ) -> float:
-        """Read one window, but for the frames that the one before has, too; seconds that it took."""
+        """Read one window, and copy the frames that the one before has, too; returns the seconds that it took."""
         began = time.perf_counter()
         for row, t in enumerate(window):
             if before is not None and t in before[0]:
