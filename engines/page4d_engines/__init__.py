@@ -3,8 +3,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-# a robot's runtime reports to nobody: read when ONNX Runtime is imported, which would else keep an identifier in the
-# home folder
+# a robot's runtime reports to nobody; ONNX Runtime reads this when it is imported, and would otherwise keep an
+# identifier in the home folder
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -12,11 +12,8 @@ if TYPE_CHECKING:
     from page4d_engines.pipeline import Pipeline, Result
 
 __all__ = ["Backend", "Pipeline", "Result"]
-_LATE = {
-    "Backend": "backend",
-    "Pipeline": "pipeline",
-    "Result": "pipeline",
-}  # the commands' entry point need not wait for numpy
+# loaded on first use: the commands' entry point need not wait for numpy
+_LATE = {"Backend": "backend", "Pipeline": "pipeline", "Result": "pipeline"}
 
 
 def __getattr__(name: str) -> Any:

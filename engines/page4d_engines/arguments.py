@@ -1,4 +1,4 @@
-"""What a caller gives to a pipeline, checked before anything of it is copied."""
+"""The arguments of a pipeline's calls, checked before anything is copied."""
 
 from __future__ import annotations
 
@@ -76,16 +76,14 @@ def finite_argument(name: str, value: ArrayLike, target: NDArray[Any]) -> NDArra
 
 
 def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
-    """The fundamental matrices `[V,V,3,3]` of a rig, or what was given in their place.
+    """The fundamental matrices `[V,V,3,3]` of a rig, or the array that was passed as such.
 
     Raises:
         UsageError: none; another number of cameras than views; something that is no camera, or one of images of another
             size.
     """
-    allowed = (
-        f"{layout.V} cameras, each with width, height, K, world_to_camera; or fundamental matrices"
-        f" {list(layout.fundamental_shape)}"
-    )
+    allowed = f"{layout.V} cameras, each with width, height, K, world_to_camera"
+    allowed += f"; or fundamental matrices {list(layout.fundamental_shape)}"
     if cameras is None:
         raise UsageError(
             "these engines have the epipolar prior and need the calibration of every view",
@@ -117,7 +115,7 @@ def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
 
 
 def shared_argument(shared: object, T: int) -> int:
-    """A number of times, 0 to T - 1.
+    """A number of timesteps, 0 to T - 1.
 
     Raises:
         UsageError: anything else.
@@ -134,16 +132,16 @@ def shared_argument(shared: object, T: int) -> int:
     return count
 
 
-def backend_argument(word: Backend | str) -> Backend:
+def backend_argument(name: Backend | str) -> Backend:
     """A backend by its name.
 
     Raises:
         UsageError: there is none of that name.
     """
     try:
-        return Backend(word)
+        return Backend(name)
     except ValueError:
-        raise UsageError("there is no such backend", got=_shown(word), allowed=", ".join(map(str, Backend))) from None
+        raise UsageError("there is no such backend", got=_shown(name), allowed=", ".join(map(str, Backend))) from None
 
 
 def require_threads(threads: object) -> None:

@@ -1,4 +1,4 @@
-"""What runs an engine folder here: a loader for each backend, and what `auto` makes of a folder and a machine."""
+"""A loader for each backend, and which of them `auto` takes for a folder on this machine."""
 
 from __future__ import annotations
 
@@ -41,14 +41,20 @@ class Loader(Protocol):
         ...
 
     def load(self, constants: Arrays) -> Chain:
-        """The chain, loaded, given the values from outside that do not change."""
+        """The chain, loaded; `constants` are the values from outside that do not change, by name.
+
+        Raises:
+            EngineError: a file cannot be loaded.
+            MissingBackendError: the backend does not start.
+            OutOfMemoryError: weights and buffers do not fit.
+        """
         ...
 
 
 def choose(
     folder: EngineFolder, backend: Backend, pool: ThreadPool | None, rounding: bool, sliding: bool = False
 ) -> Loader:
-    """What runs a folder here.
+    """The loader that runs a folder on this machine.
 
     `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where
     there is a GPU for it, else ONNX Runtime on the CPU; it logs why a better one was left.
@@ -58,7 +64,7 @@ def choose(
         backend: a demand, or `auto`.
         pool: of ONNX Runtime on the CPU; None takes every CPU.
         rounding: round as the 16-bit graph does, on the CPU; `auto` then means the CPU.
-        sliding: windows will overlap, and what the encoder makes is kept.
+        sliding: windows will overlap, and encoded tokens are kept.
 
     Raises:
         EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.

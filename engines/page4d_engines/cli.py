@@ -52,8 +52,8 @@ def run(
         pathlib.Path,
         typer.Argument(
             help=(
-                "folder of <camera>/<frame>.png or .jpg, or of a video per camera, or one that holds such a folder"
-                " `frames`"
+                "folder of <camera>/<frame>.png or .jpg, or of a video per camera,"
+                " or one that holds such a folder `frames`"
             )
         ),
     ],
@@ -89,8 +89,8 @@ def run(
     """Run engines over a clip, window by window.
 
     Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also
-    points.ply, cameras.json and depth/. Where the engines see one time or one view, FRAMES may be a folder of photos;
-    where they see one view, a video.
+    points.ply, cameras.json and depth/. Where the engines see one timestep or one view, FRAMES may be a folder of
+    photos; where they see one view, a video.
     """
     clock = console.process_clock()
     console.set_verbosity(verbose, quiet)
@@ -170,7 +170,8 @@ def start(app: typer.Typer) -> None:
             name = getattr(getattr(error, "ctx", None), "command_path", None) or pathlib.Path(sys.argv[0]).name
             console.say(f"page4d: {error.format_message()}\n  try:     {name} --help")
 
-    ended = console.worded(call)  # a second time around a command's own body: for --help, and what goes wrong before it
+    # a second time, around a command's own body: for --help, and for errors before it
+    ended = console.worded(call)
     code = code if ended == ExitCode.OK else ended
     console.flush_streams()
     sys.exit(code if isinstance(code, int) else 0)

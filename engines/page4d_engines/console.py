@@ -1,4 +1,4 @@
-"""What all commands share: how they end, how they show progress, where words and where JSON go."""
+"""What all commands share: how they end, how they show progress, where text and where JSON go."""
 
 from __future__ import annotations
 
@@ -38,21 +38,23 @@ _LIBRARIES_WITHOUT_MEMORY = (
 )
 _LOG = logging.getLogger("page4d")
 _activity: list[str] = []
-"""What is going on, as progress was last told: for the report of a fault."""
+"""What is going on, as progress last showed it: for the report of a fault."""
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command's body; the exit code. Every error becomes its message on stderr, never a traceback (-v prints it);
-    so do signals."""
+    """Run a command's body; the exit code.
+
+    Every error and every signal becomes a message on stderr, never a traceback (-v prints it).
+    """
     try:
         with raised_interrupts() as raised:
             return worded(command, raised)
-    except KeyboardInterrupt as interrupt:  # in the instant in which another one was put into words
+    except KeyboardInterrupt as interrupt:  # while the message of another one was printed
         return exit_code(interrupt)
 
 
 def worded(command: Callable[[], None], raised: Sequence[KeyboardInterrupt] = ()) -> int:
-    """As `run`, with signals as they are; `raised` are those that were made exceptions so far."""
+    """As `run`, without handlers of signals; `raised` are the signals that became exceptions so far."""
     try:
         try:
             command()
@@ -82,11 +84,11 @@ def worded(command: Callable[[], None], raised: Sequence[KeyboardInterrupt] = ()
 
 
 def _fault(error: Exception) -> int:
-    """What is not foreseen: a library that ran out of something, or a fault of ours."""
+    """The end after an unforeseen error: a library that ran out of something, or a fault of ours."""
     text = " ".join(str(error).split())
     if isinstance(error, SafetensorError) and ("No space left" in text or "I/O error" in text):  # has no errno
         return _end(ExitCode.FAILURE, _NO_SPACE if "No space left" in text else text)
-    if any(words in text for words in _LIBRARIES_WITHOUT_MEMORY):
+    if any(sign in text for sign in _LIBRARIES_WITHOUT_MEMORY):
         return _end(ExitCode.OUT_OF_MEMORY, f"{_NO_MEMORY}\n  got:     {text[:200]}")
     if _LOG.isEnabledFor(logging.DEBUG):
         say(traceback.format_exc())
@@ -104,8 +106,7 @@ def _end(code: int, message: str) -> int:
 
 
 def flush_streams() -> None:
-    """Before the process ends: what a stream still holds and cannot write goes nowhere, and does not change the exit
-    code."""
+    """Before the process ends: text that a stream still holds and cannot write does not change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -115,7 +116,7 @@ def flush_streams() -> None:
 
 
 def _silence(descriptor: int) -> None:
-    """Nobody reads a stream any more: what Python still flushes at its end goes nowhere."""
+    """Discard what Python still flushes to a stream that nobody reads any more."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)
@@ -137,8 +138,10 @@ def set_verbosity(verbose: bool, quiet: bool = False) -> None:
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """A line for a person, on stderr: stdout belongs to --json. Where nobody can read it (a closed pipe, a full disk),
-    it is lost and stops nothing."""
+    """A line for a person, on stderr: stdout belongs to --json.
+
+    Where it cannot be written (a closed pipe, a full disk) it is lost, and nothing stops.
+    """
     if not quiet:
         with contextlib.suppress(OSError, ValueError):
             print(printable(text), file=sys.stderr, flush=True)
@@ -154,7 +157,7 @@ def process_clock() -> Stopwatch:
 
 @contextlib.contextmanager
 def stdout() -> Iterator[None]:
-    """Within the block a failure to write is stdout's, and is said so."""
+    """Within the block a failure to write is stdout's, and the error says so."""
     try:
         yield
     except BrokenPipeError:
@@ -165,7 +168,7 @@ def stdout() -> Iterator[None]:
 
 
 def write_json(document: Any) -> None:
-    """One JSON document on stdout. Bytes of file names that are no text are written out."""
+    """One JSON document on stdout; undecodable bytes of file names are escaped."""
     text = msgspec.json.encode(encodable(msgspec.to_builtins(document)))
     with stdout():
         sys.stdout.buffer.write(msgspec.json.format(text, indent=1) + b"\n")
@@ -202,7 +205,7 @@ def table_console(stderr: bool = False) -> Console:
 
 
 def table(title: str | None, left: Sequence[str], right: Sequence[str], **options: Any) -> Table:
-    """An empty table: columns of words, then columns of numbers; `options` are those of `rich.table.Table`."""
+    """An empty table: columns of text, then columns of numbers; `options` are those of `rich.table.Table`."""
     columns = Table(title=title, title_justify="left", **options)
     for name in left:
         columns.add_column(name)

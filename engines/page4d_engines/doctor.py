@@ -1,4 +1,4 @@
-"""`page4d doctor`: what is installed, what answers, what is missing, and what that means for the backends."""
+"""`page4d doctor`: what is installed, which GPUs there are, what is missing, and which backends that leaves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """All that was found."""
+    """All findings."""
 
     installed: list[Finding]
     machine: list[Finding]
@@ -48,24 +48,23 @@ def diagnose() -> Diagnosis:
     """Look at this machine. Loads nothing heavy, changes nothing."""
     installed = [Finding("page4d", True, __version__), Finding("python", True, platform.python_version())]
     installed += [_package(name) for name in (*_RUN, *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av")]
-    for flavor in (Flavor.TENSORRT, Flavor.RTX):
-        installed.append(_library(flavor))
+    installed += [_library(flavor) for flavor in (Flavor.TENSORRT, Flavor.RTX)]
     installed.append(_tried("attention kernels", lambda: f"{len(shipped().kernels)} for {', '.join(_chips())}"))
     return Diagnosis(installed, list(_machine()), list(_abilities()))
 
 
 def _package(name: str) -> Finding:
-    for found in (f"{name}-gpu", name) if name == "onnxruntime" else (name,):
+    for package in (f"{name}-gpu", name) if name == "onnxruntime" else (name,):
         try:
-            installed = version(found)
+            installed = version(package)
         except PackageNotFoundError:
             continue
         tried = TRIED[name]
-        description = f"{installed}{' (GPU)' if found.endswith('-gpu') else ''}"
+        description = f"{installed}{' (GPU)' if package.endswith('-gpu') else ''}"
         if remark := tried.remark(installed):
             description += f", {remark}"
         old = tried.too_old(installed)
-        return Finding(name, not old, description, f'pip install "{found}>={tried.lowest}"' if old else None)
+        return Finding(name, not old, description, f'pip install "{package}>={tried.lowest}"' if old else None)
     return Finding(name, False, "not installed")
 
 
@@ -77,20 +76,20 @@ def _chips() -> list[str]:
 def _library(flavor: Flavor) -> Finding:
     name = "TensorRT" if flavor is Flavor.TENSORRT else "TensorRT-RTX"
 
-    def words() -> str:
+    def describe() -> str:
         library = Library.find(flavor)
         cuda = cuda_of(library)
-        said = ".".join(map(str, library.version)) + (f", for CUDA {cuda}" if cuda else "")
-        return "; ".join([said, *library.warnings(chip_here(), native=True)])
+        release = ".".join(map(str, library.version)) + (f", for CUDA {cuda}" if cuda else "")
+        return "; ".join([release, *library.warnings(chip_here(), native=True)])
 
-    return _tried(name, words)
+    return _tried(name, describe)
 
 
 def _machine() -> Iterator[Finding]:
     yield Finding("system", True, f"{platform.system()} {platform.machine()}")
-    driver_found = _tried("driver", lambda: "CUDA {}.{}".format(*cuda_version()))
-    yield driver_found
-    if not driver_found.ok:
+    finding = _tried("driver", lambda: "CUDA {}.{}".format(*cuda_version()))
+    yield finding
+    if not finding.ok:
         return
     api = driver()
     for number in range(int(checked(api.cuDeviceGetCount()))):
@@ -129,8 +128,9 @@ def _abilities() -> Iterator[Finding]:
     yield _tried("--backend onnxruntime", lambda: need("", *_RUN))
 
 
-def _tried(name: str, words: Callable[[], str]) -> Finding:
+def _tried(name: str, describe: Callable[[], str]) -> Finding:
+    """What a call returns, or the error that it raises."""
     try:
-        return Finding(name, True, words())
+        return Finding(name, True, describe())
     except Page4DError as error:
         return Finding(name, False, error.what + (f" ({error.got})" if error.got is not None else ""), error.hint)

@@ -1,4 +1,4 @@
-"""The entry point of `page4d-run`: light, so that Ctrl-C ends it in words from the first moment on."""
+"""The entry point of `page4d-run`: light, so that from the first moment on Ctrl-C ends it with a message."""
 
 from page4d.system.interrupts import end_at_once
 

@@ -39,10 +39,10 @@ from page4d_engines.timing import Timing
 class Pipeline:
     """The chain of an engine folder.
 
-    One clip at a time: a second `run`, of another thread or from a callback, is refused while one goes. For several
-    threads load one pipeline each (weights and buffers are theirs), or hold a lock of yours over `run` and over what is
-    done with its `Result`. For several processes load one in each: a pipeline is no value to copy or pickle, and does
-    not outlive a fork.
+    One clip at a time: a second `run`, of another thread or from a callback, is refused while one runs. For several
+    threads load one pipeline in each (with weights and buffers of its own), or hold a lock of yours over `run` and the
+    use of its `Result`. For several processes load one in each: a pipeline cannot be copied or pickled, and does not
+    survive a fork.
 
     Attributes:
         manifest: the folder's.
@@ -56,9 +56,9 @@ class Pipeline:
         self._memory = constants.get("memory", np.zeros(0, np.float32))
         self._chain = load({"special": constants["special"]})
         self.plan = self._chain.plan
-        # 16 bits that numpy has no type for are given out as float32
+        # numpy itself has no bfloat16: such results become float32
         self._outputs = {
-            name: np.empty(array.shape, np.float32) if _is_bfloat16(array) else array
+            name: np.empty(array.shape, np.float32) if array.dtype.name == "bfloat16" else array
             for name, array in self._chain.outputs.items()
         }
         self._has_run = False
@@ -75,7 +75,7 @@ class Pipeline:
 
     @property
     def described(self) -> str:
-        """What computes, in words."""
+        """A description of the library and device that compute."""
         return self._chain.described
 
     @classmethod
@@ -94,11 +94,11 @@ class Pipeline:
             backend: what to run on; `auto` takes the best that folder and machine allow.
             threads: of ONNX Runtime on the CPU, 1 or more; None takes every CPU.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
-            sliding: windows will overlap: what the encoder makes is kept, for `run(shared=...)`; takes memory for one
-                stream's tokens.
+            sliding: windows will overlap: encoded tokens are kept, for `run(shared=...)`; takes memory for one stream's
+                tokens.
 
         Raises:
-            UsageError: no such backend, or no number of threads.
+            UsageError: no such backend, or not a number of threads.
             EngineError: the folder is incomplete or damaged, or its plans are for another machine.
             MissingBackendError: the backend is not there.
             OutOfMemoryError: buffers and weights do not fit this machine.
@@ -116,7 +116,7 @@ class Pipeline:
         rounding: bool = False,
         sliding: bool = False,
     ) -> Pipeline:
-        """As `load`, from a folder that was opened before, with threads that may be shared."""
+        """As `load`, of an opened folder, with threads that may be shared."""
         loader = choose(folder, backend, pool, rounding, sliding)
         return cls(folder, loader.backend, loader.load)
 
@@ -138,17 +138,20 @@ class Pipeline:
 
         Args:
             images: uint8 `[T,V,H,W,3]`.
-            mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; none counts as all zero.
+            mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; None counts as all zero.
                 Published models take none.
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
             cameras: per view what `cameras.json` has, K and size for the images given; or the fundamental matrices
                 `[V,V,3,3]`.
-            memory: `[S,M,C]` of the window before, finite; none starts from the learned one.
-            shared: times that this clip begins with and the last one ended with, the same images: the encoder does not
-                see them again.
+            memory: `[S,M,C]` of the window before, finite; None starts from the learned one.
+            shared: timesteps that this clip begins with and the last one ended with, the same images: the encoder does
+                not see them again.
             progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it
                 raises ends the run.
             observe: called with every stage's inputs and outputs after it ran; slow, for checking.
+
+        Returns:
+            The results, in the pipeline's own buffers: the next run overwrites them.
 
         Raises:
             UsageError: something has another shape or type than the engines', is out of range or not finite, or is
@@ -193,7 +196,7 @@ class Pipeline:
 
     def _run(self, carried: int, progress: Callable[[str], None] | None, observe: Observe | None) -> Result:
         """Run on what lies in the inputs."""
-        self._has_run = False  # until it is known that what the encoder made is whole
+        self._has_run = False  # until the encoded tokens are known to be whole
         seconds = self._chain.run(progress, observe, carried)
         self._has_run = True
         for name, array in self._chain.outputs.items():
@@ -204,11 +207,11 @@ class Pipeline:
         return dataclasses.replace(self._result, camera=camera, timing=self._timing(seconds, carried))
 
     def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
-        """Of a run that carried so many images, which spares calls of the encoder."""
-        stages, spared = self.manifest.stages, {"encoder": carried // self.manifest.encoder_images}
+        """Of a run that carried so many images, which saves calls of the encoder."""
+        stages, saved = self.manifest.stages, {"encoder": carried // self.manifest.encoder_images}
         return Timing(
             {entry.name: seconds.get(entry.name, 0.0) for entry in stages},
-            {entry.name: entry.flop * (entry.calls - spared.get(entry.kind, 0)) for entry in stages},
+            {entry.name: entry.flop * (entry.calls - saved.get(entry.kind, 0)) for entry in stages},
         )
 
     @functools.cached_property
@@ -219,7 +222,7 @@ class Pipeline:
         return Result(output("mask"), layers, output("memory"), output("points"), output("confidence"))
 
     def _carried(self, shared: int) -> int:
-        """Images of so many times."""
+        """The number of images of so many shared timesteps."""
         shape = self.manifest.layout
         count = shared_argument(shared, shape.T)
         missing = None
@@ -280,15 +283,10 @@ _LOADED: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 def _keep_after_fork() -> None:
-    """In a new process: never destroy the parent's engines, which would wait for threads that are not here, and the
-    process never end."""
+    """In a forked process never destroy the parent's engines: they would wait forever for threads that are not here."""
     for pipeline in _LOADED:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pipeline._chain))
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_after_fork)
-
-
-def _is_bfloat16(array: NDArray[Any]) -> bool:
-    return array.dtype.name == "bfloat16"

@@ -1,5 +1,4 @@
-"""An engine folder checks itself on this machine: its golden clip through the chain, every stage's outputs against the
-reference's."""
+"""An engine folder checks itself on this machine: its golden clip runs, and outputs are compared with expected ones."""
 
 from __future__ import annotations
 
@@ -42,12 +41,12 @@ class SelfCheck(msgspec.Struct, frozen=True):
 
     backend: str
     described: str
-    """What computed, in words."""
+    """The library and device that computed."""
     seconds: float
     chain: list[Row]
-    """Against the reference, at the end of the chain up to there; empty where the folder has no reference values."""
+    """Compared with the reference, after the chain up to there; empty where the folder has no reference values."""
     alone: list[Row]
-    """Against ONNX Runtime in float32 on the same inputs; empty without a bisection."""
+    """Compared with ONNX Runtime in float32 on the same inputs; empty without a bisection."""
 
     def first(self) -> Row | None:
         """The first stage that departs: by itself where that was looked at, else in the chain."""
@@ -62,18 +61,13 @@ class SelfCheck(msgspec.Struct, frozen=True):
         row = self.first()
         if row is None:
             return
-        alone = row in self.alone
-        what = "by itself" if alone else "in the chain"
-        got = (
-            f"relative L2 {row.accuracy.relative_l2:.2e}, cosine {row.accuracy.cosine:.6f}, {row.accuracy.nans} not"
-            " finite"
-        )
-        hint = None if self.alone else "--bisect, to hold every stage by itself against ONNX Runtime"
+        what = "by itself" if row in self.alone else "in the chain"
+        error = row.accuracy
         raise AccuracyError(
             f"{row.stage} departs {what} in its output {row.output!r}, on {self.described}",
-            got=got,
+            got=f"relative L2 {error.relative_l2:.2e}, cosine {error.cosine:.6f}, {error.nans} not finite",
             allowed=f"{row.allowed:.0e}",
-            hint=hint,
+            hint=None if self.alone else "--bisect, to compare every stage by itself with ONNX Runtime",
         )
 
 
@@ -85,7 +79,7 @@ def self_check(
     Args:
         folder: that the pipeline was loaded from.
         pipeline: on the backend to be checked.
-        bisect: also hold every stage by itself against ONNX Runtime, on the inputs that it had.
+        bisect: also compare every stage by itself with ONNX Runtime, on the inputs that it had.
         progress: steps before each stage's call.
 
     Raises:
@@ -149,7 +143,7 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:
-    """Against the reference, where the folder has it."""
+    """The stage's outputs compared with the reference's, where the folder has these."""
     rows = []
     for spec in entry.outputs:
         key = f"{entry.name}/{spec.name}"
@@ -160,7 +154,7 @@ def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict
 
 
 def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
-    """The stage in ONNX Runtime on the CPU, in float32, on the same inputs."""
+    """The stage's outputs compared with those of ONNX Runtime on the CPU, in float32, on the same inputs."""
     engine = OrtEngine(folder.file(entry.file))
     computed = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
     wide = {

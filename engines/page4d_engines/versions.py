@@ -53,18 +53,17 @@ TRIED = {
     "cuda-bindings": Tried("12.8", "13.5"),
     "av": Tried("15", "18"),
 }
-"""By the package's name; the lowest is a copy of pyproject.toml's, to which tests hold it."""
+"""By the package's name; the lowest is a copy of pyproject.toml's, and tests compare them."""
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with; what comes after them says how it was built."""
+    """The numbers that a version begins with; the rest describes the build."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, numbers[0].split("."))) if numbers else ()
 
 
 def require(package: str, installed: str, suffix: str = "") -> None:
-    """Refuse what is older than anything that works: pip does not see it where a build under another name stands in for
-    a package.
+    """Refuse a package that is older than any that works: pip does not see it where a build has another name.
 
     Args:
         package: of `TRIED`.

@@ -36,38 +36,37 @@ from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, read_summary
 from page4d_engines.timing import Stopwatch
 
-REPORT = "clips.json"  # in OUT: what became of every clip; marks the folder as this script's
+REPORT = "clips.json"  # in OUT: the state of every clip; marks the folder as this script's
 MADE_BY = "made_by.json"  # in OUT/<clip>: with which engines and options
 CLIP_OUTPUT = dataclasses.replace(
     RUN_OUTPUT, files=lambda folder: None if (files := RUN_OUTPUT.files(folder)) is None else [*files, MADE_BY]
 )
 UNFINISHED = ".unfinished"  # in OUT: where workers write; a worker that is killed cannot tidy up, the next run can
-TRIES = 3  # Ray starts a worker that died anew, with the clip that it died of
+TRIES = 3  # Ray restarts a worker that died, with the clip that it died of
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker is told. Paths are absolute: a worker may have another working directory."""
+    """What every worker is to do. Paths are absolute: a worker may have another working directory."""
 
     engines: pathlib.Path
     clips: pathlib.Path
     out: pathlib.Path
     manifest: str
-    """Hash of the engines' manifest, which has the hashes of all their files."""
+    """SHA-256 of the engines' manifest, which has the hashes of all their files."""
     backend: Backend
     stride: int
     fit: FitMode | None
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What a clip's output depends on, beside the clip."""
+        """What a clip's output depends on besides the clip."""
         return {"manifest": self.manifest, "stride": self.stride, "fit": None if self.fit is None else self.fit.value}
 
     def has(self, clip: str) -> bool:
-        """Whether a clip is done: its output is there (whole, as it appears by a rename), from these engines and
-        options."""
+        """Whether a clip is done: its output is there, from these engines and options; a rename made it whole."""
         try:
             read_summary(self.out / clip / SUMMARY)
             return bool(json.loads((self.out / clip / MADE_BY).read_bytes()) == self.made_by)
@@ -76,13 +75,13 @@ class Job:
 
 
 class Worker:
-    """One process with one set of engines: Ray makes it once and gives it clip after clip.
+    """One process with one set of engines, to which Ray gives clip after clip.
 
-    What goes wrong with a clip is returned in its row, so that the others go on.
+    An error of a clip is returned in its row, so that the others go on.
 
     Args:
         job: what to do.
-        threads: processor threads of the engines.
+        threads: CPU threads of the engines.
     """
 
     def __init__(self, job: Job, threads: int) -> None:
@@ -108,7 +107,7 @@ class Worker:
         self.load_seconds = clock.seconds
 
     def __call__(self, row: Row) -> Row:
-        """Run the clip that a row names; the row with what came of it."""
+        """Run the clip that a row names; the row with its result."""
         clock = Stopwatch()
         done = {
             "clip": row["clip"],
@@ -155,8 +154,10 @@ class Worker:
         return len(summary.windows)
 
     def _prepare(self, folder: FrameFolder, out: pathlib.Path, clock: Stopwatch) -> ClipRun:
-        """As `ClipRun.prepare`, with engines that are loaded already. Every clip starts from the learned memory: a
-        `ClipRun` carries its own."""
+        """As `ClipRun.prepare`, with engines that are loaded already.
+
+        Every clip starts from the learned memory: a `ClipRun` carries its own.
+        """
         layout, reads = self.pipeline.manifest.layout, self.pipeline.manifest.reads
         reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"))
         chosen = windows(folder.count, layout.T, self.job.stride)
@@ -166,7 +167,7 @@ class Worker:
 def results(
     job: Job, clips: list[str], address: str, workers: int | None, gpus: float, threads: int | None
 ) -> Iterator[Row]:
-    """What came of each clip, as soon as it is done, in whatever order; closing the iterator ends the workers.
+    """The row of each clip, as soon as it is done, in whatever order; closing the iterator ends the workers.
 
     Raises:
         MissingBackendError: Ray is not installed.
@@ -178,7 +179,7 @@ def results(
     except ImportError as error:
         raise MissingBackendError(f"this example needs Ray Data: {error}", hint='pip install "page4d[ray]"') from None
     local: dict[str, Any] = {}
-    if address == "local":  # only names and numbers pass through the object store
+    if address == "local":  # the object store holds only names and counts
         cpus = max(available_threads(), (workers or 1) * (threads or 1))
         local = {"num_cpus": cpus, "object_store_memory": 100 * 2**20, "include_dashboard": False}
     try:
@@ -195,19 +196,13 @@ def results(
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context.execution_no_progress_timeout_s = -1  # a clip may take hours
-        rows = ray.data.from_items(
-            [{"clip": clip} for clip in clips], override_num_blocks=len(clips)
-        ).map(  # a block is what a worker takes at a time
-            Worker,
-            fn_constructor_args=(job, threads),
-            compute=ray.data.ActorPoolStrategy(
-                size=workers, max_tasks_in_flight_per_actor=1
-            ),  # no clip waits behind another one's worker
-            **({"num_gpus": gpus} if gpus else {"num_cpus": threads}),
-        )
-        for table in rows.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):  # iter_rows holds a row back until the next
+        # a worker takes a block at a time: one clip, and no clip waits for another one's worker
+        dataset = ray.data.from_items([{"clip": clip} for clip in clips], override_num_blocks=len(clips))
+        pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+        resources = {"num_gpus": gpus} if gpus else {"num_cpus": threads}
+        rows = dataset.map(Worker, fn_constructor_args=(job, threads), compute=pool, **resources)
+        # iter_rows would hold a row back until the next one comes
+        for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             (row,) = table.to_pylist()
             if row["fatal"]:
                 refused = Page4DError(row["error"])
@@ -223,14 +218,14 @@ def results(
 def divide(
     machines: list[dict[str, float]], clips: int, workers: int | None, gpus: float, threads: int | None
 ) -> tuple[int, int]:
-    """How many workers, and threads for each.
+    """The number of workers, and of threads for each of them.
 
     Args:
-        machines: what each has: `CPU`, `GPU`.
+        machines: the resources of each: `CPU`, `GPU`.
         clips: to run; more workers than clips would idle.
-        workers: None takes as many as there are GPUs for, or one per machine without GPUs.
+        workers: None takes as many as there are GPUs for, or without GPUs one per machine.
         gpus: that each worker gets; may be a part of one.
-        threads: None shares each machine's processors evenly.
+        threads: None shares each machine's CPUs evenly.
 
     Raises:
         UsageError: the machines have no room for them.
@@ -244,10 +239,10 @@ def divide(
         machines = [machine for machine in machines if machine.get("CPU", 0) >= (threads or 1)]
         chosen = min(len(machines) if workers is None else workers, clips)
         share = [int(machine["CPU"]) // math.ceil(chosen / len(machines)) for machine in machines]
-    each = threads or max(1, min(share, default=1))
+    threads = threads or max(1, min(share, default=1))
     if not gpus:
-        room = [int(machine["CPU"] // each) for machine in machines]
-    what = f"{gpus:g} GPUs" if gpus else f"{each} threads"
+        room = [int(machine["CPU"] // threads) for machine in machines]
+    what = f"{gpus:g} GPUs" if gpus else f"{threads} threads"
     if not room:
         raise UsageError(
             f"no machine has room for a worker of {what}", hint="fewer --gpus-per-worker" if gpus else "fewer --threads"
@@ -258,7 +253,7 @@ def divide(
             got=f"{chosen} workers of {what}",
             allowed=f"up to {sum(room)}",
         )
-    return min(chosen, clips), each
+    return min(chosen, clips), threads
 
 
 def clips_in(folder: pathlib.Path, out: pathlib.Path) -> list[str]:
@@ -286,7 +281,7 @@ def clips_in(folder: pathlib.Path, out: pathlib.Path) -> list[str]:
 
 
 def alone_in(out: pathlib.Path) -> int:
-    """A lock of the folder, held until it is closed or this process ends.
+    """A lock of the folder, as a file descriptor: held until it is closed or this process ends.
 
     Raises:
         UsageError: another run writes there.
@@ -326,26 +321,28 @@ def many_clips(
     workers: Annotated[
         int | None, typer.Option(help="default: one per GPU with --gpus-per-worker, else one per machine")
     ] = None,
-    gpus_per_worker: Annotated[float, typer.Option(help="0 for the processor; 0.5 puts two workers on a GPU")] = 0.0,
+    gpus_per_worker: Annotated[float, typer.Option(help="0 for the CPU; 0.5 puts two workers on a GPU")] = 0.0,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     fit: Annotated[FitMode | None, typer.Option(help="what to do with another aspect ratio than the engines'")] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, help="frames from one window's start to the next's; default T")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="processor threads of each worker; default: its share of the machine")
+        int | None, typer.Option(min=1, help="CPU threads of each worker; default: its share of the machine")
     ] = None,
     address: Annotated[
         str, typer.Option(envvar="RAY_ADDRESS", help="the cluster: auto for the one of this machine; local starts one")
     ] = "local",
     again: Annotated[bool, typer.Option("--again", help="run all clips, those that are done, too")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="what became of the clips as one JSON document on stdout")
+        bool, typer.Option("--json", help="the state of the clips as one JSON document on stdout")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run engines over many clips on all GPUs, of one machine or of a Ray cluster. Run it again to go on where it was
-    stopped."""
+    """Run engines over many clips on all GPUs, of one machine or of a Ray cluster.
+
+    Run it again to go on where it was stopped.
+    """
     console.set_verbosity(verbose)
 
     def body() -> None:
@@ -360,11 +357,8 @@ def many_clips(
         windows(T, T, step)  # refuses a stride that no clip could have
         names = clips_in(clips, out)
         if not (out.is_dir() and is_ours(out)):
-            refuse_foreign(
-                out,
-                OutputKind("the output of this script", REPORT, lambda folder: None),
-                {"the engine folder": engines},
-            )
+            kind = OutputKind("the output of this script", REPORT, lambda folder: None)
+            refuse_foreign(out, kind, {"the engine folder": engines})
         job = Job(engines.absolute(), clips.absolute(), out.absolute(), sha256(engines / MANIFEST), backend, step, fit)
         kept = [] if again else [name for name in names if job.has(name)]
         todo = sorted(set(names) - set(kept))
@@ -410,9 +404,8 @@ def many_clips(
             console.write_json(document)
         if document["failed"]:
             lines = [f"{clip}: {error}" for clip, error in document["failed"].items()]
-            raise Page4DError(
-                "\n".join([f"{len(lines)} of {len(names)} clips failed", *lines, f"all of it: {out / REPORT}"])
-            )
+            lines = [f"{len(lines)} of {len(names)} clips failed", *lines, f"all of it: {out / REPORT}"]
+            raise Page4DError("\n".join(lines))
 
     raise typer.Exit(console.run(body))
 

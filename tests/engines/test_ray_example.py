@@ -1,4 +1,4 @@
-"""The example with Ray Data, as a person runs it: a local cluster of two workers on the processor."""
+"""The example with Ray Data, as a person runs it: a local cluster of two workers on the CPU."""
 
 import dataclasses
 import importlib.util
@@ -26,7 +26,7 @@ from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "ray" / "many_clips.py"
-# two processors at most: Ray starts a process for each that it sees; and Ctrl-C, which a background process ignores
+# two CPUs at most: Ray starts a process for each that it sees; and Ctrl-C, which a background process ignores
 STARTED = (
     "import os, runpy, signal, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]);"
     " signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0],"

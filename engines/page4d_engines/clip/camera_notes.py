@@ -1,5 +1,4 @@
-"""What about cameras can be used as it stands, and still looks as if something else was meant: sentences for a
-person."""
+"""Notes on cameras that can be used as they are, and still look as if something else was meant."""
 
 from __future__ import annotations
 
@@ -15,14 +14,12 @@ from page4d.cameras import Camera
 _DISTORTION = re.compile(r"(?:lens_?)?(?:dist(?:ortion)?|radial|tangential)[a-z_]*|d|k[1-6]|p[12]", re.IGNORECASE)
 _MODEL = re.compile(r"(?:camera_?|distortion_?|projection_?)?(?:model|type)", re.IGNORECASE)
 _PINHOLE = re.compile(r"(?:simple_?|ideal_?)?pinhole(?:_?camera)?|perspective|none|linear", re.IGNORECASE)
-_OFF_CENTRE = (
-    0.1  # of the image's side: a principal point farther from the middle than any lens is mounted off its axis
-)
+# of the image's side: a principal point farther from the middle than any lens is mounted off its axis
+_OFF_CENTRE = 0.1
 _WIDE, _LONG = 0.2, 20.0  # focal lengths in sides of the image: 136 and 3 degrees of view
 _OBLONG = 1.25  # fx / fy, or the other way round: pixels of no sensor
-_AXES_APART = (
-    0.02  # how far axes must turn from each other to meet somewhere, as the variance of their direction: 8 degrees
-)
+# how far axes must turn from each other to meet somewhere, as the variance of their direction: 8 degrees
+_AXES_APART = 0.02
 _NEAR_AXIS = 0.94  # cosine of 20 degrees: a camera that is turned towards a point
 _AROUND = 0.2  # places of cameras that stand around a point: their spread, in distances from it
 
@@ -34,28 +31,17 @@ def camera_notes(cameras: Mapping[str, Camera], entries: Mapping[str, Mapping[st
         cameras: those of the clip's views.
         entries: of `cameras.json`, from which they come: for what a `Camera` does not have.
     """
-    distorted = [name for name in cameras if _is_distorted(entries[name])]
-    sentences = []
-    for names, text in (
-        (
-            _with(cameras, _is_normalised),
-            (
-                "K looks normalised (a focal length of a few pixels): multiply its rows by width and height, page4d"
-                " wants pixels"
-            ),
-        ),
-        (
-            _with(cameras, _is_off_centre),
-            (
-                "the principal point lies far from the image's middle: is K of these images, neither resized, turned"
-                " nor cropped?"
-            ),
-        ),
-        (_with(cameras, _is_odd_focal), "the focal length is an unusual one: is K that of these images, in pixels?"),
-        (distorted, "lens distortion is not applied: undistort the frames first, as with cv2.undistort"),
-    ):
-        if names:
-            sentences.append(f"cameras.json, {', '.join(names)}: {text}")
+    suspects = {
+        "K looks normalised (a focal length of a few pixels): multiply its rows by width and height, page4d wants"
+        " pixels": _with(cameras, _is_normalised),
+        "the principal point lies far from the image's middle: is K of these images, neither resized, turned nor"
+        " cropped?": _with(cameras, _is_off_centre),
+        "the focal length is an unusual one: is K that of these images, in pixels?": _with(cameras, _is_odd_focal),
+        "lens distortion is not applied: undistort the frames first, as with cv2.undistort": [
+            name for name in cameras if _is_distorted(entries[name])
+        ],
+    }
+    sentences = [f"cameras.json, {', '.join(names)}: {text}" for text, names in suspects.items() if names]
     if _looks_inverted(list(cameras.values())):
         sentences.append(
             "cameras.json: read as camera-to-world all cameras would face one point, as they are read, world-to-camera,"
@@ -104,8 +90,7 @@ def _has_value(value: Any) -> bool:
 
 
 def _looks_inverted(cameras: list[Camera]) -> bool:
-    """Whether the poses are rather camera-to-world: read so, all cameras stand around a point and face it, and only
-    then.
+    """Whether the poses are probably camera-to-world: only when they are read so do all cameras face one point.
 
     Read the wrong way round, cameras around a point look away from one, or stand all at one place, or face nothing in
     common. Of two cameras the last says little, so with them it takes one of the others.

@@ -1,4 +1,4 @@
-"""What belongs to a clip's frames: masks, keypoint maps and cameras, named or found beside them."""
+"""What belongs to a clip's frames: masks, keypoint maps and cameras, which are named or lie beside them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from page4d.cameras import Camera, cameras_from_mapping, read_entries
 from page4d.errors import UsageError
 from page4d_engines.clip.camera_notes import camera_notes
 from page4d_engines.clip.frame import Files, Frame
-from page4d_engines.clip.listing import Listing, unread_note
+from page4d_engines.clip.listing import Listing, frames_of, unread_note
 from page4d_engines.clip.names import composed, readable
-from page4d_engines.clip.search import Source, companion_of, frames_of, no_folder, sources_of, stills_of
+from page4d_engines.clip.search import Source, companion_of, no_folder
 
 StrPath = str | os.PathLike[str]
 Size = tuple[int, int]
@@ -24,9 +24,9 @@ class Companions:
     """What belongs to the frames.
 
     Attributes:
-        masks, keypoints: `[V][times]`; None where there are none.
+        masks, keypoints: `[V][timesteps]`; None where there are none.
         cameras: in the order of the views; None where there are none.
-        unread_notes: sentences about folders that are called so and were not read.
+        unread_notes: sentences about folders whose names are those of masks or keypoints and that were not read.
         camera_notes: sentences about what is odd about the cameras.
     """
 
@@ -49,9 +49,9 @@ def attach_companions(
 
     Args:
         source: of the frames.
-        frames, sizes: `[V][times]`.
-        masks, keypoints, cameras: where they are; None takes those beside the frames, but for photos and a single
-            video, to which only what is named belongs.
+        frames, sizes: `[V][timesteps]`.
+        masks, keypoints, cameras: where they are; None takes those beside the frames, except for photos and a single
+            video, which have only what is named.
 
     Raises:
         UsageError: something that was named is missing, lacks a frame or a camera, or has another size.
@@ -59,15 +59,15 @@ def attach_companions(
     beside = pathlib.Path(os.path.abspath(source.root)).parent
     only_named = source.photos or source.is_video
 
-    def maps(folder: str, kind: str, given: StrPath | None) -> Files | None:
-        if only_named and given is None:
+    def maps(folder: str, kind: str, path: StrPath | None) -> Files | None:
+        if only_named and path is None:
             return None
-        return _maps(folder, kind, given, beside, source, frames, sizes)
+        return _maps(folder, kind, path, beside, source, frames, sizes)
 
     mask_files, keypoint_files = maps("masks", "mask", masks), maps("keypoints", "keypoint map", keypoints)
     rig, odd = (None, ()) if only_named and cameras is None else _cameras(cameras, beside, source.names, frames, sizes)
     left: list[pathlib.Path] = []
-    if not source.is_video and not (source.photos and source.root == source.given):
+    if not source.is_video and not (source.photos and source.root == source.path):
         missing = {"masks": mask_files, "keypoints": keypoint_files}
         left = _left_beside(beside, source.root, [kind for kind, files in missing.items() if files is None])
     unread = [
@@ -78,31 +78,30 @@ def attach_companions(
 
 
 def by(size: tuple[int, ...]) -> str:
-    """A size as a person writes it."""
+    """A size as text: `640x480`."""
     return "x".join(map(str, size))
 
 
 def _maps(
     folder: str,
     kind: str,
-    given: StrPath | None,
+    path: StrPath | None,
     beside: pathlib.Path,
     source: Source,
     frames: Files,
     sizes: Sequence[Sequence[Size]],
 ) -> Files | None:
     """The masks or keypoint maps of the frames."""
-    root = beside / folder if given is None else pathlib.Path(given)
+    root = beside / folder if path is None else pathlib.Path(path)
     if not os.path.isdir(root):
-        if given is None and not os.path.lexists(root):
+        if path is None and not os.path.lexists(root):
             return None
         raise no_folder(folder, root)
-    places = {composed(name): place for name, place in sources_of(root).items()}
-    names = source.names
-    ungrouped = None  # where the maps lie as the frames themselves
-    if source.loose is not None and not all(composed(name) in places for name in names):
-        listing = Listing.of(root)
-        ungrouped = stills_of(listing, f"the {folder} folder") if listing.images else None
+    listing, names = Listing.of(root), source.names
+    places = {composed(name): place for name, place in listing.sources.items()}
+    ungrouped = None  # maps without camera folders, as the frames themselves lie
+    if source.loose is not None and listing.images and not all(composed(name) in places for name in names):
+        ungrouped = listing.stills(f"the {folder} folder")
     columns = []
     for name, column, row in zip(names, frames, sizes, strict=True):
         if ungrouped is None and composed(name) not in places:
@@ -128,12 +127,12 @@ def _maps(
 
 
 def _unread(place: pathlib.Path) -> str | None:
-    """What lies in a folder and is not read."""
+    """A note on the files of a folder that are not read."""
     return unread_note(Listing.of(place).skipped, f"in {readable(place.name)}") if os.path.isdir(place) else None
 
 
 def _left_beside(beside: pathlib.Path, root: pathlib.Path, missing: Sequence[str]) -> list[pathlib.Path]:
-    """Folders beside the frames that are called as masks or keypoint maps would be, where these are missing."""
+    """Folders beside the frames with a name of masks or keypoint maps, where these are missing."""
     try:
         named = [beside / name for name in sorted(os.listdir(beside)) if companion_of(beside / name) in missing]
     except OSError:
@@ -142,13 +141,13 @@ def _left_beside(beside: pathlib.Path, root: pathlib.Path, missing: Sequence[str
 
 
 def _cameras(
-    given: StrPath | None, beside: pathlib.Path, names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]
+    path: StrPath | None, beside: pathlib.Path, names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]
 ) -> tuple[dict[str, Camera] | None, tuple[str, ...]]:
-    """The folder's cameras in the order of its views, and what is odd about them; there may be more in the file."""
-    path = beside / "cameras.json" if given is None else pathlib.Path(given)
-    if given is None and not os.path.lexists(path):
+    """The cameras in the order of the views, and notes on what is odd about them; the file may have more cameras."""
+    file = beside / "cameras.json" if path is None else pathlib.Path(path)
+    if path is None and not os.path.lexists(file):
         return None, ()
-    entries = read_entries(path)
+    entries = read_entries(file)
     known = cameras_from_mapping(entries)
     alike = {composed(name): name for name in known}
     chosen: dict[str, str] = {}
@@ -156,7 +155,7 @@ def _cameras(
         chosen[name] = name if name in known else alike.get(composed(name), name)
         if chosen[name] not in known:
             raise UsageError(
-                f"{path} has no camera {name}",
+                f"{file} has no camera {name}",
                 got=", ".join(known) or "no cameras",
                 allowed=f"the cameras of the frames: {', '.join(names)}",
             )
@@ -169,7 +168,7 @@ def _cameras(
                 scales = f"K's rows by {row[odd][0] / stated[0]:.6g} and {row[odd][1] / stated[1]:.6g}"
                 hint = f"the size and K that belong to these frames; if they were resized, multiply {scales}"
             raise UsageError(
-                f"{path} says another size for camera {name} than its frames have",
+                f"{file} says another size for camera {name} than its frames have",
                 got=by(stated),
                 allowed=by(row[odd]),
                 hint=hint,

@@ -48,7 +48,7 @@ class Fit:
             raise UsageError("an image has no pixels", got=f"{width}x{height}", allowed="1x1 or more")
         whole = (0.0, 0.0, float(width), float(height))
         if mode is None:
-            # |height * W / width - H| <= PATCH / 2 and the same for the other side, in whole numbers
+            # |height * W / width - H| <= PATCH / 2 and the same for the other side, in integers
             apart = 2 * abs(height * W - width * H)
             if apart > Layout.PATCH * max(width, height):
                 raise UsageError(
@@ -76,8 +76,7 @@ class Fit:
 
     @property
     def shift(self) -> tuple[float, float]:
-        """Where the source's corner (0, 0) comes to lie in the result, x and y: a point goes to `scale * point +
-        shift`."""
+        """Where the source's corner (0, 0) lies in the result, x and y: a point goes to `scale * point + shift`."""
         return self.target[0] - self.scale[0] * self.box[0], self.target[1] - self.scale[1] * self.box[1]
 
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
@@ -105,7 +104,7 @@ class Fit:
         """Mean of a single-channel image over each patch, 0..255 -> 0..1: float32 `[P,1]`.
 
         Exact: the source is taken as constant over each of its pixels, zero outside, and integrated over the patch's
-            area in float64.
+        area in float64.
 
         Args:
             source: uint8 `[rows, columns]`, of the source size.
@@ -141,12 +140,10 @@ class Fit:
 
     @cached_property
     def _overlaps(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Shares of each patch's height that lie on each row of the source `[h, rows]`, and of its width on each column
-        `[w, columns]`."""
-        rows = _overlap(self.layout.h, self.source_size[1], self.scale[1], self.shift[1], self.box[1], self.box[3])
-        return rows, _overlap(
-            self.layout.w, self.source_size[0], self.scale[0], self.shift[0], self.box[0], self.box[2]
-        )
+        """`_overlap` of the patches with the source's rows, `[h, rows]`, and with its columns, `[w, columns]`."""
+        (width, height), (left, top, right, bottom) = self.source_size, self.box
+        rows = _overlap(self.layout.h, height, self.scale[1], self.shift[1], top, bottom)
+        return rows, _overlap(self.layout.w, width, self.scale[0], self.shift[0], left, right)
 
     def _check(self, what: str, size: tuple[int, ...]) -> None:
         if tuple(size) != self.source_size:
@@ -169,8 +166,7 @@ def _product(rows: NDArray[np.float64], source: NDArray[np.uint8]) -> NDArray[np
 
 
 def _overlap(patches: int, pixels: int, scale: float, shift: float, low: float, high: float) -> NDArray[np.float64]:
-    """`[patches, pixels]`: the share of each patch's side that lies on each source pixel, on the part of the source
-    from `low` to `high`."""
+    """The share of each patch's side that lies on each source pixel between `low` and `high`: `[patches, pixels]`."""
     edges = np.clip((np.arange(patches + 1) * Layout.PATCH - shift) / scale, low, high)
     pixel = np.arange(pixels)
     shared = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)

@@ -13,7 +13,7 @@ from page4d_engines.clip.levels import Channel
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image without decoding it.
+    """What a file says of an image before it is decoded.
 
     Attributes:
         size: width and height in pixels, upright.
@@ -37,20 +37,21 @@ class Frame(Protocol):
 
     @property
     def stem(self) -> str:
-        """What frames, masks and keypoint maps of one time have in common."""
+        """What the names of a timestep's frames, masks and keypoint maps have in common."""
 
     @property
     def file(self) -> pathlib.Path:
-        """On disk."""
+        """The file that holds it."""
 
     def header(self, what: str) -> Header:
-        """What is known without decoding; `what` it is in an error."""
+        """What is known before it is decoded; errors call it `what`."""
 
     def image(self, what: str) -> Image.Image:
-        """The image as RGB, upright, its transparency passed over."""
+        """The image as RGB, upright; transparency is ignored."""
 
     def channel(self, what: str) -> Channel:
         """The image as a single channel, upright."""
 
 
-Files = tuple[tuple[Frame, ...], ...]  # [V][times]
+Files = tuple[tuple[Frame, ...], ...]
+"""`[V][timesteps]`."""

@@ -29,13 +29,15 @@ _BYTES = 4  # that a decoded pixel takes
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """V cameras that saw the same times. Views are in the order of `camera_names`, times in that of `frame_names`.
+    """V cameras' frames of the same timesteps.
+
+    Views are in the order of `camera_names`, timesteps in that of `frame_names`.
 
     Attributes:
         path: as it was given.
         camera_names: names of the folders or videos, in natural order (cam2 before cam10).
-        sizes: width and height of every frame in pixels, upright, `[V][times]`.
-        frame_files, mask_files, keypoint_files: `[V][times]`; None where there are none.
+        sizes: width and height of every frame in pixels, upright, `[V][timesteps]`.
+        frame_files, mask_files, keypoint_files: `[V][timesteps]`; None where there are none.
         cameras: in the order of the views; None where there are none.
         photos: whether the views are single photos, named as their files.
     """
@@ -76,8 +78,8 @@ class FrameFolder:
                 default `masks` beside the frames' folder.
             cameras: a `cameras.json`; default the one beside the frames' folder.
             keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
-            loose: what images without a camera's folder are; None makes them an error. Photos of one time and a single
-                video have no defaults beside them.
+            loose: what images without a camera's folder are; None makes them an error. Photos of one timestep and a
+                single video have no defaults beside them.
 
         Raises:
             UsageError: something that was named is missing, no cameras or frames, frames that can be read in two ways,
@@ -104,7 +106,7 @@ class FrameFolder:
             for file, header in zip(column, row, strict=True)
         ]
         return cls(
-            path=source.given,
+            path=source.path,
             camera_names=source.names,
             sizes=sizes,
             frame_files=pairing.files,
@@ -125,7 +127,7 @@ class FrameFolder:
 
     @property
     def places(self) -> dict[str, pathlib.Path]:
-        """What the clip is read from, by what it is: folders that nothing is to be written into."""
+        """The folders that the clip is read from, by what they are: nothing may be written into them."""
         first = self.frame_files[0][0].file
         root = next(
             (root for root in (self.path / "frames", self.path / "images") if first.is_relative_to(root)), self.path
@@ -142,12 +144,12 @@ class FrameFolder:
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        """Names of the times: the first camera's frames, without suffix."""
+        """Names of the timesteps: those of the first camera's frames, without suffix."""
         return tuple(file.stem for file in self.frame_files[0])
 
     @property
     def count(self) -> int:
-        """Times that every camera has."""
+        """Timesteps that every camera has."""
         return len(self.frame_files[0])
 
     @property
@@ -158,14 +160,13 @@ class FrameFolder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for a person: what was passed over, what looks as if something else was meant. Grows with the masks
-        that were read."""
+        """Sentences on what was not read and what looks like a mistake; more as frames and masks are read."""
         levels = self._levels
         read = [note for kind in ("masks", "keypoint maps") for note in levels[kind].notes]
         return (*self._noticed, *filter(None, [levels["frames"].dark_note]), *read)
 
     def image(self, t: int, v: int) -> Image.Image:
-        """Frame of time t and view v, RGB, upright: turned as its file says.
+        """Frame of timestep t and view v, RGB, upright: turned as its file says.
 
         Raises:
             UsageError: the file cannot be decoded.
@@ -179,7 +180,7 @@ class FrameFolder:
         return image
 
     def mask(self, t: int, v: int) -> NDArray[np.uint8]:
-        """Mask of time t and view v, uint8 `[height, width]`; only where the folder has masks.
+        """Mask of timestep t and view v, uint8 `[height, width]`; only where the folder has masks.
 
         Raises:
             UsageError: the file cannot be decoded.
@@ -188,7 +189,7 @@ class FrameFolder:
         return self._channel(self.mask_files, "mask", t, v)
 
     def keypoints(self, t: int, v: int) -> NDArray[np.uint8]:
-        """Keypoint heat map of time t and view v, uint8 `[height, width]`; only where the folder has keypoints.
+        """Keypoint heat map of timestep t and view v, uint8 `[height, width]`; only where the folder has keypoints.
 
         Raises:
             UsageError: the file cannot be decoded.
@@ -231,24 +232,15 @@ def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[S
 
 def _header_notes(read: Sequence[tuple[Frame, Header]], kind: str) -> Iterator[str]:
     """Sentences about the images themselves."""
-    for odd, text in (
-        (
-            [file.name for file, header in read if header.damaged_exif],
-            "EXIF data that cannot be read, and were taken as they are stored",
-        ),
-        (
-            [file.name for file, header in read if header.transparent],
-            "transparent parts, which were taken in the colours that lie under them",
-        ),
-    ):
-        if odd:
-            yield f"{kind} with {text}: {listed(odd)}"
+    if damaged := [file.name for file, header in read if header.damaged_exif]:
+        yield f"{kind} with EXIF data that cannot be read, and were taken as they are stored: {listed(damaged)}"
+    if transparent := [file.name for file, header in read if header.transparent]:
+        what = f"{kind} with transparent parts, which were taken in the colours that lie under them"
+        yield f"{what}: {listed(transparent)}"
     pixels = max(header.size[0] * header.size[1] for _, header in read)
     if pixels > _MANY_PIXELS:
-        yield (
-            f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {pixels * _BYTES / 1e9:.1f} GB of"
-            " memory, and up to three times that"
-        )
+        memory = f"{pixels * _BYTES / 1e9:.1f} GB of memory, and up to three times that"
+        yield f"{kind} have up to {pixels / 1e6:.0f} megapixels: reading one takes {memory}"
     for video_file in dict.fromkeys(file.video for file, _ in read if isinstance(file, VideoFrame)):
         if video_file.others:
             yield f"{readable(video_file.path.name)} has {video_file.others + 1} videos in it, of which one was read"

@@ -37,7 +37,7 @@ _OTHERS = {
     b"<svg": "SVG",
 }
 _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112  # what its block begins with, a tag
-_WHOLE = {3: "H", 4: "I"}  # types of numbers
+_INTEGERS = {3: "H", 4: "I"}  # EXIF types
 _TURN = Image.Transpose
 # by value of the EXIF orientation; from 5 on width and height change places
 _ORIENTATIONS = {
@@ -69,16 +69,16 @@ class ImageFile:
 
     @property
     def file(self) -> pathlib.Path:
-        """On disk."""
+        """The file that holds it."""
         return self.path
 
     @property
     def stem(self) -> str:
-        """What frames, masks and keypoint maps of one time have in common."""
+        """What the names of a timestep's frames, masks and keypoint maps have in common."""
         return readable(self.path.stem)
 
     def header(self, what: str) -> Header:
-        """What the file says without being decoded; `what` it is in an error.
+        """What the file says before it is decoded; errors call the image `what`.
 
         Raises:
             UsageError: the file is no image that can be read.
@@ -93,7 +93,7 @@ class ImageFile:
             raise self._unreadable(what, error) from None
 
     def image(self, what: str) -> Image.Image:
-        """The image, turned, as RGB, its transparency passed over; `what` it is in an error.
+        """The image as RGB, turned upright, its transparency ignored; errors call it `what`.
 
         16 bits become 8, 65535 becomes 255. While it is decoded it takes 4 bytes a pixel, 8 where it is turned or not
         RGB; a progressive JPEG 3 to 6 more.
@@ -108,7 +108,7 @@ class ImageFile:
         return image if image.mode == "RGB" else image.convert("RGB")
 
     def channel(self, what: str) -> Channel:
-        """The image, turned, as a single channel; `what` it is in an error.
+        """The image as a single channel, turned upright; errors call it `what`.
 
         Raises:
             UsageError: the file cannot be decoded.
@@ -130,19 +130,18 @@ class ImageFile:
             raise self._unreadable(what, error) from None
 
     def _unreadable(self, what: str, error: BaseException) -> UsageError:
-        reason = (
-            "no such file"
-            if isinstance(error, FileNotFoundError)
-            else str(error).replace(str(self.path), self.name) or type(error).__name__
-        )
+        reason = str(error).replace(str(self.path), self.name) or type(error).__name__
+        reason = "no such file" if isinstance(error, FileNotFoundError) else reason
         return UsageError(
             f"{what} cannot be read: {reason}", got=readable(self.path), allowed="a whole PNG or JPEG image"
         )
 
 
 def _opened(path: pathlib.Path) -> PillowFile:
-    """The file with its header read: by the class of its format, for `Image.open` has a limit of its own to an image's
-    size."""
+    """The file with its header read.
+
+    Its format's class reads it, for `Image.open` has a limit of its own to an image's size.
+    """
     if not warnings.filters or warnings.filters[0] != _SILENT:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     mode = os.stat(path).st_mode
@@ -190,8 +189,8 @@ def _is_deep(image: PillowFile) -> bool:
 def _orientation(image: Image.Image) -> tuple[int, bool]:
     """The EXIF orientation as the header has it, 1 to 8, and whether EXIF data is there that cannot be read.
 
-    By a reader of its own: Pillow's gives up at the first entry that is damaged (before 12.1), and would decode all of
-        a PNG to find it.
+    By a reader of our own: Pillow's gives up at the first entry that is damaged (before 12.1), and would decode all of
+    a PNG to find it.
     """
     block = bytes(image.info.get("exif") or b"")
     while block.startswith(_EXIF):
@@ -206,8 +205,8 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
         (count,) = struct.unpack_from(f"{order}H", block, begin)
         for entry in range(begin + 2, begin + 2 + 12 * count, 12):
             tag, kind = struct.unpack_from(f"{order}HH", block, entry)
-            if tag == _ORIENTATION and kind in _WHOLE:
-                (value,) = struct.unpack_from(f"{order}{_WHOLE[kind]}", block, entry + 8)
+            if tag == _ORIENTATION and kind in _INTEGERS:
+                (value,) = struct.unpack_from(f"{order}{_INTEGERS[kind]}", block, entry + 8)
                 return (value if value in _ORIENTATIONS else 1), False
     except (ValueError, struct.error):
         return 1, True

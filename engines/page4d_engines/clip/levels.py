@@ -1,5 +1,4 @@
-"""`Channel`: an image as the one channel that a mask or a keypoint map is; and `Levels`, which notices values that mean
-something else."""
+"""`Channel`: a mask or a keypoint map; and `Levels`, which notices values that seem to mean something else."""
 
 from __future__ import annotations
 
@@ -99,8 +98,8 @@ class Levels:
         if brightest is None or brightest >= _DEEP_DARK:
             return None
         return (
-            f"{self.kind} have 16 bits, and no value above 1/{256 // (brightest + 1)} of their range: if these are 10"
-            " or 12 bits, scale them to 16 first"
+            f"{self.kind} have 16 bits, and no value above 1/{256 // (brightest + 1)} of their range:"
+            " if these are 10 or 12 bits, scale them to 16 first"
         )
 
     @property
@@ -111,8 +110,8 @@ class Levels:
         colours = ", colours of a palette," if self._palette else ""
         if self._peak is not None and 0 < self._peak < 2**13:
             yield (
-                f"the {self.kind} have 16 bits and no value above {self._peak} of 65535: they look like labels or 8-bit"
-                " values; white is 65535 there"
+                f"the {self.kind} have 16 bits and no value above {self._peak} of 65535:"
+                " they look like labels or 8-bit values; white is 65535 there"
             )
         elif brightest is not None and 0 < brightest < _DARK:
             what = f"only the values {_some(values)}{colours}" if len(values) <= _FEW else f"no value above {brightest}"
@@ -120,13 +119,13 @@ class Levels:
         elif 0 < len(between) <= _FEW:
             what = f"only the values {_some(values)}{colours} of 255"
             yield (
-                f"the {self.kind} have {what}: if these are labels, make what is meant 255; each counts as a share"
-                " of 255"
+                f"the {self.kind} have {what}:"
+                " if these are labels, make what is meant 255; each counts as a share of 255"
             )
         if self._hidden:
             yield (
-                f"some {self.kind} are black and differ in their transparency alone, which is taken for black, too:"
-                " paint white what is meant"
+                f"some {self.kind} are black and differ in their transparency alone,"
+                " which is taken for black, too: paint white what is meant"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""`Listing`: what lies in a folder, by what can be made of it."""
+"""`Listing`: what lies in a folder, by what can be made of it: frames, cameras, nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from page4d.errors import UsageError
+from page4d.errors import MissingBackendError, UsageError
 from page4d_engines.clip import image_file, video
-from page4d_engines.clip.names import listed, natural, readable
+from page4d_engines.clip.frame import Frame
+from page4d_engines.clip.image_file import ImageFile
+from page4d_engines.clip.names import listed_files, natural, readable
+from page4d_engines.clip.video import Video, VideoFrame
 
 _UNREAD_IMAGES = ".avif .bmp .gif .jfif .jp2 .jpe .jxl .tif .tiff .webp .exr .hdr .pgm .ppm .tga .psd .svg"
 _UNREAD_RAW = ".arw .cr2 .cr3 .dng .nef .orf .raf .raw .rw2"
@@ -22,14 +25,14 @@ _RESULTS = ("summary.json", "manifest.json")  # of a run, of an export
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder's entries but for hidden ones, each kind in natural order.
+    """A folder's entries without the hidden ones, each kind in natural order.
 
     Attributes:
         folder: that was listed.
-        images: files, or whatever else, with the suffix of an image that is read.
+        images: whatever is no folder and has the suffix of an image that is read.
         heic: the same in HEIC; where pillow-heif is installed they are among the images, too.
         videos: files with the suffix of a video.
-        folders: but for those that systems make for themselves, results of this project, and links back up.
+        folders: without those that systems make for themselves, results of this project, and links back up.
         unread: images and videos of other kinds.
         broken: links that lead nowhere.
     """
@@ -67,15 +70,15 @@ class Listing:
         ]
         files = [entry for entry in entries if not kinds[entry]]
         heic = _with(files, image_file.HEIC_SUFFIXES)
-        images = _with(
-            files,
-            (*image_file.SUFFIXES, *image_file.HEIC_SUFFIXES)
-            if heic and image_file.reads_heic()
-            else image_file.SUFFIXES,
-        )
-        broken = [entry for entry in files if not entry.suffix and not os.path.exists(entry)]
+        heic_suffixes = image_file.HEIC_SUFFIXES if heic and image_file.reads_heic() else ()
         return cls(
-            folder, images, heic, _with(files, video.SUFFIXES), tuple(folders), _with(files, _UNREAD), tuple(broken)
+            folder=folder,
+            images=_with(files, (*image_file.SUFFIXES, *heic_suffixes)),
+            heic=heic,
+            videos=_with(files, video.SUFFIXES),
+            folders=tuple(folders),
+            unread=_with(files, _UNREAD),
+            broken=tuple(entry for entry in files if not entry.suffix and not os.path.exists(entry)),
         )
 
     @property
@@ -91,16 +94,90 @@ class Listing:
     @property
     def counted(self) -> str:
         """What frames there are, for an error."""
-        parts = [
-            f"{len(some)} {kind}{'s' * (len(some) > 1)} ({listed([readable(path.name) for path in some], 2)})"
-            for some, kind in self._kinds
-            if some
-        ]
-        return ", ".join(parts)
+        kinds = {"image": self.images, "video": self.videos, "other image or video": self.skipped}
+        return ", ".join(
+            f"{len(files)} {kind}{'s' * (len(files) > 1)} ({listed_files(files, 2)})"
+            for kind, files in kinds.items()
+            if files
+        )
 
     @property
-    def _kinds(self) -> tuple[tuple[tuple[pathlib.Path, ...], str], ...]:
-        return (self.images, "image"), (self.videos, "video"), (self.skipped, "other image or video")
+    def sources(self) -> dict[str, pathlib.Path]:
+        """What holds each camera's masks or keypoint maps, by its name: folders, or where there are none, videos.
+
+        Raises:
+            UsageError: there are two videos of a camera.
+        """
+        return {readable(folder.name): folder for folder in self.folders} or self.video_sources
+
+    @property
+    def video_sources(self) -> dict[str, pathlib.Path]:
+        """The videos by their cameras' names, in natural order.
+
+        Raises:
+            UsageError: there are two of a camera.
+        """
+        cameras: dict[str, pathlib.Path] = {}
+        for path in self.videos:
+            name = readable(path.stem)
+            if name in cameras:
+                raise UsageError(
+                    f"there are two videos of camera {name}",
+                    got=f"{readable(cameras[name].name)}, {readable(path.name)}",
+                    allowed="one per camera",
+                )
+            cameras[name] = path
+        return {name: cameras[name] for name in sorted(cameras, key=natural)}
+
+    def stills(self, what: str) -> tuple[ImageFile, ...]:
+        """The images, those of one camera, in natural order; errors call their owner `what`.
+
+        Raises:
+            UsageError: there are none, or two of one name.
+            MissingBackendError: all are in HEIC, and pillow-heif is not installed.
+        """
+        # a folder called like an image is an error when it is opened
+        folders = [folder for folder in self.folders if folder.suffix.lower() in image_file.SUFFIXES]
+        files = sorted((ImageFile(path) for path in (*self.images, *folders)), key=lambda file: natural(file.name))
+        if not files:
+            if self.heic:
+                raise self.without_heic()
+            nested = next((folder for folder in self.folders if Listing.of(folder).has_frames), None)
+            hint = None if nested is None else f"its images lie deeper, in {readable(nested.name)}/: move them up"
+            hint = hint or unread_note(self.unread, f"in {readable(self.folder.name)}")
+            allowed = f"{' '.join(f'*{suffix}' for suffix in image_file.SUFFIXES)}, or one video"
+            raise UsageError(f"{what} has no images", got=readable(self.folder), allowed=allowed, hint=hint)
+        stems: dict[str, ImageFile] = {}
+        for file in files:
+            if file.stem in stems:
+                got = f"{stems[file.stem].name}, {file.name}"
+                raise UsageError(f"{what} has frame {file.stem} twice", got=got, allowed="one image per frame")
+            stems[file.stem] = file
+        return tuple(files)
+
+    def without_heic(self) -> MissingBackendError:
+        """The error of a folder whose images are all in HEIC, where pillow-heif is not installed."""
+        return MissingBackendError(
+            "HEIC images are decoded by pillow-heif, which is not installed",
+            got=f"{readable(self.folder)}: {len(self.heic)} images ({listed_files(self.heic, 2)})",
+            hint='pip install "page4d[heic]", or convert them to PNG or JPEG',
+        )
+
+
+def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
+    """The frames of one camera: images of a folder, or a video, which may lie in a folder; errors call it `what`.
+
+    Raises:
+        UsageError: as `Listing.of` and `Listing.stills`, or a video that cannot be read.
+        MissingBackendError: as `Listing.stills`, or PyAV is not installed.
+    """
+    if os.path.isdir(source) or source.suffix.lower() not in video.SUFFIXES:
+        listing = Listing.of(source)
+        if listing.images or len(listing.videos) != 1:
+            return listing.stills(what)
+        source = listing.videos[0]
+    opened = Video(source, f"{what}: {readable(source.name)}")
+    return tuple(VideoFrame(opened, number) for number in range(opened.count))
 
 
 def unread_note(skipped: Iterable[pathlib.Path], where: str) -> str | None:

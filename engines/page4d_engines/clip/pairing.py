@@ -1,4 +1,4 @@
-"""`Pairing`: which frames of several cameras belong to one time."""
+"""`Pairing`: which frames of several cameras belong to one timestep."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from page4d_engines.clip.names import composed, listed
 from page4d_engines.clip.video import Video, VideoFrame
 
 _APART = 0.5  # of a frame's duration: times that differ by less are of one frame
-_LATE = 2.0  # frames that a video may begin after another by their own clocks, before it is worth a word
+_LATE = 2.0  # frames that a video may begin after another by their own clocks before a note says so
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Frames of the same times.
+    """Frames of the same timesteps.
 
     Attributes:
-        files: `[V][times]`.
+        files: `[V][timesteps]`.
         notes: sentences about what was paired otherwise than by number and name.
     """
 
@@ -31,11 +31,12 @@ class Pairing:
 
     @classmethod
     def of(cls, names: Sequence[str], files: Files) -> Pairing:
-        """Pair the cameras' frames: by number, where they have names in common by these, videos whose times differ by
-        time.
+        """Pair the cameras' frames.
 
-        Every time of the camera with the fewest frames becomes a time of the clip where all others have a frame nearer
-        than half of a frame's duration, and none is taken twice. Videos begin together, whatever their own clocks say.
+        Videos whose frames have different times are paired by these, images that have names in common by name,
+        everything else by number. Of videos, every frame of the camera with the fewest frames becomes a timestep of
+        the clip if all others have a frame nearer than half of a frame's duration; no frame is used twice. Videos
+        begin together, whatever their own clocks say.
 
         Args:
             names: of the cameras.
@@ -50,15 +51,13 @@ class Pairing:
             return cls(files)
         notes = tuple(_late(names, videos))
         times = [None if video.times is None else np.array(video.times) for video in videos]
-        known = [each for each in times if each is not None]
+        known = [stamps for stamps in times if stamps is not None]
         if len(known) < len(times) or not _differ(known):
             _check_times(names, files)
-            if len(known) < len(times) and len(known) + len(times) > 1 and len(times) > 1:
-                timeless = [name for name, each in zip(names, times, strict=True) if each is None]
-                notes = (
-                    *notes,
-                    f"the videos of {listed(timeless)} have no times of their own: frames were paired by number",
-                )
+            if len(known) < len(times) and len(times) > 1:
+                timeless = [name for name, stamps in zip(names, times, strict=True) if stamps is None]
+                note = f"the videos of {listed(timeless)} have no times of their own: frames were paired by number"
+                notes = (*notes, note)
             return cls(files, notes)
         chosen = _by_time(known)
         if not len(chosen):
@@ -76,11 +75,9 @@ class Pairing:
             for name, column in zip(names, files, strict=True)
             if len(column) > len(chosen)
         )
-        note = (
-            f"the cameras' videos have different or variable frame rates ({_rates(names, known)}): {len(chosen)} times"
-            " were paired by them"
-        )
-        return cls(paired, (*notes, note + (f", and no use was made of {left}" if left else "")))
+        note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)})"
+        note += f": {len(chosen)} times were paired by them" + (f", and no use was made of {left}" if left else "")
+        return cls(paired, (*notes, note))
 
 
 def _videos(files: Files) -> list[Video] | None:
@@ -102,11 +99,9 @@ def _late(names: Sequence[str], videos: Sequence[Video]) -> list[str]:
         for name, video in timed
         if video.start - first > _LATE * _step(np.array(video.times))
     ]
-    return (
-        [f"videos that begin later by their own clocks were taken to begin with the others: {', '.join(late)}"]
-        if late
-        else []
-    )
+    if not late:
+        return []
+    return [f"videos that begin later by their own clocks were taken to begin with the others: {', '.join(late)}"]
 
 
 def _step(times: NDArray[np.float64]) -> float:
@@ -115,55 +110,53 @@ def _step(times: NDArray[np.float64]) -> float:
 
 
 def _differ(times: Sequence[NDArray[np.float64]]) -> bool:
-    """Whether frames of one number are of different times, as far as all videos go."""
+    """Whether frames of the same number have different times, as far as all videos go."""
     shared = min(map(len, times))
     step = min(map(_step, times))
     first = times[0][:shared]
-    return any(bool((np.abs(each[:shared] - first) > _APART * step).any()) for each in times[1:])
+    return any(bool((np.abs(stamps[:shared] - first) > _APART * step).any()) for stamps in times[1:])
 
 
 def _by_time(times: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
-    """Numbers of the frames that belong together, `[times,V]`, rising in every column."""
-    end = min(each[-1] for each in times)
+    """Numbers of the frames that belong together, `[timesteps,V]`, rising in every column."""
+    end = min(stamps[-1] for stamps in times)
     leader = times[min(range(len(times)), key=lambda v: int((times[v] <= end).sum()))]
-    near = np.stack([_nearest(each, leader) for each in times], axis=1)
-    apart = np.stack(
-        [np.abs(each[near[:, v]] - leader) > _APART * max(_step(each), _step(leader)) for v, each in enumerate(times)],
-        axis=1,
-    )
+    near = np.stack([_nearest(stamps, leader) for stamps in times], axis=1)
+    apart = [
+        np.abs(stamps[numbers] - leader) > _APART * max(_step(stamps), _step(leader))
+        for stamps, numbers in zip(times, near.T, strict=True)
+    ]
     chosen: list[NDArray[np.intp]] = []
-    for numbers, misses in zip(near, apart, strict=True):
-        if not misses.any() and (not chosen or (numbers > chosen[-1]).all()):
+    for numbers in near[~np.any(apart, axis=0)]:
+        if not chosen or (numbers > chosen[-1]).all():
             chosen.append(numbers)
     return np.array(chosen, np.intp).reshape(-1, len(times))
 
 
-def _nearest(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The numbers of the frames nearest to some times."""
-    after = np.searchsorted(times, wanted).clip(1, max(1, len(times) - 1))
+def _nearest(times: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The numbers of the frames nearest to some moments."""
     if len(times) == 1:
-        return np.zeros(len(wanted), np.intp)
-    return np.asarray(after - (wanted - times[after - 1] <= times[after] - wanted), np.intp)
+        return np.zeros(len(moments), np.intp)
+    after = np.searchsorted(times, moments).clip(1, len(times) - 1)
+    return np.asarray(after - (moments - times[after - 1] <= times[after] - moments), np.intp)
 
 
 def _rates(names: Sequence[str], times: Sequence[NDArray[np.float64]]) -> str:
     """Frames and seconds of each camera."""
     return ", ".join(
-        f"{name}: {len(each)} frames in {each[-1] + _step(each):.2f} s" for name, each in zip(names, times, strict=True)
+        f"{name}: {len(stamps)} frames in {stamps[-1] + _step(stamps):.2f} s"
+        for name, stamps in zip(names, times, strict=True)
     )
 
 
 def _check_times(names: Sequence[str], files: Files) -> None:
-    """Every camera must have the same times: as many frames, and the same names if they share names at all."""
+    """Every camera must have the same timesteps: as many frames, and the same names if they share names at all."""
     longest = max(range(len(names)), key=lambda v: len(files[v]))
     stems = [{composed(file.stem) for file in column} for column in files]
     for v, column in enumerate(files):
-        shared = bool(stems[v] & stems[longest])
-        missing = (
-            next((file.stem for file in files[longest] if composed(file.stem) not in stems[v]), None)
-            if shared
-            else None
-        )
+        missing = None
+        if stems[v] & stems[longest]:
+            missing = next((file.stem for file in files[longest] if composed(file.stem) not in stems[v]), None)
         if len(column) != len(files[longest]):
             gap = f"; the first that camera {names[v]} lacks is {missing}" if missing else ""
             raise UsageError(

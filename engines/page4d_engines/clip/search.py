@@ -1,4 +1,4 @@
-"""`Source`: where a clip's frames lie. One reading of a folder, or an error that names both."""
+"""`Source`: where a clip's frames lie. Where a folder can be read in two ways, an error names both."""
 
 from __future__ import annotations
 
@@ -10,59 +10,51 @@ from dataclasses import dataclass, field
 
 from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
-from page4d_engines.clip import image_file, video
-from page4d_engines.clip.frame import Frame
-from page4d_engines.clip.image_file import ImageFile
-from page4d_engines.clip.listing import Listing, unread_note
-from page4d_engines.clip.names import listed, natural, readable
-from page4d_engines.clip.video import Video, VideoFrame
+from page4d_engines.clip import video
+from page4d_engines.clip.frame import Files, Frame
+from page4d_engines.clip.listing import Listing, frames_of, unread_note
+from page4d_engines.clip.names import listed, listed_files, readable
 
 LAYOUT = (
     "<camera>/<frame>.{png,jpg,jpeg}, or a video per camera:"
     f" <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
 )
-_COMPANIONS = {
-    "masks": "masks",
-    "mask": "masks",
-    "keypoints": "keypoints",
-    "keypoint": "keypoints",
-}  # folders' names, as options call them
-
-_ROOTS = ("frames", "images")  # of the frames in a clip's folder
+# by a folder's name the option that takes it
+_COMPANIONS = {"masks": "masks", "mask": "masks", "keypoints": "keypoints", "keypoint": "keypoints"}
 
 
 class UngroupedImages(enum.Enum):
     """What images are that lie in no camera's folder."""
 
     VIEWS = enum.auto()
-    """Photos of one time: every one is a view, named as its file."""
+    """Photos of one timestep: every one is a view, named as its file."""
     TIMES = enum.auto()
     """Frames of one camera, named as their folder."""
 
     @classmethod
     def of(cls, layout: Layout) -> UngroupedImages | None:
-        """What an engine of this layout would take them for; None where it has several times and several views."""
+        """What an engine of this layout takes them for; None where it has several timesteps and several views."""
         return cls.TIMES if layout.V == 1 else cls.VIEWS if layout.T == 1 else None
 
 
 @dataclass
 class Source:
-    """The frames of a clip, before anything is compared.
+    """The frames of a clip, before cameras are compared with each other.
 
     Attributes:
-        given: the folder or video that was named.
-        root: the folder that they lie in.
+        path: the folder or video that was named.
+        root: the folder that the frames lie in, or the video.
         names: of the cameras.
-        files: `[V][times]`.
+        files: `[V][frames]`.
         loose: what images without a camera's folder were taken for; None where there are camera folders or videos.
-        skipped: images and videos that were passed over for their kind.
-        notes: sentences about what else was passed over.
+        skipped: images and videos of kinds that are not read.
+        notes: sentences about what else was not read.
     """
 
-    given: pathlib.Path
+    path: pathlib.Path
     root: pathlib.Path
     names: tuple[str, ...] = ()
-    files: tuple[tuple[Frame, ...], ...] = ()
+    files: Files = ()
     loose: UngroupedImages | None = None
     skipped: list[pathlib.Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -79,17 +71,22 @@ class Source:
 
     @classmethod
     def in_video(cls, path: pathlib.Path) -> Source:
-        """One camera's frames."""
+        """One camera's frames.
+
+        Raises:
+            UsageError: it cannot be read.
+            MissingBackendError: PyAV is not installed.
+        """
         source = cls(path, path)
         source._take_cameras({readable(path.stem): path})
         return source
 
     @classmethod
-    def in_folder(cls, given: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
+    def in_folder(cls, path: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
         """Find the frames in a folder.
 
         Args:
-            given: the folder, or one that holds it as `frames` or `images`.
+            path: the folder, or one that holds it as `frames` or `images`.
             loose: what images without a camera's folder are; None makes them an error.
             claimed: folders that are known to be something else.
 
@@ -97,20 +94,17 @@ class Source:
             UsageError: there are none, or they can be read in two ways.
             MissingBackendError: all are of a kind that an optional library reads, which is not installed.
         """
-        claimed_paths = {os.path.realpath(path) for path in claimed if os.path.isdir(path)}
-        source = cls(given, _root(given, loose, claimed_paths))
+        claimed_paths = {os.path.realpath(folder) for folder in claimed if os.path.isdir(folder)}
+        source = cls(path, _root(path, loose, claimed_paths))
         listing = Listing.of(source.root)
         folders = [folder for folder in listing.folders if os.path.realpath(folder) not in claimed_paths]
         holding = [folder for folder in folders if (_has_frames_below if companion_of(folder) else _has_frames)(folder)]
         source.skipped += listing.skipped
-        if source.root != given:
-            beside = Listing.of(given)
+        if source.root != path:
+            beside = Listing.of(path)
             source._pass_over((*beside.images, *beside.videos), f"beside {source.root.name}/")
         if listing.broken:
-            source.notes.append(
-                f"links in {readable(source.root)} lead nowhere:"
-                f" {listed([readable(path.name) for path in listing.broken])}"
-            )
+            source.notes.append(f"links in {readable(source.root)} lead nowhere: {listed_files(listing.broken)}")
         if listing.images and loose is not None:
             if holding:
                 raise _two_readings(listing, holding, loose)
@@ -121,13 +115,13 @@ class Source:
             source._take_folders(listing, folders, holding)
         elif listing.videos:
             source._pass_over(listing.images, "beside the videos")
-            source._take_cameras(_by_stem(listing.videos))
+            source._take_cameras(listing.video_sources)
         else:
             raise _nothing(listing)
         return source
 
     def _take_loose(self, listing: Listing, loose: UngroupedImages) -> None:
-        stills = stills_of(listing, "the folder")
+        stills = listing.stills("the folder")
         views = loose is UngroupedImages.VIEWS
         self.loose = loose
         self.names = tuple(file.stem for file in stills) if views else (readable(listing.folder.resolve().name),)
@@ -144,17 +138,14 @@ class Source:
                 "videos and folders of images or videos lie side by side: either may be the cameras",
                 got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
                 allowed="a video per camera, or a folder per camera",
-                hint=(
-                    "move what is not meant elsewhere:"
-                    f" {listed([readable(path.name) for path in (*listing.videos, *holding)])}"
-                ),
+                hint=f"move what is not meant elsewhere: {listed_files((*listing.videos, *holding))}",
             )
         self._pass_over((*listing.images, *listing.videos), "beside the cameras' folders")
         self._take_cameras({readable(folder.name): folder for folder in folders})
 
     def _take_cameras(self, sources: dict[str, pathlib.Path]) -> None:
         self.names = tuple(sources)
-        columns = []
+        columns: list[tuple[Frame, ...]] = []
         for name, source in sources.items():
             if os.path.isdir(source):
                 listing = Listing.of(source)
@@ -163,19 +154,13 @@ class Source:
                     self._pass_over(listing.videos, f"beside the images of camera {name}")
                 nested = [folder for folder in listing.folders if listing.has_frames and _has_frames(folder)]
                 if nested:
-                    self.notes.append(
-                        f"folders of camera {name} were not read:"
-                        f" {listed([readable(folder.name) for folder in nested])}"
-                    )
+                    self.notes.append(f"folders of camera {name} were not read: {listed_files(nested)}")
             columns.append(frames_of(source, f"camera {name}"))
         self.files = tuple(columns)
 
     def _pass_over(self, files: Collection[pathlib.Path], where: str) -> None:
         if files:
-            self.notes.append(
-                f"{listed([readable(path.name) for path in files])} {where} {'was' if len(files) == 1 else 'were'} not"
-                " read"
-            )
+            self.notes.append(f"{listed_files(files)} {where} {'was' if len(files) == 1 else 'were'} not read")
 
 
 def discover(path: str | os.PathLike[str], loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
@@ -185,65 +170,17 @@ def discover(path: str | os.PathLike[str], loose: UngroupedImages | None, claime
         UsageError: there is no such folder or video; and as `Source.in_folder`.
         MissingBackendError: as `Source.in_folder`, or PyAV is not installed.
     """
-    given = pathlib.Path(path)
-    if os.path.isfile(given) and given.suffix.lower() in video.SUFFIXES:
-        return Source.in_video(given)
-    if not os.path.isdir(given):
-        raise no_folder("frames", given)
-    return Source.in_folder(given, loose, claimed)
+    place = pathlib.Path(path)
+    if os.path.isfile(place) and place.suffix.lower() in video.SUFFIXES:
+        return Source.in_video(place)
+    if not os.path.isdir(place):
+        raise no_folder("frames", place)
+    return Source.in_folder(place, loose, claimed)
 
 
 def companion_of(folder: pathlib.Path) -> str | None:
-    """What of the frames a folder would hold by its name: `masks` or `keypoints`."""
+    """What a folder holds by its name, if it belongs to frames beside it: `masks` or `keypoints`; else None."""
     return _COMPANIONS.get(folder.name.lower())
-
-
-def sources_of(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """What holds each camera's masks or keypoint maps, by its name: folders, or where there are none, videos.
-
-    Raises:
-        UsageError: a folder that cannot be read, or two videos of a camera.
-    """
-    listing = Listing.of(root)
-    return {readable(folder.name): folder for folder in listing.folders} or _by_stem(listing.videos)
-
-
-def frames_of(source: pathlib.Path, what: str) -> tuple[Frame, ...]:
-    """The images of one camera: those of a folder, or of a video, which may lie in the camera's folder; `what` has
-    them, in an error."""
-    if os.path.isdir(source) or source.suffix.lower() not in video.SUFFIXES:
-        listing = Listing.of(source)
-        if listing.images or len(listing.videos) != 1:
-            return stills_of(listing, what)
-        source = listing.videos[0]
-    opened = Video(source, f"{what}: {readable(source.name)}")
-    return tuple(VideoFrame(opened, number) for number in range(opened.count))
-
-
-def stills_of(listing: Listing, what: str) -> tuple[ImageFile, ...]:
-    """The images of one camera in natural order."""
-    folders = [
-        folder for folder in listing.folders if folder.suffix.lower() in image_file.SUFFIXES
-    ]  # no image, and an error when it is opened
-    files = sorted((ImageFile(path) for path in (*listing.images, *folders)), key=lambda file: natural(file.name))
-    if not files:
-        if listing.heic:
-            raise _without_heic(listing)
-        nested = next((folder for folder in listing.folders if _has_frames(folder)), None)
-        hint = None if nested is None else f"its images lie deeper, in {readable(nested.name)}/: move them up"
-        hint = hint or unread_note(listing.unread, f"in {readable(listing.folder.name)}")
-        allowed = f"{' '.join(f'*{suffix}' for suffix in image_file.SUFFIXES)}, or one video"
-        raise UsageError(f"{what} has no images", got=readable(listing.folder), allowed=allowed, hint=hint)
-    stems: dict[str, ImageFile] = {}
-    for file in files:
-        if file.stem in stems:
-            raise UsageError(
-                f"{what} has frame {file.stem} twice",
-                got=f"{stems[file.stem].name}, {file.name}",
-                allowed="one image per frame",
-            )
-        stems[file.stem] = file
-    return tuple(files)
 
 
 def no_folder(kind: str, path: pathlib.Path) -> UsageError:
@@ -252,42 +189,38 @@ def no_folder(kind: str, path: pathlib.Path) -> UsageError:
     return UsageError(what, got=readable(path), allowed=f"a folder with {LAYOUT}")
 
 
-def _root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
+def _root(path: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
     """The folder that the frames lie in."""
-    frames = given / "frames"
+    frames = path / "frames"
     if not os.path.isdir(frames):
         if os.path.lexists(frames):
             raise no_folder("frames", frames)
-        return _images_root(given, loose, claimed_paths)
-    listing = Listing.of(given)
+        return _images_root(path, loose, claimed_paths)
+    listing = Listing.of(path)
     if loose is not None and listing.images and _has_frames_below(frames):
         raise _two_readings(listing, [frames], loose)
     return frames
 
 
-def _images_root(given: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
-    """`images` where it is to a folder what `frames` would be, as in the data sets of other projects; otherwise the
-    folder itself."""
-    images = given / "images"
+def _images_root(path: pathlib.Path, loose: UngroupedImages | None, claimed_paths: Collection[str]) -> pathlib.Path:
+    """The folder's `images` where it stands for `frames`, as in data sets of other projects; else the folder itself."""
+    images = path / "images"
     if not os.path.isdir(images) or os.path.realpath(images) in claimed_paths or not _has_frames_below(images):
-        return given
-    listing, inside = Listing.of(given), Listing.of(images)
+        return path
+    listing, inside = Listing.of(path), Listing.of(images)
     if inside.images and loose is None:
-        return given  # a camera of that name
+        return path  # a camera of that name
     if listing.images and loose is not None:
         raise _two_readings(listing, [images], loose)
     others = [
         folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)
     ]
     if listing.videos or not others:
-        return given if listing.videos else images
+        return path if listing.videos else images
     raise UsageError(
         "there is a folder `images` and others that hold images: it may hold all frames, or those of one camera",
-        got=f"{readable(given)}: {_counted([images, *others])}",
-        allowed=(
-            "the frames in images/, or a camera per folder: images,"
-            f" {listed([readable(folder.name) for folder in others])}"
-        ),
+        got=f"{readable(path)}: {_counted([images, *others])}",
+        allowed=f"the frames in images/, or a camera per folder: images, {listed_files(others)}",
         hint=f"name {readable(images)} itself, or rename it",
     )
 
@@ -301,37 +234,20 @@ def _has_frames_below(folder: pathlib.Path) -> bool:
     return listing.has_frames or any(_has_frames(inner) for inner in listing.folders)
 
 
-def _by_stem(videos: Collection[pathlib.Path]) -> dict[str, pathlib.Path]:
-    cameras: dict[str, pathlib.Path] = {}
-    for path in videos:
-        name = readable(path.stem)
-        if name in cameras:
-            raise UsageError(
-                f"there are two videos of camera {name}",
-                got=f"{readable(cameras[name].name)}, {readable(path.name)}",
-                allowed="one per camera",
-            )
-        cameras[name] = path
-    return {name: cameras[name] for name in sorted(cameras, key=natural)}
-
-
 def _two_readings(listing: Listing, holding: list[pathlib.Path], loose: UngroupedImages) -> UsageError:
-    images = [readable(path.name) for path in listing.images]
-    folders = [readable(folder.name) for folder in holding]
     companions = [folder for folder in holding if companion_of(folder) and _matches(folder, listing)]
-    hint = f"move the folders elsewhere to run the images, or the images to run the folders: {listed(folders)}"
+    hint = f"move the folders elsewhere to run the images, or the images to run the folders: {listed_files(holding)}"
     if companions:
         flags = " ".join(f"--{companion_of(folder)} {readable(folder)}" for folder in companions)
-        rest = [name for name, folder in zip(folders, holding, strict=True) if folder not in companions]
-        hint = f"{flags}, as they are named like the images" + (
-            f"; move elsewhere: {listed(rest)}" if rest else "; or move them elsewhere"
-        )
+        rest = [folder for folder in holding if folder not in companions]
+        moves = f"move elsewhere: {listed_files(rest)}" if rest else "or move them elsewhere"
+        hint = f"{flags}, as they are named like the images; {moves}"
     return UsageError(
         "images and folders of images lie side by side: either may be the frames",
         got=f"{readable(listing.folder)}: {listing.counted}; {_counted(holding)}",
         allowed=(
-            f"{'a view' if loose is UngroupedImages.VIEWS else 'a time'} per image ({listed(images)}),"
-            f" or a camera per folder ({listed(folders)})"
+            f"{'a view' if loose is UngroupedImages.VIEWS else 'a time'} per image ({listed_files(listing.images)}),"
+            f" or a camera per folder ({listed_files(holding)})"
         ),
         hint=hint,
     )
@@ -363,24 +279,10 @@ def _counted(folders: list[pathlib.Path]) -> str:
 def _nothing(listing: Listing) -> UsageError | MissingBackendError:
     image = next(iter(listing.images), None)
     if image is None and listing.heic:
-        return _without_heic(listing)
-    hint = (
-        f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}"
-        if image
-        else None
-    )
-    hint = hint or unread_note(listing.unread, "there")
+        return listing.without_heic()
+    hint = unread_note(listing.unread, "there")
+    if image is not None:
+        hint = f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}"
     return UsageError(
         "the frames' folder has no camera folders", got=readable(listing.folder), allowed=LAYOUT, hint=hint
-    )
-
-
-def _without_heic(listing: Listing) -> MissingBackendError:
-    return MissingBackendError(
-        "HEIC images are decoded by pillow-heif, which is not installed",
-        got=(
-            f"{readable(listing.folder)}: {len(listing.heic)} images"
-            f" ({listed([readable(path.name) for path in listing.heic], 2)})"
-        ),
-        hint='pip install "page4d[heic]", or convert them to PNG or JPEG',
     )

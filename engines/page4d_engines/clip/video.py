@@ -20,7 +20,7 @@ from page4d_engines.clip.levels import Channel
 from page4d_engines.clip.names import readable
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-_NEAR = 32  # frames that are rather decoded and passed over than looked for from a key frame
+_NEAR = 32  # frames ahead up to which it is faster to decode on than to seek a key frame
 _TURN = Image.Transpose
 _TURNS = {90: _TURN.ROTATE_90, 180: _TURN.ROTATE_180, 270: _TURN.ROTATE_270}  # against the clock, by what the file says
 
@@ -35,7 +35,7 @@ class Video:
 
     Args:
         path: the file.
-        what: it is, in an error.
+        what: errors call it.
 
     Attributes:
         size: width and height, turned as the file says.
@@ -68,10 +68,8 @@ class Video:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError("it is not a regular file")
             with self._open() as container:
-                self.others = (
-                    sum(not track.disposition & av.stream.Disposition.attached_pic for track in container.streams.video)
-                    - 1
-                )
+                cover = av.stream.Disposition.attached_pic
+                self.others = sum(not track.disposition & cover for track in container.streams.video) - 1
                 track = _track(container)
                 unit, keeps_order = track.time_base, "avi" in container.format.name
                 shown = [packet for packet in container.demux(track) if packet.size and not packet.is_discard]
@@ -99,7 +97,7 @@ class Video:
         return self._count
 
     def image(self, number: int, what: str) -> Image.Image:
-        """A frame, RGB, turned as the file says; `what` it is in an error.
+        """A frame, RGB, turned as the file says; errors call it `what`.
 
         Raises:
             UsageError: it cannot be decoded.
@@ -174,7 +172,7 @@ class Video:
 
 
 def _seconds(stamps: list[int], unit: Fraction) -> tuple[tuple[float, ...] | None, float]:
-    """Times after the first in seconds, None for none; and the first."""
+    """Seconds after the first, None where there are none; and the first's own."""
     if not stamps or not unit:
         return None, 0.0
     return tuple(float((stamp - stamps[0]) * unit) for stamp in stamps), float(stamps[0] * unit)
@@ -202,12 +200,12 @@ class VideoFrame:
 
     @property
     def file(self) -> pathlib.Path:
-        """On disk."""
+        """The file that holds it."""
         return self.video.path
 
     @property
     def stem(self) -> str:
-        """What frames, masks and keypoint maps of one time have in common: six digits, from 000000 on."""
+        """What the names of a timestep's frames, masks and keypoint maps have in common: 6 digits, from 000000 on."""
         return f"{self.number:06d}"
 
     def header(self, what: str) -> Header:
@@ -215,7 +213,7 @@ class VideoFrame:
         return Header(self.video.size)
 
     def image(self, what: str) -> Image.Image:
-        """The frame as RGB; `what` it is in an error.
+        """The frame as RGB; errors call it `what`.
 
         Raises:
             UsageError: it cannot be decoded.
@@ -223,7 +221,7 @@ class VideoFrame:
         return self.video.image(self.number, what)
 
     def channel(self, what: str) -> Channel:
-        """The frame as a single channel; `what` it is in an error.
+        """The frame as a single channel; errors call it `what`.
 
         Raises:
             UsageError: it cannot be decoded.

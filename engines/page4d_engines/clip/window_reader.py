@@ -1,8 +1,11 @@
-"""`WindowReader`: a clip's frames as the engine's inputs, window by window, the next one decoded while the caller works
-on this one."""
+"""`WindowReader`: a clip's frames as the engine's inputs, window by window.
+
+The next window is decoded while the caller works on this one.
+"""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -21,8 +24,9 @@ from page4d_engines.clip.frame_folder import FrameFolder
 
 
 def windows(count: int, T: int, stride: int) -> list[range]:
-    """The windows of T frames that cover `count` frames: at 0, stride, 2 stride, ...; where frames are left over, a
-    last one that ends with them.
+    """The windows of T frames that cover `count` frames.
+
+    They begin at 0, stride, 2 stride, ...; where frames are left over, a last window ends with them.
 
     Raises:
         UsageError: fewer frames than T, or a stride below 1 or above T (which would skip frames).
@@ -68,7 +72,7 @@ class WindowInputs:
         return cls(np.zeros(layout.images_shape, np.uint8), np.zeros(layout.patch_map_shape, np.float32), maps, lines)
 
     def take(self, row: int, other: WindowInputs, source: int) -> None:
-        """Copy a time of another window."""
+        """Copy a timestep of another window."""
         self.images[row], self.mask_ext[row] = other.images[source], other.mask_ext[source]
         if self.keypoints is not None and other.keypoints is not None:
             self.keypoints[row] = other.keypoints[source]
@@ -86,11 +90,11 @@ class WindowReader:
         wants_cameras: whether it reads fundamental matrices.
 
     Attributes:
-        decode_seconds: what reading each window so far took, most of it hidden behind the caller's work.
+        decode_seconds: seconds that reading each window so far took, most of them while the caller worked.
 
     Raises:
-        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where they are wanted, another
-            aspect ratio, different sizes.
+        UsageError: B is not 1, another number of cameras than V, no keypoints or cameras where the engine reads them,
+            another aspect ratio, different sizes.
     """
 
     def __init__(
@@ -104,36 +108,26 @@ class WindowReader:
             kind = "photos" if folder.photos else "cameras"
             got = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
             hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
-            raise UsageError(
-                "the clip has another number of cameras than the engine has views",
-                got=got,
-                allowed=f"V = {layout.V}",
-                hint=hint,
-            )
+            what = "the clip has another number of cameras than the engine has views"
+            raise UsageError(what, got=got, allowed=f"V = {layout.V}", hint=hint)
         if wants_keypoints and folder.keypoint_files is None:
             where = "keypoints/<camera>/<frame>.png beside the frames"
             raise UsageError(
                 "the engine reads keypoint maps, and the clip has none", allowed=where, hint="--keypoints FOLDER"
             )
         if wants_cameras and folder.cameras is None:
-            where = "cameras.json beside the frames"
-            raise UsageError(
-                "the engine reads the cameras (for its epipolar prior), and the clip has none",
-                allowed=where,
-                hint="--cameras FILE",
-            )
+            what = "the engine reads the cameras (for its epipolar prior), and the clip has none"
+            raise UsageError(what, allowed="cameras.json beside the frames", hint="--cameras FILE")
         if mode is None:
             _check_sizes(folder)
         self.folder, self.layout = folder, layout
-        self._fits = {
-            size: Fit.choose(size, layout, mode) for size in dict.fromkeys(size for row in folder.sizes for size in row)
-        }
+        sizes = dict.fromkeys(itertools.chain.from_iterable(folder.sizes))
+        self._fits = {size: Fit.choose(size, layout, mode) for size in sizes}
         self.decode_seconds: list[float] = []
         lines = None
         if wants_cameras and folder.cameras is not None:
-            lines = fundamental(
-                [self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]
-            ).astype(np.float32)
+            fitted = [self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]
+            lines = fundamental(fitted).astype(np.float32)
         self._sets = (
             WindowInputs.allocate(layout, wants_keypoints, lines),
             WindowInputs.allocate(layout, wants_keypoints, lines),
@@ -141,7 +135,7 @@ class WindowReader:
         self._reading = False
 
     def fit(self, t: int, v: int) -> Fit:
-        """How the frame of time t and view v comes to the engine's size."""
+        """How the frame of timestep t and view v comes to the engine's size."""
         return self._fits[self.folder.sizes[v][t]]
 
     def read(self, of: Sequence[range]) -> Generator[tuple[range, WindowInputs], None, None]:
@@ -183,7 +177,7 @@ class WindowReader:
     def _fill(
         self, window: range, inputs: WindowInputs, stop: threading.Event, before: tuple[range, WindowInputs] | None
     ) -> float:
-        """Read one window, but for the frames that the one before has, too; seconds that it took."""
+        """Read one window, and copy the frames that the one before has, too; returns the seconds that it took."""
         began = time.perf_counter()
         for row, t in enumerate(window):
             if before is not None and t in before[0]:

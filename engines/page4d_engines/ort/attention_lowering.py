@@ -1,8 +1,8 @@
-"""What the two attention ops become in ONNX Runtime on a CPU: bodies around its tiled attention, in linear memory.
+"""The two attention ops as ONNX functions for ONNX Runtime on a CPU: its tiled attention, in linear memory.
 
-ONNX Runtime's `MultiHeadAttention` goes tile by tile as long as it is given no bias and no mask. So the biases ride on
-extra channels: a query carries 1/scale there, a key its bias. What cannot be written so (ragged keys, a prior per pair)
-is a loop over small parts.
+ONNX Runtime's `MultiHeadAttention` goes tile by tile if it has no bias and no mask. So biases become extra channels: a
+query has 1/scale there, a key its bias. What cannot be written so (ragged keys, a prior per pair) is a loop over small
+parts.
 
 Names: Z sequences, A heads, n queries, m keys, D channels; `_wide` tensors are `[Z,n,A,D]`. A comment behind a line is
 the shape of its result.
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from page4d.ops import BiasedRows
 
 _LOGITS_BYTES = 16 << 20  # of one part of the epipolar loop, which holds three such tensors
+
+Readers = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Per group of queries its keys' numbers and their segments' numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Shape:
     m: int
     D: int
     multiple: int = 1
-    """Of which the channels of heads with biases on extra channels are to be."""
+    """The channels of heads with extra channels are a multiple of this."""
 
     @property
     def scale(self) -> float:
@@ -49,8 +52,7 @@ class Shape:
 
 
 def biased(shape: Shape, has_bias: bool, rows: BiasedRows | None = None) -> Lowered:
-    """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel says how much of the bias it
-    sees."""
+    """`BiasedAttention` without epipolar prior; with `rows` a query's extra channel scales the bias that it sees."""
     if rows is not None:
         gains = np.zeros((1, shape.n, shape.A, 1), np.float32)
         gains[:, np.arange(shape.n) % rows.period < rows.leading] = rows.gain / shape.scale
@@ -74,41 +76,28 @@ def segmented(
     shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32], segment_bias: NDArray[np.float32] | None
 ) -> Lowered:
     """`SegmentAttention`: folded whole where every group reads every key once, else a loop over the groups."""
-    readers = _readers(shape, seg_ptr, seg)
-    groups = len(seg_ptr) - 1
+    readers = _readers(seg_ptr, seg)
     if all(len(keys) == shape.m and np.array_equal(np.sort(keys), np.arange(shape.m)) for keys, _ in readers):
         if segment_bias is None:
             whole = biased(shape, has_bias=True)
             return Lowered((*whole.inputs, "seg_ptr", "seg"), whole.body)
-        return _folded_groups(shape, readers, segment_bias, groups)
-    return _looped_groups(shape, readers, segment_bias, groups)
+        return _folded_groups(shape, readers, segment_bias)
+    return _looped_groups(shape, readers, segment_bias)
 
 
-def _readers(
-    shape: Shape, seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Per group its keys' numbers and their segments' numbers."""
+def _readers(seg_ptr: NDArray[np.int32], seg: NDArray[np.int32]) -> Readers:
+    none = np.empty(0, np.int64)
     readers = []
     for first, past in itertools.pairwise(seg_ptr):
-        ranges = [np.arange(start, start + length) for start, length in seg[first:past]]
-        owners = [np.full(length, p) for p, (_, length) in zip(range(first, past), seg[first:past], strict=True)]
-        readers.append(
-            (
-                np.concatenate([np.empty(0, np.int64), *ranges]).astype(np.int64),
-                np.concatenate([np.empty(0, np.int64), *owners]).astype(np.int64),
-            )
-        )
+        keys = [np.arange(start, start + length, dtype=np.int64) for start, length in seg[first:past]]
+        owners = [np.full(length, number, np.int64) for number, (_, length) in enumerate(seg[first:past], first)]
+        readers.append((np.concatenate([none, *keys]), np.concatenate([none, *owners])))
     return readers
 
 
-def _folded_groups(
-    shape: Shape,
-    readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    segment_bias: NDArray[np.float32],
-    groups: int,
-) -> Lowered:
-    """A query's extra channels say which group it is in, a key's what each group adds to it: one channel a group, one
-    for the key bias."""
+def _folded_groups(shape: Shape, readers: Readers, segment_bias: NDArray[np.float32]) -> Lowered:
+    """One extra channel for the key bias, and one a group: whether a query is in it, what it adds to a key."""
+    groups = len(readers)
     extra = groups + 1
     mine = np.zeros((1, shape.n, 1, extra), np.float32)
     mine[..., 0] = 1 / shape.scale
@@ -127,13 +116,9 @@ def _folded_groups(
     return Lowered(inputs, body + _attend(shape, "q_more", "k_more", shape.D + extra), {"mine": mine, "theirs": theirs})
 
 
-def _looped_groups(
-    shape: Shape,
-    readers: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    segment_bias: NDArray[np.float32] | None,
-    groups: int,
-) -> Lowered:
+def _looped_groups(shape: Shape, readers: Readers, segment_bias: NDArray[np.float32] | None) -> Lowered:
     """Group by group: gather its keys and values, attend. A group that reads nothing gives zeros."""
+    groups = len(readers)
     longest = max(1, *(len(keys) for keys, _ in readers))
     table, added = np.zeros((groups, longest), np.int64), np.zeros((groups, longest, shape.A, 1), np.float32)
     for g, (keys, owners) in enumerate(readers):
@@ -195,8 +180,7 @@ def _looped_groups(
 
 
 def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
-    """`BiasedAttention` with the epipolar prior: a loop over sequences, and in it over parts of the queries, each with
-    its own rows of the prior."""
+    """`BiasedAttention` with the epipolar prior: loops over sequences and parts of the queries, with rows of it."""
     rows = max(1, min(shape.n, _LOGITS_BYTES // (4 * shape.A * shape.m)))
     parts = -(-shape.n // rows)
     padding = parts * rows - shape.n
@@ -270,15 +254,16 @@ def epipolar(shape: Shape, views: int, band: float, penalty: float) -> Lowered:
 
 
 def _pads(name: str, *after: int) -> str:
-    """How much `Pad` adds after each axis. As a tensor: ONNX Runtime before 1.25 takes no list of integers for it
-    inside a function."""
+    """How much `Pad` adds after each axis, as a tensor.
+
+    ONNX Runtime before 1.25 takes no list of integers for it inside a function.
+    """
     pads = ", ".join(map(str, (*(0 for _ in after), *after)))
     return f"    {name} = Constant <value = int64[{2 * len(after)}] {{{pads}}}> ()"
 
 
 def _wide(name: str) -> str:
-    """`[Z,A,n,D]` -> `[Z,n,A,D]`: the transpose that the graph made before the node, so that ONNX Runtime cancels
-    both."""
+    """`[Z,A,n,D]` -> `[Z,n,A,D]`: the reverse of the graph's transpose before the node: ONNX Runtime cancels both."""
     return f"\n    {name}_wide = Transpose <perm = [0, 2, 1, 3]> ({name})  # [Z,n,A,D]"
 
 
@@ -290,7 +275,7 @@ def _ones(extra: int, shape: Shape) -> str:
 
 
 def _bias_columns(shape: Shape) -> str:
-    # a product with ones, since Expand goes number by number
+    # a product with ones, since Expand copies element by element
     return f"""
     bias_last = Constant <value_ints = [2]> ()
     bias_column = Unsqueeze (key_bias, bias_last)  # [Z,m,1]

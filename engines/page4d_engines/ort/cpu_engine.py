@@ -70,9 +70,8 @@ class OrtEngine:
             model = onnx.load(path, load_external_data=False)
             if extend is not None:
                 extend(model)
-            self._weights: dict[str, NDArray[np.generic]] = dict(
-                widened(model, path.parent)
-            )  # the session reads them in place
+            # the session reads them in place
+            self._weights: dict[str, NDArray[np.generic]] = dict(widened(model, path.parent))
             if multiplies_signed():
                 self._weights |= signed(model, path.parent)
             proto = lower(model, rounding)
@@ -92,8 +91,7 @@ class OrtEngine:
     def bind(
         self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]
     ) -> Callable[[], None]:
-        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names. Calling it computes
-        outputs from inputs.
+        """A call over fixed memory: contiguous arrays that outlive it, by the engine's names.
 
         Raises:
             EngineError: an array is missing, or has another size or type than the graph's.
@@ -115,8 +113,9 @@ class OrtEngine:
         return call
 
     def _bound(self, value: onnxruntime.NodeArg, arrays: dict[str, NDArray[np.generic]]) -> NDArray[np.generic]:
-        """The array of a session's input or output, which reads and writes its memory unasked; its shape may be a view
-        of the stage's.
+        """The array of a session's input or output, whose memory ONNX Runtime will use unchecked.
+
+        The session's shape may be a view of the stage's.
 
         Raises:
             EngineError: there is none, or it has another size or type.
@@ -136,15 +135,13 @@ class OrtEngine:
 
 
 def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
-    """The 16-bit initializers that lie in another file, as float32; the session maps the others itself."""
+    """The 16-bit initializers that lie in another file, as float32 in their shapes; the session maps the others."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for tensor in model.graph.initializer:
         if not is_external(tensor):
             continue
-        if tensor.data_type == TensorProto.BFLOAT16:
-            arrays[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(
-                np.float32
-            )  # a bfloat16 is a float32's upper half
+        if tensor.data_type == TensorProto.BFLOAT16:  # the upper half of a float32
+            arrays[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(np.float32)
         elif tensor.data_type == TensorProto.FLOAT16:
             arrays[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
     return arrays

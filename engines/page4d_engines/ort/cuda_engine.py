@@ -1,7 +1,7 @@
-"""A float32 stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns: for machines with a GPU
-and no TensorRT.
+"""A float32 stage in ONNX Runtime's CUDA provider, bound to GPU memory that its caller owns.
 
-Graphs are lowered as for the CPU. Stages in 16 bits run piece by piece, `partitioned_engine.py`.
+It is for machines with a GPU and no TensorRT. Graphs are lowered as for the CPU. Stages in 16 bits run piece by piece,
+`partitioned_engine.py`.
 """
 
 from __future__ import annotations
@@ -50,17 +50,15 @@ def cuda_session(model: bytes, options: onnxruntime.SessionOptions, gpu: CudaDev
         MissingBackendError: the provider does not start.
     """
     options.log_severity_level = 3
-    onnxruntime.set_default_logger_severity(
-        3
-    )  # else every session says in vain that the provider is none of another kind
-    chosen = {
+    onnxruntime.set_default_logger_severity(3)  # else every session warns that the provider is none of another kind
+    settings = {
         "device_id": str(gpu.number),
         "user_compute_stream": str(gpu.stream),
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",  # one convolution in all: not worth trying every way
         "arena_extend_strategy": "kSameAsRequested",  # else it doubles, and keeps what nobody asked for
     }
-    session = onnxruntime.InferenceSession(model, options, providers=[(_PROVIDER, chosen), "CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=[(_PROVIDER, settings), "CPUExecutionProvider"])
     if session.get_providers()[0] != _PROVIDER:
         hint = "CUDA and cuDNN of the versions that onnxruntime-gpu names; page4d doctor"
         raise MissingBackendError("ONNX Runtime's CUDA provider does not start", hint=hint)
@@ -101,14 +99,12 @@ class CudaOrtEngine(GpuEngine):
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
         """As `GpuEngine.bind`."""
         binding = self._session.io_binding()
-        for value in self._session.get_inputs():
-            binding.bind_input(
-                value.name, "cuda", self._number, _numpy_type(value.type), value.shape, inputs[value.name]
-            )
-        for value in self._session.get_outputs():
-            binding.bind_output(
-                value.name, "cuda", self._number, _numpy_type(value.type), value.shape, outputs[value.name]
-            )
+        for values, bind, addresses in (
+            (self._session.get_inputs(), binding.bind_input, inputs),
+            (self._session.get_outputs(), binding.bind_output, outputs),
+        ):
+            for value in values:
+                bind(value.name, "cuda", self._number, _numpy_type(value.type), value.shape, addresses[value.name])
 
         def launch(stream: int) -> None:
             try:
@@ -119,7 +115,7 @@ class CudaOrtEngine(GpuEngine):
         return launch
 
 
-def _numpy_type(said: str) -> type[np.generic]:
-    """numpy's type of what ONNX Runtime calls `tensor(float)`."""
-    inner = said.removeprefix("tensor(").removesuffix(")")
+def _numpy_type(name: str) -> type[np.generic]:
+    """numpy's type of one that ONNX Runtime names, such as `tensor(float)`."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
     return np.dtype({"float": "float32"}.get(inner, inner)).type

@@ -1,9 +1,9 @@
 """8-bit weights in the form that a CPU multiplies fast.
 
-Engines hold them as unsigned numbers around 128, for which ONNX Runtime has exact kernels everywhere. CPUs with VNNI or
-AMX have exact instructions for unsigned times signed numbers, three to five times as fast, and ONNX Runtime uses them
-for signed weights alone. Without these instructions signed weights would be summed in 16 bits that saturate, silently.
-So the form is chosen where engines are loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
+Engines hold them as unsigned integers around 128, for which ONNX Runtime has exact kernels everywhere. CPUs with VNNI
+or AMX have exact instructions for unsigned by signed integers, three to five times as fast, and ONNX Runtime uses them
+for signed weights only. Without these instructions signed weights would be summed in 16 bits that saturate, silently.
+So the form is chosen when engines are loaded: `(w - 128) x = (w xor 128 as signed) x`, the same sums to the bit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ZERO = "int8/signed_zero"
 
 
 def multiplies_signed() -> bool:
-    """Whether this CPU has exact products of unsigned by signed 8-bit numbers; False where the system does not say."""
+    """Whether this CPU has exact products of unsigned by signed bytes; False where the system does not say."""
     return not _EXACT.isdisjoint(cpu_features())
 
 

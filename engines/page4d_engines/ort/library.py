@@ -15,17 +15,15 @@ from page4d_engines.versions import TRIED, require
 
 @functools.cache
 def report_nothing() -> None:
-    """A robot's runtime reports to nobody, also where a program imported ONNX Runtime before this package could forbid
-    it."""
-    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(
-        onnxruntime, "disable_telemetry_events"
-    ):  # older ones report nothing
+    """Turn telemetry off, also where a program imported ONNX Runtime before this package could forbid it."""
+    # older versions report nothing and have no such function
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()
 
 
 @functools.cache
 def require_supported() -> None:
-    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as whole numbers.
+    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as integers.
 
     Raises:
         MissingBackendError: onnxruntime or onnx is.
@@ -36,13 +34,12 @@ def require_supported() -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
+    """The first line of an exception's message, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def unloadable(error: Exception, name: str) -> EngineError:
-    """What to say of a stage that ONNX Runtime does not take; a file of a newer ONNX than it reads is told from one
-    that is damaged."""
+    """The error of a stage that ONNX Runtime does not load: of a newer ONNX than it reads, or damaged."""
     installed = f"ONNX Runtime {onnxruntime.__version__}"
     newer = re.search(
         r"max supported (IR version): (\d+)|support for domain (?:ai\.onnx|\S+) is till (opset) (\d+)", str(error)
@@ -50,11 +47,8 @@ def unloadable(error: Exception, name: str) -> EngineError:
     if newer:
         limit = " ".join(part for part in newer.groups() if part)
         what = f"{name} is written in a newer ONNX than {installed} reads"
-        return EngineError(
-            what,
-            allowed=f"up to {limit}",
-            hint="pip install --upgrade onnxruntime, or page4d-export again beside this one",
-        )
+        hint = "pip install --upgrade onnxruntime, or page4d-export again beside this one"
+        return EngineError(what, allowed=f"up to {limit}", hint=hint)
     tried = TRIED["onnxruntime"]
     hint = f"page4d-export again, or another ONNX Runtime: {tried.lowest} to {tried.newest} were tried"
     return EngineError(f"{name} cannot be loaded by {installed}: {first_line(error)}", hint=hint)
@@ -62,12 +56,8 @@ def unloadable(error: Exception, name: str) -> EngineError:
 
 def translated(error: Exception, name: str, otherwise: Exception) -> Exception:
     """`OutOfMemoryError` where that is what ONNX Runtime's error says, else `otherwise`."""
-    if (
-        isinstance(error, MemoryError)
-        or "allocate memory" in str(error)
-        or "bad_alloc" in str(error)
-        or "bad allocation" in str(error)
-    ):
+    signs = ("allocate memory", "bad_alloc", "bad allocation")
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
         return OutOfMemoryError(
             f"{name} ran out of memory: {first_line(error)}", hint="export a smaller --T, --V, --height, --width"
         )

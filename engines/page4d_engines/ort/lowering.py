@@ -18,20 +18,25 @@ from page4d.ops import DOMAIN, SEGMENT_ATTENTION, BiasedRows
 from page4d_engines.ort import attention_lowering
 from page4d_engines.ort.attention_lowering import Lowered, Shape
 from page4d_engines.ort.onnx_graph import VIEWS, shed_views, tensors_of
+from page4d_engines.stage_files.external_data import is_external
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-# these move numbers and make none
+# operators that move values and compute none
 _MOVES = VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
 
 
 def lower(model: onnx.ModelProto, rounding: bool, channels: int = 1) -> onnx.ModelProto:
-    """The model for ONNX Runtime; the argument is changed. Large initializers keep their external place and become
-    float32 by declaration only.
+    """Lower a model for ONNX Runtime, in place.
+
+    Large initializers stay in their file and become float32 by declaration only.
 
     Args:
         model: a stage's.
         rounding: round every 16-bit result as the typed graph does.
-        channels: heads get extra channels up to a multiple of this, where there are any.
+        channels: heads that have extra channels get more of them, up to a multiple of this.
+
+    Returns:
+        The argument.
     """
     shapes = {name: tensor.shape for name, tensor in tensors_of(model.graph).items()}
     _lower_attention(model, shapes, channels)
@@ -69,14 +74,12 @@ def _lower_attention(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]],
 def _lowered(
     node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: dict[str, TensorProto], channels: int
 ) -> Lowered:
-    (z, a, n, d), m = shapes[node.input[0]], shapes[node.input[1]][2]
-    shape = Shape(z, a, n, m, d, channels)
+    (Z, A, n, D), m = shapes[node.input[0]], shapes[node.input[1]][2]
+    shape = Shape(Z=Z, A=A, n=n, m=m, D=D, multiple=channels)
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type == SEGMENT_ATTENTION:
         seg_ptr, seg = (numpy_helper.to_array(constants[name]) for name in node.input[4:6])
-        segment_bias = (
-            numpy_helper.to_array(constants[node.input[6]]).astype(np.float32) if len(node.input) == 7 else None
-        )
+        segment_bias = _wide(constants[node.input[6]]) if len(node.input) == 7 else None
         return attention_lowering.segmented(shape, seg_ptr, seg, segment_bias)
     if len(node.input) == 6:
         return attention_lowering.epipolar(
@@ -103,26 +106,23 @@ def _widen(graph: onnx.GraphProto, rounding: bool) -> None:
     for index, tensor in enumerate(graph.initializer):
         if tensor.data_type not in _NARROW:
             continue
-        if tensor.data_location == TensorProto.EXTERNAL:
+        if is_external(tensor):
             tensor.data_type = TensorProto.FLOAT  # whoever maps the file widens it
         else:
-            graph.initializer[index].CopyFrom(
-                numpy_helper.from_array(_wide(numpy_helper.to_array(tensor)), tensor.name)
-            )
+            graph.initializer[index].CopyFrom(numpy_helper.from_array(_wide(tensor), tensor.name))
     if not narrow:
         return
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        target = (
-            next((attribute for attribute in node.attribute if attribute.name == "to"), None)
-            if node.op_type == "Cast"
-            else None
-        )
-        rounds = rounding and (node.op_type not in _MOVES or (target is not None and target.i in _NARROW))
-        if target is not None and target.i in _NARROW:
-            target.i = TensorProto.FLOAT
-        casts = _rounded(node, narrow) if rounds else []
+        narrowing = [
+            attribute
+            for attribute in node.attribute
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW
+        ]
+        for attribute in narrowing:
+            attribute.i = TensorProto.FLOAT
+        casts = _rounded(node, narrow) if rounding and (narrowing or node.op_type not in _MOVES) else []
         graph.node.append(node)
         graph.node.extend(casts)
     del graph.value_info[:]  # the types of what was inserted are inferred anew
@@ -143,5 +143,5 @@ def _values(graph: onnx.GraphProto) -> Iterable[onnx.ValueInfoProto]:
     return (*graph.input, *graph.output, *graph.value_info)
 
 
-def _wide(array: NDArray[np.generic]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(array.astype(np.float32))
+def _wide(tensor: TensorProto) -> NDArray[np.float32]:
+    return np.ascontiguousarray(numpy_helper.to_array(tensor).astype(np.float32))

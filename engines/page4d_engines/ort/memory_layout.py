@@ -1,4 +1,4 @@
-"""Where what the steps of a stage pass on lies in one block of memory."""
+"""Places in one block of memory for the tensors that the steps of a stage pass on."""
 
 from __future__ import annotations
 

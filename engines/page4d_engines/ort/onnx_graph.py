@@ -1,7 +1,7 @@
 """What rewriting a graph takes: its tensors by name, who makes and reads them, views at its ends.
 
-Graphs stay protobuf messages. They are rewritten whenever a folder is loaded, and the way through onnx_ir and back
-takes a third of that time again.
+Graphs stay protobuf messages: they are rewritten whenever a folder is loaded, and converting them to onnx_ir and back
+would take a third longer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Numbers."""
+        """Elements."""
         return math.prod(self.shape)
 
     @property
@@ -60,7 +60,7 @@ class GraphIndex:
 
 
 def tensors_of(graph: GraphProto) -> dict[str, Tensor]:
-    """Everything whose shape a graph says, weights among it."""
+    """Every tensor whose shape a graph states, weights included, by name."""
     values = [*graph.input, *graph.output, *graph.value_info]
     tensors = {
         value.name: Tensor(
@@ -72,8 +72,8 @@ def tensors_of(graph: GraphProto) -> dict[str, Tensor]:
 
 
 def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    """Give a graph other nodes, its own among them or not."""
-    copies = []  # clearing the list would take its nodes away
+    """Give a graph other nodes, which may include its own."""
+    copies = []  # clearing the list frees its nodes
     for node in nodes:
         copies.append(NodeProto())
         copies[-1].CopyFrom(node)
@@ -82,10 +82,10 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 
 def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Take off a graph's first and last reshapes, for which ONNX Runtime copies whole tensors: inputs and outputs take
-    the inner shape.
+    """Remove a graph's first and last reshapes: inputs and outputs take the inner shape.
 
-    The numbers lie in memory as before, so whoever binds a buffer need not know.
+    ONNX Runtime would copy whole tensors for them. The values lie in memory as before, so whoever binds a buffer need
+    not know.
     """
     borders = {value.name for value in (*graph.input, *graph.output)}
     for value in graph.input:
@@ -104,9 +104,8 @@ def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None
             inner = node.input[0] if node.input else ""
             makers = [other for other in graph.node if inner in other.output]
             reads = sum(name in (inner, value.name) for other in graph.node for name in other.input)
-            if (
-                node.op_type not in VIEWS or not makers or reads != 1 or inner in borders
-            ):  # a tensor that others read, too, keeps its name
+            # a tensor that others read, too, keeps its name
+            if node.op_type not in VIEWS or not makers or reads != 1 or inner in borders:
                 break
             graph.node.remove(node)
             makers[0].output[:] = [value.name if name == inner else name for name in makers[0].output]

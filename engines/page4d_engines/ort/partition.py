@@ -1,8 +1,7 @@
-"""A stage's graph cut at this project's kernels: pieces of standard operators, and between them calls of attention and
-row kernels.
+"""A stage's graph cut at this project's kernels: pieces of standard operators, and calls of kernels between them.
 
-What lies between two calls is any runtime's business. Pieces that differ in their weights and names alone become one
-model, whose weights are inputs. Transposes around an attention go: the kernels read and write by strides.
+Any runtime can run the pieces. Those that differ in their weights and names alone become one model, whose weights are
+inputs. Transposes around an attention are removed: the kernels read and write by strides.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from page4d_plugins.modes import Dtype
 from page4d_plugins.node import Node
 
 _HEADS_APART = [0, 2, 1, 3]  # [Z,n,A,D] to [Z,A,n,D] and back
-_HOST = {"Clip": (1, 2), "Pad": (1, 2, 3)}  # inputs that an operator reads on the host, beside whole numbers
-_WHOLE_NUMBERS = (TensorProto.INT64, TensorProto.BOOL)
+_HOST = {"Clip": (1, 2), "Pad": (1, 2, 3)}  # inputs that an operator reads on the host, beside those of `_HOST_TYPES`
+_HOST_TYPES = (TensorProto.INT64, TensorProto.BOOL)
 _NAMES = {int(TensorProto.FLOAT16): "float16", int(TensorProto.BFLOAT16): "bfloat16"}
 
 
@@ -70,7 +69,7 @@ class Partition:
 
     Attributes:
         steps: in order.
-        tensors: everything that goes over a border, by the stage's names.
+        tensors: those that steps read or write, by the stage's names.
         weights: those of them that are constants.
     """
 
@@ -79,7 +78,7 @@ class Partition:
     weights: dict[str, TensorProto]
 
     def memory_layout(self, outside: Iterable[str], workspace: Mapping[int, int]) -> MemoryLayout:
-        """Where what is passed on lies in one block of memory: no two that are needed at once overlap.
+        """Places in one block of memory for the tensors between steps: no two that are needed at once overlap.
 
         Args:
             outside: tensors that lie elsewhere: the stage's inputs and outputs.
@@ -104,14 +103,14 @@ class Partition:
 
 
 def partition(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Partition:
-    """Partition a stage's 16-bit graph, which is changed on the way.
+    """Partition a stage's 16-bit graph; the model is changed.
 
     Args:
         model: with the shape of every tensor; large weights need not be loaded.
         rows: the calls whose markers it has, as `row_fusion.fuse_rows` gives them.
 
     Raises:
-        UsageError: an attention that the kernels do not take.
+        UsageError: the kernels do not take an attention.
     """
     graph = model.graph
     tensors = tensors_of(graph)
@@ -154,8 +153,7 @@ def _outputs(step: Step) -> tuple[str, ...]:
 
 
 def _attentions(graph: GraphProto, tensors: dict[str, Tensor]) -> dict[str, Attention]:
-    """Every attention node by its output; transposes that the kernels' strides make needless are taken out of the
-    graph."""
+    """Every attention by its node's output; transposes that the kernels' strides replace are removed from the graph."""
     index = GraphIndex(graph.node)
     attentions: dict[str, Attention] = {}
     for node in [node for node in graph.node if node.domain == DOMAIN]:
@@ -205,7 +203,7 @@ def _subgraph(
     inside = {
         name: tensor
         for name, tensor in constants.items()
-        if (name in host or tensor.data_type in _WHOLE_NUMBERS) and not is_external(tensor)
+        if (name in host or tensor.data_type in _HOST_TYPES) and not is_external(tensor)
     }
     produced = dict.fromkeys(name for node in nodes for name in node.output)
     inputs = tuple(

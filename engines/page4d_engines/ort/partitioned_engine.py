@@ -1,8 +1,7 @@
-"""A 16-bit stage on a GPU without TensorRT: ONNX Runtime's CUDA provider, and this project's kernels for attention and
-all between products.
+"""A 16-bit stage on a GPU without TensorRT: this project's kernels, and ONNX Runtime's CUDA provider between them.
 
-Everything computes in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of an
-encoder, run on the same few sessions; what is passed on lies in the chain's scratch memory.
+Everything is computed in the graph's own types. Weights are bound as inputs, so stages of one kind, and all blocks of
+an encoder, run on the same few sessions; tensors between steps lie in the chain's scratch memory.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class SharedSessions:
 
     def __init__(self, gpu: CudaDevice) -> None:
         self._gpu = gpu
-        self._made: dict[bytes, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[bytes, onnxruntime.InferenceSession] = {}
 
     def of(self, piece: Subgraph) -> onnxruntime.InferenceSession:
         """The session of a piece.
@@ -45,9 +44,9 @@ class SharedSessions:
         Raises:
             MissingBackendError: the provider does not start.
         """
-        if piece.content not in self._made:
-            self._made[piece.content] = cuda_session(piece.content, onnxruntime.SessionOptions(), self._gpu)
-        return self._made[piece.content]
+        if piece.content not in self._sessions:
+            self._sessions[piece.content] = cuda_session(piece.content, onnxruntime.SessionOptions(), self._gpu)
+        return self._sessions[piece.content]
 
 
 class PartitionedEngine(GpuEngine):
@@ -90,9 +89,8 @@ class PartitionedEngine(GpuEngine):
         }
         self._launchers: dict[int, KernelLauncher] = {**attentions, **joined}
         outside = [value.name for value in (*model.graph.input, *model.graph.output)]
-        self._places, self._workspaces, self.scratch = self._partition.memory_layout(
-            outside, {number: one.workspace for number, one in attentions.items()}
-        )
+        workspaces = {number: launcher.workspace for number, launcher in attentions.items()}
+        self._places, self._workspaces, self.scratch = self._partition.memory_layout(outside, workspaces)
         self._weights = {name: gpu.placed(raw(tensor, path.parent)) for name, tensor in self._partition.weights.items()}
 
     @property
@@ -133,23 +131,16 @@ class PartitionedEngine(GpuEngine):
             (piece.outputs, session.get_outputs(), binding.bind_output),
         ):
             for name, border in zip(names, borders, strict=True):  # the shape may be a view of the stage's
-                bind(
-                    border.name,
-                    "cuda",
-                    self._gpu.number,
-                    self._partition.tensors[name].dtype,
-                    border.shape,
-                    addresses[name],
-                )
+                dtype = self._partition.tensors[name].dtype
+                bind(border.name, "cuda", self._gpu.number, dtype, border.shape, addresses[name])
         options = onnxruntime.RunOptions()
-        options.add_run_config_entry(
-            "disable_synchronize_execution_providers", "1"
-        )  # all is in the order of one stream
+        # all is in the order of one stream
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         return lambda stream: session.run_with_iobinding(binding, options)
 
 
 def raw(tensor: TensorProto, folder: pathlib.Path) -> NDArray[np.uint8]:
-    """The bytes `[n]` of a constant that lies in the file or in another one of the folder."""
+    """The bytes of a constant, uint8 `[n]`, which lies in the ONNX file or in another one of the folder."""
     if is_external(tensor):
         return mapped(tensor, folder, np.uint8, (Tensor(tuple(tensor.dims), tensor.data_type).bytes,))
     return np.ascontiguousarray(numpy_helper.to_array(tensor)).reshape(-1).view(np.uint8)

@@ -1,8 +1,7 @@
-"""A 16-bit graph's passes over memory joined: what stands between two matrix products becomes one call of a row kernel.
+"""Fewer passes over memory in a 16-bit graph: operators between two matrix products become one call of a row kernel.
 
 ONNX Runtime computes a bias, a factor, a sum, a norm and each step of the rotary embedding one after the other, several
-in float32. Where a graph has one of the chains that blocks are made of, a marker node of the domain `ROWS` takes its
-place; all else stays as it is.
+in float32. A marker node of the domain `ROWS` replaces each such chain; all else stays as it is.
 """
 
 from __future__ import annotations
@@ -21,10 +20,13 @@ call."""
 
 
 def fuse_rows(graph: GraphProto) -> dict[str, RowCall]:
-    """Put calls in the place of what they compute, in place; the calls by their marker's first output.
+    """Replace what row kernels compute by calls of them, in place.
 
     Args:
         graph: with the shape of every tensor; large weights need not be loaded.
+
+    Returns:
+        The calls by their marker's first output.
     """
     nodes = list(graph.node)
     matcher = PatternMatcher(graph, nodes)
@@ -62,8 +64,7 @@ def _live(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
 
 
 def _write_behind_views(nodes: list[NodeProto], calls: dict[str, RowCall], graph: GraphProto) -> dict[str, RowCall]:
-    """Let calls write where the views of their results lead, and over what nobody reads afterwards; changes the list
-    and its nodes."""
+    """Let calls write where views of their results lead, and over inputs that nobody else reads; changes the nodes."""
     readers = GraphIndex(nodes).readers
     borders = {value.name for value in (*graph.input, *graph.output)} | {tensor.name for tensor in graph.initializer}
     placed = {}

@@ -31,10 +31,10 @@ class RowCall:
 
     Attributes:
         kernel: which.
-        launch: sizes and numbers.
+        launch: its sizes and parameters.
         dtype: of the tokens.
-        inputs: the stage's tensors by the launch's names, weights among them.
-        outputs: those that it makes.
+        inputs: the stage's tensors that it reads, weights included, by the launch's names.
+        outputs: those that it writes, by the launch's names.
         over: the input whose memory the first output takes, since nobody reads it afterwards.
     """
 
@@ -198,8 +198,11 @@ class PatternMatcher:
 
     def _producer(self, name: str, operator: str) -> NodeProto | None:
         """The node that makes a tensor, before views, if it is such an operator."""
-        node = self.index.producers.get(self.index.behind_views(name))
+        node = self._any_producer(name)
         return node if node is not None and node.op_type == operator else None
+
+    def _any_producer(self, name: str) -> NodeProto | None:
+        return self.index.producers.get(self.index.behind_views(name))
 
     def _dtype(self, name: str) -> Dtype | None:
         """Of a tensor of 16 bits."""
@@ -239,9 +242,6 @@ class PatternMatcher:
         channels = self._tensors[node.input[0]].shape[-1]
         is_plain = all(self._is_vector(constant, channels, wide=True) for constant in node.input[1:])
         return node if is_plain and self._is_cast(self._any_producer(node.input[0]), widens=True) else None
-
-    def _any_producer(self, name: str) -> NodeProto | None:
-        return self.index.producers.get(self.index.behind_views(name))
 
     def _swaps_quarters(self, node: NodeProto) -> bool:
         shape, index = self._tensors[node.input[0]].shape, self._constants.get(node.input[1])

@@ -25,7 +25,7 @@ class ThreadPool:
 
     @classmethod
     def of(cls, threads: int | None = None, shared: bool = False) -> ThreadPool:
-        """A pool; of a process that has a shared one always that: ONNX Runtime then takes no other.
+        """A pool; in a process that has a shared one always that: ONNX Runtime then takes no other.
 
         Args:
             threads: how many; None takes every CPU that the process may use.

@@ -1,5 +1,4 @@
-"""`Calibration`: a camera's intrinsics, fitted to the points that its image shows, with its pose; and `cameras.json` of
-such cameras."""
+"""`Calibration`: a camera's pose, and its intrinsics fitted to the points that its image shows; and `cameras.json`."""
 
 from __future__ import annotations
 
@@ -59,11 +58,11 @@ def calibrate(
     """
     H, W = fit.layout.H, fit.layout.W
     if points.shape != (H, W, 3) or confidence.shape != (H, W) or camera.shape != (4, 4):
-        got, allowed = (
-            f"{list(points.shape)} {list(confidence.shape)} {list(camera.shape)}",
-            f"[{H},{W},3] [{H},{W}] [4,4]",
+        raise UsageError(
+            "points, confidence and camera cannot be calibrated",
+            got=f"{list(points.shape)} {list(confidence.shape)} {list(camera.shape)}",
+            allowed=f"[{H},{W},3] [{H},{W}] [4,4]",
         )
-        raise UsageError("points, confidence and camera cannot be calibrated", got=got, allowed=allowed)
     left, top, width, height = fit.target
     shown = np.zeros((H, W), np.bool_)
     shown[top : top + height, left : left + width] = True
@@ -72,18 +71,15 @@ def calibrate(
     seen: NDArray[np.float64] = points[usable].astype(np.float64)
     with np.errstate(over="ignore"):
         slopes = seen[:, :2] / seen[:, 2:]
-    weights = probability(confidence[usable].clip(-30, 30)).astype(
-        np.float64
-    )  # clipped: all of them 0 would be no weights
+    # clipped: all of them 0 would be no weights
+    weights = probability(confidence[usable].clip(-30, 30)).astype(np.float64)
 
-    across, down = (
-        _focal(columns + 0.5 - W / 2, slopes[:, 0], weights),
-        _focal(rows + 0.5 - H / 2, slopes[:, 1], weights),
-    )
+    across = _focal(columns + 0.5 - W / 2, slopes[:, 0], weights)
+    down = _focal(rows + 0.5 - H / 2, slopes[:, 1], weights)
     fitted = across is not None and down is not None
-    (fx, off_x), (fy, off_y) = (
-        (across, down) if across is not None and down is not None else ((max(H, W), math.nan),) * 2
-    )
+    if across is None or down is None:
+        across = down = (max(H, W), math.nan)
+    (fx, off_x), (fy, off_y) = across, down
     K = np.array([[fx, 0.0, W / 2], [0.0, fy, H / 2], [0.0, 0.0, 1.0]])
     with np.errstate(invalid="ignore", over="ignore"):
         pose = world_to_camera(camera)
@@ -122,8 +118,9 @@ def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration
 def _focal(
     offset: NDArray[np.floating], slope: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> tuple[float, float] | None:
-    """The focal length f of offset = f * slope along one axis, and the fit's root mean square error in pixels; None
-    where there is none.
+    """The focal length f of offset = f * slope along one axis, and the fit's root mean square error, in pixels.
+
+    None where no focal length fits.
 
     The errors are in the slopes, x/z of a network's points, and the offsets, where pixels are, are exact: so it is the
     slopes that are regressed on the offsets, to get 1/f. (The other way round, noise would flatten the fit, and one
@@ -134,9 +131,8 @@ def _focal(
     offset, slope, weights = offset[usable], slope[usable], weights[usable]
     if offset.size < _FEWEST:
         return None
-    inverse = _weighted_median(
-        slope / offset, weights * np.abs(offset)
-    )  # least absolute deviations of a line through the origin
+    # the least absolute deviations of a line through the origin
+    inverse = _weighted_median(slope / offset, weights * np.abs(offset))
     error = 0.0
     for _ in range(_ROUNDS):
         if not inverse > _PARALLEL:

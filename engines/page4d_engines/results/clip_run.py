@@ -63,7 +63,7 @@ class ClipRun:
             engines: the engine folder.
             folder: the clip.
             out: folder to write.
-            options: how to run; none are `RunOptions()`.
+            options: how to run; None is `RunOptions()`.
 
         Raises:
             UsageError: frames, masks or cameras that do not go with the engines; `out` holds something else than a run.
@@ -110,7 +110,7 @@ class ClipRun:
         )
 
     def _shared(self, number: int) -> int:
-        """Times that a window shares with the one before, where the pipeline keeps what it encoded of them."""
+        """Timesteps that a window shares with the one before, where the pipeline keeps their encoded tokens."""
         if self.pipeline.plan.encoded is None or number == 0:
             return 0
         return max(0, self.windows[number - 1].stop - self.windows[number].start)

@@ -19,7 +19,7 @@ _VERTEX = np.dtype([("place", "<f4", 3), ("colour", "u1", 3), ("confidence", "<f
 
 @dataclass(frozen=True)
 class Cloud:
-    """n points; every number is finite.
+    """n points; every value is finite.
 
     Attributes:
         points: float32 `[n,3]`, in the world, in the clip's own unit.
@@ -43,11 +43,11 @@ class Cloud:
     ) -> Cloud:
         """The points of all images together, t slow, then v, row and column.
 
-        Left out are pixels with a number that is not finite or a depth that is not positive (in an image whose pose is
-        not finite, all of them), pixels that are not sure enough, and "flying pixels": at the border of a near thing
-        the network's depth slides from the near surface to the far one, and these pixels hang in the air between both.
-        Where most of an image would be such, its depth has no surfaces that they could hang between, and it is kept
-        whole.
+        Left out are pixels with a value that is not finite or a depth that is not positive (in an image whose pose is
+        not finite, all of them), pixels below the least probability, and "flying pixels": at the border of a near
+        object the network's depth slides from the near surface to the far one, and these pixels hang in the air
+        between both. An image of which most pixels would be such has no surfaces that they could hang between: it
+        keeps them.
 
         Args:
             images: uint8 RGB `[T,V,H,W,3]`.
@@ -92,13 +92,12 @@ class Cloud:
 
 def probability(logits: NDArray[np.floating]) -> NDArray[np.float32]:
     """Logits of any shape as probabilities, float32; NaN stays NaN."""
-    return np.asarray(
-        1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32
-    )  # clipped: the exponential of 89 is no float32
+    # clipped: the exponential of 89 is no float32
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32)
 
 
 def extreme(which: np.ufunc, values: NDArray[_Number]) -> NDArray[_Number]:
-    """The maximum or minimum of each value `[H,W]` and its eight neighbours, at the border of those that there are."""
+    """The maximum or minimum (`which`) of each value and its eight neighbours, fewer at the border: `[H,W]`."""
     tall = values.copy()
     which(tall[1:], values[:-1], out=tall[1:])
     which(tall[:-1], values[1:], out=tall[:-1])
@@ -109,32 +108,28 @@ def extreme(which: np.ufunc, values: NDArray[_Number]) -> NDArray[_Number]:
 
 
 def write_ply(path: pathlib.Path, cloud: Cloud) -> None:
-    """Write a binary little-endian PLY, whole or not at all: x, y, z and confidence as float, red, green and blue as
-    uchar."""
+    """Write a binary little-endian PLY, whole or not at all.
+
+    Its vertices have x, y, z as float, red, green, blue as uchar, and confidence as float.
+    """
     vertices = np.empty(len(cloud.points), _VERTEX)
     vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
-    properties = (
-        [f"float {axis}" for axis in "xyz"]
-        + [f"uchar {channel}" for channel in ("red", "green", "blue")]
-        + ["float confidence"]
-    )
     lines = [
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {len(vertices)}",
-        *(f"property {each}" for each in properties),
+        *(f"property float {axis}" for axis in "xyz"),
+        *(f"property uchar {channel}" for channel in ("red", "green", "blue")),
+        "property float confidence",
         "end_header",
     ]
     write_atomically(path, "".join(f"{line}\n" for line in lines).encode() + vertices.tobytes())
 
 
 def _flying(depth: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
-    """Which pixels `[H,W]` have a neighbour (of eight, on the image, with a finite depth) whose depth differs by more
-    than a share of theirs."""
+    """Which pixels `[H,W]` have one of eight neighbours whose finite depth differs by more than a share of theirs."""
     known = np.isfinite(depth)
-    highest, lowest = (
-        extreme(np.maximum, np.where(known, depth, -np.inf)),
-        extreme(np.minimum, np.where(known, depth, np.inf)),
-    )
+    highest = extreme(np.maximum, np.where(known, depth, -np.inf))
+    lowest = extreme(np.minimum, np.where(known, depth, np.inf))
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(np.maximum(highest - depth, depth - lowest) > share * depth)

@@ -13,21 +13,16 @@ from page4d.errors import UsageError
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Companion = Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
-"""Takes a frame at the size it is shown, uint8 `[h,w,3]`, and its t and v; gives its second picture, of the same size.
-"""
+"""Takes a frame as it is shown, uint8 `[h,w,3]`, and its t and v; returns its second picture, of the same size."""
 
 MAX_WIDTH = 1600
 """Of a sheet, in pixels; it is narrower where the frames are small, and never narrower than its legend."""
 
 BACKGROUND, TEXT, DIM = (22, 24, 29), (236, 238, 242), (160, 166, 176)
-_MARGIN, _GAP, _ROW_GAP, _PAIR_GAP = (
-    16,
-    10,
-    22,
-    3,
-)  # a frame and its companion closer than two cameras, to be seen as one
-_CELL = 200  # narrower than this, a person in a wide shot can no longer be made out: fewer times are shown instead
-_VIEW = 290  # views of one time are all shown: in more rows rather than smaller than this
+# a frame and its companion stand closer together than two cameras, to be seen as one
+_MARGIN, _GAP, _ROW_GAP, _PAIR_GAP = 16, 10, 22, 3
+_CELL = 200  # narrower than this, a person in a wide shot cannot be recognised: fewer timesteps are shown instead
+_VIEW = 290  # views of one timestep are all shown: in more rows rather than smaller than this
 _LARGE, _SMALL = 24, 20  # legible when a page shows the sheet at two thirds of its size
 _HEADING = _SMALL + 10
 _LABEL = 200
@@ -42,8 +37,8 @@ class Legend:
     Attributes:
         companion: what the second picture of a frame is, in a few words.
         bar: its colours from left to right, uint8 `[n,3]`.
-        low: what stands at the bar's left end.
-        high: what stands at its right end, and what the colours mean.
+        low: the text at the bar's left end.
+        high: the text at its right end, which says what the colours mean.
     """
 
     companion: str
@@ -76,12 +71,12 @@ class Legend:
 def paired_sheet(
     images: NDArray[np.uint8], companion: Companion, legend: Legend, cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
-    """One picture of a window: a row per camera, a column per time, each frame with its companion; labels and a colour
-    bar.
+    """One picture of a window, with labels and a colour bar: a row per camera, a column per timestep.
 
-    The companion stands below its frame, or beside it where there are one or two columns. Where the times do not all
-    fit at a size that can be read, evenly spaced ones are shown, the first and the last among them. Several views of a
-    single time stand in as many columns as can be read, row by row, each under its own name; the time's is left out.
+    The companion stands below its frame, or beside it where there are one or two columns. Where the timesteps do not
+    all fit at a size that can be read, evenly spaced ones are shown, with the first and the last. Several views of a
+    single timestep stand in as many columns as can be read, row by row, each under its own name; the timestep's is left
+    out.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`, no axis empty.
@@ -112,7 +107,7 @@ def paired_sheet(
     beside = columns <= 2
     across = 2 if beside else 1
     width = (room // columns - _GAP - (across - 1) * _PAIR_GAP) // across
-    width = max(1, min(width, max(W, _CELL)))  # not enlarged, but for frames as small as tests have them
+    width = max(1, min(width, max(W, _CELL)))  # not enlarged, except for frames as small as those of tests
     height = max(1, round(width * H / W))
     pair = (2 * width + _PAIR_GAP, height) if beside else (width, 2 * height + _PAIR_GAP)
     left, top = _MARGIN + label, _MARGIN + _LEGEND_HEIGHT + _HEADING
@@ -125,12 +120,8 @@ def paired_sheet(
     for index, (v, t) in enumerate((v, t) for v in range(V) for t in shown):
         x, y = left + index % columns * (pair[0] + _GAP), top + index // columns * row
         if wrapped or v == 0:
-            draw.text(
-                (x, y - _SMALL - 6),
-                _fitted(cameras[v] if wrapped else times[t], small, pair[0]),
-                TEXT if wrapped else DIM,
-                small,
-            )
+            name, colour = (cameras[v], TEXT) if wrapped else (times[t], DIM)
+            draw.text((x, y - _SMALL - 6), _fitted(name, small, pair[0]), colour, small)
         frame = Image.fromarray(images[t, v]).resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(frame, (x, y))
         second = Image.fromarray(companion(np.asarray(frame), t, v))

@@ -24,8 +24,10 @@ _NEAR, _FAR = 1, 98  # percentiles: a few points in front of everything would le
 
 
 def depth_scale(depth: NDArray[np.floating]) -> float:
-    """The depth of one step of `write_depth`, so that 99.9 % of the depths (any shape; one window) lie below 60000
-    steps; 1.0 where there is none."""
+    """The depth of one step of `write_depth`; 1.0 where there is no depth.
+
+    99.9 % of the depths (any shape; of one window) lie below 60000 steps.
+    """
     known = _known(depth)
     scale = float(np.percentile(known, 99.9)) / _USED if known.size else 1.0
     return scale if scale > 0 else 1.0
@@ -36,8 +38,8 @@ def write_depth(path: pathlib.Path, depth: NDArray[np.floating], scale: float) -
 
     Args:
         path: of the file.
-        depth: `[H,W]`. What is not finite or not positive becomes 0, which stands for no value; the rest is clipped to
-            1..65535.
+        depth: `[H,W]`. Depths that are not finite or not positive become 0, which stands for no value; the others are
+            clipped to 1..65535 steps.
         scale: depth per step, as `depth_scale` gives it.
 
     Raises:
@@ -57,7 +59,7 @@ def write_depth(path: pathlib.Path, depth: NDArray[np.floating], scale: float) -
 
 
 def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArray[np.uint8]:
-    """Depth as colour, linear in 1/depth as disparity is: near is bright, far is dark, what has no value is `NO_VALUE`.
+    """Depth as colour, linear in 1/depth as disparity is: near is bright, far is dark, no depth is `NO_VALUE`.
 
     Args:
         depth: `[H,W]`.
@@ -86,8 +88,7 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
 def depth_sheet(
     images: NDArray[np.uint8], depth: NDArray[np.floating], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
-    """One picture of a window: each frame with its depth in colour, the same colours for all; laid out as
-    `paired_sheet` says.
+    """One picture of a window: each frame with its depth, all in the same colours, as `paired_sheet` lays them out.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`.

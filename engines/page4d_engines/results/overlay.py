@@ -56,17 +56,15 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.u
     level = (smooth * 255 + 0.5).astype(np.uint8)
     blended = image + _SHARES[level][..., None] * (_COLOURS[level] - image)
     if broken.any():
-        blended[np.asarray(Image.fromarray(broken.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0] = (
-            NOT_A_NUMBER
-        )
+        wide = np.asarray(Image.fromarray(broken.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+        blended[wide > 0] = NOT_A_NUMBER
     return (blended + 0.5).astype(np.uint8)
 
 
 def contact_sheet(
     images: NDArray[np.uint8], masks: NDArray[np.float32], cameras: Sequence[str], times: Sequence[str]
 ) -> Image.Image:
-    """One picture of a window: a row per camera, a column per time, each frame with its overlay; laid out as
-    `paired_sheet` says.
+    """One picture of a window: each frame with its overlay, as `paired_sheet` lays them out.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`.
@@ -94,17 +92,15 @@ def contact_sheet(
 
 def colour_bar(steps: int) -> NDArray[np.uint8]:
     """The colours of 0..1 as they look over a mid-grey frame, uint8 `[steps,3]`: at 0, it is grey."""
-    return overlay(np.full((1, steps, 3), 128, np.uint8), np.linspace(0, 1, steps, dtype=np.float32)[None]).reshape(
-        steps, 3
-    )
+    return overlay(np.full((1, steps, 3), 128, np.uint8), np.linspace(0, 1, steps, dtype=np.float32)[None])[0]
 
 
 def colour_map(steps: int) -> NDArray[np.float32]:
     """The map's colours at `steps` evenly spaced places from 0 to 1, float32 `[steps,3]`, 0..255."""
-    places, positions = np.linspace(0, 1, steps), [position for position, _ in ANCHORS]
-    return np.stack(
-        [np.interp(places, positions, [colour[c] for _, colour in ANCHORS]) for c in range(3)], axis=1
-    ).astype(np.float32)
+    positions, colours = zip(*ANCHORS, strict=True)
+    places = np.linspace(0, 1, steps)
+    channels = [np.interp(places, positions, channel) for channel in zip(*colours, strict=True)]
+    return np.stack(channels, axis=1).astype(np.float32)
 
 
 def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""What people run Pi3 for, as files: a coloured point cloud, the cameras, and a depth image of every photo."""
+"""The results of Pi3 as files: a coloured point cloud, the cameras, and a depth image of every photo."""
 
 from __future__ import annotations
 
@@ -104,15 +104,14 @@ class Predictions:
         )
 
     def pictures(self) -> tuple[Image.Image, Image.Image]:
-        """For the report: the cloud from a place of its own, and the photos with their depth."""
+        """For the report: the cloud from a viewpoint of its own, and the photos with their depth."""
         points, _, camera = self._arrays
-        return render_view(self.cloud, camera.reshape(-1, 4, 4)), depth_sheet(
-            self.images, points[..., 2], self.views, [""]
-        )
+        view = render_view(self.cloud, camera.reshape(-1, 4, 4))
+        return view, depth_sheet(self.images, points[..., 2], self.views, [""])
 
     @functools.cached_property
     def cloud(self) -> Cloud:
-        """The points that are sure enough, in the world."""
+        """The points that are probable enough, in the world."""
         return Cloud.of(self.images, *self._arrays, self.min_confidence)
 
     @property

@@ -44,7 +44,7 @@ _LINKS = 64  # per window; the rest is in the same folder
 
 
 class Picture(NamedTuple):
-    """A picture of a window, and what it shows: in a line under it, or for who cannot see it."""
+    """A picture of a window, and a caption: for the line below it, and for readers who cannot see it."""
 
     image: Image.Image
     caption: str
@@ -111,7 +111,7 @@ def seeded_note(summary: Summary) -> str:
 def write_report(
     folder: pathlib.Path, summary: Summary, sheets: Mapping[str, Sequence[Picture]] | None = None
 ) -> pathlib.Path:
-    """Write `report.html` into `folder`, whole or not at all.
+    """Write `report.html`, whole or not at all.
 
     Args:
         folder: the output folder; links on the page are relative to it.

@@ -18,7 +18,7 @@ SUMMARY, REPORT = "summary.json", "report.html"
 
 
 class WindowSummary(msgspec.Struct, frozen=True):
-    """One window of T times: what came out of it."""
+    """One window of T timesteps: what came out of it."""
 
     name: str
     first_frame: str
@@ -48,7 +48,7 @@ class Summary(msgspec.Struct, frozen=True):
     model: dict[str, Any]
     """What the model is, in plain values."""
     weights: str
-    """Where the weights come from, in words. Weights that were never trained have the word `seeded` in them."""
+    """Where the weights come from, as text; it has the word `seeded` where they were never trained."""
     layout: dict[str, int]
     precision: str
     backend: str
@@ -95,15 +95,14 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean; None of no values, or where one is None."""
+    """The mean; None of no values, or where one is None or not finite."""
     known = list(values)
     numbers = [value for value in known if value is not None and math.isfinite(value)]
     return sum(numbers) / len(numbers) if numbers and len(numbers) == len(known) else None
 
 
 def write_summary(path: pathlib.Path, summary: Summary) -> None:
-    """Write `summary.json`, whole or not at all. Bytes of a file name that are no text become `\\udcXX`, NaN becomes
-    null."""
+    """Write `summary.json`, whole or not at all; undecodable bytes of file names are escaped, NaN becomes null."""
     text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
     write_atomically(path, msgspec.json.format(text, indent=1) + b"\n")
 
@@ -129,7 +128,7 @@ class _WindowFiles(msgspec.Struct, frozen=True):
 
 
 class _Listing(msgspec.Struct, frozen=True):
-    """What the summaries of all versions have."""
+    """The fields that the summaries of all versions have."""
 
     page4d: str
     engines: str

@@ -1,4 +1,4 @@
-"""`WindowWriter`: what the engines gave for one window, as files and as pictures of the report."""
+"""`WindowWriter`: the results of one window, as files and as pictures of the report."""
 
 from __future__ import annotations
 
@@ -43,9 +43,12 @@ class WindowWriter:
         Args:
             window: its frames.
             inputs: what the engines read.
-            result: what they gave.
+            result: of the run.
             seconds: that the run took.
             with_pictures: whether the report shows this window.
+
+        Returns:
+            What the summary says of the window, and its pictures for the report.
         """
         name, times, cameras = self._name(window), self._times(window), self._cameras
         predictions = self._predictions(window, inputs, result)
@@ -94,8 +97,8 @@ class WindowWriter:
         if result.mask is not None:
             yield Picture(
                 contact_sheet(inputs.images, result.mask, self._cameras, times),
-                f"Rows are cameras: {', '.join(self._cameras)}. Columns are timesteps. Each cell is a frame, and the"
-                " frame with the mask over it.",
+                f"Rows are cameras: {', '.join(self._cameras)}. Columns are timesteps."
+                " Each cell is a frame, and the frame with the mask over it.",
             )
         if predictions is not None:
             view, depth = predictions.pictures()

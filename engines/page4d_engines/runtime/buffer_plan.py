@@ -57,7 +57,7 @@ class BufferPlan:
     """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results'
     places."""
     starts: dict[str, TensorSlot]
-    """Where a value given from outside goes before the first call: images, special, mask_ext, keypoints, fundamental,
+    """Where a value from outside lies before the first call: images, special, mask_ext, keypoints, fundamental,
     memory."""
     encoded: TensorSlot | None = None
     """The encoded tokens of all images, where they stay for the next window; else None."""
@@ -78,10 +78,10 @@ class BufferPlan:
         Args:
             manifest: the engines'.
             widen: keep 16-bit tensors as float32, for backends that compute so.
-            sliding: windows overlap: what the encoder made of the frames they share is kept, in a buffer of its own.
+            sliding: windows overlap: the encoded tokens of the frames they share are kept, in a buffer of their own.
 
         Raises:
-            EngineError: something lies outside of its buffer: the manifest is none that `check_manifest` let pass.
+            EngineError: a tensor lies outside of its buffer: `check_manifest` would refuse the manifest.
         """
         plan = _Planner(manifest, widen, sliding).plan()
         slots = [slot for call in plan.calls for slot in (*call.inputs.values(), *call.outputs.values())]

@@ -1,4 +1,4 @@
-"""`Chain`: what a pipeline runs, wherever that is."""
+"""`Chain`: the stages that a pipeline runs, on whatever device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 
 Arrays = Mapping[str, NDArray[Any]]
 Observe = Callable[[StageEntry, Arrays, Arrays], None]
-"""Told, after a stage's last call, its whole inputs and outputs by name, in host memory."""
+"""Called after a stage's last call with its whole inputs and outputs by name, in host memory."""
 
 
 class Chain(Protocol):
@@ -20,9 +20,9 @@ class Chain(Protocol):
 
     Attributes:
         plan: of the buffers.
-        inputs: host memory for every value from outside, by name; what lies there when `run` begins is what it runs on.
+        inputs: host memory for every value from outside, by name; `run` reads what lies there when it begins.
         outputs: host memory of every result, by name; holds the last run's.
-        described: what computes, in words.
+        described: a description of the library and device that compute.
     """
 
     plan: BufferPlan
@@ -37,7 +37,10 @@ class Chain(Protocol):
 
         Args:
             progress: called with a stage's name before each of its calls, as far as the backend goes call by call.
-            observe: called as the stages go.
+            observe: called after each stage's last call.
             carried: images at the start that were the last ones of the run before; for a chain whose plan is sliding.
+
+        Raises:
+            EngineError, OutOfMemoryError: from the library that computes; no images to carry where a plan keeps none.
         """
         ...

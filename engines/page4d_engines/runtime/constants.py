@@ -1,5 +1,4 @@
-"""Values of an engine folder that never change between runs, and other tensors that it carries, read as the manifest
-says they are."""
+"""Tensors that an engine folder carries, constants of every run among them, checked against the manifest."""
 
 from __future__ import annotations
 
@@ -51,8 +50,11 @@ def read_tensors(
         file: its name in the manifest.
         needed: shape and dtype of each tensor, by name: all of them, and no others.
 
+    Returns:
+        The tensors by name, in the shapes and dtypes of `needed`.
+
     Raises:
-        EngineError: the file is damaged or has other tensors, or numbers that are not finite.
+        EngineError: the file is damaged or has other tensors, or values that are not finite.
     """
     path = path_inside(folder.path, file)
     most = _HEADER + sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in needed.values())
@@ -74,9 +76,8 @@ def _loaded(path: pathlib.Path, file: str) -> dict[str, NDArray[Any]]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises a type of its own, and numpy's for types that it does not know
-        raise _damaged(
-            file, str(error).splitlines()[0] if str(error) else type(error).__name__, "a .safetensors file"
-        ) from None
+        got = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _damaged(file, got, "a .safetensors file") from None
 
 
 def _damaged(what: str, got: str, allowed: str) -> EngineError:

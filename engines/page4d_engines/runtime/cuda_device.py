@@ -15,9 +15,8 @@ from page4d_engines.runtime.gpu_memory import free_on_gpu
 from page4d_plugins.driver import capability_of, checked, driver
 
 _MIB = 1 << 20
-_OUTLIVING: list[
-    Any
-] = []  # streams: what ran on one may ask it once more when it goes, in whatever order Python lets things go
+# streams: what ran on one may use it once more when it is freed, in whatever order Python frees things
+_OUTLIVING: list[Any] = []
 _STAGING = 16 << 20  # bytes of page-locked memory through which constants go up
 
 
@@ -63,24 +62,23 @@ class CudaDevice:
         """Bytes of the GPU's memory that are free, as `free_on_gpu`."""
         return free_on_gpu(self.number)
 
-    # ---- memory: held until this object goes
+    # ---- memory: held until this object is freed
 
     def allocate(self, size: int) -> int:
         """Address of `size` bytes on the GPU, 256-aligned, zeroed.
 
         Raises:
-            OutOfMemoryError: there is not so much.
+            OutOfMemoryError: there is not so much memory.
         """
         try:
             buffer = self._device.allocate(max(size, 1), stream=self._streams[0])
         except Exception as error:  # cuda-core's own types
             if "OUT_OF_MEMORY" not in str(error):
                 raise
-            got, allowed = f"{size / _MIB:.1f} MiB more", f"{self.free() / _MIB:.1f} MiB free"
             raise OutOfMemoryError(
                 "the GPU has too little memory left",
-                got=got,
-                allowed=allowed,
+                got=f"{size / _MIB:.1f} MiB more",
+                allowed=f"{self.free() / _MIB:.1f} MiB free",
                 hint="a smaller --T, --V, --height or --width",
             ) from None
         self._held.append(buffer)
@@ -90,8 +88,7 @@ class CudaDevice:
         return address
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """A zeroed array in page-locked host memory, which it keeps: copies from and to it run beside everything
-        else."""
+        """A zeroed array in page-locked host memory, which it keeps; copies from and to it run beside other work."""
         size = int(np.prod(shape)) * dtype.itemsize
         buffer = self._pinned.allocate(max(size, 1))
         memory = (ctypes.c_uint8 * size).from_address(int(buffer.handle))
@@ -127,7 +124,7 @@ class CudaDevice:
         checked(self._api.cuMemcpyDtoHAsync(array.ctypes.data, address, array.nbytes, stream))
 
     def copy_rows(self, target: int, pitch: int, source: int, width: int, rows: int, stream: int) -> None:
-        """Copy `rows` rows of `width` bytes, one after the other in the source, `pitch` bytes apart in the target."""
+        """Copy `rows` rows of `width` bytes: one after the other in the source, `pitch` bytes apart in the target."""
         kind = self._api.CUmemorytype.CU_MEMORYTYPE_DEVICE
         copy = self._api.CUDA_MEMCPY2D()
         copy.srcMemoryType, copy.srcDevice, copy.srcPitch = kind, source, width
@@ -148,7 +145,7 @@ class CudaDevice:
         checked(self._api.cuEventRecord(event, stream))
 
     def record_time(self, event: Any, stream: int, captured: bool) -> None:
-        """Record an event that is asked for its time from outside a graph, which says so while it is captured."""
+        """Record an event whose time is read outside of a graph, which a capture must be told."""
         flags = self._api.CUevent_record_flags
         flag = flags.CU_EVENT_RECORD_EXTERNAL if captured else flags.CU_EVENT_RECORD_DEFAULT
         checked(self._api.cuEventRecordWithFlags(event, stream, int(flag)))
@@ -169,14 +166,13 @@ class CudaDevice:
 
     @contextmanager
     def capture(self) -> Iterator[list[Any]]:
-        """Capture what is put on `stream` inside the block, and beside it on streams that wait for it; the list then
-        holds the graph, ready to be launched."""
+        """Capture what the block puts on `stream`, and on streams that wait for it.
+
+        After the block the list holds the graph, ready to be launched.
+        """
         graphs: list[Any] = []
-        checked(
-            self._api.cuStreamBeginCapture(
-                self.stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            )
-        )
+        mode = self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        checked(self._api.cuStreamBeginCapture(self.stream, mode))
         try:
             yield graphs
         except BaseException:

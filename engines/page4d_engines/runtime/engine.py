@@ -1,4 +1,4 @@
-"""The engine of one stage: the protocols that a chain needs of whatever library computes."""
+"""The engine of one stage: the protocols that a chain needs, whatever library computes."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class GpuEngine(Protocol):
         ...
 
     def bind(self, inputs: Mapping[str, int], outputs: Mapping[str, int], scratch: int) -> Launch:
-        """A call over fixed addresses, by the engine's names, and of the scratch block."""
+        """A call over fixed GPU addresses: of inputs and outputs by the engine's names, and of the scratch block."""
         ...

@@ -1,4 +1,4 @@
-"""The chain on a GPU: buffers allocated once, addresses that never change, the whole of it one CUDA graph."""
+"""The chain on a GPU: buffers are allocated once, addresses never change, and all of it is one CUDA graph."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MIB = 1 << 20
 
 
 class GpuChain:
-    """A `Chain` on a GPU. Nothing is allocated after it was made.
+    """A `Chain` on a GPU, which allocates nothing after its construction.
 
-    Frames go up in pinned memory, an encoder call's at a time, while the encoder computes on those before.
+    Frames are uploaded from pinned memory, those of one encoder call while the encoder computes on those before.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class GpuChain:
             plan: of the buffers, in the engines' types.
             engines: by stage name.
             constants: values from outside that do not change, by name.
-            described: what computes, in words.
+            described: a description of the library and device that compute.
 
         Raises:
             OutOfMemoryError: the buffers do not fit the GPU.
@@ -78,9 +78,9 @@ class GpuChain:
         reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
         if not reasons:
             try:
-                with gpu.capture() as made:
+                with gpu.capture() as graphs:
                     self._put(steps, captured=True)
-                self._graph = made[0]
+                self._graph = graphs[0]
             except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
         if self._graph is None:
@@ -98,7 +98,7 @@ class GpuChain:
         steps = schedule(self.plan, self._constants, carried) if carried else self._steps
         runs = [step for step in steps if isinstance(step, Run)]
         if progress is not None:
-            for step in runs:  # they are put on the GPU faster than they can be told of
+            for step in runs:  # all at once: putting them on the GPU takes next to no time
                 progress(step.call.stage.name)
         if observe is not None:
             self._put(steps, captured=False, after=lambda step: self._observed(step, observe))
@@ -139,10 +139,8 @@ class GpuChain:
             self._launches[step.number](gpu.stream)
             gpu.record_time(self._ends[step.number], gpu.stream, captured)
         elif isinstance(step, CopyRows):
-            source, target = (
-                self._addresses[step.source.buffer] + step.source_offset,
-                self._addresses[step.target.buffer] + step.target_offset,
-            )
+            source = self._addresses[step.source.buffer] + step.source_offset
+            target = self._addresses[step.target.buffer] + step.target_offset
             gpu.copy_rows(target, step.pitch, source, step.width, step.rows, gpu.stream)
         else:
             assert isinstance(step, Download)

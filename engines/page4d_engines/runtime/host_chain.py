@@ -19,12 +19,11 @@ from page4d_engines.runtime.chain import Arrays, Observe
 from page4d_engines.runtime.engine import HostEngine
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 
-_SCRATCH = 6  # of the largest tensor: 7 to 8 of them were measured; what is refused surely does not fit
+_SCRATCH = 6  # sizes of the largest tensor; 7 to 8 were measured, so what is refused surely does not fit
 
 
 class HostChain:
-    """A `Chain` whose inputs and outputs lie where the engines read and write them: nothing is copied but kept
-    layers."""
+    """A `Chain` whose inputs and outputs lie where the engines use them: only kept layers are copied."""
 
     def __init__(
         self,
@@ -40,8 +39,8 @@ class HostChain:
             folder: the engines.
             constants: values from outside that do not change, by name.
             load: makes a stage's engine of its ONNX file.
-            library: what the engines are of, in words.
-            sliding: keep what the encoder made for the next window.
+            library: the name of the library that computes.
+            sliding: keep the encoded tokens for the next window.
 
         Raises:
             EngineError: a file that cannot be loaded.
@@ -110,13 +109,13 @@ class HostChain:
         target = as_strided(
             self._buffers[step.target.buffer][step.target_offset :], (step.rows, step.width), (step.pitch, 1)
         )
-        # as numbers rather than bytes: numpy then copies several at a time
-        numbers = np.dtype(step.target.dtype)
-        return lambda: np.copyto(target.view(numbers), source.view(numbers))
+        # as elements rather than bytes: numpy then copies several at a time
+        dtype = np.dtype(step.target.dtype)
+        return lambda: np.copyto(target.view(dtype), source.view(dtype))
 
 
 def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
-    """Refuse what cannot fit, before it drives the machine into the ground."""
+    """Refuse what cannot fit, before the machine begins to swap."""
     widened = 2 if manifest.precision.has_16_bits else 1
     scratch = _SCRATCH * 4 * max(entry.largest for entry in manifest.stages)
     needed = plan.total + widened * sum(entry.weight_bytes for entry in manifest.stages) + scratch
@@ -125,8 +124,8 @@ def _check_memory(plan: BufferPlan, manifest: Manifest) -> None:
         raise OutOfMemoryError(
             "the engines do not fit this machine's memory",
             got=(
-                f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f}, one stage's scratch"
-                f" {scratch / 2**30:.1f}, the rest weights"
+                f"{needed / 2**30:.1f} GiB needed: buffers {plan.total / 2**30:.1f},"
+                f" one stage's scratch {scratch / 2**30:.1f}, the rest weights"
             ),
             allowed=f"{available / 2**30:.1f} GiB free",
             hint="page4d-export with a smaller --T, --V, --height or --width",

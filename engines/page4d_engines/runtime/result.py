@@ -16,17 +16,17 @@ class Result:
     """What a clip gives: the reference model's fields, as arrays.
 
     The arrays are the pipeline's own buffers. They are valid from the return of `run` until the next `run` of the same
-    pipeline begins, in whatever thread: that overwrites them as it goes. They also keep the buffers alive after the
-    pipeline. `copy()` keeps the values.
+    pipeline begins, in whatever thread, and overwrites them. They keep the buffers alive after the pipeline. `copy()`
+    keeps the values.
 
     Attributes:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`.
-        memory: `[S,M,C]`, to be given to the next window, where the model has memory; else None.
+        memory: `[S,M,C]`, an argument of the next window's run, where the model has memory; else None.
         points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads,
             as the next two.
         confidence: float32 `[T,V,H,W]`, a logit.
-        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite numbers.
+        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite values.
         timing: seconds and floating-point operations of each stage in this run.
     """
 

@@ -1,5 +1,4 @@
-"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order, in whatever memory it
-has."""
+"""The chain as a list of steps, made from a buffer plan alone: what every backend does, in order."""
 
 from __future__ import annotations
 
@@ -35,8 +34,10 @@ class Run:
 
 @dataclass(frozen=True)
 class CopyRows:
-    """Rows of bytes, side by side in one place, come into columns of another: a stage's tokens into a kept layer, a
-    stream at a time; or encoded images into the places that they have in the next window."""
+    """Rows of bytes, side by side in one place, come into columns of another.
+
+    A stage's tokens into a kept layer, a stream at a time; or encoded images into their places in the next window.
+    """
 
     source: TensorSlot
     source_offset: int
@@ -135,32 +136,42 @@ def _carries(plan: BufferPlan, carried: int) -> Iterator[CopyRows]:
         )
     images, width = encoded.shape[0], math.prod(encoded.shape[1:]) * DTYPE_BYTES[encoded.dtype]
     step = images - carried
-    for first in range(
-        0, carried, step
-    ):  # in order and no more than the distance at once: what is read was not written over
-        count = min(step, carried - first)
+    # in order and no more than the distance at once: what is read was not written over
+    for first in range(0, carried, step):
         yield CopyRows(
-            encoded,
-            encoded.offset + (first + step) * width,
-            encoded,
-            encoded.offset + first * width,
-            count,
-            width,
-            width,
+            source=encoded,
+            source_offset=encoded.offset + (first + step) * width,
+            target=encoded,
+            target_offset=encoded.offset + first * width,
+            rows=min(step, carried - first),
+            width=width,
+            pitch=width,
         )
-    special = plan.starts["special"]  # belong to the place in the window, not to the image
-    own = math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype]
-    yield CopyRows(special, special.offset, encoded, encoded.offset, carried, own, width)
+    special = plan.starts["special"]  # these tokens belong to the place in the window, not to the image
+    yield CopyRows(
+        source=special,
+        source_offset=special.offset,
+        target=encoded,
+        target_offset=encoded.offset,
+        rows=carried,
+        width=math.prod(special.shape[1:]) * DTYPE_BYTES[special.dtype],
+        pitch=width,
+    )
 
 
 def _gathers(keep: LayerCopy, target: TensorSlot) -> Iterator[CopyRows]:
     """`[S or 1,..,N,C]` into its part of `[..,N,S*parts*C]`; a stage that computes one stream stands for all S."""
-    item = DTYPE_BYTES[target.dtype]
-    computed, rows, width = keep.source.shape[0], math.prod(keep.source.shape[1:-1]), keep.source.shape[-1] * item
-    pitch = target.shape[-1] * item
+    computed, *rest, channels = keep.source.shape
+    rows, width = math.prod(rest), channels * DTYPE_BYTES[target.dtype]
+    pitch = target.shape[-1] * DTYPE_BYTES[target.dtype]
     # tokens of several calls are not kept; a kept layer's source is a whole tensor
     for stream in range(pitch // (width * keep.parts)):
-        source = keep.source.offset + min(stream, computed - 1) * rows * width
         yield CopyRows(
-            keep.source, source, target, target.offset + (stream * keep.parts + keep.part) * width, rows, width, pitch
+            source=keep.source,
+            source_offset=keep.source.offset + min(stream, computed - 1) * rows * width,
+            target=target,
+            target_offset=target.offset + (stream * keep.parts + keep.part) * width,
+            rows=rows,
+            width=width,
+            pitch=pitch,
         )

@@ -12,19 +12,19 @@ from onnx.external_data_helper import ExternalDataInfo
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """Whether a constant's numbers lie in another file."""
+    """Whether a constant's values lie in another file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
 def mapped(
     tensor: TensorProto, folder: pathlib.Path, dtype: DTypeLike, shape: tuple[int, ...] | None = None
 ) -> NDArray[Any]:
-    """An external constant's numbers, read-only, straight from the file.
+    """An external constant's values, read-only, mapped from the file.
 
     Args:
         tensor: the constant.
         folder: of the ONNX file.
-        dtype: to take the numbers as, of the constant's size, or uint8 with `shape` for its bytes.
+        dtype: of the same size as the constant's, or uint8 with `shape` for its bytes.
         shape: another than the constant's own.
     """
     place = ExternalDataInfo(tensor)

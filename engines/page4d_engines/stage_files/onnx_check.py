@@ -1,5 +1,6 @@
-"""Whether a stage's ONNX file is what the manifest says, before anything loads it: its inputs and outputs, its
-operators, the places of its weights.
+"""Whether a stage's ONNX file is what the manifest says: its inputs and outputs, operators, and places of weights.
+
+It is checked before anything loads it.
 
 ONNX Runtime, TensorRT and Triton read weights that lie in other files by themselves, and would follow any path.
 """
@@ -20,13 +21,14 @@ from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
 from page4d.system.folder_file import path_inside
 from page4d_engines.stage_files.external_data import is_external
 
-_TYPES = {
+ONNX_TYPES = {
     "uint8": TensorProto.UINT8,
     "int32": TensorProto.INT32,
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
 }
+"""ONNX's numbers of the manifest's types."""
 _BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.FLOAT16: 2,
@@ -38,7 +40,7 @@ _BYTES: dict[int, int] = {
     TensorProto.BOOL: 1,
     TensorProto.FLOAT8E4M3FN: 1,
 }
-"""Of a number, by the types that weights in another file may have."""
+"""Of an element, by the types that weights in another file may have."""
 _STANDARD = ("", "ai.onnx")
 _PLACE = {"location", "offset", "length"}
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -73,7 +75,7 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
 
 def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
     actual = {value.name: _described(value) for value in values}
-    expected = {spec.binding: (int(_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
+    expected = {spec.binding: (int(ONNX_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
     if actual.keys() != expected.keys():
         got, allowed = ", ".join(actual) or "none", ", ".join(expected)
         raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
@@ -91,12 +93,11 @@ def _described(value: ValueInfoProto) -> tuple[int, list[int]]:
 
 
 def _name(dtype: int) -> str:
-    return next((name for name, number in _TYPES.items() if number == dtype), f"type {dtype}")
+    return next((name for name, number in ONNX_TYPES.items() if number == dtype), f"type {dtype}")
 
 
 def _check_operators(file: str, model: ModelProto) -> None:
-    """ONNX's own and this project's attention, whose function body is of the former: no library could bring others, and
-    nothing loops."""
+    """Only ONNX's own operators, and this project's attention as a function of them: no others, and nothing loops."""
     own = {BIASED_ATTENTION, SEGMENT_ATTENTION}
     for function in model.functions:
         if function.domain != DOMAIN or function.name not in own:
@@ -138,12 +139,10 @@ def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest:
     numbers = [place[key] for key in ("offset", "length") if key in place]
     plain = len(set(keys)) == len(keys) and set(keys) <= _PLACE and all(_NUMBER.fullmatch(number) for number in numbers)
     if not plain or width is None or count < 0:
-        got = (
-            ", ".join(f"{key}={place[key]}" for key in sorted(place)) + f", type {tensor.data_type} {list(tensor.dims)}"
-        )
+        values = ", ".join(f"{key}={place[key]}" for key in sorted(place))
         raise EngineError(
             f"{file} has weights in a place that is none",
-            got=got,
+            got=f"{values}, type {tensor.data_type} {list(tensor.dims)}",
             allowed="location, offset and length of a tensor",
             hint=_AGAIN,
         )

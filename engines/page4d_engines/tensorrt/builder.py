@@ -1,4 +1,4 @@
-"""One ONNX file becomes one plan: built, and its layers held against what was asked."""
+"""One ONNX file becomes one plan: built, and its layers compared with its graph."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class BuildOptions:
     """What a plan is built for."""
 
     targets: tuple[str, ...] = ()
-    """Chips (`sm_<capability>`) that a TensorRT-RTX plan is to run on; none: any from sm_80 on, or, with full TensorRT,
-    this machine's."""
+    """GPU architectures (`sm_<capability>`) that a TensorRT-RTX plan is to run on; none: all from sm_80 on, or, with
+    full TensorRT, this machine's."""
     optimization_level: int | None = None
     """0 .. 5: how long the builder searches; None: TensorRT's own default."""
     hardware_compat: bool = False
@@ -54,7 +54,7 @@ class Plan:
 
 
 class PlanBuilder:
-    """Builds stages in turn; what it learned of timings for one serves the next."""
+    """Builds stages in turn; the timings that it measured for one serve the next."""
 
     def __init__(self, library: Library, options: BuildOptions, timing_cache: bytes = b"") -> None:
         """Check the options, register the plugins.
@@ -76,8 +76,8 @@ class PlanBuilder:
             progress: called as the builder goes on.
 
         Raises:
-            AccuracyError: a layer holds an n x n tensor, a product is wider than asked, or an attention is neither
-                fused nor a plugin.
+            AccuracyError: a layer holds an n x n tensor, a product is computed in a wider type than the graph's, or an
+                attention is neither fused nor a plugin.
             EngineError: TensorRT refuses the file.
             OutOfMemoryError: TensorRT finds no kernel that fits into memory.
             KeyboardInterrupt: the build was interrupted; TensorRT has ended it.
@@ -85,9 +85,8 @@ class PlanBuilder:
         log = log_of(self.library.module)
         log.begin()
         try:
-            with (
-                held_interrupts() as held
-            ):  # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
+            # in a callback from C++ Python's own KeyboardInterrupt is lost, or ends the process
+            with held_interrupts() as held:
                 return self._build(stage, path, precision, progress, held)
         finally:
             log.end()
@@ -124,12 +123,8 @@ class PlanBuilder:
                     hint="a version that is known: 1.7",
                 )
         check(stage, layers, nodes, precision, native, fp8_products(model))
-        return Plan(
-            bytes(plan),
-            layers,
-            sum(layer.is_plugin for layer in layers),
-            sum(layer.is_fused_attention for layer in layers),
-        )
+        plugins, fused = sum(layer.is_plugin for layer in layers), sum(layer.is_fused_attention for layer in layers)
+        return Plan(bytes(plan), layers, plugins, fused)
 
     def _inspected(self, stage: str, plan: Any, log: Any) -> list[Layer]:
         trt = self.library.module
@@ -138,9 +133,8 @@ class PlanBuilder:
             raise EngineError(
                 f"TensorRT does not load the plan of {stage} that it built", got="; ".join(log.errors) or None
             )
-        return read_inspector(
-            stage, engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        )
+        inspector = engine.create_engine_inspector()
+        return read_inspector(stage, inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def _config(self, builder: Any) -> Any:
         trt, options = self.library.module, self.options
@@ -160,7 +154,7 @@ class PlanBuilder:
 
 
 def fp8_products(model: onnx.ModelProto) -> list[str]:
-    """Names of the products of 8-bit floating-point numbers."""
+    """Names of the products that are computed in fp8."""
     widened = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return [node.name for node in model.graph.node if node.op_type == "MatMul" and widened.issuperset(node.input)]
 
@@ -199,15 +193,10 @@ def _check(library: Library, options: BuildOptions) -> None:
             hint="leave it out: without --target the plans run on sm_80 and newer",
         )
     if targets:
-        known = sorted(
-            (name for name in dir(library.module.ComputeCapability) if name.startswith("SM")),
-            key=lambda name: int(name[2:]),
-        )
-        allowed = [name.replace("SM", "sm_") for name in known]
+        allowed = [f"sm_{capability}" for capability in library.capabilities]
         if unknown := [target for target in targets if target not in allowed]:
-            raise UsageError(
-                f"{library} does not build for this chip", got=", ".join(unknown), allowed=", ".join(allowed)
-            )
+            what = f"{library} does not build for this GPU architecture"
+            raise UsageError(what, got=", ".join(unknown), allowed=", ".join(allowed))
     if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
         raise UsageError("--optimization-level is 0 to 5", got=options.optimization_level)
 

@@ -21,8 +21,10 @@ _LOG = logging.getLogger("page4d.tensorrt")
 
 
 class Session:
-    """One TensorRT runtime on one GPU, and, for TensorRT-RTX, the kernels that it compiles when it loads: kept from one
-    process to the next."""
+    """One TensorRT runtime on one GPU.
+
+    TensorRT-RTX compiles kernels when it loads a plan: they are kept from one process to the next.
+    """
 
     def __init__(self, library: Library, gpu: CudaDevice) -> None:
         register(library.module)
@@ -42,7 +44,7 @@ class Session:
         if engine is None:
             raise EngineError(
                 f"{self.library} does not load {path.name}",
-                got="; ".join(self._log.errors) or None,
+                got=self.errors,
                 hint="page4d-export --build-only ENGINES",
             )
         return TensorRTEngine(self, stage, engine)
@@ -80,14 +82,13 @@ class Session:
 
     @property
     def stream(self) -> int:
-        """On which engines run."""
+        """Handle of the stream that engines run on."""
         return self._gpu.stream
 
     @property
-    def said(self) -> list[str]:
-        """TensorRT's errors so far."""
-        errors: list[str] = self._log.errors
-        return errors
+    def errors(self) -> str | None:
+        """TensorRT's errors so far, as text; None where there are none."""
+        return "; ".join(self._log.errors) or None
 
 
 class TensorRTEngine(GpuEngine):
@@ -115,7 +116,7 @@ class TensorRTEngine(GpuEngine):
 
     @property
     def uncapturable(self) -> str | None:
-        """As `GpuEngine.uncapturable`: TensorRT-RTX may still compile kernels while it runs, and says so."""
+        """As `GpuEngine.uncapturable`: TensorRT-RTX may still compile kernels while it runs, and reports so."""
         capturable = [
             context.is_stream_capturable(self._session.stream)
             for context in self._contexts
@@ -127,22 +128,18 @@ class TensorRTEngine(GpuEngine):
         """As `GpuEngine.bind`."""
         context = self._session.context(self._engine)
         if context is None:
-            raise EngineError(
-                f"TensorRT makes no context for {self._stage.name}", got="; ".join(self._session.said) or None
-            )
+            raise EngineError(f"TensorRT makes no context for {self._stage.name}", got=self._session.errors)
         self._contexts.append(context)
         if self.scratch:
             context.set_device_memory(scratch, self.scratch)
         for name, address in (*inputs.items(), *outputs.items()):
             if not context.set_tensor_address(name, address):
-                raise EngineError(
-                    f"the plan of {self._stage.name} takes no address for {name}",
-                    got="; ".join(self._session.said) or None,
-                )
+                what = f"the plan of {self._stage.name} takes no address for {name}"
+                raise EngineError(what, got=self._session.errors)
 
         def launch(stream: int) -> None:
             if not context.execute_async_v3(stream):
-                raise EngineError(f"{self._stage.name} failed in TensorRT", got="; ".join(self._session.said) or None)
+                raise EngineError(f"{self._stage.name} failed in TensorRT", got=self._session.errors)
 
         return launch
 

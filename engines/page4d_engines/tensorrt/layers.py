@@ -1,5 +1,4 @@
-"""What TensorRT built: the layers of a plan, read from the builder's log or from its inspector, held against what was
-asked."""
+"""What TensorRT built: the layers of a plan, read from the builder's log or its inspector, and checked."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
-    """TensorRT's name: Half, BFloat16, Float, .."""
+    """TensorRT's name: Half, BFloat16, Float, ..."""
 
 
 class Layer(NamedTuple):
@@ -51,7 +50,7 @@ class Layer(NamedTuple):
 
 
 class AttentionNode(NamedTuple):
-    """One attention of a graph: what a plan must not hold."""
+    """One attention of a graph; its n x n tensor must not be in a plan."""
 
     name: str
     queries: int
@@ -67,12 +66,12 @@ class AttentionNode(NamedTuple):
 def read(log: str) -> list[Layer]:
     """The layers that a detailed, verbose build log lists."""
     layers = []
-    for found in _LAYER.finditer(log):
-        inputs, _, rest = found["rest"].partition(", Constants: ")
+    for match in _LAYER.finditer(log):
+        inputs, _, rest = match["rest"].partition(", Constants: ")
         _, _, outputs = rest.partition(", Outputs: ")
         outputs, _, notes = outputs.partition(", TacticName: ")
         layers.append(
-            Layer(found["name"], found["kind"], _tensors(inputs), _tensors(outputs), tuple(_SOURCE.findall(notes)))
+            Layer(match["name"], match["kind"], _tensors(inputs), _tensors(outputs), tuple(_SOURCE.findall(notes)))
         )
     return layers
 
@@ -81,7 +80,7 @@ def read_inspector(stage: str, text: str) -> list[Layer]:
     """The layers that TensorRT's engine inspector lists as JSON.
 
     Raises:
-        EngineError: it lists names alone, or nothing: the plan cannot be checked.
+        EngineError: it lists names only, or nothing: the plan cannot be checked.
     """
     try:
         layers = msgspec.json.decode(text, type=dict[str, Any]).get("Layers", [])
@@ -99,16 +98,16 @@ def _inspected(layer: dict[str, Any]) -> Layer:
         )
 
     return Layer(
-        layer["Name"],
-        layer.get("LayerType", ""),
-        tensors("Inputs"),
-        tensors("Outputs"),
-        tuple(_SOURCE.findall(layer.get("Metadata", ""))),
+        name=layer["Name"],
+        kind=layer.get("LayerType", ""),
+        inputs=tensors("Inputs"),
+        outputs=tensors("Outputs"),
+        sources=tuple(_SOURCE.findall(layer.get("Metadata", ""))),
     )
 
 
 def _dtype(tensor: dict[str, Any]) -> str:
-    """`Half`, or the type within a sentence on the format: `Row major linear FP16 format`."""
+    """`Half`, or the type in the description of a format: FP16 of `Row major linear FP16 format`."""
     text = str(tensor.get("Format/Datatype") or tensor.get("Datatype") or "")
     dtype = re.search(r"\b(FP\d+|BF16|INT\d+|Int\d+)\b", text)
     return dtype[1] if dtype else text
@@ -122,7 +121,7 @@ def check(
     native: bool,
     fp8: Collection[str] = (),
 ) -> None:
-    """Hold a plan against its graph.
+    """Compare a plan with its graph.
 
     Args:
         stage: its name.
@@ -130,7 +129,7 @@ def check(
         nodes: the graph's attentions.
         precision: of the graph: `float32`, `float16`, `bfloat16` or `fp8`.
         native: whether attention was left to TensorRT's fusion; else each node is to be a plugin.
-        fp8: names of the products that are to be of 8-bit numbers.
+        fp8: names of the products that are to be computed in fp8.
 
     Raises:
         AccuracyError: a layer holds an n x n tensor, an attention is neither fused nor a plugin, or products are wider
@@ -145,31 +144,24 @@ def check(
                 )
     if precision == "float32":  # TensorRT fuses no float32 attention; sizes that get here are small
         return
-    if native:
-        expected, found, what = (
-            sum(node.parts for node in nodes),
-            sum(layer.is_fused_attention for layer in layers),
-            "fused",
-        )
-    else:
-        expected, found, what = len(nodes), sum(layer.is_plugin for layer in layers), "plugins"
-    if found != expected:
-        got = f"{found} of {expected}: {', '.join(node.name for node in nodes)}"
+    expected = sum(node.parts for node in nodes) if native else len(nodes)
+    count = sum(layer.is_fused_attention if native else layer.is_plugin for layer in layers)
+    if count != expected:
         raise AccuracyError(
-            f"not all attentions of {stage} became {what}", got=got, hint="--attention plugin" if native else None
+            f"not all attentions of {stage} became {'fused' if native else 'plugins'}",
+            got=f"{count} of {expected}: {', '.join(node.name for node in nodes)}",
+            hint="--attention plugin" if native else None,
         )
     fp8_set = frozenset(fp8)
     for layer in layers:
+        if layer.kind not in _PRODUCTS:
+            continue
         large = [tensor for tensor in layer.inputs if len(tensor.shape) > 1]
-        if layer.kind in _PRODUCTS and large and all(tensor.dtype in _WIDE for tensor in large):
+        if large and all(tensor.dtype in _WIDE for tensor in large):
             raise AccuracyError(
                 f"a product of {stage} is computed in float32", got=f"layer {layer.name}", allowed=precision
             )
-        if (
-            layer.kind in _PRODUCTS
-            and not fp8_set.isdisjoint(layer.sources)
-            and all(tensor.dtype != _EIGHT for tensor in large)
-        ):
+        if not fp8_set.isdisjoint(layer.sources) and all(tensor.dtype != _EIGHT for tensor in large):
             raise AccuracyError(
                 f"a product of {stage} is not computed in fp8",
                 got=f"layer {layer.name}, of {large[0].dtype}",
@@ -190,6 +182,6 @@ def _holds_logits(tensor: Tensor, nodes: Sequence[AttentionNode]) -> bool:
 
 def _tensors(text: str) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(found["name"], tuple(int(size) for size in found["shape"].split(",") if size), found["dtype"])
-        for found in _TENSOR.finditer(text)
+        Tensor(match["name"], tuple(int(size) for size in match["shape"].split(",") if size), match["dtype"])
+        for match in _TENSOR.finditer(text)
     )

@@ -16,7 +16,7 @@ _OLDEST, _NEWEST = (10, 3), (12, 0)
 
 @dataclass(frozen=True)
 class KnownBad:
-    """Versions of full TensorRT that were seen to compute wrong numbers, without an error."""
+    """Versions of full TensorRT that were seen to compute wrong values, without an error."""
 
     first: tuple[int, ...]
     last: tuple[int, ...]
@@ -24,12 +24,12 @@ class KnownBad:
     what: str
     link: str
     native_only: bool = False
-    """Whether this project's plugin is not concerned."""
+    """Whether this project's plugin computes right."""
     chips: tuple[str, ...] = ()
-    """Only there; everywhere if empty."""
+    """GPU architectures that are concerned; all if empty."""
 
     def concerns(self, version: tuple[int, ...], chip: str | None, native: bool) -> bool:
-        """Whether to warn; a chip that is not known counts as concerned."""
+        """Whether to warn on a GPU architecture (`sm_<capability>`); where it is not known (None), as on all."""
         if self.native_only and not native:
             return False
         inside = self.first <= version and version[: len(self.last)] <= self.last
@@ -41,12 +41,12 @@ KNOWN_BAD = (
     KnownBad((10, 3), (10, 4), "fp16 engines of ViT encoders give wrong numbers", f"{_ISSUES}4723"),
     KnownBad((10, 7), (10, 7), "attention exported from PyTorch is fused wrongly", f"{_ISSUES}4333", native_only=True),
     KnownBad(
-        (10, 0),
-        (10, 16),
-        "the fused attention of ViT encoders gives wrong numbers in 16 bits",
-        f"{_ISSUES}4837",
-        True,
-        ("sm_120", "sm_121"),
+        first=(10, 0),
+        last=(10, 16),
+        what="the fused attention of ViT encoders gives wrong numbers in 16 bits",
+        link=f"{_ISSUES}4837",
+        native_only=True,
+        chips=("sm_120", "sm_121"),
     ),
 )
 
@@ -61,7 +61,7 @@ class Library:
 
     @classmethod
     def find(cls, flavor: Flavor | None = None) -> Library:
-        """The one that was asked for; with None full TensorRT, else TensorRT-RTX.
+        """The library of a flavor; for None full TensorRT, or TensorRT-RTX where that is not installed.
 
         Raises:
             MissingBackendError: not installed, or of a version that this project does not know.
@@ -95,26 +95,28 @@ class Library:
         return f"{name} {'.'.join(map(str, self.version))}"
 
     @property
-    def chips(self) -> tuple[int, ...]:
-        """Compute capabilities, times ten, that it knows by name; empty where it runs on all that matter."""
+    def capabilities(self) -> tuple[int, ...]:
+        """Compute capabilities, times ten, that it builds for; empty for full TensorRT, which runs on all."""
         if self.flavor is Flavor.TENSORRT:
             return ()
         return tuple(sorted(int(name[2:]) for name in dir(self.module.ComputeCapability) if name.startswith("SM")))
 
     def runs_on(self, capability: int) -> bool:
-        """Whether it computes on a GPU of this compute capability, times ten: TensorRT-RTX leaves out data centres' and
-        Jetson's."""
-        return not self.chips or capability in self.chips or capability > self.chips[-1]
+        """Whether it runs on a GPU of this compute capability, times ten.
+
+        TensorRT-RTX leaves out those of data centres and Jetson.
+        """
+        known = self.capabilities
+        return not known or capability in known or capability > known[-1]
 
     def require_on(self, capability: int) -> None:
-        """Raise unless it computes on a GPU of this compute capability, times ten: it says so itself only when it loads
-        a plan.
+        """Raise unless it runs on a GPU of this compute capability, times ten; it would refuse a plan much later.
 
         Raises:
             EngineError: it does not.
         """
         if not self.runs_on(capability):
-            allowed = f"{', '.join(f'sm_{chip}' for chip in self.chips)} and newer"
+            allowed = f"{', '.join(f'sm_{known}' for known in self.capabilities)} and newer"
             raise EngineError(
                 f"{self} does not run on this GPU",
                 got=f"sm_{capability}",
@@ -123,17 +125,12 @@ class Library:
             )
 
     def warnings(self, chip: str | None, native: bool) -> list[str]:
-        """What is known against it on a chip (`sm_<capability>`, None: not known), a sentence each."""
+        """What is known against it on a GPU architecture (`sm_<capability>`; None: not known), a sentence each."""
         if self.flavor is Flavor.RTX:
-            foreign = chip is not None and not self.runs_on(int(chip.removeprefix("sm_")))
-            return (
-                [
-                    f"{self} builds for other machines here: it does not run on this GPU ({chip}), where --backend cuda"
-                    " does"
-                ]
-                if foreign
-                else []
-            )
+            if chip is None or self.runs_on(int(chip.removeprefix("sm_"))):
+                return []
+            what = f"{self} builds for other machines here: it does not run on this GPU ({chip})"
+            return [f"{what}, where --backend cuda does"]
         return [
             f"{self}: {bad.what} ({bad.link}); verify on the target"
             for bad in KNOWN_BAD

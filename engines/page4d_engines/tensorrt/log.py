@@ -1,4 +1,4 @@
-"""TensorRT's words: kept, so that layers can be read back and failures explained, and warnings passed on."""
+"""TensorRT's log: kept, so that layers can be read back and failures explained, and warnings passed on."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _KEPT = 20  # errors
 
 @cache
 def log_of(trt: ModuleType) -> Any:
-    """The process's one ILogger for a TensorRT module: `errors`, the latest in order; from `begin()` to `end()`
-    everything.
+    """The process's one ILogger for a TensorRT module; it keeps the latest errors, and from `begin` to `end` all lines.
 
     One, and never freed: TensorRT keeps a builder's logger for whatever is made while that builder lives, and calls it
-        after it is gone.
+    after it is gone.
     """
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
@@ -35,11 +34,11 @@ def log_of(trt: ModuleType) -> Any:
             self.errors: list[str] = []
 
         def begin(self) -> None:
-            """Forget what was said, and keep everything from now on."""
+            """Forget the errors, and keep every line from here on."""
             self.lines, self.errors = [], []
 
         def end(self) -> str:
-            """Everything since `begin`; from now on only errors are kept."""
+            """All lines since `begin`; from here on only errors are kept."""
             text = "\n".join(self.lines or ())
             self.lines = None
             return text
@@ -50,7 +49,7 @@ def log_of(trt: ModuleType) -> Any:
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
                 self.errors = [*self.errors[1 - _KEPT :], message]
-            elif level == logging.WARNING and not any(words in message for words in _HARMLESS):
+            elif level == logging.WARNING and not any(part in message for part in _HARMLESS):
                 _LOG.warning("%s", message)
 
     return Log()

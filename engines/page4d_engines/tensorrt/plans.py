@@ -1,4 +1,4 @@
-"""All stages of an engine folder as TensorRT plans, and the manifest's word on them."""
+"""All stages of an engine folder as TensorRT plans, and the manifest's record of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PLUGINS = "plugins/libpage4d_plugins.so"
 
 
 def library_for(flavor: Flavor | None) -> Library:
-    """What builds plans on this machine.
+    """The TensorRT that builds plans on this machine.
 
     Args:
-        flavor: a demand; None takes full TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU
-            to build.
+        flavor: a demand; None takes full TensorRT where it is installed and there is a GPU, else TensorRT-RTX, which
+            needs no GPU to build.
 
     Raises:
-        MissingBackendError: it is not there.
+        MissingBackendError: it is not installed, or full TensorRT has no GPU.
     """
     if flavor is None:
         try:
@@ -53,7 +53,7 @@ def library_for(flavor: Flavor | None) -> Library:
 
 
 class PlanBuildRequest:
-    """A checked wish for plans, ready to build."""
+    """A checked request for plans, ready to build."""
 
     def __init__(
         self,
@@ -66,24 +66,22 @@ class PlanBuildRequest:
         """Check what can be checked before an export begins.
 
         Args:
-            library: as `library_for` found it.
+            library: as `library_for` gives it.
             options: of the build.
             precision: of the engines.
             native: whether attention is left to TensorRT's own fusion.
-            plugins: the library of `plugins/csrc`, for any CPU architecture, to travel with the plans; None: C++
+            plugins: the library of `plugins/csrc`, for any CPU architecture, to be written beside the plans; None: C++
                 programs have their own.
 
         Raises:
-            UsageError: float32, whose attention TensorRT does not fuse; chips that do not have the precision; options
-                that this TensorRT does not have; a library that is not of these plugins.
+            UsageError: float32, whose attention TensorRT does not fuse; GPU architectures that do not have the
+                precision; options that this TensorRT does not have; a library that is not of these plugins.
         """
         self.precision = precision
         if not self.precision.has_16_bits:
-            why = (
-                "fuses no attention in float32"
-                if self.precision is Precision.FLOAT32
-                else "does not take these 8-bit products, which are a CPU's"
-            )
+            why = "does not take these 8-bit products, which are a CPU's"
+            if self.precision is Precision.FLOAT32:
+                why = "fuses no attention in float32"
             raise UsageError(
                 f"TensorRT {why}",
                 got=f"plans in {precision}",
@@ -99,7 +97,7 @@ class PlanBuildRequest:
         if too_old := [name for name in self.chips if int(name.removeprefix("sm_")) < self.precision.least_chip]:
             allowed = f"sm_{self.precision.least_chip} and newer"
             raise UsageError(
-                f"there are no {precision} products on these chips",
+                f"there are no {precision} products on these GPU architectures",
                 got=", ".join(too_old),
                 allowed=allowed,
                 hint="page4d-export --fp16",
@@ -109,7 +107,7 @@ class PlanBuildRequest:
 
     @property
     def runs_on(self) -> str:
-        """The chips, in words."""
+        """The GPU architectures, as text."""
         return runs_on(self.chips, self.precision.least_chip)
 
     def build(
@@ -124,7 +122,7 @@ class PlanBuildRequest:
             progress: called as the builder goes on, with the share of all stages.
 
         Raises:
-            AccuracyError: a plan is not what was asked.
+            AccuracyError: a plan does not compute what its graph asks for.
             EngineError, OutOfMemoryError: from TensorRT.
             KeyboardInterrupt: interrupted; TensorRT has ended the build.
         """
@@ -147,13 +145,21 @@ class PlanBuildRequest:
             (target / TIMING_CACHE).write_bytes(builder.timing_cache)
         kernels = shipped().header.source if any(entry.plugins for entry in entries.values()) else None
         version = ".".join(map(str, self.library.version))
-        least = self.precision.least_chip
-        return Plans(self.library.flavor, version, self.chips, kernels, entries, self.options.optimization_level, least)
+        return Plans(
+            library=self.library.flavor,
+            version=version,
+            chips=self.chips,
+            kernels=kernels,
+            stages=entries,
+            optimization_level=self.options.optimization_level,
+            least_chip=self.precision.least_chip,
+        )
 
 
 def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress = SILENT) -> Manifest:
-    """Build the plans of an engine folder that is there. A folder with the new plans takes its place once all are
-    built; other files are linked.
+    """Build the plans of an existing engine folder.
+
+    A folder with the new plans takes its place once all are built; other files are linked.
 
     Raises:
         UsageError: the folder cannot be written, or holds files that are not the engines'.
@@ -178,7 +184,7 @@ def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress
 
 
 def _plugins_of(path: pathlib.Path) -> bytes:
-    """The content of a plugin library, of whatever CPU architecture: it names the kernels that it has.
+    """The content of a plugin library, of whatever CPU architecture; the kernels' hash in it is checked.
 
     Raises:
         UsageError: no such file, another library, or one of other kernels than this package's.

@@ -1,4 +1,4 @@
-"""Whether plans and a machine go together: said before anything is loaded, with the command that rebuilds."""
+"""Whether plans and a machine go together: checked before anything is loaded; errors name the command that rebuilds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from page4d_plugins.kernel_pack import shipped
 
 @dataclass(frozen=True)
 class Machine:
-    """What plans depend on."""
+    """What plans depend on at a machine."""
 
     library: Library
     capability: int
@@ -24,11 +24,11 @@ class Machine:
     cuda: tuple[int, int]
     """The newest CUDA that the driver runs."""
     kernels: str
-    """sha256 of the source of the attention kernels that are installed."""
+    """SHA-256 of the source of the attention kernels that are installed."""
 
     @classmethod
     def here(cls, plans: Plans) -> Machine:
-        """This one.
+        """This machine.
 
         Raises:
             MissingBackendError: no driver, or the TensorRT that the plans are of is not installed.
@@ -46,10 +46,10 @@ class Machine:
 
         Args:
             plans: as the manifest has them.
-            folder: that they lie in, for the command.
+            folder: that they lie in, for the command that rebuilds them.
 
         Raises:
-            EngineError: another TensorRT, another chip, other kernels, or a driver that is too old.
+            EngineError: another TensorRT, another GPU architecture, other kernels, or a driver that is too old.
         """
         rebuild = f"page4d-export --build-only {folder} --backend {plans.library}"
         here = ".".join(map(str, self.library.version))

@@ -1,4 +1,4 @@
-"""`Config`: a model's config.pbtxt, of which this is the part that is used here."""
+"""`Config`: a model's config.pbtxt, as far as it is used here."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ class Config:
         yield f'name: "{self.name}"'
         yield f'platform: "{self.platform}"'
         yield "max_batch_size: 0"
-        for word, ports in (("input", self.inputs), ("output", self.outputs)):
+        for field_name, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
-                yield f"{word} {{"
+                yield f"{field_name} {{"
                 yield f'  name: "{port.name}"'
                 yield f"  data_type: {DATA_TYPES[port.dtype]}"
                 yield f"  dims: {list(port.dims)}"
@@ -104,7 +104,7 @@ class Config:
                 yield "  step {"
                 yield f'    model_name: "{step.model}"'
                 yield "    model_version: -1"
-                for word, names in (("input_map", step.inputs), ("output_map", step.outputs)):
-                    yield from (f'    {word} {{ key: "{key}" value: "{value}" }}' for key, value in names.items())
+                for field_name, names in (("input_map", step.inputs), ("output_map", step.outputs)):
+                    yield from (f'    {field_name} {{ key: "{key}" value: "{value}" }}' for key, value in names.items())
                 yield "  }"
             yield "}"

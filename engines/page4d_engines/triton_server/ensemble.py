@@ -18,7 +18,7 @@ from page4d_engines.triton_server.glue import constants_model, layers_model
 
 NAME = "page4d"
 OUT = "_out"
-"""Ends an output that would else be called like an input, as inside the engines."""
+"""The suffix of an output that would otherwise have the name of an input, as inside the engines."""
 _CONSTANTS = "constants"
 
 
@@ -50,7 +50,7 @@ class Ensemble:
 
         Args:
             manifest: of the engine folder.
-            constants: what stages read and no user gives, by name; without `memory` where the user gives it.
+            constants: inputs of stages that are no inputs of the ensemble, by name; without `memory` where it is one.
             platform: of the stages.
             memory_input: whether the first memory comes from the user; the last then leaves as `memory_out`.
         """
@@ -58,7 +58,7 @@ class Ensemble:
 
 
 class _Wiring:
-    """What is known on the way from the first stage to the last."""
+    """The tensors and calls so far, on the way from the first stage to the last."""
 
     def __init__(
         self, manifest: Manifest, constants: Mapping[str, NDArray[np.float32]], platform: Platform, memory_input: bool
@@ -91,11 +91,8 @@ class _Wiring:
                 glue.append(self.layer(kept, [tokens[stage] for stage in kept.stages], place))
                 waiting.remove(kept)
         layers = [f"layers.{kept.layer}" for kept in manifest.keep]
-        order = [
-            *(["mask"] if "mask" in self.results else []),
-            *layers,
-            *(name for name in self.results if name != "mask"),
-        ]
+        first = [name for name in self.results if name == "mask"]
+        order = [*first, *layers, *(name for name in self.results if name != "mask")]
         ports = [self.written[self.results.get(name, name)] for name in order]
         config = Config(NAME, Platform.ENSEMBLE, tuple(self.inputs.values()), tuple(ports), steps=tuple(self.steps))
         return Ensemble(config, stages, tuple(glue), self.peak({port.name for port in ports}))
@@ -123,7 +120,7 @@ class _Wiring:
     def model(
         self, name: str, platform: Platform, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], place: Place
     ) -> Config:
-        """Add a model's call: it reads what has its inputs' names now, and makes what has its outputs' from here on."""
+        """Add a model's call: it reads the present values of its inputs' names, and writes those of its outputs'."""
         read = {spec.binding: self.read(spec) for spec in inputs}
         ports = [Port(spec.binding, spec.dtype, read[spec.binding].dims, spec.shape) for spec in inputs]
         written = {spec.binding: self.write(spec, name) for spec in outputs}
@@ -135,7 +132,7 @@ class _Wiring:
         return config
 
     def read(self, spec: TensorSpec) -> Port:
-        """The tensor that has a name's value now; what none has is the user's to give."""
+        """The tensor that has a name's present value; if there is none, it becomes an input of the ensemble."""
         if spec.name not in self.now:
             dims = self.manifest.layout.images_shape if spec.name == "images" else spec.shape
             self.inputs[spec.name] = self.now[spec.name] = self.written[spec.name] = Port(
@@ -144,7 +141,7 @@ class _Wiring:
         return self.now[spec.name]
 
     def write(self, spec: TensorSpec, by: str) -> Port:
-        """A tensor of its own, since an ensemble's is written once; the last one of a result has the result's name."""
+        """A new tensor, since an ensemble writes each once; a result's last one has the result's name."""
         name = f"{spec.name}@{by}"
         if spec.name in self.results and self.last[spec.name] == by:
             name = self.results[spec.name]
@@ -155,8 +152,7 @@ class _Wiring:
         return self.now[spec.name]
 
     def peak(self, results: set[str]) -> int:
-        """Bytes of all tensors that are alive at once, at most: from the step that makes one to the last that reads
-        it."""
+        """The most bytes of tensors that are alive at once: each from the step that makes it to the last reader."""
         until = {
             name: number for number, step in enumerate(self.steps) for name in step.inputs.values()
         } | dict.fromkeys(results, len(self.steps))
@@ -164,14 +160,12 @@ class _Wiring:
         most = 0
         for number, step in enumerate(self.steps):
             alive |= set(step.outputs.values())
-            most = max(
-                most, sum(math.prod(self.written[name].dims) * DTYPE_BYTES[self.written[name].dtype] for name in alive)
-            )
+            ports = [self.written[name] for name in alive]
+            most = max(most, sum(math.prod(port.dims) * DTYPE_BYTES[port.dtype] for port in ports))
             alive = {name for name in alive if until.get(name, -1) > number}
         return most
 
 
 def model_name(stage: str) -> str:
-    """A stage's, or glue's, name in the repository: without dots, which Triton takes for the start of a backend's
-    name."""
+    """The name of a stage or of glue in the repository: without dots, where Triton expects a backend's name."""
     return f"{NAME}_{re.sub(r'[^A-Za-z0-9_]', '_', stage)}"

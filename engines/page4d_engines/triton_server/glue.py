@@ -1,4 +1,4 @@
-"""Small ONNX models for what the runtime does between stages: constants, and kept layers."""
+"""Small ONNX models of what the runtime does between stages: constants, and kept layers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from page4d.manifest import TensorSpec
+from page4d_engines.stage_files.onnx_check import ONNX_TYPES
 
 _OPSET, _IR = 17, 8  # Concat, Transpose and Reshape have bfloat16 since 13; older servers read these, too
-_TYPES = {
-    "uint8": TensorProto.UINT8,
-    "int32": TensorProto.INT32,
-    "float32": TensorProto.FLOAT,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-}
 
 
 def constants_model(
@@ -33,7 +27,9 @@ def constants_model(
         values: by the same names, already rounded to the outputs' types.
     """
     weights = [
-        helper.make_tensor(f"{name}.value", _TYPES[spec.dtype], spec.shape, _bytes(values[name], spec.dtype), raw=True)
+        helper.make_tensor(
+            f"{name}.value", ONNX_TYPES[spec.dtype], spec.shape, _bytes(values[name], spec.dtype), raw=True
+        )
         for name, spec in outputs.items()
     ]
     nodes = [helper.make_node("Identity", [f"{name}.value"], [spec.binding]) for name, spec in outputs.items()]
@@ -41,11 +37,10 @@ def constants_model(
 
 
 def layers_model(parts: Sequence[TensorSpec], layer: TensorSpec, streams: int) -> onnx.ModelProto:
-    """A model that gathers a kept layer: tokens `[S or 1,..,N,C]` of each part, side by side per stream, become
-    `[..,N,S*parts*C]`.
+    """A model that gathers a kept layer `[..,N,S*parts*C]`: each part's tokens, side by side per stream.
 
     Args:
-        parts: its inputs. One that computed one stream stands for all.
+        parts: its inputs, tokens `[S or 1,..,N,C]`. One that computed one stream stands for all.
         layer: its output.
         streams: S.
     """
@@ -54,10 +49,8 @@ def layers_model(parts: Sequence[TensorSpec], layer: TensorSpec, streams: int) -
     for number, spec in enumerate(parts):
         whole = spec.binding
         if spec.shape[0] < streams:
-            whole = f"streams.{number}"
-            nodes.append(
-                helper.make_node("Concat", [spec.binding] * streams, [whole], axis=0)
-            )  # Expand has no bfloat16 on a CPU
+            whole = f"streams.{number}"  # by Concat: Expand has no bfloat16 on a CPU
+            nodes.append(helper.make_node("Concat", [spec.binding] * streams, [whole], axis=0))
         nodes.append(helper.make_node("Reshape", [whole, "by_part"], [f"part.{number}"]))
         joined.append(f"part.{number}")
     rank = len(lead) + 3
@@ -67,13 +60,8 @@ def layers_model(parts: Sequence[TensorSpec], layer: TensorSpec, streams: int) -
     )
     nodes.append(helper.make_node("Reshape", ["by_token", "whole"], [layer.binding]))
     shapes = {"by_part": (streams, *lead, 1, parts[0].shape[-1]), "whole": layer.shape}
-    return _model(
-        "layers",
-        nodes,
-        parts,
-        [layer],
-        [helper.make_tensor(name, TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()],
-    )
+    sizes = [helper.make_tensor(name, TensorProto.INT64, [len(shape)], shape) for name, shape in shapes.items()]
+    return _model("layers", nodes, parts, [layer], sizes)
 
 
 def _model(
@@ -84,7 +72,7 @@ def _model(
     weights: list[onnx.TensorProto],
 ) -> onnx.ModelProto:
     input_values, output_values = (
-        [helper.make_tensor_value_info(spec.binding, _TYPES[spec.dtype], spec.shape) for spec in specs]
+        [helper.make_tensor_value_info(spec.binding, ONNX_TYPES[spec.dtype], spec.shape) for spec in specs]
         for specs in (inputs, outputs)
     )
     graph = helper.make_graph(nodes, name, input_values, output_values, weights)

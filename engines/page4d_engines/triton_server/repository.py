@@ -1,4 +1,4 @@
-"""`Repository`: what Triton Inference Server is started on, a folder per model."""
+"""`Repository`: the model repository that Triton Inference Server is started on, a folder per model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Written(msgspec.Struct, frozen=True):
     """Of the ensemble; a request gives all of them."""
     outputs: tuple[TensorSpec, ...]
     tensor_bytes: int
-    """Of the tensors between models, for each request at a time."""
+    """Of the tensors between models, for each request that is served at the same time."""
     command: str
     """That starts the server."""
     notes: tuple[str, ...] = ()
@@ -128,8 +128,7 @@ class Repository:
                 for name, source in self._files(entry).items():
                     target = version / name
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    # of weights beside an ONNX file onnx refuses those that have several names, in the engine folder,
-                    # too
+                    # weights are copied: onnx refuses files with several names, and would then refuse the folder's own
                     (link_or_copy if source.suffix == ".plan" else shutil.copyfile)(source, target)
             for config, model in self.ensemble.glue:
                 onnx.save(model, _model_folder(root, config) / "model.onnx")
@@ -172,16 +171,16 @@ class Repository:
         return files
 
     def _command(self, out: pathlib.Path) -> str:
-        words = ["tritonserver", f"--model-repository={shlex.quote(str(out))}"]
+        parts = ["tritonserver", f"--model-repository={shlex.quote(str(out))}"]
         plans = self.folder.manifest.plans
         if self.platform is Platform.PLAN and plans is not None:
             if self.ensemble.bytes > _POOL // 2:
-                # a pool is one piece of memory and frays; what it cannot hold goes through the host, with one line in
-                # the log
-                words.append(f"--cuda-memory-pool-byte-size=0:{-(-self.ensemble.bytes * 3 // 2 // _POOL) * _POOL}")
+                # a pool is one block of memory and fragments; tensors that it cannot hold pass through the host, with
+                # one line in the log
+                parts.append(f"--cuda-memory-pool-byte-size=0:{-(-self.ensemble.bytes * 3 // 2 // _POOL) * _POOL}")
             if any(plan.plugins for plan in plans.stages.values()):
-                words.append(f'--backend-config=tensorrt,plugins="{PLUGINS}"')
-        return " ".join(words)
+                parts.append(f'--backend-config=tensorrt,plugins="{PLUGINS}"')
+        return " ".join(parts)
 
     def _notes(self) -> tuple[str, ...]:
         plans = self.folder.manifest.plans
@@ -198,8 +197,8 @@ class Repository:
 def _refuse_plans(folder: EngineFolder) -> None:
     plans = folder.manifest.plans
     hint = (
-        f"page4d-export --build-only {folder.path} --backend tensorrt, on the GPU that will serve; or --backend"
-        " onnxruntime here, for small sizes"
+        f"page4d-export --build-only {folder.path} --backend tensorrt, on the GPU that will serve;"
+        " or --backend onnxruntime here, for small sizes"
     )
     if plans is None:
         raise UsageError("the engine folder has no TensorRT plans", got=folder.path, hint=hint)

@@ -251,7 +251,7 @@ def test_tensorrt_computes_it_in_fp8(rtx, eight, tmp_path):
 
 
 def test_chips_without_fp8_are_refused(rtx):
-    with pytest.raises(UsageError, match=r"(?s)no fp8 products on these chips.*sm_86.*sm_89 and newer"):
+    with pytest.raises(UsageError, match=r"(?s)no fp8 products on these GPU architectures.*sm_86.*sm_89 and newer"):
         PlanBuildRequest(rtx, BuildOptions(("sm_86", "sm_120")), Precision.FP8, native=False)
 
 
