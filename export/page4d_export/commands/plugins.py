@@ -43,7 +43,7 @@ def build_command(
     def body() -> None:
         from page4d_plugins.compile import compiler
 
-        chips = list(dict.fromkeys(name for words in chip or [] for name in words.split(",") if name))
+        chips = list(dict.fromkeys(filter(None, ",".join(chip or []).split(","))))
         if unknown := [name for name in chips if name not in targets()]:
             raise UsageError(
                 "there are no kernels for this GPU architecture", got=", ".join(unknown), allowed=", ".join(targets())
@@ -139,10 +139,7 @@ def list_command(
 
 @app.command("unpack")
 def unpack_command(
-    out: Annotated[
-        pathlib.Path,
-        out_option("folder to write: <chip>/<kernel>_<type>.cubin and .json"),
-    ],
+    out: Annotated[pathlib.Path, out_option("folder to write: <chip>/<kernel>_<type>.cubin and .json")],
     pack: Annotated[
         pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)
     ] = SHIPPED,

@@ -13,10 +13,7 @@ from page4d_engines.cli import Quiet, Verbose, out_option
 
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    out: Annotated[
-        pathlib.Path,
-        out_option("model repository to write: a new or empty folder"),
-    ],
+    out: Annotated[pathlib.Path, out_option("model repository to write: a new or empty folder")],
     backend: Annotated[
         Literal["auto", "tensorrt", "onnxruntime"],
         typer.Option(help="what the server runs the stages with; auto: tensorrt. onnxruntime is for small sizes"),

@@ -53,9 +53,8 @@ class _Shape:
         inverse = 1 / np.where(toward == 0, 1e-300, toward)
         first, second = (-self.half - start) * inverse, (self.half - start) * inverse
         nearer, farther = np.minimum(first, second).T, np.maximum(first, second).T
-        enter = np.maximum(
-            np.maximum(nearer[0], nearer[1]), nearer[2]
-        )  # a reduction over an axis of three is many times slower
+        # a reduction over an axis of three is many times slower
+        enter = np.maximum(np.maximum(nearer[0], nearer[1]), nearer[2])
         leave = np.minimum(np.minimum(farther[0], farther[1]), farther[2])
         if self.kind is _Kind.ROOM:
             return np.asarray(leave, np.float64)
@@ -130,11 +129,8 @@ class Surface:
         for index, shape in enumerate(shapes):
             mine = np.flatnonzero(which == index)
             if mine.size:
-                normals[mine], paint[mine], gloss[mine] = (
-                    shape.normals(points[mine]),
-                    shape.paint(shape.local(points[mine])),
-                    shape.gloss,
-                )
+                normals[mine], gloss[mine] = shape.normals(points[mine]), shape.gloss
+                paint[mine] = shape.paint(shape.local(points[mine]))
         towards, back = unit(_LAMP - points), unit(eye - points)
         facing = np.maximum(_dot(normals, towards), 0)
         shine = np.maximum(_dot(normals, unit(towards + back)), 0) ** 48 * gloss
@@ -224,14 +220,8 @@ class Scene:
         def box(
             x: float, y: float, z: float, size: tuple[float, float, float], paint: Paint, gloss: float = 0.08
         ) -> _Shape:
-            return _Shape(
-                _Kind.BOX,
-                np.array(size) / 2,
-                np.array([x, y, z + size[2] / 2]),
-                _yaw(chance.uniform(-0.35, 0.35)),
-                paint,
-                gloss,
-            )
+            place, axes = np.array([x, y, z + size[2] / 2]), _yaw(chance.uniform(-0.35, 0.35))
+            return _Shape(_Kind.BOX, np.array(size) / 2, place, axes, paint, gloss)
 
         def ball(x: float, y: float, z: float, radius: float, paint: Paint, gloss: float = 0.5) -> _Shape:
             return _Shape(_Kind.BALL, np.full(3, radius), np.array([x, y, z + radius]), np.eye(3), paint, gloss)
@@ -261,10 +251,8 @@ class Scene:
         a, b, c = time + self._phase[0], -time + self._phase[1], time + self._phase[2]
         beat = (4 * a / (2 * np.pi)) % 1
         bounce = np.array([0.86 * np.cos(a), 0.86 * np.sin(a), 0.24 + 4.4 * beat * (1 - beat)])
-        drive, heading = (
-            np.array([1.95 * np.cos(b), 1.5 * np.sin(b), 0.21]),
-            float(np.arctan2(-1.5 * np.cos(b), 1.95 * np.sin(b))),
-        )
+        drive = np.array([1.95 * np.cos(b), 1.5 * np.sin(b), 0.21])
+        heading = float(np.arctan2(-1.5 * np.cos(b), 1.95 * np.sin(b)))
         way = 1.35 * np.sin(2 * c)
         roll = np.array([way, -2.35, 0.3])
         spin = _yaw(3 * a) @ _roll(2 * a)

@@ -61,11 +61,7 @@ class OnnxExporter:
 
     def _trace(self, stage: Stage, module: nn.Module, weights: dict[str, Tensor]) -> onnx.ModelProto:
         inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
-        for noisy in (
-            "torch.onnx",
-            "onnxscript",
-        ):  # they report optional packages that are not there, constants that stay as they are
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        silence("torch.onnx", "onnxscript")
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecations inside torch's exporter
             program = torch.onnx.export(
@@ -88,6 +84,12 @@ class OnnxExporter:
                 function = onnx_ir.serde.deserialize_function(function_for(onnx_ir.to_proto(node), self.head_dim))
                 model.functions[function.identifier()] = function
         return onnx_ir.to_proto(model)
+
+
+def silence(*loggers: str) -> None:
+    """Let loggers report errors alone: exporters warn of optional packages, and of constants that stay as they are."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Weightless(nn.Module):

@@ -82,7 +82,7 @@ def bench_growth(
         progress: told what starts, and the share of the seconds that is gone.
 
     Raises:
-        UsageError: a size or a number that is not allowed, or `plot` is no .png in a folder that exists.
+        UsageError: a size, `threads` or `seconds` is not allowed, or `plot` is no .png in an existing folder.
         OutOfMemoryError: not even the smallest point fits.
         MissingBackendError: a plot without matplotlib.
     """
