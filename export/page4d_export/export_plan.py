@@ -143,8 +143,7 @@ class ExportPlan:
         return sum(entry.calls * entry.flop for entry in self.stages())
 
     def unfused(self) -> list[str]:
-        """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the
-        epipolar prior."""
+        """Stages with key segments or the epipolar prior: without the plugin, TensorRT has an n x n tensor there."""
         config = self.config
         segmented = {
             "time_sa": config.time_encoding is TimeEncoding.ALIBI,

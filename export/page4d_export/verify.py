@@ -119,8 +119,7 @@ def _ties(reference: ReferenceChain, plan: ExportPlan, entry: StageEntry, inputs
 
 
 def affordable_layout(plan: ExportPlan, too_long: float = TOO_LONG, budget: float = AFFORDABLE) -> Layout:
-    """The layout to verify at: the plan's own, or where that would take over ten minutes on this machine, the largest
-    that takes a few.
+    """The layout to verify at: the plan's own, or where that takes too long on this machine, a smaller one.
 
     A smaller layout has the largest images that leave room for two timesteps and two views, then as many of these
     as there is time for.

@@ -73,8 +73,7 @@ def _forward(course: Course, model: Callable[..., Output]) -> Forward:
 
 
 def plain_onnx(course: Course) -> Runner:
-    """The whole model by one `torch.onnx.export`, without this project's exporter: attention is what
-    PyTorch's own exporter writes, without lowering.
+    """The whole model by one `torch.onnx.export`: attention is what PyTorch's own exporter writes, without lowering.
 
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """

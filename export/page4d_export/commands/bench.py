@@ -100,8 +100,7 @@ def attention_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time one attention op: on a GPU this project's kernels beside PyTorch's and others; on a CPU the engines' beside
-    PyTorch's, with their memory."""
+    """Time one attention op: on a GPU this project's kernels beside others, on a CPU the engines beside PyTorch."""
 
     def body() -> None:
         _require_torch(threads)

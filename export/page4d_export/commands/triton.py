@@ -26,8 +26,7 @@ def export_triton_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them
-    all."""
+    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and their ensemble `page4d`."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -39,9 +38,9 @@ def export_triton_command(
             console.write_json(written)
         for model in written.models:
             console.say(f"{model.name:<28} {model.platform}", quiet)
-        for what, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
+        for side, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
             console.say(
-                f"{what + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet
+                f"{side + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet
             )
         for note in written.notes:
             console.say(f"note: {note}", quiet)

@@ -105,8 +105,10 @@ def _render_view(
 
 
 def save(clip: Clip, folder: str | os.PathLike[str]) -> None:
-    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`; frames are named
-    000000, 000001, ..."""
+    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`.
+
+    Frames are named 000000, 000001, ...
+    """
     root = pathlib.Path(folder)
     for kind, images in (("frames", clip.frames), ("masks", clip.masks)):
         for v, camera in enumerate(clip.cameras):

@@ -85,8 +85,7 @@ class _Shape:
 
 
 def trace(shapes: Sequence[_Shape], origin: Floats, rays: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Distance to the first surface along unit rays `[n,3]` from one place, and the shape's index; inf where there is
-    none."""
+    """Distance to the first surface along unit rays `[n,3]` from one place, inf without one, and the shape's index."""
     first, which = np.full(len(rays), np.inf), np.zeros(len(rays), np.intp)
     for index, shape in enumerate(shapes):
         near = np.arange(len(rays)) if shape.kind is _Kind.ROOM else np.flatnonzero(_within(rays, origin, shape, 0.0))
@@ -97,8 +96,7 @@ def trace(shapes: Sequence[_Shape], origin: Floats, rays: Floats) -> tuple[Float
 
 
 def _within(rays: Floats, origin: Floats, shape: _Shape, margin: float) -> NDArray[np.bool_]:
-    """Which rays pass the shape's surrounding ball within `margin`: one product per ray, to spare most the real
-    test."""
+    """Which rays pass the shape's surrounding ball within `margin`: one product per ray spares most the real test."""
     offset = shape.place - origin
     edge = float(offset @ offset) - (shape.radius + margin) ** 2
     return np.asarray(_dot(rays, offset) >= np.sqrt(max(edge, 0.0)) - 1e-9, np.bool_)
@@ -123,8 +121,7 @@ class Surface:
 
     @classmethod
     def of(cls, shapes: Sequence[_Shape], which: NDArray[np.intp], points: Floats, eye: Floats, part: int) -> Surface:
-        """The surfaces of `shapes[which]` at `points`, seen from `eye`, among all the shapes; `part` says which points
-        of the lamp light them."""
+        """The surfaces of `shapes[which]` at `points`, seen from `eye`, lit by part `part` of the lamp's points."""
         normals, paint, gloss = np.zeros_like(points), np.zeros_like(points), np.zeros(len(points))
         for index, shape in enumerate(shapes):
             mine = np.flatnonzero(which == index)
@@ -245,8 +242,7 @@ class Scene:
         self._cart = stripes(blue, cream, 0, 8.0)
 
     def moving(self, t: int) -> tuple[_Shape, ...]:
-        """What moves, at frame t: a ball that bounces around the middle, a box that drives around both, a ball that
-        rolls in front."""
+        """What moves, at timestep t: a ball bounces around the middle, a box circles it, a ball rolls in front."""
         time = 2 * np.pi * t / _LOOP
         a, b, c = time + self._phase[0], -time + self._phase[1], time + self._phase[2]
         beat = (4 * a / (2 * np.pi)) % 1
@@ -264,8 +260,7 @@ class Scene:
 
 
 def _dot(first: Floats, second: Floats) -> Floats:
-    """Products of vectors `[n,3]` with as many others, or with one; not `@`, whose threads cost more here than they
-    save."""
+    """Dot products of vectors `[n,3]` with as many others, or with one; `@` costs more here, for its threads."""
     return np.asarray(np.einsum("ij,ij->i" if second.ndim == 2 else "ij,j->i", first, second), np.float64)
 
 

@@ -106,8 +106,7 @@ class _Weightless(nn.Module):
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:
-    """Turn the weight inputs into initializers; a transpose or a split of a weight is done here, not at every start of
-    an engine."""
+    """Turn the weight inputs into initializers; transposes and splits of weights are done here, not by the engines."""
     graph = model.graph
     for value in list(graph.inputs):
         if value.name in weights:

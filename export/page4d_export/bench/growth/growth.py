@@ -115,10 +115,10 @@ def bench_growth(
 
 
 def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
-    """The plans to measure, of plans by growing FLOP: each about twice the one before, in turn with many timesteps and
-    with many views.
+    """The plans to measure, of plans by growing FLOP: each has about twice the FLOP of the one before.
 
-    The turn tells attention from the rest: of as many FLOP, a long clip of one view has the longer sequences.
+    They have many timesteps and many views in turn, which tells attention from the rest: of clips with equal FLOP, one
+    of many timesteps and one view has the longer sequences.
     """
     chosen = [plans[0]]
     while later := [plan for plan in plans if plan.flop >= _STEPS[0] * chosen[-1].flop]:
