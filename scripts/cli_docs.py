@@ -97,9 +97,8 @@ def _walk(name: str, command: typing.Any) -> Iterator[Command]:
 
 def _options(command: typing.Any) -> Iterator[Option]:
     types = typing.get_type_hints(inspect.unwrap(command.callback))
-    for parameter in sorted(
-        command.params, key=lambda parameter: parameter.param_type_name != "argument"
-    ):  # arguments first
+    arguments_first = sorted(command.params, key=lambda parameter: parameter.param_type_name != "argument")
+    for parameter in arguments_first:
         if getattr(parameter, "hidden", False) or parameter.name == "help":
             continue
         is_argument = parameter.param_type_name == "argument"
@@ -133,7 +132,7 @@ def _value(parameter: typing.Any, annotation: typing.Any, is_argument: bool) -> 
 
 
 def _range(parameter: typing.Any) -> str:
-    """The bounds of a number, as in `0..5` or `1..`."""
+    """The bounds of a numeric option, as in `0..5` or `1..`."""
     low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
     return "" if low is None and high is None else f" {'' if low is None else low}..{'' if high is None else high}"
 

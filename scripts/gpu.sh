@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU: gpu.sh kernels (tests, benchmark, a sweep of tiles of the attention kernels; under 8 minutes on an H100),
-# gpu.sh engines (what TensorRT does on this chip, the engines' tests, the chain against PyTorch). Nothing is fetched.
+# gpu.sh engines (what TensorRT does on this GPU, the engines' tests, the chain against PyTorch). Nothing is fetched.
 #   PYTHON  an interpreter with PyTorch for CUDA, Triton and the modules below (default python3)
 #   WHEELS  a folder of wheels for modules that it lacks
 #   OUT     where logs and JSON go (default build/gpu)
@@ -42,7 +42,7 @@ if [ -n "$missing" ]; then
 fi
 
 failed=()
-# step NAME SECONDS COMMAND..: runs it within its seconds and the time that is left; what it says goes to the log.
+# step NAME SECONDS COMMAND..: runs it within its seconds and the time that is left; its output goes to the log.
 step() {
     local name=$1 seconds=$2 left=$((limit - SECONDS)) started=$SECONDS code=0
     shift 2
@@ -51,20 +51,20 @@ step() {
         return
     fi
     printf '\n==== %s: %s\n' "$name" "$*" >>"$log"
-    timeout --kill-after=5 $((seconds < left ? seconds : left)) "$@" >"$scratch/said" 2>&1 || code=$?
-    cat "$scratch/said" >>"$log"
+    timeout --kill-after=5 $((seconds < left ? seconds : left)) "$@" >"$scratch/output" 2>&1 || code=$?
+    cat "$scratch/output" >>"$log"
     printf '%-28s %4d s  %s\n' "$name" $((SECONDS - started)) "$([ $code = 0 ] && echo ok || echo "exit $code")"
     [ $code = 0 ] || failed+=("$name: exit $code$([ $code = 124 ] && echo ' (out of time)')")
 }
 
-# document NAME SECONDS ARGUMENT..: one `page4d` command; the JSON on its stdout goes to NAME.json, its words to the log.
+# document NAME SECONDS ARGUMENT..: one `page4d` command; the JSON on its stdout goes to NAME.json, its messages to the log.
 document() {
     local name=$1 seconds=$2
     shift 2
     step "$name" "$seconds" bash -c 'file=$1; shift; exec "$@" >"$file"' - "$out/$name.json" "$python" -c 'from page4d_export.main import main; main()' "$@"
 }
 
-# Says the card and the versions, and that nothing of the card is changed: it only asks.
+# info: the GPU and the versions. It only reads: nothing of the GPU is changed.
 info() {
     nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu --format=csv || true
     "$python" -c 'from page4d_plugins.bench.compare import describe, versions; print(describe("cuda"), versions())'
@@ -73,13 +73,13 @@ export -f info
 export python
 
 step info 60 bash -c info
-cat "$scratch/said"
+cat "$scratch/output"
 # Only files that have such tests: others may want modules that are not here. Warnings are those of this machine's versions.
 gather() { mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' "tests/$1"); }
 tests=("$python" -m pytest -m gpu -p no:cacheprovider -o filterwarnings=default -rsf --durations=10)
 results() {
-    grep -E '^(FAILED|ERROR|SKIPPED|[0-9]+ (passed|failed|skipped|error))|^=+ .*(passed|failed|skipped|error)' "$scratch/said" | tail -30
-    grep -q ' passed' "$scratch/said" || failed+=("$1: none passed")
+    grep -E '^(FAILED|ERROR|SKIPPED|[0-9]+ (passed|failed|skipped|error))|^=+ .*(passed|failed|skipped|error)' "$scratch/output" | tail -30
+    grep -q ' passed' "$scratch/output" || failed+=("$1: none passed")
 }
 
 kernels() {

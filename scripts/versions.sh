@@ -77,11 +77,11 @@ try_engines() {
     done
     for wrong in "" "--nonsense" "$engines $work/nothing"; do # a missing argument, an unknown flag, no such frames
         code=0
-        # shellcheck disable=SC2086 # words
-        "$bin/page4d-run" $wrong >"$folder/words" 2>&1 || code=$?
-        if [ "$code" != 2 ] || grep -q Traceback "$folder/words"; then
+        # shellcheck disable=SC2086 # several arguments
+        "$bin/page4d-run" $wrong >"$folder/messages" 2>&1 || code=$?
+        if [ "$code" != 2 ] || grep -q Traceback "$folder/messages"; then
             echo "page4d-run $wrong: exit code $code instead of 2"
-            cat "$folder/words"
+            cat "$folder/messages"
             return 1
         fi
     done
@@ -137,7 +137,7 @@ export_with() {
     for precision in "" --bf16 --int8; do
         options=(--preset tiny --T 2 --V 2 --height 28 --width 28 --no-build --quiet)
         [ -n "$precision" ] || options+=(--set global_strategy=dilated) # its graphs ask most of onnxscript
-        # shellcheck disable=SC2086 # no word for float32
+        # shellcheck disable=SC2086 # no argument for float32
         "$folder/bin/page4d" export "${options[@]}" $precision -o "$work/engines-$end$precision"
     done
     run_videos "$folder" "$work/engines-$end"
@@ -154,7 +154,7 @@ run_with() {
     passed "$folder" "$end"
 }
 
-# beside COMMAND..: in the background, two at a time; its words come when it ends, and a failure ends this script.
+# beside COMMAND..: in the background, two at a time; its output comes when it ends, and a failure ends this script.
 beside() {
     while [ "$(jobs -rp | wc -l)" -ge 2 ]; do wait -n; done
     (

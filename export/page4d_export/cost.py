@@ -44,8 +44,10 @@ class Cost:
     # ---- FLOP
 
     def block(self, queries: int, keys: int, context: int | None = None) -> Flop:
-        """A block on one sequence of `queries` tokens that attend to `keys` keys; `context` tokens beside them are
-        projected to keys."""
+        """A block on one sequence of `queries` tokens that attend to `keys` keys.
+
+        `context` tokens are projected to keys; None: the queries are.
+        """
         width = self.config.width
         projected = queries if context is None else context
         linears = 2 * width * width * (queries + 2 * projected + queries + 8 * queries)
@@ -78,8 +80,7 @@ class Cost:
         return Flop(self.layout.images * self.layout.P * per_patch)
 
     def prediction(self, out: int, per_patch: int, per_image: int) -> Flop:
-        """One of Pi3's heads on the clip: its decoder to `out` channels, then some multiply-adds per patch and per
-        image."""
+        """One of Pi3's heads on the clip: its decoder to `out` channels, then multiply-adds per patch and per image."""
         width, layout = self.config.width, self.layout
         linears = 2 * layout.N * width * (2 * width + out) + 2 * (layout.P * per_patch + per_image)
         return layout.images * (HEAD_BLOCKS * self.block(layout.N, layout.N) + Flop(linears))

@@ -1,5 +1,4 @@
-"""The entry points of `page4d-export` and `page4d`: light, so that Ctrl-C ends them in words from the first moment
-on."""
+"""The entry points of `page4d-export` and `page4d`: light, so that Ctrl-C ends them without a traceback at any time."""
 
 from page4d.system.interrupts import end_at_once
 

@@ -56,20 +56,16 @@ class ExportPlan:
         if layout.images > _MOST_IMAGES:
             raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
         if encoder_images is None:
-            # in int8 a call's images share the range that they are rounded in: one each gives every image a result of
-            # its own
+            # in int8 the images of a call share one rounding range; with one image a call, no image depends on another
             most = 1 if precision is Precision.INT8 else min(_ENCODER_IMAGES, layout.images)
             encoder_images = max(n for n in range(1, most + 1) if layout.images % n == 0)
         if encoder_images < 1 or layout.images % encoder_images:
             divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
-            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES])) + (
-                f", .. {layout.images}" if len(divisors) > _ENCODER_IMAGES else ""
-            )
-            raise UsageError(
-                f"--encoder-images does not divide the clip's {layout.images} images",
-                got=encoder_images,
-                allowed=allowed,
-            )
+            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES]))
+            if len(divisors) > _ENCODER_IMAGES:
+                allowed += f", .. {layout.images}"
+            message = f"--encoder-images does not divide the clip's {layout.images} images"
+            raise UsageError(message, got=encoder_images, allowed=allowed)
         if keypoints and not config.global_layers:
             raise UsageError(
                 "--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers"
@@ -93,7 +89,7 @@ class ExportPlan:
         return plan
 
     def _require_sizes(self) -> None:
-        """Refuse what no manifest could say and no machine hold."""
+        """Refuse sizes beyond what a manifest allows."""
         for entry in self.stages():
             for spec in (*entry.inputs, *entry.outputs):
                 if entry.calls * math.prod(spec.shape) > _MOST_NUMBERS:
@@ -147,8 +143,7 @@ class ExportPlan:
         return sum(entry.calls * entry.flop for entry in self.stages())
 
     def unfused(self) -> list[str]:
-        """Stages whose attention TensorRT computes with an n x n tensor unless it has the plugin: key segments, the
-        epipolar prior."""
+        """Stages with key segments or the epipolar prior: without the plugin, TensorRT has an n x n tensor there."""
         config = self.config
         segmented = {
             "time_sa": config.time_encoding is TimeEncoding.ALIBI,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
@@ -86,20 +87,8 @@ class ExportRequest:
         from page4d_export.sample_clip import SampleClip
 
         progress.note(f"weights: {self.source.described}", 0.0)
-        model, frames = self.source.model(), self.clip
-
-        def clip_at(layout: Layout) -> SampleClip:
-            return SampleClip.rendered(layout) if frames is None else SampleClip.read(frames, layout)
-
-        return write_verified(
-            model,
-            self.plan,
-            self.out,
-            clip_at,
-            tolerance=self.tolerance,
-            progress=progress,
-            plans=self.plans,
-        )
+        clip_at = SampleClip.rendered if self.clip is None else functools.partial(SampleClip.read, self.clip)
+        return write_verified(self.source.model(), self.plan, self.out, clip_at, self.tolerance, progress, self.plans)
 
 
 def export(
@@ -165,20 +154,11 @@ def export(
     require_tolerance(tolerance)
     layout = Layout(T, V, height, width, B)
     source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa)
+    precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
+    plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+    clip = open_clip(frames, layout)
     request = ExportRequest(
-        source=source,
-        plan=ExportPlan.make(
-            source.config,
-            layout,
-            _choice(Precision, "precision", precision),
-            keypoints=keypoints,
-            encoder_images=encoder_images,
-            attention=_choice(AttentionChoice, "attention", attention),
-        ),
-        out=pathlib.Path(out),
-        clip=open_clip(frames, layout),
-        tolerance=tolerance,
-        plans=plans,
+        source=source, plan=plan, out=pathlib.Path(out), clip=clip, tolerance=tolerance, plans=plans
     )
     return request.run(Progress(progress))
 

@@ -87,14 +87,13 @@ def write_verified(
         calibration = Calibration()
         if plan.precision.is_quantised:
             calibration = calibrate(model, checked, clip, tolerance, next(parts), staging)
-        written = staging / "onnx"
-        written.mkdir()
-        stages = _write_stages(model, plan, written, calibration, next(parts))
+        onnx = staging / "onnx"
+        stages = _write_stages(model, plan, onnx, calibration, next(parts))
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:
             if checked is not plan:
-                written = pathlib.Path(temporary)
-                _write_stages(model, checked, written, calibration, next(parts))
-            figures = verify(model, checked, written, clip, tolerance, next(parts))
+                onnx = pathlib.Path(temporary)
+                _write_stages(model, checked, onnx, calibration, next(parts))
+            figures = verify(model, checked, onnx, clip, tolerance, next(parts))
             gate = Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
         manifest = _verified(_described(model, plan, stages), gate)
@@ -108,12 +107,10 @@ def write_verified(
 
 
 def write_unverified(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> Manifest:
-    """An engine folder without figures, into an existing folder: for benchmarks, which compare the chain with the
-    reference anyway.
+    """Write an engine folder without figures into an existing folder: benchmarks compare the chain themselves.
 
-    Activations are measured at a layout that takes seconds: what they are serves other layouts.
+    Activations are measured at a layout that takes seconds; their statistics serve other layouts.
     """
-    (folder / "onnx").mkdir()
     calibration = Calibration()
     if plan.precision.is_quantised:
         layout = affordable_layout(plan, *_QUICK)
@@ -128,7 +125,8 @@ def write_unverified(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> M
 def _write_stages(
     model: Page4D, plan: ExportPlan, folder: pathlib.Path, calibration: Calibration, progress: Progress = SILENT
 ) -> tuple[StageEntry, ...]:
-    """Write a plan's stages; their entries, with what the model knows of its weights."""
+    """Write a plan's stages to a folder; their entries, with the model's eps and the layers left in floating point."""
+    folder.mkdir(exist_ok=True)
     exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
     entries = []
     for stage in stages_of(model, plan).values():
@@ -153,8 +151,7 @@ def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> N
 def write_golden(
     folder: pathlib.Path, manifest: Manifest, gate: Gate, clip_at: Callable[[Layout], SampleClip]
 ) -> Golden:
-    """The clip that was verified on and what the reference made of it; without the latter where the layout was too
-    large."""
+    """Write the clip and the reference's outputs for it; no outputs where a smaller layout was verified."""
     (folder / "golden").mkdir()
     inputs, outputs = "golden/inputs.safetensors", "golden/expected.safetensors"
     is_whole = gate.plan.layout == manifest.layout

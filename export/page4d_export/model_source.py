@@ -31,12 +31,12 @@ class ModelSource:
     """
 
     config: ModelConfig
-    seed: int
-    pi3: Checkpoint | None
-    page4d: Checkpoint | None
-    registers: str | None
-    time_sa: str | None
-    chosen: str | None
+    seed: int = 0
+    pi3: Checkpoint | None = None
+    page4d: Checkpoint | None = None
+    registers: str | None = None
+    time_sa: str | None = None
+    chosen: str | None = None
     loaded: Page4D | None = None
 
     @classmethod
@@ -51,9 +51,7 @@ class ModelSource:
         if not isinstance(model, Page4D):
             allowed = "a page4d.Page4D, or the path of a checkpoint"
             raise UsageError("there is no model to export", got=type(model).__name__, allowed=allowed)
-        return cls(
-            config=model.config, seed=0, pi3=None, page4d=None, registers=None, time_sa=None, chosen=None, loaded=model
-        )
+        return cls(model.config, loaded=model)
 
     @classmethod
     def choose(
@@ -69,8 +67,8 @@ class ModelSource:
     ) -> ModelSource:
         """Pick the network.
 
-        Without a preset one checkpoint means its own published model (Pi3's only at one time, which is all that it
-        knows), and everything else this project's network.
+        Without a preset one checkpoint means its own published model (Pi3's only at one timestep, which
+        is all that it knows), and everything else this project's network.
 
         Args:
             preset: a name, or None.
@@ -143,7 +141,7 @@ class ModelSource:
 
     @property
     def described(self) -> str:
-        """Where the weights are from, in words; known before they are read."""
+        """Where the weights are from, as text; known before they are read."""
         if self.loaded is not None:
             return self.loaded.weights
         files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]

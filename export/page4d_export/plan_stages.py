@@ -127,7 +127,7 @@ class PlanStages:
     def _predictions(self) -> Iterator[Costed]:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
-        half, pixels = width // 2, layout.PATCH**2
+        half, pixels, poses = width // 2, layout.PATCH**2, layout.pose_shape(POSE_NUMBERS)
         pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
         # multiply-adds of the camera's head: two residual blocks of three layers, of which the first run on patches;
         # then two layers, translation and rotation on images
@@ -135,14 +135,7 @@ class PlanStages:
         heads = (
             ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
             ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
-            (
-                "camera",
-                layout.pose_shape(POSE_NUMBERS),
-                half,
-                on_patches,
-                camera - on_patches,
-                camera + 8 * half + POSE_NUMBERS,
-            ),
+            ("camera", poses, half, on_patches, camera - on_patches, camera + 8 * half + POSE_NUMBERS),
         )
         for name, shape, out, per_patch, per_image, weights in heads:
             yield self._stage(
@@ -192,5 +185,5 @@ class PlanStages:
         return TensorSpec(name, self.layout.patch_map_shape, "float32")
 
     def _hidden(self, streams: int) -> int:
-        """Numbers in the MLP's hidden tensor, the largest of a block."""
+        """Elements of the MLP's hidden tensor, the largest of a block."""
         return streams * self.layout.images * self.layout.N * 4 * self.config.width

@@ -91,7 +91,7 @@ def run_engine(
         more: shapes of what else the engine gives out.
         take: called with that after each call, in arrays that the next call fills.
     """
-    outputs = {
+    outputs: Values = {
         spec.name: np.empty((entry.calls * spec.shape[0], *spec.shape[1:]), np.float32) for spec in entry.outputs
     }
     more_outputs = {name: np.empty(shape, np.float32) for name, shape in more.items()}
@@ -102,7 +102,7 @@ def run_engine(
         writes = {spec.binding: _call_part(outputs[spec.name], spec.shape, call) for spec in entry.outputs}
         engine.bind(reads, writes | more_outputs)()
         take(more_outputs)
-    return dict(outputs.items())
+    return outputs
 
 
 def _call_part(array: NDArray[np.generic], shape: tuple[int, ...], call: int) -> NDArray[np.generic]:

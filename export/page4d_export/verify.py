@@ -33,8 +33,8 @@ TOO_LONG = 600.0  # seconds of verification above which a smaller layout is veri
 AFFORDABLE = 200.0  # seconds that the smaller layout may take
 _IMAGE_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)  # of a smaller layout's images
 
-# A token's norm is off by a tenth or less of what its stage's outputs may be off by: measured are 2e-7, 4e-4, 3e-3 in
-# float32, float16, bfloat16
+# A token's norm has an error of at most a tenth of its stage's tolerance: measured are 2e-7, 4e-4, 3e-3 in float32,
+# float16, bfloat16
 DOUBT = 0.1
 
 
@@ -111,7 +111,7 @@ def _require(entry: StageEntry, accuracies: dict[str, Accuracy], allowed: float,
 def _ties(reference: ReferenceChain, plan: ExportPlan, entry: StageEntry, inputs: Values, expected: Values) -> float:
     """The relative L2 difference that it makes when landmarks of equal confidence, but for rounding, change places."""
     chooses = entry.kind == "global_sa" and plan.config.global_strategy is GlobalStrategy.LANDMARK
-    if not chooses or plan.keypoints:  # keypoints are the same numbers everywhere
+    if not chooses or plan.keypoints:  # keypoints have the same values everywhere
         return 0.0
     doubt = DOUBT * Precision(plan.precision.tokens).tolerance  # whatever type the products were quantized to
     swapped = reference.outputs(entry, inputs, doubt=doubt)
@@ -119,8 +119,7 @@ def _ties(reference: ReferenceChain, plan: ExportPlan, entry: StageEntry, inputs
 
 
 def affordable_layout(plan: ExportPlan, too_long: float = TOO_LONG, budget: float = AFFORDABLE) -> Layout:
-    """The layout to verify at: the plan's own, or where that would take over ten minutes on this machine, the largest
-    that takes a few.
+    """The layout to verify at: the plan's own, or where that takes too long on this machine, a smaller one.
 
     A smaller layout has the largest images that leave room for two timesteps and two views, then as many of these
     as there is time for.

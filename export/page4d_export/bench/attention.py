@@ -1,15 +1,19 @@
-"""One attention op with a key bias: ONNX Runtime's lowering against PyTorch, speed and memory, each in a process of its
-own."""
+"""One attention op with a key bias in the engines and in PyTorch: speed and memory, each run in a new process."""
 
 from __future__ import annotations
 
 import functools
+import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 from numpy.typing import NDArray
 
 from page4d.ops import BIASED_ATTENTION, DOMAIN
@@ -52,11 +56,10 @@ def compare_attention(keys: int, rounds: int, threads: int) -> AttentionBenchmar
 
     timings = interleave({side: functools.partial(run, side) for side in peaks}, rounds, warm_up=False)
     flop = 4 * keys * keys * HEADS * HEAD_DIM
-    sides = [
-        Side(name=side, seconds=seconds, gflops=flop / seconds / 1e9, added_bytes=peak)
-        for side, peak in peaks.items()
-        for seconds in [timings.median(side)]
-    ]
+    sides = []
+    for name, peak in peaks.items():
+        seconds = timings.median(name)
+        sides.append(Side(name, seconds, gflops=flop / seconds / 1e9, added_bytes=peak))
     return AttentionBenchmark(keys, threads, rounds, sides)
 
 
@@ -73,28 +76,20 @@ def print_attention(result: AttentionBenchmark) -> None:
 
 
 def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
-    import time
-
-    import numpy as np
-
     rng = np.random.default_rng(0)
     shape = (1, HEADS, keys, HEAD_DIM)
     q, k, v = (rng.standard_normal(shape, np.float32) for _ in range(3))
     bias, out = rng.standard_normal((1, keys), np.float32), np.zeros(shape, np.float32)
+    call: Callable[[], object]
     if side == "PyTorch":
         import torch
 
         from page4d.network.attention import biased_attention
 
         torch.set_num_threads(threads)
-        tensors = tuple(torch.from_numpy(array) for array in (q, k, v, bias))
-
-        def call() -> object:
-            return biased_attention(tensors[0], tensors[1], tensors[2], tensors[3])
+        tensor = torch.from_numpy
+        call = functools.partial(biased_attention, tensor(q), tensor(k), tensor(v), tensor(bias))
     else:
-        import pathlib
-        import tempfile
-
         import onnx
         from onnx import TensorProto, helper
 
@@ -104,12 +99,10 @@ def _measure(side: str, keys: int, threads: int) -> tuple[float, int]:
         values: dict[str, NDArray[Any]] = {"q": q, "k": k, "v": v, "key_bias": bias}
         infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in values.items()]
         node = helper.make_node(BIASED_ATTENTION, list(values), ["out"], domain=DOMAIN)
-        graph = helper.make_graph(
-            [node], "attention", infos, [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
-        )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)], ir_version=10
-        )
+        results = [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
+        graph = helper.make_graph([node], "attention", infos, results)
+        opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "attention.onnx"
             onnx.save(model, path)

@@ -56,7 +56,7 @@ class Eager:
     """The model in PyTorch on one clip, with its parts timed: on a GPU by events, elsewhere by the wall clock."""
 
     def __init__(self, model: Page4D, precision: Precision, device: str) -> None:
-        """Ready the model.
+        """Prepare the model.
 
         Args:
             model: the reference, float32.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
 from page4d_export.bench.contestant import Contestant, Course, Forward, Runner, of_pipeline
 from page4d_export.bench.openvino import openvino
-from page4d_export.tracing.onnx_export import OPSET
+from page4d_export.tracing.onnx_export import OPSET, silence
 
 
 def contestants() -> list[Contestant]:
@@ -74,22 +73,13 @@ def _forward(course: Course, model: Callable[..., Output]) -> Forward:
 
 
 def plain_onnx(course: Course) -> Runner:
-    """The whole model by one `torch.onnx.export`, without this project's exporter: attention is what
-    PyTorch's own exporter writes, without lowering.
+    """The whole model by one `torch.onnx.export`: attention is what PyTorch's own exporter writes, without lowering.
 
     The model is captured by `torch.export` first: only inside `torch.onnx` does it use this project's nodes.
     """
     whole = _Whole(course.model, course.kept).eval()
-    inputs = (
-        torch.from_numpy(course.images),
-        *(() if course.mask_ext is None else (torch.from_numpy(course.mask_ext),)),
-    )
-    for noisy in (
-        "torch.onnx",
-        "onnxscript",
-        "onnx_ir",
-    ):  # they report optional packages that are not there, constants that stay as they are
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    inputs = tuple(torch.from_numpy(array) for array in (course.images, course.mask_ext) if array is not None)
+    silence("torch.onnx", "onnxscript", "onnx_ir")
     with torch.no_grad():
         captured = torch.export.export(whole, inputs)
         program = torch.onnx.export(
@@ -123,19 +113,13 @@ class _Whole(nn.Module):
     def forward(self, images: Tensor, mask_ext: Tensor | None = None) -> tuple[Tensor, ...]:
         """As the class says."""
         out = self.network(images, mask_ext)
-        others = (
-            *(layer for i, layer in out.layers.items() if i != self.kept),
-            out.mask,
-            out.memory,
-            out.points,
-            out.confidence,
-            out.camera,
-        )
-        return (out.layers[self.kept], *(value for value in others if value is not None))
+        others = [layer for i, layer in out.layers.items() if i != self.kept]
+        optional = (out.mask, out.memory, out.points, out.confidence, out.camera)
+        return (out.layers[self.kept], *others, *(value for value in optional if value is not None))
 
 
 class _Network(Page4D):
-    """The model up to the camera's numbers: poses are computed from them on the host."""
+    """The model up to the raw output of the camera's head: poses are computed from it on the host."""
 
     def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         assert self.points is not None and self.confidence is not None and self.camera is not None

@@ -1,4 +1,4 @@
-"""The engines' chain on a CPU against the reference model in eager PyTorch, in turn, in one process."""
+"""The engines' chain on a CPU beside the reference model in eager PyTorch: in turn, in one process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d.system.progress import Progress
 from page4d_engines import Pipeline, console
+from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.chain_sides import Eager, Engines
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
 from page4d_export.export_plan import ExportPlan
@@ -56,8 +57,7 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 
 def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress) -> Benchmark:
-    """Export the plan, float32 or int8, then run both sides in turn; the first round is not counted. PyTorch's side is
-    float32."""
+    """Export the plan, float32 or int8, then run it and PyTorch in float32 in turn; the first round is not counted."""
     progress.note("exporting", 0.0)
     model = Page4D(plan.config)
     values = SampleClip.rendered(plan.layout).values
@@ -106,7 +106,6 @@ def print_chain(result: Benchmark) -> None:
     columns = ["GFLOP", "PyTorch s", "engines s", "engines GFLOP/s", "GB", "of the roofline", "times as fast"]
     table = console.table(f"{title}, medians of {result.rounds}", ["part"], [*columns, "from .. to"])
     for row in result.rows:
-        low, high = row.spread
         table.add_row(
             row.part,
             f"{row.gflop:.1f}",
@@ -116,7 +115,8 @@ def print_chain(result: Benchmark) -> None:
             f"{row.gbyte:.2f}",
             f"{row.share:.0%}",
             f"{row.ratio:.2f}",
-            f"{low:.2f} .. {high:.2f}",
+            extremes(row.spread),
         )
-    console.table_console().print(table)
-    console.table_console().print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
+    out = console.table_console()
+    out.print(table)
+    out.print(versions_line(result.versions))

@@ -1,5 +1,4 @@
-"""The engines' chain on a GPU against the reference model in PyTorch there: eager and compiled, in turn, in one
-process."""
+"""The engines' chain on a GPU beside the reference model in PyTorch, eager and compiled: in turn, in one process."""
 
 from __future__ import annotations
 
@@ -27,6 +26,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
+from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.chain_sides import Arrays, Eager, Engines
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
 from page4d_export.export_plan import ExportPlan
@@ -79,10 +79,10 @@ class GpuChainBenchmark(msgspec.Struct, frozen=True):
     preset: str
     precision: Precision
     backend: str
-    """The engines' backend, in words."""
+    """Description of the engines' backend."""
     rounds: int
     product_tflops: float
-    """Rate of an 8192 x 8192 x 8192 matrix product of the same type, in fp8 of 8-bit numbers."""
+    """Rate of an 8192 x 8192 x 8192 matrix product of the same type, in fp8 of 8-bit values."""
     copy_gbytes: float
     """Read and written per second by a large copy on the device."""
     sides: list[Side]
@@ -128,9 +128,7 @@ def compare_gpu_chain(
         sides = {ENGINES: engines.sample, EAGER: lambda: eager.sample(values)}
         progress.note("compiling", 0.2)
         try:
-            compiled = Eager(model, plan.precision, device)
-            compiled.compile()
-            compiled.run(values)
+            compiled = _compiled(model, plan.precision, device, values)
             sides[COMPILED] = lambda: compiled.sample(values)
         except Exception as error:  # whatever its compilers raise
             absent[COMPILED] = str(error).splitlines()[0]
@@ -157,6 +155,14 @@ def compare_gpu_chain(
             absent=absent,
             versions=versions(),
         )
+
+
+def _compiled(model: Page4D, precision: Precision, device: str, values: Arrays) -> Eager:
+    """The model in compiled PyTorch, after a run on the clip."""
+    compiled = Eager(model, precision, device)
+    compiled.compile()
+    compiled.run(values)
+    return compiled
 
 
 def _side(name: str, timings: Timings[str]) -> Side:
@@ -190,17 +196,15 @@ def print_gpu_chain(result: GpuChainBenchmark) -> None:
     title = f"{result.device}: {result.preset} {result.layout} {result.precision}, medians of {result.rounds}"
     table = console.table(title, [""], ["ms a window", "from .. to", "engines are times as fast", "from .. to"])
     for side in result.sides:
-        low, high = side.spread
-        cells = (
+        table.add_row(
+            f"{side.name}: {result.backend}" if side.name == ENGINES else side.name,
             f"{side.milliseconds:.1f}",
-            f"{low:.1f} .. {high:.1f}",
+            extremes(side.spread, 1),
             f"{side.speedup:.2f}",
-            f"{side.speedup_spread[0]:.2f} .. {side.speedup_spread[1]:.2f}",
+            extremes(side.speedup_spread),
         )
-        table.add_row(f"{side.name}: {result.backend}" if side.name == ENGINES else side.name, *cells)
     out.print(table)
-    columns = ["GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"]
-    parts = console.table(None, ["part"], columns)
+    parts = console.table(None, ["part"], ["GFLOP", "engines ms", "PyTorch ms", "TFLOP/s", "GB", "of the roofline"])
     for row in result.parts:
         parts.add_row(
             row.kind,
@@ -222,7 +226,7 @@ def print_gpu_chain(result: GpuChainBenchmark) -> None:
         )
     for name, reason in result.absent.items():
         out.print(f"missing: {name}: {reason}", markup=False)
-    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
+    out.print(versions_line(result.versions))
 
 
 def _pipeline(

@@ -8,10 +8,11 @@ import sys
 import msgspec
 
 from page4d_engines import console
+from page4d_export.bench.cells import extremes
 from page4d_export.bench.gpu_chain import GpuChainBenchmark, print_gpu_chain
 from page4d_plugins.bench.gpu_benchmark import HOPPER_EXP2, GpuBenchmark, Timed
 from page4d_plugins.bench.sides import OURS
-from page4d_plugins.bench.sweep import Sweep, Trial, words
+from page4d_plugins.bench.sweep import Sweep, Trial, tile_text
 
 _SHOWN = 12  # tiles of a sweep
 
@@ -35,12 +36,12 @@ def print_benchmark(result: GpuBenchmark) -> None:
             side.form,
             side.name + ("" if side.timed == "graph" else f" ({side.timed})"),
             f"{side.milliseconds:.3f}",
-            f"{side.spread[0]:.3f} .. {side.spread[1]:.3f}",
+            extremes(side.spread, 3),
             f"{side.tflops:.3g}",
             _share(side.of_product),
             "" if side.of_exp2 is None else " / ".join(_share(share) for share in side.of_exp2),
             "" if side.of_sdpa is None else f"{side.of_sdpa:.2f}",
-            "" if side.of_sdpa_spread is None else f"{side.of_sdpa_spread[0]:.2f} .. {side.of_sdpa_spread[1]:.2f}",
+            "" if side.of_sdpa_spread is None else extremes(side.of_sdpa_spread),
             f"{side.error:.1e}",
         )
     out = console.table_console()
@@ -80,17 +81,15 @@ def print_sweep(result: Sweep) -> None:
     for trial in timed[:_SHOWN]:
         assert trial.spread is not None
         mark = " (table)" if trial.tile == result.table else ""
-        spread = f"{trial.spread[0]:.3f} .. {trial.spread[1]:.3f}"
-        table.add_row(
-            words(trial.tile) + mark, f"{trial.milliseconds:.3f}", spread, f"{trial.tflops:.3g}", f"{trial.error:.1e}"
-        )
+        cells = f"{trial.milliseconds:.3f}", extremes(trial.spread, 3), f"{trial.tflops:.3g}", f"{trial.error:.1e}"
+        table.add_row(tile_text(trial.tile) + mark, *cells)
     out = console.table_console()
     out.print(table)
     out.print(verdict(result), markup=False)
     out.print(f"{len(timed)} tiles timed in {result.seconds:.0f} s")
     for trial in result.trials:
         if trial.reason is not None:
-            out.print(f"{'WRONG' if trial.wrong else 'missing'}: {words(trial.tile)}: {trial.reason}", markup=False)
+            out.print(f"{'WRONG' if trial.wrong else 'missing'}: {tile_text(trial.tile)}: {trial.reason}", markup=False)
 
 
 def verdict(result: Sweep) -> str:
@@ -110,7 +109,7 @@ def verdict(result: Sweep) -> str:
 
 
 def print_summary(files: list[pathlib.Path]) -> None:
-    """A few lines of each result: this project's sides, and the fastest other one. What is no result is named."""
+    """Print a few lines of each result: this project's sides, and the fastest other one; files without a result."""
     out = console.table_console()
     table = console.table(None, ["file", "Z", "attention", ""], ["ms", "TFLOP/s", "of SDPA", "of product"])
     notes = []
@@ -162,7 +161,7 @@ def _share(share: float | None) -> str:
 
 
 def _trial(trial: Trial) -> str:
-    return f"{words(trial.tile)}, {trial.milliseconds:.3f} ms, {trial.tflops:.3g} TFLOP/s"
+    return f"{tile_text(trial.tile)}, {trial.milliseconds:.3f} ms, {trial.tflops:.3g} TFLOP/s"
 
 
 if __name__ == "__main__":

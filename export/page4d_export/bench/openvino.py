@@ -82,8 +82,7 @@ class OpenVinoEngine:
 
 
 def _inlined(path: pathlib.Path) -> pathlib.Path:
-    """The stage with its attention nodes replaced by what their function bodies say, beside the original and its
-    weights."""
+    """The stage with its attention functions inlined, in a file beside the original and its weights."""
     target = path.with_suffix(".standard.onnx")
     if not target.exists():
         onnx.save(onnx.inliner.inline_local_functions(onnx.load(path, load_external_data=False)), target)

@@ -1,5 +1,4 @@
-"""`page4d bench peers`: the engines beside other ways to run the same network on a CPU, in turn, in one
-process."""
+"""`page4d bench peers`: the engines beside other ways to run the same network on a CPU: in turn, in one process."""
 
 from __future__ import annotations
 
@@ -22,6 +21,7 @@ from page4d.model import Page4D
 from page4d.system.cpu import cpu_features, cpu_name
 from page4d.system.progress import Progress
 from page4d_engines import console
+from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.contestant import Contestant, Course
 from page4d_export.bench.contestants import contestants
 from page4d_export.export_plan import ExportPlan
@@ -36,7 +36,7 @@ _REST = 0.2
 
 
 class PeerRow(msgspec.Struct, frozen=True):
-    """One contestant. What did not run has words in `missing` and no figures."""
+    """One contestant. What did not run has a reason in `missing`, and no figures."""
 
     name: str
     ours: bool
@@ -82,11 +82,9 @@ def compare_peers(
     progress: Progress,
     run: Sequence[Contestant] | None = None,
 ) -> PeersBenchmark:
-    """Make all contestants ready, then run them in turn; the first round is not counted, its results are what is
-    compared.
+    """Prepare all contestants, then run them in turn; the first round is not counted, and its results are compared.
 
-    A contestant that takes over five times as long as the first has that one pass alone: bfloat16 does on CPUs without
-    it.
+    A contestant that takes over five times as long as the first, as bfloat16 does on CPUs without it, runs once.
 
     Args:
         plan: float32.
@@ -97,7 +95,7 @@ def compare_peers(
         run: the contestants; the others are compared with the first. None takes all.
 
     Raises:
-        Page4DError, RuntimeError: from the first contestant. What stops another one becomes its row's words.
+        Page4DError, RuntimeError: from the first contestant. What stops another one is the reason in its row.
     """
     field = {side.name: side for side in (contestants() if run is None else run)}
     reference = next(iter(field.values()))
@@ -128,23 +126,14 @@ def compare_peers(
         return interleave(sides, rounds, warm_up=False, failed=failed, progress=progress)
 
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about their own insides
+        warnings.simplefilter("ignore")  # deprecations inside the contestants
         progress.note("seeding weights", 0.0)
-        values = SampleClip.rendered(plan.layout).values
-        course = Course(
-            model=Page4D(plan.config),
-            plan=plan,
-            images=values["images"],
-            mask_ext=values["mask_ext"] if plan.config.takes_mask else None,
-            threads=threads,
-            scratch=pathlib.Path(temporary),
-        )
+        course = _course(plan, threads, pathlib.Path(temporary))
         ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps, label="preparing, ")).samples
         first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
         slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
-        counted = in_turn(
-            _run, [name for name in first.samples if name not in slow], rounds, progress.part(2 / steps, 1)
-        )
+        fast = [name for name in first.samples if name not in slow]
+        counted = in_turn(_run, fast, rounds, progress.part(2 / steps, 1))
     rows = []
     for name, contestant in field.items():
         timings = first if name in slow else counted
@@ -162,6 +151,18 @@ def compare_peers(
         processor=_cpu(),
         rows=rows,
         versions=_versions(),
+    )
+
+
+def _course(plan: ExportPlan, threads: int, scratch: pathlib.Path) -> Course:
+    values = SampleClip.rendered(plan.layout).values
+    return Course(
+        model=Page4D(plan.config),
+        plan=plan,
+        images=values["images"],
+        mask_ext=values["mask_ext"] if plan.config.takes_mask else None,
+        threads=threads,
+        scratch=scratch,
     )
 
 
@@ -194,13 +195,7 @@ def print_peers(result: PeersBenchmark) -> None:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
         error = "" if row is result.rows[0] else "not finite" if row.relative_l2 is None else f"{row.relative_l2:.1e}"
-        cells = (
-            row.precision,
-            f"{row.seconds:.3f}",
-            f"{row.speedup:.2f}",
-            f"{row.spread[0]:.2f} .. {row.spread[1]:.2f}",
-            error,
-        )
+        cells = (row.precision, f"{row.seconds:.3f}", f"{row.speedup:.2f}", extremes(row.spread), error)
         table.add_row(row.name, *cells, style="bold" if row.ours else "")
     out.print(table)
     out.print(f"times as fast as {result.rows[0].name}; error of layer {result.kept_layer} against it")
@@ -209,7 +204,7 @@ def print_peers(result: PeersBenchmark) -> None:
             out.print(f"missing: {row.name}: {row.missing}", markup=False)
         elif row.note:
             out.print(f"{row.name}: {row.note}", markup=False)
-    out.print(", ".join(f"{name} {version}" for name, version in result.versions.items()))
+    out.print(versions_line(result.versions))
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import textwrap
+from typing import Any
 
 from page4d_export.bench.peers import PeerRow, PeersBenchmark
 from page4d_export.bench.plot_file import save_plot
@@ -27,50 +28,28 @@ def plot_peers(result: PeersBenchmark, path: pathlib.Path) -> None:
     rows = [*ran, *missing]
     height = 1.35 + 0.42 * len(rows)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
-    axes = figure.add_subplot()
-    longest = max(high for row in ran if row.spread is not None for high in [row.spread[1]])
+    axes: Any = figure.add_subplot()
+    label = {"textcoords": "offset points", "va": "center"}
+    longest = max(row.spread[1] for row in ran if row.spread is not None)
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}  # keeps the line at 1 off the labels
     for place, row in enumerate(rows):
         if row.spread is None:
             text = textwrap.shorten(row.missing or "not run", 66, placeholder=" ..")
-            axes.annotate(
-                text, (0, place), (6, 0), textcoords="offset points", va="center", color=_PALE, style="italic", size=8.5
-            )
+            axes.annotate(text, (0, place), (6, 0), **label, color=_PALE, style="italic", size=8.5)
             continue
         low, high = row.spread
-        axes.barh(
-            place, _speedup(row), height=0.64, color=_OURS if row.ours else _BASE if row is result.rows[0] else _OTHER
-        )
+        colour = _OURS if row.ours else _BASE if row is result.rows[0] else _OTHER
+        axes.barh(place, _speedup(row), height=0.64, color=colour)
         if high > low:
             axes.plot([low, high], [place, place], color=_INK, linewidth=1.1, solid_capstyle="butt")
-        weight = "bold" if row.ours else "normal"
-        ratio = axes.annotate(
-            _ratio(row),
-            (high, place),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-            color=_INK,
-            weight=weight,
-            size=10.5,
-            bbox=paper,
-        )
-        axes.annotate(
-            _seconds(row),
-            (1, 0.5),
-            (7, 0),
-            xycoords=ratio,
-            textcoords="offset points",
-            va="center",
-            color=_PALE,
-            size=8.5,
-            bbox=paper,
-        )
+        style = {"weight": "bold" if row.ours else "normal", "size": 10.5, "color": _INK, "bbox": paper}
+        ratio = axes.annotate(_ratio(row), (high, place), (6, 0), **label, **style)
+        axes.annotate(_seconds(row), (1, 0.5), (7, 0), xycoords=ratio, **label, color=_PALE, size=8.5, bbox=paper)
     axes.plot([1.0, 1.0], [-0.55, len(ran) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlim(0, 1.22 * longest)  # room for the labels
     axes.set_yticks(range(len(rows)), [label_of(row) for row in rows])
-    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set(color=_PALE if row.speedup is None else _INK, weight="bold" if row.ours else "normal", size=10)
+    for name, row in zip(axes.get_yticklabels(), rows, strict=True):
+        name.set(color=_PALE if row.speedup is None else _INK, weight="bold" if row.ours else "normal", size=10)
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", colors=_PALE, labelsize=9)

@@ -25,7 +25,7 @@ app = typer.Typer(
 
 
 Preset = Annotated[str, typer.Option(help=f"model size: {', '.join(PRESETS)}")]
-Times = Annotated[int, typer.Option("--T", help="timesteps of a window")]
+Timesteps = Annotated[int, typer.Option("--T", help="timesteps of a window")]
 Views = Annotated[int, typer.Option("--V", help="views (cameras)")]
 Height = Annotated[int, typer.Option(help="image height in pixels, a multiple of 14")]
 Width = Annotated[int, typer.Option(help="image width in pixels, a multiple of 14")]
@@ -42,7 +42,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdou
 @app.command("chain")
 def chain_command(
     preset: Preset = "vits",
-    T: Times = 4,
+    T: Timesteps = 4,
     V: Views = 4,
     height: Height = 224,
     width: Width = 224,
@@ -100,8 +100,7 @@ def attention_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Time one attention op: on a GPU this project's kernels beside PyTorch's and others; on a CPU the engines' beside
-    PyTorch's, with their memory."""
+    """Time one attention op: on a GPU this project's kernels beside others, on a CPU the engines beside PyTorch."""
 
     def body() -> None:
         _require_torch(threads)
@@ -155,7 +154,7 @@ def sweep_command(
 @app.command("peers")
 def peers_command(
     preset: Preset = "vits",
-    T: Times = 4,
+    T: Timesteps = 4,
     V: Views = 4,
     height: Height = 224,
     width: Width = 224,

@@ -17,17 +17,8 @@ if TYPE_CHECKING:
 
     from page4d_engines.tensorrt.plans import PlanBuildRequest
 
-_WITH_BUILD_ONLY = (
-    "build_only",
-    "backend",
-    "target",
-    "hardware_compat",
-    "optimization_level",
-    "plugin_library",
-    "as_json",
-    "verbose",
-    "quiet",
-)
+_WITH_BUILD_ONLY = {"build_only", "backend", "target", "hardware_compat", "optimization_level", "plugin_library"}
+_WITH_BUILD_ONLY |= {"as_json", "verbose", "quiet"}
 
 
 class PlanBuilder(str, enum.Enum):
@@ -73,7 +64,7 @@ class BuildFlags:
         return [flag for flag, is_set in flags.items() if is_set]
 
     def refuse_others(self, context: typer.Context) -> None:
-        """Raise where `--build-only` has company: the folder knows its model, its layout and its precision.
+        """Refuse flags that are not about building beside `--build-only`: the folder fixes model, layout and precision.
 
         Raises:
             UsageError: a flag was given that is not about building.
@@ -93,8 +84,9 @@ class BuildFlags:
             )
 
     def request(self, precision: Precision, attention: AttentionChoice) -> tuple[PlanBuildRequest | None, str]:
-        """What to build, and the reason in words where one is due: without a flag that asks for plans, none are built
-        where there is no TensorRT.
+        """What to build, and a line that tells the user why; an empty one where there is nothing to tell.
+
+        Without a flag that asks for plans, none are built where there is no TensorRT.
 
         Raises:
             UsageError, MissingBackendError: plans were asked for and cannot be.

@@ -13,10 +13,7 @@ from page4d_engines.cli import Verbose, out_option
 
 
 def clip_command(
-    out: Annotated[
-        pathlib.Path,
-        out_option("folder to write: frames/, masks/, cameras.json"),
-    ],
+    out: Annotated[pathlib.Path, out_option("folder to write: frames/, masks/, cameras.json")],
     T: Annotated[int, typer.Option("--T", help="timesteps")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,

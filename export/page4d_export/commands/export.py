@@ -180,14 +180,7 @@ def export_command(
         )
         if source.chosen is not None:
             console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
-        plan = ExportPlan.make(
-            source.config,
-            layout,
-            precision,
-            keypoints=keypoints,
-            encoder_images=encoder_images,
-            attention=attention,
-        )
+        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet

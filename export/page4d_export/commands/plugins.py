@@ -36,36 +36,18 @@ def build_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compile every kernel for every GPU architecture, on any machine: no GPU, no driver. Equal sources give equal
-    bytes."""
+    """Compile every kernel for every GPU architecture, without a GPU or a driver. Equal sources give equal bytes."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
         from page4d_plugins.compile import compiler
 
-        chips = list(dict.fromkeys(name for words in chip or [] for name in words.split(",") if name))
-        if unknown := [name for name in chips if name not in targets()]:
-            raise UsageError(
-                "there are no kernels for this GPU architecture", got=", ".join(unknown), allowed=", ".join(targets())
-            )
-        if chips and out is None:
-            raise UsageError(
-                "a pack of some GPU architectures cannot take the place of the package's own",
-                got="--chip without -o",
-                hint="-o FOLDER, or -o FILE.tar.xz",
-            )
+        chips = _chips(chip or [], out)
         if jobs < 1:
             raise UsageError("--jobs is 1 or more", got=jobs)
+        if out is not None:
+            _check_out(out)
         path = SHIPPED if out is None else out
-        packed = path.name.endswith(SUFFIX)
-        if packed and not path.absolute().parent.is_dir():
-            raise UsageError(
-                "-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.absolute().parent}"
-            )
-        if not packed:
-            refuse_foreign(path, KERNELS)
-        elif out is not None and path.exists():
-            Pack.read(path)  # a file that is not a pack stays
         beyond = compiler.beyond_compiler()
         kernels = compiler.all_targets([name for name in chips or targets() if name not in beyond])
         if not kernels:
@@ -80,7 +62,7 @@ def build_command(
             pack = compiler.build(
                 kernels, jobs, lambda target: steps.step(f"{target.chip} {target.kernel} {target.dtype.value}")
             )
-        if packed:
+        if path.name.endswith(SUFFIX):
             write_atomically(path, pack.content())
         else:
             with staged(path, KERNELS) as folder:
@@ -92,6 +74,33 @@ def build_command(
             console.say(f"registers spilled: {', '.join(spilled)}")
 
     raise typer.Exit(console.run(body))
+
+
+def _chips(options: list[str], out: pathlib.Path | None) -> list[str]:
+    """The GPU architectures that `--chip` names; none: all."""
+    chips = list(dict.fromkeys(filter(None, ",".join(options).split(","))))
+    if unknown := [name for name in chips if name not in targets()]:
+        raise UsageError(
+            "there are no kernels for this GPU architecture", got=", ".join(unknown), allowed=", ".join(targets())
+        )
+    if chips and out is None:
+        raise UsageError(
+            "a pack of some GPU architectures cannot take the place of the package's own",
+            got="--chip without -o",
+            hint="-o FOLDER, or -o FILE.tar.xz",
+        )
+    return chips
+
+
+def _check_out(path: pathlib.Path) -> None:
+    """Refuse a place where no pack can be written, or something else lies."""
+    folder = path.absolute().parent
+    if not path.name.endswith(SUFFIX):
+        refuse_foreign(path, KERNELS)
+    elif not folder.is_dir():
+        raise UsageError("-o lies in a folder that does not exist", got=path, hint=f"mkdir -p {folder}")
+    elif path.exists():
+        Pack.read(path)  # a file that is not a pack stays
 
 
 @app.command("list")
@@ -139,10 +148,7 @@ def list_command(
 
 @app.command("unpack")
 def unpack_command(
-    out: Annotated[
-        pathlib.Path,
-        out_option("folder to write: <chip>/<kernel>_<type>.cubin and .json"),
-    ],
+    out: Annotated[pathlib.Path, out_option("folder to write: <chip>/<kernel>_<type>.cubin and .json")],
     pack: Annotated[
         pathlib.Path, typer.Argument(help="a pack; default: the installed package's own", show_default=False)
     ] = SHIPPED,

@@ -12,14 +12,14 @@ _LISTS = ("global_layers", "keep_layers", "dilations", "order")
 
 
 def overrides(options: list[str]) -> dict[str, Any]:
-    """`--set name=value` as config fields: JSON where it reads as JSON, a list for `0,3`, else the word."""
+    """`--set name=value` as config fields: JSON where it reads as JSON, a list for `0,3`, else the text."""
     values: dict[str, Any] = {}
     for option in options:
         name, equals, text = option.partition("=")
         if not equals or not name:
             raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
         is_list = not text.startswith("[") and ("," in text or name in _LISTS)
-        if name == "mask_head":  # its values are words that look like numbers
+        if name == "mask_head":  # its values are strings that look like numbers
             values[name] = text
         elif is_list:
             values[name] = [_value(item) for item in text.split(",") if item]

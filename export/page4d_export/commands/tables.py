@@ -17,7 +17,7 @@ TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 
 
 def plan_document(plan: ExportPlan) -> dict[str, Any]:
-    """The plan as one document: manifest, buffers and totals. Bytes and FLOP are numbers."""
+    """The plan as one document: manifest, buffers and totals. Sizes in bytes, work in FLOP."""
     manifest = plan.manifest("not loaded")
     buffers = BufferPlan.make(manifest)
     return {
@@ -100,8 +100,12 @@ def _some(names: list[str], most: int = 12) -> str:
 
 
 def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
-    """What was measured against the reference: the worst stage of each kind, or with `detailed` every stage. On stderr
-    or stdout."""
+    """Print what was measured against the reference.
+
+    Args:
+        manifest: of the engines.
+        detailed: every stage, on stdout; otherwise the worst of each kind, on stderr.
+    """
     out = console.table_console(stderr=not detailed)
     table = console.table(_title(manifest), ["stage"], ["relative L2", "max abs", "cosine", "NaN"])
     for name, accuracy in _rows(manifest, detailed):
@@ -111,11 +115,8 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
     out.print(table)
     checked = manifest.verification
     if checked is not None:
-        at = (
-            ""
-            if checked.layout == manifest.layout
-            else f" at a smaller layout, {checked.layout}: the whole takes too long here"
-        )
+        smaller = f" at a smaller layout, {checked.layout}: the whole takes too long here"
+        at = "" if checked.layout == manifest.layout else smaller
         out.print(f"verified on {checked.frames}{at}; tolerance {checked.tolerance:.0e}")
         tied = [entry for entry in manifest.stages if entry.ties > checked.tolerance]
         for entry in tied:
@@ -159,34 +160,22 @@ def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
 
 def _folded(stages: tuple[StageEntry, ...]) -> list[tuple[str, StageEntry]]:
     """Stages of one kind with the same shapes in one row: `view_sa.1-15`."""
-    rows: list[tuple[list[int], StageEntry]] = []
+    rows: dict[object, list[StageEntry]] = {}
     for entry in stages:
-        same = next(
-            (
-                row
-                for row in rows
-                if entry.layer is not None
-                and (row[1].kind, row[1].inputs, row[1].flop) == (entry.kind, entry.inputs, entry.flop)
-            ),
-            None,
-        )
-        if same is not None and entry.layer is not None:
-            same[0].append(entry.layer)
-        else:
-            rows.append(([] if entry.layer is None else [entry.layer], entry))
-    return [
-        (entry.name if len(layers) < 2 else f"{entry.kind}.{layers[0]}-{layers[-1]} ({len(layers)} times)", entry)
-        for layers, entry in rows
-    ]
+        key = entry.name if entry.layer is None else (entry.kind, entry.inputs, entry.flop)
+        rows.setdefault(key, []).append(entry)
+    return [(_row_name(row), row[0]) for row in rows.values()]
+
+
+def _row_name(row: list[StageEntry]) -> str:
+    first, last = row[0], row[-1]
+    return first.name if len(row) == 1 else f"{first.kind}.{first.layer}-{last.layer} ({len(row)} times)"
 
 
 def _title(manifest: Manifest) -> str:
     model = manifest.model
-    kind = (
-        f"{model['published']} as published"
-        if model.get("published")
-        else f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
-    )
+    streams = f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
+    kind = f"{model['published']} as published" if model.get("published") else streams
     size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
     return f"{manifest.layout}, {manifest.precision}, {size}"
 

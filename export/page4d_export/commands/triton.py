@@ -13,10 +13,7 @@ from page4d_engines.cli import Quiet, Verbose, out_option
 
 def export_triton_command(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder")],
-    out: Annotated[
-        pathlib.Path,
-        out_option("model repository to write: a new or empty folder"),
-    ],
+    out: Annotated[pathlib.Path, out_option("model repository to write: a new or empty folder")],
     backend: Annotated[
         Literal["auto", "tensorrt", "onnxruntime"],
         typer.Option(help="what the server runs the stages with; auto: tensorrt. onnxruntime is for small sizes"),
@@ -29,8 +26,7 @@ def export_triton_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and the ensemble `page4d` of them
-    all."""
+    """Write a model repository for NVIDIA Triton Inference Server: a model per stage, and their ensemble `page4d`."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
@@ -42,9 +38,9 @@ def export_triton_command(
             console.write_json(written)
         for model in written.models:
             console.say(f"{model.name:<28} {model.platform}", quiet)
-        for what, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
+        for side, specs in (("inputs", written.inputs), ("outputs", written.outputs)):
             console.say(
-                f"{what + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet
+                f"{side + ':':<9}{', '.join(f'{spec.name} {spec.dtype} {list(spec.shape)}' for spec in specs)}", quiet
             )
         for note in written.notes:
             console.say(f"note: {note}", quiet)

@@ -29,8 +29,7 @@ def verify_command(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check engines on this machine: the golden clip of their folder, every stage against the reference's values. Exit
-    code 3 where one departs."""
+    """Check engines on this machine, on their golden clip. Exit code 3 where a stage departs from the reference."""
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:

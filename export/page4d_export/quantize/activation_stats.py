@@ -88,12 +88,9 @@ class StatsOutputs:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs, by their names."""
-        shapes = {f"{self.x}/{part}": (self.channels,) for part in ("mean", "low", "high")}
-        return {
-            **shapes,
-            f"{self.x}/rows": (len(self.rows), self.channels),
-            f"{self.x}/moment": (self.channels, self.channels),
-        }
+        K = self.channels
+        shapes = {"mean": (K,), "low": (K,), "high": (K,), "rows": (len(self.rows), K), "moment": (K, K)}
+        return {f"{self.x}/{part}": shape for part, shape in shapes.items()}
 
     def extend(self, graph: onnx.GraphProto) -> None:
         """Add the outputs, and the nodes that compute them."""
@@ -124,16 +121,14 @@ class StatsOutputs:
 
     def seen(self, call: Arrays) -> Seen:
         """The statistics of one call."""
-        mean, low, high, rows = (
-            call[f"{self.x}/{part}"].astype(np.float64) for part in ("mean", "low", "high", "rows")
-        )
+        parts = ("mean", "low", "high", "rows")
+        mean, low, high, rows = (call[f"{self.x}/{part}"].astype(np.float64) for part in parts)
         moment = call[f"{self.x}/moment"].copy()
         return Seen(tokens=self.tokens, mean=mean, low=low, high=high, moment=moment, rows=rows)
 
 
 def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[Seen]]:
-    """A float32 stage's outputs, and what each of its linear layers reads, in their order; those with one input share
-    what it is."""
+    """A float32 stage's outputs, and statistics of what each of its linear layers reads, in the order they run."""
     linears = Graph(ir.load(path)).linears
     stats = {linear.x: StatsOutputs.of(linear, entry.calls) for linear in linears}
     seen: dict[str, Seen] = {}

@@ -1,5 +1,4 @@
-"""Calibration for int8 and fp8: a model's activations are measured on frames, stage by stage, and the layers to
-quantize are chosen, before anything is written."""
+"""Calibration for int8 and fp8: activations are measured on frames, and the layers to quantize chosen by error."""
 
 from __future__ import annotations
 
@@ -35,11 +34,15 @@ _PRONE = 0.05  # error of a layer's product above which its activations are not 
 
 
 class Scheme(Protocol):
-    """A way to quantize: `int8`, `fp8`."""
+    """A way to quantize: the modules `int8` and `fp8`."""
 
-    def weight(self, exact: Floats, moment: NDArray[np.floating[Any]] | None) -> Any:
-        """A matrix `[K,N]` as it will be stored; with inputs of this moment `[K,K]`, so that its products change
-        least."""
+    def weight(self, exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Any:
+        """A matrix as it will be stored.
+
+        Args:
+            exact: `[K,N]`.
+            moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
+        """
 
     def quantize(
         self,
@@ -48,10 +51,24 @@ class Scheme(Protocol):
         floating: Collection[int] = (),
         weights: Mapping[str, Any] | None = None,
     ) -> None:
-        """A stage's linear layers, in place."""
+        """Quantize a stage's linear layers, in place.
+
+        Args:
+            model: with its weights.
+            observed: of every linear layer's input, in the order of `Graph.linears`.
+            floating: layers by number whose activations are not quantized.
+            weights: by name, as `weight` makes them; None rounds to the nearest.
+        """
 
     def error(self, x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-        """The relative error of a layer's product when its activations are quantized."""
+        """What quantizing a layer's activations costs: the relative L2 error of its product.
+
+        Args:
+            x: some rows of its input, `[r,K]`.
+            exact: its matrix, `[K,N]`.
+            seen: of its input.
+            shifted: whether the mean is taken out of its input.
+        """
 
 
 _SCHEMES: dict[Precision, Scheme] = {Precision.INT8: int8, Precision.FP8: fp8}
@@ -76,7 +93,7 @@ class StageCalibration:
     weights: Mapping[str, Any]
 
     def apply(self, model: ir.Model) -> None:
-        """Quantise the stage's model, at this or another layout, in place."""
+        """Quantize the stage's model, at this or another layout, in place."""
         self.scheme.quantize(model, self.observed, self.floating, self.weights)
 
 
@@ -202,11 +219,11 @@ def _choose(
 def _gains(
     graph: Graph, errors: Sequence[float], among: Collection[int], measured: Callable[[Collection[int]], float]
 ) -> dict[int, float]:
-    """What the activations of each of some layers add to a stage's squared error, `measured` of the layers that are
-    kept in floating point.
+    """What the activations of each layer of `among` add to a stage's squared error.
 
-    A layer's own error says little of what becomes of it: behind attention it may average out. So the layers of a kind
-    are measured together, and share what they add by the squares of their own errors.
+    `measured` gives that error for the layers that are kept in floating point. A layer's own error says little of what
+    becomes of it: behind attention it may average out. So the layers of a kind are measured together, and share what
+    they add by the squares of their own errors.
     """
     everything = frozenset(range(len(errors)))
     least = measured(everything)

@@ -30,7 +30,7 @@ class Observed:
         return self.mean if shifted else np.zeros_like(self.mean)
 
     def range(self, shifted: bool) -> tuple[float, float]:
-        """Least and largest number of the input, around its mean where that is taken out."""
+        """Least and largest value of the input, around its mean where that is taken out."""
         mean = self.taken_out(shifted)
         return float((self.low - mean).min()), float((self.high - mean).max())
 
@@ -74,8 +74,7 @@ def center(graph: Graph, observed: Sequence[Observed], lost: Callable[[int], Flo
 
 
 def product_error(x: Floats, exact: Floats, mean: Floats, rounded: Callable[[Floats], Floats]) -> float:
-    """What rounding a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
-    `[K,N]`."""
+    """The relative L2 error of the product of rows x `[r,K]` and a matrix `[K,N]` when `x - mean` is rounded."""
     centered = x - mean
     error = (rounded(centered) - centered) @ exact
     return float(np.linalg.norm(error) / max(np.linalg.norm(x @ exact), np.finfo(np.float64).tiny))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -35,14 +36,7 @@ def quantize(
     floating: Collection[int] = (),
     weights: Mapping[str, Weight] | None = None,
 ) -> None:
-    """Quantize the linear layers of a stage in float32 or 16 bits, in place.
-
-    Args:
-        model: with its weights.
-        observed: of every linear layer's input, in the order of `Graph.linears`.
-        floating: layers by number that stay as they are.
-        weights: by name, as `weight` makes them; None rounds to the nearest.
-    """
+    """As `Scheme.quantize`, for a stage in float32 or 16 bits; layers in `floating` stay as they are."""
     graph = Graph(model)
     layers = graph.linears
     stored = weights or {name: weight(exact) for name, exact in graph.weights.items()}
@@ -78,10 +72,9 @@ def quantize(
 
 
 def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-    """What quantizing a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
-    `[K,N]`."""
+    """As `Scheme.error`."""
     scale = _activation_scale(seen, shifted)
-    return product_error(x, exact, seen.taken_out(shifted), lambda centered: rounded(centered, scale))
+    return product_error(x, exact, seen.taken_out(shifted), partial(rounded, scale=scale))
 
 
 @dataclass(frozen=True)
@@ -98,17 +91,10 @@ class Weight:
 
 
 def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Weight:
-    """A matrix `[K,N]` with one scale.
-
-    Args:
-        exact: `[K,N]`.
-        moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
-    """
+    """As `Scheme.weight`, with one scale."""
     scale = scale_of(float(np.abs(exact).max(initial=0.0)))
-    return Weight(
-        _numbers(exact if moment is None else compensated(exact, moment, lambda rows: rounded(rows, scale)), scale),
-        scale,
-    )
+    nearest = partial(rounded, scale=scale)
+    return Weight(_numbers(exact if moment is None else compensated(exact, moment, nearest), scale), scale)
 
 
 def scale_of(largest: float, room: float = 1.0) -> float:

@@ -16,8 +16,7 @@ _PART = 128  # rows that are rounded before all others are moved
 
 
 def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Callable[[Floats], Floats]) -> Floats:
-    """A matrix W `[K,N]` whose numbers are of few bits, for inputs x of which `moment` is the mean of `x^T x`, `[K,K]`,
-    their mean taken out.
+    """A matrix W `[K,N]` rounded to few bits, so that its products with its inputs x change least.
 
     What rounding row k adds to the product, x_k times its error, is in part what other channels can take away, since
     channels go together: rows that are still to come are moved so that what is left of it over these inputs is least.
@@ -26,7 +25,7 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
 
     Args:
         exact: `[K,N]`.
-        moment: `[K,K]`.
+        moment: mean of `x^T x` over the inputs x, their mean taken out, `[K,K]`.
         nearest: rounds one row `[N]`, or the matrix.
 
     Returns:
@@ -56,8 +55,8 @@ def compensated(exact: Floats, moment: NDArray[np.floating[Any]], nearest: Calla
 
 
 def _factor_of_inverse(matrix: Floats) -> Floats:
-    """The upper triangular U of which `U^T U` is the inverse; by way of the triangle R of `R R^T`, half the work of
-    inverting first."""
+    """The upper triangular U of which `U^T U` is the inverse."""
+    # from the triangle R of `R R^T`: half the work of inverting first
     lower = torch.linalg.cholesky(torch.from_numpy(matrix[::-1, ::-1].copy()))
     return torch.linalg.solve_triangular(
         lower.flip(0, 1), torch.eye(len(matrix), dtype=torch.float64), upper=True

@@ -30,14 +30,7 @@ def quantize(
     floating: Collection[int] = (),
     weights: Mapping[str, Weight] | None = None,
 ) -> None:
-    """Quantize the linear layers of a float32 stage, in place.
-
-    Args:
-        model: with its weights.
-        observed: of every linear layer's input, in the order of `Graph.linears`.
-        floating: layers by number whose activations stay float32; their weights are quantized all the same.
-        weights: by name, as `weight` makes them; None rounds to the nearest.
-    """
+    """As `Scheme.quantize`, for a stage in float32; the weights of layers in `floating` are quantized all the same."""
     graph = Graph(model)
     stored = weights or {name: weight(exact) for name, exact in graph.weights.items()}
     layers = graph.linears
@@ -67,18 +60,16 @@ def quantize(
 
 
 def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
-    """What quantizing a layer's activations costs: the relative L2 error of its product over some rows x `[r,K]` with
-    `[K,N]`."""
+    """As `Scheme.error`."""
     low, high = seen.range(shifted)
     low, high = min(0.0, low), max(0.0, high)
     step = (high - low) / 255 or 1.0
     zero = np.round(-low / step)
-    return product_error(
-        x,
-        exact,
-        seen.taken_out(shifted),
-        lambda centered: (np.clip(np.round(centered / step) + zero, 0, 255) - zero) * step,
-    )
+
+    def rounded(centered: Floats) -> Floats:
+        return (np.clip(np.round(centered / step) + zero, 0, 255) - zero) * step
+
+    return product_error(x, exact, seen.taken_out(shifted), rounded)
 
 
 @dataclass(frozen=True)
@@ -95,12 +86,7 @@ class Weight:
 
 
 def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Weight:
-    """A matrix `[K,N]` with a scale per output, 1 for a column of zeros.
-
-    Args:
-        exact: `[K,N]`.
-        moment: of its inputs, as `compensated` takes it; None rounds to the nearest.
-    """
+    """As `Scheme.weight`, with a scale per output: 1 for a column of zeros."""
     largest = np.abs(exact).max(0)
     scale = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
 

@@ -92,8 +92,7 @@ class Graph:
                 yield Linear(product, add)
 
     def norm_before(self, linear: Linear) -> ir.Node | None:
-        """The LayerNorm that computes a linear layer's input, where linear layers alone read it; in 16 bits a cast
-        stands between."""
+        """The LayerNorm that computes a layer's input, in 16 bits through a cast; None if other nodes read it, too."""
         products = [other.product for other in self.linears]
         if any(reader not in products for reader in linear.input.consumers()):
             return None

@@ -1,5 +1,4 @@
-"""`Clip`: a moving scene seen by calibrated cameras, ray cast in numpy, with its exact masks, surface points and
-cameras.
+"""`Clip`: a moving scene seen by calibrated cameras, ray cast in numpy, with exact masks, surface points and cameras.
 
 For demonstrations, examples and tests that need frames whose geometry is known; no footage has to be shipped.
 """
@@ -42,7 +41,7 @@ class Clip:
 def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     """Render the scene: a room with boxes and balls at rest, and three things that move.
 
-    A frame depends on its time, not on T; the same arguments give the same clip.
+    A frame depends on its timestep, not on T; the same arguments give the same clip.
 
     Args:
         T: timesteps, 24 to a second.
@@ -67,9 +66,8 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     def view(v: int) -> None:
         _render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
 
-    with ThreadPoolExecutor(
-        max_workers=4
-    ) as pool:  # numpy lets go of the interpreter's lock; a few only, as each holds its view's surfaces
+    # numpy releases the interpreter's lock; only a few threads, since each holds the surfaces of its view
+    with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(view, range(V)))
     return Clip(frames, masks, points, cameras)
 
@@ -107,8 +105,10 @@ def _render_view(
 
 
 def save(clip: Clip, folder: str | os.PathLike[str]) -> None:
-    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`; frames are named
-    000000, 000001, ..."""
+    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`.
+
+    Frames are named 000000, 000001, ...
+    """
     root = pathlib.Path(folder)
     for kind, images in (("frames", clip.frames), ("masks", clip.masks)):
         for v, camera in enumerate(clip.cameras):

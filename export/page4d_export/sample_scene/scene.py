@@ -53,9 +53,8 @@ class _Shape:
         inverse = 1 / np.where(toward == 0, 1e-300, toward)
         first, second = (-self.half - start) * inverse, (self.half - start) * inverse
         nearer, farther = np.minimum(first, second).T, np.maximum(first, second).T
-        enter = np.maximum(
-            np.maximum(nearer[0], nearer[1]), nearer[2]
-        )  # a reduction over an axis of three is many times slower
+        # a reduction over an axis of three is many times slower
+        enter = np.maximum(np.maximum(nearer[0], nearer[1]), nearer[2])
         leave = np.minimum(np.minimum(farther[0], farther[1]), farther[2])
         if self.kind is _Kind.ROOM:
             return np.asarray(leave, np.float64)
@@ -86,8 +85,7 @@ class _Shape:
 
 
 def trace(shapes: Sequence[_Shape], origin: Floats, rays: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Distance to the first surface along unit rays `[n,3]` from one place, and the shape's index; inf where there is
-    none."""
+    """Distance to the first surface along unit rays `[n,3]` from one place, inf without one, and the shape's index."""
     first, which = np.full(len(rays), np.inf), np.zeros(len(rays), np.intp)
     for index, shape in enumerate(shapes):
         near = np.arange(len(rays)) if shape.kind is _Kind.ROOM else np.flatnonzero(_within(rays, origin, shape, 0.0))
@@ -98,8 +96,7 @@ def trace(shapes: Sequence[_Shape], origin: Floats, rays: Floats) -> tuple[Float
 
 
 def _within(rays: Floats, origin: Floats, shape: _Shape, margin: float) -> NDArray[np.bool_]:
-    """Which rays pass the shape's surrounding ball within `margin`: one product per ray, to spare most the real
-    test."""
+    """Which rays pass the shape's surrounding ball within `margin`: one product per ray spares most the real test."""
     offset = shape.place - origin
     edge = float(offset @ offset) - (shape.radius + margin) ** 2
     return np.asarray(_dot(rays, offset) >= np.sqrt(max(edge, 0.0)) - 1e-9, np.bool_)
@@ -124,17 +121,13 @@ class Surface:
 
     @classmethod
     def of(cls, shapes: Sequence[_Shape], which: NDArray[np.intp], points: Floats, eye: Floats, part: int) -> Surface:
-        """The surfaces of `shapes[which]` at `points`, seen from `eye`, among all the shapes; `part` says which points
-        of the lamp light them."""
+        """The surfaces of `shapes[which]` at `points`, seen from `eye`, lit by part `part` of the lamp's points."""
         normals, paint, gloss = np.zeros_like(points), np.zeros_like(points), np.zeros(len(points))
         for index, shape in enumerate(shapes):
             mine = np.flatnonzero(which == index)
             if mine.size:
-                normals[mine], paint[mine], gloss[mine] = (
-                    shape.normals(points[mine]),
-                    shape.paint(shape.local(points[mine])),
-                    shape.gloss,
-                )
+                normals[mine], gloss[mine] = shape.normals(points[mine]), shape.gloss
+                paint[mine] = shape.paint(shape.local(points[mine]))
         towards, back = unit(_LAMP - points), unit(eye - points)
         facing = np.maximum(_dot(normals, towards), 0)
         shine = np.maximum(_dot(normals, unit(towards + back)), 0) ** 48 * gloss
@@ -224,14 +217,8 @@ class Scene:
         def box(
             x: float, y: float, z: float, size: tuple[float, float, float], paint: Paint, gloss: float = 0.08
         ) -> _Shape:
-            return _Shape(
-                _Kind.BOX,
-                np.array(size) / 2,
-                np.array([x, y, z + size[2] / 2]),
-                _yaw(chance.uniform(-0.35, 0.35)),
-                paint,
-                gloss,
-            )
+            place, axes = np.array([x, y, z + size[2] / 2]), _yaw(chance.uniform(-0.35, 0.35))
+            return _Shape(_Kind.BOX, np.array(size) / 2, place, axes, paint, gloss)
 
         def ball(x: float, y: float, z: float, radius: float, paint: Paint, gloss: float = 0.5) -> _Shape:
             return _Shape(_Kind.BALL, np.full(3, radius), np.array([x, y, z + radius]), np.eye(3), paint, gloss)
@@ -255,16 +242,13 @@ class Scene:
         self._cart = stripes(blue, cream, 0, 8.0)
 
     def moving(self, t: int) -> tuple[_Shape, ...]:
-        """What moves, at frame t: a ball that bounces around the middle, a box that drives around both, a ball that
-        rolls in front."""
+        """What moves, at timestep t: a ball bounces around the middle, a box circles it, a ball rolls in front."""
         time = 2 * np.pi * t / _LOOP
         a, b, c = time + self._phase[0], -time + self._phase[1], time + self._phase[2]
         beat = (4 * a / (2 * np.pi)) % 1
         bounce = np.array([0.86 * np.cos(a), 0.86 * np.sin(a), 0.24 + 4.4 * beat * (1 - beat)])
-        drive, heading = (
-            np.array([1.95 * np.cos(b), 1.5 * np.sin(b), 0.21]),
-            float(np.arctan2(-1.5 * np.cos(b), 1.95 * np.sin(b))),
-        )
+        drive = np.array([1.95 * np.cos(b), 1.5 * np.sin(b), 0.21])
+        heading = float(np.arctan2(-1.5 * np.cos(b), 1.95 * np.sin(b)))
         way = 1.35 * np.sin(2 * c)
         roll = np.array([way, -2.35, 0.3])
         spin = _yaw(3 * a) @ _roll(2 * a)
@@ -276,8 +260,7 @@ class Scene:
 
 
 def _dot(first: Floats, second: Floats) -> Floats:
-    """Products of vectors `[n,3]` with as many others, or with one; not `@`, whose threads cost more here than they
-    save."""
+    """Dot products of vectors `[n,3]` with as many others, or with one; `@` costs more here, for its threads."""
     return np.asarray(np.einsum("ij,ij->i" if second.ndim == 2 else "ij,j->i", first, second), np.float64)
 
 

@@ -61,11 +61,7 @@ class OnnxExporter:
 
     def _trace(self, stage: Stage, module: nn.Module, weights: dict[str, Tensor]) -> onnx.ModelProto:
         inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
-        for noisy in (
-            "torch.onnx",
-            "onnxscript",
-        ):  # they report optional packages that are not there, constants that stay as they are
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        silence("torch.onnx", "onnxscript")
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecations inside torch's exporter
             program = torch.onnx.export(
@@ -90,6 +86,12 @@ class OnnxExporter:
         return onnx_ir.to_proto(model)
 
 
+def silence(*loggers: str) -> None:
+    """Let loggers report errors alone: exporters warn of optional packages, and of constants that stay as they are."""
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 class _Weightless(nn.Module):
     """A module as a function of its weights, then its inputs."""
 
@@ -104,8 +106,7 @@ class _Weightless(nn.Module):
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:
-    """Turn the weight inputs into initializers; a transpose or a split of a weight is done here, not at every start of
-    an engine."""
+    """Turn the weight inputs into initializers; transposes and splits of weights are done here, not by the engines."""
     graph = model.graph
     for value in list(graph.inputs):
         if value.name in weights:

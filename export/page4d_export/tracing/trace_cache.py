@@ -1,5 +1,4 @@
-"""Traced graphs without weights, so that what was traced once is not traced again: by the next stage, the next export,
-or another process."""
+"""Traced graphs without weights, kept for the next stage, the next export, or another process."""
 
 from __future__ import annotations
 

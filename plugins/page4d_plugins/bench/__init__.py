@@ -1,2 +1,1 @@
-"""The attention kernels on a GPU beside what else computes attention there: checked against float64, then timed in
-turn."""
+"""The attention kernels on a GPU beside other implementations: checked against float64, then timed in turn."""

@@ -104,8 +104,7 @@ def _all(calls: Calls) -> Callable[[], object]:
 
 
 def _elapsed(run: Callable[[], object], lead: bool = False) -> float:
-    """Milliseconds; with `lead`, of a second run: the stream is then busy when the clock starts, and waits for no
-    launch."""
+    """Milliseconds; with `lead`, of a second run: the stream is busy when the clock starts, and waits for no launch."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     if lead:
         run()

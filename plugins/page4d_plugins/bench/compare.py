@@ -1,15 +1,15 @@
-"""The attention kernels against other implementations, on one GPU, in one run: all sides in turn, round by round."""
+"""The attention kernels beside other implementations, on one GPU, in one run: all sides in turn, round by round."""
 
 from __future__ import annotations
 
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from page4d.layout import Layout
 from page4d.system.progress import SILENT, Progress
 from page4d_plugins.bench.call import IMAGE, TORCH_TYPES, Call, Form, form_call, layout_for
 from page4d_plugins.bench.clock import Clock, Sampler, clock_for
@@ -90,7 +90,8 @@ def compare(
         for i, form in enumerate(forms):
             progress.note(f"Z={Z}: {form.value}", (number + i / (len(forms) + 1)) / len(sequences))
             with (attempt := Attempt()):
-                sides += _sides(form, peers, Z, layout, dtype, heads, device, clock, absent)
+                calls = input_sets(partial(form_call, form, layout, dtype, Z, heads, device), clock)
+                sides += _sides(form, Z, calls, layout.N, peers, clock, absent)
             if attempt.reason is not None:  # after an illegal access nothing runs any more, yet all is to be reported
                 absent += [Absent(form.value, Z, name, attempt.reason) for name in OURS]
         progress.note(f"Z={Z}: {rounds + 1} rounds", (number + len(forms) / (len(forms) + 1)) / len(sequences))
@@ -141,26 +142,18 @@ def versions() -> dict[str, str]:
     return {name: str(version) for name, version in numbers.items()}
 
 
-def input_sets(call: Call, clock: Clock) -> int:
-    """How many sets of inputs exceed the cache twice over, so that none is still there when its turn comes."""
-    return max(1, min(_MOST_SETS, -(-2 * clock.cache // call.size)))
+def input_sets(call: Callable[[int], Call], clock: Clock) -> list[Call]:
+    """Inputs by their seeds: so many sets that they exceed the cache twice, and none is in it when its turn comes."""
+    first = call(0)
+    count = max(1, min(_MOST_SETS, -(-2 * clock.cache // first.size)))
+    return [first, *map(call, range(1, count))]
 
 
 def _sides(
-    form: Form,
-    peers: tuple[str, ...],
-    Z: int,
-    layout: Layout,
-    dtype: Dtype,
-    heads: int,
-    device: str,
-    clock: Clock,
-    absent: list[Absent],
+    form: Form, Z: int, calls: list[Call], frame: int, peers: tuple[str, ...], clock: Clock, absent: list[Absent]
 ) -> list[Side]:
-    """All implementations of one form that run and are right; the others go to `absent`."""
-    calls = [form_call(form, layout, dtype, Z, heads, device)]
-    calls += [form_call(form, layout, dtype, Z, heads, device, seed) for seed in range(1, input_sets(calls[0], clock))]
-    reference = Reference(calls[0], layout.N)
+    """All implementations of one form that run and are right; the others go to `absent`. A frame has `frame` tokens."""
+    reference = Reference(calls[0], frame)
     shape = calls[0].shape
     sides = []
     for name, maker in makers(calls[0], peers).items():
@@ -181,7 +174,7 @@ def _sides(
                 )
                 sides.append(side)
                 continue
-        absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, dtype)))
+        absent.append(Absent(form.value, Z, name, attempt.reason or wrong(error, reference.dtype)))
     return sides
 
 

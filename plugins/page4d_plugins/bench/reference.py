@@ -33,7 +33,7 @@ class Reference:
         self.dtype = call.dtype
 
     def error(self, out: Tensor) -> float:
-        """The largest relative L2 error of a row of `[Z,A,n,D]`; infinite where something is not a number."""
+        """The largest relative L2 error of a row of `[Z,A,n,D]`; infinite where one is NaN."""
         rows = out[:, :, self.rows].double()
         size = self.values.norm(dim=-1).clamp_min(1e-30)  # rows of zeros must be zeros
         worst = float(((rows - self.values).norm(dim=-1) / size).max())
@@ -45,8 +45,10 @@ class Reference:
 
 
 def sampled(n: int, frame: int, count: int) -> Tensor:
-    """Numbers of up to `count` of n rows, ascending: all, or the special tokens of three frames, the last row and
-    random ones."""
+    """Indices of up to `count` of n rows, int64 `[r]`, ascending.
+
+    All rows, or the special tokens of three frames, the last row and random ones.
+    """
     if n <= count:
         return torch.arange(n)
     starts = (0, frame, (n - 1) // frame * frame)
@@ -58,7 +60,7 @@ def sampled(n: int, frame: int, count: int) -> Tensor:
 
 
 def attention(call: Call, rows: Tensor) -> Tensor:
-    """Those rows, float64 `[Z,A,rows,D]`; keys that a row's group does not read are not touched."""
+    """Attention's output for some rows, float64 `[Z,A,rows,D]`; keys that its group does not read are not touched."""
     q, k, v = (call.tensors[name] for name in "qkv")
     Z, A, n, D = q.shape
     group = rows // (n // call.groups)

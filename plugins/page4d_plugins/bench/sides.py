@@ -21,7 +21,7 @@ from page4d_plugins.modes import Keys, Mode
 Run = Callable[[], Tensor]
 """Computes one call, `[Z,A,n,D]`."""
 Maker = Callable[[Call], Run]
-"""Readies one call; raises where that cannot be."""
+"""Prepares one call; raises where that is not possible."""
 
 
 def by_triton(call: Call) -> Run:
@@ -71,14 +71,16 @@ class ByPack:
         return self.out
 
     def poison(self) -> None:
-        """Make output and workspace not numbers, so that what a launch leaves unwritten shows."""
+        """Fill output and workspace with NaN, so that what a launch leaves unwritten shows."""
         self.out.fill_(float("nan"))
         self.workspace.fill_(0xFF)
 
 
 def sdpa(backend: str) -> Maker:
-    """PyTorch's scaled_dot_product_attention, one backend of it; a key bias is a mask `[Z,1,1,m]`, spread over heads
-    and queries by strides of 0."""
+    """One backend of PyTorch's scaled_dot_product_attention.
+
+    A key bias is a mask `[Z,1,1,m]`, spread over heads and queries by strides of 0.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     kind: SDPBackend = getattr(SDPBackend, backend)

@@ -87,7 +87,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
     def require(self) -> None:
         """Raise an AccuracyError where a tile computes something else, or none could be timed."""
-        mistakes = [f"{words(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
+        mistakes = [f"{tile_text(trial.tile)}: {trial.reason}" for trial in self.trials if trial.wrong]
         if mistakes or self.best is None:
             raise AccuracyError(
                 "tiles of the attention kernel fail",
@@ -146,34 +146,30 @@ def sweep(
     job = Job(mode, keys, dtype, image, device)
     table = CHIPS[_chip(device)].of(mode)
     tiles = [table, *(tile for tile in tiles if tile != table)]
-    first = job.call()
-    calls = [first, *(job.call(seed) for seed in range(1, input_sets(first, clock)))]
-    reference = Reference(first, layout_for(keys, image).N)
+    calls = input_sets(job.call, clock)
+    reference = Reference(calls[0], layout_for(keys, image).N)
     workers = min(12, os.cpu_count() or 1, len(tiles)) if workers is None else workers
     progress.note(f"compiling {len(tiles)} tiles", 0.0)
     reasons = _compiled(job, tiles, workers, 0.6 * seconds) if workers else {}
     trials: list[Trial] = []
     ready: dict[Tile, tuple[float, Sampler]] = {}
     for i, tile in enumerate(tiles):
-        progress.note(words(tile), 0.6 + 0.3 * i / len(tiles))
-        reason, error = reasons.get(tile), None
+        progress.note(tile_text(tile), 0.6 + 0.3 * i / len(tiles))
+        reason = reasons.get(tile)
         if reason is None and i and time.monotonic() - started > 0.9 * seconds:
             reason = "not tried: out of time"
-        with (attempt := Attempt()):
-            if reason is None:
-                error = reference.error(run(first, tile))
-                if reference.accepts(error):
-                    ready[tile] = error, clock.sampler([partial(run, call, tile) for call in calls])
-                    continue
-        is_wrong = attempt.reason is None and reason is None
-        trials.append(_failed(tile, error, reason or attempt.reason or wrong(error or 0.0, dtype), is_wrong))
+        result = _checked(tile, calls, reference, clock) if reason is None else _failed(tile, None, reason, False)
+        if isinstance(result, Trial):
+            trials.append(result)
+        else:
+            ready[tile] = result
 
     def failed(tile: Tile, error: Exception) -> None:
         trials.append(_failed(tile, ready[tile][0], f"while timed: {reason_of(error)}", False))
 
     progress.note("timing", 0.9)
     timings = interleave({tile: sampler.run for tile, (_, sampler) in ready.items()}, rounds, failed=failed)
-    timed = [_timed(tile, ready[tile][0], timings.times(tile), first.flop) for tile in timings.samples]
+    timed = [_timed(tile, ready[tile][0], timings.times(tile), calls[0].flop) for tile in timings.samples]
     timed.sort(key=lambda trial: trial.milliseconds or 0.0)
     name, capability = describe(device)
     return Sweep(
@@ -198,8 +194,8 @@ def run(call: Call, tile: Tile) -> torch.Tensor:
     return attention.run(call.tensors, call.mode, tile, tile, call.rows, call.band, call.penalty)
 
 
-def words(tile: Tile | TileSize) -> str:
-    """A tile in words."""
+def tile_text(tile: Tile | TileSize) -> str:
+    """A tile as text."""
     loads = "descriptors" if tile.descriptors else "pointers"
     return f"{tile.queries} x {tile.keys}, {tile.warps} warps, {tile.stages} stages, {loads}"
 
@@ -212,8 +208,7 @@ def _chip(device: str) -> int:
 
 
 def _compiled(job: Job, tiles: Sequence[Tile], workers: int, seconds: float) -> dict[Tile, str]:
-    """Leave every tile's code in Triton's cache, compiled side by side; tiles that failed, or that there was no time
-    for, with a reason."""
+    """Compile tiles side by side into Triton's cache; the tiles that failed or were out of time, with the reason."""
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         pending: dict[Future[str | None], Tile] = {pool.submit(_compile, job, tile): tile for tile in tiles}
         wait(pending, seconds)
@@ -228,6 +223,17 @@ def _compiled(job: Job, tiles: Sequence[Tile], workers: int, seconds: float) -> 
         elif reason := future.result():
             reasons[tile] = reason
     return reasons
+
+
+def _checked(tile: Tile, calls: Sequence[Call], reference: Reference, clock: Clock) -> tuple[float, Sampler] | Trial:
+    """The error of a tile that is right, and its sampler; otherwise the trial that it failed."""
+    error = None
+    with (attempt := Attempt()):
+        error = reference.error(run(calls[0], tile))
+        if reference.accepts(error):
+            return error, clock.sampler([partial(run, call, tile) for call in calls])
+    is_wrong = attempt.reason is None
+    return _failed(tile, error, attempt.reason or wrong(error or 0.0, reference.dtype), is_wrong)
 
 
 def _compile(job: Job, tile: Tile) -> str | None:

@@ -30,7 +30,7 @@ class Timings(Generic[Key]):
         return statistics.median(self.times(side, part))
 
     def ratios(self, side: Key, other: Key, part: str = WHOLE) -> list[float]:
-        """A side's time over the other's, a number a round."""
+        """A side's time over the other's, a value a round."""
         pairs = zip(self.times(side, part), self.times(other, part), strict=True)
         return [time / other_time for time, other_time in pairs]
 

@@ -29,7 +29,7 @@ from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Point
 from page4d_export.bench.plot_file import check_plot
 from page4d_export.export_plan import ExportPlan
 
-TIMES, VIEWS = range(1, 25), range(1, 7)
+TIMESTEPS, VIEWS = range(1, 25), range(1, 7)
 _STEPS = (1.6, 2.6)  # times the FLOP of the point before, at least and at most where such a point exists
 _GIB = 2**30
 
@@ -41,7 +41,7 @@ def plans_of(config: ModelConfig, height: int, width: int) -> list[ExportPlan]:
         UsageError: height or width is no multiple of the patch size.
     """
     plans = []
-    for T, V in itertools.product(TIMES, VIEWS):
+    for T, V in itertools.product(TIMESTEPS, VIEWS):
         layout = Layout(T, V, height, width)
         try:
             config.require(layout)
@@ -82,7 +82,7 @@ def bench_growth(
         progress: told what starts, and the share of the seconds that is gone.
 
     Raises:
-        UsageError: a size or a number that is not allowed, or `plot` is no .png in a folder that exists.
+        UsageError: a size, `threads` or `seconds` is not allowed, or `plot` is no .png in an existing folder.
         OutOfMemoryError: not even the smallest point fits.
         MissingBackendError: a plot without matplotlib.
     """
@@ -115,16 +115,16 @@ def bench_growth(
 
 
 def ladder(plans: Sequence[ExportPlan]) -> list[ExportPlan]:
-    """The plans to measure, of plans by growing FLOP: each about twice the one before, in turn with many timesteps and
-    with many views.
+    """The plans to measure, of plans by growing FLOP: each has about twice the FLOP of the one before.
 
-    The turn tells attention from the rest: of as many FLOP, a long clip of one view has the longer sequences.
+    They have many timesteps and many views in turn, which tells attention from the rest: of clips with equal FLOP, one
+    of many timesteps and one view has the longer sequences.
     """
     chosen = [plans[0]]
     while later := [plan for plan in plans if plan.flop >= _STEPS[0] * chosen[-1].flop]:
         near = [plan for plan in later if plan.flop <= _STEPS[1] * chosen[-1].flop] or later[:1]
-        many_times = len(chosen) % 2 == 1
-        by_shape = sorted(near, key=lambda plan: plan.layout.T / plan.layout.V, reverse=many_times)
+        many_timesteps = len(chosen) % 2 == 1
+        by_shape = sorted(near, key=lambda plan: plan.layout.T / plan.layout.V, reverse=many_timesteps)
         chosen.append(by_shape[0])
     return chosen
 

@@ -71,9 +71,10 @@ class Work:
 def work_of(plan: ExportPlan) -> dict[str, Work]:
     """The work of one run by kind of stage."""
     works: dict[str, Work] = {}
+    flop_by_stage = plan.flop_by_stage
     for entry in plan.stages():
         before = works.get(entry.kind, Work(Flop(0), 0))
-        flop = before.flop + entry.calls * plan.flop_by_stage[entry.name]
+        flop = before.flop + entry.calls * flop_by_stage[entry.name]
         works[entry.kind] = Work(flop, before.calls + entry.calls)
     return works
 
@@ -109,15 +110,14 @@ def fit_rates(points: Sequence[tuple[dict[str, Work], dict[str, float]]]) -> Rat
 
 
 def least_squares(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The x of no negative number for which |a x - b| is least: a `[m,n]` of few columns, b `[m]`, x `[n]`.
+    """The x without negative elements for which |a x - b| is least: a `[m,n]` of few columns, b `[m]`, x `[n]`.
 
     The best x is the plain solution over the columns where it is positive; with three columns all choices of them can
     be tried.
     """
     best, least = np.zeros(a.shape[1]), float(b @ b)
-    scale = np.maximum(
-        np.abs(a).max(axis=0, initial=0), np.finfo(float).tiny
-    )  # columns of very different size are told apart
+    # columns of very different size are told apart
+    scale = np.maximum(np.abs(a).max(axis=0, initial=0), np.finfo(float).tiny)
     for count in range(1, a.shape[1] + 1):
         for columns in map(list, itertools.combinations(range(a.shape[1]), count)):
             part = np.linalg.lstsq(a[:, columns] / scale[columns], b, rcond=None)[0]

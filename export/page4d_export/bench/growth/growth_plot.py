@@ -57,22 +57,10 @@ def _panel(
     for number in _lines(growth):
         cells = [cell for cell in growth.grid if getattr(cell, other) == number]
         points = [point for point in growth.points if getattr(point, other) == number]
-        axes.plot(
-            [getattr(cell, along) for cell in cells],
-            [modelled(cell) for cell in cells],
-            color=_colour(number),
-            linewidth=1.4,
-        )
-        places = [getattr(point, along) for point in points]
-        axes.scatter(
-            places,
-            [measured(point) for point in points],
-            s=30,
-            color=_colour(number),
-            edgecolors="white",
-            linewidths=0.8,
-            zorder=4,
-        )
+        x, y = [getattr(cell, along) for cell in cells], [modelled(cell) for cell in cells]
+        axes.plot(x, y, color=_colour(number), linewidth=1.4)
+        x, y = [getattr(point, along) for point in points], [measured(point) for point in points]
+        axes.scatter(x, y, s=30, color=_colour(number), edgecolors="white", linewidths=0.8, zorder=4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     longest = max(getattr(cell, along) for cell in growth.grid)
@@ -96,23 +84,15 @@ def _panel(
 
 
 def _sizes(axes: Any) -> None:
-    """Horizontal lines at what machines have: all that the lines reach, and the next one, so that it is seen what is
-    left."""
+    """Horizontal lines at the memory that machines have: all that the curves reach, and the next larger one."""
     low, high = axes.get_ylim()
     shown = [size for size in _SIZES if size < high]
     shown += [size for size in _SIZES if size >= high][:1]
     for size in shown:
         if size > low:
             axes.axhline(size, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                f"{size} GiB",
-                (0, size),
-                (4, 2),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                color=_INK,
-                size=8,
-            )
+            offset = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(f"{size} GiB", (0, size), (4, 2), **offset, color=_INK, size=8)
     axes.set_ylim(low, max(high, 1.35 * shown[-1]))
 
 
@@ -126,17 +106,8 @@ def _end_labels(axes: Any, growth: Growth) -> None:
         right, height = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
         place = max(float(height), place + _LABEL_GAP)
         text = f"{_axes(growth)[1]}={number}"
-        axes.text(
-            right + 0.02,
-            place,
-            text,
-            transform=axes.transAxes,
-            va="center",
-            color=_colour(number),
-            size=8.5,
-            weight="bold",
-            bbox=paper,
-        )
+        style = {"va": "center", "color": _colour(number), "size": 8.5, "weight": "bold", "bbox": paper}
+        axes.text(right + 0.02, place, text, transform=axes.transAxes, **style)
 
 
 def _legend(growth: Growth) -> str:
@@ -150,8 +121,10 @@ def _legend(growth: Growth) -> str:
 
 
 def _axes(growth: Growth) -> tuple[str, str]:
-    """The axis of the lines, and the axis that has a line for each value: lines run over T, or over V where the model
-    sees one timestep alone."""
+    """The axis that lines run over, and the axis with a line for each value.
+
+    Lines run over T, or over V where the model sees one timestep alone.
+    """
     return ("T", "V") if any(cell.T > 1 for cell in growth.grid) else ("V", "T")
 
 

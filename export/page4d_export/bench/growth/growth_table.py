@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from page4d_engines import console
+from page4d_export.bench.cells import versions_line
 from page4d_export.bench.growth.growth_record import Cell, Fit, Growth
 
 _GIB = 2**30
@@ -24,18 +25,14 @@ def print_growth(growth: Growth) -> None:
     points = console.table(None, [], ["measured", "s", "modelled s", "GiB", "modelled GiB"])
     for point in growth.points:
         cell = cells[point.T, point.V]
-        row = (
-            f"{point.seconds:.3g}",
-            f"{cell.seconds:.3g}",
-            f"{point.bytes / _GIB:.3f}",
-            f"{cell.memory.total / _GIB:.3f}",
-        )
-        points.add_row(f"T={point.T} V={point.V}", *row)
+        seconds = f"{point.seconds:.3g}", f"{cell.seconds:.3g}"
+        sizes = f"{point.bytes / _GIB:.3f}", f"{cell.memory.total / _GIB:.3f}"
+        points.add_row(f"T={point.T} V={point.V}", *seconds, *sizes)
     out.print(points)
     for line in _fit_lines(growth.fit):
         out.print(line)
     out.print(f"stopped: {growth.stopped}")
-    out.print(", ".join(f"{name} {version}" for name, version in growth.versions.items()))
+    out.print(versions_line(growth.versions))
 
 
 def _cell(cell: Cell, measured: bool) -> str:
