@@ -163,12 +163,3 @@ def room():
         pytest.skip("the GPU has less than 20 GB free")
     yield
     torch.cuda.empty_cache()
-
-
-@pytest.fixture(scope="module")
-def attention():
-    """page4d_plugins.attention, its kernels in Triton's interpreter."""
-    from tests.support.kernel_cases import interpreting
-
-    with interpreting() as module:
-        yield module

@@ -19,14 +19,6 @@ SMALL = Tile(16, 16, 4, 1)
 BOTH = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
 
-@pytest.fixture
-def plans(attention, monkeypatch):
-    """The plans made during a test."""
-    made, make = [], attention.make_plan
-    monkeypatch.setattr(attention, "make_plan", lambda *call: made.append(make(*call)) or made[-1])
-    return made
-
-
 def epipolar(views, patches, seed=0, special=2):
     """Random cameras, and a band such that no distance is within a thousandth of it."""
     rng = np.random.default_rng(seed)

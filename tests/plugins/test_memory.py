@@ -33,14 +33,6 @@ CALLS = {  # tensors beside q, k, v; details
 
 
 @pytest.fixture
-def plans(attention, monkeypatch):
-    """The plans made during a test."""
-    made, make = [], attention.make_plan
-    monkeypatch.setattr(attention, "make_plan", lambda *call: made.append(make(*call)) or made[-1])
-    return made
-
-
-@pytest.fixture
 def touched(attention, monkeypatch):
     """Addresses that kernels read and write during a test, and the memory that is taken meanwhile."""
     from triton.runtime import interpreter
