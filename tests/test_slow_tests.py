@@ -16,7 +16,7 @@ def test_slow_tests_are_few(all_tests):
 
 
 def test_a_file_of_slow_tests_has_faster_ones(all_tests, pytestconfig):
-    """Of a file that the command line names single tests of, the others are not known."""
+    """But for files of which the command line names single tests."""
     in_part = {
         pathlib.Path(argument.partition("::")[0]).resolve() for argument in pytestconfig.args if "::" in argument
     }

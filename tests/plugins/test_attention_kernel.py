@@ -231,8 +231,8 @@ def test_tiles_agree(attention):
             attention.run(named(q, k, v, bias), Mode.ROWS, tile, tile, rows=rows),
             definition.biased_attention(*double(q, k, v, bias), rows=rows),
         )
-        found = attention.run(named(q, k, v, bias) | lines, Mode.EPIPOLAR, tile, tile, **details)
-        near(found, definition.biased_attention(*double(q, k, v, bias), prior))
+        out = attention.run(named(q, k, v, bias) | lines, Mode.EPIPOLAR, tile, tile, **details)
+        near(out, definition.biased_attention(*double(q, k, v, bias), prior))
 
 
 def test_a_key_exactly_on_the_band_is_free(attention):

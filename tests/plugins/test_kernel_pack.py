@@ -39,17 +39,17 @@ def small_pack():
 
 
 def test_a_pack_comes_back_from_its_file(tmp_path):
-    made = small_pack()
-    made.write(tmp_path / "small.tar.xz")
-    found = Pack.read(tmp_path / "small.tar.xz")
-    assert (found.header, found.kernels) == (made.header, made.kernels)
-    found.unpack(tmp_path / "folder")
+    pack = small_pack()
+    pack.write(tmp_path / "small.tar.xz")
+    read = Pack.read(tmp_path / "small.tar.xz")
+    assert (read.header, read.kernels) == (pack.header, pack.kernels)
+    read.unpack(tmp_path / "folder")
     files = {
         str(path.relative_to(tmp_path / "folder")): path.read_bytes()
         for path in (tmp_path / "folder").rglob("*")
         if path.is_file()
     }
-    assert files == made.files()
+    assert files == pack.files()
     assert set(files) == {"pack.json"} | {
         f"{chip}/merge_fp16.{end}" for chip in ("sm_80", "sm_90") for end in ("cubin", "json")
     } | {f"ptx/merge_fp16.{end}" for end in ("ptx", "json")}
@@ -96,7 +96,7 @@ def test_a_missing_pack_is_refused(tmp_path):
 
 
 def test_lookup(pack):
-    """A chip's own code; the PTX for chips without, known and unknown."""
+    """A GPU architecture's own code; PTX for those without, known and unknown."""
     for dtype in Dtype:
         for capability in (80, 86, 87, 89, 90, 100, 103, 120, 121):
             assert (
@@ -112,7 +112,7 @@ def test_lookup(pack):
 
 
 def test_lookup_in_a_pack_of_some_chips():
-    """A chip whose own code is left out has the PTX; never the code of another chip."""
+    """A GPU whose own code is left out has the PTX, never the code of another architecture."""
     part = small_pack()
     assert [part.kernel("merge", Dtype.FLOAT16, chip).code for chip in (80, 90, 86, 110, 130)] == [
         b"eighty",
@@ -136,15 +136,15 @@ def test_lookup_in_a_pack_of_some_chips():
 
 
 def test_plans_are_of_the_kernels_that_serve(pack):
-    """A grid covers the queries by the tile of the code that is launched, also where a chip's own is missing."""
+    """A grid covers the queries by the tile of the code that is launched, also where that is PTX."""
     part = Pack(
         pack.header, {path: kernel for path, kernel in pack.kernels.items() if not path.startswith(("sm_87", "sm_90"))}
     )
-    for found in (pack, part):
+    for kernels in (pack, part):
         for capability in (80, 86, 87, 88, 90, 100, 110, 120, 130):
             for mode in (mode for mode in Mode if not mode.partial):
-                plan = plan_for(Shape(mode, Dtype.FLOAT16, 8, 16, 1000, 1000), capability, found)
+                plan = plan_for(Shape(mode, Dtype.FLOAT16, 8, 16, 1000, 1000), capability, kernels)
                 launch = next(launch for launch in plan.launches if launch.kernel.startswith("attention"))
-                tile = found.kernel(launch.kernel, Dtype.FLOAT16, capability).entry.tile
+                tile = kernels.kernel(launch.kernel, Dtype.FLOAT16, capability).entry.tile
                 assert launch.grid[0] == -(-1000 // tile.queries), (capability, mode)
                 assert (launch.values["KD"] is not None) == tile.descriptors, (capability, mode)

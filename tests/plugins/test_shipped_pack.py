@@ -11,9 +11,8 @@ from page4d_plugins.compile.cubin import parameter_table
 from page4d_plugins.kernel_pack import PTX, SHIPPED, targets, tile_chip
 from page4d_plugins.modes import CHIPS, Tile
 
-SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99, PTX: 99}
-"""KiB of shared memory that one block may have (CUDA programming guide, technical specifications); PTX runs on any
-chip."""
+SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99, PTX: 99}  # PTX runs on any
+"""KiB of shared memory that one block may have (CUDA programming guide, technical specifications)."""
 
 
 def test_the_pack_belongs_to_the_source(pack):
@@ -21,17 +20,17 @@ def test_the_pack_belongs_to_the_source(pack):
 
 
 def test_the_pack_is_complete(pack):
-    """Every kernel, type and chip; what the compiler does not know, PTX serves."""
+    """Every kernel, type and GPU architecture; PTX serves what the compiler does not know."""
     missing = [
         f"sm_{chip}" for chip in CHIPS if f"sm_{chip}" not in {kernel.entry.chip for kernel in pack.kernels.values()}
     ]
     assert missing == ["sm_110"]
-    wanted = compiler.all_targets([chip for chip in targets() if chip not in missing])
+    all_targets = compiler.all_targets([chip for chip in targets() if chip not in missing])
     assert {(k.entry.kernel, k.entry.dtype, k.entry.chip) for k in pack.kernels.values()} == {
-        (t.kernel, t.dtype.value, t.chip) for t in wanted
+        (t.kernel, t.dtype.value, t.chip) for t in all_targets
     }
-    assert len(pack.kernels) == len(wanted) == 15 * 2 * 10
-    for target in wanted:
+    assert len(pack.kernels) == len(all_targets) == 15 * 2 * 10
+    for target in all_targets:
         path = f"{target.chip}/{target.kernel}_{target.dtype.value}.{'ptx' if target.chip == PTX else 'cubin'}"
         entry = pack.kernels[path].entry
         assert entry.path == path
@@ -71,8 +70,7 @@ def test_machine_code_is_of_its_chip_and_fits_it(pack):
 )
 @pytest.mark.parametrize("name", ["attention_dense_fp16", "attention_epipolar_bf16"])
 def test_products_run_on_the_matrix_units(pack, chip, instruction, name):
-    """mma.sync, wgmma (for which K and V come by tensor map where that is faster), tcgen05; and nothing goes through
-    local memory."""
+    """By mma.sync, wgmma (K and V by tensor map where that is faster) or tcgen05; nothing goes through local memory."""
     code = compiler.disassemble("nvdisasm", "-c", cubin=pack.kernels[f"{chip}/{name}.cubin"].code)
     used = set(re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_]+)", code, re.MULTILINE))
     assert used & {"HMMA", "HGMMA", "UTCHMMA"} == {instruction}
@@ -96,15 +94,15 @@ def test_tables_of_parameters_are_those_of_the_machine_code(pack):
 
 @pytest.fixture(scope="module")
 def few():
-    """Kernels of each kind, for chips of three generations."""
-    wanted = [
+    """Kernels of each kind, for GPU architectures of three generations."""
+    names = [
         ("sm_90", "attention_biased", "fp16"),
         ("sm_80", "attention_partial", "bf16"),
         ("sm_80", "prepare", "bf16"),
         (PTX, "merge", "fp16"),
     ]
-    wanted += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16")]
-    return [target for target in compiler.all_targets() if (target.chip, target.kernel, target.dtype.value) in wanted]
+    names += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16")]
+    return [target for target in compiler.all_targets() if (target.chip, target.kernel, target.dtype.value) in names]
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,7 @@ def interpreting():
 
 @contextlib.contextmanager
 def _put_back(owners):
-    """The interpreter replaces parts of Triton's library, and of what it replaces within a call within a call, some for
-    good."""
+    """Put back what the interpreter replaces in Triton's library, in nested calls for good."""
     before = [dict(vars(owner)) for owner in owners]
     yield
     for owner, names in zip(owners, before, strict=True):

@@ -60,8 +60,7 @@ def block_sources(layer, kind, prefix):
 
 
 def check(model, before, sources, new):
-    """Every parameter is the tensor of its source (name -> tensor), or what it was before; `new` is a pattern of the
-    latter's names."""
+    """Every parameter is the tensor of its source (name -> tensor), or unchanged where its name matches `new`."""
     names = {name for name, _ in model.named_parameters()}
     assert set(sources) <= names
     assert {name for name in names if re.fullmatch(new, name)} == names - set(sources)

@@ -41,9 +41,8 @@ def test_pi3_names_and_shapes_are_the_real_ones():
 def test_page4d_names_and_shapes_are_the_real_ones(name, kind):
     real = table(name)
     shapes = page4d_shapes(kind, 1024, encoder_depth=24)
-    assert {key for key in shapes if key.startswith("aggregator.")} == {
-        key for key in real if key.startswith("aggregator.")
-    }
+    aggregator = {key for key in real if key.startswith("aggregator.")}
+    assert {key for key in shapes if key.startswith("aggregator.")} == aggregator
     assert shapes.items() <= real.items()
 
 
@@ -123,13 +122,7 @@ def test_document(tmp_path):
         "parameters": sum(tensor.numel() for tensor in state.values()),
         "dtypes": ["float16", "float32"],
         "beside": [
-            "prev_epoch",
-            "steps",
-            "optimizer",
-            "scaler",
-            "ema_models",
-            "skip_saving_parameters",
-            "time_elapsed",
+            *("prev_epoch", "steps", "optimizer", "scaler", "ema_models", "skip_saving_parameters", "time_elapsed"),
         ],
         "files": ["a.pt"],
         "notes": [],

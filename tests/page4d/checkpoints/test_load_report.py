@@ -11,11 +11,8 @@ from tests.support.loads import hybrid, parameters
 
 
 def counts(report):
-    return {
-        (group.name, group.file): (group.loaded, group.adapted, group.new)
-        for group in report.groups
-        if group.name != "unused"
-    }
+    groups = [group for group in report.groups if group.name != "unused"]
+    return {(group.name, group.file): (group.loaded, group.adapted, group.new) for group in groups}
 
 
 def test_the_report_of_both_checkpoints(pi3, page4d, files):
@@ -51,16 +48,14 @@ SPECIAL = {"split": (0, 1, 0), "truncate": (0, 1, 1), "page4d": (0, 2, 0)}
 @pytest.mark.parametrize("registers", SPECIAL)
 @pytest.mark.parametrize("kind", ["150", None])
 def test_counts_add_up(pi3, page4d, files, registers, kind):
-    """Special tokens are one parameter, counted by the tensors that they come from, and once more where a part of them
-    is new."""
+    """Special tokens are one parameter, counted by its source tensors, and once more where a part of it is new."""
     model = hybrid(global_layers=(0, 1), global_strategy="memory", fusion="gate")
     report = load_weights(model, files["pi3"], files[kind], registers=registers)
     (special,) = [group for group in report.groups if group.name.startswith("special tokens")]
     assert (special.loaded, special.adapted, special.new) == SPECIAL[registers]
     assert report.loaded + report.adapted + report.new == len(list(model.parameters())) - 1 + sum(SPECIAL[registers])
-    repeated = sum(
-        group.loaded for group in report.groups if group.name == "global_sa"
-    )  # the weights of View-SA once more
+    # the weights of View-SA once more
+    repeated = sum(group.loaded for group in report.groups if group.name == "global_sa")
     assert repeated == 2 * 18
     assert report.loaded - repeated + report.adapted + report.unused == len(pi3) + len(page4d[kind])
 
@@ -78,16 +73,8 @@ def test_the_report_is_a_table(files):
     (note,) = model.report.notes
     assert lines.pop() == f"note: {note}" and note.startswith("model.safetensors: none of Pi3's heads")
     assert lines[0].split() == ["group", "file", "keys", "loaded", "adapted", "new", "unused"]
-    assert {line.split()[0] for line in lines[1:]} == {
-        "encoder",
-        "special",
-        "view_sa",
-        "time_sa",
-        "global_sa",
-        "mask",
-        "unused",
-        "all",
-    }
+    groups = {"encoder", "special", "view_sa", "time_sa", "global_sa", "mask", "unused", "all"}
+    assert {line.split()[0] for line in lines[1:]} == groups
     for line in lines[1:-1]:
         assert "model.safetensors" in line or "checkpoint_150.pt" in line
     (time_sa,) = [line for line in lines if line.startswith("time_sa")]

@@ -1,5 +1,4 @@
-"""Checkpoints in several files: read through their index, or refused with what to give instead; nothing else is
-read."""
+"""Checkpoints in several files are read through their index, or refused with what to give instead."""
 
 import json
 import os
@@ -91,10 +90,8 @@ def test_a_part_by_its_name_is_refused_without_an_index(tmp_path, small, name):
 @pytest.mark.parametrize(
     "name",
     [
-        "model-00001-of-00001.safetensors",
-        "out-of-2-trials.safetensors",
-        "step-1000.safetensors",
-        "best-of-3.safetensors",
+        *("model-00001-of-00001.safetensors", "out-of-2-trials.safetensors"),
+        *("step-1000.safetensors", "best-of-3.safetensors"),
     ],
 )
 def test_other_names_are_no_parts(tmp_path, small, name):
@@ -156,16 +153,8 @@ def test_a_folder_without_any(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "../outside.safetensors",
-        "/etc/hostname",
-        "a/b.safetensors",
-        "..",
-        "",
-        "a\\b",
-        "a\0b",
-        "x" * 300,
-        "C:model.safetensors",
-        "a\nb",
+        *("../outside.safetensors", "/etc/hostname", "a/b.safetensors", "..", ""),
+        *("a\\b", "a\0b", "x" * 300, "C:model.safetensors", "a\nb"),
     ],
 )
 def test_a_file_elsewhere_is_not_read(sharded, small, name):
@@ -212,25 +201,14 @@ def test_missing_parts_are_named(sharded):
 
 
 def test_index_and_files_that_disagree(sharded, small):
-    def moved(weights):
-        weights["register_token"] = "model-00002-of-00002.safetensors"
-
-    refusal(
-        rewritten(
-            sharded, lambda weights: weights.update({"decoder.4.norm1.weight": "model-00002-of-00002.safetensors"})
-        ),
-        "lacks tensors",
-        "decoder.4.norm1",
-    )
+    second = "model-00002-of-00002.safetensors"
+    index = rewritten(sharded, lambda weights: weights.update({"decoder.4.norm1.weight": second}))
+    refusal(index, "lacks tensors", "decoder.4.norm1")
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
-    refusal(
-        rewritten(sharded, lambda weights: weights.pop("register_token")),
-        "holds tensors that",
-        "register_token",
-        "none at all",
-    )
+    index = rewritten(sharded, lambda weights: weights.pop("register_token"))
+    refusal(index, "holds tensors that", "register_token", "none at all")
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
-    refusal(rewritten(sharded, moved), "register_token")
+    refusal(rewritten(sharded, lambda weights: weights.update(register_token=second)), "register_token")
 
 
 def test_a_tensor_in_two_files(sharded, small):
