@@ -13,8 +13,7 @@ from hypothesis import settings
 from tests.support.exports import Made, making, with_golden
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
-ALL_TESTS = pytest.StashKey[list[pytest.Item]]()
-"""Of the run, before any is left out."""
+ALL_TESTS = pytest.StashKey[list[pytest.Item]]()  # of the run, before any is left out
 
 # how many examples hypothesis tries of those that a test states; `--hypothesis-profile=full` is test.sh's --all
 settings.register_profile("full", max_examples=100)
@@ -34,8 +33,7 @@ def pytest_configure():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_operator_table():
-    """torch.onnx builds its table of operators anew for every graph, a third of the time of a small one; here it is
-    built once."""
+    """torch.onnx's table of operators, built once: anew for every graph it takes a third of a small one's time."""
     from torch.onnx._internal.exporter import _registration
 
     with pytest.MonkeyPatch.context() as patch:
@@ -89,8 +87,7 @@ def shared_traces(shared):
 
 @pytest.fixture(scope="session")
 def real_clip() -> pathlib.Path:
-    """A filmed clip, 12 times by 4 cameras, with masks and cameras; it lies beside the repository and is not part of
-    it."""
+    """A filmed clip, 12 timesteps by 4 cameras, with masks and cameras, where it lies beside the repository."""
     folder = pathlib.Path(__file__).parents[2] / "shared" / "clip"
     if not (folder / "frames").is_dir():
         pytest.skip(f"no filmed clip at {folder}")
@@ -99,8 +96,7 @@ def real_clip() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def cpp(shared):
-    """The folder in which `engines/cpp` was built, its tests and examples, too, under AddressSanitizer and
-    UndefinedBehaviorSanitizer."""
+    """The build folder of `engines/cpp`, its tests and examples, with address and undefined-behaviour sanitizers."""
     from tests.support.cmake_builds import SANITIZED, build
 
     with making(shared / "cpp") as first:
@@ -111,8 +107,7 @@ def cpp(shared):
 
 @pytest.fixture(scope="session")
 def made(shared):
-    """Engine folders of a tiny model by variant and precision, made when first asked for, once for all processes of a
-    run."""
+    """Engine folders of a tiny model by variant and precision, each made once for all processes of a run."""
     cache = {}
 
     def make(variant="default", precision="float32", B=1):
@@ -163,12 +158,3 @@ def room():
         pytest.skip("the GPU has less than 20 GB free")
     yield
     torch.cuda.empty_cache()
-
-
-@pytest.fixture(scope="module")
-def attention():
-    """page4d_plugins.attention, its kernels in Triton's interpreter."""
-    from tests.support.kernel_cases import interpreting
-
-    with interpreting() as module:
-        yield module

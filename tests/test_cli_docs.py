@@ -1,16 +1,14 @@
-"""docs/cli.md is what the commands say of themselves."""
+"""docs/cli.md is what scripts/cli_docs.py writes."""
 
-import importlib.util
 import os
 import pathlib
 import re
 
 from page4d.errors import ExitCode
+from tests.support.modules import module_at
 
 ROOT = pathlib.Path(__file__).parents[1]
-specification = importlib.util.spec_from_file_location("cli_docs", ROOT / "scripts" / "cli_docs.py")
-cli_docs = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(cli_docs)
+cli_docs = module_at(ROOT / "scripts" / "cli_docs.py")
 
 
 def test_the_page_is_what_the_script_writes(monkeypatch):

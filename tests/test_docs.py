@@ -1,12 +1,13 @@
 """The documentation names only files, commands and options that exist, and its lines can be read."""
 
 import functools
-import importlib.util
 import pathlib
 import re
 import subprocess
 
 import pytest
+
+from tests.support.modules import module_at
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -32,10 +33,7 @@ def repository_files():
 @functools.cache
 def all_commands():
     """Every command as scripts/cli_docs.py describes it."""
-    specification = importlib.util.spec_from_file_location("cli_docs", ROOT / "scripts" / "cli_docs.py")
-    cli_docs = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(cli_docs)
-    return tuple(cli_docs.commands())
+    return tuple(module_at(ROOT / "scripts" / "cli_docs.py").commands())
 
 
 def command_groups():

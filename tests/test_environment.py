@@ -1,4 +1,4 @@
-"""scripts/environment.sh, test.sh and demo.sh on machines that lack packages: what is installed, what is only said."""
+"""scripts/environment.sh, test.sh and demo.sh on machines that lack packages: what is installed, what is only named."""
 
 import pathlib
 import shutil
@@ -48,7 +48,7 @@ class Machine:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def test_without_root_the_command_is_said_and_nothing_is_run(tmp_path):
+def test_without_root_the_command_is_named_and_nothing_is_run(tmp_path):
     machine = Machine(tmp_path, 1000, ["g++", "libpng-dev"])
     done = machine.need("g++", "libeigen3-dev", "libpng-dev", "nlohmann-json3-dev")
     assert (done.returncode, done.stdout, machine.calls) == (1, "", [])

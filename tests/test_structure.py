@@ -1,5 +1,4 @@
-"""The order of packages and rooms: each imports only what stands below it, no files import each other in a circle, and
-no folder is crowded."""
+"""Packages and rooms import only what stands below them, files not in a circle; no folder is crowded."""
 
 import ast
 import collections

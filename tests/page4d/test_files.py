@@ -53,8 +53,7 @@ def contents(folder):
 
 @pytest.fixture
 def volume(tmp_path):
-    """A folder that something is mounted at: a container's volume. A bind mount: on the same disk as what is around
-    it."""
+    """A folder that is a mount point, as a container's volume is; a bind mount, on the disk of what is around it."""
     source, target = tmp_path / "source", tmp_path / "volume"
     source.mkdir()
     target.mkdir()
@@ -147,8 +146,7 @@ def test_a_mounted_volume_is_filled_where_it_is(volume):
 
 @pytest.mark.parametrize("moved", range(10))
 def test_whoever_finds_a_half_filled_volume_finishes_it(volume, monkeypatch, moved):
-    """Killed after each number of moves: the folder has no marker unless it is whole, and what is then put there by
-    others stays."""
+    """Killed after each number of moves: only a whole folder has a marker, and files that others put there stay."""
     write(volume, a="old", c="old", sub__b="old")
     staging = Staging(volume)
     write(staging.new, a="new", sub__b="new")

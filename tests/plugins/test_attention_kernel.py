@@ -19,14 +19,6 @@ SMALL = Tile(16, 16, 4, 1)
 BOTH = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
 
-@pytest.fixture
-def plans(attention, monkeypatch):
-    """The plans made during a test."""
-    made, make = [], attention.make_plan
-    monkeypatch.setattr(attention, "make_plan", lambda *call: made.append(make(*call)) or made[-1])
-    return made
-
-
 def epipolar(views, patches, seed=0, special=2):
     """Random cameras, and a band such that no distance is within a thousandth of it."""
     rng = np.random.default_rng(seed)
@@ -239,8 +231,8 @@ def test_tiles_agree(attention):
             attention.run(named(q, k, v, bias), Mode.ROWS, tile, tile, rows=rows),
             definition.biased_attention(*double(q, k, v, bias), rows=rows),
         )
-        found = attention.run(named(q, k, v, bias) | lines, Mode.EPIPOLAR, tile, tile, **details)
-        near(found, definition.biased_attention(*double(q, k, v, bias), prior))
+        out = attention.run(named(q, k, v, bias) | lines, Mode.EPIPOLAR, tile, tile, **details)
+        near(out, definition.biased_attention(*double(q, k, v, bias), prior))
 
 
 def test_a_key_exactly_on_the_band_is_free(attention):

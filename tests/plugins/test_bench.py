@@ -1,5 +1,7 @@
-"""The GPU benchmark without a GPU: its reference, its bookkeeping, its arithmetic; the kernels in Triton's interpreter,
-in a process of their own."""
+"""The GPU benchmark without a GPU: its reference, its bookkeeping and its arithmetic.
+
+The kernels run in Triton's interpreter, in a process of their own.
+"""
 
 import contextlib
 import functools
@@ -43,13 +45,13 @@ small = {"image": 14, "device": "cpu"}
 sweeps.HEADS = 1
 peers = ("SDPA flash", "SDPA cuDNN", "flash-attn")
 forms = (Form.DENSE, Form.BIASED, Form.ROWS, Form.LANDMARK, Form.MEMORY)
-found = bench.compare(24, 1, peers=peers, sequences=(1,), product=32, forms=forms, heads=1, **small)
+comparison = bench.compare(24, 1, peers=peers, sequences=(1,), product=32, forms=forms, heads=1, **small)
 forms = (Form.DILATED, Form.EPIPOLAR)
 segments = bench.compare(12, 1, peers=(), sequences=(2,), product=32, forms=forms, heads=1, **small)
 tiles = [Tile(64, 32, 4, 1), Tile(48, 32, 4, 1)]
 sweep = sweeps.sweep(Mode.BIASED, 12, 1, tiles=tiles, workers=0, **small)
 late = sweeps.sweep(Mode.BIASED, 12, 1, tiles=tiles, workers=0, seconds=0.0, **small)
-sys.stdout.buffer.write(msgspec.json.encode((found, segments, sweep, late)))
+sys.stdout.buffer.write(msgspec.json.encode((comparison, segments, sweep, late)))
 """
 
 
@@ -65,34 +67,34 @@ def results():
 
 
 def test_every_side_is_timed_or_missing_with_a_reason(results):
-    found, segments, *_ = results
-    assert {(side.form, side.name) for side in found.timed if side.name in OURS} == {
+    comparison, segments, *_ = results
+    assert {(side.form, side.name) for side in comparison.timed if side.name in OURS} == {
         (form, "ours, Triton") for form in ("dense", "key bias", "rows", "landmark", "memory read")
     }
-    assert {side.name for side in found.timed if side.form in ("dense", "landmark", "memory read")} == {
+    assert {side.name for side in comparison.timed if side.form in ("dense", "landmark", "memory read")} == {
         "ours, Triton",
         "SDPA flash",
     }
     assert {side.form: side.name for side in segments.timed} == {"dilated": "ours, Triton", "epipolar": "ours, Triton"}
-    missing = {(side.form, side.name): side.reason for side in found.absent}
+    missing = {(side.form, side.name): side.reason for side in comparison.absent}
     assert missing["dense", "flash-attn"] == "flash_attn is not installed"
     assert missing["dense", "SDPA cuDNN"].startswith("RuntimeError: ")
     assert missing["dense", "ours, pack"] == "UsageError: the pack's kernels take tensors of a GPU"
     assert {name for _, name in missing} == {"flash-attn", "SDPA cuDNN", "ours, pack"}
-    assert {side.name for side in found.failures} == {"ours, pack"}
+    assert {side.name for side in comparison.failures} == {"ours, pack"}
     with pytest.raises(AccuracyError, match="key bias, Z=1, ours, pack"):
-        found.require()
+        comparison.require()
 
 
 def test_rates_and_ratios(results):
-    found, segments, *_ = results
-    for side in found.timed:
+    comparison, segments, *_ = results
+    for side in comparison.timed:
         queries, keys = {"landmark": (24, 4), "memory read": (32, 24)}.get(side.form, (24, 24))
         assert math.isclose(side.tflops, 4 * queries * keys * 64 / side.milliseconds / 1e9)
         assert side.baseline == "SDPA flash" and side.timed == "wall" and 0 < side.error < 1e-3
         assert side.of_sdpa_spread[0] <= side.of_sdpa <= side.of_sdpa_spread[1]
-        assert math.isclose(side.of_product, side.tflops / found.product_tflops) and side.of_exp2 is None
-    by = {(side.form, side.name): side for side in found.timed}
+        assert math.isclose(side.of_product, side.tflops / comparison.product_tflops) and side.of_exp2 is None
+    by = {(side.form, side.name): side for side in comparison.timed}
     ours, theirs = by["rows", "ours, Triton"], by["dense", "SDPA flash"]
     assert math.isclose(ours.of_sdpa, theirs.milliseconds / ours.milliseconds) and theirs.of_sdpa == 1.0
     dilated = next(side for side in segments.timed if side.form == "dilated")
@@ -101,24 +103,24 @@ def test_rates_and_ratios(results):
 
 
 def test_a_sweep_puts_the_fastest_first_and_names_what_failed(results, capsys):
-    *_, found, late = results
-    tiles = [(trial.tile.queries, trial.tile.keys) for trial in found.trials]
-    assert len(tiles) == 3 and tiles[2] == (48, 32) and "power of 2" in found.trials[2].reason
-    assert found.best is found.trials[0] and found.trials[0].milliseconds <= found.trials[1].milliseconds
-    assert (found.table.queries, found.table.keys) in tiles[:2] and not any(trial.wrong for trial in found.trials)
-    found.require()
+    *_, sweep, late = results
+    tiles = [(trial.tile.queries, trial.tile.keys) for trial in sweep.trials]
+    assert len(tiles) == 3 and tiles[2] == (48, 32) and "power of 2" in sweep.trials[2].reason
+    assert sweep.best is sweep.trials[0] and sweep.trials[0].milliseconds <= sweep.trials[1].milliseconds
+    assert (sweep.table.queries, sweep.table.keys) in tiles[:2] and not any(trial.wrong for trial in sweep.trials)
+    sweep.require()
     assert [trial.reason for trial in late.trials] == [None, *["not tried: out of time"] * 2]
-    tables.print_sweep(found)
+    tables.print_sweep(sweep)
     printed = capsys.readouterr().out
     assert "best: " in printed and "missing: 48 x 32" in printed
 
 
 def test_tables(results, capsys, tmp_path):
-    found, segments, sweep, _ = results
-    tables.print_benchmark(found)
+    comparison, segments, sweep, _ = results
+    tables.print_benchmark(comparison)
     printed = capsys.readouterr().out
     assert "memory read" in printed and "missing: ours, pack: " in printed and "SDPA flash (Z=1, dense)" in printed
-    for name, result in (("one", found), ("two", segments), ("three", sweep)):
+    for name, result in (("one", comparison), ("two", segments), ("three", sweep)):
         (tmp_path / f"{name}.json").write_bytes(msgspec.json.encode(result))
     (tmp_path / "four.json").write_text("")
     tables.print_summary([tmp_path / f"{name}.json" for name in ("one", "two", "three", "four", "five")])
@@ -133,13 +135,13 @@ def test_a_wrong_result_is_not_timed(monkeypatch):
         return lambda: definition.biased_attention(*(call.tensors[name] for name in "qkv"))
 
     monkeypatch.setitem(OURS, "ours, Triton", dropping_a_key)
-    found = bench.compare(
+    comparison = bench.compare(
         108, 1, heads=2, peers=("SDPA flash",), sequences=(1,), image=28, forms=(Form.DENSE,), device="cpu", product=32
     )
-    reasons = {side.name: side.reason for side in found.failures}
-    assert reasons["ours, Triton"].startswith("wrong result: a row's relative error is ") and not found.timed[1:]
+    reasons = {side.name: side.reason for side in comparison.failures}
+    assert reasons["ours, Triton"].startswith("wrong result: a row's relative error is ") and not comparison.timed[1:]
     with pytest.raises(AccuracyError, match="wrong result"):
-        found.require()
+        comparison.require()
 
 
 @pytest.mark.parametrize("form", Form)
@@ -149,16 +151,17 @@ def test_the_reference_is_the_definition(form):
     values = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in call.tensors.items()}
     q, k, v, bias = values["q"], values["k"], values["v"], values.get("key_bias")
     if call.mode.keys is Keys.SEGMENTS:
-        want = definition.segment_attention(q, k, v, bias, values["seg_ptr"], values["seg"], values.get("segment_bias"))
+        lists = values["seg_ptr"], values["seg"], values.get("segment_bias")
+        expected = definition.segment_attention(q, k, v, bias, *lists)
     else:
         prior = call.epipolar and EpipolarPrior(values["fundamental"], values["centres"], call.band, call.penalty)
-        want = definition.biased_attention(q, k, v, bias, prior, call.rows)
-    assert Reference(call, layout.N, 20).error(want) < 1e-14
-    want[:, 1, 0, 3] += 0.1
-    error = Reference(call, layout.N, 20).error(want)
+        expected = definition.biased_attention(q, k, v, bias, prior, call.rows)
+    assert Reference(call, layout.N, 20).error(expected) < 1e-14
+    expected[:, 1, 0, 3] += 0.1
+    error = Reference(call, layout.N, 20).error(expected)
     assert error > 1e-2 and not Reference(call, layout.N, 20).accepts(error)
-    want[0, 0, -1, 0] = math.nan
-    assert Reference(call, layout.N, 20).error(want) == math.inf
+    expected[0, 0, -1, 0] = math.nan
+    assert Reference(call, layout.N, 20).error(expected) == math.inf
 
 
 def test_rows_without_keys_are_zeros():
@@ -302,15 +305,15 @@ def test_a_call_is_timed_in_a_graph_where_it_can_be_captured(captures, timed, mo
     fake = FakeCuda(captures)
     monkeypatch.setattr(clocks.torch, "cuda", fake)
     clock = clocks.CudaClock(0)
-    taken = [0, 0, 0]
+    uses = [0, 0, 0]
 
     def use(i):
-        taken[i] += 1
+        uses[i] += 1
         fake.call()
 
     sampler = clock.sampler([functools.partial(use, i) for i in range(3)])
     assert sampler.timed == timed and sampler.sample() == 1.0
-    assert max(taken) - min(taken) <= (1 if captures else 5)  # the sets take turns: 4 calls a sample, over 3 sets
+    assert max(uses) - min(uses) <= (1 if captures else 5)  # the sets take turns: 4 calls a sample, over 3 sets
     before = fake.now
     sampler.sample()
     assert fake.now - before == 8.0  # 4 ms of calls, after as many that keep the stream busy

@@ -1,4 +1,4 @@
-"""From shapes and nodes to launches: what every plan keeps to, and what is refused. No torch, no Triton, no GPU."""
+"""From shapes to launches: what every plan keeps to, and what is refused. No torch, no Triton, no GPU."""
 
 import itertools
 import math
@@ -10,20 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from page4d.errors import UsageError
-from page4d.ops import BIASED_ATTENTION, SEGMENT_ATTENTION, BiasedRows
+from page4d.ops import BiasedRows
 from page4d_plugins.launch_plan import Descriptor, Ref, Shape, Strides, constants, make_plan, parts_of
 from page4d_plugins.modes import CHIPS, Dtype, Keys, Mode, chip_for
-from page4d_plugins.node import Node, most_workspace
+from page4d_plugins.node import most_workspace
 from tests.support.examples import examples
 
 WHOLE = [mode for mode in Mode if not mode.partial]  # what is asked for; parts follow from a plan
-LINES = {"epipolar_band": 3.0, "epipolar_penalty": 4.0}
-ROWS = {"row_period": 5, "row_leading": 2, "row_gain": 64.0}
 
 
 @st.composite
 def calls(draw):
-    """A shape of any mode, and the tiles of a chip: small calls, and few queries on many keys."""
+    """A shape of any mode, and the tiles of a GPU architecture: small calls, and few queries on many keys."""
     mode = draw(st.sampled_from([*WHOLE, Mode.DENSE, Mode.BIASED]))
     groups = draw(st.integers(1, 9)) if mode.keys is not Keys.RANGE else 1
     rows = draw(st.one_of(st.integers(1, 100), st.integers(1, 40_000)))
@@ -64,13 +62,13 @@ def regions(shape, plan):
             "PART": 4 * parts * shape.Z * shape.A * shape.n * shape.D,
             "LSE": 4 * parts * shape.Z * shape.A * shape.n,
         }
-    found = {}
+    places = {}
     for launch in plan.launches:
         for name, value in launch.values.items():
             if isinstance(value, Ref) and value.tensor == "workspace":
                 what = {"prepare": "BIAS", "merge": name}.get(launch.kernel, "PART" if name == "OUT" else name)
-                found.setdefault(what, set()).add((value.offset, value.offset + sizes[what]))
-    return found
+                places.setdefault(what, set()).add((value.offset, value.offset + sizes[what]))
+    return places
 
 
 @examples(150)
@@ -80,10 +78,10 @@ def test_the_workspace_holds_all_results_side_by_side(call):
     """Each at one place, aligned, inside, apart from the others; writers and readers agree on it."""
     shape, *_ = call
     plan = make_plan(*call)
-    found = regions(shape, plan)
-    assert set(found) == ({"BIAS"} if plan.mode.has_bias else set()) | ({"PART", "LSE"} if plan.mode.partial else set())
-    assert all(len(places) == 1 for places in found.values())
-    places = sorted(place for (place,) in found.values())
+    by_name = regions(shape, plan)
+    assert set(by_name) == {*["BIAS"] * plan.mode.has_bias, *["PART", "LSE"] * plan.mode.partial}
+    assert all(len(places) == 1 for places in by_name.values())
+    places = sorted(place for (place,) in by_name.values())
     assert all(start % 256 == 0 for start, _ in places)
     assert all(end <= following for (_, end), (following, _) in itertools.pairwise(places))
     assert plan.workspace >= max((end for _, end in places), default=0)
@@ -121,8 +119,7 @@ def test_grids_cover_every_row_once(call):
 @examples(150)
 @given(few_queries, st.sampled_from(sorted(CHIPS)))
 def test_parts_cover_every_key_once(case, chip):
-    """Part p reads the keys from p * chunk on, whole tiles of them; none is empty, and the merge kernel holds them
-    all."""
+    """Part p reads whole tiles of keys from p * chunk on; none is empty, and the merge kernel holds them all."""
     n, m, heads, mode = case
     part = CHIPS[chip].part
     shape = Shape(mode, Dtype.FLOAT16, 1, heads, n, m)
@@ -182,31 +179,24 @@ def test_strides_reach_the_launches(call, numbers):
     """Given ones as they are, others of contiguous tensors; the group's stride skips a group's rows."""
     shape, *tiles = call
     q, k, v, out = (Strides(*numbers[i : i + 2], numbers[i + 2] % 2**23) for i in range(0, 12, 3))
-    for given_, wanted in (
-        ({"q": q, "k": k, "v": v, "out": out}, (q, k, v, out)),
-        (
-            {},
-            [
-                Strides(shape.A * length * shape.D, length * shape.D, shape.D)
-                for length in (shape.n, shape.m, shape.m, shape.n)
-            ],
-        ),
-    ):
-        plan = make_plan(shape._replace(**given_), *tiles)
+    lengths = (shape.n, shape.m, shape.m, shape.n)
+    contiguous = [Strides(shape.A * length * shape.D, length * shape.D, shape.D) for length in lengths]
+    for options, expected in (({"q": q, "k": k, "v": v, "out": out}, (q, k, v, out)), ({}, contiguous)):
+        plan = make_plan(shape._replace(**options), *tiles)
         values = next(launch.values for launch in plan.launches if launch.kernel.startswith("attention"))
-        for name, strides in zip(("q", "k", "v"), wanted[:3], strict=True):
+        for name, strides in zip(("q", "k", "v"), expected[:3], strict=True):
             assert tuple(values[f"{name}_{axis}"] for axis in "zan") == strides
         if plan.mode.partial:
             parts = plan.launches[-1].values["parts"]
             size = shape.n * shape.D
             assert [values[f"out_{axis}"] for axis in "zagn"] == [shape.A * parts * size, parts * size, size, shape.D]
             assert values["q_g"] == 0
-            assert tuple(plan.launches[-1].values[f"out_{axis}"] for axis in "zan") == wanted[3]
+            assert tuple(plan.launches[-1].values[f"out_{axis}"] for axis in "zan") == expected[3]
         else:
-            assert tuple(values[f"out_{axis}"] for axis in "zan") == wanted[3]
-            assert values["q_g"] == shape.n // shape.groups * wanted[0].n
-            assert values["out_g"] == shape.n // shape.groups * wanted[3].n
-        for name, tensor, strides in (("KD", "k", wanted[1]), ("VD", "v", wanted[2])):
+            assert tuple(values[f"out_{axis}"] for axis in "zan") == expected[3]
+            assert values["q_g"] == shape.n // shape.groups * expected[0].n
+            assert values["out_g"] == shape.n // shape.groups * expected[3].n
+        for name, tensor, strides in (("KD", "k", expected[1]), ("VD", "v", expected[2])):
             tile = tiles[1] if plan.mode.partial else tiles[0]
             described = Descriptor(tensor, (shape.Z, shape.A, shape.m, shape.D), (*strides, 1), tile.keys)
             assert values[name] == (described if tile.descriptors else None)
@@ -265,7 +255,7 @@ def test_numbers_beyond_the_kernels_integers_are_refused(changes):
 
 
 def test_chips():
-    """A chip has its own kernels or the fallback's; older ones have none."""
+    """A GPU architecture has its own kernels or the fallback's; older ones have none."""
     assert [chip_for(capability) for capability in (80, 86, 87, 89, 90, 100, 103, 110, 120, 121)] == list(CHIPS)
     assert [chip_for(capability) for capability in (88, 91, 101, 130)] == [80] * 4
     for old in (75, 70, 52):
@@ -274,128 +264,6 @@ def test_chips():
     with pytest.raises(UsageError, match="float16, bfloat16"):
         Dtype.named("float32")
     assert [Dtype.named(name) for name in ("float16", "bfloat16")] == list(Dtype)
-
-
-# ---- nodes
-
-MODES = {
-    (BIASED_ATTENTION, "", 3): Mode.DENSE,
-    (BIASED_ATTENTION, "", 4): Mode.BIASED,
-    (BIASED_ATTENTION, "rows", 4): Mode.ROWS,
-    (BIASED_ATTENTION, "lines", 6): Mode.EPIPOLAR,
-    (SEGMENT_ATTENTION, "", 6): Mode.SEGMENTS,
-    (SEGMENT_ATTENTION, "", 7): Mode.SEGMENTS_BIASED,
-}
-ATTRIBUTES = {"": {}, "rows": ROWS, "lines": LINES}
-
-
-@pytest.mark.parametrize(
-    ("op", "option"),
-    [(BIASED_ATTENTION, ""), (BIASED_ATTENTION, "rows"), (BIASED_ATTENTION, "lines"), (SEGMENT_ATTENTION, "")],
-)
-def test_inputs_and_attributes_say_the_mode(op, option):
-    node = Node.of(op, {"plugin_version": 1, **ATTRIBUTES[option]})
-    assert node.fields == ATTRIBUTES[option]
-    for inputs in range(9):
-        if (op, option, inputs) in MODES:
-            assert node.mode(inputs) is MODES[op, option, inputs]
-        else:
-            with pytest.raises(UsageError, match="number of inputs"):
-                node.mode(inputs)
-
-
-@pytest.mark.parametrize("whole", [LINES, ROWS])
-def test_half_of_an_option_is_refused(whole):
-    for left_out in whole:
-        with pytest.raises(UsageError, match="half of an option"):
-            Node.of(BIASED_ATTENTION, {name: value for name, value in whole.items() if name != left_out})
-
-
-@pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_types_that_a_node_takes(half):
-    """q, k, v, biases and the output in one 16-bit type, lists in int32, lines in float32; each place refuses all
-    else."""
-    other = "bfloat16" if half == "float16" else "float16"
-    for op, types in (
-        (BIASED_ATTENTION, [half] * 4),
-        (BIASED_ATTENTION, [half] * 5),
-        (BIASED_ATTENTION, [half] * 4 + ["float32"] * 2 + [half]),
-        (SEGMENT_ATTENTION, [half] * 4 + ["int32"] * 2 + [half]),
-        (SEGMENT_ATTENTION, [half] * 4 + ["int32"] * 2 + [half] * 2),
-    ):
-        node = Node.of(op, {})
-        for position, right in enumerate(types):
-            for name in ("float32", "float16", "bfloat16", "int32", "int64", "int8", "bool"):
-                expected = name == right or (position == 0 and name == other)
-                assert node.accepts(position, [*types[:position], name, *types[position + 1 :]]) is expected
-
-
-SHAPES = {
-    Mode.DENSE: ([2, 4, 30, 64], [2, 4, 50, 64], [2, 4, 50, 64]),
-    Mode.BIASED: ([2, 4, 30, 64], [2, 4, 50, 64], [2, 4, 50, 64], [2, 50]),
-    Mode.ROWS: ([2, 4, 30, 64], [2, 4, 50, 64], [2, 4, 50, 64], [2, 50]),
-    Mode.EPIPOLAR: ([2, 4, 30, 64], [2, 4, 30, 64], [2, 4, 30, 64], [2, 30], [3, 3, 3, 3], [10, 3]),
-    Mode.SEGMENTS: ([2, 4, 30, 64], [2, 4, 50, 64], [2, 4, 50, 64], [2, 50], [4], [7, 2]),
-    Mode.SEGMENTS_BIASED: ([2, 4, 30, 64], [2, 4, 50, 64], [2, 4, 50, 64], [2, 50], [4], [7, 2], [4, 7]),
-}
-
-
-def node_of(mode):
-    op, option, _ = next(key for key, value in MODES.items() if value is mode)
-    return Node.of(op, ATTRIBUTES[option])
-
-
-@pytest.mark.parametrize("mode", SHAPES)
-def test_shapes_become_a_call(mode):
-    found = node_of(mode).shape(SHAPES[mode], Dtype.BFLOAT16)
-    want = Shape(mode, Dtype.BFLOAT16, 2, 4, 30, 30 if mode is Mode.EPIPOLAR else 50)
-    if mode is Mode.ROWS:
-        want = want._replace(rows=BiasedRows(5, 2, 64.0))
-    if mode is Mode.EPIPOLAR:
-        want = want._replace(groups=3, band=3.0, penalty=4.0)
-    if mode.keys is Keys.SEGMENTS:
-        want = want._replace(groups=3, segments=7)
-    assert found == want
-    plan = make_plan(found, CHIPS[90].of(mode), CHIPS[90].part)
-    assert plan.mode is mode
-
-
-@pytest.mark.parametrize("mode", SHAPES)
-def test_a_shape_that_does_not_fit_is_refused_by_name(mode):
-    """Any axis of any input, changed or gone; axes that say a size themselves are checked where another input has it,
-    or by the plan."""
-    node, shapes = node_of(mode), SHAPES[mode]
-    said_by = {("q", 2), ("k", 2), ("fundamental", 0), ("seg_ptr", 0), ("seg", 0)}
-    for i, name in enumerate(node.inputs[: len(shapes)]):
-        for axis in range(len(shapes[i])):
-            for changed in (
-                [*shapes[i][:axis], shapes[i][axis] + 1, *shapes[i][axis + 1 :]],
-                shapes[i][:axis] + shapes[i][axis + 1 :],
-            ):
-                if len(changed) == len(shapes[i]) and ((name, axis) in said_by or name == "q"):
-                    continue
-                with pytest.raises(UsageError, match=rf"^{name} of |q and k of an attention have four axes"):
-                    node.shape([*shapes[:i], changed, *shapes[i + 1 :]], Dtype.FLOAT16)
-
-
-@pytest.mark.parametrize(
-    ("mode", "position", "changed", "what"),
-    [
-        (Mode.SEGMENTS, 0, [2, 4, 31, 64], "equal groups"),
-        (Mode.SEGMENTS, 4, [1], "equal groups"),
-        (Mode.SEGMENTS, 4, [0], "equal groups"),
-        (Mode.SEGMENTS_BIASED, 5, [8, 2], "segment_bias"),
-        (Mode.EPIPOLAR, 4, [4, 4, 3, 3], "centres"),
-        (Mode.EPIPOLAR, 4, [0, 0, 3, 3], "fundamental"),
-        (Mode.EPIPOLAR, 1, [2, 4, 31, 64], "v of"),
-        (Mode.ROWS, 0, [2, 4, 31, 64], "rows do not fit"),
-        (Mode.BIASED, 0, [2, 5, 30, 64], "k of"),
-    ],
-)
-def test_sizes_that_contradict_each_other_are_refused(mode, position, changed, what):
-    shapes = [*SHAPES[mode][:position], changed, *SHAPES[mode][position + 1 :]]
-    with pytest.raises(UsageError, match=what):
-        make_plan(node_of(mode).shape(shapes, Dtype.FLOAT16), CHIPS[80].of(mode), CHIPS[80].part)
 
 
 @examples(100)

@@ -1,5 +1,4 @@
-"""The kernel's memory in Triton's interpreter: tensors of any strides, read where they lie, and nothing beside them
-touched."""
+"""The kernel's memory in Triton's interpreter: any strides are read in place, and nothing else is touched."""
 
 import mmap
 
@@ -33,38 +32,32 @@ CALLS = {  # tensors beside q, k, v; details
 
 
 @pytest.fixture
-def plans(attention, monkeypatch):
-    """The plans made during a test."""
-    made, make = [], attention.make_plan
-    monkeypatch.setattr(attention, "make_plan", lambda *call: made.append(make(*call)) or made[-1])
-    return made
-
-
-@pytest.fixture
 def touched(attention, monkeypatch):
-    """Addresses that kernels read and write during a test, and the memory that is taken meanwhile."""
+    """Addresses that kernels read and write during a test, and the memory that is allocated meanwhile."""
     from triton.runtime import interpreter
 
     inner, empty = interpreter._interpreter, torch.empty
-    found = {"read": [], "written": [], "taken": []}
+    touched = {"read": [], "written": [], "allocated": []}
 
     class Recorded:
         def __getattr__(self, name):
             return getattr(inner, name)
 
         def load(self, pointers, mask, *more):
-            found["read"].append(pointers[np.broadcast_to(mask, pointers.shape)].ravel())
+            touched["read"].append(pointers[np.broadcast_to(mask, pointers.shape)].ravel())
             return inner.load(pointers, mask, *more)
 
         def store(self, pointers, value, mask):
-            found["written"].append(pointers[np.broadcast_to(mask, pointers.shape)].ravel())
+            touched["written"].append(pointers[np.broadcast_to(mask, pointers.shape)].ravel())
             return inner.store(pointers, value, mask)
 
+    def allocated(*sizes, **options):
+        touched["allocated"].append(empty(*sizes, **options))
+        return touched["allocated"][-1]
+
     monkeypatch.setattr(interpreter, "_interpreter", Recorded())
-    monkeypatch.setattr(
-        torch, "empty", lambda *sizes, **options: found["taken"].append(empty(*sizes, **options)) or found["taken"][-1]
-    )
-    return found
+    monkeypatch.setattr(torch, "empty", allocated)
+    return touched
 
 
 def addresses(tensor):
@@ -79,8 +72,7 @@ def addresses(tensor):
 @pytest.mark.parametrize("descriptors", [False, True])
 @pytest.mark.parametrize("mode", CALLS)
 def test_nothing_beside_the_tensors_is_touched(attention, plans, touched, mode, descriptors):
-    """No row or key behind the last, no key outside the segments; all of the output is written, and nothing but it and
-    the workspace."""
+    """No row or key behind the last, no key outside the segments; all of the output is written."""
     names, details = CALLS[mode]
     m = 1100 if mode.partial else 70
     q, k, v, bias = draw(1, 2, 70, m, 16)
@@ -96,8 +88,8 @@ def test_nothing_beside_the_tensors_is_touched(attention, plans, touched, mode, 
     out = attention.run(tensors, asked, tile, tile, **details)
     assert plans[0].mode is mode
     read, written = np.unique(np.concatenate(touched["read"])), np.unique(np.concatenate(touched["written"]))
-    assert touched["taken"][0] is out
-    (workspace,) = touched["taken"][1:]
+    assert touched["allocated"][0] is out
+    (workspace,) = touched["allocated"][1:]
     if "seg" in names:
         kept = torch.cat([torch.arange(start, start + length) for start, length in CSR["seg"].tolist()])
         for tensor in (k, v):
@@ -132,15 +124,14 @@ def test_q_k_and_v_have_strides_of_their_own(attention, mode):
         len(set(strides)) == 3 for strides in list(zip(*(tensor.stride() for tensor in laid.values()), strict=True))[:3]
     )
     tile = Tile(32, 256 if mode.partial else 32, 4, 1)
-    found = attention.run(laid | more, asked, tile, tile, **details)
+    out = attention.run(laid | more, asked, tile, tile, **details)
     assert torch.equal(
-        found, attention.run(named(q.contiguous(), k.contiguous(), v.contiguous()) | more, asked, tile, tile, **details)
+        out, attention.run(named(q.contiguous(), k.contiguous(), v.contiguous()) | more, asked, tile, tile, **details)
     )
 
 
 def test_packed_qkv_is_read_in_place(attention, plans):
-    """[Z,n,3,A,D], as a linear layer gives it: the kernel gets its strides, and gives the bits of contiguous
-    tensors."""
+    """[Z,n,3,A,D], as a linear layer leaves it: the kernel gets its strides, and gives the same bits."""
     Z, n, A, D = 2, 38, 2, 16
     packed = torch.randn(Z, n, 3, A, D, generator=torch.Generator().manual_seed(0)).half()
     q, k, v = packed.permute(2, 0, 3, 1, 4)
@@ -179,15 +170,13 @@ def test_a_bias_with_strides(attention):
 
 @pytest.mark.parametrize("mode", [Mode.BIASED, Mode.SEGMENTS])
 def test_offsets_beyond_32_bits(attention, monkeypatch, mode):
-    """Rows 2^24 elements apart, heads and sequences further: offsets exceed 2^31 elements in each of q, k, v and the
-    output."""
+    """Rows 2^24 elements apart: offsets exceed 2^31 elements in each of q, k, v and the output."""
     from triton.runtime.interpreter import GridExecutor
 
     Z, A, n, D = 2, 2, 192, 16
     strides = Strides(2**31 + 2**10, 2**32 + 2**11, 2**24)
-    memory = mmap.mmap(
-        -1, 20 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000
-    )  # MAP_NORESERVE: pages exist once touched
+    no_reserve = 0x4000  # MAP_NORESERVE: pages exist once touched
+    memory = mmap.mmap(-1, 20 * 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
     everything = torch.frombuffer(memory, dtype=torch.float16)
     near_q, near_k, near_v, bias = draw(Z, A, n, n, D)
     far = {

@@ -1,5 +1,4 @@
-"""The row kernels in Triton's interpreter against PyTorch in float64, over random sizes; what their plans take; their
-machine code."""
+"""The row kernels in Triton's interpreter against PyTorch in float64; what their plans take; their machine code."""
 
 import importlib
 import re
@@ -116,7 +115,7 @@ def test_heads(launched, sequences, period, heads, dtype, over, seed):
         drawn(generator, period, HEAD_DIM),
     )
     normed = F.layer_norm(x.double() + bias.double(), (HEAD_DIM,), *double(weight, shift), eps=1e-5)
-    want = rotate(normed[None], Rope(*(table.double()[:, None] for table in (cos, sin))))[0]
+    expected = rotate(normed[None], Rope(*(table.double()[:, None] for table in (cos, sin))))[0]
     tensors = {
         "x": x,
         "bias": bias,
@@ -127,7 +126,7 @@ def test_heads(launched, sequences, period, heads, dtype, over, seed):
         "out": x if over else blank(x),
     }
     launched(RowKernel.HEADS, heads_launch(sequences * period, heads, period, 1e-5), tensors)
-    near(tensors["out"], want)
+    near(tensors["out"], expected)
     assert fence_of(tensors["out"]).isnan().all()
 
 
@@ -139,10 +138,10 @@ def test_gelu(launched, rows, sixteenths, dtype, over, seed):
         drawn(generator, rows, 16 * sixteenths, dtype=dtype, scale=2.0),
         drawn(generator, 16 * sixteenths, dtype=dtype),
     )
-    want = F.gelu(x.double() + bias.double())
+    expected = F.gelu(x.double() + bias.double())
     tensors = {"x": x, "bias": bias, "out": x if over else blank(x)}
     launched(RowKernel.GELU, gelu_launch(rows, 16 * sixteenths), tensors)
-    near(tensors["out"], want)
+    near(tensors["out"], expected)
     assert fence_of(tensors["out"]).isnan().all()
 
 
@@ -177,10 +176,10 @@ USED = {  # the tensors that a kernel reads or writes
 
 @pytest.mark.parametrize("kernel", RowKernel, ids=lambda kernel: kernel.value)
 def test_launches_are_laid_out_as_the_machine_code_reads_them(kernel):
-    """Every parameter at its size, on every chip; nothing is asked of the launch that it does not say."""
+    """Every parameter at its size, for every GPU architecture; a launch has all values that are asked of it."""
     launch = LAUNCHES[kernel]
     addresses = {name: (i + 1) << 40 for i, name in enumerate(USED[kernel].split())}
-    entries = [found.entry for found in shipped().kernels.values() if found.entry.kernel == kernel.value]
+    entries = [other.entry for other in shipped().kernels.values() if other.entry.kernel == kernel.value]
     assert len(entries) == 20
     for entry in entries:
         block = ParameterBlock(entry.parameters, launch.values)

@@ -98,14 +98,14 @@ def test_against_the_definition(attention, dtype, D, by_head):
     segment_bias = (
         (torch.randn(2, len(seg), generator=torch.Generator().manual_seed(1)) * 4).to(dtype) if by_head else None
     )
-    want = definition.segment_attention(
+    expected = definition.segment_attention(
         *double(q, k, v, bias), seg_ptr, seg, None if segment_bias is None else segment_bias.double()
     )
-    near(attention.segment_attention(q, k, v, bias, seg_ptr, seg, segment_bias), want)
-    want = definition.segment_attention(
+    near(attention.segment_attention(q, k, v, bias, seg_ptr, seg, segment_bias), expected)
+    expected = definition.segment_attention(
         *double(q, k, v), None, seg_ptr, seg, None if segment_bias is None else segment_bias.double()
     )
-    near(attention.segment_attention(q, k, v, None, seg_ptr, seg, segment_bias), want)
+    near(attention.segment_attention(q, k, v, None, seg_ptr, seg, segment_bias), expected)
 
 
 @pytest.mark.parametrize("tile", [SMALL, Tile(32, 32, 4, 1), Tile(16, 16, 4, 1, True), Tile(32, 64, 4, 1, True)])

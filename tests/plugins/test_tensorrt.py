@@ -1,5 +1,7 @@
-"""The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node of every stage becomes one, where it
-may. Plans of all variants are built in tests/export/test_tensorrt_plans.py."""
+"""The plugin in TensorRT-RTX's builder, which needs no GPU: every attention node becomes one, where it may.
+
+Plans of all variants are built in tests/export/test_tensorrt_plans.py.
+"""
 
 import re
 from types import SimpleNamespace
@@ -33,8 +35,7 @@ def rtx():
 
 
 def parse(trt, path, log):
-    """A file as TensorRT-RTX reads it: (builder, parser, which holds the weights), network, names of its plugin
-    layers."""
+    """A file as TensorRT-RTX reads it: (builder, parser with the weights), network, names of its plugin layers."""
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -48,8 +49,7 @@ def parse(trt, path, log):
 
 
 def build(trt, path, target=None):
-    """What TensorRT-RTX makes of a file: its plugin layers when parsed, and the engine's layers as (name, type,
-    text)."""
+    """What TensorRT-RTX makes of a file: its plugin layers, and the engine's layers as (name, type, text)."""
 
     log = log_of(trt)
     log.begin()
@@ -68,15 +68,15 @@ def build(trt, path, target=None):
 
 @pytest.fixture(scope="module")
 def kinds(made):
-    """One written stage of every kind of a variant, and of masked Time-SA where only some is masked: (entry, file,
-    attention nodes)."""
+    """A stage of every kind of a variant, and masked Time-SA where only some is: (entry, file, attention nodes)."""
 
     def written(variant):
-        made_ = made(variant, "float16")
-        found = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(made_.plan.stages()))}
-        attentions = NODES | {"encoder": made_.plan.config.encoder_depth}
+        exported = made(variant, "float16")
+        entries = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(exported.plan.stages()))}
+        attentions = NODES | {"encoder": exported.plan.config.encoder_depth}
         return [
-            (entry, made_.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind]) for entry in found.values()
+            (entry, exported.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind])
+            for entry in entries.values()
         ]
 
     return written
@@ -91,10 +91,10 @@ def test_every_attention_is_read_as_the_plugin(variant, rtx, kinds):
 
 
 def test_every_attention_of_a_built_engine_is_the_plugin(rtx, made):
-    made_ = made("default", "bfloat16")
+    exported = made("default", "bfloat16")
     for name in ("encoder", "mask_head", "view_sa.1", "time_sa.1", "global_sa.1"):
-        built = build(rtx, made_.folder / "onnx" / f"{name}.onnx")
-        expected = NODES | {"encoder": made_.plan.config.encoder_depth}
+        built = build(rtx, exported.folder / "onnx" / f"{name}.onnx")
+        expected = NODES | {"encoder": exported.plan.config.encoder_depth}
         custom = sum(kind == "custom_layer" for _, kind, _ in built.layers)
         assert custom == len(built.plugins) == expected[name.partition(".")[0]], name
         assert not any("mha" in layer.lower() or "softmax" in layer.lower() for layer, _, _ in built.layers), name
@@ -106,9 +106,9 @@ def test_native_leaves_attention_to_tensorrt(rtx, kinds, tmp_path):
     for entry, path, nodes in kinds("default"):
         built = build(rtx, without_plugins(path, tmp_path / path.name))
         assert not built.plugins and not any(kind == "custom_layer" for _, kind, _ in built.layers)
-        found = sum("mha" in name.lower() for name, _, _ in built.layers)
-        assert found == nodes, entry.name
-        fused += found
+        attentions = sum("mha" in name.lower() for name, _, _ in built.layers)
+        assert attentions == nodes, entry.name
+        fused += attentions
     assert fused >= 4
 
 
@@ -138,7 +138,7 @@ def test_what_an_engine_keeps_of_a_node_makes_the_same_plugin(op, fields, rtx):
 
 
 def test_a_machine_without_a_gpu_says_so(rtx):
-    """Launching is refused in words, wherever building is not."""
+    """Launching is refused with an error where building is not."""
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(MissingBackendError, match="driver"):
@@ -158,8 +158,8 @@ def _collection(trt, op, fields):
     import numpy as np
 
     types = {int: (np.int32, trt.PluginFieldType.INT32), float: (np.float32, trt.PluginFieldType.FLOAT32)}
-    made = []
+    collected = []
     for name, value in fields.items():
         dtype, kind = types[FIELDS[op][name]]
-        made.append(trt.PluginField(name, np.array([value], dtype), kind))
-    return trt.PluginFieldCollection(made)
+        collected.append(trt.PluginField(name, np.array([value], dtype), kind))
+    return trt.PluginFieldCollection(collected)

@@ -1,5 +1,4 @@
-"""Small checkpoints with the names and shapes of the published ones, written out from their tables and not from the
-model's code."""
+"""Small checkpoints with the names and shapes of the published ones, which the model's code has no part in."""
 
 import json
 import math
@@ -32,8 +31,7 @@ def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
 
 
 def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24)):
-    """Name -> shape, as in PAGE-4D's checkpoints of both generations, or VGGT's (kind None); of their heads only a few
-    names."""
+    """Name -> shape, as in PAGE-4D's checkpoints of both generations or VGGT's (kind None), with few names of heads."""
     shapes = {"aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
     shapes |= _encoder("aggregator.patch_embed.", width, encoder_depth)
     shapes["aggregator.patch_embed.mask_token"] = (1, width)
@@ -64,13 +62,12 @@ def pi3_state(width=128, encoder_depth=2, pairs=2, heads=True):
 
 
 def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24)):
-    """State dict of PAGE-4D, or of VGGT (kind None), float32, with the aggregator layers of the numbers given."""
+    """State dict of PAGE-4D, or of VGGT (kind None), float32, with these layers of the aggregator."""
     return filled(page4d_shapes(kind, width, encoder_depth, layers))
 
 
 def filled(shapes):
-    """A tensor per name, a function of the name and the shape alone, of a size that lets every tensor matter in the
-    result."""
+    """A tensor per name, by the name and the shape alone, of a size that lets it matter in the result."""
     return {name: _tensor(name, shape) for name, shape in shapes.items()}
 
 
@@ -87,17 +84,16 @@ def save_page4d(path, state, nested=True, module=False, optimizer=False):
         state: the weights.
         nested: under `model`, with the trainer's state beside them; `.pt` only.
         module: put `module.` before every name.
-        optimizer: with moments in the optimizer's state; True, or how many numbers they have.
+        optimizer: with moments in the optimizer's state; True, or how many values they have.
     """
     state = {f"module.{name}" if module else name: tensor for name, tensor in state.items()}
     if path.suffix == ".safetensors":
         save_file(state, path)
         return
-    moments = (
-        {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(100_000 if optimizer is True else optimizer)}}
-        if optimizer
-        else {}
-    )
+    moments = {}
+    if optimizer:
+        count = 100_000 if optimizer is True else optimizer
+        moments[0] = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(count)}
     trainer = {
         "prev_epoch": 149,
         "steps": {"train": 0, "val": 0},

@@ -1,5 +1,4 @@
-"""Building C++ in tests: commands whose output is shown where they fail, and the flags of builds that are made for
-their tests alone."""
+"""Building C++ in tests: commands whose output is shown where they fail, and flags of builds for tests alone."""
 
 import os
 import shutil
@@ -32,5 +31,5 @@ def fastest_tools():
 def build(source, folder, *options, targets=()):
     """Configure and build a CMake project."""
     run("cmake", "-S", source, "-B", folder, *UNOPTIMISED, *fastest_tools(), *options)
-    wanted = ["--target", *targets] if targets else []
-    run("cmake", "--build", folder, "--parallel", "2", *wanted, env={**os.environ, **CCACHE})
+    target_options = ["--target", *targets] if targets else []
+    run("cmake", "--build", folder, "--parallel", "2", *target_options, env={**os.environ, **CCACHE})

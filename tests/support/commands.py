@@ -1,5 +1,8 @@
-"""Commands as a user runs them: `started` in a process of their own, `inside` this one, where torch is imported and
-nothing is loaded anew; what a process adds is seen once for each command."""
+"""Commands as a user runs them.
+
+`started` runs one in a process of its own, `inside` in this one, where torch is imported already. What a process adds
+is tested once for each command.
+"""
 
 import os
 import re
@@ -48,8 +51,10 @@ def inside(*arguments, function=export_command):
 
 
 def run(*arguments):
-    """`page4d-run`, inside this process, but for its threads: a pool of the whole process would stay behind, and ONNX
-    Runtime then refuses sessions of others."""
+    """`page4d-run` inside this process, with threads of its own.
+
+    A pool of the whole process would stay behind, and ONNX Runtime then refuses sessions of others.
+    """
     pool_of = ThreadPool.of
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ThreadPool, "of", lambda threads=None, shared=False: pool_of(threads))

@@ -21,7 +21,7 @@ def making(folder):
 
 
 def by_time(whole, folder, precision="float32"):
-    """Engines of `whole`'s model in a folder that is there; their encoder sees the views of one time in a call."""
+    """Engines of `whole`'s model in a folder that is there; a call of their encoder sees one timestep."""
     from page4d.precision import Precision
     from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_unverified
@@ -63,7 +63,7 @@ def rewrite(path, manifest):
     write_manifest(path, msgspec.structs.replace(manifest, files=files))
 
 
-def with_golden(made, folder):
+def with_golden(exported, folder):
     """Write a copy of an engine folder with a golden clip: an export's, but for the export to ONNX, which is there."""
     import msgspec
 
@@ -71,18 +71,18 @@ def with_golden(made, folder):
     from page4d_export import exporter, verify
     from page4d_export.sample_clip import SampleClip
 
-    shutil.copytree(made.folder, folder)
-    tolerance, clip = made.plan.precision.tolerance, SampleClip.rendered(made.plan.layout)
-    stages = {stage.stage: stage for stage in verify.verify(made.model, made.plan, folder / "onnx", clip, tolerance)}
+    shutil.copytree(exported.folder, folder)
+    model, plan = exported.model, exported.plan
+    tolerance, clip = plan.precision.tolerance, SampleClip.rendered(plan.layout)
+    stages = {stage.stage: stage for stage in verify.verify(model, plan, folder / "onnx", clip, tolerance)}
     manifest = read_manifest(folder)
-    gate = exporter.Gate(made.plan, clip, tolerance, stages)
+    gate = exporter.Gate(plan, clip, tolerance, stages)
     golden = exporter.write_golden(folder, manifest, gate, SampleClip.rendered)
     rewrite(folder, msgspec.structs.replace(manifest, golden=golden))
 
 
 def without_plugins(source, target):
-    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace, which takes seconds, is
-    the same."""
+    """Write a stage's file as `--attention native` does: its nodes name no plugin. The trace is not made anew."""
     import onnx
 
     from page4d.ops import PLUGIN_ATTRIBUTES
@@ -103,13 +103,14 @@ class Made:
         self.folder, self.model, self.plan, self.clip = folder, model, plan, clip
 
     def inputs(self, keypoints):
+        """What a run takes beside the images, by name; maps float32 `[T,V,P,1]`."""
         rng = np.random.default_rng(0)
         layout = self.plan.layout
-        given = (
-            {"mask_ext": rng.random(layout.patch_map_shape).astype(np.float32)} if self.model.config.takes_mask else {}
-        )
+        inputs = {}
+        if self.model.config.takes_mask:
+            inputs["mask_ext"] = rng.random(layout.patch_map_shape).astype(np.float32)
         if keypoints:
-            given["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
+            inputs["keypoints"] = rng.random(layout.patch_map_shape).astype(np.float32)
         if self.model.config.epipolar:
-            given["cameras"] = {name: camera.to_mapping() for name, camera in self.clip.cameras.items()}
-        return given
+            inputs["cameras"] = {name: camera.to_mapping() for name, camera in self.clip.cameras.items()}
+        return inputs

@@ -1,10 +1,11 @@
-"""Engine folders that were changed at random are refused in words, or run; `python tests/support/fuzz_folders.py
---count 100000 --seed 1`.
+"""Engine folders that were changed at random are refused with an error, or run.
+
+`python tests/support/fuzz_folders.py --count 100000 --seed 1`
 
 A case changes values of the manifest, its text, or files of the folder, whose hashes are then made right, or not.
 Whatever loads runs; results that differ from the unchanged folder's must be explained by what was changed. Of manifests
 that say the same to a runtime one runs. With `--cpp <build>/tests/fuzz_manifest` the C++ reader's verdict on every
-manifest is held against Python's.
+manifest is compared with Python's.
 """
 
 from __future__ import annotations
@@ -42,60 +43,10 @@ from page4d_engines.self_check import self_check
 
 SECONDS = 60  # that a case may take
 VALUES = [
-    0,
-    1,
-    2,
-    3,
-    6,
-    -1,
-    14,
-    25,
-    128,
-    256,
-    65535,
-    2**31,
-    2**40,
-    2**63 - 1,
-    -(2**63),
-    2**64 - 1,
-    2**70,
-    1.5,
-    1e300,
-    -0.0,
-    True,
-    None,
-]
-VALUES += [
-    "",
-    "tokens",
-    "memory",
-    "mask",
-    "images",
-    "special",
-    "layers.1",
-    "encoder",
-    "time_sa.0",
-    "mask_head",
-    "time_sa",
-    "points",
-    "camera",
-    "_out",
-]
-VALUES += [
-    "uint8",
-    "float16",
-    "a/b",
-    "../x",
-    "/dev/zero",
-    "onnx/encoder.onnx",
-    "onnx/time_sa.0.onnx",
-    "golden",
-    "\0",
-    "\u202e",
-    [],
-    {},
-    [1],
-    ["tokens"],
+    *(0, 1, 2, 3, 6, -1, 14, 25, 128, 256, 65535, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1, 2**70, 1.5, 1e300),
+    *(-0.0, True, None, "", "tokens", "memory", "mask", "images", "special", "layers.1", "encoder", "time_sa.0"),
+    *("mask_head", "time_sa", "points", "camera", "_out", "uint8", "float16", "a/b", "../x", "/dev/zero"),
+    *("onnx/encoder.onnx", "onnx/time_sa.0.onnx", "golden", "\0", "\u202e", [], {}, [1], ["tokens"]),
 ]
 
 
@@ -204,7 +155,7 @@ def lay(tensor, location):
 
 
 def change_file(path, draw):
-    """A file of the folder; in words, what was done."""
+    """Change a file of the folder; a description of what was done."""
     way = draw.randrange(6)
     if path.suffix == ".onnx" and way < 4:
         return change_graph(path, draw)
@@ -246,8 +197,7 @@ class Folder:
         return {name: array.copy() for name, array in pipeline.run(self.images).tensors().items()}
 
     def mutant(self, draw):
-        """Text of a manifest, and the files that were changed: by name, what was done to them and whether their hash is
-        right."""
+        """Text of a manifest, and the changed files: by name, what was done to them and whether their hash is right."""
         manifest, changed = json.loads(self.text), {}
         if draw.random() < 0.08:
             name = draw.choice(sorted(self.base["files"]))
@@ -343,9 +293,8 @@ def export(folder):
     return folder
 
 
-def fuzz(source, count, seed, scratch, say=lambda text: None):
-    """What became of `count` cases: counts by outcome, the manifests that failed, and each manifest that C++ can be
-    asked about with Python's verdict."""
+def fuzz(source, count, seed, scratch, progress=lambda text: None):
+    """Counts of `count` cases by outcome; manifests that failed; manifests to ask C++ about, with Python's verdict."""
     folder, draw = Folder(source, scratch), random.Random(seed)
     outcomes, failures, verdicts = collections.Counter(), [], []
 
@@ -371,7 +320,7 @@ def fuzz(source, count, seed, scratch, say=lambda text: None):
                 verdicts.append((text, not outcome.startswith("refused: its manifest")))
             folder.restore(changed)
             if number % 1000 == 999:
-                say(f"{number + 1}: {dict(outcomes)}")
+                progress(f"{number + 1}: {dict(outcomes)}")
     finally:
         signal.signal(signal.SIGALRM, before)
     return outcomes, failures, verdicts
@@ -381,9 +330,10 @@ def disagreements(binary, verdicts, scratch):
     """Manifests that one reader takes and the other does not."""
     lines = scratch / "manifests"
     lines.write_bytes(b"".join(text + b"\n" for text, _ in verdicts))
-    said = subprocess.run([binary, "--verdicts", lines], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(said) == len(verdicts)
-    return [(text, python) for (text, python), cpp in zip(verdicts, said, strict=True) if python != (cpp == "read")]
+    done = subprocess.run([binary, "--verdicts", lines], capture_output=True, text=True, check=True)
+    read_by_cpp = [line == "read" for line in done.stdout.splitlines()]
+    assert len(read_by_cpp) == len(verdicts)
+    return [(text, python) for (text, python), cpp in zip(verdicts, read_by_cpp, strict=True) if python != cpp]
 
 
 def main():
@@ -393,29 +343,29 @@ def main():
     parser.add_argument("--engines", type=pathlib.Path, help="a folder to change copies of; without it one is exported")
     parser.add_argument("--cpp", help="the C++ fuzzer, to be asked for its verdicts")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for manifests that failed")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None) as name:
         scratch = pathlib.Path(name)
-        source = given.engines or export(scratch / "exported")
+        source = options.engines or export(scratch / "exported")
         started = time.perf_counter()
         outcomes, failures, verdicts = fuzz(
-            source, given.count, given.seed, scratch, lambda text: print(text, file=sys.stderr, flush=True)
+            source, options.count, options.seed, scratch, lambda text: print(text, file=sys.stderr, flush=True)
         )
-        print(f"{given.count} changed folders, seed {given.seed}, {time.perf_counter() - started:.0f} s")
+        print(f"{options.count} changed folders, seed {options.seed}, {time.perf_counter() - started:.0f} s")
         for outcome, times in outcomes.most_common():
             print(f"{times:8} {outcome}")
-        apart = disagreements(given.cpp, verdicts, scratch) if given.cpp else []
-        if given.cpp:
+        apart = disagreements(options.cpp, verdicts, scratch) if options.cpp else []
+        if options.cpp:
             read = sum(python for _, python in verdicts)
             print(f"{len(verdicts)} manifests by both readers, {read} of them read: {len(apart)} times they disagree")
         failures += [
             (text, {}, f"Python {'reads' if python else 'refuses'} it, C++ does not agree") for text, python in apart
         ]
-        if given.keep is not None:
-            given.keep.mkdir(exist_ok=True)
+        if options.keep is not None:
+            options.keep.mkdir(exist_ok=True)
             for number, (text, changed, why) in enumerate(failures[:100]):
-                (given.keep / f"{number}.json").write_bytes(text)
-                (given.keep / f"{number}.txt").write_text(f"{changed}\n{why}\n")
+                (options.keep / f"{number}.json").write_bytes(text)
+                (options.keep / f"{number}.txt").write_text(f"{changed}\n{why}\n")
         return 1 if failures else 0
 
 

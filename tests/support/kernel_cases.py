@@ -30,15 +30,12 @@ def interpreting():
     empty, modules, attributes = torch.empty, sys.modules, vars(page4d_plugins)
     before = [
         (place, name, place.pop(name, None))
-        for name in ("kernel", "row_kernel", "attention")
+        for name in ("attention_kernel", "row_kernel", "attention")
         for place, name in ((modules, f"page4d_plugins.{name}"), (attributes, name))
     ]
     library = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, tl.core.tensor_descriptor_base)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        _put_back(library),
-        np.errstate(divide="ignore"),
-    ):  # log2(0) of a part without keys
+    # divide: log2(0) of a part without keys
+    with pytest.MonkeyPatch.context() as patch, _put_back(library), np.errstate(divide="ignore"):
         patch.setenv("TRITON_INTERPRET", "1")
         patch.setattr(torch, "empty", lambda *sizes, **options: empty(*sizes, **options).fill_(float("nan")))
         for part in (tl, tl.standard):
@@ -55,8 +52,7 @@ def interpreting():
 
 @contextlib.contextmanager
 def _put_back(owners):
-    """The interpreter replaces parts of Triton's library, and of what it replaces within a call within a call, some for
-    good."""
+    """Put back what the interpreter replaces in Triton's library, in nested calls for good."""
     before = [dict(vars(owner)) for owner in owners]
     yield
     for owner, names in zip(owners, before, strict=True):
@@ -89,11 +85,11 @@ def double(*tensors):
     return [tensor.double() for tensor in tensors]
 
 
-def near(found, want):
-    """Finite, and as near to float64 as the number type allows, as a whole and row by row; rows of zeros are zeros."""
-    assert found.shape == want.shape
-    assert found.isfinite().all()
-    tolerance = TOLERANCE[found.dtype]
-    error, size = (found.double() - want).norm(dim=-1), want.norm(dim=-1)
+def near(out, expected):
+    """Finite, and as near to float64 as the dtype allows, as a whole and row by row; rows of zeros are zeros."""
+    assert out.shape == expected.shape
+    assert out.isfinite().all()
+    tolerance = TOLERANCE[out.dtype]
+    error, size = (out.double() - expected).norm(dim=-1), expected.norm(dim=-1)
     assert error.norm() <= tolerance * size.norm()
     assert (error <= 5 * tolerance * size).all()

@@ -1,5 +1,4 @@
-"""Commands killed at random moments: is `-o` the whole old or the whole new result afterwards, and does the next
-command leave nothing behind?
+"""Commands killed at random: is `-o` the whole old or new result then, and is nothing left after the next command?
 
 python tests/support/kills.py [--count 100] [--seed 0]
 """
@@ -118,11 +117,11 @@ def kill_replacement(out, number, times, rng, files=300, mounted=False):
             time.sleep(rng.uniform(0, 1.2 * length))
         os.kill(pid, number)
         os.waitpid(pid, 0)
-        found = whole.get(state_of(out))
-        if found is None:  # in the middle of a volume's entries: the next command finishes it
+        state = whole.get(state_of(out))
+        if state is None:  # in the middle of a volume's entries: the next command finishes it
             assert mounted and not (out / "summary.json").exists(), "neither whole nor without its marker"
-            found = "finished by the next command"
-        counts[found] += 1
+            state = "finished by the next command"
+        counts[state] += 1
         os.waitpid(forked(lambda: work(writer)), 0)
         os.read(reader, 1)
         assert whole.get(state_of(out)) == "new" and not left_behind(out), (state_of(out), left_behind(out))
@@ -132,8 +131,7 @@ def kill_replacement(out, number, times, rng, files=300, mounted=False):
 
 
 def kill_command(work, out, number, times, rng, over):
-    """Kill a command at random times of its work; counts of what `out` then was, and of commands that left a staging
-    folder.
+    """Kill a command at random times; counts of what `out` then was, and of commands that left a staging folder.
 
     Args:
         work: the command, in a forked process.

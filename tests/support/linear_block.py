@@ -12,8 +12,7 @@ from page4d_export.quantize.linear_layers import Graph
 
 
 def block(rows=7, width=128, seed=0, outlier=1.0):
-    """LayerNorm, q k v, the attention node, proj, LayerNorm, fc1, GELU, fc2, named as the exporter names them; and an
-    input."""
+    """A transformer block with nodes named as the exporter names them, and an input `[1,rows,width]`."""
     rng = np.random.default_rng(seed)
     arrays, nodes = {}, []
 
@@ -89,10 +88,10 @@ def observe(model, x, tmp_path):
     graph = graph_of(model)
     channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
     inputs = {linear.x: channels[linear.weight] for linear in graph.linears}
-    found = run(model, x, tmp_path, inputs.items())
-    rows = {name: found[name][0].astype(np.float64) for name in inputs}
+    outputs = run(model, x, tmp_path, inputs.items())
+    rows = {name: outputs[name][0].astype(np.float64) for name in inputs}
     seen = {name: Observed(array.mean(0), array.min(0), array.max(0)) for name, array in rows.items()}
-    return found["out"], [seen[linear.x] for linear in graph.linears], [rows[linear.x] for linear in graph.linears]
+    return outputs["out"], [seen[linear.x] for linear in graph.linears], [rows[linear.x] for linear in graph.linears]
 
 
 def put(model, name, array):

@@ -1,5 +1,4 @@
-"""The C++ runtime beside page4d-run's own code, over engines that compute checksums on both sides: equal results mean
-equal inputs."""
+"""The C++ runtime beside page4d-run's own code, over engines that compute checksums of their inputs on both sides."""
 
 import json
 import shutil

@@ -46,10 +46,10 @@ def fitting(source, engine, mode):
     return Fit.choose(source, Layout(1, 1, engine[1], engine[0]), None if mode == "none" else FitMode(mode))
 
 
-def refusal(call, *given):
+def refusal(call, *arguments):
     """All lines of the error that a call ends in."""
     try:
-        call(*given)
+        call(*arguments)
     except UsageError as error:
         return str(error)
     raise AssertionError("nothing is refused")
@@ -87,8 +87,8 @@ def fit():
         fitted = fitting(source, engine, mode)
         picked = picture(*source, number)
         layout = FORMATS[number % len(FORMATS)]
-        given = Image.fromarray(picked[..., 0] if layout == "mono8" else picked)
-        result = fitted.image(given)
+        image = Image.fromarray(picked[..., 0] if layout == "mono8" else picked)
+        result = fitted.image(image)
         spare = (0, 5)[number // 5 % 2]
         images.append({**case, "format": layout, "spare": spare, "crc32": zlib.crc32(result.tobytes())})
         if result.size <= 600:
@@ -179,8 +179,8 @@ def fundamentals():
     refused = []
     for name, values in changed.items():
         camera = {**good, **values}
-        given = {**camera, "K": numbers(camera["K"]), "world_to_camera": numbers(camera["world_to_camera"])}
-        refused.append({"name": name, "camera": camera, "text": refusal(Camera.from_mapping, name, given)})
+        values_read = {**camera, "K": numbers(camera["K"]), "world_to_camera": numbers(camera["world_to_camera"])}
+        refused.append({"name": name, "camera": camera, "text": refusal(Camera.from_mapping, name, values_read)})
     about = "fundamental: [V,V,3,3] of the cameras. refused: null stands for NaN."
     return {
         "about": about,
@@ -205,12 +205,12 @@ def poses():
         [1, None, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1],
         [1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, None],
     ]
-    given = np.array(numbers(cases), np.float32)
-    result = [None if np.isnan(pose).all() else pose.tolist() for pose in camera_to_world(given)]
-    given = [[None if math.isnan(value) else value for value in row] for row in given.tolist()]
+    values = np.array(numbers(cases), np.float32)
+    result = [None if np.isnan(pose).all() else pose.tolist() for pose in camera_to_world(values)]
+    rows = [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
     return {
         "about": "numbers: float32 [n,12], null stands for NaN. pose: [n,4,4], null for one that is NaN throughout.",
-        "numbers": given,
+        "numbers": rows,
         "pose": result,
     }
 

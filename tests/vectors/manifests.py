@@ -1,5 +1,4 @@
-"""Manifests that are read, and manifests that are refused with these very words; and the buffer plans that are made of
-the first."""
+"""Manifests that are read and the buffer plans that are made of them; manifests that are refused, with their errors."""
 
 import copy
 import itertools
@@ -28,21 +27,21 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None):
     plan = ExportPlan.make(
         config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images
     )
-    found = json.loads(msgspec.json.encode(plan.manifest("seeded")))
-    for entry in found["stages"]:
+    manifest = json.loads(msgspec.json.encode(plan.manifest("seeded")))
+    for entry in manifest["stages"]:
         entry["file"] = f"onnx/{entry['name']}.onnx"
-    found["files"] = {entry["file"]: HASH for entry in found["stages"]} | {"onnx/constants.safetensors": HASH}
-    return found
+    manifest["files"] = {entry["file"]: HASH for entry in manifest["stages"]} | {"onnx/constants.safetensors": HASH}
+    return manifest
 
 
 def plans():
     """Every kind of stage; what lies where, and the steps of a window."""
-    wanted = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
+    exported = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
     others = [("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]
-    # an encoder call has one time, one image, or three, a time and a half: then carried images are computed once more
+    # an encoder call has one timestep, one image, or one and a half timesteps, where carried images are computed anew
     slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
     return {
-        "plans": [_plan(variant, precision, B) for variant, precision, B in [*wanted, *others]],
+        "plans": [_plan(variant, precision, B) for variant, precision, B in [*exported, *others]],
         "slides": [
             _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
         ],
@@ -55,25 +54,25 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False):
     steps = []
     for step in schedule(plan):
         if isinstance(step, Run):
-            views = [
-                {name: asdict(view) for name, view in each.items()} for each in (step.call.inputs, step.call.outputs)
-            ]
-            steps.append({"stage": step.call.stage.name, "inputs": views[0], "outputs": views[1], "gathers": []})
+            inputs, outputs = _views(step.call.inputs), _views(step.call.outputs)
+            steps.append({"stage": step.call.stage.name, "inputs": inputs, "outputs": outputs, "gathers": []})
         elif isinstance(step, CopyRows):
             steps[-1]["gathers"].append(_numbers(step))
-    views = {
-        which: {name: asdict(view) for name, view in getattr(plan, which).items()} for which in ("starts", "outputs")
-    }
-    found = {
+    entry = {
         "name": f"{variant} {precision} B={B}",
         "manifest": manifest,
         "sizes": plan.sizes,
         "total": plan.total,
-        **views,
+        "starts": _views(plan.starts),
+        "outputs": _views(plan.outputs),
         "steps": steps,
     }
     layout = layout_of(variant, 56, 70, B)
-    return found | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else found
+    return entry | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else entry
+
+
+def _views(tensors):
+    return {name: asdict(view) for name, view in tensors.items()}
 
 
 def _carry(plan, images):
@@ -106,7 +105,7 @@ def _read(text):
         return read_manifest(pathlib.Path(folder))
 
 
-def _said(text):
+def _refusal(text):
     try:
         _read(text)
     except EngineError as error:
@@ -307,16 +306,18 @@ NO_JSON = [
 
 
 def manifests():
-    """One manifest, changed in one place a case; `said` is empty where it is read. Of texts that are no JSON only the
-    first words are the same."""
+    """One manifest, changed in one place a case; `said` is the error, empty where it is read.
+
+    Of texts that are no JSON only the first words of the errors are the same.
+    """
     base = manifest_of("default")
     cases = []
     for place, value in [*WRONG, *RIGHT]:
-        said = _said(json.dumps(changed(base, place, value)))
-        assert bool(said) == ((place, value) in WRONG), (place, value, said)
-        cases.append({"place": place, "value": value, "said": said})
+        error = _refusal(json.dumps(changed(base, place, value)))
+        assert bool(error) == ((place, value) in WRONG), (place, value, error)
+        cases.append({"place": place, "value": value, "said": error})
     deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
-    assert not _said(json.dumps(base | deep)), "as deep as may be"
+    assert not _refusal(json.dumps(base | deep)), "as deep as may be"
     return {
         "removed": REMOVED,
         "base": base,
@@ -328,18 +329,18 @@ def manifests():
 
 def _no_json(text):
     """In hexadecimal: some are not even text."""
-    assert _said(text).startswith("manifest.json is damaged: "), text
+    assert _refusal(text).startswith("manifest.json is damaged: "), text
     return text.encode("utf-8", "surrogateescape").hex()
 
 
 def changed(base, place, value):
     """The base with one thing changed."""
-    made = copy.deepcopy(base)
-    inner = made
+    manifest = copy.deepcopy(base)
+    inner = manifest
     for key in place[:-1]:
         inner = inner[key]
     if value == REMOVED:
         del inner[place[-1]]
     else:
         inner[place[-1]] = value
-    return made
+    return manifest

@@ -112,7 +112,7 @@ def test_a_smaller_model_of_the_published_width_is_noted():
 
 
 def test_the_note_is_part_of_what_is_known(tmp_path):
-    """A first part of a published file under another name: whole as a smaller model, and said to be one."""
+    """The first part of a published file under another name: whole as a smaller model, with a note."""
     state = {
         name: torch.zeros(()).expand(shape)
         for name, shape in page4d_shapes(None, 1024, encoder_depth=24, layers=range(12)).items()

@@ -1,5 +1,4 @@
-"""Checkpoints in several files: read through their index, or refused in words that say what to give instead; nothing
-else is read."""
+"""Checkpoints in several files are read through their index, or refused with what to give instead."""
 
 import json
 import os
@@ -11,16 +10,11 @@ from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
-from page4d.errors import UsageError
-from tests.support.checkpoints import page4d_state, pi3_state, save_pi3, save_sharded
+from tests.support.checkpoints import page4d_state, save_pi3, save_sharded
 from tests.support.examples import examples
+from tests.support.loads import refusal
 
 INDEX = "model.safetensors.index.json"
-
-
-@pytest.fixture(scope="module")
-def small():
-    return pi3_state(64, encoder_depth=1, pairs=2, heads=False)
 
 
 def halves(state, later):
@@ -31,14 +25,6 @@ def halves(state, later):
 @pytest.fixture
 def sharded(small, tmp_path):
     return save_sharded(tmp_path / "parts", halves(small, lambda name: name.startswith("decoder.3.")))
-
-
-def refused(path, *words):
-    with pytest.raises(UsageError) as caught:
-        Checkpoint.open(path)
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    return str(caught.value)
 
 
 def rewritten(folder, change):
@@ -66,9 +52,9 @@ def test_any_division_into_files_is_the_whole(tmp_path_factory, small, data, suf
         {prefix + name: tensor for name, tensor in small.items() if place[name] == number} for number in range(count)
     ]
     save_sharded(folder, [state for state in states if state], suffix)
-    found = Checkpoint.open(folder)
-    assert found.shapes == {name: tuple(tensor.shape) for name, tensor in small.items()}
-    for name, tensor in found.read(reversed(list(small))):
+    checkpoint = Checkpoint.open(folder)
+    assert checkpoint.shapes == {name: tuple(tensor.shape) for name, tensor in small.items()}
+    for name, tensor in checkpoint.read(reversed(list(small))):
         assert torch.equal(tensor, small[name]), name
 
 
@@ -96,18 +82,16 @@ def test_what_is_known_of_it_counts_all_files(sharded, small):
 )
 def test_a_part_by_its_name_is_refused_without_an_index(tmp_path, small, name):
     save_pi3(tmp_path / name, small)
-    text = refused(tmp_path / name, name, "and not the whole", "index")
+    text = refusal(tmp_path / name, name, "and not the whole", "index")
     assert "another name" in text
-    refused(tmp_path, "and not the whole")
+    refusal(tmp_path, "and not the whole")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "model-00001-of-00001.safetensors",
-        "out-of-2-trials.safetensors",
-        "step-1000.safetensors",
-        "best-of-3.safetensors",
+        *("model-00001-of-00001.safetensors", "out-of-2-trials.safetensors"),
+        *("step-1000.safetensors", "best-of-3.safetensors"),
     ],
 )
 def test_other_names_are_no_parts(tmp_path, small, name):
@@ -117,7 +101,7 @@ def test_other_names_are_no_parts(tmp_path, small, name):
 
 def test_a_part_beside_its_index_is_refused_with_the_index(sharded):
     for part in sorted(sharded.glob("model-*")):
-        refused(part, part.name, "and not the whole", f"try:     {sharded / INDEX}")
+        refusal(part, part.name, "and not the whole", f"try:     {sharded / INDEX}")
 
 
 def test_a_part_by_any_name_is_refused_where_an_index_lists_it(tmp_path, small):
@@ -127,7 +111,7 @@ def test_a_part_by_any_name_is_refused_where_an_index_lists_it(tmp_path, small):
         halves(small, lambda name: name.startswith(("decoder.2.", "decoder.3."))),
         names=["a.safetensors", "b.safetensors"],
     )
-    refused(folder / "a.safetensors", "one of 2 parts", str(folder / INDEX))
+    refusal(folder / "a.safetensors", "one of 2 parts", str(folder / INDEX))
 
 
 def test_the_only_file_of_an_index_is_the_whole(tmp_path, small):
@@ -153,14 +137,14 @@ def test_a_folder_with_one_checkpoint(tmp_path, small):
 
 def test_a_folder_with_several_names_them(sharded, small):
     save_pi3(sharded / "other.safetensors", small)
-    refused(sharded, "several checkpoints", INDEX, "other.safetensors")
+    refusal(sharded, "several checkpoints", INDEX, "other.safetensors")
 
 
 def test_a_folder_without_any(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    refused(tmp_path, "holds no checkpoint", "index.json")
-    refused(tmp_path / "config.json", "no index of a checkpoint")
-    refused(tmp_path / "none.index.json", "no such index")
+    refusal(tmp_path, "holds no checkpoint", "index.json")
+    refusal(tmp_path / "config.json", "no index of a checkpoint")
+    refusal(tmp_path / "none.index.json", "no such index")
 
 
 # ---- hostile and damaged indices
@@ -169,32 +153,24 @@ def test_a_folder_without_any(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "../outside.safetensors",
-        "/etc/hostname",
-        "a/b.safetensors",
-        "..",
-        "",
-        "a\\b",
-        "a\0b",
-        "x" * 300,
-        "C:model.safetensors",
-        "a\nb",
+        *("../outside.safetensors", "/etc/hostname", "a/b.safetensors", "..", ""),
+        *("a\\b", "a\0b", "x" * 300, "C:model.safetensors", "a\nb"),
     ],
 )
 def test_a_file_elsewhere_is_not_read(sharded, small, name):
     save_pi3(sharded.parent / "outside.safetensors", small)
-    refused(rewritten(sharded, lambda weights: weights.update(register_token=name)), INDEX, "names a file elsewhere")
+    refusal(rewritten(sharded, lambda weights: weights.update(register_token=name)), INDEX, "names a file elsewhere")
 
 
 def test_a_link_out_of_the_folder_is_not_followed(sharded):
     part = sharded / "model-00002-of-00002.safetensors"
     part.rename(sharded.parent / "secret.safetensors")
     part.symlink_to(sharded.parent / "secret.safetensors")
-    refused(sharded, part.name, "leads out of the folder")
+    refusal(sharded, part.name, "leads out of the folder")
     part.unlink()
     (sharded / "kept").symlink_to(sharded.parent / "secret.safetensors")
     part.symlink_to("kept")
-    refused(sharded, part.name, "leads out of the folder")
+    refusal(sharded, part.name, "leads out of the folder")
 
 
 def test_a_link_within_the_folder_is_followed(sharded):
@@ -214,45 +190,34 @@ def test_a_snapshot_of_the_hub_cache_is_read(sharded, tmp_path):
         (snapshot / file.name).symlink_to(f"../../blobs/{number:064}")
     assert Checkpoint.open(snapshot).depth == 2
     assert load(snapshot / INDEX).complete
-    refused(snapshot / "model-00001-of-00002.safetensors", "and not the whole")
+    refusal(snapshot / "model-00001-of-00002.safetensors", "and not the whole")
 
 
 def test_missing_parts_are_named(sharded):
     (sharded / "model-00002-of-00002.safetensors").unlink()
-    refused(sharded, "not beside it", "model-00002-of-00002.safetensors of 2 files", "download")
+    refusal(sharded, "not beside it", "model-00002-of-00002.safetensors of 2 files", "download")
     os.mkfifo(sharded / "model-00002-of-00002.safetensors")
-    refused(sharded, "not beside it")
+    refusal(sharded, "not beside it")
 
 
 def test_index_and_files_that_disagree(sharded, small):
-    def moved(weights):
-        weights["register_token"] = "model-00002-of-00002.safetensors"
-
-    refused(
-        rewritten(
-            sharded, lambda weights: weights.update({"decoder.4.norm1.weight": "model-00002-of-00002.safetensors"})
-        ),
-        "lacks tensors",
-        "decoder.4.norm1",
-    )
+    second = "model-00002-of-00002.safetensors"
+    index = rewritten(sharded, lambda weights: weights.update({"decoder.4.norm1.weight": second}))
+    refusal(index, "lacks tensors", "decoder.4.norm1")
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
-    refused(
-        rewritten(sharded, lambda weights: weights.pop("register_token")),
-        "holds tensors that",
-        "register_token",
-        "none at all",
-    )
+    index = rewritten(sharded, lambda weights: weights.pop("register_token"))
+    refusal(index, "holds tensors that", "register_token", "none at all")
     save_sharded(sharded, halves(small, lambda name: name.startswith("decoder.3.")))
-    refused(rewritten(sharded, moved), "register_token")
+    refusal(rewritten(sharded, lambda weights: weights.update(register_token=second)), "register_token")
 
 
 def test_a_tensor_in_two_files(sharded, small):
     second = {name: tensor for name, tensor in small.items() if name.startswith("decoder.3.")}
     save_pi3(sharded / "model-00002-of-00002.safetensors", {**second, "register_token": torch.zeros(1, 1, 5, 64)})
-    refused(sharded, "holds tensors that", "register_token", "by the index in model-00001-of-00002")
+    refusal(sharded, "holds tensors that", "register_token", "by the index in model-00001-of-00002")
     first = {name: tensor for name, tensor in small.items() if name not in second}
     save_sharded(sharded, [first, {**second, "module.register_token": torch.zeros(1, 1, 5, 64)}])
-    refused(sharded, "register_token", "twice")
+    refusal(sharded, "register_token", "twice")
 
 
 def test_files_that_lie_together_and_are_not_the_whole(tmp_path, small):
@@ -260,7 +225,7 @@ def test_files_that_lie_together_and_are_not_the_whole(tmp_path, small):
         {name: tensor for name, tensor in small.items() if not name.startswith("decoder.1.")},
         lambda name: name.startswith("decoder.3."),
     )
-    refused(save_sharded(tmp_path, states), "lacks decoder.1.norm1.weight")
+    refusal(save_sharded(tmp_path, states), "lacks decoder.1.norm1.weight")
 
 
 CONTENTS = {
@@ -285,9 +250,9 @@ CONTENTS = {
 @pytest.mark.parametrize("case", CONTENTS)
 def test_what_is_no_index(tmp_path, case):
     (tmp_path / INDEX).write_bytes(CONTENTS[case])
-    text = refused(tmp_path / INDEX, INDEX)
+    text = refusal(tmp_path / INDEX, INDEX)
     assert len(text) < 2000
-    refused(tmp_path, INDEX)
+    refusal(tmp_path, INDEX)
 
 
 @examples(30)
@@ -298,11 +263,11 @@ def test_what_is_no_index(tmp_path, case):
         max_leaves=8,
     )
 )
-def test_any_json_is_refused_in_words(tmp_path_factory, value):
+def test_any_json_is_refused(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / INDEX
     for content in (value, {"weight_map": value}):
         path.write_text(json.dumps(content))
-        refused(path, INDEX)
+        refusal(path, INDEX)
 
 
 # ---- published kinds whose first part is a whole smaller model
@@ -318,7 +283,7 @@ def test_the_first_half_of_vggt_is_not_vggt(tmp_path):
     folder = save_sharded(tmp_path, halves(state, later))
     assert Checkpoint.open(folder).depth == 24
     for part in folder.glob("*.safetensors"):
-        refused(part, "and not the whole")
+        refusal(part, "and not the whole")
     (folder / INDEX).unlink()
     for part in folder.glob("*.safetensors"):
-        refused(part, "and not the whole")
+        refusal(part, "and not the whole")

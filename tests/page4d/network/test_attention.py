@@ -36,14 +36,13 @@ shapes = st.tuples(
 @given(shapes, st.booleans(), st.integers(0, 99))
 def test_biased_attention(shape, has_bias, seed):
     q, k, v, bias = tensors(shape, seed)
-    want = explicit(q, k, v, bias[:, None, None] if has_bias else torch.zeros(1).double())
-    torch.testing.assert_close(biased_attention(q, k, v, bias if has_bias else None), want, rtol=1e-9, atol=1e-10)
+    expected = explicit(q, k, v, bias[:, None, None] if has_bias else torch.zeros(1).double())
+    torch.testing.assert_close(biased_attention(q, k, v, bias if has_bias else None), expected, rtol=1e-9, atol=1e-10)
 
 
 @st.composite
 def leading_rows(draw):
-    """A period, how many of its rows see the bias (none and all included), and how many periods of queries there
-    are."""
+    """A period, how many of its rows see the bias (0 to all), and the number of periods of queries."""
     period = draw(st.integers(1, 7))
     return period, draw(st.integers(0, period)), draw(st.integers(1, 4))
 
@@ -64,9 +63,9 @@ def test_a_bias_that_only_some_rows_see(rows, m, batch, gain, seed):
     factors = torch.tensor(
         [gain if i % period < leading else 0.0 for i in range(period * periods)], dtype=torch.float64
     )
-    want = explicit(q, k, v, (factors[:, None] * bias[:, None])[:, None])
+    expected = explicit(q, k, v, (factors[:, None] * bias[:, None])[:, None])
     out = biased_attention(q, k, v, bias, rows=BiasedRows(period, leading, gain))
-    torch.testing.assert_close(out, want, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-10)
 
 
 @st.composite
@@ -80,11 +79,11 @@ def segmented(draw):
     )
     segments, pointers = [], [0]
     for ranges in lists:
-        taken = set()
+        keys_read = set()
         for start, length in ranges:
             length = min(length, m - start)
-            if not taken & set(range(start, start + length)):  # a key read twice by one group would count twice
-                taken |= set(range(start, start + length))
+            if not keys_read & set(range(start, start + length)):  # a key read twice by one group would count twice
+                keys_read |= set(range(start, start + length))
                 segments.append((start, length))
         pointers.append(len(segments))
     return groups, rows, m, pointers, segments
@@ -118,8 +117,8 @@ def test_segment_attention(case, has_bias, has_segment_bias, seed):
     for row in range(groups * rows):
         reads = torch.isfinite(mask[0, 0, row])
         if reads.any():
-            want = explicit(q[:, :, row : row + 1], k, v, mask[:, :, row : row + 1])
-            torch.testing.assert_close(out[:, :, row : row + 1], want, rtol=1e-9, atol=1e-10)
+            expected = explicit(q[:, :, row : row + 1], k, v, mask[:, :, row : row + 1])
+            torch.testing.assert_close(out[:, :, row : row + 1], expected, rtol=1e-9, atol=1e-10)
         else:
             assert (out[:, :, row] == 0).all()
 
@@ -155,8 +154,8 @@ def test_epipolar_prior(views, patches, band, seed):
                     prior[i, j] = -2.5
     epipolar = EpipolarPrior(torch.from_numpy(fundamental), torch.from_numpy(centres), band, 2.5)
     for key_bias in (bias, None):
-        want = explicit(q, k, v, prior + (0 if key_bias is None else bias[:, None, None]))
-        torch.testing.assert_close(biased_attention(q, k, v, key_bias, epipolar), want, rtol=1e-9, atol=1e-10)
+        expected = explicit(q, k, v, prior + (0 if key_bias is None else bias[:, None, None]))
+        torch.testing.assert_close(biased_attention(q, k, v, key_bias, epipolar), expected, rtol=1e-9, atol=1e-10)
 
 
 def test_a_key_exactly_on_the_band_is_free():

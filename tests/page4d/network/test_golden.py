@@ -1,6 +1,5 @@
 """Values of the published models' own code, where they lie beside the repository (not part of it): float64, 1e-6."""
 
-import importlib.util
 import pathlib
 
 import numpy as np
@@ -16,6 +15,7 @@ from page4d.network.encoder import MEAN, STD, Encoder
 from page4d.network.heads import Points
 from page4d.network.mask import RowMaskHead, on_keys
 from tests.support.checkpoints import pi3_shapes
+from tests.support.modules import module_at
 
 GRID = Layout(1, 1, 56, 84)
 
@@ -25,10 +25,7 @@ def golden():
     path = pathlib.Path(__file__).parents[4] / "shared" / "golden" / "golden.py"
     if not path.is_file():
         pytest.skip(f"no reference values at {path.parent}")
-    spec = importlib.util.spec_from_file_location("golden", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(path)
 
 
 def filled(golden, build, prefix):

@@ -10,7 +10,6 @@ from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import UsageError
 from page4d.network.aggregator import TimeSA
 from page4d.network.mask import RowMaskHead
-from page4d.network.poses import camera_to_world, world_to_camera
 from tests.support.examples import examples
 from tests.support.naive import heads as naive_heads
 from tests.support.naive import network as naive
@@ -84,8 +83,8 @@ def test_equals_the_naive_twin(name):
     predicted = (out.points, out.confidence, out.camera)
     if preset == "pi3" and options.get("predictions", True):
         last = layers[options["depth"] - 1]
-        for got, want in zip(predicted, naive_heads.predict(model.config, weights, last, 2, 3), strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
+        for computed, expected in zip(predicted, naive_heads.predict(model.config, weights, last, 2, 3), strict=True):
+            torch.testing.assert_close(computed, expected, rtol=1e-8, atol=1e-8)
         assert out.points.shape == (1, 3, 28, 42, 3) and (out.points[..., 2] > 0).all()
         assert apart(out.camera[:, 0], torch.eye(4).double()) > 1e-2  # the world is not camera 0
     else:
@@ -103,10 +102,10 @@ def test_clips_side_by_side_equal_clips_alone(name):
         for i, layer in alone.layers.items():
             torch.testing.assert_close(together.layers[i][b], layer, rtol=1e-9, atol=1e-9)
         for field in ("mask", "points", "confidence", "camera"):
-            both, one = getattr(together, field), getattr(alone, field)
-            assert (both is None) == (one is None), field
-            if one is not None:
-                torch.testing.assert_close(both[b], one, rtol=1e-9, atol=1e-9)
+            batch, single = getattr(together, field), getattr(alone, field)
+            assert (batch is None) == (single is None), field
+            if single is not None:
+                torch.testing.assert_close(batch[b], single, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["vggt", "page4d 150", "page4d 2026"])
@@ -144,9 +143,8 @@ def test_the_mask_acts_on_special_tokens_from_its_first_layer_on(options, first)
     assert torch.equal(view_on, view_off)
     assert apart(time_on[..., :SPECIAL, :], time_off[..., :SPECIAL, :]) > 1e-3
     torch.testing.assert_close(time_on[..., SPECIAL:, :], time_off[..., SPECIAL:, :], rtol=1e-11, atol=1e-11)
-    assert (
-        apart(on.layers[first + 1][..., SPECIAL:, :], off.layers[first + 1][..., SPECIAL:, :]) > 1e-6
-    )  # patches hear of it from special tokens
+    # one layer later patches hear of it from special tokens
+    assert apart(on.layers[first + 1][..., SPECIAL:, :], off.layers[first + 1][..., SPECIAL:, :]) > 1e-6
 
 
 @pytest.mark.parametrize("options", [OLD, NEW], ids=["150", "2026"])
@@ -194,9 +192,9 @@ def test_the_mask_head_equals_its_formula(kind, alpha, tau, grid, seed):
         config, {f"mask_head.{name}": parameter for name, parameter in head.named_parameters()}, 2, 1, *grid, None
     )
     for t in range(2):
-        want = net.own_mask({(t, 0): tokens[0, 0, t, 0]}, t, 0)
-        torch.testing.assert_close(dynamic[0, t, 0, :, 0], want[0], rtol=1e-8, atol=1e-9)
-        torch.testing.assert_close(bias[0, t, 0, :, 0], want[1], rtol=1e-8, atol=1e-9)
+        expected = net.own_mask({(t, 0): tokens[0, 0, t, 0]}, t, 0)
+        torch.testing.assert_close(dynamic[0, t, 0, :, 0], expected[0], rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(bias[0, t, 0, :, 0], expected[1], rtol=1e-8, atol=1e-9)
     assert bias.min() >= -0.5 and bias.max() <= (0 if kind == "150" else 0.5)
 
 
@@ -315,101 +313,3 @@ def test_the_choices_that_published_models_leave():
         assert [layer for layer in range(24) if config.rows_biased(layer)] == list(layers)
     for config in sizes.values():
         assert ModelConfig.from_mapping(config.to_mapping()) == config
-
-
-# ---- poses
-
-numbers = st.one_of(st.floats(-100, 100), st.integers(-2, 2).map(float))
-poses = st.lists(numbers, min_size=12, max_size=12).map(np.array)
-
-
-def random_rotations(count, seed):
-    """Of unit quaternions, without a decomposition."""
-    w, x, y, z = (q := np.random.default_rng(seed).standard_normal((4, count))) / np.linalg.norm(q, axis=0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.array(rows).transpose(2, 0, 1)
-
-
-@examples(200)
-@given(poses, st.integers(0, 99))
-def test_the_rotation_is_a_rotation_and_no_other_is_nearer(values, seed):
-    """Also where rows are zero, equal or opposite, or the nearest orthogonal matrix is a reflection."""
-    pose = camera_to_world(values)
-    rotation = pose[:3, :3]
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
-    assert abs(np.linalg.det(rotation) - 1) < 1e-12
-    assert (pose[:3, 3] == values[:3]).all() and pose[3].tolist() == [0, 0, 0, 1]
-    rows = []
-    for row in values[3:].reshape(3, 3):
-        length = np.sqrt((row**2).sum())
-        rows.append(row / max(length, 1e-12))
-    others = random_rotations(500, seed)
-    angle = np.random.default_rng(seed).standard_normal((300, 3)) * 0.03
-    zero = np.zeros(300)
-    spin = np.array(
-        [[zero, -angle[:, 2], angle[:, 1]], [angle[:, 2], zero, -angle[:, 0]], [-angle[:, 1], angle[:, 0], zero]]
-    ).transpose(2, 0, 1)
-    close = (
-        np.linalg.solve(np.eye(3) - spin / 2, np.eye(3) + spin / 2) @ rotation
-    )  # rotations nearby, by Cayley's formula
-
-    def distance(candidates):
-        return np.sqrt(((candidates - np.array(rows)) ** 2).sum((-2, -1)))
-
-    assert distance(rotation) <= min(distance(others).min(), distance(close).min()) + 1e-9
-
-
-@examples(50)
-@given(st.integers(0, 9999), st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
-def test_rows_of_a_rotation_stay_what_they_are_at_any_length(seed, lengths):
-    rotation = random_rotations(1, seed)[0]
-    values = np.concatenate([[1.0, 2.0, 3.0], (rotation * np.array(lengths)[:, None]).ravel()])
-    once = camera_to_world(values)
-    np.testing.assert_allclose(once[:3, :3], rotation, atol=1e-12)
-    again = camera_to_world(np.concatenate([once[:3, 3], once[:3, :3].ravel()]))
-    np.testing.assert_allclose(again, once, atol=1e-12)
-
-
-def test_the_nearest_rotation_by_another_route():
-    """Matrices of both signs, against quaternions."""
-    values = np.random.default_rng(0).standard_normal((2, 50, 12))
-    got = camera_to_world(values)
-    signs = set()
-    for place in np.ndindex(2, 50):
-        rows = values[place][3:].reshape(3, 3)
-        signs.add(np.sign(np.linalg.det(rows)))
-        np.testing.assert_allclose(got[place], naive_heads.pose(values[place][:3], rows).numpy(), atol=1e-9)
-    assert signs == {-1, 1}
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [0, 3, 11])
-def test_a_number_that_is_none_spoils_its_own_pose_only(bad, place):
-    values = np.random.default_rng(1).standard_normal((3, 12))
-    clean = camera_to_world(values)
-    values[1, place] = bad
-    spoilt = camera_to_world(values)
-    assert np.isnan(spoilt[1]).all()
-    np.testing.assert_array_equal(spoilt[[0, 2]], clean[[0, 2]])
-
-
-def test_all_zero_rows_give_some_rotation():
-    rotation = camera_to_world(np.zeros(12))[:3, :3]
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
-    assert abs(np.linalg.det(rotation) - 1) < 1e-12
-
-
-def test_world_to_camera_inverts_camera_to_world():
-    poses = camera_to_world(np.random.default_rng(2).standard_normal((2, 4, 12)).astype(np.float32))
-    assert poses.dtype == np.float64
-    inverse = world_to_camera(poses)
-    assert inverse.shape == (2, 4, 3, 4)
-    point = np.random.default_rng(3).standard_normal((2, 4, 3))
-    world = np.einsum("...ij,...j->...i", poses[..., :3, :3], point) + poses[..., :3, 3]
-    back = np.einsum("...ij,...j->...i", inverse[..., :3], world) + inverse[..., 3]
-    np.testing.assert_allclose(back, point, atol=1e-12)
-    assert abs(world - point).max() > 0.1

@@ -1,8 +1,7 @@
-"""The chain on a GPU, run on the driver of `driver.cpp`: cuda-core and its bindings are real, the GPU is not. Run by
-test_gpu_chain.py.
+"""The chain on a GPU, run on the driver of `driver.cpp`: cuda-core and its bindings are real, the GPU is not.
 
-Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run when the streams come to
-them.
+Run by test_gpu_chain.py. Stages are ONNX Runtime's on the CPU, put on the streams as host functions, so that they run
+when the streams come to them.
 """
 
 import ctypes
@@ -37,16 +36,14 @@ from tests.support.exports import by_time
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 LIMIT = 4 << 30  # bytes of the driver's memory
-FLOATS = {"float": "float32"}
 VARIANTS = ["default", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "late", "pi3"))]
 
 
 def put_on(stream, work):
     """A host function on a stream; gives back what must live until it has run."""
     function = FUNCTION(lambda _: work())
-    place = ctypes.c_void_p(
-        ctypes.cast(function, ctypes.c_void_p).value
-    )  # the bindings want to be told where the address is
+    # the bindings take the place of the address
+    place = ctypes.c_void_p(ctypes.cast(function, ctypes.c_void_p).value)
     checked(api.cuLaunchHostFunc(stream, api.CUhostFn(_ptr=ctypes.addressof(place)), 0))
     return function, place
 
@@ -55,12 +52,8 @@ class HostSession:
     """ONNX Runtime's session on the CPU in the place of one on the GPU: it runs when the stream comes to it."""
 
     def __init__(self, model, options, gpu):
-        self.session, self.gpu, self.held = (
-            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]),
-            gpu,
-            [],
-        )
-
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.gpu, self.held = gpu, []
         self.get_inputs, self.get_outputs = self.session.get_inputs, self.session.get_outputs
 
     def io_binding(self):
@@ -105,7 +98,7 @@ class HostLauncher:
         """Shapes and types of what the call reads and writes, by name; heads as they lie."""
         s, half, single, whole = self.shape, np.float16, np.float32, np.int32
         queries, keys = (s.Z, s.n, s.A, s.D), (s.Z, s.m, s.A, s.D)
-        found = {
+        tensors = {
             "q": (queries, half),
             "k": (keys, half),
             "v": (keys, half),
@@ -113,14 +106,14 @@ class HostLauncher:
             "workspace": ((512,), np.uint8),
         }
         if s.mode is not Mode.DENSE:
-            found["key_bias"] = ((s.Z, s.m), half)
+            tensors["key_bias"] = ((s.Z, s.m), half)
         if s.mode.keys is Keys.SEGMENTS:
-            found |= {"seg_ptr": ((s.groups + 1,), whole), "seg": ((s.segments, 2), whole)}
+            tensors |= {"seg_ptr": ((s.groups + 1,), whole), "seg": ((s.segments, 2), whole)}
         if s.mode is Mode.SEGMENTS_BIASED:
-            found["segment_bias"] = ((s.A, s.segments), half)
+            tensors["segment_bias"] = ((s.A, s.segments), half)
         if s.mode is Mode.EPIPOLAR:
-            found |= {"fundamental": ((s.groups, s.groups, 3, 3), single), "centres": ((s.n // s.groups, 3), single)}
-        return found
+            tensors |= {"fundamental": ((s.groups, s.groups, 3, 3), single), "centres": ((s.n // s.groups, 3), single)}
+        return tensors
 
 
 class HostRows:
@@ -134,13 +127,10 @@ class HostRows:
             values = over(self.tensors(), addresses)
             outputs = [name for name in ("sum", "out") if name in values]
             names = {name: name for name in values if name not in outputs}
-            for name, made in joined(
-                RowCall(
-                    RowKernel(self.launch.kernel), self.launch, self.dtype, names, {name: name for name in outputs}
-                ),
-                values,
-            ).items():
-                values[name].reshape(-1)[:] = made
+            kernel = RowKernel(self.launch.kernel)
+            call = RowCall(kernel, self.launch, self.dtype, names, {name: name for name in outputs})
+            for name, array in joined(call, values).items():
+                values[name].reshape(-1)[:] = array
 
         self.held.append(put_on(stream, work))
 
@@ -153,15 +143,18 @@ class HostRows:
             whole = dict.fromkeys(("x", "out"), ((sizes["rows"], HEAD_DIM), np.float16))
             return {**table, **norm, **whole, "bias": ((sizes["count"], HEAD_DIM), np.float16)}
         channels = sizes["channels"]
-        whole, row, wide = (
-            ((rows // sizes.get("blocks", 1), channels), np.float16),
-            ((channels,), np.float16),
-            ((channels,), np.float32),
-        )
+        whole = ((rows // sizes.get("blocks", 1), channels), np.float16)
+        row, wide = ((channels,), np.float16), ((channels,), np.float32)
         if kernel is RowKernel.GELU:
             return {"x": whole, "bias": row, "out": whole}
         adds = {} if kernel is RowKernel.NORM else {"p": whole, "bias": row, "gamma": row, "sum": whole}
         return {"x": whole, **adds} | ({} if kernel is RowKernel.ADD else {"weight": wide, "shift": wide, "out": whole})
+
+
+def dtype_of(value):
+    """numpy's name for the dtype of a session's input or output."""
+    name = value.type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32"}.get(name, name)
 
 
 class HostEngine:
@@ -175,13 +168,7 @@ class HostEngine:
         session = self.engine._session
 
         def arrays(values, addresses):
-            found = {}
-            for value in values:
-                inner = value.type.removeprefix("tensor(").removesuffix(")")
-                dtype, size = np.dtype(FLOATS.get(inner, inner)), int(np.prod(value.shape))
-                memory = (ctypes.c_uint8 * (size * dtype.itemsize)).from_address(addresses[value.name])
-                found[value.name] = np.ctypeslib.as_array(memory).view(dtype).reshape(value.shape)
-            return found
+            return over({value.name: (value.shape, dtype_of(value)) for value in values}, addresses)
 
         call = self.engine.bind(arrays(session.get_inputs(), inputs), arrays(session.get_outputs(), outputs))
 
@@ -225,10 +212,10 @@ def pipeline_of(folder, engines=None, sliding=False, **options):
     return Pipeline(opened, Backend.CUDA, make), chains[0]
 
 
-def inputs_of(made_, seed):
+def inputs_of(exported, seed):
     rng = np.random.default_rng(seed)
-    frames = rng.integers(0, 256, made_.clip.frames.shape, np.uint8)
-    return {"images": frames, **made_.inputs(keypoints=made_.plan.keypoints)}
+    frames = rng.integers(0, 256, exported.clip.frames.shape, np.uint8)
+    return {"images": frames, **exported.inputs(keypoints=exported.plan.keypoints)}
 
 
 @pytest.fixture(autouse=True)
@@ -246,28 +233,28 @@ def test_what_the_driver_says():
 @pytest.mark.parametrize("use_graph", [True, False])
 def test_equals_the_chain_on_the_host(made, variant, use_graph):
     """Window after window, with other frames: uploads, waits, gathered layers and downloads are all in their place."""
-    made_ = made(variant)
-    host = Pipeline.load(made_.folder, "onnxruntime")
-    pipeline, chain = pipeline_of(made_.folder, uncapturable=None if use_graph else "single calls")
+    exported = made(variant)
+    host = Pipeline.load(exported.folder, "onnxruntime")
+    pipeline, chain = pipeline_of(exported.folder, uncapturable=None if use_graph else "single calls")
     assert chain.has_graph == use_graph
     for seed in range(3):
-        given = inputs_of(made_, seed)
-        want, result = host.run(**given).tensors(), pipeline.run(**given)
-        found, seconds = result.tensors(), result.timing.seconds
-        assert set(want) == set(found)
-        for name, array in want.items():
-            np.testing.assert_array_equal(found[name], array, err_msg=name)
+        inputs = inputs_of(exported, seed)
+        expected, result = host.run(**inputs).tensors(), pipeline.run(**inputs)
+        results, seconds = result.tensors(), result.timing.seconds
+        assert set(expected) == set(results)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(results[name], array, err_msg=name)
     assert list(seconds) == [entry.name for entry in pipeline.manifest.stages] and min(seconds.values()) > 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
     """Pieces and kernels over one block of scratch memory: every address is where the step before put its numbers."""
-    made_ = made(variant, "float16")
+    exported = made(variant, "float16")
     monkeypatch.setattr(partitioned_engine, "cuda_session", HostSession)
     monkeypatch.setattr(partitioned_engine, "Launcher", HostLauncher)
     monkeypatch.setattr(partitioned_engine, "KernelLauncher", HostRows)
-    opened = EngineFolder.open(made_.folder)
+    opened = EngineFolder.open(exported.folder)
 
     def make(constants):
         gpu = CudaDevice()
@@ -278,13 +265,13 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
         }
         return GpuChain(gpu, BufferPlan.make(opened.manifest), engines, constants, "pieces")
 
-    pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(made_.folder, "onnxruntime", rounding=True)
+    pipeline, host = Pipeline(opened, Backend.CUDA, make), Pipeline.load(exported.folder, "onnxruntime", rounding=True)
     assert not pipeline._chain.has_graph
     for seed in range(2):
-        given = inputs_of(made_, seed)
-        want, found = host.run(**given).tensors(), pipeline.run(**given).tensors()
-        for name, array in want.items():
-            accuracy = compare(found[name].astype(np.float32), array.astype(np.float32))
+        inputs = inputs_of(exported, seed)
+        expected, results = host.run(**inputs).tensors(), pipeline.run(**inputs).tensors()
+        for name, array in expected.items():
+            accuracy = compare(results[name].astype(np.float32), array.astype(np.float32))
             assert accuracy.nans == 0 and accuracy.relative_l2 < 4e-3, f"{name}: {accuracy}"
     before = LIBRARY.driver_streams_destroyed()
     del pipeline
@@ -293,8 +280,10 @@ def test_stages_cut_at_our_kernels(made, variant, monkeypatch):
 
 
 def test_windows_that_overlap(made, tmp_path):
-    """An encoder of one time a call: carried images are neither uploaded nor encoded, and come to their places; a whole
-    window is the graph again."""
+    """An encoder call of one timestep: carried images are neither uploaded nor encoded.
+
+    They come to their places; a whole window is the graph again.
+    """
     layout = by_time(made(), tmp_path).plan.layout
     engines = {}
     pipeline, chain = pipeline_of(tmp_path, engines, sliding=True)
@@ -303,23 +292,23 @@ def test_windows_that_overlap(made, tmp_path):
     assert chain.has_graph
     for start, shared in ((0, 0), (1, layout.T - 1), (2, layout.T - 1), (4, layout.T - 2), (5, 0)):
         clip, before = frames[start : start + layout.T], engines["encoder"].calls
-        want, found = host.run(clip).tensors(), pipeline.run(clip, shared=shared).tensors()
+        expected, results = host.run(clip).tensors(), pipeline.run(clip, shared=shared).tensors()
         assert engines["encoder"].calls - before == layout.T - shared
-        for name, array in want.items():
-            np.testing.assert_array_equal(found[name], array, err_msg=f"{name}, from {start}")
+        for name, array in expected.items():
+            np.testing.assert_array_equal(results[name], array, err_msg=f"{name}, from {start}")
 
 
 def test_a_run_is_one_launch_and_allocates_nothing(made):
-    made_ = made("memory")
+    exported = made("memory")
     engines = {}
-    pipeline, _ = pipeline_of(made_.folder, engines)
+    pipeline, _ = pipeline_of(exported.folder, engines)
     calls = {name: engine.calls for name, engine in engines.items()}
-    assert all(count == made_.plan.manifest("").stage(name).calls for name, count in calls.items()), (
+    assert all(count == exported.plan.manifest("").stage(name).calls for name, count in calls.items()), (
         "one run to warm up"
     )
     before = LIBRARY.driver_allocations(), LIBRARY.driver_launches()
-    result = pipeline.run(**inputs_of(made_, 0))
-    pipeline.run(**{**inputs_of(made_, 1), "memory": result.memory})
+    result = pipeline.run(**inputs_of(exported, 0))
+    pipeline.run(**{**inputs_of(exported, 1), "memory": result.memory})
     assert (LIBRARY.driver_allocations(), LIBRARY.driver_launches()) == (before[0], before[1] + 2)
     assert all(engine.calls == 3 * calls[name] for name, engine in engines.items())
 
@@ -327,30 +316,30 @@ def test_a_run_is_one_launch_and_allocates_nothing(made):
 @pytest.mark.parametrize("options", [{"uncapturable": "it synchronises"}, {"breaks": True}])
 def test_an_engine_that_cannot_be_captured(made, caplog, options):
     """Known before, or found out by trying: the calls are launched one by one, and a warning says why."""
-    made_ = made()
+    exported = made()
     with caplog.at_level(logging.WARNING, "page4d"):
-        pipeline, chain = pipeline_of(made_.folder, **options)
+        pipeline, chain = pipeline_of(exported.folder, **options)
     assert not chain.has_graph and "no CUDA graph" in caplog.text and "synchronises" in caplog.text
-    given = inputs_of(made_, 0)
+    inputs = inputs_of(exported, 0)
     np.testing.assert_array_equal(
-        pipeline.run(**given).mask, Pipeline.load(made_.folder, "onnxruntime").run(**given).mask
+        pipeline.run(**inputs).mask, Pipeline.load(exported.folder, "onnxruntime").run(**inputs).mask
     )
 
 
 def test_what_an_observer_sees(made):
     """Every stage once, its whole inputs and outputs, as on the host."""
-    made_ = made("late")
-    given = inputs_of(made_, 3)
+    exported = made("late")
+    inputs = inputs_of(exported, 3)
     seen = {}
-    for pipeline in (Pipeline.load(made_.folder, "onnxruntime"), pipeline_of(made_.folder)[0]):
+    for pipeline in (Pipeline.load(exported.folder, "onnxruntime"), pipeline_of(exported.folder)[0]):
         rows = seen[pipeline.backend] = []
 
         def keep(entry, inputs, outputs, rows=rows):
             return rows.append((entry.name, dict(inputs), {name: array.copy() for name, array in outputs.items()}))
 
-        pipeline.run(**given, observe=keep)
+        pipeline.run(**inputs, observe=keep)
     host, gpu = seen[Backend.ONNXRUNTIME], seen[Backend.CUDA]
-    assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in made_.plan.stages()]
+    assert [row[0] for row in host] == [row[0] for row in gpu] == [entry.name for entry in exported.plan.stages()]
     for (name, inputs, outputs), (_, inputs_there, outputs_there) in zip(host, gpu, strict=True):
         assert set(inputs) == set(inputs_there)
         for key, array in outputs.items():
@@ -369,8 +358,7 @@ def test_too_little_memory(made):
 
 
 def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypatch):
-    """There the driver counts pages of files as taken, and loading has just read the engines; they are given up when
-    memory is wanted."""
+    """There the driver counts cached pages of files as used; they are given up when memory is needed."""
     LIBRARY.driver_integrated(1, ctypes.c_size_t(LIMIT - 1000))
     assert is_integrated(0) and CudaDevice().free() > LIMIT // 16 and int(checked(api.cuMemGetInfo())[0]) <= 1000
     assert pipeline_of(made().folder)[0].run(**inputs_of(made(), 0)).mask.size
@@ -385,11 +373,8 @@ def test_files_that_were_read_take_no_memory_of_an_integrated_gpu(made, monkeypa
 def test_work_that_is_not_waited_for_is_not_done():
     """The driver itself: what its tests rest on."""
     gpu = CudaDevice()
-    there, here, ten = (
-        gpu.allocate(40),
-        gpu.pinned((10,), np.dtype(np.float32)),
-        gpu.pinned((10,), np.dtype(np.float32)),
-    )
+    there = gpu.allocate(40)
+    here, ten = (gpu.pinned((10,), np.dtype(np.float32)) for _ in range(2))
     ten[:] = np.arange(10)
     gpu.upload(there, ten, gpu.uploads)
     gpu.download(here, there, gpu.stream)

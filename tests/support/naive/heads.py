@@ -67,8 +67,7 @@ def pose(translation, rows):
 
 
 def nearest_rotation(a):
-    """By quaternions: sum(R * a) is a quadratic form of R's unit quaternion, largest at the eigenvector of its largest
-    eigenvalue."""
+    """By quaternions: sum(R * a) is a quadratic form of R's, largest at the eigenvector of its largest eigenvalue."""
     form = np.array(
         [
             [a[0, 0] + a[1, 1] + a[2, 2], a[2, 1] - a[1, 2], a[0, 2] - a[2, 0], a[1, 0] - a[0, 1]],

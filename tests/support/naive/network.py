@@ -46,8 +46,8 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
             if block == "view":
                 streams = [net.view_sa(f"layers.{i}.", x, s, mask) for s, x in enumerate(streams)]
                 if i == own_after:
-                    found = {key: net.own_mask(streams[0], *key) for key in streams[0]}
-                    mask, columns = ({key: pair[part] for key, pair in found.items()} for part in range(2))
+                    masks = {key: net.own_mask(streams[0], *key) for key in streams[0]}
+                    mask, columns = ({key: pair[part] for key, pair in masks.items()} for part in range(2))
             else:
                 streams = [
                     net.time_sa(f"layers.{i}.", x, s, mask, columns if own_first <= i <= own_last else None)
@@ -95,9 +95,8 @@ class Net:
     def __init__(self, config, weights, T, V, h, w, cameras):
         self.c, self.w, self.T, self.V, self.h, self.wd, self.cameras = config, weights, T, V, h, w, cameras
         self.P, self.N = h * w, SPECIAL + h * w
-        self.eps = (
-            (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)
-        )  # of aggregator blocks, by the weights' source
+        # of aggregator blocks, by the weights' source
+        self.eps = (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)
         self.places = [(0, 0)] * SPECIAL + [(y + 1, x + 1) for y in range(h) for x in range(w)]
 
     # ---- pieces
@@ -123,8 +122,10 @@ class Net:
         return out
 
     def block(self, name, x, context, places, context_places, bias, eps=1e-6, qk_eps=1e-5, scaled=True):
-        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m]. qk_eps None: no norm of q and k; scaled
-        False: no LayerScale."""
+        """x [n,C] asks, context [m,C] answers (None: x); bias [A or 1,n,m].
+
+        qk_eps None: no norm of q and k; scaled False: no LayerScale.
+        """
         C, A = self.c.width, self.c.heads
         D = C // A
         keys = x if context is None else context
@@ -188,8 +189,7 @@ class Net:
         return logit.reshape(-1)
 
     def own_mask(self, tokens, t, v):
-        """PAGE-4D's own mask of an image: M and the bias c of its keys, [P] each, from a logit m that is large where
-        static."""
+        """PAGE-4D's mask of an image: M and the bias of its keys, [P] each, from a logit that is large where static."""
         m = self.logit(tokens[t, v][SPECIAL:])
         dynamic = 1 / (1 + torch.exp(m))
         if self.c.mask_head == "2026":
@@ -290,8 +290,7 @@ class Net:
         return out
 
     def epipolar(self):
-        """Penalty [n,n], from rays: a query's line in another view joins the images of its camera's centre and of a
-        point on its ray."""
+        """Penalty [n,n], from rays: a line in another view joins the camera's centre and a point on the query's ray."""
         n = self.V * self.N
         penalty = torch.zeros(n, n, dtype=torch.float64)
         rig = [

@@ -1,5 +1,4 @@
-"""The kernels on a GPU against float64: through Triton, from the pack's machine code, from its PTX; and how they behave
-there."""
+"""The attention kernels on a GPU, through Triton, from the pack's machine code and from its PTX, against float64."""
 
 import os
 import random
@@ -30,7 +29,7 @@ forms = pytest.mark.parametrize("form", Form, ids=lambda form: form.value.replac
 
 
 def by_ptx(call):
-    """As on a chip that the pack has no machine code for: the driver compiles, with the fallback's tiles."""
+    """As on a GPU that the pack has no machine code for: the driver compiles, with the fallback's tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launcher, "capability_of", lambda device: 81)
         return ByPack(call)
@@ -49,9 +48,9 @@ def poisoned(run, call):
     return run().clone()
 
 
-def hold(call, found, frame=64, count=64, tolerance=None):
+def hold(call, out, frame=64, count=64, tolerance=None):
     reference = Reference(call, frame, count)
-    error = reference.error(found)
+    error = reference.error(out)
     assert reference.accepts(error) if tolerance is None else error <= tolerance, (
         f"a row's relative error is {error:.1e}"
     )
@@ -122,10 +121,10 @@ def test_real_sizes_agree_with_float64_and_paths_with_each_other(form, dtype, ke
     layout = layout_for(keys)
     call = form_call(form, layout, dtype, 2 if keys < 100_000 else 1, 2, "cuda", seed=3)
     reference = Reference(call, layout.N)
-    found = {name: poisoned(path(call), call) for name, path in PATHS.items()}
-    errors = {name: reference.error(out) for name, out in found.items()}
+    results = {name: poisoned(path(call), call) for name, path in PATHS.items()}
+    errors = {name: reference.error(out) for name, out in results.items()}
     assert all(reference.accepts(error) for error in errors.values()), errors
-    assert torch.equal(found["triton"], found["pack"])
+    assert torch.equal(results["triton"], results["pack"])
 
 
 @pytest.mark.parametrize("D", [16, 32, 128])
@@ -202,14 +201,14 @@ def test_a_launch_captured_in_a_graph_gives_the_same_bits(mode, path):
     """A capture refuses allocations by the driver and waiting for the GPU."""
     call = of_mode(mode, Dtype.FLOAT16)
     run = PATHS[path](call)
-    want = run().clone()
+    expected = run().clone()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = run()
     for _ in range(3):
         out.fill_(float("nan"))
         graph.replay()
-        assert torch.equal(out, want)
+        assert torch.equal(out, expected)
 
 
 @modes
@@ -247,7 +246,7 @@ def test_repeated_runs_give_equal_bits(mode, dtype, path):
 @modes
 def test_one_launcher_on_two_streams(mode):
     runs = [ByPack(of_mode(mode, Dtype.FLOAT16, seed)) for seed in (0, 1)]
-    want = [run().clone() for run in runs]
+    expected = [run().clone() for run in runs]
     streams = [torch.cuda.Stream(), torch.cuda.Stream()]
     for run in runs:
         run.poison()
@@ -256,7 +255,7 @@ def test_one_launcher_on_two_streams(mode):
         for run, stream in zip(runs, streams, strict=True):
             runs[0].launcher(run.addresses, stream.cuda_stream)
     torch.cuda.synchronize()
-    assert all(torch.equal(run.out, one) for run, one in zip(runs, want, strict=True))
+    assert all(torch.equal(run.out, out) for run, out in zip(runs, expected, strict=True))
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
-"""The row kernels on a GPU against float64, from the pack's machine code and from its PTX, at random and at real
-sizes."""
+"""The row kernels on a GPU, from the pack's machine code and from its PTX, against float64."""
 
 import random
 
@@ -23,7 +22,7 @@ paths = pytest.mark.parametrize("path", ["pack", "ptx"])
 
 
 def launch(launched, dtype, tensors, path):
-    """As a chain does; on a chip that the pack has no machine code for the driver compiles."""
+    """As a chain does; the driver compiles where the pack has no machine code for the GPU."""
     with pytest.MonkeyPatch.context() as patch:
         if path == "ptx":
             patch.setattr(launcher, "capability_of", lambda device: 81)
@@ -44,7 +43,7 @@ def case(kernel, dtype, rows, channels, heads, seed):
         x, bias = drawn(rows, heads, HEAD_DIM), drawn(heads, HEAD_DIM)
         weight, shift, cos, sin = (drawn(*size, HEAD_DIM, narrow=False) for size in ((), (), (period,), (period,)))
         normed = F.layer_norm(x.double() + bias.double(), (HEAD_DIM,), weight.double(), shift.double(), 1e-5)
-        want = rotate(normed[None], Rope(cos.double()[:, None], sin.double()[:, None]))[0]
+        expected = rotate(normed[None], Rope(cos.double()[:, None], sin.double()[:, None]))[0]
         tensors = {
             "x": x,
             "bias": bias,
@@ -54,7 +53,7 @@ def case(kernel, dtype, rows, channels, heads, seed):
             "sin": sin,
             "out": torch.full_like(x, float("nan")),
         }
-        return heads_launch(rows, heads, period, 1e-5), tensors, {"out": want}
+        return heads_launch(rows, heads, period, 1e-5), tensors, {"out": expected}
     x, bias = drawn(rows, channels), drawn(channels)
     blank = torch.full_like(x, float("nan"))
     if kernel is RowKernel.GELU:
@@ -70,15 +69,15 @@ def case(kernel, dtype, rows, channels, heads, seed):
         drawn(channels, narrow=False),
     )
     total = x.double() if kernel is RowKernel.NORM else x.double() + gamma.double() * (p.double() + bias.double())
-    want = {} if kernel is RowKernel.NORM else {"sum": total}
+    expected = {} if kernel is RowKernel.NORM else {"sum": total}
     if kernel is not RowKernel.ADD:
-        want["out"] = F.layer_norm(total, (channels,), weight.double(), shift.double(), 1e-6)
+        expected["out"] = F.layer_norm(total, (channels,), weight.double(), shift.double(), 1e-6)
     tensors = {"x": x, "p": p, "bias": bias, "gamma": gamma, "weight": weight, "shift": shift, "sum": p, "out": blank}
-    return tokens_launch(kernel, rows, channels, 1e-6), tensors, want
+    return tokens_launch(kernel, rows, channels, 1e-6), tensors, expected
 
 
-def hold(tensors, want, dtype):
-    for name, values in want.items():
+def hold(tensors, expected, dtype):
+    for name, values in expected.items():
         error = (tensors[name].double() - values).norm(dim=-1)
         assert (
             error.norm() <= TOLERANCE[dtype] * values.norm()
@@ -93,18 +92,18 @@ def test_random_sizes_agree_with_float64(kernel, dtype, path):
     rng = random.Random(kernel.value)
     for seed in range(12):
         rows, channels, heads = rng.randint(1, 300), 16 * rng.randint(2, 64), rng.randint(1, 20)
-        launched, tensors, want = case(kernel, dtype, rows, channels, heads, seed)
+        launched, tensors, expected = case(kernel, dtype, rows, channels, heads, seed)
         launch(launched, dtype, tensors, path)
-        hold(tensors, want, dtype)
+        hold(tensors, expected, dtype)
 
 
 @paths
 @dtypes
 @kernels
 def test_real_sizes_agree_with_float64(kernel, dtype, path):
-    launched, tensors, want = case(kernel, dtype, REAL, 4096 if kernel is RowKernel.GELU else 1024, 16, 0)
+    launched, tensors, expected = case(kernel, dtype, REAL, 4096 if kernel is RowKernel.GELU else 1024, 16, 0)
     launch(launched, dtype, tensors, path)
-    hold(tensors, want, dtype)
+    hold(tensors, expected, dtype)
 
 
 @kernels
@@ -112,7 +111,7 @@ def test_results_beyond_2_31_elements(room, kernel):
     """The last rows of 2.2e9 numbers, written over what is read: offsets of rows have 64 bits."""
     channels, heads = (4096 if kernel is RowKernel.GELU else 1024), 16
     rows = 2_200_000_000 // channels
-    launched, few, want = case(kernel, Dtype.FLOAT16, 100, channels, heads, 1)
+    launched, few, expected = case(kernel, Dtype.FLOAT16, 100, channels, heads, 1)
     large = torch.zeros(rows, channels, device="cuda", dtype=torch.float16)
     large[-100:] = few["x"].view(100, channels)
     tensors = few | {"x": large, "out": large}
@@ -126,4 +125,4 @@ def test_results_beyond_2_31_elements(room, kernel):
         tensors |= {"p": other, "sum": other, "out": large}
         launched = tokens_launch(kernel, rows, channels, 1e-6)
     launch(launched, Dtype.FLOAT16, tensors, "pack")
-    hold({name: tensors[name][-100:].view(values.shape) for name, values in want.items()}, want, Dtype.FLOAT16)
+    hold({name: tensors[name][-100:].view(values.shape) for name, values in expected.items()}, expected, Dtype.FLOAT16)
