@@ -59,10 +59,8 @@ def test_nodes_name_the_plugin_unless_native(choice, tmp_path):
 
 def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
     """Engines without a plugin's name compute the same."""
-    config, layout = (
-        config_of("default", depth=1, encoder_depth=2, global_layers=()),
-        layout_of("default", 56, 70),
-    )  # those of `made`: traced already
+    config = config_of("default", depth=1, encoder_depth=2, global_layers=())
+    layout = layout_of("default", 56, 70)  # that of `made`: traced already
     frames = SampleClip.rendered(layout).values
     tokens = []
     for choice in (AttentionChoice.AUTO, AttentionChoice.NATIVE):

@@ -86,10 +86,11 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     folder.mkdir()
     manifest = write_unverified(model, ExportPlan.make(model.config, layout, Precision.FLOAT32), folder)
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
-    found, want = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
-    for layer, tensor in want.layers.items():
-        np.testing.assert_allclose(found[f"layers.{layer}"], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
-    assert ("points" in found) == (want.points is not None) and ("mask" in found) == (want.mask is not None)
+    outputs, reference = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
+    for layer, tensor in reference.layers.items():
+        np.testing.assert_allclose(outputs[f"layers.{layer}"], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
+    assert ("points" in outputs) == (reference.points is not None)
+    assert ("mask" in outputs) == (reference.mask is not None)
     for entry in manifest.stages:
         graph = onnx.load(folder / entry.file, load_external_data=False).graph
         stored = {

@@ -1,3 +1,5 @@
+"""Summaries of runs, and reports written from them."""
+
 import base64
 import io
 import json
@@ -24,7 +26,7 @@ def window(index, cameras=CAMERAS, **changes):
     name = f"w{index:04d}"
     overlays = [f"masks/{name}/{v}_{t}.png" for v in range(len(cameras)) for t in range(2)]
     means = {camera: 0.1 * (v + 1) for v, camera in enumerate(cameras)}
-    given = {
+    fields = {
         "name": name,
         "first_frame": f"{index:03d}",
         "last_frame": f"{index + 1:03d}",
@@ -33,7 +35,7 @@ def window(index, cameras=CAMERAS, **changes):
         "mask_mean": means,
         "overlays": overlays,
     }
-    return WindowSummary(**{**given, **changes})
+    return WindowSummary(**{**fields, **changes})
 
 
 def run(windows=2, cameras=CAMERAS, **changes):
@@ -47,7 +49,7 @@ def run(windows=2, cameras=CAMERAS, **changes):
         "global_sa.1",
         "depth_head.<3>",
     ]
-    given = {
+    fields = {
         "page4d": "0.1.0",
         "engines": "engines/tiny",
         "frames": "clip/frames",
@@ -67,7 +69,7 @@ def run(windows=2, cameras=CAMERAS, **changes):
         "buffer_bytes": 3 * 2**20,
         "peak_rss_bytes": 2**31,
     }
-    return Summary(**{**given, **changes})
+    return Summary(**{**fields, **changes})
 
 
 def sheet_of(index, cameras=CAMERAS):
@@ -180,8 +182,8 @@ def test_everything_is_on_the_page(tmp_path):
     assert "<b>" not in shown.source
     assert "<i>" not in shown.source
     links = shown.all("a", "href")
-    for one in summary.windows:
-        assert {one.file, *one.overlays} <= set(links)
+    for entry in summary.windows:
+        assert {entry.file, *entry.overlays} <= set(links)
     assert "summary.json" in links
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -206,7 +208,7 @@ def test_pictures_are_in_the_page_and_nothing_is_fetched(tmp_path):
 def test_only_the_first_windows_are_embedded_and_the_others_linked(tmp_path):
     windows = EMBEDDED_WINDOWS + 3
     summary = run(windows)
-    shown = page(tmp_path, summary, {one.name: sheet_of(0) for one in summary.windows})
+    shown = page(tmp_path, summary, {entry.name: sheet_of(0) for entry in summary.windows})
     assert len(shown.all("img", "src")) == EMBEDDED_WINDOWS
     assert set(summary.windows[-1].overlays) <= set(shown.all("a", "href"))
 
@@ -216,7 +218,7 @@ def test_windows_without_a_sheet_or_overlays(tmp_path):
     summary = msgspec.structs.replace(summary, windows=[window(0), window(1, overlays=[])])
     shown = page(tmp_path, summary, {"another": sheet_of(0)})
     assert shown.all("img", "src") == []
-    assert all(one.name in shown.text for one in summary.windows)
+    assert all(entry.name in shown.text for entry in summary.windows)
     assert page(tmp_path, run(0)).all("img", "src") == []
 
 
@@ -305,10 +307,10 @@ def predicted(index, **changes):
         for v, camera in enumerate(CAMERAS)
     }
     name = f"w{index:04d}"
-    found = PredictionSummary(
+    predictions = PredictionSummary(
         f"{name}/points.ply", 1234567, f"{name}/cameras.json", [f"{name}/depth/{v}.png" for v in range(4)], 0.001, rig
     )
-    return window(index, mask_mean={}, overlays=[], predictions=found, **changes)
+    return window(index, mask_mean={}, overlays=[], predictions=predictions, **changes)
 
 
 def test_predictions_instead_of_masks(tmp_path):

@@ -48,12 +48,12 @@ def test_a_folder_of_code_and_records(tmp_path):
     done = plugins("build", "--chip", "ptx,ptx", "-o", tmp_path / "out", "-j", 2, "--quiet")
     assert done.returncode == 0 and not done.stderr, done.stderr
     shipped = Pack.read().files()
-    found = {
+    written = {
         path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
         for path in (tmp_path / "out").rglob("*")
         if path.is_file()
     }
-    assert found == {
+    assert written == {
         name: content for name, content in shipped.items() if name == "pack.json" or name.startswith("ptx/")
     }
     (tmp_path / "out" / "pack.json").unlink()

@@ -169,8 +169,9 @@ def test_save_writes_what_was_rendered(clip, tmp_path):
 
 
 def test_true_correspondences_lie_in_the_epipolar_band():
-    """A patch's own surface, seen from another camera, lies in a patch that the prior leaves alone; most patches it
-    does not."""
+    """A patch's surface, seen from another camera, lies in a patch that the prior leaves alone.
+
+    Most patches it does not leave alone."""
     layout = Layout(1, 3, 112, 154)
     clip = render(layout.T, layout.V, layout.W, layout.H)
     fitted = torch.from_numpy(fundamental(clip.cameras.values()))

@@ -66,15 +66,15 @@ def test_sixteen_bit_graphs_are_typed_with_float32_islands(made, stage, precisio
     model = load(made, stage, precision=precision)
     kind = types(model)
     for node in model.graph.node:
-        wanted = {
+        expected = {
             "LayerNormalization": TensorProto.FLOAT,
             "Sigmoid": TensorProto.FLOAT,
             "MatMul": NARROW[precision],
             "Conv": NARROW[precision],
             "Gelu": NARROW[precision],
         }
-        if node.op_type in wanted:
-            assert {kind[name] for name in node.input if name} == {wanted[node.op_type]}, (stage, node.op_type)
+        if node.op_type in expected:
+            assert {kind[name] for name in node.input if name} == {expected[node.op_type]}, (stage, node.op_type)
         if node.op_type == "BiasedAttention":
             assert {kind[name] for name in node.input} == {NARROW[precision]}, "TensorRT fuses a bias of q's type alone"
     for name in (tensor.name for tensor in model.graph.initializer):
@@ -149,7 +149,7 @@ def test_files_run_without_this_project(made):
 
     from page4d_export import stages
 
-    want = stages(made_.model, made_.plan.layout)["view_sa.1"].module(
+    reference = stages(made_.model, made_.plan.layout)["view_sa.1"].module(
         *(torch.from_numpy(array) for array in values.values())
     )
-    np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out, reference.numpy(), rtol=1e-4, atol=1e-5)
