@@ -111,11 +111,8 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     own = pathlib.Path(shutil.copytree(clips, tmp_path / "clips"))
     done = run(environment, engines, own, "-o", out, *WORKERS, "--json")
     assert done.returncode == 1, done.stderr
-    assert (
-        "1 of 5 clips failed" in done.stderr
-        and "a-broken: camera cam1, frame 000003.png" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+    assert "1 of 5 clips failed" in done.stderr and "a-broken: camera cam1, frame 000003.png" in done.stderr
+    assert "Traceback" not in done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((out / "clips.json").read_text())
     good = sorted(set(LENGTHS) - {"a-broken"})
@@ -160,11 +157,8 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     assert process.returncode == 130, errors
     assert "3 of 6 clips are done already" in errors and "interrupted" in errors and "Traceback" not in errors
     report = json.loads((out / "clips.json").read_text())
-    assert {row["clip"] for row in report["done"]} == {"a-broken", "d-middle"} and report["kept"] == [
-        "b-short",
-        "c-long",
-        "e-again",
-    ]
+    assert {row["clip"] for row in report["done"]} == {"a-broken", "d-middle"}
+    assert report["kept"] == ["b-short", "c-long", "e-again"]
     assert {path.name for path in out.iterdir()} == {*LENGTHS, "clips.json"}, "nothing unfinished is left"
     after = stamps(out)
     assert before.items() <= after.items() and (out / "a-broken" / "report.html") in after
@@ -185,21 +179,11 @@ def test_what_is_done(script, tmp_path):
     (clip / "made_by.json").write_text(json.dumps(job.made_by))
     (clip / "summary.json").write_text("{}")
     assert not job.has("clip")
-    fields = {
-        "page4d": "",
-        "engines": "",
-        "frames": "",
-        "model": {},
-        "weights": "",
-        "layout": {},
-        "precision": "",
-        "backend": "",
-        "cameras": [],
-    }
-    numbers = ("decode_seconds", "write_seconds", "wall_seconds", "startup_seconds", "buffer_bytes", "peak_rss_bytes")
-    (clip / "summary.json").write_text(
-        json.dumps({**fields, "windows": [], "stage_seconds": {}, "stage_flop": {}, **dict.fromkeys(numbers, 0)})
-    )
+    texts = dict.fromkeys(("page4d", "engines", "frames", "weights", "precision", "backend"), "")
+    mappings = dict.fromkeys(("model", "layout", "stage_seconds", "stage_flop"), {})
+    seconds = dict.fromkeys(("decode_seconds", "write_seconds", "wall_seconds", "startup_seconds"), 0)
+    sizes = {"cameras": [], "windows": [], "buffer_bytes": 0, "peak_rss_bytes": 0}
+    (clip / "summary.json").write_text(json.dumps(texts | mappings | seconds | sizes))
     assert job.has("clip")
     for other in ({"stride": 2}, {"fit": script.FitMode.CROP}, {"manifest": "other"}):
         assert not dataclasses.replace(job, **other).has("clip")

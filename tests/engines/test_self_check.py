@@ -81,12 +81,8 @@ def test_engines_as_they_should_be(checked, variant, precision):
     assert takes_keypoints(variant) == ("keypoints" in inputs)
     result = run(path, bisect=True, progress=Progress(lambda what, share: told.append((what, share))))
     result.require()
-    assert (
-        result.first() is None
-        and result.backend == "onnxruntime"
-        and result.described.startswith("onnxruntime")
-        and result.seconds > 0
-    )
+    assert result.first() is None and result.backend == "onnxruntime" and result.described.startswith("onnxruntime")
+    assert result.seconds > 0
     assert (
         [(row.stage, row.output) for row in result.chain]
         == outputs_of(manifest)
@@ -96,9 +92,8 @@ def test_engines_as_they_should_be(checked, variant, precision):
         assert row.allowed == manifest.golden.tolerance[f"{row.stage}/{row.output}"] >= Precision(precision).tolerance
         assert row.passed and row.accuracy.nans == 0
     assert any(row.accuracy.relative_l2 > 0 for row in result.chain), "it is compared with something else than itself"
-    assert {row.allowed for row in result.alone} == {Precision(precision).tolerance} and max(
-        row.accuracy.relative_l2 for row in result.alone
-    ) < 1e-6
+    assert {row.allowed for row in result.alone} == {Precision(precision).tolerance}
+    assert max(row.accuracy.relative_l2 for row in result.alone) < 1e-6
     assert [what for what, _ in told] == [f"onnxruntime: {entry.name}" for entry in manifest.stages]
     shares = [share for _, share in told]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] < 1
@@ -233,18 +228,13 @@ def test_the_command_says_what_was_found(checked):
     done = invoke(path, "--bisect", "--json")
     assert done.returncode == 0 and "all stages as they should be, on onnxruntime" in done.stderr, done.stderr
     document = json.loads(done.stdout)
-    assert (
-        set(document) == {"backend", "described", "seconds", "chain", "alone"} and document["backend"] == "onnxruntime"
-    )
+    assert set(document) == {"backend", "described", "seconds", "chain", "alone"}
+    assert document["backend"] == "onnxruntime"
     assert [(row["stage"], row["output"]) for row in document["chain"]] == outputs_of(read_manifest(path))
     assert len(document["alone"]) == len(document["chain"])
     for row in (*document["chain"], *document["alone"]):
-        assert set(row) == {"stage", "output", "accuracy", "allowed"} and set(row["accuracy"]) == {
-            "cosine",
-            "max_abs",
-            "relative_l2",
-            "nans",
-        }
+        assert set(row) == {"stage", "output", "accuracy", "allowed"}
+        assert set(row["accuracy"]) == {"cosine", "max_abs", "relative_l2", "nans"}
 
     done = invoke(path)
     assert done.returncode == 0 and "departs" not in done.stdout

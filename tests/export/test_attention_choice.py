@@ -21,20 +21,8 @@ from tests.support.commands import inside
 from tests.support.models import config_of, layout_of
 
 SMALL = (
-    "--preset",
-    "tiny",
-    "--set",
-    "depth=1",
-    "--set",
-    "encoder_depth=1",
-    "--T",
-    "2",
-    "--V",
-    "2",
-    "--height",
-    "28",
-    "--width",
-    "28",
+    *("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1"),
+    *("--T", "2", "--V", "2", "--height", "28", "--width", "28"),
 )
 
 

@@ -71,15 +71,11 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
     for entry in manifest.stages:
         assert set(entry.accuracy) == {spec.name for spec in entry.outputs}
         for accuracy in entry.accuracy.values():
-            assert (
-                0 <= accuracy.relative_l2 <= plan.precision.tolerance and accuracy.nans == 0 and accuracy.cosine > 0.999
-            )
+            assert 0 <= accuracy.relative_l2 <= plan.precision.tolerance and accuracy.nans == 0
+            assert accuracy.cosine > 0.999
     chain = manifest.verification.chain
-    assert (
-        "mask" in chain
-        and any(name.startswith("layers.") for name in chain)
-        and ("memory" in chain) == (variant == "memory")
-    )
+    assert "mask" in chain and any(name.startswith("layers.") for name in chain)
+    assert ("memory" in chain) == (variant == "memory")
     if precision != "float32":  # 16 bits show: the figures are of the typed graph, not of a float32 computation
         assert max(a.relative_l2 for entry in manifest.stages for a in entry.accuracy.values()) > 1e-4
     assert manifest.verification.layout == manifest.layout and manifest.weights == model.weights
@@ -369,18 +365,14 @@ def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):
     monkeypatch.setattr(bench.Eager, "compile", refuse)
     plan = plan_for(precision="float16")
     benchmark = bench.compare_gpu_chain(plan, "tiny", 2, Backend.ONNXRUNTIME, SILENT, device="cpu")
-    assert [side.name for side in benchmark.sides] == ["engines", "PyTorch"] and benchmark.absent == {
-        "torch.compile": "no compiler"
-    }
-    assert benchmark.sides[0].speedup == 1.0 and all(
-        low <= side.milliseconds <= high for side in benchmark.sides for low, high in [side.spread]
-    )
+    assert [side.name for side in benchmark.sides] == ["engines", "PyTorch"]
+    assert benchmark.absent == {"torch.compile": "no compiler"}
+    assert benchmark.sides[0].speedup == 1.0
+    assert all(low <= side.milliseconds <= high for side in benchmark.sides for low, high in [side.spread])
     assert {part.kind for part in benchmark.parts} == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa"}
     assert all(part.engines > 0 and part.eager > 0 for part in benchmark.parts)
-    assert (
-        all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in benchmark.differences.values())
-        and len(benchmark.differences) == 2
-    )
+    assert all(accuracy.relative_l2 < 5e-3 and accuracy.nans == 0 for accuracy in benchmark.differences.values())
+    assert len(benchmark.differences) == 2
     bench.print_gpu_chain(benchmark)
     assert "engines: onnxruntime, computing in float32" in capsys.readouterr().out
 
@@ -394,7 +386,5 @@ def test_why_an_engine_does_not_run_is_in_the_record(made, tmp_path):
     with pytest.raises(MissingBackendError, match="no engine runs on this GPU"):
         folder = shutil.copytree(made_.folder, tmp_path / "engines")
         _pipeline(folder, made_.plan, Backend.AUTO, absent, SILENT)
-    assert (
-        list(absent) == ["engines, tensorrt", "engines, cuda"]
-        and "no GPU driver answers" in absent["engines, tensorrt"]
-    )
+    assert list(absent) == ["engines, tensorrt", "engines, cuda"]
+    assert "no GPU driver answers" in absent["engines, tensorrt"]

@@ -64,32 +64,9 @@ def test_flags_out_of_range(flags, words):
 SIZES = st.one_of(
     st.integers(1, 40), st.sampled_from([0, -1, 127, 128, 16384, 16385, 65535, 65536, 2**31, 2**63, 10**30])
 )
-VALUES = st.sampled_from(
-    [
-        "0",
-        "1",
-        "-1",
-        "2",
-        "64",
-        "128",
-        "256",
-        "257",
-        "65535",
-        "1e9",
-        "1e400",
-        "NaN",
-        "null",
-        "true",
-        "{}",
-        "[]",
-        "[0,1]",
-        "[[0]]",
-        "0,1",
-        '"a"',
-        "",
-        "9" * 500,
-    ]
-)
+WHOLE = ["0", "1", "-1", "2", "64", "128", "256", "257", "65535", "9" * 500]
+OTHER = ["1e9", "1e400", "NaN", "null", "true", "{}", "[]", "[0,1]", "[[0]]", "0,1", '"a"', ""]
+VALUES = st.sampled_from([*WHOLE, *OTHER])
 NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfig)), "nothing"])
 
 

@@ -50,11 +50,8 @@ def test_one_checkpoint_is_its_own_published_model(files):
     assert (source.config.width, source.config.depth, source.config.encoder_depth) == (128, 2, 2)
     assert not chosen(files, pi3="headless.safetensors").config.predictions
     masked = chosen(files, T=3, page4d="checkpoint_mask.pt")
-    assert (
-        masked.chosen == "page4d"
-        and masked.config.row_mask.gain == 64
-        and masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
-    )
+    assert masked.chosen == "page4d" and masked.config.row_mask.gain == 64
+    assert masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
     assert not chosen(files, T=3, page4d="checkpoint_mask.pt", mask=False).config.has_mask
     assert chosen(files, T=3, page4d="vggt.pt").config.published == "vggt"
 
@@ -62,12 +59,8 @@ def test_one_checkpoint_is_its_own_published_model(files):
 def test_everything_else_is_the_projects_own_network(files):
     assert chosen(files).config == page4d.ModelConfig.preset("vitl") and chosen(files).described == "seeded (seed 0)"
     both = chosen(files, pi3="model.safetensors", page4d="checkpoint_mask.pt")
-    assert (
-        both.chosen is None
-        and both.config.published is None
-        and both.config.streams == 2
-        and both.config.mask_head == "2026"
-    )
+    assert both.chosen is None and both.config.published is None and both.config.streams == 2
+    assert both.config.mask_head == "2026"
     over_time = chosen(files, T=4, pi3="model.safetensors")  # Pi3 alone knows no time
     assert over_time.chosen is None and over_time.config.published is None
     asked = chosen(files, preset="vits", pi3="model.safetensors")

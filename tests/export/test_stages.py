@@ -146,16 +146,8 @@ def test_stages_are_those_of_the_design():
 
 def test_stages_of_the_published_models():
     predicting = borders(stages_at("pi3"))
-    assert list(predicting) == [
-        "encoder",
-        "time_sa.0",
-        "view_sa.0",
-        "time_sa.1",
-        "view_sa.1",
-        "points",
-        "confidence",
-        "camera",
-    ]
+    blocks = ["time_sa.0", "view_sa.0", "time_sa.1", "view_sa.1"]
+    assert list(predicting) == ["encoder", *blocks, "points", "confidence", "camera"]
     assert predicting["points"] == (["layers.1"], ["points"]) and predicting["camera"] == (["layers.1"], ["camera"])
     masked = borders(stages_at("page4d 150"))
     assert list(masked).index("mask_head") == list(masked).index("view_sa.7") + 1

@@ -51,9 +51,8 @@ def test_videos_of_two_rates_are_paired_by_time(tmp_path):
     assert frames.count == 76, "every frame of the slower"
     assert np.abs(shown_at[0] - shown_at[1]).max() <= 0.5 / 25 + 0.01
     (note,) = frames.notes
-    assert (
-        "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note and "15 of cam0" in note
-    )
+    assert "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note
+    assert "15 of cam0" in note
 
 
 def test_masks_go_with_the_frames_that_were_chosen(tmp_path):

@@ -137,10 +137,8 @@ def test_videos_beside_folders(tmp_path):
     refusal(lambda: FrameFolder.open(tmp_path), "either may be the cameras", "cam0.mkv", "thumbs")
     (tmp_path / "thumbs").rename(tmp_path / "cam0")
     frames = FrameFolder.open(tmp_path)
-    assert (
-        frames.frame_files[0][0].name == "p0.png"
-        and "cam0.mkv beside the cameras' folders was not read" in frames.notes
-    )
+    assert frames.frame_files[0][0].name == "p0.png"
+    assert "cam0.mkv beside the cameras' folders was not read" in frames.notes
     shutil.rmtree(tmp_path / "cam0")
     (tmp_path / "out").mkdir()
     frames = FrameFolder.open(tmp_path)
@@ -197,34 +195,18 @@ def test_any_tree_of_files_is_a_clip_or_an_error(tmp_path):
     """Random folders of images, videos, links and junk."""
     rng = np.random.default_rng(0)
     image, film = images(tmp_path / "one", "p.png") / "p.png", video(tmp_path / "film.mkv")
-    names = (
-        "cam0",
-        "cam1",
-        "masks",
-        "frames",
-        "images",
-        "keypoints",
-        "out",
-        "p0.png",
-        "p1.png",
-        "a.mkv",
-        "b.HEIC",
-        "c.gif",
-        "loop",
-        "gone",
-        "pipe.png",
-        "cameras.json",
-    )
+    folders = ("cam0", "cam1", "masks", "frames", "images", "keypoints", "out")
+    names = (*folders, "loop", "gone", "p0.png", "p1.png", "a.mkv", "b.HEIC", "c.gif", "pipe.png", "cameras.json")
     opened = 0
     for number in range(150):
         root = tmp_path / f"tree{number}"
-        folders = [root]
+        parents = [root]
         root.mkdir()
         for name in rng.permutation(names)[: rng.integers(1, len(names))]:
-            path = folders[rng.integers(len(folders))] / name
-            if "." not in name and name not in ("loop", "gone"):
+            path = parents[rng.integers(len(parents))] / name
+            if name in folders:
                 path.mkdir()
-                folders.append(path)
+                parents.append(path)
                 if rng.random() < 0.6:
                     shutil.copy(image, path / "p0.png")
             elif name.endswith("p0.png") or name == "p1.png":

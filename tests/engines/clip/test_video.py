@@ -119,17 +119,11 @@ def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path
 def test_one_video_is_a_camera(saved):
     video = saved / "videos" / "frames" / "cam1.mkv"
     frames = FrameFolder.open(video, loose=UngroupedImages.TIMES)
-    assert (
-        frames.camera_names == ("cam1",)
-        and frames.count == T
-        and frames.mask_files is None
-        and frames.cameras is None
-        and not frames.photos
-    )
+    assert frames.camera_names == ("cam1",) and frames.count == T and frames.mask_files is None
+    assert frames.cameras is None and not frames.photos
     named = FrameFolder.open(video, masks=saved / "videos" / "masks", cameras=saved / "videos" / "cameras.json")
-    assert list(named.cameras) == ["cam1"] and np.array_equal(
-        named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1)
-    )
+    assert list(named.cameras) == ["cam1"]
+    assert np.array_equal(named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1))
 
 
 def test_images_go_before_videos(saved, tmp_path):
@@ -137,10 +131,8 @@ def test_images_go_before_videos(saved, tmp_path):
     photos, video = tmp_path / "photos", saved / "videos" / "frames" / "cam0.mkv"
     shutil.copytree(saved / "images" / "frames" / "cam0", photos)
     shutil.copy(video, photos / "holiday.mkv")
-    assert (
-        FrameFolder.open(photos, loose=UngroupedImages.VIEWS).count == 1
-        and FrameFolder.open(photos, loose=UngroupedImages.TIMES).count == T
-    )
+    assert FrameFolder.open(photos, loose=UngroupedImages.VIEWS).count == 1
+    assert FrameFolder.open(photos, loose=UngroupedImages.TIMES).count == T
     assert FrameFolder.open(photos).camera_names == ("holiday",), "where photos would be an error"
     shutil.copytree(photos, tmp_path / "clip" / "frames" / "cam0")
     frames = FrameFolder.open(tmp_path / "clip")

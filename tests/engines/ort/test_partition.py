@@ -223,12 +223,8 @@ def test_heads_are_read_and_written_where_linear_layers_left_them(made):
         for step in pieces.steps:
             if isinstance(step, Attention):
                 Z, A, n, D = step.shape.Z, step.shape.A, step.shape.n, step.shape.D
-                assert step.shape.q == step.shape.out == (n * A * D, D, A * D) and pieces.tensors[step.out].shape == (
-                    Z,
-                    n,
-                    A,
-                    D,
-                )
+                assert step.shape.q == step.shape.out == (n * A * D, D, A * D)
+                assert pieces.tensors[step.out].shape == (Z, n, A, D)
 
 
 def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
@@ -299,9 +295,8 @@ def test_places_do_not_overlap_in_time(data):
     tensors = {name: Tensor((size,), TensorProto.UINT8) for name, size in sizes.items()}
     workspace = {number: data.draw(st.integers(0, 3000)) for number in range(1, count, 2)}
     offsets, workspaces, total = Partition(tuple(steps), tensors, {}).memory_layout(outside, workspace)
-    assert set(offsets) == set(names) - set(outside) and set(workspaces) == {
-        number for number, size in workspace.items() if size
-    }
+    assert set(offsets) == set(names) - set(outside)
+    assert set(workspaces) == {number for number, size in workspace.items() if size}
     assert all(offsets[name] == offsets[below] for name, below in over.items())
     last = {
         name: max((number for number, read in enumerate(reads) if name in read), default=names.index(name))

@@ -39,16 +39,8 @@ def window(index, cameras=CAMERAS, **changes):
 
 
 def run(windows=2, cameras=CAMERAS, **changes):
-    stages = [
-        "encoder",
-        "mask_head",
-        "view_sa.0",
-        "time_sa.0",
-        "view_sa.1",
-        "time_sa.1",
-        "global_sa.1",
-        "depth_head.<3>",
-    ]
+    layers = ("view_sa.0", "time_sa.0", "view_sa.1", "time_sa.1", "global_sa.1")
+    stages = ("encoder", "mask_head", *layers, "depth_head.<3>")
     fields = {
         "page4d": "0.1.0",
         "engines": "engines/tiny",
@@ -166,18 +158,10 @@ def test_a_mean_is_over_all_or_none():
 def test_everything_is_on_the_page(tmp_path):
     summary = run(warnings=["no cameras.json & <none> found"])
     shown = page(tmp_path, summary, {"w0000": sheet_of(0)})
-    for word in (
-        *summary.cameras,
-        *summary.stage_seconds,
-        *summary.warnings,
-        summary.weights,
-        summary.precision,
-        summary.backend,
-        summary.engines,
-        summary.frames,
-    ):
-        assert word in shown.text
-        assert str(markupsafe.escape(word)) in shown.source
+    texts = (summary.weights, summary.precision, summary.backend, summary.engines, summary.frames)
+    for text in (*summary.cameras, *summary.stage_seconds, *summary.warnings, *texts):
+        assert text in shown.text
+        assert str(markupsafe.escape(text)) in shown.source
     assert f"{summary.mask_mean:.3f}" in shown.text
     assert "<b>" not in shown.source
     assert "<i>" not in shown.source
@@ -245,13 +229,8 @@ def test_bars_are_in_proportion_and_rates_add_up(tmp_path):
     source = page(tmp_path, summary).source
     times = source[source.index("Where the time went") :]
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", times)]
-    assert widths == [
-        50.0,
-        100.0,
-        12.5,
-        6.25,
-        25.0,
-    ]  # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
+    # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
+    assert widths == [50.0, 100.0, 12.5, 6.25, 25.0]
     text = Page(times[times.index("<table") : times.index("</table>") + len("</table>")]).text
     assert "2.00 s 26% 0.5" in text
     assert "4.00 s 52% 2.0" in text
@@ -326,9 +305,8 @@ def test_predictions_instead_of_masks(tmp_path):
     links = shown.all("a", "href")
     assert {"w0000/points.ply", "w0001/cameras.json", "w0000/depth/3.png"} <= set(links)
     cameras = shown.text[shown.text.index("Cameras Positions") :]
-    assert (
-        "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras and "400.0, 401.5" in cameras
-    )
+    assert "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras
+    assert "400.0, 401.5" in cameras
     assert summary.has_predictions and not summary.has_mask and summary.mask_mean is None
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary
@@ -337,6 +315,5 @@ def test_predictions_instead_of_masks(tmp_path):
 def test_a_run_with_neither(tmp_path):
     summary = msgspec.structs.replace(run(0), windows=[window(0, mask_mean={}, overlays=[])])
     shown = page(tmp_path, summary)
-    assert (
-        "w0000.safetensors" in shown.text and "Mask mean" not in shown.text and "Cameras" not in shown.all("h2", "id")
-    )
+    assert "w0000.safetensors" in shown.text and "Mask mean" not in shown.text
+    assert "Cameras" not in shown.all("h2", "id")

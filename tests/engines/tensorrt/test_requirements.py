@@ -106,10 +106,8 @@ def test_gpus_that_tensorrt_rtx_does_not_run_on(capability):
     with pytest.raises(EngineError, match=rf"(?s){RTX} does not run on this GPU.*sm_{capability}.*{allowed}"):
         Machine(RTX, capability, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)
     (warning,) = RTX.warnings(f"sm_{capability}", native=False)
-    assert (
-        "builds for other machines" in warning
-        and RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
-    )
+    assert "builds for other machines" in warning
+    assert RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
 
 
 def test_plans_for_every_gpu_begin_with_sm_80():
@@ -180,11 +178,8 @@ def test_what_the_inspector_lists():
     plugin, product, norm = inspected(PLUGIN, PRODUCT, NORM)
     assert plugin.is_plugin and not product.is_plugin and not norm.is_plugin
     assert (plugin.inputs[0].name, plugin.inputs[0].shape, plugin.inputs[0].dtype) == ("q", (4, 2, 51, 16), "FP16")
-    assert (
-        product.kind == "gemm"
-        and product.sources == ("n1", "n2")
-        and [operand.dtype for operand in product.inputs] == ["Half", "Half"]
-    )
+    assert product.kind == "gemm" and product.sources == ("n1", "n2")
+    assert [operand.dtype for operand in product.inputs] == ["Half", "Half"]
     assert norm.inputs[0].dtype == "Float" and norm.outputs[0].shape == (204, 128) and norm.sources == ()
     (plain,) = inspected(
         layer(
@@ -275,10 +270,8 @@ def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
         if record.getMessage().startswith("not on")
     }
     assert list(remarks) == ["not on tensorrt", "not on cuda"]
-    assert (
-        remarks["not on tensorrt"].levelno == logging.WARNING
-        and "no GPU driver answers" in remarks["not on tensorrt"].getMessage()
-    )
+    assert remarks["not on tensorrt"].levelno == logging.WARNING
+    assert "no GPU driver answers" in remarks["not on tensorrt"].getMessage()
     assert remarks["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
     assert pipeline.run(made().clip.frames).mask.shape == pipeline.manifest.layout.mask_shape
     with pytest.raises(MissingBackendError, match="no GPU driver answers"):

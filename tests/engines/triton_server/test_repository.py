@@ -99,9 +99,8 @@ def check_wiring(server):
     for step in server.steps:
         model = server.models[step.model_name]
         assert model.platform != "ensemble"
-        assert set(step.input_map) == {port.name for port in model.input} and set(step.output_map) == {
-            port.name for port in model.output
-        }
+        assert set(step.input_map) == {port.name for port in model.input}
+        assert set(step.output_map) == {port.name for port in model.output}
         for port in model.output:
             assert step.output_map[port.name] not in ends, "made twice"
             ends[step.output_map[port.name]] = port
@@ -122,9 +121,8 @@ def check_stages(server, manifest, platform, kind):
     """The stages' models say what the manifest says."""
     for entry in manifest.stages:
         config = server.models["page4d_" + entry.name.replace(".", "_")]
-        assert config.platform == platform and [
-            schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group
-        ] == [kind]
+        assert config.platform == platform
+        assert [schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group] == [kind]
         for ports, specs in ((config.input, entry.inputs), (config.output, entry.outputs)):
             expected = [(spec.binding, MANIFEST_TYPES[spec.dtype], list(spec.shape)) for spec in specs]
             assert [(port.name, type_name(port), inside(port)) for port in ports] == expected
@@ -288,9 +286,8 @@ def test_plans(made, tmp_path, plugins):
         assert [path.name for path in version.iterdir()] == ["model.plan"]
         assert (version / "model.plan").read_text() == f"plan of {entry.name}"
     document = json.loads(done.stdout)
-    assert document["command"] in done.stderr and document["command"].startswith(
-        f"tritonserver --model-repository={root}"
-    )
+    assert document["command"] in done.stderr
+    assert document["command"].startswith(f"tritonserver --model-repository={root}")
     assert {model["name"]: model["platform"] for model in document["models"]} == {
         name: config.platform for name, config in server.models.items()
     }

@@ -103,9 +103,8 @@ def test_signed_weights_give_the_same_sums(tmp_path, monkeypatch):
     assert signed(model, tmp_path) == {}, "weights within the file stay there"
     products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    assert len(products) == 5 and all(
-        types[name] == TensorProto.INT8 for node in products for name in (node.input[1], node.input[3])
-    )
+    assert len(products) == 5
+    assert all(types[name] == TensorProto.INT8 for node in products for name in (node.input[1], node.input[3]))
     assert [name for name, kind in types.items() if kind == TensorProto.UINT8 and name.endswith("/int8")] == [
         "b.mlp.fc1.weight/transpose/int8"
     ], "still read"
