@@ -23,7 +23,7 @@ PACKAGES = tuple(name for name in TRIED if name != "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def found():
+def diagnosis():
     return diagnose()
 
 
@@ -47,23 +47,24 @@ def installed(package):
         return None
 
 
-def test_what_is_installed(found):
-    said = named(found.installed)
-    assert set(said) == {"page4d", "python", "onnxruntime", *PACKAGES, "TensorRT", "TensorRT-RTX", "attention kernels"}
-    assert said["page4d"].said == __version__ and said["python"].said == platform.python_version()
-    assert said["onnxruntime"].ok and said["onnxruntime"].said.split()[0] == onnxruntime.__version__
+def test_what_is_installed(diagnosis):
+    findings = named(diagnosis.installed)
+    other = {"page4d", "python", "onnxruntime", "TensorRT", "TensorRT-RTX", "attention kernels"}
+    assert set(findings) == {*PACKAGES, *other}
+    assert findings["page4d"].said == __version__ and findings["python"].said == platform.python_version()
+    assert findings["onnxruntime"].ok and findings["onnxruntime"].said.split()[0] == onnxruntime.__version__
     for name in PACKAGES:
         there = installed(name)
-        assert said[name].ok == (there is not None and not TRIED[name].too_old(there))
-        assert said[name].said.partition(",")[0] == (there or "not installed")
-    kernels = shipped().kernels
-    assert said["attention kernels"].ok and said["attention kernels"].said.startswith(f"{len(kernels)} for sm_80, ")
-    assert all(kernel.entry.chip in said["attention kernels"].said for kernel in kernels.values())
+        assert findings[name].ok == (there is not None and not TRIED[name].too_old(there))
+        assert findings[name].said.partition(",")[0] == (there or "not installed")
+    kernels, attention = shipped().kernels, findings["attention kernels"]
+    assert attention.ok and attention.said.startswith(f"{len(kernels)} for sm_80, ")
+    assert all(kernel.entry.chip in attention.said for kernel in kernels.values())
 
 
 @pytest.mark.parametrize(("name", "flavor"), [("TensorRT", Flavor.TENSORRT), ("TensorRT-RTX", Flavor.RTX)])
-def test_which_tensorrt(found, name, flavor):
-    finding = named(found.installed)[name]
+def test_which_tensorrt(diagnosis, name, flavor):
+    finding = named(diagnosis.installed)[name]
     library, missing = answer(lambda: Library.find(flavor))
     assert finding.ok == (library is not None)
     if library is None:
@@ -74,20 +75,21 @@ def test_which_tensorrt(found, name, flavor):
         assert finding.said.startswith(f"{version('tensorrt-rtx-cu13-libs').rpartition('.')[0]}, for CUDA 13")
 
 
-def test_the_machine(found):
-    said = named(found.machine)
+def test_the_machine(diagnosis):
+    findings = named(diagnosis.machine)
     _, missing = answer(driver)
-    assert said["system"].said == f"{platform.system()} {platform.machine()}" and said["system"].ok
-    assert said["driver"].ok == (missing is None)
+    assert findings["system"].said == f"{platform.system()} {platform.machine()}" and findings["system"].ok
+    assert findings["driver"].ok == (missing is None)
     if missing is None:
-        assert said["driver"].said.startswith("CUDA ") and said["GPU 0"].said.endswith(f", sm_{capability_of(0)}")
+        assert findings["driver"].said.startswith("CUDA ")
+        assert findings["GPU 0"].said.endswith(f", sm_{capability_of(0)}")
     else:
-        assert said["driver"].said.startswith(missing.what) and set(said) == {"system", "driver"}
+        assert findings["driver"].said.startswith(missing.what) and set(findings) == {"system", "driver"}
 
 
-def test_what_the_machine_can(found):
-    said = named(found.can)
-    assert list(said) == [
+def test_what_the_machine_can(diagnosis):
+    findings = named(diagnosis.can)
+    assert list(findings) == [
         "page4d-export",
         "frames in videos",
         "build plans",
@@ -95,19 +97,19 @@ def test_what_the_machine_can(found):
         "--backend cuda",
         "--backend onnxruntime",
     ]
-    assert said["--backend onnxruntime"].ok
-    assert said["page4d-export"].ok == all(map(installed, ("torch", "onnxscript")))
+    assert findings["--backend onnxruntime"].ok
+    assert findings["page4d-export"].ok == all(map(installed, ("torch", "onnxscript")))
     for name, call in (
         ("build plans", lambda: library_for(None)),
         ("--backend tensorrt", lambda: (capability_of(0), Library.find())),
     ):
         there, missing = answer(call)
-        assert said[name].ok == (there is not None), name
-        assert missing is None or said[name].said.startswith(missing.what), name
-    if said["build plans"].ok:
-        assert said["build plans"].said == f"with {library_for(None)}"
+        assert findings[name].ok == (there is not None), name
+        assert missing is None or findings[name].said.startswith(missing.what), name
+    if findings["build plans"].ok:
+        assert findings["build plans"].said == f"with {library_for(None)}"
     gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and answer(driver)[1] is None
-    assert gpu or (not said["--backend cuda"].ok and said["--backend cuda"].said)
+    assert gpu or (not findings["--backend cuda"].ok and findings["--backend cuda"].said)
 
 
 def test_exporting_without_torch(monkeypatch):
@@ -119,9 +121,9 @@ def test_exporting_without_torch(monkeypatch):
         return version(name)
 
     monkeypatch.setattr(doctor, "version", without)
-    found = diagnose()
-    export = named(found.can)["page4d-export"]
-    assert not named(found.installed)["torch"].ok and not export.ok
+    diagnosis = diagnose()
+    export = named(diagnosis.can)["page4d-export"]
+    assert not named(diagnosis.installed)["torch"].ok and not export.ok
     assert export.said == "torch not installed" and export.hint == 'pip install "page4d[export]"'
 
 
@@ -129,18 +131,18 @@ def invoke(*arguments):
     return inside(*arguments, function=doctor_command)
 
 
-def test_the_command_as_json(found):
+def test_the_command_as_json(diagnosis):
     done = invoke("--json")
-    assert done.returncode == 0 and msgspec.json.decode(done.stdout, type=Diagnosis) == found
+    assert done.returncode == 0 and msgspec.json.decode(done.stdout, type=Diagnosis) == diagnosis
 
 
-def test_the_command(found):
+def test_the_command(diagnosis):
     """Missing things are no failure; each line is marked, and says how to mend it."""
     done = invoke()
     assert done.returncode == 0 and "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     words = " ".join(done.stdout.split())
-    for finding in (*found.installed, *found.machine, *found.can):
+    for finding in (*diagnosis.installed, *diagnosis.machine, *diagnosis.can):
         (line,) = (line for line in lines if line[3:].startswith(f"{finding.name} "))
         assert line.startswith("-") != finding.ok, line
         assert " ".join(finding.said.split()[:4]) in words

@@ -27,20 +27,21 @@ from page4d_export.sample_scene.clip import render, save
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "examples" / "ray" / "many_clips.py"
 # two CPUs at most: Ray starts a process for each that it sees; and Ctrl-C, which a background process ignores
-STARTED = (
-    "import os, runpy, signal, sys; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]);"
-    " signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0],"
-    " run_name='__main__')"
-)
+STARTED = """
+import os, runpy, signal, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 WORKERS = ("--workers", "2", "--threads", "1")
 LENGTHS = {"b-short": 3, "c-long": 8, "d-middle": 5, "e-again": 4, "a-broken": 4}
 
 
 @pytest.fixture(scope="module")
 def environment():
-    folder = tempfile.mkdtemp(
-        dir="/tmp", prefix="ray-"
-    )  # Ray's sockets lie in it, and a socket's path has 107 bytes at most
+    # Ray's sockets lie in it, and a socket's path has 107 bytes at most
+    folder = tempfile.mkdtemp(dir="/tmp", prefix="ray-")
     yield {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         "RAY_TMPDIR": folder,
@@ -110,11 +111,8 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     own = pathlib.Path(shutil.copytree(clips, tmp_path / "clips"))
     done = run(environment, engines, own, "-o", out, *WORKERS, "--json")
     assert done.returncode == 1, done.stderr
-    assert (
-        "1 of 5 clips failed" in done.stderr
-        and "a-broken: camera cam1, frame 000003.png" in done.stderr
-        and "Traceback" not in done.stderr
-    )
+    assert "1 of 5 clips failed" in done.stderr and "a-broken: camera cam1, frame 000003.png" in done.stderr
+    assert "Traceback" not in done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((out / "clips.json").read_text())
     good = sorted(set(LENGTHS) - {"a-broken"})
@@ -129,9 +127,9 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
         page4d_run(engines, own / name, single)
         assert files(out / name) == files(single) | {"made_by.json"}
         for window in read_summary(single / "summary.json").windows:
-            got, want = load_file(out / name / window.file), load_file(single / window.file)
-            assert {key: value.tobytes() for key, value in got.items()} == {
-                key: value.tobytes() for key, value in want.items()
+            parallel, alone = load_file(out / name / window.file), load_file(single / window.file)
+            assert {key: value.tobytes() for key, value in parallel.items()} == {
+                key: value.tobytes() for key, value in alone.items()
             }
             for overlay in window.overlays:
                 assert (out / name / overlay).read_bytes() == (single / overlay).read_bytes()
@@ -159,11 +157,8 @@ def test_many_clips_going_on_and_ctrl_c(made, clips, tmp_path, environment):
     assert process.returncode == 130, errors
     assert "3 of 6 clips are done already" in errors and "interrupted" in errors and "Traceback" not in errors
     report = json.loads((out / "clips.json").read_text())
-    assert {row["clip"] for row in report["done"]} == {"a-broken", "d-middle"} and report["kept"] == [
-        "b-short",
-        "c-long",
-        "e-again",
-    ]
+    assert {row["clip"] for row in report["done"]} == {"a-broken", "d-middle"}
+    assert report["kept"] == ["b-short", "c-long", "e-again"]
     assert {path.name for path in out.iterdir()} == {*LENGTHS, "clips.json"}, "nothing unfinished is left"
     after = stamps(out)
     assert before.items() <= after.items() and (out / "a-broken" / "report.html") in after
@@ -184,21 +179,11 @@ def test_what_is_done(script, tmp_path):
     (clip / "made_by.json").write_text(json.dumps(job.made_by))
     (clip / "summary.json").write_text("{}")
     assert not job.has("clip")
-    fields = {
-        "page4d": "",
-        "engines": "",
-        "frames": "",
-        "model": {},
-        "weights": "",
-        "layout": {},
-        "precision": "",
-        "backend": "",
-        "cameras": [],
-    }
-    numbers = ("decode_seconds", "write_seconds", "wall_seconds", "startup_seconds", "buffer_bytes", "peak_rss_bytes")
-    (clip / "summary.json").write_text(
-        json.dumps({**fields, "windows": [], "stage_seconds": {}, "stage_flop": {}, **dict.fromkeys(numbers, 0)})
-    )
+    texts = dict.fromkeys(("page4d", "engines", "frames", "weights", "precision", "backend"), "")
+    mappings = dict.fromkeys(("model", "layout", "stage_seconds", "stage_flop"), {})
+    seconds = dict.fromkeys(("decode_seconds", "write_seconds", "wall_seconds", "startup_seconds"), 0)
+    sizes = {"cameras": [], "windows": [], "buffer_bytes": 0, "peak_rss_bytes": 0}
+    (clip / "summary.json").write_text(json.dumps(texts | mappings | seconds | sizes))
     assert job.has("clip")
     for other in ({"stride": 2}, {"fit": script.FitMode.CROP}, {"manifest": "other"}):
         assert not dataclasses.replace(job, **other).has("clip")
@@ -207,16 +192,18 @@ def test_what_is_done(script, tmp_path):
 
 
 def test_a_worker_by_itself(made, clips, tmp_path, environment):
-    """A clip that workers died of is given up; engines that are others than the run's are refused, with their exit
-    code."""
+    """A clip that workers died of is given up; engines other than the run's are refused, with their exit code."""
     (tmp_path / ".unfinished").mkdir()
     (tmp_path / ".unfinished" / "b-short.tries").write_bytes(b"...")
-    code = (
-        "import dataclasses, json, pathlib, sys; from many_clips import *; engines, clips, out = map(pathlib.Path,"
-        " sys.argv[1:])\njob = Job(engines, clips, out, sha256(engines / MANIFEST), Backend.AUTO, 3, None); worker ="
-        " Worker(job, 1)\nrows = [worker({'clip': clip}) for clip in ('b-short', 'e-again')]\nprint(json.dumps([*rows,"
-        " Worker(dataclasses.replace(job, manifest='other'), 1)({'clip': 'd-middle'})]))"
-    )
+    code = """
+import dataclasses, json, pathlib, sys
+from many_clips import MANIFEST, Backend, Job, Worker, sha256
+engines, clips, out = map(pathlib.Path, sys.argv[1:])
+job = Job(engines, clips, out, sha256(engines / MANIFEST), Backend.AUTO, 3, None)
+worker, stranger = Worker(job, 1), Worker(dataclasses.replace(job, manifest="other"), 1)
+rows = [worker({"clip": "b-short"}), worker({"clip": "e-again"}), stranger({"clip": "d-middle"})]
+print(json.dumps(rows))
+"""
     command = [sys.executable, "-c", code, made("memory").folder, clips, tmp_path]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**environment, "PYTHONPATH": str(SCRIPT.parent)}, timeout=60
@@ -256,10 +243,8 @@ def test_bad_arguments(made, clips, script, tmp_path, capfd):
 def test_workers_and_threads(script):
     eight = {"CPU": 16.0, "GPU": 8.0}
     assert script.divide([eight, eight], 100, None, 1, None) == (16, 2)
-    assert script.divide([eight, {"CPU": 4.0}], 3, None, 1, None) == (
-        3,
-        2,
-    ), "no more workers than clips; a machine without GPUs has none"
+    mixed = script.divide([eight, {"CPU": 4.0}], 3, None, 1, None)
+    assert mixed == (3, 2), "no more workers than clips; a machine without GPUs has none"
     assert script.divide([eight], 100, None, 0.5, None) == (16, 1)
     assert script.divide([{"CPU": 8.0}, {"CPU": 6.0}], 100, None, 0, None) == (2, 6)
     assert script.divide([{"CPU": 8.0}, {"CPU": 6.0}], 100, 3, 0, None) == (3, 3)

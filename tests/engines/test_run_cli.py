@@ -72,12 +72,12 @@ def test_a_whole_run(made, clip, tmp_path):
                 name = f"cam{v}/{start + row:06d}.png"
                 frames[row, v] = fit.image(Image.fromarray(picture(clip / "frames" / name)))
                 maps[row, v] = fit.patch_mean(picture(clip / "masks" / name))
-        want = pipeline.run(frames, mask_ext=maps, keypoints=maps, cameras=cameras, memory=memory).copy()
-        memory = want.memory
-        found = load_file(out / window.file)
-        np.testing.assert_array_equal(found["mask"], want.mask)
-        np.testing.assert_array_equal(found["layers.1"], want.layers[1])
-        np.testing.assert_array_equal(found["memory"], want.memory)
+        prediction = pipeline.run(frames, mask_ext=maps, keypoints=maps, cameras=cameras, memory=memory).copy()
+        memory = prediction.memory
+        stored = load_file(out / window.file)
+        np.testing.assert_array_equal(stored["mask"], prediction.mask)
+        np.testing.assert_array_equal(stored["layers.1"], prediction.layers[1])
+        np.testing.assert_array_equal(stored["memory"], prediction.memory)
         for overlay in window.overlays:
             assert picture(out / overlay).shape == (layout.H, layout.W, 3)
         assert len(window.overlays) == 6
@@ -96,11 +96,16 @@ def test_windows_overlap_at_the_end_so_that_no_frame_is_left_out(made, clip, tmp
 
 
 def test_neither_torch_nor_the_exporter_is_imported(made, clip, tmp_path):
-    code = (
-        "import sys; from page4d_engines.cli import command, run\ntry:\n    command(run)()\nexcept SystemExit as end:\n"
-        "    assert not end.code, end.code\nheavy = {'torch', 'onnxscript', 'page4d_export', 'matplotlib', 'cuda',"
-        " 'av'} & set(sys.modules); assert not heavy, heavy"
-    )
+    code = """
+import sys
+from page4d_engines.cli import command, run
+try:
+    command(run)()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = {"torch", "onnxscript", "page4d_export", "matplotlib", "cuda", "av"} & set(sys.modules)
+assert not heavy, heavy
+"""
     done = subprocess.run(
         [sys.executable, "-c", code, made().folder, clip, "-o", tmp_path / "out"], capture_output=True, text=True
     )
@@ -232,15 +237,8 @@ def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_pat
     earlier = '{"page4d": "0.0.1", "engines": "e", "frames": "f", "windows": []}'
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "summary.json").write_text(earlier)
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from page4d_engines.cli import main;"
-        " main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, made().folder, many, "-o", tmp_path / "out", "--stride", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [*program("page4d-run"), made().folder, many, "-o", tmp_path / "out", "--stride", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out-*/new/window_*")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -258,21 +256,13 @@ def test_killed_at_any_moment_the_result_is_whole(tmp_path):
     (tmp_path / "a").mkdir()
     assert sum(kill_replacement(tmp_path / "a" / "out", signal.SIGKILL, 8, rng, files=100).values()) == 8
     (tmp_path / "volume" / "out").mkdir(parents=True)
-    if (
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "volume" / "out"], capture_output=True).returncode
-        == 0
-    ):
+    volume = tmp_path / "volume" / "out"
+    mounting = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", volume], capture_output=True)
+    if mounting.returncode == 0:
         try:
-            assert (
-                sum(
-                    kill_replacement(
-                        tmp_path / "volume" / "out", signal.SIGKILL, 8, rng, files=100, mounted=True
-                    ).values()
-                )
-                == 8
-            )
+            assert sum(kill_replacement(volume, signal.SIGKILL, 8, rng, files=100, mounted=True).values()) == 8
         finally:
-            subprocess.run(["umount", tmp_path / "volume" / "out"], check=True)
+            subprocess.run(["umount", volume], check=True)
 
 
 @pytest.mark.parametrize(
@@ -280,8 +270,7 @@ def test_killed_at_any_moment_the_result_is_whole(tmp_path):
     [(">/dev/full", 1), ("2>/dev/full", 0), (">&- 2>&-", 0), ("| true", 141), ("2>&1 >/dev/null | true", 0)],
 )
 def test_streams_that_cannot_be_written_stop_nothing(made, clip, tmp_path, redirect, code):
-    """Full, closed or unread, stdout or stderr: the results are written all the same, and no traceback ends the
-    command."""
+    """Full, closed or unread, stdout or stderr: results are written, and no traceback ends the command."""
     command = [*program("page4d-run"), made().folder, clip, "-o", tmp_path / "out", "--json"]
     shell = ["bash", "-c", f'set -o pipefail; "$@" {redirect}', "bash", *command]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=120)

@@ -53,7 +53,7 @@ def test_an_old_onnxruntime_is_refused_before_a_stage_is_read(monkeypatch, tmp_p
     ("header", "allowed"),
     [('ir_version: 99, opset_import: ["" : 20]', "IR version"), ('ir_version: 10, opset_import: ["" : 99]', "opset")],
 )
-def test_a_newer_onnx_than_onnxruntime_reads_is_said_in_words(tmp_path, header, allowed):
+def test_a_newer_onnx_than_onnxruntime_reads_is_named(tmp_path, header, allowed):
     import onnx.parser
 
     model = onnx.parser.parse_model(f"<{header}> g (float[2] x) => (float[2] y) {{ y = Mul (x, x) }}")

@@ -21,20 +21,8 @@ from tests.support.commands import inside
 from tests.support.models import config_of, layout_of
 
 SMALL = (
-    "--preset",
-    "tiny",
-    "--set",
-    "depth=1",
-    "--set",
-    "encoder_depth=1",
-    "--T",
-    "2",
-    "--V",
-    "2",
-    "--height",
-    "28",
-    "--width",
-    "28",
+    *("--preset", "tiny", "--set", "depth=1", "--set", "encoder_depth=1"),
+    *("--T", "2", "--V", "2", "--height", "28", "--width", "28"),
 )
 
 
@@ -59,10 +47,8 @@ def test_nodes_name_the_plugin_unless_native(choice, tmp_path):
 
 def test_onnx_runtime_lowers_the_nodes_of_either(tmp_path):
     """Engines without a plugin's name compute the same."""
-    config, layout = (
-        config_of("default", depth=1, encoder_depth=2, global_layers=()),
-        layout_of("default", 56, 70),
-    )  # those of `made`: traced already
+    config = config_of("default", depth=1, encoder_depth=2, global_layers=())
+    layout = layout_of("default", 56, 70)  # that of `made`: traced already
     frames = SampleClip.rendered(layout).values
     tokens = []
     for choice in (AttentionChoice.AUTO, AttentionChoice.NATIVE):

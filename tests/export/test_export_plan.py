@@ -1,4 +1,4 @@
-"""Flags of an export out of any range: refused in words and at once, or a plan that a manifest can say."""
+"""Flags of an export out of any range: refused at once with a message, or a plan that a manifest can hold."""
 
 import dataclasses
 import json
@@ -64,32 +64,9 @@ def test_flags_out_of_range(flags, words):
 SIZES = st.one_of(
     st.integers(1, 40), st.sampled_from([0, -1, 127, 128, 16384, 16385, 65535, 65536, 2**31, 2**63, 10**30])
 )
-VALUES = st.sampled_from(
-    [
-        "0",
-        "1",
-        "-1",
-        "2",
-        "64",
-        "128",
-        "256",
-        "257",
-        "65535",
-        "1e9",
-        "1e400",
-        "NaN",
-        "null",
-        "true",
-        "{}",
-        "[]",
-        "[0,1]",
-        "[[0]]",
-        "0,1",
-        '"a"',
-        "",
-        "9" * 500,
-    ]
-)
+WHOLE = ["0", "1", "-1", "2", "64", "128", "256", "257", "65535", "9" * 500]
+OTHER = ["1e9", "1e400", "NaN", "null", "true", "{}", "[]", "[0,1]", "[[0]]", "0,1", '"a"', ""]
+VALUES = st.sampled_from([*WHOLE, *OTHER])
 NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfig)), "nothing"])
 
 
@@ -101,9 +78,9 @@ NAMES = st.sampled_from([*(field.name for field in dataclasses.fields(ModelConfi
     sets=st.lists(st.tuples(NAMES, VALUES), max_size=3),
     precision=st.sampled_from([(), ("--int8",), ("--fp16",)]),
 )
-def test_any_flags_end_in_a_plan_or_in_words(T, V, images, sets, precision):
+def test_any_flags_end_in_a_plan_or_a_message(T, V, images, sets, precision):
     began = time.perf_counter()
-    options = [word for name, value in sets for word in ("--set", f"{name}={value}")]
+    options = [flag for name, value in sets for flag in ("--set", f"{name}={value}")]
     chosen = () if images is None else ("--encoder-images", images)
     done = inside(*TINY, "--T", T, "--V", V, *chosen, *options, *precision, "--json")
     assert done.returncode in (0, 2), done.stderr

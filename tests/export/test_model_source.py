@@ -50,11 +50,8 @@ def test_one_checkpoint_is_its_own_published_model(files):
     assert (source.config.width, source.config.depth, source.config.encoder_depth) == (128, 2, 2)
     assert not chosen(files, pi3="headless.safetensors").config.predictions
     masked = chosen(files, T=3, page4d="checkpoint_mask.pt")
-    assert (
-        masked.chosen == "page4d"
-        and masked.config.row_mask.gain == 64
-        and masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
-    )
+    assert masked.chosen == "page4d" and masked.config.row_mask.gain == 64
+    assert masked.described == "PAGE-4D 2026 (checkpoint_mask.pt)"
     assert not chosen(files, T=3, page4d="checkpoint_mask.pt", mask=False).config.has_mask
     assert chosen(files, T=3, page4d="vggt.pt").config.published == "vggt"
 
@@ -62,12 +59,8 @@ def test_one_checkpoint_is_its_own_published_model(files):
 def test_everything_else_is_the_projects_own_network(files):
     assert chosen(files).config == page4d.ModelConfig.preset("vitl") and chosen(files).described == "seeded (seed 0)"
     both = chosen(files, pi3="model.safetensors", page4d="checkpoint_mask.pt")
-    assert (
-        both.chosen is None
-        and both.config.published is None
-        and both.config.streams == 2
-        and both.config.mask_head == "2026"
-    )
+    assert both.chosen is None and both.config.published is None and both.config.streams == 2
+    assert both.config.mask_head == "2026"
     over_time = chosen(files, T=4, pi3="model.safetensors")  # Pi3 alone knows no time
     assert over_time.chosen is None and over_time.config.published is None
     asked = chosen(files, preset="vits", pi3="model.safetensors")
@@ -86,10 +79,11 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
     folder.mkdir()
     manifest = write_unverified(model, ExportPlan.make(model.config, layout, Precision.FLOAT32), folder)
     images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
-    found, want = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
-    for layer, tensor in want.layers.items():
-        np.testing.assert_allclose(found[f"layers.{layer}"], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
-    assert ("points" in found) == (want.points is not None) and ("mask" in found) == (want.mask is not None)
+    outputs, reference = Pipeline.load(folder).run(images).tensors(), model(torch.from_numpy(images))
+    for layer, tensor in reference.layers.items():
+        np.testing.assert_allclose(outputs[f"layers.{layer}"], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()))
+    assert ("points" in outputs) == (reference.points is not None)
+    assert ("mask" in outputs) == (reference.mask is not None)
     for entry in manifest.stages:
         graph = onnx.load(folder / entry.file, load_external_data=False).graph
         stored = {

@@ -1,5 +1,4 @@
-"""Stages: slices of the model whose chain is the model, with the names, shapes, dtypes and costs that the plan
-gives."""
+"""Stages: their chain is the model, and their names, shapes, dtypes and costs are those of the plan."""
 
 import re
 
@@ -22,19 +21,18 @@ def run_chain(model, layout, values, keypoints):
     for name, stage in stages(model, layout, keypoints=keypoints).items():
         results = []
         for number in range(stage.entry.calls):
-            given = []
+            inputs = []
             for spec in stage.inputs:
                 size = int(np.prod(spec.shape))
-                given.append(values[spec.name].reshape(-1)[number * size : (number + 1) * size].reshape(spec.shape))
-            out = stage.module(*given)
+                inputs.append(values[spec.name].reshape(-1)[number * size : (number + 1) * size].reshape(spec.shape))
+            out = stage.module(*inputs)
             results.append(out if isinstance(out, tuple) else (out,))
         for index, spec in enumerate(stage.outputs):
             values[spec.name] = torch.cat([result[index] for result in results])
         if "_sa." in name:
             blocks.append(values["tokens"][0])
-            values[f"layers.{stage.entry.layer}"] = torch.cat(
-                blocks[-2:], -1
-            )  # of one stream: what the last two blocks gave
+            # of one stream: the outputs of the last two blocks
+            values[f"layers.{stage.entry.layer}"] = torch.cat(blocks[-2:], -1)
     return values
 
 
@@ -45,8 +43,8 @@ def test_stages_compute_where_their_inputs_are(variant):
     for stage in stages(
         Page4D(config), layout_of(variant, 28, 42), "float16", keypoints=takes_keypoints(variant)
     ).values():
-        given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in stage.inputs]
-        out = stage.module.to("meta")(*given)
+        inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device="meta") for spec in stage.inputs]
+        out = stage.module.to("meta")(*inputs)
         for spec, tensor in zip(stage.outputs, out if isinstance(out, tuple) else (out,), strict=True):
             assert (tensor.device.type, tuple(tensor.shape)) == ("meta", spec.shape)
 
@@ -62,9 +60,8 @@ def test_the_chain_of_stages_is_the_model(variant, B):
     fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (
         1 - torch.eye(layout.V)[..., None, None]
     )
-    model._fundamental = lambda *_: (
-        fundamental if model.config.epipolar else None
-    )  # any matrices do here; cameras are tested elsewhere
+    # any matrices do here; cameras are tested elsewhere
+    model._fundamental = lambda *_: fundamental if model.config.epipolar else None
     out = model(images, mask_ext, keypoints) if own else model(images)
     values = {
         "images": images,
@@ -94,8 +91,7 @@ def test_the_chain_of_stages_is_the_model(variant, B):
 
 
 def bytes_of(name, weight, precision):
-    """In int8 a block's matrix has a byte for every number and a float32 scale for every output; in fp8 a byte for
-    every number."""
+    """In int8 a byte for each value of a block's matrix and a float32 scale for each output; in fp8 the bytes alone."""
     if precision.is_quantised and re.search(r"(attn\.(qkv|proj)|mlp\.fc[12])\.weight$", name):
         return weight.numel() + (4 * weight.shape[0] if precision is Precision.INT8 else 0)
     return weight.numel() * weight.element_size()
@@ -108,27 +104,30 @@ def test_modules_keep_to_their_entries(variant, precision):
     for name, stage in stages(model, layout, precision, keypoints=variant in VARIANTS).items():
         assert stage.name == name
         module = stage.module
-        given = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
-        out = module(*given)
+        inputs = [torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]
+        out = module(*inputs)
         out = out if isinstance(out, tuple) else (out,)
         assert [(tuple(x.shape), str(x.dtype)) for x in out] == [
             (spec.shape, f"torch.{spec.dtype}") for spec in stage.outputs
         ], name
-        weights = {
-            key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"
-        }  # the fitted one stands in its place
+        # the fitted one stands in the place of pos_embed
+        weights = {key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"}
         unused = 0 if "keypoints" in {spec.name for spec in stage.inputs} or stage.entry.kind != "global_sa" else 4
         assert stage.entry.weight_bytes == sum(bytes_of(key, w, precision) for key, w in weights.items()) - unused, name
+
+
+def borders(stages_of_model):
+    """Names of the inputs and of the outputs of each stage."""
+    return {
+        name: ([spec.name for spec in stage.inputs], [spec.name for spec in stage.outputs])
+        for name, stage in stages_of_model.items()
+    }
 
 
 def test_stages_are_those_of_the_design():
     layout = Layout(2, 2, 28, 42)
     model = lively(config_of("default"))
-    found = {
-        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
-        for name, stage in stages(model, layout).items()
-    }
-    assert found == {
+    assert borders(stages(model, layout)) == {
         "encoder": (["images", "special"], ["tokens"]),
         "mask_head": (["tokens", "mask_ext"], ["mask"]),
         "view_sa.0": (["tokens", "mask"], ["tokens"]),
@@ -146,25 +145,11 @@ def test_stages_are_those_of_the_design():
 
 
 def test_stages_of_the_published_models():
-    found = {
-        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
-        for name, stage in stages_at("pi3").items()
-    }
-    assert list(found) == [
-        "encoder",
-        "time_sa.0",
-        "view_sa.0",
-        "time_sa.1",
-        "view_sa.1",
-        "points",
-        "confidence",
-        "camera",
-    ]
-    assert found["points"] == (["layers.1"], ["points"]) and found["camera"] == (["layers.1"], ["camera"])
-    masked = {
-        name: ([s.name for s in stage.inputs], [s.name for s in stage.outputs])
-        for name, stage in stages_at("page4d 150").items()
-    }
+    predicting = borders(stages_at("pi3"))
+    blocks = ["time_sa.0", "view_sa.0", "time_sa.1", "view_sa.1"]
+    assert list(predicting) == ["encoder", *blocks, "points", "confidence", "camera"]
+    assert predicting["points"] == (["layers.1"], ["points"]) and predicting["camera"] == (["layers.1"], ["camera"])
+    masked = borders(stages_at("page4d 150"))
     assert list(masked).index("mask_head") == list(masked).index("view_sa.7") + 1
     assert masked["mask_head"] == (["tokens"], ["mask", "row_bias"])
     assert [name for name, (inputs, _) in masked.items() if "row_bias" in inputs] == ["time_sa.8", "time_sa.9"]
@@ -199,16 +184,16 @@ def test_flop_of_pi3():
 
 
 def test_flop_of_the_specification():
-    """T=24 V=4 at 518, ViT-L, two streams: encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8,
-    landmark Global 3.3."""
+    """T=24 V=4 at 518, ViT-L, two streams.
+
+    Encoder 98 TFLOP; per stream and block linears 3.3, attention 2.97 and 17.8, landmark Global 3.3."""
     plan = ExportPlan.make(ModelConfig.preset("vitl"), Layout(24, 4, 518, 518), Precision.FLOAT16)
     flop = {entry.name: entry.flop * entry.calls / 1e12 for entry in plan.stages()}
     assert flop["encoder"] == pytest.approx(98, rel=0.01)
     assert flop["view_sa.3"] == pytest.approx(2 * (3.3 + 2.97), rel=0.01)
     assert flop["time_sa.3"] == pytest.approx(2 * (3.3 + 17.8), rel=0.01)
-    assert flop["global_sa.15"] == pytest.approx(
-        2 * (3.3 * 10 / 12 + 3.3), rel=0.05
-    )  # its keys are projected for anchors alone
+    # its keys are projected for anchors alone
+    assert flop["global_sa.15"] == pytest.approx(2 * (3.3 * 10 / 12 + 3.3), rel=0.05)
 
 
 def test_encoder_images_divide_the_clip():

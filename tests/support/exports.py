@@ -2,9 +2,12 @@
 
 import contextlib
 import fcntl
+import json
+import os
 import shutil
 
 import numpy as np
+import pytest
 
 from tests.support.models import config_of, layout_of, lively
 
@@ -31,6 +34,36 @@ def by_time(whole, folder, precision="float32"):
     )
     write_unverified(whole.model, plan, folder)
     return Made(folder, whole.model, plan, whole.clip)
+
+
+def rehash(folder, change=lambda manifest: None):
+    """Change the manifest's JSON in place, and make the hashes of all files that it lists right."""
+    from page4d.files import sha256
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    for name in manifest["files"]:
+        if os.path.isfile(folder / name):
+            manifest["files"][name] = sha256(folder / name)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def load_refused(folder, message):
+    """The error of the engine folder that loading must end in; `message` is a regular expression."""
+    from page4d.errors import EngineError
+    from page4d_engines import Backend, Pipeline
+
+    with pytest.raises(EngineError, match=message) as caught:
+        Pipeline.load(folder, Backend.ONNXRUNTIME, threads=1)
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def content(folder):
+    """Hashes of the files in a folder by path, and `False` for each folder in it."""
+    from page4d.files import sha256
+
+    return {path.relative_to(folder).as_posix(): path.is_file() and sha256(path) for path in folder.rglob("*")}
 
 
 def verified(precision, shared):

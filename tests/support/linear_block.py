@@ -102,6 +102,11 @@ def put(model, name, array):
     return old
 
 
+def without_means(seen):
+    """What was observed, as if no input had a mean: nothing is shifted."""
+    return [Observed(np.zeros_like(observed.mean), observed.low, observed.high) for observed in seen]
+
+
 def graph_of(model):
     """The linear layers of a model."""
     return Graph(onnx_ir.from_proto(model))

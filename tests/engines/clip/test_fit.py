@@ -56,9 +56,9 @@ def integrate(source, fit):
 def test_patch_mean_is_the_area_integral(size, target, mode, seed):
     fit = Fit.choose(size, target, mode)
     source = noise(size, seed)
-    got = fit.patch_mean(source)
-    assert got.shape == (target.P, 1) and got.dtype == np.float32
-    assert np.abs(got - integrate(source, fit)).max() < 1e-6
+    means = fit.patch_mean(source)
+    assert means.shape == (target.P, 1) and means.dtype == np.float32
+    assert np.abs(means - integrate(source, fit)).max() < 1e-6
 
 
 @examples(100)
@@ -105,10 +105,8 @@ def test_crop_covers_and_pad_lies_inside_centred_and_in_proportion(size, target)
     assert width == target.W or height == target.H
     assert width >= 1 and height >= 1 and 0 <= target.W - width - 2 * x <= 1 and 0 <= target.H - height - 2 * y <= 1
     scale = min(target.W / size[0], target.H / size[1])
-    assert (
-        abs(width - scale * size[0]) <= max(0.5, 1 - scale * size[0]) + 1e-9
-        and abs(height - scale * size[1]) <= max(0.5, 1 - scale * size[1]) + 1e-9
-    )
+    assert abs(width - scale * size[0]) <= max(0.5, 1 - scale * size[0]) + 1e-9
+    assert abs(height - scale * size[1]) <= max(0.5, 1 - scale * size[1]) + 1e-9
 
 
 @examples(100)
@@ -172,9 +170,8 @@ def test_image_mask_and_camera_agree_on_where_a_thing_is(mode):
     image = fit.image(Image.fromarray(source).convert("RGB"))[..., 0] / 255.0
     y, x = np.mgrid[: target.H, : target.W] + 0.5
     middle = (image * x).sum() / image.sum(), (image * y).sum() / image.sum()
-    corner = Camera(
-        200, 100, np.array([[1.0, 0, 110], [0, 1.0, 60], [0, 0, 1]]), np.eye(3, 4)
-    )  # its axis meets the square's middle
+    # its axis meets the square's middle
+    corner = Camera(200, 100, np.array([[1.0, 0, 110], [0, 1.0, 60], [0, 0, 1]]), np.eye(3, 4))
     assert np.allclose(fit.camera(corner).K[:2, 2], middle, atol=0.05)
     patches = image.reshape(target.h, PATCH, target.w, PATCH).mean((1, 3)).reshape(-1, 1)
     assert np.abs(fit.patch_mean(source) - patches).max() < 0.03
@@ -229,8 +226,8 @@ def test_another_aspect_ratio_names_both_sizes_and_the_flag():
         assert part in str(caught.value)
 
 
-def test_words_of_the_modes():
-    assert [FitMode(word) for word in ("stretch", "crop", "pad")] == list(FitMode)
+def test_names_of_the_modes():
+    assert [FitMode(name) for name in ("stretch", "crop", "pad")] == list(FitMode)
     assert str(FitMode.PAD) == f"{FitMode.PAD}" == "pad"
 
 

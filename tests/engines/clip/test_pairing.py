@@ -1,4 +1,4 @@
-"""Which frames of several videos belong to one time: by number where their times agree, by time where not."""
+"""Which frames of several videos are of one timestep: by number where their times agree, else by time."""
 
 from fractions import Fraction
 
@@ -33,14 +33,10 @@ def film(path, times, codec="ffv1", pixels="bgr0", options=(), form=None):
         container.mux(track.encode())
 
 
-def seconds(found):
-    """The times that the frames were taken at, `[V,times]`."""
-    return np.array(
-        [
-            [np.asarray(found.image(t, v)).mean() / 50 for t in range(found.count)]
-            for v in range(len(found.camera_names))
-        ]
-    )
+def seconds(frames):
+    """Seconds at which the frames were taken, `[V,T]`."""
+    views = range(len(frames.camera_names))
+    return np.array([[np.asarray(frames.image(t, v)).mean() / 50 for t in range(frames.count)] for v in views])
 
 
 def every(rate, until):
@@ -50,25 +46,24 @@ def every(rate, until):
 def test_videos_of_two_rates_are_paired_by_time(tmp_path):
     film(tmp_path / "cam0.mkv", every(30, 3))
     film(tmp_path / "cam1.mkv", every(25, 3))
-    found = FrameFolder.open(tmp_path)
-    taken = seconds(found)
-    assert found.count == 76, "every frame of the slower"
-    assert np.abs(taken[0] - taken[1]).max() <= 0.5 / 25 + 0.01
-    (note,) = found.notes
-    assert (
-        "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note and "15 of cam0" in note
-    )
+    frames = FrameFolder.open(tmp_path)
+    shown_at = seconds(frames)
+    assert frames.count == 76, "every frame of the slower"
+    assert np.abs(shown_at[0] - shown_at[1]).max() <= 0.5 / 25 + 0.01
+    (note,) = frames.notes
+    assert "cam0: 91 frames in 3.03 s, cam1: 76 frames in 3.04 s" in note and "76 times" in note
+    assert "15 of cam0" in note
 
 
 def test_masks_go_with_the_frames_that_were_chosen(tmp_path):
     for kind in ("frames", "masks"):
         film(tmp_path / kind / "cam0.mkv", every(20, 2))
         film(tmp_path / kind / "cam1.mkv", every(10, 2))
-    found = FrameFolder.open(tmp_path)
-    assert found.count == 21 and found.frame_names[:3] == ("000000", "000002", "000004")
-    for t in range(found.count):
+    frames = FrameFolder.open(tmp_path)
+    assert frames.count == 21 and frames.frame_names[:3] == ("000000", "000002", "000004")
+    for t in range(frames.count):
         for v in range(2):
-            assert np.abs(found.mask(t, v).astype(int) - np.asarray(found.image(t, v))[..., 0]).max() <= 2
+            assert np.abs(frames.mask(t, v).astype(int) - np.asarray(frames.image(t, v))[..., 0]).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -77,23 +72,23 @@ def test_variable_rates(tmp_path, suffix):
     kept = [t for number, t in enumerate(every(20, 4)) if number not in (7, 8, 30, 31, 32, 55)]
     film(tmp_path / f"phone.{suffix}", kept, **PLAIN)
     film(tmp_path / f"camera.{suffix}", every(20, 4), **PLAIN)
-    found = FrameFolder.open(tmp_path)
-    taken = seconds(found)
-    assert found.count == len(kept) and np.abs(taken[0] - taken[1]).max() < 0.05 and len(found.notes) == 1
+    frames = FrameFolder.open(tmp_path)
+    shown_at = seconds(frames)
+    assert frames.count == len(kept) and np.abs(shown_at[0] - shown_at[1]).max() < 0.05 and len(frames.notes) == 1
 
 
 def test_three_cameras_of_three_rates(tmp_path):
     for name, rate in (("a", 24), ("b", 30), ("c", 60)):
         film(tmp_path / f"{name}.mkv", every(rate, 2))
-    taken = seconds(FrameFolder.open(tmp_path))
-    assert taken.shape == (3, 49) and np.ptp(taken, axis=0).max() < 0.05
+    shown_at = seconds(FrameFolder.open(tmp_path))
+    assert shown_at.shape == (3, 49) and np.ptp(shown_at, axis=0).max() < 0.05
 
 
 def test_the_end_that_one_video_lacks_is_left_out(tmp_path):
     film(tmp_path / "cam0.mkv", every(10, 4))
     film(tmp_path / "cam1.mkv", every(15, 2))
-    found = FrameFolder.open(tmp_path)
-    assert found.count == 21 and "20 of cam0" in found.notes[0]
+    frames = FrameFolder.open(tmp_path)
+    assert frames.count == 21 and "20 of cam0" in frames.notes[0]
 
 
 def test_times_that_agree_are_paired_by_number(tmp_path):
@@ -103,8 +98,8 @@ def test_times_that_agree_are_paired_by_number(tmp_path):
     film(tmp_path / "cam1.mkv", [t + 0.03 + late for t, late in zip(every(10, 3), jitter, strict=True)])
     assert FrameFolder.open(tmp_path).count == 31 and FrameFolder.open(tmp_path).notes == ()
     film(tmp_path / "cam1.mkv", [t + 5 for t in every(10, 3)])
-    found = FrameFolder.open(tmp_path)
-    assert found.count == 31 and len(found.notes) == 1 and "cam1 by 4.97 s" in found.notes[0]
+    frames = FrameFolder.open(tmp_path)
+    assert frames.count == 31 and len(frames.notes) == 1 and "cam1 by 4.97 s" in frames.notes[0]
 
 
 def test_the_same_rate_and_fewer_frames_is_an_error(tmp_path):
@@ -131,14 +126,14 @@ def test_frames_in_avi_that_are_stored_in_another_order(tmp_path, codec):
     options = {"codec": codec, "pixels": "yuv420p", "options": {"bf": "2", "g": "12"}}
     film(tmp_path / "cam0.avi", every(10, 4), **options)
     film(tmp_path / "cam1.mkv", every(10, 4))
-    found = FrameFolder.open(tmp_path)
-    taken = seconds(found)
-    assert found.count == 41 and np.abs(taken[0] - taken[1]).max() < 0.09 and found.notes == ()
+    frames = FrameFolder.open(tmp_path)
+    shown_at = seconds(frames)
+    assert frames.count == 41 and np.abs(shown_at[0] - shown_at[1]).max() < 0.09 and frames.notes == ()
     order = np.random.default_rng(1).permutation(41)
-    assert [np.asarray(found.image(t, 0)).mean() / 50 for t in order] == taken[0, order].tolist()
+    assert [np.asarray(frames.image(t, 0)).mean() / 50 for t in order] == shown_at[0, order].tolist()
     film(tmp_path / "cam1.mkv", every(5, 4))
-    taken = seconds(FrameFolder.open(tmp_path))
-    assert taken.shape == (2, 21) and np.ptp(taken, axis=0).max() < 0.09, "and its times are known"
+    shown_at = seconds(FrameFolder.open(tmp_path))
+    assert shown_at.shape == (2, 21) and np.ptp(shown_at, axis=0).max() < 0.09, "and its times are known"
 
 
 def test_a_picture_on_the_cover_and_a_second_video(tmp_path):
@@ -154,8 +149,8 @@ def test_a_picture_on_the_cover_and_a_second_video(tmp_path):
                 )
         for track in tracks:
             container.mux(track.encode())
-    found = FrameFolder.open(path)
-    assert found.count == 5 and found.notes == ("cam0.mkv has 2 videos in it, of which one was read",)
+    frames = FrameFolder.open(path)
+    assert frames.count == 5 and frames.notes == ("cam0.mkv has 2 videos in it, of which one was read",)
 
 
 def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
@@ -170,11 +165,11 @@ _rig = st.lists(st.lists(st.floats(0.005, 0.3), min_size=1, max_size=40), min_si
 @examples(300)
 @given(_rig)
 def test_pairs_are_near_in_time_and_no_frame_is_taken_twice(steps):
-    times = [np.concatenate([[0.0], np.cumsum(each)]) for each in steps]
+    times = [np.concatenate([[0.0], np.cumsum(intervals)]) for intervals in steps]
     chosen = _by_time(times)
     assert chosen.shape[1] == len(times) and len(chosen) >= 1, "they begin together"
     assert (np.diff(chosen, axis=0) > 0).all()
-    longest = max(float(np.median(np.diff(each))) for each in times)
-    taken = np.stack([each[chosen[:, v]] for v, each in enumerate(times)])
-    assert np.ptp(taken, axis=0).max() <= longest + 1e-9
-    assert not _differ([each[chosen[:, v]] for v, each in enumerate(times)][:1] * 2)
+    longest = max(float(np.median(np.diff(of_camera))) for of_camera in times)
+    paired = np.stack([of_camera[chosen[:, v]] for v, of_camera in enumerate(times)])
+    assert np.ptp(paired, axis=0).max() <= longest + 1e-9
+    assert not _differ([paired[0]] * 2)

@@ -1,5 +1,4 @@
-"""Clips in video files: the same frames as in images, in any order, and what is said of files that are no such
-thing."""
+"""Clips in video files: the same frames as in images, in any order, and files that are no videos."""
 
 import pathlib
 import shutil
@@ -22,9 +21,10 @@ from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.video import Video
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_export.sample_scene.clip import render, save
+from tests.support.clips import H, T, V, W, refusal
+from tests.support.commands import run
 from tests.support.examples import examples
 
-T, V, W, H = 7, 2, 48, 36
 EXACT = {"codec": "ffv1", "pixels": "bgr0"}  # loses nothing
 LOSSY = {  # key frames every 8th at most, frames that are stored in another order than they are shown in
     "clip.mp4": {"codec": "libx264", "pixels": "yuv420p", "options": {"g": "8", "bf": "2"}},
@@ -96,13 +96,11 @@ def test_windows_of_videos(saved, stride):
     readers = [
         WindowReader(FrameFolder.open(saved / name), layout, FitMode.CROP, False, True) for name in ("images", "videos")
     ]
-    for (window, want), (same, found) in zip(*(reader.read(chosen) for reader in readers), strict=True):
-        assert (
-            window == same
-            and np.array_equal(found.images, want.images)
-            and np.array_equal(found.mask_ext, want.mask_ext)
-        )
-        assert np.array_equal(found.fundamental, want.fundamental)
+    images, videos = (reader.read(chosen) for reader in readers)
+    for (window, from_images), (same_window, from_video) in zip(images, videos, strict=True):
+        assert window == same_window
+        for name in ("images", "mask_ext", "fundamental"):
+            assert np.array_equal(getattr(from_video, name), getattr(from_images, name)), name
 
 
 def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path):
@@ -112,45 +110,37 @@ def test_a_video_in_the_folder_of_its_camera_and_masks_as_images(saved, tmp_path
             saved / "videos" / "frames" / f"cam{v}.mkv", tmp_path / "clip" / "frames" / f"cam{v}" / "GX010042.MKV"
         )
     shutil.copytree(saved / "images" / "masks", tmp_path / "clip" / "masks")
-    found, want = FrameFolder.open(tmp_path / "clip"), FrameFolder.open(saved / "images")
-    assert found.camera_names == want.camera_names and found.frame_names == want.frame_names
-    assert np.array_equal(found.image(4, 1), want.image(4, 1)) and np.array_equal(found.mask(4, 1), want.mask(4, 1))
+    videos, images = FrameFolder.open(tmp_path / "clip"), FrameFolder.open(saved / "images")
+    assert videos.camera_names == images.camera_names and videos.frame_names == images.frame_names
+    assert np.array_equal(videos.image(4, 1), images.image(4, 1))
+    assert np.array_equal(videos.mask(4, 1), images.mask(4, 1))
 
 
 def test_one_video_is_a_camera(saved):
     video = saved / "videos" / "frames" / "cam1.mkv"
-    found = FrameFolder.open(video, loose=UngroupedImages.TIMES)
-    assert (
-        found.camera_names == ("cam1",)
-        and found.count == T
-        and found.mask_files is None
-        and found.cameras is None
-        and not found.photos
-    )
+    frames = FrameFolder.open(video, loose=UngroupedImages.TIMES)
+    assert frames.camera_names == ("cam1",) and frames.count == T and frames.mask_files is None
+    assert frames.cameras is None and not frames.photos
     named = FrameFolder.open(video, masks=saved / "videos" / "masks", cameras=saved / "videos" / "cameras.json")
-    assert list(named.cameras) == ["cam1"] and np.array_equal(
-        named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1)
-    )
+    assert list(named.cameras) == ["cam1"]
+    assert np.array_equal(named.mask(2, 0), FrameFolder.open(saved / "images").mask(2, 1))
 
 
 def test_images_go_before_videos(saved, tmp_path):
-    """A folder of photos with a video among them is a folder of photos; so is a camera's with the video that its frames
-    came from."""
+    """Photos with a video among them are photos; so are a camera's frames beside the video that they came from."""
     photos, video = tmp_path / "photos", saved / "videos" / "frames" / "cam0.mkv"
     shutil.copytree(saved / "images" / "frames" / "cam0", photos)
     shutil.copy(video, photos / "holiday.mkv")
-    assert (
-        FrameFolder.open(photos, loose=UngroupedImages.VIEWS).count == 1
-        and FrameFolder.open(photos, loose=UngroupedImages.TIMES).count == T
-    )
+    assert FrameFolder.open(photos, loose=UngroupedImages.VIEWS).count == 1
+    assert FrameFolder.open(photos, loose=UngroupedImages.TIMES).count == T
     assert FrameFolder.open(photos).camera_names == ("holiday",), "where photos would be an error"
     shutil.copytree(photos, tmp_path / "clip" / "frames" / "cam0")
-    found = FrameFolder.open(tmp_path / "clip")
-    assert found.camera_names == ("cam0",) and found.frame_files[0][0].name == "000000.png"
+    frames = FrameFolder.open(tmp_path / "clip")
+    assert frames.camera_names == ("cam0",) and frames.frame_files[0][0].name == "000000.png"
 
 
 def test_a_run_over_videos(made, tmp_path):
-    """Through the command: the same files with the same numbers as of images."""
+    """Through the command: the same files with the same content as of images."""
     clip = render(3, 2, 70, 56)
     save(clip, tmp_path / "images")
     shutil.copytree(tmp_path / "images" / "masks", tmp_path / "videos" / "masks")
@@ -158,16 +148,7 @@ def test_a_run_over_videos(made, tmp_path):
     for v in range(2):
         write(tmp_path / "videos" / "frames" / f"cam{v}.mkv", clip.frames[:, v], **EXACT)
     for name in ("images", "videos"):
-        command = [
-            sys.executable,
-            "-c",
-            "from page4d_engines.cli import main; main()",
-            made().folder,
-            tmp_path / name,
-            "-o",
-            tmp_path / f"out-{name}",
-        ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        done = run(made().folder, tmp_path / name, "-o", tmp_path / f"out-{name}")
         assert done.returncode == 0, done.stderr
     outs = [tmp_path / f"out-{name}" for name in ("images", "videos")]
     results = [
@@ -188,28 +169,28 @@ def lossy(request, tmp_path_factory):
 
 
 def test_in_order(lossy):
-    path, want = lossy
+    path, frames = lossy
     video = Video(path, "it")
-    assert video.count == len(want) == 50 and video.size == (64, 48)
-    assert all(np.array_equal(video.image(number, "it"), frame) for number, frame in enumerate(want))
+    assert video.count == len(frames) == 50 and video.size == (64, 48)
+    assert all(np.array_equal(video.image(number, "it"), frame) for number, frame in enumerate(frames))
 
 
 @examples(10)
 @given(st.lists(st.integers(0, 49), min_size=1, max_size=8))
 def test_in_any_order(lossy, numbers):
-    path, want = lossy
+    path, frames = lossy
     video = Video(path, "it")
     for number in numbers:
-        assert np.array_equal(video.image(number, "it"), want[number]), numbers
+        assert np.array_equal(video.image(number, "it"), frames[number]), numbers
 
 
 def test_from_several_threads(lossy):
-    path, want = lossy
+    path, frames = lossy
     video, wrong = Video(path, "it"), []
 
     def read(first):
         for number in range(first, 50, 7):
-            if not np.array_equal(video.image(number, "it"), want[number]):
+            if not np.array_equal(video.image(number, "it"), frames[number]):
                 wrong.append(number)
 
     threads = [threading.Thread(target=read, args=(first,)) for first in (0, 3, 40)]
@@ -236,18 +217,11 @@ def test_a_video_is_turned_as_it_says(tmp_path, matrix, turn):
     )
     path.write_bytes(content)
     video = Video(path, "it")
-    want = Image.fromarray(upright[1]).transpose(turn)
-    assert video.size == want.size and np.array_equal(video.image(1, "it"), want)
+    turned = Image.fromarray(upright[1]).transpose(turn)
+    assert video.size == turned.size and np.array_equal(video.image(1, "it"), turned)
 
 
 # ---- refused
-
-
-def refusal(call, *parts):
-    with pytest.raises(UsageError) as caught:
-        call()
-    for part in parts:
-        assert str(part) in str(caught.value), f"{part!r} not in:\n{caught.value}"
 
 
 def test_unequal_counts(saved, tmp_path):
@@ -271,9 +245,9 @@ def test_sizes_and_masks_that_do_not_match(saved, tmp_path):
         lambda: FrameFolder.open(folder), "cameras.json says another size for camera cam1", f"{W + 2}x{H}", f"{W}x{H}"
     )
     (folder / "cameras.json").unlink()
-    found = FrameFolder.open(folder)
+    frames = FrameFolder.open(folder)
     words = ("different sizes: camera cam1, frame 000000 of cam1.mkv", f"{W + 2}x{H}", f"{W}x{H}")
-    refusal(lambda: WindowReader(found, Layout(3, V, 42, 56), None, False, False), *words)
+    refusal(lambda: WindowReader(frames, Layout(3, V, 42, 56), None, False, False), *words)
 
 
 def test_two_videos_of_a_camera(saved, tmp_path):
@@ -306,8 +280,7 @@ def test_sound_alone(tmp_path):
 
 
 def test_a_bare_stream(tmp_path):
-    """It gives its frames no times, by which they could be told apart: they are counted instead, and paired by
-    number."""
+    """Its frames have no times, by which they could be told apart: they are counted, and paired by number."""
     for name in ("cam0.avi", "cam1.avi"):
         with av.open(str(tmp_path / name), "w", format="h264") as container:
             track = container.add_stream("libx264", rate=25, options={"bf": "2"})
@@ -315,9 +288,9 @@ def test_a_bare_stream(tmp_path):
             for frame in moving(9):
                 container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(track.encode())
-    found, want = FrameFolder.open(tmp_path), decoded(tmp_path / "cam0.avi")
-    assert found.count == len(want) == 9 and any("no times of their own" in note for note in found.notes)
-    assert all(np.array_equal(found.image(number, 1), want[number]) for number in (0, 5, 8, 3, 4))
+    frames, images = FrameFolder.open(tmp_path), decoded(tmp_path / "cam0.avi")
+    assert frames.count == len(images) == 9 and any("no times of their own" in note for note in frames.notes)
+    assert all(np.array_equal(frames.image(number, 1), images[number]) for number in (0, 5, 8, 3, 4))
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.webm"])
@@ -325,7 +298,7 @@ def test_a_video_that_is_cut_off(tmp_path, name):
     """Whatever the container lets through: a frame is right, or refused when it is read."""
     path = tmp_path / name
     write(path, moving(50), **LOSSY[name])
-    want = decoded(path)
+    frames = decoded(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     refused = 0
     try:
@@ -340,16 +313,22 @@ def test_a_video_that_is_cut_off(tmp_path, name):
             assert f"camera cam0, frame {number} cannot be read" in str(error)
             refused += 1
         else:
-            assert np.array_equal(image, want[number]) or number >= video.count - 1
+            assert np.array_equal(image, frames[number]) or number >= video.count - 1
     assert refused or video.count < 50
 
 
 def test_without_pyav_it_is_named():
     """As where it is not installed: exit code 5 and what to install, and images need none of it."""
-    code = (
-        "import sys; sys.modules['av'] = None\nfrom page4d.errors import MissingBackendError\nfrom"
-        " page4d_engines.clip.video import Video\nimport pathlib\ntry:\n    Video(pathlib.Path('cam0.mp4'), 'camera"
-        " cam0')\nexcept MissingBackendError as error:\n    assert 'PyAV' in str(error) and 'page4d[video]' in"
-        " str(error) and error.exit_code == 5\nelse:\n    raise AssertionError"
-    )
+    code = """
+import pathlib, sys
+sys.modules["av"] = None
+from page4d.errors import MissingBackendError
+from page4d_engines.clip.video import Video
+try:
+    Video(pathlib.Path("cam0.mp4"), "camera cam0")
+except MissingBackendError as error:
+    assert "PyAV" in str(error) and "page4d[video]" in str(error) and error.exit_code == 5
+else:
+    raise AssertionError
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parent)

@@ -1,5 +1,4 @@
-"""Engines on a GPU: every stage and the chain against the reference, many windows in flat memory, one graph against
-single calls."""
+"""Engines on a GPU, compared with the reference and, in one CUDA graph, with single calls; in flat memory."""
 
 import resource
 import shutil
@@ -69,9 +68,9 @@ def test_every_stage_against_the_reference(tmp_path, variant, precision, backend
     plan = ExportPlan.make(config, layout_of(variant, 56, 70), precision, keypoints=takes_keypoints(variant))
     write_verified(lively(config), plan, tmp_path / "engines")
     folder, pipeline = on_gpu(tmp_path / "engines", backend)
-    found = self_check(folder, pipeline, bisect=True)
-    assert len(found.chain) == len(found.alone) == sum(len(entry.outputs) for entry in folder.manifest.stages)
-    found.require()
+    result = self_check(folder, pipeline, bisect=True)
+    assert len(result.chain) == len(result.alone) == sum(len(entry.outputs) for entry in folder.manifest.stages)
+    result.require()
 
 
 @pytest.mark.parametrize(("backend", "precision"), WAYS)
@@ -81,14 +80,14 @@ def test_a_real_size_against_the_reference(tmp_path, precision, backend):
     plan = ExportPlan.make(config, layout, precision)
     model = lively(config)
     values = SampleClip.rendered(layout).values
-    want = Eager(model, Precision.FLOAT32, "cuda").run(values)
+    reference = Eager(model, Precision.FLOAT32, "cuda").run(values)
     torch.cuda.empty_cache()
     (tmp_path / "engines").mkdir()
     write_unverified(model, plan, tmp_path / "engines")
     _, pipeline = on_gpu(tmp_path / "engines", backend)
-    found = pipeline.run(values["images"], mask_ext=values["mask_ext"]).tensors()
-    for name, expected in want.items():
-        accuracy = compare(found[name].astype(np.float32), expected)
+    outputs = pipeline.run(values["images"], mask_ext=values["mask_ext"]).tensors()
+    for name, expected in reference.items():
+        accuracy = compare(outputs[name].astype(np.float32), expected)
         assert accuracy.nans == 0 and accuracy.relative_l2 < 4 * precision.tolerance, f"{name}: {accuracy}"
 
 
@@ -97,24 +96,24 @@ def test_a_thousand_windows_in_flat_memory(made, backend, tmp_path):
     made_ = made("memory", "float16")
     _, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), backend)
     gpu, rng = CudaDevice(), np.random.default_rng(0)
-    given = made_.inputs(keypoints=True)
-    first, taken = None, []
+    arguments = made_.inputs(keypoints=True)
+    first, memory = None, []
     for number in range(1000):
         images = rng.integers(0, 256, made_.clip.frames.shape, np.uint8) if number % 100 else made_.clip.frames
-        result = pipeline.run(images, **given)
+        result = pipeline.run(images, **arguments)
         if number % 100 == 0:
-            taken.append((gpu.free(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            memory.append((gpu.free(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
             first = result.mask.copy() if first is None else first
             assert np.array_equal(result.mask, first), "the same frames give the same bits"
-    assert taken[-1][0] >= taken[1][0] - (1 << 20) and taken[-1][1] <= taken[1][1] + (4 << 10)
+    assert memory[-1][0] >= memory[1][0] - (1 << 20) and memory[-1][1] <= memory[1][1] + (4 << 10)
 
 
 def test_a_graph_gives_what_single_calls_give(made, tmp_path):
     made_ = made("default", "float16")
     folder, pipeline = on_gpu(shutil.copytree(made_.folder, tmp_path / "engines"), Backend.TENSORRT)
     assert pipeline._chain.has_graph
-    given = {"images": made_.clip.frames, **made_.inputs(keypoints=False)}
-    want = pipeline.run(**given).copy()
+    arguments = {"images": made_.clip.frames, **made_.inputs(keypoints=False)}
+    expected = pipeline.run(**arguments).copy()
     machine, gpu = Machine.here(folder.manifest.plans), CudaDevice()
 
     def make(constants):
@@ -127,9 +126,9 @@ def test_a_graph_gives_what_single_calls_give(made, tmp_path):
 
     single = Pipeline(folder, Backend.TENSORRT, make)
     single._chain._graph = None
-    found = single.run(**given)
-    for name, array in want.tensors().items():
-        assert np.array_equal(found.tensors()[name], array), name
+    result = single.run(**arguments)
+    for name, array in expected.tensors().items():
+        assert np.array_equal(result.tensors()[name], array), name
 
 
 @backends
@@ -140,5 +139,6 @@ def test_a_run_on_new_frames_is_not_the_last_one(made, backend, tmp_path):
     host = Pipeline.load(made_.folder, "onnxruntime")
     rng = np.random.default_rng(1)
     for _ in range(3):
-        given = {"images": rng.integers(0, 256, made_.clip.frames.shape, np.uint8), **made_.inputs(keypoints=False)}
-        assert compare(pipeline.run(**given).mask, host.run(**given).mask).relative_l2 < 1e-2
+        images = rng.integers(0, 256, made_.clip.frames.shape, np.uint8)
+        arguments = {"images": images, **made_.inputs(keypoints=False)}
+        assert compare(pipeline.run(**arguments).mask, host.run(**arguments).mask).relative_l2 < 1e-2

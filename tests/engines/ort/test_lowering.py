@@ -11,8 +11,8 @@ from page4d_engines.ort.lowering import lower
 
 def run(model, values):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    given = {value.name: values[value.name].reshape(value.shape) for value in session.get_inputs()}
-    return session.run(None, given)
+    inputs = {value.name: values[value.name].reshape(value.shape) for value in session.get_inputs()}
+    return session.run(None, inputs)
 
 
 def test_reshapes_at_the_borders_are_shed():
@@ -54,8 +54,8 @@ def test_reshapes_that_others_depend_on_stay(body, kept):
     before = run(model, {"x": x})
     lowered = lower(model, rounding=False)
     assert sum(node.op_type == "Reshape" for node in lowered.graph.node) == kept
-    for one, other in zip(run(lowered, {"x": x}), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for array, reference in zip(run(lowered, {"x": x}), before, strict=True):
+        np.testing.assert_array_equal(array, reference)
 
 
 def test_rounding_shows_overflow_and_plain_widening_does_not():

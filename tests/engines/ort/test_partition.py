@@ -1,5 +1,4 @@
-"""Stages cut at our kernels: run piece by piece they are the stage, and what is passed on has offsets that do not
-overlap in time."""
+"""Stages cut at our kernels: piece by piece they compute the stage, and no two live tensors share memory."""
 
 import itertools
 
@@ -40,29 +39,29 @@ def cut_up(model):
     return partition(model, rows)
 
 
-def run_pieces(found, values, path):
-    """The steps on a processor; a session a piece, its weights and borders fed by name."""
-    for name, tensor in found.weights.items():
-        border = found.tensors[name]
+def run_pieces(pieces, values, path):
+    """The steps on a CPU: a session per piece, its weights and borders fed by name."""
+    for name, tensor in pieces.weights.items():
+        border = pieces.tensors[name]
         values[name] = (
             raw(tensor, path.parent).view(helper.tensor_dtype_to_np_dtype(border.dtype)).reshape(border.shape)
         )
-    for step in found.steps:
+    for step in pieces.steps:
         if isinstance(step, Attention):
-            made = {step.out: attended(step, values)}
+            results = {step.out: attended(step, values)}
         elif isinstance(step, RowCall):
-            made = joined(step, values)
+            results = joined(step, values)
         else:
             session = onnxruntime.InferenceSession(step.content, providers=["CPUExecutionProvider"])
             borders = zip(session.get_inputs(), step.inputs, strict=True)
-            made = dict(
+            results = dict(
                 zip(
                     step.outputs,
                     session.run(None, {border.name: values[name].reshape(border.shape) for border, name in borders}),
                     strict=True,
                 )
             )
-        values |= {name: array.reshape(found.tensors[name].shape) for name, array in made.items()}
+        values |= {name: array.reshape(pieces.tensors[name].shape) for name, array in results.items()}
     return values
 
 
@@ -75,24 +74,24 @@ def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
     rng = np.random.default_rng(0)
     for entry in plan.stages():
         model, path = loaded(folder, entry)
-        given = {}
+        inputs = {}
         for spec in entry.inputs:
             values = rng.integers(0, 256, spec.shape) if spec.dtype == "uint8" else rng.uniform(0, 1, spec.shape)
-            given[spec.binding] = values.astype(spec.dtype)
-        found = cut_up(model)
-        made = run_pieces(found, dict(given), path)
+            inputs[spec.binding] = values.astype(spec.dtype)
+        pieces = cut_up(model)
+        results = run_pieces(pieces, dict(inputs), path)
         outputs = {spec.binding: np.empty(spec.shape, np.float32) for spec in entry.outputs}
         wide = {
             name: np.ascontiguousarray(value if value.dtype == np.uint8 else value.astype(np.float32))
-            for name, value in given.items()
+            for name, value in inputs.items()
         }
         OrtEngine(path, rounding=True).bind(wide, outputs)()
-        for name, want in outputs.items():
-            accuracy = compare(made[name].astype(np.float32), want)
+        for name, expected in outputs.items():
+            accuracy = compare(results[name].astype(np.float32), expected)
             assert accuracy.nans == 0 and accuracy.relative_l2 < 2 * Precision.FLOAT16.tolerance, (
                 f"{entry.name} {name}: {accuracy}"
             )
-        assert not any(len(tensor.shape) == 4 and tensor.shape[-2:] == (51, 51) for tensor in found.tensors.values())
+        assert not any(len(tensor.shape) == 4 and tensor.shape[-2:] == (51, 51) for tensor in pieces.tensors.values())
 
 
 def contents(model):
@@ -111,15 +110,14 @@ def test_equal_blocks_are_the_same_pieces(made, tmp_path):
     short, long = (encoder_contents(tmp_path / str(depth), depth) for depth in (3, 5))
     assert set(short) == set(long) and len(long) == len(short) + 2 * 4, "a block has four products, q, k and v in one"
     made_ = made("default", "float16")
-    found = {entry.name: contents(loaded(made_.folder, entry)[0]) for entry in made_.plan.stages()}
-    assert found["time_sa.0"] == found["time_sa.1"] and found["view_sa.0"] != found["view_sa.1"], (
+    pieces = {entry.name: contents(loaded(made_.folder, entry)[0]) for entry in made_.plan.stages()}
+    assert pieces["time_sa.0"] == pieces["time_sa.1"] and pieces["view_sa.0"] != pieces["view_sa.1"], (
         "the first makes two streams of one"
     )
 
 
 def test_between_products_nothing_is_left_to_onnx_runtime(made):
-    """Of a block with heads, norms and a rotary embedding four products and the bias of v are left, and what a stage
-    does around it."""
+    """But for the bias of v, and for what a stage computes around its block."""
     made_ = made("default", "float16")
     (entry,) = (entry for entry in made_.plan.stages() if entry.name == "view_sa.1")
     steps = cut_up(loaded(made_.folder, entry)[0]).steps
@@ -149,8 +147,9 @@ def test_between_products_nothing_is_left_to_onnx_runtime(made):
 
 
 def linear_and(*nodes, outputs=("y",), **constants):
-    """x @ w + bias as `linear`, float16 `[6,32]` with 32 channels, then `nodes`; every tensor of that shape but those
-    named `wide..`, float32."""
+    """x @ w + bias as `linear`, float16 `[6,32]` with 32 channels, then `nodes`.
+
+    Every tensor has that shape and type, but for those named `wide..`, which are float32."""
     half = {"w": (32, 32), "bias": (32,), "gamma": (32,)} | constants
     rng = np.random.default_rng(0)
     weights = [
@@ -159,15 +158,16 @@ def linear_and(*nodes, outputs=("y",), **constants):
     weights += [
         numpy_helper.from_array(rng.standard_normal(32).astype(np.float32), name) for name in ("weight", "shift")
     ]
-    made = [helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "bias"], ["linear"]), *nodes]
+    linear = helper.make_node("MatMul", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "bias"], ["linear"])
+    names = dict.fromkeys(("x", *(name for node in (*linear, *nodes) for name in node.output)))
     info = [
         helper.make_tensor_value_info(
             name, TensorProto.FLOAT if name.startswith("wide") else TensorProto.FLOAT16, [6, 32]
         )
-        for name in dict.fromkeys(("x", *(name for node in made for name in node.output)))
+        for name in names
     ]
     borders = {value.name: value for value in info}
-    graph = helper.make_graph(made, "g", [borders["x"]], [borders[name] for name in outputs], weights)
+    graph = helper.make_graph([*linear, *nodes], "g", [borders["x"]], [borders[name] for name in outputs], weights)
     graph.value_info.extend(info)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
@@ -202,33 +202,29 @@ def test_chains_and_what_only_looks_like_them(name, tmp_path):
     model, kernels = CHAINS[name]
     onnx.checker.check_model(model, full_check=True)
     x = np.random.default_rng(1).standard_normal((6, 32)).astype(np.float16)
-    want = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )
     names = [value.name for value in model.graph.output]
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    found = cut_up(changed)
-    assert [step.kernel for step in found.steps if isinstance(step, RowCall)] == kernels
-    made = run_pieces(found, {"x": x}, tmp_path)
-    for output, value in zip(names, want, strict=True):
-        accuracy = compare(made[output].astype(np.float32), value.astype(np.float32))
+    pieces = cut_up(changed)
+    assert [step.kernel for step in pieces.steps if isinstance(step, RowCall)] == kernels
+    results = run_pieces(pieces, {"x": x}, tmp_path)
+    for output, value in zip(names, expected, strict=True):
+        accuracy = compare(results[output].astype(np.float32), value.astype(np.float32))
         assert accuracy.nans == 0 and accuracy.relative_l2 < 2e-3
 
 
 def test_heads_are_read_and_written_where_linear_layers_left_them(made):
     made_ = made("default", "float16")
     for entry in made_.plan.stages():
-        found = cut_up(loaded(made_.folder, entry)[0])
-        for step in found.steps:
+        pieces = cut_up(loaded(made_.folder, entry)[0])
+        for step in pieces.steps:
             if isinstance(step, Attention):
                 Z, A, n, D = step.shape.Z, step.shape.A, step.shape.n, step.shape.D
-                assert step.shape.q == step.shape.out == (n * A * D, D, A * D) and found.tensors[step.out].shape == (
-                    Z,
-                    n,
-                    A,
-                    D,
-                )
+                assert step.shape.q == step.shape.out == (n * A * D, D, A * D)
+                assert pieces.tensors[step.out].shape == (Z, n, A, D)
 
 
 def test_bfloat16_asks_for_nothing_that_onnx_runtime_lacks(made):
@@ -271,7 +267,8 @@ def test_places_do_not_overlap_in_time(data):
     outside = data.draw(st.lists(st.sampled_from(names), unique=True))
     steps, over = [], {}
     for number, (name, read) in enumerate(zip(names, reads, strict=True)):
-        free = [one for one in read if sum(one in other for other in reads) == 1 and not {one, name} & {*outside}]
+        readers = {source: sum(source in names_read for names_read in reads) for source in read}
+        free = [source for source in read if readers[source] == 1 and not {source, name} & {*outside}]
         if number % 3 == 2 and free:
             over[name] = data.draw(st.sampled_from(free))
             sizes[name] = sizes[over[name]]
@@ -280,7 +277,7 @@ def test_places_do_not_overlap_in_time(data):
                     RowKernel.GELU,
                     gelu_launch(1, 16),
                     Dtype.FLOAT16,
-                    {str(i): one for i, one in enumerate(read)},
+                    {str(i): source for i, source in enumerate(read)},
                     {"out": name},
                     over[name],
                 )
@@ -288,7 +285,9 @@ def test_places_do_not_overlap_in_time(data):
         elif number % 3:
             steps.append(
                 Attention(
-                    Shape(Mode.DENSE, Dtype.FLOAT16, 1, 1, 1, 1), {str(i): one for i, one in enumerate(read)}, name
+                    Shape(Mode.DENSE, Dtype.FLOAT16, 1, 1, 1, 1),
+                    {str(i): source for i, source in enumerate(read)},
+                    name,
                 )
             )
         else:
@@ -296,9 +295,8 @@ def test_places_do_not_overlap_in_time(data):
     tensors = {name: Tensor((size,), TensorProto.UINT8) for name, size in sizes.items()}
     workspace = {number: data.draw(st.integers(0, 3000)) for number in range(1, count, 2)}
     offsets, workspaces, total = Partition(tuple(steps), tensors, {}).memory_layout(outside, workspace)
-    assert set(offsets) == set(names) - set(outside) and set(workspaces) == {
-        number for number, size in workspace.items() if size
-    }
+    assert set(offsets) == set(names) - set(outside)
+    assert set(workspaces) == {number for number, size in workspace.items() if size}
     assert all(offsets[name] == offsets[below] for name, below in over.items())
     last = {
         name: max((number for number, read in enumerate(reads) if name in read), default=names.index(name))
@@ -307,11 +305,9 @@ def test_places_do_not_overlap_in_time(data):
     spans = [(at, at + tensors[name].bytes, names.index(name), last[name], name) for name, at in offsets.items()]
     spans += [(at, at + workspace[number], number, number, "") for number, at in workspaces.items()]
     assert all(low % 256 == 0 and high <= total for low, high, *_ in spans)
-    for one, other in itertools.combinations(spans, 2):
-        together = (
-            one[2] <= other[3]
-            and other[2] <= one[3]
-            and over.get(one[4]) != other[4]
-            and over.get(other[4], "-") != one[4]
-        )
-        assert not together or one[1] <= other[0] or other[1] <= one[0]
+    for (low, high, first, end, name), (other_low, other_high, other_first, other_end, other) in itertools.combinations(
+        spans, 2
+    ):
+        written_over = over.get(name) == other or over.get(other, "-") == name
+        together = first <= other_end and other_first <= end and not written_over
+        assert not together or high <= other_low or other_high <= low

@@ -37,11 +37,11 @@ SURE = np.full((LAYOUT.H, LAYOUT.W), 2.0, np.float32)
 
 @pytest.mark.parametrize(("fx", "fy"), [(150, 150), (90, 120), (700, 640), (40, 40)])
 def test_the_focal_length_is_recovered(fx, fy):
-    found = calibrate(seen(intrinsics(fx, fy)), SURE, POSE, same())
-    assert found.fitted
-    assert np.allclose(found.camera.K, intrinsics(fx, fy), rtol=1e-3)
-    assert found.residual < 0.01
-    assert (found.camera.width, found.camera.height) == (LAYOUT.W, LAYOUT.H)
+    estimate = calibrate(seen(intrinsics(fx, fy)), SURE, POSE, same())
+    assert estimate.fitted
+    assert np.allclose(estimate.camera.K, intrinsics(fx, fy), rtol=1e-3)
+    assert estimate.residual < 0.01
+    assert (estimate.camera.width, estimate.camera.height) == (LAYOUT.W, LAYOUT.H)
 
 
 def test_the_unit_of_the_points_does_not_matter():
@@ -58,19 +58,19 @@ def test_a_fifth_of_the_points_may_be_wrong(seed, wild):
     points = seen(intrinsics(150, 120))
     wrong = chance.random(points.shape[:2]) < 0.2
     points[wrong, :2] += chance.normal(0.5 * wild, wild, (int(wrong.sum()), 2))  # to one side, on average
-    found = calibrate(points, SURE, POSE, same())
-    assert found.fitted
-    assert np.allclose(found.camera.K, intrinsics(150, 120), rtol=0.01)
+    estimate = calibrate(points, SURE, POSE, same())
+    assert estimate.fitted
+    assert np.allclose(estimate.camera.K, intrinsics(150, 120), rtol=0.01)
 
 
 def test_noise_does_not_bias_the_focal_length_and_shows_as_the_residual():
     points = seen(intrinsics(150, 150))
     points[..., :2] += np.random.default_rng(0).normal(0, 0.04, (*SURE.shape, 2)) * points[..., 2:]  # six pixels
-    found = calibrate(points, SURE, POSE, same())
-    assert np.allclose(found.camera.K[[0, 1], [0, 1]], 150, rtol=0.01)
-    assert found.residual == pytest.approx(6 * np.sqrt(2), rel=0.1)
+    estimate = calibrate(points, SURE, POSE, same())
+    assert np.allclose(estimate.camera.K[[0, 1], [0, 1]], 150, rtol=0.01)
+    assert estimate.residual == pytest.approx(6 * np.sqrt(2), rel=0.1)
     half = calibrate(points, SURE, POSE, same(2 * LAYOUT.W, 2 * LAYOUT.H))
-    assert half.residual == pytest.approx(2 * found.residual, rel=1e-6), "in pixels of the source"
+    assert half.residual == pytest.approx(2 * estimate.residual, rel=1e-6), "in pixels of the source"
 
 
 def test_the_unsure_have_less_to_say():
@@ -89,11 +89,11 @@ def test_the_camera_is_that_of_the_source(mode, size):
     # CROP keeps and PAD may move the middle by half a pixel, so the source camera is made from the fitted one
     fitted = Camera(LAYOUT.W, LAYOUT.H, intrinsics(150, 130), np.eye(3, 4))
     source = fit.source_camera(fitted)
-    found = calibrate(seen(fitted.K), SURE, POSE, fit)
-    assert (found.camera.width, found.camera.height) == size
-    assert np.allclose(found.camera.K, source.K, rtol=1e-3)
-    assert found.camera.K[0, 0] == pytest.approx(150 / fit.scale[0], rel=1e-3)
-    assert np.allclose(found.camera.K[:2, 2], np.array(size) / 2, atol=1.01 * max(1 / s for s in fit.scale))
+    estimate = calibrate(seen(fitted.K), SURE, POSE, fit)
+    assert (estimate.camera.width, estimate.camera.height) == size
+    assert np.allclose(estimate.camera.K, source.K, rtol=1e-3)
+    assert estimate.camera.K[0, 0] == pytest.approx(150 / fit.scale[0], rel=1e-3)
+    assert np.allclose(estimate.camera.K[:2, 2], np.array(size) / 2, atol=1.01 * max(1 / s for s in fit.scale))
 
 
 def test_what_lies_beside_a_padded_image_takes_no_part():
@@ -106,10 +106,10 @@ def test_what_lies_beside_a_padded_image_takes_no_part():
     assert calibrate(points, SURE, POSE, fit).camera.K[0, 0] == pytest.approx(150 / fit.scale[0], rel=1e-3)
 
 
-def guessed(found):
-    assert not found.fitted
-    assert np.isnan(found.residual)
-    assert np.allclose(found.camera.K, intrinsics(LAYOUT.W, LAYOUT.W))
+def guessed(estimate):
+    assert not estimate.fitted
+    assert np.isnan(estimate.residual)
+    assert np.allclose(estimate.camera.K, intrinsics(LAYOUT.W, LAYOUT.W))
 
 
 def test_where_no_camera_sees_such_points_a_guess_is_stated():
@@ -135,8 +135,8 @@ def test_noise_is_no_camera(seed):
     points = chance.normal(size=(LAYOUT.H, LAYOUT.W, 3)).astype(np.float32)
     guessed(calibrate(points, chance.normal(0, 30, SURE.shape).astype(np.float32), POSE, same()))
     points *= np.exp(chance.normal(0, 40, points.shape)).clip(0, 1e37).astype(np.float32)
-    found = calibrate(points, np.full_like(SURE, -np.inf), POSE, same())
-    assert np.isfinite(found.camera.K).all() and (found.camera.K[[0, 1], [0, 1]] > 0).all()
+    estimate = calibrate(points, np.full_like(SURE, -np.inf), POSE, same())
+    assert np.isfinite(estimate.camera.K).all() and (estimate.camera.K[[0, 1], [0, 1]] > 0).all()
 
 
 def test_other_shapes_are_refused():
@@ -148,22 +148,22 @@ def test_other_shapes_are_refused():
 
 def test_the_file_is_read_back_as_cameras(tmp_path):
     fit = same(640, 480, FitMode.CROP)
-    found = calibrate(seen(intrinsics(150, 150)), SURE, POSE, fit)
+    estimate = calibrate(seen(intrinsics(150, 150)), SURE, POSE, fit)
     unfitted = calibrate(seen(intrinsics(150, 150)) * np.nan, SURE, POSE, fit)
     path = tmp_path / "cameras.json"
-    assert write_calibration(path, {"b": found, "a": unfitted}) == []
+    assert write_calibration(path, {"b": estimate, "a": unfitted}) == []
     cameras = read_cameras(path)
     assert list(cameras) == ["b", "a"]
     assert (cameras["b"].width, cameras["b"].height) == (640, 480)
-    assert (cameras["b"].K == found.camera.K).all()
+    assert (cameras["b"].K == estimate.camera.K).all()
     assert np.allclose(cameras["b"].centre, POSE[:3, 3])
     assert np.allclose(cameras["b"].world_to_camera[:, :3] @ POSE[:3, :3], np.eye(3))
     content = json.loads(path.read_text())
     assert np.array_equal(content["b"]["camera_to_world"], POSE)
     assert [content[name]["fitted"] for name in "ba"] == [True, False]
-    assert content["b"]["residual"] == found.residual
+    assert content["b"]["residual"] == estimate.residual
     assert content["a"]["residual"] is None
-    assert [each.name for each in tmp_path.iterdir()] == ["cameras.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["cameras.json"]
 
 
 def test_a_camera_without_a_pose_is_left_out_and_named(tmp_path):
@@ -171,10 +171,10 @@ def test_a_camera_without_a_pose_is_left_out_and_named(tmp_path):
     broken, sheared, far = POSE.copy(), POSE.copy(), POSE.copy()
     broken[0, 0], sheared[0, 1], far[:3, 3] = np.nan, 0.5, np.inf
     poses = {"broken": broken, "good": POSE, "sheared": sheared, "far": far}
-    found = {name: calibrate(points, SURE, pose, same()) for name, pose in poses.items()}
-    assert all(each.fitted for each in found.values()), "the points know nothing of the pose"
+    estimates = {name: calibrate(points, SURE, pose, same()) for name, pose in poses.items()}
+    assert all(estimate.fitted for estimate in estimates.values()), "the points know nothing of the pose"
     path = tmp_path / "cameras.json"
-    assert write_calibration(path, found) == ["broken", "sheared", "far"]
+    assert write_calibration(path, estimates) == ["broken", "sheared", "far"]
     assert list(read_cameras(path)) == ["good"]
     assert write_calibration(path, {}) == []
     assert read_cameras(path) == {}

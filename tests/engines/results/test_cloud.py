@@ -9,14 +9,15 @@ from page4d_export.sample_scene.clip import render
 
 
 def scene(T=1, V=3, W=56, H=42):
-    """A rendered clip as the network would see it: images, points in the camera's frame, confidence, poses; and the
-    true world points."""
+    """A rendered clip as the network sees it, and its world points.
+
+    Gives images, points in the camera's frame, confidence, poses, and world points."""
     clip = render(T, V, W, H)
     camera, points = np.zeros((T, V, 4, 4)), np.zeros((T, V, H, W, 3), np.float32)
-    for v, each in enumerate(clip.cameras.values()):
-        turn = each.world_to_camera[:, :3]
-        camera[:, v, :3, :3], camera[:, v, :3, 3], camera[:, v, 3, 3] = turn.T, each.centre, 1
-        points[:, v] = clip.points[:, v] @ turn.T + each.world_to_camera[:, 3]
+    for v, rendered in enumerate(clip.cameras.values()):
+        turn = rendered.world_to_camera[:, :3]
+        camera[:, v, :3, :3], camera[:, v, :3, 3], camera[:, v, 3, 3] = turn.T, rendered.centre, 1
+        points[:, v] = clip.points[:, v] @ turn.T + rendered.world_to_camera[:, 3]
     return clip.frames, points, np.full((T, V, H, W), 3, np.float32), camera, clip.points
 
 
@@ -36,7 +37,7 @@ def read_ply(path):
     element, count = lines[2].rsplit(" ", 1)
     assert element == "element vertex"
     properties = [line.split() for line in lines[3:]]
-    assert all(each[0] == "property" and len(each) == 3 for each in properties)
+    assert all(len(words) == 3 and words[0] == "property" for words in properties)
     record = np.dtype([(name, {"float": "<f4", "uchar": "u1"}[kind]) for _, kind, name in properties])
     assert len(body) == int(count) * record.itemsize
     return np.frombuffer(body, record)
@@ -83,21 +84,15 @@ def test_a_slope_is_no_edge_and_an_unknown_neighbour_is_none():
     images, points, confidence, camera = wall(H=8, W=10)
     points *= 1.01 ** np.arange(10, dtype=np.float32)[:, None]
     assert len(Cloud.of(images, points, confidence, camera).points) == 80
-    assert (
-        len(Cloud.of(images, points, confidence, camera, edges=0.005).points) == 80
-    )  # all of it: no border of anything
+    cloud = Cloud.of(images, points, confidence, camera, edges=0.005)
+    assert len(cloud.points) == 80, "all of it: no border of anything"
     points[0, 0, 4, 4], points[0, 0, 2, 8, 2] = np.nan, np.inf
     assert len(Cloud.of(images, points, confidence, camera).points) == 78
 
 
 def test_what_is_no_point_is_left_out():
     images, points, confidence, camera = wall()
-    points = np.concatenate([points] * 3, 1)
-    images, confidence, camera = (
-        np.concatenate([images] * 3, 1),
-        np.concatenate([confidence] * 3, 1),
-        np.concatenate([camera] * 3, 1),
-    )
+    images, points, confidence, camera = (np.concatenate([array] * 3, 1) for array in wall())
     points[0, 0, 0, 0, 0], points[0, 0, 0, 1, 2], confidence[0, 0, 0, 2], points[0, 0, 5, 7] = np.nan, -1, np.nan, 0
     camera[0, 1, 0, 3] = np.nan
     camera[0, 2, :3, 3] = 1e300  # beyond what float32 can hold

@@ -14,7 +14,7 @@ RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 200, 20), (30, 30, 220), (240, 240
 
 def sheet_of_points(x, y, z, colour, n=200):
     """A rectangle of points: two of the three are ranges."""
-    axes = [np.linspace(*each, n) if isinstance(each, tuple) else np.array([each]) for each in (x, y, z)]
+    axes = [np.linspace(*axis, n) if isinstance(axis, tuple) else np.array([axis]) for axis in (x, y, z)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.float32)
     return points, np.tile(np.uint8(colour), (len(points), 1))
 
@@ -80,7 +80,7 @@ def test_the_nearer_hides_the_farther():
     for parts in ((near, far), (far, near)):  # in any order
         cloud = joined(*parts)
         picture = render_view(cloud, poses((0, 0, 0)))
-        top, bottom, left, right = (np.percentile(each, part) for each in where(picture, RED) for part in (25, 75))
+        top, bottom, left, right = (np.percentile(places, part) for places in where(picture, RED) for part in (25, 75))
         inner = np.asarray(picture)[int(top * HEIGHT) : int(bottom * HEIGHT), int(left * WIDTH) : int(right * WIDTH)]
         assert inner.size > 3000
         assert (inner[..., 0] > inner[..., 1]).all(), "surfaces are closed"

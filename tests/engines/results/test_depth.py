@@ -130,9 +130,9 @@ def test_views_of_one_time_stand_side_by_side(V, H, W, columns):
     sheet = at_width(1300, depth_sheet, painted(1, V, H, W), depths(1, V, H, W), names, ["0"])
     assert sheet.mode == "RGB" and sheet.width <= 1300
     boxes = [box(sheet, PAINTS[v]) for v in range(V)]
-    lefts, tops = sorted({each[0] for each in boxes}), sorted({each[1] for each in boxes})
+    lefts, tops = sorted({left for left, *_ in boxes}), sorted({top for _, top, *_ in boxes})
     assert len(lefts) == columns and len(tops) == -(-V // columns)
-    assert [(lefts.index(each[0]), tops.index(each[1])) for each in boxes] == [
+    assert [(lefts.index(left), tops.index(top)) for left, top, *_ in boxes] == [
         (v % columns, v // columns) for v in range(V)
     ]
     assert len({(right - left, bottom - top) for left, top, right, bottom in boxes}) == 1

@@ -1,3 +1,5 @@
+"""Masks drawn over frames, and contact sheets of them."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,5 +1,4 @@
-"""Pi3's engines from photos to files: a run as a person starts it, its files read back, and both held against the
-reference model."""
+"""Pi3's engines from photos to files: a run as a person starts it, compared with the reference model."""
 
 import json
 
@@ -61,21 +60,20 @@ def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
     layout = made_.plan.layout
     fit = Fit.choose((140, 112), layout, None)
     images = np.stack([fit.image(Image.open(photos / f"{name}.png").convert("RGB")) for name in NAMES])[None]
-    want = made_.model(torch.from_numpy(images))
-    found = load_file(out / window.file)
-    assert set(found) == {"points", "confidence", "camera", "layers.1"}
-    np.testing.assert_allclose(found["points"], want.points, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(found["confidence"], want.confidence, atol=1e-4)
-    np.testing.assert_allclose(found["camera"], want.camera, atol=1e-4)
+    reference = made_.model(torch.from_numpy(images))
+    stored = load_file(out / window.file)
+    assert set(stored) == {"points", "confidence", "camera", "layers.1"}
+    np.testing.assert_allclose(stored["points"], reference.points, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(stored["confidence"], reference.confidence, atol=1e-4)
+    np.testing.assert_allclose(stored["camera"], reference.camera, atol=1e-4)
 
     # world points are the poses applied to the cameras' points, each with its pixel's colour
     vertices = read_ply(out / "points.ply")
-    assert (
-        window.predictions.points == len(vertices) == layout.V * layout.H * layout.W
-    )  # seeded depth is noise: nothing counts as flying
+    # seeded depth is noise: nothing counts as flying
+    assert window.predictions.points == len(vertices) == layout.V * layout.H * layout.W
     world = (
-        np.einsum("vij,vhwj->vhwi", want.camera[0, :, :3, :3].double(), want.points[0].double())
-        + want.camera[0, :, None, None, :3, 3].numpy()
+        np.einsum("vij,vhwj->vhwi", reference.camera[0, :, :3, :3].double(), reference.points[0].double())
+        + reference.camera[0, :, None, None, :3, 3].numpy()
     )
     np.testing.assert_allclose(
         np.stack([vertices[axis] for axis in "xyz"], -1), world.reshape(-1, 3), rtol=2e-3, atol=1e-3
@@ -86,17 +84,17 @@ def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
 
     cameras = read_cameras(out / "cameras.json")
     assert list(cameras) == NAMES
-    stored = json.loads((out / "cameras.json").read_text())
+    written = json.loads((out / "cameras.json").read_text())
     for v, (name, camera) in enumerate(cameras.items()):
         assert (camera.width, camera.height) == (140, 112)
-        np.testing.assert_allclose(stored[name]["camera_to_world"], want.camera[0, v], atol=1e-4)
+        np.testing.assert_allclose(written[name]["camera_to_world"], reference.camera[0, v], atol=1e-4)
         np.testing.assert_allclose(
-            camera.world_to_camera @ want.camera[0, v].double().numpy(), np.eye(4)[:3], atol=1e-4
+            camera.world_to_camera @ reference.camera[0, v].double().numpy(), np.eye(4)[:3], atol=1e-4
         )
         with Image.open(out / "depth" / f"{name}.png") as picture:
             assert picture.mode.startswith("I;16") and picture.size == (layout.W, layout.H)
             depth = np.asarray(picture).astype(np.float64) * window.predictions.depth_scale
-        true = want.points[0, v, ..., 2].numpy()
+        true = reference.points[0, v, ..., 2].numpy()
         inside = true < 65000 * window.predictions.depth_scale
         np.testing.assert_allclose(depth[inside], true[inside], rtol=1e-3, atol=1.5 * window.predictions.depth_scale)
     report = (out / "report.html").read_text()
@@ -170,18 +168,16 @@ def test_photos_of_different_sizes_have_a_camera_each_in_their_own_pixels(made, 
     done = run(made("pi3").folder, folder, "-o", tmp_path / "out", "--fit", "pad")
     assert done.returncode == 0, done.stderr
     layout = made("pi3").plan.layout
-    cameras, found = (
-        read_cameras(tmp_path / "out" / "cameras.json"),
-        load_file(next((tmp_path / "out").glob("*.safetensors"))),
-    )
+    cameras = read_cameras(tmp_path / "out" / "cameras.json")
+    stored = load_file(next((tmp_path / "out").glob("*.safetensors")))
     for v, (name, size) in enumerate(sizes.items()):
         fit = Fit.choose(size, layout, FitMode.PAD)
-        want = calibrate(
-            found["points"][0, v], found["confidence"][0, v], found["camera"][0, v].astype(np.float64), fit
+        expected = calibrate(
+            stored["points"][0, v], stored["confidence"][0, v], stored["camera"][0, v].astype(np.float64), fit
         ).camera
         camera = cameras[name]
         assert (camera.width, camera.height) == size
-        np.testing.assert_allclose(camera.K, want.K, rtol=1e-6)
+        np.testing.assert_allclose(camera.K, expected.K, rtol=1e-6)
         np.testing.assert_allclose(
             camera.K[:2, 2],
             np.array(size) / 2,

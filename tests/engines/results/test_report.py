@@ -1,3 +1,5 @@
+"""Summaries of runs, and reports written from them."""
+
 import base64
 import io
 import json
@@ -24,7 +26,7 @@ def window(index, cameras=CAMERAS, **changes):
     name = f"w{index:04d}"
     overlays = [f"masks/{name}/{v}_{t}.png" for v in range(len(cameras)) for t in range(2)]
     means = {camera: 0.1 * (v + 1) for v, camera in enumerate(cameras)}
-    given = {
+    fields = {
         "name": name,
         "first_frame": f"{index:03d}",
         "last_frame": f"{index + 1:03d}",
@@ -33,21 +35,13 @@ def window(index, cameras=CAMERAS, **changes):
         "mask_mean": means,
         "overlays": overlays,
     }
-    return WindowSummary(**{**given, **changes})
+    return WindowSummary(**{**fields, **changes})
 
 
 def run(windows=2, cameras=CAMERAS, **changes):
-    stages = [
-        "encoder",
-        "mask_head",
-        "view_sa.0",
-        "time_sa.0",
-        "view_sa.1",
-        "time_sa.1",
-        "global_sa.1",
-        "depth_head.<3>",
-    ]
-    given = {
+    layers = ("view_sa.0", "time_sa.0", "view_sa.1", "time_sa.1", "global_sa.1")
+    stages = ("encoder", "mask_head", *layers, "depth_head.<3>")
+    fields = {
         "page4d": "0.1.0",
         "engines": "engines/tiny",
         "frames": "clip/frames",
@@ -67,7 +61,7 @@ def run(windows=2, cameras=CAMERAS, **changes):
         "buffer_bytes": 3 * 2**20,
         "peak_rss_bytes": 2**31,
     }
-    return Summary(**{**given, **changes})
+    return Summary(**{**fields, **changes})
 
 
 def sheet_of(index, cameras=CAMERAS):
@@ -164,24 +158,16 @@ def test_a_mean_is_over_all_or_none():
 def test_everything_is_on_the_page(tmp_path):
     summary = run(warnings=["no cameras.json & <none> found"])
     shown = page(tmp_path, summary, {"w0000": sheet_of(0)})
-    for word in (
-        *summary.cameras,
-        *summary.stage_seconds,
-        *summary.warnings,
-        summary.weights,
-        summary.precision,
-        summary.backend,
-        summary.engines,
-        summary.frames,
-    ):
-        assert word in shown.text
-        assert str(markupsafe.escape(word)) in shown.source
+    texts = (summary.weights, summary.precision, summary.backend, summary.engines, summary.frames)
+    for text in (*summary.cameras, *summary.stage_seconds, *summary.warnings, *texts):
+        assert text in shown.text
+        assert str(markupsafe.escape(text)) in shown.source
     assert f"{summary.mask_mean:.3f}" in shown.text
     assert "<b>" not in shown.source
     assert "<i>" not in shown.source
     links = shown.all("a", "href")
-    for one in summary.windows:
-        assert {one.file, *one.overlays} <= set(links)
+    for entry in summary.windows:
+        assert {entry.file, *entry.overlays} <= set(links)
     assert "summary.json" in links
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -206,7 +192,7 @@ def test_pictures_are_in_the_page_and_nothing_is_fetched(tmp_path):
 def test_only_the_first_windows_are_embedded_and_the_others_linked(tmp_path):
     windows = EMBEDDED_WINDOWS + 3
     summary = run(windows)
-    shown = page(tmp_path, summary, {one.name: sheet_of(0) for one in summary.windows})
+    shown = page(tmp_path, summary, {entry.name: sheet_of(0) for entry in summary.windows})
     assert len(shown.all("img", "src")) == EMBEDDED_WINDOWS
     assert set(summary.windows[-1].overlays) <= set(shown.all("a", "href"))
 
@@ -216,7 +202,7 @@ def test_windows_without_a_sheet_or_overlays(tmp_path):
     summary = msgspec.structs.replace(summary, windows=[window(0), window(1, overlays=[])])
     shown = page(tmp_path, summary, {"another": sheet_of(0)})
     assert shown.all("img", "src") == []
-    assert all(one.name in shown.text for one in summary.windows)
+    assert all(entry.name in shown.text for entry in summary.windows)
     assert page(tmp_path, run(0)).all("img", "src") == []
 
 
@@ -243,13 +229,8 @@ def test_bars_are_in_proportion_and_rates_add_up(tmp_path):
     source = page(tmp_path, summary).source
     times = source[source.index("Where the time went") :]
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", times)]
-    assert widths == [
-        50.0,
-        100.0,
-        12.5,
-        6.25,
-        25.0,
-    ]  # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
+    # encoder, view_sa, decode, write, startup, of the longest; nothing is left over
+    assert widths == [50.0, 100.0, 12.5, 6.25, 25.0]
     text = Page(times[times.index("<table") : times.index("</table>") + len("</table>")]).text
     assert "2.00 s 26% 0.5" in text
     assert "4.00 s 52% 2.0" in text
@@ -305,10 +286,10 @@ def predicted(index, **changes):
         for v, camera in enumerate(CAMERAS)
     }
     name = f"w{index:04d}"
-    found = PredictionSummary(
+    predictions = PredictionSummary(
         f"{name}/points.ply", 1234567, f"{name}/cameras.json", [f"{name}/depth/{v}.png" for v in range(4)], 0.001, rig
     )
-    return window(index, mask_mean={}, overlays=[], predictions=found, **changes)
+    return window(index, mask_mean={}, overlays=[], predictions=predictions, **changes)
 
 
 def test_predictions_instead_of_masks(tmp_path):
@@ -324,9 +305,8 @@ def test_predictions_instead_of_masks(tmp_path):
     links = shown.all("a", "href")
     assert {"w0000/points.ply", "w0001/cameras.json", "w0000/depth/3.png"} <= set(links)
     cameras = shown.text[shown.text.index("Cameras Positions") :]
-    assert (
-        "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras and "400.0, 401.5" in cameras
-    )
+    assert "0.000, 0.000, -1.000" in cameras and "none" in cameras and "(a guess)" in cameras
+    assert "400.0, 401.5" in cameras
     assert summary.has_predictions and not summary.has_mask and summary.mask_mean is None
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary
@@ -335,6 +315,5 @@ def test_predictions_instead_of_masks(tmp_path):
 def test_a_run_with_neither(tmp_path):
     summary = msgspec.structs.replace(run(0), windows=[window(0, mask_mean={}, overlays=[])])
     shown = page(tmp_path, summary)
-    assert (
-        "w0000.safetensors" in shown.text and "Mask mean" not in shown.text and "Cameras" not in shown.all("h2", "id")
-    )
+    assert "w0000.safetensors" in shown.text and "Mask mean" not in shown.text
+    assert "Cameras" not in shown.all("h2", "id")

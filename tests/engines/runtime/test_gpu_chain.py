@@ -1,5 +1,4 @@
-"""The chain on a GPU, as far as it goes without one: `driver_cases.py` in a process whose CUDA driver is that of
-`driver/`."""
+"""The chain on a GPU, as far as it goes without one: `driver_cases.py` on the CUDA driver of `driver/`."""
 
 import os
 import pathlib

@@ -1,5 +1,4 @@
-"""Windows that overlap: what the encoder made of the frames they share is kept, and nothing but the time it takes
-changes."""
+"""Windows that overlap: the tokens of the frames that they share are kept, and results stay as they are."""
 
 import numpy as np
 import pytest
@@ -55,11 +54,10 @@ def frames_of(made_, count, seed=0):
 
 @pytest.mark.parametrize(("variant", "precision"), [("default", "float32"), ("late", "float32"), ("default", "int8")])
 def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision):
-    """Every stride, one window after the other: the kept tokens were moved to the right places and nothing wrote over
-    them."""
+    """Every stride, window after window: kept tokens come to the right places, and nothing overwrites them."""
     made_ = sliding(variant, precision)
     T = made_.plan.layout.T
-    given_ = made_.inputs(keypoints=made_.plan.keypoints)
+    arguments = made_.inputs(keypoints=made_.plan.keypoints)
     frames = frames_of(made_, 3 * T)
     plain, sliding = (
         Pipeline.load(made_.folder, "onnxruntime"),
@@ -69,13 +67,13 @@ def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision)
         before = None
         for start in range(0, 3 * T - T + 1, stride):
             clip = frames[start : start + T]
-            plain_result = plain.run(clip, **given_).copy()
-            want = plain_result.tensors()
-            result = sliding.run(clip, **given_, shared=0 if before is None else T - stride)
-            found = result.tensors()
-            for name, array in want.items():
+            plain_result = plain.run(clip, **arguments).copy()
+            expected = plain_result.tensors()
+            result = sliding.run(clip, **arguments, shared=0 if before is None else T - stride)
+            outputs = result.tensors()
+            for name, array in expected.items():
                 np.testing.assert_array_equal(
-                    found[name], array, err_msg=f"{name}, stride {stride}, window from {start}"
+                    outputs[name], array, err_msg=f"{name}, stride {stride}, window from {start}"
                 )
             encoder, whole = result.timing.flop["encoder"], plain_result.timing.flop["encoder"]
             n, images = made_.plan.encoder_images, made_.plan.layout.images
@@ -93,9 +91,9 @@ def test_a_kept_frame_is_not_looked_at_again(sliding):
     sliding.run(frames[:T])
     spoilt = frames[1:].copy()
     spoilt[: T - 1] = 0
-    found = sliding.run(spoilt, shared=T - 1)
-    want = Pipeline.load(made_.folder, "onnxruntime").run(frames[1:])
-    np.testing.assert_array_equal(found.layers[1], want.layers[1])
+    result = sliding.run(spoilt, shared=T - 1)
+    expected = Pipeline.load(made_.folder, "onnxruntime").run(frames[1:])
+    np.testing.assert_array_equal(result.layers[1], expected.layers[1])
 
 
 def test_what_cannot_be_shared_is_refused(made):
@@ -115,8 +113,9 @@ def test_what_cannot_be_shared_is_refused(made):
 @examples(60)
 @given(T=st.integers(1, 7), V=st.integers(1, 4), divisor=st.integers(1, 30), data=st.data())
 def test_moves_go_over_any_layout(T, V, divisor, data):
-    """On bytes that name their image: after the moves each carried image lies where the window has it, and all new ones
-    are computed."""
+    """After the moves each kept image lies where the window has it, and all new ones are computed.
+
+    On bytes that name their image."""
     layout = Layout(T, V, 14, 14)
     n = next(n for n in range(min(divisor, layout.images), 0, -1) if layout.images % n == 0)
     manifest = ExportPlan.make(ModelConfig.preset("tiny"), layout, Precision.FLOAT32, encoder_images=n).manifest("")
@@ -146,8 +145,7 @@ def test_moves_go_over_any_layout(T, V, divisor, data):
 
 
 def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_path, monkeypatch):
-    """`--stride 1` against windows that do not overlap: the same files, a window's worth of work once and a frame's
-    worth each further window."""
+    """`--stride 1` writes what separate windows give, and decodes and encodes each frame once."""
     made_ = sliding()
     layout, folder = made_.plan.layout, FrameFolder.open(clip)
     read = []
@@ -166,7 +164,7 @@ def test_the_command_decodes_and_encodes_new_frames_alone(sliding, clip, tmp_pat
     reader = WindowReader(folder, layout, None, False, False)
     for window, inputs in reader.read(windows(folder.count, layout.T, 1)):
         name = next(entry.file for entry in summary.windows if int(entry.first_frame) == window[0])
-        want = plain.run(inputs.images, mask_ext=inputs.mask_ext)
-        found = load_file(tmp_path / "out" / name)
-        np.testing.assert_array_equal(found["mask"], want.mask)
-        np.testing.assert_array_equal(found["layers.1"], want.layers[1])
+        expected = plain.run(inputs.images, mask_ext=inputs.mask_ext)
+        stored = load_file(tmp_path / "out" / name)
+        np.testing.assert_array_equal(stored["mask"], expected.mask)
+        np.testing.assert_array_equal(stored["layers.1"], expected.layers[1])

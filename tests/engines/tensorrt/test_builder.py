@@ -140,7 +140,7 @@ def plugin():
     return layer("node", "custom_layer")
 
 
-def test_what_a_layer_list_is_held_against():
+def test_a_layer_list_is_compared_with_the_attentions():
     check("s", [layer(), plugin()], [NODE], "float16", native=False)
     check("s", [layer(), layer("_gemm_mha_v2", "kgen")], [NODE], "bfloat16", native=True)
     for native, layers in ((False, [layer()]), (False, [plugin(), plugin()]), (True, [plugin()])):
@@ -199,4 +199,4 @@ def test_known_bad_versions_are_warned_of(rtx):
     assert any("issues/4837" in line for line in warned((10, 16, 1), "sm_120", native=True))
     assert not warned((10, 16, 1), "sm_120", native=False), "the plugin is not TensorRT's attention"
     assert not warned((10, 16, 1), "sm_89", native=True) and not warned((11, 1, 0), "sm_120", native=True)
-    assert any("issues/4837" in line for line in warned((10, 13, 0), None, native=True)), "a chip that is not known"
+    assert any("issues/4837" in line for line in warned((10, 13, 0), None, native=True)), "the GPU is not known"

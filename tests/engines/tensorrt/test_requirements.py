@@ -59,13 +59,13 @@ def test_plans_that_do_not_run_here(library):
     wrong = msgspec.structs.replace(plans_of(library, kernels="theirs" * 12), version="1.2.3")
     old = Machine(library, 86, (1, 0), "ours" * 20)
 
-    def said(plans, machine=old):
+    def refusal(plans, machine=old):
         with pytest.raises(EngineError) as raised:
             machine.require(plans, FOLDER)
         return raised.value
 
     version = ".".join(map(str, library.version))
-    error = said(wrong)
+    error = refusal(wrong)
     assert (error.what, error.got, error.allowed, error.hint) == (
         f"the plans were built by another {name}",
         "1.2.3",
@@ -73,7 +73,7 @@ def test_plans_that_do_not_run_here(library):
         rebuild,
     )
     wrong = msgspec.structs.replace(wrong, version=version)
-    error = said(wrong)
+    error = refusal(wrong)
     assert (error.what, error.got, error.allowed) == (
         "the plans were built for other GPUs than this one",
         "sm_89, sm_120",
@@ -81,7 +81,7 @@ def test_plans_that_do_not_run_here(library):
     )
     assert error.hint == (f"{rebuild} --target sm_86" if library is RTX else rebuild)
     wrong = msgspec.structs.replace(wrong, chips=("sm_86",))
-    error = said(wrong)
+    error = refusal(wrong)
     assert "another version of page4d's kernels" in error.what and error.hint == rebuild
     assert (error.got, error.allowed) == ("theirstheirs..", "oursoursours..")
 
@@ -100,19 +100,17 @@ def test_plans_in_fp8_begin_with_sm_89():
 
 
 @pytest.mark.parametrize("capability", [87, 90, 100, 110])
-def test_chips_that_tensorrt_rtx_does_not_run_on(capability):
+def test_gpus_that_tensorrt_rtx_does_not_run_on(capability):
     """It builds for any machine, and says only when it loads a plan that it does not compute here."""
     allowed = r"sm_75, sm_80, sm_86, sm_89, sm_120, sm_121 and newer.*--backend cuda, or full TensorRT"
     with pytest.raises(EngineError, match=rf"(?s){RTX} does not run on this GPU.*sm_{capability}.*{allowed}"):
         Machine(RTX, capability, NEW_CUDA, "ours").require(plans_of(RTX, ()), FOLDER)
     (warning,) = RTX.warnings(f"sm_{capability}", native=False)
-    assert (
-        "builds for other machines" in warning
-        and RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
-    )
+    assert "builds for other machines" in warning
+    assert RTX.warnings("sm_89", native=False) == RTX.warnings(None, native=False) == []
 
 
-def test_plans_for_every_chip_begin_with_sm_80():
+def test_plans_for_every_gpu_begin_with_sm_80():
     with pytest.raises(
         EngineError,
         match=(
@@ -180,11 +178,8 @@ def test_what_the_inspector_lists():
     plugin, product, norm = inspected(PLUGIN, PRODUCT, NORM)
     assert plugin.is_plugin and not product.is_plugin and not norm.is_plugin
     assert (plugin.inputs[0].name, plugin.inputs[0].shape, plugin.inputs[0].dtype) == ("q", (4, 2, 51, 16), "FP16")
-    assert (
-        product.kind == "gemm"
-        and product.sources == ("n1", "n2")
-        and [found.dtype for found in product.inputs] == ["Half", "Half"]
-    )
+    assert product.kind == "gemm" and product.sources == ("n1", "n2")
+    assert [operand.dtype for operand in product.inputs] == ["Half", "Half"]
     assert norm.inputs[0].dtype == "Float" and norm.outputs[0].shape == (204, 128) and norm.sources == ()
     (plain,) = inspected(
         layer(
@@ -255,7 +250,7 @@ def test_a_list_that_says_nothing_is_refused(text, says):
 
 @pytest.fixture(scope="module")
 def planned(made, tmp_path_factory):
-    """A folder with plans for two chips."""
+    """A folder with plans for two GPU architectures."""
     folder = shutil.copytree(made("default", "float16").folder, tmp_path_factory.mktemp("planned") / "engines")
     build_into(
         EngineFolder.open(folder),
@@ -269,17 +264,15 @@ def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
     with caplog.at_level(logging.INFO, "page4d"):
         pipeline = Pipeline.load(planned)
     assert pipeline.backend is Backend.ONNXRUNTIME
-    said = {
+    remarks = {
         record.getMessage().split(":")[0]: record
         for record in caplog.records
         if record.getMessage().startswith("not on")
     }
-    assert list(said) == ["not on tensorrt", "not on cuda"]
-    assert (
-        said["not on tensorrt"].levelno == logging.WARNING
-        and "no GPU driver answers" in said["not on tensorrt"].getMessage()
-    )
-    assert said["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
+    assert list(remarks) == ["not on tensorrt", "not on cuda"]
+    assert remarks["not on tensorrt"].levelno == logging.WARNING
+    assert "no GPU driver answers" in remarks["not on tensorrt"].getMessage()
+    assert remarks["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
     assert pipeline.run(made().clip.frames).mask.shape == pipeline.manifest.layout.mask_shape
     with pytest.raises(MissingBackendError, match="no GPU driver answers"):
         Pipeline.load(planned, backend="tensorrt")

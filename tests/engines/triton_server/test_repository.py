@@ -1,12 +1,9 @@
-"""Repositories for Triton Inference Server: their configurations by Triton's own schema, and run as Triton would, by
-them alone."""
+"""Repositories for Triton Inference Server: valid by its own schema, and run from their configurations alone."""
 
 import dataclasses
 import json
 import math
 import shutil
-import subprocess
-import sys
 
 import msgspec
 import numpy as np
@@ -30,6 +27,7 @@ from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
 from page4d_export.export_plan import ExportPlan
+from tests.support.commands import started
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
@@ -60,49 +58,49 @@ class Server:
         assert all((folder / "1").is_dir() for folder in root.iterdir())
         return cls({folder.name: (folder / "config.pbtxt").read_text() for folder in root.iterdir()}, root)
 
-    def request(self, given):
-        assert set(given) == {port.name for port in self.ensemble.input}
-        tensors = {port.name: self.taken(port, given[port.name]) for port in self.ensemble.input}
+    def request(self, inputs):
+        assert set(inputs) == {port.name for port in self.ensemble.input}
+        tensors = {port.name: self.fitting(port, inputs[port.name]) for port in self.ensemble.input}
         waiting = list(reversed(self.steps))  # the order of an ensemble's steps means nothing
         while waiting:
             step = next(step for step in waiting if set(step.input_map.values()) <= set(tensors))
             waiting.remove(step)
-            made = self.call(
+            outputs = self.call(
                 self.models[step.model_name], {key: tensors[value] for key, value in step.input_map.items()}
             )
             for key, value in step.output_map.items():
                 assert value not in tensors
-                tensors[value] = made[key]
-        return {port.name: self.taken(port, tensors[port.name]) for port in self.ensemble.output}
+                tensors[value] = outputs[key]
+        return {port.name: self.fitting(port, tensors[port.name]) for port in self.ensemble.output}
 
-    def call(self, config, given):
-        assert set(given) == {port.name for port in config.input}
+    def call(self, config, tensors):
+        assert set(tensors) == {port.name for port in config.input}
         session = onnxruntime.InferenceSession(
             str(self.root / config.name / "1" / "model.onnx"), providers=["CPUExecutionProvider"]
         )
-        inputs = {port.name: self.taken(port, given[port.name]).reshape(inside(port)) for port in config.input}
+        inputs = {port.name: self.fitting(port, tensors[port.name]).reshape(inside(port)) for port in config.input}
         names = [port.name for port in config.output]
-        made = dict(zip(names, session.run(names, inputs), strict=True))
+        outputs = dict(zip(names, session.run(names, inputs), strict=True))
         for port in config.output:
-            assert list(made[port.name].shape) == inside(port)
-        return {port.name: self.taken(port, made[port.name].reshape(port.dims)) for port in config.output}
+            assert list(outputs[port.name].shape) == inside(port)
+        return {port.name: self.fitting(port, outputs[port.name].reshape(port.dims)) for port in config.output}
 
     @staticmethod
-    def taken(port, array):
+    def fitting(port, array):
         assert list(array.shape) == list(port.dims) and array.dtype == TYPES[type_name(port)], port
         return array
 
 
 def check_wiring(server):
-    """What Triton refuses to load: a tensor without a maker or with two, ends that differ in shape or type, a reshape
-    of another size."""
+    """What Triton refuses to load is not there.
+
+    That is: a tensor without a maker or with two, ends that differ in shape or type, a reshape of another size."""
     ends = {port.name: port for port in server.ensemble.input}
     for step in server.steps:
         model = server.models[step.model_name]
         assert model.platform != "ensemble"
-        assert set(step.input_map) == {port.name for port in model.input} and set(step.output_map) == {
-            port.name for port in model.output
-        }
+        assert set(step.input_map) == {port.name for port in model.input}
+        assert set(step.output_map) == {port.name for port in model.output}
         for port in model.output:
             assert step.output_map[port.name] not in ends, "made twice"
             ends[step.output_map[port.name]] = port
@@ -123,12 +121,11 @@ def check_stages(server, manifest, platform, kind):
     """The stages' models say what the manifest says."""
     for entry in manifest.stages:
         config = server.models["page4d_" + entry.name.replace(".", "_")]
-        assert config.platform == platform and [
-            schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group
-        ] == [kind]
+        assert config.platform == platform
+        assert [schema.ModelInstanceGroup.Kind.Name(group.kind) for group in config.instance_group] == [kind]
         for ports, specs in ((config.input, entry.inputs), (config.output, entry.outputs)):
-            want = [(spec.binding, MANIFEST_TYPES[spec.dtype], list(spec.shape)) for spec in specs]
-            assert [(port.name, type_name(port), inside(port)) for port in ports] == want
+            expected = [(spec.binding, MANIFEST_TYPES[spec.dtype], list(spec.shape)) for spec in specs]
+            assert [(port.name, type_name(port), inside(port)) for port in ports] == expected
 
 
 @pytest.fixture(scope="module")
@@ -146,21 +143,22 @@ def served(made, tmp_path_factory):
     return make
 
 
-def requested(made_, given, images):
+def requested(made_, arguments, images):
     """A request's tensors for what `Pipeline.run` is given."""
-    given = dict(given)
-    if "cameras" in given:
-        given["fundamental"] = fundamental(cameras_from_mapping(given.pop("cameras")).values()).astype(np.float32)
-    return {"images": images, **given}
+    arguments = dict(arguments)
+    if "cameras" in arguments:
+        cameras = cameras_from_mapping(arguments.pop("cameras"))
+        arguments["fundamental"] = fundamental(cameras.values()).astype(np.float32)
+    return {"images": images, **arguments}
 
 
-def same(found, result):
-    want = result.tensors()
-    assert set(found) == set(want)
-    for name, array in want.items():
-        array_found = camera_to_world(found[name]) if name == "camera" else found[name]
-        assert array_found.shape == array.shape, name
-        error = np.linalg.norm(array_found - array) / np.linalg.norm(array)
+def same(outputs, result):
+    expected = result.tensors()
+    assert set(outputs) == set(expected)
+    for name, array in expected.items():
+        output = camera_to_world(outputs[name]) if name == "camera" else outputs[name]
+        assert output.shape == array.shape, name
+        error = np.linalg.norm(output - array) / np.linalg.norm(array)
         assert error < 1e-5, (name, error)
 
 
@@ -169,13 +167,13 @@ def same(found, result):
 )
 def test_a_request_gives_what_the_pipeline_gives(made, served, key):
     made_ = made(*key)
-    given, images = made_.inputs(takes_keypoints(key[0])), made_.clip.frames
+    arguments, images = made_.inputs(takes_keypoints(key[0])), made_.clip.frames
     if len(key) == 3:
         images = np.stack([images, images[::-1]])
     server, written = served(*key)
     check_wiring(server)
     check_stages(server, made_.plan.manifest(""), "onnxruntime_onnx", "KIND_AUTO")
-    same(server.request(requested(made_, given, images)), Pipeline.load(made_.folder).run(images, **given))
+    same(server.request(requested(made_, arguments, images)), Pipeline.load(made_.folder).run(images, **arguments))
     assert {spec.name: list(spec.shape) for spec in written.outputs} == {
         port.name: list(port.dims) for port in server.ensemble.output
     }
@@ -185,14 +183,14 @@ def test_a_request_gives_what_the_pipeline_gives(made, served, key):
 
 def test_memory_as_an_input(made, served):
     made_ = made("memory")
-    given, images = made_.inputs(keypoints=True), made_.clip.frames
+    arguments, images = made_.inputs(keypoints=True), made_.clip.frames
     pipeline = Pipeline.load(made_.folder)
-    memory = pipeline.run(images, **given).copy().memory
+    memory = pipeline.run(images, **arguments).copy().memory
     server, _ = served("memory", memory_input=True)
     check_wiring(server)
-    found = server.request(requested(made_, given, images) | {"memory": memory})
-    found["memory"] = found.pop("memory_out")
-    same(found, pipeline.run(images, **given, memory=memory))
+    outputs = server.request(requested(made_, arguments, images) | {"memory": memory})
+    outputs["memory"] = outputs.pop("memory_out")
+    same(outputs, pipeline.run(images, **arguments, memory=memory))
 
 
 def test_weights_lie_beside_their_model(made, served):
@@ -206,13 +204,12 @@ def test_weights_lie_beside_their_model(made, served):
     ("precision", "element"), [("float16", TensorProto.FLOAT16), ("bfloat16", TensorProto.BFLOAT16)]
 )
 def test_sixteen_bits_between_models(precision, element):
-    """Types of every tensor; glue runs on a processor in these types, too, and moves bits as they are."""
+    """Types of every tensor; glue runs on a CPU in these types, too, and moves bits as they are."""
     plan = ExportPlan.make(config_of("late"), layout_of("late", 56, 70), Precision(precision))
     manifest = plan.manifest("")
     rng = np.random.default_rng(0)
-    special = (rng.integers(-99, 99, manifest.spec("special").shape) / 64).astype(
-        np.float32
-    )  # in either type without rounding
+    whole = rng.integers(-99, 99, manifest.spec("special").shape)
+    special = (whole / 64).astype(np.float32)  # in either type without rounding
     ensemble = Ensemble.of(manifest, {"special": special}, Platform.PLAN)
     configs = [ensemble.config, *ensemble.stages.values(), *(config for config, _ in ensemble.glue)]
     server = Server({config.name: config.text() for config in configs})
@@ -224,11 +221,11 @@ def test_sixteen_bits_between_models(precision, element):
     glue = {config.name: (config, model) for config, model in ensemble.glue}
 
     images = np.zeros(plan.layout.images_shape, np.uint8)
-    (found,) = called(*glue["page4d_constants"], [(images, TensorProto.UINT8)], element)
+    (constants,) = called(*glue["page4d_constants"], [(images, TensorProto.UINT8)], element)
     wide = (
-        found.view(np.float16).astype(np.float32)
+        constants.view(np.float16).astype(np.float32)
         if precision == "float16"
-        else (found.astype(np.uint32) << 16).view(np.float32)
+        else (constants.astype(np.uint32) << 16).view(np.float32)
     )
     np.testing.assert_array_equal(wide, special)
 
@@ -276,17 +273,10 @@ def test_the_engine_folder_stays_readable(made, tmp_path):
     onnx.checker.check_model(str(folder.file("onnx/encoder.onnx")))
 
 
-def export(*arguments):
-    code = "from page4d_export.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "export-triton", *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
-
-
 @pytest.mark.parametrize("plugins", [0, 2])
 def test_plans(made, tmp_path, plugins):
     folder, root = planned(made("pi3").folder, tmp_path / "engines", plugins=plugins), tmp_path / "models"
-    done = export(folder, "-o", root, "--json")
+    done = started("page4d", "export-triton", folder, "-o", root, "--json")
     assert done.returncode == 0, done.stderr
     server, manifest = Server.of(root), read_manifest(folder)
     check_wiring(server)
@@ -296,9 +286,8 @@ def test_plans(made, tmp_path, plugins):
         assert [path.name for path in version.iterdir()] == ["model.plan"]
         assert (version / "model.plan").read_text() == f"plan of {entry.name}"
     document = json.loads(done.stdout)
-    assert document["command"] in done.stderr and document["command"].startswith(
-        f"tritonserver --model-repository={root}"
-    )
+    assert document["command"] in done.stderr
+    assert document["command"].startswith(f"tritonserver --model-repository={root}")
     assert {model["name"]: model["platform"] for model in document["models"]} == {
         name: config.platform for name, config in server.models.items()
     }
@@ -348,20 +337,20 @@ def test_what_is_refused(made, tmp_path):
 
 
 def test_what_fails_leaves_nothing(made, tmp_path):
-    taken = tmp_path / "taken"
-    taken.mkdir()
-    (taken / "file").write_text("somebody's")
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "file").write_text("somebody's")
     for arguments, says in (
-        (("-o", taken, "--backend", "onnxruntime"), "not empty"),
+        (("-o", occupied, "--backend", "onnxruntime"), "not empty"),
         (("-o", tmp_path / "new"), "--build-only"),
         (("-o", tmp_path / "new", "--backend", "cuda"), "onnxruntime"),
         (("-o", tmp_path / "no" / "new", "--backend", "onnxruntime"), "mkdir -p"),
     ):
-        done = export(made().folder, *arguments)
+        done = started("page4d", "export-triton", made().folder, *arguments)
         assert done.returncode == 2 and says in done.stderr and not done.stdout and "Traceback" not in done.stderr, (
             done.stderr
         )
-    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "file"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["occupied", "file"]
     spoiled = EngineFolder.open(made().folder)
     files = {name: digest for name, digest in spoiled.manifest.files.items() if not name.endswith(".data")}
     repository = Repository.of(
@@ -369,4 +358,4 @@ def test_what_fails_leaves_nothing(made, tmp_path):
     )
     with pytest.raises(EngineError, match="weights in a file"):
         repository.write(tmp_path / "new")
-    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "file"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["occupied", "file"]

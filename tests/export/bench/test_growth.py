@@ -1,3 +1,5 @@
+"""Time and memory by timesteps and views: the model of both, and the points that it is fitted to."""
+
 import itertools
 import math
 import re
@@ -94,20 +96,20 @@ def naive(a, b):
 def test_least_squares_is_the_naive_one(seed, rows, columns):
     rng = np.random.default_rng(seed)
     a, b = rng.random((rows, columns)), rng.normal(0.3, 1, rows)
-    found, slow = growth_model.least_squares(a, b), naive(a, b)
-    assert (found >= 0).all()
-    assert np.sum((a @ found - b) ** 2) <= np.sum((a @ slow - b) ** 2) * (1 + 1e-9) + 1e-12
-    np.testing.assert_allclose(a @ found, a @ slow, atol=1e-3)
+    solution, slow = growth_model.least_squares(a, b), naive(a, b)
+    assert (solution >= 0).all()
+    assert np.sum((a @ solution - b) ** 2) <= np.sum((a @ slow - b) ** 2) * (1 + 1e-9) + 1e-12
+    np.testing.assert_allclose(a @ solution, a @ slow, atol=1e-3)
 
 
 @pytest.mark.parametrize("rates", [Rates(1 / 240, 1 / 90, 2e-4), Rates(1 / 500, 1 / 3000, 0.0), Rates(0.02, 0.0, 0.1)])
 def test_the_fit_recovers_rates(rates):
     works = [growth_model.work_of(plan_of(T, V)) for T, V in ((1, 1), (2, 1), (1, 4), (6, 2))]
-    seconds = [{kind: rates.seconds({kind: work}) for kind, work in one.items()} for one in works]
-    found = growth_model.fit_rates(list(zip(works, seconds, strict=True)))
-    np.testing.assert_allclose(msgspec.structs.astuple(found), msgspec.structs.astuple(rates), rtol=1e-6, atol=1e-12)
+    seconds = [{kind: rates.seconds({kind: work}) for kind, work in kinds.items()} for kinds in works]
+    fitted = growth_model.fit_rates(list(zip(works, seconds, strict=True)))
+    np.testing.assert_allclose(msgspec.structs.astuple(fitted), msgspec.structs.astuple(rates), rtol=1e-6, atol=1e-12)
     bigger = growth_model.work_of(plan_of(24, 6))
-    assert found.seconds(bigger) == pytest.approx(rates.seconds(bigger))
+    assert fitted.seconds(bigger) == pytest.approx(rates.seconds(bigger))
 
 
 def test_the_largest_point_is_held_out():
@@ -142,9 +144,8 @@ def test_the_ladder_climbs_in_turn():
     assert all(1.6 * low <= high <= 4 * low for low, high in itertools.pairwise(flop))
     assert flop[-1] > 0.4 * plans[-1].flop
     shapes = [plan.layout for plan in chosen]
-    assert any(layout.T >= 12 and layout.V == 1 for layout in shapes) and any(
-        layout.V == 6 and layout.T <= 4 for layout in shapes
-    )
+    assert any(layout.T >= 12 and layout.V == 1 for layout in shapes)
+    assert any(layout.V == 6 and layout.T <= 4 for layout in shapes)
 
 
 @pytest.mark.parametrize("preset, count", [("pi3", 6), ("vggt", 24)])
@@ -178,17 +179,17 @@ def pretended(monkeypatch):
 
 
 def test_time_ends_the_climb(pretended):
-    found = growth.bench_growth("tiny", 56, 56, 1, 60.0, None, SILENT)
-    assert len(found.points) == len(pretended) > 2
-    assert sum(point.seconds for point in found.points) <= 60 and "exceed 60 s" in found.stopped
-    assert found.fit.deviation < 1e-6 and abs(found.fit.held_out_deviation) < 1e-6
+    benchmark = growth.bench_growth("tiny", 56, 56, 1, 60.0, None, SILENT)
+    assert len(benchmark.points) == len(pretended) > 2
+    assert sum(point.seconds for point in benchmark.points) <= 60 and "exceed 60 s" in benchmark.stopped
+    assert benchmark.fit.deviation < 1e-6 and abs(benchmark.fit.held_out_deviation) < 1e-6
 
 
 def test_memory_ends_the_climb(pretended, monkeypatch):
     monkeypatch.setattr(growth, "available_memory", lambda: 45 << 20)
-    found = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
-    assert found.points and all(point.bytes <= 45 << 20 for point in found.points)
-    assert re.search(r"would take .* GiB, 0\.0 GiB are free", found.stopped)
+    benchmark = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
+    assert benchmark.points and all(point.bytes <= 45 << 20 for point in benchmark.points)
+    assert re.search(r"would take .* GiB, 0\.0 GiB are free", benchmark.stopped)
     monkeypatch.setattr(growth, "available_memory", lambda: 1 << 20)
     with pytest.raises(OutOfMemoryError, match="smallest point"):
         growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
@@ -222,20 +223,20 @@ def test_what_is_not_allowed_is_said_first(tmp_path, threads, seconds, plot):
 @pytest.mark.slow
 def test_a_real_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "depth": 1, "encoder_depth": 1})
-    said = []
-    found = growth.bench_growth(
-        "tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", Progress(lambda what, share: said.append((what, share)))
+    notes = []
+    benchmark = growth.bench_growth(
+        "tiny", 672, 672, 2, 2.0, tmp_path / "growth.png", Progress(lambda what, share: notes.append((what, share)))
     )
-    assert said[0][0] == "exporting T=1 V=1" and all(0 <= share <= 1 for _, share in said)
-    point, cell = found.points[0], found.grid[0]
+    assert notes[0][0] == "exporting T=1 V=1" and all(0 <= share <= 1 for _, share in notes)
+    point, cell = benchmark.points[0], benchmark.grid[0]
     assert set(point.kinds) == {"encoder", "mask_head", "view_sa", "time_sa", "global_sa"}
     assert 0.5 * point.seconds < sum(point.kinds.values()) < 1.5 * point.seconds  # medians of their own
     assert cell.memory.scratch > cell.memory.total / 2  # else what follows were a test of the constant
     assert point.bytes <= cell.memory.total <= AT_MOST * point.bytes, (point.bytes, cell.memory)
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
-    assert msgspec.json.decode(msgspec.json.encode(found), type=Growth) == found
-    assert [(cell.T, cell.V) for cell in found.grid] == list(itertools.product(range(1, 25), range(1, 7)))
-    assert all(cell.seconds > 0 and math.isfinite(cell.seconds) for cell in found.grid)
-    growth_table.print_growth(found)
+    assert msgspec.json.decode(msgspec.json.encode(benchmark), type=Growth) == benchmark
+    assert [(cell.T, cell.V) for cell in benchmark.grid] == list(itertools.product(range(1, 25), range(1, 7)))
+    assert all(cell.seconds > 0 and math.isfinite(cell.seconds) for cell in benchmark.grid)
+    growth_table.print_growth(benchmark)
     printed = capsys.readouterr().out
     assert "tiny 672x672, float32, 2 threads" in printed and "T=1 V=1" in printed and "*" in printed

@@ -32,11 +32,7 @@ NAMES = [
     "page4d engines, float32",
     "page4d engines, int8",
 ]
-EAGER, COMPILED, OURS = (
-    NAMES[0],
-    ("torch.compile, float32", "torch.compile, bfloat16"),
-    ["page4d engines, float32", "page4d engines, int8"],
-)
+EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-2:]
 
 
 def small(T=3, V=2, H=56, W=70, **options):
@@ -46,14 +42,14 @@ def small(T=3, V=2, H=56, W=70, **options):
 
 
 def chosen(*names):
-    return [one for one in contestants.contestants() if one.name in names]
+    return [contestant for contestant in contestants.contestants() if contestant.name in names]
 
 
 EXPORTS = ("plain ONNX export, ONNX Runtime", "OpenVINO, float32", "OpenVINO, bfloat16")  # of the whole model
 
 
 @pytest.fixture(scope="module")
-def found():
+def quick():
     """Those that start in seconds."""
     names = [name for name in NAMES if name not in (*COMPILED, *EXPORTS)]
     return compare_peers(small(), "tiny", 2, 2, SILENT, chosen(*names))
@@ -66,29 +62,29 @@ def nearly_all():
 
 
 def test_contestants():
-    assert [one.name for one in contestants.contestants()] == NAMES
+    assert [contestant.name for contestant in contestants.contestants()] == NAMES
 
 
-@pytest.mark.parametrize("results", ["found", pytest.param("nearly_all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("results", ["quick", pytest.param("nearly_all", marks=pytest.mark.slow)])
 def test_every_contestant_has_a_row(results, request):
-    found = request.getfixturevalue(results)
-    without = (*COMPILED, *EXPORTS) if results == "found" else COMPILED
-    assert [row.name for row in found.rows] == [name for name in NAMES if name not in without]
-    assert [row.name for row in found.rows if row.ours] == OURS and found.kept_layer == 0
-    for row in found.rows:
+    benchmark = request.getfixturevalue(results)
+    without = (*COMPILED, *EXPORTS) if results == "quick" else COMPILED
+    assert [row.name for row in benchmark.rows] == [name for name in NAMES if name not in without]
+    assert [row.name for row in benchmark.rows if row.ours] == OURS and benchmark.kept_layer == 0
+    for row in benchmark.rows:
         assert row.missing is None, row
         assert row.seconds > 0 and row.spread[0] <= row.speedup <= row.spread[1]
-    assert found.rows[0].spread == (1.0, 1.0) and found.rows[0].relative_l2 is None
+    assert benchmark.rows[0].spread == (1.0, 1.0) and benchmark.rows[0].relative_l2 is None
 
 
-@pytest.mark.parametrize("results", ["found", pytest.param("nearly_all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("results", ["quick", pytest.param("nearly_all", marks=pytest.mark.slow)])
 def test_all_compute_the_same(results, request):
-    found = request.getfixturevalue(results)
-    for row in found.rows[1:]:
+    benchmark = request.getfixturevalue(results)
+    for row in benchmark.rows[1:]:
         assert row.relative_l2 < {"float32": 1e-4, "int8": 2e-2, "bfloat16": 5e-2}[row.precision], row
-    eager = next(row for row in found.rows if row.name == "PyTorch eager, bfloat16")
+    eager = next(row for row in benchmark.rows if row.name == "PyTorch eager, bfloat16")
     assert eager.precision == "bfloat16" and eager.relative_l2 > 1e-4
-    for openvino in (row for row in found.rows if row.name == "OpenVINO, bfloat16"):
+    for openvino in (row for row in benchmark.rows if row.name == "OpenVINO, bfloat16"):
         assert openvino.precision == "bfloat16" or "does not use on this CPU" in openvino.note
 
 
@@ -105,32 +101,26 @@ def test_one_that_is_far_slower_runs_once():
         small(1, 1, 28, 28), "tiny", 3, 2, SILENT, [*chosen(EAGER), Contestant("dawdling", dawdling)]
     )
     assert len(passes) == 1 and result.rows[1].note == "one pass, since it is so slow"
-    assert (
-        result.rows[1].seconds > 3
-        and result.rows[1].speedup < 0.2
-        and result.rows[1].spread == (result.rows[1].speedup,) * 2
-    )
+    assert result.rows[1].seconds > 3 and result.rows[1].speedup < 0.2
+    assert result.rows[1].spread == (result.rows[1].speedup,) * 2
     assert result.rows[1].relative_l2 == 0 and result.rows[0].note == ""
 
 
-def test_the_result_survives_json(found):
-    assert msgspec.json.decode(msgspec.json.encode(found), type=PeersBenchmark) == found
+def test_the_result_survives_json(quick):
+    assert msgspec.json.decode(msgspec.json.encode(quick), type=PeersBenchmark) == quick
 
 
-def test_the_table(found, capsys):
-    missing = msgspec.structs.replace(found.rows[1], speedup=None, seconds=None, spread=None, missing="not [here]")
-    print_peers(msgspec.structs.replace(found, rows=[found.rows[0], missing, *found.rows[2:]]))
+def test_the_table(quick, capsys):
+    missing = msgspec.structs.replace(quick.rows[1], speedup=None, seconds=None, spread=None, missing="not [here]")
+    print_peers(msgspec.structs.replace(quick, rows=[quick.rows[0], missing, *quick.rows[2:]]))
     printed = capsys.readouterr().out
-    assert (
-        all(name in printed for name in OURS)
-        and f"missing: {missing.name}: not [here]" in printed
-        and "openvino 2" in printed
-    )
+    assert all(name in printed for name in OURS) and f"missing: {missing.name}: not [here]" in printed
+    assert "openvino 2" in printed
 
 
-def test_the_plot(found, tmp_path):
-    missing = msgspec.structs.replace(found.rows[1], speedup=None, seconds=None, spread=None, missing="not here")
-    plot_peers(msgspec.structs.replace(found, rows=[found.rows[0], missing, *found.rows[2:]]), tmp_path / "peers.png")
+def test_the_plot(quick, tmp_path):
+    missing = msgspec.structs.replace(quick.rows[1], speedup=None, seconds=None, spread=None, missing="not here")
+    plot_peers(msgspec.structs.replace(quick, rows=[quick.rows[0], missing, *quick.rows[2:]]), tmp_path / "peers.png")
     with Image.open(tmp_path / "peers.png") as image:
         assert image.format == "PNG" and 1200 < image.width < 2400 and 400 < image.height < 1600
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
@@ -146,8 +136,9 @@ def test_a_bars_name_says_what_it_ran_in_where_that_is_something_else():
 
 @pytest.mark.slow
 def test_torch_compile():
-    """Small as can be, for its compiler takes seconds a kernel: View-SA and Time-SA of one image have the same, without
-    vector instructions shorter ones."""
+    """Small as can be, for its compiler takes seconds a kernel.
+
+    View-SA and Time-SA of one image have the same kernels; without vector instructions these are shorter."""
     from torch._inductor import config
 
     with config.patch({"cpp.simdlen": 1}):
@@ -190,11 +181,11 @@ def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
 
         return Runner(forward, "float32")
 
-    one = dataclasses.replace(contestants.contestants()[0], name="breaks", start=breaks)
-    rows = compare_peers(small(), "tiny", 1, 2, SILENT, [*chosen(EAGER), one]).rows
+    broken = dataclasses.replace(contestants.contestants()[0], name="breaks", start=breaks)
+    rows = compare_peers(small(), "tiny", 1, 2, SILENT, [*chosen(EAGER), broken]).rows
     assert rows[0].missing is None and rows[1].missing.startswith("ValueError: ") and "\n" not in rows[1].missing
     with pytest.raises(RuntimeError, match="out of something"):
-        compare_peers(small(), "tiny", 2, 2, SILENT, [dataclasses.replace(one)])
+        compare_peers(small(), "tiny", 2, 2, SILENT, [dataclasses.replace(broken)])
 
 
 def test_the_command(monkeypatch, tmp_path):
@@ -207,7 +198,8 @@ def test_the_command(monkeypatch, tmp_path):
     done = bench(*size, "--json", "--plot", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert [row["name"] for row in document["rows"]] == [one.name for one in field] and document["layout"]["T"] == 2
+    assert [row["name"] for row in document["rows"]] == [contestant.name for contestant in field]
+    assert document["layout"]["T"] == 2
     assert (tmp_path / "a.png").is_file()
     assert bench("--plot", tmp_path / "a.jpg").returncode == 2
     assert bench("--plot", tmp_path / "none" / "a.png").returncode == 2

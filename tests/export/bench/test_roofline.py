@@ -1,3 +1,5 @@
+"""The least time that a machine's limits allow a stage."""
+
 import pytest
 
 from page4d.precision import Precision
@@ -33,5 +35,5 @@ def test_shares_add_up_over_stages():
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.FP8])
 def test_this_machine_s_limits(precision):
-    found = Roofline.measured(precision, "cpu")
-    assert 1e8 < found.flop < 1e14 and 1e8 < found.bytes < 1e12
+    roofline = Roofline.measured(precision, "cpu")
+    assert 1e8 < roofline.flop < 1e14 and 1e8 < roofline.bytes < 1e12

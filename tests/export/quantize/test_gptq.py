@@ -25,8 +25,9 @@ def inputs(rng, tokens, channels, common=0.9):
 
 
 def naive(exact, moment, nearest):
-    """Row by row, the largest mean square first; the optimal move of all rows still to come is solved for anew each
-    time."""
+    """Row by row, the largest mean square first.
+
+    The optimal change of all rows still to come is solved for anew each time."""
     damped = moment + np.eye(len(moment)) * _DAMPING * np.mean(np.diag(moment))
     left, result = exact.copy(), np.empty_like(exact)
     order = list(np.argsort(-np.diag(moment), kind="stable"))
@@ -39,15 +40,16 @@ def naive(exact, moment, nearest):
     return result
 
 
+def rounding(step):
+    """Rows to the nearest multiples of a step."""
+    return lambda rows: np.round(rows / step) * step
+
+
 @examples(25)
 @given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.5]))
 def test_it_is_the_naive_rounding(channels, outputs, seed, step):
     rng = np.random.default_rng(seed)
-    x, exact = inputs(rng, 50, channels), rng.normal(0, 1, (channels, outputs))
-
-    def nearest(rows):
-        return np.round(rows / step) * step
-
+    x, exact, nearest = inputs(rng, 50, channels), rng.normal(0, 1, (channels, outputs)), rounding(step)
     moment = x.T @ x / len(x)
     np.testing.assert_allclose(compensated(exact, moment, nearest), naive(exact, moment, nearest), atol=1e-9)
 
@@ -55,35 +57,34 @@ def test_it_is_the_naive_rounding(channels, outputs, seed, step):
 def test_more_rows_than_a_part():
     rng = np.random.default_rng(0)
     x, exact = inputs(rng, 900, 300), rng.normal(0, 1, (300, 40))
-    nearest, moment = lambda rows: np.round(rows / 0.05) * 0.05, x.T @ x / len(x)
-    found = compensated(exact, moment, nearest)
-    np.testing.assert_allclose(found, naive(exact, moment, nearest), atol=1e-9)
-    before, after = (np.linalg.norm(x @ (rounded - exact)) for rounded in (nearest(exact), found))
+    nearest, moment = rounding(0.05), x.T @ x / len(x)
+    result = compensated(exact, moment, nearest)
+    np.testing.assert_allclose(result, naive(exact, moment, nearest), atol=1e-9)
+    before, after = (np.linalg.norm(x @ (rounded - exact)) for rounded in (nearest(exact), result))
     assert after < 0.5 * before
 
 
 def test_channels_of_their_own_are_rounded_to_the_nearest():
     rng = np.random.default_rng(0)
-    exact, nearest = rng.normal(0, 1, (40, 7)), lambda rows: np.round(rows / 0.1) * 0.1
+    exact, nearest = rng.normal(0, 1, (40, 7)), rounding(0.1)
     for moment in (np.diag(rng.uniform(0, 3, 40)), np.zeros((40, 40))):
         np.testing.assert_array_equal(compensated(exact, moment, nearest), nearest(exact))
 
 
 def test_channels_that_are_always_the_same():
-    """One that is never anything, two that are always equal: nothing is divided by zero, and the pair shares its
-    error."""
+    """One that is always zero, two that are always equal: no division by zero, and the pair shares its error."""
     rng = np.random.default_rng(0)
     x = inputs(rng, 200, 16)
     x[:, 3], x[:, 5] = 0, x[:, 4]
-    exact, nearest = rng.normal(0, 1, (16, 8)), lambda rows: np.round(rows / 0.2) * 0.2
-    found = compensated(exact, x.T @ x / len(x), nearest)
-    assert np.isfinite(found).all()
-    assert np.linalg.norm(x @ (found - exact)) < np.linalg.norm(x @ (nearest(exact) - exact))
+    exact, nearest = rng.normal(0, 1, (16, 8)), rounding(0.2)
+    result = compensated(exact, x.T @ x / len(x), nearest)
+    assert np.isfinite(result).all()
+    assert np.linalg.norm(x @ (result - exact)) < np.linalg.norm(x @ (nearest(exact) - exact))
 
 
 @pytest.mark.parametrize("scheme", [int8, fp8])
 def test_stored_weights_lose_less(scheme):
-    """Within the numbers that there are: also over tokens that were not looked at."""
+    """Within the values that the format has; over tokens that were not looked at, too."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(0, 1, (24, 192))
     some, others = (rng.normal(0, 1, (800, 24)) @ mixing + rng.normal(0, 0.3, (800, 192)) for _ in range(2))
@@ -93,7 +94,7 @@ def test_stored_weights_lose_less(scheme):
     assert plain.numbers.dtype == better.numbers.dtype and np.array_equal(plain.scale, better.scale)
     assert np.abs(better.values - exact).max() < 8 * np.abs(plain.values - exact).max()
     for x, gain in ((some, 0.6), (others, 0.7)):
-        errors = [np.linalg.norm(x @ (one.values - exact)) for one in (better, plain)]
+        errors = [np.linalg.norm(x @ (quantised.values - exact)) for quantised in (better, plain)]
         assert errors[0] < gain * errors[1]
 
 
@@ -106,21 +107,18 @@ def test_what_is_seen_of_the_inputs(tmp_path):
         return TensorSpec(name, (1, 40, 128), "float32")
 
     entry = StageEntry("b", "view_sa", 0, (spec("x"),), (spec("out"),), 0, 0, 0, calls=3)
-    x = (
-        np.random.default_rng(1).normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)
-    )  # calls whose means are apart
+    rng = np.random.default_rng(1)
+    x = rng.normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)  # calls whose means are apart
     outputs, seen = observe(tmp_path / "block.onnx", entry, {"x": x})
     assert outputs["out"].shape == x.shape and len(seen) == 6 and seen[0] is seen[1] is seen[2]
     weight = {tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in model.graph.initializer}
     centred = x.astype(np.float64) - x.mean(-1, dtype=np.float64, keepdims=True)
-    want = (
-        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * weight["norm1.weight"] + weight["norm1.bias"]
-    )
-    want = want.reshape(-1, 128)
-    one = seen[0]
-    assert one.tokens == 120 and one.moment.dtype == np.float32 and one.rows.shape == (3 * 40, 128)
-    np.testing.assert_allclose(one.mean, want.mean(0), atol=1e-5)
-    np.testing.assert_allclose(one.low, want.min(0), atol=1e-5)
-    np.testing.assert_allclose(one.high, want.max(0), atol=1e-5)
-    np.testing.assert_allclose(one.moment, np.cov(want.T, bias=True), atol=2e-5)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    normed = (scaled * weight["norm1.weight"] + weight["norm1.bias"]).reshape(-1, 128)
+    statistics = seen[0]
+    assert statistics.tokens == 120 and statistics.moment.dtype == np.float32 and statistics.rows.shape == (3 * 40, 128)
+    np.testing.assert_allclose(statistics.mean, normed.mean(0), atol=1e-5)
+    np.testing.assert_allclose(statistics.low, normed.min(0), atol=1e-5)
+    np.testing.assert_allclose(statistics.high, normed.max(0), atol=1e-5)
+    np.testing.assert_allclose(statistics.moment, np.cov(normed.T, bias=True), atol=2e-5)
     assert seen[5].moment.shape == (512, 512) and (np.diag(seen[5].moment) > 0).any()

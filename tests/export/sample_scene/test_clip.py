@@ -120,11 +120,8 @@ def test_colours_are_textured_and_follow_the_movement(clip):
 
 def test_same_arguments_same_clip_and_times_do_not_depend_on_T(clip):
     again = render(2, V, W, H)
-    assert (
-        (again.frames == clip.frames[:2]).all()
-        and (again.points == clip.points[:2]).all()
-        and (again.masks == clip.masks[:2]).all()
-    )
+    assert (again.frames == clip.frames[:2]).all() and (again.points == clip.points[:2]).all()
+    assert (again.masks == clip.masks[:2]).all()
 
 
 def test_seed_changes_scene_and_cameras(clip):
@@ -169,8 +166,9 @@ def test_save_writes_what_was_rendered(clip, tmp_path):
 
 
 def test_true_correspondences_lie_in_the_epipolar_band():
-    """A patch's own surface, seen from another camera, lies in a patch that the prior leaves alone; most patches it
-    does not."""
+    """A patch's surface, seen from another camera, lies in a patch that the prior leaves alone.
+
+    Most patches it does not leave alone."""
     layout = Layout(1, 3, 112, 154)
     clip = render(layout.T, layout.V, layout.W, layout.H)
     fitted = torch.from_numpy(fundamental(clip.cameras.values()))

@@ -54,9 +54,8 @@ def test_attention_is_a_node_with_a_function_body(made, variant, stage):
     op = "SegmentAttention" if variant == "dilated" else "BiasedAttention"
     for node in nodes:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert (
-            node.op_type == op and attributes["plugin_namespace"] == b"page4d" and attributes["plugin_version"] == b"1"
-        )
+        assert node.op_type == op and attributes["plugin_namespace"] == b"page4d"
+        assert attributes["plugin_version"] == b"1"
     assert not any(node.op_type in ("Softmax", "Attention") for node in model.graph.node)
 
 
@@ -66,15 +65,15 @@ def test_sixteen_bit_graphs_are_typed_with_float32_islands(made, stage, precisio
     model = load(made, stage, precision=precision)
     kind = types(model)
     for node in model.graph.node:
-        wanted = {
+        expected = {
             "LayerNormalization": TensorProto.FLOAT,
             "Sigmoid": TensorProto.FLOAT,
             "MatMul": NARROW[precision],
             "Conv": NARROW[precision],
             "Gelu": NARROW[precision],
         }
-        if node.op_type in wanted:
-            assert {kind[name] for name in node.input if name} == {wanted[node.op_type]}, (stage, node.op_type)
+        if node.op_type in expected:
+            assert {kind[name] for name in node.input if name} == {expected[node.op_type]}, (stage, node.op_type)
         if node.op_type == "BiasedAttention":
             assert {kind[name] for name in node.input} == {NARROW[precision]}, "TensorRT fuses a bias of q's type alone"
     for name in (tensor.name for tensor in model.graph.initializer):
@@ -149,7 +148,7 @@ def test_files_run_without_this_project(made):
 
     from page4d_export import stages
 
-    want = stages(made_.model, made_.plan.layout)["view_sa.1"].module(
+    reference = stages(made_.model, made_.plan.layout)["view_sa.1"].module(
         *(torch.from_numpy(array) for array in values.values())
     )
-    np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out, reference.numpy(), rtol=1e-4, atol=1e-5)

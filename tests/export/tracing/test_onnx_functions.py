@@ -1,5 +1,4 @@
-"""One node, three meanings: the function body, the lowering for ONNX Runtime, the op in PyTorch. They agree, over
-random shapes."""
+"""One node, three meanings that agree: the function body, the lowering for ONNX Runtime, the op in PyTorch."""
 
 import concurrent.futures
 import itertools
@@ -41,8 +40,9 @@ def node_model(op, values, constants, head_dim, **attributes):
 
 
 def run(op, values, constants, head_dim, lowered, **attributes):
-    """What the node gives for the values, by its function body, or lowered with heads of a multiple of `lowered`
-    channels."""
+    """What the node gives for the values.
+
+    By its function body, or lowered with heads of a multiple of `lowered` channels."""
     model = node_model(op, values, constants, head_dim, **attributes)
     if lowered:
         model = lower(model, rounding=False, channels=lowered)
@@ -62,8 +62,8 @@ def draw(shape, seed):
     return values
 
 
-def agree(found, want):
-    np.testing.assert_allclose(found, want, rtol=2e-4, atol=2e-5)
+def agree(result, expected):
+    np.testing.assert_allclose(result, expected, rtol=2e-4, atol=2e-5)
 
 
 shapes = st.tuples(
@@ -77,9 +77,9 @@ def test_biased_attention(shape, has_bias, seed):
     values = draw(shape, seed)
     if not has_bias:
         del values["key_bias"]
-    want = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
+    expected = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
     for lowered in MEANINGS:
-        agree(run("BiasedAttention", values, {}, shape[-1], lowered), want)
+        agree(run("BiasedAttention", values, {}, shape[-1], lowered), expected)
 
 
 @examples(15)
@@ -89,9 +89,9 @@ def test_biased_rows(shape, period, leading, gain, seed):
     rows = BiasedRows(period, min(leading, period - 1), gain)
     values = draw((z, a, periods * period, m, d), seed)
     values["key_bias"] /= max(gain / 4, 1)
-    want = biased_attention(*(torch.from_numpy(array).double() for array in values.values()), rows=rows).numpy()
+    expected = biased_attention(*(torch.from_numpy(array).double() for array in values.values()), rows=rows).numpy()
     for lowered in MEANINGS:
-        found = run(
+        result = run(
             "BiasedAttention",
             values,
             {},
@@ -101,7 +101,7 @@ def test_biased_rows(shape, period, leading, gain, seed):
             row_leading=rows.leading,
             row_gain=rows.gain,
         )
-        agree(found, want)
+        agree(result, expected)
 
 
 @st.composite
@@ -134,9 +134,9 @@ def test_segment_attention(case, has_segment_bias, seed):
     if has_segment_bias:
         constants["segment_bias"] = np.random.default_rng(seed).standard_normal((3, len(seg))).astype(np.float32) * 2
     tensors = [torch.from_numpy(array) for array in (*values.values(), *constants.values())]
-    want = segment_attention(*tensors).numpy()
+    expected = segment_attention(*tensors).numpy()
     for lowered in MEANINGS:
-        agree(run("SegmentAttention", values, constants, 16, lowered), want)
+        agree(run("SegmentAttention", values, constants, 16, lowered), expected)
 
 
 @examples(12)
@@ -151,9 +151,9 @@ def test_epipolar_prior(views, patches, band, seed):
         [np.zeros((2, 3)), np.c_[rng.random((patches, 2)) * 40, np.ones(patches)]]
     ).astype(np.float32)
     q, k, v, bias, fundamental, centres = (torch.from_numpy(array) for array in values.values())
-    want = biased_attention(q, k, v, bias, EpipolarPrior(fundamental, centres, band, 2.5)).numpy()
+    expected = biased_attention(q, k, v, bias, EpipolarPrior(fundamental, centres, band, 2.5)).numpy()
     for lowered in MEANINGS:
-        agree(run("BiasedAttention", values, {}, 16, lowered, epipolar_band=band, epipolar_penalty=2.5), want)
+        agree(run("BiasedAttention", values, {}, 16, lowered, epipolar_band=band, epipolar_penalty=2.5), expected)
 
 
 def test_epipolar_loop_cuts_queries_into_parts(monkeypatch):

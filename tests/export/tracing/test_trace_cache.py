@@ -75,7 +75,7 @@ def test_exports_share_the_folder_that_the_environment_names(tmp_path, monkeypat
         assert TraceCache.of_environment().get("key", lambda: None) is None
 
 
-def test_neither_weights_nor_the_number_of_layers_change_a_key():
+def test_neither_weights_nor_the_count_of_layers_change_a_key():
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=1, global_layers=(1,))
     first = keys(config)
     assert keys(config, seed=1) == first
@@ -102,7 +102,7 @@ def test_another_layout_precision_or_attention_is_another_trace(change):
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=1)
     own, other = keys(config), keys(config, **change)
     same = {name for name in own if own[name] == other[name]}
-    # an encoder's call takes images one by one, whatever times and views they are of
+    # an encoder's call takes images one by one, whatever timesteps and views they are of
     assert same <= ({"encoder"} if "layout" in change else set()), same
 
 

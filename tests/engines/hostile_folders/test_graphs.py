@@ -1,0 +1,222 @@
+"""Graphs whose weights, operators and borders are not those of an export."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from page4d.errors import Page4DError
+from page4d.manifest_file import read_manifest
+from page4d_engines import Pipeline
+from page4d_engines.backend import Backend
+from tests.support.exports import load_refused, rehash
+
+ENCODER = "onnx/encoder.onnx"
+SMALL = "onnx/mask_head.onnx"
+
+
+def with_graph(folder, change, name=ENCODER):
+    model = onnx.load(folder / name, load_external_data=False)
+    change(model)
+    (folder / name).write_bytes(model.SerializeToString())
+    rehash(folder)
+    return folder
+
+
+def place(tensor, **keys):
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    tensor.ClearField("raw_data")
+    for key, value in keys.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def outside(model):
+    return next(tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL)
+
+
+LOCATIONS = {
+    "absolute": "/etc/passwd",
+    "upwards": "../manifest.json",
+    "not listed": "stranger.data",
+    "a folder deeper": "deeper/w.data",
+    "ONNX Runtime's word for an address in memory": "*/_ORT_MEM_ADDR_/*",
+    "none": "",
+    "Windows": "..\\manifest.json",
+}
+
+
+@pytest.mark.parametrize("kind", LOCATIONS)
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8])
+def test_weights_lie_beside_their_graph(folder, kind, dtype):
+    (folder / "onnx" / "stranger.data").write_bytes(bytes(1 << 20))
+    deeper = folder / "onnx" / LOCATIONS["a folder deeper"]
+    deeper.parent.mkdir()
+    deeper.write_bytes(bytes(1 << 20))
+    rehash(folder, lambda manifest: manifest["files"].update({"onnx/deeper/w.data": "0" * 64}))
+
+    def change(model):
+        place(outside(model), location=LOCATIONS[kind], offset=0)
+        outside(model).data_type = dtype
+
+    load_refused(with_graph(folder, change), "weights that are not in the engine folder")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"offset": 10**12},
+        {"offset": -4096},
+        {"offset": 2**63},
+        {"offset": "0x10"},
+        {"offset": " 0"},
+        {"offset": 0, "length": 10**12},
+        {"offset": 0, "length": 4},
+        {"offset": 0, "length": -4},
+        {"offset": 0, "basepath": "/etc"},
+        {"offset": 0, "checksum": "x"},
+    ],
+)
+def test_weights_lie_within_their_file(folder, keys):
+    load_refused(
+        with_graph(folder, lambda model: place(outside(model), location="encoder.onnx.data", **keys)),
+        "weights (in a place that is none|beyond the end)",
+    )
+
+
+def test_a_place_is_said_once(folder):
+    def change(model):
+        tensor = outside(model)
+        tensor.external_data.add(key="location", value="encoder.onnx.data")
+
+    load_refused(with_graph(folder, change), "in a place that is none")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dims"),
+    [
+        (TensorProto.STRING, [1]),
+        (TensorProto.INT4, [2]),
+        (99, [1]),
+        (TensorProto.FLOAT, [-1]),
+        (TensorProto.FLOAT, [2**40]),
+    ],
+)
+def test_weights_of_types_and_sizes_that_are_none(folder, dtype, dims):
+    def change(model):
+        tensor = outside(model)
+        place(tensor, location="encoder.onnx.data", offset=0)
+        tensor.data_type = dtype
+        tensor.dims[:] = dims
+
+    load_refused(with_graph(folder, change), "weights (in a place that is none|beyond the end)")
+
+
+def test_weights_in_attributes_are_looked_at_as_well(folder):
+    def change(model):
+        tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
+        place(tensor, location="/etc/passwd", offset=0)
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["hidden"], value=tensor))
+
+    load_refused(with_graph(folder, change, SMALL), "weights that are not in the engine folder")
+
+
+def loop(model):
+    out = model.graph.output[0]
+    shape = [side.dim_value for side in out.type.tensor_type.shape.dim]
+    tensor = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("before", "after")]
+    go = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
+    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["before"], ["after"])]
+    body = helper.make_graph(
+        nodes, "body", [helper.make_tensor_value_info("i", TensorProto.INT64, []), go[0], tensor[0]], [go[1], tensor[1]]
+    )
+    constants = {"count": np.array(2**62), "true": np.array(True), "zero": np.zeros(shape, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("Loop", list(constants), [out.name], body=body))
+
+
+def foreign(model):
+    model.graph.node[0].domain = "evil.ops"
+    model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+
+
+def foreign_function(model):
+    model.functions.append(
+        helper.make_function(
+            "", "Add", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 20)]
+        )
+    )
+
+
+def endless_function(model):
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)]
+    del model.functions[:]
+    nodes = [helper.make_node("BiasedAttention", ["a"], ["b"], domain="page4d")]
+    model.functions.append(helper.make_function("page4d", "BiasedAttention", ["a"], ["b"], nodes, imports))
+
+
+@pytest.mark.parametrize("change", [loop, foreign, foreign_function, endless_function])
+def test_operators_that_are_not_the_exporters(folder, change):
+    load_refused(with_graph(folder, change, SMALL), "operator of an unknown kind")
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), b"\x08" * 100])
+def test_files_that_are_no_graphs(folder, content):
+    (folder / SMALL).write_bytes(content)
+    rehash(folder)
+    load_refused(folder, "is no ONNX file|has other inputs")
+
+
+def border(way, change):
+    return lambda model: change(getattr(model.graph, way)[0])
+
+
+@pytest.mark.parametrize("way", ["input", "output"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: setattr(value, "name", "other"),
+        lambda value: setattr(value.type.tensor_type, "elem_type", TensorProto.DOUBLE),
+        lambda value: setattr(value.type.tensor_type.shape.dim[0], "dim_value", 7),
+        lambda value: setattr(value.type.tensor_type.shape.dim[0], "dim_param", "n"),
+        lambda value: value.type.tensor_type.shape.dim.add(dim_value=1),
+        lambda value: value.type.Clear(),
+    ],
+)
+def test_inputs_and_outputs_are_the_manifests(folder, way, change):
+    load_refused(with_graph(folder, border(way, change), SMALL), "than the manifest says|is not what the manifest says")
+
+
+def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
+    """Shapes inside a graph are anybody's word; memory is bound by the size of the manifest's."""
+
+    def change(model):
+        for value in model.graph.value_info:
+            value.type.tensor_type.shape.dim[0].dim_value = 2**20
+
+    with pytest.raises(Page4DError):
+        Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(
+            np.zeros(read_manifest(folder).layout.images_shape, np.uint8)
+        )
+
+
+def test_bounds_hold_without_assertions(folder):
+    """`python -O` takes assertions away: what they kept from memory must be kept by something else."""
+    program = """
+import sys, numpy as np
+from page4d.errors import EngineError
+from page4d_engines.ort.cpu_engine import OrtEngine
+assert False, "assertions are on"
+engine = OrtEngine(__import__("pathlib").Path(sys.argv[1]))
+three = np.zeros(3, np.float32)
+try:
+    engine.bind({"tokens": three, "mask_ext": three}, {"mask": three})
+except EngineError as error:
+    print(error.what)
+"""
+    done = subprocess.run([sys.executable, "-O", "-c", program, folder / SMALL], capture_output=True, text=True)
+    assert done.returncode == 0 and "does not lie in memory as its graph says" in done.stdout, done.stderr
