@@ -28,7 +28,7 @@ int guarded(const F& body) noexcept {
   } catch (const page4d::Error& error) {
     return remember(error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    return remember(page4d::Code::kOutOfMemory, page4d::kOutOfMemoryWords);
+    return remember(page4d::Code::kOutOfMemory, page4d::kOutOfMemoryText);
   } catch (const std::exception& error) {
     return remember(page4d::Code::kFailure, error.what());
   } catch (...) {
@@ -36,13 +36,13 @@ int guarded(const F& body) noexcept {
   }
 }
 
-int missing(const char* what) noexcept {
+int missing(const char* argument) noexcept {
   char message[128];
-  std::snprintf(message, sizeof message, "an argument is null\n  got:     %s", what);
+  std::snprintf(message, sizeof message, "an argument is null\n  got:     %s", argument);
   return remember(page4d::Code::kUsage, message);
 }
 
-// A number of an enumeration whose last one is `last`; out of range it is what its user refuses.
+// A number as a value of an enumeration that ends with `last`. Throws Error kUsage if it is out of range.
 template <class E>
 E enumerated(int32_t number, E last, const char* what) {
   if (number < 0 || number > static_cast<int32_t>(last)) {
@@ -53,7 +53,7 @@ E enumerated(int32_t number, E last, const char* what) {
   return static_cast<E>(number);
 }
 
-// False where pixels or memory are out of range.
+// False if pixels or memory are out of range.
 bool convert(const page4d_image& from, page4d::Image& to) noexcept {
   if (from.pixels < 0 || from.pixels > PAGE4D_MONO8 || from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
   to = {from.data,
@@ -74,14 +74,14 @@ page4d_image convert(const page4d::Image& from) noexcept {
           static_cast<int32_t>(from.memory)};
 }
 
-// False where its memory is out of range.
+// False if its memory is out of range.
 bool convert(const page4d_output& from, page4d::Output& to) noexcept {
   if (from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
   to = {from.data, from.bytes, static_cast<page4d::Memory>(from.memory)};
   return true;
 }
 
-// False where one of them is out of range.
+// False if the memory of one of them is out of range.
 bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
               convert(from.confidence, to.confidence) && convert(from.camera, to.camera);
@@ -125,8 +125,8 @@ page4d::Options convert(const page4d_options& from) {
 
 struct page4d_pipeline {
   page4d::Pipeline pipeline;
-  std::vector<page4d::Image> images, masks, keypoints;  // a window's, so that a run allocates nothing
-  std::atomic_flag running = ATOMIC_FLAG_INIT;          // whether a thread is in page4d_run, and these are its
+  std::vector<page4d::Image> images, masks, keypoints;  // of one window, allocated here: a run allocates nothing
+  std::atomic_flag running = ATOMIC_FLAG_INIT;          // whether a thread is in page4d_run and uses these images
 
   explicit page4d_pipeline(page4d::Pipeline loaded) : pipeline(std::move(loaded)) {
     for (auto* converted : {&images, &masks, &keypoints})

@@ -22,7 +22,7 @@ class Pipeline::Impl {
       : folder_(EngineFolder::open(path, options.files)),
         loader_(loader_of(folder_, options)),
         described_(loader_->described()) {
-    const Entered entered(loader_->device());  // also while engines go because something is thrown
+    const Entered entered(loader_->device());  // also while an exception destroys engines
     entered.check();
     window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
     if (!window_->no_graph().empty())
@@ -43,7 +43,7 @@ class Pipeline::Impl {
   std::unique_ptr<EngineLoader> loader_;
   std::string described_;
   std::vector<std::string> warnings_;
-  std::unique_ptr<WindowRunner> window_;  // goes first: its engines are the loader's
+  std::unique_ptr<WindowRunner> window_;  // destroyed before the loader, which its engines use
 };
 
 Pipeline Pipeline::load(const std::string& folder, const Options& options) {

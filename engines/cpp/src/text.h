@@ -15,7 +15,7 @@ std::string text(const Parts&... parts) {
   return stream.str();
 }
 
-// a, b, c
+// The items of a list: a, b, c
 template <class List>
 std::string joined(const List& list, const char* between = ", ") {
   std::ostringstream stream;
@@ -27,7 +27,7 @@ std::string joined(const List& list, const char* between = ", ") {
   return stream.str();
 }
 
-// [1, 2, 3]
+// Sizes in brackets: [1, 2, 3]
 inline std::string text_of(const std::vector<int64_t>& sizes) { return "[" + joined(sizes) + "]"; }
 
 }  // namespace page4d

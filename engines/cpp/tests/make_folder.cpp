@@ -1,4 +1,4 @@
-// make_folder <plan> <folder>: an engine folder of a golden plan, for tests that are programs of their own.
+// make_folder <plan> <folder>: writes an engine folder of a golden plan, for test programs that cannot.
 #include "support/folder.h"
 
 int main(int argc, char** argv) {

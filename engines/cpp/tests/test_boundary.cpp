@@ -1,4 +1,4 @@
-// What is thrown by the public interface: Error alone, whatever fails inside and wherever it does.
+// The public interface throws only Error, whatever fails inside.
 #include <cerrno>
 #include <cstdlib>
 #include <new>
@@ -18,8 +18,8 @@ namespace {
 constexpr long kNever = -1;
 constexpr size_t kLarge = 4096;
 thread_local long allocations_left = kNever;  // on this thread, of those that count, until one fails
-thread_local size_t least = 0;                // bytes of those that count
-thread_local bool is_once = true;             // whether those after it are given
+thread_local size_t least = 0;                // bytes of an allocation that counts
+thread_local bool is_once = true;             // whether allocations after the one that fails succeed
 thread_local bool has_failed = false;
 
 void* allocate(size_t bytes) {
@@ -35,7 +35,7 @@ void* allocate(size_t bytes) {
 
 }  // namespace
 
-// Not to be inlined: g++ would take free for the wrong end of new.
+// Not inlined: g++ would warn that free does not match new.
 #define PAGE4D_REPLACED __attribute__((noinline))
 PAGE4D_REPLACED void* operator new(size_t bytes) { return allocate(bytes); }
 PAGE4D_REPLACED void* operator new[](size_t bytes) { return allocate(bytes); }
@@ -48,8 +48,7 @@ namespace {
 
 const std::filesystem::path kFolder = "engines of test_boundary";
 
-// Ends when the call has gone through: every allocation of it, of so many bytes or more, failed once, alone and with
-// all that came after.
+// Makes every allocation of `bytes` or more in the call fail: by itself, and together with all that follow.
 template <class F>
 void test_memory_that_ends(const char* name, size_t bytes, const F& call) {
   long failures = 0;
@@ -104,7 +103,7 @@ int main() {
     Options options;
     options.backend = Backend::kTest;
     options.files = Files::kAll;
-    // not the small ones of reading a manifest: destructors of the JSON library take memory, and may not throw
+    // not the small allocations of reading a manifest: destructors of the JSON library allocate, and may not throw
     test_memory_that_ends("inspect", kLarge, [&] { inspect(folder, Files::kAll); });
     test_memory_that_ends("load", kLarge, [&] { Pipeline::load(folder, options); });
     test_memory_that_ends("Rig", 0, [&] { Rig rig(info); });

@@ -1,4 +1,4 @@
-/* The flat interface from C: load, run, refuse, a rig; nothing of it but page4d.h. */
+/* The C interface in a program in C: load, run, refusals, a rig. Includes page4d.h alone. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
     }                                                                                      \
   } while (0)
 
-/* Whatever is null is refused: by a code, or zeros where there is none. */
+/* A null argument is refused by a code, or by zeros if the call returns no code. */
 static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_image* image) {
   page4d_layout layout = page4d_layout_of(NULL);
   page4d_tensor tensor;
@@ -119,7 +119,7 @@ int main(int argc, char** argv) {
     outputs.layers = layers;
     outputs.layer_count = 2;
     CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
-    CHECK(strncmp(page4d_last_error(), "an output is wanted that these engines do not give\n", 51) == 0);
+    CHECK(strncmp(page4d_last_error(), "memory is given for an output that these engines lack\n", 54) == 0);
     outputs.layers = NULL;
   }
 

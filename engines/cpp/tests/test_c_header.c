@@ -1,4 +1,4 @@
-/* The flat interface's header, all that a file of C includes. */
+/* The C interface's header compiles by itself. */
 #include "page4d/page4d.h"
 
 int page4d_test_header(const page4d_outputs* outputs);

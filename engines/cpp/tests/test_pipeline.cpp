@@ -1,5 +1,5 @@
-// An engine folder from disk to results, and everything that is refused on the way. The words of broken folders are
-// held against Python's elsewhere.
+// An engine folder from disk to results, and every refusal on the way. Other tests compare the refusals of broken
+// folders with Python's.
 #include <linux/capability.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -101,7 +101,7 @@ void test_files() {
   CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json lists stages without a file");
 }
 
-// What stands in the place of a file is looked at, not opened: a FIFO would wait for ever.
+// Something else in place of a file is refused without being opened: opening a FIFO would wait for ever.
 void test_no_files() {
   const std::string constants = "onnx/constants.safetensors";
   const auto first_line_of = [&](const auto& put) {
@@ -131,7 +131,7 @@ void test_no_files() {
   CHECK_TEXT(first_line(refusal([&] { inspect(kFolder.string()); })), "manifest.json is too large");
 }
 
-// Constants that are not what the manifest says, though their hash is right.
+// Constants that do not match the manifest, though their hash is right.
 void test_wrong_constants() {
   const auto first_line_of = [&](const auto& spoil) {
     write_folder(kFolder, plan_named("memory"));
@@ -182,13 +182,13 @@ void test_plugins() {
              "plugins/libpage4d_plugins.so is not the file that was exported: it was changed or cut short");
 }
 
-// Whether this process, a child that ends soon, may start no more threads.
+// Forbids this process, a short-lived child, to start threads. False if that cannot be done.
 bool give_up_threads() {
   const rlimit none{0, 0};
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   const __user_cap_data_struct no_capabilities[2] = {};
   if (setrlimit(RLIMIT_NPROC, &none) != 0) return false;
-  // the limit is not for root, as whom others run this; files stay readable
+  // root has no such limit: another user, without capabilities, who can still read the files
   if (getuid() == 0 && (setresuid(65534, 0, 0) != 0 || syscall(SYS_capset, &header, no_capabilities) != 0))
     return false;
   try {
@@ -199,7 +199,7 @@ bool give_up_threads() {
   return false;
 }
 
-// Where no thread can be started the files are looked at in this one.
+// If no thread can be started, the files are read on the calling thread.
 void test_without_threads() {
   write_folder(kFolder, plan_named("default"));
   const pid_t child = fork();
@@ -211,7 +211,7 @@ void test_without_threads() {
   CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77);
 }
 
-// A file of constants that is anything but what the exporter writes is refused, and never read beyond its end.
+// A damaged file of constants is refused, and never read beyond its end.
 void test_constants() {
   const std::string path = "constants of test_pipeline";
   const std::string whole = safetensors({{"special", {1, 2, 3}}});

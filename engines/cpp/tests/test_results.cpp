@@ -1,4 +1,4 @@
-// Results are moved, never copied, and a run writes into the one that it was given.
+// Results are moved, never copied, and a run writes into the object that it gets.
 #include <type_traits>
 
 #include "page4d/pipeline.h"

@@ -29,7 +29,7 @@ def generate_launch_description() -> LaunchDescription:
     activate = EmitEvent(
         event=ChangeState(lifecycle_node_matcher=matcher, transition_id=Transition.TRANSITION_ACTIVATE)
     )
-    # from configuring alone: a node that somebody deactivates stays so
+    # only after configuring: a node that somebody deactivates stays inactive
     configured = OnStateTransition(
         target_lifecycle_node=rig, start_state="configuring", goal_state="inactive", entities=[activate]
     )

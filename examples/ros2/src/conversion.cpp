@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 
 #include "page4d/error.h"
 
@@ -15,50 +14,45 @@ using page4d::Error;
 using page4d::PixelFormat;
 
 template <class T>
-struct Word {
-  const char* word;
+struct Choice {
+  const char* name;
   T value;
 };
 
 template <class T, size_t N>
-std::string words_of(const Word<T> (&words)[N]) {
-  std::string all;
-  for (const Word<T>& entry : words) all += (all.empty() ? "" : ", ") + std::string(entry.word);
-  return all;
+T value_of(const Choice<T> (&choices)[N], const std::string& name, const char* what) {
+  std::string names;
+  for (const Choice<T>& choice : choices) {
+    if (name == choice.name) return choice.value;
+    names += (names.empty() ? "" : ", ") + std::string(choice.name);
+  }
+  throw Error(Code::kUsage, what).got(name.empty() ? "an empty string" : name).allowed(names);
 }
 
-template <class T, size_t N>
-T value_of(const Word<T> (&words)[N], const std::string& word, const char* what) {
-  const auto* entry =
-      std::find_if(std::begin(words), std::end(words), [&](const Word<T>& known) { return word == known.word; });
-  if (entry == std::end(words))
-    throw Error(Code::kUsage, what).got(word.empty() ? "an empty word" : word).allowed(words_of(words));
-  return entry->value;
-}
-
-constexpr Word<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
-                                            {"bgr8", PixelFormat::kBgr8},
-                                            {"rgba8", PixelFormat::kRgba8},
-                                            {"bgra8", PixelFormat::kBgra8},
-                                            {"mono8", PixelFormat::kMono8}};
-constexpr Word<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
-                                               {"test", page4d::Backend::kTest}};
-constexpr Word<page4d::Fit> kFits[] = {{"none", page4d::Fit::kNone},
-                                       {"stretch", page4d::Fit::kStretch},
-                                       {"crop", page4d::Fit::kCrop},
-                                       {"pad", page4d::Fit::kPad}};
-constexpr Word<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}};
-constexpr Word<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
+constexpr Choice<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
+                                              {"bgr8", PixelFormat::kBgr8},
+                                              {"rgba8", PixelFormat::kRgba8},
+                                              {"bgra8", PixelFormat::kBgra8},
+                                              {"mono8", PixelFormat::kMono8}};
+constexpr Choice<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
+                                                 {"test", page4d::Backend::kTest}};
+constexpr Choice<page4d::Fit> kFits[] = {{"none", page4d::Fit::kNone},
+                                         {"stretch", page4d::Fit::kStretch},
+                                         {"crop", page4d::Fit::kCrop},
+                                         {"pad", page4d::Fit::kPad}};
+constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
+                                                 {"repeat", page4d::Missing::kRepeat}};
+constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
 
 bool machine_is_bigendian() {
-  const uint16_t one = 1;
+  const uint16_t number = 1;
   uint8_t first;
-  std::memcpy(&first, &one, 1);
+  std::memcpy(&first, &number, 1);
   return first == 0;
 }
 
 uint8_t byte_of(float probability) {
-  if (!(probability > 0)) return 0;  // of NaN, too
+  if (!(probability > 0)) return 0;  // also for NaN
   return static_cast<uint8_t>(std::lround(std::min(probability, 1.0F) * 255));
 }
 
@@ -94,7 +88,7 @@ page4d::Image image_of(const ImageFields& fields) {
 
 Stamp stamp_of(int64_t nanoseconds) {
   int64_t sec = nanoseconds / kNanoseconds, rest = nanoseconds % kNanoseconds;
-  if (rest < 0) {  // nanosec counts forwards before zero, too
+  if (rest < 0) {  // nanosec is never negative
     rest += kNanoseconds;
     --sec;
   }
@@ -136,7 +130,7 @@ Pose pose_of(const double* matrix) {
                              r(0, 1) * (r(1, 0) * r(2, 2) - r(1, 2) * r(2, 0)) +
                              r(0, 2) * (r(1, 0) * r(2, 1) - r(1, 1) * r(2, 0));
   if (!(determinant > 0)) return pose;
-  // four times a quaternion's component, times the quaternion: of the largest component, so that nothing cancels
+  // the quaternion times four times its largest component, so that nothing cancels
   const double trace = r(0, 0) + r(1, 1) + r(2, 2);
   double q[4];
   if (trace >= std::max({r(0, 0), r(1, 1), r(2, 2)})) {
@@ -160,15 +154,15 @@ Pose pose_of(const double* matrix) {
   return pose;
 }
 
-page4d::Backend backend_of(const std::string& word) {
-  return value_of(kBackends, word, "parameter backend is not known");
+page4d::Backend backend_of(const std::string& name) {
+  return value_of(kBackends, name, "parameter backend is not known");
 }
-page4d::Fit fit_of(const std::string& word) { return value_of(kFits, word, "parameter fit is not known"); }
-page4d::Missing missing_of(const std::string& word) {
-  return value_of(kMissings, word, "parameter missing is not known");
+page4d::Fit fit_of(const std::string& name) { return value_of(kFits, name, "parameter fit is not known"); }
+page4d::Missing missing_of(const std::string& name) {
+  return value_of(kMissings, name, "parameter missing is not known");
 }
-MaskEncoding mask_encoding_of(const std::string& word) {
-  return value_of(kMaskEncodings, word, "parameter mask_encoding is not known");
+MaskEncoding mask_encoding_of(const std::string& name) {
+  return value_of(kMaskEncodings, name, "parameter mask_encoding is not known");
 }
 
 int pixels_of(int64_t value, const std::string& parameter) {

@@ -21,7 +21,7 @@ Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& be
   else if (now.windows_dropped > before.windows_dropped)
     diagnosis = {Level::kWarn, "windows are dropped: the engines are slower than the cameras", {}};
   else if (now.times == before.times)
-    diagnosis = {Level::kWarn, "no time was put together", {}};
+    diagnosis = {Level::kWarn, "no timestep was completed", {}};
   else
     diagnosis = {Level::kOk, "running", {}};
   diagnosis.values = {{"times", std::to_string(now.times)},
@@ -43,7 +43,7 @@ Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCoun
   else if (now.pushed == before.pushed)
     diagnosis = {Level::kError, "no images come", {}};
   else if (now.used == before.used)
-    diagnosis = {Level::kWarn, "images come and none is used", {}};
+    diagnosis = {Level::kWarn, "images come, but none is used", {}};
   else
     diagnosis = {Level::kOk, "running", {}};
   diagnosis.values = {{"pushed", std::to_string(now.pushed)},     {"used", std::to_string(now.used)},

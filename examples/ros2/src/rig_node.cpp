@@ -13,7 +13,7 @@
 namespace page4d_ros {
 namespace {
 
-constexpr int kThrottle = 2000;  // milliseconds from a warning to the same one again
+constexpr int kThrottle = 2000;  // milliseconds between two warnings of a kind
 
 diagnostic_msgs::msg::DiagnosticStatus status_of(const Diagnosis& diagnosis, std::string name, std::string hardware) {
   diagnostic_msgs::msg::DiagnosticStatus status;
@@ -32,8 +32,7 @@ diagnostic_msgs::msg::DiagnosticStatus status_of(const Diagnosis& diagnosis, std
 
 }  // namespace
 
-// A callback that is under way when its subscription goes holds this, and so neither the worker nor the names go under
-// it.
+// A callback that is still running when its subscription is destroyed shares this state, and so keeps it alive.
 struct RigNode::Live {
   explicit Live(size_t cameras) : cameras(cameras), before(cameras) {}
 
@@ -55,7 +54,7 @@ struct RigNode::Live {
 
   mutable std::mutex mutex;  // of cameras
   std::vector<Camera> cameras;
-  std::vector<Before> before;  // what the last report said; the timer's alone, as the two below
+  std::vector<Before> before;  // of the last report; used by the timer alone, as the next two
   page4d::RigCounts rig_before;
   RunCounts runs_before;
   std::optional<Worker> worker;
@@ -90,7 +89,7 @@ RigNode::CallbackReturn RigNode::on_configure(const rclcpp_lifecycle::State&) {
 }
 
 RigNode::CallbackReturn RigNode::on_activate(const rclcpp_lifecycle::State& state) {
-  // the publishers, before the first window is done
+  // activates the publishers before the first window is done
   const CallbackReturn activated = LifecycleNode::on_activate(state);
   if (activated != CallbackReturn::SUCCESS) return activated;
   try {
@@ -138,15 +137,15 @@ void RigNode::configure() {
   rig_options_.frame_width = pixels_of(get_parameter("frame_width").as_int(), "frame_width");
   rig_options_.frame_height = pixels_of(get_parameter("frame_height").as_int(), "frame_height");
   rig_options_.fit = fit_of(get_parameter("fit").as_string());
-  page4d::Options options;  // the rig brings images to the engines' size: the pipeline has nothing to fit
+  page4d::Options options;  // without a size of frames: the rig resizes images to the engines' size
   options.backend = backend_of(get_parameter("backend").as_string());
-  options.sliding = rig_options_.stride > 0;  // what the encoder made of times that windows share is kept
+  options.sliding = rig_options_.stride > 0;  // timesteps that windows share are encoded once
 
   pipeline_.emplace(page4d::Pipeline::load(engines_, options));
   const page4d::EngineInfo& info = pipeline_->info();
   const bool masks = info.output("mask") != nullptr, poses = info.output("camera") != nullptr;
   Worker::require(info, topics_.size());
-  page4d::Rig(info, rig_options_);  // refuses options now that it would refuse when the node is activated
+  page4d::Rig(info, rig_options_);  // refuses wrong options before the node is activated
 
   publishers_.clear();
   for (size_t camera = 0; camera < topics_.size(); ++camera) {
@@ -240,7 +239,7 @@ void RigNode::publish(const Live& live, const CameraResult& result) {
   }
   if (result.pose == nullptr) return;
   const Pose pose = pose_of(result.pose);
-  if (!pose.valid) return;  // the engines gave none for this camera
+  if (!pose.valid) return;  // the engines gave no finite pose
   auto message = std::make_unique<geometry_msgs::msg::PoseStamped>();
   message->header.stamp.sec = stamp.sec;
   message->header.stamp.nanosec = stamp.nanosec;

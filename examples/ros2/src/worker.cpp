@@ -90,7 +90,7 @@ void Worker::loop() {
 void Worker::run(const page4d::Window& window) {
   page4d::Frames frames;
   frames.images = window.images;
-  frames.memory = remembers_ ? memory_.data() : nullptr;  // a window begins where the one before it ended
+  frames.memory = remembers_ ? memory_.data() : nullptr;
   frames.shared = has_run_ && pipeline_.slides() ? window.shared : 0;
   page4d::Outputs outputs;
   if (!mask_.empty()) outputs.mask = {mask_.data(), mask_.size() * sizeof(float), page4d::Memory::kHost};
@@ -100,7 +100,7 @@ void Worker::run(const page4d::Window& window) {
   const auto began = std::chrono::steady_clock::now();
   const page4d::Status status = pipeline_.run(frames, outputs);
   if (!status) {
-    remembers_ = has_run_ = false;  // the next window starts anew
+    remembers_ = has_run_ = false;  // the next window starts without memory and shared timesteps
     failed(status.message);
     return;
   }
@@ -116,7 +116,7 @@ void Worker::run(const page4d::Window& window) {
   const int64_t last = (layout_.T - 1) * layout_.V;
   for (int64_t view = 0; view < layout_.V; ++view) {
     const double stamp = window.stamps[last + view];
-    if (std::isnan(stamp)) continue;  // a black image stands in for a camera that has sent none yet
+    if (std::isnan(stamp)) continue;  // a black image, of a camera that has sent none yet
     CameraResult result;
     result.camera = static_cast<int>(view);
     result.stamp = start_.nanoseconds(stamp);

@@ -9,16 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
 #include "page4d/error.h"
 #include "page4d_ros/conversion.h"
-
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (false)
 
 namespace page4d_ros {
 namespace {
@@ -39,7 +32,7 @@ std::string refusal(const F& call) {
 
 void check_text(const std::string& actual, const std::string& expected) {
   if (actual == expected) return;
-  std::fprintf(stderr, "--- found\n%s\n--- wanted\n%s\n", actual.c_str(), expected.c_str());
+  std::fprintf(stderr, "--- actual\n%s\n--- expected\n%s\n", actual.c_str(), expected.c_str());
   std::exit(1);
 }
 
@@ -84,7 +77,7 @@ void refused_images() {
     check_text(refusal([&] { image_of(fields(encoding, 5, 4, 15, data)); }),
                std::string("an image's encoding cannot be read\n  got:     ") + encoding + allowed);
   check_text(refusal([&] { image_of(fields("", 5, 4, 15, data)); }),
-             std::string("an image's encoding cannot be read\n  got:     an empty word") + allowed);
+             std::string("an image's encoding cannot be read\n  got:     an empty string") + allowed);
   check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 14, data)); }),
              "an image's step is shorter than a row\n  got:     14 bytes, rgb8 5x4\n  allowed: at least 15 bytes");
   check_text(refusal([&] { image_of(fields("rgb8", 5, 4, 16, data)); }),
@@ -151,7 +144,7 @@ void masks() {
   CHECK(image.is_bigendian == (image.data[8] == 0x3F));
 }
 
-// The rotation of a quaternion x, y, z, w of length 1, by the textbook.
+// The rotation of a quaternion x, y, z, w of length 1, by the textbook formula.
 void rebuild(const double* q, double* r) {
   const double x = q[0], y = q[1], z = q[2], w = q[3];
   const double rows[9] = {1 - 2 * (y * y + z * z), 2 * (x * y - w * z),     2 * (x * z + w * y),
@@ -205,7 +198,7 @@ void poses() {
     rebuild(pose.orientation, back);
     for (int entry = 0; entry < 9; ++entry) CHECK(std::abs(back[entry] - r[entry]) < 1e-12);
   }
-  double blurred[9];  // as of float32
+  double blurred[9];  // as rounded to float32
   for (int i = 0; i < 9; ++i) blurred[i] = z90[i] * (1 + 1e-6);
   const Pose close = pose_from(blurred, 0, 0, 0);
   CHECK(close.valid && std::abs(std::hypot(close.orientation[2], close.orientation[3]) - 1) < 1e-14);
@@ -238,7 +231,7 @@ void parameters() {
   check_text(refusal([] { fit_of("Crop"); }),
              "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad");
   check_text(refusal([] { missing_of(""); }),
-             "parameter missing is not known\n  got:     an empty word\n  allowed: skip, repeat");
+             "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat");
   check_text(refusal([] { mask_encoding_of("mono16"); }),
              "parameter mask_encoding is not known\n  got:     mono16\n  allowed: mono8, 32FC1");
 

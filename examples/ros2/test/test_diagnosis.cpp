@@ -1,4 +1,4 @@
-// What counts say, without ROS and without the library.
+// Diagnoses of counts, without ROS and without the library.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -20,7 +20,7 @@ void check(const Diagnosis& diagnosis, Level level, const std::string& message, 
 void rig() {
   page4d::RigCounts before, now;
   RunCounts runs_before, runs;
-  check(diagnosis_of(now, before, runs, runs_before), Level::kWarn, "no time was put together", "times", "0");
+  check(diagnosis_of(now, before, runs, runs_before), Level::kWarn, "no timestep was completed", "times", "0");
   now.times = 8;
   now.windows = 2;
   now.largest_skew = 0.0125;
@@ -31,7 +31,7 @@ void rig() {
   check(running, Level::kOk, "running", "windows run", "1");
   check(running, Level::kOk, "running", "last run, seconds", "0.250000");
   check(running, Level::kOk, "running", "largest skew, seconds", "0.012500");
-  check(diagnosis_of(now, now, runs, runs), Level::kWarn, "no time was put together", "times", "8");
+  check(diagnosis_of(now, now, runs, runs), Level::kWarn, "no timestep was completed", "times", "8");
   now.windows_dropped = 3;
   check(diagnosis_of(now, before, runs, runs_before), Level::kWarn,
         "windows are dropped: the engines are slower than the cameras", "windows dropped", "3");
@@ -40,7 +40,7 @@ void rig() {
   check(diagnosis_of(now, before, runs, runs_before), Level::kError, "a window failed: no memory", "windows failed",
         "1");
   before.windows_dropped = 3;
-  check(diagnosis_of(now, before, runs, runs), Level::kOk, "running", "windows failed", "1");  // said once
+  check(diagnosis_of(now, before, runs, runs), Level::kOk, "running", "windows failed", "1");  // reported once
 }
 
 void camera() {
@@ -49,8 +49,8 @@ void camera() {
   now.pushed = 5;
   now.late = 2;
   now.unmatched = 3;
-  check(diagnosis_of(now, before, 0, 0, ""), Level::kWarn, "images come and none is used", "late", "2");
-  check(diagnosis_of(now, before, 0, 0, ""), Level::kWarn, "images come and none is used", "unmatched", "3");
+  check(diagnosis_of(now, before, 0, 0, ""), Level::kWarn, "images come, but none is used", "late", "2");
+  check(diagnosis_of(now, before, 0, 0, ""), Level::kWarn, "images come, but none is used", "unmatched", "3");
   now.used = 1;
   now.repeated = 4;
   check(diagnosis_of(now, before, 0, 0, ""), Level::kOk, "running", "repeated", "4");

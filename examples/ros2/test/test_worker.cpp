@@ -1,10 +1,8 @@
-// Cameras on threads of their own and the worker between them, with the library's test backend and the engine folder
-// that is given.
+// A worker and cameras on threads of their own, over the test backend. The argument is an engine folder.
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -13,16 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
 #include "page4d/error.h"
 #include "page4d_ros/worker.h"
-
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                \
-    }                                                                              \
-  } while (false)
 
 namespace page4d_ros {
 namespace {
@@ -35,7 +26,7 @@ page4d::Pipeline load(const std::string& folder) {
   return page4d::Pipeline::load(folder, options);
 }
 
-// However the threads of the cameras are scheduled, all images find each other.
+// Options with which all images are matched, however the cameras' threads are scheduled.
 page4d::RigOptions patient() {
   page4d::RigOptions options;
   options.patience = 60;
@@ -43,7 +34,7 @@ page4d::RigOptions patient() {
   return options;
 }
 
-// Images of the engines' size, each of its own colour.
+// Pushes images of the engines' size, each of its own colour.
 void push(Worker& worker, const page4d::Layout& layout, int camera, int64_t from, int64_t to) {
   std::vector<uint8_t> pixels(static_cast<size_t>(layout.image_bytes()));
   page4d::Image image;
@@ -62,7 +53,7 @@ void eventually(const F& condition) {
   CHECK(condition());
 }
 
-void results_are_of_the_last_time(page4d::Pipeline& pipeline) {
+void results_are_of_the_last_timestep(page4d::Pipeline& pipeline) {
   const page4d::Layout layout = pipeline.info().layout;
   std::mutex mutex;
   std::set<std::pair<int, int64_t>> stamps;
@@ -148,7 +139,7 @@ int main(int argc, char** argv) {
   CHECK(argc == 2);
   page4d::Pipeline pipeline = page4d_ros::load(argv[1]);
   page4d_ros::requirements(pipeline.info());
-  page4d_ros::results_are_of_the_last_time(pipeline);
+  page4d_ros::results_are_of_the_last_timestep(pipeline);
   page4d_ros::a_slow_consumer_never_holds_a_camera_up(pipeline);
   page4d_ros::what_publishing_throws_is_counted(pipeline);
   std::puts("the worker does what it should");

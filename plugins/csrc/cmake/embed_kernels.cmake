@@ -13,7 +13,7 @@ function(embed_kernels pack folder)
 
   file(GLOB infos RELATIVE ${unpacked} ${unpacked}/*/*.json)
   list(SORT infos)
-  set(seen "")  # parameter tables: chips share them, and reading one takes most of the time
+  set(seen "")  # parameter tables: architectures share them, and reading one takes most of the time
   set(tables "")
   set(entries "")
   set(symbols "")
@@ -24,7 +24,7 @@ function(embed_kernels pack folder)
       string(JSON ${key} GET "${json}" ${key})
     endforeach()
     if(NOT kernel MATCHES "^(attention_.*|prepare|merge)$")
-      continue()  # of the Python runtime that has no TensorRT
+      continue()  # a kernel of the Python runtime without TensorRT
     endif()
     foreach(key queries keys descriptors)
       string(JSON ${key} GET "${json}" tile ${key})
@@ -71,7 +71,7 @@ function(embed_kernels pack folder)
        CONTENT "#include \"kernels/kernel_table.h\"\n\nextern \"C\" {\n${symbols}}\n\nnamespace page4d::plugin {\nnamespace {\n\n${tables}
 const Entry kEntries[] = {\n${entries}};\n\n}  // namespace\n\nconst View<Entry> kEmbedded(kEntries);
 const char kEmbeddedSource[] = \"${source}\";\n\n}  // namespace page4d::plugin\n")
-  # the assembler's file names the code: the same names with other content are another library
+  # the assembler's source only names the files of code: another pack gives other code with the same source
   set_source_files_properties(${folder}/kernels.s PROPERTIES OBJECT_DEPENDS ${pack})
 endfunction()
 

@@ -1,4 +1,4 @@
-// Errors, as page4d.errors: what was wrong, what the value was, what is allowed, what to do.
+// Errors, as page4d.errors: what was wrong, what the value was, what is allowed and what to do.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ std::string text(const Parts&... parts) {
   return stream.str();
 }
 
-// [1, 2, 3]
+// Sizes in brackets: [1, 2, 3]
 inline std::string text_of(const std::vector<int64_t>& sizes) {
   std::string all;
   for (int64_t size : sizes) all += (all.empty() ? "" : ", ") + std::to_string(size);

@@ -1,4 +1,4 @@
-// A libcuda.so.1 that keeps what it is told.
+// A libcuda.so.1 that records its calls.
 #pragma once
 
 #include <array>
@@ -28,8 +28,8 @@ struct FakeDriver {
   int capability = 90;
   bool refuses_cubins = false, refuses_ptx = false;
   int libraries = 0;             // loaded
-  int prepared = 0;              // kernels brought to the GPU
-  std::vector<unsigned> shared;  // allowed, by kernel prepared
+  int prepared = 0;              // kernels loaded on the GPU
+  std::vector<unsigned> shared;  // bytes allowed, of each kernel in the order of loading
   std::vector<std::string> symbols;
   std::vector<FakeLaunch> launches;
   std::vector<FakeMap> maps;

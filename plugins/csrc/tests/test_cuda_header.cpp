@@ -1,4 +1,4 @@
-// What the driver's types and numbers are taken to be, against the toolkit's own header.
+// Compares the types, constants and names of entry points in launch/driver.h with cuda.h.
 #include <cuda.h>
 
 #include <string_view>

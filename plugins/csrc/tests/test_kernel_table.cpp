@@ -8,15 +8,15 @@ using namespace page4d::plugin;
 
 namespace {
 
-void own_chip_else_ptx() {
+void own_architecture_else_ptx() {
   const KernelTable& table = KernelTable::embedded();
-  std::set<int> chips;
-  for (const Entry& entry : table.entries()) chips.insert(entry.chip);
-  CHECK(chips.count(kPtx) == 1);
+  std::set<int> architectures;
+  for (const Entry& entry : table.entries()) architectures.insert(entry.chip);
+  CHECK(architectures.count(kPtx) == 1);
   for (int capability = kFallback; capability < 200; ++capability)
     for (Dtype dtype : {Dtype::kFloat16, Dtype::kBfloat16}) {
       const Entry& entry = table.kernel("attention_biased", dtype, capability);
-      CHECK(entry.chip == (chips.count(capability) == 1 ? capability : kPtx) && entry.dtype == dtype &&
+      CHECK(entry.chip == (architectures.count(capability) == 1 ? capability : kPtx) && entry.dtype == dtype &&
             entry.kernel == "attention_biased");
     }
   CHECK(table.kernel("merge", Dtype::kFloat16, 90).path() == "sm_90/merge_fp16.cubin");
@@ -50,7 +50,7 @@ void every_kernel_has_code() {
 }  // namespace
 
 int main() {
-  own_chip_else_ptx();
+  own_architecture_else_ptx();
   refusals();
   every_kernel_has_code();
 }

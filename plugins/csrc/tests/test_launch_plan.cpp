@@ -82,7 +82,7 @@ void refusals() {
     CHECK(refused_for == "no attention kernel in the pack for this head dimension");
 }
 
-void workspace_serves_every_chip() {
+void workspace_suffices_on_every_architecture() {
   for (Mode mode : {Mode::kDense, Mode::kBiased, Mode::kRows, Mode::kSegments}) {
     const Shape shape = shape_of(mode, 1, 16, 32, 21984);
     const int64_t most = most_workspace(shape, KernelTable::embedded());
@@ -99,5 +99,5 @@ int main() {
   bias_is_prepared();
   few_queries_split_the_keys();
   refusals();
-  workspace_serves_every_chip();
+  workspace_suffices_on_every_architecture();
 }

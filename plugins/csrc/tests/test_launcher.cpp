@@ -1,4 +1,4 @@
-// Loading and launching, as a driver sees it.
+// Loading and launching: the calls that the driver gets.
 #include <cstring>
 
 #include "check.h"
@@ -60,11 +60,11 @@ void three_kernels() {
   launcher.launch(addresses_at(1 << 30), nullptr);
   CHECK(fake_driver().launches.size() == 6 && fake_driver().maps.size() == 2);  // the addresses are the same
   Launcher other(split_call(Dtype::kFloat16), table);
-  // code is kept, and ready in whichever context is current
+  // code is loaded once, and prepared for each launcher
   CHECK(fake_driver().libraries == 3 && fake_driver().prepared == 6);
 }
 
-void other_types_and_chips() {
+void other_types_and_architectures() {
   fake_driver() = {};
   Launcher bf16(split_call(Dtype::kBfloat16), KernelTable::embedded());
   bf16.launch(addresses_at(0), nullptr);
@@ -80,7 +80,7 @@ void other_types_and_chips() {
         "the attention kernels do not run on this GPU");
 }
 
-// A driver that is older than the assembler of its chip's code: the PTX, planned by its own tiles.
+// A driver that is older than the assembler of its GPU's code: the PTX, planned with the PTX kernels' tiles.
 void a_refused_cubin() {
   const KernelTable& table = KernelTable::embedded();
   const Shape shape = split_call(Dtype::kFloat16);
@@ -126,7 +126,7 @@ void a_refused_launch() {
 int main() {
   no_gpu_is_asked_again();
   three_kernels();
-  other_types_and_chips();
+  other_types_and_architectures();
   a_refused_cubin();
   a_refused_launch();
 }

@@ -21,7 +21,7 @@ Addresses some_addresses() {
   return addresses;
 }
 
-// A call of every mode, from the node that means it.
+// A call of every mode, from its node.
 std::vector<Shape> calls(Dtype dtype) {
   const Node biased(Op::kBiasedAttention, {}), segment(Op::kSegmentAttention, {});
   const Node epipolar(Op::kBiasedAttention, {{"epipolar_band", 2.5}, {"epipolar_penalty", 4}});
@@ -80,7 +80,7 @@ size_t check_block(const Entry& entry, const Launch& launch) {
   return encoded;
 }
 
-// Every kernel of the pack is launched by some call, with a parameter for all that its table names.
+// Every kernel of the pack is launched by some call, with a value for every parameter in its table.
 void every_kernel() {
   const KernelTable& table = KernelTable::embedded();
   std::map<const Entry*, bool> met;

@@ -61,7 +61,8 @@ std::string json(const Descriptor& d) {
               ", \"strides\": ", text_of({d.strides.begin(), d.strides.end()}), ", \"keys\": ", d.keys, "}");
 }
 
-// Bytes of every parameter with tensor number i at (i + 1) << 32, and tensor maps of the address sixteen times.
+// The bytes of every parameter in hexadecimal. Tensor i is at address (i + 1) << 32; a tensor map is its tensor's
+// address, sixteen times.
 std::string packed(const Entry& entry, const Launch& launch) {
   Addresses addresses;
   for (size_t i = 0; i < kTensors; ++i) addresses[i] = uint64_t{i + 1} << 32;

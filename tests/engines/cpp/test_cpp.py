@@ -1,5 +1,7 @@
-"""The C++ runtime: its own tests, what a program that links it finds, its examples, other compilers and headers.
-`test_cpp_*.py` hold it against Python's."""
+"""The C++ runtime: its own tests, a program that links it, its examples, other compilers and headers.
+
+`test_cpp_*.py` compare it with Python's runtime.
+"""
 
 import importlib.util
 import math
@@ -19,7 +21,7 @@ from tests.support.models import EVERY
 ROOT = pathlib.Path(__file__).parents[3]
 SOURCE = ROOT / "engines" / "cpp"
 NEEDED = {"fundamental": "need the calibration of every view", "keypoints": "exported with --keypoints and need them"}
-"""What the runtime says of engines with such an input."""
+"""By input: the runtime's refusal of engines that read it, if it is missing."""
 
 
 def test_own_tests_under_sanitizers(cpp):
@@ -35,25 +37,18 @@ def installed(cpp, shared):
 
 
 def test_the_librarys_symbols_are_its_own(installed):
-    """A program may have another version of what this library is made with."""
-    lines = run(
-        "nm", "--dynamic", "--defined-only", "--demangle", installed / "lib" / "libpage4d_runtime.so"
-    ).splitlines()
+    """A program may have other versions of the libraries that this one is built with."""
+    library = installed / "lib" / "libpage4d_runtime.so"
+    lines = run("nm", "--dynamic", "--defined-only", "--demangle", library).splitlines()
     names = {line.split(maxsplit=2)[-1] for line in lines}
-    foreign = {
-        name
-        for name in names
-        if not re.match(
-            r"page4d_\w+$|(\w+ )*(for"
-            r" )?page4d::(Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of)\b",
-            name,
-        )
-    }
+    classes = "Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of"
+    own = re.compile(rf"page4d_\w+$|(\w+ )*(for )?page4d::({classes})\b")
+    foreign = {name for name in names if not own.match(name)}
     assert not foreign and {"page4d_load", "page4d_rig_push"} <= names
 
 
 def test_the_library_has_the_packages_version(installed):
-    """Programs linked with another minor version, whose interface may differ, find none."""
+    """Programs linked with another minor version, whose interface may differ, do not load this one."""
     version = re.search(r'^version = "(\d+\.\d+)(\.\d+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     library = installed / "lib" / "libpage4d_runtime.so"
     assert library.resolve().name == f"libpage4d_runtime.so.{version[1]}{version[2]}"
@@ -63,7 +58,7 @@ def test_the_library_has_the_packages_version(installed):
 
 
 def test_a_program_that_has_the_sources_builds_the_library_alone(tmp_path):
-    """No tests, no examples, no build type that it did not choose, no names that could be its own."""
+    """No tests, no examples, no build type that the program did not choose, no targets with general names."""
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.22)\nproject(robot CXX)\n"
         f"add_subdirectory({SOURCE} page4d)\n"
@@ -76,16 +71,11 @@ def test_a_program_that_has_the_sources_builds_the_library_alone(tmp_path):
     assert (tmp_path / "build" / "type").read_text() == "[]"
 
 
-def test_headers_say_nothing_of_what_is_inside(installed):
+def test_headers_include_each_other_and_the_standard_library_alone(installed):
     headers = list((installed / "include" / "page4d").glob("*.h"))
     assert len(headers) == len(list((SOURCE / "include" / "page4d").glob("*.h"))) > 8
-    included = {
-        name
-        for header in headers
-        for name in re.findall(r"#include <([^>]+)>|#include \"([^\"]+)\"", header.read_text())
-        for name in name
-        if name
-    }
+    text = "".join(header.read_text() for header in headers)
+    included = set(re.findall(r"#include [<\"]([^>\"]+)[>\"]", text))
     assert all(name.startswith("page4d/") or re.fullmatch(r"[a-z_]+(\.h)?", name) for name in included), included
 
 
@@ -110,21 +100,21 @@ def robot(installed, shared):
     return folder / "build" / "robot"
 
 
-def refused(robot, *words):
-    done = subprocess.run([robot, *map(str, words)], capture_output=True, text=True)
-    return done.returncode, done.stderr
+def refused(robot, *arguments):
+    completed = subprocess.run([robot, *map(str, arguments)], capture_output=True, text=True)
+    return completed.returncode, completed.stderr
 
 
 @pytest.mark.parametrize(
     ("variant", "precision"), [*((variant, "float32") for variant in EVERY), ("pi3", "float16"), ("default", "float16")]
 )
 def test_the_readmes_program_runs_every_models_engines(robot, made, variant, precision):
-    """Those that need more than images, it says what they need."""
+    """Of engines that need more than images, it says what they need."""
     folder = made(variant, precision).folder
     manifest = EngineFolder.open(folder).manifest
-    if needed := [words for name, words in NEEDED.items() if manifest.reads(name)]:
-        code, words = refused(robot, folder)
-        assert code == 2 and needed[0] in words
+    if needed := [message for name, message in NEEDED.items() if manifest.reads(name)]:
+        code, error = refused(robot, folder)
+        assert code == 2 and needed[0] in error
         return
     lines = re.findall(r"^(\S+): (\w+), (\d+) bytes at 0x\w+$", run(robot, folder), re.MULTILINE)
     outputs = BufferPlan.make(manifest).outputs
@@ -139,106 +129,52 @@ def test_the_readmes_program_runs_every_models_engines(robot, made, variant, pre
 
 def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
     assert refused(robot) == refused(robot, "a", "b") == (2, "usage: robot ENGINES\n")
-    code, words = refused(robot, tmp_path)
-    assert code == 4 and "the engine folder has no manifest.json" in words
+    code, error = refused(robot, tmp_path)
+    assert code == 4 and "the engine folder has no manifest.json" in error
 
 
 def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_path):
     flags = "-DCMAKE_CXX_FLAGS=-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
-    engines = made("default").folder
-    build(
-        ROOT / "examples" / "ros2",
-        tmp_path,
-        f"-DCMAKE_PREFIX_PATH={installed}",
-        flags,
-        f"-DPAGE4D_ROS_TEST_ENGINES={engines}",
-    )
+    engines = f"-DPAGE4D_ROS_TEST_ENGINES={made('default').folder}"
+    build(ROOT / "examples" / "ros2", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", flags, engines)
     report = run("ctest", "--output-on-failure", cwd=tmp_path)
     assert "100% tests passed" in report and "3/3 Test" in report
 
 
 def test_a_live_rig(cpp, made):
-    rig = cpp / "examples" / "rig" / "rig"
-    said = run(
-        rig,
-        made("default").folder,
-        "--backend",
-        "test",
-        "--seconds",
-        "3",
-        "--speed",
-        "4",
-        "--kill",
-        "1@1.5",
-        "--missing",
-        "repeat",
-    )
-    windows = re.findall(r"^ *window|^ *\d+ ", said, re.MULTILINE)
-    assert len(windows) > 5, said
-    skipped = run(
-        rig,
-        made("default").folder,
-        "--backend",
-        "test",
-        "--seconds",
-        "3",
-        "--speed",
-        "4",
-        "--kill",
-        "1@1.5",
-        "--missing",
-        "skip",
-    )
-    assert len(skipped.splitlines()) < len(said.splitlines()), "without the dead camera there are no windows"
+    """Camera 1 is silent from the middle on: its last image is used again, or there are no more windows."""
+    options = ["--backend", "test", "--seconds", "3", "--speed", "4", "--kill", "1@1.5"]
+    command = [cpp / "examples" / "rig" / "rig", made("default").folder, *options]
+    repeated = run(*command, "--missing", "repeat")
+    windows = re.findall(r"^ *window|^ *\d+ ", repeated, re.MULTILINE)
+    assert len(windows) > 5, repeated
+    skipped = run(*command, "--missing", "skip")
+    assert len(skipped.splitlines()) < len(repeated.splitlines()), "without the dead camera there are no windows"
 
 
 @pytest.mark.slow
-def test_another_processor(tmp_path):
-    """A build for 64-bit ARM by Debian's compiler; nothing of it is run."""
+def test_it_builds_for_64_bit_arm(tmp_path):
+    """By Debian's cross compiler; nothing of it is run."""
     compiler = shutil.which("aarch64-linux-gnu-g++")
     assert compiler, "test.sh installs it: g++-aarch64-linux-gnu"
     system = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    build(
-        SOURCE,
-        tmp_path,
-        *system,
-        "-DCMAKE_UNITY_BUILD=ON",
-        "-DBUILD_TESTING=OFF",
-        "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON",
-        "-DCMAKE_CXX_FLAGS=-Werror",
-    )
-    for built in (tmp_path / "libpage4d_runtime.so", tmp_path / "examples" / "rig" / "rig"):
-        assert "AArch64" in run("readelf", "--file-header", built)
+    parts = ["-DBUILD_TESTING=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_PNG=ON"]
+    build(SOURCE, tmp_path, *system, *parts, "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_CXX_FLAGS=-Werror")
+    for binary in (tmp_path / "libpage4d_runtime.so", tmp_path / "examples" / "rig" / "rig"):
+        assert "AArch64" in run("readelf", "--file-header", binary)
 
 
 @pytest.mark.parametrize("major", [12, 13])
 def test_the_drivers_calls_are_those_of_cudas_headers(major):
-    folders = [
-        pathlib.Path(place) / part
-        for place in importlib.util.find_spec("nvidia").submodule_search_locations
-        for part in ("cuda_runtime/include", "cu13/include")
-    ]
-    include = next(folder for folder in folders if f"CUDA_VERSION {major}0" in read(folder / "cuda.h"))
-    run(
-        "g++",
-        "-std=c++17",
-        "-fsyntax-only",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-isystem",
-        include,
-        f"-I{SOURCE}/include",
-        f"-I{SOURCE}/src",
-        SOURCE / "tests" / "cuda" / "test_cuda_header.cpp",
-    )
-
-
-def read(path):
-    return path.read_text() if path.is_file() else ""
+    places = importlib.util.find_spec("nvidia").submodule_search_locations
+    headers = [path for place in places for path in pathlib.Path(place).glob("*/include/cuda.h")]
+    include = next(path.parent for path in headers if f"CUDA_VERSION {major}0" in path.read_text())
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    folders = ["-isystem", include, f"-I{SOURCE}/include", f"-I{SOURCE}/src"]
+    run("g++", *flags, *folders, SOURCE / "tests" / "cuda" / "test_cuda_header.cpp")
 
 
 def test_the_sanitizers_are_on(cpp):
-    """A build without them would let everything above pass."""
+    """Without them everything above would pass, too."""
     linked = run("ldd", cpp / "tests" / "test_window")
     assert "libasan" in linked and "libubsan" in linked

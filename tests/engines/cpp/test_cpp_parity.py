@@ -1,5 +1,7 @@
-"""The C++ runtime gives what page4d-run gives, byte for byte: resizing, the order of images, windows, memory, masks,
-cameras and poses."""
+"""The C++ runtime's outputs equal page4d-run's byte for byte.
+
+Resizing, the order of images, windows, memory, masks, cameras and poses.
+"""
 
 import shutil
 
@@ -32,7 +34,7 @@ def test_masks_tokens_and_memory(parity, made, tmp_path, variant):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_windows_that_overlap(parity, made, tmp_path, stride):
-    """The encoder sees new times alone on both sides, and what lies in its place comes from the window before."""
+    """In both runtimes only new timesteps are encoded; the tokens of the others are those of the window before."""
     (tmp_path / "engines").mkdir()
     engines = by_time(made("memory"), tmp_path / "engines").folder
     clip = clip_of(tmp_path / "clip", 6, 2, 100, 80)

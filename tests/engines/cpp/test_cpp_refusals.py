@@ -25,15 +25,15 @@ def without_a_network(monkeypatch):
 
 
 def refused_alike(parity, engines, clip, call, **info):
-    """Both refuse: C++ a run of the clip, Python the call."""
+    """Both refuse: C++ to run the clip, Python the call."""
     folder = clip.parent
     info = {"starts": [0], "fit": "none", "sliding": False, "backend": "test"} | info
     write_raw(folder / "raw", FrameFolder.open(clip), info)
-    done = cpp_run(parity, engines, folder / "raw", folder / "out")
+    completed = cpp_run(parity, engines, folder / "raw", folder / "out")
     with pytest.raises(Page4DError) as caught:
         call()
-    assert done.stderr.splitlines()[0] == f"page4d: {caught.value.what}"
-    assert done.returncode == caught.value.exit_code and done.stdout == ""
+    assert completed.stderr.splitlines()[0] == f"page4d: {caught.value.what}"
+    assert completed.returncode == caught.value.exit_code and completed.stdout == ""
     assert not list((folder / "out").iterdir())
 
 

@@ -1,5 +1,4 @@
-"""The C++ runtime built with TensorRT's headers, where they are: its own tests, over a stand-in of TensorRT's library,
-under sanitizers."""
+"""The C++ runtime built with TensorRT's headers: its own tests, with a stand-in for TensorRT, under sanitizers."""
 
 import os
 import pathlib

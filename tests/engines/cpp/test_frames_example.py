@@ -11,24 +11,24 @@ from PIL import Image
 from page4d_export.sample_scene.clip import render, save
 
 
-def frames_example(cpp, *words):
-    done = subprocess.run([cpp / "examples" / "frames" / "frames", *map(str, words)], capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+def frames_example(cpp, *arguments):
+    command = [cpp / "examples" / "frames" / "frames", *map(str, arguments)]
+    completed = subprocess.run(command, capture_output=True, text=True)
+    return completed.returncode, completed.stdout, completed.stderr
 
 
 @pytest.fixture
 def frames(tmp_path):
-    """Five times of two cameras: two windows of three, the second one shares a time with the first."""
+    """Five timesteps of two cameras: two windows of three, the second shares a timestep with the first."""
     save(render(5, 2, 100, 80, seed=2), tmp_path / "clip")
     return tmp_path / "clip" / "frames"
 
 
 def test_the_frames_example_writes_a_mask_for_each_frame(cpp, made, frames, tmp_path):
-    code, printed, said = frames_example(cpp, made("default").folder, frames, tmp_path / "out", "--test")
-    assert (code, said) == (0, "")
-    masks = {
-        path.relative_to(tmp_path / "out"): np.asarray(Image.open(path)) for path in (tmp_path / "out").rglob("*.png")
-    }
+    out = tmp_path / "out"
+    code, printed, error = frames_example(cpp, made("default").folder, frames, out, "--test")
+    assert (code, error) == (0, "")
+    masks = {path.relative_to(out): np.asarray(Image.open(path)) for path in out.rglob("*.png")}
     assert masks.keys() == {path.relative_to(frames) for path in frames.rglob("*.png")}
     assert all(mask.shape == (4, 5) and mask.dtype == np.uint8 and mask.std() > 0 for mask in masks.values())
     assert len({mask.tobytes() for mask in masks.values()}) == len(masks)
@@ -36,20 +36,21 @@ def test_the_frames_example_writes_a_mask_for_each_frame(cpp, made, frames, tmp_
 
 
 def test_the_frames_example_with_engines_of_other_inputs_and_outputs(cpp, made, frames, tmp_path):
-    """Engines that give no mask end well and write no folder; those that need more than images say what."""
+    """With engines without masks it succeeds and writes no folder; it says what engines need beyond images."""
     (frames / "cam2").symlink_to(frames / "cam1")
     code, printed, _ = frames_example(cpp, made("pi3").folder, frames, tmp_path / "out", "--test")
     assert code == 0 and re.findall(r"not written: (\w+)", printed) == ["layers", "points", "confidence", "camera"]
     (frames / "cam2").unlink()
-    code, _, said = frames_example(cpp, made("memory").folder, frames, tmp_path / "out", "--test")
-    assert code == 2 and "need the calibration of every view" in said
+    code, _, error = frames_example(cpp, made("memory").folder, frames, tmp_path / "out", "--test")
+    assert code == 2 and "need the calibration of every view" in error
     assert not list(tmp_path.glob("out*"))
 
 
 def test_the_frames_example_says_what_is_wrong_and_leaves_nothing(cpp, made, frames, tmp_path):
     engines = made("default").folder
-    for words in ([], [engines, frames], [engines, frames, "out", "--tset"], [engines, frames, "out", "--test", "x"]):
-        code, printed, usage = frames_example(cpp, *words)
+    complete = [engines, frames, "out"]
+    for arguments in ([], complete[:2], [*complete, "--tset"], [*complete, "--test", "x"]):
+        code, printed, usage = frames_example(cpp, *arguments)
         assert (code, printed) == (2, "") and usage.startswith("usage: frames ENGINES FRAMES OUT")
     (tmp_path / "mine").mkdir()
     file = frames / "cam1" / "000003.png"
@@ -63,20 +64,20 @@ def test_the_frames_example_says_what_is_wrong_and_leaves_nothing(cpp, made, fra
         "has another size": ("out", another_size),
         "cameras have different numbers of frames": ("out", file.unlink),
         "the engines are for other cameras": ("out", lambda: shutil.rmtree(frames / "cam1")),
-        "too few frames for a window": ("out", lambda: keep_two_times(frames)),
+        "too few frames for a window": ("out", lambda: keep_two_timesteps(frames)),
         "no camera's folder": ("out", lambda: [shutil.rmtree(frames / camera) for camera in ("cam0", "cam1")]),
         "there is no such folder": ("out", frames.rmdir),
     }
     for message, (out, spoil) in spoilt.items():
         spoil()
-        code, printed, said = frames_example(cpp, engines, frames, f"{tmp_path / out}/", "--test")
-        assert (code, printed) == (2, "") and message in said, said
+        code, printed, error = frames_example(cpp, engines, frames, f"{tmp_path / out}/", "--test")
+        assert (code, printed) == (2, "") and message in error, error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "mine"]
     assert not list((tmp_path / "mine").iterdir())
 
 
-def keep_two_times(frames):
-    """Of one camera, which stands in for both."""
+def keep_two_timesteps(frames):
+    """Of the first camera, copied to the second."""
     for file in sorted((frames / "cam0").iterdir())[2:]:
         file.unlink()
     shutil.copytree(frames / "cam0", frames / "cam1")

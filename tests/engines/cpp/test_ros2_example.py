@@ -1,4 +1,4 @@
-"""The ROS 2 example without ROS: files that have to agree. What of it needs no ROS is built and run in test_cpp.py."""
+"""The ROS 2 example without ROS: files that have to agree. Its parts without ROS are built and run in test_cpp.py."""
 
 import ast
 import pathlib
@@ -39,12 +39,10 @@ def test_what_cmake_finds_is_declared():
     lists = text("CMakeLists.txt")
     assert root.attrib["format"] == "3" and root.findtext("export/build_type") == "ament_cmake"
     assert root.findtext("name") == re.search(r"project\((\w+)", lists).group(1) == "page4d_ros"
-    found = set(re.findall(r"find_package\((\w+)", lists))
-    assert found - NOT_OF_ROS == declared("depend", "build_depend", "buildtool_depend")
-    included = {
-        include.partition("/")[0]
-        for include in re.findall(r'#include "([^"]+)"', text("include/page4d_ros/rig_node.h") + NODE.read_text())
-    }
+    packages = set(re.findall(r"find_package\((\w+)", lists))
+    assert packages - NOT_OF_ROS == declared("depend", "build_depend", "buildtool_depend")
+    node = text("include/page4d_ros/rig_node.h") + NODE.read_text()
+    included = {include.partition("/")[0] for include in re.findall(r'#include "([^"]+)"', node)}
     assert included - {"page4d_ros"} == declared("depend"), "every dependency is used, and the other way round"
 
 
@@ -71,7 +69,7 @@ def test_parameters_are_the_same_everywhere():
     source = NODE.read_text()
     declared_types = dict(reversed(pair) for pair in re.findall(r'declare_parameter<(.+?)>\("(\w+)"', source))
     assert len(declared_types) == source.count("declare_parameter<") == 12
-    assert set(re.findall(r'get_parameter\("(\w+)"\)', source)) == set(declared_types), "each is read"
+    assert set(re.findall(r'get_parameter\("(\w+)"\)', source)) == set(declared_types), "every parameter is read"
     (parameters,) = (entry["ros__parameters"] for entry in yaml.safe_load(text("config/rig.yaml")).values())
     assert set(parameters) == set(declared_types)
     types = {"std::string": str, "int64_t": int, "double": float, "std::vector<std::string>": list}

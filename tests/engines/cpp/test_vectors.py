@@ -1,4 +1,4 @@
-"""The golden vectors that C++ is held against are what Python gives now."""
+"""The golden vectors with which C++ is compared are what Python computes."""
 
 import json
 import math
@@ -10,20 +10,20 @@ from tests.vectors.make import FILES, FOLDER, fit, text_of
 ONE_ULP = 6e-8  # of float32 below 1: sums in another order round otherwise
 
 
-def assert_same(found, wanted, where, tolerance=1e-12):
+def assert_same(actual, expected, where, tolerance=1e-12):
     """Equal in all but the last digits of floats."""
-    if isinstance(wanted, dict):
-        assert found.keys() == wanted.keys(), where
-        for key, value in wanted.items():
-            assert_same(found[key], value, f"{where}.{key}", ONE_ULP if key == "mean" else tolerance)
-    elif isinstance(wanted, list):
-        assert len(found) == len(wanted), where
-        for number, value in enumerate(wanted):
-            assert_same(found[number], value, f"{where}[{number}]", tolerance)
-    elif isinstance(wanted, float):
-        assert math.isclose(found, wanted, rel_tol=tolerance, abs_tol=tolerance), where
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), where
+        for key, value in expected.items():
+            assert_same(actual[key], value, f"{where}.{key}", ONE_ULP if key == "mean" else tolerance)
+    elif isinstance(expected, list):
+        assert len(actual) == len(expected), where
+        for number, value in enumerate(expected):
+            assert_same(actual[number], value, f"{where}[{number}]", tolerance)
+    elif isinstance(expected, float):
+        assert math.isclose(actual, expected, rel_tol=tolerance, abs_tol=tolerance), where
     else:
-        assert found == wanted and type(found) is type(wanted), where
+        assert actual == expected and type(actual) is type(expected), where
 
 
 @pytest.mark.parametrize("name", FILES)

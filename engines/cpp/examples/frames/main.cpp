@@ -1,5 +1,5 @@
-// Frames of several cameras through the engines, a mask for each frame. A program to copy: every call of the library
-// that reads images from files needs is here.
+// Runs engines on frames of several cameras and writes a mask for each frame. A program to copy: it has every call that
+// a program with images in files needs.
 #include <page4d/pipeline.h>
 #include <png.h>
 
@@ -138,10 +138,10 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
 
 }  // namespace
 
-int main(int count, char** words) try {
-  const bool test = count == 5 && std::strcmp(words[4], "--test") == 0;
-  if (count != 4 && !test) return std::fputs(kUsage, stderr), int(Code::kUsage);
-  run(words[1], words[2], words[3], test ? page4d::Backend::kTest : page4d::Backend::kTensorrt);
+int main(int argc, char** argv) try {
+  const bool test = argc == 5 && std::strcmp(argv[4], "--test") == 0;
+  if (argc != 4 && !test) return std::fputs(kUsage, stderr), int(Code::kUsage);
+  run(argv[1], argv[2], argv[3], test ? page4d::Backend::kTest : page4d::Backend::kTensorrt);
 } catch (const Error& error) {
   return std::fprintf(stderr, "frames: %s\n", error.what()), int(error.code());
 } catch (const std::exception& error) {

@@ -55,25 +55,25 @@ class Arguments {
     return static_cast<int64_t>(value);
   }
 
-  // The value that the option's word stands for.
+  // The value that the option's text stands for.
   template <class Value>
   Value choice(const std::string& name, const std::map<std::string, Value>& choices, Value otherwise) const {
     if (!has(name)) return otherwise;
     const auto choice = choices.find(text(name));
     if (choice != choices.end()) return choice->second;
-    std::set<std::string> words;
-    for (const auto& entry : choices) words.insert(entry.first);
-    refuse(name + " has no such value", text(name), listed(words));
+    std::set<std::string> names;
+    for (const auto& entry : choices) names.insert(entry.first);
+    refuse(name + " has no such value", text(name), listed(names));
   }
 
   // A number in an option's value.
-  static double parse(const std::string& name, const std::string& word, double least, double most) {
+  static double parse(const std::string& name, const std::string& text, double least, double most) {
     char* end = nullptr;
-    const double value = std::strtod(word.c_str(), &end);
+    const double value = std::strtod(text.c_str(), &end);
     char range[80];
     std::snprintf(range, sizeof(range), "%.12g to %.12g", least, most);
-    if (word.empty() || *end != '\0') refuse(name + " is not a number", word, range);
-    if (!(value >= least && value <= most)) refuse(name + " is out of range", word, range);
+    if (text.empty() || *end != '\0') refuse(name + " is not a number", text, range);
+    if (!(value >= least && value <= most)) refuse(name + " is out of range", text, range);
     return value;
   }
 
@@ -82,9 +82,9 @@ class Arguments {
   }
 
  private:
-  static std::string listed(const std::set<std::string>& words) {
+  static std::string listed(const std::set<std::string>& names) {
     std::string text;
-    for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
     return text;
   }
 

@@ -27,32 +27,32 @@ constexpr char kHelp[] = R"(rig ENGINES [options]: simulated cameras, live, thro
   --rate HZ                 images a second of each camera (30)
   --jitter-ms MS            of the stamps, to either side (4)
   --kill CAMERA@S[-S]       a camera, from 0, that is silent from one second on, or until another
-  --missing skip|repeat     what becomes of a time for which a camera has no image (skip)
-  --stride N                times from a window's start to the next's (T: no overlap)
+  --missing skip|repeat     what happens to a timestep for which a camera has no image (skip)
+  --stride N                timesteps from a window's start to the next's (T: no overlap)
   --speed X                 simulated seconds in a second (1)
   --help
 
-A line per window: its number, the stamps of its first and last time, the largest difference of stamps within a time,
-the images in which an older one stands in, the mean of the mask per camera, and what the engines took. Then what
-became of the images.
+A line per window: its number, the stamps of its first and last timestep, the largest difference of stamps within a
+timestep, the number of older images that are used again, the mean of the mask per camera, and the engines' time. Then
+the counts of images.
 )";
 
 // "CAMERA@SECONDS" or "CAMERA@SECONDS-SECONDS".
-void read_kill(const std::string& word, int cameras, Simulation& simulation) {
-  const size_t at = word.find('@');
+void read_kill(const std::string& text, int cameras, Simulation& simulation) {
+  const size_t at = text.find('@');
   if (at == std::string::npos)
-    Arguments::refuse("--kill has no such value", word, "CAMERA@SECONDS or CAMERA@SECONDS-SECONDS");
-  const double camera = Arguments::parse("--kill", word.substr(0, at), 0, cameras - 1);
-  if (camera != std::floor(camera)) Arguments::refuse("--kill has no such camera", word, "a whole number");
+    Arguments::refuse("--kill has no such value", text, "CAMERA@SECONDS or CAMERA@SECONDS-SECONDS");
+  const double camera = Arguments::parse("--kill", text.substr(0, at), 0, cameras - 1);
+  if (camera != std::floor(camera)) Arguments::refuse("--kill has no such camera", text, "a whole number");
   simulation.dying = static_cast<int>(camera);
-  const size_t until = word.find('-', at);
+  const size_t until = text.find('-', at);
   simulation.death =
-      Arguments::parse("--kill", word.substr(at + 1, until == std::string::npos ? until : until - at - 1), 0, 1e6);
+      Arguments::parse("--kill", text.substr(at + 1, until == std::string::npos ? until : until - at - 1), 0, 1e6);
   if (until != std::string::npos)
-    simulation.return_at = Arguments::parse("--kill", word.substr(until + 1), simulation.death, 1e6);
+    simulation.return_at = Arguments::parse("--kill", text.substr(until + 1), simulation.death, 1e6);
 }
 
-// Runs windows as they come, each from the memory that the one before left behind.
+// Runs windows as they come, each with the memory of the window before.
 class Consumer {
  public:
   explicit Consumer(page4d::Pipeline& pipeline) : pipeline_(pipeline), results_(pipeline.info()) {}
@@ -63,7 +63,7 @@ class Consumer {
     std::printf("       ms\n");
   }
 
-  // Throws Error: what the pipeline says.
+  // Throws the pipeline's Error.
   void run(const page4d::Window& window) {
     const auto before = std::chrono::steady_clock::now();
     page4d::Frames frames;
@@ -89,7 +89,7 @@ class Consumer {
  private:
   const page4d::Layout& layout() const { return pipeline_.info().layout; }
 
-  // Of a time: the earliest of its own images.
+  // Stamp of a timestep: the earliest of its own images.
   double stamp(const page4d::Window& window, int64_t t) const {
     double first = NAN;
     for (int64_t i = t * layout().V; i < (t + 1) * layout().V; ++i)
@@ -117,14 +117,14 @@ void print_counts(const page4d::Rig& rig, int cameras) {
   const page4d::RigCounts counts = rig.counts();
   std::printf("\ncamera   pushed     used     late unmatched  waiting repeated\n");
   for (int c = 0; c < cameras; ++c) {
-    const page4d::CameraCounts its = rig.counts(c);
-    const int64_t waiting = its.pushed - its.used - its.late - its.unmatched;
-    std::printf("%6d %8lld %8lld %8lld %9lld %8lld %8lld\n", c, static_cast<long long>(its.pushed),
-                static_cast<long long>(its.used), static_cast<long long>(its.late),
-                static_cast<long long>(its.unmatched), static_cast<long long>(waiting),
-                static_cast<long long>(its.repeated));
+    const page4d::CameraCounts camera = rig.counts(c);
+    const int64_t waiting = camera.pushed - camera.used - camera.late - camera.unmatched;
+    std::printf("%6d %8lld %8lld %8lld %9lld %8lld %8lld\n", c, static_cast<long long>(camera.pushed),
+                static_cast<long long>(camera.used), static_cast<long long>(camera.late),
+                static_cast<long long>(camera.unmatched), static_cast<long long>(waiting),
+                static_cast<long long>(camera.repeated));
   }
-  std::printf("\n%lld times, skew %.2f ms on average and %.2f at most; %lld windows, %lld of them dropped\n",
+  std::printf("\n%lld timesteps, skew %.2f ms on average and %.2f at most; %lld windows, %lld of them dropped\n",
               static_cast<long long>(counts.times), counts.mean_skew * 1e3, counts.largest_skew * 1e3,
               static_cast<long long>(counts.windows), static_cast<long long>(counts.windows_dropped));
 }
@@ -150,15 +150,13 @@ Code run(int argc, char** argv) {
       arguments.choice<Missing>("--missing", {{"skip", Missing::kSkip}, {"repeat", Missing::kRepeat}}, Missing::kSkip);
   rig_options.stride = arguments.whole("--stride", 0, 1, 1000);
   rig_options.tolerance = 0.45 / simulation.rate;
-  // This machine's threads are late by as many real seconds as ever: by more simulated ones where the simulated clock
-  // runs faster.
+  // Threads are late by real seconds: by more simulated seconds if the simulated clock runs faster.
   const double speed = std::fmax(simulation.speed, 1);
   rig_options.patience = std::fmax(0.1 * speed, 3 / simulation.rate);
   rig_options.pending = static_cast<int>(std::fmin(rig_options.patience * simulation.rate + 3, 1000));
   rig_options.windows = static_cast<int>(std::ceil(2 * speed));
 
-  options.sliding = rig_options.stride > 0;  // what the encoder made of times that windows share is kept
-
+  options.sliding = rig_options.stride > 0;  // timesteps that windows share are encoded once
   page4d::Pipeline pipeline = page4d::Pipeline::load(engines, options);
   const page4d::Layout layout = pipeline.info().layout;
   const int cameras = static_cast<int>(layout.V);
@@ -180,11 +178,11 @@ Code run(int argc, char** argv) {
       film(rig, simulation, c, layout, start, stopped);
       --filming;
     });
-  // Threads are joined before anything that they use is gone, also when the engines fail.
+  // Also when the engines fail, threads are joined before the objects that they use are destroyed.
   Error failure(Code::kOk, "");
   page4d::Window window;
   for (bool over = false; !over && failure.code() == Code::kOk;) {
-    over = filming == 0;  // asked first: what is pushed until then is taken below
+    over = filming == 0;  // read first: windows of images pushed before are taken below
     if (!over) rig.wait(0.05);
     while (failure.code() == Code::kOk && rig.take(window)) {
       try {

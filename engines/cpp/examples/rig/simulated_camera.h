@@ -1,4 +1,4 @@
-// What stands in for a real camera: a thread that draws a moving disc and says when it did.
+// A simulated camera: a thread that pushes images of a moving disc, with stamps.
 #pragma once
 
 #include <atomic>
@@ -20,7 +20,7 @@ struct Simulation {
   double death = 0, return_at = INFINITY;
 };
 
-// One colour on a floor that fades from left to right, so that the cameras differ; no anti-aliasing, no library.
+// A disc in front of a gradient, another colour for each camera.
 class Scene {
  public:
   Scene(int width, int height)
@@ -48,7 +48,7 @@ class Scene {
   std::vector<uint8_t> pixels_;
 };
 
-// Pushes from `start` until the simulation ends, or is stopped. For a thread of its own.
+// Pushes images from `start` until the simulation ends or is stopped. For a thread of its own.
 inline void film(page4d::Rig& rig, const Simulation& simulation, int camera, page4d::Layout layout,
                  std::chrono::steady_clock::time_point start, const std::atomic<bool>& stopped) {
   using std::chrono::steady_clock;

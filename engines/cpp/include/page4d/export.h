@@ -1,4 +1,4 @@
-/* What is visible of the library. */
+/* Marks the names that the library exports. */
 #pragma once
 
 #if defined(_WIN32)

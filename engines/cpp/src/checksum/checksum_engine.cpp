@@ -21,7 +21,7 @@ constexpr std::array<uint32_t, 256> make_table() {
 
 constexpr std::array<uint32_t, 256> kTable = make_table();
 
-// n/256, n in 0..255, in a type's own bits: exact in all of them.
+// The bits of n/256, n in 0..255: exact in either type.
 uint16_t float16_of(uint32_t n) {
   if (n == 0) return 0;
   int top = 7;
@@ -95,12 +95,12 @@ Checksum::Checksum(const Stage& stage, const std::vector<Address>& inputs, const
 void Checksum::encode() const noexcept {
   const Part &pixels = inputs_[0], &special = inputs_[1], &tokens = outputs_[0];
   const size_t image = static_cast<size_t>(pixels.count / images_),
-               own = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
-               all = static_cast<size_t>(tokens.count / images_) * bytes_of(tokens.dtype);
+               special_bytes = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
+               token_bytes = static_cast<size_t>(tokens.count / images_) * bytes_of(tokens.dtype);
   for (size_t i = 0; i < static_cast<size_t>(images_); ++i) {
-    auto* target = static_cast<unsigned char*>(tokens.data) + i * all;
-    std::memcpy(target, static_cast<const unsigned char*>(special.data) + i * own, own);
-    fill({target + own, (tokens.count - special.count) / images_, tokens.dtype},
+    auto* target = static_cast<unsigned char*>(tokens.data) + i * token_bytes;
+    std::memcpy(target, static_cast<const unsigned char*>(special.data) + i * special_bytes, special_bytes);
+    fill({target + special_bytes, (tokens.count - special.count) / images_, tokens.dtype},
          crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image));
   }
 }
@@ -130,7 +130,7 @@ void Checksum::fill(const Part& part, uint32_t start) noexcept {
       spread<uint16_t>(part.data, part.count, start, bfloat16_of);
       break;
     case DType::kFloat64:
-      break;  // of no engine
+      break;  // no engine has it
   }
 }
 

@@ -1,12 +1,12 @@
 // Backend::kTest: stages compute checksums instead of a network, so that every byte of every input changes every
 // output.
 //
-// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order. Element i of output k,
-// counted from 0 in the manifest's order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: an integer as it is, a
-// floating one divided by 256, which is exact in every type.
+// d = crc32 (as zlib's) of all inputs' bytes, in the manifest's order. Element i of output k, counted from 0 in the
+// manifest's order, is ((d + 40503 k + 2654435761 i) mod 2^32) >> 24: as it is in integer types, divided by 256 in
+// floating-point types, which is exact in all of them.
 //
-// The encoder works image by image, as the network's encoder: the tokens of an image are its special tokens, unchanged,
-// then elements as above, with d = crc32 of the image alone.
+// The encoder computes each image by itself, as the network's encoder does: the tokens of an image are its special
+// tokens, unchanged, then elements as above, with d = crc32 of the image alone.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ class Checksum {
 
 class ChecksumEngine final : public Engine {
  public:
-  // The device runs the checksum as a function of the host's: its memory must be the host's, too.
+  // The device calls the checksum as a function on the host: the host must be able to read its memory.
   ChecksumEngine(const Stage& stage, Device& device) : stage_(stage), device_(device) {}
 
   size_t scratch() const override { return 0; }
@@ -53,7 +53,7 @@ class ChecksumEngine final : public Engine {
   Device& device_;
 };
 
-// On the host. Constants must outlive it: stages are those of the manifest.
+// Engines on the host. The manifest must outlive them.
 std::unique_ptr<EngineLoader> checksum_loader();
 
 }  // namespace page4d

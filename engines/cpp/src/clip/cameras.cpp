@@ -16,7 +16,7 @@ using Matrix3 = Eigen::Matrix<double, 3, 3, Eigen::RowMajor>;
 using Matrix34 = Eigen::Matrix<double, 3, 4, Eigen::RowMajor>;
 using Vector3 = Eigen::Vector3d;
 
-// centres closer than this (relative to their distance from the origin, at least 1) count as one
+// centres closer than this (relative to their distance from the origin, at least 1) count as the same
 constexpr double kCoincident = 1e-6;
 
 struct Pinhole {
@@ -74,8 +74,8 @@ void check(const Camera& camera, const std::string& name) {
   check_finite(who, "K", pinhole.K);
   check_finite(who, "world_to_camera", pinhole.pose);
   const Matrix3 rotation = pinhole.rotation();
-  const Matrix3 left = rotation * rotation.transpose() - Matrix3::Identity();
-  if (left.cwiseAbs().maxCoeff() > 1e-3 || rotation.determinant() < 0) {
+  const Matrix3 deviation = rotation * rotation.transpose() - Matrix3::Identity();
+  if (deviation.cwiseAbs().maxCoeff() > 1e-3 || rotation.determinant() < 0) {
     const Matrix3 shown = rotation.unaryExpr([](double value) { return std::nearbyint(value * 1e4) / 1e4; });
     throw Error(Code::kUsage, who + ": world_to_camera holds no rotation")
         .got(text_of(shown))

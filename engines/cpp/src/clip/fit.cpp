@@ -14,7 +14,7 @@ namespace {
 
 std::string size_text(int64_t width, int64_t height) { return std::to_string(width) + "x" + std::to_string(height); }
 
-// Python's true division of whole numbers, which are below 2^53 here.
+// Python's true division of integers, which are below 2^53 here.
 double quotient(int64_t numerator, int64_t denominator) {
   return static_cast<double>(numerator) / static_cast<double>(denominator);
 }
@@ -36,10 +36,10 @@ Placement Placement::choose(int source_width, int source_height, const Layout& l
   const int all_x = static_cast<int>(W), all_y = static_cast<int>(H);
   const Placement whole{0.0, 0.0, static_cast<double>(width), static_cast<double>(height), 0, 0, all_x, all_y};
   if (mode == Fit::kNone) {
-    // |height * W / width - H| <= kPatch / 2 and the same for the other side, in whole numbers
-    const int64_t apart = 2 * std::abs(height * W - width * H);
-    if (apart > Layout::kPatch * std::max(width, height)) {
-      static_assert(Layout::kPatch % 2 == 0, "half a patch is said in whole pixels");
+    // |height * W / width - H| <= kPatch / 2 and the same for the other side, in integers
+    const int64_t difference = 2 * std::abs(height * W - width * H);
+    if (difference > Layout::kPatch * std::max(width, height)) {
+      static_assert(Layout::kPatch % 2 == 0, "the message gives half a patch in whole pixels");
       throw Error(Code::kUsage, "the frames' aspect ratio is not the engine's " + size_text(W, H) + " (width x height)")
           .got("frames of " + size_text(width, height))
           .allowed("a size that scales to " + size_text(W, H) + ", up to " + std::to_string(Layout::kPatch / 2) +

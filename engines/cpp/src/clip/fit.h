@@ -19,7 +19,7 @@ struct Placement {
   // Pixels of the result per pixel of the source.
   double scale_x() const { return width / (right - left); }
   double scale_y() const { return height / (bottom - top); }
-  // Where the source's corner (0, 0) comes to lie in the result: a point goes to `scale * point + shift`.
+  // Position of the source's corner (0, 0) in the result: a point of the source is at `scale * point + shift`.
   double shift_x() const { return x - scale_x() * left; }
   double shift_y() const { return y - scale_y() * top; }
 
@@ -45,10 +45,10 @@ class Fitter {
   Camera camera(const Camera& source) const;
 
  private:
-  // What of a patch's side lies on each pixel of the source.
+  // How a side of a patch is divided among pixels of the source.
   struct Shares {
-    int first;                  // pixel
-    std::vector<double> share;  // of the side, from there on
+    int first;                  // the first of these pixels
+    std::vector<double> share;  // of each pixel from the first on
   };
   static std::vector<Shares> overlap(int64_t patches, int pixels, double scale, double shift, double low, double high);
 

@@ -7,8 +7,6 @@
 namespace page4d {
 namespace {
 
-constexpr int kNumbers = 12;  // a translation, then three rows
-
 using Matrix3 = Eigen::Matrix<double, 3, 3, Eigen::RowMajor>;
 using Matrix4 = Eigen::Matrix<double, 4, 4, Eigen::RowMajor>;
 
@@ -24,9 +22,9 @@ Matrix3 nearest_rotation(Matrix3 rows) {
 }  // namespace
 
 void camera_to_world(const float* encoded, int64_t n, double* pose) noexcept {
-  for (int64_t i = 0; i < n; ++i, encoded += kNumbers, pose += 16) {
-    const Eigen::Matrix<double, kNumbers, 1> wide =
-        Eigen::Map<const Eigen::Matrix<float, kNumbers, 1>>(encoded).cast<double>();
+  for (int64_t i = 0; i < n; ++i, encoded += kPoseSize, pose += 16) {
+    const Eigen::Matrix<double, kPoseSize, 1> wide =
+        Eigen::Map<const Eigen::Matrix<float, kPoseSize, 1>>(encoded).cast<double>();
     Eigen::Map<Matrix4> matrix(pose);
     if (!wide.allFinite()) {
       matrix.setConstant(std::numeric_limits<double>::quiet_NaN());

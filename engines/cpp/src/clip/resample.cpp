@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-// A loader's choice between instruction sets; sanitizers' start-up comes after it.
+// Compiled for each instruction set; the dynamic loader chooses, before sanitizers could be initialised.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PAGE4D_FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
@@ -19,7 +19,7 @@ namespace {
 constexpr int kChannels = 3;
 constexpr int kStripRows = 16;                  // of the source that go through the horizontal pass together
 constexpr int kLanes = kStripRows * kChannels;  // bytes that are computed together, in either pass: whole vectors
-// bits after the point: 8 are the result's, two are for weights below 0 and sums above 1
+// bits after the point: 8 more hold the result, 2 more are for weights below 0 and sums above 1
 constexpr int kPrecision = 32 - 8 - 2;
 constexpr double kSupport = 2.0;  // of the cubic, in pixels to each side
 
@@ -154,7 +154,7 @@ void Resample::run(const Image& source, uint8_t* target, size_t pitch) noexcept 
       std::memcpy(target, kept(y), bytes);
     else
       vertical(kept(down_.first[at]), rows_pitch_, down_.weights_of(y), down_.taps[at], target, bytes);
-    // channels do not mix before
+    // last, since no step before mixes channels
     for (size_t x = 0; swapped && x < bytes; x += kChannels) std::swap(target[x], target[x + 2]);
   }
 }

@@ -32,8 +32,7 @@ CudaDevice::CudaDevice(int number) : driver_(cuda::Driver::get()) {
   try {
     const Entered entered(*this);
     entered.check();
-    // one that work on the default stream waits for, and the other way round: callers without a stream of their own use
-    // that one
+    // a blocking stream: it and the default stream, which callers without a stream use, wait for one another
     driver_.check(driver_.make_stream(&stream_, 0), "cuStreamCreate");
   } catch (const Error&) {
     driver_.release_context(device_);
@@ -51,8 +50,8 @@ void CudaDevice::free_all() noexcept {
   driver_.synchronize(stream_);
   if (graph_ != nullptr) driver_.destroy_exec(graph_);
   for (cuda::Event event : events_) driver_.destroy_event(event);
-  for (cuda::Pointer pointer : held_) driver_.free(pointer);
-  for (void* pointer : host_held_) driver_.host_free(pointer);
+  for (cuda::Pointer pointer : device_memory_) driver_.free(pointer);
+  for (void* pointer : host_memory_) driver_.host_free(pointer);
   driver_.destroy_stream(stream_);
 }
 
@@ -60,7 +59,7 @@ void* CudaDevice::allocate(size_t size) {
   const size_t whole = std::max<size_t>(size, 1);
   cuda::Pointer pointer = 0;
   driver_.check(driver_.allocate(&pointer, whole), "cuMemAlloc");
-  held_.push_back(pointer);
+  device_memory_.push_back(pointer);
   driver_.check(driver_.fill(pointer, 0, whole, stream_), "cuMemsetD8Async");
   driver_.check(driver_.synchronize(stream_), "cuStreamSynchronize");
   return reinterpret_cast<void*>(pointer);
@@ -69,7 +68,7 @@ void* CudaDevice::allocate(size_t size) {
 void* CudaDevice::staging(size_t size) {
   void* pointer = nullptr;
   driver_.check(driver_.host_allocate(&pointer, std::max<size_t>(size, 1), 0), "cuMemHostAlloc");
-  host_held_.push_back(pointer);
+  host_memory_.push_back(pointer);
   std::memset(pointer, 0, size);
   return pointer;
 }
@@ -121,7 +120,7 @@ int CudaDevice::make_event() {
 }
 
 Failure CudaDevice::record(int event, Stream stream) noexcept {
-  // an event that is asked for its time from outside of a graph has to say so while it is captured
+  // in a graph, an event whose time is read outside of it must be recorded as external
   return failure(driver_.record(events_[static_cast<size_t>(event)], stream,
                                 capturing_ ? cuda::kRecordExternal : cuda::kRecordDefault));
 }

@@ -1,4 +1,4 @@
-// One GPU: memory, streams, events and one graph.
+// A GPU as a Device: memory, a stream, events and one graph.
 #pragma once
 
 #include <string>
@@ -11,12 +11,12 @@ namespace page4d {
 
 class CudaDevice final : public Device {
  public:
-  // Throws Error: kMissingBackend without a driver, kUsage where there is no GPU of that number.
+  // Throws Error: kMissingBackend without a driver, kUsage if there is no GPU of that number.
   explicit CudaDevice(int number);
   ~CudaDevice() override;
 
   const std::string& name() const { return name_; }
-  int capability() const { return capability_; }  // times ten
+  int capability() const { return capability_; }  // compute capability times ten
 
   void* allocate(size_t size) override;
   void* staging(size_t size) override;
@@ -60,8 +60,8 @@ class CudaDevice final : public Device {
   bool integrated_ = false;
   bool capturing_ = false;
   cuda::GraphExec graph_ = nullptr;
-  std::vector<cuda::Pointer> held_;
-  std::vector<void*> host_held_;
+  std::vector<cuda::Pointer> device_memory_;
+  std::vector<void*> host_memory_;
   std::vector<cuda::Event> events_;
 };
 

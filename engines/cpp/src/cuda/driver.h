@@ -1,5 +1,5 @@
 // The CUDA driver, opened at its first use: a program that links this library also runs without a driver. Only calls
-// that drivers of CUDA 12 and 13 both have, by the names of their entry points; a test compares them with cuda.h.
+// that drivers of both CUDA 12 and 13 have, by the names of their entry points; a test compares them with cuda.h.
 #pragma once
 
 #include <cstddef>
@@ -54,8 +54,8 @@ struct Driver {
   // Throws Error if the call was refused.
   void check(Result result, const char* call) const;
 
-  int capability_of(DeviceNumber device) const;   // times ten
-  bool is_integrated(DeviceNumber device) const;  // its memory is the host's
+  int capability_of(DeviceNumber device) const;   // compute capability times ten
+  bool is_integrated(DeviceNumber device) const;  // whether it shares the host's memory
 
   Result (*init)(unsigned);
   Result (*error_name)(Result, const char**);

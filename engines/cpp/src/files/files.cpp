@@ -18,9 +18,9 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() {
-    const int kept = errno;
+    const int read_errno = errno;
     if (number_ >= 0) close(number_);
-    errno = kept;
+    errno = read_errno;
   }
   int number() const { return number_; }
 
@@ -38,21 +38,21 @@ bool is_file(const struct stat& status) {
 
 std::optional<std::string> read_file(const std::string& path, size_t most) {
   struct stat status{};
-  // looked at before, since a device may act when it is opened, and after, since it may have come in between: then
-  // without waiting
+  // checked before it is opened, since that may start an action of a device, and again afterwards, since it may have
+  // been replaced in between: O_NONBLOCK, so that opening a FIFO does not wait
   if (stat(path.c_str(), &status) != 0 || !is_file(status)) return std::nullopt;
   const Descriptor file(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (file.number() < 0 || fstat(file.number(), &status) != 0 || !is_file(status)) return std::nullopt;
   std::string content;
   for (;;) {
     const size_t before = content.size();
-    // one more, to see the end
+    // a byte more than the file has, to see the end
     const size_t expected = std::max(static_cast<size_t>(status.st_size) + 1, before + kLeast);
     content.resize(std::min(expected, before + kChunk));
-    const ssize_t got = read(file.number(), content.data() + before, content.size() - before);
-    if (got < 0 && errno != EINTR) return std::nullopt;
-    content.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
-    if (got == 0) return content;
+    const ssize_t size = read(file.number(), content.data() + before, content.size() - before);
+    if (size < 0 && errno != EINTR) return std::nullopt;
+    content.resize(before + static_cast<size_t>(std::max<ssize_t>(size, 0)));
+    if (size == 0) return content;
     if (content.size() > most) {
       errno = EFBIG;
       return std::nullopt;

@@ -30,7 +30,7 @@ const char* type_of(const Json& value) {
   }
 }
 
-// Builds a document of what a parser tells, and refuses what two readers may read in two ways. Mirrors
+// Builds a document from a parser's events, and refuses what readers treat differently. Mirrors
 // page4d/system/strict_json.py.
 class StrictBuilder final : public nlohmann::json_sax<Json> {
  public:
@@ -62,7 +62,7 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
   bool end_array() override { return close(); }
 
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    const std::string message = error.what();  // after the library's own number of the error
+    const std::string message = error.what();  // begins with the library's number of the error, in brackets
     const size_t code_end = message.find("] ");
     throw JsonError("JSON is malformed: " + message.substr(code_end == std::string::npos ? 0 : code_end + 2));
   }
@@ -70,8 +70,8 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
  private:
   struct Open {
     Json* value;
-    std::string key;              // of an object, that the next value has
-    std::set<std::string> names;  // of an object, so far
+    std::string key;              // of an object: of its next value
+    std::set<std::string> names;  // of an object: all keys so far
   };
 
   Json& place(Json value) {
@@ -82,7 +82,7 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
       return open.value->back();
     }
     auto& object = open.value->get_ref<Json::object_t&>();
-    // as a vector: the map's own way looks at all names before
+    // appended as to a vector: the map's own insertion compares all keys first
     object.emplace_back(std::move(open.key), std::move(value));
     return object.back().second;
   }
@@ -172,6 +172,18 @@ std::vector<JsonValue> JsonValue::array() const {
   if (!value_->is_array()) expected("array");
   std::vector<JsonValue> items;
   for (const Json& item : *value_) items.emplace_back(item, text(path_, "[", items.size(), "]"));
+  return items;
+}
+
+std::vector<std::string> JsonValue::strings() const {
+  std::vector<std::string> items;
+  for (const JsonValue& item : array()) items.push_back(item.string());
+  return items;
+}
+
+std::vector<int64_t> JsonValue::integers() const {
+  std::vector<int64_t> items;
+  for (const JsonValue& item : array()) items.push_back(item.integer());
   return items;
 }
 

@@ -16,7 +16,7 @@
 
 namespace page4d {
 
-// in the document's order: the error is about the first thing that is wrong
+// keeps the document's order: the error is about the first thing that is wrong
 using Json = nlohmann::ordered_json;
 
 // What is wrong, without the document's name.
@@ -34,6 +34,8 @@ class JsonValue {
   int64_t integer(const char* kind = "int") const;
   double number() const;
   std::vector<JsonValue> array() const;
+  std::vector<std::string> strings() const;
+  std::vector<int64_t> integers() const;
   std::vector<std::pair<std::string, JsonValue>> items(const char* kind = "object") const;
   bool is_null() const;
   // On one line; bytes that are not UTF-8 become a replacement character.

@@ -43,13 +43,8 @@ Constant tensor_of(const JsonValue& value, const std::string& data) {
   std::vector<int64_t> offsets;
   Constant constant;
   value.fields({{"dtype", true, [&](const JsonValue& v) { dtype = v.string(); }},
-                {"shape", true,
-                 [&](const JsonValue& v) {
-                   for (const JsonValue& size : v.array()) constant.shape.push_back(size.integer());
-                 }},
-                {"data_offsets", true, [&](const JsonValue& v) {
-                   for (const JsonValue& offset : v.array()) offsets.push_back(offset.integer());
-                 }}});
+                {"shape", true, [&](const JsonValue& v) { constant.shape = v.integers(); }},
+                {"data_offsets", true, [&](const JsonValue& v) { offsets = v.integers(); }}});
   const auto size = static_cast<int64_t>(data.size());
   if (dtype != "F32") throw JsonError("a constant has another type than F32: " + dtype);
   if (offsets.size() != 2 || offsets[0] < 0 || offsets[1] < offsets[0] || offsets[1] > size ||
@@ -70,7 +65,7 @@ std::map<std::string, Constant> read(const std::string& path, size_t most) {
   const std::string& content = *file;
   uint64_t length = 0;
   if (content.size() < 8) damaged(path, "it is cut short");
-  std::memcpy(&length, content.data(), 8);  // little-endian, as all machines that this runs on
+  std::memcpy(&length, content.data(), 8);  // little-endian, as is every machine that this runs on
   if (length > content.size() - 8) damaged(path, "it is cut short");
   try {
     const JsonDocument header(content.substr(8, length));
@@ -90,7 +85,7 @@ std::map<std::string, Constant> read(const std::string& path, size_t most) {
   }
 }
 
-// The shape of a constant over all calls of the stage that reads it, by name.
+// Shapes of the constants by name, each over all calls of the stage that reads it.
 std::map<std::string, std::vector<int64_t>> shapes_of(const Manifest& manifest) {
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const Stage& stage : manifest.stages) {
@@ -102,12 +97,6 @@ std::map<std::string, std::vector<int64_t>> shapes_of(const Manifest& manifest) 
     }
   }
   return shapes;
-}
-
-int64_t count_of(const std::vector<int64_t>& shape) {
-  int64_t count = 1;
-  for (int64_t size : shape) count *= size;
-  return count;
 }
 
 }  // namespace

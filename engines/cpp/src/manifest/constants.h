@@ -18,10 +18,10 @@ using Bytes = std::vector<unsigned char>;
 std::map<std::string, std::vector<float>> read_constants(const std::string& path);
 
 // The constants of an engine folder: "special" and, if the engines read it, "memory"; no others.
-// Throws Error kIncompatible: as above; one is missing, of another shape or not finite, or there is one more.
+// Throws Error kIncompatible: as above; a constant is missing, of another shape or not finite, or there are more.
 std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder);
 
-// Types of 16 bits are rounded to nearest even. dtype: a floating-point type.
+// The values in a floating-point type, 16-bit types rounded to nearest even.
 Bytes converted(const std::vector<float>& values, DType dtype);
 
 }  // namespace page4d

@@ -9,6 +9,7 @@
 
 #include "files/folder_file.h"
 #include "files/sha256.h"
+#include "manifest/manifest_file.h"
 #include "text.h"
 
 namespace page4d {
@@ -16,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Of the files that are listed those that a runtime loads.
+// Names of the files that a runtime loads.
 std::set<std::string> used_of(const Manifest& manifest) {
   std::set<std::string> used{kConstants, kPlugins};
   if (!manifest.plans) return used;
@@ -24,7 +25,7 @@ std::set<std::string> used_of(const Manifest& manifest) {
   return used;
 }
 
-// Threads beside this one, as many as the machine lets start; joined whatever comes.
+// Up to count - 1 more threads, fewer if the system refuses them. The destructor joins them.
 class Workers {
  public:
   template <class Work>
@@ -32,7 +33,7 @@ class Workers {
     try {
       threads_.reserve(count);
       while (threads_.size() + 1 < count) threads_.emplace_back(work);
-    } catch (const std::exception&) {  // too many threads, or no memory for one: those that are there do it
+    } catch (const std::exception&) {  // too many threads, or no memory for another: those that started do the work
     }
   }
   Workers(const Workers&) = delete;
@@ -45,7 +46,7 @@ class Workers {
   std::vector<std::thread> threads_;
 };
 
-// The files' hashes, empty where a file cannot be read. Side by side: a folder may hold gigabytes.
+// The files' hashes, empty if a file cannot be read. On several threads: a folder may hold gigabytes.
 std::vector<std::string> hashes_of(const std::vector<std::string>& paths) {
   std::vector<std::string> digests(paths.size());
   std::atomic<size_t> next{0};

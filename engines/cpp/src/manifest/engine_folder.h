@@ -9,8 +9,8 @@
 
 namespace page4d {
 
-inline constexpr char kPlugins[] =
-    "plugins/libpage4d_plugins.so";  // the attention plugins' library, if the folder has it
+// the attention plugins' library, if the folder has it
+inline constexpr char kPlugins[] = "plugins/libpage4d_plugins.so";
 
 struct EngineFolder {
   std::string path;

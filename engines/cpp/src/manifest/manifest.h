@@ -13,17 +13,19 @@
 namespace page4d {
 
 inline constexpr char kConstants[] = "onnx/constants.safetensors";
-inline constexpr size_t kLargestManifest = size_t{1} << 24;  // bytes
+
+// Elements of a tensor of this shape.
+int64_t count_of(const std::vector<int64_t>& shape);
 
 // A stage's input or output.
 struct TensorSpec {
   std::string name;
   std::vector<int64_t> shape;
   DType dtype = DType::kFloat32;
-  std::string suffix;  // of its name in the engine, where an output must not have the name of an input
+  std::string suffix;  // of its name in the engine, in which no output may have the name of an input
 
-  std::string binding() const { return name + suffix; }
-  int64_t count() const;  // elements
+  std::string binding() const { return name + suffix; }  // its name in the engine
+  int64_t count() const { return count_of(shape); }
 };
 
 struct Stage {
@@ -72,7 +74,7 @@ struct ModelValue {
 struct Manifest {
   std::string page4d, weights, precision, attention = "auto";
   std::string model;                          // as JSON
-  std::map<std::string, ModelValue> options;  // of the model, those that decide its chain of stages
+  std::map<std::string, ModelValue> options;  // of the model: those that decide its chain of stages
   int64_t width = 0;                          // C
   Layout layout;
   int64_t encoder_images = 1;
@@ -88,12 +90,5 @@ struct Manifest {
   // The first input or output of that name; null if there is none.
   const TensorSpec* spec(const std::string& tensor) const;
 };
-
-// From a manifest's text. path: for error messages.
-// Throws Error kIncompatible: damaged, of another format, or inconsistent.
-Manifest parse_manifest(const std::string& text, const std::string& path);
-
-// Throws Error kIncompatible, also if there is no folder, or no manifest in it.
-Manifest read_manifest(const std::string& folder);
 
 }  // namespace page4d

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "clip/poses.h"
 #include "manifest/manifest_check.h"
 #include "text.h"
 
@@ -11,7 +12,6 @@ namespace page4d {
 namespace {
 
 constexpr size_t kMostKept = 64;
-constexpr int64_t kPoseNumbers = 12;
 constexpr int64_t kWidest = 65535;
 constexpr int64_t kMostStreams = 2;
 constexpr char kLayer[] = "layers.<i>";
@@ -20,7 +20,7 @@ constexpr char kOut[] = "_out";
 using Names = std::vector<std::string>;
 using Shape = std::vector<int64_t>;
 
-// Names of the tensors of a kind of stage; those of the last two fields may be left out.
+// A kind of stage: the names of its tensors, in the last two fields those that it may have.
 struct Kind {
   const char* name;
   Names inputs, outputs, more_inputs, more_outputs;
@@ -48,7 +48,7 @@ bool has(const Names& names, const std::string& name) {
 }
 std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
-// What of the model's options the chain follows.
+// The model's options that decide its chain of stages.
 struct Model {
   int64_t width, streams, depth;
   Names order;
@@ -154,14 +154,14 @@ void check_blocks(const Manifest& manifest, const Model& model) {
 // Kept layers by the tensors' names.
 using KeptLayers = std::map<std::string, const KeptLayer*>;
 
-// The number of each stage among the others.
+// The position of each stage in the chain.
 std::map<std::string, size_t> places_of(const Manifest& manifest) {
   std::map<std::string, size_t> places;
   for (const Stage& stage : manifest.stages) places.emplace(stage.name, places.size());
   return places;
 }
 
-// Kept layers can be gathered from what their stages make.
+// Whether kept layers can be gathered from the outputs of their stages.
 KeptLayers check_kept(const Manifest& manifest, const Model& model) {
   if (manifest.keep.size() > kMostKept)
     throw inconsistent("it keeps too many layers", text(manifest.keep.size()), text("up to ", kMostKept));
@@ -170,15 +170,15 @@ KeptLayers check_kept(const Manifest& manifest, const Model& model) {
   for (const KeptLayer& kept : manifest.keep) {
     if (!layers.emplace(text("layers.", kept.layer), &kept).second)
       throw inconsistent("a layer is kept twice", text(kept.layer), "a number for each");
-    bool own = !kept.stages.empty();
+    bool is_valid = !kept.stages.empty();
     std::optional<size_t> before;
     for (const std::string& name : kept.stages) {
       const auto place = places.find(name);
-      own = own && place != places.end() && manifest.stages[place->second].layer == kept.layer &&
-            (!before || *before < place->second);
-      if (own) before = place->second;
+      is_valid = is_valid && place != places.end() && manifest.stages[place->second].layer == kept.layer &&
+                 (!before || *before < place->second);
+      if (is_valid) before = place->second;
     }
-    if (!own) {
+    if (!is_valid) {
       throw inconsistent(text("layer ", kept.layer, " is kept of other stages than its own"),
                          or_none(joined(kept.stages)), "stages of that layer, in their order");
     }
@@ -190,10 +190,10 @@ KeptLayers check_kept(const Manifest& manifest, const Model& model) {
   return layers;
 }
 
-// Which shape a tensor has, by its name.
+// The shapes that tensors may have, by their names.
 class Shapes {
  public:
-  int64_t streams = 1;  // of the tokens that are there
+  int64_t streams = 1;  // of the tokens at this point of the chain
 
   Shapes(const Manifest& manifest, const Model& model, const KeptLayers& layers)
       : layout_(manifest.layout),
@@ -208,13 +208,13 @@ class Shapes {
                {"fundamental", {l.V, l.V, 3, 3}},
                {"points", clip({l.T, l.V, l.H, l.W, 3})},
                {"confidence", clip({l.T, l.V, l.H, l.W})},
-               {"camera", clip({l.T, l.V, kPoseNumbers})}};
+               {"camera", clip({l.T, l.V, kPoseSize})}};
     for (const auto& [name, kept] : layers) {
       shapes_[name] = clip({l.T, l.V, l.N(), model.streams * static_cast<int64_t>(kept->stages.size()) * width_});
     }
   }
 
-  // Throws unless a tensor has its type and shape, tokens of as many streams as there are up to `most_streams`.
+  // Throws unless a tensor has its type and shape; tokens may have from `streams` to `most_streams` streams.
   void check(const Stage& stage, const TensorSpec& spec, int64_t most_streams) {
     const std::string& name = spec.name;
     std::vector<Shape> allowed;
@@ -224,7 +224,7 @@ class Shapes {
         allowed.push_back(of_streams(count, {layout_.T, layout_.V, layout_.N(), width_}));
       }
     } else if (name == "memory") {
-      // their number is the first stage's own
+      // the first stage that has memory decides the number of its tokens
       if (memory_.empty())
         memory_ = of_streams(streams, {spec.shape.size() > 1 ? spec.shape[spec.shape.size() - 2] : 1, width_});
       allowed.push_back(memory_);
@@ -242,7 +242,7 @@ class Shapes {
   }
 
  private:
-  // With the axis of clips side by side, where there are several.
+  // With an axis of clips in front if there are several.
   Shape clip(Shape shape) const {
     if (layout_.B > 1) shape.insert(shape.begin(), layout_.B);
     return shape;
@@ -261,8 +261,7 @@ class Shapes {
   std::map<std::string, Shape> shapes_;
 };
 
-// The mask head stands right before the first stage that reads its mask: where else it stood, it would see other
-// tokens.
+// The mask head stands right before the first stage that reads its mask: elsewhere it would see other tokens.
 void check_mask(const Manifest& manifest) {
   const Stage* before = nullptr;
   for (const Stage& stage : manifest.stages) {
@@ -277,11 +276,11 @@ void check_mask(const Manifest& manifest) {
   }
 }
 
-// Go through the stages in order: what each reads is there, in that shape.
+// Goes through the stages in order: every input exists by then, in the shape in which it was written.
 void check_flow(const Manifest& manifest, const Model& model, const KeptLayers& layers) {
   const auto places = places_of(manifest);
-  // from outside, before the first stage
-  std::set<std::string> there{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};
+  // inputs of the chain
+  std::set<std::string> available{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};
   Shapes shapes(manifest, model, layers);
   for (size_t number = 0; number < manifest.stages.size(); ++number) {
     const Stage& stage = manifest.stages[number];
@@ -289,13 +288,13 @@ void check_flow(const Manifest& manifest, const Model& model, const KeptLayers& 
       const auto kept = layers.find(spec.name);
       bool ran = kept != layers.end();
       for (size_t i = 0; ran && i < kept->second->stages.size(); ++i) ran = places.at(kept->second->stages[i]) < number;
-      if (there.count(spec.name) == 0 && !ran)
-        throw inconsistent(stage.name + " reads what is not there by then", spec.name, joined(there));
+      if (available.count(spec.name) == 0 && !ran)
+        throw inconsistent(stage.name + " reads what is not there by then", spec.name, joined(available));
       shapes.check(stage, spec, shapes.streams);
     }
     for (const TensorSpec& spec : stage.outputs) {
-      shapes.check(stage, spec, model.streams);  // a block that is given one stream may make two of it
-      there.insert(spec.name);
+      shapes.check(stage, spec, model.streams);  // a block may read one stream and write two
+      available.insert(spec.name);
     }
     if (is_block(stage)) shapes.streams = stage.output("tokens")->shape.front();
   }

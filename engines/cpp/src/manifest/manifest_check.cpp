@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kLargestSide = 65535;
 // of a tensor over all calls of its stage: far beyond any machine, far below an overflow
-constexpr int64_t kMostNumbers = int64_t{1} << 40;
+constexpr int64_t kMostElements = int64_t{1} << 40;
 constexpr int64_t kMostBytes = int64_t{1} << 43;
 constexpr int64_t kMostFlop = int64_t{1} << 60;
 constexpr int64_t kMostCalls = 65536;  // of the whole chain: a step and its views are kept for each
@@ -34,10 +34,10 @@ void check_tensor(const Stage& stage, const TensorSpec& spec) {
   int64_t total = stage.calls;
   bool fits = !spec.shape.empty() && spec.shape.size() <= kDeepest;
   for (int64_t size : spec.shape) {
-    fits = fits && 1 <= size && size <= kMostNumbers;
-    if (fits) total = total > kMostNumbers / size ? kMostNumbers + 1 : total * size;
+    fits = fits && 1 <= size && size <= kMostElements;
+    if (fits) total = total > kMostElements / size ? kMostElements + 1 : total * size;
   }
-  if (!fits || total > kMostNumbers) {
+  if (!fits || total > kMostElements) {
     throw inconsistent(text(spec.name, " of ", stage.name, " has a shape that no tensor has"), text_of(spec.shape),
                        text("1 to ", kDeepest, " sizes of 1 or more"));
   }
@@ -49,7 +49,7 @@ void check_counts(const Stage& stage) {
     int64_t count, most;
   } limits[] = {{"weight_bytes", stage.weight_bytes, kMostBytes},
                 {"flop", stage.flop, kMostFlop},
-                {"largest", stage.largest, kMostNumbers}};
+                {"largest", stage.largest, kMostElements}};
   for (const auto& limit : limits) {
     if (limit.count < 0 || limit.count > limit.most) {
       throw inconsistent(text(limit.name, " of ", stage.name, " is no count"), text(limit.count),
@@ -104,9 +104,9 @@ Layout layout_of(const std::map<std::string, int64_t>& sizes) {
     throw inconsistent("its layout is none", sides,
                        text("1 to ", kLargestSide, ", H and W multiples of ", Layout::kPatch));
   int64_t bytes = 3;  // of all images
-  for (int64_t side : {l.T, l.V, l.H, l.W, l.B}) bytes = std::min(bytes, kMostNumbers + 1) * side;
-  if (bytes > kMostNumbers)
-    throw inconsistent("its layout is none", sides, text("images of up to ", kMostNumbers, " bytes"));
+  for (int64_t side : {l.T, l.V, l.H, l.W, l.B}) bytes = std::min(bytes, kMostElements + 1) * side;
+  if (bytes > kMostElements)
+    throw inconsistent("its layout is none", sides, text("images of up to ", kMostElements, " bytes"));
   return l;
 }
 

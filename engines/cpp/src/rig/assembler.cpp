@@ -15,7 +15,7 @@ Assembler::Assembler(int cameras, const RigOptions& options)
       tolerance_(options.tolerance),
       patience_(options.patience),
       repeats_(options.missing == Missing::kRepeat),
-      depth_(static_cast<size_t>(options.pending) + 1),  // one more, until step() has made room again
+      depth_(static_cast<size_t>(options.pending) + 1),  // one more, until step() makes room again
       queues_(static_cast<size_t>(cameras) * depth_),
       fronts_(static_cast<size_t>(cameras)),
       counts_(static_cast<size_t>(cameras)),
@@ -48,17 +48,17 @@ Assembler::Step Assembler::step() noexcept {
   const double start = front(first).stamp;
   const auto belongs = [&](int c) { return waits(c) && front(c).stamp - start <= tolerance_; };
   double end = start;
-  int missing = 0, gone = 0;
+  int missing = 0, passed = 0;
   for (int c = 0; c < cameras_; ++c) {
     if (belongs(c)) {
       end = std::max(end, front(c).stamp);
     } else {
       ++missing;
-      gone += waits(c);  // for a later time, so that none of this one can come
+      passed += waits(c);  // with an image of a later timestep: it has none of this one
     }
   }
-  // An incomplete timestep waits for every image that it can have.
-  if (gone < missing && (repeats_ || gone == 0)) {
+  // An incomplete timestep waits for every image that may still come.
+  if (passed < missing && (repeats_ || passed == 0)) {
     const bool crowded = std::any_of(counts_.begin(), counts_.end(), [&](size_t count) { return count == depth_; });
     if (!crowded && newest_ - start <= patience_) return Step::kNothing;
     given_up_ = start + tolerance_;

@@ -1,4 +1,4 @@
-// Matches the stamps of several cameras to timesteps. Knows no images: a slot is a number of the caller's.
+// Matches the stamps of several cameras to timesteps. Knows no images: a slot is a number that the caller chooses.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ class Assembler {
   std::vector<Entry> queues_;            // [cameras, depth], each a ring
   std::vector<size_t> fronts_, counts_;  // [cameras]
   std::vector<double> last_;             // [cameras]
-  double newest_, given_up_;             // of all cameras; images up to the second are late
+  double newest_, given_up_;             // stamps, of all cameras; images up to given_up_ are late
   std::vector<Entry> time_;
   double skew_ = 0;
   int dropped_camera_ = -1, dropped_slot_ = -1;

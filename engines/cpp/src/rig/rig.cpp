@@ -18,7 +18,7 @@
 namespace page4d {
 namespace {
 
-constexpr int kMost = 1000;  // windows or pending images: beyond it is a slip
+constexpr int kMost = 1000;  // windows or pending images: more is a mistake
 
 RigOptions checked(RigOptions options, const Layout& layout) {
   if (layout.B != 1)
@@ -67,7 +67,7 @@ class Rig::Impl {
         ring_(engines.layout, options_.stride, options_.windows, options_.pending) {
     for (int c = 0; c < cameras_; ++c) {
       views_.emplace_back(options_.frame_width, options_.frame_height, engines.layout, options_.fit);
-      ring_.hold(Ring::kBlack);  // as its last image
+      ring_.hold(Ring::kBlack);  // the camera's last image before its first
     }
   }
 
@@ -79,20 +79,20 @@ class Rig::Impl {
       if (refused == nullptr && view(camera).writing) refused = "another thread pushes an image of this camera";
       if (refused != nullptr) return {{Code::kUsage, refused}, ring_.ready()};
       ++view(camera).counts.pushed;
-      // Known to be late already: the resize can be saved.
+      // An image that is late already need not be resized.
       if (!assembler_.late(camera, stamp)) {
         slot = ring_.reserve(camera);
         view(camera).writing = true;
       }
     }
-    if (slot >= 0) view(camera).fitter.image(image, ring_.pixels(slot));  // no lock: the slot is this thread's alone
+    if (slot >= 0) view(camera).fitter.image(image, ring_.pixels(slot));  // no lock: no other thread uses the slot
 
     bool has_window = false;
     int ready = 0;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (slot >= 0) view(camera).writing = false;
-      // Its timestep may be over in the meantime.
+      // Its timestep may have ended in the meantime.
       if (!assembler_.push(camera, stamp, slot)) {
         ++view(camera).counts.late;
         if (slot >= 0) ring_.drop(slot);
@@ -100,7 +100,7 @@ class Rig::Impl {
       has_window = assemble();
       ready = ring_.ready();
     }
-    if (has_window) window_made_.notify_one();
+    if (has_window) window_completed_.notify_one();
     return {{}, ready};
   }
 
@@ -115,16 +115,16 @@ class Rig::Impl {
   }
 
   bool wait(double seconds) noexcept {
-    constexpr double kLongest = 1e9;  // what a clock in nanoseconds can add
+    constexpr double kLongest = 1e9;  // can be added to a clock in nanoseconds
     const std::chrono::duration<double> time(seconds > 0 ? std::min(seconds, kLongest) : 0);
     std::unique_lock<std::mutex> lock(mutex_);
-    return window_made_.wait_for(lock, time, [this] { return ring_.ready() > 0; });
+    return window_completed_.wait_for(lock, time, [this] { return ring_.ready() > 0; });
   }
 
   RigCounts counts() const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const int64_t times = ring_.times();
-    return {times, ring_.windows_made(), ring_.windows_dropped(), largest_skew_,
+    return {times, ring_.windows_completed(), ring_.windows_dropped(), largest_skew_,
             times > 0 ? sum_of_skews_ / static_cast<double>(times) : 0};
   }
 
@@ -145,13 +145,13 @@ class Rig::Impl {
     Fitter fitter;
     CameraCounts counts;
     bool writing = false;
-    int last_slot = Ring::kBlack;  // what stands in; for Missing::kRepeat only
+    int last_slot = Ring::kBlack;  // for Missing::kRepeat: the image that is used again
     double last_stamp = std::numeric_limits<double>::quiet_NaN();
   };
 
   View& view(int camera) noexcept { return views_[static_cast<size_t>(camera)]; }
 
-  // Texts that never change, since several threads may hold one. Null: all is well.
+  // Constant texts, since several threads may hold one. Null: the image is accepted.
   const char* refusal(int camera, const Image& image, double stamp) const noexcept {
     if (camera < 0 || camera >= cameras_) return no_camera_.c_str();
     if (image.data == nullptr) return "the image has no pixels";
@@ -182,24 +182,26 @@ class Rig::Impl {
 
   void add_view(int camera, const Assembler::Entry& entry) noexcept {
     View& state = view(camera);
-    const bool own = entry.slot >= 0;
-    ++(own ? state.counts.used : state.counts.repeated);
-    if (own && options_.missing == Missing::kRepeat) {
+    const bool has_image = entry.slot >= 0;
+    ++(has_image ? state.counts.used : state.counts.repeated);
+    if (has_image && options_.missing == Missing::kRepeat) {
       ring_.drop(state.last_slot);
       state.last_slot = entry.slot;
       state.last_stamp = entry.stamp;
       ring_.hold(entry.slot);
     }
-    if (!own) ring_.hold(state.last_slot);
-    ring_.set_view(camera, own ? entry.slot : state.last_slot, own ? entry.stamp : state.last_stamp, !own);
+    if (!has_image) ring_.hold(state.last_slot);
+    ring_.set_view(camera, has_image ? entry.slot : state.last_slot, has_image ? entry.stamp : state.last_stamp,
+                   !has_image);
   }
 
   const RigOptions options_;
   const int cameras_;
   const std::string no_camera_, wrong_size_;
 
-  mutable std::mutex mutex_;  // of all below, but a view's fitter and the pixels of a slot that is being written
-  std::condition_variable window_made_;
+  // guards everything below except a view's fitter and the pixels of a slot that is being written
+  mutable std::mutex mutex_;
+  std::condition_variable window_completed_;
   Assembler assembler_;
   Ring ring_;
   std::deque<View> views_;  // never moved: a Fitter need not be movable

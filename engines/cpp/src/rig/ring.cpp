@@ -9,7 +9,7 @@
 namespace page4d {
 namespace {
 
-// Zeros, so that black is black and every page is there before the first image comes.
+// Zeros: the black image, and every page of the memory is mapped before the first image comes.
 std::unique_ptr<uint8_t[]> images(int64_t count, int64_t bytes) {
   int64_t size = 0;
   const bool is_countable = count <= std::numeric_limits<int>::max() && !__builtin_mul_overflow(count, bytes, &size);
@@ -56,14 +56,14 @@ void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept {
 bool Ring::add_time(double skew) noexcept {
   skews_[static_cast<size_t>(times_ % kept_times_)] = skew;
   ++times_;
-  if (times_ < made_ * stride_ + layout_.T) return false;
-  ++made_;
+  if (times_ < completed_ * stride_ + layout_.T) return false;
+  ++completed_;
   if (ready_ == most_ready_) {
     ++dropped_;
   } else {
     ++ready_;
   }
-  for (const int64_t needed = (made_ - ready_) * stride_; oldest_ < needed; ++oldest_)
+  for (const int64_t needed = (completed_ - ready_) * stride_; oldest_ < needed; ++oldest_)
     for (int64_t v = 0; v < layout_.V; ++v) drop(views(oldest_)[v].slot);
   return true;
 }
@@ -71,7 +71,7 @@ bool Ring::add_time(double skew) noexcept {
 bool Ring::take(Window& window) noexcept {
   if (taken_ || ready_ == 0) return false;
   taken_ = true;
-  taken_number_ = made_ - ready_;
+  taken_number_ = completed_ - ready_;
   const int64_t shared =
       last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
   last_taken_ = taken_number_;

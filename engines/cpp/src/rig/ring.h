@@ -22,10 +22,10 @@ namespace page4d {
 // Only the constructor allocates; the caller locks.
 class Ring {
  public:
-  // Never released; a camera's image before its first.
+  // A black image, for cameras before their first. Never released.
   static constexpr int kBlack = 0;
 
-  // Throws Error kOutOfMemory. stride, windows and pending are of 1 or more.
+  // Throws Error kOutOfMemory. stride, windows and pending are 1 or more.
   Ring(const Layout& layout, int64_t stride, int windows, int pending);
 
   // A free slot of this camera, with one holder.
@@ -46,7 +46,7 @@ class Ring {
   void release(Window& window) noexcept;
 
   int64_t times() const noexcept { return times_; }
-  int64_t windows_made() const noexcept { return made_; }
+  int64_t windows_completed() const noexcept { return completed_; }
   int64_t windows_dropped() const noexcept { return dropped_; }
 
  private:
@@ -65,9 +65,9 @@ class Ring {
   int64_t kept_times_;
   std::unique_ptr<uint8_t[]> pixels_;
   std::vector<int> holders_;
-  std::vector<View> views_;    // [kept_times, V], a ring
+  std::vector<View> views_;    // [kept_times, V]: timestep t is at t mod kept_times
   std::vector<double> skews_;  // [kept_times]
-  int64_t oldest_ = 0, times_ = 0, made_ = 0, dropped_ = 0;
+  int64_t oldest_ = 0, times_ = 0, completed_ = 0, dropped_ = 0;
   int ready_ = 0;
 
   bool taken_ = false;

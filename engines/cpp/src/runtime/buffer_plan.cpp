@@ -78,8 +78,8 @@ class Planner {
     const auto parts = static_cast<int64_t>(kept.stages.size());
     const std::string name = text("layers.", kept.layer);
     plan_.outputs.emplace_back(
-        name, own(name, clip_shape({layout.T, layout.V, layout.N(), kept.streams * parts * manifest_.width}),
-                  manifest_.dtype()));
+        name, whole_buffer(name, clip_shape({layout.T, layout.V, layout.N(), kept.streams * parts * manifest_.width}),
+                           manifest_.dtype()));
     for (int64_t part = 0; part < parts; ++part) {
       const size_t call = last.at(kept.stages[static_cast<size_t>(part)]);
       const std::string binding = plan_.calls[call].stage->output("tokens")->binding();
@@ -102,27 +102,28 @@ class Planner {
   }
 
   void add_carries() {
-    // of several clips side by side the shared images do not lie in one piece
+    // with several clips at once the shared images are not contiguous
     if (!encoded_ || manifest_.layout.B > 1) return;
     const BufferView& special = *plan_.start("special");
     const int64_t images = encoded_->shape.front(), width = encoded_->bytes() / images,
-                  own = special.bytes() / special.shape.front();
+                  special_width = special.bytes() / special.shape.front();
     for (int64_t shared = 1; shared < manifest_.layout.T; ++shared) {
       const int64_t carried = shared * manifest_.layout.V, distance = images - carried;
       plan_.carries.push_back({carried, {}});
       std::vector<Gather>& gathers = plan_.carries.back().gathers;
-      // in order and no more than the distance at once: what is read was not written over
+      // in order, at most `distance` images at once: no image is overwritten before it is read
       for (int64_t first = 0; first < carried; first += distance) {
         const int64_t source = encoded_->offset + (first + distance) * width;
         gathers.push_back({encoded_->buffer, source, encoded_->buffer, encoded_->offset + first * width,
                            std::min(distance, carried - first), width, width});
       }
-      // of the place, not of the image
-      gathers.push_back({special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, own, width});
+      // special tokens belong to the place in the window, not to the image
+      gathers.push_back(
+          {special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, special_width, width});
     }
   }
 
-  // [S or 1,..,N,C] into its part of [..,N,S*parts*C]; a stage that computes one stream stands for all S.
+  // [S or 1,..,N,C] into its part of [..,N,S*parts*C]; the only stream of a stage is copied to all S.
   static void add_gathers(const Keep& kept, const BufferView& target, std::vector<Gather>& gathers) {
     const auto item = static_cast<int64_t>(bytes_of(target.dtype));
     const int64_t computed = kept.source.shape.front(), width = kept.source.shape.back() * item;
@@ -134,14 +135,15 @@ class Planner {
     }
   }
 
-  // The whole tensor of a variable now; a stage of several calls takes and makes it part by part.
+  // The whole tensor of a variable, where it currently is; each call of a stage reads or writes a part.
   BufferView view(const TensorSpec& spec, int64_t calls) {
     std::vector<int64_t> shape = spec.shape;
     shape.front() *= calls;
-    return own(is_encoded_ && spec.name == "tokens" ? "encoded" : buffer_of(spec.name), std::move(shape), spec.dtype);
+    return whole_buffer(is_encoded_ && spec.name == "tokens" ? "encoded" : buffer_of(spec.name), std::move(shape),
+                        spec.dtype);
   }
 
-  BufferView own(const std::string& buffer, std::vector<int64_t> shape, DType dtype) {
+  BufferView whole_buffer(const std::string& buffer, std::vector<int64_t> shape, DType dtype) {
     BufferView view{buffer, 0, std::move(shape), dtype};
     int64_t& size = plan_.sizes[buffer];
     size = std::max(size, view.bytes());
@@ -162,7 +164,7 @@ class Planner {
                        [&](const KeptLayer& kept) { return name == text("layers.", kept.layer); });
   }
 
-  // With the axis of clips side by side, where there are several.
+  // With an axis of clips in front if there are several.
   std::vector<int64_t> clip_shape(std::vector<int64_t> shape) const {
     if (manifest_.layout.B > 1) shape.insert(shape.begin(), manifest_.layout.B);
     return shape;
@@ -180,21 +182,17 @@ class Planner {
 
   const Manifest& manifest_;
   const bool sliding_;
-  bool is_encoded_ = false;  // whether tokens are the encoder's now, and kept
+  bool is_encoded_ = false;  // whether the current tokens are the encoder's output, which is kept
   std::optional<BufferView> encoded_;
   BufferPlan plan_;
   std::vector<Keep> keeps_;
-  std::map<std::string, int> turn_;  // of tensors with two places
+  std::map<std::string, int> turn_;  // of tensors that alternate between two buffers: which one, 0 or 1
   std::set<std::string> written_;
 };
 
 }  // namespace
 
-int64_t BufferView::bytes() const {
-  auto size = static_cast<int64_t>(bytes_of(dtype));
-  for (int64_t side : shape) size *= side;
-  return size;
-}
+int64_t BufferView::bytes() const { return static_cast<int64_t>(bytes_of(dtype)) * count_of(shape); }
 
 int64_t BufferPlan::total() const {
   int64_t sum = 0;

@@ -47,7 +47,7 @@ struct Gather {
 // After a call: a stage's tokens are copied to where they are kept.
 struct Step {
   size_t call;
-  int64_t images;  // of the encoder: the number of images after it; of another stage 0
+  int64_t images;  // of the encoder: how many images are encoded after this call; of another stage 0
   std::vector<Gather> gathers;
 };
 
@@ -67,13 +67,13 @@ struct BufferPlan {
   std::vector<NamedView> starts;
 
   int64_t total() const;
-  // Null where there is none.
+  // Null if there is none.
   const BufferView* start(const std::string& name) const;
   const BufferView* output(const std::string& name) const;
 
   // The manifest must outlive the plan, and have passed check_manifest.
-  // sliding: windows overlap; tokens of encoded images that they share are kept in a buffer of their own.
-  // Throws Error kIncompatible where something would lie outside of its buffer all the same.
+  // sliding: windows overlap; the tokens of encoded images that they share are kept in a buffer of their own.
+  // Throws Error kIncompatible if a tensor would lie outside of its buffer all the same.
   static BufferPlan make(const Manifest& manifest, bool sliding = false);
 
  private:

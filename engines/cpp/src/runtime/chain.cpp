@@ -112,7 +112,7 @@ Failure Chain::put(Stream stream, int64_t shared) noexcept {
     carried = carry.images;
   }
   for (const BoundStep& step : steps_) {
-    // a call with a new image computes the others once more
+    // a call with a new image computes its other images again
     if (step.images == 0 || step.images > carried) {
       if (Failure failure = step.call->launch(stream)) {
         failed_stage_ = step.stage;

@@ -1,4 +1,4 @@
-// The stages over buffers that are allocated once: a window is uploads, calls with their gathered rows, downloads.
+// The calls of all stages over buffers that are allocated once.
 #pragma once
 
 #include <memory>
@@ -14,27 +14,25 @@ class Chain {
  public:
   // Loads and allocates. Throws Error. The plan and its manifest must outlive it.
   Chain(const BufferPlan& plan, EngineLoader& loader);
-  // Waits for the device's own stream: engines may not go while they compute, which they do where one of them failed at
-  // load.
+  // Waits for the device's own stream: after a failure at load, engines may still compute, and must not be destroyed.
   ~Chain();
 
   // Address of a view of the plan.
   void* at(const BufferView& view) const;
-  // Of a value from outside that does not change, before `prepare`.
+  // Writes an input that does not change. Before `prepare`.
   void set_constant(const BufferView& view, const void* data);
 
-  // Runs once on what lies there, and makes one launch of all calls where device and engines allow.
-  // Throws Error where a stage fails. Gives the reason why there is no graph, empty where there is one or none was
-  // wanted.
+  // Runs all calls once, then captures them in a graph if device and engines allow it. Returns the reason why there is
+  // no graph; empty if there is one, or `use_graph` is false. Throws Error if a stage fails.
   std::string prepare(bool use_graph);
   bool has_graph() const { return has_graph_; }
 
-  // Puts all calls on a stream. shared: times that the window begins with and the one before ended with, whose images
-  // the encoder does not see again; 0, or of a plan with carries.
+  // Puts all calls on a stream. shared: timesteps at the window's start that were at the end of the window before,
+  // whose images are not encoded again; 0 unless the plan has carries.
   Failure run(Stream stream, int64_t shared = 0) noexcept;
-  // The stage that failed in the last `run`; null where it was no stage.
+  // The stage that failed in the last `run`; null if something else failed, or nothing.
   const char* failed_stage() const noexcept { return failed_stage_; }
-  // Of each stage of the manifest in the last run, which must be done.
+  // target: for each stage of the manifest its seconds in the last run, which must be done.
   void seconds(double* target) noexcept;
 
  private:
@@ -66,7 +64,7 @@ class Chain {
   const BufferPlan& plan_;
   Device& device_;
   std::map<std::string, char*> buffers_;
-  std::vector<std::unique_ptr<Engine>> engines_;  // before the calls, which they outlive
+  std::vector<std::unique_ptr<Engine>> engines_;  // before steps_: engines outlive their calls
   std::vector<BoundStep> steps_;
   std::vector<BoundCarry> carries_;
   size_t stages_ = 0;

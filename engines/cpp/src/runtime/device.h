@@ -1,4 +1,4 @@
-// Memory, and what is done with it in order, of one place where engines run.
+// A device on which engines run: its memory, streams, events and graph.
 #pragma once
 
 #include <cstddef>
@@ -6,57 +6,56 @@
 
 namespace page4d {
 
-// Why a call of the running chain failed, in memory that outlives it: null where it did not.
+// Why a call failed, in memory that outlives the call; null if it did not fail.
 using Failure = const char*;
-// A CUstream; null where the place has none.
+// A CUstream; null if the device has no streams.
 using Stream = void*;
 using HostFunction = void (*)(void*);
 
-// Everything that may run after loading is noexcept and allocates nothing. Set-up throws Error.
+// Whatever is called after loading is noexcept and allocates nothing. Set-up throws Error.
 class Device {
  public:
   virtual ~Device() = default;
 
-  // 256-aligned, zeroed, held until this object goes. Throws Error kOutOfMemory.
+  // Memory of the device, 256-aligned, zeroed, freed by the destructor. Throws Error kOutOfMemory.
   virtual void* allocate(size_t size) = 0;
-  // Host memory, zeroed, that copies from and to the device do not wait for. Held until this object goes.
+  // Host memory for asynchronous copies (page-locked), zeroed, freed by the destructor.
   virtual void* staging(size_t size) = 0;
   // Bytes of the device's memory that are free.
   virtual size_t free_memory() = 0;
 
-  // An order of its own, for work at load and for callers that have none.
+  // A stream for work at load, and for callers that have none.
   virtual Stream own_stream() = 0;
-  // Around every call from outside, as `Entered`: the device becomes current on this thread, and the one before does
-  // again.
+  // Makes the device current on this thread; leave() makes the one before current again. Around every call from
+  // outside, by `Entered`.
   virtual Failure enter() noexcept = 0;
   virtual void leave() noexcept = 0;
 
   virtual Failure upload(void* target, const void* source, size_t size, Stream stream) noexcept = 0;
   virtual Failure download(void* target, const void* source, size_t size, Stream stream) noexcept = 0;
-  // Rows of bytes within the device.
+  // Copies rows of bytes within the device.
   virtual Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
                             size_t rows, Stream stream) noexcept = 0;
-  // A function of the host's, in the stream's order.
+  // Calls a function on the host, in the stream's order.
   virtual Failure call_host(HostFunction function, void* data, Stream stream) noexcept = 0;
   virtual Failure synchronize(Stream stream) noexcept = 0;
 
-  // Marks in a stream, numbered by `make_event`.
+  // Events, by the number that `make_event` returns.
   virtual int make_event() = 0;
   virtual Failure record(int event, Stream stream) noexcept = 0;
-  virtual Failure wait(int event) noexcept = 0;  // on the host; at once where it was never recorded
-  // What is put on a stream from now on comes after the mark, whichever stream that is in.
+  virtual Failure wait(int event) noexcept = 0;  // on the host; returns at once if it was never recorded
+  // Work that is put on `stream` later waits for the event, whichever stream that was recorded in.
   virtual Failure follow(int event, Stream stream) noexcept = 0;
   virtual double seconds(int from, int to) noexcept = 0;
 
-  // Everything that is put on the own stream in between becomes one launch, where the device has such. False from
-  // end_capture: it could not be made.
+  // A graph of everything that is put on own_stream() between begin_capture() and end_capture(): launch() repeats it.
   virtual bool can_capture() const = 0;
   virtual Failure begin_capture() noexcept = 0;
   virtual Failure end_capture() = 0;
   virtual Failure launch(Stream stream) noexcept = 0;
 };
 
-// The device is current on this thread while this object lives, unless that failed.
+// Keeps a device current on this thread during its lifetime, unless entering failed.
 class Entered {
  public:
   explicit Entered(Device& device) noexcept : device_(device), failure_(device.enter()) {}
@@ -67,7 +66,7 @@ class Entered {
   Entered& operator=(const Entered&) = delete;
 
   Failure failure() const noexcept { return failure_; }
-  // Throws Error kFailure where the device did not become current: for set-up.
+  // For set-up. Throws Error kFailure if the device did not become current.
   void check() const;
 
  private:

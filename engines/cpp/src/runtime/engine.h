@@ -1,4 +1,4 @@
-// A stage that was loaded, and what loads one: the small interface behind which TensorRT is.
+// Loaded stages and what loads them: the interface that hides TensorRT.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace page4d {
 
-// An address by the engine's name of an input or output.
+// An input's or output's name in the engine, and its address.
 using Address = std::pair<std::string, void*>;
 
 // A call over fixed addresses.
@@ -26,10 +26,10 @@ class Engine {
   virtual ~Engine() = default;
   // Bytes that a call needs beside its inputs and outputs; all stages share one block.
   virtual size_t scratch() const = 0;
-  // The engine outlives its calls. Throws Error.
+  // The engine must outlive the call. Throws Error.
   virtual std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
                                           void* scratch) = 0;
-  // Why it cannot be part of a CUDA graph, asked after a first run; empty where it can.
+  // Why it cannot be part of a CUDA graph; empty if it can. Called after a first run.
   virtual std::string uncapturable(Stream) { return {}; }
 };
 

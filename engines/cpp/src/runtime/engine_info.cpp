@@ -17,7 +17,7 @@ const Tensor* find(const std::vector<Tensor>& tensors, const std::string& name) 
   return tensor == tensors.end() ? nullptr : &*tensor;
 }
 
-// As a caller sees it: images and poses by time and view.
+// An input or output as callers see it: images and poses by timestep and view.
 Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& layout) {
   Tensor tensor{name, view.dtype, view.shape, 0};
   if (name == "images") tensor.shape = {layout.T, layout.V, layout.H, layout.W, 3};
@@ -26,8 +26,7 @@ Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& 
     tensor.dtype = DType::kFloat64;
   }
   if (layout.B > 1 && (name == "images" || name == "camera")) tensor.shape.insert(tensor.shape.begin(), layout.B);
-  tensor.bytes = bytes_of(tensor.dtype);
-  for (int64_t side : tensor.shape) tensor.bytes *= static_cast<size_t>(side);
+  tensor.bytes = bytes_of(tensor.dtype) * static_cast<size_t>(count_of(tensor.shape));
   return tensor;
 }
 

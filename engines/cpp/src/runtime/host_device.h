@@ -1,4 +1,4 @@
-// The host's own memory: everything is done at once.
+// The host as a Device: every call is done when it returns.
 #pragma once
 
 #include <chrono>

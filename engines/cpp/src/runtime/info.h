@@ -1,4 +1,4 @@
-// A manifest, as the public EngineInfo.
+// Converts a manifest to the public EngineInfo.
 #pragma once
 
 #include "manifest/manifest.h"

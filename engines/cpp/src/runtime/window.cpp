@@ -14,9 +14,8 @@
 namespace page4d {
 namespace {
 
-constexpr int64_t kNumbersOfAPose = 12;
 constexpr char kNoSuchOutput[] =
-    "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs";
+    "memory is given for an output that these engines lack\n  allowed: those of EngineInfo::outputs";
 
 int frame_side(int requested, int64_t engines) { return requested != 0 ? requested : static_cast<int>(engines); }
 
@@ -58,7 +57,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
                                                       : nullptr;
     targets_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
     if (member == &Outputs::camera)
-      pose_numbers_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
+      encoded_poses_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -76,7 +75,7 @@ WindowRunner::Input WindowRunner::input(const char* name, Device& device) {
   return {view, static_cast<unsigned char*>(device.staging(static_cast<size_t>(view->bytes())))};
 }
 
-// The rig stands still: its epipolar lines are a constant.
+// Cameras do not move against each other: the fundamental matrices are a constant.
 void WindowRunner::set_lines(const Options& options) {
   const BufferView* view = plan_.start("fundamental");
   if (view == nullptr) return;
@@ -120,10 +119,10 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
   for (int64_t i = 0; i < count; ++i) {
     const Image& image = images[i];
     const int t = static_cast<int>(i / V % T), v = static_cast<int>(i % V);
-    if (image.data == nullptr) return refuse(Code::kUsage, "%s of time %d, view %d is not there", what, t, v);
+    if (image.data == nullptr) return refuse(Code::kUsage, "%s of timestep %d, view %d is not there", what, t, v);
     if (image.width != fitter_.source_width() || image.height != fitter_.source_height()) {
       return refuse(Code::kUsage,
-                    "%s of time %d, view %d has another size than the pipeline was loaded for\n  got:     %dx%d\n  "
+                    "%s of timestep %d, view %d has another size than the pipeline was loaded for\n  got:     %dx%d\n  "
                     "allowed: %dx%d",
                     what, t, v, image.width, image.height, fitter_.source_width(), fitter_.source_height());
     }
@@ -131,21 +130,22 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
     if (image.row_bytes() < least) {
       return refuse(
           Code::kUsage,
-          "%s of time %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more", what,
-          t, v, image.pitch, least);
+          "%s of timestep %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more",
+          what, t, v, image.pitch, least);
     }
     if (mono && (image.format != PixelFormat::kMono8 || image.memory != Memory::kHost)) {
-      return refuse(Code::kUsage, "%s of time %d, view %d cannot be used\n  allowed: one channel, in host memory", what,
-                    t, v);
+      return refuse(Code::kUsage, "%s of timestep %d, view %d cannot be used\n  allowed: one channel, in host memory",
+                    what, t, v);
     }
     if (image.memory != images[0].memory)
       return refuse(Code::kUsage, "images are partly on the device, partly on the host\n  allowed: one of both");
     if (image.memory == Memory::kDevice && (on_host_ || image.format != PixelFormat::kRgb8 ||
                                             image.width != manifest_.layout.W || image.height != manifest_.layout.H)) {
-      return refuse(Code::kUsage,
-                    "%s of time %d, view %d cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
-                    "RGB, in the engines' size %dx%d",
-                    what, t, v, static_cast<int>(manifest_.layout.W), static_cast<int>(manifest_.layout.H));
+      return refuse(
+          Code::kUsage,
+          "%s of timestep %d, view %d cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
+          "RGB, in the engines' size %dx%d",
+          what, t, v, static_cast<int>(manifest_.layout.W), static_cast<int>(manifest_.layout.H));
     }
   }
   return {};
@@ -202,7 +202,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
     }
     if (output.memory == Memory::kDevice && (on_host_ || target.member == &Outputs::camera)) {
       return refuse(Code::kUsage,
-                    "%s cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory",
+                    "%s cannot be written to this memory\n  got:     device memory\n  allowed: host memory",
                     target.name.c_str());
     }
   }
@@ -219,7 +219,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
 }
 
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
-  // a constant text: message_ belongs to the other thread
+  // a constant text: the other thread may write message_
   if (running_.test_and_set(std::memory_order_acquire))
     return {Code::kUsage, "another thread runs a window of this pipeline\n  allowed: one thread at a time"};
   const Status status = run_alone(frames, outputs, stream);
@@ -232,20 +232,20 @@ Status WindowRunner::run_alone(const Frames& frames, const Outputs& outputs, voi
   const Entered entered(device_);
   if (entered.failure() != nullptr) return broken(entered.failure());
   const Stream stream = caller_stream != nullptr ? caller_stream : device_.own_stream();
-  is_whole_ = false;  // until all is on its way
+  is_whole_ = false;  // until everything is on the stream
   const Failure failure = put(frames, outputs, stream);
   is_whole_ = failure == nullptr;
   if (failure == nullptr) return {};
   const Status status = broken(failure);
-  // copies to and from the caller's memory may be under way, and no event says when they are done
+  // copies to and from the caller's memory may be under way, and no event tells when they are done
   device_.synchronize(stream);
   return status;
 }
 
 Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
   if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return failure;
-  // The window before may be on another stream. On every call, since a handle does not tell: a new stream may have an
-  // old one's, and each thread's default stream has the same.
+  // The window before may be on another stream. Always, since handles do not tell streams apart: a new stream may get
+  // the handle of an old one, and the default streams of all threads have the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
   Failure failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
@@ -266,7 +266,7 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
   return failure;
 }
 
-// Of the images, the first one that an encoder call reads.
+// The first image that a call of the encoder reads.
 int64_t WindowRunner::first_image(const Frames& frames) const noexcept {
   return frames.shared * manifest_.layout.V / manifest_.encoder_images * manifest_.encoder_images;
 }
@@ -293,7 +293,7 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
                         static_cast<size_t>(images_.view->bytes()) - skipped, stream);
 }
 
-// No images stand for maps of zeros.
+// images null: maps of zeros.
 Failure WindowRunner::put_maps(const Image* images, const Input& input, Stream stream) noexcept {
   if (input.view == nullptr) return nullptr;
   const int64_t P = manifest_.layout.P();
@@ -310,8 +310,8 @@ Failure WindowRunner::fetch(const Target& target, const Output& output, Stream s
   const void* source = chain_.at(*target.view);
   const auto size = static_cast<size_t>(target.view->bytes());
   if (target.member == &Outputs::camera) {
-    if (Failure failure = device_.download(pose_numbers_, source, size, stream)) return failure;
-    poses_ = {pose_numbers_, target.view->bytes() / static_cast<int64_t>(kNumbersOfAPose * sizeof(float)),
+    if (Failure failure = device_.download(encoded_poses_, source, size, stream)) return failure;
+    poses_ = {encoded_poses_, target.view->bytes() / static_cast<int64_t>(kPoseSize * sizeof(float)),
               static_cast<double*>(output.data)};
     const auto compute = [](void* data) {
       const auto* poses = static_cast<const Poses*>(data);
@@ -320,7 +320,7 @@ Failure WindowRunner::fetch(const Target& target, const Output& output, Stream s
     return device_.call_host(compute, &poses_, stream);
   }
   if (output.memory == Memory::kHost) return device_.download(output.data, source, size, stream);
-  // in rows, since a copy of two dimensions is what the device has: a pitch beyond 2 GiB is none
+  // row by row: the device copies in two dimensions, with a pitch of up to 2 GiB
   const size_t row = static_cast<size_t>(target.view->shape.back()) * bytes_of(target.view->dtype);
   return device_.copy_rows(output.data, row, source, row, row, size / row, stream);
 }

@@ -1,4 +1,4 @@
-// What a pipeline does with one window: images in, calls, results out. Without files, so that it runs over any device.
+// Runs windows on any device: images in, calls of the stages, results out. Reads no files.
 #pragma once
 
 #include <atomic>
@@ -16,12 +16,12 @@ namespace page4d {
 
 class WindowRunner {
  public:
-  // Allocates everything, runs once on zeros, captures. constants: "special", and "memory" where the engines have it.
-  // Throws Error.
+  // Allocates everything, runs once on zeros, captures a graph. constants: "special", and "memory" if the engines have
+  // it. Throws Error.
   WindowRunner(const Manifest& manifest, EngineLoader& loader,
                const std::map<std::string, std::vector<float>>& constants, const Options& options);
 
-  // Waits for the last window, whose stream may still be at it.
+  // Waits until the last window is done.
   ~WindowRunner();
 
   const EngineInfo& info() const noexcept { return info_; }
@@ -39,7 +39,7 @@ class WindowRunner {
     unsigned char* staging = nullptr;
   };
   struct Target {
-    const BufferView* view;    // null: the engines do not make it
+    const BufferView* view;
     Output Outputs::* member;  // null: a layer
     int layer;
     size_t bytes;
@@ -74,14 +74,14 @@ class WindowRunner {
   Fitter fitter_;  // before the chain: images that do not fit are refused before gigabytes are loaded
   Chain chain_;
   Input images_, masks_, keypoints_, memory_;
-  Bytes learned_;  // memory that a first window starts from
-  float* pose_numbers_ = nullptr;
+  Bytes learned_;  // the initial memory
+  float* encoded_poses_ = nullptr;
   Poses poses_{};
   std::vector<Target> targets_;
-  int layers_ = 0;  // of the outputs
+  int layers_ = 0;  // kept layers among the outputs
   std::vector<double> seconds_;
   std::vector<StageTime> times_;
-  int consumed_ = 0, done_ = 0;                  // events: the staging memory may be written again; the window is done
+  int consumed_ = 0, done_ = 0;                  // events: the staging memory was read; the window is done
   bool is_whole_ = false;                        // whether the tokens of the last window's encoded images are complete
   std::atomic_flag running_ = ATOMIC_FLAG_INIT;  // whether a thread is in `run`
   std::string no_graph_;

@@ -1,4 +1,4 @@
-// In a build without TensorRT's headers.
+// The loader of a build without TensorRT's headers.
 #include "cuda/cuda_device.h"
 #include "page4d/error.h"
 #include "tensorrt/requirements.h"

@@ -15,12 +15,12 @@ namespace {
 
 constexpr int kRtxHeaders = 11;  // TensorRT-RTX has the interface of this major version
 
-thread_local TensorrtLog::Words own_words{};  // of the calls of this thread
+thread_local TensorrtLog::Text of_this_thread{};
 
-// The first that opens; else null, and why the first one did not.
+// The first file that opens; null if none does, with the reason of the first.
 void* open_first(const std::vector<std::string>& files, std::string& reason) {
   for (const std::string& file : files) {
-    // global: a plan's own kernels and the plugins look symbols up
+    // global: a plan's own kernels and the plugins look up its symbols
     if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL)) return handle;
     if (reason.empty()) reason = dlerror();
   }
@@ -44,21 +44,21 @@ TensorrtLog& TensorrtLog::get() {
 
 void TensorrtLog::log(Severity severity, const char* message) noexcept {
   if (severity != Severity::kERROR && severity != Severity::kINTERNAL_ERROR) return;
-  std::snprintf(own_words.data(), own_words.size(), "%s", message);
+  std::snprintf(of_this_thread.data(), of_this_thread.size(), "%s", message);
   const std::lock_guard lock(mutex_);
-  others_ = own_words;
+  of_any_thread_ = of_this_thread;
 }
 
 void TensorrtLog::begin() noexcept {
-  own_words[0] = 0;
+  of_this_thread[0] = 0;
   const std::lock_guard lock(mutex_);
-  others_[0] = 0;
+  of_any_thread_[0] = 0;
 }
 
-TensorrtLog::Words TensorrtLog::last() const noexcept {
-  if (own_words[0] != 0) return own_words;
+TensorrtLog::Text TensorrtLog::last() const noexcept {
+  if (of_this_thread[0] != 0) return of_this_thread;
   const std::lock_guard lock(mutex_);
-  return others_;
+  return of_any_thread_;
 }
 
 TensorrtLibrary::TensorrtLibrary(const std::string& plans, const std::string& file) {

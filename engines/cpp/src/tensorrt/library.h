@@ -1,5 +1,4 @@
-// A TensorRT library that was opened: nothing of it is linked, so that a program starts, and says what is missing,
-// where there is none.
+// TensorRT's library, opened when it is needed and not linked: without it a program starts, and says what is missing.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -14,37 +13,35 @@ namespace page4d {
 // TensorRT's log: keeps the last error, to explain a failure. Any thread may call.
 class TensorrtLog final : public nvinfer1::ILogger {
  public:
-  using Words = std::array<char, 512>;
+  using Text = std::array<char, 512>;
 
-  // One per process, never freed: TensorRT keeps the first one that it is given, and calls it after everything else is
-  // gone.
+  // One per process, never freed: TensorRT keeps the first logger that it gets, and calls it until the process ends.
   static TensorrtLog& get();
 
   void log(Severity severity, const char* message) noexcept override;
-  // Forgets the errors of calls that were made on this thread before: to be called ahead of one that may fail.
+  // Forgets errors of earlier calls. Called before a call that may fail.
   void begin() noexcept;
-  // The last error since `begin` on this thread, else on any other: TensorRT has threads of its own. Empty where there
-  // was none.
-  Words last() const noexcept;
+  // The last error since `begin` on this thread, else on any other: TensorRT has threads of its own. Empty if there was
+  // none.
+  Text last() const noexcept;
 
  private:
   mutable std::mutex mutex_;
-  Words others_{};
+  Text of_any_thread_{};
 };
 
 class TensorrtLibrary {
  public:
-  // plans: "tensorrt" or "rtx". file: as dlopen takes it; empty: by its usual names.
-  // Throws Error kMissingBackend: not found, or of another major version than the headers that this was built with.
+  // plans: "tensorrt" or "rtx". file: as for dlopen; empty: the library's usual names.
+  // Throws Error kMissingBackend: not found, or of another major version than the headers of this build.
   TensorrtLibrary(const std::string& plans, const std::string& file);
 
   const std::string& name() const { return name_; }        // "TensorRT-RTX"
   const std::string& version() const { return version_; }  // "1.7.1"
 
-  // With the GPU that it is for current. Throws Error kMissingBackend: TensorRT makes none, as where the driver is too
-  // old for it.
+  // For the current GPU. Throws Error kMissingBackend if TensorRT makes no runtime, as when the driver is too old.
   std::unique_ptr<nvinfer1::IRuntime> runtime() const;
-  // Of the process; once for each file. Throws Error kMissingBackend where TensorRT refuses it.
+  // Once per file and process. Throws Error kMissingBackend if TensorRT refuses the file.
   void register_plugins(const std::string& file) const;
 
  private:

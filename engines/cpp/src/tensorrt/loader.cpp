@@ -35,13 +35,13 @@ class TensorrtCall final : public BoundCall {
   Failure launch(Stream stream) noexcept override {
     TensorrtLog::get().begin();
     if (context_->enqueueV3(static_cast<cudaStream_t>(stream))) return nullptr;
-    words_ = TensorrtLog::get().last();
-    return words_.data();
+    failure_ = TensorrtLog::get().last();
+    return failure_.data();
   }
 
  private:
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
-  TensorrtLog::Words words_{};  // of its last failure
+  TensorrtLog::Text failure_{};
 };
 
 class TensorrtEngine final : public Engine {
@@ -56,14 +56,14 @@ class TensorrtEngine final : public Engine {
   size_t scratch() const override { return static_cast<size_t>(engine_->getDeviceMemorySizeV2()); }
 
   std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
-                                  void* scratch_) override {
+                                  void* scratch_memory) override {
     TensorrtLog& log = TensorrtLog::get();
     log.begin();
     std::unique_ptr<nvinfer1::IExecutionContext> context(
         engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
     if (context == nullptr)
       throw Error(Code::kIncompatible, "TensorRT makes no context for " + stage_.name).got(log.last().data());
-    if (scratch() != 0) context->setDeviceMemoryV2(scratch_, static_cast<int64_t>(scratch()));
+    if (scratch() != 0) context->setDeviceMemoryV2(scratch_memory, static_cast<int64_t>(scratch()));
     for (const auto* addresses : {&inputs, &outputs}) {
       for (const auto& [name, address] : *addresses) {
         if (context->setTensorAddress(name.c_str(), address)) continue;

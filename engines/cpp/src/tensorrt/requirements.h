@@ -1,4 +1,4 @@
-// What plans need of a machine, checked before anything is loaded; errors have the command that rebuilds the plans.
+// What plans require of a machine, checked before anything is loaded; errors name the command that rebuilds the plans.
 // Mirrors page4d_engines/tensorrt/requirements.py.
 #pragma once
 
@@ -11,12 +11,12 @@ namespace page4d {
 // What plans depend on.
 struct Machine {
   std::string library;  // "TensorRT" or "TensorRT-RTX"
-  std::string version;  // of it
+  std::string version;  // of the library
   int capability = 0;   // of the GPU, times ten
-  std::string kernels;  // sha256 of the source of the attention kernels in the plugins' library; empty: not known
+  std::string kernels;  // sha256 of the source of the attention kernels in the plugins' library; empty: no library
 };
 
-// Throws Error kIncompatible where the folder has no plans.
+// Throws Error kIncompatible if the folder has no plans.
 const Plans& plans_of(const Manifest& manifest, const std::string& folder);
 
 // Throws Error kIncompatible: another TensorRT, another GPU architecture, or other kernels.

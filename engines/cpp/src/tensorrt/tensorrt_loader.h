@@ -1,4 +1,4 @@
-// The plans of an engine folder, by TensorRT, TensorRT-RTX or TensorRT's lean runtime.
+// Loads the plans of an engine folder by TensorRT, TensorRT-RTX or TensorRT's lean runtime.
 #pragma once
 
 #include <memory>
@@ -9,9 +9,9 @@
 
 namespace page4d {
 
-// Holds the plans against this machine before anything is loaded. The folder must outlive what it gives.
-// Throws Error: kIncompatible where the folder has no plans or they are for something else, kMissingBackend where there
-// is no driver, GPU or library, or where this build has no TensorRT.
+// Compares the plans with this machine before anything is loaded. The folder must outlive the loader.
+// Throws Error: kIncompatible if the folder has no plans, or plans for another machine; kMissingBackend without a
+// driver, GPU or library, or if this build has no TensorRT.
 std::unique_ptr<EngineLoader> tensorrt_loader(const EngineFolder& folder, const Options& options);
 
 }  // namespace page4d

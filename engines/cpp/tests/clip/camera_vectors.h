@@ -1,4 +1,4 @@
-// Numbers and cameras as golden vectors have them.
+// Reads numbers and cameras from golden vectors.
 #pragma once
 
 #include <limits>

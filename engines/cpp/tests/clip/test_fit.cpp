@@ -27,7 +27,7 @@ const std::map<std::string, PixelFormat> kFormats = {{"rgb8", PixelFormat::kRgb8
                                                      {"bgra8", PixelFormat::kBgra8},
                                                      {"mono8", PixelFormat::kMono8}};
 
-// One byte of a made image, as tests/vectors/make.py says.
+// A byte of a generated image, as in tests/vectors/make.py.
 uint8_t byte_of(int x, int y, int c, int width, int seed) {
   const int kind = (x / 16 + y / 16 + seed) % 3;
   if (kind == 2) return (x + y) / 4 % 2 * 255;
@@ -109,7 +109,7 @@ void test_images_are_pythons_bit_for_bit() {
   }
 }
 
-// One image in every format; the alpha and the bytes between rows do not count.
+// The same image in every format; alpha and the bytes between rows do not matter.
 void test_formats_show_the_same_image() {
   Layout layout;
   layout.H = 28;
@@ -130,7 +130,7 @@ void test_formats_show_the_same_image() {
   }
 }
 
-// What one axis does to a line of numbers, by the formula.
+// The weights of an axis' source pixels for a pixel of the result, by the formula.
 std::vector<double> weights_of(int source, double low, double high, int size, int pixel) {
   const double scale = (high - low) / size, stretch = std::max(scale, 1.0), centre = low + (pixel + 0.5) * scale;
   std::vector<double> weights(static_cast<size_t>(source));

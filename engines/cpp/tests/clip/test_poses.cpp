@@ -34,7 +34,7 @@ void test_poses_are_pythons() {
   CHECK(broken >= 2 && broken < rows.size());
 }
 
-// Of rows without a nearest rotation, too, something comes that is one.
+// Rows without a nearest rotation give a rotation, too.
 void test_any_finite_numbers_give_a_rotation() {
   const float inputs[3][12] = {
       {1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};

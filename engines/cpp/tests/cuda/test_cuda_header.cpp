@@ -1,4 +1,4 @@
-// The driver's types and numbers that cuda/driver.h writes down, and the names it looks up, against cuda.h.
+// Compares the types, constants and names of entry points in cuda/driver.h with cuda.h.
 #include <cuda.h>
 
 #include <cstddef>
@@ -66,7 +66,7 @@ static_assert(equal(NAME_OF(cuStreamEndCapture), "cuStreamEndCapture") &&
 static_assert(equal(NAME_OF(cuGraphDestroy), "cuGraphDestroy") &&
               equal(NAME_OF(cuGraphExecDestroy), "cuGraphExecDestroy") &&
               equal(NAME_OF(cuGraphLaunch), "cuGraphLaunch"));
-// of two versions that do the same the older one is what drivers of CUDA 12 and 13 both have
+// of two versions that do the same, drivers of both CUDA 12 and 13 have the older one
 static_assert(equal(NAME_OF(cuEventElapsedTime),
                     CUDA_VERSION < 12080 ? "cuEventElapsedTime" : "cuEventElapsedTime_v2") ||
               equal(NAME_OF(cuEventElapsedTime), "cuEventElapsedTime"));

@@ -1,7 +1,6 @@
-// A manifest of any content is read or refused; one that is read gives buffer plans, with sliding and without, in which
-// everything lies inside its buffer, and a folder of it loads and runs. `fuzz_manifest [COUNT [SEED]]`; with
-// `--verdicts FILE` it prints for each line of a file, a manifest, whether it is read: for Python's fuzzer, which holds
-// its own reader against this one.
+// A manifest of any content is read or refused. If it is read, buffer plans with and without sliding keep every view
+// inside its buffer, and a folder with it loads and runs. `fuzz_manifest [COUNT [SEED]]`. `--verdicts FILE` prints for
+// each line of a file, a manifest, whether it is read: Python's fuzzer compares that with its own reader.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -65,7 +64,7 @@ bool try_one(const std::string& content) {
 
 using Json = nlohmann::ordered_json;
 
-// Bytes of the text, as damage does it.
+// Changes some bytes of the text.
 std::string damaged(std::string text, std::mt19937& random) {
   const auto below = [&](size_t limit) { return static_cast<size_t>(random() % std::max<size_t>(limit, 1)); };
   for (size_t times = 1 + below(4); times > 0 && !text.empty(); --times) {
@@ -124,7 +123,7 @@ const Json kValues[] = {0,
                         int64_t{1} << 40};
 constexpr size_t kValueCount = sizeof kValues / sizeof *kValues;
 
-// One value of the document.
+// Changes one value of the document.
 void change(Json& value, std::mt19937& random) {
   if ((value.is_object() || value.is_array()) && !value.empty() && random() % 12 != 0) {
     auto inner = value.begin();
@@ -143,7 +142,7 @@ void change(Json& value, std::mt19937& random) {
   value = kValues[random() % kValueCount];
 }
 
-// A number, wherever it stands: sizes then go together in most places.
+// Changes a number wherever it stands: most sizes still match afterwards.
 void change_everywhere(Json& value, int64_t from, int64_t to) {
   if (value.is_number_integer() && value == from) value = to;
   if (value.is_structured()) {
@@ -151,7 +150,7 @@ void change_everywhere(Json& value, int64_t from, int64_t to) {
   }
 }
 
-// What leaves a manifest in order: no refusal hides what comes after it.
+// Changes that leave a manifest valid.
 void vary(Json& manifest, std::mt19937& random) {
   switch (random() % 6) {
     case 0:
@@ -175,7 +174,7 @@ void vary(Json& manifest, std::mt19937& random) {
   }
 }
 
-// What was found by hand once: each is refused, or all that it plans lies inside.
+// Changes made by hand: the manifest is refused, or its plans keep every view inside its buffer.
 void craft(Json& manifest, std::mt19937& random) {
   Json& encoder = manifest.at("stages").at(0);
   int64_t images = 1;
@@ -215,7 +214,7 @@ void craft(Json& manifest, std::mt19937& random) {
   }
 }
 
-// A folder of a manifest that was read, files and all, loads and runs; one whose files were changed is refused.
+// A folder with a manifest that was read, and its files, loads and runs; a folder with a changed file is refused.
 void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
   static const std::filesystem::path folder = "engines of fuzz_manifest";
   const Manifest parsed = parse_manifest(manifest.dump(), "manifest.json");
@@ -286,7 +285,7 @@ int main(int argc, char** argv) {
     if (i % 5 == 0 && changed.contains("stages") && changed["stages"].is_array()) {
       try {
         craft(changed, random);
-      } catch (const Json::exception&) {  // what it would change is gone
+      } catch (const Json::exception&) {  // an earlier change removed the value
       }
     }
     std::string text = changed.dump();

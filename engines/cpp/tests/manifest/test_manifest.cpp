@@ -1,5 +1,5 @@
-// Manifests are read, and refused in the words of Python's reader: the cases are tests/vectors/manifests.json.
-#include "manifest/manifest.h"
+// Manifests are read, and refused with the messages of Python's reader: the cases are tests/vectors/manifests.json.
+#include "manifest/manifest_file.h"
 #include "support/check.h"
 #include "support/vectors.h"
 
@@ -24,13 +24,13 @@ Json changed(const Json& base, const Json& place, const Json& value, const std::
   return manifest;
 }
 
-// First line; empty where the manifest is read.
+// First line; empty if the manifest is read.
 std::string refusal_of(const std::string& content) {
   const std::string message = refusal([&] { parse_manifest(content, "manifest.json"); });
   return message == "nothing is thrown" ? "" : first_line(message);
 }
 
-void test_words() {
+void test_messages() {
   const Json cases = vectors("manifests.json");
   CHECK(cases["changed"].size() > 60);
   for (const Json& entry : cases["changed"]) {
@@ -77,7 +77,7 @@ void test_no_folder() {
 }  // namespace
 
 int main() {
-  test_words();
+  test_messages();
   test_no_json();
   test_limits();
   test_content();

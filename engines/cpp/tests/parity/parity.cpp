@@ -1,10 +1,11 @@
-// Windows of a clip of raw images through the public interface, every output as raw bytes: what the Python tests hold
-// against their own runtime. `parity ENGINES CLIP OUT`.
+// Windows of a clip of raw images through the public interface, every output as raw bytes, which the Python tests
+// compare with their own runtime's. `parity ENGINES CLIP OUT`.
 //
 // CLIP/clip.json: {"backend": "test" or "tensorrt", "width", "height", "fit": "none", "stretch", "crop" or "pad",
-//   "cameras": entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first times}
-// CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], where there are: all times of the clip
-// OUT/<window>/<output>: the bytes; windows count from 0, OUT is there
+//   "cameras": entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
+//   timesteps}
+// CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], if any: all n timesteps of the clip
+// OUT/<window>/<output>: the bytes; windows count from 0, OUT exists
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -42,7 +43,7 @@ class Clip {
     return options;
   }
 
-  // The images of a window; empty where the clip has none of the kind.
+  // The images of a window; empty if the clip has none of this kind.
   std::vector<page4d::Image> window(const char* name, int64_t start, const page4d::Layout& layout) const {
     std::vector<page4d::Image> images;
     const auto bytes = bytes_.find(name);

@@ -1,4 +1,4 @@
-// Images that say which they are: every byte depends on the camera and on the image's number.
+// Images that can be told apart: every byte depends on the camera and on the image's number.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Which images become one time: held against matchers that know all stamps beforehand.
+// Which images become one timestep: compared with matchers that know all stamps beforehand.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -23,7 +23,7 @@ constexpr double kPeriod = 1.0 / 30;
 struct Event {
   int camera;
   double stamp;
-  int number;  // given as the slot
+  int number;  // used as the slot
   double arrival;
 };
 
@@ -52,7 +52,7 @@ Outcome feed(int cameras, const RigOptions& options, const std::vector<Event>& e
   return outcome;
 }
 
-// Nothing is used twice; a time's own images lie within the tolerance; times follow one another.
+// No image is used twice; a timestep's own images are within the tolerance; timesteps are in order.
 void check_times(const Outcome& outcome, double tolerance) {
   std::set<int> seen(outcome.dropped.begin(), outcome.dropped.end());
   CHECK(seen.size() == outcome.dropped.size());
@@ -73,7 +73,7 @@ void check_times(const Outcome& outcome, double tolerance) {
   }
 }
 
-// The most complete times that any matcher could make: every choice is tried.
+// The largest number of complete timesteps that any matching gives: every choice is tried.
 int most_times(const std::vector<std::vector<double>>& stamps, double tolerance) {
   std::map<std::vector<size_t>, int> known;
   const std::function<int(std::vector<size_t>)> best = [&](std::vector<size_t> at) {
@@ -100,7 +100,7 @@ int most_times(const std::vector<std::vector<double>>& stamps, double tolerance)
   return best(std::vector<size_t>(stamps.size()));
 }
 
-// The cameras' threads run as they like: only the order of each camera's images is kept.
+// Shuffles the cameras' images, as their threads may; each camera's own images stay in order.
 void shuffle(std::vector<Event>& events, std::mt19937& random) {
   std::vector<int> order;
   std::map<int, std::vector<Event>> queues;
@@ -142,11 +142,11 @@ void test_any_stamps_make_as_many_times_as_possible() {
   CHECK(most_seen >= 5);
 }
 
-// A rig of four at 30 Hz: the stamps of a time jitter as far as the tolerance allows, a tenth of the images is lost,
-// and each comes up to 60 ms late.
+// A rig of four at 30 Hz: the stamps of a timestep jitter as far as the tolerance allows, a tenth of the images is
+// lost, and each arrives up to 60 ms late.
 struct Simulated {
-  std::vector<Event> events;                 // in the order in which they come
-  std::map<int, std::array<int, 4>> images;  // by time: each camera's image, -1 where it was lost
+  std::vector<Event> events;                 // in the order of arrival
+  std::map<int, std::array<int, 4>> images;  // by timestep: each camera's image, -1 if it was lost
 
   Simulated(double tolerance, unsigned seed) {
     std::mt19937 random(seed);
@@ -217,7 +217,7 @@ void test_an_image_out_of_order_is_late() {
 void test_patience_ends_by_the_stamps_of_others() {
   RigOptions options;
   options.patience = 0.1;
-  // Camera 1 is silent: its image of 1.0 comes when camera 0 has come to 1.12.
+  // Camera 1 is silent: its image of 1.0 comes after camera 0's of 1.12.
   const std::vector<Event> events = {
       {0, 1.0, 0, 0}, {0, 1.09, 1, 0}, {0, 1.12, 2, 0}, {1, 1.005, 3, 0}, {1, 1.09, 4, 0}};
   const Outcome skipped = feed(2, options, events);
@@ -231,7 +231,7 @@ void test_patience_ends_by_the_stamps_of_others() {
   CHECK(repeated.times[0][0].slot == 0 && repeated.times[0][1].slot == -1);
   CHECK(repeated.times[1][0].slot == 1 && repeated.times[1][1].slot == 4);
 
-  // On time: nothing is lost.
+  // In time: nothing is lost.
   const Outcome patient = feed(2, options, {{0, 1.0, 0, 0}, {0, 1.05, 1, 0}, {0, 1.09, 2, 0}, {1, 1.005, 3, 0}});
   CHECK(patient.times.size() == 1 && patient.times[0][1].slot == 3);
 

@@ -1,4 +1,4 @@
-// Windows of a live rig: what is in them, what is counted, and that nothing is allocated on the way.
+// Windows of a live rig: their content, the counts, and that a running rig allocates nothing.
 #include <cmath>
 #include <limits>
 #include <string>
@@ -24,7 +24,7 @@ Pushed push(Rig& rig, int camera, int64_t number, double stamp) {
   return rig.push(camera, Picture(camera, number).image, stamp);
 }
 
-// All cameras' images of one time.
+// All cameras' images of one timestep.
 int push_time(Rig& rig, int cameras, int64_t number) {
   int ready = 0;
   for (int c = 0; c < cameras; ++c) {
@@ -116,7 +116,7 @@ void test_late_and_unmatched_are_counted() {
   CHECK(counted(rig, 0, 1, 1, 1, 0) && counted(rig, 1, 1, 0, 0, 0));
   push(rig, 0, 4, 2.0);
   push(rig, 0, 5, 2.2);    // too long for camera 1
-  push(rig, 1, 6, 2.001);  // late: its time was given up
+  push(rig, 1, 6, 2.001);  // late: its timestep was given up
   CHECK(counted(rig, 0, 1, 1, 2, 0) && counted(rig, 1, 1, 1, 0, 0));
   push(rig, 1, 7, 2.2);
   CHECK(counted(rig, 0, 2, 1, 2, 0) && counted(rig, 1, 2, 1, 0, 0));
@@ -125,7 +125,7 @@ void test_late_and_unmatched_are_counted() {
   CHECK(rig.counts().times == 2);
 }
 
-// Camera 1 has no image of the times 0, and 10 to 39.
+// Camera 1 has no image of timesteps 0 and 10 to 39.
 void push_with_a_death(Rig& rig, int64_t k) {
   for (const int c : {0, 2}) push(rig, c, k, static_cast<double>(k) * kPeriod);
   if (k > 0 && (k < 10 || k >= 40)) push(rig, 1, k, static_cast<double>(k) * kPeriod + 0.002);
@@ -152,7 +152,7 @@ void test_a_camera_that_dies_is_repeated_and_comes_back() {
     } else {
       CHECK(shows(window.images[1], 1, k) && !window.repeated[1]);
     }
-    CHECK(std::abs(window.skew - (window.repeated[1] ? 0 : 0.002)) < 1e-12);  // of the time's own images
+    CHECK(std::abs(window.skew - (window.repeated[1] ? 0 : 0.002)) < 1e-12);  // of the timestep's own images
     rig.release(window);
   }
 }

@@ -1,4 +1,4 @@
-// A rig under threads, and under whatever cameras and consumers may do. For the thread sanitizer, too.
+// A rig used by several threads, with any order of calls. For the thread sanitizer, too.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -24,8 +24,8 @@ constexpr double kPeriod = 1.0 / 30;
 
 int64_t number_of(double stamp) { return std::llround(stamp / kPeriod); }
 
-// All that must hold of any window, whatever was pushed: every image is that of its stamp, a time has one of its own,
-// and a camera's follow one another.
+// What holds for any window, whatever was pushed: every image has its own stamp, every timestep has an image of its
+// own, and a camera's images are in order.
 void check_window(const Window& window, int T, int V) {
   for (int t = 0; t < T; ++t) {
     int own = 0;
@@ -43,7 +43,7 @@ void check_window(const Window& window, int T, int V) {
   }
 }
 
-// Every image goes one of the ways that are counted, or still waits.
+// Every image is counted as used, late or unmatched, or still waits.
 void check_counts(const Rig& rig, int V, int pending) {
   for (int c = 0; c < V; ++c) {
     const CameraCounts counts = rig.counts(c);
@@ -52,7 +52,7 @@ void check_counts(const Rig& rig, int V, int pending) {
   }
 }
 
-// As fast as the threads go: camera 3 dies after a third of the images and comes back for the last third.
+// As fast as the threads run: camera 3 is silent for the second third of the images.
 void test_four_cameras_push_while_windows_are_taken(Missing missing) {
   constexpr int kT = 2, kV = 4;
   constexpr int64_t kImages = 240;
@@ -100,7 +100,7 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
   CHECK(rig.counts(3).used == kImages / 3 * 2 && rig.counts(0).unmatched == kImages - rig.counts(0).used);
 }
 
-// Frames that take a while to come to the engines' size.
+// Frames that take a while to be resized.
 struct Large {
   static constexpr int kScale = 8;
   std::vector<uint8_t> bytes =
@@ -115,7 +115,7 @@ struct Large {
   }
 };
 
-// Two threads for one camera: where they meet, one of them is refused. Nothing is lost without a count.
+// Two threads for one camera: if they push at once, one of them is refused. Every image is counted.
 void test_two_threads_of_one_camera() {
   Rig rig(engines(1, 1), Large::options());
   const Large frame;
@@ -136,7 +136,7 @@ void test_two_threads_of_one_camera() {
   CHECK(counts.pushed == accepted && counts.used + counts.late == accepted);
 }
 
-// Cameras without patience give up on one another while images are resized: those slots come back, too.
+// Timesteps are given up while their images are resized: those slots are freed, too.
 void test_images_become_late_on_their_way() {
   RigOptions options = Large::options();
   options.tolerance = options.patience = 0.001;
@@ -166,7 +166,7 @@ void test_waiting_ends() {
   CHECK(rig.wait(0));
 }
 
-// One of many rigs, smallest memory included; windows are checked for as long as they are held.
+// A random rig, the smallest included; windows are checked as long as they are held.
 void test_any_order_of_calls(unsigned seed) {
   std::mt19937 random(seed);
   const auto up_to = [&](unsigned most) { return static_cast<int>(random() % (most + 1)); };
@@ -179,7 +179,7 @@ void test_any_order_of_calls(unsigned seed) {
   options.missing = up_to(1) == 0 ? Missing::kSkip : Missing::kRepeat;
   Rig rig(engines(T, V), options);
   std::vector<int64_t> next(static_cast<size_t>(V), 1);
-  std::map<int64_t, std::vector<double>> seen;  // stamps of the times by their number, of the windows taken so far
+  std::map<int64_t, std::vector<double>> seen;  // by timestep: its stamps in the windows taken so far
   const int64_t stride = options.stride == 0 ? T : options.stride;
   std::uniform_real_distribution<double> jitter(-0.006, 0.006);
   Picture picture;
@@ -205,7 +205,7 @@ void test_any_order_of_calls(unsigned seed) {
       for (int t = 0; t < T; ++t) {
         std::vector<double> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
         for (double& stamp : stamps) stamp = std::isnan(stamp) ? -1 : stamp;
-        // the same time in every window that has it
+        // a timestep has the same stamps in every window
         CHECK(seen.emplace(window.number * stride + t, stamps).first->second == stamps);
       }
     }

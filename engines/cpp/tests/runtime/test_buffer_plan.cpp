@@ -1,4 +1,5 @@
 // Buffers, calls and gathered rows are those that Python plans: the cases are tests/vectors/plans.json.
+#include "manifest/manifest_file.h"
 #include "runtime/buffer_plan.h"
 #include "support/check.h"
 #include "support/vectors.h"
@@ -22,9 +23,9 @@ void check_views(const std::string& where, const std::vector<NamedView>& actual,
   CHECK_TEXT(text(where, actual.size()), text(where, expected.size()));
   for (const auto& [name, view] : actual) {
     CHECK(expected.contains(name));
-    const Json& want = expected[name];
+    const Json& entry = expected[name];
     CHECK_TEXT(text(where, name, " ", described(view)),
-               text(where, name, " ", described(want["buffer"], want["offset"], want["shape"], want["dtype"])));
+               text(where, name, " ", described(entry["buffer"], entry["offset"], entry["shape"], entry["dtype"])));
   }
 }
 
@@ -37,7 +38,7 @@ void check_gathers(const std::vector<Gather>& actual, const Json& expected) {
   }
 }
 
-// What moves, and the calls that are left, by shared times.
+// The gathers, and the calls that remain, by shared timesteps.
 void check_carries(const BufferPlan& plan, const Json& expected) {
   CHECK(plan.carries.size() == expected.size());
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -66,13 +67,13 @@ void check_plan(const Json& expected) {
   check_views(name + " outputs ", plan.outputs, expected["outputs"]);
   CHECK(plan.steps.size() == expected["steps"].size());
   for (size_t i = 0; i < plan.steps.size(); ++i) {
-    const Json& want = expected["steps"][i];
+    const Json& step = expected["steps"][i];
     const Call& call = plan.calls[plan.steps[i].call];
     const std::string where = text(name, " step ", i, " ");
-    CHECK_TEXT(where + call.stage->name, where + want["stage"].get<std::string>());
-    check_views(where, call.inputs, want["inputs"]);
-    check_views(where, call.outputs, want["outputs"]);
-    check_gathers(plan.steps[i].gathers, want["gathers"]);
+    CHECK_TEXT(where + call.stage->name, where + step["stage"].get<std::string>());
+    check_views(where, call.inputs, step["inputs"]);
+    check_views(where, call.outputs, step["outputs"]);
+    check_gathers(plan.steps[i].gathers, step["gathers"]);
   }
 }
 

@@ -1,4 +1,4 @@
-// Whether buffers fit: on a GPU whose memory is the host's, pages of files that were read are not taken.
+// Whether buffers fit: on a GPU that shares the host's memory the page cache counts as free.
 #include <filesystem>
 
 #include "cuda/host_memory.h"

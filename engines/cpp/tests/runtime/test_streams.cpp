@@ -1,6 +1,6 @@
 // Windows on several streams: each result is that of its own window, in whatever order the caller waits, and nothing is
-// under way after a failure or when a pipeline goes. The driver does work as late as streams and events allow: what is
-// not ordered is wrong.
+// under way after a failure or when a pipeline is destroyed. The tests' driver does work as late as streams and events
+// allow, so that a missing dependency gives a wrong result.
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -11,10 +11,10 @@ using namespace page4d;
 
 namespace {
 
-void* const kOwn = nullptr;                                      // the pipeline's
+void* const kOwn = nullptr;                                      // the pipeline's own stream
 void* const kPerThread = reinterpret_cast<void*>(uintptr_t{2});  // cudaStreamPerThread
 
-// A runner on the tests' driver, and what it has to give.
+// A runner on the tests' driver, and the results that it should give.
 struct Runners {
   Runners(const nlohmann::ordered_json& plan, bool use_graph, bool sliding)
       : manifest(parse_manifest(plan.dump(), "")),
@@ -31,7 +31,7 @@ struct Runners {
 
   const EngineInfo& info() const { return gpu->info(); }
 
-  // Puts the window of a film from a time on on a stream; its images are gone when this returns.
+  // Puts the window of a film that begins at `start` on a stream; its images are freed when this returns.
   Results put(int64_t start, int64_t shared, void* stream) {
     const WindowInputs inputs = WindowInputs::of_film(manifest, start);
     Results results(info());
@@ -42,7 +42,7 @@ struct Runners {
   }
 
   const std::string& expected(int64_t start) {
-    std::string& window = wanted_[start];
+    std::string& window = expected_[start];
     if (!window.empty()) return window;
     const WindowInputs inputs = WindowInputs::of_film(manifest, start);
     Results results(info());
@@ -58,7 +58,7 @@ struct Runners {
   std::unique_ptr<WindowRunner> host, gpu;
 
  private:
-  std::map<int64_t, std::string> wanted_;
+  std::map<int64_t, std::string> expected_;
 };
 
 // Each window on another stream than the one before; the caller waits for the last one first.
@@ -82,7 +82,7 @@ void test_every_order(const nlohmann::ordered_json& plan, bool use_graph, bool s
   }
 }
 
-// One thread at a time, another one each time, each on its own default stream: one handle for all of them.
+// Four threads in turn, each on its own default stream: all of these streams have the same handle.
 void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use_graph) {
   Runners runners(plan, use_graph, false);
   constexpr int64_t kThreads = 4;
@@ -109,8 +109,7 @@ void test_threads_one_after_another(const nlohmann::ordered_json& plan, bool use
     CHECK(contents(*actual[static_cast<size_t>(i)], runners.info()) == runners.expected(i));
 }
 
-// A pipeline that goes waits for what its streams still have to do: its memory, and that of the poses, is used until
-// then.
+// The destructor waits for the last window, which uses the pipeline's memory until it is done.
 void test_goes_while_a_window_is_under_way(const nlohmann::ordered_json& plan, bool use_graph) {
   auto runners = std::make_unique<Runners>(plan, use_graph, false);
   void* stream = Caller::stream();
@@ -123,7 +122,7 @@ void test_goes_while_a_window_is_under_way(const nlohmann::ordered_json& plan, b
   CHECK(contents(actual, info) == expected && Caller::count("driver_contexts") == 0);
 }
 
-// What was put on the stream before a call is refused is done when the failure is told: the caller may free its memory.
+// When a failure is returned, whatever was put on the stream before it is done: the caller may free its memory.
 void test_a_failure_leaves_nothing_under_way(const nlohmann::ordered_json& plan, bool on_own_stream) {
   Runners runners(plan, true, false);
   void* stream = on_own_stream ? kOwn : Caller::stream();
@@ -148,7 +147,7 @@ void test_a_failure_leaves_nothing_under_way(const nlohmann::ordered_json& plan,
   CHECK(Caller::count("driver_contexts") == 0);
 }
 
-// A context that cannot be made current is a failure that is told, and nobody else's context is popped for it.
+// A context that cannot be made current is a failure, and no other context is popped.
 void test_a_context_that_is_refused(const nlohmann::ordered_json& plan) {
   Runners runners(plan, true, false);
   const WindowInputs inputs = WindowInputs::of_film(runners.manifest, 0);

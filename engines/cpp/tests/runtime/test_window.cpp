@@ -33,11 +33,11 @@ void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
     for (unsigned seed = 0; seed < 3; ++seed) {
       const WindowInputs inputs(manifest, seed);
       Frames frames = inputs.frames();
-      const long launches = Caller::count("driver_launches"), taken = Caller::count("driver_allocations");
+      const long launches = Caller::count("driver_launches"), allocations = Caller::count("driver_allocations");
       CHECK(allocations_of([&] { CHECK(host.run(frames, expected.outputs(), nullptr).ok()); }) == 0);
       CHECK(gpu.run(frames, actual.outputs(), seed == 1 ? nullptr : stream).ok());
       if (seed != 1) Caller::synchronize(stream);
-      CHECK(Caller::count("driver_allocations") == taken);
+      CHECK(Caller::count("driver_allocations") == allocations);
       CHECK(Caller::count("driver_launches") == launches + (use_graph ? 1 : 0));
       const std::string now = contents(actual, info);
       CHECK(now == contents(expected, info));
@@ -60,7 +60,7 @@ void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
   CHECK(Caller::count("driver_allocations") > before_allocations);
 }
 
-// Images and results in the device's own memory, rows of images apart.
+// Images and results in the device's memory; the images' rows are padded.
 void test_device_memory() {
   const Manifest manifest = parse_manifest(plan_named("pi3").dump(), "");
   const Layout& layout = manifest.layout;
@@ -142,25 +142,26 @@ void test_refusals() {
   frames = inputs.frames();
   inputs.images[3].width = 71;
   CHECK_TEXT(refusal_of(frames, results.outputs()),
-             "the image of time 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  "
+             "the image of timestep 1, view 1 has another size than the pipeline was loaded for\n  got:     71x56\n  "
              "allowed: 70x56");
   inputs.images[3] = inputs.images[2];
   inputs.images[3].pitch = 100;
   CHECK_TEXT(
       refusal_of(frames, results.outputs()),
-      "the image of time 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
+      "the image of timestep 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
   inputs.images[3] = inputs.images[2];
   inputs.images[5].data = nullptr;
-  CHECK_TEXT(refusal_of(frames, results.outputs()), "the image of time 2, view 1 is not there");
+  CHECK_TEXT(refusal_of(frames, results.outputs()), "the image of timestep 2, view 1 is not there");
   inputs.images[5] = inputs.images[2];
   for (Image& image : inputs.images) image.memory = Memory::kDevice;
-  CHECK_TEXT(refusal_of(frames, results.outputs()),
-             "the image of time 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
-             "RGB, in the engines' size 70x56");
+  CHECK_TEXT(
+      refusal_of(frames, results.outputs()),
+      "the image of timestep 0, view 0 cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
+      "RGB, in the engines' size 70x56");
   for (Image& image : inputs.images) image.memory = Memory::kHost;
   inputs.masks[0].format = PixelFormat::kRgb8;
   CHECK_TEXT(refusal_of(frames, results.outputs()),
-             "the mask of time 0, view 0 cannot be used\n  allowed: one channel, in host memory");
+             "the mask of timestep 0, view 0 cannot be used\n  allowed: one channel, in host memory");
   inputs.masks[0].format = PixelFormat::kMono8;
   Outputs outputs = results.outputs();
   outputs.mask.bytes -= 1;
@@ -169,11 +170,11 @@ void test_refusals() {
   outputs = results.outputs();
   outputs.points = outputs.mask;
   CHECK_TEXT(refusal_of(frames, outputs),
-             "an output is wanted that these engines do not give\n  allowed: those of EngineInfo::outputs");
+             "memory is given for an output that these engines lack\n  allowed: those of EngineInfo::outputs");
   outputs = results.outputs();
   outputs.mask.memory = Memory::kDevice;
   CHECK_TEXT(refusal_of(frames, outputs),
-             "mask cannot be written where it is wanted\n  got:     device memory\n  allowed: host memory");
+             "mask cannot be written to this memory\n  got:     device memory\n  allowed: host memory");
   CHECK(runner.run(frames, results.outputs(), nullptr).ok());
 
   const Manifest lined = parse_manifest(plan_named("memory").dump(), "");
@@ -185,9 +186,8 @@ void test_refusals() {
   CHECK_TEXT(first_line(message), "the constant special is not of the engines' shape");
 }
 
-// Windows that overlap, each beside the same window computed whole: at every stride, on the host and on the GPU, as a
-// graph where a window is whole. Images that are not read again are not brought to the engines' size, nor uploaded, nor
-// encoded.
+// Overlapping windows equal the same windows without overlap: at every stride, on the host and on the GPU, as a graph
+// if no timestep is shared. Shared images are not resized, uploaded or encoded again.
 void test_sliding(const nlohmann::ordered_json& plan) {
   const Manifest manifest = parse_manifest(plan.dump(), "");
   const Layout& layout = manifest.layout;
@@ -204,7 +204,7 @@ void test_sliding(const nlohmann::ordered_json& plan) {
   device.leave();
   CHECK(gpu.has_graph() && gpu.slides() && !whole.slides());
   const EngineInfo& info = whole.info();
-  Results expected(info), actual(info), found_on_gpu(info);
+  Results expected(info), actual(info), actual_on_gpu(info);
   int64_t start = 0;
   for (const int64_t stride : {int64_t{0}, int64_t{1}, int64_t{1}, layout.T - 1, layout.T, int64_t{1}}) {
     start += stride;
@@ -216,12 +216,12 @@ void test_sliding(const nlohmann::ordered_json& plan) {
     for (int64_t i = 0; i < spared; ++i)
       std::fill(inputs.bytes[static_cast<size_t>(i)].begin(), inputs.bytes[static_cast<size_t>(i)].end(),
                 static_cast<unsigned char>(i));
-    const long taken = Caller::count("driver_allocations");
+    const long allocations = Caller::count("driver_allocations");
     CHECK(allocations_of([&] { CHECK(host.run(frames, actual.outputs(), nullptr).ok()); }) == 0);
-    CHECK(gpu.run(frames, found_on_gpu.outputs(), nullptr).ok());
-    CHECK(Caller::count("driver_allocations") == taken);
+    CHECK(gpu.run(frames, actual_on_gpu.outputs(), nullptr).ok());
+    CHECK(Caller::count("driver_allocations") == allocations);
     CHECK(contents(actual, info) == contents(expected, info));
-    CHECK(contents(found_on_gpu, info) == contents(expected, info));
+    CHECK(contents(actual_on_gpu, info) == contents(expected, info));
   }
 }
 
@@ -266,7 +266,7 @@ void test_what_cannot_be_shared() {
   CHECK_TEXT(side_by_side.run(frames, more.outputs(), nullptr).message, needs + "engines for several clips" + hint);
 }
 
-// Every byte that goes in matters, and what is not given counts as zero or as the learned start.
+// Every input byte changes the results; masks that are left out count as zeros.
 void test_inputs_matter() {
   const Manifest manifest = parse_manifest(plan_named("memory").dump(), "");
   const auto loader = checksum_loader();

@@ -1,5 +1,4 @@
-// What the tests of windows have in common: checksums on a device, the driver as a caller's program has it, inputs and
-// results.
+// Shared by tests of windows: checksums on a device, the driver as a caller's program uses it, inputs and results.
 #pragma once
 
 #include <dlfcn.h>
@@ -43,7 +42,7 @@ class Loader final : public EngineLoader {
   std::string uncapturable_;
 };
 
-// The driver, as a caller's program has it.
+// The driver, as a caller's program uses it.
 struct Caller {
   template <class F>
   static F function(const char* name) {
@@ -68,9 +67,9 @@ struct Caller {
     return Memory(memory);
   }
   static void limit(size_t size) { function<void (*)(size_t)>("driver_limit")(size); }
-  // A GPU whose memory is the host's, of which files take so much as they are read: the driver counts that as taken.
+  // A GPU that shares the host's memory, `cached` bytes of which are page cache: the driver counts those as used.
   static void integrated(bool yes, size_t cached) { function<void (*)(int, size_t)>("driver_integrated")(yes, cached); }
-  // The function refuses one call, after so many more that it takes.
+  // The function refuses one call, after `after` more that succeed.
   static void refuse(const char* call, long after) {
     function<void (*)(const char*, long)>("driver_refuse")(call, after);
   }
@@ -95,7 +94,7 @@ struct WindowInputs {
   std::vector<std::vector<unsigned char>> bytes;
   std::vector<Image> images, masks, keypoints;
 
-  // The images of a film, from a time on; its frames are equal in all windows that have them.
+  // The images of a film from a timestep on: windows that share timesteps have the same images.
   static WindowInputs of_film(const Manifest& manifest, int64_t start) {
     WindowInputs inputs(manifest, 0);
     const Layout& layout = manifest.layout;

@@ -1,4 +1,4 @@
-// Counts what a call takes from the heap. Replaces operator new: for one file of a program only.
+// Counts a call's heap allocations. Replaces operator new: for one file of a program only.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 inline size_t allocations = 0;
 
-// As many as the call makes, by operator new.
+// How often the call allocates by operator new.
 template <class F>
 size_t allocations_of(const F& call) {
   const size_t before = allocations;
@@ -15,7 +15,7 @@ size_t allocations_of(const F& call) {
   return allocations - before;
 }
 
-// Not to be inlined: g++ would take free for the wrong end of new.
+// Not inlined: g++ would warn that free does not match new.
 #define PAGE4D_REPLACED __attribute__((noinline))
 
 PAGE4D_REPLACED void* operator new(size_t bytes) {

@@ -1,5 +1,5 @@
-// Engine folders of the golden plans: a manifest, constants, and files that stand for the engines, which the test
-// backend does not read.
+// Engine folders of the golden plans: a manifest, constants, and files in place of the engines, which the test backend
+// does not read.
 #pragma once
 
 #include <cstring>
@@ -8,7 +8,7 @@
 
 #include "files/sha256.h"
 #include "manifest/constants.h"
-#include "manifest/manifest.h"
+#include "manifest/manifest_file.h"
 #include "support/check.h"
 #include "support/vectors.h"
 
@@ -25,7 +25,7 @@ inline std::string hash_of(const std::string& content) {
   return hash.digest();
 }
 
-// "special" and, where the engines have it, "memory": numbers that all formats hold exactly.
+// "special" and, if the engines have it, "memory": values that are exact in all types.
 inline std::map<std::string, std::vector<float>> constants_of(const Manifest& manifest) {
   std::map<std::string, std::vector<float>> constants;
   for (const char* name : {"special", "memory"}) {
@@ -40,7 +40,7 @@ inline std::map<std::string, std::vector<float>> constants_of(const Manifest& ma
   return constants;
 }
 
-// shapes: of the tensors; one that has none there is flat.
+// shapes: of the tensors by name; a tensor without a shape has one axis.
 inline std::string safetensors(const std::map<std::string, std::vector<float>>& tensors,
                                const std::map<std::string, std::vector<int64_t>>& shapes = {}) {
   nlohmann::ordered_json header;
@@ -59,7 +59,7 @@ inline std::string safetensors(const std::map<std::string, std::vector<float>>& 
   return std::string(reinterpret_cast<const char*>(&length), 8) + text + data;
 }
 
-// The shapes of those constants.
+// The shapes of `constants_of`.
 inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifest& manifest) {
   std::map<std::string, std::vector<int64_t>> shapes;
   for (const Stage& stage : manifest.stages) {
@@ -73,7 +73,7 @@ inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifes
   return shapes;
 }
 
-// The golden plan whose name begins so.
+// The golden plan whose name starts with `begin`.
 inline nlohmann::ordered_json plan_named(const std::string& begin) {
   const nlohmann::ordered_json all = vectors("plans.json");
   for (const auto& plan : all["plans"]) {

@@ -8,7 +8,7 @@
 
 #include "support/check.h"
 
-// name: of the file, "plans.json". Read once, and there until the program ends.
+// name: of the file, "plans.json". Read once, kept until the program ends.
 inline const nlohmann::ordered_json& vectors(const std::string& name) {
   static std::map<std::string, nlohmann::ordered_json> read;
   const auto [entry, is_new] = read.try_emplace(name);

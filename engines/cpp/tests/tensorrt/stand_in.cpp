@@ -1,8 +1,7 @@
-// A TensorRT library that computes checksums, as the test backend does, over the real one's interfaces. Its plans are
-// text:
+// A stand-in for TensorRT's library: its interfaces, with the test backend's checksums behind them. Its plans are text:
 //   plan
-//   in|out <name> <type> <size> <size> ..        one line per tensor, the type as nvinfer1::DataType counts
-//   fails <number> <word>                        the calls after so many are refused, with that word
+//   in|out <name> <type> <size> <size> ..        one line per tensor, the type as a number of nvinfer1::DataType
+//   fails <number> <message>                     calls after the first <number> are refused with that message
 #include <dlfcn.h>
 
 #include <cstring>
@@ -42,7 +41,7 @@ page4d::DType type_of(DataType type) {
 
 bool has_runtime = true;
 
-// What is made on a GPU goes while a context is current.
+// Objects on a GPU must be destroyed while a context is current.
 struct OnDevice {
   ~OnDevice() {
     static const auto contexts =
@@ -53,10 +52,10 @@ struct OnDevice {
 
 struct Refusal {
   int after = -1;
-  std::string word;
+  std::string message;
 };
 
-// By the driver that the process has.
+// Calls a function in the stream's order, by the driver that the process has loaded.
 bool put_on(cudaStream_t stream, void (*function)(void*), void* data) {
   static const auto launch = reinterpret_cast<int (*)(void*, void (*)(void*), void*)>(
       dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuLaunchHostFunc"));
@@ -84,7 +83,7 @@ class Context final : VExecutionContextStub, public IExecutionContext, OnDevice 
   }
   bool enqueueV3(cudaStream_t stream) noexcept override {
     if (!has_scratch_) return false;
-    if (refusal_.after == 0) return logger_->log(ILogger::Severity::kERROR, refusal_.word.c_str()), false;
+    if (refusal_.after == 0) return logger_->log(ILogger::Severity::kERROR, refusal_.message.c_str()), false;
     if (refusal_.after > 0) --refusal_.after;
     if (checksum_ == nullptr) {
       std::vector<page4d::Address> inputs, outputs;
@@ -164,7 +163,7 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
       Tensor tensor{};
       fields >> way;
       if (way == "fails") {
-        fields >> refusal.after >> refusal.word;
+        fields >> refusal.after >> refusal.message;
         continue;
       }
       fields >> tensor.name >> type;
@@ -186,8 +185,8 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
 
 #define PAGE4D_EXPORT extern "C" __attribute__((visibility("default")))
 
-// What the tests ask of it: whether a runtime can be made.
-PAGE4D_EXPORT void stand_in_runtime(bool there) noexcept { has_runtime = there; }
+// For tests: whether a runtime can be made.
+PAGE4D_EXPORT void stand_in_runtime(bool is_possible) noexcept { has_runtime = is_possible; }
 
 PAGE4D_EXPORT void* createInferRuntime_INTERNAL(void* handle, int32_t) noexcept {
   auto* logger = static_cast<ILogger*>(handle);

@@ -1,14 +1,13 @@
-"""Writes, from TensorRT's headers, classes that have every function of its interfaces and end the process in each: a
-stand-in overrides what is called.
+"""Writes stubs of TensorRT's interfaces, from its headers: `python stubs.py <folder of NvInferImpl.h> > stubs.h`.
 
-python stubs.py <folder of NvInferImpl.h> > stubs.h
+Every function of a stub ends the process; the stand-in overrides those that are called.
 """
 
 import pathlib
 import re
 import sys
 
-WANTED = {  # what the stand-in has itself
+OVERRIDDEN = {  # functions that the stand-in has itself, by class
     "VRuntime": {"deserializeCudaEngine", "getPImpl"},
     "VCudaEngine": {
         "getNbIOTensors",
@@ -23,19 +22,19 @@ WANTED = {  # what the stand-in has itself
 }
 
 
-def stubs(header: str, name: str, wanted: set[str]) -> str:
-    """One class."""
+def stub_of(header: str, name: str, overridden: set[str]) -> str:
+    """The stub of a class, without the functions that the stand-in overrides."""
     body = re.search(rf"class {name}\s*:\s*public VRoot\s*\{{(.*?)\n\}};", header, re.DOTALL).group(1)
     lines = []
     for function in re.findall(r"virtual\s+(.*?)=\s*0\s*;", body, re.DOTALL):
-        words = " ".join(function.split())
-        of_a_stream = "deserializeCudaEngine" in words and "Stream" in words  # another function of the same name
-        if re.search(r"(\w+)\(", words).group(1) not in wanted or of_a_stream:
-            lines.append(f"  {words} override {{ std::abort(); }}")
+        signature = " ".join(function.split())
+        reads_a_stream = "deserializeCudaEngine" in signature and "Stream" in signature  # an overload of that name
+        if re.search(r"(\w+)\(", signature).group(1) not in overridden or reads_a_stream:
+            lines.append(f"  {signature} override {{ std::abort(); }}")
     return f"struct {name}Stub : nvinfer1::apiv::{name} {{\n" + "\n".join(lines) + "\n};\n"
 
 
 if __name__ == "__main__":
     text = re.sub(r"//[^\n]*", "", (pathlib.Path(sys.argv[1]) / "NvInferImpl.h").read_text())
     print("#include <NvInferRuntime.h>\n\n#include <cstdlib>\n\nusing namespace nvinfer1;\n")
-    print("\n".join(stubs(text, name, wanted) for name, wanted in WANTED.items()))
+    print("\n".join(stub_of(text, name, overridden) for name, overridden in OVERRIDDEN.items()))

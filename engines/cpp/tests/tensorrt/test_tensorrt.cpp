@@ -1,5 +1,5 @@
-// TensorRT's part of the runtime over a stand-in of its library and the tests' driver: the test backend's results to
-// the bit, and what is refused.
+// The TensorRT backend over a stand-in of TensorRT's library and the tests' driver: the test backend's results to the
+// bit, and refusals.
 #include <dlfcn.h>
 
 #include <thread>
@@ -133,7 +133,7 @@ void test_refusals() {
              "the attention plugins that the plans need are not there");
 }
 
-// A driver that TensorRT does not start on: a refusal, and the caller's thread has the context that it had.
+// A driver that TensorRT does not start with: a refusal, and the caller's thread keeps its context.
 void test_no_runtime() {
   std::map<std::string, std::string> plans;
   write(planned("default", plans), plans);
@@ -147,7 +147,7 @@ void test_no_runtime() {
   CHECK(driver_contexts() == 0);
 }
 
-// Each pipeline tells its own failure, and goes on telling it while another one fails.
+// Each pipeline gives its own failure, also after another one failed.
 void test_calls_that_fail() {
   std::map<std::string, std::string> plans;
   const auto manifest = planned("default", plans);
@@ -161,7 +161,7 @@ void test_calls_that_fail() {
   };
   CHECK_TEXT(refusal([&] { loaded("fails 0 at_once\n"); }), "mask_head failed\n  got:     at_once");
   CHECK(driver_contexts() == 0);
-  Pipeline first = loaded("fails 1 one\n"), second = loaded("fails 2 two\n");
+  Pipeline first = loaded("fails 1 first\n"), second = loaded("fails 2 second\n");
   const Layout& layout = first.info().layout;
   std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
   const std::vector<Image> images(static_cast<size_t>(layout.images()),
@@ -171,12 +171,12 @@ void test_calls_that_fail() {
   const Status first_status = first.run({images.data()}, results.outputs()),
                second_status = second.run({images.data()}, results.outputs());
   CHECK(first_status.code == Code::kFailure && second_status.code == Code::kFailure);
-  CHECK_TEXT(first_status.message, "mask_head failed\n  got:     one");
-  CHECK_TEXT(second_status.message, "mask_head failed\n  got:     two");
+  CHECK_TEXT(first_status.message, "mask_head failed\n  got:     first");
+  CHECK_TEXT(second_status.message, "mask_head failed\n  got:     second");
 }
 
-// Errors come from any thread: each reads its own, else the last of TensorRT's own threads.
-void test_words() {
+// Errors come from any thread: each thread reads its own, else the last of any other.
+void test_log() {
   using Severity = nvinfer1::ILogger::Severity;
   static TensorrtLog log;
   std::vector<std::thread> threads;
@@ -208,6 +208,6 @@ int main() {
   test_refusals();
   test_no_runtime();
   test_calls_that_fail();
-  test_words();
+  test_log();
   std::filesystem::remove_all(kFolder);
 }

@@ -1,4 +1,4 @@
-// Between the fields of ROS messages and page4d's types; needs nothing of ROS, and of page4d the headers only.
+// Conversions between the fields of ROS messages and page4d's types. Needs no ROS.
 #pragma once
 
 #include <atomic>
@@ -16,12 +16,12 @@ namespace page4d_ros {
 
 // ---- images in
 
-// The fields of a sensor_msgs/Image; the data stay the message's.
+// The fields of a sensor_msgs/Image; `data` points into the message.
 struct ImageFields {
   uint32_t width = 0, height = 0;
   uint32_t step = 0;  // bytes from a row to the next
   std::string encoding;
-  bool is_bigendian = false;  // says nothing about a channel of one byte, and there are no others here
+  bool is_bigendian = false;  // has no meaning for channels of one byte, and all encodings here have such
   const uint8_t* data = nullptr;
   size_t size = 0;
 };
@@ -46,17 +46,16 @@ constexpr int64_t nanoseconds_of(const Stamp& stamp) {
 }
 Stamp stamp_of(int64_t nanoseconds);
 
-// Seconds since the first stamp that came. A double has no room for nanoseconds since 1970; since a start of one's own
-// it has, for weeks.
+// Seconds since the first stamp. A double cannot hold nanoseconds since 1970, but for weeks since a later start.
 class Start {
  public:
   // The first call sets the start. Any thread.
   double seconds(int64_t nanoseconds) noexcept;
-  // The way back, to the very nanosecond. `seconds` has given a number before, and so it is finite.
+  // The inverse of `seconds`, exact to the nanosecond. seconds: finite, a result of `seconds`.
   int64_t nanoseconds(double seconds) const noexcept;
 
  private:
-  static constexpr int64_t kUnset = std::numeric_limits<int64_t>::min();  // no stamp: theirs have 62 bits at most
+  static constexpr int64_t kUnset = std::numeric_limits<int64_t>::min();  // is no stamp: those have 62 bits at most
   std::atomic<int64_t> start_{kUnset};
 };
 
@@ -68,12 +67,11 @@ enum class MaskEncoding { kMono8, k32FC1 };
 struct MaskImage {
   uint32_t width = 0, height = 0, step = 0;
   const char* encoding = "";
-  bool is_bigendian = false;  // as this machine is
+  bool is_bigendian = false;  // as on this machine
   std::vector<uint8_t> data;
 };
 
-// mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: the numbers
-// themselves.
+// mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: unchanged.
 MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding);
 
 // geometry_msgs/Pose.
@@ -83,16 +81,16 @@ struct Pose {
   double orientation[4] = {0, 0, 0, 1};  // x, y, z, w; length 1, w >= 0
 };
 
-// matrix: 4x4, row by row, a rotation and a translation. Not valid: a number that is not finite, or a mirroring.
+// matrix: 4x4, row by row, a rotation and a translation. Not valid if a value is not finite, or for a reflection.
 Pose pose_of(const double* matrix);
 
 // ---- parameters
 
-// Each throws page4d::Error kUsage for a word that is not allowed.
-page4d::Backend backend_of(const std::string& word);
-page4d::Fit fit_of(const std::string& word);
-page4d::Missing missing_of(const std::string& word);
-MaskEncoding mask_encoding_of(const std::string& word);
+// A parameter's value by its name. Each throws page4d::Error kUsage for a name that is not allowed.
+page4d::Backend backend_of(const std::string& name);
+page4d::Fit fit_of(const std::string& name);
+page4d::Missing missing_of(const std::string& name);
+MaskEncoding mask_encoding_of(const std::string& name);
 
 // A side of the cameras' images; 0: the engines' own. Throws page4d::Error kUsage: below 0, or no int.
 int pixels_of(int64_t value, const std::string& parameter);

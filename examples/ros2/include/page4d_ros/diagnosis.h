@@ -1,4 +1,4 @@
-// What a rig's counts say of its health; needs nothing of ROS.
+// The health of a rig, from its counts. Needs no ROS.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Diagnosis {
 // now, before: the counts of this report and of the one before it.
 Diagnosis diagnosis_of(const page4d::RigCounts& now, const page4d::RigCounts& before, const RunCounts& runs,
                        const RunCounts& runs_before);
-// refused: images that were no images of this rig; refusal: why the last was, in words.
+// refused: images that the rig does not take; refusal: why the last of them was refused, as text.
 Diagnosis diagnosis_of(const page4d::CameraCounts& now, const page4d::CameraCounts& before, int64_t refused,
                        int64_t refused_before, const std::string& refusal);
 

@@ -19,24 +19,24 @@
 
 namespace page4d_ros {
 
-// Configured: the engines are loaded. Active: images are read, and windows run on a thread of their own. A rig lasts
-// from one activation to the deactivation after it, so that no window reaches over a pause.
+// Configured: the engines are loaded. Active: images are read, and windows run on a thread of their own. Each
+// activation starts a new rig, so that no window spans a pause.
 class RigNode : public rclcpp_lifecycle::LifecycleNode {
  public:
   explicit RigNode(const rclcpp::NodeOptions& options);
   ~RigNode() override;
 
-  // FAILURE, with the reason in the log, where parameters are wrong or the engines do not load.
+  // FAILURE, with the reason in the log, if parameters are wrong or the engines do not load.
   CallbackReturn on_configure(const rclcpp_lifecycle::State& state) override;
   CallbackReturn on_activate(const rclcpp_lifecycle::State& state) override;
   CallbackReturn on_deactivate(const rclcpp_lifecycle::State& state) override;
   CallbackReturn on_cleanup(const rclcpp_lifecycle::State& state) override;
   CallbackReturn on_shutdown(const rclcpp_lifecycle::State& state) override;
-  // SUCCESS: whatever went wrong, the node can be configured again.
+  // Always SUCCESS: the node can be configured again.
   CallbackReturn on_error(const rclcpp_lifecycle::State& state) override;
 
  private:
-  struct Live;  // what lives while the node is active; shared with the subscriptions' callbacks
+  struct Live;  // state while the node is active; shared with the subscriptions' callbacks
 
   struct CameraPublishers {
     rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::Image>::SharedPtr mask;
@@ -61,7 +61,8 @@ class RigNode : public rclcpp_lifecycle::LifecycleNode {
   rclcpp_lifecycle::LifecyclePublisher<diagnostic_msgs::msg::DiagnosticArray>::SharedPtr diagnostics_;
 
   std::shared_ptr<Live> live_;
-  std::vector<rclcpp::CallbackGroup::SharedPtr> groups_;  // one per camera: cameras at once, the images of one in turn
+  std::vector<rclcpp::CallbackGroup::SharedPtr>
+      groups_;  // one per camera: cameras in parallel, a camera's images in turn
   std::vector<rclcpp::Subscription<sensor_msgs::msg::Image>::SharedPtr> subscriptions_;
   rclcpp::TimerBase::SharedPtr timer_;
 };

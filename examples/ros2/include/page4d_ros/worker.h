@@ -1,4 +1,4 @@
-// A thread that runs the windows of a rig as they become ready; needs nothing of ROS.
+// A thread that runs the windows of a rig as they become ready. Needs no ROS.
 #pragma once
 
 #include <condition_variable>
@@ -15,31 +15,30 @@
 
 namespace page4d_ros {
 
-// Of one camera at a window's last time. What is pointed to is valid during the call that gives it.
+// The result for a camera at a window's last timestep. Pointers are valid during the call of Publish.
 struct CameraResult {
   int camera = 0;
-  // nanoseconds, of the camera's image at that time; of an older one that stands in, its own
-  int64_t stamp = 0;
-  const float* mask = nullptr;   // [h,w]; null where the engines give none
-  const double* pose = nullptr;  // 4x4, camera to world; null where the engines give none
+  int64_t stamp = 0;             // nanoseconds, of the image; if an older image is used again, that image's stamp
+  const float* mask = nullptr;   // [h,w]; null if the engines have no masks
+  const double* pose = nullptr;  // 4x4, camera to world; null if the engines have no poses
 };
 
 struct RunCounts {
   int64_t runs = 0, failures = 0;
   double seconds = 0;   // of the last run
-  std::string failure;  // in words, of the last run that failed
+  std::string failure;  // message of the last run that failed
 };
 
-// The pipeline is used by the worker's thread alone, from the worker's making until `stop` has returned, and must live
-// as long.
+// From the worker's construction until `stop` has returned, only the worker's thread uses the pipeline, which must
+// exist as long.
 class Worker {
  public:
-  // publish is called on the worker's thread, once for each camera that has an image in the window; what it throws
-  // counts as a failure.
+  // Called on the worker's thread, once for each camera that has an image in the window. An exception counts as a
+  // failure of the window.
   using Publish = std::function<void(const CameraResult&)>;
 
-  // Throws page4d::Error kUsage where these engines cannot serve these cameras: another number of views, an input that
-  // no camera gives, nothing to publish.
+  // Throws page4d::Error kUsage if the engines do not suit the cameras: another number of views, an input that cameras
+  // do not give, nothing to publish.
   static void require(const page4d::EngineInfo& info, size_t cameras);
 
   // Throws page4d::Error kUsage, as Rig does.
@@ -48,7 +47,7 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // One thread per camera at a time. Waits for no window. stamp: nanoseconds on one clock for all cameras.
+  // Does not wait for windows. One thread per camera at a time. stamp: nanoseconds, on one clock for all cameras.
   page4d::Status push(int camera, const page4d::Image& image, int64_t stamp) noexcept;
   // Returns when the window under way is done; nothing is published after it. May be called again.
   void stop() noexcept;
@@ -68,17 +67,17 @@ class Worker {
   Publish publish_;
   Start start_;
 
-  std::vector<float> mask_;     // [T,V,h,w]; empty: the engines give none
+  std::vector<float> mask_;     // [T,V,h,w]; empty: the engines have no masks
   std::vector<double> camera_;  // [T,V,4,4]
   std::vector<unsigned char> memory_, next_memory_;
-  bool remembers_ = false;  // whether memory_ holds what a window left
-  bool has_run_ = false;    // whether the window taken before did
+  bool remembers_ = false;  // whether memory_ is the memory of the window before
+  bool has_run_ = false;    // whether the window before ran
 
   mutable std::mutex mutex_;
   std::condition_variable woken_;
   bool ready_ = false, stopping_ = false;
   RunCounts runs_;
-  std::thread thread_;  // last: it runs on all of the above
+  std::thread thread_;  // last: it uses all of the above
 };
 
 }  // namespace page4d_ros

@@ -1,4 +1,4 @@
-// The kernels in this library: machine code for every GPU architecture of the pack, with what a launch needs to know.
+// The kernels in this library: machine code for every GPU architecture of the pack, with what launches need to know.
 // Mirrors kernel_pack.py.
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace page4d::plugin {
 
-// One parameter of a kernel, in order, as the machine code's own table has it.
+// A parameter of a kernel. Kernels list their parameters in the order of the machine code's own table.
 struct Parameter {
   // Parts of a descriptor: KD, KD.shape0 .., KD.stride0 ..; empty for scratch pointers, which are always null.
   std::string_view name;
@@ -19,7 +19,7 @@ struct Parameter {
   bool floating;
 };
 
-// In place of an architecture: code that the driver compiles itself.
+// In place of a GPU architecture: code that the driver compiles itself.
 inline constexpr int kPtx = 0;
 
 // One kernel for one GPU architecture.
@@ -46,11 +46,11 @@ class KernelTable {
 
   View<Entry> entries() const { return entries_; }
 
-  // The kernel for a GPU of a compute capability times ten: of its architecture, else the PTX. For kPtx the PTX.
+  // The kernel for a GPU's compute capability times ten: of that architecture, else the PTX. For kPtx the PTX.
   // Throws Error if the GPU is older than the PTX, or the pack lacks the kernel.
   const Entry& kernel(std::string_view name, Dtype dtype, int capability) const;
 
-  // Of exactly this architecture; null if there is none.
+  // The kernel of exactly this architecture; null if there is none.
   const Entry* find(std::string_view name, Dtype dtype, int chip) const;
 
  private:
@@ -59,7 +59,7 @@ class KernelTable {
 
 // Generated from the pack.
 extern const View<Entry> kEmbedded;
-// sha256 of the files that decide the kernels: the pack's word on which version of them it is.
+// sha256 of the files from which the kernels are built: identifies their version.
 extern const char kEmbeddedSource[];
 
 }  // namespace page4d::plugin

@@ -30,10 +30,10 @@ inline constexpr int kTensorMapPromotion128 = 2;    // CU_TENSOR_MAP_L2_PROMOTIO
 inline constexpr int kTensorMapFillNone = 0;        // CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE
 }  // namespace cuda
 
-// Every method throws Error where the driver refuses.
+// Every method throws Error if the driver refuses.
 class Driver {
  public:
-  // Throws Error where there is no driver or no GPU; a later call tries again.
+  // Throws Error if there is no driver or no GPU; a later call tries again.
   static const Driver& get();
 
   // The GPU whose context is current on this thread.
@@ -43,8 +43,8 @@ class Driver {
 
   // Code stays loaded for as long as the process lives.
   cuda::Kernel load(const Entry& entry) const;
-  // Allow a kernel its shared memory on a GPU, and bring it there now: its first launch may fall into the capture of a
-  // CUDA graph. A second call changes nothing.
+  // Allows a kernel its shared memory on a GPU, and loads it there: its first launch may be captured in a CUDA graph,
+  // which must not load. A second call changes nothing.
   void prepare(cuda::Kernel kernel, unsigned shared, cuda::Device device) const;
 
   void launch(cuda::Kernel kernel, const std::array<int64_t, 3>& grid, unsigned threads, unsigned shared,

@@ -1,4 +1,4 @@
-// Kernels that this process has loaded, by GPU.
+// Kernels that this process has loaded.
 #pragma once
 
 #include <map>
@@ -9,7 +9,8 @@
 
 namespace page4d::plugin {
 
-// Loaded once a process and kept: a kernel belongs to no context, and the driver may be gone before static objects are.
+// Loaded once per process and never unloaded: a kernel belongs to no context, and at the process's end the driver may
+// be unloaded before static objects are destroyed.
 class KernelCache {
  public:
   static KernelCache& get();

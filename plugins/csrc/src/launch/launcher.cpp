@@ -9,7 +9,7 @@ Launcher::Launcher(const Shape& shape, const KernelTable& table) : shape_(shape)
   const Driver& driver = Driver::get();
   const cuda::Device device = driver.current_device();
   const int capability = driver.capability_of(device);
-  const Plan plan = plan_for(shape, table, capability);  // what no kernel takes is refused before any is loaded
+  const Plan plan = plan_for(shape, table, capability);  // refuses unsupported sizes before a kernel is loaded
   try {
     load(table, capability, device);
   } catch (const Error&) {

@@ -12,18 +12,17 @@
 
 namespace page4d::plugin {
 
-// The kernels of one call on one GPU, loaded and with their parameters laid out; launching only launches.
+// The kernels of one call on one GPU, loaded, and their parameters.
 //
-// Neither allocates nor synchronises on the GPU, so that it may launch while a CUDA graph is captured. One thread at a
-// time.
+// `launch` neither allocates nor synchronises, so that a CUDA graph may capture it. One thread at a time.
 class Launcher {
  public:
-  // Loads what the call needs on the GPU whose context is current; where the driver refuses the code of its chip, as
-  // one older than the code's assembler may, the PTX, which it compiles itself. Throws Error for sizes that the kernels
-  // do not take, a GPU too old, a kernel missing, no driver.
+  // Loads what the call needs on the GPU whose context is current. If the driver refuses the code for that GPU's
+  // architecture, as a driver older than the code's assembler may, loads the PTX, which the driver compiles itself.
+  // Throws Error for sizes that the kernels do not take, a GPU that is too old, a missing kernel, no driver.
   Launcher(const Shape& shape, const KernelTable& table);
 
-  // `addresses` are of the op's inputs, the output, and a workspace of the plan's size, a multiple of 256.
+  // addresses: of the op's inputs, the output, and a workspace of the plan's size, aligned to 256 bytes.
   void launch(const Addresses& addresses, cuda::Stream stream);
 
   const Shape& shape() const { return shape_; }

@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kPointer = 8;
 
-// Of a name in the kernel's table: a value of the plan, or a number of a descriptor as "KD.stride2".
+// The value of a name in the kernel's table: a value of the plan, or a part of a descriptor, as "KD.stride2".
 Value value_of(std::string_view name, const Values& values) {
   if (name.empty()) return {};
   const size_t dot = name.find('.');

@@ -1,5 +1,5 @@
-// The parameters of one launch in memory, as the driver takes them: in the order of the kernel's own table, whatever
-// the order of names. Mirrors parameters.py.
+// The parameters of one launch in memory, as the driver reads them, in the order of the kernel's own table. Mirrors
+// parameters.py.
 #pragma once
 
 #include <array>
@@ -16,31 +16,31 @@
 
 namespace page4d::plugin {
 
-// What the driver calls a CUtensorMap; aligned as CUDA 13 has it, twice what CUDA 12 asks for.
+// The driver's CUtensorMap; aligned as in CUDA 13, to twice the alignment of CUDA 12.
 struct alignas(128) TensorMap {
   unsigned char bytes[128];
 };
 
-// Of every tensor on the GPU, indexed by Tensor; 0 for those that a call lacks.
+// Addresses of all tensors on the GPU, indexed by Tensor; 0 for tensors that a call lacks.
 using Addresses = std::array<uint64_t, kTensors>;
 
 // Makes a tensor map over the tensor at an address.
 using Encode = std::function<TensorMap(const Descriptor&, uint64_t address)>;
 
-// What cuLaunchKernel reads: an array of addresses, one for each parameter. Numbers are written once, addresses before
-// a launch.
+// The array that cuLaunchKernel reads: an address for each parameter. Values are written once, the tensors' addresses
+// before a launch.
 class ParameterBlock {
  public:
-  // Throws Error where a parameter has no value, or one that does not fit into it.
+  // Throws Error if a parameter has no value, or a value that does not fit.
   ParameterBlock(View<Parameter> parameters, const Values& values);
 
-  // The table points into the slots, which a move leaves where they are.
+  // The table points into the slots, whose memory a move does not change.
   ParameterBlock(ParameterBlock&&) = default;
 
   // The array of addresses.
   void** table() { return table_.data(); }
 
-  // Write the tensors' addresses; nothing is done where they are the last call's.
+  // Writes the tensors' addresses; does nothing if they are those of the last call.
   void point(const Addresses& addresses, const Encode& encode);
 
  private:

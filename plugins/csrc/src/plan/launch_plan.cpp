@@ -36,7 +36,7 @@ int64_t parts_of(const Shape& shape, const Tile& tile) {
   return blocks_of(shape.m, chunk_of(shape.m, enough, tile));
 }
 
-// Elements from one sequence, head, and row to the next; channels lie side by side.
+// Elements from one sequence, head and row to the next; channels are contiguous.
 struct Strides {
   int64_t z, a, n;
 };
@@ -45,7 +45,7 @@ Strides strides_of(const Shape& shape, int64_t length) {
   return {shape.A * length * shape.D, length * shape.D, shape.D};
 }
 
-// Places in one block.
+// Offsets of buffers in one block of memory, in bytes.
 class Workspace {
  public:
   int64_t take(int64_t size) {
@@ -62,7 +62,7 @@ void check(const Shape& s) {
     throw Error("attention over an empty tensor")
         .got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m))
         .allowed("all at least 1");
-  // below, no product of sizes leaves 64 bits
+  // within these limits no product of sizes overflows 64 bits
   if (std::max({s.n, s.Z * s.m, s.A * s.segments}) > std::numeric_limits<int32_t>::max())
     throw Error("attention over a tensor with too long an axis")
         .got(text("Z=", s.Z, " A=", s.A, " n=", s.n, " m=", s.m))
@@ -96,9 +96,9 @@ Value descriptor(Tensor tensor, const Shape& shape, const Tile& tile) {
   return Descriptor{tensor, {shape.Z, shape.A, shape.m, shape.D}, {strides.z, strides.a, strides.n, 1}, tile.keys};
 }
 
-Value ref_if(bool there, Tensor tensor, int64_t offset = 0) { return there ? Value(Ref{tensor, offset}) : Value(); }
+Value ref_if(bool exists, Tensor tensor, int64_t offset = 0) { return exists ? Value(Ref{tensor, offset}) : Value(); }
 
-// The pack has kernels of one head dimension, the plan knows of all that could be built.
+// The pack has kernels for one head dimension; plans can be made for all that could be built.
 void check_head_dim(const Shape& shape) {
   if (shape.D != kHeadDim)
     throw Error("no attention kernel in the pack for this head dimension").got(text(shape.D)).allowed(text(kHeadDim));

@@ -1,6 +1,6 @@
 // From the shapes of one attention call to its kernel launches: grids, parameters, workspace. Mirrors launch_plan.py.
 //
-// Tensors are contiguous, as those of an engine are. Letters: q [Z,A,n,D], k v [Z,A,m,D].
+// Tensors are contiguous, as in engines.
 #pragma once
 
 #include <array>
@@ -17,13 +17,13 @@
 
 namespace page4d::plugin {
 
-// One call: q [Z,A,n,D], k v [Z,A,m,D], and what its mode needs.
+// One call: q [Z,A,n,D], k and v [Z,A,m,D], and what its mode needs.
 struct Shape {
   Mode mode;
   Dtype dtype;
   int64_t Z, A, n, m;
   int64_t D = kHeadDim;
-  int64_t groups = 1;  // of queries where keys come in segments; views where there are epipolar lines
+  int64_t groups = 1;  // of queries with key segments; views with epipolar lines
   int64_t segments = 0;
   std::optional<BiasedRows> rows;
   double band = 0;  // pixels
@@ -32,7 +32,7 @@ struct Shape {
   bool operator==(const Shape& other) const;
 };
 
-// A parameter that is an address: a tensor's, or bytes into the workspace.
+// A parameter that is an address: a tensor's, plus an offset in bytes (in the workspace).
 struct Ref {
   Tensor tensor;
   int64_t offset = 0;
@@ -56,20 +56,20 @@ struct Launch {
   Values values;
 };
 
-// What one call launches, in order, and the bytes of workspace in which it passes intermediate results.
+// The launches of one call, in order, and its workspace for intermediate results, in bytes.
 struct Plan {
   std::vector<Launch> launches;
   int64_t workspace;
 };
 
-// `tile` is of the mode's kernel, `part_tile` of the kernel for one part of the keys. Throws Error for sizes that the
-// kernels cannot take.
+// tile: of the mode's kernel; part_tile: of the kernel for one part of the keys. Throws Error for sizes that the
+// kernels do not take.
 Plan make_plan(const Shape& shape, const Tile& tile, const Tile& part_tile);
 
-// With the tiles of the kernels that serve a GPU of a compute capability times ten.
+// The plan for a GPU's compute capability times ten, with the tiles of the kernels that run there.
 Plan plan_for(const Shape& shape, const KernelTable& table, int capability);
 
-// Workspace of a call on the GPU architecture that needs most: engines are also built for unknown architectures.
+// Bytes of workspace on the GPU architecture that needs most: an engine may run on another one than it is built on.
 int64_t most_workspace(const Shape& shape, const KernelTable& table);
 
 }  // namespace page4d::plugin

@@ -47,9 +47,9 @@ Node::Node(Op op, const std::map<std::string, double>& attributes) : op_(op) {
     fields_[field] = is_floating(field) ? attribute->second : std::trunc(attribute->second);
   }
   for (View<Field> option : {View<Field>(kEpipolar), View<Field>(kRows)}) {
-    size_t there = 0;
-    for (Field field : option) there += fields_.count(field);
-    if (there != 0 && there != option.size())
+    size_t count = 0;
+    for (Field field : option) count += fields_.count(field);
+    if (count != 0 && count != option.size())
       throw Error(text(name_of(op), " with half of an option"))
           .got(joined(fields_, [](const auto& field) { return name_of(field.first); }))
           .allowed("all or none of " + joined(option, [](Field field) { return name_of(field); }));

@@ -1,5 +1,5 @@
-// An attention node of a graph as a call: which mode its inputs and attributes mean, and whether the kernels can take
-// it. Mirrors node.py.
+// An attention node of a graph: the mode and the call that its attributes and inputs mean, and which types the kernels
+// accept. Mirrors node.py.
 #pragma once
 
 #include <cstdint>
@@ -14,28 +14,28 @@
 
 namespace page4d::plugin {
 
-// Attributes that a kernel reads; all are BiasedAttention's.
+// Attributes that kernels read, all of BiasedAttention.
 enum class Field { kEpipolarBand, kEpipolarPenalty, kRowPeriod, kRowLeading, kRowGain };
 
 const char* name_of(Field field);
-bool is_floating(Field field);  // else an integer
+bool is_floating(Field field);  // whether its type is float; otherwise int
 View<Field> fields_of(Op op);
 
 class Node {
  public:
   using Dims = std::vector<int64_t>;
 
-  // From an op and its attributes by name; those that no kernel reads are left out. Throws Error for half of an option.
+  // attributes: by name; those that no kernel reads are ignored. Throws Error if an option is incomplete.
   Node(Op op, const std::map<std::string, double>& attributes);
 
   Op op() const { return op_; }
   const std::map<Field, double>& fields() const { return fields_; }
 
-  // What a node with so many inputs computes. Throws Error where no op has so many with these attributes.
+  // What the node computes with this number of inputs. Throws Error if the op does not take as many.
   Mode mode(size_t inputs) const;
 
-  // Whether the kernels take the type of one input or output, those before it given.
-  // `types` are of the inputs, then the output, as PyTorch names them; a name that is not known is empty.
+  // Whether the kernels take the type of the input or output at `position`, together with the types before it.
+  // types: of the inputs, then the output, by PyTorch's names; empty if the type is unknown.
   bool accepts(size_t position, const std::vector<std::string_view>& types) const;
 
   // The call, from the shapes of the node's inputs. Throws Error for shapes that do not fit together.

@@ -1,4 +1,4 @@
-// The two attention ops by name: what a graph's nodes and this library agree on. Mirrors page4d/ops.py.
+// The names of the two attention ops and their inputs, as in a graph's nodes. Mirrors page4d/ops.py.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ inline constexpr char kVersion[] = "1";
 
 enum class Op { kBiasedAttention, kSegmentAttention };
 
-// Every tensor of either op, and the block in which a call's kernels pass intermediate results.
+// Every tensor of either op, and the workspace for intermediate results of a call's kernels.
 enum class Tensor { kQ, kK, kV, kKeyBias, kFundamental, kCentres, kSegPtr, kSeg, kSegmentBias, kOut, kWorkspace };
 inline constexpr size_t kTensors = 11;
 
-// A key bias that only some queries see: of every `period` rows the first `leading`, there times `gain`.
+// A key bias for some queries only: the first `leading` of every `period` rows, multiplied by `gain`.
 struct BiasedRows {
   int64_t period;
   int64_t leading;

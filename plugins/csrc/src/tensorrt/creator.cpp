@@ -18,7 +18,7 @@ using nvinfer1::PluginFieldType;
 template <class T>
 double first(const PluginField& field) {
   T value;
-  std::memcpy(&value, field.data, sizeof(value));  // an engine's bytes are aligned to nothing
+  std::memcpy(&value, field.data, sizeof(value));  // data in an engine may be unaligned
   return static_cast<double>(value);
 }
 

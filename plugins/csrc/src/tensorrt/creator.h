@@ -1,4 +1,4 @@
-// Makes plugins of one op from a node's attributes, or from what an engine holds.
+// Creates plugins of one op, from a node's attributes or from the fields in an engine.
 #pragma once
 
 #include <vector>

@@ -1,4 +1,5 @@
-// What TensorRT looks up in a plugin library, and a runtime that checks plans against it; nothing else is visible.
+// The symbols that TensorRT looks up in a plugin library, and one for a runtime that compares plans with the library.
+// Nothing else is exported.
 #include "kernels/kernel_table.h"
 #include "tensorrt/creator.h"
 #include "tensorrt/log.h"
@@ -20,5 +21,5 @@ nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
 
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { page4d::plugin::find_logger_with(finder); }
 
-// A plan runs with the very kernels that its plugins were described with.
+// A plan runs only with the kernels with which it was built.
 const char* page4d_plugins_kernels() { return page4d::plugin::kEmbeddedSource; }

@@ -1,4 +1,4 @@
-// Where a plugin's refusals go: TensorRT's logger, since no exception may leave a plugin.
+// Logs a plugin's errors to TensorRT's logger, since no exception may leave a plugin.
 #pragma once
 
 #include <exception>
@@ -9,7 +9,7 @@ namespace page4d::plugin {
 
 void find_logger_with(nvinfer1::ILoggerFinder* finder) noexcept;
 
-// To standard error where TensorRT has given no logger.
+// To standard error if TensorRT has given no logger.
 void log_error(const char* op, const char* message) noexcept;
 
 // What a plugin's method returns: 0, or -1 after logging what was thrown.

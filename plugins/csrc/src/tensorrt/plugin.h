@@ -10,14 +10,14 @@
 
 namespace page4d::plugin {
 
-// A refusal is logged and returned as an error: an exception would have nowhere to go.
+// Errors are logged and returned as codes, since no exception may leave a plugin.
 class AttentionPlugin final : public nvinfer1::IPluginV3,
                               public nvinfer1::IPluginV3OneCore,
                               public nvinfer1::IPluginV3OneBuild,
                               public nvinfer1::IPluginV3OneRuntime {
  public:
   explicit AttentionPlugin(const Node& node);
-  AttentionPlugin(const AttentionPlugin&) = delete;  // its fields point into it: `clone` makes another one of the node
+  AttentionPlugin(const AttentionPlugin&) = delete;  // its fields point into it: `clone` makes a new one from the node
   AttentionPlugin& operator=(const AttentionPlugin&) = delete;
 
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;

@@ -1,5 +1,5 @@
-// Registers the plugins as soon as it is loaded, for hosts that open a plugin library and look no further, as Triton
-// Inference Server does. A library of its own: TensorRT refuses to load one whose plugins are registered already.
+// Registers the plugins as soon as it is loaded, for hosts that only open a plugin library, as Triton Inference Server
+// does. A library of its own: TensorRT refuses to load a library whose plugins are registered already.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -16,7 +16,7 @@ void complain(const char* what, const char* got) {
 }
 
 __attribute__((constructor)) void register_plugins() {
-  // the process's own TensorRT, of the version whose headers were used: the registry's methods differ between versions
+  // the TensorRT that the process has loaded, of the headers' version: the registry's methods differ between versions
   void* tensorrt = dlopen(PAGE4D_TENSORRT_LIBRARY, RTLD_NOW | RTLD_NOLOAD);
   if (tensorrt == nullptr)
     return complain("this process has not loaded the TensorRT they are for", PAGE4D_TENSORRT_LIBRARY);
