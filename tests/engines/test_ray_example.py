@@ -180,7 +180,7 @@ def test_what_is_done(script, tmp_path):
     (clip / "summary.json").write_text("{}")
     assert not job.has("clip")
     texts = dict.fromkeys(("page4d", "engines", "frames", "weights", "precision", "backend"), "")
-    mappings = dict.fromkeys(("model", "layout", "stage_seconds", "stage_flop"), {})
+    mappings: dict[str, object] = {key: {} for key in ("model", "layout", "stage_seconds", "stage_flop")}
     seconds = dict.fromkeys(("decode_seconds", "write_seconds", "wall_seconds", "startup_seconds"), 0)
     sizes = {"cameras": [], "windows": [], "buffer_bytes": 0, "peak_rss_bytes": 0}
     (clip / "summary.json").write_text(json.dumps(texts | mappings | seconds | sizes))
