@@ -66,6 +66,24 @@ class Published(_Choice):
     PAGE4D = "page4d"
 
 
+class Head(_Choice):
+    """A prediction head on kept layers; a stage of its own."""
+
+    CAMERA = "camera"
+    DEPTH = "depth"
+    POINTS = "points"
+    CONFIDENCE = "confidence"
+
+
+_VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
+HEADS = {
+    Published.PI3: (Head.POINTS, Head.CONFIDENCE, Head.CAMERA),
+    Published.VGGT: _VGGT_HEADS,
+    Published.PAGE4D: _VGGT_HEADS,
+}
+"""The heads of each published model, in the order their stages run. Pi3 has all of them or none."""
+
+
 class GlobalStrategy(_Choice):
     """How Global-SA is made sparse."""
 
@@ -100,6 +118,11 @@ MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
+CAMERA_BLOCKS = 4
+"""Blocks in the trunk of VGGT's camera head."""
+_DPT_LAYERS = (5, 12, 18, 24)
+"""How many of VGGT's 24 layers lie up to each of the four that its DPT heads read."""
+_DPT_DEPTH = 24
 
 # What an option may be; the descriptions are what an error says is allowed.
 _Width = Annotated[int, Meta(ge=1, le=1 << 14, description="a whole number, 1 to 16384")]
@@ -117,6 +140,10 @@ _Levels = Annotated[
         description=f"one or more whole numbers of 1 or more, up to 16 of up to {Layout.LARGEST}",
     ),
 ]
+_Predictions = Annotated[
+    tuple[Head, ...] | bool,
+    Meta(description="heads of the model: camera, depth, points (Pi3: all of its heads or none)"),
+]
 _Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
 _Pixels = Annotated[float, Meta(ge=0, le=65504, description="a number, 0 to 65504 pixels")]
 _Penalty = Annotated[float, Meta(ge=-65504, le=65504, description="a number, -65504 to 65504, float16's range")]
@@ -128,8 +155,9 @@ class ModelConfig:
 
     Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable.
 
-    Enums may be given as strings. `None` for `global_layers` or `keep_layers` means the last layer. A published model's
-    options are fixed except its size, the layers that are kept, its mask and its heads.
+    Enums may be given as strings. `None` for `global_layers` means the last layer; for `keep_layers` it means the
+    layers that the heads read, without heads the last one. A published model's options are fixed except its size, the
+    layers that are kept, its mask and its heads.
 
     Raises:
         UsageError: a value that is not allowed, or two that exclude each other.
@@ -160,8 +188,8 @@ class ModelConfig:
     checkpoint goes where."""
     mask: bool = True
     """Whether PAGE-4D's own mask is applied; other models have no such choice."""
-    predictions: bool = False
-    """Pi3's heads on the last layer's pair: points, confidence, camera."""
+    predictions: _Predictions = ()
+    """The heads, in the order of `HEADS`. True stands for all of the published model's, False for none."""
 
     @property
     def head_dim(self) -> int:
@@ -200,6 +228,23 @@ class ModelConfig:
     def eps(self) -> tuple[float, float]:
         """Of an aggregator block's LayerNorms, and of those over q and k, unless a checkpoint sets others."""
         return PAGE4D_EPS if self.built_on_vggt else PI3_EPS
+
+    @property
+    def dpt_layers(self) -> tuple[int, ...]:
+        """The four layers that VGGT's depth and points heads read: 4, 11, 17, 23 of 24, in proportion for others."""
+        return tuple(max(-(-count * self.depth // _DPT_DEPTH) - 1, 0) for count in _DPT_LAYERS)
+
+    def layers_of(self, head: Head) -> tuple[int, ...]:
+        """The layers whose pairs a head reads, each once."""
+        if self.built_on_vggt and head in (Head.DEPTH, Head.POINTS):
+            return tuple(dict.fromkeys(self.dpt_layers))
+        return (self.depth - 1,)
+
+    @property
+    def head_layers(self) -> tuple[int, ...]:
+        """The layers that the model's heads read, ascending."""
+        heads = self.predictions if isinstance(self.predictions, tuple) else ()
+        return tuple(sorted({layer for head in heads for layer in self.layers_of(head)}))
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
         """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
@@ -269,9 +314,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _converted(field.name, getattr(self, field.name)))
-        for name in ("global_layers", "keep_layers"):
+        self._settle_heads()
+        for name, default in (("global_layers", ()), ("keep_layers", self.head_layers)):
             layers = getattr(self, name)
-            object.__setattr__(self, name, (self.depth - 1,) if layers is None else tuple(sorted(set(layers))))
+            chosen = (default or (self.depth - 1,)) if layers is None else tuple(sorted(set(layers)))
+            object.__setattr__(self, name, chosen)
         self._require(
             "width",
             self.width % (self.heads * 32) == 0,
@@ -285,18 +332,27 @@ class ModelConfig:
         kept = len(self.keep_layers or ())
         _require("keep_layers", kept <= MOST_KEPT, f"{kept} layers", f"up to {MOST_KEPT}")
         self._require_as_published()
-        if self.predictions:
-            self._require(
-                "predictions", self.published is Published.PI3, "false; the heads are Pi3's, of the preset pi3"
-            )
-            last = self.depth - 1
-            self._require("keep_layers", last in (self.keep_layers or ()), f"with {last}, which the heads read")
+        needed = ", ".join(map(str, self.head_layers))
+        kept_all = set(self.head_layers) <= set(self.keep_layers or ())
+        self._require("keep_layers", kept_all, f"with {needed}, which the heads read")
         if self.has_memory:
             self._require(
                 "global_layers",
                 min(self.global_layers or ()) >= self.mask_layer,
                 f"with memory, layers from mask_layer = {self.mask_layer} on (there is one memory per stream)",
             )
+
+    def _settle_heads(self) -> None:
+        """Bring `predictions` into the order of `HEADS`, and check that the model has these heads."""
+        allowed = HEADS[self.published] if self.published is not None else ()
+        given = self.predictions if isinstance(self.predictions, tuple) else allowed if self.predictions else ()
+        if self.predictions is True and not allowed:
+            given = (Head.POINTS,)  # refused below
+        words = ", ".join(allowed)
+        self._require("predictions", set(given) <= set(allowed), words or "none; only published models have heads")
+        if self.published is Published.PI3:
+            self._require("predictions", len(set(given)) in (0, len(allowed)), f"all of {words}, or none")
+        object.__setattr__(self, "predictions", tuple(head for head in allowed if head in given))
 
     def _require_as_published(self) -> None:
         """Options that a published model has no choice of have its values."""
@@ -322,8 +378,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
     "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
     "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
-    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24},
-    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24},
+    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
+    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
 }
 
 
@@ -364,7 +420,7 @@ def _require(name: str, holds: bool, got: object, allowed: str) -> None:
 def _shown(value: object) -> str:
     """Any value in a message: also one that is nested deeply, or a number of more digits than Python prints."""
     try:
-        text = str(value)
+        text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
     except (ValueError, RecursionError):
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 200 else f"{text[:200]}.."

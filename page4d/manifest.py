@@ -17,8 +17,20 @@ from page4d.precision import Precision
 FORMAT = 1
 CONSTANTS = "onnx/constants.safetensors"
 """Inputs of stages that are the model's own: special tokens, memory."""
-PREDICTIONS = ("points", "confidence", "camera")
-"""Stages, and their outputs, that read the last kept layer: Pi3's heads."""
+PREDICTIONS = ("points", "points_confidence", "confidence", "depth", "depth_confidence", "camera")
+"""Outputs of the heads: the stages `points`, `confidence`, `depth`, `camera`, which read kept layers."""
+
+
+class PointsFrame(enum.Enum):
+    """The frame that `points` are in."""
+
+    CAMERA = "camera"
+    """Each pixel's own camera (Pi3)."""
+    WORLD = "world"
+    """One frame for the whole clip (VGGT, PAGE-4D)."""
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -51,7 +63,8 @@ class StageEntry(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`, or one of `PREDICTIONS`."""
+    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`, or a head: `points`, `confidence`, `depth`,
+    `camera`."""
     layer: int | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -61,7 +74,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     largest: int
     """Elements of the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
-    """Calls for one clip; more than one for the encoder, which processes the images in chunks."""
+    """Calls for one clip; more than one for the encoder and VGGT's depth and points heads, which process the images in
+    chunks."""
     file: str = ""
     """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
@@ -266,6 +280,8 @@ class Manifest(msgspec.Struct, frozen=True):
     loaded: LoadReport | None = None
     """Which weights came from which checkpoint; None where all are seeded."""
     verification: Verification | None = None
+    points_frame: PointsFrame | None = None
+    """The frame of `points`; None: the engines give no points, or were exported before this field, and are Pi3's."""
     attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from page4d.config import GlobalStrategy, ModelConfig, Order
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
-from page4d.network.poses import POSE_NUMBERS
+from page4d.network.poses import ROW_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost, Flop
 
@@ -127,15 +127,15 @@ class PlanStages:
     def _predictions(self) -> Iterator[Costed]:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
-        half, pixels, poses = width // 2, layout.PATCH**2, layout.pose_shape(POSE_NUMBERS)
+        half, pixels, poses = width // 2, layout.PATCH**2, layout.pose_shape(ROW_NUMBERS)
         pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
         # multiply-adds of the camera's head: two residual blocks of three layers, of which the first run on patches;
         # then two layers, translation and rotation on images
-        on_patches, camera = 6 * half * half, 8 * half * half + POSE_NUMBERS * half
+        on_patches, camera = 6 * half * half, 8 * half * half + ROW_NUMBERS * half
         heads = (
             ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
             ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
-            ("camera", poses, half, on_patches, camera - on_patches, camera + 8 * half + POSE_NUMBERS),
+            ("camera", poses, half, on_patches, camera - on_patches, camera + 8 * half + ROW_NUMBERS),
         )
         for name, shape, out, per_patch, per_image, weights in heads:
             yield self._stage(

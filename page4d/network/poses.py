@@ -1,40 +1,120 @@
-"""Camera poses from the 12 values that the camera head gives."""
+"""Cameras from the values that camera heads give, and points from depth. Conventions: docs/conventions.md."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-POSE_NUMBERS = 12
-"""A translation, then three rows."""
+ROW_NUMBERS = 12
+"""Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
+QUATERNION_NUMBERS = 9
+"""Of VGGT's camera head: a translation, a quaternion (x y z w), vertical and horizontal field of view in radians; world
+to camera."""
 
 
 def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Pose matrices, whose rotation is the nearest to the head's three rows after each row is scaled to length 1.
+    """Pose matrices from a camera head's values, in either encoding: their count decides.
 
     Args:
-        numbers: `[...,12]` of any floating dtype: the translation, then the three rows.
+        numbers: of any floating dtype. `[...,12]`, as Pi3 has them: the rotation is the nearest to the three rows,
+            after each is scaled to length 1. `[...,9]`, as VGGT has them: the rotation is that of the quaternion
+            divided by its length.
 
     Returns:
-        float64 `[...,4,4]`: a point of the camera's frame to the world, which is no camera's frame; NaN where a value
-        is not finite.
+        float64 `[...,4,4]`: a point of the camera's frame to the world; NaN where a value is not finite, or the
+        quaternion is 0.
     """
     wide = np.asarray(numbers, np.float64)
     broken = np.asarray(~np.isfinite(wide).all(-1))
-    rows = np.where(broken[..., None], 0.0, wide[..., 3:]).reshape(*wide.shape[:-1], 3, 3)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
-    left, _, right = np.linalg.svd(rows)
-    sign = np.linalg.det(left @ right)
-    left[..., 2] *= sign[..., None]  # the axis that costs least, where the nearest orthogonal matrix is a reflection
-    pose = np.zeros((*wide.shape[:-1], 4, 4))
-    pose[..., :3, :3] = left @ right
-    pose[..., :3, 3] = wide[..., :3]
-    pose[..., 3, 3] = 1.0
+    if wide.shape[-1] == QUATERNION_NUMBERS:
+        broken |= ~(np.linalg.norm(wide[..., 3:7], axis=-1) > 0)
+        safe = np.where(broken[..., None], 1.0, wide)
+        pose = inverse_pose(_matrix(_rotation(safe[..., 3:7]), safe[..., :3]))
+    else:
+        safe = np.where(broken[..., None], 0.0, wide)
+        pose = _matrix(_nearest_rotation(safe[..., 3:].reshape(*safe.shape[:-1], 3, 3)), safe[..., :3])
     pose[broken] = np.nan
     return pose
+
+
+def intrinsics(numbers: NDArray[np.floating], H: int, W: int) -> NDArray[np.float64]:
+    """K from the fields of view of VGGT's encoding, for images of the network's size.
+
+    Args:
+        numbers: `[...,9]`.
+        H, W: of the images, in pixels.
+
+    Returns:
+        float64 `[...,3,3]`; the principal point is the middle, (W/2, H/2). A focal length is NaN where its field of
+        view is no camera's: 0 (which the head's ReLU gives), pi or more, not finite.
+    """
+    fov = np.asarray(numbers, np.float64)[..., 7:9]
+    usable = (fov > 0) & (fov < np.pi)
+    focal = np.array([H / 2, W / 2]) / np.tan(np.where(usable, fov, np.pi / 2) / 2)
+    focal[~usable] = np.nan
+    K = np.zeros((*fov.shape[:-1], 3, 3))
+    K[..., 0, 0], K[..., 1, 1] = focal[..., 1], focal[..., 0]
+    K[..., 0, 2], K[..., 1, 2], K[..., 2, 2] = W / 2, H / 2, 1.0
+    return K
+
+
+def unproject(depth: NDArray[np.floating], K: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Each pixel's point in its camera's frame, from its depth.
+
+    Args:
+        depth: `[...,H,W]`, z in the camera's frame.
+        K: `[...,3,3]`, of the images.
+
+    Returns:
+        float64 `[...,H,W,3]`. Pixel (row, column) is seen at (u, v) = (column, row), without half a pixel, as VGGT is
+        trained.
+    """
+    wide = np.asarray(depth, np.float64)
+    H, W = wide.shape[-2:]
+    u, v = np.arange(W), np.arange(H)[:, None]
+    fx, fy, cx, cy = (K[..., row, column, None, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return np.stack(((u - cx) / fx * wide, (v - cy) / fy * wide, wide), axis=-1)
+
+
+def to_world(points: NDArray[np.floating], camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of cameras' frames `[...,H,W,3]` in the world, float64; camera: `[...,4,4]`, camera to world."""
+    turned = np.asarray(points, np.float64) @ np.swapaxes(camera[..., None, :3, :3], -1, -2)
+    return turned + camera[..., None, None, :3, 3]
+
+
+def inverse_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of rigid poses, `[...,4,4]`."""
+    rows = world_to_camera(pose)
+    return _matrix(rows[..., :3], rows[..., 3])
 
 
 def world_to_camera(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of rigid poses `[...,4,4]`, as `cameras.json` has it: `[...,3,4]`."""
     turned = np.swapaxes(pose[..., :3, :3], -1, -2)
     return np.concatenate((turned, -turned @ pose[..., :3, 3:]), axis=-1)
+
+
+def _matrix(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`[...,3,3]` and `[...,3]` -> `[...,4,4]`."""
+    pose = np.zeros((*translation.shape[:-1], 4, 4))
+    pose[..., :3, :3], pose[..., :3, 3], pose[..., 3, 3] = rotation, translation, 1.0
+    return pose
+
+
+def _nearest_rotation(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation nearest to three rows `[...,3,3]`, after each is scaled to length 1."""
+    left, _, right = np.linalg.svd(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
+    sign = np.linalg.det(left @ right)
+    left[..., 2] *= sign[..., None]  # the axis that costs least, where the nearest orthogonal matrix is a reflection
+    return left @ right
+
+
+def _rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation `[...,3,3]` of quaternions `[...,4]` in the order x y z w, of any length above 0."""
+    x, y, z, w = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
