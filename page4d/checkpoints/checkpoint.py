@@ -220,7 +220,6 @@ class Checkpoint:
         if self.mask_head is not None:
             known["mask_head"] = str(self.mask_head)
         config = ModelConfig.preset(str(self.published), **(known | overrides))
-        assert isinstance(config.predictions, tuple)
         self.require_heads(config.predictions)
         return config
 

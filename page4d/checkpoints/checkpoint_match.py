@@ -77,11 +77,10 @@ def adapted(
     if page4d is not None and page4d.mask_head is not None:
         config = dataclasses.replace(config, mask_head=page4d.mask_head)
     source = pi3 if config.published is Published.PI3 else page4d if config.built_on_vggt else None
-    heads = config.predictions if isinstance(config.predictions, tuple) else ()
-    if source is None or config.published is None or set(heads) <= set(source.predictions):
+    if source is None or config.published is None or set(config.predictions) <= set(source.predictions):
         return config
-    if heads_asked or heads != HEADS[config.published]:
-        source.require_heads(heads)
+    if heads_asked or config.predictions != HEADS[config.published]:
+        source.require_heads(config.predictions)
     # layers that are kept for the heads alone go with them
     keep_layers = None if config.keep_layers == config.head_layers else config.keep_layers
     return dataclasses.replace(config, predictions=source.predictions, keep_layers=keep_layers)
@@ -96,7 +95,7 @@ def unused_heads(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint
         notes.append(
             f"{pi3.name}: Pi3's heads are left unused. They read the last layer of Pi3: attention within each photo"
             " beside attention over all photos. This network's last layer attends over the views and then over time,"
-            " so the heads would read other features than they were trained on. --preset pi3 has them"
+            " so the heads would read other features than they were trained on. --preset pi3 has them, at one timestep"
         )
     if page4d is not None and page4d.predictions:
         notes.append(

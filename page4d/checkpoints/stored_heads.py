@@ -92,6 +92,14 @@ def heads_in(published: Published, names: Collection[str]) -> tuple[Head, ...]:
     return tuple(head for head in HEADS[published] if heads[head].key in names)
 
 
+def head_of(published: Published, key: str) -> str | None:
+    """The name of the head that a key of a file belongs to, `track` among them; None: it is of no head."""
+    if published is not Published.PI3 and key.startswith(TRACK_HEAD):
+        return "track"
+    heads = stored_heads(published)
+    return next((str(head) for head, stored in heads.items() if key.startswith(stored.prefixes)), None)
+
+
 def required_of_heads(published: Published, names: Collection[str]) -> Iterator[str]:
     """All tensors of every head of which a file has any; of Pi3's heads all, where it has any of one."""
     heads = stored_heads(published).values()

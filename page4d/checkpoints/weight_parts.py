@@ -79,7 +79,7 @@ def parts_of(
         yield Part("memory tokens", None, "", new=["memory_tokens"])
     if config.built_on_vggt:
         for head, prefix in _VGGT_HEADS.items():
-            if config.predictions and head in config.predictions:
+            if head in config.predictions:
                 yield _renamed(f"{head} head", page4d, f"{prefix}*", names, {f"{head}.": prefix})
     elif config.predictions:
         yield _renamed("heads", pi3, "{point,conf,camera}_{decoder,head}.*", names, _PI3_HEADS)
