@@ -65,7 +65,7 @@ def adapted(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | No
     if page4d is not None and page4d.mask_head is not None:
         config = dataclasses.replace(config, mask_head=page4d.mask_head)
     if config.predictions and pi3 is not None and not pi3.predictions:
-        config = dataclasses.replace(config, predictions=False)
+        config = dataclasses.replace(config, predictions=())
     return config
 
 

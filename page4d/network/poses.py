@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from page4d.config import PointsFrame
+from page4d.errors import UsageError
+
 ROW_NUMBERS = 12
 """Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
 QUATERNION_NUMBERS = 9
@@ -80,6 +83,57 @@ def to_world(points: NDArray[np.floating], camera: NDArray[np.float64]) -> NDArr
     """Points of cameras' frames `[...,H,W,3]` in the world, float64; camera: `[...,4,4]`, camera to world."""
     turned = np.asarray(points, np.float64) @ np.swapaxes(camera[..., None, :3, :3], -1, -2)
     return turned + camera[..., None, None, :3, 3]
+
+
+def world_points(
+    points: NDArray[np.floating] | None,
+    points_frame: PointsFrame | None,
+    depth: NDArray[np.floating] | None,
+    camera: NDArray[np.float64] | None,
+    intrinsics: NDArray[np.float64] | None,
+    source: str | None = None,
+) -> NDArray[np.float64]:
+    """Every pixel's point in the world, of any model; arguments None where the model does not give them.
+
+    Args:
+        points: `[...,H,W,3]`, of the points head, in `points_frame`.
+        points_frame: world, or each pixel's camera.
+        depth: `[...,H,W]`.
+        camera: `[...,4,4]`, camera to world.
+        intrinsics: `[...,3,3]`.
+        source: `depth`, from depth, camera and intrinsics; `points`, from the points head. None: depth where all three
+            are there, else points.
+
+    Returns:
+        float64 `[...,H,W,3]`.
+
+    Raises:
+        UsageError: the model does not give what the source needs; another source.
+    """
+    if source not in (None, "depth", "points"):
+        raise UsageError("world points have no such source", got=source, allowed="depth, points")
+    lacking = [
+        name for name, value in (("depth", depth), ("camera", camera), ("intrinsics", intrinsics)) if value is None
+    ]
+    if source == "depth" or (source is None and not lacking):
+        if depth is None or camera is None or intrinsics is None:
+            raise _no_source("depth, camera and intrinsics", lacking)
+        return to_world(unproject(depth, intrinsics), camera)
+    if points is None:
+        raise _no_source("the points head, or depth, camera and intrinsics", ["points"])
+    if points_frame is PointsFrame.WORLD:
+        return np.asarray(points, np.float64)
+    if camera is None:
+        raise _no_source("the camera, since points are in each camera's frame", ["camera"])
+    return to_world(points, camera)
+
+
+def _no_source(needed: str, lacking: list[str]) -> UsageError:
+    return UsageError(
+        f"world points need {needed}",
+        got=f"a model without {', '.join(lacking)}",
+        hint="an export with these heads (--heads)",
+    )
 
 
 def inverse_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:
