@@ -17,7 +17,7 @@ void test_poses_are_pythons() {
     for (const auto& value : row) encoded.push_back(static_cast<float>(number_of(value)));
   std::vector<double> poses(rows.size() * 16, 7.0);
   CHECK(allocations_of(
-            [&] { page4d::camera_to_world(encoded.data(), static_cast<int64_t>(rows.size()), poses.data()); }) == 0);
+            [&] { page4d::camera_to_world(encoded.data(), 12, static_cast<int64_t>(rows.size()), poses.data()); }) == 0);
   size_t broken = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
     const nlohmann::ordered_json& pose = known.at("pose").at(i);
@@ -40,7 +40,7 @@ void test_any_finite_numbers_give_a_rotation() {
       {1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};
   for (const float (&encoded)[12] : inputs) {
     double pose[16];
-    page4d::camera_to_world(encoded, 1, pose);
+    page4d::camera_to_world(encoded, 12, 1, pose);
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < 3; ++j) {
         double dot = 0;
@@ -59,7 +59,7 @@ void test_infinity_leaves_no_pose() {
     float encoded[12] = {1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1};
     encoded[at] = -std::numeric_limits<float>::infinity();
     double pose[16] = {};
-    page4d::camera_to_world(encoded, 1, pose);
+    page4d::camera_to_world(encoded, 12, 1, pose);
     for (const double value : pose) CHECK(std::isnan(value));
   }
 }
