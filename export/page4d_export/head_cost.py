@@ -82,12 +82,12 @@ class DptCost:
 
     @property
     def weight_bytes(self) -> int:
-        """Of the whole head as it is stored, with the halves of its position embeddings, which are float32."""
+        """Of the whole head as it is stored."""
         others = (self.parameters - self._norm - self._projections) * self.precision.itemsize
         projections = self._projections * self.precision.itemsize
         if self.precision is Precision.INT8:
             projections = self._projections + 4 * sum(self._channels)
-        return 4 * self._norm + projections + others + 4 * self._embeddings
+        return 4 * self._norm + projections + others
 
     def flop(self, images: int) -> Flop:
         """A call on so many images. Bilinear resizes are not counted."""
@@ -157,11 +157,3 @@ class DptCost:
         inner, last = width // 8, width // 32
         output = (9 * features + 1) * inner + (9 * inner + 1) * last + (last + 1) * self.numbers
         return resizes + 9 * features * sum(self._channels) + fusion + output
-
-    @property
-    def _embeddings(self) -> int:
-        """Numbers of the five position embeddings, each as a half by column and a half by row."""
-        layout = self.layout
-        grids = ((layout.h, layout.w, channels) for channels in self._channels)
-        halves = ((h + w) * channels // 2 for h, w, channels in (*grids, (layout.H, layout.W, self.config.width // 8)))
-        return sum(halves)

@@ -7,8 +7,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
+from page4d.config import PointsFrame
 from page4d.errors import UsageError
-from page4d.manifest import PointsFrame
 
 ROW_NUMBERS = 12
 """Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
