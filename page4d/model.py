@@ -346,8 +346,8 @@ def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     """Fill a parameter that is in no checkpoint.
 
     lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the bias of a camera
-    that is not rotated and sees 1 rad; convolutions of depth and points normal, std 1 / sqrt(inputs), so that their maps
-    vary; the rest normal, std 0.02.
+    that is not rotated and sees 1 rad; convolutions of depth and points normal, std 1 / sqrt(inputs): their maps
+    then vary; the rest normal, std 0.02.
     """
     *_, owner, leaf = ("", *name.split("."))
     if leaf.startswith("lambda_"):
