@@ -13,53 +13,43 @@ from msgspec import Meta
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.published import PAGE4D_EPS as PAGE4D_EPS
+from page4d.published import PI3_EPS as PI3_EPS
+from page4d.published import TRAITS, Choice, Dpt, Traits
+from page4d.published import Head as Head
+from page4d.published import PointsFrame as PointsFrame
+from page4d.published import Published as Published
 
 
-class _Choice(str, enum.Enum):
-    """An option that is one of a few strings; a member equals its string."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class Order(_Choice):
+class Order(Choice):
     """A block of an aggregator layer."""
 
     VIEW = "view"
     TIME = "time"
 
 
-class LayerOutput(_Choice):
+class LayerOutput(Choice):
     """Content of a kept layer: the tokens after the layer, or both blocks' outputs side by side."""
 
     STREAMS = "streams"
     PAIR = "pair"
 
 
-class PointsFrame(_Choice):
-    """The frame that points are in."""
-
-    CAMERA = "camera"
-    """Each pixel's own camera (Pi3)."""
-    WORLD = "world"
-    """One frame for the whole clip (VGGT, PAGE-4D)."""
-
-
-class MaskHeadKind(_Choice):
+class MaskHeadKind(Choice):
     """Structure of the mask head, by the generation of the PAGE-4D checkpoint that has it."""
 
     CHECKPOINT_150 = "150"
     CHECKPOINT_2026 = "2026"
 
 
-class Fusion(_Choice):
+class Fusion(Choice):
     """How the head's logit and the external mask are weighted: by two scalars, or by an MLP, per patch."""
 
     SCALAR = "scalar"
     GATE = "gate"
 
 
-class TimeEncoding(_Choice):
+class TimeEncoding(Choice):
     """How Time-SA encodes relative time."""
 
     ROPE = "rope"
@@ -67,34 +57,15 @@ class TimeEncoding(_Choice):
     NONE = "none"
 
 
-class Published(_Choice):
-    """A published model that the network can reproduce exactly."""
+class ReferenceView(Choice):
+    """Which view's special tokens tell it apart from all others; the world is about its camera."""
 
-    PI3 = "pi3"
-    VGGT = "vggt"
-    PAGE4D = "page4d"
-
-
-class Head(_Choice):
-    """A prediction head on kept layers; a stage of its own."""
-
-    CAMERA = "camera"
-    DEPTH = "depth"
-    POINTS = "points"
-    CONFIDENCE = "confidence"
+    FIRST = "first"
+    SADDLE_BALANCED = "saddle_balanced"
+    """Depth Anything 3's choice, by what the encoder makes of the views; where there are three or more."""
 
 
-_PI3_HEADS = (Head.POINTS, Head.CONFIDENCE, Head.CAMERA)
-_VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
-HEADS = {
-    Published.PI3: _PI3_HEADS,
-    Published.VGGT: _VGGT_HEADS,
-    Published.PAGE4D: _VGGT_HEADS,
-}
-"""The heads of each published model, in the order their stages run. Pi3 has all of them or none."""
-
-
-class GlobalStrategy(_Choice):
+class GlobalStrategy(Choice):
     """How Global-SA is made sparse."""
 
     LANDMARK = "landmark"
@@ -122,17 +93,16 @@ ROW_MASKS = {
     MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0),
 }
 
-PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
-"""Of an aggregator block's LayerNorms, and of those over q and k: as in Pi3, and as in VGGT and PAGE-4D."""
+HEADS = {published: traits.heads for published, traits in TRAITS.items()}
+"""The heads of each published model, in the order their stages run."""
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
 CAMERA_BLOCKS = 4
 """Blocks in the trunk of VGGT's camera head."""
-_DPT_LAYERS = (5, 12, 18, 24)
+_VGGT_DPT_LAYERS, _VGGT_DEPTH = (5, 12, 18, 24), 24
 """How many of VGGT's 24 layers lie up to each of the four that its DPT heads read."""
-_DPT_DEPTH = 24
 
 # What an option may be; the descriptions are what an error says is allowed.
 _Width = Annotated[int, Meta(ge=1, le=1 << 14, description="a whole number, 1 to 16384")]
@@ -199,7 +169,8 @@ class ModelConfig:
     mask: bool = True
     """Whether PAGE-4D's own mask is applied; other models have no such choice."""
     predictions: _Predictions = ()
-    """The heads, in the order of `HEADS`. True may be given for all of the published model's, False for none."""
+    """The heads, in the order of their stages. True may be given for all of the published model's, False for none."""
+    reference_view: ReferenceView = ReferenceView.FIRST
 
     @property
     def head_dim(self) -> int:
@@ -230,23 +201,42 @@ class ModelConfig:
         return self.published is None
 
     @property
+    def traits(self) -> Traits | None:
+        """What the published model fixes; None for this project's own network."""
+        return None if self.published is None else TRAITS[self.published]
+
+    @property
     def built_on_vggt(self) -> bool:
         """Whether it is VGGT as published, or PAGE-4D, which is VGGT with a mask."""
         return self.published in (Published.VGGT, Published.PAGE4D)
 
     @property
+    def registers(self) -> int:
+        """Register tokens of an image."""
+        return Layout.REGISTERS if self.traits is None else self.traits.registers
+
+    @property
     def eps(self) -> tuple[float, float]:
         """Of an aggregator block's LayerNorms, and of those over q and k, unless a checkpoint sets others."""
-        return PAGE4D_EPS if self.built_on_vggt else PI3_EPS
+        return PI3_EPS if self.traits is None else self.traits.eps
+
+    @property
+    def dpt(self) -> Dpt:
+        """The DPT heads' sizes."""
+        assert self.traits is not None  # this project's own network has no heads
+        return self.traits.dpt(self.width)
 
     @property
     def dpt_layers(self) -> tuple[int, ...]:
-        """The four layers that VGGT's depth and points heads read: 4, 11, 17, 23 of 24, in proportion for others."""
-        return tuple(max(-(-count * self.depth // _DPT_DEPTH) - 1, 0) for count in _DPT_LAYERS)
+        """The four layers that DPT heads read: of VGGT 4, 11, 17, 23 of 24, in proportion for others; of Depth Anything
+        3 the last of each quarter."""
+        if self.published is Published.DA3:
+            return tuple(max(-(-quarter * self.depth // 4) - 1, 0) for quarter in (1, 2, 3, 4))
+        return tuple(max(-(-count * self.depth // _VGGT_DEPTH) - 1, 0) for count in _VGGT_DPT_LAYERS)
 
     def layers_of(self, head: Head) -> tuple[int, ...]:
         """The layers whose pairs a head reads, each once."""
-        if self.built_on_vggt and head in (Head.DEPTH, Head.POINTS):
+        if self.published is not Published.PI3 and head in (Head.DEPTH, Head.POINTS):
             return tuple(dict.fromkeys(self.dpt_layers))
         return (self.depth - 1,)
 
@@ -258,14 +248,17 @@ class ModelConfig:
     @property
     def points_frame(self) -> PointsFrame | None:
         """The frame of the points head's points; None without it."""
-        if Head.POINTS not in self.predictions:
-            return None
-        return PointsFrame.CAMERA if self.published is Published.PI3 else PointsFrame.WORLD
+        return self.traits.points_frame if self.traits is not None and Head.POINTS in self.predictions else None
 
     @property
     def _heads(self) -> tuple[Head, ...]:
         """The heads of the published model."""
-        return HEADS[self.published] if self.published is not None else ()
+        return () if self.traits is None else self.traits.heads
+
+    @property
+    def chooses_reference(self) -> bool:
+        """Whether the reference view is chosen after the encoder."""
+        return self.reference_view is not ReferenceView.FIRST
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
         """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
@@ -285,26 +278,39 @@ class ModelConfig:
         """Whether PAGE-4D's own mask biases Time-SA of layer `layer`, on the rows of special tokens."""
         return self.row_mask is not None and layer in self.row_mask.layers
 
+    def settled(self, layout: Layout) -> Layout:
+        """The layout with as many register tokens as the model has.
+
+        Raises:
+            UsageError: a clip that the model as published does not take: several timesteps, or several views.
+        """
+        self.require(layout)
+        return dataclasses.replace(layout, registers=self.registers)
+
     def require(self, layout: Layout) -> None:
         """Check that the model takes clips of this layout as it was published.
 
         Raises:
-            UsageError: several timesteps for Pi3, several views for VGGT or PAGE-4D.
+            UsageError: several timesteps for a model of views, several views for one of frames.
         """
-        if self.published is Published.PI3 and layout.T > 1:
+        traits = self.traits
+        if traits is None:
+            return
+        if traits.sees_time and layout.V > 1:
             raise UsageError(
-                "Pi3 as published sees V images of one time",
-                got=f"T = {layout.T}",
-                allowed="T = 1",
-                hint=f"--T 1 --V {layout.V}, or --preset vitl with --pi3",
-            )
-        if self.built_on_vggt and layout.V > 1:
-            name = "VGGT" if self.published is Published.VGGT else "PAGE-4D"
-            raise UsageError(
-                f"{name} as published sees T frames of one view",
+                f"{traits.title} as published sees T frames of one view",
                 got=f"V = {layout.V}",
                 allowed="V = 1",
                 hint=f"--T {layout.T * layout.V} --V 1",
+            )
+        if not traits.sees_time and layout.T > 1:
+            other = ", or --preset vitl with --pi3" if self.published is Published.PI3 else ""
+            views = layout.V if self.published is Published.PI3 else layout.T * layout.V
+            raise UsageError(
+                f"{traits.title} as published sees V images of one time",
+                got=f"T = {layout.T}",
+                allowed="T = 1",
+                hint=f"--T 1 --V {views}{other}",
             )
 
     @classmethod
@@ -369,7 +375,7 @@ class ModelConfig:
         allowed, chosen = self._heads, set(self.predictions)
         words = ", ".join(allowed) or "none; only published models have heads"
         self._require("predictions", chosen <= set(allowed), words)
-        if self.published is Published.PI3:
+        if self.traits is not None and self.traits.all_or_none:
             self._require("predictions", len(chosen) in (0, len(allowed)), f"all of {words}, or none")
         object.__setattr__(self, "predictions", tuple(head for head in allowed if head in chosen))
 
@@ -377,9 +383,11 @@ class ModelConfig:
         """Options that a published model has no choice of have its values."""
         if self.published is not Published.PAGE4D:
             self._require("mask", self.mask, "true; only the published page4d has a mask that can be off")
+        chooses = self.traits is not None and self.traits.chooses_reference
+        self._require("reference_view", chooses or not self.chooses_reference, "first, as all models but da3 have it")
         if self.published is None:
             return
-        preset = PRESETS[str(self.published)]
+        preset = PRESETS["da3-small" if self.published is Published.DA3 else str(self.published)]
         for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
             value = preset.get(name, getattr(ModelConfig, name))
             self._require(name, getattr(self, name) == value, f"{value or 'none'}, as {self.published} was published")
@@ -391,20 +399,25 @@ class ModelConfig:
 
 _PUBLISHED: dict[str, Any] = {"streams": 1, "global_layers": (), "time_encoding": "none", "layer_output": "pair"}
 
+_DA3: dict[str, Any] = {
+    **_PUBLISHED,
+    "published": "da3",
+    "order": ("time", "view"),
+    "predictions": True,
+    "reference_view": "saddle_balanced",
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "vitl": {},
     "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
     "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
     "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
-    "pi3": {
-        **_PUBLISHED,
-        "published": "pi3",
-        "depth": 18,
-        "order": ("time", "view"),
-        "predictions": HEADS[Published.PI3],
-    },
-    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": _VGGT_HEADS},
-    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": _VGGT_HEADS},
+    "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
+    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
+    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
+    "da3-small": {**_DA3, "width": 384, "heads": 6, "encoder_depth": 4, "depth": 4},
+    "da3-base": {**_DA3, "width": 768, "heads": 12, "encoder_depth": 4, "depth": 4},
+    "da3-large": {**_DA3, "encoder_depth": 8, "depth": 8},
 }
 
 
@@ -422,11 +435,11 @@ def _converted(name: str, value: object) -> object:
         raise UsageError(f"{name} {what}", got=_shown(value), allowed=_allowed(name)) from None
 
 
-def _choice(name: str) -> type[_Choice] | None:
+def _choice(name: str) -> type[Choice] | None:
     """The enum of an option that is one of a few strings."""
     hint = _hints()[name]
     kinds = (hint, *get_args(hint))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, _Choice)), None)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Choice)), None)
 
 
 def _allowed(name: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Layout:
     """A clip of `T` timesteps seen by `V` views at `H` x `W` pixels, `B` clips side by side.
 
+    `registers` counts the register tokens of an image, 0 or 4: the model decides, and `ModelConfig.settled` sets it.
     The model, the exporter and the buffer plan take every size from here. A layout is fixed per engine. The axis `B`
     stands before `T` and is left out of every shape where `B` is 1. Sizes are whole numbers up to `LARGEST`, as in a
     manifest; `ExportPlan.make` bounds what can be exported further.
@@ -34,6 +35,7 @@ class Layout:
     H: int
     W: int
     B: int = 1
+    registers: int = 4
 
     PATCH: ClassVar[int] = 14
     REGISTERS: ClassVar[int] = 4
@@ -47,6 +49,10 @@ class Layout:
             if not 1 <= size <= self.LARGEST:
                 what = f"the layout's {name} is too {'small' if size < 1 else 'large'}"
                 raise UsageError(what, got=size, allowed=f"1 to {self.LARGEST}")
+        if self.registers not in (0, self.REGISTERS):
+            raise UsageError(
+                "the layout's registers are no model's", got=self.registers, allowed=f"0 or {self.REGISTERS}"
+            )
         for side, size in (("height", self.H), ("width", self.W)):
             if size > self.LARGEST:
                 most = self.LARGEST // self.PATCH * self.PATCH
@@ -87,7 +93,7 @@ class Layout:
     @property
     def special(self) -> int:
         """Special tokens in front of the patches: one camera token, then the registers."""
-        return 1 + self.REGISTERS
+        return 1 + self.registers
 
     @property
     def N(self) -> int:

@@ -19,12 +19,14 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
+from page4d.network.camera_decoder import CameraDecoder
 from page4d.network.dpt import Depth, WorldPoints
 from page4d.network.encoder import Encoder
 from page4d.network.heads import Camera, Confidence, Points
 from page4d.network.mask import MaskHead, RowMaskHead
 from page4d.network.pose_head import REFINEMENTS, PoseHead
 from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics, world_points
+from page4d.network.reference_view import balanced_view
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Page4D(nn.Module):
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
             # the first set for image (0, 0), the second for all others
-            self.special_tokens = nn.Parameter(torch.empty(2, 1 + Layout.REGISTERS, config.width))
+            self.special_tokens = nn.Parameter(torch.empty(2, 1 + config.registers, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
@@ -170,7 +172,9 @@ class Page4D(nn.Module):
         """
         inputs = self._checked(images, mask_ext, keypoints, cameras, memory)
         layout, memory = inputs.layout, inputs.memory
-        tokens = self.embed(inputs.images, self.special(layout))
+        patches, selecting = self.encoder.encode(inputs.images)
+        reference = None if selecting is None else self._reference(selecting, layout)
+        tokens = torch.cat((self.special(layout, reference), patches), dim=1)
         tokens = tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
         kept: dict[int, Tensor] = {}
         mask = row_bias = None
@@ -199,15 +203,16 @@ class Page4D(nn.Module):
         output = Output(mask, kept, memory, **self._predictions(kept, layout))
         return output if inputs.is_batched else output.of_one_clip()
 
-    def embed(self, images: Tensor, special: Tensor) -> Tensor:
-        """Images uint8 `[n,H,W,3]` and their special tokens `[n,5,C]` -> tokens `[n,N,C]`."""
-        return torch.cat((special, self.encoder(images)), dim=1)
-
-    def special(self, layout: Layout) -> Tensor:
-        """The special tokens of every image, `[B*T*V,5,C]`; (t, v) = (0, 0) of a clip has its own."""
+    def special(self, layout: Layout, reference: NDArray[np.int64] | None = None) -> Tensor:
+        """The special tokens of every image, `[B*T*V,1+registers,C]`; one image of a clip has its own: image 0, or that
+        of number `reference` `[B]`."""
         which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
-        which[:, 0] = 0
+        which[range(layout.B), 0 if reference is None else torch.from_numpy(reference)] = 0
         return self.special_tokens[which.flatten()]
+
+    def _reference(self, selecting: Tensor, layout: Layout) -> NDArray[np.int64]:
+        """The number of each clip's reference view `[B]`, from the images' cls tokens `[B*V,C]`."""
+        return balanced_view(selecting.unflatten(0, (layout.B, layout.V)).double().cpu().numpy())
 
     def restructure(self, config: ModelConfig) -> None:
         """Become a model of another mask head, or with fewer heads, as a checkpoint has them.
@@ -243,8 +248,7 @@ class Page4D(nn.Module):
             )
         is_batched = images.dim() == 6
         B, T, V, H, W, _ = images.shape if is_batched else (1, *images.shape)
-        layout = Layout(T, V, H, W, B)
-        self.config.require(layout)
+        layout = self.config.settled(Layout(T, V, H, W, B))
         if mask_ext is not None and not self.config.takes_mask:
             raise UsageError(
                 f"the published model {self.config.published} takes no external mask",
@@ -278,7 +282,8 @@ class Page4D(nn.Module):
     def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
         """What the camera head's values `[B,T,V,..]` say: camera to world, and K where they have fields of view."""
         values = numbers.cpu().numpy()
-        cameras = {"camera": camera_to_world(values)}
+        assert self.config.traits is not None  # this project's own network has no heads
+        cameras = {"camera": camera_to_world(values, self.config.traits.pose_direction)}
         if values.shape[-1] == QUATERNION_NUMBERS:
             cameras["intrinsics"] = intrinsics(values, layout.H, layout.W)
         return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
@@ -330,7 +335,8 @@ def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
         return None
     if config.published is Published.PI3:
         return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Camera}[head](config)
-    return {Head.CAMERA: PoseHead, Head.DEPTH: Depth, Head.POINTS: WorldPoints}[head](config)
+    camera = CameraDecoder if config.published is Published.DA3 else PoseHead
+    return {Head.CAMERA: camera, Head.DEPTH: Depth, Head.POINTS: WorldPoints}[head](config)
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:

@@ -49,7 +49,9 @@ class ViewSA(nn.Module):
                 self.config.epipolar_band,
                 self.config.epipolar_penalty,
             )
-        rope = ropes.spatial(layout, self.config.head_dim, x)
+        traits = self.config.traits
+        tables = ropes.spatial if traits is None or traits.places_in_views else ropes.apart_from_special
+        rope = tables(layout, self.config.head_dim, x)
         attend = partial(biased_attention, key_bias=bias, epipolar=prior)
         x = self.block(x, rope, attend, copies=self.streams // tokens.shape[0])
         return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.V, layout.N))

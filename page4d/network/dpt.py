@@ -1,6 +1,7 @@
-"""VGGT's depth and points heads: DPT, from the patch tokens of four layers to a map over all pixels.
+"""DPT heads for depth and points: from the patch tokens of four layers to a map over all pixels.
 
-Structure after facebookresearch/vggt @ 44b3afb; parameters are called as in its checkpoints.
+Structure after facebookresearch/vggt @ 44b3afb and ByteDance-Seed/Depth-Anything-3 @ 2c21ea8; parameters are called as
+in their checkpoints.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from page4d.config import Head, ModelConfig
 from page4d.layout import Layout
 from page4d.network.block import LayerNorm, island
+from page4d.published import Dpt
 
 _EPS = 1e-5
 _OMEGA = 100.0  # the embedding's lowest frequency is 1/100
@@ -21,18 +23,17 @@ _RATIO = 0.1  # of the embedding
 
 
 class DptHead(nn.Module):
-    """Four maps at 4, 2, 1 and 1/2 times the patch grid, fused from the coarsest on, then resized to the image.
-
-    Sizes follow the network's width C: C/4, C/2, C, C channels before the fusion, C/4 in it.
-    """
+    """Four maps at 4, 2, 1 and 1/2 times the patch grid, fused from the coarsest on, then resized to the image."""
 
     def __init__(self, config: ModelConfig, values: int) -> None:
         """Args: config: of the network. values: output channels, the last of which is the confidence."""
         super().__init__()
-        width, features = config.width, config.width // 4
-        channels = (width // 4, width // 2, width, width)
+        width, shape = config.width, config.dpt
+        channels = shape.channels
         unique = config.layers_of(Head.DEPTH)
         self.sources = [unique.index(layer) for layer in config.dpt_layers]
+        self.float32_waves = shape.float32_waves
+        self.half_norm = LayerNorm(width, eps=_EPS) if shape.norms_half else None
         self.norm = LayerNorm(2 * width, eps=_EPS)
         self.projects = nn.ModuleList(nn.Conv2d(2 * width, count, 1) for count in channels)
         self.resize_layers = nn.ModuleList(
@@ -43,17 +44,25 @@ class DptHead(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             )
         )
-        self.scratch = Scratch(channels, features, values)
+        self.scratch = Scratch(shape, values)
 
     def forward(self, *pairs: Tensor, layout: Layout) -> Tensor:
         """The pairs `[..,N,2C]` of `config.layers_of(Head.DEPTH)` -> raw values `[..,H,W,values]` in the island's
         dtype. Images do not see each other."""
-        tokens = [self.norm(pair.flatten(0, -3)[:, layout.special :]).to(pair.dtype) for pair in pairs]
+        tokens = [self._normed(pair.flatten(0, -3)[:, layout.special :]) for pair in pairs]
         maps = [self._map(level, tokens[source], layout) for level, source in enumerate(self.sources)]
         x = self.scratch.fuse(maps)
         x = _resize(self.scratch.output_conv1(x), (layout.H, layout.W))
-        x = self.scratch.output_conv2(add_places(x, layout))
+        x = self.scratch.output_conv2(add_places(x, layout, self.float32_waves))
         return island(x).movedim(1, -1).unflatten(0, pairs[0].shape[:-2])
+
+    def _normed(self, tokens: Tensor) -> Tensor:
+        """Tokens `[n,P,2C]`, whose second half the network's final norm may apply to first."""
+        wide = tokens
+        if self.half_norm is not None:
+            first, second = tokens.chunk(2, dim=-1)
+            wide = torch.cat((island(first), self.half_norm(second)), dim=-1)
+        return self.norm(wide).to(tokens.dtype)
 
     def _map(self, level: int, tokens: Tensor, layout: Layout) -> Tensor:
         """Tokens `[n,P,2C]` -> map number `level`, before the fusion."""
@@ -62,28 +71,28 @@ class DptHead(nn.Module):
         # a linear layer of the tokens: the same numbers, and the wider tokens are not transposed
         projected = F.linear(tokens, project.weight.flatten(1), project.bias)
         grid = projected.transpose(1, 2).unflatten(2, (layout.h, layout.w))
-        resized: Tensor = self.resize_layers[level](add_places(grid, layout))
+        resized: Tensor = self.resize_layers[level](add_places(grid, layout, self.float32_waves))
         return resized
 
 
 class Scratch(nn.Module):
     """Fusion of the four maps and the output layers; the name is the checkpoint's."""
 
-    def __init__(self, channels: tuple[int, int, int, int], features: int, values: int) -> None:
+    def __init__(self, shape: Dpt, values: int) -> None:
         super().__init__()
+        features, sign = shape.features, shape.keeps_sign
         self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (
-            nn.Conv2d(count, features, 3, padding=1, bias=False) for count in channels
+            nn.Conv2d(count, features, 3, padding=1, bias=False) for count in shape.channels
         )
-        self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features) for _ in range(3))
-        self.refinenet4 = Fusion(features, is_deepest=True)
+        self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features, sign) for _ in range(3))
+        self.refinenet4 = Fusion(features, sign, is_deepest=True)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        hidden = max(features // 8, 1)
         self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, values, 1)
+            nn.Conv2d(features // 2, shape.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(shape.hidden, values, 1)
         )
 
     def fuse(self, maps: list[Tensor]) -> Tensor:
-        """Maps at 4, 2, 1 and 1/2 times the grid `[n,..]` -> `[n,C/4,8h,8w]`."""
+        """Maps at 4, 2, 1 and 1/2 times the grid `[n,..]` -> `[n,F,8h,8w]`."""
         first, second, third, fourth = (
             layer(x)
             for layer, x in zip((self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn), maps, strict=True)
@@ -99,11 +108,11 @@ class Scratch(nn.Module):
 class Fusion(nn.Module):
     """A coarser map and one at this level -> a map at the next finer level."""
 
-    def __init__(self, features: int, is_deepest: bool = False) -> None:
+    def __init__(self, features: int, keeps_sign: bool, is_deepest: bool = False) -> None:
         super().__init__()
         if not is_deepest:
-            self.resConfUnit1 = ResidualUnit(features)
-        self.resConfUnit2 = ResidualUnit(features)
+            self.resConfUnit1 = ResidualUnit(features, keeps_sign)
+        self.resConfUnit2 = ResidualUnit(features, keeps_sign)
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, beside: Tensor | None, size: tuple[int, int]) -> Tensor:
@@ -115,17 +124,18 @@ class Fusion(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions beside the identity of relu(x): the public code's first ReLU works in place."""
+    """Two convolutions beside the identity: of x, or of relu(x), where the public code's first ReLU works in place."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, keeps_sign: bool) -> None:
         super().__init__()
+        self.keeps_sign = keeps_sign
         self.conv1 = nn.Conv2d(features, features, 3, padding=1)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[n,F,..]`."""
-        x = F.relu(x)
-        return x + self.conv2(F.relu(self.conv1(x)))
+        positive = F.relu(x)
+        return (x if self.keeps_sign else positive) + self.conv2(F.relu(self.conv1(positive)))
 
 
 class Depth(DptHead):
@@ -152,27 +162,31 @@ class WorldPoints(DptHead):
         return raw.sign() * raw.abs().expm1(), 1 + confidence.squeeze(-1).exp()
 
 
-def add_places(x: Tensor, layout: Layout) -> Tensor:
+def add_places(x: Tensor, layout: Layout, float32_waves: bool) -> Tensor:
     """x `[n,D,rows,columns]`, with the embedding of every place on the image added.
 
     The first half of the channels depends on the column alone, the second on the row alone.
     """
-    columns, rows = place_embeddings(x.shape[1], x.shape[2], x.shape[3], layout.W / layout.H)
+    columns, rows = place_embeddings(x.shape[1], x.shape[2], x.shape[3], layout.W / layout.H, float32_waves)
     return x + columns.to(x) + rows.to(x)
 
 
-def place_embeddings(D: int, rows: int, columns: int, aspect: float) -> tuple[Tensor, Tensor]:
+def place_embeddings(
+    D: int, rows: int, columns: int, aspect: float, float32_waves: bool = False
+) -> tuple[Tensor, Tensor]:
     """The embedding of a grid as two parts to be added, float32 `[D,1,columns]` and `[D,rows,1]`.
 
     Sines, then cosines, of D/4 frequencies each: of x in the first half of the channels, of y in the second. x and y
     run over the image, whose half diagonal is 1; `aspect` is its width over its height.
     """
     diagonal = math.hypot(aspect, 1.0)
+    waves_dtype = torch.float32 if float32_waves else torch.float64
+    omega = 1.0 / _OMEGA ** (torch.arange(D // 4, dtype=waves_dtype) / (D / 4))
     parts = []
     for half, (count, side) in enumerate(((columns, aspect / diagonal), (rows, 1.0 / diagonal))):
         end = side * (count - 1) / count
         places = torch.linspace(-end, end, count, dtype=torch.float64)
-        angles = _OMEGA ** (-torch.arange(D // 4, dtype=torch.float64) / (D / 4))[:, None] * places
+        angles = omega.double()[:, None] * places
         waves = torch.cat((angles.sin(), angles.cos())).float() * _RATIO  # [D/2,count]
         nothing = torch.zeros_like(waves)
         parts.append(torch.cat((nothing, waves) if half else (waves, nothing)))

@@ -31,28 +31,43 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """uint8 images in, `x_norm_patchtokens` out. No RoPE, no qk-norm, LayerNorm eps 1e-6."""
+    """uint8 images in, patch tokens out. No RoPE, no qk-norm, LayerNorm eps 1e-6."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.width
+        width, traits = config.width, config.traits
+        self.registers = config.registers
+        self.antialiased = traits is None or traits.antialiased
+        self.selects = config.chooses_reference
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + _TRAINED_GRID**2, width))
-        self.register_tokens = nn.Parameter(torch.empty(1, Layout.REGISTERS, width))
+        if self.registers:
+            self.register_tokens = nn.Parameter(torch.empty(1, self.registers, width))
         self.patch_embed = PatchEmbed(width)
         self.blocks = nn.ModuleList(
             Block(width, config.heads, eps=1e-6, qk_eps=None) for _ in range(config.encoder_depth)
         )
-        self.norm = LayerNorm(width, eps=1e-6)
+        self.norm = LayerNorm(width, eps=1e-6) if traits is None or traits.encoder_norm else None
 
     def forward(self, images: Tensor, position: Tensor | None = None) -> Tensor:
-        """uint8 RGB `[n,H,W,3]` -> `[n,P,C]`."""
+        """uint8 RGB `[n,H,W,3]` -> patch tokens `[n,P,C]`."""
+        return self.encode(images, position)[0]
+
+    def encode(self, images: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """uint8 RGB `[n,H,W,3]` -> patch tokens `[n,P,C]`, and the cls tokens `[n,C]` that the reference view is chosen
+        by, where it is: those that enter the last block."""
         dtype = self.cls_token.dtype
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         # mean and std are rounded to float32 in every precision, as the published models have them
         mean, std = (torch.tensor(values, dtype=torch.float32, device=images.device).to(wide) for values in (MEAN, STD))
         x = images.to(wide) * (1 / (255 * std)) - mean / std
-        return self.features(x.permute(0, 3, 1, 2).to(dtype), position)
+        x = self.prepared(x.permute(0, 3, 1, 2).to(dtype), position)
+        selecting = None
+        for number, block in enumerate(self.blocks):
+            if self.selects and number == len(self.blocks) - 1:
+                selecting = x[:, 0]
+            x = block(x)
+        return self._patches(x), selecting
 
     def features(self, x: Tensor, position: Tensor | None = None) -> Tensor:
         """Normalised images to patch tokens.
@@ -62,21 +77,24 @@ class Encoder(nn.Module):
             position: `position(h, w)`, where the caller keeps it.
 
         Returns:
-            `x_norm_patchtokens` `[n,P,C]`.
+            `[n,P,C]`: DINOv2's `x_norm_patchtokens`, or not normed.
         """
         x = self.prepared(x, position)
         for block in self.blocks:
             x = block(x)
-        tokens: Tensor = self.norm(x[:, 1 + Layout.REGISTERS :]).to(x.dtype)
-        return tokens
+        return self._patches(x)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        patches = x[:, 1 + self.registers :]
+        return patches if self.norm is None else self.norm(patches).to(x.dtype)
 
     def prepared(self, x: Tensor, position: Tensor | None = None) -> Tensor:
-        """Input of the first block, `[n,1+4+P,C]`: cls, registers (which have no position), patches."""
+        """Input of the first block, `[n,1+registers+P,C]`: cls, registers (which have no position), patches."""
         if position is None:
             position = self.position(x.shape[2] // Layout.PATCH, x.shape[3] // Layout.PATCH)
         cls = (self.cls_token + position[:, :1]).expand(x.shape[0], -1, -1)
-        registers = self.register_tokens.expand(x.shape[0], -1, -1)
-        return torch.cat((cls, registers, self.patch_embed(x) + position[:, 1:]), dim=1)
+        registers = (self.register_tokens.expand(x.shape[0], -1, -1),) if self.registers else ()
+        return torch.cat((cls, *registers, self.patch_embed(x) + position[:, 1:]), dim=1)
 
     def position(self, h: int, w: int) -> Tensor:
         """The positional embedding of a grid of h x w patches, cls first, `[1,1+h*w,C]`: trained, or interpolated."""
@@ -85,6 +103,10 @@ class Encoder(nn.Module):
         if (h, w) == (side, side):
             return self.pos_embed
         square = grid.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        # antialiased bicubic with a = -0.5, in float32 in every precision
-        fitted = F.interpolate(square.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
+        # bicubic, in float32 in every precision
+        if self.antialiased:  # a = -0.5
+            fitted = F.interpolate(square.float(), size=(h, w), mode="bicubic", antialias=True, align_corners=False)
+        else:  # a = -0.75; DINOv2's scale, which is a tenth of a patch off
+            scale = ((h + 0.1) / side, (w + 0.1) / side)
+            fitted = F.interpolate(square.float(), scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat((cls, fitted.permute(0, 2, 3, 1).flatten(1, 2).to(cls.dtype)), dim=1)

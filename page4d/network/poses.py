@@ -7,8 +7,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.config import PointsFrame
 from page4d.errors import UsageError
+from page4d.published import PointsFrame, PoseDirection
 
 ROW_NUMBERS = 12
 """Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
@@ -17,13 +17,16 @@ QUATERNION_NUMBERS = 9
 to camera."""
 
 
-def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
+def camera_to_world(
+    numbers: NDArray[np.floating], direction: PoseDirection = PoseDirection.WORLD_TO_CAMERA
+) -> NDArray[np.float64]:
     """Pose matrices from a camera head's values, in either encoding: their count decides.
 
     Args:
         numbers: of any floating dtype. `[...,12]`, as Pi3 has them: the rotation is the nearest to the three rows,
             after each is scaled to length 1. `[...,9]`, as VGGT has them: the rotation is that of the quaternion
             divided by its length.
+        direction: of nine numbers, as the model has them; twelve are camera to world.
 
     Returns:
         float64 `[...,4,4]`: a point of the camera's frame to the world; NaN where a value is not finite, or the
@@ -34,7 +37,8 @@ def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
     if wide.shape[-1] == QUATERNION_NUMBERS:
         broken |= ~(np.linalg.norm(wide[..., 3:7], axis=-1) > 0)
         safe = np.where(broken[..., None], 1.0, wide)
-        pose = inverse_pose(_matrix(_rotation(safe[..., 3:7]), safe[..., :3]))
+        pose = _matrix(_rotation(safe[..., 3:7]), safe[..., :3])
+        pose = inverse_pose(pose) if direction is PoseDirection.WORLD_TO_CAMERA else pose
     else:
         safe = np.where(broken[..., None], 0.0, wide)
         pose = _matrix(_nearest_rotation(safe[..., 3:].reshape(*safe.shape[:-1], 3, 3)), safe[..., :3])

@@ -40,6 +40,12 @@ def spatial(layout: Layout, head_dim: int, x: Tensor) -> Rope:
     return _tables(_angles(positions(layout, x.device), head_dim), x)
 
 
+def apart_from_special(layout: Layout, head_dim: int, x: Tensor) -> Rope:
+    """Tables of a view's N tokens, for x: all patches stand at (1, 1), special tokens at (0, 0)."""
+    places = positions(layout, x.device).clamp(max=1)
+    return _tables(_angles(places, head_dim), x)
+
+
 def spatial_and_time(layout: Layout, head_dim: int, x: Tensor) -> Rope:
     """Tables of T*N tokens, t slow, for x: the angle of the timestep is added to those of both halves."""
     timesteps = torch.arange(layout.T, device=x.device).float()[:, None].expand(layout.T, 2)

@@ -1,0 +1,140 @@
+"""The published models that the network reproduces exactly, and what of its structure each of them fixes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Choice(str, enum.Enum):
+    """An option that is one of a few strings; a member equals its string."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Published(Choice):
+    """A published model that the network can reproduce exactly."""
+
+    PI3 = "pi3"
+    VGGT = "vggt"
+    PAGE4D = "page4d"
+    DA3 = "da3"
+
+
+class Head(Choice):
+    """A prediction head on kept layers; a stage of its own."""
+
+    CAMERA = "camera"
+    DEPTH = "depth"
+    POINTS = "points"
+    CONFIDENCE = "confidence"
+
+
+class PointsFrame(Choice):
+    """The frame that points are in."""
+
+    CAMERA = "camera"
+    """Each pixel's own camera (Pi3)."""
+    WORLD = "world"
+    """One frame for the whole clip (VGGT, PAGE-4D)."""
+
+
+class PoseDirection(Choice):
+    """What the nine numbers of a camera head say."""
+
+    WORLD_TO_CAMERA = "world_to_camera"
+    CAMERA_TO_WORLD = "camera_to_world"
+
+
+@dataclass(frozen=True)
+class Dpt:
+    """A DPT head, for a network of width C.
+
+    Attributes:
+        features: channels in the fusion.
+        channels: of the four maps before it, from the finest to the coarsest.
+        hidden: channels before the output.
+        norms_half: whether the network's final norm applies to the second half of each pair first.
+        keeps_sign: whether a residual unit adds its input; else relu of it.
+        float32_waves: whether the frequencies of the place embedding are rounded to float32.
+    """
+
+    features: int
+    channels: tuple[int, int, int, int]
+    hidden: int
+    norms_half: bool = False
+    keeps_sign: bool = False
+    float32_waves: bool = False
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a published model fixes.
+
+    Attributes:
+        title: the name that its authors give it.
+        heads: in the order their stages run.
+        eps: of an aggregator block's LayerNorms, and of those over q and k.
+        all_or_none: whether a checkpoint has all heads or none.
+        sees_time: whether its clip is T frames of one view; else V images of one time.
+        registers: register tokens of an image.
+        encoder_norm: whether the encoder's tokens are normed.
+        antialiased: whether the position embedding is resized with a filter that widens (bicubic, a = -0.5), at the
+            exact ratio of the grids; else by plain bicubic interpolation (a = -0.75), at the ratio that DINOv2 has.
+        places_in_views: whether View-SA tells patches apart by place; else only from special tokens.
+        chooses_reference: whether the view that is told apart may be chosen; else it is the first.
+        points_frame: of the points head's points.
+        pose_direction: of nine numbers of the camera head.
+    """
+
+    title: str
+    heads: tuple[Head, ...]
+    eps: tuple[float, float]
+    all_or_none: bool = False
+    sees_time: bool = False
+    registers: int = 4
+    encoder_norm: bool = True
+    antialiased: bool = True
+    places_in_views: bool = True
+    chooses_reference: bool = False
+    points_frame: PointsFrame = PointsFrame.WORLD
+    pose_direction: PoseDirection = PoseDirection.WORLD_TO_CAMERA
+
+    def dpt(self, width: int) -> Dpt:
+        """The DPT head for a network of this width."""
+        if self is TRAITS[Published.DA3]:
+            features, channels = _DA3_DPT.get(width, (width // 4, (width // 8, width // 4, width // 2, width)))
+            return Dpt(features, channels, max(min(32, features // 2), 1), True, True, True)
+        return Dpt(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
+
+
+PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
+_VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
+_DA3_DPT = {
+    384: (64, (48, 96, 192, 384)),
+    768: (128, (96, 192, 384, 768)),
+    1024: (256, (256, 512, 1024, 1024)),
+}
+TRAITS = {
+    Published.PI3: Traits(
+        title="Pi3",
+        heads=(Head.POINTS, Head.CONFIDENCE, Head.CAMERA),
+        eps=PI3_EPS,
+        all_or_none=True,
+        points_frame=PointsFrame.CAMERA,
+    ),
+    Published.VGGT: Traits(title="VGGT", heads=_VGGT_HEADS, eps=PAGE4D_EPS, sees_time=True),
+    Published.PAGE4D: Traits(title="PAGE-4D", heads=_VGGT_HEADS, eps=PAGE4D_EPS, sees_time=True),
+    Published.DA3: Traits(
+        title="Depth Anything 3",
+        heads=(Head.CAMERA, Head.DEPTH),
+        eps=PI3_EPS,
+        registers=0,
+        encoder_norm=False,
+        antialiased=False,
+        places_in_views=False,
+        chooses_reference=True,
+        pose_direction=PoseDirection.CAMERA_TO_WORLD,
+    ),
+}
