@@ -236,7 +236,7 @@ class ModelConfig:
 
     def layers_of(self, head: Head) -> tuple[int, ...]:
         """The layers whose pairs a head reads, each once."""
-        if self.published is not Published.PI3 and head in (Head.DEPTH, Head.POINTS):
+        if head is Head.DEPTH or (head is Head.POINTS and self.built_on_vggt):
             return tuple(dict.fromkeys(self.dpt_layers))
         return (self.depth - 1,)
 
@@ -413,6 +413,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
     "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
     "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
+    "pi3x": {**_PUBLISHED, "published": "pi3x", "depth": 18, "order": ("time", "view"), "predictions": True},
     "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
     "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
     "da3-small": {**_DA3, "width": 384, "heads": 6, "encoder_depth": 4, "depth": 4},

@@ -19,12 +19,13 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
-from page4d.network.camera_decoder import CameraDecoder
-from page4d.network.dpt import Depth, WorldPoints
 from page4d.network.encoder import Encoder
-from page4d.network.heads import Camera, Confidence, Points
+from page4d.network.heads.camera_decoder import CameraDecoder
+from page4d.network.heads.dpt import Depth, WorldPoints
+from page4d.network.heads.metric_head import Metric
+from page4d.network.heads.pi3 import Camera, Confidence, Points
+from page4d.network.heads.pose_head import REFINEMENTS, PoseHead
 from page4d.network.mask import MaskHead, RowMaskHead
-from page4d.network.pose_head import REFINEMENTS, PoseHead
 from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics, world_points
 from page4d.network.reference_view import balanced_view
 
@@ -45,6 +46,7 @@ class Output:
         depth_confidence: `[T,V,H,W]`, above 1.
         camera: camera-to-world `[T,V,4,4]`; NaN where the head gave no pose.
         intrinsics: K `[T,V,3,3]` in pixels of the images given; NaN for a focal length that the head did not give.
+        metric: metres per unit of the network `[]`, by which points and positions of cameras are multiplied (Pi3X).
         points_frame: the frame of `points`.
     """
 
@@ -58,6 +60,7 @@ class Output:
     depth_confidence: Tensor | None = None
     camera: Tensor | None = None
     intrinsics: Tensor | None = None
+    metric: Tensor | None = None
     points_frame: PointsFrame | None = None
 
     def of_one_clip(self) -> Output:
@@ -141,6 +144,7 @@ class Page4D(nn.Module):
             self.depth = prediction_head(config, Head.DEPTH)
             self.points = prediction_head(config, Head.POINTS)
             self.confidence = prediction_head(config, Head.CONFIDENCE)
+            self.metric = prediction_head(config, Head.METRIC)
         self.requires_grad_(False)
         self.eval()
         self.weights, self.complete = (f"seeded (seed {seed})", True) if filled else ("none yet", False)
@@ -277,6 +281,10 @@ class Page4D(nn.Module):
                 results[head] = values
         if Head.CAMERA in results:
             results |= self._cameras(results[Head.CAMERA], layout)
+        if Head.METRIC in results:
+            metric = results[Head.METRIC]
+            results["points"] = results["points"] * metric.reshape(-1, 1, 1, 1, 1, 1)
+            results["camera"][..., :3, 3] *= metric.to(results["camera"]).reshape(-1, 1, 1, 1)
         return results | {"points_frame": self.config.points_frame}
 
     def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
@@ -333,8 +341,10 @@ def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
     """A head of a model; None where it has no such head."""
     if head not in config.predictions:
         return None
-    if config.published is Published.PI3:
-        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Camera}[head](config)
+    if config.published in (Published.PI3, Published.PI3X):
+        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Camera, Head.METRIC: Metric}[head](
+            config
+        )
     camera = CameraDecoder if config.published is Published.DA3 else PoseHead
     return {Head.CAMERA: camera, Head.DEPTH: Depth, Head.POINTS: WorldPoints}[head](config)
 

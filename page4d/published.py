@@ -17,6 +17,7 @@ class Published(Choice):
     """A published model that the network can reproduce exactly."""
 
     PI3 = "pi3"
+    PI3X = "pi3x"
     VGGT = "vggt"
     PAGE4D = "page4d"
     DA3 = "da3"
@@ -29,6 +30,7 @@ class Head(Choice):
     DEPTH = "depth"
     POINTS = "points"
     CONFIDENCE = "confidence"
+    METRIC = "metric"
 
 
 class PointsFrame(Choice):
@@ -120,6 +122,13 @@ TRAITS = {
     Published.PI3: Traits(
         title="Pi3",
         heads=(Head.POINTS, Head.CONFIDENCE, Head.CAMERA),
+        eps=PI3_EPS,
+        all_or_none=True,
+        points_frame=PointsFrame.CAMERA,
+    ),
+    Published.PI3X: Traits(
+        title="Pi3X",
+        heads=(Head.POINTS, Head.CONFIDENCE, Head.CAMERA, Head.METRIC),
         eps=PI3_EPS,
         all_or_none=True,
         points_frame=PointsFrame.CAMERA,

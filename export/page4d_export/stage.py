@@ -15,7 +15,7 @@ from page4d.manifest import StageEntry, TensorSpec
 from page4d.model import Page4D
 from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
-from page4d.network.pose_head import PoseHead
+from page4d.network.heads.pose_head import PoseHead
 from page4d.precision import Precision
 from page4d_export.export_plan import ExportPlan
 

@@ -12,7 +12,7 @@ from page4d.checkpoints.weights import load
 from page4d.network import rope as ropes
 from page4d.network.block import Block
 from page4d.network.encoder import MEAN, STD, Encoder
-from page4d.network.heads import Points
+from page4d.network.heads.pi3 import Points
 from page4d.network.mask import RowMaskHead, on_keys
 from tests.support.checkpoints import pi3_shapes
 from tests.support.modules import module_at

@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import save_file
 
 from page4d import Layout, ModelConfig, load
-from page4d.network.dpt import Depth, WorldPoints
-from page4d.network.pose_head import PoseHead
+from page4d.network.heads.dpt import Depth, WorldPoints
+from page4d.network.heads.pose_head import PoseHead
 from page4d.network.poses import camera_to_world, intrinsics, world_points, world_to_camera
 from tests.support.modules import module_at
 

@@ -1,4 +1,4 @@
-"""Pi3's heads: points in the camera's frame, their confidence, and the camera's pose, from the last layer's pair."""
+"""Pi3's and Pi3X's heads on the last layer's pair: points in the camera's frame, confidence, camera."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from page4d.config import HEAD_BLOCKS, ModelConfig
 from page4d.layout import Layout
 from page4d.network import rope as ropes
 from page4d.network.block import Block, island
+from page4d.network.heads.conv_head import ConvHead
+from page4d.published import Published
 
 _EPS = 1e-6
+_LARGEST = 15.0  # logarithm of a depth in Pi3X
 
 
 class Decoder(nn.Module):
@@ -56,13 +59,15 @@ class Points(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        is_pi3x = config.published is Published.PI3X
         self.decoder = Decoder(config, config.width)
-        self.head = PixelHead(config.width, 3)
+        self.head = ConvHead(config, (2, 1)) if is_pi3x else PixelHead(config.width, 3)
+        self.largest = _LARGEST if is_pi3x else None
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
         """pair `[B,T,V,N,2C]` -> points `[B,T,V,H,W,3]`."""
         xy, z = self.head(self.decoder(pair, layout), layout).split([2, 1], dim=-1)
-        z = z.exp()
+        z = (z if self.largest is None else z.clamp(max=self.largest)).exp()
         return torch.cat((xy * z, z), dim=-1).unflatten(0, pair.shape[:3])
 
 
@@ -72,7 +77,7 @@ class Confidence(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.decoder = Decoder(config, config.width)
-        self.head = PixelHead(config.width, 1)
+        self.head = ConvHead(config, (1,)) if config.published is Published.PI3X else PixelHead(config.width, 1)
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
         """pair `[B,T,V,N,2C]` -> confidence `[B,T,V,H,W]`."""

@@ -6,8 +6,6 @@ in their checkpoints.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from page4d.config import Head, ModelConfig
 from page4d.layout import Layout
 from page4d.network.block import LayerNorm, island
+from page4d.network.heads.places import places
 from page4d.published import Dpt
 
 _EPS = 1e-5
@@ -176,17 +175,13 @@ def place_embeddings(
 ) -> tuple[Tensor, Tensor]:
     """The embedding of a grid as two parts to be added, float32 `[D,1,columns]` and `[D,rows,1]`.
 
-    Sines, then cosines, of D/4 frequencies each: of x in the first half of the channels, of y in the second. x and y
-    run over the image, whose half diagonal is 1; `aspect` is its width over its height.
+    Sines, then cosines, of D/4 frequencies each: of x in the first half of the channels, of y in the second (`places`).
     """
-    diagonal = math.hypot(aspect, 1.0)
     waves_dtype = torch.float32 if float32_waves else torch.float64
     omega = 1.0 / _OMEGA ** (torch.arange(D // 4, dtype=waves_dtype) / (D / 4))
     parts = []
-    for half, (count, side) in enumerate(((columns, aspect / diagonal), (rows, 1.0 / diagonal))):
-        end = side * (count - 1) / count
-        places = torch.linspace(-end, end, count, dtype=torch.float64)
-        angles = omega.double()[:, None] * places
+    for half, along in enumerate(places(rows, columns, aspect)):
+        angles = omega.double()[:, None] * along
         waves = torch.cat((angles.sin(), angles.cos())).float() * _RATIO  # [D/2,count]
         nothing = torch.zeros_like(waves)
         parts.append(torch.cat((nothing, waves) if half else (waves, nothing)))

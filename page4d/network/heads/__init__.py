@@ -1,0 +1,1 @@
+"""Prediction heads: small networks on kept layers, a stage each."""
