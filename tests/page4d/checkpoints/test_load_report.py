@@ -11,7 +11,7 @@ from tests.support.loads import hybrid, parameters
 
 
 def counts(report):
-    groups = [group for group in report.groups if group.name != "unused"]
+    groups = [group for group in report.groups if not group.unused]
     return {(group.name, group.file): (group.loaded, group.adapted, group.new) for group in groups}
 
 
@@ -35,7 +35,7 @@ def test_the_report_of_both_checkpoints(pi3, page4d, files):
         source = next(source for source in report.files if source.name == file.name)
         assert (source.model, source.tensors) == (description, len(state))
         assert source.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    unused = {(group.file, group.keys): group.unused for group in report.groups if group.name == "unused"}
+    unused = {(group.file, group.keys): group.unused for group in report.groups if group.unused}
     assert unused["model.safetensors", "decoder.*"] == 2 * 18
     assert unused["model.safetensors", "image_mean"] == 1
     assert unused["checkpoint_mask.pt", "aggregator.frame_blocks.*"] == 24 * 18
@@ -70,10 +70,12 @@ def test_the_description_of_a_seeded_mask_head(files):
 def test_the_report_is_a_table(files):
     model = hybrid()
     lines = str(load_weights(model, files["pi3"], files["150"])).splitlines()
-    (note,) = model.report.notes
-    assert lines.pop() == f"note: {note}" and note.startswith("model.safetensors: none of Pi3's heads")
+    pi3_note, page4d_note = model.report.notes
+    assert lines.pop() == f"note: {page4d_note}" and page4d_note.startswith("checkpoint_150.pt: PAGE-4D 150's heads")
+    assert lines.pop() == f"note: {pi3_note}" and pi3_note.startswith("model.safetensors: none of Pi3's heads")
     assert lines[0].split() == ["group", "file", "keys", "loaded", "adapted", "new", "unused"]
     groups = {"encoder", "special", "view_sa", "time_sa", "global_sa", "mask", "unused", "all"}
+    groups |= {"camera", "depth", "points"}
     assert {line.split()[0] for line in lines[1:]} == groups
     for line in lines[1:-1]:
         assert "model.safetensors" in line or "checkpoint_150.pt" in line
