@@ -133,8 +133,8 @@ def test_document(tmp_path):
         "unused_heads": ["track"],
         "licences": [
             {
-                "name": "PAGE-4D, fine-tuned from VGGT",
-                "terms": "unknown: ask its authors",
+                "name": "PAGE-4D",
+                "terms": "unknown, ask its authors (it is fine-tuned from VGGT)",
                 "source": "https://github.com/kaichen-z/PAGE4D",
             }
         ],

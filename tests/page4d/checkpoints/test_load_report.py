@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from page4d.checkpoints.weights import load, load_weights
-from tests.support.checkpoints import save_page4d, save_pi3, save_sharded
-from tests.support.loads import hybrid, parameters
+from tests.support.checkpoints import pi3_state, save_page4d, save_pi3, save_sharded
+from tests.support.loads import WIDTH, hybrid, parameters
 
 
 def counts(report):
@@ -65,6 +65,32 @@ def test_the_description_of_a_seeded_mask_head(files):
     load_weights(model, files["pi3"], files[None])
     assert model.weights == "Pi3 (model.safetensors) and VGGT (vggt.pt); mask head seeded (seed 5)"
     assert counts(model.report)["mask head", ""] == (0, 0, 10 - 2)
+
+
+def test_the_own_network_says_why_it_takes_no_heads(tmp_path, files):
+    """Pi3's read a pair of outputs that it does not have, PAGE-4D's and VGGT's layers of which it has the half."""
+    save_pi3(tmp_path / "heads.safetensors", pi3_state(WIDTH))
+    model = hybrid()
+    report = load_weights(model, tmp_path / "heads.safetensors", files[None])
+    pi3_note, vggt_note = report.notes
+    for words in (
+        "heads.safetensors: Pi3's heads are left unused",
+        "over the views and then over time",
+        "--preset pi3",
+    ):
+        assert words in pi3_note
+    for words in ("vggt.pt: VGGT's heads are left unused", "the blocks over time alone", "--preset vggt"):
+        assert words in vggt_note
+    assert (model.points, model.confidence, model.camera, model.depth) == (None, None, None, None)
+    unused = {(group.name, group.keys): group.unused for group in report.groups if group.unused}
+    assert unused["confidence head, unused", "conf_decoder.*"] == 64
+    assert unused["confidence head, unused", "conf_head.*"] == 2
+    assert unused["depth head, unused", "depth_head.*"] == 62
+
+
+def test_a_published_network_has_nothing_to_say_of_heads(tmp_path):
+    save_pi3(tmp_path / "heads.safetensors", pi3_state(WIDTH, 1, 1))
+    assert load(tmp_path / "heads.safetensors").report.notes == ()
 
 
 def test_the_report_is_a_table(files):
