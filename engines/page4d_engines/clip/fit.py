@@ -127,8 +127,8 @@ class Fit:
         scaled = self.scaled or (width, height)
         if self.scaled is not None:
             box_top, box_bottom = 0, source.height
-        # an axis a call: from 13 on Pillow takes the height first where it shrinks much more than the width, which
-        # changes colours by a few steps; before, and so when VGGT was published, it always took the width first
+        # an axis a call: from 13 on Pillow takes the height first of some images that shrink, those more than twice as
+        # tall as wide, which changes colours by a few steps; before, and so when VGGT was published, always the width
         colours = source if source.mode == "RGB" else source.convert("RGB")
         across = colours.resize(
             (width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height)
