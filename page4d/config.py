@@ -36,6 +36,15 @@ class LayerOutput(_Choice):
     PAIR = "pair"
 
 
+class PointsFrame(_Choice):
+    """The frame that points are in."""
+
+    CAMERA = "camera"
+    """Each pixel's own camera (Pi3)."""
+    WORLD = "world"
+    """One frame for the whole clip (VGGT, PAGE-4D)."""
+
+
 class MaskHeadKind(_Choice):
     """Structure of the mask head, by the generation of the PAGE-4D checkpoint that has it."""
 
@@ -75,9 +84,10 @@ class Head(_Choice):
     CONFIDENCE = "confidence"
 
 
+_PI3_HEADS = (Head.POINTS, Head.CONFIDENCE, Head.CAMERA)
 _VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
 HEADS = {
-    Published.PI3: (Head.POINTS, Head.CONFIDENCE, Head.CAMERA),
+    Published.PI3: _PI3_HEADS,
     Published.VGGT: _VGGT_HEADS,
     Published.PAGE4D: _VGGT_HEADS,
 }
@@ -141,7 +151,7 @@ _Levels = Annotated[
     ),
 ]
 _Predictions = Annotated[
-    tuple[Head, ...] | bool,
+    tuple[Head, ...],
     Meta(description="heads of the model: camera, depth, points (Pi3: all of its heads or none)"),
 ]
 _Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
@@ -156,8 +166,8 @@ class ModelConfig:
     Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable.
 
     Enums may be given as strings. `None` for `global_layers` means the last layer; for `keep_layers` it means the
-    layers that the heads read, without heads the last one. A published model's options are fixed except its size, the
-    layers that are kept, its mask and its heads.
+    layers that the heads read, without heads the last one. Layers that the heads read are always kept. A published
+    model's options are fixed except its size, the layers that are kept, its mask and its heads.
 
     Raises:
         UsageError: a value that is not allowed, or two that exclude each other.
@@ -189,7 +199,7 @@ class ModelConfig:
     mask: bool = True
     """Whether PAGE-4D's own mask is applied; other models have no such choice."""
     predictions: _Predictions = ()
-    """The heads, in the order of `HEADS`. True stands for all of the published model's, False for none."""
+    """The heads, in the order of `HEADS`. True may be given for all of the published model's, False for none."""
 
     @property
     def head_dim(self) -> int:
@@ -243,8 +253,19 @@ class ModelConfig:
     @property
     def head_layers(self) -> tuple[int, ...]:
         """The layers that the model's heads read, ascending."""
-        heads = self.predictions if isinstance(self.predictions, tuple) else ()
-        return tuple(sorted({layer for head in heads for layer in self.layers_of(head)}))
+        return tuple(sorted({layer for head in self.predictions for layer in self.layers_of(head)}))
+
+    @property
+    def points_frame(self) -> PointsFrame | None:
+        """The frame of the points head's points; None without it."""
+        if Head.POINTS not in self.predictions:
+            return None
+        return PointsFrame.CAMERA if self.published is Published.PI3 else PointsFrame.WORLD
+
+    @property
+    def _heads(self) -> tuple[Head, ...]:
+        """The heads of the published model."""
+        return HEADS[self.published] if self.published is not None else ()
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
         """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
@@ -313,12 +334,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _converted(field.name, getattr(self, field.name)))
+            value = getattr(self, field.name)
+            if field.name == "predictions" and isinstance(value, bool):
+                value = (self._heads or tuple(Head)) if value else ()  # of a model without heads: refused below
+            object.__setattr__(self, field.name, _converted(field.name, value))
         self._settle_heads()
-        for name, default in (("global_layers", ()), ("keep_layers", self.head_layers)):
-            layers = getattr(self, name)
-            chosen = (default or (self.depth - 1,)) if layers is None else tuple(sorted(set(layers)))
-            object.__setattr__(self, name, chosen)
+        last = (self.depth - 1,)
+        global_layers = last if self.global_layers is None else self.global_layers
+        chosen = (() if self.head_layers else last) if self.keep_layers is None else self.keep_layers
+        object.__setattr__(self, "global_layers", tuple(sorted(set(global_layers))))
+        object.__setattr__(self, "keep_layers", tuple(sorted({*chosen, *self.head_layers})))
         self._require(
             "width",
             self.width % (self.heads * 32) == 0,
@@ -332,9 +357,6 @@ class ModelConfig:
         kept = len(self.keep_layers or ())
         _require("keep_layers", kept <= MOST_KEPT, f"{kept} layers", f"up to {MOST_KEPT}")
         self._require_as_published()
-        needed = ", ".join(map(str, self.head_layers))
-        kept_all = set(self.head_layers) <= set(self.keep_layers or ())
-        self._require("keep_layers", kept_all, f"with {needed}, which the heads read")
         if self.has_memory:
             self._require(
                 "global_layers",
@@ -344,15 +366,12 @@ class ModelConfig:
 
     def _settle_heads(self) -> None:
         """Bring `predictions` into the order of `HEADS`, and check that the model has these heads."""
-        allowed = HEADS[self.published] if self.published is not None else ()
-        given = self.predictions if isinstance(self.predictions, tuple) else allowed if self.predictions else ()
-        if self.predictions is True and not allowed:
-            given = (Head.POINTS,)  # refused below
-        words = ", ".join(allowed)
-        self._require("predictions", set(given) <= set(allowed), words or "none; only published models have heads")
+        allowed, chosen = self._heads, set(self.predictions)
+        words = ", ".join(allowed) or "none; only published models have heads"
+        self._require("predictions", chosen <= set(allowed), words)
         if self.published is Published.PI3:
-            self._require("predictions", len(set(given)) in (0, len(allowed)), f"all of {words}, or none")
-        object.__setattr__(self, "predictions", tuple(head for head in allowed if head in given))
+            self._require("predictions", len(chosen) in (0, len(allowed)), f"all of {words}, or none")
+        object.__setattr__(self, "predictions", tuple(head for head in allowed if head in chosen))
 
     def _require_as_published(self) -> None:
         """Options that a published model has no choice of have its values."""
@@ -377,9 +396,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
     "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
     "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
-    "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
-    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
-    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
+    "pi3": {
+        **_PUBLISHED,
+        "published": "pi3",
+        "depth": 18,
+        "order": ("time", "view"),
+        "predictions": HEADS[Published.PI3],
+    },
+    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": _VGGT_HEADS},
+    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": _VGGT_HEADS},
 }
 
 

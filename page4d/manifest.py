@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from page4d.config import PointsFrame as PointsFrame
 from page4d.layout import Layout
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
@@ -19,18 +20,6 @@ CONSTANTS = "onnx/constants.safetensors"
 """Inputs of stages that are the model's own: special tokens, memory."""
 PREDICTIONS = ("points", "points_confidence", "confidence", "depth", "depth_confidence", "camera")
 """Outputs of the heads: the stages `points`, `confidence`, `depth`, `camera`, which read kept layers."""
-
-
-class PointsFrame(enum.Enum):
-    """The frame that `points` are in."""
-
-    CAMERA = "camera"
-    """Each pixel's own camera (Pi3)."""
-    WORLD = "world"
-    """One frame for the whole clip (VGGT, PAGE-4D)."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class TensorSpec(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from page4d.cameras import cameras_from_mapping, fundamental
-from page4d.config import LayerOutput, ModelConfig, Order
+from page4d.config import Head, LayerOutput, ModelConfig, Order, PointsFrame, Published
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
+from page4d.network.dpt import Depth, WorldPoints
 from page4d.network.encoder import Encoder
 from page4d.network.heads import Camera, Confidence, Points
 from page4d.network.mask import MaskHead, RowMaskHead
-from page4d.network.poses import camera_to_world
+from page4d.network.pose_head import REFINEMENTS, PoseHead
+from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics, world_points
 
 
 @dataclass(frozen=True)
@@ -32,25 +35,56 @@ class Output:
         mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`, pose then geo on the channels (twice as wide with pair output).
         memory: memory tokens `[S,M,C]` as they leave the last Global-SA, where the strategy is `memory`; else None.
-        points: `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads, as the
-            next two.
-        confidence: `[T,V,H,W]`, a logit.
-        camera: camera-to-world `[T,V,4,4]`.
+        points: `[T,V,H,W,3]`, every pixel's point as the head gives it: in `points_frame`, up to one scale for the
+            clip. None without such a head, as all that follow.
+        points_confidence: `[T,V,H,W]`, above 1 (VGGT, PAGE-4D).
+        confidence: `[T,V,H,W]`, a logit (Pi3).
+        depth: `[T,V,H,W]`, z in the camera's frame, in the scale of the cameras' positions.
+        depth_confidence: `[T,V,H,W]`, above 1.
+        camera: camera-to-world `[T,V,4,4]`; NaN where the head gave no pose.
+        intrinsics: K `[T,V,3,3]` in pixels of the images given; NaN for a focal length that the head did not give.
+        points_frame: the frame of `points`.
     """
 
     mask: Tensor | None
     layers: dict[int, Tensor]
     memory: Tensor | None
     points: Tensor | None = None
+    points_confidence: Tensor | None = None
     confidence: Tensor | None = None
+    depth: Tensor | None = None
+    depth_confidence: Tensor | None = None
     camera: Tensor | None = None
+    intrinsics: Tensor | None = None
+    points_frame: PointsFrame | None = None
 
     def of_one_clip(self) -> Output:
         """The same without the axis B, which is 1."""
-        maps = {name: getattr(self, name) for name in ("mask", "points", "confidence", "camera")}
-        first = {name: None if value is None else value[0] for name, value in maps.items()}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        first: dict[str, Any] = {
+            name: value[0] for name, value in values.items() if isinstance(value, Tensor) and name != "memory"
+        }
         layers = {layer: tokens[0] for layer, tokens in self.layers.items()}
-        return Output(layers=layers, memory=None if self.memory is None else self.memory[:, 0], **first)
+        memory = None if self.memory is None else self.memory[:, 0]
+        return dataclasses.replace(self, layers=layers, memory=memory, **first)
+
+    def world_points(self, source: str | None = None) -> Tensor:
+        """Every pixel's point in the world.
+
+        Args:
+            source: `depth`, from depth, camera and intrinsics; `points`, from the points head. None: depth where the
+                model gives all three, else points.
+
+        Returns:
+            float64 `[T,V,H,W,3]`, on the CPU.
+
+        Raises:
+            UsageError: the model has no such head.
+        """
+        names = ("points", "depth", "camera", "intrinsics")
+        tensors = {name: getattr(self, name) for name in names}
+        arrays = {name: None if tensor is None else tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return torch.from_numpy(world_points(**arrays, points_frame=self.points_frame, source=source))
 
 
 @dataclass(frozen=True)
@@ -101,9 +135,10 @@ class Page4D(nn.Module):
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
                 self.memory_tokens = nn.Parameter(torch.empty(config.memory_tokens, config.width))
-            self.points = Points(config) if config.predictions else None
-            self.confidence = Confidence(config) if config.predictions else None
-            self.camera = Camera(config) if config.predictions else None
+            self.camera = prediction_head(config, Head.CAMERA)
+            self.depth = prediction_head(config, Head.DEPTH)
+            self.points = prediction_head(config, Head.POINTS)
+            self.confidence = prediction_head(config, Head.CONFIDENCE)
         self.requires_grad_(False)
         self.eval()
         self.weights, self.complete = (f"seeded (seed {seed})", True) if filled else ("none yet", False)
@@ -161,8 +196,7 @@ class Page4D(nn.Module):
                 kept[i] = side_by_side(blocks if is_pair else [tokens], self.config.streams)
         if mask is not None:
             mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        predictions = self._predictions(kept[self.config.depth - 1], layout) if self.config.predictions else ()
-        output = Output(mask, kept, memory, *predictions)
+        output = Output(mask, kept, memory, **self._predictions(kept, layout))
         return output if inputs.is_batched else output.of_one_clip()
 
     def embed(self, images: Tensor, special: Tensor) -> Tensor:
@@ -176,7 +210,7 @@ class Page4D(nn.Module):
         return self.special_tokens[which.flatten()]
 
     def restructure(self, config: ModelConfig) -> None:
-        """Become a model of another mask head, or without Pi3's heads, as a checkpoint has them.
+        """Become a model of another mask head, or with fewer heads, as a checkpoint has them.
 
         The modules are new and take over the parameters, but the mask head's, which are seeded.
         """
@@ -188,7 +222,7 @@ class Page4D(nn.Module):
             for name, parameter in rebuilt.mask_head.named_parameters():
                 seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
         self.config = config
-        for part in ("encoder", "mask_head", "layers", "points", "confidence", "camera"):
+        for part in ("encoder", "mask_head", "layers", *Head):
             setattr(self, part, getattr(rebuilt, part))
 
     def _checked(
@@ -228,12 +262,26 @@ class Page4D(nn.Module):
             is_batched=is_batched,
         )
 
-    def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """The last layer's pair `[B,T,V,N,2C]` -> points, confidence and camera of `Output`, with the axis B."""
-        assert self.points is not None and self.confidence is not None and self.camera is not None
-        numbers = self.camera(pair, layout)
-        poses = torch.from_numpy(camera_to_world(numbers.cpu().numpy())).to(numbers)
-        return self.points(pair, layout), self.confidence(pair, layout), poses
+    def _predictions(self, kept: Mapping[int, Tensor], layout: Layout) -> dict[str, Any]:
+        """The heads' results by the names of `Output`'s fields, from the kept layers `[B,T,V,N,2C]`."""
+        results: dict[str, Any] = {}
+        for head in self.config.predictions:
+            values = getattr(self, head)(*(kept[layer] for layer in self.config.layers_of(head)), layout=layout)
+            if isinstance(values, tuple):
+                results[head], results[f"{head}_confidence"] = values
+            else:
+                results[head] = values
+        if Head.CAMERA in results:
+            results |= self._cameras(results[Head.CAMERA], layout)
+        return results | {"points_frame": self.config.points_frame}
+
+    def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """What the camera head's values `[B,T,V,..]` say: camera to world, and K where they have fields of view."""
+        values = numbers.cpu().numpy()
+        cameras = {"camera": camera_to_world(values)}
+        if values.shape[-1] == QUATERNION_NUMBERS:
+            cameras["intrinsics"] = intrinsics(values, layout.H, layout.W)
+        return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
 
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)
@@ -276,6 +324,15 @@ def mask_head(config: ModelConfig) -> MaskHead | RowMaskHead | None:
     return MaskHead(config) if config.published is None else RowMaskHead(config)
 
 
+def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
+    """A head of a model; None where it has no such head."""
+    if head not in config.predictions:
+        return None
+    if config.published is Published.PI3:
+        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Camera}[head](config)
+    return {Head.CAMERA: PoseHead, Head.DEPTH: Depth, Head.POINTS: WorldPoints}[head](config)
+
+
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
     """Tokens `[S or 1,B,T,V,N,C]` of one or two blocks -> a kept layer `[B,T,V,N,S*C or S*2C]`.
 
@@ -288,8 +345,8 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     """Fill a parameter that is in no checkpoint.
 
-    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the rest normal, std
-    0.02.
+    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the bias that ends
+    in a camera without rotation and of 1 rad; the rest normal, std 0.02.
     """
     *_, owner, leaf = ("", *name.split("."))
     if leaf.startswith("lambda_"):
@@ -298,6 +355,9 @@ def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
         tensor.fill_(1.0)
     elif name.endswith("gate.2.weight"):
         tensor.zero_()
+    elif name.endswith("pose_branch.fc2.bias"):
+        tensor.zero_()
+        tensor[6:] = 1 / REFINEMENTS  # w of the quaternion, both fields of view: each refinement adds it
     else:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
         tensor.normal_(0.0, 0.02, generator=generator)

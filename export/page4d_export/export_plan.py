@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from page4d import __version__
-from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, TimeEncoding
+from page4d.config import GlobalStrategy, Head, LayerOutput, ModelConfig, Published, TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import KeptLayer, Manifest, StageEntry
+from page4d.manifest import KeptLayer, Manifest, PointsFrame, StageEntry
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_export.cost import Flop
@@ -22,6 +22,9 @@ _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifes
 _MOST_FLOP = 1 << 63  # of a window: what 64 bits count
 # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
 _ENCODER_IMAGES = 16
+_MOST_DIVISORS = 16  # that an error lists
+# of a call of VGGT's depth and points heads: one image of 518 x 518, whose largest map has 137 MB in float32
+_HEAD_PATCHES = 37 * 37
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ExportPlan:
     precision: Precision
     keypoints: bool
     encoder_images: int
+    head_images: int
     attention: AttentionChoice
 
     @classmethod
@@ -44,28 +48,34 @@ class ExportPlan:
         keypoints: bool = False,
         encoder_images: int | None = None,
         attention: AttentionChoice = AttentionChoice.AUTO,
+        head_images: int | None = None,
     ) -> ExportPlan:
-        """A plan; `encoder_images` None picks the largest divisor of the clip's images up to 16, in int8 1.
+        """A plan.
+
+        Args:
+            config: of the model.
+            layout: fixes every shape.
+            precision: of tokens and weights.
+            keypoints: whether Global-SA reads keypoint maps.
+            encoder_images: images of an encoder call; None: the largest divisor of the clip's images up to 16, in int8
+                1.
+            attention: what TensorRT makes of attention.
+            head_images: images of a call of VGGT's depth and points heads; None: the largest divisor of the clip's
+                images with at most 1369 patches, or 1; in int8 1.
 
         Raises:
-            UsageError: `encoder_images` does not divide the clip's images, keypoints without a Global-SA to use them,
-                the plugin in a precision that it does not compute in, a layout that a published model was not made for,
-                or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
+            UsageError: `encoder_images` or `head_images` does not divide the clip's images, keypoints without a
+                Global-SA to use them, the plugin in a precision that it does not compute in, a layout that a published
+                model was not made for, or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63
+                FLOP.
         """
         config.require(layout)
         if layout.images > _MOST_IMAGES:
             raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
-        if encoder_images is None:
-            # in int8 the images of a call share one rounding range; with one image a call, no image depends on another
-            most = 1 if precision is Precision.INT8 else min(_ENCODER_IMAGES, layout.images)
-            encoder_images = max(n for n in range(1, most + 1) if layout.images % n == 0)
-        if encoder_images < 1 or layout.images % encoder_images:
-            divisors = [n for n in range(1, layout.images + 1) if layout.images % n == 0]
-            allowed = ", ".join(map(str, divisors[:_ENCODER_IMAGES]))
-            if len(divisors) > _ENCODER_IMAGES:
-                allowed += f", .. {layout.images}"
-            message = f"--encoder-images does not divide the clip's {layout.images} images"
-            raise UsageError(message, got=encoder_images, allowed=allowed)
+        # in int8 the images of a call share one rounding range; with one image a call, no image depends on another
+        most_encoder, most_head = _ENCODER_IMAGES, _HEAD_PATCHES // layout.P
+        if precision is Precision.INT8:
+            most_encoder = most_head = 1
         if keypoints and not config.global_layers:
             raise UsageError(
                 "--keypoints has no effect: the model has no Global-SA layer", allowed="a model with global_layers"
@@ -82,7 +92,8 @@ class ExportPlan:
             layout=layout,
             precision=precision,
             keypoints=keypoints,
-            encoder_images=encoder_images,
+            encoder_images=_images_a_call("--encoder-images", encoder_images, layout.images, most_encoder),
+            head_images=_images_a_call("--head-images", head_images, layout.images, most_head),
             attention=attention,
         )
         plan._require_sizes()
@@ -121,7 +132,14 @@ class ExportPlan:
             stages=self.stages(),
             keep=tuple(self.kept()),
             attention=self.attention,
+            points_frame=self._points_frame,
         )
+
+    @property
+    def _points_frame(self) -> PointsFrame | None:
+        if not (isinstance(self.config.predictions, tuple) and Head.POINTS in self.config.predictions):
+            return None
+        return PointsFrame.CAMERA if self.config.published is Published.PI3 else PointsFrame.WORLD
 
     def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""
@@ -134,7 +152,14 @@ class ExportPlan:
 
     @cached_property
     def _costed(self) -> tuple[Costed, ...]:
-        stages = PlanStages(self.config, self.layout, self.precision, self.keypoints, self.encoder_images)
+        stages = PlanStages(
+            config=self.config,
+            layout=self.layout,
+            precision=self.precision,
+            keypoints=self.keypoints,
+            encoder_images=self.encoder_images,
+            head_images=self.head_images,
+        )
         return tuple(stages.entries())
 
     @cached_property
@@ -172,6 +197,19 @@ class ExportPlan:
         """The kept layers that stages read."""
         read = {spec.name for entry in self.stages() for spec in entry.inputs}
         return [kept for kept in self.kept() if f"layers.{kept.layer}" in read]
+
+
+def _images_a_call(flag: str, images: int | None, all_images: int, most: int) -> int:
+    """Images of a call: as chosen, or the largest divisor of all up to `most`, at least 1."""
+    if images is None:
+        return max(n for n in range(1, max(1, min(most, all_images)) + 1) if all_images % n == 0)
+    if images < 1 or all_images % images:
+        divisors = [n for n in range(1, all_images + 1) if all_images % n == 0]
+        allowed = ", ".join(map(str, divisors[:_MOST_DIVISORS]))
+        if len(divisors) > _MOST_DIVISORS:
+            allowed += f", .. {all_images}"
+        raise UsageError(f"{flag} does not divide the clip's {all_images} images", got=images, allowed=allowed)
+    return images
 
 
 def _too_large(layout: Layout, got: str, allowed: str) -> UsageError:

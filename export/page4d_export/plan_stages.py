@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from page4d.config import GlobalStrategy, ModelConfig, Order
+from page4d.config import GlobalStrategy, Head, ModelConfig, Order
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
-from page4d.network.poses import ROW_NUMBERS
+from page4d.network.poses import QUATERNION_NUMBERS, ROW_NUMBERS
 from page4d.precision import Precision
 from page4d_export.cost import Cost, Flop
+from page4d_export.head_cost import CameraCost, DptCost
 
 OUT = "_out"
 """Suffix of an output that has an input's name, in the graph."""
@@ -27,6 +29,7 @@ class PlanStages:
     precision: Precision
     keypoints: bool
     encoder_images: int
+    head_images: int
 
     def entries(self) -> Iterator[Costed]:
         """Every stage in the order they run."""
@@ -44,8 +47,10 @@ class PlanStages:
                     yield self._mask_head()
             if layer in (config.global_layers or ()):
                 yield self._global(layer)
-        if config.predictions:
-            yield from self._predictions()
+        if config.built_on_vggt:
+            yield from self._vggt_heads()
+        elif config.predictions:
+            yield from self._pi3_heads()
 
     # ---- one method a kind
 
@@ -124,11 +129,47 @@ class PlanStages:
             largest=self._hidden(streams),
         )
 
-    def _predictions(self) -> Iterator[Costed]:
+    def _vggt_heads(self) -> Iterator[Costed]:
+        """The heads of VGGT and PAGE-4D that the model has."""
+        for head in self.config.predictions if isinstance(self.config.predictions, tuple) else ():
+            yield self._vggt_camera() if head is Head.CAMERA else self._dpt(head)
+
+    def _vggt_camera(self) -> Costed:
+        config, layout = self.config, self.layout
+        cost = CameraCost(config, self.precision)
+        pair = self._pair(config.depth - 1, layout.layer_shape(2 * config.width))
+        return self._stage(
+            "camera",
+            inputs=[pair],
+            outputs=[TensorSpec("camera", layout.pose_shape(QUATERNION_NUMBERS), "float32")],
+            weight_bytes=cost.weight_bytes,
+            flop=cost.flop(layout.B, layout.frames),
+            largest=max(math.prod(pair.shape), 8 * config.width * layout.images),
+        )
+
+    def _dpt(self, head: Head) -> Costed:
+        """Depth or points of some images, from each pixel's numbers, of which the last is its confidence."""
+        layout, n = self.layout, self.head_images
+        pixels = (n, layout.H, layout.W)
+        values = pixels if head is Head.DEPTH else (*pixels, 3)
+        numbers = 2 if head is Head.DEPTH else 4
+        cost = DptCost(self.config, layout, self.precision, numbers)
+        shape = (n, layout.N, 2 * self.config.width)
+        return self._stage(
+            str(head),
+            inputs=[self._pair(layer, shape) for layer in self.config.layers_of(head)],
+            outputs=[TensorSpec(str(head), values, "float32"), TensorSpec(f"{head}_confidence", pixels, "float32")],
+            weight_bytes=cost.weight_bytes,
+            flop=cost.flop(n),
+            largest=cost.largest(n),
+            calls=layout.images // n,
+        )
+
+    def _pi3_heads(self) -> Iterator[Costed]:
         """Pi3's heads, each on the last layer's pair."""
         layout, width = self.layout, self.config.width
         half, pixels, poses = width // 2, layout.PATCH**2, layout.pose_shape(ROW_NUMBERS)
-        pair = TensorSpec(f"layers.{self.config.depth - 1}", layout.layer_shape(2 * width), self.precision.tokens)
+        pair = self._pair(self.config.depth - 1, layout.layer_shape(2 * width))
         # multiply-adds of the camera's head: two residual blocks of three layers, of which the first run on patches;
         # then two layers, translation and rotation on images
         on_patches, camera = 6 * half * half, 8 * half * half + ROW_NUMBERS * half
@@ -180,6 +221,10 @@ class PlanStages:
 
     def _tokens(self, streams: int, suffix: str = "") -> TensorSpec:
         return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), self.precision.tokens, suffix)
+
+    def _pair(self, layer: int, shape: tuple[int, ...]) -> TensorSpec:
+        """A kept layer as a head reads it."""
+        return TensorSpec(f"layers.{layer}", shape, self.precision.tokens)
 
     def _patch_map(self, name: str) -> TensorSpec:
         return TensorSpec(name, self.layout.patch_map_shape, "float32")

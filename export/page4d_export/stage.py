@@ -15,6 +15,7 @@ from page4d.manifest import StageEntry, TensorSpec
 from page4d.model import Page4D
 from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
+from page4d.network.pose_head import PoseHead
 from page4d.precision import Precision
 from page4d_export.export_plan import ExportPlan
 
@@ -82,6 +83,7 @@ def stages(
     precision: Precision | str = Precision.FLOAT32,
     keypoints: bool = False,
     encoder_images: int | None = None,
+    head_images: int | None = None,
 ) -> dict[str, Stage]:
     """The model's stages at a layout, by name, in the order they run.
 
@@ -90,9 +92,12 @@ def stages(
         layout: fixes every shape.
         precision: of tokens and weights; inputs and outputs that are maps of patches stay float32.
         keypoints: whether Global-SA takes K_ext.
-        encoder_images: images per encoder call; None picks the largest divisor of the clip's images up to 16.
+        encoder_images, head_images: images of a call of the encoder, and of VGGT's depth and points heads; None: as
+            `ExportPlan.make` chooses.
     """
-    plan = ExportPlan.make(model.config, layout, Precision(precision), keypoints, encoder_images)
+    plan = ExportPlan.make(
+        model.config, layout, Precision(precision), keypoints, encoder_images, head_images=head_images
+    )
     return stages_of(model, plan)
 
 
@@ -126,7 +131,10 @@ class EncoderStage(nn.Module):
 
 
 class SliceStage(nn.Module):
-    """A part of the model behind the stage's own names and shapes (without B where it is 1)."""
+    """A part of the model behind the stage's own names and shapes (without B where it is 1).
+
+    Kept layers, which heads read, are its first arguments; all others have the stage's names.
+    """
 
     def __init__(self, part: nn.Module, entry: StageEntry, layout: Layout) -> None:
         super().__init__()
@@ -135,10 +143,9 @@ class SliceStage(nn.Module):
 
     def forward(self, *inputs: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
         """Inputs and outputs in the entry's order; options are the part's own."""
-        named = {
-            _argument(spec): self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)
-        }
-        results = self.part(layout=self.layout, **named, **options)
+        named = {spec.name: self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
+        pairs = [named.pop(spec.name) for spec in self.entry.inputs if spec.name.startswith("layers.")]
+        results = self.part(*pairs, layout=self.layout, **named, **options)
         results = results if isinstance(results, tuple) else (results,)
         shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))
         return shaped if len(shaped) > 1 else shaped[0]
@@ -150,15 +157,17 @@ class SliceStage(nn.Module):
 
 
 def cast(module: nn.Module, precision: Precision) -> nn.Module:
-    """Weights in 16 bits, those of the float32 islands aside: LayerNorm, lambdas, alpha, beta. In place."""
+    """Weights in 16 bits, those of the float32 islands aside: LayerNorm, lambdas, alpha, beta, VGGT's camera head.
+
+    In place.
+    """
     dtype = getattr(torch, precision.tokens)
+    heads = [child for child in module.modules() if isinstance(child, PoseHead)]
+    wide = {child for head in heads for child in head.modules()}
     for child in module.modules():
+        if child in wide:
+            continue
         for name, parameter in child.named_parameters(recurse=False):
             if not isinstance(child, LayerNorm) and name not in _SCALARS:
                 parameter.data = parameter.data.to(dtype)
     return module
-
-
-def _argument(spec: TensorSpec) -> str:
-    """The name of an input as the part's own argument: a kept layer is the `pair` that Pi3's heads read."""
-    return "pair" if spec.name.startswith("layers.") else spec.name

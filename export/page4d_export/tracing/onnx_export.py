@@ -106,7 +106,8 @@ class _Weightless(nn.Module):
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:
-    """Turn the weight inputs into initializers; transposes and splits of weights are done here, not by the engines."""
+    """Turn the weight inputs into initializers; reshapes, transposes and splits of weights are done here, not by the
+    engines."""
     graph = model.graph
     for value in list(graph.inputs):
         if value.name in weights:
@@ -119,6 +120,10 @@ def _place(graph: onnx_ir.Graph, value: onnx_ir.Value, weight: Tensor) -> None:
     for node, _ in list(value.uses()):
         if node.op_type == "Transpose":
             _replace(graph, node, [weight.permute(*node.attributes["perm"].as_ints())])
+        elif node.op_type == "Reshape":
+            shape = node.outputs[0].shape
+            assert shape is not None
+            _replace(graph, node, [weight.reshape([int(size) for size in shape.numpy()])])
         elif node.op_type == "Split":
             axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
             sizes = [int(output.shape.numpy()[axis]) for output in node.outputs if output.shape is not None]

@@ -1,0 +1,159 @@
+"""What VGGT's heads cost: multiply-adds and parameters from sizes alone, for any width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from page4d.config import CAMERA_BLOCKS, ModelConfig
+from page4d.layout import Layout
+from page4d.network.poses import QUATERNION_NUMBERS
+from page4d.precision import Precision
+from page4d_export.cost import Flop
+
+CAMERA_REFINEMENTS = 4
+"""How often the camera head runs its trunk, each time from the pose before."""
+
+
+@dataclass(frozen=True)
+class CameraCost:
+    """The camera head: a trunk of blocks, twice as wide as the model, that runs four times on each image's first token.
+
+    Its weights are float32 in 16 bits too; in int8 its blocks' matrices have eight bits.
+    """
+
+    config: ModelConfig
+    precision: Precision
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole head."""
+        wide, half, numbers = 2 * self.config.width, self.config.width, QUATERNION_NUMBERS
+        embedding = numbers + (numbers + 1) * wide + (wide + 1) * 3 * wide
+        branch = (wide + 1) * half + (half + 1) * numbers
+        return embedding + 2 * 2 * wide + branch + CAMERA_BLOCKS * (self._block_matrices + self._block_vectors)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the whole head as it is stored: once, though it runs four times."""
+        eight_bits = 0
+        if self.precision is Precision.INT8:
+            scales = 4 * 9 * 2 * self.config.width
+            eight_bits = CAMERA_BLOCKS * (scales - 3 * self._block_matrices)
+        return 4 * self.parameters + eight_bits
+
+    def flop(self, sequences: int, images: int) -> Flop:
+        """A call on sequences of so many images."""
+        wide, half = 2 * self.config.width, self.config.width
+        per_image = QUATERNION_NUMBERS * wide + 3 * wide * wide + wide * half + half * QUATERNION_NUMBERS
+        linears = 2 * images * (per_image + CAMERA_BLOCKS * self._block_matrices)
+        attention = CAMERA_BLOCKS * 4 * images * images * wide
+        return CAMERA_REFINEMENTS * sequences * Flop(linears, attention)
+
+    @property
+    def _block_matrices(self) -> int:
+        return 12 * (2 * self.config.width) ** 2
+
+    @property
+    def _block_vectors(self) -> int:
+        """Biases, both norms, LayerScale."""
+        return (9 + 4 + 2) * 2 * self.config.width
+
+
+@dataclass(frozen=True)
+class DptCost:
+    """The depth or the points head, a DPT.
+
+    Attributes:
+        config: of the model; the head's sizes follow its width.
+        layout: gives the maps' sizes.
+        precision: of its weights; its norm is float32.
+        numbers: that it gives for each pixel, with the confidence: 2 or 4.
+    """
+
+    config: ModelConfig
+    layout: Layout
+    precision: Precision
+    numbers: int
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole head."""
+        return self._norm + self._projections + sum(self._channels) + self._others
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the whole head as it is stored."""
+        others = (self.parameters - self._norm - self._projections) * self.precision.itemsize
+        projections = self._projections * self.precision.itemsize
+        if self.precision is Precision.INT8:
+            projections = self._projections + 4 * sum(self._channels)
+        return 4 * self._norm + projections + others
+
+    def flop(self, images: int) -> Flop:
+        """A call on so many images. Bilinear resizes are not counted."""
+        features, config = self._features, self.config
+        m1, m2, m3, m4 = self._areas
+        unit = 2 * 9 * features * features
+        per_image = (
+            self.layout.P * self._projections
+            # every position of a transposed convolution's input gives k x k outputs
+            + self.layout.P * (16 * self._channels[0] ** 2 + 4 * self._channels[1] ** 2)
+            + m4 * 9 * self._channels[3] ** 2
+            + 9 * features * sum(area * c for area, c in zip(self._areas, self._channels, strict=True))
+            + unit * (m4 + 2 * (m3 + m2 + m1))
+            + features * features * (m3 + m2 + m1 + self._fused)
+            + self._fused * 9 * features * (config.width // 8)
+            + self._pixels * (9 * (config.width // 8) + self.numbers) * (config.width // 32)
+        )
+        return Flop(2 * images * per_image)
+
+    def largest(self, images: int) -> int:
+        """Elements of its largest tensor."""
+        inputs = self.layout.N * 2 * self.config.width
+        return images * max(inputs, self._fused * self._features, self._pixels * (self.config.width // 8))
+
+    @property
+    def _features(self) -> int:
+        return self.config.width // 4
+
+    @property
+    def _channels(self) -> tuple[int, int, int, int]:
+        """Of the four maps."""
+        width = self.config.width
+        return width // 4, width // 2, width, width
+
+    @property
+    def _areas(self) -> tuple[int, int, int, int]:
+        """Positions of the four maps."""
+        h, w = self.layout.h, self.layout.w
+        return 16 * h * w, 4 * h * w, h * w, -(-h // 2) * -(-w // 2)
+
+    @property
+    def _fused(self) -> int:
+        """Positions of the map that the four are fused to."""
+        return 64 * self.layout.P
+
+    @property
+    def _pixels(self) -> int:
+        return self.layout.H * self.layout.W
+
+    @property
+    def _norm(self) -> int:
+        return 2 * 2 * self.config.width
+
+    @property
+    def _projections(self) -> int:
+        """Matrices of the four layers from tokens to maps, without their biases."""
+        return 2 * self.config.width * sum(self._channels)
+
+    @property
+    def _others(self) -> int:
+        """Parameters after the projections: resizes, fusion, output."""
+        features, width = self._features, self.config.width
+        c1, c2, _, c4 = self._channels
+        resizes = 16 * c1 * c1 + c1 + 4 * c2 * c2 + c2 + 9 * c4 * c4 + c4
+        unit = 2 * (9 * features + 1) * features
+        fusion = 7 * unit + 4 * (features + 1) * features
+        inner, last = width // 8, width // 32
+        output = (9 * features + 1) * inner + (9 * inner + 1) * last + (last + 1) * self.numbers
+        return resizes + 9 * features * sum(self._channels) + fusion + output
