@@ -1,5 +1,7 @@
 """Photos brought to the engine's size as VGGT's public code does, on the way that a run takes them."""
 
+import dataclasses
+import html
 import pathlib
 
 import msgspec
@@ -12,10 +14,14 @@ from PIL import Image
 from page4d import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.system.progress import SILENT
 from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
 from page4d_engines.clip.fits import Fits, scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import WindowReader
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.results.clip_run import ClipRun
+from page4d_engines.results.summary import read_summary
 from tests.support.clips import refusal
 from tests.support.examples import examples
 from tests.support.modules import module_at
@@ -60,7 +66,7 @@ def noise(*size, seed=0):
 
 def photos(folder, *images):
     """A folder of PNG files, opened as the frames of one camera."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         image.save(folder / f"{number}.png")
     return FrameFolder.open(folder, loose=UngroupedImages.TIMES)
@@ -284,3 +290,18 @@ def test_there_is_a_sentence_for_each_size_and_an_end_to_them(tmp_path):
     many = photos(tmp_path / "many", *(Image.new("RGB", (60 + number, 48)) for number in range(25)))
     *_, last = sentences = reader(many, 56, 42, FitMode.CROP).fits.sentences(many)
     assert len(sentences) == 21 and last == "frames of 5 more sizes were fitted likewise"
+
+
+def test_a_run_of_a_published_model_scales_photos_as_published_and_says_so(made, tmp_path):
+    """Engines of 70x56 that are said to be VGGT's: the photos come to them alike, and any export is as good."""
+    engines = EngineFolder.open(made().folder)
+    model = {**engines.manifest.model, "published": "vggt"}
+    engines = dataclasses.replace(engines, manifest=msgspec.structs.replace(engines.manifest, model=model))
+    for number, size in enumerate([(64, 48), (80, 32)]):
+        photos(tmp_path / "clip" / f"cam{number}", *[noise(*size)] * 3)
+    run = ClipRun.prepare(engines, FrameFolder.open(tmp_path / "clip"), tmp_path / "out")
+    assert run.reader.fits.mode is PUBLISHED
+    summary = run.run(SILENT)
+    assert read_summary(tmp_path / "out" / "summary.json").photos == summary.photos
+    assert summary.photos[1].startswith("80x32 frames were scaled to 70x28 (bicubic) and padded with white to 70x56")
+    assert summary.photos[1] in html.unescape((tmp_path / "out" / "report.html").read_text())
