@@ -15,10 +15,9 @@ from page4d import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.system.progress import SILENT
-from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
-from page4d_engines.clip.fits import Fits, scaled_as_published
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
-from page4d_engines.clip.window_reader import WindowReader
+from page4d_engines.clip.window_reader import Fits, WindowReader
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.results.summary import read_summary
