@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, staged
 from page4d.system.progress import Progress
-from page4d_engines.clip.fits import scaled_as_published
+from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
