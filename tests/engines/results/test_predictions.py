@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from page4d.cameras import read_cameras
 from page4d.precision import Precision
 from page4d_engines.clip.fit import Fit, FitMode
-from page4d_engines.results.calibration import calibrate
+from page4d_engines.results.scene.calibration import calibrate
 from page4d_engines.results.summary import read_summary
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified

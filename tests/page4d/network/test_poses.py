@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page4d.errors import UsageError
 from page4d.config import PointsFrame
+from page4d.errors import UsageError
 from page4d.network.poses import camera_to_world, intrinsics, points_source, unproject, world_points, world_to_camera
 from tests.support.examples import examples
 from tests.support.naive import heads as naive_heads
