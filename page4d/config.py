@@ -166,8 +166,8 @@ class ModelConfig:
     Sizes have upper bounds, far beyond any such model, that keep a plan short and a manifest readable.
 
     Enums may be given as strings. `None` for `global_layers` means the last layer; for `keep_layers` it means the
-    layers that the heads read, without heads the last one. Layers that the heads read are always kept. A published model's options are fixed except its size, the
-    layers that are kept, its mask and its heads.
+    layers that the heads read, without heads the last one. Layers that the heads read are always kept. A published
+    model's options are fixed except its size, the layers that are kept, its mask and its heads.
 
     Raises:
         UsageError: a value that is not allowed, or two that exclude each other.
@@ -336,7 +336,7 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "predictions" and isinstance(value, bool):
-                value = self._heads if value else ()
+                value = (self._heads or tuple(Head)) if value else ()  # of a model without heads: refused below
             object.__setattr__(self, field.name, _converted(field.name, value))
         self._settle_heads()
         last = (self.depth - 1,)

@@ -271,13 +271,17 @@ class Page4D(nn.Module):
                 results[head], results[f"{head}_confidence"] = values
             else:
                 results[head] = values
-        numbers = results.get(Head.CAMERA)
-        if numbers is not None:
-            values = numbers.cpu().numpy()
-            results["camera"] = torch.from_numpy(camera_to_world(values)).to(numbers.device)
-            if values.shape[-1] == QUATERNION_NUMBERS:
-                results["intrinsics"] = torch.from_numpy(intrinsics(values, layout.H, layout.W)).to(numbers.device)
+        if Head.CAMERA in results:
+            results |= self._cameras(results[Head.CAMERA], layout)
         return results | {"points_frame": self.config.points_frame}
+
+    def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """What the camera head's values `[B,T,V,..]` say: camera to world, and K where they have fields of view."""
+        values = numbers.cpu().numpy()
+        cameras = {"camera": camera_to_world(values)}
+        if values.shape[-1] == QUATERNION_NUMBERS:
+            cameras["intrinsics"] = intrinsics(values, layout.H, layout.W)
+        return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
 
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)

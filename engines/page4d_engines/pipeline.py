@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from page4d.errors import UsageError
-from page4d.network.poses import camera_to_world
+from page4d.manifest import PointsFrame
+from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
 from page4d_engines.arguments import (
     backend_argument,
     finite_argument,
@@ -202,9 +203,13 @@ class Pipeline:
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
+        result = dataclasses.replace(self._result, timing=self._timing(seconds, carried))
         numbers = self._outputs.get("camera")
-        camera = None if numbers is None else camera_to_world(numbers)
-        return dataclasses.replace(self._result, camera=camera, timing=self._timing(seconds, carried))
+        if numbers is None:
+            return result
+        layout, has_fov = self.manifest.layout, numbers.shape[-1] == QUATERNION_NUMBERS
+        K = intrinsics(numbers, layout.H, layout.W) if has_fov else None
+        return dataclasses.replace(result, camera=camera_to_world(numbers), intrinsics=K)
 
     def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
         """Of a run that carried so many images, which saves calls of the encoder."""
@@ -216,10 +221,20 @@ class Pipeline:
 
     @functools.cached_property
     def _result(self) -> Result:
-        """What lies in the buffers; poses and timing are made after each run."""
+        """What lies in the buffers; cameras and timing are made after each run."""
         layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
-        output = self._outputs.get
-        return Result(output("mask"), layers, output("memory"), output("points"), output("confidence"))
+        output, frame = self._outputs.get, self.manifest.points_frame or PointsFrame.CAMERA
+        return Result(
+            mask=output("mask"),
+            layers=layers,
+            memory=output("memory"),
+            points=output("points"),
+            points_confidence=output("points_confidence"),
+            confidence=output("confidence"),
+            depth=output("depth"),
+            depth_confidence=output("depth_confidence"),
+            points_frame=frame if self.manifest.makes("points") else None,
+        )
 
     def _carried(self, shared: int) -> int:
         """The number of images of so many shared timesteps."""

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from page4d.checkpoints.completeness import HEAD_PREFIXES, MASK_HEAD, blocks_of, check_complete, shortfalls
+from page4d.checkpoints.completeness import MASK_HEAD, blocks_of, check_complete, shortfalls
+from page4d.checkpoints.licences import LICENCES, Licence
+from page4d.checkpoints.parameter_counts import parameter_counts
+from page4d.checkpoints.recognition import known_entries, plain_name, recognised
 from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
+from page4d.checkpoints.stored_heads import TRACK_HEAD, TRACK_NOTE, heads_in
 from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
-from page4d.config import MaskHeadKind, ModelConfig, Published
+from page4d.config import Head, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMES = {Published.PI3: "Pi3", Published.VGGT: "VGGT", Published.PAGE4D: "PAGE-4D"}
-_PI3X = ("depth_encoder.", "pose_inject_blk.")
-_VGGT = ("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.")
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
 # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
 _BATCH = 256 << 20
-# what torch puts around a module, at any depth
-_WRAPPED = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
 
 
@@ -60,8 +61,8 @@ class Checkpoint:
             path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
 
         Raises:
-            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X; only
-                a part of a model.
+            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X or
+                MV-PAGE4D; only a part of a model.
             MissingBackendError: a `.pt` file where torch is not installed.
         """
         if not isinstance(path, str | pathlib.Path):
@@ -73,7 +74,7 @@ class Checkpoint:
         places: dict[str, tuple[TensorFile, str]] = {}
         for part in files:
             for key in part.tensors:
-                name = _plain_name(key)
+                name = plain_name(key)
                 if name in places:
                     raise UsageError(
                         f"{file.name} holds {name[:200]} twice, with a prefix of a trainer's or compiler's and without",
@@ -85,7 +86,7 @@ class Checkpoint:
         shapes = {name: shape for name, (shape, _) in tensors.items()}
         checkpoint = cls(
             path=file,
-            published=_recognise(file, shapes, files),
+            published=recognised(file, shapes, files),
             shapes=shapes,
             dtypes={name: dtype for name, (_, dtype) in tensors.items()},
             state=tuple(dict.fromkeys(name for part in files for name in part.state)),
@@ -110,10 +111,20 @@ class Checkpoint:
             return None
         return MaskHeadKind.CHECKPOINT_150 if shape[1:] == (1, 3, 3) else MaskHeadKind.CHECKPOINT_2026
 
+    @functools.cached_property
+    def predictions(self) -> tuple[Head, ...]:
+        """The heads in the file, in the order of `HEADS`; of Pi3's all three or none."""
+        return heads_in(self.published, self.shapes)
+
+    @functools.cached_property
+    def track_head(self) -> bool:
+        """Whether the file has VGGT's track head, which no model of this project has."""
+        return self.published is not Published.PI3 and any(name.startswith(TRACK_HEAD) for name in self.shapes)
+
     @property
-    def predictions(self) -> bool:
-        """Whether any of Pi3's heads is in the file."""
-        return self.published is Published.PI3 and any(name.startswith(HEAD_PREFIXES) for name in self.shapes)
+    def licences(self) -> tuple[Licence, ...]:
+        """Of the published weights of the model; where they are several, the file does not say which it is."""
+        return LICENCES[self.published]
 
     @functools.cached_property
     def encoder_depth(self) -> int:
@@ -153,8 +164,10 @@ class Checkpoint:
     def notes(self) -> tuple[str, ...]:
         """What is unusual and no error: fewer layers than published, averaged weights beside the others."""
         notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
+        if self.track_head:
+            notes.append(TRACK_NOTE)
         prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
-        entries = dict.fromkeys((*_known_entries(self.files), *prefixes))
+        entries = dict.fromkeys((*known_entries(self.files), *prefixes))
         averaged = [name for name in entries if _AVERAGED.search(name)]
         if averaged:
             notes.append(
@@ -166,8 +179,32 @@ class Checkpoint:
             notes.append(f"matrices of type {', '.join(unreadable)} cannot be read; save them as float16 or bfloat16")
         return tuple(f"{self.name}: {note}" for note in notes)
 
+    def require_heads(self, heads: Iterable[Head]) -> None:
+        """Check that the file has heads that were asked for.
+
+        Raises:
+            UsageError: it lacks one.
+        """
+        lacking = [head for head in heads if head not in self.predictions]
+        if lacking:
+            there = ",".join(self.predictions) or "none"
+            raise UsageError(
+                f"{self.name} has no {lacking[0]} head",
+                got=f"heads {', '.join(heads)}",
+                allowed=f"the heads in the file: {there}",
+                hint=f"--heads {there}",
+            )
+
     def config(self, **overrides: Any) -> ModelConfig:
-        """The published model that the file holds, with as many layers as it has."""
+        """The published model that the file holds: with as many layers as it has, and its heads.
+
+        Args:
+            overrides: options of `ModelConfig`, in place of what the file says. `predictions=True` stands for the
+                heads that the file has.
+
+        Raises:
+            UsageError: an option that is not allowed; a head that the file lacks.
+        """
         known: dict[str, Any] = {"depth": max(self.depth, 1), "encoder_depth": max(self.encoder_depth, 1)}
         if self.width % _HEAD_DIM or self.width > _WIDEST:
             raise UsageError(
@@ -177,11 +214,14 @@ class Checkpoint:
             )
         if self.width:
             known |= {"width": self.width, "heads": self.width // _HEAD_DIM}
-        if self.published is Published.PI3:
-            known["predictions"] = self.predictions
+        known["predictions"] = self.predictions
+        if overrides.get("predictions") is True:
+            del overrides["predictions"]
         if self.mask_head is not None:
             known["mask_head"] = str(self.mask_head)
-        return ModelConfig.preset(str(self.published), **(known | overrides))
+        config = ModelConfig.preset(str(self.published), **(known | overrides))
+        self.require_heads(config.predictions)
+        return config
 
     def document(self) -> dict[str, Any]:
         """Everything that is known without the weights, in plain values."""
@@ -195,9 +235,12 @@ class Checkpoint:
             "encoder_blocks": self.encoder_depth,
             "layers": self.depth,
             "registers": self.registers,
-            "predictions": self.predictions,
+            "predictions": [str(head) for head in self.predictions],
+            "unused_heads": ["track"] if self.track_head else [],
+            "licences": [dataclasses.asdict(licence) for licence in self.licences],
             "tensors": len(self.shapes),
             "parameters": sum(math.prod(shape) for shape in self.shapes.values()),
+            "parameters_of": parameter_counts(self.published, self.shapes),
             "dtypes": sorted(set(self.dtypes.values())),
             "beside": list(self.state),
             "files": [path.name for path in self.paths],
@@ -243,59 +286,3 @@ class Checkpoint:
                     hint="save the weights in one of these types",
                 )
             yield name, tensor
-
-
-def _plain_name(key: str) -> str:
-    """A tensor's name in the model: without the prefixes of torch.compile, data parallelism and Lightning."""
-    parts = [part for part in key.split(".") if part not in _WRAPPED]
-    first = next((i for i, part in enumerate(parts) if part != "model"), 0)
-    return ".".join(parts[first:])
-
-
-def _looks_known(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a known model's."""
-    return _published({_plain_name(name) for name in names}) is not None
-
-
-def _known_entries(files: Iterable[TensorFile]) -> Iterator[str]:
-    """Other entries of `.pt` files that hold a known model, as Python expressions."""
-    for file in files:
-        yield from (expression for expression, names in file.elsewhere.items() if _looks_known(names))
-
-
-def _published(names: Collection[str]) -> Published | None:
-    if any(name == "register_token" or re.match(r"decoder\.\d+\.", name) for name in names):
-        return Published.PI3
-    if any(name.startswith(MASK_HEAD) for name in names):
-        return Published.PAGE4D
-    if any(name.startswith(_VGGT) for name in names):
-        return Published.VGGT
-    return None
-
-
-def _recognise(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files: tuple[TensorFile, ...]) -> Published:
-    if pi3x := [prefix for prefix in _PI3X if any(name.startswith(prefix) for name in shapes)]:
-        raise UsageError(
-            f"{file.name} is a Pi3X checkpoint, another network than Pi3",
-            got=f"tensors {', '.join(f'{prefix}*' for prefix in pi3x)}",
-            allowed="Pi3's own model.safetensors",
-        )
-    published = _published(shapes)
-    if published is not None:
-        return published
-    first = [name[:60] for name in sorted({name.split(".")[0] for name in shapes})[:8]]
-    entry = next(_known_entries(files), None)
-    hint = None
-    if entry is not None:
-        hint = (
-            f"the file has weights under {entry}:"
-            f" torch.save(torch.load({file.name!r}){entry}, 'weights.pt'), and give that"
-        )
-    elif len(first) == 1 and _looks_known(name.partition(".")[2] for name in shapes):
-        hint = f"save the tensors without {first[0] + '.'!r} in front of their names"
-    raise UsageError(
-        f"{file.name} is no checkpoint of a known model",
-        got=f"tensors under {', '.join(first) or 'no tensors'}",
-        allowed="Pi3, VGGT or PAGE-4D, as their authors publish them",
-        hint=hint,
-    )

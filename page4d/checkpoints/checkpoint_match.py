@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import ModelConfig, Published
+from page4d.config import HEADS, ModelConfig, Published
 from page4d.errors import UsageError
 
 
@@ -60,13 +60,50 @@ def check_model(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint 
         )
 
 
-def adapted(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> ModelConfig:
-    """A config with the checkpoints' structure: their mask head, and Pi3's heads only where the file holds them."""
+def adapted(
+    config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None, heads_asked: bool = False
+) -> ModelConfig:
+    """A config with the checkpoints' structure: their mask head, and the heads that the file holds.
+
+    Args:
+        config: of the network that the weights are for.
+        pi3, page4d: the checkpoints.
+        heads_asked: whether somebody asked for exactly the config's heads. All heads of a model, unasked, stand for
+            those that the file has; any other choice is always one that was made.
+
+    Raises:
+        UsageError: the file lacks a head that was asked for.
+    """
     if page4d is not None and page4d.mask_head is not None:
         config = dataclasses.replace(config, mask_head=page4d.mask_head)
-    if config.predictions and pi3 is not None and not pi3.predictions:
-        config = dataclasses.replace(config, predictions=())
-    return config
+    source = pi3 if config.published is Published.PI3 else page4d if config.built_on_vggt else None
+    if source is None or config.published is None or set(config.predictions) <= set(source.predictions):
+        return config
+    if heads_asked or config.predictions != HEADS[config.published]:
+        source.require_heads(config.predictions)
+    # layers that are kept for the heads alone go with them
+    keep_layers = None if config.keep_layers == config.head_layers else config.keep_layers
+    return dataclasses.replace(config, predictions=source.predictions, keep_layers=keep_layers)
+
+
+def unused_heads(config: ModelConfig, pi3: Checkpoint | None, page4d: Checkpoint | None) -> tuple[str, ...]:
+    """Why this project's own network takes no heads from its checkpoints, a note for each that has some."""
+    if config.published is not None:
+        return ()
+    notes = []
+    if pi3 is not None and pi3.predictions:
+        notes.append(
+            f"{pi3.name}: Pi3's heads are left unused. They read the last layer of Pi3: attention within each photo"
+            " beside attention over all photos. This network's last layer attends over the views and then over time,"
+            " so the heads would read other features than they were trained on. --preset pi3 has them, at one timestep"
+        )
+    if page4d is not None and page4d.predictions:
+        notes.append(
+            f"{page4d.name}: {page4d.described}'s heads are left unused. They read whole layers of {page4d.described},"
+            " of which this network takes the blocks over time alone. --preset"
+            f" {page4d.published} has them"
+        )
+    return tuple(notes)
 
 
 def _names(*checkpoints: Checkpoint | None) -> str:

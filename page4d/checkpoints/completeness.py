@@ -1,6 +1,7 @@
 """Whether a checkpoint is complete, by its tensors' names alone.
 
-A complete one has the whole encoder, both blocks of every layer, and all or none of Pi3's heads.
+A complete one has the whole encoder, both blocks of every layer, and of each head all or nothing; of Pi3's heads all
+three or none.
 """
 
 from __future__ import annotations
@@ -9,38 +10,14 @@ import itertools
 import re
 from collections.abc import Collection, Iterator
 
-from page4d.config import HEAD_BLOCKS, PRESETS, MaskHeadKind, ModelConfig, Published
+from page4d.checkpoints.stored_heads import foreign_to_heads, missing_heads, required_of_heads
+from page4d.checkpoints.tensor_names import NORMED_BLOCK, SCALED_BLOCK, pairs
+from page4d.config import PRESETS, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
 
 MASK_HEAD = "aggregator.spatial_mask_head."
-HEAD_PREFIXES = ("point_decoder.", "point_head.", "conf_decoder.", "conf_head.", "camera_decoder.", "camera_head.")
-"""Of Pi3's three heads."""
-
-_LINEARS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-_CAMERA_LINEARS = (
-    *(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)),
-    "more_mlps.0",
-    "more_mlps.2",
-    "fc_t",
-    "fc_rot",
-)
 _NAMED = 3  # of many in a message
-
-
-def _pairs(*names: str) -> tuple[str, ...]:
-    return tuple(f"{name}.{leaf}" for name in names for leaf in ("weight", "bias"))
-
-
-_PLAIN_BLOCK = _pairs(*_LINEARS)  # of Pi3's heads
-_ENCODER_BLOCK = (*_PLAIN_BLOCK, "ls1.gamma", "ls2.gamma")
-_LAYER_BLOCK = (*_ENCODER_BLOCK, *_pairs("attn.q_norm", "attn.k_norm"))
-_ENCODER = ("cls_token", "pos_embed", "register_tokens", *_pairs("patch_embed.proj", "norm"))
-_HEAD_BLOCK_LINEARS = (f"blocks.{i}.{name}" for i in range(HEAD_BLOCKS) for name in _LINEARS)
-_DECODER = _pairs("projects", "linear_out", *_HEAD_BLOCK_LINEARS)
-_HEADS = (
-    *(f"{head}_decoder.{name}" for head in ("point", "conf", "camera") for name in _DECODER),
-    *_pairs("point_head.proj", "conf_head.proj", *(f"camera_head.{name}" for name in _CAMERA_LINEARS)),
-)
+_ENCODER = ("cls_token", "pos_embed", "register_tokens", *pairs("patch_embed.proj", "norm"))
 
 
 class Blocks:
@@ -76,12 +53,11 @@ class Blocks:
                 yield name
 
 
-_PI3 = Blocks(("encoder.blocks.",), _ENCODER_BLOCK), Blocks(("decoder.",), _LAYER_BLOCK, step=2)
+_PI3 = Blocks(("encoder.blocks.",), SCALED_BLOCK), Blocks(("decoder.",), NORMED_BLOCK, step=2)
 _VGGT = (
-    Blocks(("aggregator.patch_embed.blocks.",), _ENCODER_BLOCK),
-    Blocks(("aggregator.frame_blocks.", "aggregator.global_blocks."), _LAYER_BLOCK),
+    Blocks(("aggregator.patch_embed.blocks.",), SCALED_BLOCK),
+    Blocks(("aggregator.frame_blocks.", "aggregator.global_blocks."), NORMED_BLOCK),
 )
-_HEAD_BLOCKS = Blocks(("point_decoder.blocks.", "conf_decoder.blocks.", "camera_decoder.blocks."), _PLAIN_BLOCK)
 
 
 def blocks_of(published: Published) -> tuple[Blocks, Blocks]:
@@ -111,19 +87,20 @@ def check_complete(
         raise UsageError(
             f"{file} lacks {lacking[0]}: it is not the whole of a {described} checkpoint",
             got=f"no such tensor{count}; the file holds {holds}, or parts of them",
-            allowed="all blocks from 0 on, with all of their tensors; Pi3's heads all three or none",
+            allowed="all blocks from 0 on and each head with all of their tensors; Pi3's heads all three or none",
             hint="the index (*.index.json) of a checkpoint in several files; else download it again",
         )
-    foreign = sorted(name for blocks in (encoder, layers, _HEAD_BLOCKS) for name in blocks.foreign(names))
+    foreign = sorted(name for blocks in (encoder, layers) for name in blocks.foreign(names))
+    foreign += sorted(foreign_to_heads(published, names))
     if foreign:
         adapters = (
             "adapters that are not merged into the weights"
             if any("lora" in name.lower() for name in foreign)
-            else "tensors that no block of the model has"
+            else "tensors that no block or head of the model has"
         )
         raise UsageError(
             f"{file} holds {adapters}: {', '.join(name[:100] for name in foreign[:_NAMED])}",
-            got=f"{len(foreign)} more tensors in its blocks than {described} has",
+            got=f"{len(foreign)} more tensors in its blocks and heads than {described} has",
             allowed=f"{described} as published, or weights trained further",
             hint=(
                 "merge adapters into the weights (peft: merge_and_unload) and save the weights alone;"
@@ -145,8 +122,7 @@ def shortfalls(
                 f"{encoder_depth} encoder blocks,"
                 f" and the published {published} of this width has {ModelConfig.encoder_depth}: {of_all}"
             )
-    if published is Published.PI3 and not any(name.startswith(HEAD_PREFIXES) for name in names):
-        yield "none of Pi3's heads, which the published file has: the model gives no points, confidence or cameras"
+    yield from missing_heads(published, names)
 
 
 def _required(published: Published, mask_head: MaskHeadKind | None, names: Collection[str]) -> Iterator[str]:
@@ -159,9 +135,8 @@ def _required(published: Published, mask_head: MaskHeadKind | None, names: Colle
     yield from encoder.required(names)
     yield from layers.required(names)
     if published is Published.PAGE4D:
-        for name in _pairs(*(f"head0.{i}" for i in (0, 2, 4))):
+        for name in pairs(*(f"head0.{i}" for i in (0, 2, 4))):
             yield MASK_HEAD + name
         if mask_head is MaskHeadKind.CHECKPOINT_150:
             yield from (f"{MASK_HEAD}alpha_logit", f"{MASK_HEAD}tau_logit")
-    if published is Published.PI3 and any(name.startswith(HEAD_PREFIXES) for name in names):
-        yield from _HEADS
+    yield from required_of_heads(published, names)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.completeness import MASK_HEAD
+from page4d.config import Head
 from page4d.model import Page4D
 
 _PI3_HEADS = {
@@ -18,6 +19,7 @@ _PI3_HEADS = {
     "camera.decoder.": "camera_decoder.",
     "camera.head.": "camera_head.",
 }
+_VGGT_HEADS = {Head.CAMERA: "camera_head.", Head.DEPTH: "depth_head.", Head.POINTS: "point_head."}
 _PAGE4D_LAYERS = 24
 
 
@@ -75,7 +77,11 @@ def parts_of(
         yield _mask_head(page4d if page4d is not None and page4d.mask_head is not None else None, names)
     if config.has_memory:
         yield Part("memory tokens", None, "", new=["memory_tokens"])
-    if config.predictions:
+    if config.built_on_vggt:
+        for head, prefix in _VGGT_HEADS.items():
+            if head in config.predictions:
+                yield _renamed(f"{head} head", page4d, f"{prefix}*", names, {f"{head}.": prefix})
+    elif config.predictions:
         yield _renamed("heads", pi3, "{point,conf,camera}_{decoder,head}.*", names, _PI3_HEADS)
 
 

@@ -6,7 +6,6 @@ Every tensor is checked (there, of the right shape, finite) before the first is 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
+from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model, unused_heads
+from page4d.checkpoints.load_report import groups_of
 from page4d.checkpoints.weight_parts import Part, parts_of
 from page4d.config import PAGE4D_EPS, PI3_EPS, Published
 from page4d.errors import UsageError
 from page4d.files import sha256
-from page4d.manifest import Group, LoadReport, SourceFile
+from page4d.manifest import LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
 from page4d.network.block import Block
 
@@ -130,11 +130,11 @@ class _Load:
             files = [pool.submit(_source_files, checkpoint) for checkpoint in self.checkpoints]
             for part in self.parts:
                 _check_finite(part)
-        unused = (row for checkpoint in self.checkpoints for row in _unused(checkpoint, self.parts))
+        notes = [note for checkpoint in self.checkpoints for note in checkpoint.notes]
         return LoadReport(
             files=tuple(file for future in files for file in future.result()),
-            groups=(*map(_group, self.parts), *unused),
-            notes=tuple(note for checkpoint in self.checkpoints for note in checkpoint.notes),
+            groups=groups_of(self.parts, self.checkpoints),
+            notes=(*notes, *unused_heads(self.config, self.pi3, self.page4d)),
         )
 
     def write(self) -> None:
@@ -266,37 +266,9 @@ def _special(tensors: list[Tensor], registers: str, model: Page4D) -> Tensor:
     return five.expand(2, -1, -1)
 
 
-# ---- the report
-
-
-def _group(part: Part) -> Group:
-    truncated = "truncate" in part.name  # its camera token is new
-    return Group(
-        name=part.name,
-        file="" if part.source is None else part.source.name,
-        keys=part.keys,
-        loaded=len(part.takes),
-        adapted=len(part.joined),
-        new=len(part.new) + truncated,
-    )
-
-
 def _source_files(checkpoint: Checkpoint) -> list[SourceFile]:
     """Every file that was read; an index holds no tensors itself."""
     tensors = {file.path: len(file.tensors) for file in checkpoint.files}
     return [
         SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths
     ]
-
-
-def _unused(file: Checkpoint, parts: list[Part]) -> Iterator[Group]:
-    """What of a file nothing takes, by the first parts of the names."""
-    used = {key for part in parts if part.source is file for key in (*part.takes.values(), *part.joined)}
-    counts: dict[str, int] = {}
-    for key in file.shapes:
-        if key not in used:
-            parents = key.split(".")
-            prefix = ".".join(parents[: 2 if parents[0] == "aggregator" else 1])
-            counts[prefix] = counts.get(prefix, 0) + 1
-    for prefix, count in counts.items():
-        yield Group("unused", file.name, prefix if prefix in file.shapes else f"{prefix}.*", unused=count)

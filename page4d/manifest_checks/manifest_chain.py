@@ -10,21 +10,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from page4d.config import MOST_KEPT
-from page4d.manifest import KeptLayer, Manifest, StageEntry, TensorSpec
+from page4d.manifest import KeptLayer, Manifest, PointsFrame, StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_error import inconsistent
+from page4d.network.poses import QUATERNION_NUMBERS, ROW_NUMBERS
 
-_POSE_NUMBERS = 12
 _WIDEST = 65535
 _MOST_STREAMS = 2
 
 
 class _Kind(NamedTuple):
-    """Names of the tensors of a kind of stage; those of the last two fields may be left out."""
+    """Names of the tensors of a kind of stage; those of `more_inputs` and `more_outputs` may be left out."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     more_inputs: tuple[str, ...] = ()
     more_outputs: tuple[str, ...] = ()
+    most_layers: int = 1
+    """Kept layers that it reads, at least one, where `inputs` has them."""
 
 
 _LAYER = "layers.<i>"
@@ -37,10 +39,13 @@ _KINDS = {
     "points": _Kind((_LAYER,), ("points",)),
     "confidence": _Kind((_LAYER,), ("confidence",)),
     "camera": _Kind((_LAYER,), ("camera",)),
+    "depth": _Kind((_LAYER,), ("depth", "depth_confidence"), most_layers=4),
 }
+_POINTS_OF_CHUNKS = _Kind((_LAYER,), ("points", "points_confidence"), most_layers=4)
 _INPUTS = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # there before the first stage
 _BLOCKS = ("view_sa", "time_sa", "global_sa")
 _OUT = "_out"
+_FRAMES = ", ".join(map(str, PointsFrame))
 
 
 def check_chain(manifest: Manifest) -> None:
@@ -52,9 +57,10 @@ def check_chain(manifest: Manifest) -> None:
     model = _Model.of(manifest.model)
     for entry in manifest.stages:
         _check_kind(entry)
-    _check_encoder(manifest)
+    _check_calls(manifest)
     _check_blocks(manifest, model)
     _check_flow(manifest, model, _check_kept(manifest, model))
+    _check_frame(manifest)
 
 
 class _Model(NamedTuple):
@@ -97,7 +103,7 @@ def _shown(value: object) -> str:
 
 def _check_kind(entry: StageEntry) -> None:
     """A stage's name, its kind, and the names of its tensors."""
-    kind = _KINDS.get(entry.kind)
+    kind = _POINTS_OF_CHUNKS if entry.kind == "points" and _takes_chunks(entry) else _KINDS.get(entry.kind)
     if kind is None:
         raise inconsistent(f"{entry.name} is of an unknown kind", entry.kind, ", ".join(_KINDS))
     own_name = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
@@ -108,8 +114,11 @@ def _check_kind(entry: StageEntry) -> None:
         (entry.outputs, kind.outputs, kind.more_outputs),
     ):
         names = [_LAYER if spec.name.startswith("layers.") else spec.name for spec in specs]
-        if not set(needed) <= set(names) <= {*needed, *more} or len(set(names)) != len(names):
-            allowed = ", ".join(needed) + "".join(f" [{name}]" for name in more)
+        most = {_LAYER: kind.most_layers}
+        too_many = any(names.count(name) > most.get(name, 1) for name in names)
+        if not set(needed) <= set(names) <= {*needed, *more} or too_many:
+            several = [f"1 to {most[name]} {name}" if most.get(name, 1) > 1 else name for name in needed]
+            allowed = ", ".join(several) + "".join(f" [{name}]" for name in more)
             raise inconsistent(
                 f"{entry.name} has other tensors than a stage of kind {entry.kind}",
                 ", ".join(spec.name for spec in specs) or "none",
@@ -131,18 +140,24 @@ def _check_kind(entry: StageEntry) -> None:
             )
 
 
-def _check_encoder(manifest: Manifest) -> None:
+def _takes_chunks(entry: StageEntry) -> bool:
+    """Whether it is a head of VGGT's that processes the images in chunks, `[n,...]` a call."""
+    return any(spec.name in ("depth_confidence", "points_confidence") for spec in entry.outputs)
+
+
+def _check_calls(manifest: Manifest) -> None:
     images, n = manifest.layout.images, manifest.encoder_images
     for number, entry in enumerate(manifest.stages):
-        calls = images // n if number == 0 else 1
         if (entry.kind == "encoder") != (number == 0):
             raise inconsistent("the encoder is not its first stage", entry.name, "one encoder, before all others")
-        if entry.calls != calls or images % n:
-            raise inconsistent(
-                f"{entry.name} is called another number of times",
-                entry.calls,
-                f"{images} images, {n} a call" if number == 0 else "once",
-            )
+        if number == 0:
+            fits, allowed = images % n == 0 and entry.calls == images // n, f"{images} images, {n} a call"
+        elif _takes_chunks(entry):
+            fits, allowed = images % entry.calls == 0, f"a divisor of {images} images"
+        else:
+            fits, allowed = entry.calls == 1, "once"
+        if not fits:
+            raise inconsistent(f"{entry.name} is called another number of times", entry.calls, allowed)
 
 
 def _check_blocks(manifest: Manifest, model: _Model) -> None:
@@ -194,10 +209,10 @@ def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, Kep
             if spec.name not in available and not is_gathered:
                 what = f"{entry.name} reads what is not there by then"
                 raise inconsistent(what, spec.name, ", ".join(sorted(available)))
-            shapes.check(entry, spec, entry.kind == "encoder", shapes.streams)
+            shapes.check(entry, spec, shapes.streams)
         for spec in entry.outputs:
             # a block that is given one stream may make two of it
-            shapes.check(entry, spec, entry.kind == "encoder", model.streams)
+            shapes.check(entry, spec, model.streams)
             available.add(spec.name)
         if entry.kind in _BLOCKS:
             shapes.streams = next(spec.shape[0] for spec in entry.outputs if spec.name == "tokens")
@@ -219,22 +234,33 @@ class _Shapes:
             "fundamental": layout.fundamental_shape,
             "points": layout.images_shape,
             "confidence": layout.pixel_map_shape,
-            "camera": layout.pose_shape(_POSE_NUMBERS),
+        }
+        self._of_image: dict[str, tuple[int, ...]] = {
+            "depth": (layout.H, layout.W),
+            "depth_confidence": (layout.H, layout.W),
+            "points": (layout.H, layout.W, 3),
+            "points_confidence": (layout.H, layout.W),
         }
         for name, kept in kept_layers.items():
-            self._shapes[name] = layout.layer_shape(model.streams * len(kept.stages) * model.width)
+            channels = model.streams * len(kept.stages) * model.width
+            self._shapes[name] = layout.layer_shape(channels)
+            self._of_image[name] = (layout.N, channels)
 
-    def check(self, entry: StageEntry, spec: TensorSpec, is_encoder: bool, most_streams: int) -> None:
+    def check(self, entry: StageEntry, spec: TensorSpec, most_streams: int) -> None:
         """Raise unless a tensor has its type and shape, tokens of as many streams as there are up to `most_streams`."""
         name = spec.name
         if name == "tokens":
             streams = range(self.streams, most_streams + 1)
             allowed = [self._layout.tokens_shape(count, self._width) for count in streams]
-            allowed = [self._encoded] if is_encoder else allowed
+            allowed = [self._encoded] if entry.kind == "encoder" else allowed
         elif name == "memory":
             tokens = spec.shape[-2] if len(spec.shape) > 1 else 1  # their number is the first stage's own
             self._memory = self._memory or self._layout.memory_shape(self.streams, tokens, self._width)
             allowed = [self._memory]
+        elif name == "camera":
+            allowed = [self._layout.pose_shape(numbers) for numbers in (ROW_NUMBERS, QUATERNION_NUMBERS)]
+        elif _takes_chunks(entry):
+            allowed = [(self._layout.images // entry.calls, *self._of_image[name])]
         else:
             allowed = [self._shapes.get(name, self._layout.patch_map_shape)]
         is_tokens = name in ("special", "tokens", "memory") or name.startswith("layers.")
@@ -252,3 +278,12 @@ def _check_mask(manifest: Manifest) -> None:
                 what = "the mask head does not stand before the first reader of its mask"
                 raise inconsistent(what, before.name, "mask_head")
             return
+
+
+def _check_frame(manifest: Manifest) -> None:
+    """Check that there is a frame for the points, which Pi3's older manifests do not name, and no frame without any."""
+    frame = manifest.points_frame
+    if frame is not None and not manifest.makes("points"):
+        raise inconsistent("it has a points_frame and no points", frame, "no points_frame")
+    if frame is None and manifest.makes("points_confidence"):
+        raise inconsistent("it does not say which frame its points are in", "no points_frame", _FRAMES)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from page4d.layout import Layout
-from page4d.manifest import Flavor
+from page4d.manifest import Flavor, PointsFrame
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.ops import AttentionChoice
 from page4d.precision import MOST_NUMBERS, Precision
@@ -33,6 +33,7 @@ class RawManifest(msgspec.Struct, frozen=True):
     layout: dict[str, int]
     precision: str
     attention: str = str(AttentionChoice.AUTO)
+    points_frame: str | None = None
     plans: _RawPlans | None = None
     verification: _RawVerification | None = None
 
@@ -48,6 +49,8 @@ def check_raw(raw: RawManifest) -> None:
         layout_of(raw.verification.layout)
     _require_known("its precision is unknown", raw.precision, Precision)
     _require_known("its attention is unknown", raw.attention, AttentionChoice)
+    if raw.points_frame is not None:
+        _require_known("its points_frame is unknown", raw.points_frame, PointsFrame)
     if raw.plans is not None:
         _require_known("its plans are of an unknown library", raw.plans.library, Flavor)
 

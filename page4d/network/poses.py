@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,6 +87,42 @@ def to_world(points: NDArray[np.floating], camera: NDArray[np.float64]) -> NDArr
     return turned + camera[..., None, None, :3, 3]
 
 
+def points_source(fields: Collection[str], frame: PointsFrame | None, source: str | None = None) -> str:
+    """What the world's points are made from.
+
+    Args:
+        fields: which of `points`, `depth`, `camera`, `intrinsics` there are.
+        frame: of `points`; None, in older engine folders, is each camera's.
+        source: `depth`, with cameras and intrinsics; `points`, those of the points head; None: depth where there is all
+            that it takes, else points.
+
+    Returns:
+        `depth` or `points`.
+
+    Raises:
+        UsageError: no such source, or something that it takes is not there.
+    """
+    needed = {
+        "depth": ("depth", "camera", "intrinsics"),
+        "points": ("points",) if frame is PointsFrame.WORLD else ("points", "camera"),
+    }
+    if source is not None and source not in needed:
+        raise UsageError("points come from no such source", got=source, allowed=", ".join(needed))
+    usable = [name for name, inputs in needed.items() if set(inputs) <= set(fields)]
+    if source is None and usable:
+        return usable[0]
+    if source is None or source not in usable:
+        there = [name for name in ("camera", "intrinsics", "depth", "points") if name in fields]
+        allowed = [", ".join(inputs) for name, inputs in needed.items() if source in (None, name)]
+        raise UsageError(
+            f"the model lacks what points in the world{f' from {source}' if source else ''} are made of",
+            got=", ".join(there) or "none of it",
+            allowed="; or ".join(allowed),
+            hint=f"points from {usable[0]}" if usable else "page4d-export with the heads that give it",
+        )
+    return source
+
+
 def world_points(
     points: NDArray[np.floating] | None,
     points_frame: PointsFrame | None,
@@ -93,47 +131,32 @@ def world_points(
     intrinsics: NDArray[np.float64] | None,
     source: str | None = None,
 ) -> NDArray[np.float64]:
-    """Every pixel's point in the world, of any model; arguments None where the model does not give them.
+    """Every pixel's point in the world, the same way for every model.
 
     Args:
-        points: `[...,H,W,3]`, of the points head, in `points_frame`.
-        points_frame: world, or each pixel's camera.
+        points: `[...,H,W,3]`, in their frame.
+        points_frame: None counts as each camera's.
         depth: `[...,H,W]`.
         camera: `[...,4,4]`, camera to world.
-        intrinsics: `[...,3,3]`.
-        source: `depth`, from depth, camera and intrinsics; `points`, from the points head. None: depth where all three
-            are there, else points.
+        intrinsics: `[...,3,3]`, in pixels of the depth's image.
+        source: as for `points_source`.
 
     Returns:
-        float64 `[...,H,W,3]`.
+        float64 `[...,H,W,3]`; NaN where the pose or a focal length that it takes is NaN.
 
     Raises:
-        UsageError: the model does not give what the source needs; another source.
+        UsageError: as `points_source`.
     """
-    if source not in (None, "depth", "points"):
-        raise UsageError("world points have no such source", got=source, allowed="depth, points")
-    lacking = [
-        name for name, value in (("depth", depth), ("camera", camera), ("intrinsics", intrinsics)) if value is None
-    ]
-    if source == "depth" or (source is None and not lacking):
-        if depth is None or camera is None or intrinsics is None:
-            raise _no_source("depth, camera and intrinsics", lacking)
+    arrays = {"points": points, "depth": depth, "camera": camera, "intrinsics": intrinsics}
+    fields = [name for name, array in arrays.items() if array is not None]
+    if points_source(fields, points_frame, source) == "depth":
+        assert depth is not None and camera is not None and intrinsics is not None
         return to_world(unproject(depth, intrinsics), camera)
-    if points is None:
-        raise _no_source("the points head, or depth, camera and intrinsics", ["points"])
+    assert points is not None
     if points_frame is PointsFrame.WORLD:
         return np.asarray(points, np.float64)
-    if camera is None:
-        raise _no_source("the camera, since points are in each camera's frame", ["camera"])
+    assert camera is not None
     return to_world(points, camera)
-
-
-def _no_source(needed: str, lacking: list[str]) -> UsageError:
-    return UsageError(
-        f"world points need {needed}",
-        got=f"a model without {', '.join(lacking)}",
-        hint="an export with these heads (--heads)",
-    )
 
 
 def inverse_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:

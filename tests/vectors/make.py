@@ -17,7 +17,7 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.network.poses import camera_to_world
+from page4d.network.poses import camera_to_world, intrinsics, to_world, unproject
 from page4d_engines.clip.fit import Fit, FitMode
 from tests.vectors.manifests import manifests, plans
 
@@ -191,7 +191,25 @@ def fundamentals():
 
 
 def poses():
-    """`page4d.network.poses.camera_to_world`; no rows of rank 1, of which no rotation is the nearest."""
+    """`page4d.network.poses`: cameras of both encodings, intrinsics, points in the world."""
+    rows, quaternions = row_cameras(), quaternion_cameras()
+    return {
+        "about": "row_numbers: float32 [n,12], quaternion_numbers: float32 [n,9]; null stands for NaN."
+        " pose: [n,4,4], null for one that is NaN throughout. K: [n,3,3], of images of H x W pixels."
+        " world: float32 depth [H,W] or points [n,3], with pose and K; world_points: [..,3].",
+        "row_numbers": plain(rows),
+        "row_pose": plain(camera_to_world(rows)),
+        "quaternion_numbers": plain(quaternions),
+        "quaternion_pose": plain(camera_to_world(quaternions)),
+        "H": 56,
+        "W": 70,
+        "K": plain(intrinsics(quaternions, 56, 70)),
+        "world": list(world_cases()),
+    }
+
+
+def row_cameras():
+    """float32 `[n,12]`; no rows of rank 1, of which no rotation is the nearest."""
     cases = []
     for number in range(12):
         rotation = turned(0.3 * number, 1.1 - 0.5 * number, 0.2 * number)
@@ -205,14 +223,48 @@ def poses():
         [1, None, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1],
         [1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, None],
     ]
-    values = np.array(numbers(cases), np.float32)
-    result = [None if np.isnan(pose).all() else pose.tolist() for pose in camera_to_world(values)]
-    rows = [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
-    return {
-        "about": "numbers: float32 [n,12], null stands for NaN. pose: [n,4,4], null for one that is NaN throughout.",
-        "numbers": rows,
-        "pose": result,
-    }
+    return np.array(numbers(cases), np.float32)
+
+
+def quaternion_cameras():
+    """float32 `[n,9]`: quaternions of any length, fields of view that are a camera's, and such as are none."""
+    wave = np.sin(np.arange(12 * 9) * 1.7).reshape(12, 9)
+    wave[:, 3:7] *= 10.0 ** (np.arange(12)[:, None] - 6)
+    wave[:, 7:] = 0.1 + 1.4 * np.abs(wave[:, 7:])
+    edges = [
+        [0, 0, 0, 0, 0, 0, 1, 1, 1],
+        [1, 2, 3, 0, 0, 0, 0, 1, 1],  # a quaternion of length 0
+        [1, 2, 3, 0, 0, 0, 1e-38, 1, 1],
+        [1, None, 3, 0, 0, 0, 1, 1, 1],
+        [1, 2, 3, 0, None, 0, 1, 1, 1],
+        [1, 2, 3, 0, 0, 0, 1, None, 1],
+        [1, 2, 3, 0, 1, 0, 1, 0, 1],  # a field of view that the head's ReLU cut off
+        [1, 2, 3, 0, 1, 0, 1, 1, -1],
+        [1, 2, 3, 0, 1, 0, 1, 3.1415925, 3.1415927],  # of float32, the last below pi and the first above
+        [1, 2, 3, 0, 1, 0, 1, 1e-30, 4],
+    ]
+    return np.concatenate((wave, numbers(edges))).astype(np.float32)
+
+
+def world_cases():
+    """Depth and points with a pose, and without one."""
+    H, W = 3, 5
+    depth = (1.5 + np.cos(np.arange(H * W) * 0.9)).reshape(H, W).astype(np.float32)
+    points = np.sin(np.arange(H * W * 3) * 1.3).reshape(H * W, 3).astype(np.float32)
+    cameras = quaternion_cameras()
+    for number in (0, 7, 11, 13, 18):
+        pose, K = camera_to_world(cameras[number]), intrinsics(cameras[number], H, W)
+        world = to_world(unproject(depth, K), pose)
+        yield {"depth": plain(depth), "K": plain(K), "pose": plain(pose), "world_points": plain(world)}
+        world = to_world(points[None], pose)[0]
+        yield {"points": plain(points), "pose": plain(pose), "world_points": plain(world)}
+
+
+def plain(array):
+    """Nested lists; null for NaN, and for a matrix that is NaN throughout."""
+    if array.ndim == 0:
+        return None if np.isnan(array) else array.item()
+    return None if array.ndim == 2 and np.isnan(array).all() else [plain(inner) for inner in array]
 
 
 FILES = {"fit": fit, "fundamental": fundamentals, "manifests": manifests, "plans": plans, "poses": poses}

@@ -22,10 +22,15 @@ HASH = "0" * 64
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
 
-def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None):
+def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
     """As plain values, with names of files, but no files."""
     plan = ExportPlan.make(
-        config_of(variant), layout_of(variant, 56, 70, B), precision, takes_keypoints(variant), encoder_images
+        config_of(variant),
+        layout_of(variant, 56, 70, B),
+        precision,
+        takes_keypoints(variant),
+        encoder_images,
+        head_images=head_images,
     )
     manifest = json.loads(msgspec.json.encode(plan.manifest("seeded")))
     for entry in manifest["stages"]:
@@ -40,16 +45,18 @@ def plans():
     others = [("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]
     # an encoder call has one timestep, one image, or one and a half timesteps, where carried images are computed anew
     slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
+    # heads that see one image a call, and all
+    heads = [_plan("vggt", Precision.FLOAT16, 1, head_images=1), _plan("vggt", Precision.BFLOAT16, 2, head_images=6)]
     return {
-        "plans": [_plan(variant, precision, B) for variant, precision, B in [*exported, *others]],
+        "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
         "slides": [
             _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
         ],
     }
 
 
-def _plan(variant, precision, B, encoder_images=None, sliding=False):
-    manifest = manifest_of(variant, precision, B, encoder_images)
+def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
+    manifest = manifest_of(variant, precision, B, encoder_images, head_images)
     plan = BufferPlan.make(_read(json.dumps(manifest)), sliding=sliding)
     steps = []
     for step in schedule(plan):
@@ -275,6 +282,44 @@ RIGHT = [
     (["verification"], None),
     (["layout", "B"], REMOVED),
 ]
+# of the base of VGGT: stages 5, 6 and 7 are its camera, depth and points, of 3 images in 3 calls
+_LAYERS = manifest_of("vggt", head_images=1)["stages"][6]["inputs"]
+_FIVE = [{**_LAYERS[0], "name": f"layers.{number}"} for number in range(5)]
+WRONG_HEADS = [
+    (["points_frame"], REMOVED),
+    (["points_frame"], None),
+    (["points_frame"], "room"),
+    (["points_frame"], 1),
+    (["stages"], manifest_of("vggt", head_images=1)["stages"][:7]),
+    *[(["stages", number, "calls"], calls) for number in (6, 7) for calls in (0, 1, 2, 4, 2**40)],
+    (["stages", 5, "calls"], 3),
+    *[(["stages", number, "inputs"], inputs) for number in (6, 7) for inputs in ([], _FIVE, [_LAYERS[0], _LAYERS[0]])],
+    (["stages", 5, "inputs"], _LAYERS),
+    (["stages", 6, "inputs", 0, "name"], "layers.7"),
+    (["stages", 6, "inputs", 0, "name"], "tokens"),
+    (["stages", 6, "inputs", 0, "shape"], [3, 1, 25, 256]),
+    (["stages", 6, "inputs", 0, "dtype"], "float16"),
+    (["stages", 6, "outputs", 0, "shape"], [3, 56, 70]),
+    (["stages", 6, "outputs", 0, "shape"], [1, 70, 56]),
+    (["stages", 6, "outputs", 0, "dtype"], "float16"),
+    (["stages", 6, "outputs", 0, "name"], "points"),
+    (["stages", 6, "outputs", 0, "name"], "depth_confidence"),
+    (["stages", 6, "outputs", 1, "name"], "confidence"),
+    (["stages", 6, "kind"], "points"),
+    (["stages", 7, "outputs", 0, "shape"], [1, 56, 70]),
+    (["stages", 7, "outputs", 1, "name"], "confidence"),
+    (["stages", 7, "outputs", 1, "shape"], [1, 56, 70, 3]),
+    (["stages", 5, "outputs", 0, "shape"], [3, 1, 7]),
+    (["stages", 5, "outputs", 0, "shape"], [1, 3, 9]),
+    (["keep"], []),
+    (["keep", 0, "stages"], ["time_sa.0"]),
+]
+RIGHT_HEADS = [
+    (["points_frame"], "camera"),
+    (["stages", 5, "outputs", 0, "shape"], [3, 1, 12]),
+    (["stages", 6, "inputs"], _LAYERS[:1]),
+    (["stages", 6, "inputs"], _LAYERS[::-1]),
+]
 NO_JSON = [
     "",
     "[]",
@@ -310,21 +355,28 @@ def manifests():
 
     Of texts that are no JSON only the first words of the errors are the same.
     """
-    base = manifest_of("default")
-    cases = []
-    for place, value in [*WRONG, *RIGHT]:
-        error = _refusal(json.dumps(changed(base, place, value)))
-        assert bool(error) == ((place, value) in WRONG), (place, value, error)
-        cases.append({"place": place, "value": value, "said": error})
+    base, heads = manifest_of("default"), manifest_of("vggt", head_images=1)
+    cases, cases_of_heads = _changes(base, WRONG, RIGHT), _changes(heads, WRONG_HEADS, RIGHT_HEADS)
     deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
     assert not _refusal(json.dumps(base | deep)), "as deep as may be"
     return {
         "removed": REMOVED,
         "base": base,
         "changed": cases,
+        "heads": {"base": heads, "changed": cases_of_heads},
         "no_json": [_no_json(text) for text in NO_JSON],
         "deep": deep,
     }
+
+
+def _changes(base, wrong, right):
+    """Each change with the error that the reader gives."""
+    cases = []
+    for place, value in [*wrong, *right]:
+        error = _refusal(json.dumps(changed(base, place, value)))
+        assert bool(error) == ((place, value) in wrong), (place, value, error)
+        cases.append({"place": place, "value": value, "said": error})
+    return cases
 
 
 def _no_json(text):

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "boundary.h"
+#include "page4d/geometry.h"
 #include "page4d/page4d.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
@@ -84,7 +85,9 @@ bool convert(const page4d_output& from, page4d::Output& to) noexcept {
 // False if the memory of one of them is out of range.
 bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
-              convert(from.confidence, to.confidence) && convert(from.camera, to.camera);
+              convert(from.confidence, to.confidence) && convert(from.camera, to.camera) &&
+              convert(from.points_confidence, to.points_confidence) && convert(from.depth, to.depth) &&
+              convert(from.depth_confidence, to.depth_confidence) && convert(from.intrinsics, to.intrinsics);
   for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i)
     fits = fits && convert(from.layers[i], to.layers[i]);
   return fits;
@@ -230,6 +233,28 @@ int page4d_run(page4d_pipeline* handle, const page4d_frames* frames, const page4
   const int code = run_alone(handle, frames, outputs, stream);
   handle->running.clear(std::memory_order_release);
   return code;
+}
+
+int page4d_world_points(const page4d_pipeline* handle, const page4d_outputs* c_outputs, int32_t source, float* target,
+                        size_t bytes) {
+  if (handle == nullptr || c_outputs == nullptr || target == nullptr)
+    return missing(handle == nullptr ? "pipeline" : c_outputs == nullptr ? "outputs" : "target");
+  return guarded([&] {
+    const page4d::EngineInfo& info = handle->pipeline.info();
+    page4d_outputs without_layers = *c_outputs;
+    without_layers.layers = nullptr;
+    page4d::Outputs outputs;
+    if (!convert(without_layers, outputs))
+      throw page4d::Error(page4d::Code::kUsage, "an output's memory is out of range");
+    const auto needed = static_cast<size_t>(info.layout.images() * info.layout.H * info.layout.W) * 3 * sizeof(float);
+    if (bytes < needed) {
+      throw page4d::Error(page4d::Code::kUsage, "the memory for points in the world is too small")
+          .got(std::to_string(bytes) + " bytes")
+          .allowed(std::to_string(needed) + " or more");
+    }
+    page4d::world_points(info, outputs, target,
+                         enumerated(source, page4d::PointsSource::kPoints, "the source of points"));
+  });
 }
 
 int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* c_options, page4d_rig** rig) {

@@ -2,6 +2,7 @@
 
 #include "boundary.h"
 #include "page4d/pipeline.h"
+#include "runtime/output_names.h"
 #include "text.h"
 
 namespace page4d {
@@ -31,16 +32,8 @@ void Results::allocate(const EngineInfo& info) {
   for (const Tensor& tensor : info_.outputs) {
     memory_.emplace_back(tensor.bytes);
     const Output output{memory_.back().data(), tensor.bytes, Memory::kHost};
-    if (tensor.name == "mask")
-      outputs_.mask = output;
-    else if (tensor.name == "memory")
-      outputs_.memory = output;
-    else if (tensor.name == "points")
-      outputs_.points = output;
-    else if (tensor.name == "confidence")
-      outputs_.confidence = output;
-    else if (tensor.name == "camera")
-      outputs_.camera = output;
+    if (Output Outputs::* member = output_called(tensor.name); member != nullptr)
+      outputs_.*member = output;
     else if (layer < Outputs::kMostLayers)
       outputs_.layers[layer++] = output;
     else

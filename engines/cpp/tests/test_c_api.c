@@ -50,10 +50,80 @@ static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_i
   return 0;
 }
 
+/* Depth, cameras and intrinsics of VGGT's heads, and the points in the world that follow from them. */
+static int test_world_points(const char* folder) {
+  page4d_options options;
+  page4d_pipeline* pipeline = NULL;
+  page4d_outputs outputs;
+  page4d_frames frames;
+  page4d_image images[3];
+  int found = 0;
+  memset(&options, 0, sizeof options);
+  memset(&outputs, 0, sizeof outputs);
+  memset(&frames, 0, sizeof frames);
+  memset(images, 0, sizeof images);
+  options.backend = PAGE4D_TEST;
+  CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
+  const struct {
+    const char* name;
+    page4d_output* output;
+  } named[] = {{"points", &outputs.points}, {"points_confidence", &outputs.points_confidence},
+               {"depth", &outputs.depth},   {"depth_confidence", &outputs.depth_confidence},
+               {"camera", &outputs.camera}, {"intrinsics", &outputs.intrinsics}};
+  for (int32_t i = 0; i < page4d_output_count(pipeline); ++i) {
+    page4d_tensor tensor;
+    CHECK(page4d_output_tensor(pipeline, i, &tensor) == PAGE4D_OK);
+    for (size_t k = 0; k < sizeof named / sizeof *named; ++k) {
+      if (strcmp(tensor.name, named[k].name) != 0) continue;
+      named[k].output->data = calloc(1, tensor.bytes);
+      named[k].output->bytes = tensor.bytes;
+      ++found;
+    }
+  }
+  CHECK(found == 6);
+  unsigned char* pixels = calloc(56 * 70 * 3, 1);
+  for (int i = 0; i < 3; ++i) {
+    images[i].data = pixels;
+    images[i].width = 70;
+    images[i].height = 56;
+  }
+  frames.images = images;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
+
+  const size_t bytes = (size_t)3 * 56 * 70 * 3 * sizeof(float);
+  float *from_depth = calloc(1, bytes), *from_points = calloc(1, bytes), *best = calloc(1, bytes);
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_BEST, best, bytes) == PAGE4D_OK);
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_DEPTH, from_depth, bytes) == PAGE4D_OK);
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_POINTS, from_points, bytes) == PAGE4D_OK);
+  CHECK(memcmp(best, from_depth, bytes) == 0 && memcmp(best, from_points, bytes) != 0);
+  CHECK(memcmp(from_points, outputs.points.data, bytes) == 0); /* they are in the world */
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_DEPTH, best, bytes - 1) == PAGE4D_USAGE);
+  CHECK(strncmp(page4d_last_error(), "the memory for points in the world is too small\n", 48) == 0);
+  CHECK(page4d_world_points(pipeline, &outputs, 3, best, bytes) == PAGE4D_USAGE);
+  CHECK(page4d_world_points(NULL, &outputs, 0, best, bytes) == PAGE4D_USAGE);
+  CHECK(page4d_world_points(pipeline, NULL, 0, best, bytes) == PAGE4D_USAGE);
+  CHECK(page4d_world_points(pipeline, &outputs, 0, NULL, bytes) == PAGE4D_USAGE);
+  void* depth = outputs.depth.data;
+  outputs.depth.data = NULL;
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_DEPTH, best, bytes) == PAGE4D_USAGE);
+  CHECK(page4d_world_points(pipeline, &outputs, PAGE4D_FROM_BEST, best, bytes) == PAGE4D_OK);
+  CHECK(memcmp(best, from_points, bytes) == 0);
+  outputs.depth.data = depth;
+
+  page4d_free(pipeline);
+  for (size_t k = 0; k < sizeof named / sizeof *named; ++k) free(named[k].output->data);
+  free(pixels);
+  free(from_depth);
+  free(from_points);
+  free(best);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   page4d_layout layout;
   size_t bytes = 0;
-  CHECK(argc == 2);
+  CHECK(argc == 3);
+  CHECK(test_world_points(argv[2]) == 0);
   CHECK(page4d_inspect(argv[1], &layout, &bytes) == PAGE4D_OK);
   CHECK(layout.T == 1 && layout.V == 3 && layout.H == 56 && layout.W == 70 && bytes > 0);
   CHECK(page4d_inspect("no/such/folder", NULL, NULL) == PAGE4D_INCOMPATIBLE);

@@ -5,7 +5,7 @@ The next window is decoded while the caller works on this one.
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from page4d.cameras import fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.clip.companions import by
 from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fits import Fits
 from page4d_engines.clip.frame_folder import FrameFolder
 
 
@@ -85,11 +85,14 @@ class WindowReader:
         folder: the clip.
         layout: the engine's; for one clip (B = 1).
         mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself;
-            None makes both an error.
+            None makes both an error, except as `as_published` says.
         wants_keypoints: whether the engine reads keypoint maps.
         wants_cameras: whether it reads fundamental matrices.
+        as_published: whether None stands for `FitMode.PUBLISHED` where that gives the engine's size; see `Fits.choose`.
 
     Attributes:
+        folder: the clip; its images are laid over white where the mode is one of VGGT's.
+        fits: how its frames come to the engine's size.
         decode_seconds: seconds that reading each window so far took, most of them while the caller worked.
 
     Raises:
@@ -98,7 +101,13 @@ class WindowReader:
     """
 
     def __init__(
-        self, folder: FrameFolder, layout: Layout, mode: FitMode | None, wants_keypoints: bool, wants_cameras: bool
+        self,
+        folder: FrameFolder,
+        layout: Layout,
+        mode: FitMode | None,
+        wants_keypoints: bool,
+        wants_cameras: bool,
+        as_published: bool = False,
     ) -> None:
         if layout.B != 1:
             raise UsageError(
@@ -118,11 +127,8 @@ class WindowReader:
         if wants_cameras and folder.cameras is None:
             what = "the engine reads the cameras (for its epipolar prior), and the clip has none"
             raise UsageError(what, allowed="cameras.json beside the frames", hint="--cameras FILE")
-        if mode is None:
-            _check_sizes(folder)
-        self.folder, self.layout = folder, layout
-        sizes = dict.fromkeys(itertools.chain.from_iterable(folder.sizes))
-        self._fits = {size: Fit.choose(size, layout, mode) for size in sizes}
+        self.fits = Fits.choose(folder, layout, mode, as_published)
+        self.folder, self.layout = dataclasses.replace(folder, over_white=self.fits.over_white), layout
         self.decode_seconds: list[float] = []
         lines = None
         if wants_cameras and folder.cameras is not None:
@@ -136,7 +142,7 @@ class WindowReader:
 
     def fit(self, t: int, v: int) -> Fit:
         """How the frame of timestep t and view v comes to the engine's size."""
-        return self._fits[self.folder.sizes[v][t]]
+        return self.fits.by_size[self.folder.sizes[v][t]]
 
     def read(self, of: Sequence[range]) -> Generator[tuple[range, WindowInputs], None, None]:
         """Each window with its inputs, which stay as they are until the window after it is asked for.
@@ -193,17 +199,3 @@ class WindowReader:
                 if inputs.keypoints is not None:
                     inputs.keypoints[row, v] = fit.patch_mean(self.folder.keypoints(t, v))
         return time.perf_counter() - began
-
-
-def _check_sizes(folder: FrameFolder) -> None:
-    """All frames must be of one size."""
-    first = folder.sizes[0][0]
-    for name, column, row in zip(folder.camera_names, folder.frame_files, folder.sizes, strict=True):
-        for file, size in zip(column, row, strict=True):
-            if size != first:
-                raise UsageError(
-                    f"the frames are of different sizes: camera {name}, frame {file.name}",
-                    got=by(size),
-                    allowed=f"{by(first)}, as camera {folder.camera_names[0]}, frame {folder.frame_files[0][0].name}",
-                    hint=f"--fit {'|'.join(FitMode)}: each is fitted by itself",
-                )

@@ -19,7 +19,7 @@ import jinja2
 from PIL import Image
 
 from page4d.files import write_atomically
-from page4d.system.plain_text import as_text
+from page4d.system.plain_text import as_text, counted
 from page4d_engines.results.overlay import CLEAR, FULL, colour_bar
 from page4d_engines.results.summary import REPORT, SUMMARY, Summary, mean_of
 
@@ -158,7 +158,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "coordinate": _coordinate,
-        "count": _count,
+        "count": counted,
         "folder": lambda path: posixpath.dirname(path) + "/",
         "href": _href,
         "inner_name": lambda path: posixpath.splitext(path)[0].partition("/")[2],
@@ -177,14 +177,14 @@ def _template() -> jinja2.Template:
 
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
-    images = _count(windows * times * cameras, "image")
-    what = f"{_count(windows, 'window')} of {_count(times, 'timestep')}, {_count(cameras, 'camera')}, {images}"
+    images = counted(windows * times * cameras, "image")
+    what = f"{counted(windows, 'window')} of {counted(times, 'timestep')}, {counted(cameras, 'camera')}, {images}"
     if summary.has_mask:
         return f"{what}: mask mean {_probability(summary.mask_mean)}"
     if not summary.has_predictions:
         return what
     if times == 1:
-        what = _count(windows * cameras, "photo") + (f" of {_count(windows, 'timestep')}" if windows > 1 else "")
+        what = counted(windows * cameras, "photo") + (f" of {counted(windows, 'timestep')}" if windows > 1 else "")
     points = sum(window.predictions.points for window in summary.windows if window.predictions is not None)
     return f"{what}: {points:,} points"
 
@@ -208,6 +208,7 @@ def _facts(summary: Summary) -> dict[str, str]:
         "Backend": summary.backend,
         "Engines": summary.engines,
         "Frames": summary.frames,
+        **({"Photos": "; ".join(summary.photos)} if summary.photos else {}),
         "Cameras": ", ".join(summary.cameras),
         "Buffers": f"{_bytes(summary.buffer_bytes)}, allocated once; without the weights",
         "Peak host memory": _bytes(summary.peak_rss_bytes),
@@ -238,10 +239,6 @@ def _plain(value: object) -> str:
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _coordinate(value: float | None) -> str:

@@ -54,8 +54,7 @@ class BufferPlan:
     calls: tuple[StageCall, ...]
     keeps: tuple[LayerCopy, ...]
     outputs: dict[str, TensorSlot]
-    """`layers.<i>`, and where the model has them `mask`, `memory`, `points`, `confidence`, `camera`: the results'
-    places."""
+    """The results' places: `layers.<i>`, and where the model has them `mask`, `memory` and the `PREDICTIONS`."""
     starts: dict[str, TensorSlot]
     """Where a value from outside lies before the first call: images, special, mask_ext, keypoints, fundamental,
     memory."""
@@ -139,7 +138,7 @@ class _Planner:
                 copies.append(LayerCopy(last_call[stage], kept.layer, number, len(kept.stages), source))
         for name in ("memory", *PREDICTIONS):
             if name in self.written:
-                results[name] = self.result_slot(name, self.manifest.spec(name).shape)
+                results[name] = self.result_slot(name, result_shape(self.manifest, name))
         return BufferPlan(self.sizes, tuple(calls), tuple(copies), results, self.starts, self.encoded)
 
     def _calls(self, entry: StageEntry) -> list[StageCall]:
@@ -185,6 +184,16 @@ class _Planner:
 
     def _dtype(self, name: str) -> str:
         return "float32" if self.widen and name in ("float16", "bfloat16") else name
+
+
+def result_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
+    """The shape of `memory` or a prediction as a result: a head that runs in chunks of images fills it part by part."""
+    layout = manifest.layout
+    if name == "points":
+        return layout.images_shape
+    if name in ("memory", "camera"):
+        return manifest.spec(name).shape
+    return layout.pixel_map_shape
 
 
 def part(slot: TensorSlot, number: int, count: int) -> TensorSlot:

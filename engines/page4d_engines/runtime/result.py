@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from page4d.manifest import PointsFrame
+from page4d.network.poses import world_points
 from page4d_engines.timing import Timing
 
 
@@ -23,10 +26,16 @@ class Result:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`.
         memory: `[S,M,C]`, an argument of the next window's run, where the model has memory; else None.
-        points: float32 `[T,V,H,W,3]`, every pixel's point in its camera's frame, up to scale; None without Pi3's heads,
-            as the next two.
-        confidence: float32 `[T,V,H,W]`, a logit.
+        points: float32 `[T,V,H,W,3]`, every pixel's point in `points_frame`, up to scale. None without that head, as
+            every field below.
+        points_confidence: float32 `[T,V,H,W]`, over 1 and no probability (VGGT, PAGE-4D).
+        confidence: float32 `[T,V,H,W]`, of the points, a logit (Pi3).
+        depth: float32 `[T,V,H,W]`, z in each image's camera, up to scale.
+        depth_confidence: float32 `[T,V,H,W]`, over 1 and no probability.
         camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite values.
+        intrinsics: float64 `[T,V,3,3]`, K in pixels of the engine's image; None for Pi3. NaN where the engines gave no
+            field of view.
+        points_frame: whose frame the points are in; None without points.
         timing: seconds and floating-point operations of each stage in this run.
     """
 
@@ -34,25 +43,52 @@ class Result:
     layers: dict[int, NDArray[np.generic]]
     memory: NDArray[np.generic] | None
     points: NDArray[np.float32] | None = None
+    points_confidence: NDArray[np.float32] | None = None
     confidence: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    depth_confidence: NDArray[np.float32] | None = None
     camera: NDArray[np.float64] | None = None
+    intrinsics: NDArray[np.float64] | None = None
+    points_frame: PointsFrame | None = None
     timing: Timing = field(default_factory=Timing)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What there is, by name: `mask`, `layers.<i>`, `memory`, `points`, `confidence`, `camera`."""
-        named = {
-            "mask": self.mask,
-            "memory": self.memory,
-            "points": self.points,
-            "confidence": self.confidence,
-            "camera": self.camera,
-        }
+        """What there is, by name: `layers.<i>`, and the fields that hold an array, each by its own."""
+        named = {name: getattr(self, name) for name in _ARRAYS}
         return {name: array for name, array in named.items() if array is not None} | {
             f"layers.{i}": layer for i, layer in self.layers.items()
         }
+
+    def world_points(self, source: str | None = None) -> NDArray[np.float64]:
+        """Every pixel's point in the world, in memory of its own.
+
+        Args:
+            source: `depth`, from depth, cameras and intrinsics; `points`, those of the points head; None: depth where
+                the engines give all that it takes, else points.
+
+        Returns:
+            float64 `[T,V,H,W,3]`; NaN where the pose or a focal length that it takes is NaN.
+
+        Raises:
+            UsageError: no such source, or the engines do not give what it takes.
+        """
+        return world_points(self.points, self.points_frame, self.depth, self.camera, self.intrinsics, source)
 
     def copy(self) -> Result:
         """The same in memory of its own."""
         copied = {name: array.copy() for name, array in self.tensors().items()}
         layers = {i: copied.pop(f"layers.{i}") for i in self.layers}
-        return Result(copied.pop("mask", None), layers, copied.pop("memory", None), **copied, timing=self.timing)
+        return dataclasses.replace(self, layers=layers, **copied)
+
+
+_ARRAYS = (
+    "mask",
+    "memory",
+    "points",
+    "points_confidence",
+    "confidence",
+    "depth",
+    "depth_confidence",
+    "camera",
+    "intrinsics",
+)

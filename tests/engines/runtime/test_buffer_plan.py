@@ -1,12 +1,20 @@
 """The buffer plan, from the manifest alone."""
 
+import itertools
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from page4d import Layout, ModelConfig
+from page4d.config import Head
+from page4d.manifest import PREDICTIONS
 from page4d.precision import DTYPE_BYTES, Precision
-from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.buffer_plan import BufferPlan, part
+from page4d_engines.runtime.schedule import Run, schedule
 from page4d_export.export_plan import ExportPlan
+from tests.support.examples import examples
 from tests.support.models import EVERY, PUBLISHED, config_of, layout_of
 
 
@@ -32,7 +40,9 @@ def test_every_input_lies_where_its_producer_put_it(variant, encoder_images, B):
             view = call.inputs[spec.binding]
             assert view.shape == spec.shape
             if spec.name.startswith("layers."):
-                assert view == plan.outputs[spec.name], "a kept layer is read where it is an output"
+                kept, whole = plan.outputs[spec.name], plan.whole(call)[0][spec.name]
+                assert (whole.buffer, whole.offset, whole.dtype) == (kept.buffer, kept.offset, kept.dtype)
+                assert math.prod(whole.shape) == math.prod(kept.shape), "a kept layer is read where it is an output"
             if spec.name in places and call.stage.kind != "encoder":
                 assert (view.buffer, view.offset) == places[spec.name], (call.stage.name, spec.name)
         for spec in call.stage.outputs:
@@ -85,3 +95,50 @@ def test_half_precision_halves_the_tokens():
     _, widened = planned(precision="float16", widen=True)
     assert half.sizes["tokens.0"] * 2 == wide.sizes["tokens.0"] == widened.sizes["tokens.0"]
     assert half.sizes["mask"] == wide.sizes["mask"]
+
+
+HEADS = [
+    heads for count in (1, 2, 3) for heads in itertools.combinations((Head.CAMERA, Head.DEPTH, Head.POINTS), count)
+]
+
+
+@examples(60)
+@given(
+    st.sampled_from(HEADS),
+    st.integers(1, 6),
+    st.integers(1, 2),
+    st.integers(1, 12),
+    st.booleans(),
+    st.sampled_from([1, 4]),
+)
+def test_chunks_of_a_head_cover_its_result_once_and_read_the_layers_of_their_images(heads, T, B, n, widen, depth):
+    layout = Layout(T, 1, 28, 42, B)
+    if layout.images % n:
+        n = 1
+    config = ModelConfig.preset("vggt", width=64, heads=2, depth=depth, encoder_depth=1, predictions=heads)
+    plan = ExportPlan.make(config, layout, Precision.FLOAT16, head_images=n)
+    buffers = BufferPlan.make(plan.manifest("seeded"), widen)
+
+    shape = layout.pixel_map_shape
+    shapes = {"camera": layout.pose_shape(9), "depth": shape, "depth_confidence": shape}
+    shapes |= {"points": (*shape, 3), "points_confidence": shape}
+    expected = [name for name in PREDICTIONS if name.partition("_")[0] in heads]
+    results = [name for name in buffers.outputs if name in PREDICTIONS]
+    assert results == expected
+    for name in results:
+        slot = buffers.outputs[name]
+        assert (slot.shape, slot.dtype, slot.offset) == (shapes[name], "float32", 0)
+        assert buffers.sizes[slot.buffer] == 4 * math.prod(slot.shape)
+    for head in {"depth", "points"} & set(heads):
+        calls = [call for call in buffers.calls if call.stage.name == head]
+        assert len(calls) == layout.images // n
+        for number, call in enumerate(calls):
+            for views, whole in zip((call.inputs, call.outputs), buffers.whole(call), strict=True):
+                for name, view in views.items():
+                    assert view == part(whole[name], number, len(calls))
+                    assert view.shape[0] == n
+                    kept = buffers.outputs[name]
+                    assert (whole[name].buffer, whole[name].dtype) == (kept.buffer, kept.dtype)
+                    assert math.prod(whole[name].shape) == math.prod(kept.shape)
+    last = [step.call.stage.name for step in schedule(buffers) if isinstance(step, Run) and step.is_last]
+    assert last == [entry.name for entry in plan.manifest("seeded").stages], "each stage's outputs are whole once"

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page4d.network.poses import camera_to_world, world_to_camera
+from page4d.config import PointsFrame
+from page4d.errors import UsageError
+from page4d.network.poses import camera_to_world, intrinsics, points_source, unproject, world_points, world_to_camera
 from tests.support.examples import examples
 from tests.support.naive import heads as naive_heads
 
@@ -102,3 +104,54 @@ def test_world_to_camera_inverts_camera_to_world():
     back = np.einsum("...ij,...j->...i", inverse[..., :3], world) + inverse[..., 3]
     np.testing.assert_allclose(back, point, atol=1e-12)
     assert abs(world - point).max() > 0.1
+
+
+FIELDS = ("points", "depth", "camera", "intrinsics")
+
+
+def test_points_in_the_world_come_from_depth_where_cameras_and_intrinsics_are_given_too() -> None:
+    for frame in (*PointsFrame, None):
+        assert points_source(FIELDS, frame) == "depth"
+        assert points_source(FIELDS, frame, "points") == "points"
+
+
+def test_points_of_the_world_need_no_camera_and_those_of_each_camera_do() -> None:
+    assert points_source(["points"], PointsFrame.WORLD) == "points"
+    for frame in (PointsFrame.CAMERA, None):
+        assert points_source(["points", "camera"], frame) == "points"
+        with pytest.raises(UsageError, match=r"got: +points\n.*points, camera"):
+            points_source(["points"], frame)
+
+
+@pytest.mark.parametrize("lacking", ["depth", "camera", "intrinsics"])
+def test_points_from_depth_name_what_they_lack_and_what_would_do(lacking: str) -> None:
+    fields = [name for name in FIELDS if name != lacking]
+    assert points_source(fields, PointsFrame.WORLD) == "points"
+    with pytest.raises(UsageError, match=r"allowed: depth, camera, intrinsics\n +try: +points from points"):
+        points_source(fields, PointsFrame.WORLD, "depth")
+    with pytest.raises(UsageError, match=r"allowed: depth, camera, intrinsics; or points\n +try: +page4d-export"):
+        points_source([name for name in fields if name != "points"], PointsFrame.WORLD)
+
+
+def test_a_source_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="no such source"):
+        points_source(FIELDS, None, "tokens")
+
+
+def test_world_points_of_every_source_are_the_same_points() -> None:
+    rng = np.random.default_rng(3)
+    numbers = rng.normal(size=(2, 3, 9))
+    numbers[..., 7:] = rng.uniform(0.5, 1.5, (2, 3, 2))
+    pose, K = camera_to_world(numbers), intrinsics(numbers, 28, 42)
+    depth = rng.uniform(1, 5, (2, 3, 28, 42))
+    in_camera = unproject(depth, K)
+    rows = np.einsum("tvij,tvhwj->tvhwi", pose[..., :3, :3], in_camera) + pose[..., None, None, :3, 3]
+
+    from_depth = world_points(None, None, depth, pose, K)
+    np.testing.assert_allclose(from_depth, rows, atol=1e-12)
+    np.testing.assert_allclose(world_points(in_camera, PointsFrame.CAMERA, None, pose, None), rows, atol=1e-12)
+    np.testing.assert_allclose(world_points(in_camera, None, depth, pose, K, "points"), rows, atol=1e-12)
+    head = rows.astype(np.float32)
+    of_head = world_points(head, PointsFrame.WORLD, depth, pose, K, "points")
+    assert of_head.dtype == np.float64
+    np.testing.assert_array_equal(of_head, head)

@@ -13,6 +13,7 @@ from page4d.network.mask import RowMaskHead
 from tests.support.examples import examples
 from tests.support.naive import heads as naive_heads
 from tests.support.naive import network as naive
+from tests.support.naive import vggt_heads as naive_vggt_heads
 
 SPECIAL = 5
 NARROW = {"width": 64, "heads": 1, "encoder_depth": 1}
@@ -70,7 +71,7 @@ def test_equals_the_naive_twin(name):
     weights = dict(model.named_parameters())
     out = model(images)
     mask, layers, memory = naive.forward(model.config, weights, model.encoder.position(2, 3), images.numpy())
-    assert set(out.layers) == set(layers) == set(options["keep_layers"])
+    assert set(out.layers) == set(layers) == {*options["keep_layers"], *model.config.head_layers}
     for i, layer in layers.items():
         assert layer.shape[-1] == 2 * options["width"]
         torch.testing.assert_close(out.layers[i], layer, rtol=1e-8, atol=1e-8)
@@ -80,15 +81,63 @@ def test_equals_the_naive_twin(name):
         assert mask.std() > 0.1
     else:
         assert out.mask is None and mask is None
-    predicted = (out.points, out.confidence, out.camera)
-    if preset == "pi3" and options.get("predictions", True):
-        last = layers[options["depth"] - 1]
-        for computed, expected in zip(predicted, naive_heads.predict(model.config, weights, last, 2, 3), strict=True):
-            torch.testing.assert_close(computed, expected, rtol=1e-8, atol=1e-8)
-        assert out.points.shape == (1, 3, 28, 42, 3) and (out.points[..., 2] > 0).all()
-        assert apart(out.camera[:, 0], torch.eye(4).double()) > 1e-2  # the world is not camera 0
-    else:
-        assert predicted == (None, None, None)
+    assert_equal_predictions(out, expected_predictions(model.config, weights, layers))
+
+
+PREDICTIONS = ("points", "points_confidence", "confidence", "depth", "depth_confidence", "camera", "intrinsics")
+
+
+def expected_predictions(config, weights, layers):
+    """What the heads give, by the names of `Output`."""
+    if not config.predictions:
+        return {}
+    if config.published == "pi3":
+        values = naive_heads.predict(config, weights, layers[config.depth - 1], 2, 3)
+        return dict(zip(("points", "confidence", "camera"), values, strict=True))
+    return naive_vggt_heads.predict(config, weights, layers, 28, 42)
+
+
+def assert_equal_predictions(out, expected):
+    for name in PREDICTIONS:
+        computed = getattr(out, name)
+        assert (computed is None) == (name not in expected), name
+        if computed is not None:
+            assert computed.nan_to_num().std() > 1e-3, name
+            torch.testing.assert_close(computed, expected[name], rtol=1e-8, atol=1e-8, equal_nan=True)
+
+
+def test_what_the_heads_give_lies_where_it_must():
+    pi3, vggt = (build(name, **MODELS[name][1])(clip(name)) for name in ("pi3", "vggt"))
+    assert pi3.points.shape == (1, 3, 28, 42, 3) and (pi3.points[..., 2] > 0).all()
+    assert apart(pi3.camera[:, 0], torch.eye(4).double()) > 1e-2  # the world is not camera 0
+    assert vggt.points.shape == (3, 1, 28, 42, 3) and (vggt.depth > 0).all()
+    assert (vggt.depth_confidence > 1).all() and (vggt.points_confidence > 1).all()
+    assert pi3.points_frame == "camera" and vggt.points_frame == "world"
+
+
+def test_layers_that_the_heads_read_are_kept():
+    assert ModelConfig.preset("vggt").keep_layers == (4, 11, 17, 23)
+    assert ModelConfig.preset("vggt", keep_layers=(0,)).keep_layers == (0, 4, 11, 17, 23)
+    assert ModelConfig.preset("page4d", predictions=("camera",)).keep_layers == (23,)
+    assert ModelConfig.preset("vggt", predictions=(), keep_layers=(2,)).keep_layers == (2,)
+    assert ModelConfig.preset("pi3", keep_layers=(0, 16)).keep_layers == (0, 16, 17)
+
+
+@pytest.mark.parametrize("heads", [(), ("camera",), ("depth",), ("points",), ("points", "camera"), ("depth", "camera")])
+def test_a_model_with_fewer_heads_gives_the_same_of_these(heads):
+    options = {**WIDE, "depth": 4}
+    whole, some = (build("vggt", **options, predictions=chosen) for chosen in (True, heads))
+    weights = dict(whole.named_parameters())
+    some.load_state_dict({name: weights[name] for name, _ in some.named_parameters()})
+    images = clip("vggt")
+    expected, out = whole(images), some(images)
+    names = {"camera": ("camera", "intrinsics"), "depth": ("depth", "depth_confidence")}
+    given = {name for head in heads for name in names.get(head, ("points", "points_confidence"))}
+    assert {name for name in PREDICTIONS if getattr(out, name) is not None} == given
+    for name in given:
+        assert torch.equal(getattr(out, name).nan_to_num(), getattr(expected, name).nan_to_num()), name
+    assert out.points_frame == ("world" if "points" in heads else None)
+    assert set(out.layers) == set(some.config.head_layers or {3})
 
 
 @pytest.mark.parametrize("name", ["pi3", "vggt", "page4d 150", "page4d 2026"])
@@ -101,11 +150,11 @@ def test_clips_side_by_side_equal_clips_alone(name):
         alone = model(images)
         for i, layer in alone.layers.items():
             torch.testing.assert_close(together.layers[i][b], layer, rtol=1e-9, atol=1e-9)
-        for field in ("mask", "points", "confidence", "camera"):
+        for field in ("mask", *PREDICTIONS):
             batch, single = getattr(together, field), getattr(alone, field)
             assert (batch is None) == (single is None), field
             if single is not None:
-                torch.testing.assert_close(batch[b], single, rtol=1e-9, atol=1e-9)
+                torch.testing.assert_close(batch[b], single, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["vggt", "page4d 150", "page4d 2026"])
@@ -281,14 +330,9 @@ def test_another_order_is_refused(preset, order):
         ("pi3", {"mask": False}, "mask is out of range"),
         ("vggt", {"mask": False}, "mask is out of range"),
         ("tiny", {"predictions": True}, "predictions is out of range"),
-        ("vggt", {"predictions": True}, "predictions is out of range"),
-        ("page4d", {"predictions": True}, "predictions is out of range"),
-        (
-            "pi3",
-            {"keep_layers": (0, 16)},
-            r"keep_layers is out of range\s+got:\s+\(0, 16\)\s+allowed: with 17, which the heads read",
-        ),
-        ("pi3", {"keep_layers": ()}, "keep_layers is out of range"),
+        ("vggt", {"predictions": ("confidence",)}, r"got:\s+confidence\s+allowed: camera, depth, points"),
+        ("page4d", {"predictions": ("masks",)}, r"predictions is out of range\s+got:\s+masks"),
+        ("pi3", {"predictions": ("camera",)}, "allowed: all of points, confidence, camera, or none"),
         ("tiny", {"published": "pi4"}, r"published has no such value\s+got:\s+pi4\s+allowed: pi3, vggt, page4d"),
     ],
 )

@@ -19,6 +19,12 @@ PAGE4D_API size_t bytes_of(DType dtype);
 // As in the manifest: "float16".
 PAGE4D_API const char* name_of(DType dtype);
 
+// The frame that points are in.
+enum class PointsFrame {
+  kCamera,  // each pixel's own camera: Pi3
+  kWorld,   // one frame for all images: VGGT, PAGE-4D
+};
+
 // An input or output of the engines.
 struct Tensor {
   std::string name;
@@ -58,8 +64,10 @@ struct EngineInfo {
   std::vector<StageInfo> stages;
   // "images", and those of "mask_ext", "keypoints", "fundamental", "memory" that the engines read.
   std::vector<Tensor> inputs;
-  // Those of "mask", "layers.<i>", "memory", "points", "confidence", "camera" that exist; camera is float64 [T,V,4,4].
+  // Those of "mask", "layers.<i>", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence",
+  // "camera", "intrinsics" that exist: see Outputs. camera and intrinsics are float64.
   std::vector<Tensor> outputs;
+  std::optional<PointsFrame> points_frame;  // of the output "points"; nothing if there is none
   std::vector<int> kept_layers;
   std::optional<PlansInfo> plans;
   size_t buffer_bytes = 0;  // allocated once, in addition to weights and the engines' scratch memory

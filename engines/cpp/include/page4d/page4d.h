@@ -35,6 +35,9 @@ enum page4d_dtype {
   PAGE4D_BFLOAT16 = 4,
   PAGE4D_FLOAT64 = 5
 };
+/* What points in the world are made from: depth where there is all that it takes, else points; depth, camera and
+ * intrinsics; points. */
+enum page4d_points_source { PAGE4D_FROM_BEST = 0, PAGE4D_FROM_DEPTH = 1, PAGE4D_FROM_POINTS = 2 };
 enum page4d_missing { PAGE4D_SKIP = 0, PAGE4D_REPEAT = 1 };
 
 typedef struct page4d_pipeline page4d_pipeline;
@@ -92,6 +95,7 @@ typedef struct page4d_outputs {
   page4d_output mask, memory, points, confidence, camera;
   const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int32_t layer_count;
+  page4d_output points_confidence, depth, depth_confidence, intrinsics;
 } page4d_outputs;
 
 typedef struct page4d_layout {
@@ -124,6 +128,11 @@ PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t num
  * time: a second one gets PAGE4D_USAGE. */
 PAGE4D_API int page4d_run(page4d_pipeline* pipeline, const page4d_frames* frames, const page4d_outputs* outputs,
                           void* stream);
+
+/* As page4d::world_points: every pixel's point in the world, float32 [T,V,H,W,3], from the outputs of a window that is
+ * done. source: page4d_points_source. bytes: of target. */
+PAGE4D_API int page4d_world_points(const page4d_pipeline* pipeline, const page4d_outputs* outputs, int32_t source,
+                                   float* target, size_t bytes);
 
 /* All zero: as page4d::RigOptions, windows without overlap. */
 typedef struct page4d_rig_options {

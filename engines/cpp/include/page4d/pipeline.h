@@ -72,9 +72,14 @@ struct Outputs {
   Output mask;                 // float32 [T,V,h,w], the probability that a patch is dynamic
   Output layers[kMostLayers];  // in the order of EngineInfo::kept_layers: [T,V,N,S*C]
   Output memory;               // [S,M,C]
-  Output points;               // float32 [T,V,H,W,3], the point of each pixel in its camera's frame, up to scale
-  Output confidence;           // float32 [T,V,H,W], a logit
+  Output points;               // float32 [T,V,H,W,3], each pixel's point, up to scale; in EngineInfo::points_frame
+  Output confidence;           // float32 [T,V,H,W], a logit (Pi3)
   Output camera;               // float64 [T,V,4,4], host only: camera to world; NaN if the engines gave no finite pose
+  Output points_confidence;    // float32 [T,V,H,W], above 1, no probability (VGGT, PAGE-4D), as the next but one
+  Output depth;                // float32 [T,V,H,W], z in the pixel's camera, up to scale
+  Output depth_confidence;     // float32 [T,V,H,W]
+  // float64 [T,V,3,3], host only, in pixels of the engines' image; a focal length is NaN if the engines gave none
+  Output intrinsics;
 };
 
 struct StageTime {
@@ -147,13 +152,20 @@ class PAGE4D_API Results {
 
   // For Pipeline::run.
   const Outputs& outputs() const noexcept { return outputs_; }
-  // The bytes of an output, by its name in EngineInfo::outputs; camera is float64 [T,V,4,4]. Null if there is none.
+  // The bytes of an output, by its name in EngineInfo::outputs. Null if there is none.
   const void* data(const std::string& name) const noexcept;
-  // Null if the engines have no such output.
-  const float* mask() const noexcept { return static_cast<const float*>(outputs_.mask.data); }
+  // As in Outputs. Null if the engines have no such output.
+  const float* mask() const noexcept { return floats(outputs_.mask); }
+  const float* points() const noexcept { return floats(outputs_.points); }
+  const float* points_confidence() const noexcept { return floats(outputs_.points_confidence); }
+  const float* confidence() const noexcept { return floats(outputs_.confidence); }
+  const float* depth() const noexcept { return floats(outputs_.depth); }
+  const float* depth_confidence() const noexcept { return floats(outputs_.depth_confidence); }
   const double* camera() const noexcept { return static_cast<const double*>(outputs_.camera.data); }
+  const double* intrinsics() const noexcept { return static_cast<const double*>(outputs_.intrinsics.data); }
 
  private:
+  static const float* floats(const Output& output) noexcept { return static_cast<const float*>(output.data); }
   void allocate(const EngineInfo& info);
 
   EngineInfo info_;

@@ -80,6 +80,8 @@ struct Manifest {
   int64_t encoder_images = 1;
   std::vector<Stage> stages;
   std::vector<KeptLayer> keep;
+  // "camera" or "world"; nothing: without points, or in older folders, which are Pi3's
+  std::optional<std::string> points_frame;
   std::optional<Plans> plans;
   std::optional<Golden> golden;
   std::map<std::string, std::string> files;  // sha256 by path relative to the folder

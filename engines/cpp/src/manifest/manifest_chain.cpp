@@ -20,10 +20,13 @@ constexpr char kOut[] = "_out";
 using Names = std::vector<std::string>;
 using Shape = std::vector<int64_t>;
 
-// A kind of stage: the names of its tensors, in the last two fields those that it may have.
+// A kind of stage: the names of its tensors; in `more_inputs` and `more_outputs` those that it may have.
 struct Kind {
   const char* name;
   Names inputs, outputs, more_inputs, more_outputs;
+  int64_t most_layers = 1;  // kept layers that it reads, at least one, where `inputs` has them
+
+  int64_t most(const std::string& tensor) const { return tensor == kLayer ? most_layers : 1; }
 };
 
 const std::vector<Kind>& kinds() {
@@ -35,8 +38,19 @@ const std::vector<Kind>& kinds() {
       {"global_sa", {"tokens"}, {"tokens"}, {"mask", "keypoints", "memory"}, {"memory"}},
       {"points", {kLayer}, {"points"}, {}, {}},
       {"confidence", {kLayer}, {"confidence"}, {}, {}},
-      {"camera", {kLayer}, {"camera"}, {}, {}}};
+      {"camera", {kLayer}, {"camera"}, {}, {}},
+      {"depth", {kLayer}, {"depth", "depth_confidence"}, {}, {}, 4}};
   return all;
+}
+
+const Kind& points_of_chunks() {
+  static const Kind kind = {"points", {kLayer}, {"points", "points_confidence"}, {}, {}, 4};
+  return kind;
+}
+
+// Whether it is a head of VGGT's that processes the images in chunks, [n,...] a call.
+bool takes_chunks(const Stage& stage) {
+  return stage.output("depth_confidence") != nullptr || stage.output("points_confidence") != nullptr;
 }
 
 bool is_block(const Stage& stage) {
@@ -85,21 +99,26 @@ void check_kind(const Stage& stage) {
     known.push_back(known_kind.name);
     if (stage.kind == known_kind.name) kind = &known_kind;
   }
+  if (stage.kind == "points" && takes_chunks(stage)) kind = &points_of_chunks();
   if (kind == nullptr) throw inconsistent(stage.name + " is of an unknown kind", stage.kind, joined(known));
   const std::string expected = stage.layer ? text(stage.kind, ".", *stage.layer) : stage.kind;
   if (stage.name != expected) throw inconsistent("a stage is not called by its kind and layer", stage.name, expected);
   const auto check = [&](const std::vector<TensorSpec>& specs, const Names& needed, const Names& more) {
-    std::set<std::string> names;
+    std::map<std::string, int64_t> counts;
     Names all;
     bool fits = true;
     for (const TensorSpec& spec : specs) {
       all.push_back(spec.name);
       const std::string name = is_layer(spec.name) ? kLayer : spec.name;
-      fits = names.insert(name).second && (has(needed, name) || has(more, name)) && fits;
+      fits = ++counts[name] <= kind->most(name) && (has(needed, name) || has(more, name)) && fits;
     }
-    for (const std::string& name : needed) fits = fits && names.count(name) != 0;
+    Names several;
+    for (const std::string& name : needed) {
+      fits = fits && counts.count(name) != 0;
+      several.push_back(kind->most(name) > 1 ? text("1 to ", kind->most(name), " ", name) : name);
+    }
     if (fits) return;
-    std::string allowed = joined(needed);
+    std::string allowed = joined(several);
     for (const std::string& name : more) allowed += " [" + name + "]";
     throw inconsistent(text(stage.name, " has other tensors than a stage of kind ", stage.kind), or_none(joined(all)),
                        allowed);
@@ -119,16 +138,22 @@ void check_kind(const Stage& stage) {
   for (const TensorSpec& spec : stage.outputs) check_suffix(spec, stage.input(spec.name) != nullptr ? kOut : "");
 }
 
-void check_encoder(const Manifest& manifest) {
+void check_calls(const Manifest& manifest) {
   const int64_t images = manifest.layout.images(), n = manifest.encoder_images;
   bool is_first = true;
   for (const Stage& stage : manifest.stages) {
     if ((stage.kind == "encoder") != is_first)
       throw inconsistent("the encoder is not its first stage", stage.name, "one encoder, before all others");
-    if (stage.calls != (is_first ? images / n : 1) || images % n != 0) {
-      throw inconsistent(stage.name + " is called another number of times", text(stage.calls),
-                         is_first ? text(images, " images, ", n, " a call") : "once");
+    bool fits = stage.calls == 1;
+    std::string allowed = "once";
+    if (is_first) {
+      fits = images % n == 0 && stage.calls == images / n;
+      allowed = text(images, " images, ", n, " a call");
+    } else if (takes_chunks(stage)) {
+      fits = images % stage.calls == 0;
+      allowed = text("a divisor of ", images, " images");
     }
+    if (!fits) throw inconsistent(stage.name + " is called another number of times", text(stage.calls), allowed);
     is_first = false;
   }
 }
@@ -207,10 +232,15 @@ class Shapes {
                {"special", {n, l.special(), width_}},
                {"fundamental", {l.V, l.V, 3, 3}},
                {"points", clip({l.T, l.V, l.H, l.W, 3})},
-               {"confidence", clip({l.T, l.V, l.H, l.W})},
-               {"camera", clip({l.T, l.V, kPoseSize})}};
+               {"confidence", clip({l.T, l.V, l.H, l.W})}};
+    of_image_ = {{"depth", {l.H, l.W}},
+                 {"depth_confidence", {l.H, l.W}},
+                 {"points", {l.H, l.W, 3}},
+                 {"points_confidence", {l.H, l.W}}};
     for (const auto& [name, kept] : layers) {
-      shapes_[name] = clip({l.T, l.V, l.N(), model.streams * static_cast<int64_t>(kept->stages.size()) * width_});
+      const int64_t channels = model.streams * static_cast<int64_t>(kept->stages.size()) * width_;
+      shapes_[name] = clip({l.T, l.V, l.N(), channels});
+      of_image_[name] = {l.N(), channels};
     }
   }
 
@@ -228,6 +258,12 @@ class Shapes {
       if (memory_.empty())
         memory_ = of_streams(streams, {spec.shape.size() > 1 ? spec.shape[spec.shape.size() - 2] : 1, width_});
       allowed.push_back(memory_);
+    } else if (name == "camera") {
+      for (int64_t numbers : {kRowNumbers, kQuaternionNumbers})
+        allowed.push_back(clip({layout_.T, layout_.V, numbers}));
+    } else if (takes_chunks(stage)) {
+      allowed.push_back(of_image_.at(name));
+      allowed.back().insert(allowed.back().begin(), layout_.images() / stage.calls);
     } else {
       const auto known = shapes_.find(name);
       allowed.push_back(known == shapes_.end() ? patches_ : known->second);
@@ -258,7 +294,7 @@ class Shapes {
   const DType tokens_;
   const Shape encoded_;
   Shape patches_, memory_;
-  std::map<std::string, Shape> shapes_;
+  std::map<std::string, Shape> shapes_, of_image_;  // of all images; of an image
 };
 
 // The mask head stands right before the first stage that reads its mask: elsewhere it would see other tokens.
@@ -301,14 +337,23 @@ void check_flow(const Manifest& manifest, const Model& model, const KeptLayers& 
   check_mask(manifest);
 }
 
+// Points have a frame, which Pi3's older manifests do not name, and without points there is none.
+void check_frame(const Manifest& manifest) {
+  if (manifest.points_frame && !manifest.makes("points"))
+    throw inconsistent("it has a points_frame and no points", *manifest.points_frame, "no points_frame");
+  if (!manifest.points_frame && manifest.makes("points_confidence"))
+    throw inconsistent("it does not say which frame its points are in", "no points_frame", kFrames);
+}
+
 }  // namespace
 
 void check_chain(const Manifest& manifest) {
   const Model model = Model::of(manifest);
   for (const Stage& stage : manifest.stages) check_kind(stage);
-  check_encoder(manifest);
+  check_calls(manifest);
   check_blocks(manifest, model);
   check_flow(manifest, model, check_kept(manifest, model));
+  check_frame(manifest);
 }
 
 }  // namespace page4d

@@ -117,6 +117,8 @@ void check_manifest(const Manifest& manifest) {
   }
   if (manifest.attention != "auto" && manifest.attention != "plugin" && manifest.attention != "native")
     throw inconsistent("its attention is unknown", manifest.attention, "auto, plugin, native");
+  if (manifest.points_frame && manifest.points_frame != "camera" && manifest.points_frame != "world")
+    throw inconsistent("its points_frame is unknown", *manifest.points_frame, kFrames);
   if (manifest.encoder_images < 1)
     throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

@@ -10,6 +10,9 @@
 
 namespace page4d {
 
+// What a manifest's points_frame may be.
+inline constexpr char kFrames[] = "camera, world";
+
 // The error of a manifest whose parts do not match.
 Error inconsistent(const std::string& what, const std::string& got, const std::string& allowed);
 

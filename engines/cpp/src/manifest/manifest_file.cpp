@@ -233,6 +233,7 @@ Manifest manifest_of(const JsonValue& root) {
                 }},
                {"loaded", false, check_loaded},
                {"verification", false, check_verification},
+               {"points_frame", false, [&](const JsonValue& v) { m.points_frame = optional_string(v); }},
                {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
                {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
                {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},

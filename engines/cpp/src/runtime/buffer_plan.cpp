@@ -43,9 +43,17 @@ class Planner {
     const Layout& layout = manifest_.layout;
     if (written_.count("mask") != 0) result("mask", clip_shape({layout.T, layout.V, layout.h(), layout.w()}));
     for (const KeptLayer& kept : manifest_.keep) keep(kept, last);
-    for (const char* name : {"memory", "points", "confidence", "camera"}) {
-      if (written_.count(name) != 0) result(name, manifest_.spec(name)->shape);
+    if (written_.count("memory") != 0) result("memory", manifest_.spec("memory")->shape);
+    const std::pair<const char*, std::vector<int64_t>> predictions[] = {
+        {"points", {layout.T, layout.V, layout.H, layout.W, 3}},
+        {"points_confidence", {layout.T, layout.V, layout.H, layout.W}},
+        {"confidence", {layout.T, layout.V, layout.H, layout.W}},
+        {"depth", {layout.T, layout.V, layout.H, layout.W}},
+        {"depth_confidence", {layout.T, layout.V, layout.H, layout.W}}};
+    for (const auto& [name, shape] : predictions) {
+      if (written_.count(name) != 0) result(name, clip_shape(shape));
     }
+    if (written_.count("camera") != 0) result("camera", manifest_.spec("camera")->shape);
     add_steps();
     add_carries();
     return std::move(plan_);

@@ -61,7 +61,7 @@ struct BufferPlan {
   std::map<std::string, int64_t> sizes;  // bytes
   std::vector<Call> calls;
   std::vector<Step> steps;         // one call each, in order
-  std::vector<NamedView> outputs;  // those of mask, layers.<i>, memory, points, confidence, camera that exist
+  std::vector<NamedView> outputs;  // mask, layers.<i>, memory and predictions, as far as they exist
   std::vector<Carry> carries;      // by shared timesteps, from 1; empty: the plan keeps nothing of the window before
   // Where the chain's inputs go before the first call: images, special, mask_ext ...
   std::vector<NamedView> starts;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "boundary.h"
+#include "clip/poses.h"
 #include "manifest/engine_folder.h"
 #include "runtime/buffer_plan.h"
 #include "runtime/info.h"
@@ -20,12 +21,14 @@ const Tensor* find(const std::vector<Tensor>& tensors, const std::string& name) 
 // An input or output as callers see it: images and poses by timestep and view.
 Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& layout) {
   Tensor tensor{name, view.dtype, view.shape, 0};
+  const bool is_matrix = name == "camera" || name == "intrinsics";
   if (name == "images") tensor.shape = {layout.T, layout.V, layout.H, layout.W, 3};
-  if (name == "camera") {
-    tensor.shape = {layout.T, layout.V, 4, 4};
+  if (is_matrix) {
+    const int64_t side = name == "camera" ? 4 : 3;
+    tensor.shape = {layout.T, layout.V, side, side};
     tensor.dtype = DType::kFloat64;
   }
-  if (layout.B > 1 && (name == "images" || name == "camera")) tensor.shape.insert(tensor.shape.begin(), layout.B);
+  if (layout.B > 1 && (name == "images" || is_matrix)) tensor.shape.insert(tensor.shape.begin(), layout.B);
   tensor.bytes = bytes_of(tensor.dtype) * static_cast<size_t>(count_of(tensor.shape));
   return tensor;
 }
@@ -80,7 +83,14 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
   for (const auto& [name, view] : plan.starts) {
     if (name != "special") info.inputs.push_back(tensor_of(name, view, manifest.layout));
   }
-  for (const auto& [name, view] : plan.outputs) info.outputs.push_back(tensor_of(name, view, manifest.layout));
+  for (const auto& [name, view] : plan.outputs) {
+    info.outputs.push_back(tensor_of(name, view, manifest.layout));
+    if (name == "camera" && view.shape.back() == kQuaternionNumbers)
+      info.outputs.push_back(tensor_of("intrinsics", view, manifest.layout));
+  }
+  // Pi3's engines were exported before the manifest names the frame
+  if (manifest.makes("points"))
+    info.points_frame = manifest.points_frame == "world" ? PointsFrame::kWorld : PointsFrame::kCamera;
   for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
   if (manifest.plans)
     info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,

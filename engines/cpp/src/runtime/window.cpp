@@ -9,6 +9,7 @@
 #include "clip/cameras.h"
 #include "clip/poses.h"
 #include "runtime/host_device.h"
+#include "runtime/output_names.h"
 #include "text.h"
 
 namespace page4d {
@@ -16,6 +17,12 @@ namespace {
 
 constexpr char kNoSuchOutput[] =
     "memory is given for an output that these engines lack\n  allowed: those of EngineInfo::outputs";
+
+// Outputs that are computed on the host, from the camera head's values.
+bool is_matrix(Output Outputs::* member) { return member == &Outputs::camera || member == &Outputs::intrinsics; }
+bool asks_for_cameras(const Outputs& outputs) {
+  return outputs.camera.data != nullptr || outputs.intrinsics.data != nullptr;
+}
 
 int frame_side(int requested, int64_t engines) { return requested != 0 ? requested : static_cast<int>(engines); }
 
@@ -48,16 +55,15 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
   }
   set_lines(options);
   consumed_ = device_.make_event(), done_ = device_.make_event();
-  for (const auto& [name, view] : plan_.outputs) {
-    Output Outputs::* member = name == "mask"         ? &Outputs::mask
-                               : name == "memory"     ? &Outputs::memory
-                               : name == "points"     ? &Outputs::points
-                               : name == "confidence" ? &Outputs::confidence
-                               : name == "camera"     ? &Outputs::camera
-                                                      : nullptr;
-    targets_.push_back({&view, member, member == nullptr ? layers_++ : 0, info_.output(name)->bytes, name});
-    if (member == &Outputs::camera)
-      encoded_poses_ = static_cast<float*>(device_.staging(static_cast<size_t>(view.bytes())));
+  for (const Tensor& tensor : info_.outputs) {
+    Output Outputs::* member = output_called(tensor.name);
+    const BufferView* view = is_matrix(member) ? nullptr : plan_.output(tensor.name);
+    targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name});
+  }
+  if (const BufferView* view = plan_.output("camera"); view != nullptr) {
+    cameras_.numbers = static_cast<float*>(device_.staging(static_cast<size_t>(view->bytes())));
+    cameras_.size = view->shape.back(), cameras_.count = manifest.layout.images();
+    cameras_.H = manifest.layout.H, cameras_.W = manifest.layout.W;
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -200,17 +206,16 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
       return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more",
                     target.name.c_str(), output.bytes, target.bytes);
     }
-    if (output.memory == Memory::kDevice && (on_host_ || target.member == &Outputs::camera)) {
+    if (output.memory == Memory::kDevice && (on_host_ || is_matrix(target.member))) {
       return refuse(Code::kUsage,
                     "%s cannot be written to this memory\n  got:     device memory\n  allowed: host memory",
                     target.name.c_str());
     }
   }
-  for (Output Outputs::* member :
-       {&Outputs::mask, &Outputs::memory, &Outputs::points, &Outputs::confidence, &Outputs::camera}) {
-    const bool exists =
-        std::any_of(targets_.begin(), targets_.end(), [&](const Target& target) { return target.member == member; });
-    if ((outputs.*member).data != nullptr && !exists) return refuse(Code::kUsage, kNoSuchOutput);
+  for (const NamedOutput& output : kNamedOutputs) {
+    const bool exists = std::any_of(targets_.begin(), targets_.end(),
+                                    [&](const Target& target) { return target.member == output.member; });
+    if ((outputs.*output.member).data != nullptr && !exists) return refuse(Code::kUsage, kNoSuchOutput);
   }
   for (int layer = layers_; layer < Outputs::kMostLayers; ++layer) {
     if (outputs.layers[layer].data != nullptr) return refuse(Code::kUsage, kNoSuchOutput);
@@ -243,7 +248,7 @@ Status WindowRunner::run_alone(const Frames& frames, const Outputs& outputs, voi
 }
 
 Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
-  if (Failure failure = device_.wait(outputs.camera.data != nullptr ? done_ : consumed_)) return failure;
+  if (Failure failure = device_.wait(asks_for_cameras(outputs) ? done_ : consumed_)) return failure;
   // The window before may be on another stream. Always, since handles do not tell streams apart: a new stream may get
   // the handle of an old one, and the default streams of all threads have the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
@@ -259,8 +264,9 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
   if (failure == nullptr) failure = chain_.run(stream, frames.shared);
   for (const Target& target : targets_) {
     const Output& output = of(outputs, target);
-    if (failure == nullptr && output.data != nullptr) failure = fetch(target, output, stream);
+    if (failure == nullptr && output.data != nullptr && target.view != nullptr) failure = fetch(target, output, stream);
   }
+  if (failure == nullptr && asks_for_cameras(outputs)) failure = fetch_cameras(outputs, stream);
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
   return failure;
@@ -309,20 +315,24 @@ Failure WindowRunner::put_maps(const Image* images, const Input& input, Stream s
 Failure WindowRunner::fetch(const Target& target, const Output& output, Stream stream) noexcept {
   const void* source = chain_.at(*target.view);
   const auto size = static_cast<size_t>(target.view->bytes());
-  if (target.member == &Outputs::camera) {
-    if (Failure failure = device_.download(encoded_poses_, source, size, stream)) return failure;
-    poses_ = {encoded_poses_, target.view->bytes() / static_cast<int64_t>(kPoseSize * sizeof(float)),
-              static_cast<double*>(output.data)};
-    const auto compute = [](void* data) {
-      const auto* poses = static_cast<const Poses*>(data);
-      camera_to_world(poses->encoded, poses->count, poses->target);
-    };
-    return device_.call_host(compute, &poses_, stream);
-  }
   if (output.memory == Memory::kHost) return device_.download(output.data, source, size, stream);
   // row by row: the device copies in two dimensions, with a pitch of up to 2 GiB
   const size_t row = static_cast<size_t>(target.view->shape.back()) * bytes_of(target.view->dtype);
   return device_.copy_rows(output.data, row, source, row, row, size / row, stream);
+}
+
+Failure WindowRunner::fetch_cameras(const Outputs& outputs, Stream stream) noexcept {
+  const BufferView& view = *plan_.output("camera");
+  if (Failure failure = device_.download(cameras_.numbers, chain_.at(view), static_cast<size_t>(view.bytes()), stream))
+    return failure;
+  cameras_.camera = static_cast<double*>(outputs.camera.data);
+  cameras_.intrinsics = static_cast<double*>(outputs.intrinsics.data);
+  const auto compute = [](void* data) {
+    const auto* c = static_cast<const Cameras*>(data);
+    if (c->camera != nullptr) camera_to_world(c->numbers, c->size, c->count, c->camera);
+    if (c->intrinsics != nullptr) intrinsics(c->numbers, c->count, c->H, c->W, c->intrinsics);
+  };
+  return device_.call_host(compute, &cameras_, stream);
 }
 
 const StageTime* WindowRunner::times() noexcept {

@@ -39,16 +39,16 @@ class WindowRunner {
     unsigned char* staging = nullptr;
   };
   struct Target {
-    const BufferView* view;
+    const BufferView* view;    // null: camera or intrinsics, which are computed on the host
     Output Outputs::* member;  // null: a layer
     int layer;
     size_t bytes;
     std::string name;
   };
-  struct Poses {
-    const float* encoded;
-    int64_t count;
-    double* target;
+  struct Cameras {
+    float* numbers;  // [count,size], in staging memory
+    int64_t size, count, H, W;
+    double *camera, *intrinsics;  // of the caller; null: not computed
   };
 
   Input input(const char* name, Device& device);
@@ -64,6 +64,7 @@ class WindowRunner {
   int64_t first_image(const Frames& frames) const noexcept;
   Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
   Failure fetch(const Target& target, const Output& output, Stream stream) noexcept;
+  Failure fetch_cameras(const Outputs& outputs, Stream stream) noexcept;
   const Output& of(const Outputs& outputs, const Target& target) const noexcept;
 
   const Manifest& manifest_;
@@ -75,8 +76,7 @@ class WindowRunner {
   Chain chain_;
   Input images_, masks_, keypoints_, memory_;
   Bytes learned_;  // the initial memory
-  float* encoded_poses_ = nullptr;
-  Poses poses_{};
+  Cameras cameras_{};
   std::vector<Target> targets_;
   int layers_ = 0;  // kept layers among the outputs
   std::vector<double> seconds_;

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "page4d/error.h"
+#include "page4d/geometry.h"
 #include "page4d/pipeline.h"
 #include "runtime/buffer_plan.h"
 #include "support/folder.h"
@@ -254,6 +255,9 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
       const Status status = pipeline.run(frames, results.outputs());
       require(status.ok(), status.message);
     }
+    std::vector<float> world(static_cast<size_t>(parsed.layout.images() * parsed.layout.H * parsed.layout.W) * 3);
+    if (results.points() != nullptr && results.camera() != nullptr)
+      world_points(pipeline.info(), results.outputs(), world.data());
   } catch (const Error& error) {
     require(damage && error.code() == Code::kIncompatible, error.what());
   }

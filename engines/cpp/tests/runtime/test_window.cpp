@@ -2,6 +2,7 @@
 // without, and nothing allocated.
 #include "checksum/checksum_engine.h"
 #include "cuda/cuda_device.h"
+#include "runtime/output_names.h"
 #include "runtime/window.h"
 #include "runtime/window_cases.h"
 #include "support/allocations.h"
@@ -60,9 +61,9 @@ void test_gpu_equals_host(const nlohmann::ordered_json& plan, bool use_graph) {
   CHECK(Caller::count("driver_allocations") > before_allocations);
 }
 
-// Images and results in the device's memory; the images' rows are padded.
-void test_device_memory() {
-  const Manifest manifest = parse_manifest(plan_named("pi3").dump(), "");
+// Images and a result in the device's memory; the images' rows are padded.
+void test_device_memory(const char* plan, const char* name) {
+  const Manifest manifest = parse_manifest(plan_named(plan).dump(), "");
   const Layout& layout = manifest.layout;
   CudaDevice device(0);
   Loader loader(device);
@@ -86,17 +87,46 @@ void test_device_memory() {
   frames.images = images.data();
   Results actual(gpu.info());
   Outputs outputs = actual.outputs();
-  const size_t bytes = gpu.info().output("points")->bytes;
+  const size_t bytes = gpu.info().output(name)->bytes;
   held.push_back(Caller::memory(bytes));
-  outputs.points = {held.back().get(), bytes, Memory::kDevice};
+  Output& output = outputs.*output_called(name);
+  output = {held.back().get(), bytes, Memory::kDevice};
   void* stream = Caller::stream();
   CHECK(gpu.run(frames, outputs, stream).ok());
   Caller::synchronize(stream);
-  CHECK(std::memcmp(outputs.points.data, expected.data("points"), bytes) == 0);
-  CHECK(std::memcmp(actual.data("camera"), expected.data("camera"), gpu.info().output("camera")->bytes) == 0);
+  CHECK(std::memcmp(output.data, expected.data(name), bytes) == 0);
+  for (const char* matrix : {"camera", "intrinsics"}) {
+    const Tensor* tensor = gpu.info().output(matrix);
+    if (tensor == nullptr) continue;
+    CHECK(std::memcmp(actual.data(matrix), expected.data(matrix), tensor->bytes) == 0);
+    (outputs.*output_called(matrix)).memory = Memory::kDevice;
+    CHECK_TEXT(
+        gpu.run(frames, outputs, stream).message,
+        std::string(matrix) + " cannot be written to this memory\n  got:     device memory\n  allowed: host memory");
+    (outputs.*output_called(matrix)).memory = Memory::kHost;
+  }
   images[1].memory = Memory::kHost;
   CHECK_TEXT(gpu.run(frames, outputs, stream).message,
              "images are partly on the device, partly on the host\n  allowed: one of both");
+}
+
+// Poses or intrinsics alone are what they are together.
+void test_cameras_alone() {
+  const Manifest manifest = parse_manifest(plan_named("vggt").dump(), "");
+  const auto loader = checksum_loader();
+  WindowRunner runner(manifest, *loader, constants_of(manifest), {});
+  const WindowInputs inputs(manifest, 5);
+  Results together(runner.info()), alone(runner.info());
+  CHECK(runner.run(inputs.frames(), together.outputs(), nullptr).ok());
+  for (const NamedOutput& output : {NamedOutput{"camera", &Outputs::camera}, {"intrinsics", &Outputs::intrinsics}}) {
+    Outputs only;
+    only.*output.member = alone.outputs().*output.member;
+    CHECK(runner.run(inputs.frames(), only, nullptr).ok());
+    CHECK(std::memcmp(alone.data(output.name), together.data(output.name), runner.info().output(output.name)->bytes) ==
+          0);
+  }
+  const double* K = alone.intrinsics();
+  CHECK(K[0] > 0 && K[2] == 35 && K[4] > 0 && K[5] == 28 && K[8] == 1);
 }
 
 void test_no_graph_and_no_memory() {
@@ -305,8 +335,11 @@ int main() {
     test_gpu_equals_host(plan["manifest"], false);
   }
   for (const auto& plan : all["slides"]) test_sliding(plan["manifest"]);
+  test_sliding(plan_named("vggt"));
   test_what_cannot_be_shared();
-  test_device_memory();
+  test_device_memory("pi3", "points");
+  test_device_memory("vggt", "depth");
+  test_cameras_alone();
   test_no_graph_and_no_memory();
   test_refusals();
   test_inputs_matter();
