@@ -15,6 +15,8 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.published import PAGE4D_EPS as PAGE4D_EPS
 from page4d.published import PI3_EPS as PI3_EPS
+from page4d.published import QUATERNION_NUMBERS as QUATERNION_NUMBERS
+from page4d.published import ROW_NUMBERS as ROW_NUMBERS
 from page4d.published import TRAITS, Choice, Dpt, Traits
 from page4d.published import Head as Head
 from page4d.published import PointsFrame as PointsFrame
@@ -108,6 +110,7 @@ _VGGT_DPT_LAYERS, _VGGT_DEPTH = (5, 12, 18, 24), 24
 _Width = Annotated[int, Meta(ge=1, le=1 << 14, description="a whole number, 1 to 16384")]
 _Heads = Annotated[int, Meta(ge=1, le=1 << 9, description="a whole number, 1 to 512")]
 _Blocks = Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")]
+_Depth = Annotated[int, Meta(ge=0, le=256, description="a whole number, 0 to 256")]
 _Streams = Annotated[int, Meta(ge=1, le=2, description="1, or 2 (pose, then geo)")]
 _Layer = Annotated[int, Meta(ge=0, description="a layer's number, from 0")]
 _Layers = Annotated[tuple[_Layer, ...] | None, Meta(description="whole numbers, layers from 0")]
@@ -146,7 +149,7 @@ class ModelConfig:
     width: _Width = 1024
     heads: _Heads = 16
     encoder_depth: _Blocks = 24
-    depth: _Blocks = 16
+    depth: _Depth = 16
     streams: _Streams = 2
     order: _Order = (Order.VIEW, Order.TIME)
     layer_output: LayerOutput = LayerOutput.STREAMS
@@ -211,6 +214,11 @@ class ModelConfig:
         return self.published in (Published.VGGT, Published.PAGE4D)
 
     @property
+    def sees_alone(self) -> bool:
+        """Whether the model is an encoder alone, which sees every image by itself, and a depth head."""
+        return self.traits is not None and self.traits.sees_alone
+
+    @property
     def registers(self) -> int:
         """Register tokens of an image."""
         return Layout.REGISTERS if self.traits is None else self.traits.registers
@@ -229,10 +237,11 @@ class ModelConfig:
     @property
     def dpt_layers(self) -> tuple[int, ...]:
         """The four layers that DPT heads read: of VGGT 4, 11, 17, 23 of 24, in proportion for others; of Depth Anything
-        3 the last of each quarter."""
+        3 the last of each quarter. Of a model that is an encoder alone they are its blocks, as VGGT's layers."""
         if self.published is Published.DA3:
             return tuple(max(-(-quarter * self.depth // 4) - 1, 0) for quarter in (1, 2, 3, 4))
-        return tuple(max(-(-count * self.depth // _VGGT_DEPTH) - 1, 0) for count in _VGGT_DPT_LAYERS)
+        depth = self.depth or self.encoder_depth
+        return tuple(max(-(-count * depth // _VGGT_DEPTH) - 1, 0) for count in _VGGT_DPT_LAYERS)
 
     def layers_of(self, head: Head) -> tuple[int, ...]:
         """The layers whose pairs a head reads, each once."""
@@ -243,6 +252,8 @@ class ModelConfig:
     @property
     def head_layers(self) -> tuple[int, ...]:
         """The layers that the model's heads read, ascending."""
+        if self.sees_alone:
+            return ()
         return tuple(sorted({layer for head in self.predictions for layer in self.layers_of(head)}))
 
     @property
@@ -345,7 +356,9 @@ class ModelConfig:
                 value = (self._heads or tuple(Head)) if value else ()  # of a model without heads: refused below
             object.__setattr__(self, field.name, _converted(field.name, value))
         self._settle_heads()
-        last = (self.depth - 1,)
+        alone = self.sees_alone
+        self._require("depth", (self.depth == 0) == alone, "0, as the model was published" if alone else "1 to 256")
+        last = () if alone else (self.depth - 1,)
         global_layers = last if self.global_layers is None else self.global_layers
         chosen = (() if self.head_layers else last) if self.keep_layers is None else self.keep_layers
         object.__setattr__(self, "global_layers", tuple(sorted(set(global_layers))))
@@ -356,7 +369,7 @@ class ModelConfig:
             f"a multiple of 32 * heads = {32 * self.heads} (RoPE turns each head's two halves)",
         )
         self._require("order", set(self.order) == set(Order) and len(self.order) == 2, _allowed("order"))
-        self._require("mask_layer", self.mask_layer < self.depth, f"0 to {self.depth - 1}")
+        self._require("mask_layer", self.mask_layer < max(self.depth, 1), f"0 to {self.depth - 1}")
         for name in ("global_layers", "keep_layers"):
             inside = all(layer < self.depth for layer in getattr(self, name))
             self._require(name, inside, f"layers 0 to {self.depth - 1}")
@@ -387,7 +400,7 @@ class ModelConfig:
         self._require("reference_view", chooses or not self.chooses_reference, "first, as all models but da3 have it")
         if self.published is None:
             return
-        preset = PRESETS["da3-small" if self.published is Published.DA3 else str(self.published)]
+        preset = PRESETS["da3-large" if self.published is Published.DA3 else str(self.published)]
         for name in ("streams", "order", "time_encoding", "layer_output", "global_layers", "mask_layer", "fusion"):
             value = preset.get(name, getattr(ModelConfig, name))
             self._require(name, getattr(self, name) == value, f"{value or 'none'}, as {self.published} was published")
@@ -419,6 +432,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "da3-small": {**_DA3, "width": 384, "heads": 6, "encoder_depth": 4, "depth": 4},
     "da3-base": {**_DA3, "width": 768, "heads": 12, "encoder_depth": 4, "depth": 4},
     "da3-large": {**_DA3, "encoder_depth": 8, "depth": 8},
+    "da3-mono": {**_PUBLISHED, "published": "da3-mono", "depth": 0, "order": ("time", "view"), "predictions": True},
+    "da3-metric": {**_PUBLISHED, "published": "da3-metric", "depth": 0, "order": ("time", "view"), "predictions": True},
 }
 
 

@@ -21,7 +21,7 @@ from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
 from page4d.network.encoder import Encoder
 from page4d.network.heads.camera_decoder import CameraDecoder
-from page4d.network.heads.dpt import Depth, WorldPoints
+from page4d.network.heads.dpt import Depth, DepthAndSky, WorldPoints
 from page4d.network.heads.metric_head import Metric
 from page4d.network.heads.pi3 import Camera, Confidence, Points
 from page4d.network.heads.pose_head import REFINEMENTS, PoseHead
@@ -47,6 +47,7 @@ class Output:
         camera: camera-to-world `[T,V,4,4]`; NaN where the head gave no pose.
         intrinsics: K `[T,V,3,3]` in pixels of the images given; NaN for a focal length that the head did not give.
         metric: metres per unit of the network `[]`, by which points and positions of cameras are multiplied (Pi3X).
+        sky: `[T,V,H,W]`, 0 or more: a pixel is sky from 0.3 on (Depth Anything 3 MONO and METRIC).
         points_frame: the frame of `points`.
     """
 
@@ -61,6 +62,7 @@ class Output:
     camera: Tensor | None = None
     intrinsics: Tensor | None = None
     metric: Tensor | None = None
+    sky: Tensor | None = None
     points_frame: PointsFrame | None = None
 
     def of_one_clip(self) -> Output:
@@ -135,7 +137,8 @@ class Page4D(nn.Module):
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
             # the first set for image (0, 0), the second for all others
-            self.special_tokens = nn.Parameter(torch.empty(2, 1 + config.registers, config.width))
+            if not config.sees_alone:  # of the image that is told apart; of all others
+                self.special_tokens = nn.Parameter(torch.empty(2, 1 + config.registers, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
             if config.has_memory:
@@ -176,6 +179,9 @@ class Page4D(nn.Module):
         """
         inputs = self._checked(images, mask_ext, keypoints, cameras, memory)
         layout, memory = inputs.layout, inputs.memory
+        if self.config.sees_alone:
+            output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout))
+            return output if inputs.is_batched else output.of_one_clip()
         patches, selecting = self.encoder.encode(inputs.images)
         reference = None if selecting is None else self._reference(selecting, layout)
         tokens = torch.cat((self.special(layout, reference), patches), dim=1)
@@ -210,7 +216,7 @@ class Page4D(nn.Module):
     def special(self, layout: Layout, reference: NDArray[np.int64] | None = None) -> Tensor:
         """The special tokens of every image, `[B*T*V,1+registers,C]`; one image of a clip has its own: image 0, or that
         of number `reference` `[B]`."""
-        which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.special_tokens.device)
+        which = torch.ones(layout.B, layout.frames, dtype=torch.long, device=self.encoder.cls_token.device)
         which[range(layout.B), 0 if reference is None else torch.from_numpy(reference)] = 0
         return self.special_tokens[which.flatten()]
 
@@ -226,8 +232,8 @@ class Page4D(nn.Module):
         rebuilt = Page4D(config, self.seed, filled=False)
         parameters = {name: value for name, value in self.named_parameters() if not name.startswith("mask_head.")}
         rebuilt.load_state_dict(parameters, strict=False, assign=True)
-        if rebuilt.mask_head is not None and not self.special_tokens.is_meta:
-            rebuilt.mask_head.to(self.special_tokens.dtype).to_empty(device="cpu")
+        if rebuilt.mask_head is not None and not self.encoder.cls_token.is_meta:
+            rebuilt.mask_head.to(self.encoder.cls_token.dtype).to_empty(device="cpu")
             for name, parameter in rebuilt.mask_head.named_parameters():
                 seed_parameter(f"mask_head.{name}", parameter.data, self.seed)
         self.config = config
@@ -243,7 +249,7 @@ class Page4D(nn.Module):
         memory: Tensor | None,
     ) -> _Inputs:
         """What `forward` was called with, in the shapes that the network computes with."""
-        images = torch.as_tensor(images, device=self.special_tokens.device)
+        images = torch.as_tensor(images, device=self.encoder.cls_token.device)
         if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
             raise UsageError(
                 "images have the wrong form",
@@ -259,7 +265,7 @@ class Page4D(nn.Module):
                 got="mask_ext",
                 allowed="no mask_ext",
             )
-        dtype = self.special_tokens.dtype
+        dtype = self.encoder.cls_token.dtype
         return _Inputs(
             layout=layout,
             images=images.reshape(layout.images, H, W, 3),
@@ -269,6 +275,13 @@ class Page4D(nn.Module):
             memory=self._memory(memory, layout) if self.config.has_memory else None,
             is_batched=is_batched,
         )
+
+    def _depth_and_sky(self, images: Tensor, layout: Layout) -> dict[str, Any]:
+        """Of a model that sees every image alone, `[B,T,V,H,W]` each."""
+        assert self.depth is not None
+        lead = (layout.B, layout.T, layout.V)
+        depth, sky = self.depth(*(tokens.unflatten(0, lead) for tokens in self.encoder.tapped(images)), layout=layout)
+        return {"depth": depth, "sky": sky}
 
     def _predictions(self, kept: Mapping[int, Tensor], layout: Layout) -> dict[str, Any]:
         """The heads' results by the names of `Output`'s fields, from the kept layers `[B,T,V,N,2C]`."""
@@ -299,8 +312,8 @@ class Page4D(nn.Module):
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)
         if values is None:
-            return torch.zeros(shape, dtype=dtype, device=self.special_tokens.device)
-        values = torch.as_tensor(values, device=self.special_tokens.device)
+            return torch.zeros(shape, dtype=dtype, device=self.encoder.cls_token.device)
+        values = torch.as_tensor(values, device=self.encoder.cls_token.device)
         if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
             raise UsageError(
                 f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape)
@@ -318,7 +331,7 @@ class Page4D(nn.Module):
             )
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         matrices = torch.from_numpy(fundamental(cameras_from_mapping(cameras).values()))
-        return matrices.to(self.special_tokens.device, wide)
+        return matrices.to(self.encoder.cls_token.device, wide)
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
@@ -346,7 +359,8 @@ def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
             config
         )
     camera = CameraDecoder if config.published is Published.DA3 else PoseHead
-    return {Head.CAMERA: camera, Head.DEPTH: Depth, Head.POINTS: WorldPoints}[head](config)
+    depth = DepthAndSky if config.sees_alone else Depth
+    return {Head.CAMERA: camera, Head.DEPTH: depth, Head.POINTS: WorldPoints}[head](config)
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ class Published(Choice):
     VGGT = "vggt"
     PAGE4D = "page4d"
     DA3 = "da3"
+    DA3_MONO = "da3-mono"
+    DA3_METRIC = "da3-metric"
 
 
 class Head(Choice):
@@ -49,25 +52,47 @@ class PoseDirection(Choice):
     CAMERA_TO_WORLD = "camera_to_world"
 
 
+class FinalNorm(Choice):
+    """What the network's final norm applies to, in front of a DPT head."""
+
+    NOTHING = "nothing"
+    SECOND_HALF = "second half"
+    """Of each pair: the later block's tokens."""
+    ALL = "all"
+
+
+class Waves(Choice):
+    """The place embedding in a DPT head."""
+
+    NONE = "none"
+    FLOAT64 = "float64"
+    """Its frequencies are computed in float64."""
+    FLOAT32 = "float32"
+
+
 @dataclass(frozen=True)
 class Dpt:
-    """A DPT head, for a network of width C.
+    """A DPT head.
 
     Attributes:
         features: channels in the fusion.
         channels: of the four maps before it, from the finest to the coarsest.
         hidden: channels before the output.
-        norms_half: whether the network's final norm applies to the second half of each pair first.
+        final_norm: of the network, in front of the head's own.
+        has_norm: whether the head has a norm of its own.
+        waves: place embedding.
         keeps_sign: whether a residual unit adds its input; else relu of it.
-        float32_waves: whether the frequencies of the place embedding are rounded to float32.
+        has_sky: whether a second output tells the sky, instead of a confidence.
     """
 
     features: int
     channels: tuple[int, int, int, int]
     hidden: int
-    norms_half: bool = False
+    final_norm: FinalNorm = FinalNorm.NOTHING
+    has_norm: bool = True
+    waves: Waves = Waves.FLOAT64
     keeps_sign: bool = False
-    float32_waves: bool = False
+    has_sky: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +105,7 @@ class Traits:
         eps: of an aggregator block's LayerNorms, and of those over q and k.
         all_or_none: whether a checkpoint has all heads or none.
         sees_time: whether its clip is T frames of one view; else V images of one time.
+        sees_alone: whether it is an encoder alone, which sees every image by itself.
         registers: register tokens of an image.
         encoder_norm: whether the encoder's tokens are normed.
         antialiased: whether the position embedding is resized with a filter that widens (bicubic, a = -0.5), at the
@@ -95,6 +121,7 @@ class Traits:
     eps: tuple[float, float]
     all_or_none: bool = False
     sees_time: bool = False
+    sees_alone: bool = False
     registers: int = 4
     encoder_norm: bool = True
     antialiased: bool = True
@@ -105,12 +132,23 @@ class Traits:
 
     def dpt(self, width: int) -> Dpt:
         """The DPT head for a network of this width."""
-        if self is TRAITS[Published.DA3]:
-            features, channels = _DA3_DPT.get(width, (width // 4, (width // 8, width // 4, width // 2, width)))
-            return Dpt(features, channels, max(min(32, features // 2), 1), True, True, True)
-        return Dpt(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
+        vggt = Dpt(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
+        if self.sees_alone:
+            return dataclasses.replace(
+                vggt, final_norm=FinalNorm.ALL, has_norm=False, waves=Waves.NONE, keeps_sign=True, has_sky=True
+            )
+        if not self.chooses_reference:
+            return vggt
+        features, channels = _DA3_DPT.get(width, (vggt.features, vggt.channels))
+        hidden = max(min(32, features // 2), 1)
+        return Dpt(features, channels, hidden, final_norm=FinalNorm.SECOND_HALF, waves=Waves.FLOAT32, keeps_sign=True)
 
 
+ROW_NUMBERS = 12
+"""Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
+QUATERNION_NUMBERS = 9
+"""Of the other camera heads: a translation, a quaternion (x y z w), the vertical and the horizontal field of view in
+radians."""
 PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
 _VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
 _DA3_DPT = {
@@ -118,6 +156,15 @@ _DA3_DPT = {
     768: (128, (96, 192, 384, 768)),
     1024: (256, (256, 512, 1024, 1024)),
 }
+_MONO = Traits(
+    title="Depth Anything 3 MONO",
+    heads=(Head.DEPTH,),
+    eps=PI3_EPS,
+    sees_alone=True,
+    registers=0,
+    encoder_norm=False,
+    antialiased=False,
+)
 TRAITS = {
     Published.PI3: Traits(
         title="Pi3",
@@ -146,4 +193,6 @@ TRAITS = {
         chooses_reference=True,
         pose_direction=PoseDirection.CAMERA_TO_WORLD,
     ),
+    Published.DA3_MONO: _MONO,
+    Published.DA3_METRIC: dataclasses.replace(_MONO, title="Depth Anything 3 METRIC"),
 }

@@ -39,6 +39,7 @@ class Encoder(nn.Module):
         self.registers = config.registers
         self.antialiased = traits is None or traits.antialiased
         self.selects = config.chooses_reference
+        self.taps = config.dpt_layers if traits is not None and traits.sees_alone else ()
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + _TRAINED_GRID**2, width))
         if self.registers:
@@ -56,18 +57,30 @@ class Encoder(nn.Module):
     def encode(self, images: Tensor, position: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """uint8 RGB `[n,H,W,3]` -> patch tokens `[n,P,C]`, and the cls tokens `[n,C]` that the reference view is chosen
         by, where it is: those that enter the last block."""
-        dtype = self.cls_token.dtype
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        # mean and std are rounded to float32 in every precision, as the published models have them
-        mean, std = (torch.tensor(values, dtype=torch.float32, device=images.device).to(wide) for values in (MEAN, STD))
-        x = images.to(wide) * (1 / (255 * std)) - mean / std
-        x = self.prepared(x.permute(0, 3, 1, 2).to(dtype), position)
+        x = self.prepared(self._normalised(images), position)
         selecting = None
         for number, block in enumerate(self.blocks):
             if self.selects and number == len(self.blocks) - 1:
                 selecting = x[:, 0]
             x = block(x)
         return self._patches(x), selecting
+
+    def tapped(self, images: Tensor, position: Tensor | None = None) -> list[Tensor]:
+        """uint8 RGB `[n,H,W,3]` -> patch tokens `[n,P,C]` after each of the blocks that heads read."""
+        x = self.prepared(self._normalised(images), position)
+        tokens = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            tokens += [x[:, 1 + self.registers :]] * self.taps.count(number)
+        return tokens
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """uint8 RGB `[n,H,W,3]` -> `[n,3,H,W]` in the weights' dtype, by ImageNet's mean and standard deviation."""
+        dtype = self.cls_token.dtype
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        # mean and std are rounded to float32 in every precision, as the published models have them
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=images.device).to(wide) for values in (MEAN, STD))
+        return (images.to(wide) * (1 / (255 * std)) - mean / std).permute(0, 3, 1, 2).to(dtype)
 
     def features(self, x: Tensor, position: Tensor | None = None) -> Tensor:
         """Normalised images to patch tokens.

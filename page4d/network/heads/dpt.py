@@ -6,6 +6,8 @@ in their checkpoints.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from page4d.config import Head, ModelConfig
 from page4d.layout import Layout
 from page4d.network.block import LayerNorm, island
 from page4d.network.heads.places import places
-from page4d.published import Dpt
+from page4d.published import Dpt, FinalNorm, Waves
 
 _EPS = 1e-5
 _OMEGA = 100.0  # the embedding's lowest frequency is 1/100
@@ -31,10 +33,11 @@ class DptHead(nn.Module):
         channels = shape.channels
         unique = config.layers_of(Head.DEPTH)
         self.sources = [unique.index(layer) for layer in config.dpt_layers]
-        self.float32_waves = shape.float32_waves
-        self.half_norm = LayerNorm(width, eps=_EPS) if shape.norms_half else None
-        self.norm = LayerNorm(2 * width, eps=_EPS)
-        self.projects = nn.ModuleList(nn.Conv2d(2 * width, count, 1) for count in channels)
+        self.waves, self.final_norms = shape.waves, shape.final_norm
+        read = width if shape.final_norm is FinalNorm.ALL else 2 * width
+        self.final_norm = None if shape.final_norm is FinalNorm.NOTHING else LayerNorm(width, eps=_EPS)
+        self.norm = LayerNorm(read, eps=_EPS) if shape.has_norm else None
+        self.projects = nn.ModuleList(nn.Conv2d(read, count, 1) for count in channels)
         self.resize_layers = nn.ModuleList(
             (
                 nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
@@ -48,20 +51,25 @@ class DptHead(nn.Module):
     def forward(self, *pairs: Tensor, layout: Layout) -> Tensor:
         """The pairs `[..,N,2C]` of `config.layers_of(Head.DEPTH)` -> raw values `[..,H,W,values]` in the island's
         dtype. Images do not see each other."""
-        tokens = [self._normed(pair.flatten(0, -3)[:, layout.special :]) for pair in pairs]
-        maps = [self._map(level, tokens[source], layout) for level, source in enumerate(self.sources)]
-        x = self.scratch.fuse(maps)
-        x = _resize(self.scratch.output_conv1(x), (layout.H, layout.W))
-        x = self.scratch.output_conv2(add_places(x, layout, self.float32_waves))
+        x = self.scratch.output_conv2(self._fused([pair[..., layout.special :, :] for pair in pairs], layout))
         return island(x).movedim(1, -1).unflatten(0, pairs[0].shape[:-2])
 
+    def _fused(self, layers: Sequence[Tensor], layout: Layout) -> Tensor:
+        """Patch tokens `[..,P,2C]` of the layers -> the map in front of the output `[n,F/2,H,W]`."""
+        tokens = [self._normed(layer.flatten(0, -3)) for layer in layers]
+        maps = [self._map(level, tokens[source], layout) for level, source in enumerate(self.sources)]
+        x = _resize(self.scratch.output_conv1(self.scratch.fuse(maps)), (layout.H, layout.W))
+        return add_places(x, layout, self.waves)
+
     def _normed(self, tokens: Tensor) -> Tensor:
-        """Tokens `[n,P,2C]`, whose second half the network's final norm may apply to first."""
+        """Tokens `[n,P,2C]` after the network's final norm, as far as it applies, and the head's own."""
         wide = tokens
-        if self.half_norm is not None:
+        if self.final_norm is not None and self.final_norms is FinalNorm.SECOND_HALF:
             first, second = tokens.chunk(2, dim=-1)
-            wide = torch.cat((island(first), self.half_norm(second)), dim=-1)
-        return self.norm(wide).to(tokens.dtype)
+            wide = torch.cat((island(first), self.final_norm(second)), dim=-1)
+        elif self.final_norm is not None:
+            wide = self.final_norm(tokens)
+        return (wide if self.norm is None else self.norm(wide)).to(tokens.dtype)
 
     def _map(self, level: int, tokens: Tensor, layout: Layout) -> Tensor:
         """Tokens `[n,P,2C]` -> map number `level`, before the fusion."""
@@ -70,7 +78,7 @@ class DptHead(nn.Module):
         # a linear layer of the tokens: the same numbers, and the wider tokens are not transposed
         projected = F.linear(tokens, project.weight.flatten(1), project.bias)
         grid = projected.transpose(1, 2).unflatten(2, (layout.h, layout.w))
-        resized: Tensor = self.resize_layers[level](add_places(grid, layout, self.float32_waves))
+        resized: Tensor = self.resize_layers[level](add_places(grid, layout, self.waves))
         return resized
 
 
@@ -86,9 +94,8 @@ class Scratch(nn.Module):
         self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features, sign) for _ in range(3))
         self.refinenet4 = Fusion(features, sign, is_deepest=True)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, shape.hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(shape.hidden, values, 1)
-        )
+        self.output_conv2 = _output(features // 2, shape.hidden, values)
+        self.sky_output_conv2 = _output(features // 2, shape.hidden, 1) if shape.has_sky else None
 
     def fuse(self, maps: list[Tensor]) -> Tensor:
         """Maps at 4, 2, 1 and 1/2 times the grid `[n,..]` -> `[n,F,8h,8w]`."""
@@ -149,6 +156,21 @@ class Depth(DptHead):
         return depth, 1 + confidence
 
 
+class DepthAndSky(DptHead):
+    """Depth z in the camera's frame, in the model's own unit, and how much a pixel is sky."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, values=1)
+
+    def forward(self, *features: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Patch tokens `[..,P,C]` of the encoder's four blocks -> depth `[..,H,W]` > 0, sky `[..,H,W]` >= 0."""
+        x = self._fused(features, layout)
+        assert self.scratch.sky_output_conv2 is not None
+        depth, sky = self.scratch.output_conv2(x), self.scratch.sky_output_conv2(x)
+        lead = features[0].shape[:-2]
+        return island(depth).exp().squeeze(1).unflatten(0, lead), F.relu(island(sky)).squeeze(1).unflatten(0, lead)
+
+
 class WorldPoints(DptHead):
     """Every pixel's point in the world, and its confidence."""
 
@@ -158,34 +180,43 @@ class WorldPoints(DptHead):
     def forward(self, *pairs: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Pairs as `DptHead` takes them -> points `[..,H,W,3]`, confidence `[..,H,W]` > 1."""
         raw, confidence = super().forward(*pairs, layout=layout).split((3, 1), dim=-1)
-        return raw.sign() * raw.abs().expm1(), 1 + confidence.squeeze(-1).exp()
+        # sign(x) expm1(|x|) in a form that loses no digits near 0 where a runtime computes expm1 as exp(x) - 1
+        points = (raw / 2).tanh() * (1 + raw.abs().exp())
+        return points, 1 + confidence.squeeze(-1).exp()
 
 
-def add_places(x: Tensor, layout: Layout, float32_waves: bool) -> Tensor:
-    """x `[n,D,rows,columns]`, with the embedding of every place on the image added.
+def add_places(x: Tensor, layout: Layout, waves: Waves) -> Tensor:
+    """x `[n,D,rows,columns]`, with the embedding of every place on the image added, if there is one.
 
     The first half of the channels depends on the column alone, the second on the row alone.
     """
-    columns, rows = place_embeddings(x.shape[1], x.shape[2], x.shape[3], layout.W / layout.H, float32_waves)
+    if waves is Waves.NONE:
+        return x
+    columns, rows = place_embeddings(x.shape[1], x.shape[2], x.shape[3], layout.W / layout.H, waves)
     return x + columns.to(x) + rows.to(x)
 
 
 def place_embeddings(
-    D: int, rows: int, columns: int, aspect: float, float32_waves: bool = False
+    D: int, rows: int, columns: int, aspect: float, waves: Waves = Waves.FLOAT64
 ) -> tuple[Tensor, Tensor]:
     """The embedding of a grid as two parts to be added, float32 `[D,1,columns]` and `[D,rows,1]`.
 
     Sines, then cosines, of D/4 frequencies each: of x in the first half of the channels, of y in the second (`places`).
     """
-    waves_dtype = torch.float32 if float32_waves else torch.float64
-    omega = 1.0 / _OMEGA ** (torch.arange(D // 4, dtype=waves_dtype) / (D / 4))
+    dtype = torch.float32 if waves is Waves.FLOAT32 else torch.float64
+    omega = 1.0 / _OMEGA ** (torch.arange(D // 4, dtype=dtype) / (D / 4))
     parts = []
     for half, along in enumerate(places(rows, columns, aspect)):
         angles = omega.double()[:, None] * along
-        waves = torch.cat((angles.sin(), angles.cos())).float() * _RATIO  # [D/2,count]
-        nothing = torch.zeros_like(waves)
-        parts.append(torch.cat((nothing, waves) if half else (waves, nothing)))
+        values = torch.cat((angles.sin(), angles.cos())).float() * _RATIO  # [D/2,count]
+        nothing = torch.zeros_like(values)
+        parts.append(torch.cat((nothing, values) if half else (values, nothing)))
     return parts[0][:, None, :], parts[1][:, :, None]
+
+
+def _output(before: int, hidden: int, values: int) -> nn.Sequential:
+    """The layers in front of the result."""
+    return nn.Sequential(nn.Conv2d(before, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, values, 1))
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
