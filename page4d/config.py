@@ -174,6 +174,9 @@ class ModelConfig:
     predictions: _Predictions = ()
     """The heads, in the order of their stages. True may be given for all of the published model's, False for none."""
     reference_view: ReferenceView = ReferenceView.FIRST
+    known_cameras: bool = False
+    """Whether the images' cameras are an input (Depth Anything 3): they become the special tokens, and no view is told
+    apart."""
 
     @property
     def head_dim(self) -> int:
@@ -217,6 +220,11 @@ class ModelConfig:
     def sees_alone(self) -> bool:
         """Whether the model is an encoder alone, which sees every image by itself, and a depth head."""
         return self.traits is not None and self.traits.sees_alone
+
+    @property
+    def has_special_tokens(self) -> bool:
+        """Whether special tokens are weights: not of an encoder alone, nor where known cameras give them."""
+        return not self.sees_alone and not self.known_cameras
 
     @property
     def registers(self) -> int:
@@ -269,7 +277,7 @@ class ModelConfig:
     @property
     def chooses_reference(self) -> bool:
         """Whether the reference view is chosen after the encoder."""
-        return self.reference_view is not ReferenceView.FIRST
+        return self.reference_view is not ReferenceView.FIRST and not self.known_cameras
 
     def reads_mask(self, layer: int, block: Order | None) -> bool:
         """Whether the mask head comes next: before layer `layer` (block None), or after one of its blocks."""
@@ -397,6 +405,7 @@ class ModelConfig:
         if self.published is not Published.PAGE4D:
             self._require("mask", self.mask, "true; only the published page4d has a mask that can be off")
         chooses = self.traits is not None and self.traits.chooses_reference
+        self._require("known_cameras", chooses or not self.known_cameras, "false; only da3 takes cameras")
         self._require("reference_view", chooses or not self.chooses_reference, "first, as all models but da3 have it")
         if self.published is None:
             return

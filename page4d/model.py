@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from page4d.cameras import cameras_from_mapping, fundamental
+from page4d.cameras import Camera, cameras_from_mapping, fundamental
 from page4d.config import Head, LayerOutput, ModelConfig, Order, PointsFrame, Published
 from page4d.errors import UsageError
 from page4d.layout import Layout
@@ -21,10 +21,13 @@ from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
 from page4d.network.encoder import Encoder
 from page4d.network.heads.camera_decoder import CameraDecoder
+from page4d.network.heads.camera_encoder import CameraEncoder
 from page4d.network.heads.dpt import Depth, DepthAndSky, WorldPoints
 from page4d.network.heads.metric_head import Metric
-from page4d.network.heads.pi3 import Camera, Confidence, Points
+from page4d.network.heads.pi3 import Camera as Pi3Camera
+from page4d.network.heads.pi3 import Confidence, Points
 from page4d.network.heads.pose_head import REFINEMENTS, PoseHead
+from page4d.network.known_cameras import KnownCameras
 from page4d.network.mask import MaskHead, RowMaskHead
 from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics, world_points
 from page4d.network.reference_view import balanced_view
@@ -103,6 +106,7 @@ class _Inputs:
         mask_ext, keypoints: `[B,T,V,P,1]` in the model's dtype; keypoints may be None.
         lines: fundamental matrices `[V,V,3,3]` of the epipolar prior, or None.
         memory: `[S,B,M,C]`, or None where the model has no memory.
+        rig: the images' cameras, where the model takes them.
         is_batched: whether the caller's images have the axis B.
     """
 
@@ -112,6 +116,7 @@ class _Inputs:
     keypoints: Tensor | None
     lines: Tensor | None
     memory: Tensor | None
+    rig: KnownCameras | None
     is_batched: bool
 
 
@@ -137,7 +142,8 @@ class Page4D(nn.Module):
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
             # the first set for image (0, 0), the second for all others
-            if not config.sees_alone:  # of the image that is told apart; of all others
+            self.camera_encoder = CameraEncoder(config) if config.known_cameras else None
+            if config.has_special_tokens:  # of the image that is told apart; of all others
                 self.special_tokens = nn.Parameter(torch.empty(2, 1 + config.registers, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
@@ -183,8 +189,12 @@ class Page4D(nn.Module):
             output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout))
             return output if inputs.is_batched else output.of_one_clip()
         patches, selecting = self.encoder.encode(inputs.images)
-        reference = None if selecting is None else self._reference(selecting, layout)
-        tokens = torch.cat((self.special(layout, reference), patches), dim=1)
+        if self.camera_encoder is not None and inputs.rig is not None:
+            encoded = torch.from_numpy(inputs.rig.encoded(layout.H, layout.W)).to(patches)
+            special = self.camera_encoder(encoded[None]).transpose(0, 1).repeat(layout.B, 1, 1)
+        else:
+            special = self.special(layout, None if selecting is None else self._reference(selecting, layout))
+        tokens = torch.cat((special, patches), dim=1)
         tokens = tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
         kept: dict[int, Tensor] = {}
         mask = row_bias = None
@@ -210,7 +220,10 @@ class Page4D(nn.Module):
                 kept[i] = side_by_side(blocks if is_pair else [tokens], self.config.streams)
         if mask is not None:
             mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        output = Output(mask, kept, memory, **self._predictions(kept, layout))
+        predictions = self._predictions(kept, layout)
+        if inputs.rig is not None:
+            predictions |= _in_frame_of(inputs.rig, predictions)
+        output = Output(mask, kept, memory, **predictions)
         return output if inputs.is_batched else output.of_one_clip()
 
     def special(self, layout: Layout, reference: NDArray[np.int64] | None = None) -> Tensor:
@@ -273,6 +286,7 @@ class Page4D(nn.Module):
             keypoints=None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype),
             lines=self._fundamental(cameras, layout, dtype),
             memory=self._memory(memory, layout) if self.config.has_memory else None,
+            rig=KnownCameras.of(self._rig(cameras, layout)) if self.config.known_cameras else None,
             is_batched=is_batched,
         )
 
@@ -323,15 +337,20 @@ class Page4D(nn.Module):
     def _fundamental(self, cameras: Mapping[str, Any] | None, layout: Layout, dtype: torch.dtype) -> Tensor | None:
         if not self.config.epipolar:
             return None
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        matrices = torch.from_numpy(fundamental(self._rig(cameras, layout)))
+        return matrices.to(self.encoder.cls_token.device, wide)
+
+    def _rig(self, cameras: Mapping[str, Any] | None, layout: Layout) -> list[Camera]:
+        """The views' cameras."""
         if cameras is None or len(cameras) != layout.V:
+            what = "the epipolar prior needs" if self.config.epipolar else "a model with known cameras needs"
             raise UsageError(
-                "the epipolar prior needs the calibration of every view",
+                f"{what} the calibration of every view",
                 got="no cameras" if cameras is None else f"{len(cameras)} cameras",
                 allowed=f"{layout.V}, in the order of the views",
             )
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        matrices = torch.from_numpy(fundamental(cameras_from_mapping(cameras).values()))
-        return matrices.to(self.encoder.cls_token.device, wide)
+        return list(cameras_from_mapping(cameras).values())
 
     def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
         shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
@@ -341,6 +360,20 @@ class Page4D(nn.Module):
             allowed = layout.memory_shape(shape[0], *self.memory_tokens.shape)
             raise UsageError("memory has the wrong shape", got=list(memory.shape), allowed=list(allowed))
         return memory.reshape(shape).to(self.memory_tokens.dtype)
+
+
+def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Depth, camera and intrinsics `[B,1,V,..]` in the frame and scale of known cameras."""
+    results: dict[str, Tensor] = {}
+    if "camera" in predictions:
+        estimated: Tensor = predictions["camera"]
+        scales = [rig.scale(clip[0].cpu().numpy()) for clip in estimated]
+        results["camera"] = torch.from_numpy(rig.camera_to_world).to(estimated).expand_as(estimated)
+        results["intrinsics"] = torch.from_numpy(rig.K).to(estimated).expand_as(predictions["intrinsics"])
+        if "depth" in predictions:
+            depth: Tensor = predictions["depth"]
+            results["depth"] = depth / torch.tensor(scales).to(depth).reshape(-1, 1, 1, 1, 1)
+    return results
 
 
 def mask_head(config: ModelConfig) -> MaskHead | RowMaskHead | None:
@@ -355,7 +388,7 @@ def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
     if head not in config.predictions:
         return None
     if config.published in (Published.PI3, Published.PI3X):
-        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Camera, Head.METRIC: Metric}[head](
+        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Pi3Camera, Head.METRIC: Metric}[head](
             config
         )
     camera = CameraDecoder if config.published is Published.DA3 else PoseHead

@@ -40,15 +40,15 @@ class LayerScale(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, linear; four times as wide inside."""
+    """Linear, exact GELU, linear."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, before: int, hidden: int, after: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(before, hidden)
+        self.fc2 = nn.Linear(hidden, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x `[...,C]`."""
+        """x `[...,before]` -> `[...,after]`."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
@@ -108,7 +108,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qk_eps)
         self.ls1 = LayerScale(width) if scaled else nn.Identity()
         self.norm2 = LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, 4 * width, width)
         self.ls2 = LayerScale(width) if scaled else nn.Identity()
 
     def set_eps(self, eps: float, qk_eps: float) -> None:

@@ -64,7 +64,7 @@ class CrossBlock(nn.Module):
         self.norm_y = LayerNorm(width, eps=_EPS)
         self.cross_attn = CrossAttention(width, heads)
         self.norm3 = LayerNorm(width, eps=_EPS)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, 4 * width, width)
 
     def forward(self, x: Tensor, y: Tensor, rope: Rope) -> Tensor:
         """x `[Z,1,C/2]`, y `[Z,m,C/2]` and its positions -> `[Z,1,C/2]`."""

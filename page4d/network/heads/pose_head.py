@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.layout import Layout
-from page4d.network.block import Block, LayerNorm, island
+from page4d.network.block import Block, LayerNorm, Mlp, island
 from page4d.network.poses import QUATERNION_NUMBERS
 
 REFINEMENTS = 4
@@ -31,7 +31,7 @@ class PoseHead(nn.Module):
         self.token_norm = LayerNorm(width, eps=_EPS)
         self.trunk = nn.ModuleList(Block(width, config.heads, _EPS, qk_eps=None) for _ in range(CAMERA_BLOCKS))
         self.trunk_norm = LayerNorm(width, eps=_EPS)
-        self.pose_branch = PoseBranch(width, config.width)
+        self.pose_branch = Mlp(width, config.width, QUATERNION_NUMBERS)
 
     def forward(self, pair: Tensor, layout: Layout) -> Tensor:
         """The last layer's pair `[B,T,V,N,2C]` -> `[B,T,V,9]`: translation, quaternion, fields of view >= 0."""
@@ -52,17 +52,3 @@ class PoseHead(nn.Module):
             x = block(x, attend=F.scaled_dot_product_attention)
         change: Tensor = self.pose_branch(self.trunk_norm(x))
         return change
-
-
-class PoseBranch(nn.Module):
-    """Linear, exact GELU, linear to the pose's values."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, QUATERNION_NUMBERS)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x `[..,2C]` -> `[..,9]`."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
