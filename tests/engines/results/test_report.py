@@ -15,8 +15,8 @@ from PIL import Image
 
 from page4d.errors import UsageError
 from page4d_engines.results.overlay import contact_sheet
-from page4d_engines.results.predictions import CameraSummary, PredictionSummary
 from page4d_engines.results.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
+from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary
 from page4d_engines.results.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
 
 CAMERAS = ["left", "<b>&", "\"quoted' name", "前 кам"]
