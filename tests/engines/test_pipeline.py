@@ -29,7 +29,7 @@ def tensors(arguments):
     }
 
 
-@pytest.mark.parametrize("variant", EXPORTED)
+@pytest.mark.parametrize("variant", [*EXPORTED, "vggt"])
 def test_equals_the_reference(made, variant):
     made_ = made(variant)
     arguments = made_.inputs(takes_keypoints(variant))
