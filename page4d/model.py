@@ -271,13 +271,17 @@ class Page4D(nn.Module):
                 results[head], results[f"{head}_confidence"] = values
             else:
                 results[head] = values
-        numbers = results.get(Head.CAMERA)
-        if numbers is not None:
-            values = numbers.cpu().numpy()
-            results["camera"] = torch.from_numpy(camera_to_world(values)).to(numbers.device)
-            if values.shape[-1] == QUATERNION_NUMBERS:
-                results["intrinsics"] = torch.from_numpy(intrinsics(values, layout.H, layout.W)).to(numbers.device)
+        if Head.CAMERA in results:
+            results |= self._cameras(results[Head.CAMERA], layout)
         return results | {"points_frame": self.config.points_frame}
+
+    def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """What the camera head's values `[B,T,V,..]` say: camera to world, and K where they have fields of view."""
+        values = numbers.cpu().numpy()
+        cameras = {"camera": camera_to_world(values)}
+        if values.shape[-1] == QUATERNION_NUMBERS:
+            cameras["intrinsics"] = intrinsics(values, layout.H, layout.W)
+        return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
 
     def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
         shape = (layout.B, layout.T, layout.V, layout.P, 1)
@@ -341,8 +345,9 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     """Fill a parameter that is in no checkpoint.
 
-    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the bias that ends
-    in a camera without rotation and of 1 rad; the rest normal, std 0.02.
+    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the bias of a camera
+    that is not rotated and sees 1 rad; convolutions of depth and points normal, std 1 / sqrt(inputs): their maps
+    then vary; the rest normal, std 0.02.
     """
     *_, owner, leaf = ("", *name.split("."))
     if leaf.startswith("lambda_"):
@@ -356,6 +361,7 @@ def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
         tensor[6:] = 1 / REFINEMENTS  # w of the quaternion, both fields of view: each refinement adds it
     else:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-        tensor.normal_(0.0, 0.02, generator=generator)
+        is_dpt = name.startswith(("depth.", "points.")) and tensor.dim() == 4
+        tensor.normal_(0.0, tensor[0].numel() ** -0.5 if is_dpt else 0.02, generator=generator)
         if leaf == "gamma" or (leaf == "weight" and "norm" in owner):
             tensor.add_(1.0)

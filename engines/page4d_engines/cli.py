@@ -11,6 +11,7 @@ import typer
 
 from page4d.errors import ExitCode
 from page4d.system import process
+from page4d.system.plain_text import counted
 from page4d_engines import console
 from page4d_engines.options import Backend, FitMode, PointsSource
 
@@ -64,7 +65,15 @@ def run(
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
     ] = None,
-    fit: Annotated[FitMode | None, typer.Option(help="what to do with another aspect ratio than the engines'")] = None,
+    fit: Annotated[
+        FitMode | None,
+        typer.Option(
+            help=(
+                "what to do with another aspect ratio than the engines'; default: published for VGGT and PAGE-4D,"
+                " an error for other models"
+            )
+        ),
+    ] = None,
     masks: Annotated[
         pathlib.Path | None,
         typer.Option(help="external dynamic masks, <camera>/<frame>.png; default: `masks` beside the frames"),
@@ -135,7 +144,8 @@ def run(
             console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
         for warning in summary.warnings:
             console.say(f"note: {warning}", quiet)
-        console.say(f"{len(summary.windows)} windows in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
+        windows = counted(len(summary.windows), "window")
+        console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
         for what, path in places(summary, out):
             console.say(f"{what + ':':<9}{path}", quiet)
 

@@ -38,6 +38,12 @@ class FitMode(str, enum.Enum):
     """Scaled to cover the engine's size; what sticks out is cut off, the same on both sides."""
     PAD = "pad"
     """Scaled to lie inside the engine's size; black around it, the same on both sides."""
+    PUBLISHED = "published"
+    """As VGGT's public code does by default: scaled to the engine's width, the height rounded to patches; of a height
+    above the width the middle rows. Photos of different sizes get white above and below."""
+    PUBLISHED_PAD = "published-pad"
+    """As VGGT's public code pads: the longer side scaled to a square engine's, the other rounded to patches; white
+    around it."""
 
     def __str__(self) -> str:
         return self.value

@@ -26,7 +26,7 @@ from page4d.manifest_file import MANIFEST, read_manifest
 from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
-from page4d_engines.clip.fit import FitMode
+from page4d_engines.clip.fit import FitMode, scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
@@ -158,8 +158,9 @@ class Worker:
 
         Every clip starts from the learned memory: a `ClipRun` carries its own.
         """
-        layout, reads = self.pipeline.manifest.layout, self.pipeline.manifest.reads
-        reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"))
+        manifest = self.pipeline.manifest
+        layout, reads, as_published = manifest.layout, manifest.reads, scaled_as_published(manifest.model)
+        reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"), as_published)
         chosen = windows(folder.count, layout.T, self.job.stride)
         return ClipRun(self.pipeline, reader, chosen, self.job.engines, out, RunOptions(clock=clock))
 

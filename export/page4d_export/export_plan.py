@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from page4d import __version__
-from page4d.config import GlobalStrategy, Head, LayerOutput, ModelConfig, Published, TimeEncoding
+from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import KeptLayer, Manifest, PointsFrame, StageEntry
+from page4d.manifest import KeptLayer, Manifest, StageEntry
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_export.cost import Flop
@@ -132,14 +132,8 @@ class ExportPlan:
             stages=self.stages(),
             keep=tuple(self.kept()),
             attention=self.attention,
-            points_frame=self._points_frame,
+            points_frame=self.config.points_frame,
         )
-
-    @property
-    def _points_frame(self) -> PointsFrame | None:
-        if not (isinstance(self.config.predictions, tuple) and Head.POINTS in self.config.predictions):
-            return None
-        return PointsFrame.CAMERA if self.config.published is Published.PI3 else PointsFrame.WORLD
 
     def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""

@@ -131,7 +131,7 @@ class PlanStages:
 
     def _vggt_heads(self) -> Iterator[Costed]:
         """The heads of VGGT and PAGE-4D that the model has."""
-        for head in self.config.predictions if isinstance(self.config.predictions, tuple) else ():
+        for head in self.config.predictions:
             yield self._vggt_camera() if head is Head.CAMERA else self._dpt(head)
 
     def _vggt_camera(self) -> Costed:

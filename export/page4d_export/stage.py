@@ -64,7 +64,8 @@ class Stage:
     def eps(self) -> dict[str, float]:
         """The eps of its LayerNorms, as the weights have them: `norm` of tokens, `qk_norm` of each head's q and k."""
         norms = [(name, child.eps) for name, child in self._build().named_modules() if isinstance(child, LayerNorm)]
-        return {"qk_norm" if name.endswith(("q_norm", "k_norm")) else "norm": eps for name, eps in norms}
+        of_heads = ("q_norm", "k_norm")
+        return {"qk_norm" if name.rpartition(".")[2] in of_heads else "norm": eps for name, eps in norms}
 
     @property
     def module(self) -> nn.Module:

@@ -149,7 +149,9 @@ class WorldPoints(DptHead):
     def forward(self, *pairs: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Pairs as `DptHead` takes them -> points `[..,H,W,3]`, confidence `[..,H,W]` > 1."""
         raw, confidence = super().forward(*pairs, layout=layout).split((3, 1), dim=-1)
-        return raw.sign() * raw.abs().expm1(), 1 + confidence.squeeze(-1).exp()
+        # sign(x) expm1(|x|) in a form that loses no digits near 0 where a runtime computes expm1 as exp(x) - 1
+        points = (raw / 2).tanh() * (1 + raw.abs().exp())
+        return points, 1 + confidence.squeeze(-1).exp()
 
 
 def add_places(x: Tensor, layout: Layout) -> Tensor:

@@ -21,6 +21,11 @@ def listed(names: list[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 window`, `2 windows`. For nouns whose plural ends in s."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def as_text(name: str) -> str:
     """A string that UTF-8 can encode: undecodable bytes of a file name are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -46,8 +46,8 @@ class Frame(Protocol):
     def header(self, what: str) -> Header:
         """What is known before it is decoded; errors call it `what`."""
 
-    def image(self, what: str) -> Image.Image:
-        """The image as RGB, upright; transparency is ignored."""
+    def image(self, what: str, over_white: bool = False) -> Image.Image:
+        """The image as RGB, upright; transparency is ignored, or the image laid over white."""
 
     def channel(self, what: str) -> Channel:
         """The image as a single channel, upright."""

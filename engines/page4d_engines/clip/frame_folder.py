@@ -40,6 +40,8 @@ class FrameFolder:
         frame_files, mask_files, keypoint_files: `[V][timesteps]`; None where there are none.
         cameras: in the order of the views; None where there are none.
         photos: whether the views are single photos, named as their files.
+        transparent: names of the images that have transparent parts.
+        over_white: whether these are laid over white; otherwise the colours of the transparent parts show.
     """
 
     path: pathlib.Path
@@ -50,6 +52,8 @@ class FrameFolder:
     keypoint_files: Files | None
     cameras: dict[str, Camera] | None
     photos: bool = False
+    transparent: tuple[str, ...] = ()
+    over_white: bool = False
     _noticed: tuple[str, ...] = ()
     _deep: frozenset[Frame] = frozenset()
     _levels: dict[str, Levels] = field(
@@ -114,12 +118,13 @@ class FrameFolder:
             keypoint_files=companions.keypoints,
             cameras=companions.cameras,
             photos=source.photos,
+            transparent=tuple(file.name for file, header in read if header.transparent),
             _noticed=(
                 *source.notes,
                 *pairing.notes,
                 *([] if unread is None else [unread]),
                 *companions.unread_notes,
-                *_header_notes(read, "photos" if source.photos else "frames"),
+                *_header_notes(read, f"{_kind(source.photos)}s"),
                 *companions.camera_notes,
             ),
             _deep=frozenset(file for file, header in read if header.deep),
@@ -159,11 +164,19 @@ class FrameFolder:
         return different.pop() if len(different) == 1 else None
 
     @property
+    def kind(self) -> str:
+        """What texts call an image: `photo` or `frame`."""
+        return _kind(self.photos)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what was not read and what looks like a mistake; more as frames and masks are read."""
-        levels = self._levels
+        levels, hidden = self._levels, []
+        if self.transparent and not self.over_white:
+            what = f"{self.kind}s with transparent parts, which were taken in the colours that lie under them"
+            hidden = [f"{what}: {listed(self.transparent)}"]
         read = [note for kind in ("masks", "keypoint maps") for note in levels[kind].notes]
-        return (*self._noticed, *filter(None, [levels["frames"].dark_note]), *read)
+        return (*self._noticed, *hidden, *filter(None, [levels["frames"].dark_note]), *read)
 
     def image(self, t: int, v: int) -> Image.Image:
         """Frame of timestep t and view v, RGB, upright: turned as its file says.
@@ -173,7 +186,7 @@ class FrameFolder:
         """
         file = self.frame_files[v][t]
         what = f"camera {self.camera_names[v]}, frame {file.name}"
-        image = file.image(what)
+        image = file.image(what, self.over_white)
         self._check_size(what, image.size, t, v)
         if file in self._deep:
             self._levels["frames"].add_image(image)
@@ -211,6 +224,10 @@ class FrameFolder:
             )
 
 
+def _kind(photos: bool) -> str:
+    return "photo" if photos else "frame"
+
+
 def _check_memory(names: Sequence[str], files: Files, sizes: Sequence[Sequence[Size]]) -> None:
     """Refuse what cannot be decoded here: a file of a few bytes may say that it is an image of any size."""
     largest, name, file = max(
@@ -234,9 +251,6 @@ def _header_notes(read: Sequence[tuple[Frame, Header]], kind: str) -> Iterator[s
     """Sentences about the images themselves."""
     if damaged := [file.name for file, header in read if header.damaged_exif]:
         yield f"{kind} with EXIF data that cannot be read, and were taken as they are stored: {listed(damaged)}"
-    if transparent := [file.name for file, header in read if header.transparent]:
-        what = f"{kind} with transparent parts, which were taken in the colours that lie under them"
-        yield f"{what}: {listed(transparent)}"
     pixels = max(header.size[0] * header.size[1] for _, header in read)
     if pixels > _MANY_PIXELS:
         memory = f"{pixels * _BYTES / 1e9:.1f} GB of memory, and up to three times that"

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def readable(name: str | os.PathLike[str]) -> str:
@@ -30,7 +30,7 @@ def listed_files(paths: Iterable[pathlib.Path], most: int = 4) -> str:
     return listed([readable(path.name) for path in paths], most)
 
 
-def listed(names: list[str], most: int = 4) -> str:
+def listed(names: Sequence[str], most: int = 4) -> str:
     """The first few of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -212,8 +212,8 @@ class VideoFrame:
         """Width and height, those of the video's first frame."""
         return Header(self.video.size)
 
-    def image(self, what: str) -> Image.Image:
-        """The frame as RGB; errors call it `what`.
+    def image(self, what: str, over_white: bool = False) -> Image.Image:
+        """The frame as RGB; errors call it `what`. Videos have no transparency to lay over white.
 
         Raises:
             UsageError: it cannot be decoded.

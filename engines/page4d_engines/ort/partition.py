@@ -118,16 +118,26 @@ def partition(model: onnx.ModelProto, rows: Mapping[str, RowCall]) -> Partition:
     level = {value.name: 0 for value in graph.input} | {tensor.name: 0 for tensor in graph.initializer}
     nodes: dict[int, list[NodeProto]] = defaultdict(list)
     calls: dict[int, list[KernelCall]] = defaultdict(list)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    read_at: dict[str, int] = {}  # the first step that reads a tensor
+    of_constants: list[NodeProto] = []
     for node in graph.node:
         at = max((level[name] for name in node.input if name), default=0)
         if node.domain in (DOMAIN, ROWS):
             call = attentions[node.output[0]] if node.domain == DOMAIN else rows[node.output[0]]
             calls[at].append(call)
             level |= dict.fromkeys(_outputs(call), at + 1)
+        elif constants.keys() >= set(node.input):
+            of_constants.append(node)
+            level |= dict.fromkeys(node.output, 0)
+            continue
         else:
             nodes[at].append(node)
             level |= dict.fromkeys(node.output, at)
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+        for name in node.input:
+            read_at[name] = min(at, read_at.get(name, at))
+    for node in reversed(of_constants):  # where they are read, so that no weight is held twice in between
+        nodes[min((read_at[name] for name in node.output if name in read_at), default=0)].insert(0, node)
     outputs = [value.name for value in graph.output]
     steps: list[Step] = []
     for at in range(max((*nodes, *calls), default=0) + 1):

@@ -28,7 +28,8 @@ from page4d_engines.stage_files.external_data import is_external, mapped
 from page4d_plugins.kernel_pack import shipped
 from page4d_plugins.launcher import KernelLauncher, Launcher
 
-_NOT_IN_BFLOAT16 = ("Conv", "Gelu")  # ONNX Runtime has no kernels of these for it
+# ONNX Runtime has no kernels of these for it
+_NOT_IN_BFLOAT16 = ("Conv", "ConvTranspose", "Gelu", "Resize")
 
 
 class SharedSessions:
@@ -148,17 +149,23 @@ def raw(tensor: TensorProto, folder: pathlib.Path) -> NDArray[np.uint8]:
 
 def widen_unsupported(graph: GraphProto) -> None:
     """Compute in float32 what ONNX Runtime does not compute in bfloat16 on a GPU, in place: a cast before and after."""
-    types = {name: tensor.dtype for name, tensor in tensors_of(graph).items()}
+    tensors = tensors_of(graph)
     nodes: list[NodeProto] = []
+
+    def widened(name: str, other: str) -> str:
+        """The name of a tensor's float32 form, made known to the graph."""
+        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, tensors[other].shape))
+        return name
+
     for node in graph.node:
-        if node.op_type not in _NOT_IN_BFLOAT16 or types.get(node.output[0]) != TensorProto.BFLOAT16:
+        out = node.output[0]
+        if node.op_type not in _NOT_IN_BFLOAT16 or tensors[out].dtype != TensorProto.BFLOAT16:
             nodes.append(node)
             continue
-        out = node.output[0]
         for place, name in enumerate(node.input):
-            if types.get(name) == TensorProto.BFLOAT16:
-                nodes.append(helper.make_node("Cast", [name], [f"{out}/wide{place}"], to=TensorProto.FLOAT))
-                node.input[place] = f"{out}/wide{place}"
-        node.output[0] = f"{out}/wide"
-        nodes += [node, helper.make_node("Cast", [f"{out}/wide"], [out], to=TensorProto.BFLOAT16)]
+            if name in tensors and tensors[name].dtype == TensorProto.BFLOAT16:
+                node.input[place] = widened(f"{out}/wide{place}", name)
+                nodes.append(helper.make_node("Cast", [name], [node.input[place]], to=TensorProto.FLOAT))
+        node.output[0] = widened(f"{out}/wide", out)
+        nodes += [node, helper.make_node("Cast", [node.output[0]], [out], to=TensorProto.BFLOAT16)]
     replace_nodes(graph, nodes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, staged
 from page4d.system.progress import Progress
+from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
@@ -28,7 +29,8 @@ class RunOptions:
 
     Attributes:
         stride: frames from one window's start to the next's; None is T.
-        fit: what becomes of another aspect ratio; None makes it an error.
+        fit: what becomes of another aspect ratio; None makes it an error, except for VGGT and PAGE-4D, whose photos are
+            then scaled as they are published.
         backend: what to run on.
         pool: threads of ONNX Runtime on the CPU; None takes every CPU.
         min_confidence: least probability of a point in a point cloud, for engines that give one; None, without a
@@ -86,7 +88,8 @@ class ClipRun:
         )
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
         layout, reads = engines.manifest.layout, engines.manifest.reads
-        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"))
+        as_published = scaled_as_published(engines.manifest.model)
+        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
         chosen = windows(folder.count, layout.T, layout.T if options.stride is None else options.stride)
         sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
         pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=sliding)

@@ -19,7 +19,7 @@ import jinja2
 from PIL import Image
 
 from page4d.files import write_atomically
-from page4d.system.plain_text import as_text
+from page4d.system.plain_text import as_text, counted
 from page4d_engines.results.overlay import CLEAR, FULL, colour_bar
 from page4d_engines.results.summary import REPORT, SUMMARY, Summary, mean_of
 
@@ -162,7 +162,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "coordinate": _coordinate,
-        "count": _count,
+        "count": counted,
         "focal": _focal,
         "folder": lambda path: posixpath.dirname(path) + "/",
         "href": _href,
@@ -182,10 +182,10 @@ def _template() -> jinja2.Template:
 
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
-    images = _count(windows * times * cameras, "image")
-    what = f"{_count(windows, 'window')} of {_count(times, 'timestep')}, {_count(cameras, 'camera')}, {images}"
+    images = counted(windows * times * cameras, "image")
+    what = f"{counted(windows, 'window')} of {counted(times, 'timestep')}, {counted(cameras, 'camera')}, {images}"
     if times == 1 and summary.has_predictions and not summary.has_mask:
-        what = _count(windows * cameras, "photo") + (f" of {_count(windows, 'timestep')}" if windows > 1 else "")
+        what = counted(windows * cameras, "photo") + (f" of {counted(windows, 'timestep')}" if windows > 1 else "")
     results = [f"mask mean {_probability(summary.mask_mean)}"] if summary.has_mask else []
     results += [] if summary.points is None else [f"{summary.points:,} points"]
     return f"{what}: {', '.join(results)}" if results else what
@@ -218,6 +218,7 @@ def _facts(summary: Summary) -> dict[str, str]:
         "Backend": summary.backend,
         "Engines": summary.engines,
         "Frames": summary.frames,
+        **({"Photos": "; ".join(summary.photos)} if summary.photos else {}),
         "Cameras": ", ".join(summary.cameras),
         **_cloud(summary),
         "Buffers": f"{_bytes(summary.buffer_bytes)}, allocated once; without the weights",
@@ -249,10 +250,6 @@ def _plain(value: object) -> str:
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _focal(focal: Sequence[float | None]) -> str:

@@ -82,6 +82,7 @@ class RunRecorder:
             buffer_bytes=self.pipeline.plan.total,
             peak_rss_bytes=peak_memory(),
             warnings=list(dict.fromkeys(self._warnings())),
+            photos=self.reader.fits.sentences(folder),
         )
 
     def _warnings(self) -> Iterator[str]:

@@ -72,6 +72,8 @@ class Summary(msgspec.Struct, frozen=True):
     peak_rss_bytes: int
     """The most host memory that the process held."""
     warnings: list[str] = []
+    photos: list[str] = []
+    """What was done to the frames to bring them to the engines' size, in sentences."""
 
     @property
     def seeded(self) -> bool:

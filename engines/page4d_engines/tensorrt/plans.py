@@ -8,8 +8,9 @@ import msgspec
 
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import link_or_copy, refuse_foreign, sha256, staged
-from page4d.manifest import Flavor, Manifest, PlanEntry, Plans, runs_on
+from page4d.manifest import Flavor, Manifest, PlanEntry, Plans, StageEntry, runs_on
 from page4d.manifest_file import ENGINE_FOLDER, write_manifest
+from page4d.network.poses import QUATERNION_NUMBERS
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
@@ -134,7 +135,7 @@ class PlanBuildRequest:
             progress.note(f"building {stage.name}", begin)
             clock = Stopwatch()
             part = progress.part(begin, end, label=f"building {stage.name}: ")
-            plan = builder.build(stage.name, source / stage.file, manifest.precision, part)
+            plan = builder.build(stage.name, source / stage.file, _computed_in(stage, manifest.precision), part)
             file = f"{stage.name}.plan"
             (target / file).write_bytes(plan.content)
             entries[stage.name] = PlanEntry(file, plan.plugins, plan.fused, round(clock.seconds, 3))
@@ -181,6 +182,12 @@ def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress
         manifest = msgspec.structs.replace(old, plans=plans, files=dict(sorted((kept | digests).items())))
         write_manifest(staging, manifest)
     return manifest
+
+
+def _computed_in(stage: StageEntry, precision: Precision) -> Precision:
+    """The precision of a stage's products: VGGT's camera head computes in float32 in 16-bit folders, too."""
+    is_quaternion = stage.kind == "camera" and stage.outputs[0].shape[-1] == QUATERNION_NUMBERS
+    return Precision.FLOAT32 if is_quaternion else precision
 
 
 def _plugins_of(path: pathlib.Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -114,16 +115,15 @@ class _Whole(nn.Module):
         """As the class says."""
         out = self.network(images, mask_ext)
         others = [layer for i, layer in out.layers.items() if i != self.kept]
-        optional = (out.mask, out.memory, out.points, out.confidence, out.camera)
-        return (out.layers[self.kept], *others, *(value for value in optional if value is not None))
+        optional = (getattr(out, field.name) for field in dataclasses.fields(out))
+        return (out.layers[self.kept], *others, *(value for value in optional if isinstance(value, Tensor)))
 
 
 class _Network(Page4D):
-    """The model up to the raw output of the camera's head: poses are computed from it on the host."""
+    """The model up to the raw output of the camera head: poses are computed from it on the host."""
 
-    def _predictions(self, pair: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        assert self.points is not None and self.confidence is not None and self.camera is not None
-        return self.points(pair, layout), self.confidence(pair, layout), self.camera(pair, layout)
+    def _cameras(self, numbers: Tensor, layout: Layout) -> dict[str, Tensor]:
+        return {"camera": numbers}
 
 
 def _stable_sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from page4d.files import NEW_FOLDER, refuse_foreign, staged
+from page4d.system.plain_text import counted
 from page4d_engines import console
 from page4d_engines.cli import Verbose, out_option
 
@@ -30,6 +31,6 @@ def clip_command(
         refuse_foreign(out)
         with staged(out, NEW_FOLDER) as folder:
             save(render(T, V, width, height, seed), folder)
-        console.say(f"{T} frames of {V} cameras: {out}")
+        console.say(f"{counted(T, 'frame')} of {counted(V, 'camera')}: {out}")
 
     raise typer.Exit(console.run(body))

@@ -20,6 +20,9 @@ from page4d_export.sample_clip import Values
 from page4d_export.stage_runner import Arrays, run_engine
 
 _ROWS = 256  # of a layer's input, in all, on which its error is measured
+# channels for each token above which so few tokens say nothing of which channels go together: VGGT's camera head reads
+# one token an image, and its moments would be gigabytes
+_FEW = 8
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Seen:
         tokens: how many.
         mean, low, high: by channel, float64 `[K]`.
         moment: mean of `(x - mean)^T (x - mean)`, `[K,K]`: which channels go together, and how far; float32, since
-            there are gigabytes of it.
+            there are gigabytes of it. None where the tokens are too few to say.
         rows: some rows of the input, `[r,K]`.
     """
 
@@ -38,7 +41,7 @@ class Seen:
     mean: Floats
     low: Floats
     high: Floats
-    moment: NDArray[np.float32]
+    moment: NDArray[np.float32] | None
     rows: Floats
 
     @property
@@ -51,8 +54,9 @@ class Seen:
         whole = self.tokens + other.tokens
         share = other.tokens / whole
         apart = other.mean - self.mean
-        self.moment += share * (other.moment - self.moment)
-        self.moment += (share * (1 - share) * np.outer(apart, apart)).astype(np.float32)
+        if self.moment is not None and other.moment is not None:
+            self.moment += share * (other.moment - self.moment)
+            self.moment += (share * (1 - share) * np.outer(apart, apart)).astype(np.float32)
         self.mean = self.mean + share * apart
         self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         self.rows = np.concatenate((self.rows, other.rows))
@@ -68,12 +72,14 @@ class StatsOutputs:
         tokens: of a call.
         channels: K.
         rows: indices of the tokens that are given out as they are.
+        has_moment: whether the moment is given out.
     """
 
     x: str
     tokens: int
     channels: int
     rows: tuple[int, ...]
+    has_moment: bool
 
     @classmethod
     def of(cls, linear: Linear, calls: int) -> StatsOutputs:
@@ -83,13 +89,21 @@ class StatsOutputs:
         *leading, channels = shape.numpy()
         tokens = math.prod(leading)
         rows = np.unique(np.linspace(0, tokens - 1, max(1, _ROWS // calls)).astype(np.int64))
-        return cls(linear.x, tokens, channels, tuple(rows.tolist()))
+        return cls(
+            x=linear.x,
+            tokens=tokens,
+            channels=channels,
+            rows=tuple(rows.tolist()),
+            has_moment=_FEW * tokens * calls >= channels,
+        )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs, by their names."""
         K = self.channels
-        shapes = {"mean": (K,), "low": (K,), "high": (K,), "rows": (len(self.rows), K), "moment": (K, K)}
+        shapes: dict[str, tuple[int, ...]] = {"mean": (K,), "low": (K,), "high": (K,), "rows": (len(self.rows), K)}
+        if self.has_moment:
+            shapes["moment"] = K, K
         return {f"{self.x}/{part}": shape for part, shape in shapes.items()}
 
     def extend(self, graph: onnx.GraphProto) -> None:
@@ -106,15 +120,16 @@ class StatsOutputs:
         graph.node.append(helper.make_node("Reshape", [x, f"{x}/matrix"], [flat]))
         for operator, part in (("ReduceMean", "mean"), ("ReduceMin", "low"), ("ReduceMax", "high")):
             graph.node.append(helper.make_node(operator, [flat, f"{x}/axis"], [f"{x}/{part}"], keepdims=0))
-        graph.node.extend(
-            [
-                helper.make_node("Gather", [flat, f"{x}/chosen"], [f"{x}/rows"], axis=0),
-                helper.make_node("Sub", [flat, f"{x}/mean"], [centered]),
-                helper.make_node("Transpose", [centered], [transposed], perm=[1, 0]),
-                helper.make_node("MatMul", [transposed, centered], [sums]),
-                helper.make_node("Div", [sums, f"{x}/count"], [f"{x}/moment"]),
-            ]
-        )
+        graph.node.append(helper.make_node("Gather", [flat, f"{x}/chosen"], [f"{x}/rows"], axis=0))
+        if self.has_moment:
+            graph.node.extend(
+                [
+                    helper.make_node("Sub", [flat, f"{x}/mean"], [centered]),
+                    helper.make_node("Transpose", [centered], [transposed], perm=[1, 0]),
+                    helper.make_node("MatMul", [transposed, centered], [sums]),
+                    helper.make_node("Div", [sums, f"{x}/count"], [f"{x}/moment"]),
+                ]
+            )
         graph.output.extend(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in self.shapes.items()
         )
@@ -123,7 +138,7 @@ class StatsOutputs:
         """The statistics of one call."""
         parts = ("mean", "low", "high", "rows")
         mean, low, high, rows = (call[f"{self.x}/{part}"].astype(np.float64) for part in parts)
-        moment = call[f"{self.x}/moment"].copy()
+        moment = call[f"{self.x}/moment"].copy() if self.has_moment else None
         return Seen(tokens=self.tokens, mean=mean, low=low, high=high, moment=moment, rows=rows)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from page4d.ops import DOMAIN
 
 Floats = NDArray[np.float64]
-_OF_BLOCKS = re.compile(r"\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight/")
+_QUANTIZED = re.compile(r"\.(attn\.(?:qkv|proj)|mlp\.fc[12]|projects(?=\.\d))(?:\.\d)?\.weight/")
 _VIEWS = ("Reshape", "Transpose")
 
 
@@ -21,8 +21,8 @@ _VIEWS = ("Reshape", "Transpose")
 class Linear:
     """`product` and `add` compute `x W + b` of x `[...,K]`, an initializer W `[K,N]` and another b `[N]`.
 
-    Of transformer blocks alone: those are 99 % of the weights, and the layers around them (patches, heads) are
-    sensitive.
+    Of transformer blocks, and from tokens to the maps of VGGT's depth and points heads: those are 99 % of the linear
+    layers' weights, and the others (patches, the ends of heads) are sensitive.
     """
 
     product: ir.Node
@@ -65,8 +65,8 @@ class Linear:
 
     @property
     def kind(self) -> str:
-        """`attn.qkv`, `attn.proj`, `mlp.fc1` or `mlp.fc2`."""
-        match = _OF_BLOCKS.search(self.weight)
+        """`attn.qkv`, `attn.proj`, `mlp.fc1`, `mlp.fc2`, or `projects`."""
+        match = _QUANTIZED.search(self.weight)
         assert match is not None
         return match[1]
 
@@ -86,7 +86,7 @@ class Graph:
 
     def _find(self) -> Iterator[Linear]:
         for product in self._graph:
-            if product.op_type == "MatMul" and _OF_BLOCKS.search(name_of(input_of(product, 1))):
+            if product.op_type == "MatMul" and _QUANTIZED.search(name_of(input_of(product, 1))):
                 (add,) = product.outputs[0].consumers()
                 assert add.op_type == "Add" and add.inputs[0] is product.outputs[0]
                 yield Linear(product, add)

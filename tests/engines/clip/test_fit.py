@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from page4d.cameras import Camera
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, scaled_as_vggt
 from tests.support.examples import examples
 
 PATCH = Layout.PATCH
@@ -21,7 +21,20 @@ def layout(width, height):
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 grids = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(lambda grid: layout(grid[0] * PATCH, grid[1] * PATCH))
-modes = st.sampled_from(FitMode)
+
+
+@st.composite
+def cases(draw, sizes=sizes):
+    """A photo's size, an engine and a mode that bring them together."""
+    size, target, mode = draw(sizes), draw(grids), draw(st.sampled_from(FitMode))
+    if mode in TO_ANY_SIZE:
+        return size, target, mode
+    pad = mode is FitMode.PUBLISHED_PAD
+    try:
+        _, rows = scaled_as_vggt(size, target.W, pad)
+    except UsageError:
+        assume(False)
+    return size, layout(target.W, target.W if pad else max(min(rows, target.W), target.H)), mode
 
 
 def noise(size, seed=0):
@@ -52,8 +65,9 @@ def integrate(source, fit):
 
 
 @examples(60)
-@given(size=sizes, target=grids, mode=modes, seed=st.integers(0, 2**32 - 1))
-def test_patch_mean_is_the_area_integral(size, target, mode, seed):
+@given(case=cases(), seed=st.integers(0, 2**32 - 1))
+def test_patch_mean_is_the_area_integral(case, seed):
+    size, target, mode = case
     fit = Fit.choose(size, target, mode)
     source = noise(size, seed)
     means = fit.patch_mean(source)
@@ -62,8 +76,9 @@ def test_patch_mean_is_the_area_integral(size, target, mode, seed):
 
 
 @examples(100)
-@given(size=st.tuples(st.integers(1, 2000), st.integers(1, 2000)), target=grids, mode=modes, value=st.integers(0, 255))
-def test_a_constant_image_stays_constant(size, target, mode, value):
+@given(case=cases(st.tuples(st.integers(1, 2000), st.integers(1, 2000))), value=st.integers(0, 255))
+def test_a_constant_image_stays_constant(case, value):
+    size, target, mode = case
     fit = Fit.choose(size, target, mode)
     image, mean = (
         fit.image(Image.new("RGB", size, (value, 7, 255))),
@@ -81,10 +96,10 @@ def test_a_constant_image_stays_constant(size, target, mode, value):
         atol=1e-6,
     )
     assert mean.min() >= 0 and mean.max() <= 1
-    if mode is FitMode.PAD:
+    if mode in (FitMode.PAD, FitMode.PUBLISHED, FitMode.PUBLISHED_PAD):
         outside = np.ones((target.H, target.W), bool)
         outside[top : top + height, left : left + width] = False
-        assert (image[outside] == 0).all()
+        assert (image[outside] == (0 if mode is FitMode.PAD else 255)).all()
     else:
         assert fit.target == (0, 0, target.W, target.H)
 
@@ -110,8 +125,9 @@ def test_crop_covers_and_pad_lies_inside_centred_and_in_proportion(size, target)
 
 
 @examples(100)
-@given(size=sizes, target=grids, mode=modes, seed=st.integers(0, 2**32 - 1))
-def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, seed):
+@given(case=cases(), seed=st.integers(0, 2**32 - 1))
+def test_a_fitted_camera_sees_what_the_fitted_image_shows(case, seed):
+    size, target, mode = case
     fit = Fit.choose(size, target, mode)
     chance = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(chance.normal(size=(3, 3)))
@@ -135,13 +151,12 @@ def test_a_fitted_camera_sees_what_the_fitted_image_shows(size, target, mode, se
 
 @examples(100)
 @given(
-    size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
-    target=grids,
-    mode=modes,
+    case=cases(st.tuples(st.integers(1, 4000), st.integers(1, 4000))),
     focal=st.floats(1, 5000),
     middle=st.floats(-100, 5000),
 )
-def test_the_source_camera_is_the_inverse_of_the_fitted_one(size, target, mode, focal, middle):
+def test_the_source_camera_is_the_inverse_of_the_fitted_one(case, focal, middle):
+    size, target, mode = case
     fit = Fit.choose(size, target, mode)
     pose = np.array([[0.0, 0, 1, 3], [1, 0, 0, -2], [0, 1, 0, 0.5]])
     source = Camera(*size, np.array([[focal, 0.3, middle], [0, 1.2 * focal, 22.0], [0, 0, 1]]), pose)
@@ -160,14 +175,26 @@ def test_only_a_camera_of_the_engines_size_has_a_source_camera():
         Fit.choose((64, 48), layout(56, 42), None).source_camera(Camera(64, 48, np.diag([50.0, 50, 1]), np.eye(3, 4)))
 
 
-@pytest.mark.parametrize("mode", FitMode)
-def test_image_mask_and_camera_agree_on_where_a_thing_is(mode):
+@pytest.mark.parametrize(
+    ("mode", "target"),
+    [
+        *((mode, layout(112, 84)) for mode in (*TO_ANY_SIZE, FitMode.PUBLISHED)),  # 112x56, white above and below
+        (FitMode.PUBLISHED_PAD, layout(112, 112)),
+        (FitMode.PUBLISHED, layout(42, 42)),  # 42x28
+    ],
+    ids=str,
+)
+def test_image_mask_and_camera_agree_on_where_a_thing_is(mode, target):
     """A white square: the image's patch means are the mask's, and the camera's pixel lies in the square's middle."""
-    size, target = (200, 100), layout(112, 84)
+    size = (200, 100)
     source = np.zeros((100, 200), np.uint8)
     source[50:70, 90:130] = 255
     fit = Fit.choose(size, target, mode)
     image = fit.image(Image.fromarray(source).convert("RGB"))[..., 0] / 255.0
+    left, top, width, height = fit.target
+    inner = image[top : top + height, left : left + width]
+    assert image.sum() - inner.sum() == pytest.approx(fit.ground / 255 * (image.size - inner.size))
+    image = np.pad(inner, ((top, target.H - top - height), (left, target.W - left - width)))
     y, x = np.mgrid[: target.H, : target.W] + 0.5
     middle = (image * x).sum() / image.sum(), (image * y).sum() / image.sum()
     # its axis meets the square's middle
@@ -180,7 +207,7 @@ def test_image_mask_and_camera_agree_on_where_a_thing_is(mode):
 def test_image_at_the_engines_size_is_untouched():
     target = layout(56, 42)
     source = np.random.default_rng(0).integers(0, 256, (42, 56, 3), dtype=np.uint8)
-    for mode in (None, *FitMode):
+    for mode in (None, *TO_ANY_SIZE, FitMode.PUBLISHED):
         fit = Fit.choose((56, 42), target, mode)
         assert (fit.image(Image.fromarray(source)) == source).all()
         blocks = source[..., 0].reshape(3, PATCH, 4, PATCH).mean((1, 3), dtype=np.float64) / 255
@@ -227,7 +254,7 @@ def test_another_aspect_ratio_names_both_sizes_and_the_flag():
 
 
 def test_names_of_the_modes():
-    assert [FitMode(name) for name in ("stretch", "crop", "pad")] == list(FitMode)
+    assert [FitMode(name) for name in ("stretch", "crop", "pad", "published", "published-pad")] == list(FitMode)
     assert str(FitMode.PAD) == f"{FitMode.PAD}" == "pad"
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from page4d.cameras import fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_export.sample_scene.clip import render
@@ -56,7 +56,7 @@ def inputs_directly(frames, fit, window):
     return images, masks, maps
 
 
-@pytest.mark.parametrize("mode", FitMode)
+@pytest.mark.parametrize("mode", [*TO_ANY_SIZE, FitMode.PUBLISHED])
 def test_reading_ahead_gives_what_direct_reading_gives(folder, mode):
     keypoints_for(folder)
     frames = FrameFolder.open(folder)
@@ -177,6 +177,9 @@ def test_filmed_clip_opens_and_fits_without_a_mode(real_clip):
 # ---- sizes that differ
 
 
+COLOUR = (9, 200, 99)
+
+
 @pytest.fixture
 def mixed(tmp_path):
     """Two cameras of different sizes with masks and calibration; the frames are of one colour each."""
@@ -186,7 +189,8 @@ def mixed(tmp_path):
         for kind in ("frames", "masks", "keypoints"):
             (tmp_path / kind / name).mkdir(parents=True)
             for t in range(3):
-                Image.new("RGB" if kind == "frames" else "L", size, "white").save(tmp_path / kind / name / f"{t}.png")
+                image = Image.new("RGB", size, COLOUR) if kind == "frames" else Image.new("L", size, 255)
+                image.save(tmp_path / kind / name / f"{t}.png")
     (tmp_path / "cameras.json").write_text(json.dumps(cameras))
     return tmp_path
 
@@ -194,18 +198,18 @@ def mixed(tmp_path):
 @pytest.mark.parametrize("mode", FitMode)
 def test_frames_of_different_sizes_are_fitted_each_by_itself(mixed, mode):
     """Images, masks, keypoint maps and calibration."""
-    frames = FrameFolder.open(mixed)
+    frames, layout = FrameFolder.open(mixed), LAYOUT if mode in TO_ANY_SIZE else Layout(T=3, V=V, H=56, W=56)
     assert frames.size is None and frames.sizes == (((64, 48),) * 3, ((48, 64),) * 3)
-    reader = WindowReader(frames, LAYOUT, mode, wants_keypoints=True, wants_cameras=True)
-    fits = [Fit.choose(size, LAYOUT, mode) for size in ((64, 48), (48, 64))]
+    reader = WindowReader(frames, layout, mode, wants_keypoints=True, wants_cameras=True)
+    fits = [Fit.choose(size, layout, mode) for size in ((64, 48), (48, 64))]
     assert [reader.fit(2, v) for v in range(2)] == fits
     (_, inputs), *_ = reader.read([range(3)])
     for v, fit in enumerate(fits):
         left, top, width, height = fit.target
-        shown = np.zeros((LAYOUT.H, LAYOUT.W), bool)
+        shown = np.zeros((layout.H, layout.W), bool)
         shown[top : top + height, left : left + width] = True
-        assert ((inputs.images[:, v] == 255).all(-1) == shown).all()
-        share = shown.reshape(LAYOUT.h, 14, LAYOUT.w, 14).mean((1, 3)).reshape(-1, 1)
+        assert ((inputs.images[:, v] == COLOUR).all(-1) == shown).all()
+        share = shown.reshape(layout.h, 14, layout.w, 14).mean((1, 3)).reshape(-1, 1)
         for patches in (inputs.mask_ext, inputs.keypoints):
             assert np.abs(patches[:, v] - share).max() < 1e-6
     expected = fundamental(fit.camera(camera) for fit, camera in zip(fits, frames.cameras.values(), strict=True))

@@ -8,7 +8,7 @@ import pytest
 from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
 from page4d_engines.results.scene.calibration import calibrate, write_calibration
 
 LAYOUT = Layout(T=1, V=1, H=112, W=140)
@@ -81,7 +81,7 @@ def test_the_unsure_have_less_to_say():
     assert calibrate(points, confidence, POSE, same()).camera.K[0, 0] == pytest.approx(150, rel=1e-3)
 
 
-@pytest.mark.parametrize("mode", FitMode)
+@pytest.mark.parametrize("mode", TO_ANY_SIZE)
 @pytest.mark.parametrize("size", [(640, 480), (300, 500)])
 def test_the_camera_is_that_of_the_source(mode, size):
     """A camera of the user's photo, seen through the fit, comes back as it was."""

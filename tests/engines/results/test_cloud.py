@@ -10,6 +10,7 @@ from page4d_engines.results.scene.cloud import Cloud, write_ply
 from page4d_engines.results.scene.confidence import Threshold, probability
 from page4d_export.sample_scene.clip import render
 from tests.support.examples import examples
+from tests.support.ply import read_ply
 
 
 def scene(T=1, V=3, W=56, H=42):
@@ -26,21 +27,6 @@ def wall(H=6, W=8, z=4.0):
     y, x = np.mgrid[:H, :W] + 0.5
     points = np.stack([(x - W / 2) / W * z, (y - H / 2) / W * z, np.full((H, W), z)], -1)[None, None]
     return np.zeros((1, 1, H, W, 3), np.uint8), points, points[..., 2].copy(), np.ones((1, 1, H, W), np.float32)
-
-
-def read_ply(path):
-    """Names, types and values of the only element of a binary PLY, by nothing but the format's description."""
-    content = path.read_bytes()
-    header, body = content.split(b"end_header\n", 1)
-    lines = header.decode("ascii").splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    element, count = lines[2].rsplit(" ", 1)
-    assert element == "element vertex"
-    properties = [line.split() for line in lines[3:]]
-    assert all(len(words) == 3 and words[0] == "property" for words in properties)
-    record = np.dtype([(name, {"float": "<f4", "uchar": "u1"}[kind]) for _, kind, name in properties])
-    assert len(body) == int(count) * record.itemsize
-    return np.frombuffer(body, record)
 
 
 def test_every_sure_pixel_is_a_point_of_its_colour():

@@ -50,7 +50,7 @@ class CloudChoice:
         Raises:
             UsageError: the engines lack what is asked for, or a number is out of range.
         """
-        fields = world_fields(manifest)
+        fields, frame = world_fields(manifest), _frame(manifest)
         flags = {
             "--points-from": points_from,
             "--min-confidence": min_confidence,
@@ -58,7 +58,7 @@ class CloudChoice:
         }
         asked = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
         try:
-            source = PointsSource(points_source(fields, manifest.points_frame, points_from))
+            source = PointsSource(points_source(fields, frame, points_from))
         except UsageError as error:
             if not asked:
                 return None
@@ -66,7 +66,7 @@ class CloudChoice:
                 f"these engines lack what the point cloud{f' from {points_from}' if points_from else ''} is made of",
                 got=f"{', '.join(asked)}; the engines give {error.got}",
                 allowed=error.allowed,
-                hint=_other_source(manifest, fields) if points_from else "page4d-export with these heads",
+                hint=_other_source(fields, frame) if points_from else "page4d-export with these heads",
             ) from None
         names = ("depth_confidence",) if source is PointsSource.DEPTH else ("points_confidence", "confidence")
         confidence = next((name for name in names if manifest.makes(name)), None)
@@ -117,9 +117,16 @@ def left_out(manifest: Manifest, choice: CloudChoice | None) -> Iterator[str]:
         yield f"no depth images: they take the depth head, or points and cameras; {gives}"
 
 
-def _other_source(manifest: Manifest, fields: list[str]) -> str:
+def _frame(manifest: Manifest) -> PointsFrame:
+    """Of the points; where there are none, that of the heads that could give them."""
+    if manifest.makes("points"):
+        return manifest.points_frame or PointsFrame.CAMERA
+    return PointsFrame.WORLD
+
+
+def _other_source(fields: list[str], frame: PointsFrame) -> str:
     try:
-        return f"--points-from {points_source(fields, manifest.points_frame)}"
+        return f"--points-from {points_source(fields, frame)}"
     except UsageError:
         return "page4d-export with these heads"
 
