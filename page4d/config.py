@@ -130,6 +130,11 @@ HEAD_BLOCKS = 5
 """Blocks in the decoder of each of Pi3's heads."""
 CAMERA_BLOCKS = 4
 """Blocks in the trunk of VGGT's camera head."""
+ROW_NUMBERS = 12
+"""Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
+QUATERNION_NUMBERS = 9
+"""Of VGGT's camera head: a translation, a quaternion (x y z w), vertical and horizontal field of view in radians; world
+to camera."""
 _DPT_LAYERS = (5, 12, 18, 24)
 """How many of VGGT's 24 layers lie up to each of the four that its DPT heads read."""
 _DPT_DEPTH = 24

@@ -13,7 +13,7 @@ from page4d.errors import ExitCode
 from page4d.system import process
 from page4d.system.plain_text import counted
 from page4d_engines import console
-from page4d_engines.options import Backend, FitMode
+from page4d_engines.options import Backend, FitMode, PointsSource
 
 if TYPE_CHECKING:
     from page4d_engines.results.summary import Summary
@@ -87,9 +87,20 @@ def run(
     ] = None,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
+    points_from: Annotated[
+        PointsSource | None,
+        typer.Option(help="what points.ply is made from; default: depth and cameras where the engines give both"),
+    ] = None,
     min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="least probability of a point in points.ply")
-    ] = 0.1,
+        float | None,
+        typer.Option(min=0, max=1, help="least probability of a point in points.ply; default 0.1; for Pi3"),
+    ] = None,
+    confidence_percentile: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, help="least confidence of a point, as a percentile of a window; default 50 but for Pi3"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -97,9 +108,9 @@ def run(
 ) -> None:
     """Run engines over a clip, window by window.
 
-    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for Pi3's engines also
-    points.ply, cameras.json and depth/. Where the engines see one timestep or one view, FRAMES may be a folder of
-    photos; where they see one view, a video.
+    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for engines with heads
+    (Pi3, VGGT, PAGE-4D) also points.ply, cameras.json and depth/. Where the engines see one timestep or one view,
+    FRAMES may be a folder of photos; where they see one view, a video.
     """
     clock = console.process_clock()
     console.set_verbosity(verbose, quiet)
@@ -114,7 +125,17 @@ def run(
         opened = EngineFolder.open(engines)
         folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
         pool = ThreadPool.of(threads, shared=True)
-        job = ClipRun.prepare(opened, folder, out, RunOptions(stride, fit, backend, pool, min_confidence, clock))
+        options = RunOptions(
+            stride=stride,
+            fit=fit,
+            backend=backend,
+            pool=pool,
+            min_confidence=min_confidence,
+            clock=clock,
+            points_from=points_from,
+            confidence_percentile=confidence_percentile,
+        )
+        job = ClipRun.prepare(opened, folder, out, options)
         with console.progress(quiet) as progress:
             summary = job.run(progress)
         if as_json:
@@ -137,10 +158,11 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
     if summary.has_mask:
         yield "masks", out / "masks"
     for window in [window.predictions for window in summary.windows if window.predictions is not None][:1]:
-        several = len(summary.windows) > 1
-        yield "points", out / ("*/points.ply" if several else window.cloud)
-        yield "cameras", out / ("*/cameras.json" if several else window.cameras)
-        yield "depth", out / ("*/depth" if several else "depth")
+        place = out / "*" if len(summary.windows) > 1 else out
+        files = (("points", window.cloud, "points.ply"), ("cameras", window.cameras, "cameras.json"))
+        for what, file, name in (*files, ("depth", window.depth, "depth")):
+            if file:
+                yield what, place / name
     yield "results", out / "*.safetensors"
 
 

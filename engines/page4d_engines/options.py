@@ -17,6 +17,18 @@ class Backend(str, enum.Enum):
         return self.value
 
 
+class PointsSource(str, enum.Enum):
+    """What a point cloud is made from."""
+
+    DEPTH = "depth"
+    """Depth, cameras and intrinsics."""
+    POINTS = "points"
+    """The points head."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class FitMode(str, enum.Enum):
     """What becomes of an aspect ratio that is not the engine's."""
 

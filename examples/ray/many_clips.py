@@ -26,8 +26,7 @@ from page4d.manifest_file import MANIFEST, read_manifest
 from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
-from page4d_engines.clip.fit import FitMode
-from page4d_engines.clip.fits import scaled_as_published
+from page4d_engines.clip.fit import FitMode, scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder

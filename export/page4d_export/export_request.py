@@ -6,12 +6,11 @@ import enum
 import functools
 import importlib.util
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import Published
 from page4d.errors import MissingBackendError, UsageError
 from page4d.files import refuse_foreign
 from page4d.layout import Layout
@@ -106,6 +105,7 @@ def export(
     registers: str | None = None,
     time_sa: str | None = None,
     seed: int = 0,
+    heads: Sequence[str] | None = None,
     keypoints: bool = False,
     attention: AttentionChoice | str = AttentionChoice.AUTO,
     encoder_images: int | None = None,
@@ -134,6 +134,8 @@ def export(
         registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
         time_sa: weights of Time-SA: "page4d" or "pi3".
         seed: of weights that the checkpoint does not have.
+        heads: the checkpoint's heads that become stages, by name (`page4d.config.Head`); empty: none; None: all that
+            it has.
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
         encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16.
@@ -153,7 +155,7 @@ def export(
     """
     require_tolerance(tolerance)
     layout = Layout(T, V, height, width, B)
-    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa)
+    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
     plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
     clip = open_clip(frames, layout)
@@ -213,16 +215,13 @@ def _source(
     seed: int,
     registers: str | None,
     time_sa: str | None,
+    heads: Sequence[str] | None,
 ) -> ModelSource:
     if isinstance(model, str | pathlib.Path):
-        checkpoint = Checkpoint.open(model)
-        pi3, page4d = (checkpoint, None) if checkpoint.published is Published.PI3 else (None, checkpoint)
-        return ModelSource.choose(
-            preset, options, T, seed, pi3=pi3, page4d=page4d, registers=registers, time_sa=time_sa
-        )
-    if preset or options or registers or time_sa or seed:
+        return ModelSource.of_file(Checkpoint.open(model), preset, options, T, seed, registers, time_sa, heads)
+    if preset or options or registers or time_sa or seed or heads is not None:
         raise UsageError(
-            "preset, options, registers, time_sa and seed are for the path of a checkpoint",
+            "preset, options, registers, time_sa, seed and heads are for the path of a checkpoint",
             got="a model that has its weights",
             hint="Page4D(ModelConfig.preset(..)), page4d.load(..), page4d.load_weights(model, ..)",
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model
-from page4d.config import ModelConfig, Published
+from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model, unused_heads
+from page4d.config import PRESETS, ModelConfig, Published
 from page4d.errors import UsageError
+from page4d_export.head_choice import heads_named
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -64,11 +66,13 @@ class ModelSource:
         page4d: Checkpoint | None = None,
         registers: str | None = None,
         time_sa: str | None = None,
+        heads: str | Sequence[str] | None = None,
+        alone: bool = False,
     ) -> ModelSource:
         """Pick the network.
 
         Without a preset one checkpoint means its own published model (Pi3's only at one timestep, which
-        is all that it knows), and everything else this project's network.
+        is all that it knows, unless `alone`), and everything else this project's network.
 
         Args:
             preset: a name, or None.
@@ -77,10 +81,12 @@ class ModelSource:
             seed: of weights that no checkpoint gives, 0 to 2^63 - 1.
             pi3, page4d: checkpoints.
             registers, time_sa: as `page4d.load_weights` takes them.
+            heads: names of heads, or `none`; None: all that the checkpoint has.
+            alone: whether the checkpoint was given as a published model, not as a part of a network.
 
         Raises:
-            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a seed out
-                of range.
+            UsageError: from the checkpoints, the preset or the options; flags for checkpoints without one; a head that
+                the model or the checkpoint lacks; a seed out of range.
         """
         if not 0 <= seed < 1 << 63:
             raise UsageError("--seed is out of range", got=seed, allowed="0 to 2^63 - 1")
@@ -92,10 +98,13 @@ class ModelSource:
         checkpoints = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
         if checkpoints:
             check_kinds(pi3, page4d)
-        own = preset is None and len(checkpoints) == 1 and (checkpoints[0].published is not Published.PI3 or T == 1)
-        config = checkpoints[0].config(**options) if own else ModelConfig.preset(preset or DEFAULT_PRESET, **options)
+        fits = alone or T == 1 or pi3 is None
+        own = preset is None and len(checkpoints) == 1 and fits
+        name = str(checkpoints[0].published) if own else preset or DEFAULT_PRESET
+        options = _with_heads(options, heads, name, pi3, page4d)
+        config = checkpoints[0].config(**options) if own else ModelConfig.preset(name, **options)
         if checkpoints:
-            config = adapted(config, pi3, page4d)
+            config = adapted(config, pi3, page4d, heads_asked=True)
             check_model(config, pi3, page4d)
         return cls(
             config=config,
@@ -104,7 +113,34 @@ class ModelSource:
             page4d=page4d,
             registers=registers,
             time_sa=time_sa,
-            chosen=str(checkpoints[0].published) if own else None,
+            chosen=name if own else None,
+        )
+
+    @classmethod
+    def of_file(
+        cls,
+        checkpoint: Checkpoint,
+        preset: str | None,
+        options: dict[str, Any],
+        T: int,
+        seed: int = 0,
+        registers: str | None = None,
+        time_sa: str | None = None,
+        heads: str | Sequence[str] | None = None,
+    ) -> ModelSource:
+        """Pick the network for a checkpoint that says itself what it is. Arguments and errors: as of `choose`."""
+        is_pi3 = checkpoint.published is Published.PI3
+        return cls.choose(
+            preset,
+            options,
+            T,
+            seed,
+            pi3=checkpoint if is_pi3 else None,
+            page4d=None if is_pi3 else checkpoint,
+            registers=registers,
+            time_sa=time_sa,
+            heads=heads,
+            alone=True,
         )
 
     def model(self) -> Page4D:
@@ -137,7 +173,8 @@ class ModelSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the checkpoints that are no errors."""
-        return tuple(note for checkpoint in self.checkpoints for note in checkpoint.notes)
+        of_files = (note for checkpoint in self.checkpoints for note in checkpoint.notes)
+        return (*of_files, *unused_heads(self.config, self.pi3, self.page4d))
 
     @property
     def described(self) -> str:
@@ -146,3 +183,23 @@ class ModelSource:
             return self.loaded.weights
         files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]
         return " and ".join(files) or f"seeded (seed {self.seed})"
+
+
+def _with_heads(
+    options: dict[str, Any],
+    heads: str | Sequence[str] | None,
+    preset: str,
+    pi3: Checkpoint | None,
+    page4d: Checkpoint | None,
+) -> dict[str, Any]:
+    """The options of the config with its heads: those asked for; unasked, those in the model's checkpoint."""
+    published = PRESETS.get(preset, {}).get("published")
+    if heads is not None:
+        if "predictions" in options:
+            raise UsageError("--heads and --set predictions both choose the heads", allowed="one of them")
+        return options | {"predictions": heads_named(heads, published and Published(published))}
+    source = pi3 if published == Published.PI3 else page4d
+    if published is None or source is None or options.get("predictions", True) is not True:
+        return options
+    # not left to `adapted`: the layers that are kept by default are those of these heads
+    return options | {"predictions": source.predictions}

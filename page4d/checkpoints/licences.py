@@ -22,7 +22,7 @@ class Licence:
     source: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.terms}, {self.source}"
+        return f"{self.name} as published: {self.terms}, {self.source}"
 
 
 LICENCES = {
@@ -37,8 +37,8 @@ LICENCES = {
     ),
     Published.PAGE4D: (
         Licence(
-            "PAGE-4D, fine-tuned from VGGT",
-            "unknown: ask its authors",
+            "PAGE-4D",
+            "unknown, ask its authors (it is fine-tuned from VGGT)",
             "https://github.com/kaichen-z/PAGE4D",
         ),
     ),

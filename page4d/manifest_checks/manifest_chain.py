@@ -9,10 +9,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from page4d.config import MOST_KEPT
+from page4d.config import MOST_KEPT, QUATERNION_NUMBERS, ROW_NUMBERS
 from page4d.manifest import KeptLayer, Manifest, PointsFrame, StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_error import inconsistent
-from page4d.network.poses import QUATERNION_NUMBERS, ROW_NUMBERS
 
 _WIDEST = 65535
 _MOST_STREAMS = 2

@@ -7,14 +7,10 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
+from page4d.config import QUATERNION_NUMBERS as QUATERNION_NUMBERS
+from page4d.config import ROW_NUMBERS as ROW_NUMBERS
 from page4d.config import PointsFrame
 from page4d.errors import UsageError
-
-ROW_NUMBERS = 12
-"""Of Pi3's camera head: a translation, then three rows of a matrix; camera to world."""
-QUATERNION_NUMBERS = 9
-"""Of VGGT's camera head: a translation, a quaternion (x y z w), vertical and horizontal field of view in radians; world
-to camera."""
 
 
 def camera_to_world(numbers: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -89,7 +89,9 @@ def test_engines_of_a_checkpoint_are_its_model(files, tmp_path, name, T, V):
         stored = {
             onnx.helper.get_attribute_value(a) for node in graph.node for a in node.attribute if a.name == "epsilon"
         }
-        assert {round(value, 9) for value in stored} == set(entry.eps.values()), entry.name
+        # VGGT's camera head normalises once without weights, which no eps of a checkpoint is for
+        weightless = {1e-6} if entry.kind == "camera" and T > 1 else set()
+        assert {round(value, 9) for value in stored} == set(entry.eps.values()) | weightless, entry.name
     assert manifest.loaded == model.report == read_manifest(folder).loaded
     assert manifest.loaded.files[0].sha256 == hashlib.sha256((files / name).read_bytes()).hexdigest()
 
@@ -143,7 +145,7 @@ def test_what_a_checkpoint_is(files, tmp_path):
         "pi3",
         2,
         4,
-        True,
+        ["points", "confidence", "camera"],
     )
     (tmp_path / "page.pt").write_text("<html>not found</html>")
     refused = inside(tmp_path / "page.pt", function=weights_command)

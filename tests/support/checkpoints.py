@@ -1,5 +1,6 @@
 """Small checkpoints with the names and shapes of the published ones, which the model's code has no part in."""
 
+import itertools
 import json
 import math
 import zlib
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 HEAD_DIM = 64
+TRACK_KEY = "track_head.tracker.corr_mlp.fc1.weight"
+VGGT_HEADS = ("camera", "depth", "points")
 
 
 def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
@@ -30,8 +33,17 @@ def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
     return shapes | _linear("camera_head.fc_t", 3, half) | _linear("camera_head.fc_rot", 9, half)
 
 
-def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24)):
-    """Name -> shape, as in PAGE-4D's checkpoints of both generations or VGGT's (kind None), with few names of heads."""
+def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24), heads=VGGT_HEADS, track=False):
+    """Name -> shape, as in PAGE-4D's checkpoints of both generations or VGGT's (kind None).
+
+    Args:
+        kind: generation of the mask head.
+        width: C; the heads have sizes in proportion.
+        encoder_depth: blocks of the encoder.
+        layers: numbers of the aggregator's layers.
+        heads: those in the file.
+        track: whether VGGT's track head is there; a few of its tensors stand for it.
+    """
     shapes = {"aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
     shapes |= _encoder("aggregator.patch_embed.", width, encoder_depth)
     shapes["aggregator.patch_embed.mask_token"] = (1, width)
@@ -48,8 +60,17 @@ def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24)):
     if kind == "2026":
         shapes |= {f"{head}head0.2.weight": (width // 4, width, 1, 1), f"{head}head0.2.bias": (width // 4,)}
         shapes |= {f"{head}head0.4.weight": (1, width // 4, 1, 1), f"{head}head0.4.bias": (1,)}
-    for name in ("camera_head.token_norm", "point_head.norm", "depth_head.norm"):
-        shapes |= _pair(name, 2 * width)
+    of_heads = {
+        "camera": lambda: _vggt_camera_head(width),
+        "depth": lambda: _dpt_head("depth_head.", width, 2),
+        "points": lambda: _dpt_head("point_head.", width, 4),
+    }
+    for name in heads:
+        shapes |= of_heads[name]()
+    if track:
+        shapes |= _pair("track_head.feature_extractor.norm", 2 * width) | _linear(
+            TRACK_KEY[: -len(".weight")], 384, 567
+        )
     return shapes
 
 
@@ -61,9 +82,9 @@ def pi3_state(width=128, encoder_depth=2, pairs=2, heads=True):
     return state
 
 
-def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24)):
-    """State dict of PAGE-4D, or of VGGT (kind None), float32, with these layers of the aggregator."""
-    return filled(page4d_shapes(kind, width, encoder_depth, layers))
+def page4d_state(kind="150", width=128, encoder_depth=2, layers=range(24), heads=VGGT_HEADS, track=False):
+    """State dict of PAGE-4D, or of VGGT (kind None), float32, of what `page4d_shapes` says."""
+    return filled(page4d_shapes(kind, width, encoder_depth, layers, heads, track))
 
 
 def filled(shapes):
@@ -135,6 +156,38 @@ def _block(prefix, width, scaled, normed):
     if normed:
         shapes |= _pair(f"{prefix}attn.q_norm", HEAD_DIM) | _pair(f"{prefix}attn.k_norm", HEAD_DIM)
     return shapes
+
+
+def _vggt_camera_head(width):
+    wide = 2 * width
+    shapes = {"empty_pose_tokens": (1, 1, 9)} | _pair("token_norm", wide) | _pair("trunk_norm", wide)
+    shapes |= _linear("embed_pose", wide, 9) | _linear("poseLN_modulation.1", 3 * wide, wide)
+    shapes |= _linear("pose_branch.fc1", width, wide) | _linear("pose_branch.fc2", 9, width)
+    for i in range(4):
+        shapes |= _block(f"trunk.{i}.", wide, scaled=True, normed=False)
+    return {f"camera_head.{name}": shape for name, shape in shapes.items()}
+
+
+def _dpt_head(prefix, width, outputs):
+    quarter, half = width // 4, width // 2
+    shapes = _pair("norm", 2 * width)
+    for i, channels in enumerate((quarter, half, width, width)):
+        shapes |= _convolution(f"projects.{i}", channels, 2 * width, 1)
+        shapes[f"scratch.layer{i + 1}_rn.weight"] = (quarter, channels, 3, 3)
+    for i, channels, size in ((0, quarter, 4), (1, half, 2), (3, width, 3)):
+        shapes |= _convolution(f"resize_layers.{i}", channels, channels, size)
+    for i in (1, 2, 3, 4):
+        shapes |= _convolution(f"scratch.refinenet{i}.out_conv", quarter, quarter, 1)
+        for unit, conv in itertools.product((1, 2) if i < 4 else (2,), (1, 2)):
+            shapes |= _convolution(f"scratch.refinenet{i}.resConfUnit{unit}.conv{conv}", quarter, quarter, 3)
+    shapes |= _convolution("scratch.output_conv1", width // 8, quarter, 3)
+    shapes |= _convolution("scratch.output_conv2.0", width // 32, width // 8, 3)
+    shapes |= _convolution("scratch.output_conv2.2", outputs, width // 32, 1)
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def _convolution(name, outputs, inputs, size):
+    return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
 def _linear(name, outputs, inputs):

@@ -47,7 +47,10 @@ def layout_of(variant, H, W, B=1):
 
 
 def lively(config, seed=0):
-    """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing."""
+    """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing.
+
+    VGGT's camera head gives fields of view of about a radian: seeded, many are 0, which is no camera's.
+    """
     import torch
 
     from page4d import Page4D
@@ -59,6 +62,10 @@ def lively(config, seed=0):
             parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
         elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
             parameter.mul_(3)
+    if config.built_on_vggt and model.camera is not None:
+        last = model.camera.pose_branch.fc2
+        last.weight[7:].mul_(0.1)
+        last.bias[7:] = 0.25  # of each of four refinements
     return model
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from page4d.manifest_file import read_manifest
+from page4d.network.poses import world_points
 from page4d.system.progress import SILENT
 from page4d_engines.backend import Backend
 from page4d_engines.clip.fit import FitMode
@@ -101,6 +102,8 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
     assert len(expected) == len(starts)
     for number, tensors in enumerate(expected):
         files = {path.name: path.read_bytes() for path in (place / "cpp" / str(number)).iterdir()}
+        if tensors.keys() & {"points", "depth"}:
+            same_points(files.pop("world_points"), tensors, manifest.points_frame, f"window {number}")
         assert files.keys() == tensors.keys()
         for name, tensor in tensors.items():
             same_tensor(files[name], tensor, f"{name} of window {number}")
@@ -110,10 +113,22 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
 def same_tensor(content, expected, what):
     widened = len(content) < expected.nbytes  # 16 bits, which Python's CPU backend gives out as float32
     actual = np.frombuffer(content, np.float16 if widened else expected.dtype).astype(expected.dtype)
-    if expected.dtype == np.float64:  # camera poses, by another library's singular value decomposition
+    if what.startswith("intrinsics"):  # by another library's tangent
+        np.testing.assert_allclose(actual, expected.ravel(), rtol=1e-15, atol=0, err_msg=what)
+    elif expected.dtype == np.float64:  # camera poses, by another library's singular value decomposition
         np.testing.assert_allclose(actual, expected.ravel(), rtol=1e-9, atol=1e-12, err_msg=what)
     else:
         np.testing.assert_array_equal(actual, expected.ravel(), err_msg=what)
+
+
+def same_points(content, tensors, frame, what):
+    """Points in the world: float32 of what Python computes in float64 from its own results."""
+    names = ("points", "depth", "camera", "intrinsics")
+    points, depth, camera, K = (tensors.get(name) for name in names)
+    expected = world_points(points, frame, depth, camera, K).astype(np.float32)
+    actual = np.frombuffer(content, np.float32).reshape(expected.shape)
+    scale = np.nanmax(np.abs(expected))
+    np.testing.assert_allclose(actual, expected, rtol=1.2e-7, atol=6e-8 * scale, err_msg=f"points in the world, {what}")
 
 
 def clip_of(folder, T, V, width, height):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from page4d.cameras import Camera
+from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d_engines.clip.companions import by
 from page4d_engines.options import FitMode as FitMode
 
 TO_ANY_SIZE = (FitMode.STRETCH, FitMode.CROP, FitMode.PAD)
@@ -127,8 +131,8 @@ class Fit:
         scaled = self.scaled or (width, height)
         if self.scaled is not None:
             box_top, box_bottom = 0, source.height
-        # an axis a call: from 13 on Pillow takes the height first where it shrinks much more than the width, which
-        # changes colours by a few steps; before, and so when VGGT was published, it always took the width first
+        # an axis a call: from 13 on Pillow takes the height first of some images that shrink, those more than twice as
+        # tall as wide, which changes colours by a few steps; before, and so when VGGT was published, always the width
         colours = source if source.mode == "RGB" else source.convert("RGB")
         across = colours.resize(
             (width, source.height), Image.Resampling.BICUBIC, box=(box_left, 0, box_right, source.height)
@@ -184,6 +188,26 @@ class Fit:
         rows = _overlap(self.layout.h, height, self.scale[1], self.shift[1], top, bottom)
         return rows, _overlap(self.layout.w, width, self.scale[0], self.shift[0], left, right)
 
+    def sentence(self, kind: str) -> str:
+        """What is done to images of the source size; `kind` is what they are, in the plural."""
+        left, top, right, bottom = self.box
+        size, engine, (width, height) = self.source_size, (self.layout.W, self.layout.H), self.target[2:]
+        steps = []
+        if self.scaled is None and self.box != (0, 0, *size):
+            steps.append(f"cut to their middle {right - left:.0f}x{bottom - top:.0f}")
+        scaled = self.scaled or (width, height)
+        if scaled != size or steps:
+            fills = self.scaled is None and not steps and (width, height) == engine
+            alone = "; each axis by itself" if fills and not keeps_aspect(size, self.layout) else ""
+            steps.append(f"scaled to {by(scaled)} (bicubic{alone})")
+        if scaled[1] > height:
+            steps.append(f"cut to the middle {height} rows")
+        if (width, height) != engine:
+            steps.append(f"padded with {'white' if self.ground else 'black'} to {by(engine)}")
+        how = ", as VGGT's public code does" if self.scaled is not None and steps else ""
+        joined = " and ".join(filter(None, [", ".join(steps[:-1]), *steps[-1:]]))
+        return f"{by(size)} {kind} were {joined or 'taken as they are'}{how}"
+
     def _check(self, what: str, size: tuple[int, ...]) -> None:
         if tuple(size) != self.source_size:
             raise UsageError(
@@ -199,6 +223,11 @@ def keeps_aspect(size: tuple[int, int], layout: Layout) -> bool:
     # |height * W / width - H| <= PATCH / 2, or the same for the other side, in integers
     (width, height), (W, H) = size, (layout.W, layout.H)
     return 2 * abs(height * W - width * H) <= Layout.PATCH * max(width, height)
+
+
+def scaled_as_published(model: Mapping[str, Any]) -> bool:
+    """Whether a manifest's model was trained on photos that VGGT's public code had scaled: VGGT and PAGE-4D."""
+    return model.get("published") in (Published.VGGT, Published.PAGE4D)
 
 
 def scaled_as_vggt(size: tuple[int, int], target: int, pad: bool = False) -> tuple[int, int]:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, staged
 from page4d.system.progress import Progress
-from page4d_engines.clip.fits import scaled_as_published
+from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.options import Backend, FitMode
+from page4d_engines.options import Backend, FitMode, PointsSource
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.pipeline import Pipeline, Result
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
 from page4d_engines.results.run_recorder import RunRecorder
+from page4d_engines.results.scene.cloud_choice import CloudChoice
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
@@ -32,16 +33,23 @@ class RunOptions:
             then scaled as they are published.
         backend: what to run on.
         pool: threads of ONNX Runtime on the CPU; None takes every CPU.
-        min_confidence: least probability of a point in a point cloud.
+        min_confidence: least probability of a point in a point cloud, for engines that give one; None, without a
+            percentile: 0.1.
         clock: since the run began, for the summary; a command's began with its process.
+        points_from: what a point cloud is made from; None: depth with cameras where the engines give these, else the
+            points head.
+        confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
+            None: 50 for engines without a probability.
     """
 
     stride: int | None = None
     fit: FitMode | None = None
     backend: Backend = Backend.AUTO
     pool: ThreadPool | None = None
-    min_confidence: float = 0.1
+    min_confidence: float | None = None
     clock: Stopwatch = field(default_factory=Stopwatch)
+    points_from: PointsSource | str | None = None
+    confidence_percentile: float | None = None
 
 
 @dataclass
@@ -54,6 +62,8 @@ class ClipRun:
     engines: pathlib.Path
     out: pathlib.Path
     options: RunOptions
+    choice: CloudChoice | None
+    """What point clouds are made from; None: the engines give none."""
 
     @classmethod
     def prepare(
@@ -68,10 +78,14 @@ class ClipRun:
             options: how to run; None is `RunOptions()`.
 
         Raises:
-            UsageError: frames, masks or cameras that do not go with the engines; `out` holds something else than a run.
+            UsageError: frames, masks or cameras that do not go with the engines, or a source or confidence of points
+                that these do not give; `out` holds something else than a run.
             EngineError, MissingBackendError, OutOfMemoryError: from loading the engines.
         """
         options = options or RunOptions()
+        choice = CloudChoice.of(
+            engines.manifest, options.points_from, options.min_confidence, options.confidence_percentile
+        )
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
         layout, reads = engines.manifest.layout, engines.manifest.reads
         as_published = scaled_as_published(engines.manifest.model)
@@ -79,13 +93,21 @@ class ClipRun:
         chosen = windows(folder.count, layout.T, layout.T if options.stride is None else options.stride)
         sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
         pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=sliding)
-        return cls(pipeline, reader, chosen, engines.path, out, options)
+        return cls(
+            pipeline=pipeline,
+            reader=reader,
+            windows=chosen,
+            engines=engines.path,
+            out=out,
+            options=options,
+            choice=choice,
+        )
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
         with staged(self.out, RUN_OUTPUT) as folder:
-            recorder = RunRecorder(self.pipeline, self.reader, str(self.engines), self.options.clock)
-            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.options.min_confidence)
+            recorder = RunRecorder(self.pipeline, self.reader, str(self.engines), self.options.clock, self.choice)
+            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice)
             calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):

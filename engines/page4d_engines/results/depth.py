@@ -113,7 +113,7 @@ def depth_sheet(
 
     # the bar runs from near to far as the eye reads it
     bar = colour_map(256)[::-1].astype(np.uint8)
-    legend = Legend("depth", bar, f"{near:.3g}", f"{far:.3g}  depth, in the scene's own unit; even steps of 1/depth")
+    legend = Legend("depth", bar, f"{near:.3g}", f"{far:.3g}  depth, in the clip's own unit; even steps of 1/depth")
     if not known.size:
         legend = Legend("depth", np.full((1, 3), NO_VALUE, np.uint8), "", "no depth in any image")
     return paired_sheet(images, coloured, legend, cameras, times)

@@ -28,6 +28,7 @@ EMBEDDED_WINDOWS = 6
 
 SEEDED_NOTE = "weights are seeded, the mask is not meaningful beyond the external mask"
 SEEDED_PREDICTIONS = "weights are seeded, points, depth and cameras are noise"
+SEEDED_BOTH = "weights are seeded, the mask, points, depth and cameras are noise"
 
 _KINDS = {
     "encoder": "Encoder",
@@ -38,6 +39,7 @@ _KINDS = {
     "points": "Points",
     "confidence": "Confidence",
     "camera": "Camera",
+    "depth": "Depth",
 }
 _JPEG_SIDE = 65000  # the format ends at 65535
 _LINKS = 64  # per window; the rest is in the same folder
@@ -105,7 +107,9 @@ class _Times:
 
 def seeded_note(summary: Summary) -> str:
     """What seeded weights mean for the results of a run."""
-    return SEEDED_NOTE if summary.has_mask or not summary.has_predictions else SEEDED_PREDICTIONS
+    if not summary.has_predictions:
+        return SEEDED_NOTE
+    return SEEDED_BOTH if summary.has_mask else SEEDED_PREDICTIONS
 
 
 def write_report(
@@ -136,7 +140,7 @@ def write_report(
         mask_colours=", ".join(f"rgb({r} {g} {b})" for r, g, b in colour_bar(16).tolist()),
         clear=CLEAR,
         full=FULL,
-        rig_window=next((window for window in summary.windows if window.predictions is not None), None),
+        rig_window=next((window for window in summary.windows if window.predictions and window.predictions.rig), None),
         times=_Times.of(summary),
         facts=_facts(summary),
         most_links=_LINKS,
@@ -159,6 +163,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {
         "coordinate": _coordinate,
         "count": counted,
+        "focal": _focal,
         "folder": lambda path: posixpath.dirname(path) + "/",
         "href": _href,
         "inner_name": lambda path: posixpath.splitext(path)[0].partition("/")[2],
@@ -179,14 +184,11 @@ def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
     images = counted(windows * times * cameras, "image")
     what = f"{counted(windows, 'window')} of {counted(times, 'timestep')}, {counted(cameras, 'camera')}, {images}"
-    if summary.has_mask:
-        return f"{what}: mask mean {_probability(summary.mask_mean)}"
-    if not summary.has_predictions:
-        return what
-    if times == 1:
+    if times == 1 and summary.has_predictions and not summary.has_mask:
         what = counted(windows * cameras, "photo") + (f" of {counted(windows, 'timestep')}" if windows > 1 else "")
-    points = sum(window.predictions.points for window in summary.windows if window.predictions is not None)
-    return f"{what}: {points:,} points"
+    results = [f"mask mean {_probability(summary.mask_mean)}"] if summary.has_mask else []
+    results += [] if summary.points is None else [f"{summary.points:,} points"]
+    return f"{what}: {', '.join(results)}" if results else what
 
 
 def _masks(summary: Summary) -> list[tuple[str, float | None, str]]:
@@ -197,6 +199,14 @@ def _masks(summary: Summary) -> list[tuple[str, float | None, str]]:
         known = [mean for mean in means if mean is not None]
         rows.append((camera, mean_of(means), f"{min(known):.3f} to {max(known):.3f}" if len(known) > 1 else ""))
     return rows
+
+
+def _cloud(summary: Summary) -> dict[str, str]:
+    """What the clouds are made from, where there are any."""
+    clouds = [window.predictions for window in summary.windows if window.predictions and window.predictions.cloud]
+    sources = list(dict.fromkeys(cloud.cloud_source for cloud in clouds))
+    first = "of the first window " if len(sources) > 1 else ""
+    return {"Point cloud": first + sources[0]} if sources else {}
 
 
 def _facts(summary: Summary) -> dict[str, str]:
@@ -210,6 +220,7 @@ def _facts(summary: Summary) -> dict[str, str]:
         "Frames": summary.frames,
         **({"Photos": "; ".join(summary.photos)} if summary.photos else {}),
         "Cameras": ", ".join(summary.cameras),
+        **_cloud(summary),
         "Buffers": f"{_bytes(summary.buffer_bytes)}, allocated once; without the weights",
         "Peak host memory": _bytes(summary.peak_rss_bytes),
         "page4d": summary.page4d,
@@ -239,6 +250,11 @@ def _plain(value: object) -> str:
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _focal(focal: Sequence[float | None]) -> str:
+    """fx, fy in pixels."""
+    return ", ".join("none" if length is None else f"{length:.1f}" for length in focal)
 
 
 def _coordinate(value: float | None) -> str:

@@ -13,6 +13,7 @@ from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.options import Backend
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.report import Picture
+from page4d_engines.results.scene.cloud_choice import CloudChoice, left_out
 from page4d_engines.results.summary import Summary, WindowSummary
 from page4d_engines.timing import Stopwatch, Timing
 
@@ -26,6 +27,7 @@ class RunRecorder:
         reader: of the clip.
         engines: the engine folder, as it was given.
         clock: since the run began, startup included.
+        choice: what point clouds are made from; None: the engines give none.
         startup: seconds until the first window could begin.
         windows: those written so far.
         pictures: of the report, by window.
@@ -35,6 +37,7 @@ class RunRecorder:
     reader: WindowReader
     engines: str
     clock: Stopwatch
+    choice: CloudChoice | None
     startup: float = field(init=False)
     windows: list[WindowSummary] = field(default_factory=list)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class RunRecorder:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
         if manifest.precision.has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
+        yield from left_out(manifest, self.choice)
         for window in self.windows:
             if window.predictions is not None:
                 yield from window.predictions.warnings

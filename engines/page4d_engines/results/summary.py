@@ -12,7 +12,7 @@ import msgspec
 from page4d.errors import UsageError
 from page4d.files import OutputKind, write_atomically
 from page4d.system.plain_text import encodable
-from page4d_engines.results.predictions import PredictionSummary
+from page4d_engines.results.scene.prediction_summary import PredictionSummary
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -87,8 +87,14 @@ class Summary(msgspec.Struct, frozen=True):
 
     @property
     def has_predictions(self) -> bool:
-        """Whether the engines give points, confidence and cameras."""
+        """Whether the engines have heads: they give depth, points or cameras."""
         return any(window.predictions for window in self.windows)
+
+    @property
+    def points(self) -> int | None:
+        """Points of all clouds; None without a cloud."""
+        clouds = [window.predictions for window in self.windows if window.predictions and window.predictions.cloud]
+        return sum(predictions.points for predictions in clouds) if clouds else None
 
     @property
     def mask_mean(self) -> float | None:

@@ -14,8 +14,10 @@ from page4d.files import save_tensors
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader
 from page4d_engines.pipeline import Result
 from page4d_engines.results.overlay import contact_sheet, overlay
-from page4d_engines.results.predictions import Predictions, PredictionSummary
 from page4d_engines.results.report import Picture
+from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.image_names import ImageNames
+from page4d_engines.results.scene.predictions import Predictions
 from page4d_engines.results.summary import WindowSummary, mean_of
 
 
@@ -27,13 +29,13 @@ class WindowWriter:
         folder: the output folder.
         reader: of the clip.
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
-        min_confidence: least probability of a point in a point cloud.
+        choice: what a point cloud is made from; None: the engines give none.
     """
 
     folder: pathlib.Path
     reader: WindowReader
     alone: bool
-    min_confidence: float
+    choice: CloudChoice | None
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -66,7 +68,7 @@ class WindowWriter:
             seconds=seconds,
             mask_mean=means,
             overlays=overlays,
-            predictions=None if predictions is None else self._write_predictions(name, times[0], predictions),
+            predictions=None if predictions is None else predictions.write(self.folder, self._place(name)),
         )
         pictures = self._pictures(times, inputs, result, predictions) if with_pictures else ()
         return summary, list(pictures)
@@ -84,12 +86,11 @@ class WindowWriter:
                 Image.fromarray(overlay(images[t, v], mask[t, v])).save(path, compress_level=1)
                 yield path.relative_to(self.folder).as_posix()
 
-    def _write_predictions(self, window: str, time: str, predictions: Predictions) -> PredictionSummary:
+    def _place(self, window: str) -> pathlib.Path:
+        """The folder of a window's predictions, which is there then."""
         place = self.folder if self.alone else self.folder / window
         place.mkdir(exist_ok=True)
-        photos = self.reader.folder.photos
-        names = self._cameras if photos else [f"{camera}/{time}" for camera in self._cameras]
-        return predictions.write(self.folder, place, names)
+        return place
 
     def _pictures(
         self, times: list[str], inputs: WindowInputs, result: Result, predictions: Predictions | None
@@ -101,19 +102,17 @@ class WindowWriter:
                 " Each cell is a frame, and the frame with the mask over it.",
             )
         if predictions is not None:
-            view, depth = predictions.pictures()
-            yield Picture(view, "The point cloud from beside the cameras, which are drawn as frames.")
-            yield Picture(depth, "Each photo and its depth: near is bright, far is dark, grey has none.")
+            yield from predictions.pictures(self._cameras, times)
 
     def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
-        if result.points is None:
+        if not Predictions.are_in(result):
             return None
         return Predictions(
             images=inputs.images,
             result=result,
-            fits=[self.reader.fit(window[0], v) for v in range(len(self._cameras))],
-            views=self._cameras,
-            min_confidence=self.min_confidence,
+            fits=[self.reader.fit(t, v) for t in window for v in range(len(self._cameras))],
+            names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
+            choice=self.choice,
         )
 
     @property

@@ -105,10 +105,10 @@ int64_t Start::nanoseconds(double seconds) const noexcept {
   return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds));
 }
 
-MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {
+GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {
   const size_t count = static_cast<size_t>(h) * static_cast<size_t>(w);
   const bool bytes = encoding == MaskEncoding::kMono8;
-  MaskImage image;
+  GreyImage image;
   image.width = static_cast<uint32_t>(w);
   image.height = static_cast<uint32_t>(h);
   image.step = static_cast<uint32_t>(static_cast<size_t>(w) * (bytes ? 1 : sizeof(float)));
@@ -120,6 +120,18 @@ MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encod
   else if (count != 0)
     std::memcpy(image.data.data(), mask, count * sizeof(float));
   return image;
+}
+
+GreyImage depth_image(const float* depth, int64_t H, int64_t W) {
+  return mask_image(depth, H, W, MaskEncoding::k32FC1);
+}
+
+CameraModel camera_model_of(const double* K) {
+  CameraModel model;
+  model.valid = std::all_of(K, K + 9, [](double number) { return std::isfinite(number); });
+  std::copy(K, K + 9, model.k.begin());
+  for (size_t row = 0; row < 3; ++row) std::copy(K + 3 * row, K + 3 * row + 3, model.p.begin() + 4 * row);
+  return model;
 }
 
 Pose pose_of(const double* matrix) {

@@ -13,6 +13,8 @@
 namespace page4d_ros {
 namespace {
 
+using Header = decltype(sensor_msgs::msg::Image::header);
+
 constexpr int kThrottle = 2000;  // milliseconds between two warnings of a kind
 
 diagnostic_msgs::msg::DiagnosticStatus status_of(const Diagnosis& diagnosis, std::string name, std::string hardware) {
@@ -28,6 +30,18 @@ diagnostic_msgs::msg::DiagnosticStatus status_of(const Diagnosis& diagnosis, std
     status.values.push_back(std::move(entry));
   }
   return status;
+}
+
+std::unique_ptr<sensor_msgs::msg::Image> message_of(GreyImage image, const Header& header) {
+  auto message = std::make_unique<sensor_msgs::msg::Image>();
+  message->header = header;
+  message->width = image.width;
+  message->height = image.height;
+  message->step = image.step;
+  message->encoding = image.encoding;
+  message->is_bigendian = image.is_bigendian ? 1 : 0;
+  message->data = std::move(image.data);
+  return message;
 }
 
 }  // namespace
@@ -143,7 +157,8 @@ void RigNode::configure() {
 
   pipeline_.emplace(page4d::Pipeline::load(engines_, options));
   const page4d::EngineInfo& info = pipeline_->info();
-  const bool masks = info.output("mask") != nullptr, poses = info.output("camera") != nullptr;
+  const bool masks = info.output("mask") != nullptr, poses = info.output("camera") != nullptr,
+             depth = info.output("depth") != nullptr, intrinsics = info.output("intrinsics") != nullptr;
   Worker::require(info, topics_.size());
   page4d::Rig(info, rig_options_);  // refuses wrong options before the node is activated
 
@@ -154,6 +169,10 @@ void RigNode::configure() {
     if (masks) publishers.mask = create_publisher<sensor_msgs::msg::Image>(prefix + "/mask", rclcpp::SensorDataQoS());
     if (poses)
       publishers.pose = create_publisher<geometry_msgs::msg::PoseStamped>(prefix + "/pose", rclcpp::SensorDataQoS());
+    if (depth) publishers.depth = create_publisher<sensor_msgs::msg::Image>(prefix + "/depth", rclcpp::SensorDataQoS());
+    if (intrinsics)
+      publishers.camera_info =
+          create_publisher<sensor_msgs::msg::CameraInfo>(prefix + "/camera_info", rclcpp::SensorDataQoS());
     publishers_.push_back(std::move(publishers));
   }
   diagnostics_ = create_publisher<diagnostic_msgs::msg::DiagnosticArray>("/diagnostics", rclcpp::QoS(10));
@@ -218,31 +237,38 @@ void RigNode::subscribe(int camera) {
 // On the worker's thread.
 void RigNode::publish(const Live& live, const CameraResult& result) {
   const auto camera = static_cast<size_t>(result.camera);
+  const CameraPublishers& publishers = publishers_[camera];
+  const page4d::Layout& layout = pipeline_->info().layout;
+  Header header;
   const Stamp stamp = stamp_of(result.stamp);
-  if (result.mask != nullptr) {
-    const page4d::Layout& layout = pipeline_->info().layout;
-    MaskImage mask = mask_image(result.mask, layout.h(), layout.w(), mask_encoding_);
-    auto message = std::make_unique<sensor_msgs::msg::Image>();
-    message->header.stamp.sec = stamp.sec;
-    message->header.stamp.nanosec = stamp.nanosec;
-    {
-      const std::lock_guard lock(live.mutex);
-      message->header.frame_id = live.cameras[camera].frame_id;
-    }
-    message->width = mask.width;
-    message->height = mask.height;
-    message->step = mask.step;
-    message->encoding = mask.encoding;
-    message->is_bigendian = mask.is_bigendian ? 1 : 0;
-    message->data = std::move(mask.data);
-    publishers_[camera].mask->publish(std::move(message));
+  header.stamp.sec = stamp.sec;
+  header.stamp.nanosec = stamp.nanosec;
+  {
+    const std::lock_guard lock(live.mutex);
+    header.frame_id = live.cameras[camera].frame_id;
+  }
+  if (result.mask != nullptr)
+    publishers.mask->publish(message_of(mask_image(result.mask, layout.h(), layout.w(), mask_encoding_), header));
+  if (result.depth != nullptr)
+    publishers.depth->publish(message_of(depth_image(result.depth, layout.H, layout.W), header));
+  if (result.K != nullptr) {
+    const CameraModel model = camera_model_of(result.K);
+    auto message = std::make_unique<sensor_msgs::msg::CameraInfo>();
+    message->header = header;
+    message->width = static_cast<uint32_t>(layout.W);
+    message->height = static_cast<uint32_t>(layout.H);
+    message->distortion_model = "plumb_bob";
+    message->d.assign(5, 0.0);
+    message->k = model.k;
+    message->r = model.r;
+    message->p = model.p;
+    if (model.valid) publishers.camera_info->publish(std::move(message));
   }
   if (result.pose == nullptr) return;
   const Pose pose = pose_of(result.pose);
   if (!pose.valid) return;  // the engines gave no finite pose
   auto message = std::make_unique<geometry_msgs::msg::PoseStamped>();
-  message->header.stamp.sec = stamp.sec;
-  message->header.stamp.nanosec = stamp.nanosec;
+  message->header.stamp = header.stamp;
   message->header.frame_id = world_frame_;
   message->pose.position.x = pose.position[0];
   message->pose.position.y = pose.position[1];
@@ -251,7 +277,7 @@ void RigNode::publish(const Live& live, const CameraResult& result) {
   message->pose.orientation.y = pose.orientation[1];
   message->pose.orientation.z = pose.orientation[2];
   message->pose.orientation.w = pose.orientation[3];
-  publishers_[camera].pose->publish(std::move(message));
+  publishers.pose->publish(std::move(message));
 }
 
 void RigNode::diagnose() {

@@ -17,8 +17,10 @@ void Worker::require(const page4d::EngineInfo& info, size_t cameras) {
   if (info.input("keypoints") != nullptr)
     throw Error(Code::kUsage, "these engines were exported with --keypoints and need them")
         .hint("page4d-export without --keypoints: no topic brings them");
-  if (info.output("mask") == nullptr && info.output("camera") == nullptr)
-    throw Error(Code::kUsage, "the engines give neither masks nor poses: there is nothing to publish");
+  for (const char* name : {"mask", "camera", "depth"}) {
+    if (info.output(name) != nullptr) return;
+  }
+  throw Error(Code::kUsage, "the engines give neither masks nor poses nor depth: there is nothing to publish");
 }
 
 Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Publish publish)
@@ -30,6 +32,8 @@ Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Pu
   const auto views = static_cast<size_t>(layout_.frames());
   if (info.output("mask") != nullptr) mask_.resize(views * static_cast<size_t>(layout_.P()));
   if (info.output("camera") != nullptr) camera_.resize(views * 16);
+  if (info.output("depth") != nullptr) depth_.resize(views * static_cast<size_t>(layout_.H * layout_.W));
+  if (info.output("intrinsics") != nullptr) K_.resize(views * 9);
   if (const page4d::Tensor* memory = info.output("memory"); memory != nullptr && info.input("memory") != nullptr) {
     memory_.resize(memory->bytes);
     next_memory_.resize(memory->bytes);
@@ -93,9 +97,11 @@ void Worker::run(const page4d::Window& window) {
   frames.memory = remembers_ ? memory_.data() : nullptr;
   frames.shared = has_run_ && pipeline_.slides() ? window.shared : 0;
   page4d::Outputs outputs;
-  if (!mask_.empty()) outputs.mask = {mask_.data(), mask_.size() * sizeof(float), page4d::Memory::kHost};
-  if (!camera_.empty()) outputs.camera = {camera_.data(), camera_.size() * sizeof(double), page4d::Memory::kHost};
-  if (!next_memory_.empty()) outputs.memory = {next_memory_.data(), next_memory_.size(), page4d::Memory::kHost};
+  const auto write_to = [](auto& memory, page4d::Output& output) {
+    if (!memory.empty()) output = {memory.data(), memory.size() * sizeof(memory[0]), page4d::Memory::kHost};
+  };
+  write_to(mask_, outputs.mask), write_to(camera_, outputs.camera), write_to(depth_, outputs.depth);
+  write_to(K_, outputs.intrinsics), write_to(next_memory_, outputs.memory);
 
   const auto began = std::chrono::steady_clock::now();
   const page4d::Status status = pipeline_.run(frames, outputs);
@@ -122,6 +128,8 @@ void Worker::run(const page4d::Window& window) {
     result.stamp = start_.nanoseconds(stamp);
     if (!mask_.empty()) result.mask = mask_.data() + (last + view) * layout_.P();
     if (!camera_.empty()) result.pose = camera_.data() + (last + view) * 16;
+    if (!depth_.empty()) result.depth = depth_.data() + (last + view) * layout_.H * layout_.W;
+    if (!K_.empty()) result.K = K_.data() + (last + view) * 9;
     publish_(result);
   }
 }

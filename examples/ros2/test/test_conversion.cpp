@@ -1,4 +1,6 @@
 // Every conversion, without ROS and without the library.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -127,9 +129,24 @@ void stamps() {
   }
 }
 
+void depth_and_cameras() {
+  const float depth[6] = {0.5F, 1000, std::nanf(""), 2, 3, -1};
+  const GreyImage image = depth_image(depth, 2, 3);
+  CHECK(image.width == 3 && image.height == 2 && image.step == 12 && image.encoding == std::string("32FC1"));
+  CHECK(image.data.size() == sizeof depth && std::memcmp(image.data.data(), depth, sizeof depth) == 0);
+  double K[9] = {500, 0, 35, 0, 400, 28, 0, 0, 1};
+  const CameraModel model = camera_model_of(K);
+  CHECK(model.valid && std::equal(K, K + 9, model.k.begin()) && model.r[0] == 1 && model.r[1] == 0);
+  CHECK((model.p == std::array<double, 12>{500, 0, 35, 0, 0, 400, 28, 0, 0, 0, 1, 0}));
+  for (const double broken : {kNaN, std::numeric_limits<double>::infinity()}) {
+    K[4] = broken;
+    CHECK(!camera_model_of(K).valid);
+  }
+}
+
 void masks() {
   const float mask[6] = {0, 0.5F, 1, 0.2F, 1.5F, -3};
-  MaskImage image = mask_image(mask, 2, 3, MaskEncoding::kMono8);
+  GreyImage image = mask_image(mask, 2, 3, MaskEncoding::kMono8);
   CHECK(image.width == 3 && image.height == 2 && image.step == 3 && std::string(image.encoding) == "mono8");
   CHECK((image.data == std::vector<uint8_t>{0, 128, 255, 51, 255, 0}));
   const float odd[2] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()};
@@ -251,6 +268,7 @@ int main() {
   page4d_ros::refused_images();
   page4d_ros::stamps();
   page4d_ros::masks();
+  page4d_ros::depth_and_cameras();
   page4d_ros::poses();
   page4d_ros::poses_that_are_none();
   page4d_ros::parameters();

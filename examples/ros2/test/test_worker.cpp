@@ -60,6 +60,11 @@ void results_are_of_the_last_timestep(page4d::Pipeline& pipeline) {
   Worker worker(pipeline, patient(), [&](const CameraResult& result) {
     CHECK((result.mask != nullptr) == (pipeline.info().output("mask") != nullptr));
     CHECK((result.pose != nullptr) == (pipeline.info().output("camera") != nullptr));
+    CHECK((result.depth != nullptr) == (pipeline.info().output("depth") != nullptr));
+    CHECK((result.K != nullptr) == (pipeline.info().output("intrinsics") != nullptr));
+    if (result.K != nullptr) CHECK(result.K[2] * 2 == static_cast<double>(layout.W) && result.K[8] == 1);
+    for (int64_t i = 0; result.depth != nullptr && i < layout.H * layout.W; ++i)
+      CHECK(result.depth[i] >= 0 && result.depth[i] < 1);  // checksums
     const std::lock_guard lock(mutex);
     stamps.emplace(result.camera, result.stamp);
   });
@@ -126,7 +131,7 @@ void requirements(const page4d::EngineInfo& info) {
   CHECK(refusal(info, views + 1) == "parameter cameras does not go with the engines");
   page4d::EngineInfo other = info;
   other.outputs.clear();
-  CHECK(refusal(other, views) == "the engines give neither masks nor poses: there is nothing to publish");
+  CHECK(refusal(other, views) == "the engines give neither masks nor poses nor depth: there is nothing to publish");
   other = info;
   other.inputs.push_back({"keypoints", page4d::DType::kFloat32, {}, 0});
   CHECK(refusal(other, views) == "these engines were exported with --keypoints and need them");

@@ -75,7 +75,8 @@ class BuildFlags:
                 continue
             source = context.get_parameter_source(option.name)
             if source is not None and source.name == "COMMANDLINE":
-                others.append(option.opts[-1])
+                is_flag = option.param_type_name == "option"
+                others.append(option.opts[-1] if is_flag else str(context.params[option.name]))
         if others:
             raise UsageError(
                 "--build-only takes model, layout and precision from the engine folder",

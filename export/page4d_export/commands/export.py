@@ -32,6 +32,15 @@ output_option = partial(typer.Option, rich_help_panel="Output")
 
 def export_command(
     context: typer.Context,
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="a checkpoint of Pi3, VGGT or PAGE-4D, exported as the model that it is: a file, an index of several,"
+            " or a folder; nothing: --pi3 and --page4d, or seeded weights",
+            show_default=False,
+        ),
+    ] = None,
     T: Annotated[int | None, layout_option("--T", help="timesteps of a window", show_default=False)] = None,
     V: Annotated[int | None, layout_option("--V", help="views (cameras)", show_default=False)] = None,
     height: Annotated[int, layout_option(help="image height in pixels, a multiple of 14")] = 518,
@@ -54,6 +63,14 @@ def export_command(
         ),
     ] = None,
     page4d: Annotated[pathlib.Path | None, model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
+    heads: Annotated[
+        str | None,
+        model_option(
+            metavar="NAMES",
+            help="heads that become stages, e.g. camera,depth; none for tokens alone; default: all of the checkpoint",
+            show_default=False,
+        ),
+    ] = None,
     registers: Annotated[
         Literal["split", "truncate", "page4d"] | None,
         model_option(help="special tokens: split, truncate (of Pi3) or page4d"),
@@ -168,18 +185,24 @@ def export_command(
         options = overrides(option or [])
         if mask is not None:
             options["mask"] = mask == "on"
-        source = ModelSource.choose(
-            preset,
-            options,
-            T,
-            seed,
-            pi3=None if pi3 is None else Checkpoint.open(pi3),
-            page4d=None if page4d is None else Checkpoint.open(page4d),
-            registers=registers,
-            time_sa=time_sa,
-        )
+        if file is not None:
+            _refuse_beside_file(file, pi3, page4d)
+            source = ModelSource.of_file(Checkpoint.open(file), preset, options, T, seed, registers, time_sa, heads)
+        else:
+            source = ModelSource.choose(
+                preset,
+                options,
+                T,
+                seed,
+                pi3=None if pi3 is None else Checkpoint.open(pi3),
+                page4d=None if page4d is None else Checkpoint.open(page4d),
+                registers=registers,
+                time_sa=time_sa,
+                heads=heads,
+            )
         if source.chosen is not None:
-            console.say(f"preset {source.chosen}, as {source.described} was published", quiet)
+            names = ", ".join(source.config.predictions) or "none"
+            console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
         plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
@@ -209,6 +232,18 @@ def export_command(
         _report(manifest, out, as_json, quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def _refuse_beside_file(file: pathlib.Path, pi3: pathlib.Path | None, page4d: pathlib.Path | None) -> None:
+    flags = {"--pi3": pi3, "--page4d": page4d}
+    others = [f"{flag} {path}" for flag, path in flags.items() if path is not None]
+    if others:
+        raise UsageError(
+            "a checkpoint without a flag is exported alone, as the model that it is",
+            got=f"{file} and {', '.join(others)}",
+            allowed="FILE, or --pi3 and --page4d",
+            hint=f"{file} alone; for one network of both, --pi3 FILE --page4d FILE",
+        )
 
 
 def _dry_run(source: ModelSource, plan: ExportPlan, as_json: bool, quiet: bool) -> None:

@@ -41,7 +41,7 @@ def weights_command(
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a checkpoint is, without loading it: model, generation, layers, registers."""
+    """Say what a checkpoint is, without loading it: model, generation, layers, heads, parameters, licence."""
     console.set_verbosity(verbose)
 
     def body() -> None:

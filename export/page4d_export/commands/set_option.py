@@ -8,7 +8,7 @@ import msgspec
 
 from page4d.errors import UsageError
 
-_LISTS = ("global_layers", "keep_layers", "dilations", "order")
+_LISTS = ("global_layers", "keep_layers", "dilations", "order", "predictions")
 
 
 def overrides(options: list[str]) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def overrides(options: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError("--set wants NAME=VALUE", got=option, hint="--set global_strategy=memory")
         is_list = not text.startswith("[") and ("," in text or name in _LISTS)
+        is_list = is_list and text not in ("true", "false")  # predictions takes these as well
         if name == "mask_head":  # its values are strings that look like numbers
             values[name] = text
         elif is_list:

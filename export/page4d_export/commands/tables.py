@@ -62,27 +62,34 @@ def print_plan(plan: ExportPlan) -> None:
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
-    """Print a checkpoint's model, size and structure, on stdout."""
+    """Print a checkpoint's model, size, structure and licence, on stdout."""
     facts = checkpoint.document()
-    pi3, head = facts["model"] == "pi3", facts["mask_head"]
+    head = facts["mask_head"]
+    licences = [str(licence) for licence in checkpoint.licences]
+    if len(licences) > 1:
+        licences.append(
+            "these files have tensors of the same names and shapes: the tensors do not tell which one it is"
+        )
     rows = {
         "model": checkpoint.described,
         "size": (
             f"{_bytes(facts['bytes'])}, {facts['tensors']} tensors, {facts['parameters'] / 1e6:,.0f} million"
             f" parameters, {', '.join(facts['dtypes'])}"
         ),
+        "parameters": ", ".join(f"{part} {_parameters(count)}" for part, count in facts["parameters_of"].items()),
         "encoder": f"{facts['encoder_blocks']} blocks, width {facts['width']}",
         "layers": f"{facts['layers']} of two blocks each",
         "special tokens": f"camera and {facts['registers']} registers",
         "mask head": f"generation {head}" if head else "none",
-        "heads": "points, confidence, camera" if facts["predictions"] else "none that are used",
+        "heads": ", ".join(facts["predictions"]) or "none",
+        "licence": "\n".join(licences),
         "beside weights": _some(facts["beside"]) or "nothing",
         "as published": (
-            f"page4d-export --pi3 {checkpoint.name} --T 1 --V 4"
-            if pi3
-            else f"page4d-export --page4d {checkpoint.name} --T 8 --V 1"
+            f"page4d-export {checkpoint.name} {'--T 1 --V 4' if facts['model'] == 'pi3' else '--T 8 --V 1'}"
         ),
     }
+    if facts["unused_heads"]:
+        rows["heads"] += f"; left unused: {', '.join(facts['unused_heads'])}"
     if len(facts["files"]) > 1:
         rows["files"] = _some(facts["files"])
     rows |= {
@@ -182,6 +189,10 @@ def _title(manifest: Manifest) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
 
 
 def _bytes(size: float) -> str:

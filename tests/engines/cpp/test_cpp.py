@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+from page4d.network.poses import QUATERNION_NUMBERS
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from tests.support.cmake_builds import build, run
@@ -40,11 +41,11 @@ def test_the_librarys_symbols_are_its_own(installed):
     """A program may have other versions of the libraries that this one is built with."""
     library = installed / "lib" / "libpage4d_runtime.so"
     lines = run("nm", "--dynamic", "--defined-only", "--demangle", library).splitlines()
-    names = {line.split(maxsplit=2)[-1] for line in lines}
-    classes = "Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of"
-    own = re.compile(rf"page4d_\w+$|(\w+ )*(for )?page4d::({classes})\b")
-    foreign = {name for name in names if not own.match(name)}
-    assert not foreign and {"page4d_load", "page4d_rig_push"} <= names
+    exported = {line.split(maxsplit=2)[-1] for line in lines}
+    names = "Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of|world_points"
+    own = re.compile(rf"page4d_\w+$|(\w+ )*(for )?page4d::({names})\b")
+    foreign = {name for name in exported if not own.match(name)}
+    assert not foreign and {"page4d_load", "page4d_rig_push", "page4d_world_points"} <= exported
 
 
 def test_the_library_has_the_packages_version(installed):
@@ -117,14 +118,15 @@ def test_the_readmes_program_runs_every_models_engines(robot, made, variant, pre
         assert code == 2 and needed[0] in error
         return
     lines = re.findall(r"^(\S+): (\w+), (\d+) bytes at 0x\w+$", run(robot, folder), re.MULTILINE)
-    outputs = BufferPlan.make(manifest).outputs
-    assert [name for name, _, _ in lines] == list(outputs)
-    for name, dtype, size in lines:
-        view = outputs[name]
-        poses = "float64", manifest.layout.frames * 4 * 4 * 8
-        assert (dtype, int(size)) == (
-            poses if name == "camera" else (view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4))
-        )
+    expected = {}
+    for name, view in BufferPlan.make(manifest).outputs.items():
+        expected[name] = view.dtype, math.prod(view.shape) * (2 if view.dtype.endswith("16") else 4)
+        if name == "camera":
+            expected[name] = "float64", manifest.layout.frames * 4 * 4 * 8
+            if view.shape[-1] == QUATERNION_NUMBERS:
+                expected["intrinsics"] = "float64", manifest.layout.frames * 3 * 3 * 8
+    assert {name: (dtype, int(size)) for name, dtype, size in lines} == expected
+    assert [name for name, _, _ in lines] == list(expected)
 
 
 def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
@@ -135,10 +137,10 @@ def test_the_readmes_program_says_what_is_wrong(robot, made, tmp_path):
 
 def test_the_ros2_package_as_far_as_it_goes_without_ros(installed, made, tmp_path):
     flags = "-DCMAKE_CXX_FLAGS=-Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
-    engines = f"-DPAGE4D_ROS_TEST_ENGINES={made('default').folder}"
+    engines = f"-DPAGE4D_ROS_TEST_ENGINES={made('default').folder};{made('vggt').folder}"
     build(ROOT / "examples" / "ros2", tmp_path, f"-DCMAKE_PREFIX_PATH={installed}", flags, engines)
     report = run("ctest", "--output-on-failure", cwd=tmp_path)
-    assert "100% tests passed" in report and "3/3 Test" in report
+    assert "100% tests passed" in report and "4/4 Test" in report
 
 
 def test_a_live_rig(cpp, made):

@@ -64,6 +64,15 @@ def test_points_confidence_and_poses(parity, made, tmp_path):
     assert {"points", "confidence", "camera"} <= window.keys()
 
 
+@pytest.mark.parametrize("variant", ["vggt", "page4d 2026"])
+def test_depth_cameras_and_intrinsics(parity, made, tmp_path, variant):
+    clip = clip_of(tmp_path / "clip", 5, 1, 96, 80)
+    windows = same_runs(parity, made(variant).folder, clip, tmp_path, stride=2, fit="crop")
+    heads = {"camera", "intrinsics", "depth", "depth_confidence", "points", "points_confidence"}
+    assert len(windows) == 2 and heads <= windows[0].keys()
+    assert np.isfinite(windows[0]["camera"]).all() and np.isfinite(windows[0]["intrinsics"]).any()
+
+
 def test_a_filmed_clip(parity, made, real_clip, tmp_path):
     for kind in ("frames", "masks"):
         for v in range(2):

@@ -9,7 +9,7 @@ from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
-from page4d_engines.results.calibration import calibrate, write_calibration
+from page4d_engines.results.scene.calibration import calibrate, write_calibration
 
 LAYOUT = Layout(T=1, V=1, H=112, W=140)
 POSE = np.array([[0.6, 0, 0.8, 1], [0, 1, 0, -2], [-0.8, 0, 0.6, 3], [0, 0, 0, 1]])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from page4d.errors import UsageError
-from page4d_engines.results import cloud_view
-from page4d_engines.results.cloud import Cloud
-from page4d_engines.results.cloud_view import CAMERA, HEIGHT, WIDTH, render_view
 from page4d_engines.results.contact_sheet import BACKGROUND
+from page4d_engines.results.scene import cloud_view
+from page4d_engines.results.scene.cloud import Cloud
+from page4d_engines.results.scene.cloud_view import CAMERA, HEIGHT, WIDTH, render_view
 
 RED, GREEN, BLUE, WHITE = (220, 20, 20), (20, 200, 20), (30, 30, 220), (240, 240, 240)
 

@@ -11,13 +11,14 @@ from safetensors.numpy import load_file
 from page4d.cameras import read_cameras
 from page4d.precision import Precision
 from page4d_engines.clip.fit import Fit, FitMode
-from page4d_engines.results.calibration import calibrate
+from page4d_engines.results.scene.calibration import calibrate
 from page4d_engines.results.summary import read_summary
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
 from page4d_export.sample_scene.clip import render, save
 from tests.support.commands import refused, run
 from tests.support.models import config_of, layout_of, lively
+from tests.support.ply import columns, read_ply
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +32,6 @@ def photos(tmp_path_factory):
 
 
 NAMES = ["IMG_1", "IMG_2", "IMG_10"]
-
-
-def read_ply(path):
-    """Columns by name, by another road than the writer's."""
-    content = path.read_bytes()
-    header, _, body = content.partition(b"end_header\n")
-    lines = header.decode().splitlines()
-    assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
-    count = int(next(line for line in lines if line.startswith("element vertex")).split()[-1])
-    properties = [line.split()[1:] for line in lines if line.startswith("property")]
-    vertices = np.frombuffer(body, [(name, {"float": "<f4", "uchar": "u1"}[kind]) for kind, name in properties])
-    assert len(vertices) == count
-    return vertices
 
 
 def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
@@ -75,12 +63,10 @@ def test_photos_become_a_cloud_cameras_and_depth(made, photos, tmp_path):
         np.einsum("vij,vhwj->vhwi", reference.camera[0, :, :3, :3].double(), reference.points[0].double())
         + reference.camera[0, :, None, None, :3, 3].numpy()
     )
-    np.testing.assert_allclose(
-        np.stack([vertices[axis] for axis in "xyz"], -1), world.reshape(-1, 3), rtol=2e-3, atol=1e-3
-    )
-    np.testing.assert_array_equal(
-        np.stack([vertices[colour] for colour in ("red", "green", "blue")], -1), images.reshape(-1, 3)
-    )
+    np.testing.assert_allclose(columns(vertices, *"xyz"), world.reshape(-1, 3), rtol=2e-3, atol=1e-3)
+    np.testing.assert_array_equal(columns(vertices, "red", "green", "blue"), images.reshape(-1, 3))
+    np.testing.assert_allclose(vertices["confidence"], torch.sigmoid(reference.confidence).ravel(), atol=1e-5)
+    assert (window.predictions.points_from, window.predictions.threshold) == ("points", 0)
 
     cameras = read_cameras(out / "cameras.json")
     assert list(cameras) == NAMES
@@ -114,12 +100,18 @@ def test_a_rig_over_time_is_a_cloud_per_time(made, tmp_path):
         assert all((out / path).is_file() for path in window.predictions.depth)
 
 
-def test_frames_of_one_camera_need_no_folder_of_their_own(made, photos, tmp_path):
-    done = run(made("page4d 2026").folder, photos, "-o", tmp_path / "out")
+def test_a_percentile_of_the_probability_of_all_photos(made, photos, tmp_path):
+    out = tmp_path / "out"
+    done = run(made("pi3").folder, photos, "-o", out, "--confidence-percentile", 40)
     assert done.returncode == 0, done.stderr
-    summary = read_summary(tmp_path / "out" / "summary.json")
-    assert summary.cameras == [photos.name] and summary.has_mask and not summary.has_predictions
-    assert len(summary.windows[0].overlays) == 3 and 0 < summary.mask_mean < 1
+    (window,) = read_summary(out / "summary.json").windows
+    logits = load_file(out / window.file)["confidence"]
+    least = np.percentile(1 / (1 + np.exp(-logits.astype(np.float64))), 40)
+    assert window.predictions.percentile == 40
+    assert window.predictions.threshold == pytest.approx(least, abs=1e-6)
+    vertices = read_ply(out / "points.ply")
+    assert window.predictions.points == len(vertices) == pytest.approx(0.6 * logits.size, abs=2)
+    assert vertices["confidence"].min() >= least - 1e-6
 
 
 def test_what_does_not_go_together(made, photos, tmp_path):
@@ -132,6 +124,14 @@ def test_what_does_not_go_together(made, photos, tmp_path):
         run(folder, extra, "-o", out), 2, r"4 photos: 0, 1, 2, 3\s+allowed: V = 3\s+try: +page4d-export --T 1 --V 4"
     )
     refused(run(folder, photos, "-o", out, "--min-confidence", 1.5), 2, "Invalid value for '--min-confidence'")
+    both = ("--min-confidence", 0.5, "--confidence-percentile", 50)
+    refused(run(folder, photos, "-o", out, *both), 2, r"given twice\s+got: .*0\.5 and .* 50(.|\n)*one of them")
+    refused(
+        run(folder, photos, "-o", out, "--points-from", "depth"),
+        2,
+        r"from depth is made of\s+got: +--points-from depth; the engines give camera, points\s+allowed: depth, camera,"
+        r" intrinsics\s+try: +--points-from points",
+    )
     refused(run(made().folder, photos, "-o", out), 2, r"no camera folders", r"move the images into a folder per camera")
     (extra / "1.png").write_bytes(b"no image")
     refused(run(folder, extra, "-o", out), 2, r"1\.png cannot be read")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from page4d.errors import UsageError
 from page4d_engines.results.overlay import contact_sheet
-from page4d_engines.results.predictions import CameraSummary, PredictionSummary
 from page4d_engines.results.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
+from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary
 from page4d_engines.results.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
 
 CAMERAS = ["left", "<b>&", "\"quoted' name", "前 кам"]
@@ -156,10 +156,11 @@ def test_a_mean_is_over_all_or_none():
 
 
 def test_everything_is_on_the_page(tmp_path):
-    summary = run(warnings=["no cameras.json & <none> found"])
+    photos = ["64x48 frames were scaled to 56x42", "48x64 frames were cut"]
+    summary = run(warnings=["no cameras.json & <none> found"], photos=photos)
     shown = page(tmp_path, summary, {"w0000": sheet_of(0)})
     texts = (summary.weights, summary.precision, summary.backend, summary.engines, summary.frames)
-    for text in (*summary.cameras, *summary.stage_seconds, *summary.warnings, *texts):
+    for text in (*summary.cameras, *summary.stage_seconds, *summary.warnings, *photos, *texts):
         assert text in shown.text
         assert str(markupsafe.escape(text)) in shown.source
     assert f"{summary.mask_mean:.3f}" in shown.text

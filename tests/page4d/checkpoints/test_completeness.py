@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.completeness import HEAD_PREFIXES, check_complete, shortfalls
+from page4d.checkpoints.completeness import check_complete, shortfalls
+from page4d.checkpoints.stored_heads import PI3_PREFIXES
 from page4d.config import MaskHeadKind, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_pi3
@@ -15,7 +16,7 @@ from tests.support.examples import examples
 PI3 = sorted(pi3_shapes(64, encoder_depth=2, pairs=3))
 UNUSED_BY_PI3 = ("image_mean", "image_std")
 PAGE4D = {kind: sorted(page4d_shapes(kind, 64, encoder_depth=2, layers=range(3))) for kind in ("150", "2026", None)}
-UNUSED_BY_PAGE4D = ("aggregator.patch_embed.mask_token", "camera_head.", "point_head.", "depth_head.")
+UNUSED_BY_PAGE4D = ("aggregator.patch_embed.mask_token",)
 
 
 def check(names, kind="pi3"):
@@ -74,9 +75,9 @@ def test_a_layer_has_both_blocks(tmp_path, lost):
         Checkpoint.open(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("head", HEAD_PREFIXES)
-def test_heads_are_all_there_or_none(head):
-    without = [name for name in PI3 if not name.startswith(HEAD_PREFIXES)]
+@pytest.mark.parametrize("head", PI3_PREFIXES)
+def test_pi3_heads_are_all_there_or_none(head):
+    without = [name for name in PI3 if not name.startswith(PI3_PREFIXES)]
     check(without)
     for part in (
         [name for name in PI3 if not name.startswith(head)],
@@ -91,8 +92,12 @@ def test_heads_are_all_there_or_none(head):
     [
         ("decoder.0.attn.qkv.lora_A.weight", "adapters that are not merged"),
         ("encoder.blocks.1.attn.proj.lora_B.default.weight", "adapters that are not merged"),
-        ("decoder.1.mlp.fc1.weight_scale", "tensors that no block of the model has"),
-        ("point_decoder.blocks.0.attn.qkv.parametrizations.weight.original0", "tensors that no block of the model has"),
+        ("decoder.1.mlp.fc1.weight_scale", "tensors that no block or head of the model has"),
+        (
+            "point_decoder.blocks.0.attn.qkv.parametrizations.weight.original0",
+            "tensors that no block or head of the model has",
+        ),
+        ("point_head.proj.weight_scale", "tensors that no block or head of the model has"),
     ],
 )
 def test_what_a_block_has_more_is_another_model(name, words):
@@ -107,7 +112,7 @@ def test_a_smaller_model_of_the_published_width_is_noted():
     assert "12 layers" in note and "has 24" in note
     (note,) = shortfalls(Published.PI3, 1024, 18, 12, PI3)
     assert "12 encoder blocks" in note
-    (note,) = shortfalls(Published.PI3, 64, 2, 2, [name for name in PI3 if not name.startswith(HEAD_PREFIXES)])
+    (note,) = shortfalls(Published.PI3, 64, 2, 2, [name for name in PI3 if not name.startswith(PI3_PREFIXES)])
     assert "no points, confidence or cameras" in note
 
 

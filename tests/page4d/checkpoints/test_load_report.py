@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from page4d.checkpoints.weights import load, load_weights
-from tests.support.checkpoints import save_page4d, save_pi3, save_sharded
-from tests.support.loads import hybrid, parameters
+from tests.support.checkpoints import pi3_state, save_page4d, save_pi3, save_sharded
+from tests.support.loads import WIDTH, hybrid, parameters
 
 
 def counts(report):
-    groups = [group for group in report.groups if group.name != "unused"]
+    groups = [group for group in report.groups if not group.unused]
     return {(group.name, group.file): (group.loaded, group.adapted, group.new) for group in groups}
 
 
@@ -35,7 +35,7 @@ def test_the_report_of_both_checkpoints(pi3, page4d, files):
         source = next(source for source in report.files if source.name == file.name)
         assert (source.model, source.tensors) == (description, len(state))
         assert source.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    unused = {(group.file, group.keys): group.unused for group in report.groups if group.name == "unused"}
+    unused = {(group.file, group.keys): group.unused for group in report.groups if group.unused}
     assert unused["model.safetensors", "decoder.*"] == 2 * 18
     assert unused["model.safetensors", "image_mean"] == 1
     assert unused["checkpoint_mask.pt", "aggregator.frame_blocks.*"] == 24 * 18
@@ -67,13 +67,41 @@ def test_the_description_of_a_seeded_mask_head(files):
     assert counts(model.report)["mask head", ""] == (0, 0, 10 - 2)
 
 
+def test_the_own_network_says_why_it_takes_no_heads(tmp_path, files):
+    """Pi3's read a pair of outputs that it does not have, PAGE-4D's and VGGT's layers of which it has the half."""
+    save_pi3(tmp_path / "heads.safetensors", pi3_state(WIDTH))
+    model = hybrid()
+    report = load_weights(model, tmp_path / "heads.safetensors", files[None])
+    pi3_note, vggt_note = report.notes
+    for words in (
+        "heads.safetensors: Pi3's heads are left unused",
+        "over the views and then over time",
+        "--preset pi3",
+    ):
+        assert words in pi3_note
+    for words in ("vggt.pt: VGGT's heads are left unused", "the blocks over time alone", "--preset vggt"):
+        assert words in vggt_note
+    assert (model.points, model.confidence, model.camera, model.depth) == (None, None, None, None)
+    unused = {(group.name, group.keys): group.unused for group in report.groups if group.unused}
+    assert unused["confidence head, unused", "conf_decoder.*"] == 64
+    assert unused["confidence head, unused", "conf_head.*"] == 2
+    assert unused["depth head, unused", "depth_head.*"] == 62
+
+
+def test_a_published_network_has_nothing_to_say_of_heads(tmp_path):
+    save_pi3(tmp_path / "heads.safetensors", pi3_state(WIDTH, 1, 1))
+    assert load(tmp_path / "heads.safetensors").report.notes == ()
+
+
 def test_the_report_is_a_table(files):
     model = hybrid()
     lines = str(load_weights(model, files["pi3"], files["150"])).splitlines()
-    (note,) = model.report.notes
-    assert lines.pop() == f"note: {note}" and note.startswith("model.safetensors: none of Pi3's heads")
+    pi3_note, page4d_note = model.report.notes
+    assert lines.pop() == f"note: {page4d_note}" and page4d_note.startswith("checkpoint_150.pt: PAGE-4D 150's heads")
+    assert lines.pop() == f"note: {pi3_note}" and pi3_note.startswith("model.safetensors: none of Pi3's heads")
     assert lines[0].split() == ["group", "file", "keys", "loaded", "adapted", "new", "unused"]
     groups = {"encoder", "special", "view_sa", "time_sa", "global_sa", "mask", "unused", "all"}
+    groups |= {"camera", "depth", "points"}
     assert {line.split()[0] for line in lines[1:]} == groups
     for line in lines[1:-1]:
         assert "model.safetensors" in line or "checkpoint_150.pt" in line

@@ -9,6 +9,8 @@ from page4d.config import Published
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
 from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps
 
+VGGT_PREFIXES = {"camera": "camera_head", "depth": "depth_head", "points": "point_head"}
+
 
 def named(state, prefix):
     """The names that begin with a prefix, without it."""
@@ -47,7 +49,8 @@ def test_load_page4d_and_vggt(tmp_path, kind, mask):
     model = load(tmp_path / "a.pt", **options)
     assert model.config.published is (Published.PAGE4D if kind else Published.VGGT)
     assert (model.config.width, model.config.heads, model.config.encoder_depth, model.config.depth) == (64, 1, 1, 11)
-    assert model.config.keep_layers == ((0, 10) if mask else (10,))
+    assert model.config.predictions == ("camera", "depth", "points")
+    assert model.config.keep_layers == tuple(sorted({*((0,) if mask else ()), *model.config.dpt_layers}))
     assert model.config.mask is mask
 
     keys = encoder_sources("aggregator.patch_embed.", 1)
@@ -64,6 +67,8 @@ def test_load_page4d_and_vggt(tmp_path, kind, mask):
         assert model.mask_head.sign == -1.0
     else:
         assert model.mask_head is None
+    for ours, theirs in VGGT_PREFIXES.items():
+        keys |= {f"{ours}.{name}": f"{theirs}.{name}" for name in named(state, f"{theirs}.")}
     sources = {name: state[key] for name, key in keys.items()}
     sources["special_tokens"] = torch.cat(
         (state["aggregator.camera_token"], state["aggregator.register_token"]), dim=2

@@ -1,6 +1,7 @@
 // Conversions between the fields of ROS messages and page4d's types. Needs no ROS.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -59,12 +60,12 @@ class Start {
   std::atomic<int64_t> start_{kUnset};
 };
 
-// ---- masks and poses out
+// ---- masks, poses, depth and cameras out
 
 enum class MaskEncoding { kMono8, k32FC1 };
 
 // The fields of a sensor_msgs/Image of one channel.
-struct MaskImage {
+struct GreyImage {
   uint32_t width = 0, height = 0, step = 0;
   const char* encoding = "";
   bool is_bigendian = false;  // as on this machine
@@ -72,7 +73,20 @@ struct MaskImage {
 };
 
 // mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: unchanged.
-MaskImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding);
+GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding);
+
+// depth: float32 [H,W]. Unchanged, as 32FC1.
+GreyImage depth_image(const float* depth, int64_t H, int64_t W);
+
+// The matrices of a sensor_msgs/CameraInfo without distortion, row by row.
+struct CameraModel {
+  bool valid = false;
+  std::array<double, 9> k{}, r{1, 0, 0, 0, 1, 0, 0, 0, 1};
+  std::array<double, 12> p{};
+};
+
+// K: 3x3, row by row. Not valid if a value is not finite. ROS counts pixels' centres from 0, as VGGT's depth does.
+CameraModel camera_model_of(const double* K);
 
 // geometry_msgs/Pose.
 struct Pose {

@@ -1,4 +1,4 @@
-// The component: images of several cameras in, masks and poses out.
+// The component: images of several cameras in, masks, poses and depth out.
 #pragma once
 
 #include <memory>
@@ -15,6 +15,7 @@
 #include "rclcpp/rclcpp.hpp"
 #include "rclcpp_lifecycle/lifecycle_node.hpp"
 #include "rclcpp_lifecycle/lifecycle_publisher.hpp"
+#include "sensor_msgs/msg/camera_info.hpp"
 #include "sensor_msgs/msg/image.hpp"
 
 namespace page4d_ros {
@@ -41,6 +42,8 @@ class RigNode : public rclcpp_lifecycle::LifecycleNode {
   struct CameraPublishers {
     rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::Image>::SharedPtr mask;
     rclcpp_lifecycle::LifecyclePublisher<geometry_msgs::msg::PoseStamped>::SharedPtr pose;
+    rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::Image>::SharedPtr depth;
+    rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::CameraInfo>::SharedPtr camera_info;
   };
 
   void configure();

@@ -21,6 +21,8 @@ struct CameraResult {
   int64_t stamp = 0;             // nanoseconds, of the image; if an older image is used again, that image's stamp
   const float* mask = nullptr;   // [h,w]; null if the engines have no masks
   const double* pose = nullptr;  // 4x4, camera to world; null if the engines have no poses
+  const float* depth = nullptr;  // [H,W], z in the camera; null if the engines have no depth
+  const double* K = nullptr;     // 3x3, in pixels of the engines' image; null if the engines have no intrinsics
 };
 
 struct RunCounts {
@@ -69,6 +71,8 @@ class Worker {
 
   std::vector<float> mask_;     // [T,V,h,w]; empty: the engines have no masks
   std::vector<double> camera_;  // [T,V,4,4]
+  std::vector<float> depth_;    // [T,V,H,W]
+  std::vector<double> K_;       // [T,V,3,3]
   std::vector<unsigned char> memory_, next_memory_;
   bool remembers_ = false;  // whether memory_ is the memory of the window before
   bool has_run_ = false;    // whether the window before ran

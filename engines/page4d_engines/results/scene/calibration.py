@@ -1,4 +1,4 @@
-"""`Calibration`: a camera's pose, and its intrinsics fitted to the points that its image shows; and `cameras.json`."""
+"""`Calibration`: a camera's pose and intrinsics, the network's own or fitted to its points; and `cameras.json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from page4d.errors import UsageError
 from page4d.files import write_atomically
 from page4d.network.poses import world_to_camera
 from page4d_engines.clip.fit import Fit
-from page4d_engines.results.cloud import probability
+from page4d_engines.results.scene.confidence import probability
 
 _FEWEST = 16  # pixels; of fewer, chance makes a focal length
 _PARALLEL = 1e-9  # per pixel; rays closer together than this have no perspective
@@ -28,18 +28,33 @@ class Calibration:
     """A camera as the network's points and pose have it.
 
     Attributes:
-        camera: of the source image, in its pixels; the principal point is the middle of the engine's image.
+        camera: of the source image, in its pixels; the principal point is the middle of the engine's image. A focal
+            length is NaN where the network gave no field of view.
         camera_to_world: float64 `[4,4]`; NaN where the network gave no pose, and then the camera's is, too.
         fitted: whether the focal lengths come from the points; if not, they are a guess, the larger side of the
-            engine's image.
+            engine's image. None: they are the network's own.
         residual: root mean square distance between a pixel and where the fitted camera sees its point, in pixels of the
             source, over the pixels that took part in the last round of the fit; NaN where not fitted.
     """
 
     camera: Camera
     camera_to_world: NDArray[np.float64]
-    fitted: bool
+    fitted: bool | None
     residual: float
+
+    @classmethod
+    def given(cls, K: NDArray[np.float64], camera: NDArray[np.float64], fit: Fit) -> Calibration:
+        """Of intrinsics `[3,3]` that the network gave, in pixels of the engine's image, and a pose `[4,4]`."""
+        return cls._of(K, camera, fit, None, math.nan)
+
+    @classmethod
+    def _of(
+        cls, K: NDArray[np.float64], camera: NDArray[np.float64], fit: Fit, fitted: bool | None, residual: float
+    ) -> Calibration:
+        with np.errstate(invalid="ignore", over="ignore"):
+            pose = world_to_camera(camera)
+        source = fit.source_camera(Camera(fit.layout.W, fit.layout.H, K, pose))
+        return cls(source, camera, fitted, residual)
 
 
 def calibrate(
@@ -81,20 +96,19 @@ def calibrate(
         across = down = (max(H, W), math.nan)
     (fx, off_x), (fy, off_y) = across, down
     K = np.array([[fx, 0.0, W / 2], [0.0, fy, H / 2], [0.0, 0.0, 1.0]])
-    with np.errstate(invalid="ignore", over="ignore"):
-        pose = world_to_camera(camera)
     residual = math.hypot(off_x / fit.scale[0], off_y / fit.scale[1])
-    return Calibration(fit.source_camera(Camera(W, H, K, pose)), camera, fitted, residual)
+    return Calibration._of(K, camera, fit, fitted, residual)
 
 
 def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Write `cameras.json` as `page4d.cameras.read_cameras` reads it, whole or not at all.
 
-    Each entry also has `camera_to_world` (4x4), `fitted` and `residual` (null where nothing was fitted). A camera
-    without a pose has no place in the file.
+    Each entry also has `camera_to_world` (4x4), and where K is not the network's own `fitted` and `residual` (null
+    where nothing was fitted). A camera without a pose or a focal length has no place in the file.
 
     Returns:
-        The names of the cameras that were left out: what they have for a pose is not finite, or no rotation.
+        The names of the cameras that were left out: what they have for a pose is not finite, or no rotation, or the
+        focal lengths are no numbers of pixels.
     """
     content, left_out = {}, []
     for name, calibration in calibrations.items():
@@ -104,13 +118,10 @@ def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration
         except UsageError:
             left_out.append(name)
             continue
-        residual = calibration.residual if math.isfinite(calibration.residual) else None
-        content[name] = {
-            **entry,
-            "camera_to_world": calibration.camera_to_world.tolist(),
-            "fitted": calibration.fitted,
-            "residual": residual,
-        }
+        content[name] = {**entry, "camera_to_world": calibration.camera_to_world.tolist()}
+        if calibration.fitted is not None:
+            residual = calibration.residual if math.isfinite(calibration.residual) else None
+            content[name] |= {"fitted": calibration.fitted, "residual": residual}
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return left_out
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from page4d.errors import UsageError
-from page4d_engines.results.cloud import Cloud
 from page4d_engines.results.contact_sheet import BACKGROUND, DIM
+from page4d_engines.results.scene.cloud import Cloud
 
 WIDTH, HEIGHT = 1200, 675
 CAMERA = (96, 214, 255)

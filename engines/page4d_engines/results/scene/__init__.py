@@ -1,0 +1,1 @@
+"""What heads give of a scene: a point cloud, cameras, depth."""

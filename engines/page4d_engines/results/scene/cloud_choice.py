@@ -1,0 +1,147 @@
+"""`CloudChoice`: what the point cloud of a run is made from, decided from the engines before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from page4d.errors import UsageError
+from page4d.manifest import PREDICTIONS, Manifest, PointsFrame
+from page4d.network.poses import QUATERNION_NUMBERS, points_source
+from page4d_engines.options import PointsSource
+from page4d_engines.results.scene.confidence import Threshold
+
+LEAST_PROBABILITY, PERCENTILE = 0.1, 50.0
+"""Of a point that is kept, where nothing else is asked for: Pi3's probability, and a percentile of other models'."""
+_CLOUD, _CAMERAS = "points.ply", "cameras.json"
+
+
+@dataclass(frozen=True)
+class CloudChoice:
+    """The source of a cloud and the least confidence of its points.
+
+    Attributes:
+        source: what the points are made from.
+        confidence: the result that is their confidence: `confidence`, `points_confidence` or `depth_confidence`.
+        threshold: of it; of `confidence`, which is a logit, of its probability.
+    """
+
+    source: PointsSource
+    confidence: str
+    threshold: Threshold
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        points_from: PointsSource | str | None = None,
+        min_confidence: float | None = None,
+        percentile: float | None = None,
+    ) -> CloudChoice | None:
+        """The choice for some engines; None where they give no points in the world.
+
+        Args:
+            manifest: of the engines.
+            points_from: None: depth with cameras where the engines give these, else the points head.
+            min_confidence: least probability, 0 to 1; only for engines that give a probability.
+            percentile: least confidence as a percentile, 0 to 100. By default the probability is at least 0.1, and
+                other confidences are at least the 50th percentile.
+
+        Raises:
+            UsageError: the engines lack what is asked for, or a number is out of range.
+        """
+        fields, frame = world_fields(manifest), _frame(manifest)
+        flags = {
+            "--points-from": points_from,
+            "--min-confidence": min_confidence,
+            "--confidence-percentile": percentile,
+        }
+        asked = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
+        try:
+            source = PointsSource(points_source(fields, frame, points_from))
+        except UsageError as error:
+            if not asked:
+                return None
+            raise UsageError(
+                f"these engines lack what the point cloud{f' from {points_from}' if points_from else ''} is made of",
+                got=f"{', '.join(asked)}; the engines give {error.got}",
+                allowed=error.allowed,
+                hint=_other_source(fields, frame) if points_from else "page4d-export with these heads",
+            ) from None
+        names = ("depth_confidence",) if source is PointsSource.DEPTH else ("points_confidence", "confidence")
+        confidence = next((name for name in names if manifest.makes(name)), None)
+        if confidence is None:
+            if asked:
+                raise UsageError("these engines give no confidence of their points", got=", ".join(asked))
+            return None
+        is_probability = confidence == "confidence"
+        if min_confidence is not None and not is_probability:
+            raise UsageError(
+                "the confidence of these engines is no probability, and has no fixed scale",
+                got=f"--min-confidence {min_confidence}",
+                allowed="--confidence-percentile 0 to 100",
+                hint=f"--confidence-percentile {PERCENTILE:g}, which is the default",
+            )
+        return cls(source, confidence, _threshold(is_probability, min_confidence, percentile))
+
+
+def world_fields(manifest: Manifest) -> list[str]:
+    """Which of `points`, `depth`, `camera`, `intrinsics` the engines give."""
+    fields = [name for name in ("points", "depth", "camera") if manifest.makes(name)]
+    return [*fields, "intrinsics"] if gives_intrinsics(manifest) else fields
+
+
+def gives_intrinsics(manifest: Manifest) -> bool:
+    """Whether the cameras of the engines have fields of view."""
+    return manifest.makes("camera") and manifest.spec("camera").shape[-1] == QUATERNION_NUMBERS
+
+
+def calibrates(manifest: Manifest) -> bool:
+    """Whether there are cameras with intrinsics: the engines' own, or ones that are fitted to each camera's points."""
+    fits = manifest.points_frame is not PointsFrame.WORLD and manifest.makes("points") and manifest.makes("confidence")
+    return manifest.makes("camera") and (gives_intrinsics(manifest) or fits)
+
+
+def left_out(manifest: Manifest, choice: CloudChoice | None) -> Iterator[str]:
+    """Sentences on the files that engines with heads do not give, and why."""
+    given = [name for name in PREDICTIONS if manifest.makes(name)]
+    if not given:
+        return
+    gives = f"these engines give {', '.join(name for name in given if not name.endswith('confidence'))}"
+    if choice is None:
+        yield f"no {_CLOUD}: it takes the points head, or depth and cameras; {gives}"
+    if not calibrates(manifest):
+        yield f"no {_CAMERAS}: it takes the camera head; {gives}"
+    in_world = manifest.points_frame is PointsFrame.WORLD and not manifest.makes("camera")
+    if not manifest.makes("depth") and (in_world or not manifest.makes("points")):
+        yield f"no depth images: they take the depth head, or points and cameras; {gives}"
+
+
+def _frame(manifest: Manifest) -> PointsFrame:
+    """Of the points; where there are none, that of the heads that could give them."""
+    if manifest.makes("points"):
+        return manifest.points_frame or PointsFrame.CAMERA
+    return PointsFrame.WORLD
+
+
+def _other_source(fields: list[str], frame: PointsFrame) -> str:
+    try:
+        return f"--points-from {points_source(fields, frame)}"
+    except UsageError:
+        return "page4d-export with these heads"
+
+
+def _threshold(is_probability: bool, least: float | None, percentile: float | None) -> Threshold:
+    if least is not None and percentile is not None:
+        raise UsageError(
+            "the least confidence is given twice",
+            got=f"--min-confidence {least} and --confidence-percentile {percentile}",
+            allowed="one of them",
+        )
+    if least is not None and not 0 <= least <= 1:
+        raise UsageError("--min-confidence is out of range", got=least, allowed="a probability, 0 to 1")
+    if percentile is not None and not 0 <= percentile <= 100:
+        raise UsageError("--confidence-percentile is out of range", got=percentile, allowed="0 to 100")
+    if percentile is None and is_probability:
+        return Threshold(LEAST_PROBABILITY if least is None else least)
+    return Threshold(percentile=PERCENTILE if percentile is None else percentile)
