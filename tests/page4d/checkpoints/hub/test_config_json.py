@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from page4d.checkpoints.config_json import model_name_beside
+from page4d.checkpoints.hub.config_json import model_name_beside
 
 
 def test_the_name_is_read_beside_a_file_and_in_a_folder(tmp_path):
