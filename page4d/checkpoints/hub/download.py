@@ -19,6 +19,7 @@ from page4d.files import sha256
 from page4d.system.progress import SILENT, Progress
 
 _PATIENCE = 30.0  # seconds for the list of a repository's files
+_BROKEN = (RuntimeError, ValueError)  # beside what the client documents: of its transfer library, of a size out of range
 _MIB = 1 << 20
 
 
@@ -92,6 +93,7 @@ def download(source: HubId, progress: Progress = SILENT) -> Downloaded:
 
 
 def _listing(hub: ModuleType, source: HubId) -> _Listing:
+    not_a_hub = (ValueError, KeyError, TypeError, AttributeError)  # what the content of another answer leads to
     try:
         info = hub.HfApi().model_info(
             source.repository, revision=source.revision or None, files_metadata=True, timeout=_PATIENCE
@@ -104,8 +106,7 @@ def _listing(hub: ModuleType, source: HubId) -> _Listing:
             hashes={file.rfilename: file.lfs.sha256 for file in files if file.lfs is not None},
             licence="".join(licences[:1]),
         )
-    # an answer that is no hub's ends in whatever its content leads to
-    except (*failures(hub), ValueError, KeyError, TypeError, AttributeError) as error:
+    except failures(hub) + not_a_hub as error:
         if not is_unreachable(hub, error):
             raise worded(hub, source, error) from None
         if listing := _cached(hub, source):
@@ -145,7 +146,7 @@ def _file(hub: ModuleType, source: HubId, listing: _Listing, name: str, progress
                 tqdm_class=bar,
             )
         )
-    except (*failures(hub), RuntimeError, ValueError) as error:
+    except failures(hub) + _BROKEN as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         if bar.began or not is_unreachable(hub, error):
