@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU: gpu.sh kernels (tests, benchmark, a sweep of tiles of the attention kernels; under 8 minutes on an H100),
-# gpu.sh engines (what TensorRT does on this GPU, the engines' tests, the chain against PyTorch). Nothing is fetched.
+# gpu.sh engines (what TensorRT does on this GPU, the engines' tests, the chain against PyTorch), gpu.sh vggt (VGGT at T = 8, 20, 50,
+# 100 of 350 x 518 against PyTorch, each head apart). Nothing is fetched.
 #   PYTHON  an interpreter with PyTorch for CUDA, Triton and the modules below (default python3)
 #   WHEELS  a folder of wheels for modules that it lacks
 #   OUT     where logs and JSON go (default build/gpu)
@@ -9,7 +10,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-kernels}
-case $part in kernels | engines) ;; *) echo "usage: gpu.sh [kernels|engines]" && exit 2 ;; esac
+case $part in kernels | engines | vggt) ;; *) echo "usage: gpu.sh [kernels|engines|vggt]" && exit 2 ;; esac
 python=${PYTHON:-python3} out=${OUT:-build/gpu} limit=${LIMIT:-470}
 modules=(torch triton numpy ml_dtypes msgspec safetensors psutil PIL jinja2 typer rich onnx onnxruntime onnxscript pytest hypothesis cuda.core cuda.bindings)
 mkdir -p "$out"
@@ -111,6 +112,13 @@ engines() {
         document "chain-8x4${precision:---fp16}" 200 bench chain --device cuda --preset vitl --T 8 --V 4 --height 518 --width 518 --rounds 7 --json --quiet $precision
     done
     document chain-24x4--fp16 280 bench chain --device cuda --preset vitl --T 24 --V 4 --height 518 --width 518 --rounds 3 --json --quiet
+}
+
+vggt() {
+    local frames
+    for frames in 8 20 50 100; do
+        document "chain-vggt-$frames" 300 bench chain --device cuda --preset vggt --T $frames --V 1 --height 350 --width 518 --rounds 5 --json --quiet
+    done
 }
 
 $part

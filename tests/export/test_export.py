@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from page4d import Layout
+from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
-from page4d.errors import AccuracyError, MissingBackendError, UsageError
+from page4d.errors import AccuracyError, MissingBackendError, OutOfMemoryError, UsageError
 from page4d.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
@@ -350,11 +350,24 @@ def test_bench_command():
     assert {side["name"] for side in attention["sides"]} == {"PyTorch", "engines"}
 
 
-def test_bench_of_a_published_model():
-    plan = ExportPlan.make(config_of("pi3", encoder_depth=2), layout_of("pi3", 56, 70), Precision.FLOAT32)
-    rows = {row.part: row for row in compare_chain(plan, "pi3", 1, 2, SILENT).rows}
-    assert set(rows) == {"encoder", "time_sa", "view_sa", "points", "confidence", "camera", "whole"}
+@pytest.mark.parametrize(
+    ("variant", "parts"),
+    [("pi3", {"points", "confidence", "camera"}), ("page4d 2026", {"mask_head", "camera", "depth", "points"})],
+)
+def test_bench_of_a_published_model(variant, parts):
+    """Its heads are parts of their own."""
+    plan = ExportPlan.make(config_of(variant), layout_of(variant, 56, 70), Precision.FLOAT32)
+    rows = {row.part: row for row in compare_chain(plan, variant, 1, 2, SILENT).rows}
+    assert set(rows) == {"encoder", "time_sa", "view_sa", "whole"} | parts
     assert all(row.pytorch > 0 and row.engines > 0 for row in rows.values())
+
+
+def test_bench_says_what_does_not_fit_into_memory():
+    plan = ExportPlan.make(ModelConfig.preset("vggt"), Layout(2000, 1, 518, 518), Precision.FLOAT32)
+    began = time.perf_counter()
+    with pytest.raises(OutOfMemoryError, match=r"(?s)do not fit this machine's memory at T=2000.*GB that are free"):
+        compare_chain(plan, "vggt", 1, 2, SILENT)
+    assert time.perf_counter() - began < 5, "nothing is made before"
 
 
 def test_bench_of_the_chain_on_a_gpu(monkeypatch, capsys):

@@ -14,7 +14,7 @@ from page4d.errors import AccuracyError, EngineError
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<rest>Inputs: .*)$", re.M)
 _TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<shape>[\d,]*)\].*?Datatype: (?P<dtype>\w+)")
 _SOURCE = re.compile(r"\[ONNX Layer: (.*?)\]")
-_PRODUCTS = ("gemm", "runtime_fusion")  # kinds of layer that multiply matrices
+_PRODUCTS = ("gemm", "runtime_fusion", "correlation", "deconv")  # kinds of layer that multiply: matrices, convolutions
 _WIDE = ("Float", "FP32")  # as fused layers and as plain ones have it
 _EIGHT = "FP8"
 

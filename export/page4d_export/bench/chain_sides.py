@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from page4d.config import Head
 from page4d.manifest import PREDICTIONS
 from page4d.model import Page4D
 from page4d.network.aggregator import Layer
@@ -20,7 +21,7 @@ from page4d_export.stage import cast
 from page4d_plugins.bench.timing import WHOLE, Sample
 
 Arrays = dict[str, NDArray[Any]]
-_PARTS = ("encoder", "mask_head", *PREDICTIONS)
+_PARTS = ("encoder", "mask_head", *Head)
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,14 @@ class Eager:
             module.compile()
 
     def run(self, values: Arrays) -> Arrays:
-        """From frames on the host to results on the host: the mask and the kept layers, float32."""
+        """From frames on the host to results on the host: mask, kept layers and predictions, in float32."""
         self._events.clear()
         with torch.inference_mode():
             mask_ext = torch.from_numpy(values["mask_ext"]) if self._model.config.takes_mask else None
             out = self._model(torch.from_numpy(values["images"]).to(self._device), mask_ext)
             results = {f"layers.{number}": layer.cpu().float().numpy() for number, layer in out.layers.items()}
-            return results if out.mask is None else {"mask": out.mask.float().cpu().numpy(), **results}
+            maps = {name: getattr(out, name) for name in ("mask", *PREDICTIONS)}
+            return results | {name: tensor.float().cpu().numpy() for name, tensor in maps.items() if tensor is not None}
 
     def sample(self, values: Arrays) -> Sample:
         """Run once; seconds of the whole and by kind of stage."""

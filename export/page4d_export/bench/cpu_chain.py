@@ -8,14 +8,17 @@ import tempfile
 
 import msgspec
 
+from page4d.errors import OutOfMemoryError
 from page4d.layout import Layout
 from page4d.manifest import StageEntry
 from page4d.model import Page4D
 from page4d.precision import Precision
+from page4d.system.memory import available_memory
 from page4d.system.progress import Progress
 from page4d_engines import Pipeline, console
 from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.chain_sides import Eager, Engines
+from page4d_export.bench.growth.growth_model import memory_of
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
@@ -23,6 +26,7 @@ from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import WHOLE, Timings, interleave, spread
 
 PYTORCH, ENGINES = "PyTorch", "engines"
+_EAGER_TENSORS = 4  # of the largest size, which PyTorch holds at once
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -57,7 +61,12 @@ class Benchmark(msgspec.Struct, frozen=True):
 
 
 def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress) -> Benchmark:
-    """Export the plan, float32 or int8, then run it and PyTorch in float32 in turn; the first round is not counted."""
+    """Export the plan, float32 or int8, then run it and PyTorch in float32 in turn; the first round is not counted.
+
+    Raises:
+        OutOfMemoryError: both do not fit this machine's memory side by side.
+    """
+    require_memory(plan)
     progress.note("exporting", 0.0)
     model = Page4D(plan.config)
     values = SampleClip.rendered(plan.layout).values
@@ -83,6 +92,25 @@ def compare_chain(plan: ExportPlan, preset: str, rounds: int, threads: int, prog
         copy_gbytes=roofline.bytes / 1e9,
         versions=versions(),
     )
+
+
+def require_memory(plan: ExportPlan) -> None:
+    """Refuse a plan whose engines do not fit into memory beside the model in PyTorch, before anything is made.
+
+    Raises:
+        OutOfMemoryError: as said.
+    """
+    exact = plan.in_precision(Precision.FLOAT32)
+    # all images at once, where engines take some
+    tensors = 4 * _EAGER_TENSORS * max(entry.calls * entry.largest for entry in exact.stages())
+    needed = sum(entry.weight_bytes for entry in exact.stages()) + tensors + memory_of(exact).total
+    if needed > (available := available_memory()):
+        raise OutOfMemoryError(
+            f"engines and PyTorch side by side do not fit this machine's memory at {plan.layout}",
+            got=f"{needed / 1e9:.1f} GB",
+            allowed=f"the {available / 1e9:.1f} GB that are free",
+            hint="a smaller --preset, --T, --V, --height or --width",
+        )
 
 
 def _row(part: str, entries: list[StageEntry], roofline: Roofline, timings: Timings[str]) -> Row:
