@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from page4d import Layout, ModelConfig
 from page4d.cameras import read_cameras
 from page4d.precision import Precision
-from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit
 from page4d_engines.results.summary import read_summary
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
@@ -141,7 +141,7 @@ def test_a_crop_and_different_sizes_are_undone_for_each_photo(engines, photos, t
     sizes = {"IMG_1": (140, 112), "IMG_2": (112, 280), "IMG_10": (420, 200)}
     for name, size in sizes.items():
         Image.open(photos / f"{name}.png").resize(size).save(folder / f"{name}.png")
-    for mode in FitMode:
+    for mode in TO_ANY_SIZE:
         done = run(engines(*ALL)[0], folder, "-o", tmp_path / "out", "--fit", mode)
         assert done.returncode == 0, done.stderr
         cameras = read_cameras(tmp_path / "out" / "cameras.json")
