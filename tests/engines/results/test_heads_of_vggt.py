@@ -16,9 +16,9 @@ from page4d_engines.results.summary import read_summary
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
 from page4d_export.sample_scene.clip import render
+from tests.engines.results.ply import columns, read_ply
 from tests.support.commands import refused, run
 from tests.support.models import lively
-from tests.support.ply import columns, read_ply
 
 LAYOUT = Layout(3, 1, 56, 70)
 NAMES = ["IMG_1", "IMG_2", "IMG_10"]
