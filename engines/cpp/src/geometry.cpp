@@ -68,10 +68,10 @@ void world_points(const EngineInfo& info, const Outputs& outputs, float* target,
       std::copy(values, values + layout.images() * pixels * 3, target);
       return;
     }
-    const auto* pose = static_cast<const double*>(outputs.camera.data);
-    const auto* K = static_cast<const double*>(outputs.intrinsics.data);
+    const auto* pose = static_cast<const double*>(on_host(outputs.camera, "camera"));
+    const auto* K = static_cast<const double*>(from_depth ? on_host(outputs.intrinsics, "intrinsics") : nullptr);
     for (int64_t i = 0; i < layout.images(); ++i, pose += 16, target += pixels * 3) {
-      if (from_depth)
+      if (K != nullptr)
         unproject(values + i * pixels, K + i * 9, pose, layout.H, layout.W, target);
       else
         to_world(values + i * pixels * 3, pose, pixels, target);
