@@ -119,7 +119,10 @@ def made(shared):
 
             config = config_of(variant, encoder_depth=2)
             layout = layout_of(variant, 56, 70, B)
-            plan = ExportPlan.make(config, layout, Precision(precision), keypoints=takes_keypoints(variant))
+            head_images = 1 if variant == "vggt" else None  # heads of several calls, where others' see all images
+            plan = ExportPlan.make(
+                config, layout, Precision(precision), takes_keypoints(variant), head_images=head_images
+            )
             model = lively(config)
             folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
             with making(folder.parent) as first:

@@ -29,24 +29,23 @@ def tensors(arguments):
     }
 
 
-@pytest.mark.parametrize("variant", EXPORTED)
+@pytest.mark.parametrize("variant", [*EXPORTED, "vggt"])
 def test_equals_the_reference(made, variant):
     made_ = made(variant)
     arguments = made_.inputs(takes_keypoints(variant))
     reference = made_.model(made_.clip.frames, **tensors(arguments))
     result = Pipeline.load(made_.folder).run(made_.clip.frames, **arguments)
     assert set(result.layers) == set(reference.layers)
-    named = {
-        name: getattr(reference, name)
-        for name in ("mask", "memory", "points", "confidence", "camera")
-        if getattr(reference, name) is not None
-    }
+    fields = ("mask", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence")
+    named = {name: getattr(reference, name) for name in (*fields, "camera", "intrinsics")}
+    named = {name: tensor for name, tensor in named.items() if tensor is not None}
     named |= {f"layers.{i}": layer for i, layer in reference.layers.items()}
     outputs = result.tensors()
     assert set(outputs) == set(named)
     for name, tensor in named.items():
         assert outputs[name].shape == tuple(tensor.shape), name
         close(outputs[name], tensor, 1e-5)
+    assert result.points_frame is reference.points_frame
 
 
 def test_predictions_of_a_run_are_kept_by_a_copy(made):
@@ -59,6 +58,34 @@ def test_predictions_of_a_run_are_kept_by_a_copy(made):
     assert np.abs(kept.points - second.points).max() > 1e-2 and np.abs(kept.camera - second.camera).max() > 1e-2
     close(kept.points, reference.points, 1e-5)
     close(kept.camera, reference.camera, 1e-5)
+
+
+@pytest.mark.parametrize(("variant", "sources"), [("pi3", ["points"]), ("page4d 2026", ["depth", "points"])])
+def test_points_in_the_world_are_the_references_from_every_source(made, variant, sources):
+    made_ = made(variant)
+    reference = made_.model(made_.clip.frames)
+    result = Pipeline.load(made_.folder).run(made_.clip.frames)
+    close(result.world_points(), reference.world_points(), 1e-5)
+    np.testing.assert_array_equal(result.world_points(), result.world_points(sources[0]), "the first is the default")
+    for source in sources:
+        close(result.world_points(source), reference.world_points(source), 1e-5)
+    kept = result.copy()
+    assert (kept.points_frame, kept.timing) == (result.points_frame, result.timing)
+    np.testing.assert_array_equal(kept.world_points(), result.world_points())
+    if "depth" not in sources:
+        with pytest.raises(UsageError, match="depth"):
+            result.world_points("depth")
+
+
+def test_heads_of_clips_side_by_side(made):
+    made_ = made("vggt", B=2)
+    clips = np.stack([made_.clip.frames, made_.clip.frames[::-1]])
+    reference = made_.model(clips)
+    result = Pipeline.load(made_.folder).run(clips)
+    for name in ("depth", "points", "camera", "intrinsics"):
+        assert getattr(result, name).shape == tuple(getattr(reference, name).shape)
+        close(getattr(result, name), getattr(reference, name), 1e-5)
+    close(result.world_points("depth"), reference.world_points("depth"), 1e-5)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 3e-3), ("bfloat16", 2e-2)])

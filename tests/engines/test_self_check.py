@@ -70,10 +70,10 @@ def outputs_of(manifest):
 
 @pytest.mark.parametrize(
     ("variant", "precision"),
-    [("default", "float32"), ("default", "float16"), ("memory", "float32"), ("pi3", "float32")],
+    [("default", "float32"), ("default", "float16"), ("memory", "float32"), ("pi3", "float32"), ("vggt", "float32")],
 )
 def test_engines_as_they_should_be(checked, variant, precision):
-    """Every output of every stage; also with memory, keypoints, the epipolar prior, and Pi3's heads."""
+    """Every output of every stage; also with memory, keypoints, the epipolar prior, Pi3's heads, heads of chunks."""
     path = checked(variant, precision)
     manifest, told = read_manifest(path), []
     inputs = set(load_file(path / manifest.golden.inputs))
@@ -94,7 +94,8 @@ def test_engines_as_they_should_be(checked, variant, precision):
     assert any(row.accuracy.relative_l2 > 0 for row in result.chain), "it is compared with something else than itself"
     assert {row.allowed for row in result.alone} == {Precision(precision).tolerance}
     assert max(row.accuracy.relative_l2 for row in result.alone) < 1e-6
-    assert [what for what, _ in told] == [f"onnxruntime: {entry.name}" for entry in manifest.stages]
+    calls = [f"onnxruntime: {entry.name}" for entry in manifest.stages for _ in range(entry.calls)]
+    assert [what for what, _ in told] == calls
     shares = [share for _, share in told]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] < 1
 

@@ -49,7 +49,8 @@ def layout_of(variant, H, W, B=1):
 def lively(config, seed=0):
     """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing.
 
-    VGGT's camera head gives fields of view of about a radian: seeded, many are 0, which is no camera's.
+    Of VGGT's heads, depth and points are as seeded, since exp overflows of larger weights; fields of view are about a
+    radian, of which seeded ones are often 0, which is no camera's.
     """
     import torch
 
@@ -60,6 +61,8 @@ def lively(config, seed=0):
     for name, parameter in model.named_parameters():
         if "lambda" in name:
             parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
+        elif config.built_on_vggt and name.startswith(("depth.", "points.")):
+            continue
         elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
             parameter.mul_(3)
     if config.built_on_vggt and model.camera is not None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from page4d.manifest import PREDICTIONS, KeptLayer, Manifest, TensorSpec
 from page4d.precision import DTYPE_BYTES
+from page4d_engines.runtime.buffer_plan import result_shape
 from page4d_engines.triton_server.config import Config, Place, Platform, Port, Step
 from page4d_engines.triton_server.glue import constants_model, layers_model
 
@@ -147,7 +148,11 @@ class _Wiring:
             name = self.results[spec.name]
         elif spec.name == by:  # a kept layer
             name = by
-        dims = self.manifest.layout.mask_shape if spec.name == "mask" else spec.shape
+        dims = spec.shape
+        if spec.name in PREDICTIONS:
+            dims = result_shape(self.manifest, spec.name)
+        elif spec.name == "mask":
+            dims = self.manifest.layout.mask_shape
         self.now[spec.name] = self.written[name] = Port(name, spec.dtype, dims, dims)
         return self.now[spec.name]
 

@@ -68,8 +68,9 @@ class Repository:
     A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and
     `keypoints` float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not
     known. It gets what `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`,
-    `confidence`; and `camera` as the stage's numbers `[T,V,12]`, of which `page4d.network.poses.camera_to_world` makes
-    poses. Memory starts from the learned one, or from the input `memory`, in which case the new one is `memory_out`.
+    `depth` and their confidences; and `camera` as the stage's numbers `[T,V,12]` or `[T,V,9]`, of which
+    `page4d.network.poses.camera_to_world` makes poses, and of nine `intrinsics` a K. Memory starts from the learned
+    one, or from the input `memory`, in which case the new one is `memory_out`.
     """
 
     folder: EngineFolder
@@ -86,8 +87,8 @@ class Repository:
             memory_input: whether requests give the memory that a window starts from.
 
         Raises:
-            UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder takes
-                several calls, or there is no memory to give.
+            UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder or a head
+                takes several calls, or there is no memory to give.
             EngineError: a stage has no plan.
         """
         manifest = folder.manifest
@@ -100,11 +101,15 @@ class Repository:
                 hint="page4d-export --fp16, or without for float32",
             )
         if looped := [entry for entry in manifest.stages if entry.calls > 1]:
+            images = manifest.layout.images
+            flags = sorted({"--encoder-images" if entry.kind == "encoder" else "--head-images" for entry in looped})
             raise UsageError(
-                "an ensemble calls each stage once, and these engines' encoder takes the images in parts",
-                got=f"{looped[0].calls} calls of {manifest.encoder_images} images",
+                f"an ensemble calls each stage once, and these engines' {looped[0].name} takes the images in parts",
+                got="; ".join(
+                    f"{entry.name}: {entry.calls} calls of {images // entry.calls} images" for entry in looped
+                ),
                 allowed="one call",
-                hint=f"page4d-export --encoder-images {manifest.layout.images}, the other flags as before",
+                hint=f"page4d-export {' '.join(f'{flag} {images}' for flag in flags)}, the other flags as before",
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")

@@ -13,7 +13,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_cases_on_a_driver_without_a_gpu(made, tmp_path, which):
-    for variant in ("default", "memory"):  # the shared folder of engines is then known to the other process
+    for variant in ("default", "memory", "vggt"):  # the shared folder of engines is then known to the other process
         made(variant)
     library = tmp_path / "libcuda.so.1"
     build = ["c++", "-std=c++17", "-O1", *WARNINGS, "-shared", "-fPIC", HERE / "driver.cpp", "-o", library]

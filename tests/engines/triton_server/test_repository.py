@@ -19,7 +19,7 @@ from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
 from page4d.manifest import Flavor, PlanEntry, Plans
 from page4d.manifest_file import read_manifest, write_manifest
-from page4d.network.poses import camera_to_world
+from page4d.network.poses import camera_to_world, intrinsics
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.engine_folder import EngineFolder
@@ -154,6 +154,9 @@ def requested(made_, arguments, images):
 
 def same(outputs, result):
     expected = result.tensors()
+    if "intrinsics" in expected:  # which the client makes of the camera's numbers
+        H, W = result.depth.shape[-2:]
+        outputs = {**outputs, "intrinsics": intrinsics(outputs["camera"], H, W)}
     assert set(outputs) == set(expected)
     for name, array in expected.items():
         output = camera_to_world(outputs[name]) if name == "camera" else outputs[name]
@@ -327,6 +330,15 @@ def test_what_is_refused(made, tmp_path):
     looped = msgspec.structs.replace(opened.manifest, stages=(msgspec.structs.replace(encoder, calls=2), *others))
     with pytest.raises(UsageError, match="--encoder-images 6"):
         Repository.of(EngineFolder(opened.path, looped), Backend.ONNXRUNTIME)
+    heads = EngineFolder.open(made("page4d 2026").folder)
+    stages = [
+        msgspec.structs.replace(entry, calls=3) if entry.name == "depth" else entry for entry in heads.manifest.stages
+    ]
+    looped = msgspec.structs.replace(heads.manifest, stages=tuple(stages))
+    with pytest.raises(
+        UsageError, match=r"depth takes the images in parts\s+got: .*3 calls of 1 (.|\n)*--head-images 3,"
+    ):
+        Repository.of(EngineFolder(heads.path, looped), Backend.ONNXRUNTIME)
     with pytest.raises(UsageError, match="bfloat16"):
         Repository.of(
             EngineFolder(opened.path, msgspec.structs.replace(opened.manifest, precision=Precision.BFLOAT16)),

@@ -36,7 +36,12 @@ from tests.support.exports import by_time
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 LIMIT = 4 << 30  # bytes of the driver's memory
-VARIANTS = ["default", "memory", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "late", "pi3"))]
+VARIANTS = [
+    "default",
+    "memory",
+    "vggt",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "late", "pi3")),
+]
 
 
 def put_on(stream, work):
