@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.completeness import MASK_HEAD, blocks_of, check_complete, shortfalls
-from page4d.checkpoints.licences import LICENCES, Licence
+from page4d.checkpoints.hub.download import Downloaded, download
+from page4d.checkpoints.hub.hub_id import hub_id_of
+from page4d.checkpoints.licences import Licence, licence_in, licences_of, summed_up
 from page4d.checkpoints.parameter_counts import parameter_counts
 from page4d.checkpoints.recognition import known_entries, plain_name, recognised
 from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
@@ -20,6 +22,7 @@ from page4d.checkpoints.stored_heads import TRACK_HEAD, TRACK_NOTE, heads_in
 from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
 from page4d.config import Head, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
+from page4d.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +46,7 @@ class Checkpoint:
         state: names of what a trainer stored beside the weights; never read.
         places: file and name in the file, by the names in the model.
         files: the files that tensors are read from.
+        downloaded: where on a hub it comes from; None: a file that was given.
     """
 
     path: pathlib.Path
@@ -52,24 +56,30 @@ class Checkpoint:
     state: tuple[str, ...]
     places: Mapping[str, tuple[TensorFile, str]]
     files: tuple[TensorFile, ...]
+    downloaded: Downloaded | None = None
 
     @classmethod
-    def open(cls, path: str | pathlib.Path) -> Checkpoint:
+    def open(cls, path: str | pathlib.Path, progress: Progress = SILENT) -> Checkpoint:
         """Read a checkpoint's table of contents and recognise the model.
 
         Args:
-            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
+            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such; or
+                a repository on a hub: `owner/name` if nothing is there of that name, `hf:owner/name@revision:file`.
+            progress: of the download.
 
         Raises:
             UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X or
                 MV-PAGE4D; only a part of a model.
-            MissingBackendError: a `.pt` file where torch is not installed.
+            MissingBackendError: a `.pt` file where torch is not installed, a repository where huggingface_hub is not.
+            Page4DError: a repository that cannot be downloaded.
         """
         if not isinstance(path, str | pathlib.Path):
             raise UsageError(
                 "a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path"
             )
-        file = file_of(pathlib.Path(path))
+        hub_id = hub_id_of(path)
+        downloaded = None if hub_id is None else download(hub_id, progress)
+        file = file_of(pathlib.Path(path) if downloaded is None else downloaded.path)
         files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
         places: dict[str, tuple[TensorFile, str]] = {}
         for part in files:
@@ -92,6 +102,7 @@ class Checkpoint:
             state=tuple(dict.fromkeys(name for part in files for name in part.state)),
             places=places,
             files=files,
+            downloaded=downloaded,
         )
         check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
@@ -122,9 +133,21 @@ class Checkpoint:
         return self.published is not Published.PI3 and any(name.startswith(TRACK_HEAD) for name in self.shapes)
 
     @property
+    def origin(self) -> str:
+        """What a command is given for this checkpoint: the name of the file, or of repository, revision and file."""
+        return self.name if self.downloaded is None else str(self.downloaded.source)
+
+    @property
     def licences(self) -> tuple[Licence, ...]:
-        """Of the published weights of the model; where they are several, the file does not say which it is."""
-        return LICENCES[self.published]
+        """Of the repository, or of the published weights that the file may be: where several, it does not say which."""
+        if self.downloaded is not None:
+            return (licence_in(self.downloaded.source.repository, self.downloaded.licence),)
+        return licences_of(self.published, self.width)
+
+    @property
+    def licence(self) -> str:
+        """The licences as one text."""
+        return summed_up(self.licences) if self.downloaded else f"as published: {summed_up(self.licences)}"
 
     @functools.cached_property
     def encoder_depth(self) -> int:
@@ -227,6 +250,8 @@ class Checkpoint:
         """Everything that is known without the weights, in plain values."""
         return {
             "file": str(self.path),
+            "repository": "" if self.downloaded is None else self.downloaded.source.repository,
+            "revision": "" if self.downloaded is None else self.downloaded.source.revision,
             "bytes": sum(file.path.stat().st_size for file in self.files),
             "model": str(self.published),
             "described": self.described,

@@ -85,7 +85,7 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
         "licence": "\n".join(licences),
         "beside weights": _some(facts["beside"]) or "nothing",
         "as published": (
-            f"page4d-export {checkpoint.name} {'--T 1 --V 4' if facts['model'] == 'pi3' else '--T 8 --V 1'}"
+            f"page4d-export {checkpoint.origin} {'--T 1 --V 4' if facts['model'] == 'pi3' else '--T 8 --V 1'}"
         ),
     }
     if facts["unused_heads"]:
@@ -146,6 +146,14 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
         cells = (len(built), sum(plan.plugins for plan in built), sum(plan.fused for plan in built))
         table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in built):.1f}")
     console.table_console(stderr=stderr).print(table)
+
+
+def print_origin(manifest: Manifest) -> None:
+    """Print where the weights are from, and their licence, on stdout."""
+    out = console.table_console()
+    out.print(f"weights: {escape(manifest.weights)}")
+    if manifest.licence:
+        out.print(f"licence: {escape(manifest.licence)}")
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
