@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import PRESETS
+from page4d.checkpoints.sources import Sources
+from page4d.config import PRESETS, ReferenceView
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import Manifest
@@ -35,8 +36,8 @@ def export_command(
     file: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            help="a checkpoint of Pi3, VGGT or PAGE-4D, exported as the model that it is: a file, an index of several,"
-            " or a folder; nothing: --pi3 and --page4d, or seeded weights",
+            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3, exported as the model that it is: a"
+            " file, an index of several, or a folder; nothing: --pi3 and --page4d, or seeded weights",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -79,6 +80,17 @@ def export_command(
     mask: Annotated[
         Literal["on", "off"] | None, model_option(help="whether the published PAGE-4D masks; default on")
     ] = None,
+    reference_view: Annotated[
+        ReferenceView | None,
+        model_option(
+            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
+            " published choice among three views or more; default: as published",
+            show_default=False,
+        ),
+    ] = None,
+    known_cameras: Annotated[
+        bool, model_option("--known-cameras", help="the images' cameras are an input (Depth Anything 3)")
+    ] = False,
     option: Annotated[
         list[str] | None,
         model_option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
@@ -185,6 +197,10 @@ def export_command(
         options = overrides(option or [])
         if mask is not None:
             options["mask"] = mask == "on"
+        if reference_view is not None:
+            options["reference_view"] = reference_view
+        if known_cameras:
+            options["known_cameras"] = True
         if file is not None:
             _refuse_beside_file(file, pi3, page4d)
             source = ModelSource.of_file(Checkpoint.open(file), preset, options, T, seed, registers, time_sa, heads)
@@ -194,8 +210,10 @@ def export_command(
                 options,
                 T,
                 seed,
-                pi3=None if pi3 is None else Checkpoint.open(pi3),
-                page4d=None if page4d is None else Checkpoint.open(page4d),
+                sources=Sources(
+                    pi3=None if pi3 is None else Checkpoint.open(pi3),
+                    page4d=None if page4d is None else Checkpoint.open(page4d),
+                ),
                 registers=registers,
                 time_sa=time_sa,
                 heads=heads,

@@ -36,7 +36,10 @@ def inspect_command(
 def weights_command(
     file: Annotated[
         pathlib.Path,
-        typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder"),
+        typer.Argument(
+            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3: a file, an index of several, or a"
+            " folder"
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
