@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from page4d.cameras import Camera, cameras_from_mapping, fundamental
-from page4d.config import Head, LayerOutput, ModelConfig, Order, PointsFrame, Published
-from page4d.errors import UsageError
+from page4d.config import Head, LayerOutput, ModelConfig, Order, Published
 from page4d.layout import Layout
 from page4d.manifest import LoadReport
 from page4d.network.aggregator import Layer
+from page4d.network.clip_inputs import ClipInputs
 from page4d.network.encoder import Encoder
 from page4d.network.heads.camera_decoder import CameraDecoder
 from page4d.network.heads.camera_encoder import CameraEncoder
@@ -29,95 +26,9 @@ from page4d.network.heads.pi3 import Confidence, Points
 from page4d.network.heads.pose_head import REFINEMENTS, PoseHead
 from page4d.network.known_cameras import KnownCameras
 from page4d.network.mask import MaskHead, RowMaskHead
-from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics, world_points
+from page4d.network.output import Output as Output
+from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
 from page4d.network.reference_view import balanced_view
-
-
-@dataclass(frozen=True)
-class Output:
-    """The network's outputs for a clip (with the axis B in front of T where images have it).
-
-    Attributes:
-        mask: M `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
-        layers: per kept layer its tokens `[T,V,N,S*C]`, pose then geo on the channels (twice as wide with pair output).
-        memory: memory tokens `[S,M,C]` as they leave the last Global-SA, where the strategy is `memory`; else None.
-        points: `[T,V,H,W,3]`, every pixel's point as the head gives it: in `points_frame`, up to one scale for the
-            clip. None without such a head, as all that follow.
-        points_confidence: `[T,V,H,W]`, above 1 (VGGT, PAGE-4D).
-        confidence: `[T,V,H,W]`, a logit (Pi3).
-        depth: `[T,V,H,W]`, z in the camera's frame, in the scale of the cameras' positions.
-        depth_confidence: `[T,V,H,W]`, above 1.
-        camera: camera-to-world `[T,V,4,4]`; NaN where the head gave no pose.
-        intrinsics: K `[T,V,3,3]` in pixels of the images given; NaN for a focal length that the head did not give.
-        metric: metres per unit of the network `[]`, by which points and positions of cameras are multiplied (Pi3X).
-        sky: `[T,V,H,W]`, 0 or more: a pixel is sky from 0.3 on (Depth Anything 3 MONO and METRIC).
-        points_frame: the frame of `points`.
-    """
-
-    mask: Tensor | None
-    layers: dict[int, Tensor]
-    memory: Tensor | None
-    points: Tensor | None = None
-    points_confidence: Tensor | None = None
-    confidence: Tensor | None = None
-    depth: Tensor | None = None
-    depth_confidence: Tensor | None = None
-    camera: Tensor | None = None
-    intrinsics: Tensor | None = None
-    metric: Tensor | None = None
-    sky: Tensor | None = None
-    points_frame: PointsFrame | None = None
-
-    def of_one_clip(self) -> Output:
-        """The same without the axis B, which is 1."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        first: dict[str, Any] = {
-            name: value[0] for name, value in values.items() if isinstance(value, Tensor) and name != "memory"
-        }
-        layers = {layer: tokens[0] for layer, tokens in self.layers.items()}
-        memory = None if self.memory is None else self.memory[:, 0]
-        return dataclasses.replace(self, layers=layers, memory=memory, **first)
-
-    def world_points(self, source: str | None = None) -> Tensor:
-        """Every pixel's point in the world.
-
-        Args:
-            source: `depth`, from depth, camera and intrinsics; `points`, from the points head. None: depth where the
-                model gives all three, else points.
-
-        Returns:
-            float64 `[T,V,H,W,3]`, on the CPU.
-
-        Raises:
-            UsageError: the model has no such head.
-        """
-        names = ("points", "depth", "camera", "intrinsics")
-        tensors = {name: getattr(self, name) for name in names}
-        arrays = {name: None if tensor is None else tensor.cpu().numpy() for name, tensor in tensors.items()}
-        return torch.from_numpy(world_points(**arrays, points_frame=self.points_frame, source=source))
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """A clip that was checked, with the axis B, on the model's device.
-
-    Attributes:
-        images: uint8 `[B*T*V,H,W,3]`.
-        mask_ext, keypoints: `[B,T,V,P,1]` in the model's dtype; keypoints may be None.
-        lines: fundamental matrices `[V,V,3,3]` of the epipolar prior, or None.
-        memory: `[S,B,M,C]`, or None where the model has no memory.
-        rig: the images' cameras, where the model takes them.
-        is_batched: whether the caller's images have the axis B.
-    """
-
-    layout: Layout
-    images: Tensor
-    mask_ext: Tensor
-    keypoints: Tensor | None
-    lines: Tensor | None
-    memory: Tensor | None
-    rig: KnownCameras | None
-    is_batched: bool
 
 
 class Page4D(nn.Module):
@@ -183,7 +94,10 @@ class Page4D(nn.Module):
             UsageError: shapes that do not match, cameras missing, an external mask for a published model, or more
                 timesteps or views than a published model takes.
         """
-        inputs = self._checked(images, mask_ext, keypoints, cameras, memory)
+        learned = self.memory_tokens if self.config.has_memory else None
+        inputs = ClipInputs.checked(
+            self.config, self.encoder.cls_token, images, mask_ext, keypoints, cameras, memory, learned
+        )
         layout, memory = inputs.layout, inputs.memory
         if self.config.sees_alone:
             output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout))
@@ -253,43 +167,6 @@ class Page4D(nn.Module):
         for part in ("encoder", "mask_head", "layers", *Head):
             setattr(self, part, getattr(rebuilt, part))
 
-    def _checked(
-        self,
-        images: Tensor | NDArray[np.uint8],
-        mask_ext: Tensor | None,
-        keypoints: Tensor | None,
-        cameras: Mapping[str, Any] | None,
-        memory: Tensor | None,
-    ) -> _Inputs:
-        """What `forward` was called with, in the shapes that the network computes with."""
-        images = torch.as_tensor(images, device=self.encoder.cls_token.device)
-        if images.dtype != torch.uint8 or images.dim() not in (5, 6) or images.shape[-1] != 3:
-            raise UsageError(
-                "images have the wrong form",
-                got=f"{images.dtype} {list(images.shape)}",
-                allowed="uint8 [T,V,H,W,3] or [B,T,V,H,W,3]",
-            )
-        is_batched = images.dim() == 6
-        B, T, V, H, W, _ = images.shape if is_batched else (1, *images.shape)
-        layout = self.config.settled(Layout(T, V, H, W, B))
-        if mask_ext is not None and not self.config.takes_mask:
-            raise UsageError(
-                f"the published model {self.config.published} takes no external mask",
-                got="mask_ext",
-                allowed="no mask_ext",
-            )
-        dtype = self.encoder.cls_token.dtype
-        return _Inputs(
-            layout=layout,
-            images=images.reshape(layout.images, H, W, 3),
-            mask_ext=self._patch_map("mask_ext", mask_ext, layout, dtype),
-            keypoints=None if keypoints is None else self._patch_map("keypoints", keypoints, layout, dtype),
-            lines=self._fundamental(cameras, layout, dtype),
-            memory=self._memory(memory, layout) if self.config.has_memory else None,
-            rig=KnownCameras.of(self._rig(cameras, layout)) if self.config.known_cameras else None,
-            is_batched=is_batched,
-        )
-
     def _depth_and_sky(self, images: Tensor, layout: Layout) -> dict[str, Any]:
         """Of a model that sees every image alone, `[B,T,V,H,W]` each."""
         assert self.depth is not None
@@ -322,44 +199,6 @@ class Page4D(nn.Module):
         if values.shape[-1] == QUATERNION_NUMBERS:
             cameras["intrinsics"] = intrinsics(values, layout.H, layout.W)
         return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
-
-    def _patch_map(self, name: str, values: Tensor | None, layout: Layout, dtype: torch.dtype) -> Tensor:
-        shape = (layout.B, layout.T, layout.V, layout.P, 1)
-        if values is None:
-            return torch.zeros(shape, dtype=dtype, device=self.encoder.cls_token.device)
-        values = torch.as_tensor(values, device=self.encoder.cls_token.device)
-        if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
-            raise UsageError(
-                f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape)
-            )
-        return values.reshape(shape).to(dtype)
-
-    def _fundamental(self, cameras: Mapping[str, Any] | None, layout: Layout, dtype: torch.dtype) -> Tensor | None:
-        if not self.config.epipolar:
-            return None
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        matrices = torch.from_numpy(fundamental(self._rig(cameras, layout)))
-        return matrices.to(self.encoder.cls_token.device, wide)
-
-    def _rig(self, cameras: Mapping[str, Any] | None, layout: Layout) -> list[Camera]:
-        """The views' cameras."""
-        if cameras is None or len(cameras) != layout.V:
-            what = "the epipolar prior needs" if self.config.epipolar else "a model with known cameras needs"
-            raise UsageError(
-                f"{what} the calibration of every view",
-                got="no cameras" if cameras is None else f"{len(cameras)} cameras",
-                allowed=f"{layout.V}, in the order of the views",
-            )
-        return list(cameras_from_mapping(cameras).values())
-
-    def _memory(self, memory: Tensor | None, layout: Layout) -> Tensor:
-        shape = (self.config.streams, layout.B, *self.memory_tokens.shape)
-        if memory is None:
-            return self.memory_tokens.expand(shape)
-        if memory.numel() != int(np.prod(shape)) or memory.shape[-2:] != shape[-2:]:
-            allowed = layout.memory_shape(shape[0], *self.memory_tokens.shape)
-            raise UsageError("memory has the wrong shape", got=list(memory.shape), allowed=list(allowed))
-        return memory.reshape(shape).to(self.memory_tokens.dtype)
 
 
 def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any]) -> dict[str, Tensor]:
