@@ -121,9 +121,9 @@ def export(
     The folder is written whole or not at all. An engine folder at `out` is replaced, anything else there is refused.
 
     Args:
-        model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, VGGT or PAGE-4D: a file, the
-            index of several, a folder, or a repository on a hub: `owner/name` if nothing is there of that name,
-            `hf:owner/name@revision:file`. Two checkpoints in one model: `page4d.load`.
+        model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth
+            Anything 3: a file, the index of several, a folder, or a repository on a hub: `owner/name` if nothing is
+            there of that name, `hf:owner/name@revision:file`. Two checkpoints in one model: `page4d.load`.
         T: timesteps of a window.
         V: views (cameras).
         out: engine folder to write.
@@ -131,7 +131,8 @@ def export(
         B: clips side by side. Engines of more than one are for Python programs; `page4d-run` takes one.
         precision: of weights and tokens: "float32", "float16", "bfloat16", "int8" (CPU), "fp8" (TensorRT).
         preset: the network that a checkpoint's weights go into; None: the checkpoint's own published model.
-        options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`.
+        options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`,
+            `{"known_cameras": True}`.
         registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
         time_sa: weights of Time-SA: "page4d" or "pi3".
         seed: of weights that the checkpoint does not have.

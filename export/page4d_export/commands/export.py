@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from page4d.config import PRESETS
+from page4d.checkpoints.sources import Sources
+from page4d.config import PRESETS, ReferenceView
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import Manifest
@@ -36,8 +37,8 @@ def export_command(
         pathlib.Path | None,
         typer.Argument(
             metavar=f"[{METAVAR}]",
-            help=f"a checkpoint of Pi3, VGGT or PAGE-4D, exported as the model that it is: {KINDS}; nothing: --pi3 and"
-            " --page4d, or seeded weights",
+            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3, exported as the model that it is:"
+            f" {KINDS}; nothing: --pi3 and --page4d, or seeded weights",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -80,6 +81,17 @@ def export_command(
     mask: Annotated[
         Literal["on", "off"] | None, model_option(help="whether the published PAGE-4D masks; default on")
     ] = None,
+    reference_view: Annotated[
+        ReferenceView | None,
+        model_option(
+            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
+            " published choice among three views or more; default: as published",
+            show_default=False,
+        ),
+    ] = None,
+    known_cameras: Annotated[
+        bool, model_option("--known-cameras", help="the images' cameras are an input (Depth Anything 3)")
+    ] = False,
     option: Annotated[
         list[str] | None,
         model_option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
@@ -186,6 +198,10 @@ def export_command(
         options = overrides(option or [])
         if mask is not None:
             options["mask"] = mask == "on"
+        if reference_view is not None:
+            options["reference_view"] = reference_view
+        if known_cameras:
+            options["known_cameras"] = True
         if file is not None:
             _refuse_beside_file(file, pi3, page4d)
             source = ModelSource.of_file(
@@ -197,8 +213,10 @@ def export_command(
                 options,
                 T,
                 seed,
-                pi3=None if pi3 is None else given_checkpoint(pi3, quiet),
-                page4d=None if page4d is None else given_checkpoint(page4d, quiet),
+                sources=Sources(
+                    pi3=None if pi3 is None else given_checkpoint(pi3, quiet),
+                    page4d=None if page4d is None else given_checkpoint(page4d, quiet),
+                ),
                 registers=registers,
                 time_sa=time_sa,
                 heads=heads,

@@ -38,7 +38,7 @@ def inspect_command(
 def weights_command(
     file: Annotated[
         pathlib.Path,
-        typer.Argument(metavar=METAVAR, help=f"a checkpoint of Pi3, VGGT or PAGE-4D: {KINDS}"),
+        typer.Argument(metavar=METAVAR, help=f"a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3: {KINDS}"),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
