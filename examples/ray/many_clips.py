@@ -23,6 +23,7 @@ import typer
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
 from page4d.manifest_file import MANIFEST, read_manifest
+from page4d.system.plain_text import counted
 from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
@@ -389,7 +390,7 @@ def many_clips(
             try:
                 for row in results(job, todo, address, workers, gpus_per_worker, threads):
                     rows.append(row)
-                    what = f"{row['windows']} windows in {row['seconds']:.1f} s"
+                    what = f"{counted(row['windows'], 'window')} in {row['seconds']:.1f} s"
                     if row["error"]:
                         lines = row["error"].splitlines()
                         what = f"failed, {lines[-1 if lines[0].startswith('Traceback') else 0]}"

@@ -33,10 +33,11 @@ def load(path: Source, **options: Any) -> Page4D:
     Args:
         path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D; the `*.index.json` of one in several files;
             a folder with one; a `Checkpoint`.
-        options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask.
+        options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask,
+            `predictions=("camera", "depth")` for these heads alone.
 
     Raises:
-        UsageError: as `load_weights`; or an option that does not go with the model.
+        UsageError: as `load_weights`; or an option that does not go with the model, or a head that the file lacks.
     """
     checkpoint = _opened(path)
     model = Page4D(checkpoint.config(**options), filled=False)
@@ -55,8 +56,9 @@ def load_weights(
     """Give a model the weights of published checkpoints.
 
     Loads all of it or nothing, since everything is checked before a tensor is written. The eps of the norms and the
-    sign of the mask head follow the weights; the structure of the mask head follows the checkpoint. A model with fewer
-    layers takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens) keeps its seed.
+    sign of the mask head follow the weights; the structure of the mask head follows the checkpoint. A model with all
+    heads of its kind keeps those that the checkpoint has; one with some of them needs these. A model with fewer layers
+    takes what it needs; what no checkpoint has (lambdas, fusion, memory tokens) keeps its seed.
 
     Args:
         model: of the width of the checkpoints.

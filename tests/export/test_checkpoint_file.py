@@ -1,20 +1,23 @@
 """`page4d-export FILE` and `page4d weights FILE`: what a checkpoint is, and which of its heads become stages."""
 
 import json
+import math
+import pathlib
 
 import pytest
+import torch
 
 import page4d_export
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.config import HEADS, Head, Published
 from page4d.errors import UsageError
-from page4d.manifest_file import read_manifest
 from page4d_export.commands.inspect import weights_command
-from page4d_export.head_choice import heads_named
-from page4d_export.model_source import ModelSource
+from page4d_export.export_request import ExportRequest
+from page4d_export.model_source import ModelSource, heads_named
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 from tests.support.commands import inside, refused
 
+TABLES = pathlib.Path(__file__).parents[3] / "shared" / "checkpoints"
 SMALL = ("--height", 28, "--width", 42)
 VIDEO = ("--T", 2, "--V", 1, *SMALL)
 PHOTOS = ("--T", 1, "--V", 2, *SMALL)
@@ -59,6 +62,35 @@ def test_a_file_alone_is_recognised(files, name, layout, published, mask_head):
     assert sorted(heads) == sorted(HEADS[Published(published)]) and set(model["predictions"]) == set(heads)
     said = inside(files / name, *layout, "--dry-run").stderr
     assert f"preset {published}, as " in said and f"heads: {', '.join(model['predictions'])}" in said
+
+
+@pytest.mark.parametrize(
+    ("table", "layout", "published"),
+    [
+        ("pi3", ("--T", 1, "--V", 4), "pi3"),
+        ("vggt", ("--T", 8, "--V", 1), "vggt"),
+        ("page4d_checkpoint_150", ("--T", 8, "--V", 1), "page4d"),
+        ("page4d_2026", ("--T", 8, "--V", 1), "page4d"),
+    ],
+)
+def test_the_real_files_are_recognised_at_their_size(tmp_path, table, layout, published):
+    """Files of the real names and shapes, with one number behind each tensor."""
+    path = TABLES / f"{table}.keys.json"
+    if not path.is_file():
+        pytest.skip(f"no table of the real checkpoint at {path}")
+    shapes = json.loads(path.read_text())
+    save_pi3(tmp_path / "a.pt", {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()})
+    model, heads = planned(tmp_path / "a.pt", *layout)
+    assert (model["published"], model["width"], model["encoder_depth"]) == (published, 1024, 24)
+    assert model["keep_layers"] == ([17] if published == "pi3" else [4, 11, 17, 23])
+    assert sorted(heads) == sorted(HEADS[Published(published)])
+    text, facts = shown(tmp_path / "a.pt")
+    assert facts["unused_heads"] == (["track"] if table == "vggt" else [])
+    assert facts["parameters"] == sum(math.prod(shape) for shape in shapes.values())
+    assert ("track head 65.9 M" in text) is (table == "vggt")
+    assert ("camera head 216.2 M, depth head 32.7 M, points head 32.7 M" in text) is (published != "pi3")
+    notes = [note for note in facts["notes"] if "track head" not in note]
+    assert notes == []
 
 
 def test_a_folder_is_a_file_too(files, tmp_path):
@@ -179,21 +211,27 @@ def test_heads_by_name():
     assert heads_named("camera,points,confidence", Published.PI3) == HEADS[Published.PI3]
 
 
-def test_heads_of_an_export_from_python(files, tmp_path):
+def test_heads_of_an_export_from_python(files, tmp_path, monkeypatch):
     """A network with weights has the heads that it has; a file those that are named."""
-    manifest = page4d_export.export(
-        files / "vggt.pt", T=2, V=1, height=28, width=42, heads=["camera"], out=tmp_path / "engines"
-    )
-    assert manifest.model["predictions"] == ["camera"] and manifest == read_manifest(tmp_path / "engines")
-    unused = {group.name for group in manifest.loaded.groups if group.unused}
+    monkeypatch.setattr(
+        ExportRequest, "run", lambda request, progress: request
+    )  # what is exported, without the minutes
+    layout = {"T": 2, "V": 1, "height": 28, "width": 42, "out": tmp_path / "engines"}
+    request = page4d_export.export(files / "vggt.pt", heads=["camera"], **layout)
+    assert request.plan.config.predictions == ("camera",)
+    report = request.source.model().report
+    unused = {group.name for group in report.groups if group.unused}
     assert {"depth head, unused", "points head, unused", "track head, unused"} <= unused
-    assert "track head: left unused" in " ".join(manifest.loaded.notes)
+    assert "track head: left unused" in " ".join(report.notes)
+    assert page4d_export.export(files / "vggt.pt", heads=(), **layout).plan.config.predictions == ()
+    assert page4d_export.export(files / "depth.pt", **layout).plan.config.predictions == ("depth",)
     with pytest.raises(UsageError, match="no head of this name"):
-        page4d_export.export(files / "vggt.pt", T=2, V=1, heads=["track"], out=tmp_path / "other")
+        page4d_export.export(files / "vggt.pt", heads=["track"], **layout)
+    with pytest.raises(UsageError, match="Pi3 as published sees V images of one time"):
+        page4d_export.export(files / "model.safetensors", **layout)
     model = ModelSource.of_file(Checkpoint.open(files / "depth.pt"), None, {}, 2).model()
     with pytest.raises(UsageError, match="heads are for the path of a checkpoint"):
-        page4d_export.export(model, T=2, V=1, heads=["depth"], out=tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+        page4d_export.export(model, heads=["depth"], **layout)
 
 
 # ---- what a checkpoint is

@@ -328,6 +328,8 @@ def test_clip_command(tmp_path):
     done = started("page4d", "clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
+    single = inside("--T", 1, "--V", 1, "--width", 40, "--height", 30, "-o", tmp_path / "one", function=clip_command)
+    assert "1 frame of 1 camera: " in single.stderr and "2 frames of 2 cameras: " in done.stderr
     again = inside("-o", tmp_path / "clip", function=clip_command)
     assert again.returncode == 2 and "-o is not empty" in again.stderr
 

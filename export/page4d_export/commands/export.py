@@ -35,9 +35,9 @@ def export_command(
     file: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            metavar="[FILE]",
             help="a checkpoint of Pi3, VGGT or PAGE-4D, exported as the model that it is: a file, an index of several,"
             " or a folder; nothing: --pi3 and --page4d, or seeded weights",
+            rich_help_panel="Model",
             show_default=False,
         ),
     ] = None,

@@ -60,7 +60,7 @@ def planned(library, made, tmp_path):
     return plan
 
 
-@pytest.mark.parametrize("variant", ["default", "late", "pi3"])
+@pytest.mark.parametrize("variant", ["default", "late", "pi3", "vggt"])
 def test_a_clip_gives_pythons_outputs(build, planned, tmp_path, monkeypatch, variant):
     folder = planned(variant)
     layout = folder.manifest.layout

@@ -43,6 +43,8 @@ def enliven(module, seed=5):
         elif "head0" in name:
             scale = 2 / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else 0.3
             parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        elif parameter.dim() == 4 and name.startswith(("depth.", "points.")):
+            continue  # convolutions of a DPT head are seeded large enough, and their results go through exp
         elif parameter.dim() > 1 and "norm" not in name:
             parameter.mul_(5)
     return module

@@ -257,7 +257,7 @@ void test_a_second_thread_is_refused(const nlohmann::ordered_json& plan) {
 int main() {
   const nlohmann::ordered_json all = vectors("plans.json");
   for (const bool use_graph : {true, false}) {
-    for (const char* name : {"default", "memory", "pi3"}) {
+    for (const char* name : {"default", "memory", "pi3", "vggt"}) {
       test_every_order(plan_named(name), use_graph, false);
       test_threads_one_after_another(plan_named(name), use_graph);
       test_goes_while_a_window_is_under_way(plan_named(name), use_graph);

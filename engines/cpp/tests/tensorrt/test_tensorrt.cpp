@@ -205,6 +205,7 @@ void test_log() {
 int main() {
   test_results("default");
   test_results("pi3");
+  test_results("vggt");
   test_refusals();
   test_no_runtime();
   test_calls_that_fail();
