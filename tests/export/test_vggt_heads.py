@@ -18,8 +18,8 @@ from page4d.precision import Precision
 from page4d.system.memory import peak_memory, reset_peak_memory, resident_memory
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export import stages
-from page4d_export.export_plan import ExportPlan
-from page4d_export.head_cost import CameraCost, DptCost
+from page4d_export.plan.export_plan import ExportPlan
+from page4d_export.plan.head_cost import CameraCost, DptCost
 from page4d_export.stage_runner import run_engine
 from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.examples import examples

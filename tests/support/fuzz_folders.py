@@ -286,8 +286,8 @@ def export(folder):
     """A small engine folder with its golden clip."""
     from page4d import Layout, ModelConfig, Page4D
     from page4d.precision import Precision
-    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_verified
+    from page4d_export.plan.export_plan import ExportPlan
 
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=2)
     write_verified(Page4D(config, seed=0), ExportPlan.make(config, Layout(2, 2, 28, 42), Precision.FLOAT32), folder)

@@ -5,8 +5,8 @@ import pytest
 
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize.activation_stats import StatsOutputs
 from page4d_export.quantize.calibrate import calibrate
 from page4d_export.quantize.linear_layers import Graph
