@@ -176,7 +176,9 @@ def write_golden(
 
 def _described(model: Page4D, plan: ExportPlan, stages: tuple[StageEntry, ...]) -> Manifest:
     """The plan's manifest with the stages that were written, and where their weights are from."""
-    return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
+    return msgspec.structs.replace(
+        plan.manifest(model.weights), stages=stages, loaded=model.report, licence=model.licence
+    )
 
 
 def _verified(manifest: Manifest, gate: Gate) -> Manifest:

@@ -74,6 +74,8 @@ class Summary(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     photos: list[str] = []
     """What was done to the frames to bring them to the engines' size, in sentences."""
+    licence: str = ""
+    """Of the weights, in words; empty where none were loaded, or the engines do not say."""
 
     @property
     def seeded(self) -> bool:
