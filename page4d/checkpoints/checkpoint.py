@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.completeness import check_complete
+from page4d.checkpoints.hub.config_json import model_name_beside
 from page4d.checkpoints.licences import LICENCES, Licence
 from page4d.checkpoints.parameter_counts import parameter_counts
 from page4d.checkpoints.recognition import known_entries, plain_name, recognised
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ALIKE = {Published.DA3_MONO, Published.DA3_METRIC}  # files of both have the same tensors
+_NAMED_MODELS = {"da3mono-large": Published.DA3_MONO, "da3metric-large": Published.DA3_METRIC}  # in config.json
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
@@ -60,7 +62,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | pathlib.Path) -> Checkpoint:
-        """Read a checkpoint's table of contents and recognise the model.
+        """Read a checkpoint's table of contents and recognise the model; of two that are alike by the `config.json`
+        beside the file.
 
         Args:
             path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
@@ -100,6 +103,8 @@ class Checkpoint:
             files=files,
             is_told=published not in _ALIKE,
         )
+        if not checkpoint.is_told and (named := _NAMED_MODELS.get(model_name_beside(file) or "")):
+            checkpoint = checkpoint.read_as(named)
         check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
 

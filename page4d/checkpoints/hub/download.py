@@ -19,7 +19,10 @@ from page4d.files import sha256
 from page4d.system.progress import SILENT, Progress
 
 _PATIENCE = 30.0  # seconds for the list of a repository's files
-_BROKEN = (RuntimeError, ValueError)  # beside what the client documents: of its transfer library, of a size out of range
+_BROKEN = (
+    RuntimeError,
+    ValueError,
+)  # beside what the client documents: of its transfer library, of a size out of range
 _MIB = 1 << 20
 
 
