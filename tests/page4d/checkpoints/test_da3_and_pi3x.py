@@ -284,6 +284,23 @@ def test_a_file_that_does_not_say_which_it_is_can_be_told(tmp_path):
     assert "METRIC" in network.weights
 
 
+@pytest.mark.parametrize(("name", "published"), [("da3metric-large", "da3-metric"), ("da3mono-large", "da3-mono")])
+def test_the_config_beside_the_file_says_which_it_is(tmp_path, name, published):
+    path = saved(tmp_path, mono_shapes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": name}))
+    checkpoint = Checkpoint.open(path)
+    assert checkpoint.is_told and checkpoint.published == published
+    assert load(path).config.published == published
+    other = "da3-mono" if published == "da3-metric" else "da3-metric"
+    assert load(path, published=other).config.published == other  # what a person says comes first
+
+
+def test_a_config_of_another_model_says_nothing(tmp_path):
+    path = saved(tmp_path, mono_shapes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": "da3-small"}))
+    assert Checkpoint.open(path).published is Published.DA3_MONO and not Checkpoint.open(path).is_told
+
+
 # ---- what else a source may be
 
 
