@@ -1,6 +1,7 @@
 """VGGT's heads as stages: what they cost, and that chunks of images, precisions and the graph change no number."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from page4d.accuracy import compare
 from page4d.errors import UsageError
 from page4d.manifest import PointsFrame
 from page4d.precision import Precision
+from page4d.system.memory import peak_memory, reset_peak_memory, resident_memory
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export import stages
 from page4d_export.export_plan import ExportPlan
@@ -216,3 +218,21 @@ def test_what_is_in_the_files(exported):
         map_size = layout.H * layout.W
         constants = {key: size for key, size in sizes.items() if not key.startswith("part.")}
         assert max(constants.values()) < 16 * map_size, "no embedding of a whole map"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone counts the peak anew")
+def test_memory_does_not_grow_with_the_clip(model, exported):
+    """One image a call: six images take no more than one did, beside what they are given and give."""
+    short, long = (Layout(T, 1, 350, 518) for T in (1, 6))
+    folder, entries = exported(Precision.FLOAT32, short)
+    entry = entries["depth"]
+    engine = OrtEngine(folder / "depth.onnx")
+    for _ in range(2):  # ONNX Runtime's arena grows in the first calls
+        run_engine(engine, entry, {name: value.numpy() for name, value in pairs(model, short).items()})
+    six = {name: value.numpy() for name, value in pairs(model, long).items()}
+    plan = ExportPlan.make(model.config, long, Precision.FLOAT32)
+    reset_peak_memory()
+    before = resident_memory()
+    outputs = run_engine(engine, next(entry for entry in plan.stages() if entry.name == "depth"), six)
+    grown = peak_memory() - before - sum(output.nbytes for output in outputs.values())
+    assert grown < 4 * entry.largest, "less than one more of its largest map"

@@ -17,7 +17,8 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.network.poses import camera_to_world, intrinsics, to_world, unproject
+from page4d.manifest import PointsFrame
+from page4d.network.poses import camera_to_world, intrinsics, points_source, to_world, unproject
 from page4d_engines.clip.fit import Fit, FitMode
 from tests.vectors.manifests import manifests, plans
 
@@ -196,7 +197,8 @@ def poses():
     return {
         "about": "row_numbers: float32 [n,12], quaternion_numbers: float32 [n,9]; null stands for NaN."
         " pose: [n,4,4], null for one that is NaN throughout. K: [n,3,3], of images of H x W pixels."
-        " world: float32 depth [H,W] or points [n,3], with pose and K; world_points: [..,3].",
+        " world: float32 depth [H,W] or points [n,3], with pose and K; world_points: [..,3]."
+        " refused: outputs that there are, the frame of points, and what points in the world are wanted from.",
         "row_numbers": plain(rows),
         "row_pose": plain(camera_to_world(rows)),
         "quaternion_numbers": plain(quaternions),
@@ -205,6 +207,7 @@ def poses():
         "W": 70,
         "K": plain(intrinsics(quaternions, 56, 70)),
         "world": list(world_cases()),
+        "refused": list(refused_sources()),
     }
 
 
@@ -258,6 +261,17 @@ def world_cases():
         yield {"depth": plain(depth), "K": plain(K), "pose": plain(pose), "world_points": plain(world)}
         world = to_world(points[None], pose)[0]
         yield {"points": plain(points), "pose": plain(pose), "world_points": plain(world)}
+
+
+def refused_sources():
+    """What points in the world cannot be made from, for every choice of outputs, frames and sources."""
+    outputs = ("camera", "intrinsics", "depth", "points")
+    for count, frame, source in itertools.product(range(len(outputs)), PointsFrame, (None, "depth", "points")):
+        for fields in itertools.combinations(outputs, count):
+            try:
+                points_source(fields, frame, source)
+            except UsageError as error:
+                yield {"outputs": fields, "frame": str(frame), "source": source, "text": str(error)}
 
 
 def plain(array):

@@ -14,10 +14,10 @@ namespace {
 
 bool is_there(const Output& output) { return output.data != nullptr; }
 
-constexpr char kDepthInputs[] = "depth and camera and intrinsics";
+constexpr char kDepthInputs[] = "depth, camera, intrinsics";
 
 const char* points_inputs(const EngineInfo& info) {
-  return info.points_frame == PointsFrame::kWorld ? "points" : "points and camera";
+  return info.points_frame == PointsFrame::kWorld ? "points" : "points, camera";
 }
 
 // kDepth or kPoints. Mirrors points_source of page4d/network/poses.py.
@@ -31,12 +31,12 @@ PointsSource source_of(const EngineInfo& info, const Outputs& outputs, PointsSou
   for (const char* name : {"camera", "intrinsics", "depth", "points"}) {
     if (is_there(outputs.*output_called(name))) names.push_back(name);
   }
-  std::string what = "the model does not give what points in the world are made from", allowed = kDepthInputs;
+  std::string what = "the model lacks what points in the world are made of", allowed = kDepthInputs;
   if (source == PointsSource::kBest) {
-    allowed += std::string(", or ") + points_inputs(info);
+    allowed += std::string("; or ") + points_inputs(info);
   } else {
-    what = text("the model does not give what points from ", source == PointsSource::kDepth ? "depth" : "points",
-                " are made from");
+    what = text("the model lacks what points in the world from ", source == PointsSource::kDepth ? "depth" : "points",
+                " are made of");
     if (source == PointsSource::kPoints) allowed = points_inputs(info);
   }
   throw Error(Code::kUsage, what)
@@ -44,7 +44,7 @@ PointsSource source_of(const EngineInfo& info, const Outputs& outputs, PointsSou
       .allowed(allowed)
       .hint(depth    ? "points from depth"
             : points ? "points from points"
-                     : "page4d-export with these heads (--heads), and memory for these outputs");
+                     : "page4d-export with the heads that give it, and memory for these outputs");
 }
 
 const void* on_host(const Output& output, const char* name) {
@@ -68,10 +68,10 @@ void world_points(const EngineInfo& info, const Outputs& outputs, float* target,
       std::copy(values, values + layout.images() * pixels * 3, target);
       return;
     }
-    const auto* pose = static_cast<const double*>(outputs.camera.data);
-    const auto* K = static_cast<const double*>(outputs.intrinsics.data);
+    const auto* pose = static_cast<const double*>(on_host(outputs.camera, "camera"));
+    const auto* K = static_cast<const double*>(from_depth ? on_host(outputs.intrinsics, "intrinsics") : nullptr);
     for (int64_t i = 0; i < layout.images(); ++i, pose += 16, target += pixels * 3) {
-      if (from_depth)
+      if (K != nullptr)
         unproject(values + i * pixels, K + i * 9, pose, layout.H, layout.W, target);
       else
         to_world(values + i * pixels * 3, pose, pixels, target);

@@ -119,6 +119,14 @@ class Fit:
         """Where the source's corner (0, 0) lies in the result, x and y: a point goes to `scale * point + shift`."""
         return self.target[0] - self.scale[0] * self.box[0], self.target[1] - self.scale[1] * self.box[1]
 
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Which pixels of the result `[H,W]` show something of the source: those of `target`."""
+        left, top, width, height = self.target
+        shown = np.zeros((self.layout.H, self.layout.W), np.bool_)
+        shown[top : top + height, left : left + width] = True
+        return shown
+
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
         """An RGB image of the source size, bicubic with antialias: uint8 `[H,W,3]`.
 

@@ -94,6 +94,28 @@ def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
         assert not any(len(tensor.shape) == 4 and tensor.shape[-2:] == (51, 51) for tensor in pieces.tensors.values())
 
 
+def test_convolutions_in_bfloat16_widen_their_weights_where_they_read_them(tmp_path):
+    """Between pieces a widened weight would be a tensor of its own, twice as large as the weight."""
+    config = config_of("vggt")
+    stage = stages(lively(config), layout_of("vggt", 42, 70), Precision.BFLOAT16)["depth"]
+    path = OnnxExporter(tmp_path, config.head_dim).write(stage)
+    pieces = cut_up(onnx.load(path, load_external_data=False))
+    graphs = [onnx.load_from_string(step.content) for step in pieces.steps if isinstance(step, Subgraph)]
+    kinds = [node.op_type for model in graphs for node in model.graph.node]
+    assert (kinds.count("Conv"), kinds.count("ConvTranspose"), kinds.count("Resize")) == (26, 2, 5)
+    for model in graphs:
+        onnx.checker.check_model(model, full_check=True)
+        types = {
+            value.name: value.type.tensor_type.elem_type
+            for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+        }
+        for node in model.graph.node:
+            if node.op_type in ("Conv", "ConvTranspose", "Resize"):
+                assert types[node.output[0]] == TensorProto.FLOAT, "there are no kernels for bfloat16"
+    between = set(pieces.tensors) - set(pieces.weights)
+    assert not any("/wide" in name for name in between)
+
+
 def contents(model):
     return [step.content for step in cut_up(model).steps if isinstance(step, Subgraph)]
 

@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode
-from page4d_engines.results.scene.calibration import calibrate, write_calibration
+from page4d_engines.results.scene.calibration import Calibration, calibrate, write_calibration
+from tests.support.examples import examples
 
 LAYOUT = Layout(T=1, V=1, H=112, W=140)
 POSE = np.array([[0.6, 0, 0.8, 1], [0, 1, 0, -2], [-0.8, 0, 0.6, 3], [0, 0, 0, 1]])
@@ -178,3 +181,33 @@ def test_a_camera_without_a_pose_is_left_out_and_named(tmp_path):
     assert list(read_cameras(path)) == ["good"]
     assert write_calibration(path, {}) == []
     assert read_cameras(path) == {}
+
+
+@examples(60)
+@given(
+    size=st.tuples(st.integers(20, 900), st.integers(20, 900)),
+    mode=st.sampled_from(TO_ANY_SIZE),
+    focal=st.tuples(st.floats(20, 900), st.floats(20, 900)),
+)
+def test_intrinsics_that_are_given_are_those_of_the_photo(size, mode, focal):
+    """Each axis by itself, crop and padding undone: fitted again, the camera is as the network has it."""
+    fit = same(*size, mode)
+    calibration = Calibration.given(intrinsics(*focal), POSE, fit)
+    assert (calibration.camera.width, calibration.camera.height) == size
+    np.testing.assert_allclose(fit.camera(calibration.camera).K, intrinsics(*focal), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(calibration.camera.K[[0, 1], [0, 1]], np.array(focal) / fit.scale, rtol=1e-12)
+    np.testing.assert_allclose(calibration.camera.world_to_camera @ POSE, np.eye(4)[:3], atol=1e-12)
+    assert calibration.fitted is None and np.isnan(calibration.residual)
+
+
+def test_entries_of_given_intrinsics_say_nothing_of_a_fit_and_have_a_focal_length(tmp_path):
+    nothing = np.array([[np.nan, 0, 70], [0, 100, 56], [0, 0, 1.0]])
+    rig = {
+        "good": Calibration.given(intrinsics(90, 100), POSE, same()),
+        "no focal length": Calibration.given(nothing, POSE, same()),
+    }
+    assert write_calibration(tmp_path / "cameras.json", rig) == ["no focal length"]
+    content = json.loads((tmp_path / "cameras.json").read_text())
+    assert {name: set(entry) for name, entry in content.items()} == {
+        "good": {"width", "height", "K", "world_to_camera", "camera_to_world"}
+    }

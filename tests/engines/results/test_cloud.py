@@ -9,8 +9,8 @@ from page4d.errors import UsageError
 from page4d_engines.results.scene.cloud import Cloud, write_ply
 from page4d_engines.results.scene.confidence import Threshold, probability
 from page4d_export.sample_scene.clip import render
+from tests.engines.results.ply import read_ply
 from tests.support.examples import examples
-from tests.support.ply import read_ply
 
 
 def scene(T=1, V=3, W=56, H=42):

@@ -16,9 +16,9 @@ from page4d_engines.results.summary import read_summary
 from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
 from page4d_export.sample_scene.clip import render, save
+from tests.engines.results.ply import columns, read_ply
 from tests.support.commands import refused, run
 from tests.support.models import config_of, layout_of, lively
-from tests.support.ply import columns, read_ply
 
 
 @pytest.fixture(scope="module")

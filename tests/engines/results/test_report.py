@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import math
 import re
@@ -15,7 +16,14 @@ from PIL import Image
 
 from page4d.errors import UsageError
 from page4d_engines.results.overlay import contact_sheet
-from page4d_engines.results.report import EMBEDDED_WINDOWS, SEEDED_NOTE, SEEDED_PREDICTIONS, Picture, write_report
+from page4d_engines.results.report import (
+    EMBEDDED_WINDOWS,
+    SEEDED_BOTH,
+    SEEDED_NOTE,
+    SEEDED_PREDICTIONS,
+    Picture,
+    write_report,
+)
 from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary
 from page4d_engines.results.summary import Summary, WindowSummary, mean_of, read_summary, write_summary
 
@@ -318,3 +326,49 @@ def test_a_run_with_neither(tmp_path):
     shown = page(tmp_path, summary)
     assert "w0000.safetensors" in shown.text and "Mask mean" not in shown.text
     assert "Cameras" not in shown.all("h2", "id")
+
+
+# ---- a run of VGGT's or PAGE-4D's engines, with some of the heads
+
+
+def of_heads(files, **changes):
+    """A window with cameras of the network's own intrinsics, of one image without a field of view."""
+    rig = {"f0": CameraSummary([0.0, 0.5, 1.0], [300.5, 301.0], None, None)}
+    rig["f1"] = CameraSummary([None] * 3, [None, 250.0], None, None)
+    predictions = PredictionSummary(
+        cloud="points.ply" if "cloud" in files else None,
+        points=12345 if "cloud" in files else 0,
+        cameras="cameras.json" if "cameras" in files else None,
+        depth=["depth/f0.png", "depth/f1.png"] if "depth" in files else [],
+        depth_scale=0.001 if "depth" in files else None,
+        rig=rig if "cameras" in files else {},
+        points_from="depth" if "cloud" in files else None,
+        confidence="depth_confidence" if "cloud" in files else None,
+        percentile=50.0 if "cloud" in files else None,
+        threshold=2.3456 if "cloud" in files else None,
+    )
+    return window(0, ["cam"], **{"mask_mean": {}, "overlays": [], "predictions": predictions, **changes})
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [subset for count in range(1, 4) for subset in itertools.combinations(("cloud", "cameras", "depth"), count)],
+)
+def test_a_page_shows_what_the_heads_give_and_nothing_else(tmp_path, files, has_mask):
+    mask = {"mask_mean": {"cam": 0.25}} if has_mask else {}
+    summary = msgspec.structs.replace(run(0, ["cam"], weights="seeded"), windows=[of_heads(files, **mask)])
+    shown = page(tmp_path, summary)
+    links = set(shown.all("a", "href"))
+    assert ("points.ply" in links) == ("cloud" in files) == ("12,345 points" in shown.text)
+    assert ("cameras.json" in links) == ("cameras" in files) == ("<h2>Cameras</h2>" in shown.source)
+    assert ("depth/f1.png" in links) == ("depth" in files)
+    source = "from depth and cameras, confidence at least 2.346, percentile 50 of the window"
+    assert (source in shown.text) == ("cloud" in files)
+    if "cameras" in files:
+        assert "300.5, 301.0" in shown.text and "none, 250.0" in shown.text and "none, none, none" in shown.text
+        assert "a guess" not in shown.text and "residual" not in shown.text
+    assert ("mask mean 0.250" in shown.text) == has_mask
+    assert (SEEDED_BOTH if has_mask else SEEDED_PREDICTIONS) in shown.text and "None" not in shown.text
+    write_summary(tmp_path / "summary.json", summary)
+    assert read_summary(tmp_path / "summary.json") == summary

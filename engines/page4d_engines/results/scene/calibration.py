@@ -78,10 +78,7 @@ def calibrate(
             got=f"{list(points.shape)} {list(confidence.shape)} {list(camera.shape)}",
             allowed=f"[{H},{W},3] [{H},{W}] [4,4]",
         )
-    left, top, width, height = fit.target
-    shown = np.zeros((H, W), np.bool_)
-    shown[top : top + height, left : left + width] = True
-    usable = shown & np.isfinite(points).all(-1) & (points[..., 2] > 0) & ~np.isnan(confidence)
+    usable = fit.shown & np.isfinite(points).all(-1) & (points[..., 2] > 0) & ~np.isnan(confidence)
     rows, columns = np.nonzero(usable)
     seen: NDArray[np.float64] = points[usable].astype(np.float64)
     with np.errstate(over="ignore"):

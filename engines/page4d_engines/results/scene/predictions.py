@@ -163,10 +163,14 @@ class Predictions:
 
     @functools.cached_property
     def _confidence(self) -> NDArray[np.float32]:
-        """`[T,V,H,W]`, of the cloud's points."""
+        """`[T,V,H,W]`, of the cloud's points; NaN where a photo was padded, since these pixels show nothing of it."""
         assert self.choice is not None
         confidence: NDArray[np.float32] = getattr(self.result, self.choice.confidence)
-        return probability(confidence) if self.choice.confidence == "confidence" else confidence
+        confidence = probability(confidence) if self.choice.confidence == "confidence" else confidence
+        if all(fit.shown.all() for fit in self.fits):
+            return confidence
+        shown = np.stack([fit.shown for fit in self.fits]).reshape(confidence.shape)
+        return np.where(shown, confidence, np.float32(np.nan))
 
     @functools.cached_property
     def _least(self) -> float:

@@ -85,7 +85,8 @@ struct CameraModel {
   std::array<double, 12> p{};
 };
 
-// K: 3x3, row by row. Not valid if a value is not finite. ROS counts pixels' centres from 0, as VGGT's depth does.
+// K: 3x3, row by row, which is kept as it is: ROS reads pixel (row, column) at (column, row), as VGGT's depth is
+// trained. Not valid if a value is not finite.
 CameraModel camera_model_of(const double* K);
 
 // geometry_msgs/Pose.
