@@ -20,7 +20,7 @@ from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
 from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.scene.cloud_choice import CloudChoice
-from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, write_summary
+from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
 
@@ -198,3 +198,21 @@ class ClipRun:
         if self.pipeline.plan.encoded is None or number == 0:
             return 0
         return max(0, self.windows[number - 1].stop - self.windows[number].start)
+
+
+def run_clip(
+    engines: EngineFolder,
+    folder: FrameFolder,
+    out: pathlib.Path,
+    options: RunOptions,
+    resume: bool,
+    progress: Progress,
+) -> Summary:
+    """Run a clip; or with `resume`, where `out` has the results that it would write, read their summary.
+
+    Raises:
+        As `ClipRun.prepare`.
+    """
+    if resume and (earlier := finished(out, ClipPlan.of(engines, folder, options).made_by)) is not None:
+        return earlier
+    return ClipRun.prepare(engines, folder, out, options).run(progress)

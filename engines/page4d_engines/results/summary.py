@@ -148,7 +148,7 @@ class _Listing(msgspec.Struct, frozen=True):
 
 
 def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
-    """The summary of a run that a folder holds whole; None where there is none, or one that was made by other things."""
+    """The summary of a run that a folder holds whole; None where there is none, or one made by something else."""
     try:
         summary = read_summary(folder / SUMMARY)
     except UsageError:
