@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from page4d.layout import Layout
 from page4d.manifest import PointsFrame
 from page4d.network.poses import camera_to_world, intrinsics, points_source, to_world, unproject
 from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.window_reader import Fits
 from tests.vectors.manifests import manifests, plans
 
 FOLDER = pathlib.Path(__file__).parent
@@ -44,7 +46,11 @@ def picture(width, height, seed):
 
 def fitting(source, engine, mode):
     """Sizes are (width, height)."""
-    return Fit.choose(source, Layout(1, 1, engine[1], engine[0]), None if mode == "none" else FitMode(mode))
+    layout = Layout(1, 1, engine[1], engine[0])
+    if mode == "none":
+        return Fit.choose(source, layout, None)
+    clip = SimpleNamespace(sizes=[[source]])
+    return Fits.choose(clip, layout, FitMode(mode)).by_size[source]
 
 
 def refusal(call, *arguments):
@@ -76,6 +82,22 @@ FITS = [
     ((1, 9), (14, 14), "stretch"),
     ((301, 1), (14, 14), "pad"),
     ((2, 3), (14, 14), "crop"),
+    *[
+        (source, engine, "published")
+        for source, engine in [
+            ((56, 42), (56, 42)),
+            ((37, 23), (56, 28)),
+            ((640, 360), (126, 70)),
+            ((23, 37), (56, 56)),  # of 84 rows the middle 56
+            ((33, 250), (28, 28)),
+            ((28, 41), (28, 28)),
+            ((28, 84), (28, 28)),  # nothing is scaled
+            ((29, 28), (28, 28)),
+        ]
+    ],
+    *itertools.product(
+        [(56, 42), (37, 23), (23, 37), (120, 130), (129, 77), (25, 160), (56, 56)], [(56, 56)], ["published-pad"]
+    ),
 ]
 FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
@@ -114,6 +136,20 @@ def fit():
     ):
         refused.append(
             {"source": source, "engine": engine, "mode": "none", "text": refusal(fitting, source, engine, "none")}
+        )
+    for source, engine, mode in (
+        ((56, 42), (56, 56), "published"),
+        ((23, 37), (56, 84), "published"),
+        ((56, 42), (56, 42), "published-pad"),
+        ((250, 20), (56, 56), "published"),
+        ((250, 20), (56, 56), "published-pad"),
+        ((2, 250), (14, 14), "published"),
+        ((2, 250), (14, 14), "published-pad"),
+        ((2**31 - 1, 1), (14, 14), "published-pad"),
+        ((1, 2**31 - 1), (65534, 65534), "published"),
+    ):
+        refused.append(
+            {"source": source, "engine": engine, "mode": mode, "text": refusal(fitting, source, engine, mode)}
         )
     other = fitting((56, 42), (28, 28), "crop")
     wrong = {

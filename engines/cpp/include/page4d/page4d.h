@@ -26,7 +26,14 @@ enum page4d_code {
 enum page4d_backend { PAGE4D_TENSORRT = 0, PAGE4D_TEST = 1 };
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
 enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
-enum page4d_fit { PAGE4D_FIT_NONE = 0, PAGE4D_STRETCH = 1, PAGE4D_CROP = 2, PAGE4D_PAD = 3 };
+enum page4d_fit {
+  PAGE4D_FIT_NONE = 0,
+  PAGE4D_STRETCH = 1,
+  PAGE4D_CROP = 2,
+  PAGE4D_PAD = 3,
+  PAGE4D_PUBLISHED = 4,
+  PAGE4D_PUBLISHED_PAD = 5
+};
 enum page4d_dtype {
   PAGE4D_UINT8 = 0,
   PAGE4D_INT32 = 1,
