@@ -18,11 +18,13 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import PointsFrame
 from page4d.network.poses import camera_to_world, intrinsics, points_source, to_world, unproject
+from page4d.published import PointsFrame, PoseDirection
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.window_reader import Fits
+from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests, plans
+from tests.vectors.rigs import plain, rig, turned
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -174,27 +176,6 @@ def fit():
     }
 
 
-def turned(x, y, z):
-    """A rotation by angles about the three axes."""
-    (a, b, c), (d, e, f) = ((fn(x), fn(y), fn(z)) for fn in (math.cos, math.sin))
-    about_x, about_y, about_z = (
-        [[1, 0, 0], [0, a, -d], [0, d, a]],
-        [[b, 0, e], [0, 1, 0], [-e, 0, b]],
-        [[c, -f, 0], [f, c, 0], [0, 0, 1]],
-    )
-    return np.array(about_z) @ np.array(about_y) @ np.array(about_x)
-
-
-def rig():
-    """Cameras of 640 x 480; the third and the fourth stand at one place."""
-    cameras = []
-    for number, centre in enumerate([(0, 0, 0), (1.5, -0.25, 0.125), (-40, 3, 900), (-40, 3, 900), (1e-7, 0, 0)]):
-        rotation = turned(0.1 * number, -0.7 + 0.4 * number, 0.05 * number**2)
-        K = np.array([[500.0 + 10 * number, 0.25 * number, 320.0], [0, 490.0, 240.5 - number], [0, 0, 1]])
-        cameras.append(Camera(640, 480, K, np.column_stack((rotation, -rotation @ np.array(centre, np.float64)))))
-    return cameras
-
-
 def numbers(values):
     """A list of rows from one where null stands for NaN."""
     return [[math.nan if value is None else value for value in row] for row in values]
@@ -239,6 +220,7 @@ def poses():
         "row_pose": plain(camera_to_world(rows)),
         "quaternion_numbers": plain(quaternions),
         "quaternion_pose": plain(camera_to_world(quaternions)),
+        "quaternion_pose_to_world": plain(camera_to_world(quaternions, PoseDirection.CAMERA_TO_WORLD)),
         "H": 56,
         "W": 70,
         "K": plain(intrinsics(quaternions, 56, 70)),
@@ -310,14 +292,15 @@ def refused_sources():
                 yield {"outputs": fields, "frame": str(frame), "source": source, "text": str(error)}
 
 
-def plain(array):
-    """Nested lists; null for NaN, and for a matrix that is NaN throughout."""
-    if array.ndim == 0:
-        return None if np.isnan(array) else array.item()
-    return None if array.ndim == 2 and np.isnan(array).all() else [plain(inner) for inner in array]
-
-
-FILES = {"fit": fit, "fundamental": fundamentals, "manifests": manifests, "plans": plans, "poses": poses}
+FILES = {
+    "fit": fit,
+    "fundamental": fundamentals,
+    "known_cameras": known_cameras,
+    "manifests": manifests,
+    "plans": plans,
+    "poses": poses,
+    "reference_view": reference_views,
+}
 
 
 def text_of(data):

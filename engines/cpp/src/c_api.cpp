@@ -87,14 +87,15 @@ bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
               convert(from.confidence, to.confidence) && convert(from.camera, to.camera) &&
               convert(from.points_confidence, to.points_confidence) && convert(from.depth, to.depth) &&
-              convert(from.depth_confidence, to.depth_confidence) && convert(from.intrinsics, to.intrinsics);
+              convert(from.depth_confidence, to.depth_confidence) && convert(from.intrinsics, to.intrinsics) &&
+              convert(from.metric, to.metric) && convert(from.sky, to.sky);
   for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i)
     fits = fits && convert(from.layers[i], to.layers[i]);
   return fits;
 }
 
 page4d_layout convert(const page4d::Layout& layout) noexcept {
-  return {layout.T, layout.V, layout.H, layout.W, layout.B};
+  return {layout.T, layout.V, layout.H, layout.W, layout.B, layout.registers};
 }
 
 page4d::Options convert(const page4d_options& from) {
@@ -172,6 +173,12 @@ page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) {
   if (pipeline != nullptr) return convert(pipeline->pipeline.info().layout);
   missing("pipeline");
   return {};
+}
+
+const char* page4d_unit(const page4d_pipeline* pipeline) {
+  if (pipeline != nullptr) return pipeline->pipeline.info().unit ? "metres" : nullptr;
+  missing("pipeline");
+  return nullptr;
 }
 
 int32_t page4d_output_count(const page4d_pipeline* pipeline) {

@@ -35,8 +35,8 @@ struct Size {
   int64_t width, height;
 };
 
-// What VGGT's public code scales a photo to, before it cuts rows off or adds white. target: pixels of the new width; with
-// `pad`, of the new longer side.
+// What VGGT's public code scales a photo to, before it cuts rows off or adds white. target: pixels of the new width;
+// with `pad`, of the new longer side.
 Size scaled_as_vggt(const Size& source, int64_t target, bool pad) {
   Size scaled{target, 0};
   if (pad && source.height > source.width)

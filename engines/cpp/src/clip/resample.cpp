@@ -92,7 +92,8 @@ PAGE4D_FOR_EACH_CPU void vertical(const uint8_t* rows, size_t pitch, const int32
 
 }  // namespace
 
-Resample::Axis::Axis(int source_size, float low, float high, int scaled, int from, int until) : size(until - from), from(from) {
+Resample::Axis::Axis(int source_size, float low, float high, int scaled, int from, int until)
+    : size(until - from), from(from) {
   identity = scaled == source_size && low == 0.0F && high == static_cast<float>(scaled);
   const double scale = static_cast<double>(high - low) / scaled;  // the difference is a float
   const double stretch = std::max(scale, 1.0);

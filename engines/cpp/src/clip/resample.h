@@ -9,7 +9,8 @@
 
 namespace page4d {
 
-// Image.resize(size, BICUBIC, box=box) of an RGB image, or some of its rows. Only the constructor allocates; one thread at a time.
+// Image.resize(size, BICUBIC, box=box) of an RGB image, or some of its rows. Only the constructor allocates; one thread
+// at a time.
 class Resample {
  public:
   // The part of the source that is used, in pixels; pixel edges are at integers. float, as in Pillow.
