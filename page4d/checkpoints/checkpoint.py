@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.completeness import check_complete
+from page4d.checkpoints.hub.config_json import model_name_beside
 from page4d.checkpoints.hub.download import Downloaded, download
 from page4d.checkpoints.hub.hub_id import hub_id_of
 from page4d.checkpoints.licences import Licence, licence_in, licences_of, summed_up
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ALIKE = {Published.DA3_MONO, Published.DA3_METRIC}  # files of both have the same tensors
+_NAMED_MODELS = {"da3mono-large": Published.DA3_MONO, "da3metric-large": Published.DA3_METRIC}  # in config.json
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
@@ -65,7 +67,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | pathlib.Path, progress: Progress = SILENT) -> Checkpoint:
-        """Read a checkpoint's table of contents and recognise the model.
+        """Read a checkpoint's table of contents and recognise the model; of two that are alike by the `config.json`
+        beside the file.
 
         Args:
             path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such; or
@@ -111,6 +114,8 @@ class Checkpoint:
             downloaded=downloaded,
             is_told=published not in _ALIKE,
         )
+        if not checkpoint.is_told and (named := _NAMED_MODELS.get(model_name_beside(file) or "")):
+            checkpoint = checkpoint.read_as(named)
         check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
 

@@ -17,7 +17,7 @@ from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import filled, page4d_state, pi3_state, save_pi3
-from tests.support.da3_checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
+from tests.support.da3.checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
 from tests.support.examples import examples
 from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps, refusal, refused
 
@@ -282,6 +282,23 @@ def test_a_file_that_does_not_say_which_it_is_can_be_told(tmp_path):
     network = Page4D(metric, filled=False)
     assert load_weights(network, checkpoint=path).loaded == model.report.loaded
     assert "METRIC" in network.weights
+
+
+@pytest.mark.parametrize(("name", "published"), [("da3metric-large", "da3-metric"), ("da3mono-large", "da3-mono")])
+def test_the_config_beside_the_file_says_which_it_is(tmp_path, name, published):
+    path = saved(tmp_path, mono_shapes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": name}))
+    checkpoint = Checkpoint.open(path)
+    assert checkpoint.is_told and checkpoint.published == published
+    assert load(path).config.published == published
+    other = "da3-mono" if published == "da3-metric" else "da3-metric"
+    assert load(path, published=other).config.published == other  # what a person says comes first
+
+
+def test_a_config_of_another_model_says_nothing(tmp_path):
+    path = saved(tmp_path, mono_shapes())
+    (tmp_path / "config.json").write_text(json.dumps({"model_name": "da3-small"}))
+    assert Checkpoint.open(path).published is Published.DA3_MONO and not Checkpoint.open(path).is_told
 
 
 # ---- what else a source may be
