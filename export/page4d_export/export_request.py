@@ -19,8 +19,8 @@ from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
-from page4d_export.export_plan import ExportPlan
 from page4d_export.model_source import ModelSource
+from page4d_export.plan.export_plan import ExportPlan
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -122,7 +122,8 @@ def export(
 
     Args:
         model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth
-            Anything 3: a file, the index of several, or a folder. Two checkpoints in one model: `page4d.load`.
+            Anything 3: a file, the index of several, a folder, or a repository on a hub: `owner/name` if nothing is
+            there of that name, `hf:owner/name@revision:file`. Two checkpoints in one model: `page4d.load`.
         T: timesteps of a window.
         V: views (cameras).
         out: engine folder to write.
@@ -156,7 +157,8 @@ def export(
     """
     require_tolerance(tolerance)
     layout = Layout(T, V, height, width, B)
-    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads)
+    told = Progress(progress, end=0.0)  # the share of the export that a download is, is not known
+    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
     plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
     clip = open_clip(frames, layout)
@@ -217,9 +219,11 @@ def _source(
     registers: str | None,
     time_sa: str | None,
     heads: Sequence[str] | None,
+    progress: Progress,
 ) -> ModelSource:
     if isinstance(model, str | pathlib.Path):
-        return ModelSource.of_file(Checkpoint.open(model), preset, options, T, seed, registers, time_sa, heads)
+        checkpoint = Checkpoint.open(model, progress)
+        return ModelSource.of_file(checkpoint, preset, options, T, seed, registers, time_sa, heads)
     if preset or options or registers or time_sa or seed or heads is not None:
         raise UsageError(
             "preset, options, registers, time_sa, seed and heads are for the path of a checkpoint",

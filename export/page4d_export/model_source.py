@@ -208,7 +208,7 @@ class ModelSource:
         """Where the weights are from, as text; known before they are read."""
         if self.loaded is not None:
             return self.loaded.weights
-        files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]
+        files = [f"{checkpoint.described} ({checkpoint.origin})" for checkpoint in self.checkpoints]
         return " and ".join(files) or f"seeded (seed {self.seed})"
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.completeness import check_complete
 from page4d.checkpoints.hub.config_json import model_name_beside
-from page4d.checkpoints.licences import LICENCES, Licence
+from page4d.checkpoints.hub.download import Downloaded, download
+from page4d.checkpoints.hub.hub_id import hub_id_of
+from page4d.checkpoints.licences import Licence, licence_in, licences_of, summed_up
 from page4d.checkpoints.parameter_counts import parameter_counts
 from page4d.checkpoints.recognition import known_entries, plain_name, recognised
 from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
@@ -26,6 +28,7 @@ from page4d.checkpoints.tensor_reading import tensors_of
 from page4d.config import Head, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
 from page4d.published import TRAITS
+from page4d.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +51,7 @@ class Checkpoint:
         state: names of what a trainer stored beside the weights; never read.
         places: file and name in the file, by the names in the model.
         files: the files that tensors are read from.
+        downloaded: where on a hub it comes from; None: a file that was given.
         is_told: whether something said which model the file is; else it may be another one with the same tensors.
     """
 
@@ -58,26 +62,32 @@ class Checkpoint:
     state: tuple[str, ...]
     places: Mapping[str, tuple[TensorFile, str]]
     files: tuple[TensorFile, ...]
+    downloaded: Downloaded | None = None
     is_told: bool = True
 
     @classmethod
-    def open(cls, path: str | pathlib.Path) -> Checkpoint:
+    def open(cls, path: str | pathlib.Path, progress: Progress = SILENT) -> Checkpoint:
         """Read a checkpoint's table of contents and recognise the model; of two that are alike by the `config.json`
         beside the file.
 
         Args:
-            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
+            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such; or
+                a repository on a hub: `owner/name` if nothing is there of that name, `hf:owner/name@revision:file`.
+            progress: of the download.
 
         Raises:
             UsageError: no such file; damaged, or of another format; holds code; no model that is known, or MV-PAGE4D,
                 or Depth Anything 3 GIANT or NESTED; only a part of a model.
-            MissingBackendError: a `.pt` file where torch is not installed.
+            MissingBackendError: a `.pt` file where torch is not installed, a repository where huggingface_hub is not.
+            Page4DError: a repository that cannot be downloaded.
         """
         if not isinstance(path, str | pathlib.Path):
             raise UsageError(
                 "a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path"
             )
-        file = file_of(pathlib.Path(path))
+        hub_id = hub_id_of(path)
+        downloaded = None if hub_id is None else download(hub_id, progress)
+        file = file_of(pathlib.Path(path) if downloaded is None else downloaded.path)
         files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
         places: dict[str, tuple[TensorFile, str]] = {}
         for part in files:
@@ -101,6 +111,7 @@ class Checkpoint:
             state=tuple(dict.fromkeys(name for part in files for name in part.state)),
             places=places,
             files=files,
+            downloaded=downloaded,
             is_told=published not in _ALIKE,
         )
         if not checkpoint.is_told and (named := _NAMED_MODELS.get(model_name_beside(file) or "")):
@@ -151,9 +162,21 @@ class Checkpoint:
         return self.published is Published.DA3 and CAMERA_ENCODER.key in self.shapes
 
     @property
+    def origin(self) -> str:
+        """What a command is given for this checkpoint: the name of the file, or of repository, revision and file."""
+        return self.name if self.downloaded is None else str(self.downloaded.source)
+
+    @property
     def licences(self) -> tuple[Licence, ...]:
-        """Of the published weights of the model; where they are several, the file does not say which it is."""
-        return LICENCES.get(self.published, ())
+        """Of the repository, or of the published weights that the file may be: where several, it does not say which."""
+        if self.downloaded is not None:
+            return (licence_in(self.downloaded.source.repository, self.downloaded.licence),)
+        return licences_of(self.published, self.width)
+
+    @property
+    def licence(self) -> str:
+        """The licences as one text."""
+        return summed_up(self.licences) if self.downloaded else f"as published: {summed_up(self.licences)}"
 
     @functools.cached_property
     def _stored(self) -> StoredModel:
@@ -271,6 +294,8 @@ class Checkpoint:
         """Everything that is known without the weights, in plain values."""
         return {
             "file": str(self.path),
+            "repository": "" if self.downloaded is None else self.downloaded.source.repository,
+            "revision": "" if self.downloaded is None else self.downloaded.source.revision,
             "bytes": sum(file.path.stat().st_size for file in self.files),
             "model": str(self.published),
             "preset": self.preset,

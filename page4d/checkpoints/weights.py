@@ -35,7 +35,7 @@ def load(path: Source, **options: Any) -> Page4D:
 
     Args:
         path: a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3; the `*.index.json` of one in several files;
-            a folder with one; a `Checkpoint`.
+            a folder with one; a repository on a hub, `owner/name` or `hf:owner/name@revision:file`; a `Checkpoint`.
         options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask,
             `predictions=("camera", "depth")` for these heads alone, `published="da3-metric"` for a file of Depth
             Anything 3 that does not say itself that it is METRIC.
@@ -154,7 +154,9 @@ class _Load:
         for part in self.parts:
             _write(model, part, self.registers)
         self._follow()
-        model.weights = " and ".join(f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.sources.all)
+        checkpoints = self.sources.all
+        model.weights = " and ".join(f"{checkpoint.described} ({checkpoint.origin})" for checkpoint in checkpoints)
+        model.licence = "; and ".join(dict.fromkeys(checkpoint.licence for checkpoint in checkpoints))
         if any(part.name == "mask head" and part.source is None for part in self.parts):
             seeded = f"; mask head seeded (seed {model.seed})"
             model.weights += seeded if mask_head_is_new else "; mask head as it was"
@@ -296,6 +298,15 @@ def _special(tensors: list[Tensor], registers: str, model: Page4D) -> Tensor:
 def _source_files(checkpoint: Checkpoint) -> list[SourceFile]:
     """Every file that was read; an index holds no tensors itself."""
     tensors = {file.path: len(file.tensors) for file in checkpoint.files}
+    source = None if checkpoint.downloaded is None else checkpoint.downloaded.source
     return [
-        SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths
+        SourceFile(
+            name=path.name,
+            model=checkpoint.described,
+            sha256=sha256(path),
+            tensors=tensors.get(path, 0),
+            repository="" if source is None else source.repository,
+            revision="" if source is None else source.revision,
+        )
+        for path in checkpoint.paths
     ]

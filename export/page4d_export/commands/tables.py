@@ -12,7 +12,7 @@ from page4d.manifest import Accuracy, Flavor, Manifest, StageEntry
 from page4d.published import TRAITS
 from page4d_engines import console
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 
 TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 
@@ -86,7 +86,7 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
         "heads": ", ".join(facts["predictions"]) or "none",
         "licence": "\n".join(licences),
         "beside weights": _some(facts["beside"]) or "nothing",
-        "as published": f"page4d-export {checkpoint.name} {clip}",
+        "as published": f"page4d-export {checkpoint.origin} {clip}",
     }
     if facts["camera_encoder"]:
         rows["heads"] += "; with --known-cameras: camera encoder"
@@ -154,6 +154,14 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
         cells = (len(built), sum(plan.plugins for plan in built), sum(plan.fused for plan in built))
         table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in built):.1f}")
     console.table_console(stderr=stderr).print(table)
+
+
+def print_origin(manifest: Manifest) -> None:
+    """Print where the weights are from, and their licence, on stdout."""
+    out = console.table_console()
+    out.print(f"weights: {escape(manifest.weights)}")
+    if manifest.licence:
+        out.print(f"licence: {escape(manifest.licence)}")
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:

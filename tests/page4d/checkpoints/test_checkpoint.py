@@ -121,6 +121,8 @@ def test_document(tmp_path):
     assert json.loads(json.dumps(document)) == document
     assert document == {
         "file": str(tmp_path / "a.pt"),
+        "repository": "",
+        "revision": "",
         "bytes": (tmp_path / "a.pt").stat().st_size,
         "model": "page4d",
         "preset": "page4d",
@@ -139,6 +141,7 @@ def test_document(tmp_path):
                 "name": "PAGE-4D",
                 "terms": "unknown, ask its authors (it is fine-tuned from VGGT)",
                 "source": "https://github.com/kaichen-z/PAGE4D",
+                "width": 0,
             }
         ],
         "tensors": len(state),
