@@ -38,7 +38,14 @@ def commit(hub, weights, tmp_path, monkeypatch):
 def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit, weights, tmp_path, capsys):
     told = []
     manifest = page4d_export.export(
-        NAME, T=1, V=2, height=28, width=42, out=tmp_path / "engines", progress=lambda *step: told.append(step)
+        NAME,
+        T=1,
+        V=2,
+        height=28,
+        width=42,
+        heads=(),
+        out=tmp_path / "engines",
+        progress=lambda *step: told.append(step),
     )
     stored = json.loads((tmp_path / "engines" / "manifest.json").read_text())
     (file,) = stored["loaded"]["files"]

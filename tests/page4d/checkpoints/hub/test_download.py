@@ -10,7 +10,7 @@ from page4d.checkpoints.hub.download import download
 from page4d.checkpoints.hub.hub_id import HubId
 from page4d.errors import MissingBackendError, Page4DError, UsageError
 from page4d.system.progress import Progress
-from tests.support.hub_server import TOKEN
+from tests.support.hub.hub_server import TOKEN
 
 WEIGHTS = bytes(range(256)) * 4096  # a MiB
 OTHER = WEIGHTS[::-1]
