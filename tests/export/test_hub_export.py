@@ -53,7 +53,7 @@ def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit
     assert file["sha256"] == hashlib.sha256(weights[1]).hexdigest()
     assert stored["licence"] == LICENCE
     assert stored["weights"] == f"Pi3 (hf:{NAME}@{commit}:model.safetensors)"
-    assert told[0][0].startswith(f"{NAME}: model.safetensors, ")
+    assert told[1][0].startswith(f"{NAME}: model.safetensors, ")
     assert [share for _, share in told] == sorted(share for _, share in told)
     assert manifest.licence == LICENCE
     inspected = inside(tmp_path / "engines", function=inspect_command)
