@@ -356,7 +356,7 @@ def test_another_order_is_refused(preset, order):
         (
             "tiny",
             {"published": "pi4"},
-            r"published has no such value\s+got:\s+pi4\s+allowed: pi3, pi3x, vggt, page4d, da3",
+            r"published has no such value\s+got:\s+pi4\s+allowed: pi3, pi3x, vggt, page4d, da3, da3-mono, da3-metric",
         ),
     ],
 )
