@@ -1,0 +1,1 @@
+"""Small checkpoints in files, and what a load of them does."""
