@@ -12,8 +12,8 @@ from page4d_export.commands.inspect import weights_command
 from page4d_export.model_source import ModelSource
 from tests.support.checkpoints import filled, save_pi3
 from tests.support.commands import inside
-from tests.support.stored.da3_checkpoints import da3_shapes, mono_shapes, pi3x_shapes
-from tests.support.stored.loads import refusal
+from tests.support.da3.checkpoints import da3_shapes, mono_shapes, pi3x_shapes
+from tests.support.loads import refusal
 
 LAYOUT = ("--T", 1, "--V", 3, "--height", 28, "--width", 42)
 

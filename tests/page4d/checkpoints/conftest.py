@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
-from tests.support.stored.loads import WIDTH
+from tests.support.loads import WIDTH
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from page4d.checkpoints.weights import load
 from page4d.config import HEADS, Published
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_page4d, save_pi3
 from tests.support.examples import examples
-from tests.support.stored.loads import refused
+from tests.support.loads import refused
 
 TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 NORM = "decoder.0.norm1.weight"

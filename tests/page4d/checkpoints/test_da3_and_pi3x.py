@@ -17,9 +17,9 @@ from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import filled, page4d_state, pi3_state, save_pi3
+from tests.support.da3.checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
 from tests.support.examples import examples
-from tests.support.stored.da3_checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
-from tests.support.stored.loads import block_sources, check, encoder_sources, norms_eps, qk_eps, refusal, refused
+from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps, refusal, refused
 
 TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 REAL = {  # table: preset, name of the model, tensors that nothing takes

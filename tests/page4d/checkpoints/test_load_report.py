@@ -7,7 +7,7 @@ import torch
 
 from page4d.checkpoints.weights import load, load_weights
 from tests.support.checkpoints import pi3_state, save_page4d, save_pi3, save_sharded
-from tests.support.stored.loads import WIDTH, hybrid, parameters
+from tests.support.loads import WIDTH, hybrid, parameters
 
 
 def counts(report):

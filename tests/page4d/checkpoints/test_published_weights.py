@@ -7,7 +7,7 @@ from page4d import ModelConfig, Page4D
 from page4d.checkpoints.weights import load, load_weights
 from page4d.config import Published
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
-from tests.support.stored.loads import block_sources, check, encoder_sources, norms_eps, qk_eps
+from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps
 
 VGGT_PREFIXES = {"camera": "camera_head", "depth": "depth_head", "points": "point_head"}
 

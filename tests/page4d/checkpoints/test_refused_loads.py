@@ -9,7 +9,7 @@ from page4d import ModelConfig, Page4D
 from page4d.checkpoints.weights import load, load_weights
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
-from tests.support.stored.loads import WIDTH, hybrid, norms_eps, parameters
+from tests.support.loads import WIDTH, hybrid, norms_eps, parameters
 
 
 def refused(model, *words, **arguments):

@@ -12,7 +12,7 @@ from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
 from tests.support.checkpoints import page4d_state, save_pi3, save_sharded
 from tests.support.examples import examples
-from tests.support.stored.loads import refusal
+from tests.support.loads import refusal
 
 INDEX = "model.safetensors.index.json"
 

@@ -20,7 +20,7 @@ from page4d.config import HEADS, Head, MaskHeadKind, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import TRACK_KEY, VGGT_HEADS, page4d_shapes, page4d_state, save_page4d
 from tests.support.examples import examples
-from tests.support.stored.loads import parameters, refused
+from tests.support.loads import parameters, refused
 
 TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head."}

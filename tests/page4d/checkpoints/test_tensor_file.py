@@ -21,7 +21,7 @@ from page4d.checkpoints.tensor_file import TensorFile
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_state, save_page4d, save_pi3
 from tests.support.examples import examples
-from tests.support.stored.loads import refused
+from tests.support.loads import refused
 
 NORM = "decoder.0.norm1.weight"
 

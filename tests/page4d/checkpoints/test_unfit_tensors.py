@@ -9,7 +9,7 @@ import torch
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
 from tests.support.checkpoints import save_pi3
-from tests.support.stored.loads import refused
+from tests.support.loads import refused
 
 NORM = "decoder.0.norm1.weight"
 STRANGE = {

@@ -6,7 +6,7 @@ import torch
 from page4d import ModelConfig, Page4D
 from page4d.checkpoints.weights import load_weights
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
-from tests.support.stored.loads import (
+from tests.support.loads import (
     WIDTH,
     block_sources,
     check,

@@ -1,1 +1,0 @@
-"""Small checkpoints in files, and what a load of them does."""
