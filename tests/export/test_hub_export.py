@@ -9,7 +9,7 @@ import torch
 
 import page4d
 import page4d_export
-from page4d_export.commands.inspect import weights_command
+from page4d_export.commands.inspect import inspect_command, weights_command
 from page4d_export.commands.tables import print_origin
 from tests.support.checkpoints import pi3_state, save_pi3
 from tests.support.commands import inside, refused, started
@@ -35,7 +35,7 @@ def commit(hub, weights, tmp_path, monkeypatch):
     return hub.add(NAME, {"model.safetensors": weights[1], "model.pt": b"PK other", "README.md": b""})[1]
 
 
-def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit, weights, tmp_path, capsys):
+def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit, weights, tmp_path):
     told = []
     manifest = page4d_export.export(
         NAME,
@@ -55,8 +55,9 @@ def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit
     assert stored["weights"] == f"Pi3 (hf:{NAME}@{commit}:model.safetensors)"
     assert told[0][0].startswith(f"{NAME}: model.safetensors, ")
     assert [share for _, share in told] == sorted(share for _, share in told)
-    print_origin(manifest)
-    assert f"licence: {LICENCE}" in capsys.readouterr().out
+    assert manifest.licence == LICENCE
+    inspected = inside(tmp_path / "engines", function=inspect_command)
+    assert f"licence: {LICENCE}" in inspected.stdout and f"weights: {stored['weights']}" in inspected.stdout
 
 
 def test_an_older_manifest_says_no_licence(commit, capsys):
