@@ -11,8 +11,9 @@ import page4d
 import page4d_export
 from page4d_export.commands.inspect import inspect_command, weights_command
 from page4d_export.commands.tables import print_origin
-from tests.support.checkpoints import pi3_state, save_pi3
+from tests.support.checkpoints import filled, pi3_state, save_pi3
 from tests.support.commands import inside, refused, started
+from tests.support.da3.checkpoints import mono_shapes
 
 NAME = "yyfz233/Pi3"
 LICENCE = "CC BY-NC 4.0: not for commercial use (yyfz233/Pi3)"
@@ -90,6 +91,22 @@ def test_weights_says_commit_licence_and_the_command_that_exports_it(commit):
     assert f"licence {NAME} as published: CC BY-NC 4.0: not for commercial use" in text
     facts = json.loads(inside(NAME, "--json", function=weights_command).stdout)
     assert (facts["repository"], facts["revision"]) == (NAME, commit)
+
+
+@pytest.mark.parametrize(
+    ("repository", "name", "published"),
+    [
+        ("depth-anything/DA3METRIC-LARGE", "da3metric-large", "da3-metric"),
+        ("depth-anything/DA3MONO-LARGE", "da3mono-large", "da3-mono"),
+    ],
+)
+def test_the_config_of_the_repository_says_which_model_it_is(hub, tmp_path, repository, name, published):
+    save_pi3(tmp_path / "model.safetensors", filled(mono_shapes()))
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    hub.add(repository, {"model.safetensors": weights, "config.json": json.dumps({"model_name": name}).encode()})
+    facts = json.loads(inside(f"hf:{repository}", "--json", function=weights_command).stdout)
+    assert (facts["model"], facts["repository"]) == (published, repository)
+    assert [licence["terms"] for licence in facts["licences"]] == ["Apache-2.0"]
 
 
 def test_a_folder_of_the_name_wins(commit, weights, hub, tmp_path):
