@@ -9,6 +9,7 @@ from page4d.errors import UsageError
 from tests.page4d.network.test_published import apart, assert_equal_predictions, build, clip, expected_predictions
 from tests.support.naive import da3_heads as naive_da3_heads
 from tests.support.naive import network as naive
+from tests.support.naive.vggt_heads import rotation
 
 SIZE = {"width": 64, "heads": 1, "encoder_depth": 2, "depth": 4}
 FIRST = {**SIZE, "reference_view": "first"}
@@ -18,13 +19,8 @@ def rig(V=3, seed=7):
     """Cameras that look about forward, a unit or so apart."""
     random, cameras = np.random.default_rng(seed), {}
     for view in range(V):
-        x, y, z, w = (q := random.normal(size=4) * 0.3 + [0, 0, 0, 1]) / np.linalg.norm(q)
-        R = [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-        pose = np.concatenate((R, random.normal(size=(3, 1))), 1)
+        turn = rotation(*(random.normal(size=4) * 0.3 + [0, 0, 0, 1]))
+        pose = np.concatenate((turn, random.normal(size=(3, 1))), 1)
         K = [[40.0 + view, 0, 21.0], [0, 38.0, 14.0], [0, 0, 1]]
         cameras[f"camera {view}"] = {"width": 42, "height": 28, "K": K, "world_to_camera": pose.tolist()}
     return cameras

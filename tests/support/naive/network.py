@@ -209,10 +209,10 @@ class Net:
         return patches if self.is_da3 else self.norm("encoder.norm", patches, 1e-6), cls
 
     def taps(self, image, position, blocks):
-        x, found = self.prepared(image, position), {}
+        x, after = self.prepared(image, position), {}
         for i in range(self.c.encoder_depth):
-            x = found[i] = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
-        return [found[i][self.special :] for i in blocks]
+            x = after[i] = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
+        return [after[i][self.special :] for i in blocks]
 
     def prepared(self, image, position):
         mean = np.float32([0.485, 0.456, 0.406]).astype(np.float64)
