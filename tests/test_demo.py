@@ -90,6 +90,7 @@ def exported(copy):
     return next(call for call in copy.calls if call.startswith("page4d-export")).split()
 
 
+@pytest.mark.slow
 def test_photos_become_points_cameras_depth_and_a_report(copy, photos, weights):
     folder = photos(*[(806, 91)] * 2)  # wide ones are computed fast
     relative = os.path.relpath(folder, folder.parent), os.path.relpath(weights, folder.parent)
