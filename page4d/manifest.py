@@ -14,12 +14,23 @@ from page4d.config import PointsFrame as PointsFrame
 from page4d.layout import Layout
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.published import PoseDirection as PoseDirection
 
 FORMAT = 1
 CONSTANTS = "onnx/constants.safetensors"
 """Inputs of stages that are the model's own: special tokens, memory."""
-PREDICTIONS = ("points", "points_confidence", "confidence", "depth", "depth_confidence", "camera")
-"""Outputs of the heads: the stages `points`, `confidence`, `depth`, `camera`, which read kept layers."""
+PREDICTIONS = (
+    "points",
+    "points_confidence",
+    "confidence",
+    "depth",
+    "depth_confidence",
+    "camera",
+    "metric",
+    "sky",
+)
+"""Outputs of the heads: the stages `points`, `confidence`, `depth`, `camera`, `metric`, which read kept layers, or the
+encoder's features where the model is an encoder alone."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -52,8 +63,8 @@ class StageEntry(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    """`encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`, or a head: `points`, `confidence`, `depth`,
-    `camera`."""
+    """`camera_encoder`, `encoder`, `mask_head`, `view_sa`, `time_sa`, `global_sa`, or a head: `points`, `confidence`,
+    `depth`, `camera`, `metric`."""
     layer: int | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -63,8 +74,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     largest: int
     """Elements of the largest tensor inside; TensorRT refuses 2^31."""
     calls: int = 1
-    """Calls for one clip; more than one for the encoder and VGGT's depth and points heads, which process the images in
-    chunks."""
+    """Calls for one clip; more than one for the encoder and for heads of DPT or convolutions, which process the images
+    in chunks."""
     file: str = ""
     """The ONNX file, relative to the folder; empty until it is written."""
     accuracy: dict[str, Accuracy] = {}
@@ -108,6 +119,10 @@ class SourceFile(msgspec.Struct, frozen=True):
     sha256: str
     tensors: int
     """Tensors of the model in it, none in an index; a trainer's state is not counted."""
+    repository: str = ""
+    """`owner/name` on a hub; empty: a file that was given."""
+    revision: str = ""
+    """Hash of the repository's commit."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -182,6 +197,15 @@ class Verification(msgspec.Struct, frozen=True):
     reference."""
 
 
+class Unit(enum.Enum):
+    """A unit of length that a model knows."""
+
+    METRES = "metres"
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class Flavor(enum.Enum):
     """Two TensorRT libraries with one interface; neither loads the other's plans."""
 
@@ -241,7 +265,7 @@ class Golden(msgspec.Struct, frozen=True):
     """The golden clip: one input and the reference's outputs, for a self-check of the engines on any machine."""
 
     inputs: str
-    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`."""
+    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`, `cameras`."""
     expected: str | None
     """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the elements at `i *
     2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
@@ -271,6 +295,11 @@ class Manifest(msgspec.Struct, frozen=True):
     verification: Verification | None = None
     points_frame: PointsFrame | None = None
     """The frame of `points`; None: the engines give no points, or were exported before this field, and are Pi3's."""
+    pose_direction: PoseDirection | None = None
+    """Of `camera`'s nine numbers; None: world to camera, or the engines give no such numbers."""
+    unit: Unit | None = None
+    """Of lengths: metres where `metric` is an output; with an output `sky`, once focal lengths are known. None: one of
+    each window's own."""
     attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""
@@ -280,6 +309,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """sha256 of every file, by path relative to the folder."""
     made: dict[str, str] = {}
     """Date, machine, versions."""
+    licence: str = ""
+    """Of the weights, in words; empty where none were loaded. What the page says that they are from is what holds."""
     format: int = FORMAT
 
     def stage(self, name: str) -> StageEntry:
@@ -296,6 +327,22 @@ class Manifest(msgspec.Struct, frozen=True):
     def reads(self, tensor: str) -> bool:
         """Whether any stage has an input called `tensor`."""
         return any(spec.name == tensor for entry in self.stages for spec in entry.inputs)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Which inputs of the stages are the model's own, and lie in `CONSTANTS`: `special`, `memory`."""
+        is_special_constant = self.reads("special") and not self.makes("special")
+        return ("special",) * is_special_constant + ("memory",) * self.reads("memory")
+
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether the images' cameras are an input, in whose frame and unit the results are."""
+        return self.reads("cameras")
+
+    @property
+    def direction(self) -> PoseDirection:
+        """Of `camera`'s nine numbers."""
+        return self.pose_direction or PoseDirection.WORLD_TO_CAMERA
 
     def spec(self, tensor: str) -> TensorSpec:
         """The first input or output called `tensor`."""

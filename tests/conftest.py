@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.exports import Made, making, with_golden
+from tests.support.hub_server import serving
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 ALL_TESTS = pytest.StashKey[list[pytest.Item]]()  # of the run, before any is left out
@@ -97,7 +98,7 @@ def real_clip() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def cpp(shared):
     """The build folder of `engines/cpp`, its tests and examples, with address and undefined-behaviour sanitizers."""
-    from tests.support.cmake_builds import SANITIZED, build
+    from tests.support.cpp.cmake_builds import SANITIZED, build
 
     with making(shared / "cpp") as first:
         if first:
@@ -113,8 +114,8 @@ def made(shared):
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
             from page4d.precision import Precision
-            from page4d_export.export_plan import ExportPlan
             from page4d_export.exporter import write_unverified
+            from page4d_export.plan.export_plan import ExportPlan
             from page4d_export.sample_scene.clip import render
 
             config = config_of(variant, encoder_depth=2)
@@ -161,3 +162,27 @@ def room():
         pytest.skip("the GPU has less than 20 GB free")
     yield
     torch.cuda.empty_cache()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on loopback that the real client talks to, with an empty cache.
+
+    The client read its environment when it was imported: what it made of that is set here.
+    """
+    constants = pytest.importorskip("huggingface_hub.constants")
+    cache = tmp_path / "cache"
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    with serving() as server:
+        for name, value in {
+            "ENDPOINT": server.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(cache),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_OFFLINE": False,
+            "DOWNLOAD_CHUNK_SIZE": 1 << 16,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        server.cache, server.constants = cache, constants
+        yield server

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from page4d.cameras import Camera, cameras_from_mapping, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.published import QUATERNION_NUMBERS
 from page4d_engines.backend import Backend
 
 _MOST_THREADS = 1024
@@ -82,17 +83,45 @@ def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
         UsageError: none; another number of cameras than views; something that is no camera, or one of images of another
             size.
     """
-    allowed = f"{layout.V} cameras, each with width, height, K, world_to_camera"
-    allowed += f"; or fundamental matrices {list(layout.fundamental_shape)}"
     if cameras is None:
         raise UsageError(
             "these engines have the epipolar prior and need the calibration of every view",
             allowed=f"{layout.V} cameras",
         )
-    if not isinstance(cameras, Mapping):
-        if not hasattr(cameras, "__array__"):
-            raise UsageError("cameras are no mapping of names to cameras", got=type(cameras).__name__, allowed=allowed)
+    if not isinstance(cameras, Mapping) and hasattr(cameras, "__array__"):
         return cameras
+    return fundamental(rig_argument(cameras, layout, f"fundamental matrices {list(layout.fundamental_shape)}").values())
+
+
+def poses_argument(cameras: object, layout: Layout) -> ArrayLike:
+    """The array `[V,9]` that was passed as the camera encoder's input.
+
+    Raises:
+        UsageError: none, or something else than an array.
+    """
+    if cameras is None:
+        raise UsageError(
+            "these engines were exported with --known-cameras and need the calibration of every view",
+            allowed=f"{layout.V} cameras",
+        )
+    if not hasattr(cameras, "__array__"):
+        raise _no_mapping(cameras, layout, f"their encoding [{layout.V}, {QUATERNION_NUMBERS}]")
+    return cameras
+
+
+def rig_argument(cameras: object, layout: Layout, otherwise: str | None = None) -> dict[str, Camera]:
+    """A camera for each view, by name and in the order of the views.
+
+    Args:
+        cameras: what was passed.
+        layout: of the engines.
+        otherwise: what else may be passed, for the error.
+
+    Raises:
+        UsageError: another number of cameras than views; something that is no camera, or one of images of another size.
+    """
+    if not isinstance(cameras, Mapping):
+        raise _no_mapping(cameras, layout, otherwise)
     if len(cameras) != layout.V:
         raise UsageError("the number of cameras is not the engines'", got=len(cameras), allowed=layout.V)
     for name, entry in cameras.items():
@@ -111,7 +140,13 @@ def lines_argument(cameras: object, layout: Layout) -> ArrayLike:
                 allowed=f"{layout.W}x{layout.H}",
                 hint="scale width, height and K as the images were scaled",
             )
-    return fundamental(rig.values())
+    return rig
+
+
+def _no_mapping(cameras: object, layout: Layout, otherwise: str | None) -> UsageError:
+    allowed = f"{layout.V} cameras, each with width, height, K, world_to_camera"
+    allowed += f"; or {otherwise}" if otherwise else ""
+    return UsageError("cameras are no mapping of names to cameras", got=type(cameras).__name__, allowed=allowed)
 
 
 def shared_argument(shared: object, T: int) -> int:

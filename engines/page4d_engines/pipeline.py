@@ -18,14 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from page4d.errors import UsageError
 from page4d.manifest import PointsFrame
-from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
+from page4d.network.known_cameras import KnownCameras
 from page4d_engines.arguments import (
     backend_argument,
     finite_argument,
     images_argument,
     lines_argument,
     map_argument,
+    poses_argument,
     require_threads,
+    rig_argument,
     shared_argument,
 )
 from page4d_engines.backend import Backend, choose
@@ -33,6 +35,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants
+from page4d_engines.runtime.host_results import finished
 from page4d_engines.runtime.result import Result as Result
 from page4d_engines.timing import Timing
 
@@ -55,7 +58,7 @@ class Pipeline:
         self.manifest, self.backend = folder.manifest, backend
         constants = read_constants(folder)
         self._memory = constants.get("memory", np.zeros(0, np.float32))
-        self._chain = load({"special": constants["special"]})
+        self._chain = load({name: constants[name] for name in constants if name != "memory"})
         self.plan = self._chain.plan
         # numpy itself has no bfloat16: such results become float32
         self._outputs = {
@@ -142,8 +145,10 @@ class Pipeline:
             mask_ext: `[T,V,P,1]` in [0,1], real numbers of any type, or one number for all; None counts as all zero.
                 Published models take none.
             keypoints: `[T,V,P,1]` in [0,1]; needed if and only if the engines were exported with them.
-            cameras: per view what `cameras.json` has, K and size for the images given; or the fundamental matrices
-                `[V,V,3,3]`.
+            cameras: per view what `cameras.json` has, K and size for the images given. For engines with the epipolar
+                prior, which also take the fundamental matrices `[V,V,3,3]`; for those with known cameras, which also
+                take the camera encoder's input `[V,9]` (the results are then not brought into the cameras' frame); for
+                Depth Anything 3 METRIC, whose depth is in metres where it has them. Others do not look at it.
             memory: `[S,M,C]` of the window before, finite; None starts from the learned one.
             shared: timesteps that this clip begins with and the last one ended with, the same images: the encoder does
                 not see them again.
@@ -166,11 +171,11 @@ class Pipeline:
                     raise UsageError(
                         f"{name} is no function", got=type(callback).__name__, allowed="a function, or None"
                     )
-            carried = self._carried(shared)
-            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory).items():
+            carried, rig = self._carried(shared), self._rig(cameras)
+            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig).items():
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
-            return self._run(carried, progress, observe)
+            return self._run(carried, progress, observe, rig)
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
@@ -195,7 +200,13 @@ class Pipeline:
         finally:
             self._running.release()
 
-    def _run(self, carried: int, progress: Callable[[str], None] | None, observe: Observe | None) -> Result:
+    def _run(
+        self,
+        carried: int,
+        progress: Callable[[str], None] | None,
+        observe: Observe | None,
+        rig: KnownCameras | None,
+    ) -> Result:
         """Run on what lies in the inputs."""
         self._has_run = False  # until the encoded tokens are known to be whole
         seconds = self._chain.run(progress, observe, carried)
@@ -204,12 +215,7 @@ class Pipeline:
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
         result = dataclasses.replace(self._result, timing=self._timing(seconds, carried))
-        numbers = self._outputs.get("camera")
-        if numbers is None:
-            return result
-        layout, has_fov = self.manifest.layout, numbers.shape[-1] == QUATERNION_NUMBERS
-        K = intrinsics(numbers, layout.H, layout.W) if has_fov else None
-        return dataclasses.replace(result, camera=camera_to_world(numbers), intrinsics=K)
+        return finished(result, self.manifest, self._outputs.get("camera"), rig)
 
     def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
         """Of a run that carried so many images, which saves calls of the encoder."""
@@ -221,9 +227,10 @@ class Pipeline:
 
     @functools.cached_property
     def _result(self) -> Result:
-        """What lies in the buffers; cameras and timing are made after each run."""
+        """What lies in the buffers; cameras, timing and unit are made after each run."""
         layers = {kept.layer: self._outputs[f"layers.{kept.layer}"] for kept in self.manifest.keep}
         output, frame = self._outputs.get, self.manifest.points_frame or PointsFrame.CAMERA
+        metric = output("metric")
         return Result(
             mask=output("mask"),
             layers=layers,
@@ -233,6 +240,8 @@ class Pipeline:
             confidence=output("confidence"),
             depth=output("depth"),
             depth_confidence=output("depth_confidence"),
+            metric=metric if metric is None or self.manifest.layout.B > 1 else metric.reshape(()),
+            sky=output("sky"),
             points_frame=frame if self.manifest.makes("points") else None,
         )
 
@@ -255,6 +264,14 @@ class Pipeline:
             )
         return count * shape.V
 
+    def _rig(self, cameras: object) -> KnownCameras | None:
+        """The images' cameras, for engines whose results depend on them beyond an input."""
+        manifest, is_mapping = self.manifest, isinstance(cameras, Mapping)
+        takes_focal = manifest.unit is not None and manifest.makes("sky")
+        if (manifest.knows_cameras and is_mapping) or (takes_focal and cameras is not None):
+            return KnownCameras.of(rig_argument(cameras, manifest.layout).values())
+        return None
+
     def _checked(
         self,
         images: ArrayLike,
@@ -262,6 +279,7 @@ class Pipeline:
         keypoints: ArrayLike | None,
         cameras: object,
         memory: ArrayLike | None,
+        rig: KnownCameras | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
         manifest, shape = self.manifest, self.manifest.layout
@@ -287,6 +305,9 @@ class Pipeline:
             values["fundamental"] = finite_argument(
                 "fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"]
             )
+        if manifest.knows_cameras:
+            encoded = poses_argument(cameras, shape) if rig is None else rig.encoded(shape.H, shape.W)
+            values["cameras"] = finite_argument("cameras", encoded, self._chain.inputs["cameras"])
         if manifest.reads("memory"):
             values["memory"] = finite_argument(
                 "memory", self._memory if memory is None else memory, self._chain.inputs["memory"]

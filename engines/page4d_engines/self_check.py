@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
+from page4d.published import QUATERNION_NUMBERS
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
@@ -113,7 +114,7 @@ def self_check(
         clip["images"],
         mask_ext=clip.get("mask_ext"),
         keypoints=clip.get("keypoints"),
-        cameras=clip.get("fundamental"),
+        cameras=clip.get("cameras", clip.get("fundamental")),
         progress=stages.step,
         observe=observe,
     )
@@ -138,6 +139,7 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
         "mask_ext": (layout.patch_map_shape, "float32"),
         "keypoints": (layout.patch_map_shape, "float32"),
         "fundamental": (layout.fundamental_shape, "float32"),
+        "cameras": ((layout.V, QUATERNION_NUMBERS), "float32"),
     }
     return {name: value for name, value in values.items() if manifest.reads(name)}
 

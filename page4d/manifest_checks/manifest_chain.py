@@ -1,49 +1,21 @@
 """Whether a manifest's stages make a chain: each reads tensors that an earlier stage writes, in the same shapes.
 
-`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_chain.cpp` mirrors this.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
-from page4d.config import MOST_KEPT, QUATERNION_NUMBERS, ROW_NUMBERS
-from page4d.manifest import KeptLayer, Manifest, PointsFrame, StageEntry, TensorSpec
+from page4d.config import MOST_KEPT
+from page4d.manifest import KeptLayer, Manifest, PointsFrame
 from page4d.manifest_checks.manifest_error import inconsistent
+from page4d.manifest_checks.manifest_kinds import StagesModel, check_kind, has_output
+from page4d.manifest_checks.manifest_shapes import Shapes
 
-_WIDEST = 65535
-_MOST_STREAMS = 2
-
-
-class _Kind(NamedTuple):
-    """Names of the tensors of a kind of stage; those of `more_inputs` and `more_outputs` may be left out."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    more_inputs: tuple[str, ...] = ()
-    more_outputs: tuple[str, ...] = ()
-    most_layers: int = 1
-    """Kept layers that it reads, at least one, where `inputs` has them."""
-
-
-_LAYER = "layers.<i>"
-_KINDS = {
-    "encoder": _Kind(("images", "special"), ("tokens",)),
-    "mask_head": _Kind(("tokens",), ("mask",), ("mask_ext",), ("row_bias",)),
-    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental")),
-    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias")),
-    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory"), ("memory",)),
-    "points": _Kind((_LAYER,), ("points",)),
-    "confidence": _Kind((_LAYER,), ("confidence",)),
-    "camera": _Kind((_LAYER,), ("camera",)),
-    "depth": _Kind((_LAYER,), ("depth", "depth_confidence"), most_layers=4),
-}
-_POINTS_OF_CHUNKS = _Kind((_LAYER,), ("points", "points_confidence"), most_layers=4)
 _INPUTS = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # there before the first stage
 _BLOCKS = ("view_sa", "time_sa", "global_sa")
-_OUT = "_out"
 _FRAMES = ", ".join(map(str, PointsFrame))
 
 
@@ -53,105 +25,28 @@ def check_chain(manifest: Manifest) -> None:
     Raises:
         EngineError: naming the first part that does not go with the others.
     """
-    model = _Model.of(manifest.model)
+    model = StagesModel.of(manifest.model)
     for entry in manifest.stages:
-        _check_kind(entry)
-    _check_calls(manifest)
+        check_kind(entry)
+    _check_calls(manifest, model)
     _check_blocks(manifest, model)
     _check_flow(manifest, model, _check_kept(manifest, model))
+    _check_reference(manifest)
     _check_frame(manifest)
 
 
-class _Model(NamedTuple):
-    """What of the model's options the chain follows."""
-
-    width: int
-    streams: int
-    depth: int
-    order: tuple[str, ...]
-    global_layers: frozenset[int]
-
-    @classmethod
-    def of(cls, model: Mapping[str, Any]) -> _Model:
-        numbers = {"width": _WIDEST, "streams": _MOST_STREAMS, "depth": _WIDEST}
-        for name, most in numbers.items():
-            if type(model.get(name)) is not int or not 1 <= model[name] <= most:
-                raise inconsistent(f"its model has no {name}", _shown(model.get(name)), f"1 to {most}")
-        order, layers = model.get("order"), model.get("global_layers")
-        if order not in (["view", "time"], ["time", "view"]):
-            raise inconsistent("its model has no order", _shown(order), "view, time in either order")
-        if not isinstance(layers, list) or not all(type(layer) is int for layer in layers):
-            raise inconsistent("its model has no global_layers", _shown(layers), "a list of layers")
-        return cls(model["width"], model["streams"], model["depth"], tuple(order), frozenset(layers))
-
-
-def _shown(value: object) -> str:
-    """A value of any type: whole numbers as they are, others by their kind, which all readers call alike."""
-    if type(value) is int:
-        return str(value)
-    kinds = {
-        type(None): "nothing",
-        bool: "true or false",
-        float: "a fraction",
-        str: "a string",
-        list: "a list",
-        dict: "an object",
-    }
-    return kinds[type(value)]
-
-
-def _check_kind(entry: StageEntry) -> None:
-    """A stage's name, its kind, and the names of its tensors."""
-    kind = _POINTS_OF_CHUNKS if entry.kind == "points" and _takes_chunks(entry) else _KINDS.get(entry.kind)
-    if kind is None:
-        raise inconsistent(f"{entry.name} is of an unknown kind", entry.kind, ", ".join(_KINDS))
-    own_name = entry.kind if entry.layer is None else f"{entry.kind}.{entry.layer}"
-    if entry.name != own_name:
-        raise inconsistent("a stage is not called by its kind and layer", entry.name, own_name)
-    for specs, needed, more in (
-        (entry.inputs, kind.inputs, kind.more_inputs),
-        (entry.outputs, kind.outputs, kind.more_outputs),
-    ):
-        names = [_LAYER if spec.name.startswith("layers.") else spec.name for spec in specs]
-        most = {_LAYER: kind.most_layers}
-        too_many = any(names.count(name) > most.get(name, 1) for name in names)
-        if not set(needed) <= set(names) <= {*needed, *more} or too_many:
-            several = [f"1 to {most[name]} {name}" if most.get(name, 1) > 1 else name for name in needed]
-            allowed = ", ".join(several) + "".join(f" [{name}]" for name in more)
-            raise inconsistent(
-                f"{entry.name} has other tensors than a stage of kind {entry.kind}",
-                ", ".join(spec.name for spec in specs) or "none",
-                allowed,
-            )
-    inputs, outputs = ({spec.name for spec in specs} for specs in (entry.inputs, entry.outputs))
-    if entry.kind == "global_sa" and ("memory" in inputs) != ("memory" in outputs):
-        raise inconsistent(
-            f"{entry.name} has other tensors than a stage of kind global_sa",
-            "memory on one side",
-            "memory in and out, or neither",
-        )
-    suffixes = [(spec, "") for spec in entry.inputs]
-    suffixes += [(spec, _OUT if spec.name in inputs else "") for spec in entry.outputs]
-    for spec, suffix in suffixes:
-        if spec.suffix != suffix:
-            raise inconsistent(
-                f"{spec.name} of {entry.name} has another suffix", spec.suffix or "none", suffix or "none"
-            )
-
-
-def _takes_chunks(entry: StageEntry) -> bool:
-    """Whether it is a head of VGGT's that processes the images in chunks, `[n,...]` a call."""
-    return any(spec.name in ("depth_confidence", "points_confidence") for spec in entry.outputs)
-
-
-def _check_calls(manifest: Manifest) -> None:
+def _check_calls(manifest: Manifest, model: StagesModel) -> None:
     images, n = manifest.layout.images, manifest.encoder_images
+    first = 1 if manifest.stages[0].kind == "camera_encoder" else 0
     for number, entry in enumerate(manifest.stages):
-        if (entry.kind == "encoder") != (number == 0):
+        if number > 0 and entry.kind == "camera_encoder":
+            what = "the camera encoder is not its first stage"
+            raise inconsistent(what, entry.name, "one camera encoder, before all others")
+        if number >= first and (entry.kind == "encoder") != (number == first):
             raise inconsistent("the encoder is not its first stage", entry.name, "one encoder, before all others")
-        if number == 0:
+        if number == first:
             fits, allowed = images % n == 0 and entry.calls == images // n, f"{images} images, {n} a call"
-        elif _takes_chunks(entry):
+        elif model.takes_chunks(entry):
             fits, allowed = images % entry.calls == 0, f"a divisor of {images} images"
         else:
             fits, allowed = entry.calls == 1, "once"
@@ -159,7 +54,7 @@ def _check_calls(manifest: Manifest) -> None:
             raise inconsistent(f"{entry.name} is called another number of times", entry.calls, allowed)
 
 
-def _check_blocks(manifest: Manifest, model: _Model) -> None:
+def _check_blocks(manifest: Manifest, model: StagesModel) -> None:
     """Check that the blocks are those of the model, in its order."""
     blocks = [entry.name for entry in manifest.stages if entry.kind in _BLOCKS]
     expected: list[str] = []
@@ -174,7 +69,7 @@ def _check_blocks(manifest: Manifest, model: _Model) -> None:
         )
 
 
-def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
+def _check_kept(manifest: Manifest, model: StagesModel) -> dict[str, KeptLayer]:
     """Check that kept layers can be gathered from their stages' outputs; the layers by the tensors' names."""
     if len(manifest.keep) > MOST_KEPT:
         raise inconsistent("it keeps too many layers", len(manifest.keep), f"up to {MOST_KEPT}")
@@ -196,11 +91,11 @@ def _check_kept(manifest: Manifest, model: _Model) -> dict[str, KeptLayer]:
     return kept_layers
 
 
-def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
+def _check_flow(manifest: Manifest, model: StagesModel, kept_layers: Mapping[str, KeptLayer]) -> None:
     """Go through the stages in order: the tensors that a stage reads exist by then, in that shape."""
     order = {entry.name: number for number, entry in enumerate(manifest.stages)}
-    available = set(_INPUTS)
-    shapes = _Shapes(manifest, model, kept_layers)
+    available = set(_INPUTS) | ({"cameras"} if manifest.stages[0].kind == "camera_encoder" else set())
+    shapes = Shapes(manifest, model, kept_layers)
     for number, entry in enumerate(manifest.stages):
         for spec in entry.inputs:
             kept = kept_layers.get(spec.name)
@@ -218,57 +113,6 @@ def _check_flow(manifest: Manifest, model: _Model, kept_layers: Mapping[str, Kep
     _check_mask(manifest)
 
 
-class _Shapes:
-    """Which shape a tensor has, by its name."""
-
-    def __init__(self, manifest: Manifest, model: _Model, kept_layers: Mapping[str, KeptLayer]) -> None:
-        layout, n = manifest.layout, manifest.encoder_images
-        self.streams = 1
-        self._layout, self._width, self._tokens = layout, model.width, manifest.precision.tokens
-        self._encoded = (n, layout.N, model.width)
-        self._memory: tuple[int, ...] | None = None
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "images": (n, layout.H, layout.W, 3),
-            "special": (n, layout.special, model.width),
-            "fundamental": layout.fundamental_shape,
-            "points": layout.images_shape,
-            "confidence": layout.pixel_map_shape,
-        }
-        self._of_image: dict[str, tuple[int, ...]] = {
-            "depth": (layout.H, layout.W),
-            "depth_confidence": (layout.H, layout.W),
-            "points": (layout.H, layout.W, 3),
-            "points_confidence": (layout.H, layout.W),
-        }
-        for name, kept in kept_layers.items():
-            channels = model.streams * len(kept.stages) * model.width
-            self._shapes[name] = layout.layer_shape(channels)
-            self._of_image[name] = (layout.N, channels)
-
-    def check(self, entry: StageEntry, spec: TensorSpec, most_streams: int) -> None:
-        """Raise unless a tensor has its type and shape, tokens of as many streams as there are up to `most_streams`."""
-        name = spec.name
-        if name == "tokens":
-            streams = range(self.streams, most_streams + 1)
-            allowed = [self._layout.tokens_shape(count, self._width) for count in streams]
-            allowed = [self._encoded] if entry.kind == "encoder" else allowed
-        elif name == "memory":
-            tokens = spec.shape[-2] if len(spec.shape) > 1 else 1  # their number is the first stage's own
-            self._memory = self._memory or self._layout.memory_shape(self.streams, tokens, self._width)
-            allowed = [self._memory]
-        elif name == "camera":
-            allowed = [self._layout.pose_shape(numbers) for numbers in (ROW_NUMBERS, QUATERNION_NUMBERS)]
-        elif _takes_chunks(entry):
-            allowed = [(self._layout.images // entry.calls, *self._of_image[name])]
-        else:
-            allowed = [self._shapes.get(name, self._layout.patch_map_shape)]
-        is_tokens = name in ("special", "tokens", "memory") or name.startswith("layers.")
-        dtype = "uint8" if name == "images" else self._tokens if is_tokens else "float32"
-        if spec.dtype != dtype or spec.shape not in allowed:
-            got, shapes = f"{spec.dtype} {list(spec.shape)}", [f"{dtype} {list(shape)}" for shape in allowed]
-            raise inconsistent(f"{name} of {entry.name} is not of its layout", got, " or ".join(shapes))
-
-
 def _check_mask(manifest: Manifest) -> None:
     """Check that the mask head is right before the first reader of its mask: elsewhere it would see other tokens."""
     for before, entry in itertools.pairwise(manifest.stages):
@@ -279,10 +123,29 @@ def _check_mask(manifest: Manifest) -> None:
             return
 
 
+def _check_reference(manifest: Manifest) -> None:
+    """Check that a reference view is chosen among views of one time, and only where no cameras are known."""
+    encoder, first = next(entry for entry in manifest.stages if entry.kind == "encoder"), manifest.stages[0]
+    T = manifest.layout.T
+    if T > 1 and (first.kind == "camera_encoder" or has_output(encoder, "select")):
+        what = "known cameras, or the choice of a reference view, are for one timestep"
+        raise inconsistent(what, f"T={T}", "T=1")
+    if first.kind == "camera_encoder" and has_output(encoder, "select"):
+        what = "it chooses a reference view although the cameras are known"
+        raise inconsistent(what, "select", "camera_encoder or select, not both")
+
+
 def _check_frame(manifest: Manifest) -> None:
-    """Check that there is a frame for the points, which Pi3's older manifests do not name, and no frame without any."""
+    """Check that there is a frame for the points, which Pi3's older manifests do not name, and no frame without any.
+
+    So for the direction of poses, which is world to camera where it is not named; and that metres come from somewhere.
+    """
     frame = manifest.points_frame
     if frame is not None and not manifest.makes("points"):
         raise inconsistent("it has a points_frame and no points", frame, "no points_frame")
     if frame is None and manifest.makes("points_confidence"):
         raise inconsistent("it does not say which frame its points are in", "no points_frame", _FRAMES)
+    if manifest.pose_direction is not None and not manifest.makes("camera"):
+        raise inconsistent("it has a pose_direction and no camera", manifest.pose_direction, "no pose_direction")
+    if manifest.unit is not None and not (manifest.makes("metric") or manifest.makes("sky")):
+        raise inconsistent("it has a unit and no metric or sky", manifest.unit, "no unit")

@@ -1,6 +1,6 @@
 """Whether every file that a manifest names is listed with its hash.
 
-`engines/cpp/src/manifest/manifest_files.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_files.cpp` mirrors this.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def check_files(manifest: Manifest) -> None:
         if pathlib.PurePosixPath(path).name != own_name:
             raise inconsistent(f"the file of {stage} is another stage's", path, own_name)
     golden = manifest.golden
-    used = (CONSTANTS,) if golden is None else (CONSTANTS, golden.inputs, golden.expected)
+    constants = (CONSTANTS,) if manifest.constants else ()
+    used = constants if golden is None else (*constants, golden.inputs, golden.expected)
     for file in used:
         if file is not None and file not in manifest.files:
             raise inconsistent("a file that it uses is not listed", file, "every file with its sha256 in files")

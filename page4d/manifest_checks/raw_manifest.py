@@ -1,7 +1,7 @@
 """Whether a manifest's names of options and its sizes are known.
 
 They are checked before they become enums and a `Layout`, so that the error says what is allowed.
-`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_check.cpp` mirrors this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from page4d.layout import Layout
-from page4d.manifest import Flavor, PointsFrame
+from page4d.manifest import Flavor, PointsFrame, PoseDirection, Unit
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.ops import AttentionChoice
 from page4d.precision import MOST_NUMBERS, Precision
@@ -34,6 +34,8 @@ class RawManifest(msgspec.Struct, frozen=True):
     precision: str
     attention: str = str(AttentionChoice.AUTO)
     points_frame: str | None = None
+    pose_direction: str | None = None
+    unit: str | None = None
     plans: _RawPlans | None = None
     verification: _RawVerification | None = None
 
@@ -49,8 +51,14 @@ def check_raw(raw: RawManifest) -> None:
         layout_of(raw.verification.layout)
     _require_known("its precision is unknown", raw.precision, Precision)
     _require_known("its attention is unknown", raw.attention, AttentionChoice)
-    if raw.points_frame is not None:
-        _require_known("its points_frame is unknown", raw.points_frame, PointsFrame)
+    optional = (
+        ("points_frame", raw.points_frame, PointsFrame),
+        ("pose_direction", raw.pose_direction, PoseDirection),
+        ("unit", raw.unit, Unit),
+    )
+    for name, value, options in optional:
+        if value is not None:
+            _require_known(f"its {name} is unknown", value, options)
     if raw.plans is not None:
         _require_known("its plans are of an unknown library", raw.plans.library, Flavor)
 
@@ -61,8 +69,8 @@ def layout_of(sizes: Mapping[str, int]) -> Layout:
     Raises:
         EngineError: the sizes are no layout.
     """
-    if not {"T", "V", "H", "W"} <= set(sizes) <= {"T", "V", "H", "W", "B"}:
-        raise inconsistent("its layout has other sizes", ", ".join(sorted(sizes)), "T, V, H, W, B")
+    if not {"T", "V", "H", "W"} <= set(sizes) <= {"T", "V", "H", "W", "B", "registers"}:
+        raise inconsistent("its layout has other sizes", ", ".join(sorted(sizes)), "T, V, H, W, B, registers")
     T, V, H, W, B = (sizes.get(name, 1) for name in "TVHWB")
     got = f"T={T} V={V} H={H} W={W} B={B}"
     if not all(1 <= size <= Layout.LARGEST for size in (T, V, H, W, B)) or H % Layout.PATCH or W % Layout.PATCH:
@@ -70,7 +78,10 @@ def layout_of(sizes: Mapping[str, int]) -> Layout:
         raise inconsistent("its layout is none", got, allowed)
     if math.prod((T, V, H, W, B, 3)) > MOST_NUMBERS:
         raise inconsistent("its layout is none", got, f"images of up to {MOST_NUMBERS} bytes")
-    return Layout(T, V, H, W, B)
+    registers = sizes.get("registers", Layout.REGISTERS)  # older manifests have none
+    if registers not in (0, Layout.REGISTERS):
+        raise inconsistent("its layout is none", f"registers={registers}", f"0 or {Layout.REGISTERS} registers")
+    return Layout(T, V, H, W, B, registers)
 
 
 def _require_known(what: str, value: str, options: type[enum.Enum]) -> None:

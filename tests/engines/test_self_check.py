@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines import Pipeline
@@ -24,7 +24,7 @@ from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import inside
 from tests.support.examples import examples
 from tests.support.exports import rewrite

@@ -18,7 +18,7 @@ import torch
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, OutOfMemoryError, UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
@@ -29,8 +29,8 @@ from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.commands.bench import app
 from page4d_export.commands.clip import clip_command
 from page4d_export.commands.inspect import inspect_command
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_export.verify import affordable_layout
 from tests.support.commands import TINY, inside, program, started

@@ -7,7 +7,8 @@ import pathlib
 from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, sha256, staged
-from page4d.manifest_file import MANIFEST
+from page4d.manifest import Manifest
+from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
 from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
@@ -80,7 +81,7 @@ class ClipPlan:
         """
         manifest = engines.manifest
         layout, reads = manifest.layout, manifest.reads
-        choice = CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)
+        choice = _choice(manifest, options)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
         stride = layout.T if options.stride is None else options.stride
@@ -111,9 +112,12 @@ class ClipRun:
     engines: pathlib.Path
     out: pathlib.Path
     options: RunOptions
-    choice: CloudChoice | None
-    """What point clouds are made from; None: the engines give none."""
     made_by: MadeBy
+    choice: CloudChoice | None = field(init=False)
+    """What point clouds are made from; None: the engines give none."""
+
+    def __post_init__(self) -> None:
+        self.choice = _choice(self.pipeline.manifest, self.options)
 
     @classmethod
     def prepare(
@@ -151,7 +155,6 @@ class ClipRun:
             engines=engines.path,
             out=out,
             options=options,
-            choice=plan.choice,
             made_by=plan.made_by,
         )
 
@@ -198,6 +201,10 @@ class ClipRun:
         if self.pipeline.plan.encoded is None or number == 0:
             return 0
         return max(0, self.windows[number - 1].stop - self.windows[number].start)
+
+
+def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
+    return CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)
 
 
 def run_clip(

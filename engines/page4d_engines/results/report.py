@@ -214,6 +214,7 @@ def _facts(summary: Summary) -> dict[str, str]:
     return {
         "Model": ", ".join(f"{key} {_plain(value)}" for key, value in summary.model.items()),
         "Weights": summary.weights + (f" ({seeded_note(summary)})" if summary.seeded else ""),
+        **({"Licence of the weights": summary.licence} if summary.licence else {}),
         "Layout": ", ".join(f"{key} {value}" for key, value in summary.layout.items()),
         "Precision": summary.precision,
         "Backend": summary.backend,

@@ -71,6 +71,7 @@ class RunRecorder:
             frames=readable(folder.path),
             model=manifest.model,
             weights=manifest.weights,
+            licence=manifest.licence,
             layout=dataclasses.asdict(manifest.layout),
             precision=manifest.precision,
             backend=self.pipeline.described,

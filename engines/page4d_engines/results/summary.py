@@ -75,6 +75,8 @@ class Summary(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     photos: list[str] = []
     """What was done to the frames to bring them to the engines' size, in sentences."""
+    licence: str = ""
+    """Of the weights, in words; empty where none were loaded, or the engines do not say."""
     made_by: MadeBy | None = None
     """What the results depend on; None in a summary that does not say."""
 

@@ -14,6 +14,9 @@ from page4d.errors import EngineError
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
 from page4d.precision import DTYPE_BYTES
 
+_CHOOSABLE = 3
+"""Views from which on the reference view is chosen, as `page4d.network.reference_view` does."""
+
 
 @dataclass(frozen=True)
 class TensorSlot:
@@ -47,6 +50,23 @@ class LayerCopy:
 
 
 @dataclass(frozen=True)
+class ReferenceChoice:
+    """After call number `call`, the encoder's last, one view of each clip is told apart from the others.
+
+    Its token 0 becomes that which view 0 begins with, and that of view 0 the others'.
+    """
+
+    call: int
+    clips: int
+    select: TensorSlot
+    """The cls tokens that decide, float32 `[B*V,C]`."""
+    special: TensorSlot
+    """The special tokens `[B*V,1+registers,C]`, of a clip whose first view is the reference."""
+    tokens: TensorSlot
+    """The encoder's `[B*V,N,C]`."""
+
+
+@dataclass(frozen=True)
 class BufferPlan:
     """All buffers of a chain, in bytes, and every call over them."""
 
@@ -57,9 +77,11 @@ class BufferPlan:
     """The results' places: `layers.<i>`, and where the model has them `mask`, `memory` and the `PREDICTIONS`."""
     starts: dict[str, TensorSlot]
     """Where a value from outside lies before the first call: images, special, mask_ext, keypoints, fundamental,
-    memory."""
+    cameras, memory."""
     encoded: TensorSlot | None = None
     """The encoded tokens of all images, where they stay for the next window; else None."""
+    reference: ReferenceChoice | None = None
+    """The choice of a reference view after the encoder; None where the first view is it."""
 
     @property
     def total(self) -> int:
@@ -139,7 +161,36 @@ class _Planner:
         for name in ("memory", *PREDICTIONS):
             if name in self.written:
                 results[name] = self.result_slot(name, result_shape(self.manifest, name))
-        return BufferPlan(self.sizes, tuple(calls), tuple(copies), results, self.starts, self.encoded)
+        return BufferPlan(
+            sizes=self.sizes,
+            calls=tuple(calls),
+            keeps=tuple(copies),
+            outputs=results,
+            starts=self.starts,
+            encoded=self.encoded,
+            reference=self._reference(calls),
+        )
+
+    def _reference(self, calls: list[StageCall]) -> ReferenceChoice | None:
+        """Where there are two views or fewer, the first is the reference, whatever the encoder says."""
+        layout = self.manifest.layout
+        if layout.V < _CHOOSABLE or not self.manifest.makes("select"):
+            return None
+        last = max(number for number, call in enumerate(calls) if call.stage.kind == "encoder")
+        inputs, outputs = (
+            _whole(calls[last], specs, slots)
+            for specs, slots in (
+                (calls[last].stage.inputs, calls[last].inputs),
+                (calls[last].stage.outputs, calls[last].outputs),
+            )
+        )
+        return ReferenceChoice(
+            call=last,
+            clips=layout.B * layout.T,
+            select=outputs["select"],
+            special=inputs["special"],
+            tokens=outputs["tokens"],
+        )
 
     def _calls(self, entry: StageEntry) -> list[StageCall]:
         """The calls of a stage; afterwards its outputs are what the variables are."""
@@ -191,7 +242,7 @@ def result_shape(manifest: Manifest, name: str) -> tuple[int, ...]:
     layout = manifest.layout
     if name == "points":
         return layout.images_shape
-    if name in ("memory", "camera"):
+    if name in ("memory", "camera", "metric"):
         return manifest.spec(name).shape
     return layout.pixel_map_shape
 

@@ -19,16 +19,18 @@ _HEADER = 1 << 20  # bytes that a file's header may have
 
 
 def read_constants(folder: EngineFolder) -> dict[str, NDArray[np.float32]]:
-    """`special` of every image, `[T*V,5,C]`, and, where the engines have it, the learned `memory` `[S,M,C]`: float32.
+    """`special` of every image, `[T*V,1+registers,C]`, and the learned `memory` `[S,M,C]`, where they are constants.
+
+    Float32. Engines without either need no file.
 
     Raises:
         EngineError: the file is damaged, a constant is missing, of another shape or not finite, or there is one more.
     """
     needed: dict[str, tuple[tuple[int, ...], str]] = {}
-    for name in ("special", "memory"):
+    for name in folder.manifest.constants:
         if (shape := shape_of(folder.manifest, name)) is not None:
             needed[name] = (shape, "float32")
-    return read_tensors(folder, CONSTANTS, needed)
+    return read_tensors(folder, CONSTANTS, needed) if needed else {}
 
 
 def shape_of(manifest: Manifest, name: str) -> tuple[int, ...] | None:

@@ -1,4 +1,7 @@
-"""The chain on a GPU: buffers are allocated once, addresses never change, and all of it is one CUDA graph."""
+"""The chain on a GPU: buffers are allocated once, addresses never change, and all of it is one CUDA graph.
+
+Where the host chooses a reference view it is two, one before the choice and one after it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
 from page4d_engines.runtime.chain import Arrays, Observe
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.engine import GpuEngine
-from page4d_engines.runtime.schedule import CopyRows, Download, Run, Step, Upload, schedule
+from page4d_engines.runtime.schedule import ChooseView, CopyRows, Download, Run, Step, Upload, schedule
 
 _LOG = logging.getLogger("page4d.gpu")
 _MIB = 1 << 20
@@ -72,24 +75,24 @@ class GpuChain:
         }
         self._begin = gpu.event(timing=True)
         self._ends = {number: gpu.event(timing=True) for number in self._launches}
-        self._graph: Any = None
+        choice = plan.reference
+        self._select = None if choice is None else gpu.pinned(choice.select.shape, np.dtype(choice.select.dtype))
+        self._graphs: list[Any] = []
         self._put(steps, captured=False)
         gpu.synchronize()
         reasons = dict.fromkeys(engine.uncapturable for engine in engines.values() if engine.uncapturable)
         if not reasons:
             try:
-                with gpu.capture() as graphs:
-                    self._put(steps, captured=True)
-                self._graph = graphs[0]
+                self._graphs = [self._captured(number, part) for number, part in enumerate(_device_parts(steps))]
             except (RuntimeError, EngineError) as error:
                 reasons = {str(error): None}
-        if self._graph is None:
+        if not self._graphs:
             _LOG.warning("no CUDA graph, the calls are launched one by one: %s", "; ".join(map(str, reasons)))
 
     @property
     def has_graph(self) -> bool:
-        """Whether a run is the launch of one CUDA graph."""
-        return self._graph is not None
+        """Whether a run is the launch of CUDA graphs: one, or with a chosen reference view two."""
+        return bool(self._graphs)
 
     def run(
         self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0
@@ -102,8 +105,12 @@ class GpuChain:
                 progress(step.call.stage.name)
         if observe is not None:
             self._put(steps, captured=False, after=lambda step: self._observed(step, observe))
-        elif self._graph is not None and not carried:
-            self._gpu.launch(self._graph)
+        elif self._graphs and not carried:
+            choices = [step for step in steps if isinstance(step, ChooseView)]
+            for number, graph in enumerate(self._graphs):
+                if number > 0:
+                    self._step(choices[number - 1], captured=False)
+                self._gpu.launch(graph)
         else:
             self._put(steps, captured=False)
         self._gpu.synchronize()
@@ -115,12 +122,25 @@ class GpuChain:
             before = end
         return seconds
 
-    def _put(self, steps: list[Step], captured: bool, after: Callable[[Run], None] = lambda step: None) -> None:
-        """Put steps on the streams."""
+    def _captured(self, number: int, part: list[Step]) -> Any:
+        """The graph of one part of the steps."""
+        with self._gpu.capture() as graphs:
+            self._put(part, captured=True, begins=number == 0)
+        return graphs[0]
+
+    def _put(
+        self,
+        steps: list[Step],
+        captured: bool,
+        after: Callable[[Run], None] = lambda step: None,
+        begins: bool = True,
+    ) -> None:
+        """Put steps on the streams; those that begin a run have all uploads that go beside it."""
         gpu = self._gpu
-        gpu.record_time(self._begin, gpu.stream, captured)
-        gpu.record(self._started, gpu.stream)
-        gpu.wait(gpu.uploads, self._started)  # the second stream is part of what this one does, and of its capture
+        if begins:
+            gpu.record_time(self._begin, gpu.stream, captured)
+            gpu.record(self._started, gpu.stream)
+            gpu.wait(gpu.uploads, self._started)  # the second stream is part of what this one does, and of its capture
         for step in steps:
             self._step(step, captured)
             if isinstance(step, Run):
@@ -142,6 +162,12 @@ class GpuChain:
             source = self._addresses[step.source.buffer] + step.source_offset
             target = self._addresses[step.target.buffer] + step.target_offset
             gpu.copy_rows(target, step.pitch, source, step.width, step.rows, gpu.stream)
+        elif isinstance(step, ChooseView):
+            assert self._select is not None
+            gpu.download(self._select, self._at(step.choice.select), gpu.stream)
+            gpu.synchronize()
+            for copy in step.copies(self._select):
+                self._step(copy, captured)
         else:
             assert isinstance(step, Download)
             gpu.download(self.outputs[step.name], self._at(step.view), gpu.stream)
@@ -168,6 +194,17 @@ def _part(array: NDArray[Any], view: TensorSlot) -> NDArray[Any]:
     dtype = np.dtype(view.dtype)
     begin = view.offset // dtype.itemsize
     return array.reshape(-1)[begin : begin + int(np.prod(view.shape))]
+
+
+def _device_parts(steps: list[Step]) -> list[list[Step]]:
+    """The steps without the host's, which part them."""
+    parts: list[list[Step]] = [[]]
+    for step in steps:
+        if isinstance(step, ChooseView):
+            parts.append([])
+        else:
+            parts[-1].append(step)
+    return parts
 
 
 def _check_memory(gpu: CudaDevice, needed: int) -> None:

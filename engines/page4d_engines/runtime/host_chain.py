@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -17,8 +18,9 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
 from page4d_engines.runtime.chain import Arrays, Observe
 from page4d_engines.runtime.engine import HostEngine
-from page4d_engines.runtime.schedule import CopyRows, Run, schedule
+from page4d_engines.runtime.schedule import ChooseView, CopyRows, Run, schedule
 
+_Action = tuple[Run | CopyRows | ChooseView, Callable[[], None]]
 _SCRATCH = 6  # sizes of the largest tensor; 7 to 8 were measured, so what is refused surely does not fit
 
 
@@ -93,14 +95,20 @@ class HostChain:
         size = int(np.prod(view.shape)) * dtype.itemsize
         return self._buffers[view.buffer][view.offset : view.offset + size].view(dtype).reshape(view.shape)
 
-    def _schedule(self, carried: int) -> list[tuple[Run | CopyRows, Callable[[], None]]]:
-        steps: list[tuple[Run | CopyRows, Callable[[], None]]] = []
+    def _schedule(self, carried: int) -> list[_Action]:
+        steps: list[_Action] = []
         for step in schedule(self.plan, carried=carried):
             if isinstance(step, Run):
                 steps.append((step, self._runs[step.number]))
             elif isinstance(step, CopyRows):
                 steps.append((step, self._gather(step)))
+            elif isinstance(step, ChooseView):
+                steps.append((step, functools.partial(self._choose_view, step)))
         return steps
+
+    def _choose_view(self, step: ChooseView) -> None:
+        for copy in step.copies(self.at(step.choice.select)):
+            self._gather(copy)()
 
     def _gather(self, step: CopyRows) -> Callable[[], None]:
         source = self._buffers[step.source.buffer][step.source_offset :][: step.rows * step.width].reshape(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.manifest import PointsFrame
+from page4d.manifest import PointsFrame, Unit
 from page4d.network.poses import world_points
 from page4d_engines.timing import Timing
 
@@ -26,16 +26,21 @@ class Result:
         mask: M float32 `[T,V,h,w]`, the probability that a patch is dynamic; None where the model has no mask head.
         layers: per kept layer its tokens `[T,V,N,S*C]`.
         memory: `[S,M,C]`, an argument of the next window's run, where the model has memory; else None.
-        points: float32 `[T,V,H,W,3]`, every pixel's point in `points_frame`, up to scale. None without that head, as
+        points: float32 `[T,V,H,W,3]`, every pixel's point in `points_frame`, in `unit`. None without that head, as
             every field below.
         points_confidence: float32 `[T,V,H,W]`, over 1 and no probability (VGGT, PAGE-4D).
-        confidence: float32 `[T,V,H,W]`, of the points, a logit (Pi3).
-        depth: float32 `[T,V,H,W]`, z in each image's camera, up to scale.
+        confidence: float32 `[T,V,H,W]`, of the points, a logit (Pi3, Pi3X).
+        depth: float32 `[T,V,H,W]`, z in each image's camera, in `unit`; of the sky some number (see `sky`).
         depth_confidence: float32 `[T,V,H,W]`, over 1 and no probability.
-        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite values.
+        camera: float64 `[T,V,4,4]`, camera-to-world; NaN where the engines gave no finite values. The given ones, where
+            the engines take known cameras.
         intrinsics: float64 `[T,V,3,3]`, K in pixels of the engine's image; None for Pi3. NaN where the engines gave no
-            field of view.
+            field of view. The given ones, where cameras are known.
+        metric: float32 `[]` (`[B]` with several clips), the metres of the network's own unit, by which `points` and the
+            positions of `camera` were multiplied (Pi3X).
+        sky: float32 `[T,V,H,W]`, 0 or more: a pixel is sky from 0.3 on (Depth Anything 3 MONO and METRIC).
         points_frame: whose frame the points are in; None without points.
+        unit: of all lengths; None: one of the clip's own, or that of the cameras that were given.
         timing: seconds and floating-point operations of each stage in this run.
     """
 
@@ -49,7 +54,10 @@ class Result:
     depth_confidence: NDArray[np.float32] | None = None
     camera: NDArray[np.float64] | None = None
     intrinsics: NDArray[np.float64] | None = None
+    metric: NDArray[np.float32] | None = None
+    sky: NDArray[np.float32] | None = None
     points_frame: PointsFrame | None = None
+    unit: Unit | None = None
     timing: Timing = field(default_factory=Timing)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
@@ -91,4 +99,6 @@ _ARRAYS = (
     "depth_confidence",
     "camera",
     "intrinsics",
+    "metric",
+    "sky",
 )

@@ -6,9 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from page4d.errors import EngineError
+from page4d.network.reference_view import balanced_view
 from page4d.precision import DTYPE_BYTES
-from page4d_engines.runtime.buffer_plan import BufferPlan, LayerCopy, StageCall, TensorSlot
+from page4d_engines.runtime.buffer_plan import BufferPlan, LayerCopy, ReferenceChoice, StageCall, TensorSlot
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,31 @@ class Download:
     view: TensorSlot
 
 
-Step = Upload | Run | CopyRows | Download
+@dataclass(frozen=True)
+class ChooseView:
+    """The host reads `choice.select` when all calls before are done, and chooses each clip's reference view."""
+
+    choice: ReferenceChoice
+
+    def copies(self, select: NDArray[np.generic]) -> list[CopyRows]:
+        """The copies to make before the next call, of one row each.
+
+        Args:
+            select: what lies at `choice.select`.
+        """
+        choice = self.choice
+        views = len(select) // choice.clips
+        chosen = balanced_view(select.reshape(choice.clips, views, -1).astype(np.float64))
+        copies = []
+        for clip, view in enumerate(chosen.tolist()):
+            first = clip * views
+            # of view 0 both are as they should be
+            pairs = ((first, first + view), (first + 1, first)) if view else ()
+            copies += [_special_row(choice, source, target) for source, target in pairs]
+        return copies
+
+
+Step = Upload | Run | CopyRows | ChooseView | Download
 
 
 def schedule(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}), carried: int = 0) -> list[Step]:
@@ -91,6 +119,8 @@ def schedule(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}
             continue
         is_last = number + 1 == len(calls) or calls[number + 1].stage.name != call.stage.name
         steps.append(Run(number, call, is_last))
+        if plan.reference is not None and plan.reference.call == number:
+            steps.append(ChooseView(plan.reference))
         for keep in plan.keeps:
             if keep.call == number:
                 steps += _gathers(keep, plan.outputs[f"layers.{keep.layer}"])
@@ -99,6 +129,21 @@ def schedule(plan: BufferPlan, constants: frozenset[str] = frozenset({"special"}
         if isinstance(step, CopyRows):
             _check_inside(plan, step)
     return steps
+
+
+def _special_row(choice: ReferenceChoice, source: int, target: int) -> CopyRows:
+    """Token 0 of one image's special tokens into the tokens of another."""
+    item = DTYPE_BYTES[choice.tokens.dtype]
+    width = choice.tokens.shape[-1] * item
+    return CopyRows(
+        source=choice.special,
+        source_offset=choice.special.offset + source * math.prod(choice.special.shape[1:]) * item,
+        target=choice.tokens,
+        target_offset=choice.tokens.offset + target * math.prod(choice.tokens.shape[1:]) * item,
+        rows=1,
+        width=width,
+        pitch=width,
+    )
 
 
 def _check_inside(plan: BufferPlan, step: CopyRows) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from page4d_engines.ort import cpu_engine
+from tests.support.cpp.parity_runs import Checksums, clip_of, keypoints_for, same_runs
 from tests.support.exports import by_time
-from tests.support.parity_runs import Checksums, clip_of, keypoints_for, same_runs
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,10 @@ def test_windows_that_overlap(parity, made, tmp_path, stride):
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_another_aspect_ratio(parity, made, tmp_path, fit):
     same_runs(parity, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 111, 52), tmp_path, fit=fit)
+
+
+def test_frames_as_vggts_public_code_scales_them(parity, made, tmp_path):
+    same_runs(parity, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 101, 83), tmp_path, fit="published")
 
 
 def test_without_masks_and_cameras(parity, made, tmp_path):

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from page4d.config import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d.system.progress import SILENT
 from page4d_engines import Pipeline
@@ -23,7 +23,7 @@ from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_scene.clip import render, save
 from tests.support.examples import examples
 from tests.support.exports import by_time

@@ -18,14 +18,14 @@ from onnx import TensorProto, numpy_helper
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
 from page4d.manifest import Flavor
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
 from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize import fp8
 from page4d_export.quantize.centering import Observed

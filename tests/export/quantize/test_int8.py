@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT
@@ -21,8 +21,8 @@ from page4d_engines import Pipeline
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
 from page4d_export.bench.cpu_chain import compare_chain
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import int8
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.int8 import error, weight
