@@ -17,6 +17,7 @@ from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 from tests.support.checkpoints import pi3_state, save_pi3
 from tests.support.commands import program
+from tests.support.hub_server import serving
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHON = f"""case "$*" in
@@ -47,9 +48,15 @@ class Copy:
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def run(self, *arguments, cwd=None):
-        command = [self.folder / "demo.sh", *arguments]
-        return subprocess.run(command, cwd=cwd or self.folder, capture_output=True, text=True, timeout=300)
+    def run(self, *arguments, cwd=None, **environment):
+        return subprocess.run(
+            [self.folder / "demo.sh", *arguments],
+            cwd=cwd or self.folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     @property
     def calls(self):
@@ -105,6 +112,22 @@ def test_photos_become_points_cameras_depth_and_a_report(copy, photos, weights):
     assert len(list((out / "depth").iterdir())) == 2
     for name in ("report.html", "points.ply", "cameras.json", "depth/"):
         assert f"{out}/{name}" in done.stdout
+
+
+@pytest.mark.slow
+def test_weights_come_from_the_hub_or_their_absence_is_said(copy, photos, weights, tmp_path):
+    """A small model under the published name; then the hub is gone, and its cache too."""
+    pytest.importorskip("huggingface_hub")
+    folder = photos((504, 56))
+    with serving() as server:
+        server.add("depth-anything/DA3-SMALL", {"model.safetensors": weights.read_bytes()})
+        environment = {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+        done = copy.run("--photos", folder, HF_HOME=str(tmp_path / "cache"), **environment)
+    assert done.returncode == 0, done.stderr
+    assert (copy.folder / "demo" / "out" / "points.ply").exists()
+    done = copy.run("--photos", folder, HF_HOME=str(tmp_path / "none"), **environment)
+    assert done.returncode == 1 and "page4d: " in done.stderr and "Traceback" not in done.stderr
+    assert "by hand: where a network is" in done.stderr and not (copy.folder / "demo" / "engines").exists()
 
 
 def test_without_a_folder_rendered_photos_and_the_published_weights_are_used(copy):
