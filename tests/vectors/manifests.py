@@ -1,26 +1,21 @@
-"""Manifests that are read and the buffer plans that are made of them; manifests that are refused, with their errors."""
+"""Manifests that are read, and manifests that are refused, with their errors."""
 
 import copy
-import itertools
 import json
 import pathlib
 import re
 import tempfile
-from dataclasses import asdict
 
 import msgspec
 
 from page4d.errors import EngineError
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
-from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.export_plan import ExportPlan
-from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
+from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
 
 HASH = "0" * 64
-BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
@@ -40,73 +35,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
     return manifest
 
 
-def plans():
-    """Every kind of stage; what lies where, and the steps of a window."""
-    exported = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
-    others = [("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]
-    # an encoder call has one timestep, one image, or one and a half timesteps, where carried images are computed anew
-    slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
-    # heads that see one image a call, and all
-    heads = [_plan("vggt", Precision.FLOAT16, 1, head_images=1), _plan("vggt", Precision.BFLOAT16, 2, head_images=6)]
-    return {
-        "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
-        "slides": [
-            _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
-        ],
-    }
-
-
-def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
-    manifest = manifest_of(variant, precision, B, encoder_images, head_images)
-    plan = BufferPlan.make(_read(json.dumps(manifest)), sliding=sliding)
-    steps = []
-    for step in schedule(plan):
-        if isinstance(step, Run):
-            inputs, outputs = _views(step.call.inputs), _views(step.call.outputs)
-            steps.append({"stage": step.call.stage.name, "inputs": inputs, "outputs": outputs, "gathers": []})
-        elif isinstance(step, CopyRows):
-            steps[-1]["gathers"].append(_numbers(step))
-    entry = {
-        "name": f"{variant} {precision} B={B}",
-        "manifest": manifest,
-        "sizes": plan.sizes,
-        "total": plan.total,
-        "starts": _views(plan.starts),
-        "outputs": _views(plan.outputs),
-        "steps": steps,
-    }
-    layout = layout_of(variant, 56, 70, B)
-    return entry | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else entry
-
-
-def _views(tensors):
-    return {name: asdict(view) for name, view in tensors.items()}
-
-
-def _carry(plan, images):
-    """Of a window that begins with so many images of the one before: what is moved, and the calls that are left."""
-    steps = schedule(plan, carried=images)
-    moved = [
-        _numbers(step)
-        for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps)
-        if isinstance(step, CopyRows)
-    ]
-    return {"images": images, "gathers": moved, "calls": [step.number for step in steps if isinstance(step, Run)]}
-
-
-def _numbers(step):
-    return [
-        step.source.buffer,
-        step.target.buffer,
-        step.source_offset,
-        step.target_offset,
-        step.rows,
-        step.width,
-        step.pitch,
-    ]
-
-
-def _read(text):
+def read(text):
     """A manifest from its text, by the real reader."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -115,7 +44,7 @@ def _read(text):
 
 def _refusal(text):
     try:
-        _read(text)
+        read(text)
     except EngineError as error:
         return re.sub(r"got:     /\S*manifest\.json", "got:     manifest.json", str(error))
     return ""

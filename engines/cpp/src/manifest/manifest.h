@@ -96,6 +96,8 @@ struct Manifest {
   DType dtype() const;  // of tokens, memory and weights
   bool makes(const std::string& tensor) const;
   bool reads(const std::string& tensor) const;
+  // Whether depth is in metres once focal lengths are known.
+  bool takes_focal_lengths() const { return unit && makes("sky"); }
   // Which inputs of the stages are the model's own, and lie in kConstants: "special", "memory".
   std::vector<std::string> constants() const;
   // The first input or output of that name; null if there is none.

@@ -32,12 +32,10 @@ class Clip {
   }
 
   page4d::Options options() const {
-    static const std::map<std::string, page4d::Fit> fits = {{"none", page4d::Fit::kNone},
-                                                            {"stretch", page4d::Fit::kStretch},
-                                                            {"crop", page4d::Fit::kCrop},
-                                                            {"pad", page4d::Fit::kPad},
-                                                            {"published", page4d::Fit::kPublished},
-                                                            {"published-pad", page4d::Fit::kPublishedPad}};
+    static const std::map<std::string, page4d::Fit> fits = {
+        {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
+        {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
+        {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
     page4d::Options options;
     options.backend = info.at("backend") == "test" ? page4d::Backend::kTest : page4d::Backend::kTensorrt;
     options.frame_width = info.at("width"), options.frame_height = info.at("height");
