@@ -15,7 +15,7 @@ from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 
 HASH = "0" * 64
