@@ -97,7 +97,7 @@ def real_clip() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def cpp(shared):
     """The build folder of `engines/cpp`, its tests and examples, with address and undefined-behaviour sanitizers."""
-    from tests.support.cmake_builds import SANITIZED, build
+    from tests.support.cpp.cmake_builds import SANITIZED, build
 
     with making(shared / "cpp") as first:
         if first:
@@ -113,8 +113,8 @@ def made(shared):
     def make(variant="default", precision="float32", B=1):
         if (variant, precision, B) not in cache:
             from page4d.precision import Precision
-            from page4d_export.export_plan import ExportPlan
             from page4d_export.exporter import write_unverified
+            from page4d_export.plan.export_plan import ExportPlan
             from page4d_export.sample_scene.clip import render
 
             config = config_of(variant, encoder_depth=2)

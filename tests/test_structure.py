@@ -53,7 +53,7 @@ FLOORS = {
         {"cli", "entry"},
     ],
     "page4d_export": [
-        {"cost", "plan_stages", "export_plan", "model_source", "sample_scene", "sample_clip"},
+        {"plan", "model_source", "sample_scene", "sample_clip"},
         {"stage", "stage_runner", "tracing"},
         {"quantize", "verify"},
         {"exporter"},

@@ -19,8 +19,8 @@ from page4d.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
-from page4d_export.export_plan import ExportPlan
 from page4d_export.model_source import ModelSource
+from page4d_export.plan.export_plan import ExportPlan
 
 if TYPE_CHECKING:
     from page4d.model import Page4D

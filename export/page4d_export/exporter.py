@@ -24,7 +24,7 @@ from page4d.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.tensorrt.plans import PlanBuildRequest
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize.calibrate import Calibration, calibrate
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of

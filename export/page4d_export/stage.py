@@ -17,7 +17,7 @@ from page4d.network.block import LayerNorm
 from page4d.network.encoder import Encoder
 from page4d.network.heads.pose_head import PoseHead
 from page4d.precision import Precision
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 
 _SCALARS = (
     "lambda_pose",

@@ -14,7 +14,7 @@ from page4d.manifest import StageEntry
 from page4d.model import Page4D, side_by_side
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage import stages_of
 

@@ -23,7 +23,7 @@ from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage_runner import ReferenceChain, StageChain, run_engine
 

@@ -24,7 +24,7 @@ from page4d_engines.ort import cpu_engine
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import inside
 from tests.support.examples import examples
 from tests.support.exports import rewrite

@@ -12,8 +12,8 @@ from page4d.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter

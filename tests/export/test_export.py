@@ -29,8 +29,8 @@ from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.commands.bench import app
 from page4d_export.commands.clip import clip_command
 from page4d_export.commands.inspect import inspect_command
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_export.verify import affordable_layout
 from tests.support.commands import TINY, inside, program, started

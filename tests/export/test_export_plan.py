@@ -13,7 +13,7 @@ from page4d import Layout, ModelConfig
 from page4d.errors import UsageError
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import inside
 from tests.support.examples import examples
 

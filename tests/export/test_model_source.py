@@ -18,9 +18,9 @@ from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_export.commands.inspect import weights_command
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified, write_verified
 from page4d_export.model_source import ModelSource
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 from tests.support.commands import inside
 

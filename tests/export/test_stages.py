@@ -11,7 +11,7 @@ from page4d.errors import UsageError
 from page4d.network.poses import camera_to_world
 from page4d.precision import Precision
 from page4d_export import stages
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
 

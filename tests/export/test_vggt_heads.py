@@ -18,8 +18,8 @@ from page4d.precision import Precision
 from page4d.system.memory import peak_memory, reset_peak_memory, resident_memory
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export import stages
-from page4d_export.export_plan import ExportPlan
-from page4d_export.head_cost import CameraCost, DptCost
+from page4d_export.plan.export_plan import ExportPlan
+from page4d_export.plan.head_cost import CameraCost, DptCost
 from page4d_export.stage_runner import run_engine
 from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.examples import examples
@@ -162,14 +162,14 @@ def test_chunks_are_the_whole(T, B, h, w, seed, data):
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    """The heads' files, and their entries: (precision, layout, images of a call) -> (folder, entries)."""
+    """The heads' files, and their entries: (precision, layout, images of a call, which heads) -> (folder, entries)."""
 
-    def make(precision, layout, images=1):
+    def make(precision, layout, images=1, names=HEADS):
         folder = tmp_path_factory.mktemp("heads")
         exporter = OnnxExporter(folder, model.config.head_dim)
         entries = {}
         for name, stage in stages(model, layout, precision, head_images=images).items():
-            if name in HEADS:
+            if name in names:
                 exporter.write(stage)
                 entries[name] = stage.entry
         return folder, entries
@@ -220,11 +220,25 @@ def test_what_is_in_the_files(exported):
         assert max(constants.values()) < 16 * map_size, "no embedding of a whole map"
 
 
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.BFLOAT16], ids=str)
+def test_embeddings_of_any_size_are_constants(exported, precision):
+    """PyTorch computes them in float64, which engines do not have; its exporter folds up to 8192 numbers alone."""
+    folder, _ = exported(precision, Layout(1, 1, 14, 1036), names=("depth", "points"))
+    for name in ("depth", "points"):
+        graph = onnx.load(folder / f"{name}.onnx").graph
+        types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        assert onnx.TensorProto.DOUBLE not in types.values()
+        embeddings = [tensor for tensor in graph.initializer if tuple(tensor.dims) in ((16, 1, 1036), (1, 16, 1, 1036))]
+        kind = onnx.TensorProto.FLOAT if precision is Precision.FLOAT32 else onnx.TensorProto.BFLOAT16
+        assert [tensor.data_type for tensor in embeddings] == [kind]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone counts the peak anew")
 def test_memory_does_not_grow_with_the_clip(model, exported):
     """One image a call: six images take no more than one did, beside what they are given and give."""
     short, long = (Layout(T, 1, 350, 518) for T in (1, 6))
-    folder, entries = exported(Precision.FLOAT32, short)
+    folder, entries = exported(Precision.FLOAT32, short, names=("depth",))
     entry = entries["depth"]
     engine = OrtEngine(folder / "depth.onnx")
     for _ in range(2):  # ONNX Runtime's arena grows in the first calls

@@ -15,7 +15,7 @@ from page4d.manifest import CONSTANTS, Manifest
 from page4d.manifest_checks.manifest_check import check_manifest
 from page4d.manifest_checks.raw_manifest import layout_of
 from page4d.precision import Precision
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.examples import examples
 
 

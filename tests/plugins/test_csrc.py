@@ -21,7 +21,7 @@ from page4d_plugins.modes import CHIPS, Dtype, Mode
 from page4d_plugins.node import Node, most_workspace
 from page4d_plugins.parameters import ParameterBlock
 from page4d_plugins.row_launch import RowKernel
-from tests.support.cmake_builds import SANITIZED, build, run
+from tests.support.cpp.cmake_builds import SANITIZED, build, run
 from tests.support.examples import examples
 from tests.support.exports import making
 

@@ -26,8 +26,8 @@ def making(folder):
 def by_time(whole, folder, precision="float32"):
     """Engines of `whole`'s model in a folder that is there; a call of their encoder sees one timestep."""
     from page4d.precision import Precision
-    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_unverified
+    from page4d_export.plan.export_plan import ExportPlan
 
     plan = ExportPlan.make(
         whole.plan.config, whole.plan.layout, Precision(precision), whole.plan.keypoints, whole.plan.layout.V
@@ -69,8 +69,8 @@ def content(folder):
 def verified(precision, shared):
     """The default model's engine folder in a precision, exported as a user does, once for all processes of a run."""
     from page4d.precision import Precision
-    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_verified
+    from page4d_export.plan.export_plan import ExportPlan
 
     plan = ExportPlan.make(config_of("default", encoder_depth=2), layout_of("default", 56, 70), Precision(precision))
     model = lively(plan.config)

@@ -45,7 +45,8 @@ SECONDS = 60  # that a case may take
 VALUES = [
     *(0, 1, 2, 3, 6, -1, 14, 25, 128, 256, 65535, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1, 2**70, 1.5, 1e300),
     *(-0.0, True, None, "", "tokens", "memory", "mask", "images", "special", "layers.1", "encoder", "time_sa.0"),
-    *("mask_head", "time_sa", "points", "camera", "_out", "uint8", "float16", "a/b", "../x", "/dev/zero"),
+    *("mask_head", "time_sa", "points", "camera", "depth", "depth_confidence", "world"),
+    *("_out", "uint8", "float16", "a/b", "../x", "/dev/zero"),
     *("onnx/encoder.onnx", "onnx/time_sa.0.onnx", "golden", "\0", "\u202e", [], {}, [1], ["tokens"]),
 ]
 
@@ -285,8 +286,8 @@ def export(folder):
     """A small engine folder with its golden clip."""
     from page4d import Layout, ModelConfig, Page4D
     from page4d.precision import Precision
-    from page4d_export.export_plan import ExportPlan
     from page4d_export.exporter import write_verified
+    from page4d_export.plan.export_plan import ExportPlan
 
     config = ModelConfig.preset("tiny", depth=2, encoder_depth=2)
     write_verified(Page4D(config, seed=0), ExportPlan.make(config, Layout(2, 2, 28, 42), Precision.FLOAT32), folder)

@@ -11,7 +11,7 @@ import msgspec
 from page4d.errors import EngineError
 from page4d.manifest_file import read_manifest
 from page4d.precision import Precision
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
 

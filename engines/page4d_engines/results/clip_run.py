@@ -7,6 +7,7 @@ import pathlib
 from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, staged
+from page4d.manifest import Manifest
 from page4d.system.progress import Progress
 from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
@@ -62,8 +63,11 @@ class ClipRun:
     engines: pathlib.Path
     out: pathlib.Path
     options: RunOptions
-    choice: CloudChoice | None
+    choice: CloudChoice | None = field(init=False)
     """What point clouds are made from; None: the engines give none."""
+
+    def __post_init__(self) -> None:
+        self.choice = _choice(self.pipeline.manifest, self.options)
 
     @classmethod
     def prepare(
@@ -83,9 +87,7 @@ class ClipRun:
             EngineError, MissingBackendError, OutOfMemoryError: from loading the engines.
         """
         options = options or RunOptions()
-        choice = CloudChoice.of(
-            engines.manifest, options.points_from, options.min_confidence, options.confidence_percentile
-        )
+        _choice(engines.manifest, options)  # refused before anything is loaded
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
         layout, reads = engines.manifest.layout, engines.manifest.reads
         as_published = scaled_as_published(engines.manifest.model)
@@ -100,7 +102,6 @@ class ClipRun:
             engines=engines.path,
             out=out,
             options=options,
-            choice=choice,
         )
 
     def run(self, progress: Progress) -> Summary:
@@ -139,3 +140,7 @@ class ClipRun:
         if self.pipeline.plan.encoded is None or number == 0:
             return 0
         return max(0, self.windows[number - 1].stop - self.windows[number].start)
+
+
+def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
+    return CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)

@@ -17,8 +17,8 @@ from torch import Tensor
 from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.stage import cast
 
 Forward = Callable[[], "NDArray[Any] | Tensor"]

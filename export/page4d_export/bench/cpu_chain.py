@@ -20,8 +20,8 @@ from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.chain_sides import Eager, Engines
 from page4d_export.bench.growth.growth_model import memory_of
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import WHOLE, Timings, interleave, spread
 

@@ -29,8 +29,8 @@ from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_
 from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.chain_sides import Arrays, Eager, Engines
 from page4d_export.bench.roofline import Roofline, by_kind, bytes_of, gflop_of
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions, write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import Timings, interleave, spread
 from page4d_plugins.driver import capability_of

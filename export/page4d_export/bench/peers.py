@@ -24,8 +24,8 @@ from page4d_engines import console
 from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.contestant import Contestant, Course
 from page4d_export.bench.contestants import contestants
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import versions
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.bench.timing import WHOLE, Sample, Timings, interleave, spread
 

@@ -12,7 +12,7 @@ import torch
 
 from page4d.manifest import StageEntry
 from page4d.precision import DTYPE_BYTES, Precision
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 
 _TRIES, _ENOUGH = 10, 1.0  # tries, and seconds after which there is no further one
 _SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices

@@ -15,7 +15,7 @@ from page4d.layout import Layout
 from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_plugins.modes import Dtype, Mode
 
 Result = TypeVar("Result")

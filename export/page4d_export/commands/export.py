@@ -19,9 +19,9 @@ from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose, Version, out_option
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
 from page4d_export.commands.set_option import overrides
-from page4d_export.export_plan import ExportPlan
 from page4d_export.export_request import ExportRequest, open_clip, require_tolerance
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
+from page4d_export.plan.export_plan import ExportPlan
 
 model_option = partial(typer.Option, rich_help_panel="Model")
 layout_option = partial(typer.Option, rich_help_panel="Layout")

@@ -11,7 +11,7 @@ from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.manifest import Accuracy, Flavor, Manifest, StageEntry
 from page4d_engines import console
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 
 TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 

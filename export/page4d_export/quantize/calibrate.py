@@ -20,7 +20,7 @@ from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import fp8, int8
 from page4d_export.quantize.activation_stats import Seen, observe
 from page4d_export.quantize.centering import Observed, is_centered

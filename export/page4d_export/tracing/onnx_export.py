@@ -14,7 +14,9 @@ from collections.abc import Callable
 import onnx
 import onnx_ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_ir.tensor_adapters import TorchTensor
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from page4d.ops import DOMAIN, PLUGIN_ATTRIBUTES, AttentionChoice
@@ -23,6 +25,7 @@ from page4d_export.tracing.onnx_functions import function_for
 from page4d_export.tracing.trace_cache import TraceCache, trace_key
 
 OPSET = 20  # the lowest that types bfloat16 for every operator in use
+_LARGEST_CONSTANT = 1 << 28  # elements
 _EXTERNAL_ABOVE = 1 << 20  # bytes of weights that still go into the .onnx itself
 _TENSOR_EXTERNAL_ABOVE = 1 << 10  # bytes of a tensor that stays in the .onnx where others do not
 
@@ -75,6 +78,7 @@ class OnnxExporter:
             )
         assert program is not None
         model = program.model
+        _fold_float64(model)
         _strip(model)
         for node in list(model.graph):
             if node.domain == DOMAIN:
@@ -143,6 +147,17 @@ def _replace(graph: onnx_ir.Graph, node: onnx_ir.Node, results: list[Tensor]) ->
         output.replace_all_uses_with(weight)
         _place(graph, weight, result)
     graph.remove(node, safe=True)
+
+
+def _fold_float64(model: onnx_ir.Model) -> None:
+    """Compute constants that come of float64 here, whatever their size: engines have no float64.
+
+    The exporter folds small ones alone. Weights are inputs, and stay.
+    """
+    constants = [*model.graph.initializers.values(), *(output for node in model.graph for output in node.outputs)]
+    if any(value.dtype == onnx_ir.DataType.DOUBLE for value in constants):
+        fold_constants(model, input_size_limit=_LARGEST_CONSTANT, output_size_limit=_LARGEST_CONSTANT)
+        RemoveUnusedNodesPass()(model)
 
 
 def _strip(model: onnx_ir.Model) -> None:

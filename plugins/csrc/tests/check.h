@@ -1,7 +1,7 @@
 // Assertions, and the messages of this library's errors.
 #pragma once
 
-#include "../../../tests/support/check.h"
+#include "../../../tests/support/cpp/check.h"
 #include "error.h"
 
 // First line of the Error that a call throws.

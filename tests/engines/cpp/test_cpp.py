@@ -15,7 +15,7 @@ import pytest
 from page4d.network.poses import QUATERNION_NUMBERS
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from tests.support.cmake_builds import build, run
+from tests.support.cpp.cmake_builds import build, run
 from tests.support.exports import making
 from tests.support.models import EVERY
 

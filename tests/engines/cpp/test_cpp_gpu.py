@@ -14,8 +14,8 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions
 from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_plugins.driver import capability_of
-from tests.support.cmake_builds import run
-from tests.support.parity_runs import clip_of, same_runs
+from tests.support.cpp.cmake_builds import run
+from tests.support.cpp.parity_runs import clip_of, same_runs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")]
 ROOT = pathlib.Path(__file__).parents[3]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from page4d_engines.ort import cpu_engine
+from tests.support.cpp.parity_runs import Checksums, clip_of, keypoints_for, same_runs
 from tests.support.exports import by_time
-from tests.support.parity_runs import Checksums, clip_of, keypoints_for, same_runs
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from page4d_engines import Pipeline
 from page4d_engines.clip.fit import Fit
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.ort import cpu_engine
-from tests.support.parity_runs import Checksums, clip_of, cpp_run, keypoints_for, write_raw
+from tests.support.cpp.parity_runs import Checksums, clip_of, cpp_run, keypoints_for, write_raw
 
 
 @pytest.fixture(scope="session")

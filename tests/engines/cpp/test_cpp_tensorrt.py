@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tests.support.cmake_builds import SANITIZED, build, run
+from tests.support.cpp.cmake_builds import SANITIZED, build, run
 
 SOURCE = pathlib.Path(__file__).parents[3] / "engines" / "cpp"
 

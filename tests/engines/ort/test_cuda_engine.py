@@ -23,8 +23,8 @@ from page4d_engines.tensorrt.engine import Session
 from page4d_engines.tensorrt.plans import PlanBuildRequest, build_into, library_for
 from page4d_engines.tensorrt.requirements import Machine
 from page4d_export.bench.chain_sides import Eager
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified, write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_clip import SampleClip
 from page4d_plugins.driver import capability_of
 from tests.support.models import EXPORTED, config_of, layout_of, lively, takes_keypoints

@@ -13,7 +13,7 @@ from page4d_engines.options import PointsSource
 from page4d_engines.results.scene.cloud_choice import CloudChoice, left_out
 from page4d_engines.results.scene.confidence import Threshold
 from page4d_engines.results.scene.image_names import ImageNames
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.examples import examples
 
 THREE = ("camera", "depth", "points")

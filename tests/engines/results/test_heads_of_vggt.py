@@ -13,8 +13,8 @@ from page4d.cameras import read_cameras
 from page4d.precision import Precision
 from page4d_engines.clip.fit import TO_ANY_SIZE, Fit
 from page4d_engines.results.summary import read_summary
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_unverified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_scene.clip import render
 from tests.engines.results.ply import columns, read_ply
 from tests.support.commands import refused, run

@@ -13,7 +13,7 @@ from page4d.manifest import PREDICTIONS
 from page4d.precision import DTYPE_BYTES, Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan, part
 from page4d_engines.runtime.schedule import Run, schedule
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.examples import examples
 from tests.support.models import EVERY, PUBLISHED, config_of, layout_of
 

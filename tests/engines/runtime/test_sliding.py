@@ -23,7 +23,7 @@ from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.sample_scene.clip import render, save
 from tests.support.examples import examples
 from tests.support.exports import by_time

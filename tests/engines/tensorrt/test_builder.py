@@ -16,7 +16,7 @@ from page4d.system.progress import Progress
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, _failure, attention_nodes
 from page4d_engines.tensorrt.layers import AttentionNode, Layer, Tensor, check
 from page4d_engines.tensorrt.library import Library
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.exports import without_plugins

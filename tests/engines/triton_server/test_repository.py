@@ -26,7 +26,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.triton_server.config import Platform
 from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import started
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
 

@@ -21,7 +21,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.bench.growth import growth, growth_model, growth_point, growth_table
 from page4d_export.bench.growth.growth_model import Rates
 from page4d_export.bench.growth.growth_record import Growth, Point
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.examples import examples
 from tests.support.models import EVERY, config_of, layout_of
 

@@ -18,7 +18,7 @@ from page4d_export.bench.contestant import Contestant, Runner
 from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, print_peers
 from page4d_export.bench.peers_plot import label_of, plot_peers
 from page4d_export.commands.bench import app
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import inside
 
 NAMES = [

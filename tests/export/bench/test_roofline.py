@@ -4,7 +4,7 @@ import pytest
 
 from page4d.precision import Precision
 from page4d_export.bench.roofline import Roofline, bytes_of
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of
 
 

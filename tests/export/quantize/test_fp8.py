@@ -24,8 +24,8 @@ from page4d_engines import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products
 from page4d_engines.tensorrt.layers import Layer, Tensor, check
 from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize import fp8
 from page4d_export.quantize.centering import Observed

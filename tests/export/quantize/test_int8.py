@@ -21,8 +21,8 @@ from page4d_engines import Pipeline
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.lowering import lower
 from page4d_export.bench.cpu_chain import compare_chain
-from page4d_export.export_plan import ExportPlan
 from page4d_export.exporter import write_verified
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import int8
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.int8 import error, weight

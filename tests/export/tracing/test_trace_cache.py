@@ -8,7 +8,7 @@ import pytest
 from page4d import Layout, ModelConfig, Page4D
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_export.tracing.trace_cache import TraceCache, trace_key

@@ -27,6 +27,8 @@ from page4d_engines.results.scene.prediction_summary import CameraSummary, Predi
 
 CLOUD, CAMERAS, DEPTH = "points.ply", "cameras.json", "depth"
 
+_LONGEST = 1e9  # focal length in pixels that `cameras.json` can hold
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -188,8 +190,7 @@ def _warnings(rig: dict[str, Calibration], left_out: Sequence[str]) -> Iterator[
     guessed = [name for name, calibration in rig.items() if calibration.fitted is False]
     if guessed:
         yield f"no focal length fits the points of {', '.join(guessed)}: {CAMERAS} holds a guess"
-    no_focal = [name for name in left_out if np.isfinite(rig[name].camera_to_world).all() and rig[name].fitted is None]
-    no_focal = [name for name in no_focal if not _has_focal(rig[name])]
+    no_focal = [name for name in left_out if np.isfinite(rig[name].camera_to_world).all() and not _has_focal(rig[name])]
     no_pose = [name for name in left_out if name not in no_focal]
     if no_pose:
         yield f"no pose was found for {', '.join(no_pose)}: not in {CAMERAS}"
@@ -198,7 +199,7 @@ def _warnings(rig: dict[str, Calibration], left_out: Sequence[str]) -> Iterator[
 
 
 def _has_focal(calibration: Calibration) -> bool:
-    return bool(np.isfinite(calibration.camera.K).all())
+    return bool(np.abs(calibration.camera.K).max() <= _LONGEST)  # NaN is not
 
 
 def _summary(calibration: Calibration) -> CameraSummary:

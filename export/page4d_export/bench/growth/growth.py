@@ -27,7 +27,7 @@ from page4d_export.bench.growth.growth_plot import plot_growth
 from page4d_export.bench.growth.growth_point import measured_apart
 from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Point
 from page4d_export.bench.plot_file import check_plot
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 
 TIMESTEPS, VIEWS = range(1, 25), range(1, 7)
 _STEPS = (1.6, 2.6)  # times the FLOP of the point before, at least and at most where such a point exists

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_export.cost import Flop
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.cost import Flop
+from page4d_export.plan.export_plan import ExportPlan
 
 # Fitted to runs of 46 MB to 1.1 GB: tiny at 112x112 and 518x518, vits at 224x224. The model is above each by 1 % to
 # 16 %, since a user who plans with it wants what no run exceeds. A block's hidden tensor counts 8 times: half of it is

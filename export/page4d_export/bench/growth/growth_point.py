@@ -16,7 +16,7 @@ from page4d.errors import ExitCode, OutOfMemoryError, Page4DError
 from page4d.system.memory import peak_memory
 from page4d_engines import console
 from page4d_export.bench.growth.growth_record import Point
-from page4d_export.export_plan import ExportPlan
+from page4d_export.plan.export_plan import ExportPlan
 from page4d_plugins.bench.timing import WHOLE, Sample, Timings
 
 RUNS = 3

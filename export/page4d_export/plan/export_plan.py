@@ -14,8 +14,8 @@ from page4d.layout import Layout
 from page4d.manifest import KeptLayer, Manifest, StageEntry
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
-from page4d_export.cost import Flop
-from page4d_export.plan_stages import Costed, PlanStages
+from page4d_export.plan.cost import Flop
+from page4d_export.plan.plan_stages import Costed, PlanStages
 
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows

@@ -8,7 +8,7 @@ from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.layout import Layout
 from page4d.network.poses import QUATERNION_NUMBERS
 from page4d.precision import Precision
-from page4d_export.cost import Flop
+from page4d_export.plan.cost import Flop
 
 CAMERA_REFINEMENTS = 4
 """How often the camera head runs its trunk, each time from the pose before."""

@@ -11,8 +11,8 @@ from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.network.poses import QUATERNION_NUMBERS, ROW_NUMBERS
 from page4d.precision import Precision
-from page4d_export.cost import Cost, Flop
-from page4d_export.head_cost import CameraCost, DptCost
+from page4d_export.plan.cost import Cost, Flop
+from page4d_export.plan.head_cost import CameraCost, DptCost
 
 OUT = "_out"
 """Suffix of an output that has an input's name, in the graph."""
