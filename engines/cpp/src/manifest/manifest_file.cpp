@@ -156,7 +156,9 @@ void check_file(const JsonValue& value) {
   value.fields({{"name", true, [](const JsonValue& v) { v.string(); }},
                 {"model", true, [](const JsonValue& v) { v.string(); }},
                 {"sha256", true, [](const JsonValue& v) { v.string(); }},
-                {"tensors", true, [](const JsonValue& v) { v.integer(); }}});
+                {"tensors", true, [](const JsonValue& v) { v.integer(); }},
+                {"repository", false, [](const JsonValue& v) { v.string(); }},
+                {"revision", false, [](const JsonValue& v) { v.string(); }}});
 }
 
 void check_group(const JsonValue& value) {
@@ -242,6 +244,7 @@ Manifest manifest_of(const JsonValue& root) {
                {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
                {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
                {"made", false, [](const JsonValue& v) { string_map(v); }},
+               {"licence", false, [](const JsonValue& v) { v.string(); }},
                {"format", false, [](const JsonValue& v) { v.integer(); }}});
   m.layout = layout_of(sizes);
   for (RawStage& raw_stage : raw) {
