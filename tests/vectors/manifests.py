@@ -56,6 +56,7 @@ SPARE = {"name": "mask_ext", "shape": [3, 2, 20, 1], "dtype": "float32"}
 PLAN = {"file": "onnx/encoder.onnx", "plugins": 0, "fused": 0, "seconds": 1}
 STAGES = [entry["name"] for entry in manifest_of("default")["stages"]]
 PLANS = dict.fromkeys(STAGES, PLAN)
+FILE = {"name": "a", "model": "b", "sha256": HASH, "tensors": 1}
 SWAPPED, MOVED, WITHOUT = (
     [manifest_of("default")["stages"][number] for number in order]
     for order in ((0, 1, 3, 2, 4, 5, 6), (0, 2, 1, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6))
@@ -200,6 +201,10 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": PLANS}),
     (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": {**PLANS, "eye": PLAN}}),
     (["loaded"], {"files": []}),
+    (["loaded"], {"files": [{**FILE, "revision": 1}], "groups": []}),
+    (["loaded"], {"files": [{**FILE, "repository": None}], "groups": []}),
+    (["licence"], 3),
+    (["licence"], None),
     (["loaded"], {"files": [], "groups": [{"name": "a", "file": "b", "keys": "c", "loaded": "d"}]}),
 ]
 RIGHT = [
@@ -207,6 +212,8 @@ RIGHT = [
     (["files", "onnx/more/a b.data"], HASH),
     (["model", "heads"], "any"),
     (["later"], {"than": "us"}),
+    (["licence"], "Apache-2.0"),
+    (["loaded"], {"files": [{**FILE, "repository": "a/b", "revision": "c"}], "groups": []}),
     (["stages", 0, "later"], 1),
     (["keep"], []),
     (["verification"], None),

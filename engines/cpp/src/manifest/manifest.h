@@ -75,7 +75,7 @@ struct ModelValue {
 };
 
 struct Manifest {
-  std::string page4d, weights, precision, attention = "auto";
+  std::string page4d, weights, licence, precision, attention = "auto";
   std::string model;                          // as JSON
   std::map<std::string, ModelValue> options;  // of the model: those that decide its chain of stages
   int64_t width = 0;                          // C

@@ -73,6 +73,7 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan, bool knows_
   EngineInfo info;
   info.exporter = manifest.page4d;
   info.weights = manifest.weights;
+  info.licence = manifest.licence;
   info.precision = manifest.precision;
   info.model = manifest.model;
   info.layout = manifest.layout;
