@@ -22,7 +22,7 @@ import typer
 
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
-from page4d.manifest_file import MANIFEST, read_manifest
+from page4d.manifest_checks.manifest_file import MANIFEST, read_manifest
 from page4d.system.plain_text import counted
 from page4d.system.progress import SILENT
 from page4d_engines import Backend, console

@@ -15,7 +15,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.files import refuse_foreign
 from page4d.layout import Layout
 from page4d.manifest import Manifest
-from page4d.manifest_file import ENGINE_FOLDER
+from page4d.manifest_checks.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress

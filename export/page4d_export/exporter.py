@@ -20,7 +20,7 @@ from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
-from page4d.manifest_file import ENGINE_FOLDER, write_manifest
+from page4d.manifest_checks.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.tensorrt.plans import PlanBuildRequest

@@ -15,7 +15,7 @@ from page4d.checkpoints import weights
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.sources import Sources
 from page4d.errors import UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_export.commands.inspect import weights_command

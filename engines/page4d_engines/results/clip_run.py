@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from page4d.files import refuse_foreign, sha256, staged
 from page4d.manifest import Manifest
-from page4d.manifest_file import MANIFEST
+from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
 from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder

@@ -17,7 +17,7 @@ from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import filled, page4d_state, pi3_state, save_pi3
-from tests.support.da3_checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
+from tests.support.da3.checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
 from tests.support.examples import examples
 from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps, refusal, refused
 
