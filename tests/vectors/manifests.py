@@ -6,20 +6,17 @@ import pathlib
 import re
 import tempfile
 
-import msgspec
-
 from page4d.errors import EngineError
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
-
-HASH = "0" * 64
+from tests.vectors.planned import HASH, as_written
 
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
-    """As plain values, with names of files, but no files."""
+    """Of a small model."""
     plan = ExportPlan.make(
         config_of(variant),
         layout_of(variant, 56, 70, B),
@@ -28,11 +25,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
         encoder_images,
         head_images=head_images,
     )
-    manifest = json.loads(msgspec.json.encode(plan.manifest("seeded")))
-    for entry in manifest["stages"]:
-        entry["file"] = f"onnx/{entry['name']}.onnx"
-    manifest["files"] = {entry["file"]: HASH for entry in manifest["stages"]} | {"onnx/constants.safetensors": HASH}
-    return manifest
+    return as_written(plan)
 
 
 def read(text):

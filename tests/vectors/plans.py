@@ -9,7 +9,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from tests.support.models import EXPORTED
 from tests.vectors.manifests import manifest_of, read
-from tests.vectors.published_manifests import da3, mono, pi3x
+from tests.vectors.published_manifests import manifest_of_model
 
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
@@ -38,16 +38,16 @@ def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images
 def published_plans():
     """Of Depth Anything 3 and Pi3X, with the choice of a reference view and without."""
     cases = {
-        "da3": da3(),
-        "da3 of two views": da3(V=2),
-        "da3 of the first view": da3(selects=False),
-        "da3 of two clips": da3(V=3, B=2),
-        "da3 of known cameras": da3(known=True),
-        "da3 of two clips of known cameras": da3(V=3, B=2, known=True),
-        "pi3x": pi3x(),
-        "pi3x of two clips": pi3x(B=2),
-        "da3-mono": mono(),
-        "da3-metric": mono("da3-metric", unit="metres"),
+        "da3": manifest_of_model("da3", 4),
+        "da3 of two views": manifest_of_model("da3", 2),
+        "da3 of the first view": manifest_of_model("first", 4),
+        "da3 of two clips": manifest_of_model("da3", 3, 2, Precision.BFLOAT16),
+        "da3 of known cameras": manifest_of_model("known", 4, precision=Precision.FLOAT16),
+        "da3 of two clips of known cameras": manifest_of_model("known", 3, 2),
+        "pi3x": manifest_of_model("pi3x", 3, precision=Precision.FLOAT16),
+        "pi3x of two clips": manifest_of_model("pi3x", 3, 2),
+        "da3-mono": manifest_of_model("mono", 4, precision=Precision.FLOAT16),
+        "da3-metric": manifest_of_model("metric", 4),
     }
     return {"plans": [_plan_of(name, manifest) for name, manifest in cases.items()]}
 

@@ -1,19 +1,19 @@
 """Depth Anything 3 and Pi3X in both runtimes: what the host computes between and after the stages."""
 
-import hashlib
-import json
+import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.ort import cpu_engine
 from page4d_engines.pipeline import Pipeline
-from page4d_engines.runtime.constants import shape_of
+from page4d_export.exporter import write_unverified
 from tests.support.cpp.parity_runs import Checksums, clip_of, cpp_run, same_runs, same_tensor, write_raw
-from tests.vectors.published_manifests import H, W, da3, mono, pi3x
+from tests.support.da3.models import model_of
+from tests.support.exports import making
+from tests.vectors.published_manifests import H, W, plan_of_model
 
 
 @pytest.fixture(scope="session")
@@ -26,48 +26,44 @@ def without_a_network(monkeypatch):
     monkeypatch.setattr(cpu_engine, "OrtEngine", Checksums)
 
 
-def engines_of(folder, manifest):
-    """An engine folder of a manifest, with files in place of engines, and constants."""
-    (folder / "onnx").mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    read = read_manifest(folder)
-    for name in manifest["files"]:
-        (folder / name).write_bytes(name.encode())
-    if constants := {name: shape_of(read, name) for name in read.constants}:
-        values = {name: np.arange(np.prod(shape)).reshape(shape) % 251 / 128 for name, shape in constants.items()}
-        save_file(
-            {name: value.astype(np.float32) for name, value in values.items()}, folder / "onnx/constants.safetensors"
-        )
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": hashes}))
-    return folder
+@pytest.fixture(scope="session")
+def engines(shared):
+    """Engine folders of small models by name and number of views, each made once for all processes of a run."""
+
+    def make(name, V):
+        folder = shared / f"made-published-{name}-{V}" / "engines"
+        with making(folder.parent) as first:
+            if first:
+                shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
+                folder.mkdir()
+                write_unverified(model_of(name), plan_of_model(name, V), folder)
+        return folder
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("manifest", "size", "names"),
+    ("name", "V", "outputs"),
     [
-        (da3(), (1, 4), {"camera", "intrinsics", "depth", "depth_confidence"}),
-        (da3(V=2), (1, 2), {"camera", "intrinsics", "depth", "depth_confidence"}),
-        (pi3x(), (1, 3), {"points", "confidence", "camera", "metric"}),
-        (mono(), (2, 2), {"depth", "sky"}),
-        (mono("da3-metric", unit="metres"), (2, 2), {"depth", "sky"}),
+        ("da3", 4, {"camera", "intrinsics", "depth", "depth_confidence"}),
+        ("da3", 2, {"camera", "intrinsics", "depth", "depth_confidence"}),
+        ("pi3x", 3, {"points", "confidence", "camera", "metric"}),
+        ("mono", 4, {"depth", "sky"}),
+        ("metric", 4, {"depth", "sky"}),
     ],
-    ids=["da3", "da3 of two views", "pi3x", "da3-mono", "da3-metric"],
 )
-def test_a_clip(parity, tmp_path, manifest, size, names):
-    engines = engines_of(tmp_path / "engines", manifest)
-    frames = clip_of(tmp_path / "clip", *size, 100, 80)
-    (frames / "cameras.json").unlink(missing_ok=True)
-    (window,) = same_runs(parity, engines, frames, tmp_path)
-    assert names == {name for name in window if not name.startswith("layers.")}
+def test_a_clip(parity, engines, tmp_path, name, V, outputs):
+    frames = clip_of(tmp_path / "clip", 1, V, 100, 80)
+    (frames / "cameras.json").unlink()
+    (window,) = same_runs(parity, engines(name, V), frames, tmp_path)
+    assert outputs == {output for output in window if not output.startswith("layers.")}
 
 
-def test_many_clips_choose_as_python_does(parity, tmp_path):
-    """The reference view is another one in some of these clips; the cameras' tokens follow from it."""
-    engines = engines_of(tmp_path / "engines", da3())
+def test_many_windows_choose_as_python_does(parity, engines, tmp_path):
+    """The reference view is another one in some of these windows; all tokens follow from it."""
     frames = clip_of(tmp_path / "clip", 12, 4, 100, 80)
-    (frames / "cameras.json").unlink(missing_ok=True)
-    assert len(same_runs(parity, engines, frames, tmp_path)) == 12
+    (frames / "cameras.json").unlink()
+    assert len(same_runs(parity, engines("da3", 4), frames, tmp_path)) == 12
 
 
 def rig(V):
@@ -81,23 +77,18 @@ def rig(V):
     return cameras
 
 
-@pytest.mark.parametrize(
-    ("manifest", "size"),
-    [(da3(known=True), (1, 4)), (mono("da3-metric", unit="metres"), (2, 2))],
-    ids=["known cameras", "focal lengths"],
-)
-def test_cameras_that_were_given(parity, tmp_path, manifest, size):
-    engines, (T, V) = engines_of(tmp_path / "engines", manifest), size
-    frames = FrameFolder.open(
-        clip_of(tmp_path / "clip", T, V, W, H), loose=UngroupedImages.of(read_manifest(engines).layout)
-    )
+@pytest.mark.parametrize(("name", "V"), [("known", 4), ("metric", 2)])
+def test_cameras_that_were_given(parity, engines, tmp_path, name, V):
+    folder = engines(name, V)
+    loose = UngroupedImages.of(read_manifest(folder).layout)
+    frames = FrameFolder.open(clip_of(tmp_path / "clip", 1, V, W, H), loose=loose)
     cameras = rig(V)
     info = {"starts": [0], "fit": "none", "sliding": False, "backend": "test", "cameras": list(cameras.values())}
     write_raw(tmp_path / "raw", frames, info, ["masks", "keypoints"])
-    done = cpp_run(parity, engines, tmp_path / "raw", tmp_path / "cpp")
+    done = cpp_run(parity, folder, tmp_path / "raw", tmp_path / "cpp")
     assert done.returncode == 0, done.stderr
-    images = np.stack([[np.asarray(frames.image(t, v)) for v in range(V)] for t in range(T)])
-    result = Pipeline.load(engines, "onnxruntime").run(images, cameras=cameras)
+    images = np.stack([[np.asarray(frames.image(0, v)) for v in range(V)]])
+    result = Pipeline.load(folder, "onnxruntime").run(images, cameras=cameras)
     tensors = result.tensors()
     files = {path.name: path.read_bytes() for path in (tmp_path / "cpp" / "0").iterdir()}
     files.pop("world_points", None)
