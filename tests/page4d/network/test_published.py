@@ -335,7 +335,11 @@ def test_another_order_is_refused(preset, order):
         ("vggt", {"predictions": ("confidence",)}, r"got:\s+confidence\s+allowed: camera, depth, points"),
         ("page4d", {"predictions": ("masks",)}, r"predictions is out of range\s+got:\s+masks"),
         ("pi3", {"predictions": ("camera",)}, "allowed: all of points, confidence, camera, or none"),
-        ("tiny", {"published": "pi4"}, r"published has no such value\s+got:\s+pi4\s+allowed: pi3, vggt, page4d"),
+        (
+            "tiny",
+            {"published": "pi4"},
+            r"published has no such value\s+got:\s+pi4\s+allowed: pi3, pi3x, vggt, page4d, da3, da3-mono, da3-metric",
+        ),
     ],
 )
 def test_choices_of_other_models_are_refused(preset, options, message):
