@@ -139,10 +139,14 @@ def _write_stages(
 
 def _write_constants(model: Page4D, plan: ExportPlan, folder: pathlib.Path) -> None:
     dtype = getattr(torch, plan.precision.tokens)
-    constants = {"special": model.special(plan.layout)}
+    constants = {}
+    if plan.config.has_special_tokens:
+        constants["special"] = model.special(plan.layout)
     if plan.config.has_memory:
         shape = plan.layout.memory_shape(plan.config.streams, *model.memory_tokens.shape)
         constants["memory"] = model.memory_tokens.expand(shape)
+    if not constants:
+        return
     # rounded to the engines' precision, kept as float32: every runtime can read that
     rounded = {name: np.ascontiguousarray(tensor.to(dtype).float().numpy()) for name, tensor in constants.items()}
     save_tensors(folder / CONSTANTS, rounded)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from page4d.cameras import fundamental
+from page4d.cameras import Camera, fundamental
 from page4d.layout import Layout
+from page4d.network.known_cameras import KnownCameras
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader, windows
@@ -47,6 +49,7 @@ class SampleClip:
             "mask_ext": mask_ext.reshape(layout.patch_map_shape),
             "keypoints": brightness.reshape(layout.patch_map_shape),
             "fundamental": fundamental(rig).astype(np.float32),
+            "cameras": _encoded(rig, layout),
         }
         return cls(values, "a rendered clip")
 
@@ -71,4 +74,12 @@ class SampleClip:
         values: Values = {"images": images, "mask_ext": inputs.mask_ext[:, : layout.V], "keypoints": keypoints}
         if inputs.fundamental is not None:
             values["fundamental"] = inputs.fundamental[: layout.V, : layout.V]
+        if folder.cameras is not None:
+            cameras = list(folder.cameras.values())[: layout.V]
+            values["cameras"] = _encoded([reader.fit(0, v).camera(camera) for v, camera in enumerate(cameras)], layout)
         return cls(values, folder.path.name)
+
+
+def _encoded(rig: Sequence[Camera], layout: Layout) -> NDArray[np.float32]:
+    """Cameras of the layout's images as a camera encoder reads them, `[V,9]`."""
+    return KnownCameras.of(rig).encoded(layout.H, layout.W).astype(np.float32)

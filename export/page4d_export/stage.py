@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from page4d.layout import Layout
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.model import Page4D
-from page4d.network.block import LayerNorm
+from page4d.network.block import LayerNorm, island
 from page4d.network.encoder import Encoder
+from page4d.network.heads.camera_decoder import CameraDecoder
+from page4d.network.heads.camera_encoder import CameraEncoder
+from page4d.network.heads.conv_head import GroupNorm
+from page4d.network.heads.metric_head import Metric
 from page4d.network.heads.pose_head import PoseHead
 from page4d.precision import Precision
 from page4d_export.plan.export_plan import ExportPlan
@@ -30,6 +34,9 @@ _SCALARS = (
     "alpha_logit",
     "tau_logit",
 )
+_WIDE = (PoseHead, CameraDecoder, CameraEncoder, Metric)
+"""Modules that are float32 as a whole."""
+_READ_BY_HEADS = ("layers.", "features.")
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ def stages(
         layout: fixes every shape.
         precision: of tokens and weights; inputs and outputs that are maps of patches stay float32.
         keypoints: whether Global-SA takes K_ext.
-        encoder_images, head_images: images of a call of the encoder, and of VGGT's depth and points heads; None: as
-            `ExportPlan.make` chooses.
+        encoder_images, head_images: images of a call of the encoder, and of the heads that are called in chunks; None:
+            as `ExportPlan.make` chooses.
     """
     plan = ExportPlan.make(
         model.config, layout, Precision(precision), keypoints, encoder_images, head_images=head_images
@@ -111,30 +118,59 @@ def stages_of(model: Page4D, plan: ExportPlan) -> dict[str, Stage]:
 
 def _module(model: Page4D, layout: Layout, entry: StageEntry) -> nn.Module:
     if entry.kind == "encoder":
-        return EncoderStage(model.encoder, layout)
+        return (FeaturesStage if model.config.sees_alone else EncoderStage)(model.encoder, layout)
     owner = model if entry.layer is None else model.layers[entry.layer]
     part = getattr(owner, entry.kind)
     assert isinstance(part, nn.Module)  # the plan lists what the config has
+    if isinstance(part, CameraEncoder):
+        return CameraEncoderStage(part, layout, getattr(torch, entry.outputs[0].dtype))
     return SliceStage(part, entry, layout)
 
 
 class EncoderStage(nn.Module):
-    """images uint8 `[n,H,W,3]`, special `[n,5,C]` -> tokens `[n,N,C]`, the positional embedding fixed."""
+    """images uint8 `[n,H,W,3]`, special `[n,1+registers,C]` -> tokens `[n,N,C]`, the positional embedding fixed.
+
+    Where a reference view is chosen, also the cls tokens that it is chosen by, float32 `[n,C]`.
+    """
 
     def __init__(self, encoder: Encoder, layout: Layout) -> None:
         super().__init__()
         self.encoder = encoder
         self.position = nn.Parameter(encoder.position(layout.h, layout.w).detach().clone(), requires_grad=False)
 
-    def forward(self, images: Tensor, special: Tensor) -> Tensor:
+    def forward(self, images: Tensor, special: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """As the class says."""
-        return torch.cat((special, self.encoder(images, self.position)), dim=1)
+        patches, selecting = self.encoder.encode(images, self.position)
+        tokens = torch.cat((special, patches), dim=1)
+        return tokens if selecting is None else (tokens, island(selecting))
+
+
+class FeaturesStage(EncoderStage):
+    """images uint8 `[n,H,W,3]` -> patch tokens `[n,P,C]` after each block that heads read."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """As the class says."""
+        return tuple(self.encoder.tapped(images, self.position))
+
+
+class CameraEncoderStage(nn.Module):
+    """cameras float32 `[V,9]` -> special tokens `[B*V,1,C]` of every image, the same in every clip."""
+
+    def __init__(self, encoder: CameraEncoder, layout: Layout, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clips, self.dtype = layout.B, dtype
+
+    def forward(self, cameras: Tensor) -> Tensor:
+        """As the class says."""
+        special: Tensor = self.encoder(cameras[None]).transpose(0, 1)
+        return special.repeat(self.clips, 1, 1).to(self.dtype)
 
 
 class SliceStage(nn.Module):
     """A part of the model behind the stage's own names and shapes (without B where it is 1).
 
-    Kept layers, which heads read, are its first arguments; all others have the stage's names.
+    Kept layers or features, which heads read, are its first arguments; all others have the stage's names.
     """
 
     def __init__(self, part: nn.Module, entry: StageEntry, layout: Layout) -> None:
@@ -145,30 +181,32 @@ class SliceStage(nn.Module):
     def forward(self, *inputs: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
         """Inputs and outputs in the entry's order; options are the part's own."""
         named = {spec.name: self._with_batch(spec.name, x) for spec, x in zip(self.entry.inputs, inputs, strict=True)}
-        pairs = [named.pop(spec.name) for spec in self.entry.inputs if spec.name.startswith("layers.")]
+        pairs = [named.pop(spec.name) for spec in self.entry.inputs if spec.name.startswith(_READ_BY_HEADS)]
         results = self.part(*pairs, layout=self.layout, **named, **options)
         results = results if isinstance(results, tuple) else (results,)
         shaped = tuple(x.reshape(spec.shape) for spec, x in zip(self.entry.outputs, results, strict=False))
         return shaped if len(shaped) > 1 else shaped[0]
 
     def _with_batch(self, name: str, x: Tensor) -> Tensor:
+        if name.startswith(_READ_BY_HEADS) and x.dim() == 3:  # one call's images, of whatever clips
+            return x[None, None]
         if name == "fundamental" or self.layout.B > 1:
             return x
         return x.unsqueeze(1 if name in ("tokens", "memory") else 0)  # streams stand before B
 
 
 def cast(module: nn.Module, precision: Precision) -> nn.Module:
-    """Weights in 16 bits, those of the float32 islands aside: LayerNorm, lambdas, alpha, beta, VGGT's camera head.
+    """Weights in 16 bits, those of the float32 islands aside: norms, lambdas, alpha, beta, and what is made of cameras
+    or makes cameras and metres (but Pi3's camera).
 
     In place.
     """
     dtype = getattr(torch, precision.tokens)
-    heads = [child for child in module.modules() if isinstance(child, PoseHead)]
-    wide = {child for head in heads for child in head.modules()}
+    wide = {child for part in module.modules() if isinstance(part, _WIDE) for child in part.modules()}
     for child in module.modules():
-        if child in wide:
+        if child in wide or isinstance(child, LayerNorm | GroupNorm):
             continue
         for name, parameter in child.named_parameters(recurse=False):
-            if not isinstance(child, LayerNorm) and name not in _SCALARS:
+            if name not in _SCALARS:
                 parameter.data = parameter.data.to(dtype)
     return module

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from page4d.manifest import StageEntry
 from page4d.model import Page4D, side_by_side
+from page4d.network.reference_view import balanced_view
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.plan.export_plan import ExportPlan
@@ -26,7 +27,9 @@ class StageChain:
 
     def __init__(self, model: Page4D, plan: ExportPlan, clip: SampleClip) -> None:
         self._values = dict(clip.values)
-        self._values["special"] = model.special(plan.layout).numpy()
+        self._model, self._layout = model, plan.layout
+        if plan.config.has_special_tokens:
+            self._values["special"] = model.special(plan.layout).numpy()
         if plan.config.has_memory:
             tokens = model.memory_tokens
             shape = plan.layout.memory_shape(plan.config.streams, *tokens.shape)
@@ -41,6 +44,8 @@ class StageChain:
     def store(self, entry: StageEntry, outputs: Values) -> Values:
         """Take a stage's outputs, for later stages to read; returns them."""
         self._values |= outputs
+        if "select" in outputs:
+            self._values["tokens"] = self._with_reference(outputs)
         for layer in self._gathered:
             if entry.name not in layer.stages:
                 continue
@@ -49,6 +54,14 @@ class StageChain:
                 parts = [torch.from_numpy(self._kept.pop(stage)) for stage in layer.stages]
                 self._values[f"layers.{layer.layer}"] = side_by_side(parts, layer.streams).numpy()
         return outputs
+
+    def _with_reference(self, encoded: Values) -> NDArray[np.generic]:
+        """The encoder's tokens with the special tokens of each clip's reference view: what the runtime does between
+        this stage and the next."""
+        layout, tokens = self._layout, encoded["tokens"].copy()
+        reference = balanced_view(encoded["select"].reshape(layout.B, layout.V, -1).astype(np.float64))
+        tokens[:, : layout.special] = self._model.special(layout, reference).numpy()
+        return tokens
 
 
 class ReferenceChain(StageChain):

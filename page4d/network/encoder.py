@@ -71,7 +71,8 @@ class Encoder(nn.Module):
         tokens = []
         for number, block in enumerate(self.blocks):
             x = block(x)
-            tokens += [x[:, 1 + self.registers :]] * self.taps.count(number)
+            if number in self.taps:  # once, however many maps a head makes of it
+                tokens.append(x[:, 1 + self.registers :])
         return tokens
 
     def _normalised(self, images: Tensor) -> Tensor:

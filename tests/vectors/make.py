@@ -23,7 +23,8 @@ from page4d.published import PointsFrame, PoseDirection
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.window_reader import Fits
 from tests.vectors.host_steps import known_cameras, reference_views
-from tests.vectors.manifests import manifests, plans
+from tests.vectors.manifests import manifests
+from tests.vectors.plans import plans, published_plans
 from tests.vectors.rigs import plain, rig, turned
 
 FOLDER = pathlib.Path(__file__).parent
@@ -299,6 +300,7 @@ FILES = {
     "manifests": manifests,
     "plans": plans,
     "poses": poses,
+    "published_plans": published_plans,
     "reference_view": reference_views,
 }
 

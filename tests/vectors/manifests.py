@@ -1,30 +1,22 @@
-"""Manifests that are read and the buffer plans that are made of them; manifests that are refused, with their errors."""
+"""Manifests that are read, and manifests that are refused, with their errors."""
 
 import copy
-import itertools
 import json
 import pathlib
 import re
 import tempfile
-from dataclasses import asdict
-
-import msgspec
 
 from page4d.errors import EngineError
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
-from page4d_engines.runtime.buffer_plan import BufferPlan
-from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.plan.export_plan import ExportPlan
-from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
+from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
-
-HASH = "0" * 64
-BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
+from tests.vectors.planned import HASH, as_written
 
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
-    """As plain values, with names of files, but no files."""
+    """Of a small model."""
     plan = ExportPlan.make(
         config_of(variant),
         layout_of(variant, 56, 70, B),
@@ -33,80 +25,10 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
         encoder_images,
         head_images=head_images,
     )
-    manifest = json.loads(msgspec.json.encode(plan.manifest("seeded")))
-    for entry in manifest["stages"]:
-        entry["file"] = f"onnx/{entry['name']}.onnx"
-    manifest["files"] = {entry["file"]: HASH for entry in manifest["stages"]} | {"onnx/constants.safetensors": HASH}
-    return manifest
+    return as_written(plan)
 
 
-def plans():
-    """Every kind of stage; what lies where, and the steps of a window."""
-    exported = [(variant, Precision.BFLOAT16 if variant in BF16 else Precision.FLOAT32, 1) for variant in EXPORTED]
-    others = [("memory", Precision.FLOAT16, 2), ("default", Precision.INT8, 1), ("default", Precision.FP8, 1)]
-    # an encoder call has one timestep, one image, or one and a half timesteps, where carried images are computed anew
-    slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
-    # heads that see one image a call, and all
-    heads = [_plan("vggt", Precision.FLOAT16, 1, head_images=1), _plan("vggt", Precision.BFLOAT16, 2, head_images=6)]
-    return {
-        "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
-        "slides": [
-            _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
-        ],
-    }
-
-
-def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
-    manifest = manifest_of(variant, precision, B, encoder_images, head_images)
-    plan = BufferPlan.make(_read(json.dumps(manifest)), sliding=sliding)
-    steps = []
-    for step in schedule(plan):
-        if isinstance(step, Run):
-            inputs, outputs = _views(step.call.inputs), _views(step.call.outputs)
-            steps.append({"stage": step.call.stage.name, "inputs": inputs, "outputs": outputs, "gathers": []})
-        elif isinstance(step, CopyRows):
-            steps[-1]["gathers"].append(_numbers(step))
-    entry = {
-        "name": f"{variant} {precision} B={B}",
-        "manifest": manifest,
-        "sizes": plan.sizes,
-        "total": plan.total,
-        "starts": _views(plan.starts),
-        "outputs": _views(plan.outputs),
-        "steps": steps,
-    }
-    layout = layout_of(variant, 56, 70, B)
-    return entry | {"carries": [_carry(plan, shared * layout.V) for shared in range(1, layout.T)]} if sliding else entry
-
-
-def _views(tensors):
-    return {name: asdict(view) for name, view in tensors.items()}
-
-
-def _carry(plan, images):
-    """Of a window that begins with so many images of the one before: what is moved, and the calls that are left."""
-    steps = schedule(plan, carried=images)
-    moved = [
-        _numbers(step)
-        for step in itertools.takewhile(lambda step: not isinstance(step, Run), steps)
-        if isinstance(step, CopyRows)
-    ]
-    return {"images": images, "gathers": moved, "calls": [step.number for step in steps if isinstance(step, Run)]}
-
-
-def _numbers(step):
-    return [
-        step.source.buffer,
-        step.target.buffer,
-        step.source_offset,
-        step.target_offset,
-        step.rows,
-        step.width,
-        step.pitch,
-    ]
-
-
-def _read(text):
+def read(text):
     """A manifest from its text, by the real reader."""
     with tempfile.TemporaryDirectory() as folder:
         (pathlib.Path(folder) / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -115,7 +37,7 @@ def _read(text):
 
 def _refusal(text):
     try:
-        _read(text)
+        read(text)
     except EngineError as error:
         return re.sub(r"got:     /\S*manifest\.json", "got:     manifest.json", str(error))
     return ""
@@ -127,6 +49,7 @@ SPARE = {"name": "mask_ext", "shape": [3, 2, 20, 1], "dtype": "float32"}
 PLAN = {"file": "onnx/encoder.onnx", "plugins": 0, "fused": 0, "seconds": 1}
 STAGES = [entry["name"] for entry in manifest_of("default")["stages"]]
 PLANS = dict.fromkeys(STAGES, PLAN)
+FILE = {"name": "a", "model": "b", "sha256": HASH, "tensors": 1}
 SWAPPED, MOVED, WITHOUT = (
     [manifest_of("default")["stages"][number] for number in order]
     for order in ((0, 1, 3, 2, 4, 5, 6), (0, 2, 1, 3, 4, 5, 6), (0, 2, 3, 4, 5, 6))
@@ -273,6 +196,10 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": {**PLANS, "eye": PLAN}}),
     (["loaded"], {"files": []}),
     (["loaded"], {"files": [{"name": "a", "model": "b", "sha256": "c", "tensors": 1, "revision": 2}], "groups": []}),
+    (["loaded"], {"files": [{**FILE, "revision": 1}], "groups": []}),
+    (["loaded"], {"files": [{**FILE, "repository": None}], "groups": []}),
+    (["licence"], 3),
+    (["licence"], None),
     (["loaded"], {"files": [], "groups": [{"name": "a", "file": "b", "keys": "c", "loaded": "d"}]}),
 ]
 RIGHT = [
@@ -280,6 +207,8 @@ RIGHT = [
     (["files", "onnx/more/a b.data"], HASH),
     (["model", "heads"], "any"),
     (["later"], {"than": "us"}),
+    (["licence"], "Apache-2.0"),
+    (["loaded"], {"files": [{**FILE, "repository": "a/b", "revision": "c"}], "groups": []}),
     (["stages", 0, "later"], 1),
     (["keep"], []),
     (["verification"], None),

@@ -119,11 +119,46 @@ static int test_world_points(const char* folder) {
   return 0;
 }
 
+/* Pi3X gives metres, and how many of them its own unit is. */
+static int test_metres(const char* folder) {
+  page4d_options options;
+  page4d_pipeline* pipeline = NULL;
+  page4d_outputs outputs;
+  page4d_frames frames;
+  page4d_image images[3];
+  unsigned char* pixels = calloc(56 * 70 * 3, 1);
+  float metric = 0;
+  memset(&options, 0, sizeof options);
+  memset(&outputs, 0, sizeof outputs);
+  memset(&frames, 0, sizeof frames);
+  memset(images, 0, sizeof images);
+  options.backend = PAGE4D_TEST;
+  CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
+  CHECK(strcmp(page4d_unit(pipeline), "metres") == 0 && page4d_unit(NULL) == NULL);
+  CHECK(page4d_layout_of(pipeline).registers == 4);
+  for (int i = 0; i < 3; ++i) {
+    images[i].data = pixels;
+    images[i].width = 70;
+    images[i].height = 56;
+  }
+  frames.images = images;
+  outputs.metric.data = &metric;
+  outputs.metric.bytes = sizeof metric;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
+  CHECK(metric > 0);
+  outputs.sky = outputs.metric;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  page4d_free(pipeline);
+  free(pixels);
+  return 0;
+}
+
 int main(int argc, char** argv) {
   page4d_layout layout;
   size_t bytes = 0;
-  CHECK(argc == 3);
+  CHECK(argc == 4);
   CHECK(test_world_points(argv[2]) == 0);
+  CHECK(test_metres(argv[3]) == 0);
   CHECK(page4d_inspect(argv[1], &layout, &bytes) == PAGE4D_OK);
   CHECK(layout.T == 1 && layout.V == 3 && layout.H == 56 && layout.W == 70 && bytes > 0);
   CHECK(page4d_inspect("no/such/folder", NULL, NULL) == PAGE4D_INCOMPATIBLE);
@@ -143,7 +178,7 @@ int main(int argc, char** argv) {
   CHECK(strncmp(page4d_last_error(), "there are not as many cameras as camera_count says\n", 51) == 0);
   options.camera_count = 0;
   CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_OK);
-  CHECK(page4d_layout_of(pipeline).V == 3);
+  CHECK(page4d_layout_of(pipeline).V == 3 && page4d_unit(pipeline) == NULL);
 
   page4d_tensor tensor;
   page4d_outputs outputs;

@@ -79,11 +79,12 @@ class Cost:
             per_patch += 2 * (width * quarter + quarter * 2)
         return Flop(self.layout.images * self.layout.P * per_patch)
 
-    def prediction(self, out: int, per_patch: int, per_image: int) -> Flop:
-        """One of Pi3's heads on the clip: its decoder to `out` channels, then multiply-adds per patch and per image."""
+    def prediction(self, images: int, out: int, per_patch: int = 0, per_image: int = 0) -> Flop:
+        """One of Pi3's heads on some images: its decoder to `out` channels, then multiply-adds per patch and per
+        image."""
         width, layout = self.config.width, self.layout
         linears = 2 * layout.N * width * (2 * width + out) + 2 * (layout.P * per_patch + per_image)
-        return layout.images * (HEAD_BLOCKS * self.block(layout.N, layout.N) + Flop(linears))
+        return images * (HEAD_BLOCKS * self.block(layout.N, layout.N) + Flop(linears))
 
     # ---- bytes of weights; norms and scalars stay float32. In 8 bits a linear layer has scales besides
 
@@ -103,7 +104,7 @@ class Cost:
             + (4 * width + (4 * self.config.head_dim if qk_norm else 0)) * 4
         )
 
-    def prediction_bytes(self, out: int, head: int) -> int:
+    def prediction_bytes(self, out: int, head: int = 0) -> int:
         """One of Pi3's heads: its decoder to `out` channels, and a head of so many parameters."""
         width = self.config.width
         linears = (2 * width + 1) * width + (width + 1) * out + head
@@ -112,9 +113,11 @@ class Cost:
     def encoder_bytes(self) -> int:
         """The encoder, its positional embedding at this layout's grid."""
         width, layout = self.config.width, self.layout
-        tokens = 1 + layout.REGISTERS + 1 + layout.P  # cls, registers, positions
+        tokens = 1 + self.config.registers + 1 + layout.P  # cls, registers, positions
         embedding = (3 * layout.PATCH**2 + 1 + tokens) * width * self.precision.itemsize
-        return embedding + self.config.encoder_depth * self.block_bytes(qk_norm=False) + 2 * width * 4
+        is_normed = self.config.traits is None or self.config.traits.encoder_norm
+        norm = 2 * width * 4 if is_normed else 0
+        return embedding + self.config.encoder_depth * self.block_bytes(qk_norm=False) + norm
 
     def mask_head_bytes(self) -> int:
         """Mask head and fusion."""

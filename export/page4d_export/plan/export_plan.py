@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from page4d import __version__
-from page4d.config import GlobalStrategy, LayerOutput, ModelConfig, TimeEncoding
+from page4d.config import GlobalStrategy, Head, LayerOutput, ModelConfig, Published, TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import KeptLayer, Manifest, StageEntry
+from page4d.manifest import KeptLayer, Manifest, StageEntry, Unit
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.published import PoseDirection
 from page4d_export.plan.cost import Flop
-from page4d_export.plan.plan_stages import Costed, PlanStages
+from page4d_export.plan.costed_stage import Costed
+from page4d_export.plan.plan_stages import PlanStages
 
 _MOST_IMAGES = 1 << 14  # of a window, and so encoder calls: each is a line of the buffer plan
 _MOST_NUMBERS = 1 << 40  # of a tensor over all calls of its stage, as a manifest allows
@@ -23,7 +25,7 @@ _MOST_FLOP = 1 << 63  # of a window: what 64 bits count
 # of a call, at most: enough rows to fill a GPU, few enough that the activations stay a fraction of the tokens
 _ENCODER_IMAGES = 16
 _MOST_DIVISORS = 16  # that an error lists
-# of a call of VGGT's depth and points heads: one image of 518 x 518, whose largest map has 137 MB in float32
+# of a call of DPT's and Pi3X's heads: one image of 518 x 518, whose largest map has 137 MB in float32
 _HEAD_PATCHES = 37 * 37
 
 
@@ -60,16 +62,23 @@ class ExportPlan:
             encoder_images: images of an encoder call; None: the largest divisor of the clip's images up to 16, in int8
                 1.
             attention: what TensorRT makes of attention.
-            head_images: images of a call of VGGT's depth and points heads; None: the largest divisor of the clip's
-                images with at most 1369 patches, or 1; in int8 1.
+            head_images: images of a call of DPT heads (VGGT, Depth Anything 3) and of Pi3X's points and confidence;
+                None: the largest divisor of the clip's images with at most 1369 patches, or 1; in int8 1.
 
         Raises:
             UsageError: `encoder_images` or `head_images` does not divide the clip's images, keypoints without a
-                Global-SA to use them, the plugin in a precision that it does not compute in, a layout that a published
+                Global-SA to use them, a model that sees images alone without its head, the plugin in a precision that it does not compute in, a layout that a published
                 model was not made for, or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63
                 FLOP.
         """
-        config.require(layout)
+        layout = config.settled(layout)
+        if config.sees_alone and not config.predictions:
+            raise UsageError(
+                f"without its heads {config.published} gives nothing",
+                got="no heads",
+                allowed="depth",
+                hint="--heads depth, or none of --heads",
+            )
         if layout.images > _MOST_IMAGES:
             raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
         # in int8 the images of a call share one rounding range; with one image a call, no image depends on another
@@ -133,7 +142,24 @@ class ExportPlan:
             keep=tuple(self.kept()),
             attention=self.attention,
             points_frame=self.config.points_frame,
+            pose_direction=self._pose_direction,
+            unit=self._unit,
         )
+
+    @property
+    def _pose_direction(self) -> PoseDirection | None:
+        """Of nine numbers of the camera; None where they are as they were before manifests named it."""
+        traits = self.config.traits
+        if traits is None or Head.CAMERA not in self.config.predictions:
+            return None
+        direction = traits.pose_direction
+        return None if direction is PoseDirection.WORLD_TO_CAMERA else direction
+
+    @property
+    def _unit(self) -> Unit | None:
+        """Of lengths, where the model knows one."""
+        is_metric_depth = self.config.published is Published.DA3_METRIC and Head.DEPTH in self.config.predictions
+        return Unit.METRES if is_metric_depth or Head.METRIC in self.config.predictions else None
 
     def stages(self) -> tuple[StageEntry, ...]:
         """Every stage in the order they run."""

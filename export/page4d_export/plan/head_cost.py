@@ -1,4 +1,4 @@
-"""What VGGT's heads cost: multiply-adds and parameters from sizes alone, for any width."""
+"""What VGGT's camera head and all DPT heads cost: multiply-adds and parameters from sizes alone, for any width."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.layout import Layout
 from page4d.network.poses import QUATERNION_NUMBERS
 from page4d.precision import Precision
+from page4d.published import FinalNorm
 from page4d_export.plan.cost import Flop
 
 CAMERA_REFINEMENTS = 4
@@ -64,10 +65,10 @@ class DptCost:
     """The depth or the points head, a DPT.
 
     Attributes:
-        config: of the model; the head's sizes follow its width.
+        config: of the model, which decides the head's sizes.
         layout: gives the maps' sizes.
-        precision: of its weights; its norm is float32.
-        numbers: that it gives for each pixel, with the confidence: 2 or 4.
+        precision: of its weights; its norms are float32.
+        numbers: that it gives for each pixel: 2 or 4 with the confidence; with a sky of its own 1.
     """
 
     config: ModelConfig
@@ -78,20 +79,20 @@ class DptCost:
     @property
     def parameters(self) -> int:
         """Of the whole head."""
-        return self._norm + self._projections + sum(self._channels) + self._others
+        return self._norms + self._projections + sum(self._channels) + self._others
 
     @property
     def weight_bytes(self) -> int:
         """Of the whole head as it is stored."""
-        others = (self.parameters - self._norm - self._projections) * self.precision.itemsize
+        others = (self.parameters - self._norms - self._projections) * self.precision.itemsize
         projections = self._projections * self.precision.itemsize
         if self.precision is Precision.INT8:
             projections = self._projections + 4 * sum(self._channels)
-        return 4 * self._norm + projections + others
+        return 4 * self._norms + projections + others
 
     def flop(self, images: int) -> Flop:
         """A call on so many images. Bilinear resizes are not counted."""
-        features, config = self._features, self.config
+        features = self._features
         m1, m2, m3, m4 = self._areas
         unit = 2 * 9 * features * features
         per_image = (
@@ -102,25 +103,43 @@ class DptCost:
             + 9 * features * sum(area * c for area, c in zip(self._areas, self._channels, strict=True))
             + unit * (m4 + 2 * (m3 + m2 + m1))
             + features * features * (m3 + m2 + m1 + self._fused)
-            + self._fused * 9 * features * (config.width // 8)
-            + self._pixels * (9 * (config.width // 8) + self.numbers) * (config.width // 32)
+            + self._fused * 9 * features * self._inner
+            + self._pixels * sum((9 * self._inner + count) * self._hidden for count in self._outputs)
         )
         return Flop(2 * images * per_image)
 
     def largest(self, images: int) -> int:
         """Elements of its largest tensor."""
-        inputs = self.layout.N * 2 * self.config.width
-        return images * max(inputs, self._fused * self._features, self._pixels * (self.config.width // 8))
+        inputs = self.layout.N * self._read
+        return images * max(inputs, self._fused * self._features, self._pixels * self._inner)
 
     @property
     def _features(self) -> int:
-        return self.config.width // 4
+        return self.config.dpt.features
+
+    @property
+    def _inner(self) -> int:
+        """Channels in front of the output layers."""
+        return self._features // 2
+
+    @property
+    def _hidden(self) -> int:
+        return self.config.dpt.hidden
+
+    @property
+    def _outputs(self) -> tuple[int, ...]:
+        """Numbers of each pair of output layers."""
+        return (self.numbers, 1) if self.config.dpt.has_sky else (self.numbers,)
 
     @property
     def _channels(self) -> tuple[int, int, int, int]:
         """Of the four maps."""
-        width = self.config.width
-        return width // 4, width // 2, width, width
+        return self.config.dpt.channels
+
+    @property
+    def _read(self) -> int:
+        """Channels of a token that it reads."""
+        return self.config.width if self.config.sees_alone else 2 * self.config.width
 
     @property
     def _areas(self) -> tuple[int, int, int, int]:
@@ -138,22 +157,24 @@ class DptCost:
         return self.layout.H * self.layout.W
 
     @property
-    def _norm(self) -> int:
-        return 2 * 2 * self.config.width
+    def _norms(self) -> int:
+        """The head's own, and the network's final one where it applies."""
+        own = 2 * self._read if self.config.dpt.has_norm else 0
+        return own + (0 if self.config.dpt.final_norm is FinalNorm.NOTHING else 2 * self.config.width)
 
     @property
     def _projections(self) -> int:
         """Matrices of the four layers from tokens to maps, without their biases."""
-        return 2 * self.config.width * sum(self._channels)
+        return self._read * sum(self._channels)
 
     @property
     def _others(self) -> int:
         """Parameters after the projections: resizes, fusion, output."""
-        features, width = self._features, self.config.width
+        features = self._features
         c1, c2, _, c4 = self._channels
         resizes = 16 * c1 * c1 + c1 + 4 * c2 * c2 + c2 + 9 * c4 * c4 + c4
         unit = 2 * (9 * features + 1) * features
         fusion = 7 * unit + 4 * (features + 1) * features
-        inner, last = width // 8, width // 32
-        output = (9 * features + 1) * inner + (9 * inner + 1) * last + (last + 1) * self.numbers
-        return resizes + 9 * features * sum(self._channels) + fusion + output
+        inner, hidden = self._inner, self._hidden
+        output = sum((9 * inner + 1) * hidden + (hidden + 1) * count for count in self._outputs)
+        return resizes + 9 * features * sum(self._channels) + fusion + (9 * features + 1) * inner + output

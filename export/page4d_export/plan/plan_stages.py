@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from page4d.config import GlobalStrategy, Head, ModelConfig, Order
+from page4d.config import QUATERNION_NUMBERS, GlobalStrategy, Head, ModelConfig, Order
 from page4d.layout import Layout
-from page4d.manifest import StageEntry, TensorSpec
-from page4d.network.poses import QUATERNION_NUMBERS, ROW_NUMBERS
+from page4d.manifest import TensorSpec
 from page4d.precision import Precision
-from page4d_export.plan.cost import Cost, Flop
-from page4d_export.plan.head_cost import CameraCost, DptCost
+from page4d_export.plan.cost import Cost
+from page4d_export.plan.costed_stage import Costed, costed_stage
+from page4d_export.plan.da3_cost import CameraEncoderCost
+from page4d_export.plan.head_stages import HeadStages
 
 OUT = "_out"
 """Suffix of an output that has an input's name, in the graph."""
-Costed = tuple[StageEntry, Flop]
-"""A stage, and the FLOP of a call by what they are of."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class PlanStages:
     def entries(self) -> Iterator[Costed]:
         """Every stage in the order they run."""
         config = self.config
+        if config.known_cameras:
+            yield self._camera_encoder()
         yield self._encoder()
         streams = 1
         for layer in range(config.depth):
@@ -47,30 +48,47 @@ class PlanStages:
                     yield self._mask_head()
             if layer in (config.global_layers or ()):
                 yield self._global(layer)
-        if config.built_on_vggt:
-            yield from self._vggt_heads()
-        elif config.predictions:
-            yield from self._pi3_heads()
+        yield from HeadStages(config, self.layout, self.precision, self.head_images).entries()
 
     # ---- one method a kind
 
+    def _camera_encoder(self) -> Costed:
+        layout, width = self.layout, self.config.width
+        cost = CameraEncoderCost(self.config, self.precision)
+        special = TensorSpec("special", (layout.images, layout.special, width), self.precision.tokens)
+        return costed_stage(
+            "camera_encoder",
+            inputs=[TensorSpec("cameras", (layout.V, QUATERNION_NUMBERS), "float32")],
+            outputs=[special],
+            weight_bytes=cost.weight_bytes,
+            flop=cost.flop(layout.V),
+            largest=max(layout.V * 4 * width, math.prod(special.shape)),
+        )
+
     def _encoder(self) -> Costed:
-        layout, width, n, dtype = self.layout, self.config.width, self.encoder_images, self.precision.tokens
-        images = TensorSpec("images", (n, layout.H, layout.W, 3), "uint8")
-        special = TensorSpec("special", (n, layout.special, width), dtype)
-        return self._stage(
+        config, layout, n, dtype = self.config, self.layout, self.encoder_images, self.precision.tokens
+        inputs = [TensorSpec("images", (n, layout.H, layout.W, 3), "uint8")]
+        if config.sees_alone:
+            shape = (n, layout.P, config.width)
+            outputs = [TensorSpec(f"features.{block}", shape, dtype) for block in config.layers_of(Head.DEPTH)]
+        else:
+            inputs.append(TensorSpec("special", (n, layout.special, config.width), dtype))
+            outputs = [TensorSpec("tokens", (n, layout.N, config.width), dtype)]
+        if config.chooses_reference:
+            outputs.append(TensorSpec("select", (n, config.width), "float32"))
+        return costed_stage(
             "encoder",
-            inputs=[images, special],
-            outputs=[TensorSpec("tokens", (n, layout.N, width), dtype)],
+            inputs=inputs,
+            outputs=outputs,
             weight_bytes=self._cost.encoder_bytes(),
             flop=self._cost.encoder(n),
-            largest=n * layout.N * 4 * width,
+            largest=n * layout.N * 4 * config.width,
             calls=layout.images // n,
         )
 
     def _mask_head(self) -> Costed:
         config = self.config
-        return self._stage(
+        return costed_stage(
             "mask_head",
             inputs=[self._tokens(1), *([self._patch_map("mask_ext")] if config.takes_mask else [])],
             outputs=[self._patch_map("mask"), *([self._patch_map("row_bias")] if config.row_mask is not None else [])],
@@ -94,7 +112,7 @@ class PlanStages:
             if config.rows_biased(layer):
                 inputs.append(self._patch_map("row_bias"))
         shared = (streams - streams_in) * cost.shared_projections(length)
-        return self._stage(
+        return costed_stage(
             f"{block}_sa.{layer}",
             inputs=inputs,
             outputs=[self._tokens(streams, OUT)],
@@ -120,7 +138,7 @@ class PlanStages:
             shape = layout.memory_shape(streams, m, config.width)
             inputs.append(TensorSpec("memory", shape, self.precision.tokens))
             outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
-        return self._stage(
+        return costed_stage(
             f"global_sa.{layer}",
             inputs=inputs,
             outputs=outputs,
@@ -129,91 +147,7 @@ class PlanStages:
             largest=self._hidden(streams),
         )
 
-    def _vggt_heads(self) -> Iterator[Costed]:
-        """The heads of VGGT and PAGE-4D that the model has."""
-        for head in self.config.predictions:
-            yield self._vggt_camera() if head is Head.CAMERA else self._dpt(head)
-
-    def _vggt_camera(self) -> Costed:
-        config, layout = self.config, self.layout
-        cost = CameraCost(config, self.precision)
-        pair = self._pair(config.depth - 1, layout.layer_shape(2 * config.width))
-        return self._stage(
-            "camera",
-            inputs=[pair],
-            outputs=[TensorSpec("camera", layout.pose_shape(QUATERNION_NUMBERS), "float32")],
-            weight_bytes=cost.weight_bytes,
-            flop=cost.flop(layout.B, layout.frames),
-            largest=max(math.prod(pair.shape), 8 * config.width * layout.images),
-        )
-
-    def _dpt(self, head: Head) -> Costed:
-        """Depth or points of some images, from each pixel's numbers, of which the last is its confidence."""
-        layout, n = self.layout, self.head_images
-        pixels = (n, layout.H, layout.W)
-        values = pixels if head is Head.DEPTH else (*pixels, 3)
-        numbers = 2 if head is Head.DEPTH else 4
-        cost = DptCost(self.config, layout, self.precision, numbers)
-        shape = (n, layout.N, 2 * self.config.width)
-        return self._stage(
-            str(head),
-            inputs=[self._pair(layer, shape) for layer in self.config.layers_of(head)],
-            outputs=[TensorSpec(str(head), values, "float32"), TensorSpec(f"{head}_confidence", pixels, "float32")],
-            weight_bytes=cost.weight_bytes,
-            flop=cost.flop(n),
-            largest=cost.largest(n),
-            calls=layout.images // n,
-        )
-
-    def _pi3_heads(self) -> Iterator[Costed]:
-        """Pi3's heads, each on the last layer's pair."""
-        layout, width = self.layout, self.config.width
-        half, pixels, poses = width // 2, layout.PATCH**2, layout.pose_shape(ROW_NUMBERS)
-        pair = self._pair(self.config.depth - 1, layout.layer_shape(2 * width))
-        # multiply-adds of the camera's head: two residual blocks of three layers, of which the first run on patches;
-        # then two layers, translation and rotation on images
-        on_patches, camera = 6 * half * half, 8 * half * half + ROW_NUMBERS * half
-        heads = (
-            ("points", layout.images_shape, width, 3 * pixels * width, 0, 3 * pixels * (width + 1)),
-            ("confidence", layout.pixel_map_shape, width, pixels * width, 0, pixels * (width + 1)),
-            ("camera", poses, half, on_patches, camera - on_patches, camera + 8 * half + ROW_NUMBERS),
-        )
-        for name, shape, out, per_patch, per_image, weights in heads:
-            yield self._stage(
-                name,
-                inputs=[pair],
-                outputs=[TensorSpec(name, shape, "float32")],
-                weight_bytes=self._cost.prediction_bytes(out, weights),
-                flop=self._cost.prediction(out, per_patch, per_image),
-                largest=self._hidden(1),
-            )
-
     # ---- what they share
-
-    def _stage(
-        self,
-        name: str,
-        *,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        weight_bytes: int,
-        flop: Flop,
-        largest: int,
-        calls: int = 1,
-    ) -> Costed:
-        kind, _, layer = name.partition(".")
-        entry = StageEntry(
-            name=name,
-            kind=kind,
-            layer=int(layer) if layer else None,
-            inputs=tuple(inputs),
-            outputs=tuple(outputs),
-            weight_bytes=weight_bytes,
-            flop=flop.total,
-            largest=largest,
-            calls=calls,
-        )
-        return entry, flop
 
     @property
     def _cost(self) -> Cost:
@@ -221,10 +155,6 @@ class PlanStages:
 
     def _tokens(self, streams: int, suffix: str = "") -> TensorSpec:
         return TensorSpec("tokens", self.layout.tokens_shape(streams, self.config.width), self.precision.tokens, suffix)
-
-    def _pair(self, layer: int, shape: tuple[int, ...]) -> TensorSpec:
-        """A kept layer as a head reads it."""
-        return TensorSpec(f"layers.{layer}", shape, self.precision.tokens)
 
     def _patch_map(self, name: str) -> TensorSpec:
         return TensorSpec(name, self.layout.patch_map_shape, "float32")

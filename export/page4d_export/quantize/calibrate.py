@@ -148,12 +148,13 @@ def calibrate(
         exporter = OnnxExporter(folder, model.config.head_dim, plan.attention, calibration.traces)
         for stage in stages_of(model, exact).values():
             progress.step(f"calibrating {stage.name}")
-            if plan.precision is Precision.FP8 and _is_head_of_vggt(model.config, stage.entry):
-                continue  # 16 bits and, of the camera, float32; no stage reads what it gives
+            is_fixed = _stays_as_it_is(model.config, stage.entry, plan.precision)
+            if is_fixed and stage.entry.kind in list(Head):
+                continue  # no stage reads what it gives
             path = exporter.write(stage)
             inputs = chain.inputs(stage.entry)
             outputs, seen = observe(path, stage.entry, inputs)
-            if seen:
+            if seen and not is_fixed:
                 calibration.stages[stage.name] = _choose(
                     _SCHEMES[plan.precision], path, stage.entry, inputs, outputs, seen, tolerance
                 )
@@ -220,8 +221,14 @@ def _choose(
     return keeping(kept_float)
 
 
-def _is_head_of_vggt(config: ModelConfig, entry: StageEntry) -> bool:
-    return config.built_on_vggt and entry.kind in list(Head)
+def _stays_as_it_is(config: ModelConfig, entry: StageEntry, precision: Precision) -> bool:
+    """Whether a stage is not quantized: Pi3X's metric head, whose one query gains nothing; and in fp8 DPT heads, and
+    what is float32 in 16 bits."""
+    if entry.kind == "metric":
+        return True
+    return precision is Precision.FP8 and (
+        entry.kind in ("camera_encoder", "depth") or (config.built_on_vggt and entry.kind in list(Head))
+    )
 
 
 def _gains(

@@ -35,11 +35,13 @@ class Checksums:
 
         def encode():
             images, special = (inputs[spec.binding] for spec in self.entry.inputs)
-            tokens = next(iter(outputs.values())).reshape(len(special), -1, special.shape[-1])
+            tokens, *others = (outputs[spec.binding] for spec in self.entry.outputs)
+            tokens = tokens.reshape(len(special), -1, special.shape[-1])
             tokens[:, : special.shape[1]] = special
-            for image, patches in zip(images, tokens[:, special.shape[1] :], strict=True):
+            for number, image in enumerate(images):
                 digest = zlib.crc32(np.ascontiguousarray(image).tobytes())
-                patches[...] = elements(digest, patches.size).reshape(patches.shape) / 256
+                for k, target in enumerate((tokens[number, special.shape[1] :], *(array[number] for array in others))):
+                    target[...] = elements(digest + 40503 * k, target.size).reshape(target.shape) / 256
 
         def call():
             digest = 0
@@ -53,7 +55,7 @@ class Checksums:
                 values = elements(digest + 40503 * k, target.size)
                 target[...] = (values if spec.dtype in ("uint8", "int32") else values / 256).reshape(target.shape)
 
-        return encode if self.entry.kind == "encoder" else call
+        return encode if any(spec.name == "special" for spec in self.entry.inputs) else call
 
 
 def python_run(engines, frames, out, stride=None, fit=None, backend=Backend.ONNXRUNTIME):
@@ -102,7 +104,7 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
     assert len(expected) == len(starts)
     for number, tensors in enumerate(expected):
         files = {path.name: path.read_bytes() for path in (place / "cpp" / str(number)).iterdir()}
-        if tensors.keys() & {"points", "depth"}:
+        if "points" in tensors or {"depth", "camera"} <= tensors.keys():
             same_points(files.pop("world_points"), tensors, manifest.points_frame, f"window {number}")
         assert files.keys() == tensors.keys()
         for name, tensor in tensors.items():

@@ -12,10 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from cuda.bindings import driver as api
 
+from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
+from page4d.network.reference_view import balanced_view
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -32,6 +35,8 @@ from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
 from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
+from tests.support.newer_models import H, W, model_of
+from tests.support.torch_stages import TorchStages
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -215,6 +220,56 @@ def pipeline_of(folder, engines=None, sliding=False, **options):
         return chains[0]
 
     return Pipeline(opened, Backend.CUDA, make), chains[0]
+
+
+class ModuleEngine:
+    """A stage of the reference model that is put on a stream."""
+
+    def __init__(self, entry, engine, uncapturable):
+        self.entry, self.engine, self.uncapturable, self.scratch = entry, engine, uncapturable, 1000
+
+    def bind(self, inputs, outputs, scratch):
+        shapes = [
+            {spec.binding: (spec.shape, spec.dtype) for spec in specs}
+            for specs in (self.entry.inputs, self.entry.outputs)
+        ]
+        call = self.engine.bind(over(shapes[0], inputs), over(shapes[1], outputs))
+        held = []
+        return lambda stream: held.append(put_on(stream, call))
+
+
+@pytest.mark.parametrize("use_graph", [True, False])
+@pytest.mark.parametrize("B", [1, 2])
+def test_the_host_chooses_the_reference_view(tmp_path, use_graph, B):
+    """Between two graphs, or between calls: as the chain on the host does, window after window."""
+    model, layout = model_of("da3"), Layout(1, 3, H, W, B)
+    stages = TorchStages(model, layout, encoder_images=1, head_images=3)
+    opened = stages.write(tmp_path / "engines")
+    host = stages.pipeline(tmp_path / "host")
+
+    def make(constants):
+        engines = {
+            entry.name: ModuleEngine(
+                entry, stages.engine(opened.file(entry.file)), None if use_graph else "single calls"
+            )
+            for entry in opened.manifest.stages
+        }
+        return GpuChain(CudaDevice(), BufferPlan.make(opened.manifest), engines, constants, "modules")
+
+    pipeline = Pipeline(opened, Backend.CUDA, make)
+    assert pipeline._chain.has_graph == use_graph
+    seen = set()
+    for seed in range(4):
+        images = np.random.default_rng(seed).integers(0, 256, layout.images_shape, np.uint8)
+        expected, before = host.run(images).tensors(), LIBRARY.driver_launches()
+        result = pipeline.run(images)
+        assert LIBRARY.driver_launches() - before == 2 * use_graph, "one graph before the choice, one after it"
+        for name, array in result.tensors().items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+        assert min(result.timing.seconds.values()) > 0
+        _, select = model.encoder.encode(torch.from_numpy(images).reshape(-1, H, W, 3))
+        seen |= set(balanced_view(select.reshape(B, 3, -1).double().numpy()).tolist())
+    assert len(seen) > 1, "clips whose choices differ"
 
 
 def inputs_of(exported, seed):

@@ -84,8 +84,9 @@ Checksum::Checksum(const Stage& stage, const std::vector<Address>& inputs, const
   for (size_t i = 0; i < outputs.size(); ++i)
     outputs_.push_back({outputs[i].second, stage.outputs[i].count(), stage.outputs[i].dtype});
   const TensorSpec *pixels = stage.input("images"), *special = stage.input("special"), *tokens = stage.output("tokens");
-  const bool is_encoder = pixels == stage.inputs.data() && special == pixels + 1 && tokens != nullptr &&
-                          inputs_.size() == 2 && outputs_.size() == 1;
+  bool is_encoder = pixels == stage.inputs.data() && special == pixels + 1 && tokens != nullptr &&
+                    tokens == stage.outputs.data() && inputs_.size() == 2;
+  for (const TensorSpec& spec : stage.outputs) is_encoder = is_encoder && spec.shape.front() == pixels->shape.front();
   if (is_encoder && special->shape.front() == pixels->shape.front() && tokens->shape.front() == pixels->shape.front() &&
       special->dtype == tokens->dtype && special->count() < tokens->count()) {
     images_ = pixels->shape.front();
@@ -98,10 +99,16 @@ void Checksum::encode() const noexcept {
                special_bytes = static_cast<size_t>(special.count / images_) * bytes_of(special.dtype),
                token_bytes = static_cast<size_t>(tokens.count / images_) * bytes_of(tokens.dtype);
   for (size_t i = 0; i < static_cast<size_t>(images_); ++i) {
+    const uint32_t sum = crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image);
     auto* target = static_cast<unsigned char*>(tokens.data) + i * token_bytes;
     std::memcpy(target, static_cast<const unsigned char*>(special.data) + i * special_bytes, special_bytes);
-    fill({target + special_bytes, (tokens.count - special.count) / images_, tokens.dtype},
-         crc32(0, static_cast<const unsigned char*>(pixels.data) + i * image, image));
+    fill({target + special_bytes, (tokens.count - special.count) / images_, tokens.dtype}, sum);
+    for (size_t k = 1; k < outputs_.size(); ++k) {
+      const Part& other = outputs_[k];
+      const size_t bytes = static_cast<size_t>(other.count / images_) * bytes_of(other.dtype);
+      fill({static_cast<unsigned char*>(other.data) + i * bytes, other.count / images_, other.dtype},
+           sum + 40503u * static_cast<uint32_t>(k));
+    }
   }
 }
 

@@ -54,7 +54,8 @@ void write_pose(const Matrix3& rotation, const Eigen::Vector3d& translation, dou
 
 void write_inverse(const Matrix3& rotation, const Eigen::Vector3d& translation, double* pose) {
   const Matrix3 turned = rotation.transpose();
-  write_pose(turned, -turned * translation, pose);
+  // sums begin with 0, as NumPy's: no -0, whose bytes an engine would see
+  write_pose(turned, Eigen::Vector3d::Zero() - turned * translation, pose);
 }
 
 void write_world(const double* pose, double x, double y, double z, float* world) {

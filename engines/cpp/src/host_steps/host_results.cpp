@@ -1,10 +1,15 @@
 #include "host_steps/host_results.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 namespace page4d {
 namespace {
+
+// Focal length in pixels at which the depth of Depth Anything 3 METRIC is in metres; it grows with the focal length.
+constexpr double kFocalOfMetres = 300;
 
 // Computed in double.
 template <class Scale>
@@ -20,6 +25,7 @@ HostResults::HostResults(const Manifest& manifest, const BufferPlan& plan, const
       layout_(manifest.layout),
       direction_(manifest.pose_direction == kCameraToWorld ? PoseDirection::kCameraToWorld
                                                            : PoseDirection::kWorldToCamera),
+      takes_focal_lengths_(manifest.takes_focal_lengths()),
       known_(std::move(known)),
       camera_view_(plan.output("camera")),
       metric_view_(plan.output("metric")) {
@@ -35,7 +41,7 @@ HostResults::HostResults(const Manifest& manifest, const BufferPlan& plan, const
 bool HostResults::computes(Output Outputs::* member) const noexcept {
   return member == &Outputs::camera || member == &Outputs::intrinsics ||
          (member == &Outputs::points && metric_view_ != nullptr) ||
-         (member == &Outputs::depth && known_ && camera_view_ != nullptr);
+         (member == &Outputs::depth && known_ && (camera_view_ != nullptr || takes_focal_lengths_));
 }
 
 bool HostResults::is_asked(const Outputs& outputs) const noexcept {
@@ -61,6 +67,7 @@ Failure HostResults::put(const Outputs& outputs, Stream stream) noexcept {
 
 void HostResults::compute() noexcept {
   if (points_ != nullptr) scale_points();
+  if (known_ && takes_focal_lengths_) return scale_by_focal_length();
   if (known_) {
     for (int64_t clip = 0; clip < layout_.B; ++clip) take_known(clip, estimated_.data());
     return;
@@ -81,15 +88,28 @@ void HostResults::scale_points() noexcept {
   }
 }
 
-// The known cameras, and depth in their unit. estimated: [V,4,4], overwritten.
+// The known cameras, and depth in their unit: NaN where the poses that were estimated tell no scale. estimated:
+// [V,4,4], overwritten.
 void HostResults::take_known(int64_t clip, double* estimated) noexcept {
   const int64_t V = layout_.V, pixels = V * layout_.H * layout_.W;
   if (camera_ != nullptr) std::copy_n(known_->camera_to_world(), 16 * V, camera_ + 16 * V * clip);
   if (intrinsics_ != nullptr) std::copy_n(known_->K(), 9 * V, intrinsics_ + 9 * V * clip);
   if (depth_ == nullptr) return;
   camera_to_world(numbers_ + clip * V * size_, size_, V, direction_, estimated);
-  const double scale = known_->scale(estimated);
+  const bool is_known = std::all_of(estimated, estimated + 16 * V, [](double number) { return std::isfinite(number); });
+  const double scale = is_known ? known_->scale(estimated) : std::numeric_limits<double>::quiet_NaN();
   rescale(depth_ + clip * pixels, pixels, [&](double value) { return value / scale; });
+}
+
+// Of Depth Anything 3 METRIC, which gives no cameras: K is the known one, and depth is in metres by its focal lengths.
+void HostResults::scale_by_focal_length() noexcept {
+  const int64_t pixels = layout_.H * layout_.W;
+  for (int64_t i = 0; i < layout_.images(); ++i) {
+    const double* K = known_->K() + 9 * (i % layout_.V);
+    if (intrinsics_ != nullptr) std::copy_n(K, 9, intrinsics_ + 9 * i);
+    const double metres = (K[0] + K[4]) / 2 / kFocalOfMetres;
+    if (depth_ != nullptr) rescale(depth_ + i * pixels, pixels, [&](double value) { return value * metres; });
+  }
 }
 
 }  // namespace page4d

@@ -1,5 +1,6 @@
 // The results that the host computes from what the engines give: cameras and intrinsics; points and depth in another
-// scale. Mirrors page4d_engines/pipeline.py.
+// scale. Mirrors
+// page4d_engines/runtime/host_results.py.
 #pragma once
 
 #include <optional>
@@ -16,7 +17,8 @@ namespace page4d {
 
 class HostResults {
  public:
-  // known: the images' cameras, for engines that read them. Plan, chain and device must outlive it. Throws Error.
+  // known: the images' cameras, for engines whose results depend on them. Plan, chain and device must outlive it.
+  // Throws Error.
   HostResults(const Manifest& manifest, const BufferPlan& plan, const Chain& chain, Device& device,
               std::optional<KnownCameras> known);
 
@@ -32,12 +34,14 @@ class HostResults {
   void compute() noexcept;
   void scale_points() noexcept;
   void take_known(int64_t clip, double* estimated) noexcept;
+  void scale_by_focal_length() noexcept;
 
   Device& device_;
   const Layout layout_;
   const PoseDirection direction_;
+  const bool takes_focal_lengths_;
   const std::optional<KnownCameras> known_;
-  const BufferView* camera_view_;  // null: no camera head, and so no result of this class
+  const BufferView* camera_view_;  // null: no camera head
   const BufferView* metric_view_;  // null: lengths are as the engines give them
   void *device_numbers_ = nullptr, *device_metric_ = nullptr;
   float *numbers_ = nullptr, *metric_ = nullptr;  // [images,size], [B], on the host

@@ -1,6 +1,5 @@
 #include "host_steps/reference_step.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -9,34 +8,22 @@
 namespace page4d {
 namespace {
 
-constexpr int64_t kFewestViews = 3;
-
-// What the encoder's first call writes.
-const BufferView& written(const BufferPlan& plan, const char* name) {
-  const auto call = std::find_if(plan.calls.begin(), plan.calls.end(),
-                                 [](const Call& entry) { return entry.stage->kind == "encoder"; });
-  return std::find_if(call->outputs.begin(), call->outputs.end(), [&](const NamedView& v) { return v.first == name; })
-      ->second;
-}
+// Bytes of a part of the first axis.
+size_t pitch_of(const BufferView& view) { return static_cast<size_t>(view.bytes() / view.shape.front()); }
 
 }  // namespace
 
-bool ReferenceStep::is_needed(const Manifest& manifest) {
-  return manifest.makes("select") && manifest.layout.V >= kFewestViews;
-}
-
-ReferenceStep::ReferenceStep(const Manifest& manifest, const BufferPlan& plan, const Chain& chain, Device& device,
-                             Bytes special)
+ReferenceStep::ReferenceStep(const ReferenceChoice& choice, const Chain& chain, Device& device, Bytes special)
     : device_(device),
-      clips_(manifest.layout.B),
-      views_(manifest.layout.V),
-      channels_(manifest.width),
-      row_(static_cast<size_t>(channels_) * bytes_of(manifest.dtype())),
-      token_pitch_(row_ * static_cast<size_t>(manifest.layout.N())),
-      special_pitch_(row_ * static_cast<size_t>(manifest.layout.special())),
+      clips_(choice.clips),
+      views_(choice.select.shape.front() / choice.clips),
+      channels_(choice.select.shape.back()),
+      row_(static_cast<size_t>(channels_) * bytes_of(choice.tokens.dtype)),
+      token_pitch_(pitch_of(choice.tokens)),
+      special_pitch_(pitch_of(choice.special)),
       special_(std::move(special)),
-      select_(chain.at(written(plan, "select"))),
-      tokens_(chain.at(written(plan, "tokens"))) {
+      select_(chain.at(choice.select)),
+      tokens_(chain.at(choice.tokens)) {
   const auto images = static_cast<size_t>(clips_ * views_);
   rows_ = device.allocate(images * row_);
   host_rows_ = static_cast<unsigned char*>(device.staging(images * row_));

@@ -16,11 +16,8 @@ namespace page4d {
 
 class ReferenceStep {
  public:
-  // Whether the engines choose a view: the encoder writes `select`, and there are views to choose from.
-  static bool is_needed(const Manifest& manifest);
-
-  // special: of every image, in the engines' type. Plan, chain and device must outlive it. Throws Error.
-  ReferenceStep(const Manifest& manifest, const BufferPlan& plan, const Chain& chain, Device& device, Bytes special);
+  // special: the constant, in the engines' type. The device must outlive it. Throws Error.
+  ReferenceStep(const ReferenceChoice& choice, const Chain& chain, Device& device, Bytes special);
 
   // After the encoder's last call.
   Failure put(Stream stream) noexcept;

@@ -75,7 +75,7 @@ struct ModelValue {
 };
 
 struct Manifest {
-  std::string page4d, weights, precision, attention = "auto";
+  std::string page4d, weights, licence, precision, attention = "auto";
   std::string model;                          // as JSON
   std::map<std::string, ModelValue> options;  // of the model: those that decide its chain of stages
   int64_t width = 0;                          // C
@@ -96,6 +96,8 @@ struct Manifest {
   DType dtype() const;  // of tokens, memory and weights
   bool makes(const std::string& tensor) const;
   bool reads(const std::string& tensor) const;
+  // Whether depth is in metres once focal lengths are known.
+  bool takes_focal_lengths() const { return unit && makes("sky"); }
   // Which inputs of the stages are the model's own, and lie in kConstants: "special", "memory".
   std::vector<std::string> constants() const;
   // The first input or output of that name; null if there is none.

@@ -239,12 +239,12 @@ Manifest manifest_of(const JsonValue& root) {
                {"points_frame", false, [&](const JsonValue& v) { m.points_frame = optional_string(v); }},
                {"pose_direction", false, [&](const JsonValue& v) { m.pose_direction = optional_string(v); }},
                {"unit", false, [&](const JsonValue& v) { m.unit = optional_string(v); }},
+               {"licence", false, [&](const JsonValue& v) { m.licence = v.string(); }},
                {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
                {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
                {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
                {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
                {"made", false, [](const JsonValue& v) { string_map(v); }},
-               {"licence", false, [](const JsonValue& v) { v.string(); }},
                {"format", false, [](const JsonValue& v) { v.integer(); }}});
   m.layout = layout_of(sizes);
   for (RawStage& raw_stage : raw) {

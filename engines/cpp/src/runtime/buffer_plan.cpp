@@ -10,6 +10,8 @@
 namespace page4d {
 namespace {
 
+constexpr int64_t kFewestViews = 3;  // among which a reference view is chosen
+
 struct Keep {
   size_t call;
   int64_t part, parts;
@@ -59,6 +61,7 @@ class Planner {
     if (written_.count("sky") != 0) result("sky", clip_shape({layout.T, layout.V, layout.H, layout.W}));
     add_steps();
     add_carries();
+    add_reference();
     return std::move(plan_);
   }
 
@@ -134,6 +137,25 @@ class Planner {
       gathers.push_back(
           {special.buffer, special.offset, encoded_->buffer, encoded_->offset, carried, special_width, width});
     }
+  }
+
+  // Where there are two views or fewer, the first is the reference, whatever the encoder says.
+  void add_reference() {
+    const Layout& layout = manifest_.layout;
+    if (layout.V < kFewestViews || !manifest_.makes("select")) return;
+    for (size_t number = 0; number < plan_.calls.size(); ++number) {
+      const Call& call = plan_.calls[number];
+      if (call.stage->kind != "encoder") continue;
+      plan_.reference = {number, layout.B * layout.T, whole(call, *find(call.outputs, "select")),
+                         whole(call, *find(call.inputs, "special")), whole(call, *find(call.outputs, "tokens"))};
+    }
+  }
+
+  // All calls' parts, from that of one.
+  static BufferView whole(const Call& call, BufferView part) {
+    part.shape.front() *= call.stage->calls;
+    part.offset = 0;
+    return part;
   }
 
   // [S or 1,..,N,C] into its part of [..,N,S*parts*C]; the only stream of a stage is copied to all S.
@@ -243,6 +265,8 @@ void BufferPlan::check() const {
   };
   for (const Call& call : calls) check_views(call.inputs), check_views(call.outputs);
   check_views(starts), check_views(outputs);
+  if (reference)
+    check_views({{"select", reference->select}, {"special", reference->special}, {"tokens", reference->tokens}});
   for (const Step& step : steps) check_gathers(step.gathers);
   for (const Carry& carry : carries) check_gathers(carry.gathers);
 }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,16 @@ struct Carry {
   std::vector<Gather> gathers;
 };
 
+// After a call, the encoder's last, one view of each clip is told apart from the others: its token 0 becomes that which
+// view 0 begins with, and that of view 0 the others'.
+struct ReferenceChoice {
+  size_t call;
+  int64_t clips;
+  BufferView select;   // the cls tokens that decide, float32 [B*V,C]
+  BufferView special;  // [B*V,1+registers,C], of a clip whose first view is the reference
+  BufferView tokens;   // the encoder's, [B*V,N,C]
+};
+
 struct BufferPlan {
   std::map<std::string, int64_t> sizes;  // bytes
   std::vector<Call> calls;
@@ -65,6 +76,7 @@ struct BufferPlan {
   std::vector<Carry> carries;      // by shared timesteps, from 1; empty: the plan keeps nothing of the window before
   // Where the chain's inputs go before the first call: images, special, cameras, mask_ext ...
   std::vector<NamedView> starts;
+  std::optional<ReferenceChoice> reference;  // nothing: the first view is it
 
   int64_t total() const;
   // Null if there is none.

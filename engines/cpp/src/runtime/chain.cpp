@@ -82,11 +82,9 @@ void Chain::set_constant(const BufferView& view, const void* data) {
   if (Failure failure = device_.synchronize(stream)) fail(failure);
 }
 
-void Chain::set_step_after_encoder(std::function<Failure(Stream)> step) {
-  after_encoder_ = std::move(step);
-  for (size_t i = 0; i < steps_.size(); ++i) {
-    if (plan_.calls[plan_.steps[i].call].stage->kind == "encoder") last_of_encoder_ = &steps_[i];
-  }
+void Chain::set_step_after(size_t call, std::function<Failure(Stream)> step) {
+  inserted_ = std::move(step);
+  before_inserted_ = &steps_.at(call);
 }
 
 std::string Chain::prepare(bool use_graph) {
@@ -127,8 +125,8 @@ Failure Chain::put(Stream stream, int64_t shared) noexcept {
         return failure;
       }
     }
-    if (&step == last_of_encoder_) {
-      if (Failure failure = after_encoder_(stream)) return failure;
+    if (&step == before_inserted_) {
+      if (Failure failure = inserted_(stream)) return failure;
     }
     if (Failure failure = device_.record(step.done, stream)) return failure;
     if (Failure failure = copy(step.copies, stream)) return failure;

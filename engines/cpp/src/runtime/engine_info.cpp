@@ -69,10 +69,11 @@ const char* name_of(DType dtype) {
 const Tensor* EngineInfo::input(const std::string& name) const { return find(inputs, name); }
 const Tensor* EngineInfo::output(const std::string& name) const { return find(outputs, name); }
 
-EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
+EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan, bool knows_cameras) {
   EngineInfo info;
   info.exporter = manifest.page4d;
   info.weights = manifest.weights;
+  info.licence = manifest.licence;
   info.precision = manifest.precision;
   info.model = manifest.model;
   info.layout = manifest.layout;
@@ -83,7 +84,9 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
   for (const auto& [name, view] : plan.starts) {
     if (name != "special") info.inputs.push_back(tensor_of(name, view, manifest.layout));
   }
+  const bool knows_focal_lengths = knows_cameras && manifest.takes_focal_lengths();
   for (const auto& [name, view] : plan.outputs) {
+    if (name == "sky" && knows_focal_lengths) info.outputs.push_back(tensor_of("intrinsics", view, manifest.layout));
     info.outputs.push_back(tensor_of(name, view, manifest.layout));
     if (name == "camera" && view.shape.back() == kQuaternionNumbers)
       info.outputs.push_back(tensor_of("intrinsics", view, manifest.layout));
@@ -91,7 +94,7 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
   // Pi3's engines were exported before the manifest names the frame
   if (manifest.makes("points"))
     info.points_frame = manifest.points_frame == "world" ? PointsFrame::kWorld : PointsFrame::kCamera;
-  if (manifest.unit) info.unit = Unit::kMetres;
+  if (manifest.unit && (manifest.makes("metric") || knows_focal_lengths)) info.unit = Unit::kMetres;
   for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
   if (manifest.plans)
     info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,

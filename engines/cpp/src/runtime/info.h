@@ -7,6 +7,7 @@
 
 namespace page4d {
 
-EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan);
+// knows_cameras: whether the images' cameras are given, which some engines can do without.
+EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan, bool knows_cameras = false);
 
 }  // namespace page4d

@@ -28,7 +28,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
                            const std::map<std::string, std::vector<float>>& constants, const Options& options)
     : manifest_(manifest),
       plan_(BufferPlan::make(manifest, options.sliding)),
-      info_(info_of(manifest, plan_)),
+      info_(info_of(manifest, plan_, !options.cameras.empty())),
       device_(loader.device()),
       on_host_(dynamic_cast<HostDevice*>(&device_) != nullptr),
       fitter_(frame_side(options.frame_width, manifest.layout.W), frame_side(options.frame_height, manifest.layout.H),
@@ -48,12 +48,13 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
     }
     chain_.set_constant(*view, value.data());
     if (view == memory_.view) learned_ = value;
-    if (name == std::string("special") && ReferenceStep::is_needed(manifest))
-      reference_ = std::make_unique<ReferenceStep>(manifest, plan_, chain_, device_, value);
+    if (name == std::string("special") && plan_.reference)
+      reference_ = std::make_unique<ReferenceStep>(*plan_.reference, chain_, device_, value);
   }
-  if (reference_ != nullptr) chain_.set_step_after_encoder([this](Stream stream) { return reference_->put(stream); });
+  if (reference_ != nullptr)
+    chain_.set_step_after(plan_.reference->call, [this](Stream stream) { return reference_->put(stream); });
   set_lines(options);
-  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, set_known_cameras(options));
+  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, known_cameras(options));
   consumed_ = device_.make_event(), done_ = device_.make_event();
   for (const Tensor& tensor : info_.outputs) {
     Output Outputs::* member = output_called(tensor.name);
@@ -109,12 +110,12 @@ void WindowRunner::set_lines(const Options& options) {
   if (view != nullptr) set_numbers(*view, fundamental(fitted_cameras(options)));
 }
 
-// Nothing if the engines do not read cameras.
-std::optional<KnownCameras> WindowRunner::set_known_cameras(const Options& options) {
+// The images' cameras, for engines whose results depend on them; those that read them are given them.
+std::optional<KnownCameras> WindowRunner::known_cameras(const Options& options) {
   const BufferView* view = plan_.start("cameras");
-  if (view == nullptr) return std::nullopt;
+  if (view == nullptr && (!manifest_.takes_focal_lengths() || options.cameras.empty())) return std::nullopt;
   KnownCameras known(fitted_cameras(options));
-  set_numbers(*view, known.encoded(manifest_.layout.H, manifest_.layout.W));
+  if (view != nullptr) set_numbers(*view, known.encoded(manifest_.layout.H, manifest_.layout.W));
   return known;
 }
 

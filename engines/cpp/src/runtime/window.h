@@ -53,7 +53,7 @@ class WindowRunner {
   std::vector<Camera> fitted_cameras(const Options& options) const;
   void set_numbers(const BufferView& view, const std::vector<double>& numbers);
   void set_lines(const Options& options);
-  std::optional<KnownCameras> set_known_cameras(const Options& options);
+  std::optional<KnownCameras> known_cameras(const Options& options);
 
   Status refuse(Code code, const char* format, ...) noexcept __attribute__((format(printf, 3, 4)));
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
@@ -77,7 +77,7 @@ class WindowRunner {
   Fitter fitter_;  // before the chain: images that do not fit are refused before gigabytes are loaded
   Chain chain_;
   Input images_, masks_, keypoints_, memory_;
-  Bytes learned_;                             // the initial memory
+  Bytes learned_;  // the initial memory
   std::unique_ptr<HostResults> host_results_;
   std::vector<Target> targets_;
   int layers_ = 0;  // kept layers among the outputs

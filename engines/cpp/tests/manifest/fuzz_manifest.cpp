@@ -45,6 +45,9 @@ void check(const BufferPlan& plan) {
   };
   for (const Step& step : plan.steps) check_gathers(step.gathers);
   for (const Carry& carry : plan.carries) check_gathers(carry.gathers);
+  if (!plan.reference) return;
+  for (const BufferView* view : {&plan.reference->select, &plan.reference->special, &plan.reference->tokens})
+    inside(view->buffer, view->offset, view->bytes());
 }
 
 // Whether it was read.
@@ -53,7 +56,8 @@ bool try_one(const std::string& content) {
     const Manifest manifest = parse_manifest(content, "manifest.json");
     check(BufferPlan::make(manifest));
     const BufferPlan sliding = BufferPlan::make(manifest, true);
-    require(static_cast<int64_t>(sliding.carries.size()) == (manifest.layout.B > 1 ? 0 : manifest.layout.T - 1),
+    require(static_cast<int64_t>(sliding.carries.size()) ==
+                (manifest.layout.B > 1 || !manifest.makes("tokens") ? 0 : manifest.layout.T - 1),
             "a sliding plan keeps nothing");
     check(sliding);
     return true;
@@ -107,6 +111,11 @@ const Json kValues[] = {0,
                         "images",
                         "special",
                         "layers.1",
+                        "features.4",
+                        "select",
+                        "cameras",
+                        "camera_encoder",
+                        "da3-mono",
                         "encoder",
                         "_out",
                         "float16",
@@ -230,7 +239,8 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
   Options options;
   options.backend = Backend::kTest;
   options.sliding = parsed.layout.B == 1;
-  for (int64_t v = 0; parsed.reads("fundamental") && v < parsed.layout.V; ++v) {
+  const bool takes_cameras = parsed.reads("fundamental") || parsed.reads("cameras") || random() % 2 == 0;
+  for (int64_t v = 0; takes_cameras && v < parsed.layout.V; ++v) {
     Camera camera{
         static_cast<int>(parsed.layout.W), static_cast<int>(parsed.layout.H), {60, 0, 35, 0, 60, 28, 0, 0, 1}, {}};
     for (int i = 0; i < 3; ++i) camera.world_to_camera[5 * i] = 1;
@@ -250,7 +260,7 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
     Results results(pipeline.info());
     Frames frames{images.data()};
     if (parsed.reads("keypoints")) frames.keypoints = maps.data();
-    for (int64_t shared = 0; shared < (options.sliding ? parsed.layout.T : 1); ++shared) {
+    for (int64_t shared = 0; shared < (pipeline.slides() ? parsed.layout.T : 1); ++shared) {
       frames.shared = shared;
       const Status status = pipeline.run(frames, results.outputs());
       require(status.ok(), status.message);
@@ -280,6 +290,7 @@ int main(int argc, char** argv) {
   for (const char* kind : {"plans", "slides"}) {
     for (const Json& entry : all[kind]) bases.push_back(entry["manifest"]);
   }
+  for (const Json& entry : vectors("published_plans.json")["plans"]) bases.push_back(entry["manifest"]);
   for (const Json& base : bases) require(try_one(base.dump()), "a golden manifest is refused");
   int read = 0, ran = 0;
   for (int i = 0; i < rounds; ++i) {

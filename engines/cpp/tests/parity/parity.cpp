@@ -5,8 +5,8 @@
 //   entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
 //   timesteps}
 // CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], if any: all n timesteps of the clip
-// OUT/<window>/<output>: the bytes; windows count from 0, OUT exists. If the engines give points or depth,
-// `world_points` is there, too, f32 [T,V,H,W,3]
+// OUT/<window>/<output>: the bytes; windows count from 0, OUT exists. If the engines give points, or depth and
+// cameras, `world_points` is there, too, f32 [T,V,H,W,3]
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -32,12 +32,10 @@ class Clip {
   }
 
   page4d::Options options() const {
-    static const std::map<std::string, page4d::Fit> fits = {{"none", page4d::Fit::kNone},
-                                                            {"stretch", page4d::Fit::kStretch},
-                                                            {"crop", page4d::Fit::kCrop},
-                                                            {"pad", page4d::Fit::kPad},
-                                                            {"published", page4d::Fit::kPublished},
-                                                            {"published-pad", page4d::Fit::kPublishedPad}};
+    static const std::map<std::string, page4d::Fit> fits = {
+        {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
+        {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
+        {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
     page4d::Options options;
     options.backend = info.at("backend") == "test" ? page4d::Backend::kTest : page4d::Backend::kTensorrt;
     options.frame_width = info.at("width"), options.frame_height = info.at("height");
@@ -92,7 +90,7 @@ void run(const std::string& engines, const Clip& clip, const fs::path& out) {
     for (const page4d::Tensor& tensor : pipeline.info().outputs)
       std::ofstream(out / std::to_string(number) / tensor.name, std::ios::binary)
           .write(static_cast<const char*>(results.data(tensor.name)), static_cast<std::streamsize>(tensor.bytes));
-    if (results.points() != nullptr || results.depth() != nullptr) {
+    if (results.points() != nullptr || (results.depth() != nullptr && results.camera() != nullptr)) {
       std::vector<float> world(static_cast<size_t>(layout.images() * layout.H * layout.W) * 3);
       page4d::world_points(pipeline.info(), results.outputs(), world.data());
       std::ofstream(out / std::to_string(number) / "world_points", std::ios::binary)

@@ -53,6 +53,14 @@ void check_carries(const BufferPlan& plan, const Json& expected) {
   }
 }
 
+void check_reference(const std::string& name, const ReferenceChoice& actual, const Json& expected) {
+  CHECK(actual.call == expected["call"] && actual.clips == expected["clips"]);
+  Json slots = expected;
+  slots.erase("call"), slots.erase("clips");
+  check_views(name + " reference ", {{"select", actual.select}, {"special", actual.special}, {"tokens", actual.tokens}},
+              slots);
+}
+
 void check_plan(const Json& expected) {
   const std::string name = expected["name"];
   const Manifest manifest = parse_manifest(expected["manifest"].dump(), "manifest.json");
@@ -65,6 +73,8 @@ void check_plan(const Json& expected) {
     CHECK_TEXT(text(name, buffer, size), text(name, buffer, expected["sizes"][buffer].get<int64_t>()));
   check_views(name + " starts ", plan.starts, expected["starts"]);
   check_views(name + " outputs ", plan.outputs, expected["outputs"]);
+  CHECK(plan.reference.has_value() == expected.contains("reference"));
+  if (plan.reference) check_reference(name, *plan.reference, expected["reference"]);
   CHECK(plan.steps.size() == expected["steps"].size());
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Json& step = expected["steps"][i];
@@ -85,4 +95,7 @@ int main() {
   for (const char* kind : {"plans", "slides"}) {
     for (const Json& entry : all[kind]) check_plan(entry);
   }
+  const Json published = vectors("published_plans.json")["plans"];
+  CHECK(published.size() > 8);
+  for (const Json& entry : published) check_plan(entry);
 }

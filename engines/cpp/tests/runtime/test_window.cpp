@@ -1,5 +1,7 @@
 // A window on the host and on a GPU whose driver is tests/support/driver: the same results to the bit, as a graph and
 // without, and nothing allocated.
+#include <cmath>
+
 #include "checksum/checksum_engine.h"
 #include "cuda/cuda_device.h"
 #include "runtime/output_names.h"
@@ -127,6 +129,94 @@ void test_cameras_alone() {
   }
   const double* K = alone.intrinsics();
   CHECK(K[0] > 0 && K[2] == 35 && K[4] > 0 && K[5] == 28 && K[8] == 1);
+}
+
+// A window's results on the host.
+struct HostRun {
+  HostRun(const nlohmann::ordered_json& plan, bool with_cameras, unsigned seed = 11)
+      : manifest(parse_manifest(plan.dump(), "")),
+        loader(checksum_loader()),
+        runner(manifest, *loader, constants_of(manifest), with_cameras ? options_for(manifest) : Options{}),
+        results(runner.info()) {
+    CHECK(runner.run(WindowInputs(manifest, seed).frames(), results.outputs(), nullptr).ok());
+  }
+
+  const Manifest manifest;
+  std::unique_ptr<EngineLoader> loader;
+  WindowRunner runner;
+  Results results;
+};
+
+// By the checksums of some images another view than the first is chosen, which changes all results.
+void test_reference_view() {
+  nlohmann::ordered_json plan = plan_named("da3");
+  plan["stages"][0]["outputs"].erase(1);
+  int others = 0;
+  const unsigned seeds = 12;
+  for (unsigned seed = 0; seed < seeds; ++seed) {
+    const HostRun chosen(plan_named("da3"), false, seed), first(plan, false, seed);
+    const size_t bytes = chosen.runner.info().output("layers.0")->bytes;
+    others += std::memcmp(chosen.results.data("layers.0"), first.results.data("layers.0"), bytes) != 0 ? 1 : 0;
+  }
+  CHECK(others > 3 && others < static_cast<int>(seeds));
+}
+
+// Points and positions are the engines' own times `metric`.
+void test_metres() {
+  nlohmann::ordered_json plan = plan_named("pi3x of two clips");
+  const HostRun in_metres(plan, false);
+  CHECK(in_metres.runner.info().unit == Unit::kMetres);
+  plan.erase("unit"), plan["stages"].erase(plan["stages"].size() - 1);
+  const HostRun without(plan, false);
+  CHECK(!without.runner.info().unit && without.results.metric() == nullptr);
+  const float* metric = in_metres.results.metric();
+  CHECK(metric[0] != metric[1] && metric[0] > 0);
+  const Layout& layout = in_metres.manifest.layout;
+  const int64_t numbers = layout.frames() * layout.H * layout.W * 3;
+  for (int64_t i = 0; i < layout.B * numbers; ++i)
+    CHECK(in_metres.results.points()[i] == without.results.points()[i] * metric[i / numbers]);
+  for (int64_t i = 0; i < layout.images() * 16; ++i) {
+    const double factor = i % 4 == 3 && i % 16 != 15 ? static_cast<double>(metric[i / 16 / layout.frames()]) : 1.0;
+    CHECK(in_metres.results.camera()[i] == without.results.camera()[i] * factor);
+  }
+}
+
+void test_known_cameras() {
+  const char* name = "da3 of two clips of known cameras";
+  HostRun known(plan_named(name), true);
+  const Layout& layout = known.manifest.layout;
+  for (int64_t i = 0; i < layout.images(); ++i) {
+    const double x = known.results.camera()[16 * i + 3];
+    CHECK(x == -0.3 * static_cast<double>(i % layout.V) && known.results.intrinsics()[9 * i] == 60);
+  }
+  CHECK(std::isfinite(known.results.depth()[0]) && known.results.depth_confidence()[0] < 1);
+  Results alone(known.runner.info());
+  Outputs only;
+  only.depth = alone.outputs().depth;
+  CHECK(known.runner.run(WindowInputs(known.manifest, 11).frames(), only, nullptr).ok());
+  CHECK(std::memcmp(alone.depth(), known.results.depth(), known.runner.info().output("depth")->bytes) == 0);
+  const Manifest manifest = parse_manifest(plan_named(name).dump(), "");
+  const auto loader = checksum_loader();
+  CHECK_TEXT(refusal([&] { WindowRunner(manifest, *loader, constants_of(manifest), {}); }),
+             "these engines are for known cameras and need the calibration of every view\n  allowed: 3 cameras");
+  Options options = options_for(manifest);
+  options.cameras[1].K[0] = 0;
+  CHECK_TEXT(first_line(refusal([&] { WindowRunner(manifest, *loader, constants_of(manifest), options); })),
+             "camera 1: K is not a calibration matrix");
+}
+
+// Depth of METRIC is in metres where focal lengths are known.
+void test_focal_lengths() {
+  const HostRun raw(plan_named("da3-metric"), false), known(plan_named("da3-metric"), true),
+      mono(plan_named("da3-mono"), true);
+  CHECK(!raw.runner.info().unit && known.runner.info().unit == Unit::kMetres && !mono.runner.info().unit);
+  CHECK(raw.results.intrinsics() == nullptr && mono.results.intrinsics() == nullptr);
+  const Layout& layout = raw.manifest.layout;
+  for (int64_t i = 0; i < layout.images() * layout.H * layout.W; ++i) {
+    CHECK(known.results.depth()[i] == static_cast<float>(static_cast<double>(raw.results.depth()[i]) * 0.2));
+    CHECK(known.results.sky()[i] == raw.results.sky()[i]);
+  }
+  for (int64_t i = 0; i < layout.images(); ++i) CHECK(known.results.intrinsics()[9 * i + 4] == 60);
 }
 
 void test_no_graph_and_no_memory() {
@@ -330,9 +420,11 @@ void test_inputs_matter() {
 
 int main() {
   const nlohmann::ordered_json all = vectors("plans.json");
-  for (const auto& plan : all["plans"]) {
-    test_gpu_equals_host(plan["manifest"], true);
-    test_gpu_equals_host(plan["manifest"], false);
+  for (const auto& plans : {all["plans"], vectors("published_plans.json")["plans"]}) {
+    for (const auto& plan : plans) {
+      test_gpu_equals_host(plan["manifest"], true);
+      test_gpu_equals_host(plan["manifest"], false);
+    }
   }
   for (const auto& plan : all["slides"]) test_sliding(plan["manifest"]);
   test_sliding(plan_named("vggt"));
@@ -341,6 +433,10 @@ int main() {
   test_device_memory("vggt", "depth");
   test_cameras_alone();
   test_no_graph_and_no_memory();
+  test_reference_view();
+  test_metres();
+  test_known_cameras();
+  test_focal_lengths();
   test_refusals();
   test_inputs_matter();
 }

@@ -77,7 +77,9 @@ struct Caller {
 
 inline Options options_for(const Manifest& manifest) {
   Options options;
-  for (int64_t v = 0; manifest.reads("fundamental") && v < manifest.layout.V; ++v) {
+  const bool takes_cameras =
+      manifest.reads("fundamental") || manifest.reads("cameras") || manifest.takes_focal_lengths();
+  for (int64_t v = 0; takes_cameras && v < manifest.layout.V; ++v) {
     Camera camera;
     camera.width = static_cast<int>(manifest.layout.W), camera.height = static_cast<int>(manifest.layout.H);
     const double K[9] = {60, 0, 35, 0, 60, 28, 0, 0, 1},
