@@ -334,6 +334,11 @@ class Manifest(msgspec.Struct, frozen=True):
         return self.reads("cameras")
 
     @property
+    def metres_by_focal_length(self) -> bool:
+        """Whether depth is in metres where the images' focal lengths are known, which is not an input."""
+        return self.unit is Unit.METRES and self.makes("sky")
+
+    @property
     def direction(self) -> PoseDirection:
         """Of `camera`'s nine numbers."""
         return self.pose_direction or PoseDirection.WORLD_TO_CAMERA
