@@ -119,6 +119,10 @@ class SourceFile(msgspec.Struct, frozen=True):
     sha256: str
     tensors: int
     """Tensors of the model in it, none in an index; a trainer's state is not counted."""
+    repository: str = ""
+    """`owner/name` on a hub; empty: a file that was given."""
+    revision: str = ""
+    """Hash of the repository's commit."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -305,6 +309,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """sha256 of every file, by path relative to the folder."""
     made: dict[str, str] = {}
     """Date, machine, versions."""
+    licence: str = ""
+    """Of the weights, in words; empty where none were loaded. What the page says that they are from is what holds."""
     format: int = FORMAT
 
     def stage(self, name: str) -> StageEntry:

@@ -44,12 +44,14 @@ class Page4D(nn.Module):
         complete: whether every weight has a value; False before the first load, or after a load that was interrupted
             while it wrote.
         report: which weights were loaded from which checkpoint; None where none were.
+        licence: of these weights, as text; empty where none were loaded.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0, filled: bool = True) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.report: LoadReport | None = None
+        self.licence = ""
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
             # the first set for image (0, 0), the second for all others

@@ -26,7 +26,7 @@ FLOORS = {
     "page4d": [
         {"errors"},
         {"system"},
-        {"layout", "config", "precision", "ops", "cameras", "files", "manifest", "manifest_checks", "manifest_file"}
+        {"layout", "config", "published", "precision", "ops", "cameras", "files", "manifest", "manifest_checks"}
         | {"accuracy"},
         {"network"},
         {"model", "attention"},

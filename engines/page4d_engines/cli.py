@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from page4d.errors import ExitCode
+from page4d.errors import ExitCode, Page4DError, UsageError
 from page4d.system import process
-from page4d.system.plain_text import counted
+from page4d.system.plain_text import counted, listed
 from page4d_engines import console
 from page4d_engines.options import Backend, FitMode, PointsSource
 
 if TYPE_CHECKING:
+    from page4d_engines.results.batch.batch import Batch
+    from page4d_engines.results.batch.batch_summary import FolderResult
     from page4d_engines.results.summary import Summary
 
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
@@ -50,17 +52,21 @@ def out_option(help: str, **settings: Any) -> Any:
 def run(
     engines: Annotated[pathlib.Path, typer.Argument(help="engine folder, written by page4d-export")],
     frames: Annotated[
-        pathlib.Path,
+        list[pathlib.Path],
         typer.Argument(
             help=(
                 "folder of <camera>/<frame>.png or .jpg, or of a video per camera,"
-                " or one that holds such a folder `frames`"
-            )
+                " or one that holds such a folder `frames`; of several each is run into FOLDER/<name> of -o"
+            ),
+            metavar="FRAMES...",
         ),
     ],
     out: Annotated[pathlib.Path, out_option("folder to write; replaced where it holds an earlier run")] = pathlib.Path(
         "out"
     ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="keep results that are whole and of the same engines, options and frames")
+    ] = False,
     stride: Annotated[
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
@@ -111,6 +117,9 @@ def run(
     Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for engines with heads
     (Pi3, VGGT, PAGE-4D) also points.ply, cameras.json and depth/. Where the engines see one timestep or one view,
     FRAMES may be a folder of photos; where they see one view, a video.
+
+    Of several FRAMES each is run by itself, with engines that are loaded once; report.html lists them. One that fails
+    leaves the others alone; the exit code is 1 then. With --resume an interrupted command goes on.
     """
     clock = console.process_clock()
     console.set_verbosity(verbose, quiet)
@@ -119,11 +128,12 @@ def run(
         from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
         from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.ort.thread_pool import ThreadPool
-        from page4d_engines.results.clip_run import ClipRun, RunOptions  # late: --help need not wait for the runtime
-        from page4d_engines.results.report import seeded_note
+        from page4d_engines.results.batch.batch import Batch
+        from page4d_engines.results.clip_run import RunOptions, run_clip  # late: --help need not wait for the runtime
 
+        if len(frames) > 1:
+            refuse_of_one_clip(masks=masks, keypoints=keypoints)
         opened = EngineFolder.open(engines)
-        folder = FrameFolder.open(frames, masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
         pool = ThreadPool.of(threads, shared=True)
         options = RunOptions(
             stride=stride,
@@ -135,21 +145,72 @@ def run(
             points_from=points_from,
             confidence_percentile=confidence_percentile,
         )
-        job = ClipRun.prepare(opened, folder, out, options)
+        if len(frames) > 1:
+            run_batch(Batch.prepare(opened, frames, out, options, cameras, resume), as_json, quiet)
+            return
+        folder = FrameFolder.open(frames[0], masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
         with console.progress(quiet) as progress:
-            summary = job.run(progress)
+            summary = run_clip(opened, folder, out, options, resume, progress)
         if as_json:
             console.write_json(summary)
-        if summary.seeded:
-            console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
-        for warning in summary.warnings:
-            console.say(f"note: {warning}", quiet)
-        windows = counted(len(summary.windows), "window")
-        console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
-        for what, path in places(summary, out):
-            console.say(f"{what + ':':<9}{path}", quiet)
+        say_summary(summary, out, quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def refuse_of_one_clip(**options: pathlib.Path | None) -> None:
+    """Raise where an option names what belongs to a single clip.
+
+    Raises:
+        UsageError: it does, though there are several clips.
+    """
+    for name, path in options.items():
+        if path is not None:
+            raise UsageError(
+                f"--{name} is for one folder of frames, and there are several",
+                got=path,
+                allowed=f"a folder `{name}` beside each folder of frames",
+            )
+
+
+def run_batch(batch: Batch, as_json: bool, quiet: bool) -> None:
+    """Run a batch, with a line on stderr for each folder.
+
+    Raises:
+        Page4DError: folders failed; the others are done.
+    """
+    from page4d_engines.results.batch.batch import in_words
+    from page4d_engines.results.batch.batch_summary import FolderState
+    from page4d_engines.results.summary import REPORT
+
+    def tell(result: FolderResult) -> None:
+        console.say(in_words(result), quiet and result.state is not FolderState.FAILED)
+
+    with console.progress(quiet) as progress:
+        summary = batch.run(progress, tell)
+    if as_json:
+        console.write_json(summary)
+    console.say(f"report:  {batch.out / REPORT}", quiet)
+    if failed := [folder.name for folder in summary.of_state(FolderState.FAILED)]:
+        raise Page4DError(
+            f"{len(failed)} of {counted(len(batch.names), 'folder')} failed",
+            got=listed(failed, 4),
+            hint="mend them, then the same command with --resume",
+        )
+
+
+def say_summary(summary: Summary, out: pathlib.Path, quiet: bool) -> None:
+    """What a run did and where its results are, on stderr."""
+    from page4d_engines.results.report import seeded_note
+
+    if summary.seeded:
+        console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
+    for warning in summary.warnings:
+        console.say(f"note: {warning}", quiet)
+    windows = counted(len(summary.windows), "window")
+    console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
+    for what, path in places(summary, out):
+        console.say(f"{what + ':':<9}{path}", quiet)
 
 
 def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.system.folder_file import open_inside
 from page4d_engines.stage_files.onnx_check import check_stage
 

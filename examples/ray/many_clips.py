@@ -22,14 +22,14 @@ import typer
 
 from page4d.errors import EngineError, ExitCode, MissingBackendError, Page4DError, UsageError
 from page4d.files import OutputKind, refuse_foreign, sha256, staged, write_atomically
-from page4d.manifest_file import MANIFEST, read_manifest
+from page4d.manifest_checks.manifest_file import MANIFEST, read_manifest
 from page4d.system.plain_text import counted
 from page4d.system.progress import SILENT
 from page4d_engines import Backend, console
 from page4d_engines.cli import Verbose, command, folder_to_write, start
-from page4d_engines.clip.fit import FitMode, scaled_as_published
+from page4d_engines.clip.fit import FitMode
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
-from page4d_engines.clip.window_reader import WindowReader, windows
+from page4d_engines.clip.window_reader import windows
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool, available_threads
 from page4d_engines.pipeline import Pipeline
@@ -95,8 +95,9 @@ class Worker:
                     "the engines on this machine are others than where the run was started",
                     got=f"{self.name}:{job.engines}",
                 )
-            engines = EngineFolder.open(job.engines)
-            self.pipeline = Pipeline.of(engines, job.backend, pool, sliding=job.stride < engines.manifest.layout.T)
+            self.engines = EngineFolder.open(job.engines)
+            sliding = job.stride < self.engines.manifest.layout.T
+            self.pipeline = Pipeline.of(self.engines, job.backend, pool, sliding=sliding)
         except OSError as error:
             self.refused = EngineError(
                 f"the engines cannot be read: {error.strerror}",
@@ -147,23 +148,13 @@ class Worker:
         final = job.out / clip
         refuse_foreign(final, CLIP_OUTPUT)
         folder = FrameFolder.open(job.clips / clip, loose=UngroupedImages.of(self.pipeline.manifest.layout))
-        summary = self._prepare(folder, unfinished / clip, clock).run(SILENT)
+        options = RunOptions(stride=job.stride, fit=job.fit, clock=clock)
+        summary = ClipRun.prepare(self.engines, folder, unfinished / clip, options, self.pipeline).run(SILENT)
         write_atomically(unfinished / clip / MADE_BY, json.dumps(job.made_by).encode())
         with staged(final, CLIP_OUTPUT) as whole:
             whole.rmdir()
             (unfinished / clip).rename(whole)
         return len(summary.windows)
-
-    def _prepare(self, folder: FrameFolder, out: pathlib.Path, clock: Stopwatch) -> ClipRun:
-        """As `ClipRun.prepare`, with engines that are loaded already.
-
-        Every clip starts from the learned memory: a `ClipRun` carries its own.
-        """
-        manifest = self.pipeline.manifest
-        layout, reads, as_published = manifest.layout, manifest.reads, scaled_as_published(manifest.model)
-        reader = WindowReader(folder, layout, self.job.fit, reads("keypoints"), reads("fundamental"), as_published)
-        chosen = windows(folder.count, layout.T, self.job.stride)
-        return ClipRun(self.pipeline, reader, chosen, self.job.engines, out, RunOptions(clock=clock))
 
 
 def results(

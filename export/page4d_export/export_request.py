@@ -15,7 +15,7 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.files import refuse_foreign
 from page4d.layout import Layout
 from page4d.manifest import Manifest
-from page4d.manifest_file import ENGINE_FOLDER
+from page4d.manifest_checks.manifest_file import ENGINE_FOLDER
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
@@ -121,8 +121,9 @@ def export(
     The folder is written whole or not at all. An engine folder at `out` is replaced, anything else there is refused.
 
     Args:
-        model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, VGGT or PAGE-4D: a file, the
-            index of several, or a folder. Two checkpoints in one model: `page4d.load`.
+        model: a `page4d.Page4D` with its weights, or the path of a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth
+            Anything 3: a file, the index of several, a folder, or a repository on a hub: `owner/name` if nothing is
+            there of that name, `hf:owner/name@revision:file`. Two checkpoints in one model: `page4d.load`.
         T: timesteps of a window.
         V: views (cameras).
         out: engine folder to write.
@@ -130,7 +131,8 @@ def export(
         B: clips side by side. Engines of more than one are for Python programs; `page4d-run` takes one.
         precision: of weights and tokens: "float32", "float16", "bfloat16", "int8" (CPU), "fp8" (TensorRT).
         preset: the network that a checkpoint's weights go into; None: the checkpoint's own published model.
-        options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`.
+        options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`,
+            `{"known_cameras": True}`.
         registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
         time_sa: weights of Time-SA: "page4d" or "pi3".
         seed: of weights that the checkpoint does not have.
@@ -155,7 +157,8 @@ def export(
     """
     require_tolerance(tolerance)
     layout = Layout(T, V, height, width, B)
-    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads)
+    told = Progress(progress, end=0.0)  # the share of the export that a download is, is not known
+    source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
     plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
     clip = open_clip(frames, layout)
@@ -216,9 +219,11 @@ def _source(
     registers: str | None,
     time_sa: str | None,
     heads: Sequence[str] | None,
+    progress: Progress,
 ) -> ModelSource:
     if isinstance(model, str | pathlib.Path):
-        return ModelSource.of_file(Checkpoint.open(model), preset, options, T, seed, registers, time_sa, heads)
+        checkpoint = Checkpoint.open(model, progress)
+        return ModelSource.of_file(checkpoint, preset, options, T, seed, registers, time_sa, heads)
     if preset or options or registers or time_sa or seed or heads is not None:
         raise UsageError(
             "preset, options, registers, time_sa, seed and heads are for the path of a checkpoint",

@@ -20,7 +20,7 @@ from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
-from page4d.manifest_file import ENGINE_FOLDER, write_manifest
+from page4d.manifest_checks.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.tensorrt.plans import PlanBuildRequest
@@ -176,7 +176,9 @@ def write_golden(
 
 def _described(model: Page4D, plan: ExportPlan, stages: tuple[StageEntry, ...]) -> Manifest:
     """The plan's manifest with the stages that were written, and where their weights are from."""
-    return msgspec.structs.replace(plan.manifest(model.weights), stages=stages, loaded=model.report)
+    return msgspec.structs.replace(
+        plan.manifest(model.weights), stages=stages, loaded=model.report, licence=model.licence
+    )
 
 
 def _verified(manifest: Manifest, gate: Gate) -> Manifest:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model, unused_heads
+from page4d.checkpoints.sources import NO_SOURCES, Sources
 from page4d.config import HEADS, PRESETS, Head, ModelConfig, Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -28,7 +29,7 @@ def heads_named(names: str | Sequence[str], published: Published | None) -> tupl
         published: the model that they are of; None: this project's own network, which has no heads.
 
     Raises:
-        UsageError: a name that is no head of the model; some of Pi3's heads, which come all together.
+        UsageError: a name that is no head of the model; some heads of Pi3 or Pi3X, which come all together.
     """
     words = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(map(str, names))
     if words in ([], [NO_HEADS]):
@@ -42,9 +43,9 @@ def heads_named(names: str | Sequence[str], published: Published | None) -> tupl
             got=", ".join(repr(word) for word in unknown),
             allowed=f"{choice}, or {NO_HEADS}" if allowed else f"{NO_HEADS}: only published models have heads",
         )
-    if published is Published.PI3 and set(words) != set(allowed):
+    if published is not None and TRAITS[published].all_or_none and set(words) != set(allowed):
         raise UsageError(
-            "--heads: Pi3's heads come all together",
+            f"--heads: {TRAITS[published].title}'s heads come all together",
             got=", ".join(words),
             allowed=f"{','.join(allowed)}, or {NO_HEADS}",
         )
@@ -58,7 +59,7 @@ class ModelSource:
     Attributes:
         config: with the structure that the checkpoints have.
         seed: of what no checkpoint gives.
-        pi3, page4d: the checkpoints, or None.
+        sources: the checkpoints.
         registers, time_sa: as `page4d.load_weights` takes them.
         chosen: the preset that was picked because of a checkpoint, else None.
         loaded: the network itself, where it has its weights already.
@@ -66,8 +67,7 @@ class ModelSource:
 
     config: ModelConfig
     seed: int = 0
-    pi3: Checkpoint | None = None
-    page4d: Checkpoint | None = None
+    sources: Sources = NO_SOURCES
     registers: str | None = None
     time_sa: str | None = None
     chosen: str | None = None
@@ -94,8 +94,7 @@ class ModelSource:
         options: dict[str, Any],
         T: int,
         seed: int = 0,
-        pi3: Checkpoint | None = None,
-        page4d: Checkpoint | None = None,
+        sources: Sources = NO_SOURCES,
         registers: str | None = None,
         time_sa: str | None = None,
         heads: str | Sequence[str] | None = None,
@@ -111,7 +110,7 @@ class ModelSource:
             options: of `ModelConfig`, in place of the preset's.
             T: timesteps that the engines are for.
             seed: of weights that no checkpoint gives, 0 to 2^63 - 1.
-            pi3, page4d: checkpoints.
+            sources: the checkpoints.
             registers, time_sa: as `page4d.load_weights` takes them.
             heads: names of heads, or `none`; None: all that the checkpoint has.
             alone: whether the checkpoint was given as a published model, not as a part of a network.
@@ -122,27 +121,25 @@ class ModelSource:
         """
         if not 0 <= seed < 1 << 63:
             raise UsageError("--seed is out of range", got=seed, allowed="0 to 2^63 - 1")
-        if pi3 is None and page4d is None and (registers or time_sa):
+        checkpoints = sources.all
+        if not checkpoints and (registers or time_sa):
             raise UsageError(
                 "--registers and --time-sa choose between checkpoints, and none was given",
                 allowed="--pi3 FILE, --page4d FILE, or both",
             )
-        checkpoints = [checkpoint for checkpoint in (pi3, page4d) if checkpoint is not None]
-        if checkpoints:
-            check_kinds(pi3, page4d)
-        fits = alone or T == 1 or pi3 is None
+        fits = alone or T == 1 or sources.pi3 is None
         own = preset is None and len(checkpoints) == 1 and fits
-        name = str(checkpoints[0].published) if own else preset or DEFAULT_PRESET
-        options = _with_heads(options, heads, name, pi3, page4d)
+        name = checkpoints[0].preset if own else preset or DEFAULT_PRESET
+        options = _with_heads(options, heads, name, sources)
         config = checkpoints[0].config(**options) if own else ModelConfig.preset(name, **options)
         if checkpoints:
-            config = adapted(config, pi3, page4d, heads_asked=True)
-            check_model(config, pi3, page4d)
+            sources = sources.for_model(config)
+            config = sources.adapted(config, heads_asked=True)
+            sources.check(config)
         return cls(
             config=config,
             seed=seed,
-            pi3=pi3,
-            page4d=page4d,
+            sources=sources,
             registers=registers,
             time_sa=time_sa,
             chosen=name if own else None,
@@ -161,14 +158,12 @@ class ModelSource:
         heads: str | Sequence[str] | None = None,
     ) -> ModelSource:
         """Pick the network for a checkpoint that says itself what it is. Arguments and errors: as of `choose`."""
-        is_pi3 = checkpoint.published is Published.PI3
         return cls.choose(
             preset,
             options,
             T,
             seed,
-            pi3=checkpoint if is_pi3 else None,
-            page4d=None if is_pi3 else checkpoint,
+            sources=Sources.of(checkpoint),
             registers=registers,
             time_sa=time_sa,
             heads=heads,
@@ -186,16 +181,17 @@ class ModelSource:
         from page4d.checkpoints.weights import load_weights
         from page4d.model import Page4D
 
-        if self.pi3 is None and self.page4d is None:
+        if not self.checkpoints:
             return Page4D(self.config, self.seed)
         model = Page4D(self.config, self.seed, filled=False)
-        load_weights(model, self.pi3, self.page4d, self.registers, self.time_sa)
+        pi3, page4d, single = self.sources.pi3, self.sources.page4d, self.sources.single
+        load_weights(model, pi3, page4d, self.registers, self.time_sa, checkpoint=single)
         return model
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints that were given, Pi3's first."""
-        return tuple(checkpoint for checkpoint in (self.pi3, self.page4d) if checkpoint is not None)
+        return self.sources.all
 
     @property
     def files(self) -> dict[str, pathlib.Path]:
@@ -205,33 +201,29 @@ class ModelSource:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on the checkpoints that are no errors."""
-        of_files = (note for checkpoint in self.checkpoints for note in checkpoint.notes)
-        return (*of_files, *unused_heads(self.config, self.pi3, self.page4d))
+        return self.sources.notes(self.config)
 
     @property
     def described(self) -> str:
         """Where the weights are from, as text; known before they are read."""
         if self.loaded is not None:
             return self.loaded.weights
-        files = [f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints]
+        files = [f"{checkpoint.described} ({checkpoint.origin})" for checkpoint in self.checkpoints]
         return " and ".join(files) or f"seeded (seed {self.seed})"
 
 
 def _with_heads(
-    options: dict[str, Any],
-    heads: str | Sequence[str] | None,
-    preset: str,
-    pi3: Checkpoint | None,
-    page4d: Checkpoint | None,
+    options: dict[str, Any], heads: str | Sequence[str] | None, preset: str, sources: Sources
 ) -> dict[str, Any]:
     """The options of the config with its heads: those asked for; unasked, those in the model's checkpoint."""
-    published = PRESETS.get(preset, {}).get("published")
+    name = PRESETS.get(preset, {}).get("published")
+    published = None if name is None else Published(name)
     if heads is not None:
         if "predictions" in options:
             raise UsageError("--heads and --set predictions both choose the heads", allowed="one of them")
-        return options | {"predictions": heads_named(heads, published and Published(published))}
-    source = pi3 if published == Published.PI3 else page4d
-    if published is None or source is None or options.get("predictions", True) is not True:
+        return options | {"predictions": heads_named(heads, published)}
+    source = sources.of_published(published)
+    if source is None or options.get("predictions", True) is not True:
         return options
     # not left to `adapted`: the layers that are kept by default are those of these heads
     return options | {"predictions": source.predictions}

@@ -7,28 +7,36 @@ import functools
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from page4d.checkpoints.completeness import MASK_HEAD, blocks_of, check_complete, shortfalls
-from page4d.checkpoints.licences import LICENCES, Licence
+from page4d.checkpoints.completeness import check_complete
+from page4d.checkpoints.hub.config_json import model_name_beside
+from page4d.checkpoints.hub.download import Downloaded, download
+from page4d.checkpoints.hub.hub_id import hub_id_of
+from page4d.checkpoints.licences import Licence, licence_in, licences_of, summed_up
 from page4d.checkpoints.parameter_counts import parameter_counts
 from page4d.checkpoints.recognition import known_entries, plain_name, recognised
 from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
-from page4d.checkpoints.stored_heads import TRACK_HEAD, TRACK_NOTE, heads_in
+from page4d.checkpoints.stored.stored_heads import CAMERA_ENCODER, heads_in
+from page4d.checkpoints.stored.stored_model import MASK_HEAD, StoredModel, stored_model
+from page4d.checkpoints.stored.stored_sizes import preset_of, shortfalls, title_of
+from page4d.checkpoints.stored.unused_parts import TRACK_HEAD, UnusedPart, unused_part_of, unused_parts
 from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
+from page4d.checkpoints.tensor_reading import tensors_of
 from page4d.config import Head, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
+from page4d.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMES = {Published.PI3: "Pi3", Published.VGGT: "VGGT", Published.PAGE4D: "PAGE-4D"}
+_ALIKE = {Published.DA3_MONO, Published.DA3_METRIC}  # files of both have the same tensors
+_NAMED_MODELS = {"da3mono-large": Published.DA3_MONO, "da3metric-large": Published.DA3_METRIC}  # in config.json
 _HEAD_DIM = 64
 _WIDEST = 1 << 14  # beyond it a width is damage, and its matrices more than torch can count
-# bytes that are mapped before the file is opened anew: pages that were read count as memory until then
-_BATCH = 256 << 20
 _AVERAGED = re.compile(r"(?:^|[^a-z])ema(?:$|[^a-z])", re.IGNORECASE)
 
 
@@ -43,6 +51,8 @@ class Checkpoint:
         state: names of what a trainer stored beside the weights; never read.
         places: file and name in the file, by the names in the model.
         files: the files that tensors are read from.
+        downloaded: where on a hub it comes from; None: a file that was given.
+        is_told: whether something said which model the file is; else it may be another one with the same tensors.
     """
 
     path: pathlib.Path
@@ -52,24 +62,32 @@ class Checkpoint:
     state: tuple[str, ...]
     places: Mapping[str, tuple[TensorFile, str]]
     files: tuple[TensorFile, ...]
+    downloaded: Downloaded | None = None
+    is_told: bool = True
 
     @classmethod
-    def open(cls, path: str | pathlib.Path) -> Checkpoint:
-        """Read a checkpoint's table of contents and recognise the model.
+    def open(cls, path: str | pathlib.Path, progress: Progress = SILENT) -> Checkpoint:
+        """Read a checkpoint's table of contents and recognise the model; of two that are alike by the `config.json`
+        beside the file.
 
         Args:
-            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such.
+            path: of a file, of the `*.index.json` of a checkpoint in several files, or of a folder with one such; or
+                a repository on a hub: `owner/name` if nothing is there of that name, `hf:owner/name@revision:file`.
+            progress: of the download.
 
         Raises:
-            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or Pi3X or
-                MV-PAGE4D; only a part of a model.
-            MissingBackendError: a `.pt` file where torch is not installed.
+            UsageError: no such file; damaged, or of another format; holds code; no model that is known, or MV-PAGE4D,
+                or Depth Anything 3 GIANT or NESTED; only a part of a model.
+            MissingBackendError: a `.pt` file where torch is not installed, a repository where huggingface_hub is not.
+            Page4DError: a repository that cannot be downloaded.
         """
         if not isinstance(path, str | pathlib.Path):
             raise UsageError(
                 "a checkpoint is given by its path", got=type(path).__name__, allowed="a string or pathlib.Path"
             )
-        file = file_of(pathlib.Path(path))
+        hub_id = hub_id_of(path)
+        downloaded = None if hub_id is None else download(hub_id, progress)
+        file = file_of(pathlib.Path(path) if downloaded is None else downloaded.path)
         files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
         places: dict[str, tuple[TensorFile, str]] = {}
         for part in files:
@@ -84,17 +102,28 @@ class Checkpoint:
                 places[name] = (part, key)
         tensors = {name: part.tensors[key] for name, (part, key) in places.items()}
         shapes = {name: shape for name, (shape, _) in tensors.items()}
+        published = recognised(file, shapes, files)
         checkpoint = cls(
             path=file,
-            published=recognised(file, shapes, files),
+            published=published,
             shapes=shapes,
             dtypes={name: dtype for name, (_, dtype) in tensors.items()},
             state=tuple(dict.fromkeys(name for part in files for name in part.state)),
             places=places,
             files=files,
+            downloaded=downloaded,
+            is_told=published not in _ALIKE,
         )
+        if not checkpoint.is_told and (named := _NAMED_MODELS.get(model_name_beside(file) or "")):
+            checkpoint = checkpoint.read_as(named)
         check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
+
+    def read_as(self, published: Published) -> Checkpoint:
+        """The same file as another model, where its tensors do not tell the two apart; else the file as it is."""
+        if {self.published, published} <= _ALIKE:
+            return dataclasses.replace(self, published=published, is_told=True)
+        return self
 
     # ---- what it is
 
@@ -113,47 +142,81 @@ class Checkpoint:
 
     @functools.cached_property
     def predictions(self) -> tuple[Head, ...]:
-        """The heads in the file, in the order of `HEADS`; of Pi3's all three or none."""
+        """The heads in the file, in the order of `HEADS`; of Pi3's and Pi3X's all or none."""
         return heads_in(self.published, self.shapes)
 
     @functools.cached_property
+    def unused_parts(self) -> tuple[UnusedPart, ...]:
+        """Parts of the published model that are in the file, and that no model of this project has."""
+        there = {unused_part_of(self.published, name) for name in self.shapes}
+        return tuple(part for part in unused_parts(self.published) if part in there)
+
+    @property
     def track_head(self) -> bool:
         """Whether the file has VGGT's track head, which no model of this project has."""
-        return self.published is not Published.PI3 and any(name.startswith(TRACK_HEAD) for name in self.shapes)
+        return TRACK_HEAD in self.unused_parts
+
+    @functools.cached_property
+    def camera_encoder(self) -> bool:
+        """Whether the file has Depth Anything 3's encoder of known cameras."""
+        return self.published is Published.DA3 and CAMERA_ENCODER.key in self.shapes
+
+    @property
+    def origin(self) -> str:
+        """What a command is given for this checkpoint: the name of the file, or of repository, revision and file."""
+        return self.name if self.downloaded is None else str(self.downloaded.source)
 
     @property
     def licences(self) -> tuple[Licence, ...]:
-        """Of the published weights of the model; where they are several, the file does not say which it is."""
-        return LICENCES[self.published]
+        """Of the repository, or of the published weights that the file may be: where several, it does not say which."""
+        if self.downloaded is not None:
+            return (licence_in(self.downloaded.source.repository, self.downloaded.licence),)
+        return licences_of(self.published, self.width)
+
+    @property
+    def licence(self) -> str:
+        """The licences as one text."""
+        return summed_up(self.licences) if self.downloaded else f"as published: {summed_up(self.licences)}"
+
+    @functools.cached_property
+    def _stored(self) -> StoredModel:
+        return stored_model(self.published, self.shapes)
 
     @functools.cached_property
     def encoder_depth(self) -> int:
         """Blocks of the encoder."""
-        return blocks_of(self.published)[0].count(self.shapes)
+        return self._stored.encoder_depth(self.shapes)
 
     @functools.cached_property
     def depth(self) -> int:
-        """Aggregator layers, of two blocks each."""
-        return blocks_of(self.published)[1].count(self.shapes)
+        """Aggregator layers, of two blocks each; 0 of a model that is an encoder alone."""
+        return self._stored.depth(self.shapes)
 
     @property
     def width(self) -> int:
         """C; 0 where no tensor says it."""
-        token = "register_token" if self.published is Published.PI3 else "aggregator.register_token"
-        return (self.shapes.get(token) or (0,))[-1]
+        tokens = (*self._stored.special[-1:], f"{self._stored.encoder}cls_token")
+        return (self.shapes.get(tokens[0]) or (0,))[-1]
 
     @property
     def registers(self) -> int:
         """Register tokens beside the camera token."""
-        camera = int(self.published is Published.PI3)  # Pi3 has it among them
-        shape = self.shapes.get("register_token" if camera else "aggregator.register_token", ())
+        if not TRAITS[self.published].registers:
+            return 0
+        camera = int("camera_token" not in self._stored.special[0])  # Pi3 has it among them
+        shape = self.shapes.get(self._stored.special[-1], ())
         return max(shape[-2] - camera, 0) if len(shape) > 1 else 0
 
     @property
+    def preset(self) -> str:
+        """The preset that the file is; where it has other sizes than all, the nearest."""
+        return preset_of(self.published, self.width, self.encoder_depth, self.depth)
+
+    @property
     def described(self) -> str:
-        """The model's name and variant: `PAGE-4D 2026`."""
-        name = _NAMES[self.published]
-        return f"{name} {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else name
+        """The model's name and variant: `PAGE-4D 2026`, `Depth Anything 3 SMALL`."""
+        variant = f" {self.mask_head}" if self.published is Published.PAGE4D and self.mask_head else ""
+        return title_of(self.published, self.width, self.encoder_depth, self.depth) + variant
 
     @property
     def paths(self) -> tuple[pathlib.Path, ...]:
@@ -164,8 +227,12 @@ class Checkpoint:
     def notes(self) -> tuple[str, ...]:
         """What is unusual and no error: fewer layers than published, averaged weights beside the others."""
         notes = list(shortfalls(self.published, self.width, self.depth, self.encoder_depth, self.shapes))
-        if self.track_head:
-            notes.append(TRACK_NOTE)
+        notes += [part.note for part in self.unused_parts]
+        if not self.is_told:
+            notes.append(
+                "its tensors are those of Depth Anything 3 MONO and METRIC alike, which differ in metres alone: taken"
+                " as MONO; --preset da3-metric says that it is METRIC"
+            )
         prefixes = (f"{name.split('.')[0]}.*" for name in self.shapes)
         entries = dict.fromkeys((*known_entries(self.files), *prefixes))
         averaged = [name for name in entries if _AVERAGED.search(name)]
@@ -205,7 +272,7 @@ class Checkpoint:
         Raises:
             UsageError: an option that is not allowed; a head that the file lacks.
         """
-        known: dict[str, Any] = {"depth": max(self.depth, 1), "encoder_depth": max(self.encoder_depth, 1)}
+        known: dict[str, Any] = {"depth": self.depth, "encoder_depth": max(self.encoder_depth, 1)}
         if self.width % _HEAD_DIM or self.width > _WIDEST:
             raise UsageError(
                 f"{self.name}: the special tokens have a width that no such model has",
@@ -219,7 +286,7 @@ class Checkpoint:
             del overrides["predictions"]
         if self.mask_head is not None:
             known["mask_head"] = str(self.mask_head)
-        config = ModelConfig.preset(str(self.published), **(known | overrides))
+        config = ModelConfig.preset(self.preset, **(known | overrides))
         self.require_heads(config.predictions)
         return config
 
@@ -227,8 +294,11 @@ class Checkpoint:
         """Everything that is known without the weights, in plain values."""
         return {
             "file": str(self.path),
+            "repository": "" if self.downloaded is None else self.downloaded.source.repository,
+            "revision": "" if self.downloaded is None else self.downloaded.source.revision,
             "bytes": sum(file.path.stat().st_size for file in self.files),
             "model": str(self.published),
+            "preset": self.preset,
             "described": self.described,
             "mask_head": None if self.mask_head is None else str(self.mask_head),
             "width": self.width,
@@ -237,6 +307,8 @@ class Checkpoint:
             "registers": self.registers,
             "predictions": [str(head) for head in self.predictions],
             "unused_heads": ["track"] if self.track_head else [],
+            "unused_parts": [part.name for part in self.unused_parts],
+            "camera_encoder": self.camera_encoder,
             "licences": [dataclasses.asdict(licence) for licence in self.licences],
             "tensors": len(self.shapes),
             "parameters": sum(math.prod(shape) for shape in self.shapes.values()),
@@ -257,32 +329,4 @@ class Checkpoint:
         Raises:
             UsageError: what is under a name is no plain tensor of floating-point numbers.
         """
-        batch: list[str] = []
-        mapped = 0
-        for name in names:
-            batch.append(name)
-            mapped += math.prod(self.shapes[name]) * 4
-            if mapped > _BATCH:
-                yield from self._batch(batch)
-                batch, mapped = [], 0
-        yield from self._batch(batch)
-
-    def _batch(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        import torch
-
-        readers: dict[pathlib.Path, Callable[[str], Tensor]] = {}
-        for name in names:
-            file, key = self.places[name]
-            if file.path not in readers:
-                readers[file.path] = file.reader()
-            plain = self.dtypes[name] in PLAIN_DTYPES.values()
-            tensor = readers[file.path](key) if plain else None
-            if tensor is None or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-                got = self.dtypes[name] if tensor is None else f"{tensor.layout}, on {tensor.device}"
-                raise UsageError(
-                    f"{self.name}: {name} holds no plain floating-point numbers",
-                    got=got,
-                    allowed="float32, float16, bfloat16 or float64",
-                    hint="save the weights in one of these types",
-                )
-            yield name, tensor
+        return tensors_of(self.name, self.places, names)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from page4d.checkpoints.completeness import MASK_HEAD, blocks_of
-from page4d.checkpoints.stored_heads import TRACK_HEAD, stored_heads
-from page4d.config import Published
-
-_SPECIAL_TOKENS = ("register_token", "aggregator.camera_token", "aggregator.register_token")
+from page4d.checkpoints.stored.stored_heads import CAMERA_ENCODER, head_of
+from page4d.checkpoints.stored.stored_model import MASK_HEAD, StoredModel, stored_model
+from page4d.checkpoints.stored.unused_parts import unused_part_of, unused_parts
+from page4d.config import HEADS, Published
 
 
 def parameter_counts(published: Published, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -22,13 +21,27 @@ def parameter_counts(published: Published, shapes: Mapping[str, tuple[int, ...]]
     Returns:
         The parts that the file has; together all numbers in it.
     """
-    encoder, layers = blocks_of(published)
-    parts = {"encoder": (encoder.prefixes[0].removesuffix("blocks."),), "layers": layers.prefixes}
-    parts |= {"special tokens": _SPECIAL_TOKENS, "mask head": (MASK_HEAD,)}
-    parts |= {f"{head} head": stored.prefixes for head, stored in stored_heads(published).items()}
-    parts["track head"] = (TRACK_HEAD,)
-    counts = dict.fromkeys((*parts, "other"), 0)
+    model = stored_model(published, shapes)
+    parts = ["encoder", "layers", "special tokens", "mask head", *(f"{head} head" for head in HEADS[published])]
+    parts += ["camera encoder", *(part.name for part in unused_parts(published)), "other"]
+    counts = dict.fromkeys(parts, 0)
     for name, shape in shapes.items():
-        part = next((part for part, prefixes in parts.items() if name.startswith(prefixes)), "other")
-        counts[part] += math.prod(shape)
+        counts[_part_of(published, model, name)] += math.prod(shape)
     return {part: count for part, count in counts.items() if count}
+
+
+def _part_of(published: Published, model: StoredModel, name: str) -> str:
+    if name in model.special:
+        return "special tokens"
+    if model.layers is not None and model.layers.has(name):
+        return "layers"
+    if name.startswith(model.encoder):
+        return "encoder"
+    if name.startswith(MASK_HEAD):
+        return "mask head"
+    if unused := unused_part_of(published, name):
+        return unused.name
+    if published is Published.DA3 and name.startswith(CAMERA_ENCODER.prefixes):
+        return "camera encoder"
+    head = head_of(published, name)
+    return "other" if head is None else f"{head} head"

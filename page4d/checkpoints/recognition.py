@@ -6,20 +6,23 @@ import pathlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from page4d.checkpoints.completeness import MASK_HEAD
-from page4d.checkpoints.stored_heads import of_mv_page4d
+from page4d.checkpoints.stored.stored_heads import of_mv_page4d, stored_heads
+from page4d.checkpoints.stored.stored_model import DA3_BACKBONE, DA3_TOKEN, MASK_HEAD
 from page4d.checkpoints.tensor_file import TensorFile
-from page4d.config import Published
+from page4d.config import Head, Published
 from page4d.errors import UsageError
 
-_PI3X = ("depth_encoder.", "pose_inject_blk.")
+_PI3X = ("metric_token", "metric_decoder.", "point_head.upsample_blocks.", "depth_encoder.", "pose_inject_blk.")
 _VGGT = ("aggregator.frame_blocks.", "aggregator.global_blocks.", "aggregator.patch_embed.")
+_SKY = stored_heads(Published.DA3_MONO)[Head.DEPTH].key
 # what torch puts around a module, at any depth
 _WRAPPED = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+_KNOWN = "Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3"
 
 
 def plain_name(key: str) -> str:
-    """A tensor's name in the model: without the prefixes of torch.compile, data parallelism and Lightning."""
+    """A tensor's name in the model: without the prefixes of torch.compile, data parallelism, Lightning, and of the
+    class around Depth Anything 3."""
     parts = [part for part in key.split(".") if part not in _WRAPPED]
     first = next((i for i, part in enumerate(parts) if part != "model"), 0)
     return ".".join(parts[first:])
@@ -37,17 +40,22 @@ def known_entries(files: Iterable[TensorFile]) -> Iterator[str]:
 
 
 def _published(names: Collection[str]) -> Published | None:
+    if any(name.startswith(_PI3X) for name in names):
+        return Published.PI3X
     if any(name == "register_token" or re.match(r"decoder\.\d+\.", name) for name in names):
         return Published.PI3
     if any(name.startswith(MASK_HEAD) for name in names):
         return Published.PAGE4D
     if any(name.startswith(_VGGT) for name in names):
         return Published.VGGT
-    return None
+    in_layers = re.compile(rf"{re.escape(DA3_BACKBONE)}blocks\.\d+\.attn\.q_norm\.")
+    if any(name == DA3_TOKEN or in_layers.match(name) for name in names):
+        return Published.DA3
+    return Published.DA3_MONO if _SKY in names else None
 
 
 def recognised(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files: tuple[TensorFile, ...]) -> Published:
-    """The model that a checkpoint belongs to.
+    """The model that a checkpoint belongs to; Depth Anything 3 MONO where it is that or METRIC, which are alike.
 
     Args:
         file: that was given, as errors name it.
@@ -55,21 +63,9 @@ def recognised(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files:
         files: that the tensors are in.
 
     Raises:
-        UsageError: no model that is known, or one of the other networks that look alike: Pi3X, MV-PAGE4D.
+        UsageError: no model that is known, or one of the other networks that look alike.
     """
-    if pi3x := [prefix for prefix in _PI3X if any(name.startswith(prefix) for name in shapes)]:
-        raise UsageError(
-            f"{file.name} is a Pi3X checkpoint, another network than Pi3",
-            got=f"tensors {', '.join(f'{prefix}*' for prefix in pi3x)}",
-            allowed="Pi3's own model.safetensors",
-        )
-    if reason := of_mv_page4d(shapes):
-        raise UsageError(
-            f"{file.name} is an MV-PAGE4D checkpoint, another network than PAGE-4D",
-            got=reason,
-            allowed="a camera head of 9 numbers without view_proj: translation, quaternion and two fields of view",
-            hint="PAGE-4D's own checkpoint_150.pt or checkpoint_mask.pt, or VGGT's model.pt",
-        )
+    _refuse_others(file, shapes)
     published = _published(shapes)
     if published is not None:
         return published
@@ -86,6 +82,45 @@ def recognised(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], files:
     raise UsageError(
         f"{file.name} is no checkpoint of a known model",
         got=f"tensors under {', '.join(first) or 'no tensors'}",
-        allowed="Pi3, VGGT or PAGE-4D, as their authors publish them",
+        allowed=f"{_KNOWN}, as their authors publish them",
         hint=hint,
     )
+
+
+def _refuse_others(file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise for networks that have parts of the known ones, or their names: MV-PAGE4D, and of Depth Anything 3 GIANT,
+    NESTED and files from its training."""
+    if reason := of_mv_page4d(shapes):
+        raise UsageError(
+            f"{file.name} is an MV-PAGE4D checkpoint, another network than PAGE-4D",
+            got=reason,
+            allowed="a camera head of 9 numbers without view_proj: translation, quaternion and two fields of view",
+            hint="PAGE-4D's own checkpoint_150.pt or checkpoint_mask.pt, or VGGT's model.pt",
+        )
+    if nested := _first(shapes, "da3.", "da3_metric."):
+        raise UsageError(
+            f"{file.name} is a Depth Anything 3 NESTED checkpoint: two models in one, which is not supported",
+            got=f"tensors {nested}",
+            allowed="one model of Depth Anything 3: SMALL, BASE, LARGE, MONO-LARGE or METRIC-LARGE",
+            hint="depth-anything/DA3-LARGE for cameras and depth, depth-anything/DA3METRIC-LARGE for metres",
+        )
+    if (swiglu := f"{DA3_BACKBONE}blocks.0.mlp.w12.weight") in shapes:
+        raise UsageError(
+            f"{file.name} is a Depth Anything 3 GIANT checkpoint, whose blocks are of another kind (SwiGLU)",
+            got=f"a tensor {swiglu}",
+            allowed="Depth Anything 3 SMALL, BASE, LARGE, MONO-LARGE or METRIC-LARGE",
+            hint="depth-anything/DA3-LARGE, the largest of those",
+        )
+    training = [name for name in shapes if "camera_token_extra" in name or ".all_heads." in f".{name}"]
+    if training:
+        raise UsageError(
+            f"{file.name} is a file from the training of Depth Anything 3",
+            got=f"tensors {training[0][:100]}",
+            allowed="the model as published: config.json and model.safetensors",
+            hint="the authors' converter, or a published file: depth-anything/DA3-SMALL, ..",
+        )
+
+
+def _first(shapes: Mapping[str, tuple[int, ...]], *prefixes: str) -> str:
+    """The prefixes that tensors have, to be shown."""
+    return ", ".join(f"{prefix}*" for prefix in prefixes if any(name.startswith(prefix) for name in shapes))

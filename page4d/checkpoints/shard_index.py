@@ -13,7 +13,7 @@ from page4d.errors import UsageError
 from page4d.system.plain_text import listed
 from page4d.system.strict_json import distinct_names
 
-_SUFFIX = ".index.json"
+INDEX_SUFFIX = ".index.json"
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _LARGEST = 16 << 20  # bytes of an index; a published one has a hundred for each tensor
 _MOST_FILES = 1000
@@ -42,7 +42,7 @@ class ShardIndex:
                 name.
         """
         if not path.is_file():
-            raise UsageError("there is no such index of a checkpoint", got=path, allowed=f"a file *{_SUFFIX}")
+            raise UsageError("there is no such index of a checkpoint", got=path, allowed=f"a file *{INDEX_SUFFIX}")
         try:
             with path.open("rb") as file:
                 text = file.read(_LARGEST + 1)
@@ -158,7 +158,7 @@ def file_of(path: pathlib.Path) -> pathlib.Path:
 
 def _checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    indices = [name for name in names if name.endswith(_SUFFIX)]
+    indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     parts: set[str] = set()
     for name in indices:
         parts |= set(ShardIndex.read(folder / name).names)
@@ -167,9 +167,9 @@ def _checkpoint_in(folder: pathlib.Path) -> pathlib.Path:
     if len(candidates) == 1:
         return folder / candidates[0]
     if not candidates:
-        allowed = f"one checkpoint ({', '.join(_WEIGHTS)}), or one *{_SUFFIX} with its files"
+        allowed = f"one checkpoint ({', '.join(_WEIGHTS)}), or one *{INDEX_SUFFIX} with its files"
         raise UsageError(f"{folder.name} holds no checkpoint", got=folder, allowed=allowed)
-    if not indices and all(_part_of(name) for name in whole):
+    if not indices and all(part_of(name) for name in whole):
         _refuse_part(folder / whole[0])
     raise UsageError(
         f"{folder.name} holds several checkpoints",
@@ -183,8 +183,8 @@ def _refuse_part(file: pathlib.Path) -> None:
     """Raise where a file is one of several that make a checkpoint, by its name or by an index beside it."""
     if not file.is_file():
         return
-    part = _part_of(file.name)
-    indices = {path: _names_of(path) for path in sorted(file.parent.glob(f"*{_SUFFIX}"))[:_NAMED]}
+    part = part_of(file.name)
+    indices = {path: _names_of(path) for path in sorted(file.parent.glob(f"*{INDEX_SUFFIX}"))[:_NAMED]}
     listed = next((path for path, names in indices.items() if file.name in names and len(names) > 1), None)
     if part is None and listed is None:
         return
@@ -194,14 +194,14 @@ def _refuse_part(file: pathlib.Path) -> None:
     raise UsageError(
         f"{file.name} is {which} of a checkpoint, and not the whole",
         got=file,
-        allowed=f"the index of all parts, *{_SUFFIX}, or the folder that they lie in",
+        allowed=f"the index of all parts, *{INDEX_SUFFIX}, or the folder that they lie in",
         hint=str(
             index or "download the index and all parts to one folder, and give that; a whole file needs another name"
         ),
     )
 
 
-def _part_of(name: str) -> tuple[int, int] | None:
+def part_of(name: str) -> tuple[int, int] | None:
     """(1, 2) for `model-00001-of-00002.safetensors`."""
     match = _PART.search(name)
     return None if match is None or int(match.group(2)) < 2 else (int(match.group(1)), int(match.group(2)))

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.completeness import MASK_HEAD
-from page4d.config import Head
+from page4d.checkpoints.sources import Sources
+from page4d.checkpoints.stored.stored_model import DA3_BACKBONE, DA3_TOKEN, MASK_HEAD
+from page4d.config import Head, Published
 from page4d.model import Page4D
 
 _PI3_HEADS = {
@@ -19,7 +20,9 @@ _PI3_HEADS = {
     "camera.decoder.": "camera_decoder.",
     "camera.head.": "camera_head.",
 }
+_METRIC_HEAD = {"metric.token": "metric_token", "metric.decoder.": "metric_decoder.", "metric.head.": "metric_head."}
 _VGGT_HEADS = {Head.CAMERA: "camera_head.", Head.DEPTH: "depth_head.", Head.POINTS: "point_head."}
+_DA3_DEPTH = {"depth.": "head.", "depth.final_norm.": f"{DA3_BACKBONE}norm."}  # the longer prefix comes later, and wins
 _PAGE4D_LAYERS = 24
 
 
@@ -43,23 +46,36 @@ class Part:
     new: list[str] = field(default_factory=list)
 
 
-def parts_of(
-    model: Page4D, pi3: Checkpoint | None, page4d: Checkpoint | None, registers: str, time_sa: str
-) -> Iterator[Part]:
+def parts_of(model: Page4D, sources: Sources, registers: str, time_sa: str) -> Iterator[Part]:
     """Every parameter of the model, in exactly one part."""
-    config = model.config
     names = [name for name, _ in model.named_parameters()]
+    if model.config.published is Published.PI3X and sources.single is not None:
+        yield from _pi3_parts(model, sources.single, names)
+    elif sources.single is not None:
+        yield from _da3_parts(model, sources.single, names)
+    else:
+        yield from _shared_parts(model, sources.pi3, sources.page4d, names, registers, time_sa)
+
+
+def _shared_parts(
+    model: Page4D,
+    pi3: Checkpoint | None,
+    page4d: Checkpoint | None,
+    names: list[str],
+    registers: str,
+    time_sa: str,
+) -> Iterator[Part]:
+    """Of networks whose weights are Pi3's, VGGT's or PAGE-4D's."""
+    config = model.config
+    if config.published is Published.PI3:
+        assert pi3 is not None
+        yield from _pi3_parts(model, pi3, names, registers)
+        return
     base = page4d if config.built_on_vggt else pi3
     assert base is not None
     encoder = "aggregator.patch_embed." if config.built_on_vggt else "encoder."
     yield _renamed("encoder", base, f"{encoder}*", names, {"encoder.": encoder})
-    if registers == "page4d":
-        joined = ("aggregator.camera_token", "aggregator.register_token")
-        yield Part("special tokens", page4d, ", ".join(joined), joined=joined)
-    else:
-        name = "special tokens, truncate" if registers == "truncate" else "special tokens"
-        yield Part(name, pi3, "register_token", joined=("register_token",))
-
+    yield _special_tokens(page4d if registers == "page4d" else pi3, registers)
     frame, everywhere, pair = "aggregator.frame_blocks.", "aggregator.global_blocks.", "decoder."
     if config.built_on_vggt:
         yield _blocks("view_sa", page4d, names, frame)
@@ -77,12 +93,46 @@ def parts_of(
         yield _mask_head(page4d if page4d is not None and page4d.mask_head is not None else None, names)
     if config.has_memory:
         yield Part("memory tokens", None, "", new=["memory_tokens"])
-    if config.built_on_vggt:
-        for head, prefix in _VGGT_HEADS.items():
-            if head in config.predictions:
-                yield _renamed(f"{head} head", page4d, f"{prefix}*", names, {f"{head}.": prefix})
-    elif config.predictions:
-        yield _renamed("heads", pi3, "{point,conf,camera}_{decoder,head}.*", names, _PI3_HEADS)
+    for head, prefix in _VGGT_HEADS.items() if config.built_on_vggt else ():
+        if head in config.predictions:
+            yield _renamed(f"{head} head", page4d, f"{prefix}*", names, {f"{head}.": prefix})
+
+
+def _pi3_parts(model: Page4D, source: Checkpoint, names: list[str], registers: str = "split") -> Iterator[Part]:
+    """Of Pi3 and Pi3X as published."""
+    yield _renamed("encoder", source, "encoder.*", names, {"encoder.": "encoder."})
+    yield _special_tokens(source, registers)
+    yield _blocks("view_sa", source, names, "decoder.", step=2, first=1)
+    yield _blocks("time_sa", source, names, "decoder.", step=2)
+    if model.config.predictions:
+        yield _renamed("heads", source, "{point,conf,camera}_{decoder,head}.*", names, _PI3_HEADS)
+    if Head.METRIC in model.config.predictions:
+        yield _renamed("metric head", source, "metric_{token,decoder,head}.*", names, _METRIC_HEAD)
+
+
+def _da3_parts(model: Page4D, source: Checkpoint, names: list[str]) -> Iterator[Part]:
+    """Of Depth Anything 3: layer i has the blocks 2i and 2i+1 after the encoder's."""
+    config, blocks, first = model.config, f"{DA3_BACKBONE}blocks.", source.encoder_depth
+    yield _renamed("encoder", source, f"{DA3_BACKBONE}*", names, {"encoder.": DA3_BACKBONE})
+    if config.known_cameras:
+        yield _renamed("camera encoder", source, "cam_enc.*", names, {"camera_encoder.": "cam_enc."})
+    if config.has_special_tokens:
+        yield Part("special tokens", source, DA3_TOKEN, joined=(DA3_TOKEN,))
+    if config.depth:
+        yield _blocks("time_sa", source, names, blocks, step=2, first=first)
+        yield _blocks("view_sa", source, names, blocks, step=2, first=first + 1)
+    if Head.CAMERA in config.predictions:
+        yield _renamed("camera head", source, "cam_dec.*", names, {"camera.": "cam_dec."})
+    if Head.DEPTH in config.predictions:
+        yield _renamed("depth head", source, f"head.*, {DA3_BACKBONE}norm.*", names, _DA3_DEPTH)
+
+
+def _special_tokens(source: Checkpoint | None, registers: str) -> Part:
+    if registers == "page4d":
+        joined = ("aggregator.camera_token", "aggregator.register_token")
+        return Part("special tokens", source, ", ".join(joined), joined=joined)
+    name = "special tokens, truncate" if registers == "truncate" else "special tokens"
+    return Part(name, source, "register_token", joined=("register_token",))
 
 
 def _renamed(name: str, source: Checkpoint | None, keys: str, names: Iterable[str], prefixes: dict[str, str]) -> Part:

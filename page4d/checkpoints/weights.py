@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.checkpoint_match import adapted, check_kinds, check_model, unused_heads
 from page4d.checkpoints.load_report import groups_of
+from page4d.checkpoints.sources import Sources
+from page4d.checkpoints.stored.stored_model import DA3_TOKEN
 from page4d.checkpoints.weight_parts import Part, parts_of
-from page4d.config import PAGE4D_EPS, PI3_EPS, Published
+from page4d.config import PAGE4D_EPS
 from page4d.errors import UsageError
 from page4d.files import sha256
 from page4d.manifest import LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
 from page4d.network.block import Block
+from page4d.network.encoder import MEAN, STD
 
+_ROUNDED = 2e-3  # bfloat16's rounding of such numbers
 Source = str | pathlib.Path | Checkpoint
 """A checkpoint's path, or the checkpoint, opened."""
 
@@ -31,18 +34,18 @@ def load(path: Source, **options: Any) -> Page4D:
     """The published model that a checkpoint holds, with its weights.
 
     Args:
-        path: Pi3's `model.safetensors`, or a checkpoint of VGGT or PAGE-4D; the `*.index.json` of one in several files;
-            a folder with one; a `Checkpoint`.
+        path: a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3; the `*.index.json` of one in several files;
+            a folder with one; a repository on a hub, `owner/name` or `hf:owner/name@revision:file`; a `Checkpoint`.
         options: of `ModelConfig`, in place of what the checkpoint says, e.g. `mask=False` for PAGE-4D without its mask,
-            `predictions=("camera", "depth")` for these heads alone.
+            `predictions=("camera", "depth")` for these heads alone, `published="da3-metric"` for a file of Depth
+            Anything 3 that does not say itself that it is METRIC.
 
     Raises:
         UsageError: as `load_weights`; or an option that does not go with the model, or a head that the file lacks.
     """
     checkpoint = _opened(path)
     model = Page4D(checkpoint.config(**options), filled=False)
-    is_pi3 = checkpoint.published is Published.PI3
-    load_weights(model, checkpoint if is_pi3 else None, None if is_pi3 else checkpoint)
+    load_weights(model, checkpoint=checkpoint)
     return model
 
 
@@ -52,6 +55,7 @@ def load_weights(
     page4d: Source | None = None,
     registers: str | None = None,
     time_sa: str | None = None,
+    checkpoint: Source | None = None,
 ) -> LoadReport:
     """Give a model the weights of published checkpoints.
 
@@ -68,6 +72,7 @@ def load_weights(
         registers: special tokens: `split` (Pi3's five as they are), `truncate` (its first four as registers, a new
             camera token), `page4d`. Default: `split` where there is a Pi3 checkpoint.
         time_sa: Time-SA from `page4d` (default where given) or `pi3`.
+        checkpoint: of any published model, in place of `pi3` and `page4d`; the only way for Pi3X and Depth Anything 3.
 
     Returns:
         What was loaded, adapted, new and unused; also `model.report`.
@@ -76,11 +81,20 @@ def load_weights(
         UsageError: no checkpoint, a file that is damaged, hostile or another model's, a tensor that is missing, of
             another shape or not finite, or a choice that the files do not allow.
     """
-    of_pi3 = None if pi3 is None else _opened(pi3)
-    of_page4d = None if page4d is None else _opened(page4d)
-    check_kinds(of_pi3, of_page4d)
-    check_model(model.config, of_pi3, of_page4d)
-    loading = _Load(model, of_pi3, of_page4d, registers, time_sa)
+    if checkpoint is not None:
+        if pi3 is not None or page4d is not None:
+            raise UsageError(
+                "checkpoint is a model's only source, and another was given beside it",
+                got="checkpoint and pi3 or page4d",
+                allowed="checkpoint=FILE alone; pi3=FILE, page4d=FILE, or both",
+            )
+        sources = Sources.of(_opened(checkpoint))
+    else:
+        of_pi3 = None if pi3 is None else _opened(pi3)
+        sources = Sources(of_pi3, None if page4d is None else _opened(page4d))
+    sources = sources.for_model(model.config)
+    sources.check(model.config)
+    loading = _Load(model, sources, registers, time_sa)
     report = loading.checked()
     loading.write()
     model.report = report
@@ -98,26 +112,15 @@ class _Load:
         parts: every parameter of the model with the checkpoints' structure, in exactly one of them.
     """
 
-    def __init__(
-        self,
-        model: Page4D,
-        pi3: Checkpoint | None,
-        page4d: Checkpoint | None,
-        registers: str | None,
-        time_sa: str | None,
-    ) -> None:
-        self.model, self.pi3, self.page4d = model, pi3, page4d
-        from_pi3, from_page4d = ("split", "truncate") if pi3 else (), ("page4d",) if page4d else ()
+    def __init__(self, model: Page4D, sources: Sources, registers: str | None, time_sa: str | None) -> None:
+        self.model, self.sources = model, sources
+        from_pi3, from_page4d = ("split", "truncate") if sources.pi3 else (), ("page4d",) if sources.page4d else ()
         self.registers = _chosen("registers", registers, (*from_pi3, *from_page4d))
-        self.time_sa = _chosen("time_sa", time_sa, (*from_page4d, *(("pi3",) if pi3 else ())))
-        self.config = adapted(model.config, pi3, page4d)
+        self.time_sa = _chosen("time_sa", time_sa, (*from_page4d, *(("pi3",) if sources.pi3 else ())))
+        self.config = sources.adapted(model.config)
         # the model itself stays as it was until everything is checked
         self.planned = model if self.config == model.config else Page4D(self.config, filled=False)
-        self.parts = list(parts_of(self.planned, pi3, page4d, self.registers, self.time_sa))
-
-    @property
-    def checkpoints(self) -> list[Checkpoint]:
-        return [checkpoint for checkpoint in (self.pi3, self.page4d) if checkpoint is not None]
+        self.parts = list(parts_of(self.planned, sources, self.registers, self.time_sa))
 
     def checked(self) -> LoadReport:
         """Check every tensor, before one is written; what will be loaded.
@@ -127,16 +130,18 @@ class _Load:
         """
         for part in self.parts:
             _check_shapes(self.planned, part)
-        with ThreadPoolExecutor(max_workers=len(self.checkpoints)) as pool:
+        checkpoints = self.sources.all
+        with ThreadPoolExecutor(max_workers=len(checkpoints)) as pool:
             # files are hashed while they are checked, which reads the same pages
-            files = [pool.submit(_source_files, checkpoint) for checkpoint in self.checkpoints]
+            files = [pool.submit(_source_files, checkpoint) for checkpoint in checkpoints]
+            for checkpoint in checkpoints:
+                _check_statistics(checkpoint)
             for part in self.parts:
                 _check_finite(part)
-        notes = [note for checkpoint in self.checkpoints for note in checkpoint.notes]
         return LoadReport(
             files=tuple(file for future in files for file in future.result()),
-            groups=groups_of(self.parts, self.checkpoints),
-            notes=(*notes, *unused_heads(self.config, self.pi3, self.page4d)),
+            groups=groups_of(self.parts, checkpoints),
+            notes=self.sources.notes(self.config),
         )
 
     def write(self) -> None:
@@ -149,7 +154,9 @@ class _Load:
         for part in self.parts:
             _write(model, part, self.registers)
         self._follow()
-        model.weights = " and ".join(f"{checkpoint.described} ({checkpoint.name})" for checkpoint in self.checkpoints)
+        checkpoints = self.sources.all
+        model.weights = " and ".join(f"{checkpoint.described} ({checkpoint.origin})" for checkpoint in checkpoints)
+        model.licence = "; and ".join(dict.fromkeys(checkpoint.licence for checkpoint in checkpoints))
         if any(part.name == "mask head" and part.source is None for part in self.parts):
             seeded = f"; mask head seeded (seed {model.seed})"
             model.weights += seeded if mask_head_is_new else "; mask head as it was"
@@ -161,19 +168,22 @@ class _Load:
             for kind in ("view_sa", "time_sa", "global_sa"):
                 attention = getattr(layer, kind)
                 if attention is not None:
-                    is_page4d = self.config.built_on_vggt or (kind == "time_sa" and self.time_sa == "page4d")
+                    is_page4d = kind == "time_sa" and self.time_sa == "page4d"
                     assert isinstance(attention.block, Block)
-                    attention.block.set_eps(*(PAGE4D_EPS if is_page4d else PI3_EPS))
-        if self.model.mask_head is not None and self.page4d is not None and self.page4d.mask_head is not None:
+                    attention.block.set_eps(*(PAGE4D_EPS if is_page4d else self.config.eps))
+        page4d = self.sources.page4d
+        if self.model.mask_head is not None and page4d is not None and page4d.mask_head is not None:
             self.model.mask_head.sign = -1.0
 
 
 def _chosen(name: str, choice: str | None, allowed: tuple[str, ...]) -> str:
     if choice is not None and choice not in allowed:
         raise UsageError(
-            f"{name} cannot be taken from the checkpoints that were given", got=choice, allowed=", ".join(allowed)
+            f"{name} cannot be taken from the checkpoints that were given",
+            got=choice,
+            allowed=", ".join(allowed) or "none: the model has them as published",
         )
-    return choice or allowed[0]
+    return choice or next(iter(allowed), "")
 
 
 # ---- checks, before anything is written
@@ -188,6 +198,7 @@ def _check_shapes(model: Page4D, part: Part) -> None:
         "register_token": (1, 1, 5, width),
         "aggregator.camera_token": (1, 2, 1, width),
         "aggregator.register_token": (1, 2, 4, width),
+        DA3_TOKEN: (1, 2, width),
     }
     expected |= {key: special[key] for key in part.joined}
     for key, shape in expected.items():
@@ -203,6 +214,20 @@ def _check_shapes(model: Page4D, part: Part) -> None:
         if stored != shape:
             raise UsageError(
                 f"{part.source.name}: {key} has another shape than the model's", got=list(stored), allowed=list(shape)
+            )
+
+
+def _check_statistics(source: Checkpoint) -> None:
+    """Refuse a file that was trained on images normalised otherwise than the encoder normalises them."""
+    expected = {"image_mean": MEAN, "image_std": STD}
+    for name, tensor in source.read([name for name in expected if name in source.shapes]):
+        values = tensor.flatten().tolist()
+        if len(values) != len(MEAN) or any(abs(a - b) > _ROUNDED for a, b in zip(values, expected[name], strict=True)):
+            raise UsageError(
+                f"{source.name}: {name} is not ImageNet's, by which images are normalised",
+                got=", ".join(f"{value:.4g}" for value in values[:4]),
+                allowed=", ".join(map(str, expected[name])),
+                hint="weights that were trained on images normalised by these numbers",
             )
 
 
@@ -260,6 +285,8 @@ def _special(tensors: list[Tensor], registers: str, model: Page4D) -> Tensor:
     if registers == "page4d":
         camera, register = tensors  # [1,2,1,C], [1,2,4,C]
         return torch.cat((camera[0], register[0]), dim=1)
+    if tensors[0].dim() == 3:  # Depth Anything 3: [1,2,C]
+        return tensors[0].transpose(0, 1)
     five = tensors[0][0]  # [1,5,C]
     if registers == "truncate":
         camera = torch.empty(1, 1, five.shape[-1])
@@ -271,6 +298,15 @@ def _special(tensors: list[Tensor], registers: str, model: Page4D) -> Tensor:
 def _source_files(checkpoint: Checkpoint) -> list[SourceFile]:
     """Every file that was read; an index holds no tensors itself."""
     tensors = {file.path: len(file.tensors) for file in checkpoint.files}
+    source = None if checkpoint.downloaded is None else checkpoint.downloaded.source
     return [
-        SourceFile(path.name, checkpoint.described, sha256(path), tensors.get(path, 0)) for path in checkpoint.paths
+        SourceFile(
+            name=path.name,
+            model=checkpoint.described,
+            sha256=sha256(path),
+            tensors=tensors.get(path, 0),
+            repository="" if source is None else source.repository,
+            revision="" if source is None else source.revision,
+        )
+        for path in checkpoint.paths
     ]

@@ -1,6 +1,6 @@
 """Whether a manifest's stages make a chain: each reads tensors that an earlier stage writes, in the same shapes.
 
-`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_chain.cpp` mirrors this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whether the parts of a manifest go together, so that no later step has to ask.
 
-`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_check.cpp` mirrors this.
 """
 
 from __future__ import annotations

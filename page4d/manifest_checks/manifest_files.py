@@ -1,6 +1,6 @@
 """Whether every file that a manifest names is listed with its hash.
 
-`engines/cpp/src/manifest/manifest_files.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_files.cpp` mirrors this.
 """
 
 from __future__ import annotations

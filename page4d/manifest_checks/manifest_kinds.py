@@ -1,6 +1,6 @@
 """Which stages there are: what each kind reads and writes, and what of the model's options decides their chain.
 
-`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_kinds.cpp` mirrors this.
 """
 
 from __future__ import annotations

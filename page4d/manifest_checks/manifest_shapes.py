@@ -1,6 +1,6 @@
 """`Shapes`: which type and shape each tensor of the chain has.
 
-`engines/cpp/src/manifest/manifest_chain.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_shapes.cpp` mirrors this.
 """
 
 from __future__ import annotations

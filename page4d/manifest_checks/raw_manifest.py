@@ -1,7 +1,7 @@
 """Whether a manifest's names of options and its sizes are known.
 
 They are checked before they become enums and a `Layout`, so that the error says what is allowed.
-`engines/cpp/src/manifest/manifest_check.cpp` mirrors this.
+`engines/cpp/src/manifest_checks/manifest_check.cpp` mirrors this.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
-from page4d.manifest_file import read_manifest, write_manifest
+from page4d.manifest_checks.manifest_file import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines.runtime import host_chain
 from tests.support.models import EXPORTED, takes_keypoints

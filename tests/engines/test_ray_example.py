@@ -206,7 +206,14 @@ print(json.dumps(rows))
 """
     command = [sys.executable, "-c", code, made("memory").folder, clips, tmp_path]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**environment, "PYTHONPATH": str(SCRIPT.parent)}, timeout=60
+        command,
+        capture_output=True,
+        text=True,
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        },
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     died, fine, refused = json.loads(done.stdout)

@@ -21,7 +21,7 @@ from page4d_engines.clip.fit import Fit
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 from tests.support.commands import program, refused, run, started
-from tests.support.kills import kill_replacement
+from tests.support.hostile.kills import kill_replacement
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_a_signal_leaves_the_earlier_result_and_nothing_else(made, clip, tmp_pat
 
 
 def test_killed_at_any_moment_the_result_is_whole(tmp_path):
-    """More of it: `python tests/support/kills.py`."""
+    """More of it: `python tests/support/hostile/kills.py`."""
     rng = random.Random(0)
     (tmp_path / "a").mkdir()
     assert sum(kill_replacement(tmp_path / "a" / "out", signal.SIGKILL, 8, rng, files=100).values()) == 8

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from page4d import Layout, ModelConfig
 from page4d.accuracy import SAMPLES, sampled
 from page4d.errors import AccuracyError, EngineError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines import Pipeline

@@ -8,7 +8,7 @@ import pytest
 
 from page4d import Page4D
 from page4d.errors import UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d_engines import Pipeline

@@ -18,7 +18,7 @@ import torch
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, OutOfMemoryError, UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.network import sparse
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress

@@ -13,8 +13,9 @@ import page4d
 from page4d import Layout
 from page4d.checkpoints import weights
 from page4d.checkpoints.checkpoint import Checkpoint
+from page4d.checkpoints.sources import Sources
 from page4d.errors import UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_export.commands.inspect import weights_command
@@ -41,7 +42,7 @@ def files(tmp_path_factory):
 
 def chosen(files, T=1, preset=None, pi3=None, page4d=None, **options):
     checkpoints = {kind: name and Checkpoint.open(files / name) for kind, name in (("pi3", pi3), ("page4d", page4d))}
-    return ModelSource.choose(preset, options, T, **checkpoints)
+    return ModelSource.choose(preset, options, T, sources=Sources(**checkpoints))
 
 
 def test_one_checkpoint_is_its_own_published_model(files):
@@ -168,7 +169,7 @@ def test_a_checkpoint_in_several_files_is_exported_and_a_part_of_it_is_not(files
     assert refused.returncode == 2 and str(folder / "model.safetensors.index.json") in refused.stderr, refused.stderr
     shown = inside(folder, function=weights_command)
     assert shown.returncode == 0 and "model-00002-of-00002" in shown.stdout, shown.stderr
-    source = ModelSource.choose(None, {}, 1, pi3=Checkpoint.open(folder))
+    source = ModelSource.choose(None, {}, 1, sources=Sources.of(Checkpoint.open(folder)))
     model = source.model()
     assert model.complete and source.config.depth == 2 and model.weights == "Pi3 (model.safetensors.index.json)"
     assert not (tmp_path / "engines").exists()

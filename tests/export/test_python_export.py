@@ -11,7 +11,7 @@ import torch
 import page4d_export
 from page4d import ModelConfig, Page4D
 from page4d.errors import AccuracyError, UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from tests.support.checkpoints import pi3_state, save_pi3
 from tests.support.models import config_of, layout_of, lively

@@ -11,7 +11,7 @@ import pytest
 from page4d.errors import AccuracyError
 from page4d.files import sha256
 from page4d.manifest import Flavor
-from page4d.manifest_file import read_manifest, write_manifest
+from page4d.manifest_checks.manifest_file import read_manifest, write_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import Progress

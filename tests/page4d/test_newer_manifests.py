@@ -10,8 +10,8 @@ from page4d import Layout
 from page4d.errors import EngineError
 from page4d.manifest import Unit
 from page4d.manifest_checks.manifest_check import check_manifest
-from page4d.manifest_file import read_manifest
-from tests.support.newer_models import MODELS, H, W, model_of
+from page4d.manifest_checks.manifest_file import read_manifest
+from tests.support.da3.models import MODELS, H, W, model_of
 from tests.support.torch_stages import TorchStages
 
 

@@ -16,21 +16,21 @@ VGGT_HEADS = ("camera", "depth", "points")
 def pi3_shapes(width=128, encoder_depth=2, pairs=2, heads=True):
     """Name -> shape, as in Pi3's `model.safetensors` (width 1024, 24 encoder blocks, 18 pairs)."""
     shapes = {"register_token": (1, 1, 5, width), "image_mean": (1, 3, 1, 1), "image_std": (1, 3, 1, 1)}
-    shapes |= _encoder("encoder.", width, encoder_depth)
+    shapes |= encoder("encoder.", width, encoder_depth)
     for i in range(2 * pairs):
-        shapes |= _block(f"decoder.{i}.", width, scaled=True, normed=True)
+        shapes |= block(f"decoder.{i}.", width, scaled=True, normed=True)
     if not heads:
         return shapes
     for name, out in (("point", width), ("conf", width), ("camera", width // 2)):
-        shapes |= _linear(f"{name}_decoder.projects", width, 2 * width)
+        shapes |= linear(f"{name}_decoder.projects", width, 2 * width)
         for i in range(5):
-            shapes |= _block(f"{name}_decoder.blocks.{i}.", width, scaled=False, normed=False)
-        shapes |= _linear(f"{name}_decoder.linear_out", out, width)
-    shapes |= _linear("point_head.proj", 3 * 14 * 14, width) | _linear("conf_head.proj", 14 * 14, width)
+            shapes |= block(f"{name}_decoder.blocks.{i}.", width, scaled=False, normed=False)
+        shapes |= linear(f"{name}_decoder.linear_out", out, width)
+    shapes |= linear("point_head.proj", 3 * 14 * 14, width) | linear("conf_head.proj", 14 * 14, width)
     half = width // 2
     for name in (*(f"res_conv.{i}.res_conv{j}" for i in (0, 1) for j in (1, 2, 3)), "more_mlps.0", "more_mlps.2"):
-        shapes |= _linear(f"camera_head.{name}", half, half)
-    return shapes | _linear("camera_head.fc_t", 3, half) | _linear("camera_head.fc_rot", 9, half)
+        shapes |= linear(f"camera_head.{name}", half, half)
+    return shapes | linear("camera_head.fc_t", 3, half) | linear("camera_head.fc_rot", 9, half)
 
 
 def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24), heads=VGGT_HEADS, track=False):
@@ -45,11 +45,11 @@ def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24), head
         track: whether VGGT's track head is there; a few of its tensors stand for it.
     """
     shapes = {"aggregator.camera_token": (1, 2, 1, width), "aggregator.register_token": (1, 2, 4, width)}
-    shapes |= _encoder("aggregator.patch_embed.", width, encoder_depth)
+    shapes |= encoder("aggregator.patch_embed.", width, encoder_depth)
     shapes["aggregator.patch_embed.mask_token"] = (1, width)
     for i in layers:
-        shapes |= _block(f"aggregator.frame_blocks.{i}.", width, scaled=True, normed=True)
-        shapes |= _block(f"aggregator.global_blocks.{i}.", width, scaled=True, normed=True)
+        shapes |= block(f"aggregator.frame_blocks.{i}.", width, scaled=True, normed=True)
+        shapes |= block(f"aggregator.global_blocks.{i}.", width, scaled=True, normed=True)
     head = "aggregator.spatial_mask_head."
     if kind is not None:
         shapes |= {f"{head}head0.0.weight": (width, 1, 3, 3), f"{head}head0.0.bias": (width,)}
@@ -68,9 +68,7 @@ def page4d_shapes(kind="150", width=128, encoder_depth=2, layers=range(24), head
     for name in heads:
         shapes |= of_heads[name]()
     if track:
-        shapes |= _pair("track_head.feature_extractor.norm", 2 * width) | _linear(
-            TRACK_KEY[: -len(".weight")], 384, 567
-        )
+        shapes |= norm("track_head.feature_extractor.norm", 2 * width) | linear(TRACK_KEY[: -len(".weight")], 384, 567)
     return shapes
 
 
@@ -139,62 +137,67 @@ def save_sharded(folder, states, suffix=".safetensors", names=None):
     return folder
 
 
-def _encoder(prefix, width, depth):
+def encoder(prefix, width, depth):
+    """Tensors of an encoder of `depth` blocks."""
     shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 1 + 37 * 37, width), "register_tokens": (1, 4, width)}
-    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,)} | _pair("norm", width)
+    shapes |= {"patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,)} | norm("norm", width)
     for i in range(depth):
-        shapes |= _block(f"blocks.{i}.", width, scaled=True, normed=False)
+        shapes |= block(f"blocks.{i}.", width, scaled=True, normed=False)
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def _block(prefix, width, scaled, normed):
-    shapes = _pair(f"{prefix}norm1", width) | _pair(f"{prefix}norm2", width)
-    shapes |= _linear(f"{prefix}attn.qkv", 3 * width, width) | _linear(f"{prefix}attn.proj", width, width)
-    shapes |= _linear(f"{prefix}mlp.fc1", 4 * width, width) | _linear(f"{prefix}mlp.fc2", width, 4 * width)
+def block(prefix, width, scaled, normed):
+    """Tensors of a transformer block."""
+    shapes = norm(f"{prefix}norm1", width) | norm(f"{prefix}norm2", width)
+    shapes |= linear(f"{prefix}attn.qkv", 3 * width, width) | linear(f"{prefix}attn.proj", width, width)
+    shapes |= linear(f"{prefix}mlp.fc1", 4 * width, width) | linear(f"{prefix}mlp.fc2", width, 4 * width)
     if scaled:
         shapes |= {f"{prefix}ls1.gamma": (width,), f"{prefix}ls2.gamma": (width,)}
     if normed:
-        shapes |= _pair(f"{prefix}attn.q_norm", HEAD_DIM) | _pair(f"{prefix}attn.k_norm", HEAD_DIM)
+        shapes |= norm(f"{prefix}attn.q_norm", HEAD_DIM) | norm(f"{prefix}attn.k_norm", HEAD_DIM)
     return shapes
 
 
 def _vggt_camera_head(width):
     wide = 2 * width
-    shapes = {"empty_pose_tokens": (1, 1, 9)} | _pair("token_norm", wide) | _pair("trunk_norm", wide)
-    shapes |= _linear("embed_pose", wide, 9) | _linear("poseLN_modulation.1", 3 * wide, wide)
-    shapes |= _linear("pose_branch.fc1", width, wide) | _linear("pose_branch.fc2", 9, width)
+    shapes = {"empty_pose_tokens": (1, 1, 9)} | norm("token_norm", wide) | norm("trunk_norm", wide)
+    shapes |= linear("embed_pose", wide, 9) | linear("poseLN_modulation.1", 3 * wide, wide)
+    shapes |= linear("pose_branch.fc1", width, wide) | linear("pose_branch.fc2", 9, width)
     for i in range(4):
-        shapes |= _block(f"trunk.{i}.", wide, scaled=True, normed=False)
+        shapes |= block(f"trunk.{i}.", wide, scaled=True, normed=False)
     return {f"camera_head.{name}": shape for name, shape in shapes.items()}
 
 
 def _dpt_head(prefix, width, outputs):
     quarter, half = width // 4, width // 2
-    shapes = _pair("norm", 2 * width)
+    shapes = norm("norm", 2 * width)
     for i, channels in enumerate((quarter, half, width, width)):
-        shapes |= _convolution(f"projects.{i}", channels, 2 * width, 1)
+        shapes |= convolution(f"projects.{i}", channels, 2 * width, 1)
         shapes[f"scratch.layer{i + 1}_rn.weight"] = (quarter, channels, 3, 3)
     for i, channels, size in ((0, quarter, 4), (1, half, 2), (3, width, 3)):
-        shapes |= _convolution(f"resize_layers.{i}", channels, channels, size)
+        shapes |= convolution(f"resize_layers.{i}", channels, channels, size)
     for i in (1, 2, 3, 4):
-        shapes |= _convolution(f"scratch.refinenet{i}.out_conv", quarter, quarter, 1)
+        shapes |= convolution(f"scratch.refinenet{i}.out_conv", quarter, quarter, 1)
         for unit, conv in itertools.product((1, 2) if i < 4 else (2,), (1, 2)):
-            shapes |= _convolution(f"scratch.refinenet{i}.resConfUnit{unit}.conv{conv}", quarter, quarter, 3)
-    shapes |= _convolution("scratch.output_conv1", width // 8, quarter, 3)
-    shapes |= _convolution("scratch.output_conv2.0", width // 32, width // 8, 3)
-    shapes |= _convolution("scratch.output_conv2.2", outputs, width // 32, 1)
+            shapes |= convolution(f"scratch.refinenet{i}.resConfUnit{unit}.conv{conv}", quarter, quarter, 3)
+    shapes |= convolution("scratch.output_conv1", width // 8, quarter, 3)
+    shapes |= convolution("scratch.output_conv2.0", width // 32, width // 8, 3)
+    shapes |= convolution("scratch.output_conv2.2", outputs, width // 32, 1)
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def _convolution(name, outputs, inputs, size):
+def convolution(name, outputs, inputs, size):
+    """Weight and bias of a convolution."""
     return {f"{name}.weight": (outputs, inputs, size, size), f"{name}.bias": (outputs,)}
 
 
-def _linear(name, outputs, inputs):
+def linear(name, outputs, inputs):
+    """Weight and bias of a linear layer."""
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-def _pair(name, width):
+def norm(name, width):
+    """Weight and bias of a norm."""
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 

@@ -86,7 +86,7 @@ def rewrite(path, manifest):
     import msgspec
 
     from page4d.files import sha256
-    from page4d.manifest_file import write_manifest
+    from page4d.manifest_checks.manifest_file import write_manifest
 
     files = {
         file.relative_to(path).as_posix(): sha256(file)
@@ -100,7 +100,7 @@ def with_golden(exported, folder):
     """Write a copy of an engine folder with a golden clip: an export's, but for the export to ONNX, which is there."""
     import msgspec
 
-    from page4d.manifest_file import read_manifest
+    from page4d.manifest_checks.manifest_file import read_manifest
     from page4d_export import exporter, verify
     from page4d_export.sample_clip import SampleClip
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from page4d.config import Head, Published
 from page4d.files import sha256
 from page4d.manifest import CONSTANTS, KeptLayer, Manifest, PointsFrame, StageEntry, TensorSpec, Unit
-from page4d.manifest_file import read_manifest, write_manifest
+from page4d.manifest_checks.manifest_file import read_manifest, write_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend

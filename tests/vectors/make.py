@@ -10,6 +10,7 @@ import json
 import math
 import pathlib
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,13 @@ from PIL import Image
 from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest import PointsFrame
 from page4d.network.poses import camera_to_world, intrinsics, points_source, to_world, unproject
+from page4d.published import PointsFrame, PoseDirection
 from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.window_reader import Fits
+from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests, plans
+from tests.vectors.rigs import plain, rig, turned
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -44,7 +48,11 @@ def picture(width, height, seed):
 
 def fitting(source, engine, mode):
     """Sizes are (width, height)."""
-    return Fit.choose(source, Layout(1, 1, engine[1], engine[0]), None if mode == "none" else FitMode(mode))
+    layout = Layout(1, 1, engine[1], engine[0])
+    if mode == "none":
+        return Fit.choose(source, layout, None)
+    clip = SimpleNamespace(sizes=[[source]])
+    return Fits.choose(clip, layout, FitMode(mode)).by_size[source]
 
 
 def refusal(call, *arguments):
@@ -76,6 +84,22 @@ FITS = [
     ((1, 9), (14, 14), "stretch"),
     ((301, 1), (14, 14), "pad"),
     ((2, 3), (14, 14), "crop"),
+    *[
+        (source, engine, "published")
+        for source, engine in [
+            ((56, 42), (56, 42)),
+            ((37, 23), (56, 28)),
+            ((640, 360), (126, 70)),
+            ((23, 37), (56, 56)),  # of 84 rows the middle 56
+            ((33, 250), (28, 28)),
+            ((28, 41), (28, 28)),
+            ((28, 84), (28, 28)),  # nothing is scaled
+            ((29, 28), (28, 28)),
+        ]
+    ],
+    *itertools.product(
+        [(56, 42), (37, 23), (23, 37), (120, 130), (129, 77), (25, 160), (56, 56)], [(56, 56)], ["published-pad"]
+    ),
 ]
 FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
@@ -115,6 +139,20 @@ def fit():
         refused.append(
             {"source": source, "engine": engine, "mode": "none", "text": refusal(fitting, source, engine, "none")}
         )
+    for source, engine, mode in (
+        ((56, 42), (56, 56), "published"),
+        ((23, 37), (56, 84), "published"),
+        ((56, 42), (56, 42), "published-pad"),
+        ((250, 20), (56, 56), "published"),
+        ((250, 20), (56, 56), "published-pad"),
+        ((2, 250), (14, 14), "published"),
+        ((2, 250), (14, 14), "published-pad"),
+        ((2**31 - 1, 1), (14, 14), "published-pad"),
+        ((1, 2**31 - 1), (65534, 65534), "published"),
+    ):
+        refused.append(
+            {"source": source, "engine": engine, "mode": mode, "text": refusal(fitting, source, engine, mode)}
+        )
     other = fitting((56, 42), (28, 28), "crop")
     wrong = {
         "source": (56, 42),
@@ -136,27 +174,6 @@ def fit():
         "refused": refused,
         "refused_camera": wrong,
     }
-
-
-def turned(x, y, z):
-    """A rotation by angles about the three axes."""
-    (a, b, c), (d, e, f) = ((fn(x), fn(y), fn(z)) for fn in (math.cos, math.sin))
-    about_x, about_y, about_z = (
-        [[1, 0, 0], [0, a, -d], [0, d, a]],
-        [[b, 0, e], [0, 1, 0], [-e, 0, b]],
-        [[c, -f, 0], [f, c, 0], [0, 0, 1]],
-    )
-    return np.array(about_z) @ np.array(about_y) @ np.array(about_x)
-
-
-def rig():
-    """Cameras of 640 x 480; the third and the fourth stand at one place."""
-    cameras = []
-    for number, centre in enumerate([(0, 0, 0), (1.5, -0.25, 0.125), (-40, 3, 900), (-40, 3, 900), (1e-7, 0, 0)]):
-        rotation = turned(0.1 * number, -0.7 + 0.4 * number, 0.05 * number**2)
-        K = np.array([[500.0 + 10 * number, 0.25 * number, 320.0], [0, 490.0, 240.5 - number], [0, 0, 1]])
-        cameras.append(Camera(640, 480, K, np.column_stack((rotation, -rotation @ np.array(centre, np.float64)))))
-    return cameras
 
 
 def numbers(values):
@@ -203,6 +220,7 @@ def poses():
         "row_pose": plain(camera_to_world(rows)),
         "quaternion_numbers": plain(quaternions),
         "quaternion_pose": plain(camera_to_world(quaternions)),
+        "quaternion_pose_to_world": plain(camera_to_world(quaternions, PoseDirection.CAMERA_TO_WORLD)),
         "H": 56,
         "W": 70,
         "K": plain(intrinsics(quaternions, 56, 70)),
@@ -274,14 +292,15 @@ def refused_sources():
                 yield {"outputs": fields, "frame": str(frame), "source": source, "text": str(error)}
 
 
-def plain(array):
-    """Nested lists; null for NaN, and for a matrix that is NaN throughout."""
-    if array.ndim == 0:
-        return None if np.isnan(array) else array.item()
-    return None if array.ndim == 2 and np.isnan(array).all() else [plain(inner) for inner in array]
-
-
-FILES = {"fit": fit, "fundamental": fundamentals, "manifests": manifests, "plans": plans, "poses": poses}
+FILES = {
+    "fit": fit,
+    "fundamental": fundamentals,
+    "known_cameras": known_cameras,
+    "manifests": manifests,
+    "plans": plans,
+    "poses": poses,
+    "reference_view": reference_views,
+}
 
 
 def text_of(data):

@@ -11,12 +11,13 @@ from dataclasses import asdict
 import msgspec
 
 from page4d.errors import EngineError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
+from tests.vectors import published_manifests
 
 HASH = "0" * 64
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
@@ -364,6 +365,10 @@ def manifests():
         "base": base,
         "changed": cases,
         "heads": {"base": heads, "changed": cases_of_heads},
+        "published": [
+            {"base": base, "changed": _changes(base, published_manifests.WRONG[name], published_manifests.RIGHT[name])}
+            for name, base in published_manifests.BASES.items()
+        ],
         "no_json": [_no_json(text) for text in NO_JSON],
         "deep": deep,
     }

@@ -87,14 +87,15 @@ bool convert(const page4d_outputs& from, page4d::Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
               convert(from.confidence, to.confidence) && convert(from.camera, to.camera) &&
               convert(from.points_confidence, to.points_confidence) && convert(from.depth, to.depth) &&
-              convert(from.depth_confidence, to.depth_confidence) && convert(from.intrinsics, to.intrinsics);
+              convert(from.depth_confidence, to.depth_confidence) && convert(from.intrinsics, to.intrinsics) &&
+              convert(from.metric, to.metric) && convert(from.sky, to.sky);
   for (int32_t i = 0; from.layers != nullptr && i < from.layer_count; ++i)
     fits = fits && convert(from.layers[i], to.layers[i]);
   return fits;
 }
 
 page4d_layout convert(const page4d::Layout& layout) noexcept {
-  return {layout.T, layout.V, layout.H, layout.W, layout.B};
+  return {layout.T, layout.V, layout.H, layout.W, layout.B, layout.registers};
 }
 
 page4d::Options convert(const page4d_options& from) {
@@ -102,7 +103,7 @@ page4d::Options convert(const page4d_options& from) {
   to.backend = enumerated(from.backend, page4d::Backend::kTest, "the backend");
   to.device = from.device;
   to.frame_width = from.frame_width, to.frame_height = from.frame_height;
-  to.fit = enumerated(from.fit, page4d::Fit::kPad, "the fit");
+  to.fit = enumerated(from.fit, page4d::Fit::kPublishedPad, "the fit");
   to.files = from.used_files_only != 0 ? page4d::Files::kUsed : page4d::Files::kAll;
   to.use_graph = from.no_graph == 0;
   if (from.camera_count < 0 || (from.cameras == nullptr && from.camera_count > 0)) {
@@ -172,6 +173,12 @@ page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) {
   if (pipeline != nullptr) return convert(pipeline->pipeline.info().layout);
   missing("pipeline");
   return {};
+}
+
+const char* page4d_unit(const page4d_pipeline* pipeline) {
+  if (pipeline != nullptr) return pipeline->pipeline.info().unit ? "metres" : nullptr;
+  missing("pipeline");
+  return nullptr;
 }
 
 int32_t page4d_output_count(const page4d_pipeline* pipeline) {
@@ -270,7 +277,7 @@ int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* c
       if (c_options->windows != 0) options.windows = c_options->windows;
       options.missing = enumerated(c_options->missing, page4d::Missing::kRepeat, "what happens to a missing image");
       options.frame_width = c_options->frame_width, options.frame_height = c_options->frame_height;
-      options.fit = enumerated(c_options->fit, page4d::Fit::kPad, "the fit");
+      options.fit = enumerated(c_options->fit, page4d::Fit::kPublishedPad, "the fit");
     }
     *rig = new page4d_rig(pipeline->pipeline.info(), options);
   });

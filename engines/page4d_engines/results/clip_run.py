@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from page4d.cameras import Camera
 from page4d.errors import UsageError
-from page4d.files import refuse_foreign, staged
+from page4d.files import refuse_foreign, sha256, staged
 from page4d.manifest import Manifest
+from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
 from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
@@ -21,10 +22,11 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.options import Backend, FitMode, PointsSource
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.pipeline import Pipeline, Result
+from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
 from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.scene.cloud_choice import CloudChoice
-from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, write_summary
+from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
 
@@ -58,6 +60,54 @@ class RunOptions:
     confidence_percentile: float | None = None
 
 
+@dataclass(frozen=True)
+class ClipPlan:
+    """What a run over a clip will do, checked as far as that needs no loaded engines.
+
+    Attributes:
+        reader: of the clip.
+        windows: their frames.
+        choice: what point clouds are made from; None: the engines give none.
+        made_by: what the results will depend on.
+    """
+
+    reader: WindowReader
+    windows: list[range]
+    choice: CloudChoice | None
+    made_by: MadeBy
+
+    @classmethod
+    def of(cls, engines: EngineFolder, folder: FrameFolder, options: RunOptions) -> ClipPlan:
+        """Of a clip, with the engines and options that it will be run with.
+
+        Raises:
+            UsageError: frames, masks or cameras that do not go with the engines, or a source or confidence of points
+                that these do not give.
+        """
+        manifest = engines.manifest
+        layout, reads = manifest.layout, manifest.reads
+        choice = _choice(manifest, options)
+        _require_cameras(manifest, folder)
+        as_published = scaled_as_published(manifest.model)
+        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
+        stride = layout.T if options.stride is None else options.stride
+        made_by = MadeBy(
+            manifest=sha256(engines.path / MANIFEST),
+            inputs=inputs_hash(folder),
+            stride=stride,
+            fit=None if options.fit is None else FitMode(options.fit).value,
+            points_from=None if options.points_from is None else PointsSource(options.points_from).value,
+            min_confidence=options.min_confidence,
+            confidence_percentile=options.confidence_percentile,
+        )
+        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), choice=choice, made_by=made_by)
+
+    @property
+    def sliding(self) -> bool:
+        """Whether windows overlap."""
+        return any(later.start < earlier.stop for earlier, later in itertools.pairwise(self.windows))
+
+
 @dataclass
 class ClipRun:
     """A checked run, ready to start."""
@@ -68,6 +118,7 @@ class ClipRun:
     engines: pathlib.Path
     out: pathlib.Path
     options: RunOptions
+    made_by: MadeBy
     choice: CloudChoice | None = field(init=False)
     """What point clouds are made from; None: the engines give none."""
 
@@ -76,7 +127,12 @@ class ClipRun:
 
     @classmethod
     def prepare(
-        cls, engines: EngineFolder, folder: FrameFolder, out: pathlib.Path, options: RunOptions | None = None
+        cls,
+        engines: EngineFolder,
+        folder: FrameFolder,
+        out: pathlib.Path,
+        options: RunOptions | None = None,
+        pipeline: Pipeline | None = None,
     ) -> ClipRun:
         """Check everything that can be checked, then load the engines.
 
@@ -85,6 +141,8 @@ class ClipRun:
             folder: the clip.
             out: folder to write.
             options: how to run; None is `RunOptions()`.
+            pipeline: the engines of the folder, loaded already and kept from clip to clip; the backend and threads of
+                `options` then count for nothing. None loads them.
 
         Raises:
             UsageError: frames, masks or cameras that do not go with the engines, or a source or confidence of points
@@ -92,28 +150,31 @@ class ClipRun:
             EngineError, MissingBackendError, OutOfMemoryError: from loading the engines.
         """
         options = options or RunOptions()
-        _choice(engines.manifest, options)  # refused before anything is loaded
-        _require_cameras(engines.manifest, folder)
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
-        layout, reads = engines.manifest.layout, engines.manifest.reads
-        as_published = scaled_as_published(engines.manifest.model)
-        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
-        chosen = windows(folder.count, layout.T, layout.T if options.stride is None else options.stride)
-        sliding = any(later.start < earlier.stop for earlier, later in itertools.pairwise(chosen))
-        pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=sliding)
+        plan = ClipPlan.of(engines, folder, options)
+        if pipeline is None:
+            pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=plan.sliding)
         return cls(
             pipeline=pipeline,
-            reader=reader,
-            windows=chosen,
+            reader=plan.reader,
+            windows=plan.windows,
             engines=engines.path,
             out=out,
             options=options,
+            made_by=plan.made_by,
         )
 
     def run(self, progress: Progress) -> Summary:
         """Run all windows and write the output folder: whole, or not at all."""
         with staged(self.out, RUN_OUTPUT) as folder:
-            recorder = RunRecorder(self.pipeline, self.reader, str(self.engines), self.options.clock, self.choice)
+            recorder = RunRecorder(
+                pipeline=self.pipeline,
+                reader=self.reader,
+                engines=str(self.engines),
+                clock=self.options.clock,
+                choice=self.choice,
+                made_by=self.made_by,
+            )
             writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice)
             calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None
@@ -167,3 +228,21 @@ def _require_cameras(manifest: Manifest, folder: FrameFolder) -> None:
             allowed="cameras.json beside the frames",
             hint="--cameras FILE",
         )
+
+
+def run_clip(
+    engines: EngineFolder,
+    folder: FrameFolder,
+    out: pathlib.Path,
+    options: RunOptions,
+    resume: bool,
+    progress: Progress,
+) -> Summary:
+    """Run a clip; or with `resume`, where `out` has the results that it would write, read their summary.
+
+    Raises:
+        As `ClipRun.prepare`.
+    """
+    if resume and (earlier := finished(out, ClipPlan.of(engines, folder, options).made_by)) is not None:
+        return earlier
+    return ClipRun.prepare(engines, folder, out, options).run(progress)

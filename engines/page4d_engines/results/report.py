@@ -131,7 +131,7 @@ def write_report(
     sheets = sheets or {}
     shown = [window for window in summary.windows if sheets.get(window.name)][:EMBEDDED_WINDOWS]
     names = {window.name for window in shown}
-    page = _template().render(
+    page = template("report.html.j2").render(
         summary=summary,
         result=_result(summary),
         seeded_note=seeded_note(summary),
@@ -154,7 +154,8 @@ def write_report(
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, with the filters that its values are written with."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -176,7 +177,7 @@ def _template() -> jinja2.Template:
         "rate": _rate,
         "seconds": _seconds,
     }
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 # ---- values of the page
@@ -215,6 +216,7 @@ def _facts(summary: Summary) -> dict[str, str]:
     return {
         "Model": ", ".join(f"{key} {_plain(value)}" for key, value in summary.model.items()),
         "Weights": summary.weights + (f" ({seeded_note(summary)})" if summary.seeded else ""),
+        **({"Licence of the weights": summary.licence} if summary.licence else {}),
         "Layout": ", ".join(f"{key} {value}" for key, value in summary.layout.items()),
         "Precision": summary.precision,
         "Backend": summary.backend,

@@ -12,6 +12,7 @@ from page4d_engines.clip.names import readable
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.options import Backend
 from page4d_engines.pipeline import Pipeline
+from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.report import Picture
 from page4d_engines.results.scene.cloud_choice import CloudChoice, left_out
 from page4d_engines.results.summary import Summary, WindowSummary
@@ -28,6 +29,7 @@ class RunRecorder:
         engines: the engine folder, as it was given.
         clock: since the run began, startup included.
         choice: what point clouds are made from; None: the engines give none.
+        made_by: what the results depend on.
         startup: seconds until the first window could begin.
         windows: those written so far.
         pictures: of the report, by window.
@@ -38,6 +40,7 @@ class RunRecorder:
     engines: str
     clock: Stopwatch
     choice: CloudChoice | None
+    made_by: MadeBy
     startup: float = field(init=False)
     windows: list[WindowSummary] = field(default_factory=list)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
@@ -68,6 +71,7 @@ class RunRecorder:
             frames=readable(folder.path),
             model=manifest.model,
             weights=manifest.weights,
+            licence=manifest.licence,
             layout=dataclasses.asdict(manifest.layout),
             precision=manifest.precision,
             backend=self.pipeline.described,
@@ -83,6 +87,7 @@ class RunRecorder:
             peak_rss_bytes=peak_memory(),
             warnings=list(dict.fromkeys(self._warnings())),
             photos=self.reader.fits.sentences(folder),
+            made_by=self.made_by,
         )
 
     def _warnings(self) -> Iterator[str]:

@@ -12,6 +12,7 @@ import msgspec
 from page4d.errors import UsageError
 from page4d.files import OutputKind, write_atomically
 from page4d.system.plain_text import encodable
+from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
 
 SUMMARY, REPORT = "summary.json", "report.html"
@@ -74,6 +75,10 @@ class Summary(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     photos: list[str] = []
     """What was done to the frames to bring them to the engines' size, in sentences."""
+    licence: str = ""
+    """Of the weights, in words; empty where none were loaded, or the engines do not say."""
+    made_by: MadeBy | None = None
+    """What the results depend on; None in a summary that does not say."""
 
     @property
     def seeded(self) -> bool:
@@ -142,6 +147,16 @@ class _Listing(msgspec.Struct, frozen=True):
     engines: str
     frames: str
     windows: list[_WindowFiles]
+
+
+def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
+    """The summary of a run that a folder holds whole; None where there is none, or one made by something else."""
+    try:
+        summary = read_summary(folder / SUMMARY)
+    except UsageError:
+        return None
+    is_whole = all((folder / path).is_file() for path in _listed(folder) or ())
+    return summary if summary.made_by == made_by and is_whole else None
 
 
 def _listed(folder: pathlib.Path) -> list[str] | None:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import PRESETS
+from page4d.checkpoints.sources import Sources
+from page4d.config import PRESETS, ReferenceView
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.manifest import Manifest
@@ -18,6 +18,7 @@ from page4d.precision import Precision
 from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose, Version, out_option
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
+from page4d_export.commands.given_checkpoint import KINDS, METAVAR, given_checkpoint
 from page4d_export.commands.set_option import overrides
 from page4d_export.export_request import ExportRequest, open_clip, require_tolerance
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
@@ -35,8 +36,9 @@ def export_command(
     file: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            help="a checkpoint of Pi3, VGGT or PAGE-4D, exported as the model that it is: a file, an index of several,"
-            " or a folder; nothing: --pi3 and --page4d, or seeded weights",
+            metavar=f"[{METAVAR}]",
+            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3, exported as the model that it is:"
+            f" {KINDS}; nothing: --pi3 and --page4d, or seeded weights",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -58,11 +60,11 @@ def export_command(
     ] = None,
     pi3: Annotated[
         pathlib.Path | None,
-        model_option(
-            "--pi3", help="Pi3's model.safetensors; as all checkpoints a file, an index of several, or a folder"
-        ),
+        model_option("--pi3", metavar=METAVAR, help=f"Pi3's model.safetensors; as all checkpoints {KINDS}"),
     ] = None,
-    page4d: Annotated[pathlib.Path | None, model_option("--page4d", help="a checkpoint of PAGE-4D or VGGT")] = None,
+    page4d: Annotated[
+        pathlib.Path | None, model_option("--page4d", metavar=METAVAR, help="a checkpoint of PAGE-4D or VGGT")
+    ] = None,
     heads: Annotated[
         str | None,
         model_option(
@@ -79,6 +81,17 @@ def export_command(
     mask: Annotated[
         Literal["on", "off"] | None, model_option(help="whether the published PAGE-4D masks; default on")
     ] = None,
+    reference_view: Annotated[
+        ReferenceView | None,
+        model_option(
+            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
+            " published choice among three views or more; default: as published",
+            show_default=False,
+        ),
+    ] = None,
+    known_cameras: Annotated[
+        bool, model_option("--known-cameras", help="the images' cameras are an input (Depth Anything 3)")
+    ] = False,
     option: Annotated[
         list[str] | None,
         model_option("--set", metavar="NAME=VALUE", help="a model option, e.g. global_strategy=memory; repeatable"),
@@ -185,17 +198,25 @@ def export_command(
         options = overrides(option or [])
         if mask is not None:
             options["mask"] = mask == "on"
+        if reference_view is not None:
+            options["reference_view"] = reference_view
+        if known_cameras:
+            options["known_cameras"] = True
         if file is not None:
             _refuse_beside_file(file, pi3, page4d)
-            source = ModelSource.of_file(Checkpoint.open(file), preset, options, T, seed, registers, time_sa, heads)
+            source = ModelSource.of_file(
+                given_checkpoint(file, quiet), preset, options, T, seed, registers, time_sa, heads
+            )
         else:
             source = ModelSource.choose(
                 preset,
                 options,
                 T,
                 seed,
-                pi3=None if pi3 is None else Checkpoint.open(pi3),
-                page4d=None if page4d is None else Checkpoint.open(page4d),
+                sources=Sources(
+                    pi3=None if pi3 is None else given_checkpoint(pi3, quiet),
+                    page4d=None if page4d is None else given_checkpoint(page4d, quiet),
+                ),
                 registers=registers,
                 time_sa=time_sa,
                 heads=heads,
@@ -241,7 +262,7 @@ def _refuse_beside_file(file: pathlib.Path, pi3: pathlib.Path | None, page4d: pa
         raise UsageError(
             "a checkpoint without a flag is exported alone, as the model that it is",
             got=f"{file} and {', '.join(others)}",
-            allowed="FILE, or --pi3 and --page4d",
+            allowed=f"{METAVAR}, or --pi3 and --page4d",
             hint=f"{file} alone; for one network of both, --pi3 FILE --page4d FILE",
         )
 
@@ -282,6 +303,7 @@ def _report(manifest: Manifest, out: pathlib.Path, as_json: bool, quiet: bool) -
     if not quiet:
         print_accuracy(manifest)
         print_plans(manifest)
+    console.say(f"licence: {manifest.licence}", quiet or not manifest.licence)
     console.say(f"weights: {manifest.weights}; engines: {out}", quiet)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from page4d_engines import console
 from page4d_engines.cli import Verbose
+from page4d_export.commands.given_checkpoint import KINDS, METAVAR, given_checkpoint
 
 
 def inspect_command(
@@ -21,7 +22,7 @@ def inspect_command(
 
     def body() -> None:
         from page4d_engines.engine_folder import EngineFolder
-        from page4d_export.commands.tables import print_accuracy, print_plans
+        from page4d_export.commands.tables import print_accuracy, print_origin, print_plans
 
         manifest = EngineFolder.open(engines).manifest
         if as_json:
@@ -29,6 +30,7 @@ def inspect_command(
         else:
             print_accuracy(manifest, detailed=True)
             print_plans(manifest, stderr=False)
+            print_origin(manifest)
 
     raise typer.Exit(console.run(body))
 
@@ -36,7 +38,7 @@ def inspect_command(
 def weights_command(
     file: Annotated[
         pathlib.Path,
-        typer.Argument(help="a checkpoint of Pi3, VGGT or PAGE-4D: a file, an index of several, or a folder"),
+        typer.Argument(metavar=METAVAR, help=f"a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3: {KINDS}"),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="as one JSON document on stdout")] = False,
     verbose: Verbose = False,
@@ -45,10 +47,9 @@ def weights_command(
     console.set_verbosity(verbose)
 
     def body() -> None:
-        from page4d.checkpoints.checkpoint import Checkpoint
         from page4d_export.commands.tables import print_checkpoint
 
-        checkpoint = Checkpoint.open(file)
+        checkpoint = given_checkpoint(file)
         console.write_json(checkpoint.document()) if as_json else print_checkpoint(checkpoint)
 
     raise typer.Exit(console.run(body))

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.manifest import Accuracy, Flavor, Manifest, StageEntry
+from page4d.published import TRAITS
 from page4d_engines import console
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.plan.export_plan import ExportPlan
@@ -65,6 +66,7 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
     """Print a checkpoint's model, size, structure and licence, on stdout."""
     facts = checkpoint.document()
     head = facts["mask_head"]
+    clip = "--T 8 --V 1" if TRAITS[checkpoint.published].sees_time else "--T 1 --V 4"
     licences = [str(licence) for licence in checkpoint.licences]
     if len(licences) > 1:
         licences.append(
@@ -78,18 +80,18 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
         ),
         "parameters": ", ".join(f"{part} {_parameters(count)}" for part, count in facts["parameters_of"].items()),
         "encoder": f"{facts['encoder_blocks']} blocks, width {facts['width']}",
-        "layers": f"{facts['layers']} of two blocks each",
-        "special tokens": f"camera and {facts['registers']} registers",
+        "layers": f"{facts['layers']} of two blocks each" if facts["layers"] else "none: images do not see each other",
+        "special tokens": _special_tokens(facts),
         "mask head": f"generation {head}" if head else "none",
         "heads": ", ".join(facts["predictions"]) or "none",
         "licence": "\n".join(licences),
         "beside weights": _some(facts["beside"]) or "nothing",
-        "as published": (
-            f"page4d-export {checkpoint.name} {'--T 1 --V 4' if facts['model'] == 'pi3' else '--T 8 --V 1'}"
-        ),
+        "as published": f"page4d-export {checkpoint.origin} {clip}",
     }
-    if facts["unused_heads"]:
-        rows["heads"] += f"; left unused: {', '.join(facts['unused_heads'])}"
+    if facts["camera_encoder"]:
+        rows["heads"] += "; with --known-cameras: camera encoder"
+    if facts["unused_parts"]:
+        rows["heads"] += f"; left unused: {', '.join(facts['unused_parts'])}"
     if len(facts["files"]) > 1:
         rows["files"] = _some(facts["files"])
     rows |= {
@@ -99,6 +101,12 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
     for name, text in rows.items():
         table.add_row(name, escape(text))
     console.table_console().print(table)
+
+
+def _special_tokens(facts: dict[str, Any]) -> str:
+    if not facts["layers"]:
+        return "none"
+    return f"camera and {facts['registers']} registers" if facts["registers"] else "camera"
 
 
 def _some(names: list[str], most: int = 12) -> str:
@@ -146,6 +154,14 @@ def print_plans(manifest: Manifest, stderr: bool = True) -> None:
         cells = (len(built), sum(plan.plugins for plan in built), sum(plan.fused for plan in built))
         table.add_row(kind, *map(str, cells), f"{sum(plan.seconds for plan in built):.1f}")
     console.table_console(stderr=stderr).print(table)
+
+
+def print_origin(manifest: Manifest) -> None:
+    """Print where the weights are from, and their licence, on stdout."""
+    out = console.table_console()
+    out.print(f"weights: {escape(manifest.weights)}")
+    if manifest.licence:
+        out.print(f"licence: {escape(manifest.licence)}")
 
 
 def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:

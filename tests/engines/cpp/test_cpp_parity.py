@@ -47,6 +47,10 @@ def test_another_aspect_ratio(parity, made, tmp_path, fit):
     same_runs(parity, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 111, 52), tmp_path, fit=fit)
 
 
+def test_frames_as_vggts_public_code_scales_them(parity, made, tmp_path):
+    same_runs(parity, made("default").folder, clip_of(tmp_path / "clip", 3, 2, 101, 83), tmp_path, fit="published")
+
+
 def test_without_masks_and_cameras(parity, made, tmp_path):
     clip = clip_of(tmp_path / "clip", 3, 2, 100, 80)
     same_runs(parity, made("default").folder, clip / "frames", tmp_path)

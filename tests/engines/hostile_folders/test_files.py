@@ -9,12 +9,12 @@ import stat
 import pytest
 
 from page4d.manifest import CONSTANTS
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from tests.support.exports import load_refused, rehash
-from tests.support.fuzz_folders import encoded, fuzz
+from tests.support.hostile.fuzz_folders import encoded, fuzz
 
 ENCODER = "onnx/encoder.onnx"
 

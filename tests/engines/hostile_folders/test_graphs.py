@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d.errors import Page4DError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from tests.support.exports import load_refused, rehash

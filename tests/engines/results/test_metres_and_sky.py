@@ -19,7 +19,7 @@ from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
 from tests.engines.results.ply import columns, read_ply
-from tests.support.newer_models import H, W, cameras_of, model_of
+from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.torch_stages import TorchStages
 
 NAMES = ["cam0", "cam1", "cam2"]

@@ -12,8 +12,8 @@ from page4d.network.reference_view import balanced_view
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.result import LengthUnit
 from page4d_engines.runtime.schedule import ChooseView, Run, schedule
+from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.examples import examples
-from tests.support.newer_models import H, W, cameras_of, model_of
 from tests.support.torch_stages import TorchStages
 
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from page4d.config import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d.system.progress import SILENT
 from page4d_engines import Pipeline

@@ -7,7 +7,7 @@ import pytest
 
 from page4d.errors import AccuracyError
 from page4d.manifest import Flavor
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder
 from page4d_engines.tensorrt.library import Library

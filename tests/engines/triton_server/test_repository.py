@@ -18,7 +18,7 @@ from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
 from page4d.manifest import Flavor, PlanEntry, Plans
-from page4d.manifest_file import read_manifest, write_manifest
+from page4d.manifest_checks.manifest_file import read_manifest, write_manifest
 from page4d.network.poses import camera_to_world, intrinsics
 from page4d.precision import Precision
 from page4d_engines import Pipeline

@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, EngineError, UsageError
 from page4d.manifest import Flavor
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder, fp8_products

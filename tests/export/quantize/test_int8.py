@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from page4d.accuracy import compare
 from page4d.errors import EngineError, UsageError
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
 from page4d.system.progress import SILENT

@@ -3,7 +3,7 @@
 import onnx_ir
 import pytest
 
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d_export.exporter import write_unverified
 from page4d_export.plan.export_plan import ExportPlan

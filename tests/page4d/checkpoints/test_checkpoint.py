@@ -121,8 +121,11 @@ def test_document(tmp_path):
     assert json.loads(json.dumps(document)) == document
     assert document == {
         "file": str(tmp_path / "a.pt"),
+        "repository": "",
+        "revision": "",
         "bytes": (tmp_path / "a.pt").stat().st_size,
         "model": "page4d",
+        "preset": "page4d",
         "described": "PAGE-4D 2026",
         "mask_head": "2026",
         "width": 64,
@@ -131,11 +134,14 @@ def test_document(tmp_path):
         "registers": 4,
         "predictions": ["depth", "points"],
         "unused_heads": ["track"],
+        "unused_parts": ["track head"],
+        "camera_encoder": False,
         "licences": [
             {
                 "name": "PAGE-4D",
                 "terms": "unknown, ask its authors (it is fine-tuned from VGGT)",
                 "source": "https://github.com/kaichen-z/PAGE4D",
+                "width": 0,
             }
         ],
         "tensors": len(state),
@@ -156,14 +162,11 @@ def test_document(tmp_path):
     }
 
 
-def test_pi3x_is_refused_by_name(tmp_path, small):
-    save_pi3(
-        tmp_path / "a.safetensors",
-        {**small, "depth_encoder.x.weight": torch.zeros(1), "pose_inject_blk.0.weight": torch.zeros(1)},
-    )
-    refused(tmp_path / "a.safetensors", "Pi3X", "depth_encoder.*", "pose_inject_blk.*")
-    save_pi3(tmp_path / "b.safetensors", {**small, "pose_inject_blk.0.weight": torch.zeros(1)})
-    assert "depth_encoder" not in refused(tmp_path / "b.safetensors", "Pi3X")
+def test_a_part_of_pi3x_is_not_taken_for_pi3(tmp_path, small):
+    save_pi3(tmp_path / "a.safetensors", {**small, "pose_inject_blk.0.weight": torch.zeros(1)})
+    assert Checkpoint.open(tmp_path / "a.safetensors").published is Published.PI3X
+    save_pi3(tmp_path / "b.safetensors", {**small, "metric_token": torch.zeros(1, 1, 128)})
+    refused(tmp_path / "b.safetensors", "not the whole of a Pi3X checkpoint")
 
 
 def test_another_model_is_refused_with_what_it_has(tmp_path):

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.checkpoints.completeness import check_complete, shortfalls
-from page4d.checkpoints.stored_heads import PI3_PREFIXES
+from page4d.checkpoints.completeness import check_complete
+from page4d.checkpoints.stored.stored_heads import PI3_PREFIXES
+from page4d.checkpoints.stored.stored_sizes import shortfalls
 from page4d.config import MaskHeadKind, Published
 from page4d.errors import UsageError
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_pi3

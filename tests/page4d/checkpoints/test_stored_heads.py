@@ -14,7 +14,7 @@ from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.completeness import check_complete
 from page4d.checkpoints.licences import LICENCES
 from page4d.checkpoints.parameter_counts import parameter_counts
-from page4d.checkpoints.stored_heads import heads_in, stored_heads
+from page4d.checkpoints.stored.stored_heads import heads_in, stored_heads
 from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Head, MaskHeadKind, Published
 from page4d.errors import UsageError

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.network.poses import world_points
 from page4d.system.progress import SILENT
 from page4d_engines.backend import Backend

@@ -21,8 +21,13 @@ PAGE4D_API const char* name_of(DType dtype);
 
 // The frame that points are in.
 enum class PointsFrame {
-  kCamera,  // each pixel's own camera: Pi3
+  kCamera,  // each pixel's own camera: Pi3, Pi3X
   kWorld,   // one frame for all images: VGGT, PAGE-4D
+};
+
+// A unit of length that the engines' results are in.
+enum class Unit {
+  kMetres,  // approximately: Pi3X. Of Depth Anything 3 METRIC once depth is multiplied by the focal length / 300
 };
 
 // An input or output of the engines.
@@ -62,12 +67,14 @@ struct EngineInfo {
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<StageInfo> stages;
-  // "images", and those of "mask_ext", "keypoints", "fundamental", "memory" that the engines read.
+  // "images", and those of "cameras", "mask_ext", "keypoints", "fundamental", "memory" that the engines read. "cameras"
+  // and "fundamental" are computed from Options::cameras.
   std::vector<Tensor> inputs;
   // Those of "mask", "layers.<i>", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence",
-  // "camera", "intrinsics" that exist: see Outputs. camera and intrinsics are float64.
+  // "camera", "intrinsics", "metric", "sky" that exist: see Outputs. camera and intrinsics are float64.
   std::vector<Tensor> outputs;
   std::optional<PointsFrame> points_frame;  // of the output "points"; nothing if there is none
+  std::optional<Unit> unit;                 // nothing: each window has a scale of its own
   std::vector<int> kept_layers;
   std::optional<PlansInfo> plans;
   size_t buffer_bytes = 0;  // allocated once, in addition to weights and the engines' scratch memory

@@ -14,14 +14,16 @@ namespace page4d {
 // For images of one size. Only the constructor allocates; one thread at a time.
 class PAGE4D_API ImageFit {
  public:
-  // Throws Error and nothing else: kUsage for a size below 1, or another aspect ratio and Fit::kNone; kOutOfMemory.
+  // Throws Error and nothing else: kUsage for a size below 1, for another aspect ratio and Fit::kNone, and where VGGT's
+  // public code does not bring the images to the engines' size; kOutOfMemory.
   ImageFit(int source_width, int source_height, const Layout& layout, Fit fit);
   ~ImageFit();
 
   // target: uint8 [H,W,3], RGB; bit for bit what Pipeline::run gives the engines. source: of the source size, in host
   // memory.
   void image(const Image& source, unsigned char* target) noexcept;
-  // The rectangle of the engines' image that the source covers, in pixels; the image is zero outside.
+  // The rectangle of the engines' image that the source covers, in pixels; outside the image is zero,
+  // or 255 for Fit::kPublishedPad.
   void target(int& left, int& top, int& width, int& height) const;
   // For x and y: a point of the source is at scale * point + shift in the engines' image; pixel edges are at integers
   // in both.

@@ -34,6 +34,12 @@ enum class Fit {
   kStretch,  // each axis is scaled on its own
   kCrop,     // scaled to cover the engines' size; the rest is cut off, equally on both sides
   kPad,      // scaled to fit inside the engines' size, with black borders of equal width
+  // As VGGT's public code, mode "crop": scaled to the engines' width, the height rounded to a multiple of 14; of more
+  // rows than the width has columns, the middle ones are taken. For engines of the height that comes out.
+  kPublished,
+  // The same, mode "pad": the longer side is scaled to the engines' width, the other rounded to a multiple of 14, with
+  // white borders of equal width. For square engines.
+  kPublishedPad,
 };
 
 // A pinhole camera, as an entry of cameras.json. Pixel edges are at integers; x right, y down, z forward.

@@ -11,12 +11,13 @@ struct Layout {
   static constexpr int64_t kRegisters = 4;
 
   int64_t T = 1, V = 1, H = kPatch, W = kPatch, B = 1;
+  int64_t registers = kRegisters;  // register tokens of an image: kRegisters, or 0 as the model has them
 
   constexpr int64_t h() const { return H / kPatch; }
   constexpr int64_t w() const { return W / kPatch; }
   constexpr int64_t P() const { return h() * w(); }
   // Tokens before the patches: a camera token, then the registers.
-  constexpr int64_t special() const { return 1 + kRegisters; }
+  constexpr int64_t special() const { return 1 + registers; }
   constexpr int64_t N() const { return special() + P(); }
   // Of one clip, t slow, v fast.
   constexpr int64_t frames() const { return T * V; }

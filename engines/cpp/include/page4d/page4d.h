@@ -26,7 +26,14 @@ enum page4d_code {
 enum page4d_backend { PAGE4D_TENSORRT = 0, PAGE4D_TEST = 1 };
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
 enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
-enum page4d_fit { PAGE4D_FIT_NONE = 0, PAGE4D_STRETCH = 1, PAGE4D_CROP = 2, PAGE4D_PAD = 3 };
+enum page4d_fit {
+  PAGE4D_FIT_NONE = 0,
+  PAGE4D_STRETCH = 1,
+  PAGE4D_CROP = 2,
+  PAGE4D_PAD = 3,
+  PAGE4D_PUBLISHED = 4,
+  PAGE4D_PUBLISHED_PAD = 5
+};
 enum page4d_dtype {
   PAGE4D_UINT8 = 0,
   PAGE4D_INT32 = 1,
@@ -95,11 +102,12 @@ typedef struct page4d_outputs {
   page4d_output mask, memory, points, confidence, camera;
   const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int32_t layer_count;
-  page4d_output points_confidence, depth, depth_confidence, intrinsics;
+  page4d_output points_confidence, depth, depth_confidence, intrinsics, metric, sky;
 } page4d_outputs;
 
 typedef struct page4d_layout {
   int64_t T, V, H, W, B;
+  int64_t registers; /* register tokens of an image */
 } page4d_layout;
 
 typedef struct page4d_tensor {
@@ -121,6 +129,8 @@ PAGE4D_API int page4d_load(const char* folder, const page4d_options* options, pa
 /* Waits until the last window is done. */
 PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
 PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
+/* The unit of lengths: "metres"; null if each window has a scale of its own. */
+PAGE4D_API const char* page4d_unit(const page4d_pipeline* pipeline);
 PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
 PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);
 /* As page4d::Pipeline::run: allocates nothing. stream: a cudaStream_t; null: everything is done when the call returns.

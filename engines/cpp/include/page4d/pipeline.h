@@ -27,7 +27,8 @@ struct Options {
   // Size of the caller's images; 0: the engines' size. All images of a pipeline have one size.
   int frame_width = 0, frame_height = 0;
   Fit fit = Fit::kNone;
-  // One per view, for images of the size above; only for engines with the epipolar prior (input "fundamental").
+  // One per view, for images of the size above; only for engines with the epipolar prior (input "fundamental") or for
+  // known cameras (input "cameras"), whose results are in the frame and scale of these.
   std::vector<Camera> cameras;
 
   // Windows overlap: encoded images are kept, so that images of Frames::shared timesteps are not encoded again. Takes
@@ -72,14 +73,19 @@ struct Outputs {
   Output mask;                 // float32 [T,V,h,w], the probability that a patch is dynamic
   Output layers[kMostLayers];  // in the order of EngineInfo::kept_layers: [T,V,N,S*C]
   Output memory;               // [S,M,C]
-  Output points;               // float32 [T,V,H,W,3], each pixel's point, up to scale; in EngineInfo::points_frame
-  Output confidence;           // float32 [T,V,H,W], a logit (Pi3)
-  Output camera;               // float64 [T,V,4,4], host only: camera to world; NaN if the engines gave no finite pose
-  Output points_confidence;    // float32 [T,V,H,W], above 1, no probability (VGGT, PAGE-4D), as the next but one
-  Output depth;                // float32 [T,V,H,W], z in the pixel's camera, up to scale
-  Output depth_confidence;     // float32 [T,V,H,W]
+  // float32 [T,V,H,W,3], each pixel's point, in EngineInfo::points_frame and unit, or up to scale; host only with
+  // metric
+  Output points;
+  Output confidence;         // float32 [T,V,H,W], a logit (Pi3, Pi3X)
+  Output camera;             // float64 [T,V,4,4], host only: camera to world; NaN if the engines gave no finite pose
+  Output points_confidence;  // float32 [T,V,H,W], above 1, no probability (VGGT, PAGE-4D), as the next but one
+  // float32 [T,V,H,W], z in the pixel's camera, up to scale; with known cameras in their unit, and host only
+  Output depth;
+  Output depth_confidence;  // float32 [T,V,H,W]
   // float64 [T,V,3,3], host only, in pixels of the engines' image; a focal length is NaN if the engines gave none
   Output intrinsics;
+  Output metric;  // float32 [B], metres per unit of the engines: points and camera are multiplied by it (Pi3X)
+  Output sky;     // float32 [T,V,H,W], from 0.3 on the pixel is sky (Depth Anything 3 MONO, METRIC)
 };
 
 struct StageTime {
@@ -161,6 +167,8 @@ class PAGE4D_API Results {
   const float* confidence() const noexcept { return floats(outputs_.confidence); }
   const float* depth() const noexcept { return floats(outputs_.depth); }
   const float* depth_confidence() const noexcept { return floats(outputs_.depth_confidence); }
+  const float* metric() const noexcept { return floats(outputs_.metric); }
+  const float* sky() const noexcept { return floats(outputs_.sky); }
   const double* camera() const noexcept { return static_cast<const double*>(outputs_.camera.data); }
   const double* intrinsics() const noexcept { return static_cast<const double*>(outputs_.intrinsics.data); }
 

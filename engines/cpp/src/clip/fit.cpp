@@ -12,6 +12,10 @@
 namespace page4d {
 namespace {
 
+constexpr uint8_t kWhite = 255;
+constexpr int64_t kTallest = 100;  // times its width: VGGT's code scales a photo whole before it cuts rows
+constexpr char kToAnySize[] = "Fit::kStretch, kCrop or kPad";
+
 std::string size_text(int64_t width, int64_t height) { return std::to_string(width) + "x" + std::to_string(height); }
 
 // Python's true division of integers, which are below 2^53 here.
@@ -20,11 +24,66 @@ double quotient(int64_t numerator, int64_t denominator) {
 }
 
 // Python's round(): half to even.
-int rounded(double value) { return static_cast<int>(value - std::remainder(value, 1.0)); }
+int64_t rounded(double value) { return static_cast<int64_t>(value - std::remainder(value, 1.0)); }
 
-Resample::Box box_of(const Placement& placement) {
-  return {static_cast<float>(placement.left), static_cast<float>(placement.top), static_cast<float>(placement.right),
-          static_cast<float>(placement.bottom)};
+// In the order of operations of VGGT's public code.
+int64_t to_patches(int64_t side, double scale) {
+  return rounded(static_cast<double>(side) * scale / static_cast<double>(Layout::kPatch)) * Layout::kPatch;
+}
+
+struct Size {
+  int64_t width, height;
+};
+
+// What VGGT's public code scales a photo to, before it cuts rows off or adds white. target: pixels of the new width;
+// with `pad`, of the new longer side.
+Size scaled_as_vggt(const Size& source, int64_t target, bool pad) {
+  Size scaled{target, 0};
+  if (pad && source.height > source.width)
+    scaled = {to_patches(source.width, quotient(target, source.height)), target};
+  else
+    scaled.height = to_patches(source.height, quotient(target, source.width));
+  if (std::min(scaled.width, scaled.height) > 0 && scaled.height <= kTallest * target) return scaled;
+  throw Error(Code::kUsage, "VGGT's public code cannot scale a photo of this aspect ratio")
+      .got(size_text(source.width, source.height) + ", which would become " + size_text(scaled.width, scaled.height))
+      .allowed("a patch of " + std::to_string(Layout::kPatch) + " pixels on each side, and at most " +
+               std::to_string(kTallest) + " times as tall as wide")
+      .hint(kToAnySize);
+}
+
+Placement published(const Size& source, const Layout& layout, bool pad) {
+  const Size scaled = scaled_as_vggt(source, layout.W, pad);
+  const int64_t rows = std::min(scaled.height, layout.W), needed = pad ? layout.W : rows;
+  if (layout.H != needed) {
+    throw Error(Code::kUsage, std::string("VGGT's public code brings ") + (pad ? "a photo" : "these frames") +
+                                  " to another size than the engine's " + size_text(layout.W, layout.H) +
+                                  " (width x height)")
+        .got("frames of " + size_text(source.width, source.height))
+        .allowed("an engine of " + size_text(layout.W, needed))
+        .hint("page4d-export --height " + std::to_string(needed) + " --width " + std::to_string(layout.W) + ", or " +
+              kToAnySize);
+  }
+  const int64_t rows_cut = (scaled.height - rows) / 2;
+  const double per_row = quotient(source.height, scaled.height);
+  return {0.0,
+          static_cast<double>(rows_cut) * per_row,
+          static_cast<double>(source.width),
+          static_cast<double>(rows_cut + rows) * per_row,
+          static_cast<int>((layout.W - scaled.width) / 2),
+          static_cast<int>((layout.H - rows) / 2),
+          static_cast<int>(scaled.width),
+          static_cast<int>(rows),
+          kWhite,
+          static_cast<int>(scaled.height)};
+}
+
+Resample resample_of(int source_width, int source_height, const Placement& p) {
+  Resample::Box box{static_cast<float>(p.left), static_cast<float>(p.top), static_cast<float>(p.right),
+                    static_cast<float>(p.bottom)};
+  if (p.scaled_height == 0) return {source_width, source_height, box, p.width, {p.height, 0, p.height}};
+  box.top = 0, box.bottom = static_cast<float>(source_height);
+  const int cut = (p.scaled_height - p.height) / 2;
+  return {source_width, source_height, box, p.width, {p.scaled_height, cut, cut + p.height}};
 }
 
 }  // namespace
@@ -44,11 +103,13 @@ Placement Placement::choose(int source_width, int source_height, const Layout& l
           .got("frames of " + size_text(width, height))
           .allowed("a size that scales to " + size_text(W, H) + ", up to " + std::to_string(Layout::kPatch / 2) +
                    " pixels on one side")
-          .hint("Fit::kStretch, kCrop or kPad");
+          .hint(kToAnySize);
     }
     return whole;
   }
   if (mode == Fit::kStretch) return whole;
+  if (mode == Fit::kPublished || mode == Fit::kPublishedPad)
+    return published({width, height}, layout, mode == Fit::kPublishedPad);
   const bool wider = width * H > height * W;
   Placement placement = whole;
   if (mode == Fit::kCrop) {
@@ -60,8 +121,8 @@ Placement Placement::choose(int source_width, int source_height, const Layout& l
     placement.bottom = whole.bottom - placement.top;
     return placement;
   }
-  placement.width = wider ? all_x : std::max(1, rounded(quotient(width * H, height)));
-  placement.height = wider ? std::max(1, rounded(quotient(height * W, width))) : all_y;
+  placement.width = wider ? all_x : static_cast<int>(std::max<int64_t>(1, rounded(quotient(width * H, height))));
+  placement.height = wider ? static_cast<int>(std::max<int64_t>(1, rounded(quotient(height * W, width)))) : all_y;
   placement.x = (all_x - placement.width) / 2;
   placement.y = (all_y - placement.height) / 2;
   return placement;
@@ -72,7 +133,7 @@ Fitter::Fitter(int source_width, int source_height, const Layout& layout, Fit mo
       height_(source_height),
       layout_(layout),
       placement_(Placement::choose(source_width, source_height, layout, mode)),
-      resample_(source_width, source_height, box_of(placement_), placement_.width, placement_.height),
+      resample_(resample_of(source_width, source_height, placement_)),
       rows_(
           overlap(layout.h(), height_, placement_.scale_y(), placement_.shift_y(), placement_.top, placement_.bottom)),
       columns_(
@@ -82,7 +143,7 @@ Fitter::Fitter(int source_width, int source_height, const Layout& layout, Fit mo
 void Fitter::image(const Image& source, uint8_t* target) noexcept {
   const size_t pitch = static_cast<size_t>(layout_.W) * 3;
   if (placement_.width != layout_.W || placement_.height != layout_.H)
-    std::memset(target, 0, static_cast<size_t>(layout_.image_bytes()));
+    std::memset(target, placement_.ground, static_cast<size_t>(layout_.image_bytes()));
   resample_.run(source, target + static_cast<size_t>(placement_.y) * pitch + static_cast<size_t>(placement_.x) * 3,
                 pitch);
 }

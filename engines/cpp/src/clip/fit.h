@@ -13,7 +13,8 @@ namespace page4d {
 
 // A box of the source image, scaled to a rectangle of the engines' image; pixel edges lie at integers in both.
 struct Placement {
-  // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
+  // Throws Error kUsage: a size below 1; another aspect ratio and Fit::kNone; for kPublished and kPublishedPad a size
+  // that VGGT's public code does not bring to the engines'.
   static Placement choose(int source_width, int source_height, const Layout& layout, Fit mode);
 
   // Pixels of the result per pixel of the source.
@@ -24,13 +25,17 @@ struct Placement {
   double shift_y() const { return y - scale_y() * top; }
 
   double left, top, right, bottom;  // of the source
-  int x, y, width, height;          // of the result, which is zero outside
+  int x, y, width, height;          // of the result
+  uint8_t ground = 0;               // brightness of the result outside
+  // Rows that the whole source is scaled to before those above and below the box are cut off, as VGGT's public code
+  // does; 0: the box alone is scaled.
+  int scaled_height = 0;
 };
 
 // For images of one size. Only the constructor allocates; one thread at a time.
 class Fitter {
  public:
-  // Throws Error kUsage: a size below 1, or another aspect ratio and Fit::kNone.
+  // Throws Error kUsage: as Placement::choose.
   Fitter(int source_width, int source_height, const Layout& layout, Fit mode);
 
   int source_width() const { return width_; }

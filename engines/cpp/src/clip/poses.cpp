@@ -45,6 +45,18 @@ double focal_of(float fov, int64_t side) {
   return angle > 0 && angle < kPi ? static_cast<double>(side) / 2 / std::tan(angle / 2) : kNan;
 }
 
+void write_pose(const Matrix3& rotation, const Eigen::Vector3d& translation, double* pose) {
+  Eigen::Map<Matrix4> matrix(pose);
+  matrix.setIdentity();
+  matrix.topLeftCorner<3, 3>() = rotation;
+  matrix.topRightCorner<3, 1>() = translation;
+}
+
+void write_inverse(const Matrix3& rotation, const Eigen::Vector3d& translation, double* pose) {
+  const Matrix3 turned = rotation.transpose();
+  write_pose(turned, -turned * translation, pose);
+}
+
 void write_world(const double* pose, double x, double y, double z, float* world) {
   for (int row = 0; row < 3; ++row, pose += 4)
     world[row] = static_cast<float>(pose[0] * x + pose[1] * y + pose[2] * z + pose[3]);
@@ -52,7 +64,7 @@ void write_world(const double* pose, double x, double y, double z, float* world)
 
 }  // namespace
 
-void camera_to_world(const float* numbers, int64_t size, int64_t n, double* pose) noexcept {
+void camera_to_world(const float* numbers, int64_t size, int64_t n, PoseDirection direction, double* pose) noexcept {
   for (int64_t i = 0; i < n; ++i, numbers += size, pose += 16) {
     double wide[kMostCameraNumbers];
     std::copy(numbers, numbers + size, wide);
@@ -63,16 +75,18 @@ void camera_to_world(const float* numbers, int64_t size, int64_t n, double* pose
       continue;
     }
     const Eigen::Map<const Eigen::Vector3d> translation(wide);
-    matrix.setIdentity();
-    if (size == kQuaternionNumbers) {
-      const Matrix3 turned = rotation_of(wide + 3, length).transpose();
-      matrix.topLeftCorner<3, 3>() = turned;
-      matrix.topRightCorner<3, 1>() = -turned * translation;
-    } else {
-      matrix.topLeftCorner<3, 3>() = nearest_rotation(Eigen::Map<const Matrix3>(wide + 3));
-      matrix.topRightCorner<3, 1>() = translation;
-    }
+    const Matrix3 rotation = size == kQuaternionNumbers ? rotation_of(wide + 3, length)
+                                                        : nearest_rotation(Eigen::Map<const Matrix3>(wide + 3));
+    if (size == kQuaternionNumbers && direction == PoseDirection::kWorldToCamera)
+      write_inverse(rotation, translation, pose);
+    else
+      write_pose(rotation, translation, pose);
   }
+}
+
+void inverse_pose(const double* pose, double* inverse) noexcept {
+  const Eigen::Map<const Matrix4> matrix(pose);
+  write_inverse(matrix.topLeftCorner<3, 3>(), matrix.topRightCorner<3, 1>(), inverse);
 }
 
 void intrinsics(const float* numbers, int64_t n, int64_t H, int64_t W, double* K) noexcept {

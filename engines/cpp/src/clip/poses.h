@@ -6,19 +6,26 @@
 
 namespace page4d {
 
-// Values of a camera. Pi3's head: a translation, then three rows of a matrix; camera to world. VGGT's head: a
-// translation, a quaternion (x y z w), vertical and horizontal field of view in radians; world to camera.
+// What the nine numbers of a camera head say.
+enum class PoseDirection { kWorldToCamera, kCameraToWorld };
+
+// Values of a camera. Pi3's head: a translation, then three rows of a matrix; camera to world. The other heads: a
+// translation, a quaternion (x y z w), vertical and horizontal field of view in radians; the model decides of which
+// direction.
 inline constexpr int64_t kRowNumbers = 12, kQuaternionNumbers = 9;
 inline constexpr int64_t kMostCameraNumbers = 12;
 
 // Pose matrices, from either encoding: `size` decides.
 //
 // numbers: [n,size]. kRowNumbers: the rotation is the one nearest to the three rows, each scaled to length 1.
-// kQuaternionNumbers: it is that of the quaternion divided by its length.
+// kQuaternionNumbers: it is that of the quaternion divided by its length, in `direction`.
 // pose: [n,4,4]: camera to world. NaN where a value is not finite, or the quaternion is 0.
-void camera_to_world(const float* numbers, int64_t size, int64_t n, double* pose) noexcept;
+void camera_to_world(const float* numbers, int64_t size, int64_t n, PoseDirection direction, double* pose) noexcept;
 
-// K for images of the network's size, from the fields of view of VGGT's encoding.
+// The inverse of a rigid pose, 4x4.
+void inverse_pose(const double* pose, double* inverse) noexcept;
+
+// K for images of the network's size, from the fields of view among nine numbers.
 //
 // numbers: [n,kQuaternionNumbers].
 // K: [n,3,3]; the principal point is (W/2, H/2). A focal length is NaN where its field of view is no camera's: 0 (which

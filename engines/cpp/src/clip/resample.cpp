@@ -92,9 +92,10 @@ PAGE4D_FOR_EACH_CPU void vertical(const uint8_t* rows, size_t pitch, const int32
 
 }  // namespace
 
-Resample::Axis::Axis(int source_size, float low, float high, int size) : size(size) {
-  identity = size == source_size && low == 0.0F && high == static_cast<float>(size);
-  const double scale = static_cast<double>(high - low) / size;  // the difference is a float
+Resample::Axis::Axis(int source_size, float low, float high, int scaled, int from, int until)
+    : size(until - from), from(from) {
+  identity = scaled == source_size && low == 0.0F && high == static_cast<float>(scaled);
+  const double scale = static_cast<double>(high - low) / scaled;  // the difference is a float
   const double stretch = std::max(scale, 1.0);
   const double support = kSupport * stretch;
   most = static_cast<int>(std::ceil(support)) * 2 + 1;
@@ -103,7 +104,7 @@ Resample::Axis::Axis(int source_size, float low, float high, int size) : size(si
   weights.resize(static_cast<size_t>(size) * static_cast<size_t>(most));
   std::vector<double> exact(static_cast<size_t>(most));
   for (int pixel = 0; pixel < size; ++pixel) {
-    const double centre = low + (pixel + 0.5) * scale;
+    const double centre = low + (from + pixel + 0.5) * scale;
     const int begin = std::max(static_cast<int>(centre - support + 0.5), 0);
     const int count = std::min(static_cast<int>(centre + support + 0.5), source_size) - begin;
     double sum = 0;
@@ -120,8 +121,9 @@ Resample::Axis::Axis(int source_size, float low, float high, int size) : size(si
   }
 }
 
-Resample::Resample(int source_width, int source_height, const Box& box, int width, int height)
-    : across_(source_width, box.left, box.right, width), down_(source_height, box.top, box.bottom, height) {
+Resample::Resample(int source_width, int source_height, const Box& box, int width, const Rows& rows)
+    : across_(source_width, box.left, box.right, width, 0, width),
+      down_(source_height, box.top, box.bottom, rows.height, rows.begin, rows.end) {
   rows_pitch_ = (static_cast<size_t>(width) * kChannels + kLanes - 1) / kLanes * kLanes;
   rows_.resize(static_cast<size_t>(down_.end() - down_.begin()) * rows_pitch_);
   if (!across_.identity) strip_.resize(static_cast<size_t>(across_.end() - across_.begin()) * kLanes);
@@ -151,7 +153,7 @@ void Resample::run(const Image& source, uint8_t* target, size_t pitch) noexcept 
   for (int y = 0; y < down_.size; ++y, target += pitch) {
     const size_t at = static_cast<size_t>(y);
     if (down_.identity)
-      std::memcpy(target, kept(y), bytes);
+      std::memcpy(target, kept(down_.from + y), bytes);
     else
       vertical(kept(down_.first[at]), rows_pitch_, down_.weights_of(y), down_.taps[at], target, bytes);
     // last, since no step before mixes channels

@@ -9,7 +9,8 @@
 
 namespace page4d {
 
-// Image.resize(size, BICUBIC, box=box) of an RGB image. Only the constructor allocates; one thread at a time.
+// Image.resize(size, BICUBIC, box=box) of an RGB image, or some of its rows. Only the constructor allocates; one thread
+// at a time.
 class Resample {
  public:
   // The part of the source that is used, in pixels; pixel edges are at integers. float, as in Pillow.
@@ -17,16 +18,22 @@ class Resample {
     float left, top, right, bottom;
   };
 
-  // Sizes are at least 1, the box is inside the source.
-  Resample(int source_width, int source_height, const Box& box, int width, int height);
+  // Rows of the result that are computed: from `begin`, before `end`, of `height` rows that the box is scaled to.
+  struct Rows {
+    int height, begin, end;
+  };
 
-  // source: of the source size, in host memory. target: uint8 [height,width,3], RGB, `pitch` bytes from one row to the
+  // Sizes are at least 1, the box is inside the source.
+  Resample(int source_width, int source_height, const Box& box, int width, const Rows& rows);
+
+  // source: of the source size, in host memory. target: uint8 [rows,width,3], RGB, `pitch` bytes from one row to the
   // next. Alpha is ignored, one channel becomes three equal ones.
   void run(const Image& source, uint8_t* target, size_t pitch) noexcept;
 
   // Weights of the source pixels for each pixel of an axis.
   struct Axis {
-    Axis(int source_size, float low, float high, int size);
+    // Pixels from `from` on, before `until`, of those that the source from low to high is scaled to.
+    Axis(int source_size, float low, float high, int scaled, int from, int until);
 
     const int32_t* weights_of(int pixel) const {
       return weights.data() + static_cast<size_t>(pixel) * static_cast<size_t>(most);
@@ -35,7 +42,7 @@ class Resample {
     int begin() const { return first.front(); }
     int end() const { return first.back() + taps.back(); }
 
-    int size;
+    int size, from;                // how many pixels, and the first
     bool identity;                 // nothing is computed
     int most;                      // taps of a pixel
     std::vector<int> first, taps;  // for each pixel: the first source pixel, and how many

@@ -88,13 +88,11 @@ std::map<std::string, Constant> read(const std::string& path, size_t most) {
 // Shapes of the constants by name, each over all calls of the stage that reads it.
 std::map<std::string, std::vector<int64_t>> shapes_of(const Manifest& manifest) {
   std::map<std::string, std::vector<int64_t>> shapes;
-  for (const Stage& stage : manifest.stages) {
-    for (const char* name : {"special", "memory"}) {
-      const TensorSpec* spec = stage.input(name);
-      if (spec == nullptr || shapes.count(name) != 0) continue;
-      shapes[name] = spec->shape;
-      shapes[name].front() *= stage.calls;
-    }
+  for (const std::string& name : manifest.constants()) {
+    const auto reader = std::find_if(manifest.stages.begin(), manifest.stages.end(),
+                                     [&](const Stage& stage) { return stage.input(name) != nullptr; });
+    shapes[name] = reader->input(name)->shape;
+    shapes[name].front() *= reader->calls;
   }
   return shapes;
 }
@@ -109,6 +107,7 @@ std::map<std::string, std::vector<float>> read_constants(const std::string& path
 
 std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder) {
   const auto shapes = shapes_of(folder.manifest);
+  if (shapes.empty()) return {};  // the file need not be there
   size_t most = kLargestHeader;
   std::vector<std::string> expected, present;
   for (const auto& [name, shape] : shapes) {

@@ -17,7 +17,7 @@ using Bytes = std::vector<unsigned char>;
 // Throws Error kIncompatible: no such file, damaged, or another type.
 std::map<std::string, std::vector<float>> read_constants(const std::string& path);
 
-// The constants of an engine folder: "special" and, if the engines read it, "memory"; no others.
+// The constants of an engine folder: Manifest::constants, and no others.
 // Throws Error kIncompatible: as above; a constant is missing, of another shape or not finite, or there are more.
 std::map<std::string, std::vector<float>> read_constants(const EngineFolder& folder);
 

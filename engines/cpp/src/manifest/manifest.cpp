@@ -34,6 +34,13 @@ bool Manifest::reads(const std::string& tensor) const {
   return std::any_of(stages.begin(), stages.end(), [&](const Stage& stage) { return stage.input(tensor) != nullptr; });
 }
 
+std::vector<std::string> Manifest::constants() const {
+  std::vector<std::string> names;
+  if (reads("special") && !makes("special")) names.push_back("special");
+  if (reads("memory")) names.push_back("memory");
+  return names;
+}
+
 const TensorSpec* Manifest::spec(const std::string& tensor) const {
   for (const Stage& stage : stages) {
     if (const TensorSpec* spec = stage.input(tensor)) return spec;

@@ -13,6 +13,8 @@
 namespace page4d {
 
 inline constexpr char kConstants[] = "onnx/constants.safetensors";
+// Values of pose_direction and unit.
+inline constexpr char kWorldToCamera[] = "world_to_camera", kCameraToWorld[] = "camera_to_world", kMetres[] = "metres";
 
 // Elements of a tensor of this shape.
 int64_t count_of(const std::vector<int64_t>& shape);
@@ -67,6 +69,7 @@ struct Golden {
 struct ModelValue {
   std::string shown = "nothing";
   std::optional<int64_t> number;
+  std::optional<std::string> string;
   std::optional<std::vector<std::string>> strings;
   std::optional<std::vector<int64_t>> integers;
 };
@@ -82,6 +85,10 @@ struct Manifest {
   std::vector<KeptLayer> keep;
   // "camera" or "world"; nothing: without points, or in older folders, which are Pi3's
   std::optional<std::string> points_frame;
+  // of a camera's nine numbers; nothing: world to camera, or there are no such numbers
+  std::optional<std::string> pose_direction;
+  // of lengths: "metres"; nothing: one of each window's own
+  std::optional<std::string> unit;
   std::optional<Plans> plans;
   std::optional<Golden> golden;
   std::map<std::string, std::string> files;  // sha256 by path relative to the folder
@@ -89,6 +96,8 @@ struct Manifest {
   DType dtype() const;  // of tokens, memory and weights
   bool makes(const std::string& tensor) const;
   bool reads(const std::string& tensor) const;
+  // Which inputs of the stages are the model's own, and lie in kConstants: "special", "memory".
+  std::vector<std::string> constants() const;
   // The first input or output of that name; null if there is none.
   const TensorSpec* spec(const std::string& tensor) const;
 };

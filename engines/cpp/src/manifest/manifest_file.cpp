@@ -8,7 +8,7 @@
 #include "files/files.h"
 #include "files/folder_file.h"
 #include "files/json_reader.h"
-#include "manifest/manifest_check.h"
+#include "manifest_checks/manifest_check.h"
 #include "text.h"
 
 namespace page4d {
@@ -156,7 +156,9 @@ void check_file(const JsonValue& value) {
   value.fields({{"name", true, [](const JsonValue& v) { v.string(); }},
                 {"model", true, [](const JsonValue& v) { v.string(); }},
                 {"sha256", true, [](const JsonValue& v) { v.string(); }},
-                {"tensors", true, [](const JsonValue& v) { v.integer(); }}});
+                {"tensors", true, [](const JsonValue& v) { v.integer(); }},
+                {"repository", false, [](const JsonValue& v) { v.string(); }},
+                {"revision", false, [](const JsonValue& v) { v.string(); }}});
 }
 
 void check_group(const JsonValue& value) {
@@ -195,12 +197,13 @@ auto if_type_fits(const Read& read) -> std::optional<decltype(read())> {
 
 std::map<std::string, ModelValue> options_of(const JsonValue& model) {
   std::map<std::string, ModelValue> options;
-  for (const char* name : {"width", "streams", "depth", "order", "global_layers"}) {
+  for (const char* name : {"width", "streams", "depth", "order", "global_layers", "published"}) {
     ModelValue& option = options[name];
     const std::optional<JsonValue> value = model.find(name);
     if (!value) continue;
     option.shown = value->shown();
     option.number = if_type_fits([&] { return value->integer(); });
+    option.string = if_type_fits([&] { return value->string(); });
     option.strings = if_type_fits([&] { return value->strings(); });
     option.integers = if_type_fits([&] { return value->integers(); });
   }
@@ -234,11 +237,14 @@ Manifest manifest_of(const JsonValue& root) {
                {"loaded", false, check_loaded},
                {"verification", false, check_verification},
                {"points_frame", false, [&](const JsonValue& v) { m.points_frame = optional_string(v); }},
+               {"pose_direction", false, [&](const JsonValue& v) { m.pose_direction = optional_string(v); }},
+               {"unit", false, [&](const JsonValue& v) { m.unit = optional_string(v); }},
                {"attention", false, [&](const JsonValue& v) { m.attention = v.string(); }},
                {"plans", false, [&](const JsonValue& v) { m.plans = plans_of(v); }},
                {"golden", false, [&](const JsonValue& v) { m.golden = golden_of(v); }},
                {"files", false, [&](const JsonValue& v) { m.files = string_map(v); }},
                {"made", false, [](const JsonValue& v) { string_map(v); }},
+               {"licence", false, [](const JsonValue& v) { v.string(); }},
                {"format", false, [](const JsonValue& v) { v.integer(); }}});
   m.layout = layout_of(sizes);
   for (RawStage& raw_stage : raw) {

@@ -1,4 +1,4 @@
-// Reads `manifest.json`. Mirrors page4d/manifest_file.py.
+// Reads `manifest.json`. Mirrors page4d/manifest_checks/manifest_file.py.
 #pragma once
 
 #include <cstddef>

@@ -53,7 +53,10 @@ class Planner {
     for (const auto& [name, shape] : predictions) {
       if (written_.count(name) != 0) result(name, clip_shape(shape));
     }
-    if (written_.count("camera") != 0) result("camera", manifest_.spec("camera")->shape);
+    for (const char* name : {"camera", "metric"}) {
+      if (written_.count(name) != 0) result(name, manifest_.spec(name)->shape);
+    }
+    if (written_.count("sky") != 0) result("sky", clip_shape({layout.T, layout.V, layout.H, layout.W}));
     add_steps();
     add_carries();
     return std::move(plan_);
@@ -112,7 +115,9 @@ class Planner {
   void add_carries() {
     // with several clips at once the shared images are not contiguous
     if (!encoded_ || manifest_.layout.B > 1) return;
-    const BufferView& special = *plan_.start("special");
+    const BufferView* start = plan_.start("special");
+    if (start == nullptr) return;  // known cameras give them, of one timestep
+    const BufferView& special = *start;
     const int64_t images = encoded_->shape.front(), width = encoded_->bytes() / images,
                   special_width = special.bytes() / special.shape.front();
     for (int64_t shared = 1; shared < manifest_.layout.T; ++shared) {

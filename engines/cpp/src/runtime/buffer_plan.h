@@ -63,7 +63,7 @@ struct BufferPlan {
   std::vector<Step> steps;         // one call each, in order
   std::vector<NamedView> outputs;  // mask, layers.<i>, memory and predictions, as far as they exist
   std::vector<Carry> carries;      // by shared timesteps, from 1; empty: the plan keeps nothing of the window before
-  // Where the chain's inputs go before the first call: images, special, mask_ext ...
+  // Where the chain's inputs go before the first call: images, special, cameras, mask_ext ...
   std::vector<NamedView> starts;
 
   int64_t total() const;

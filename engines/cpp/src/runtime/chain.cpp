@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "page4d/error.h"
 #include "text.h"
@@ -81,6 +82,13 @@ void Chain::set_constant(const BufferView& view, const void* data) {
   if (Failure failure = device_.synchronize(stream)) fail(failure);
 }
 
+void Chain::set_step_after_encoder(std::function<Failure(Stream)> step) {
+  after_encoder_ = std::move(step);
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    if (plan_.calls[plan_.steps[i].call].stage->kind == "encoder") last_of_encoder_ = &steps_[i];
+  }
+}
+
 std::string Chain::prepare(bool use_graph) {
   const Stream stream = device_.own_stream();
   if (Failure failure = put(stream, 0)) fail(failure);
@@ -118,6 +126,9 @@ Failure Chain::put(Stream stream, int64_t shared) noexcept {
         failed_stage_ = step.stage;
         return failure;
       }
+    }
+    if (&step == last_of_encoder_) {
+      if (Failure failure = after_encoder_(stream)) return failure;
     }
     if (Failure failure = device_.record(step.done, stream)) return failure;
     if (Failure failure = copy(step.copies, stream)) return failure;

@@ -1,6 +1,7 @@
 // The calls of all stages over buffers that are allocated once.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,9 @@ class Chain {
   void* at(const BufferView& view) const;
   // Writes an input that does not change. Before `prepare`.
   void set_constant(const BufferView& view, const void* data);
+
+  // Puts one more step on the stream after the encoder's last call. Before `prepare`. The step allocates nothing.
+  void set_step_after_encoder(std::function<Failure(Stream)> step);
 
   // Runs all calls once, then captures them in a graph if device and engines allow it. Returns the reason why there is
   // no graph; empty if there is one, or `use_graph` is false. Throws Error if a stage fails.
@@ -67,6 +71,8 @@ class Chain {
   std::vector<std::unique_ptr<Engine>> engines_;  // before steps_: engines outlive their calls
   std::vector<BoundStep> steps_;
   std::vector<BoundCarry> carries_;
+  std::function<Failure(Stream)> after_encoder_;
+  const BoundStep* last_of_encoder_ = nullptr;  // null: no step after it
   size_t stages_ = 0;
   int begin_ = 0;
   bool has_graph_ = false;

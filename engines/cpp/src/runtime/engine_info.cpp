@@ -91,6 +91,7 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan) {
   // Pi3's engines were exported before the manifest names the frame
   if (manifest.makes("points"))
     info.points_frame = manifest.points_frame == "world" ? PointsFrame::kWorld : PointsFrame::kCamera;
+  if (manifest.unit) info.unit = Unit::kMetres;
   for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
   if (manifest.plans)
     info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,

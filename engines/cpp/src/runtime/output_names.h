@@ -20,7 +20,9 @@ inline constexpr NamedOutput kNamedOutputs[] = {{"mask", &Outputs::mask},
                                                 {"depth", &Outputs::depth},
                                                 {"depth_confidence", &Outputs::depth_confidence},
                                                 {"camera", &Outputs::camera},
-                                                {"intrinsics", &Outputs::intrinsics}};
+                                                {"intrinsics", &Outputs::intrinsics},
+                                                {"metric", &Outputs::metric},
+                                                {"sky", &Outputs::sky}};
 
 // Null for a layer.
 inline Output Outputs::* output_called(const std::string& name) noexcept {

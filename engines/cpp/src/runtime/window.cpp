@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "clip/cameras.h"
-#include "clip/poses.h"
 #include "runtime/host_device.h"
 #include "runtime/output_names.h"
 #include "text.h"
@@ -18,11 +17,8 @@ namespace {
 constexpr char kNoSuchOutput[] =
     "memory is given for an output that these engines lack\n  allowed: those of EngineInfo::outputs";
 
-// Outputs that are computed on the host, from the camera head's values.
+// Outputs that are not the engines' own.
 bool is_matrix(Output Outputs::* member) { return member == &Outputs::camera || member == &Outputs::intrinsics; }
-bool asks_for_cameras(const Outputs& outputs) {
-  return outputs.camera.data != nullptr || outputs.intrinsics.data != nullptr;
-}
 
 int frame_side(int requested, int64_t engines) { return requested != 0 ? requested : static_cast<int>(engines); }
 
@@ -52,18 +48,17 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
     }
     chain_.set_constant(*view, value.data());
     if (view == memory_.view) learned_ = value;
+    if (name == std::string("special") && ReferenceStep::is_needed(manifest))
+      reference_ = std::make_unique<ReferenceStep>(manifest, plan_, chain_, device_, value);
   }
+  if (reference_ != nullptr) chain_.set_step_after_encoder([this](Stream stream) { return reference_->put(stream); });
   set_lines(options);
+  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, set_known_cameras(options));
   consumed_ = device_.make_event(), done_ = device_.make_event();
   for (const Tensor& tensor : info_.outputs) {
     Output Outputs::* member = output_called(tensor.name);
     const BufferView* view = is_matrix(member) ? nullptr : plan_.output(tensor.name);
     targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name});
-  }
-  if (const BufferView* view = plan_.output("camera"); view != nullptr) {
-    cameras_.numbers = static_cast<float*>(device_.staging(static_cast<size_t>(view->bytes())));
-    cameras_.size = view->shape.back(), cameras_.count = manifest.layout.images();
-    cameras_.H = manifest.layout.H, cameras_.W = manifest.layout.W;
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -81,13 +76,12 @@ WindowRunner::Input WindowRunner::input(const char* name, Device& device) {
   return {view, static_cast<unsigned char*>(device.staging(static_cast<size_t>(view->bytes())))};
 }
 
-// Cameras do not move against each other: the fundamental matrices are a constant.
-void WindowRunner::set_lines(const Options& options) {
-  const BufferView* view = plan_.start("fundamental");
-  if (view == nullptr) return;
+// Of every view, in pixels of the engines' images.
+std::vector<Camera> WindowRunner::fitted_cameras(const Options& options) const {
   const int64_t views = manifest_.layout.V;
   if (options.cameras.empty()) {
-    throw Error(Code::kUsage, "these engines have the epipolar prior and need the calibration of every view")
+    const char* reason = manifest_.reads("cameras") ? "are for known cameras" : "have the epipolar prior";
+    throw Error(Code::kUsage, text("these engines ", reason, " and need the calibration of every view"))
         .allowed(text(views, " cameras"));
   }
   if (static_cast<int64_t>(options.cameras.size()) != views) {
@@ -96,10 +90,32 @@ void WindowRunner::set_lines(const Options& options) {
         .allowed(text(views));
   }
   std::vector<Camera> fitted;
-  for (const Camera& camera : options.cameras) fitted.push_back(fitter_.camera(camera));
-  std::vector<float> lines;
-  for (double number : fundamental(fitted)) lines.push_back(static_cast<float>(number));
-  chain_.set_constant(*view, lines.data());
+  for (const Camera& camera : options.cameras) {
+    page4d::check(camera, text(fitted.size()));
+    fitted.push_back(fitter_.camera(camera));
+  }
+  return fitted;
+}
+
+void WindowRunner::set_numbers(const BufferView& view, const std::vector<double>& numbers) {
+  std::vector<float> narrow;
+  for (double number : numbers) narrow.push_back(static_cast<float>(number));
+  chain_.set_constant(view, narrow.data());
+}
+
+// Cameras do not move against each other: the fundamental matrices are a constant.
+void WindowRunner::set_lines(const Options& options) {
+  const BufferView* view = plan_.start("fundamental");
+  if (view != nullptr) set_numbers(*view, fundamental(fitted_cameras(options)));
+}
+
+// Nothing if the engines do not read cameras.
+std::optional<KnownCameras> WindowRunner::set_known_cameras(const Options& options) {
+  const BufferView* view = plan_.start("cameras");
+  if (view == nullptr) return std::nullopt;
+  KnownCameras known(fitted_cameras(options));
+  set_numbers(*view, known.encoded(manifest_.layout.H, manifest_.layout.W));
+  return known;
 }
 
 Status WindowRunner::refuse(Code code, const char* format, ...) noexcept {
@@ -206,7 +222,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
       return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more",
                     target.name.c_str(), output.bytes, target.bytes);
     }
-    if (output.memory == Memory::kDevice && (on_host_ || is_matrix(target.member))) {
+    if (output.memory == Memory::kDevice && (on_host_ || host_results_->computes(target.member))) {
       return refuse(Code::kUsage,
                     "%s cannot be written to this memory\n  got:     device memory\n  allowed: host memory",
                     target.name.c_str());
@@ -248,7 +264,7 @@ Status WindowRunner::run_alone(const Frames& frames, const Outputs& outputs, voi
 }
 
 Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept {
-  if (Failure failure = device_.wait(asks_for_cameras(outputs) ? done_ : consumed_)) return failure;
+  if (Failure failure = device_.wait(host_results_->is_asked(outputs) ? done_ : consumed_)) return failure;
   // The window before may be on another stream. Always, since handles do not tell streams apart: a new stream may get
   // the handle of an old one, and the default streams of all threads have the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
@@ -266,7 +282,7 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
     const Output& output = of(outputs, target);
     if (failure == nullptr && output.data != nullptr && target.view != nullptr) failure = fetch(target, output, stream);
   }
-  if (failure == nullptr && asks_for_cameras(outputs)) failure = fetch_cameras(outputs, stream);
+  if (failure == nullptr) failure = host_results_->put(outputs, stream);
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
   return failure;
@@ -319,20 +335,6 @@ Failure WindowRunner::fetch(const Target& target, const Output& output, Stream s
   // row by row: the device copies in two dimensions, with a pitch of up to 2 GiB
   const size_t row = static_cast<size_t>(target.view->shape.back()) * bytes_of(target.view->dtype);
   return device_.copy_rows(output.data, row, source, row, row, size / row, stream);
-}
-
-Failure WindowRunner::fetch_cameras(const Outputs& outputs, Stream stream) noexcept {
-  const BufferView& view = *plan_.output("camera");
-  if (Failure failure = device_.download(cameras_.numbers, chain_.at(view), static_cast<size_t>(view.bytes()), stream))
-    return failure;
-  cameras_.camera = static_cast<double*>(outputs.camera.data);
-  cameras_.intrinsics = static_cast<double*>(outputs.intrinsics.data);
-  const auto compute = [](void* data) {
-    const auto* c = static_cast<const Cameras*>(data);
-    if (c->camera != nullptr) camera_to_world(c->numbers, c->size, c->count, c->camera);
-    if (c->intrinsics != nullptr) intrinsics(c->numbers, c->count, c->H, c->W, c->intrinsics);
-  };
-  return device_.call_host(compute, &cameras_, stream);
 }
 
 const StageTime* WindowRunner::times() noexcept {

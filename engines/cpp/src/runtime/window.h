@@ -3,10 +3,14 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "clip/fit.h"
+#include "clip/known_cameras.h"
+#include "host_steps/host_results.h"
+#include "host_steps/reference_step.h"
 #include "manifest/constants.h"
 #include "page4d/pipeline.h"
 #include "runtime/chain.h"
@@ -16,8 +20,7 @@ namespace page4d {
 
 class WindowRunner {
  public:
-  // Allocates everything, runs once on zeros, captures a graph. constants: "special", and "memory" if the engines have
-  // it. Throws Error.
+  // Allocates everything, runs once on zeros, captures a graph. constants: those of Manifest::constants. Throws Error.
   WindowRunner(const Manifest& manifest, EngineLoader& loader,
                const std::map<std::string, std::vector<float>>& constants, const Options& options);
 
@@ -45,14 +48,12 @@ class WindowRunner {
     size_t bytes;
     std::string name;
   };
-  struct Cameras {
-    float* numbers;  // [count,size], in staging memory
-    int64_t size, count, H, W;
-    double *camera, *intrinsics;  // of the caller; null: not computed
-  };
 
   Input input(const char* name, Device& device);
+  std::vector<Camera> fitted_cameras(const Options& options) const;
+  void set_numbers(const BufferView& view, const std::vector<double>& numbers);
   void set_lines(const Options& options);
+  std::optional<KnownCameras> set_known_cameras(const Options& options);
 
   Status refuse(Code code, const char* format, ...) noexcept __attribute__((format(printf, 3, 4)));
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
@@ -64,7 +65,6 @@ class WindowRunner {
   int64_t first_image(const Frames& frames) const noexcept;
   Failure put_maps(const Image* images, const Input& input, Stream stream) noexcept;
   Failure fetch(const Target& target, const Output& output, Stream stream) noexcept;
-  Failure fetch_cameras(const Outputs& outputs, Stream stream) noexcept;
   const Output& of(const Outputs& outputs, const Target& target) const noexcept;
 
   const Manifest& manifest_;
@@ -72,11 +72,13 @@ class WindowRunner {
   EngineInfo info_;
   Device& device_;
   bool on_host_;
+  // null: the first view is the reference, or there is none. Before the chain, whose last calls may read it
+  std::unique_ptr<ReferenceStep> reference_;
   Fitter fitter_;  // before the chain: images that do not fit are refused before gigabytes are loaded
   Chain chain_;
   Input images_, masks_, keypoints_, memory_;
-  Bytes learned_;  // the initial memory
-  Cameras cameras_{};
+  Bytes learned_;                             // the initial memory
+  std::unique_ptr<HostResults> host_results_;
   std::vector<Target> targets_;
   int layers_ = 0;  // kept layers among the outputs
   std::vector<double> seconds_;

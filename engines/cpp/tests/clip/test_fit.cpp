@@ -19,8 +19,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint8_t kSpare = 170;  // between rows
 
-const std::map<std::string, Fit> kModes = {
-    {"none", Fit::kNone}, {"stretch", Fit::kStretch}, {"crop", Fit::kCrop}, {"pad", Fit::kPad}};
+const std::map<std::string, Fit> kModes = {{"none", Fit::kNone},           {"stretch", Fit::kStretch},
+                                           {"crop", Fit::kCrop},           {"pad", Fit::kPad},
+                                           {"published", Fit::kPublished}, {"published-pad", Fit::kPublishedPad}};
 const std::map<std::string, PixelFormat> kFormats = {{"rgb8", PixelFormat::kRgb8},
                                                      {"bgr8", PixelFormat::kBgr8},
                                                      {"rgba8", PixelFormat::kRgba8},
@@ -162,7 +163,7 @@ void test_images_are_the_formulas() {
              static_cast<float>(height) * 0.77F};
     const Picture picture(width, height, trial, PixelFormat::kRgb8, 0);
     std::vector<uint8_t> actual(static_cast<size_t>(out_width * out_height * 3));
-    Resample resample(width, height, box, out_width, out_height);
+    Resample resample(width, height, box, out_width, {out_height, 0, out_height});
     CHECK(allocations_of([&] { resample.run(picture.image, actual.data(), static_cast<size_t>(out_width) * 3); }) == 0);
     std::vector<double> between(static_cast<size_t>(height * out_width * 3));
     for (int x = 0; x < out_width; ++x) {

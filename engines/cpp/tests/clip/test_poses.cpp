@@ -14,6 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+using page4d::PoseDirection;
+constexpr PoseDirection kWorldToCamera = PoseDirection::kWorldToCamera;
 constexpr double kEps = std::numeric_limits<double>::epsilon();
 
 std::vector<float> floats_of(const Json& values) {
@@ -50,18 +52,23 @@ size_t nulls_of(const Json& values) {
 }
 
 void test_poses_are_pythons() {
-  for (const char* kind : {"row", "quaternion"}) {
-    const Json &rows = vectors("poses.json").at(kind + std::string("_numbers")),
-               &expected = vectors("poses.json").at(kind + std::string("_pose"));
+  const struct {
+    const char *numbers, *pose;
+    PoseDirection direction;
+    double tolerance;
+  } kinds[] = {{"row_numbers", "row_pose", kWorldToCamera, 1e-12},  // another library's decomposition
+               {"quaternion_numbers", "quaternion_pose", kWorldToCamera, 4 * kEps},
+               {"quaternion_numbers", "quaternion_pose_to_world", PoseDirection::kCameraToWorld, 4 * kEps}};
+  for (const auto& kind : kinds) {
+    const Json &rows = vectors("poses.json").at(kind.numbers), &expected = vectors("poses.json").at(kind.pose);
     const std::vector<float> numbers = floats_of(rows);
     std::vector<double> poses(rows.size() * 16, 7.0);
     CHECK(allocations_of([&] {
             page4d::camera_to_world(numbers.data(), static_cast<int64_t>(rows[0].size()),
-                                    static_cast<int64_t>(rows.size()), poses.data());
+                                    static_cast<int64_t>(rows.size()), kind.direction, poses.data());
           }) == 0);
-    const double tolerance = kind == std::string("row") ? 1e-12 : 4 * kEps;  // rows: another library's decomposition
     compare(poses.data(), poses.size(), expected, [&](double actual, double value) {
-      CHECK(std::abs(actual - value) <= tolerance * std::max(1.0, std::abs(value)));
+      CHECK(std::abs(actual - value) <= kind.tolerance * std::max(1.0, std::abs(value)));
     });
     CHECK(nulls_of(expected) >= 2 && nulls_of(expected) < rows.size());
   }
@@ -119,7 +126,7 @@ void test_any_finite_numbers_give_a_rotation() {
       {1, 2, 3}, {1, 2, 3, 1, 2, 3, 2, 4, 6, 3, 6, 9}, {1, 2, 3, -1, 0, 0, 0, -1, 0, 0, 0, -1}};
   for (const float (&encoded)[12] : inputs) {
     double pose[16];
-    page4d::camera_to_world(encoded, 12, 1, pose);
+    page4d::camera_to_world(encoded, 12, 1, kWorldToCamera, pose);
     for (int i = 0; i < 3; ++i)
       for (int j = 0; j < 3; ++j) {
         double dot = 0;
@@ -138,10 +145,10 @@ void test_infinity_leaves_no_pose() {
     for (int at = 0; at < size; ++at) {
       float encoded[12] = {1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1};
       double pose[16] = {};
-      page4d::camera_to_world(encoded, size, 1, pose);
+      page4d::camera_to_world(encoded, size, 1, kWorldToCamera, pose);
       for (const double value : pose) CHECK(std::isfinite(value));
       encoded[at] = -std::numeric_limits<float>::infinity();
-      page4d::camera_to_world(encoded, size, 1, pose);
+      page4d::camera_to_world(encoded, size, 1, kWorldToCamera, pose);
       for (const double value : pose) CHECK(std::isnan(value));
     }
   }

@@ -1,8 +1,8 @@
 // Windows of a clip of raw images through the public interface, every output as raw bytes, which the Python tests
 // compare with their own runtime's. `parity ENGINES CLIP OUT`.
 //
-// CLIP/clip.json: {"backend": "test" or "tensorrt", "width", "height", "fit": "none", "stretch", "crop" or "pad",
-//   "cameras": entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
+// CLIP/clip.json: {"backend": "test" or "tensorrt", "width", "height", "fit": "none" or a mode of --fit, "cameras":
+//   entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
 //   timesteps}
 // CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], if any: all n timesteps of the clip
 // OUT/<window>/<output>: the bytes; windows count from 0, OUT exists. If the engines give points or depth,
@@ -35,7 +35,9 @@ class Clip {
     static const std::map<std::string, page4d::Fit> fits = {{"none", page4d::Fit::kNone},
                                                             {"stretch", page4d::Fit::kStretch},
                                                             {"crop", page4d::Fit::kCrop},
-                                                            {"pad", page4d::Fit::kPad}};
+                                                            {"pad", page4d::Fit::kPad},
+                                                            {"published", page4d::Fit::kPublished},
+                                                            {"published-pad", page4d::Fit::kPublishedPad}};
     page4d::Options options;
     options.backend = info.at("backend") == "test" ? page4d::Backend::kTest : page4d::Backend::kTensorrt;
     options.frame_width = info.at("width"), options.frame_height = info.at("height");

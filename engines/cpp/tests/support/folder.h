@@ -25,17 +25,31 @@ inline std::string hash_of(const std::string& content) {
   return hash.digest();
 }
 
-// "special" and, if the engines have it, "memory": values that are exact in all types.
+// The stage that reads a constant first.
+inline const Stage& reader_of(const Manifest& manifest, const std::string& name) {
+  for (const Stage& stage : manifest.stages) {
+    if (stage.input(name) != nullptr) return stage;
+  }
+  CHECK(false);
+  std::abort();
+}
+
+// The shapes of the engines' constants, over all calls of the stage that reads them.
+inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifest& manifest) {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const std::string& name : manifest.constants()) {
+    const Stage& reader = reader_of(manifest, name);
+    shapes[name] = reader.input(name)->shape;
+    shapes[name].front() *= reader.calls;
+  }
+  return shapes;
+}
+
+// The engines' constants: values that are exact in all types.
 inline std::map<std::string, std::vector<float>> constants_of(const Manifest& manifest) {
   std::map<std::string, std::vector<float>> constants;
-  for (const char* name : {"special", "memory"}) {
-    const TensorSpec* spec = nullptr;
-    int64_t calls = 1;
-    for (const Stage& stage : manifest.stages) {
-      if (spec == nullptr && (spec = stage.input(name)) != nullptr) calls = stage.calls;
-    }
-    if (spec == nullptr) continue;
-    for (int64_t i = 0; i < calls * spec->count(); ++i) constants[name].push_back(static_cast<float>(i % 251) / 128);
+  for (const auto& [name, shape] : constant_shapes(manifest)) {
+    for (int64_t i = 0; i < count_of(shape); ++i) constants[name].push_back(static_cast<float>(i % 251) / 128);
   }
   return constants;
 }
@@ -57,20 +71,6 @@ inline std::string safetensors(const std::map<std::string, std::vector<float>>& 
   const std::string text = header.dump();
   const uint64_t length = text.size();
   return std::string(reinterpret_cast<const char*>(&length), 8) + text + data;
-}
-
-// The shapes of `constants_of`.
-inline std::map<std::string, std::vector<int64_t>> constant_shapes(const Manifest& manifest) {
-  std::map<std::string, std::vector<int64_t>> shapes;
-  for (const Stage& stage : manifest.stages) {
-    for (const char* name : {"special", "memory"}) {
-      const TensorSpec* spec = stage.input(name);
-      if (spec == nullptr || shapes.count(name) != 0) continue;
-      shapes[name] = spec->shape;
-      shapes[name].front() *= stage.calls;
-    }
-  }
-  return shapes;
 }
 
 // The golden plan whose name starts with `begin`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _LINEARS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_PROJECTIONS = ("cross_attn.q_proj", "cross_attn.k_proj", "cross_attn.v_proj", "cross_attn.proj")
 
 
 def pairs(*layers: str) -> tuple[str, ...]:
@@ -16,6 +17,8 @@ SCALED_BLOCK = (*PLAIN_BLOCK, "ls1.gamma", "ls2.gamma")
 """Tensors of a block with LayerScale: the encoder's, and those of VGGT's camera head."""
 NORMED_BLOCK = (*SCALED_BLOCK, *pairs("attn.q_norm", "attn.k_norm"))
 """Tensors of an aggregator block, which has LayerNorms over q and k as well."""
+CROSS_BLOCK = pairs("norm2", "norm_y", "norm3", *_PROJECTIONS, "mlp.fc1", "mlp.fc2")
+"""Tensors of a block whose queries read other tokens: Pi3X's metric head."""
 
 
 def numbered(prefix: str, count: int, leaves: tuple[str, ...]) -> tuple[str, ...]:

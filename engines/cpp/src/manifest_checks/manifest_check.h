@@ -10,8 +10,8 @@
 
 namespace page4d {
 
-// What a manifest's points_frame may be.
-inline constexpr char kFrames[] = "camera, world";
+// What a manifest's points_frame and pose_direction may be.
+inline constexpr char kFrames[] = "camera, world", kDirections[] = "world_to_camera, camera_to_world";
 
 // The error of a manifest whose parts do not match.
 Error inconsistent(const std::string& what, const std::string& got, const std::string& allowed);

@@ -1,6 +1,6 @@
 """Commands killed at random: is `-o` the whole old or new result then, and is nothing left after the next command?
 
-python tests/support/kills.py [--count 100] [--seed 0]
+python tests/support/hostile/kills.py [--count 100] [--seed 0]
 """
 
 import argparse

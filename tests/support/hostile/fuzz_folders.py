@@ -1,6 +1,6 @@
 """Engine folders that were changed at random are refused with an error, or run.
 
-`python tests/support/fuzz_folders.py --count 100000 --seed 1`
+`python tests/support/hostile/fuzz_folders.py --count 100000 --seed 1`
 
 A case changes values of the manifest, its text, or files of the folder, whose hashes are then made right, or not.
 Whatever loads runs; results that differ from the unchanged folder's must be explained by what was changed. Of manifests
@@ -34,7 +34,7 @@ from onnx import TensorProto
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d.files import sha256
 from page4d.manifest import CONSTANTS
-from page4d.manifest_file import read_manifest
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder

@@ -1,9 +1,9 @@
-#include "manifest/manifest_files.h"
+#include "manifest_checks/manifest_files.h"
 
 #include <algorithm>
 #include <set>
 
-#include "manifest/manifest_check.h"
+#include "manifest_checks/manifest_check.h"
 #include "text.h"
 
 namespace page4d {
@@ -71,7 +71,8 @@ void check_files(const Manifest& manifest) {
         .hint("page4d-export again");
   for (const Stage& stage : manifest.stages) check_own(stage.name, *stage.file, stage.name + ".onnx");
   for (const auto& [stage, file] : plans) check_own(stage, file, stage + ".plan");
-  std::vector<std::string> used{kConstants};
+  std::vector<std::string> used;
+  if (!manifest.constants().empty()) used.push_back(kConstants);
   if (manifest.golden) {
     used.push_back(manifest.golden->inputs);
     if (manifest.golden->expected) used.push_back(*manifest.golden->expected);

@@ -1,10 +1,10 @@
-#include "manifest/manifest_check.h"
+#include "manifest_checks/manifest_check.h"
 
 #include <algorithm>
 #include <set>
 
-#include "manifest/manifest_chain.h"
-#include "manifest/manifest_files.h"
+#include "manifest_checks/manifest_chain.h"
+#include "manifest_checks/manifest_files.h"
 #include "text.h"
 
 namespace page4d {
@@ -90,13 +90,13 @@ Layout layout_of(const std::map<std::string, int64_t>& sizes) {
     return entry == sizes.end() ? 1 : entry->second;
   };
   const bool named = sizes.count("T") + sizes.count("V") + sizes.count("H") + sizes.count("W") == 4 &&
-                     sizes.size() == 4 + sizes.count("B");
+                     sizes.size() == 4 + sizes.count("B") + sizes.count("registers");
   if (!named) {
     std::vector<std::string> names;
     for (const auto& size : sizes) names.push_back(size.first);
-    throw inconsistent("its layout has other sizes", joined(names), "T, V, H, W, B");
+    throw inconsistent("its layout has other sizes", joined(names), "T, V, H, W, B, registers");
   }
-  const Layout l{size("T"), size("V"), size("H"), size("W"), size("B")};
+  Layout l{size("T"), size("V"), size("H"), size("W"), size("B")};
   bool fits = l.H % Layout::kPatch == 0 && l.W % Layout::kPatch == 0;
   for (int64_t side : {l.T, l.V, l.H, l.W, l.B}) fits = fits && 1 <= side && side <= kLargestSide;
   const std::string sides = text("T=", l.T, " V=", l.V, " H=", l.H, " W=", l.W, " B=", l.B);
@@ -107,6 +107,11 @@ Layout layout_of(const std::map<std::string, int64_t>& sizes) {
   for (int64_t side : {l.T, l.V, l.H, l.W, l.B}) bytes = std::min(bytes, kMostElements + 1) * side;
   if (bytes > kMostElements)
     throw inconsistent("its layout is none", sides, text("images of up to ", kMostElements, " bytes"));
+  if (sizes.count("registers") != 0) l.registers = sizes.at("registers");  // older manifests have none
+  if (l.registers != 0 && l.registers != Layout::kRegisters) {
+    throw inconsistent("its layout is none", text("registers=", l.registers),
+                       text("0 or ", Layout::kRegisters, " registers"));
+  }
   return l;
 }
 
@@ -119,6 +124,10 @@ void check_manifest(const Manifest& manifest) {
     throw inconsistent("its attention is unknown", manifest.attention, "auto, plugin, native");
   if (manifest.points_frame && manifest.points_frame != "camera" && manifest.points_frame != "world")
     throw inconsistent("its points_frame is unknown", *manifest.points_frame, kFrames);
+  const std::optional<std::string>& direction = manifest.pose_direction;
+  if (direction && *direction != kWorldToCamera && *direction != kCameraToWorld)
+    throw inconsistent("its pose_direction is unknown", *direction, kDirections);
+  if (manifest.unit && *manifest.unit != kMetres) throw inconsistent("its unit is unknown", *manifest.unit, kMetres);
   if (manifest.encoder_images < 1)
     throw inconsistent("the encoder takes no images", text(manifest.encoder_images), "1 or more");
   if (manifest.stages.empty()) throw inconsistent("it has no stages", "none", "1 or more");

@@ -1,0 +1,1 @@
+"""Checkpoints from a Hugging Face hub: which repository and file is meant, and the download."""

@@ -1,0 +1,1 @@
+"""How the files of the published models name their tensors."""
