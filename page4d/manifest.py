@@ -335,6 +335,11 @@ class Manifest(msgspec.Struct, frozen=True):
         return ("special",) * is_special_constant + ("memory",) * self.reads("memory")
 
     @property
+    def chooses_reference(self) -> bool:
+        """Whether the host chooses each clip's reference view after the encoder; of two views it is the first."""
+        return self.makes("select") and self.layout.V > 2
+
+    @property
     def knows_cameras(self) -> bool:
         """Whether the images' cameras are an input, in whose frame and unit the results are."""
         return self.reads("cameras")

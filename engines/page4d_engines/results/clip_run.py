@@ -47,7 +47,7 @@ class RunOptions:
         points_from: what a point cloud is made from; None: depth with cameras where the engines give these, else the
             points head.
         confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
-            None: 50 for engines without a probability.
+            None: 50 for engines without a probability, 40 for Depth Anything 3.
     """
 
     stride: int | None = None
