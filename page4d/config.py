@@ -15,12 +15,16 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.published import PAGE4D_EPS as PAGE4D_EPS
 from page4d.published import PI3_EPS as PI3_EPS
+from page4d.published import PRESETS as PRESETS
 from page4d.published import QUATERNION_NUMBERS as QUATERNION_NUMBERS
+from page4d.published import ROW_MASKS as ROW_MASKS
 from page4d.published import ROW_NUMBERS as ROW_NUMBERS
 from page4d.published import TRAITS, Choice, Dpt, Traits
 from page4d.published import Head as Head
+from page4d.published import MaskHeadKind as MaskHeadKind
 from page4d.published import PointsFrame as PointsFrame
 from page4d.published import Published as Published
+from page4d.published import RowMask as RowMask
 
 
 class Order(Choice):
@@ -35,13 +39,6 @@ class LayerOutput(Choice):
 
     STREAMS = "streams"
     PAIR = "pair"
-
-
-class MaskHeadKind(Choice):
-    """Structure of the mask head, by the generation of the PAGE-4D checkpoint that has it."""
-
-    CHECKPOINT_150 = "150"
-    CHECKPOINT_2026 = "2026"
 
 
 class Fusion(Choice):
@@ -74,26 +71,6 @@ class GlobalStrategy(Choice):
     DILATED = "dilated"
     MEMORY = "memory"
 
-
-@dataclass(frozen=True)
-class RowMask:
-    """PAGE-4D's own mask, a bias on Time-SA's logits on the rows of the special tokens.
-
-    Attributes:
-        after: the head reads the output of this layer's View-SA.
-        layers: layers whose Time-SA is biased.
-        gain: factor of the bias on the rows of special tokens; patch rows have none.
-    """
-
-    after: int
-    layers: range
-    gain: float
-
-
-ROW_MASKS = {
-    MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0),
-    MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0),
-}
 
 HEADS = {published: traits.heads for published, traits in TRAITS.items()}
 """The heads of each published model, in the order their stages run."""
@@ -417,33 +394,6 @@ class ModelConfig:
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         _require(name, holds, getattr(self, name), allowed)
-
-
-_PUBLISHED: dict[str, Any] = {"streams": 1, "global_layers": (), "time_encoding": "none", "layer_output": "pair"}
-
-_DA3: dict[str, Any] = {
-    **_PUBLISHED,
-    "published": "da3",
-    "order": ("time", "view"),
-    "predictions": True,
-    "reference_view": "saddle_balanced",
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "vitl": {},
-    "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
-    "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
-    "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
-    "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
-    "pi3x": {**_PUBLISHED, "published": "pi3x", "depth": 18, "order": ("time", "view"), "predictions": True},
-    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
-    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
-    "da3-small": {**_DA3, "width": 384, "heads": 6, "encoder_depth": 4, "depth": 4},
-    "da3-base": {**_DA3, "width": 768, "heads": 12, "encoder_depth": 4, "depth": 4},
-    "da3-large": {**_DA3, "encoder_depth": 8, "depth": 8},
-    "da3-mono": {**_PUBLISHED, "published": "da3-mono", "depth": 0, "order": ("time", "view"), "predictions": True},
-    "da3-metric": {**_PUBLISHED, "published": "da3-metric", "depth": 0, "order": ("time", "view"), "predictions": True},
-}
 
 
 @functools.cache

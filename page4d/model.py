@@ -213,7 +213,7 @@ def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any]) -> dict[str,
         results["intrinsics"] = torch.from_numpy(rig.K).to(estimated).expand_as(predictions["intrinsics"])
         if "depth" in predictions:
             depth: Tensor = predictions["depth"]
-            results["depth"] = depth / torch.tensor(scales).to(depth).reshape(-1, 1, 1, 1, 1)
+            results["depth"] = depth / torch.tensor(scales, dtype=torch.float64).to(depth).reshape(-1, 1, 1, 1, 1)
     return results
 
 

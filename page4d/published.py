@@ -1,10 +1,11 @@
-"""The published models that the network reproduces exactly, and what of its structure each of them fixes."""
+"""The published models that the network reproduces, what of its structure each of them fixes, and the presets."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 from dataclasses import dataclass
+from typing import Any
 
 
 class Choice(str, enum.Enum):
@@ -195,4 +196,58 @@ TRAITS = {
     ),
     Published.DA3_MONO: _MONO,
     Published.DA3_METRIC: dataclasses.replace(_MONO, title="Depth Anything 3 METRIC"),
+}
+
+
+class MaskHeadKind(Choice):
+    """Structure of the mask head, by the generation of the PAGE-4D checkpoint that has it."""
+
+    CHECKPOINT_150 = "150"
+    CHECKPOINT_2026 = "2026"
+
+
+@dataclass(frozen=True)
+class RowMask:
+    """PAGE-4D's own mask, a bias on Time-SA's logits on the rows of the special tokens.
+
+    Attributes:
+        after: the head reads the output of this layer's View-SA.
+        layers: layers whose Time-SA is biased.
+        gain: factor of the bias on the rows of special tokens; patch rows have none.
+    """
+
+    after: int
+    layers: range
+    gain: float
+
+
+ROW_MASKS = {
+    MaskHeadKind.CHECKPOINT_150: RowMask(7, range(8, 24), 1.0),
+    MaskHeadKind.CHECKPOINT_2026: RowMask(9, range(10, 20), 64.0),
+}
+
+_PUBLISHED: dict[str, Any] = {"streams": 1, "global_layers": (), "time_encoding": "none", "layer_output": "pair"}
+
+_DA3: dict[str, Any] = {
+    **_PUBLISHED,
+    "published": "da3",
+    "order": ("time", "view"),
+    "predictions": True,
+    "reference_view": "saddle_balanced",
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "vitl": {},
+    "vitb": {"width": 768, "heads": 12, "encoder_depth": 12, "depth": 8},
+    "vits": {"width": 384, "heads": 6, "encoder_depth": 12, "depth": 8},
+    "tiny": {"width": 128, "heads": 2, "encoder_depth": 3, "depth": 4},
+    "pi3": {**_PUBLISHED, "published": "pi3", "depth": 18, "order": ("time", "view"), "predictions": True},
+    "pi3x": {**_PUBLISHED, "published": "pi3x", "depth": 18, "order": ("time", "view"), "predictions": True},
+    "vggt": {**_PUBLISHED, "published": "vggt", "depth": 24, "predictions": True},
+    "page4d": {**_PUBLISHED, "published": "page4d", "depth": 24, "predictions": True},
+    "da3-small": {**_DA3, "width": 384, "heads": 6, "encoder_depth": 4, "depth": 4},
+    "da3-base": {**_DA3, "width": 768, "heads": 12, "encoder_depth": 4, "depth": 4},
+    "da3-large": {**_DA3, "encoder_depth": 8, "depth": 8},
+    "da3-mono": {**_PUBLISHED, "published": "da3-mono", "depth": 0, "order": ("time", "view"), "predictions": True},
+    "da3-metric": {**_PUBLISHED, "published": "da3-metric", "depth": 0, "order": ("time", "view"), "predictions": True},
 }

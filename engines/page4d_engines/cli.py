@@ -188,6 +188,9 @@ def run_batch(batch: Batch, as_json: bool, quiet: bool) -> None:
     def tell(result: FolderResult) -> None:
         console.say(in_words(result), quiet and result.state is not FolderState.FAILED)
 
+    if batch.left_out:
+        left_out = listed([str(path) for path in batch.left_out], 4)
+        console.say(f"note: neither folders nor videos, and left out: {left_out}", quiet)
     with console.progress(quiet) as progress:
         summary = batch.run(progress, tell)
     if as_json:

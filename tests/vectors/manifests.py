@@ -195,6 +195,7 @@ WRONG = [
     (["model", "width"], REMOVED),
     (["files"], {"a": 4}),
     (["made"], {"a": 4}),
+    (["licence"], 3),
     (["plans"], 3),
     (["plans"], {"library": "rtx"}),
     (["plans"], {"library": "cudnn", "version": "1", "chips": [], "kernels": None, "stages": {}}),
@@ -271,6 +272,7 @@ WRONG = [
     (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": PLANS}),
     (["plans"], {"library": "rtx", "version": "1", "chips": [], "kernels": None, "stages": {**PLANS, "eye": PLAN}}),
     (["loaded"], {"files": []}),
+    (["loaded"], {"files": [{"name": "a", "model": "b", "sha256": "c", "tensors": 1, "revision": 2}], "groups": []}),
     (["loaded"], {"files": [], "groups": [{"name": "a", "file": "b", "keys": "c", "loaded": "d"}]}),
 ]
 RIGHT = [

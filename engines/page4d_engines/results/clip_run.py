@@ -67,13 +67,11 @@ class ClipPlan:
     Attributes:
         reader: of the clip.
         windows: their frames.
-        choice: what point clouds are made from; None: the engines give none.
         made_by: what the results will depend on.
     """
 
     reader: WindowReader
     windows: list[range]
-    choice: CloudChoice | None
     made_by: MadeBy
 
     @classmethod
@@ -86,7 +84,7 @@ class ClipPlan:
         """
         manifest = engines.manifest
         layout, reads = manifest.layout, manifest.reads
-        choice = _choice(manifest, options)
+        _choice(manifest, options)  # refused before anything is loaded
         _require_cameras(manifest, folder)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
@@ -100,7 +98,7 @@ class ClipPlan:
             min_confidence=options.min_confidence,
             confidence_percentile=options.confidence_percentile,
         )
-        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), choice=choice, made_by=made_by)
+        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), made_by=made_by)
 
     @property
     def sliding(self) -> bool:

@@ -36,9 +36,8 @@ def export_command(
     file: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            metavar=f"[{METAVAR}]",
-            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3, exported as the model that it is:"
-            f" {KINDS}; nothing: --pi3 and --page4d, or seeded weights",
+            metavar=METAVAR,
+            help=f"a checkpoint, exported as the model that it is: {KINDS}; without: --pi3 and --page4d, or seeded",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -60,7 +59,7 @@ def export_command(
     ] = None,
     pi3: Annotated[
         pathlib.Path | None,
-        model_option("--pi3", metavar=METAVAR, help=f"Pi3's model.safetensors; as all checkpoints {KINDS}"),
+        model_option("--pi3", metavar=METAVAR, help="Pi3's model.safetensors; given as every checkpoint is"),
     ] = None,
     page4d: Annotated[
         pathlib.Path | None, model_option("--page4d", metavar=METAVAR, help="a checkpoint of PAGE-4D or VGGT")
