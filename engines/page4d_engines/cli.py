@@ -104,7 +104,9 @@ def run(
     confidence_percentile: Annotated[
         float | None,
         typer.Option(
-            min=0, max=100, help="least confidence of a point, as a percentile of a window; default 50 but for Pi3"
+            min=0,
+            max=100,
+            help="least confidence of a point, as a percentile of a window; default 50, 40 for DA3, none for Pi3",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
