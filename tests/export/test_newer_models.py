@@ -240,7 +240,7 @@ def test_a_verified_folder_runs_as_the_model(tmp_path, name):
     assert all(accuracy.relative_l2 < 1e-5 for accuracy in manifest.verification.chain.values())
     assert (tmp_path / "engines" / CONSTANTS).exists() == (name == "da3")
     with safe_open(tmp_path / "engines" / manifest.golden.inputs, "numpy") as golden:
-        assert ("cameras" in golden.keys()) == (name == "known")
+        assert ("cameras" in set(golden.keys())) == (name == "known")
     assert read_manifest(tmp_path / "engines").layout == dataclasses.replace(layout, registers=0)
     images = SampleClip.rendered(layout).values["images"]
     cameras = cameras_of(3) if name == "known" else None
