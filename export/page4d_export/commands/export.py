@@ -83,8 +83,8 @@ def export_command(
     reference_view: Annotated[
         ReferenceView | None,
         model_option(
-            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
-            " published choice among three views or more; default: as published",
+            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, chosen"
+            " among three or more; default: as published",
             show_default=False,
         ),
     ] = None,
