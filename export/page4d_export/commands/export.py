@@ -83,8 +83,7 @@ def export_command(
     reference_view: Annotated[
         ReferenceView | None,
         model_option(
-            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, chosen"
-            " among three or more; default: as published",
+            help="the view that is told apart (Depth Anything 3); default: saddle_balanced, the published choice",
             show_default=False,
         ),
     ] = None,
