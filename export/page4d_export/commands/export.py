@@ -50,6 +50,14 @@ def export_command(
     encoder_images: Annotated[
         int | None, layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
     ] = None,
+    head_images: Annotated[
+        int | None,
+        layout_option(
+            help="images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,"
+            " points and confidence of Pi3X); default: as many as have no more patches than one of 518x518",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         model_option(
@@ -222,7 +230,7 @@ def export_command(
         if source.chosen is not None:
             names = ", ".join(source.config.predictions) or "none"
             console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet
