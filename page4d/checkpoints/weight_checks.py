@@ -10,6 +10,7 @@ from page4d.checkpoints.weight_parts import Part
 from page4d.errors import UsageError
 from page4d.model import Page4D
 from page4d.network.encoder import MEAN, STD
+from page4d.published import Published
 
 _ROUNDED = 2e-3  # bfloat16's rounding of such numbers
 
@@ -48,12 +49,12 @@ def check_shapes(model: Page4D, part: Part) -> None:
 
 
 def check_statistics(source: Checkpoint) -> None:
-    """Check that a file was trained on images normalised as the encoder normalises them, where it says so.
+    """Check that a file of Pi3X was trained on images normalised as the encoder normalises them.
 
     Raises:
         UsageError: it was not.
     """
-    expected = {"image_mean": MEAN, "image_std": STD}
+    expected = {"image_mean": MEAN, "image_std": STD} if source.published is Published.PI3X else {}
     for name, tensor in source.read([name for name in expected if name in source.shapes]):
         values = tensor.flatten().tolist()
         if len(values) != len(MEAN) or any(abs(a - b) > _ROUNDED for a, b in zip(values, expected[name], strict=True)):

@@ -12,7 +12,7 @@ from page4d.precision import Precision
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
-from tests.vectors.planned import HASH, as_written
+from tests.vectors.published_manifests import HASH, as_written
 
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):

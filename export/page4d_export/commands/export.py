@@ -91,8 +91,7 @@ def export_command(
     reference_view: Annotated[
         ReferenceView | None,
         model_option(
-            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
-            " published choice among three views or more; default: as published",
+            help="the view that is told apart (Depth Anything 3); default: saddle_balanced, the published choice",
             show_default=False,
         ),
     ] = None,

@@ -46,7 +46,6 @@ def engines(shared):
     ("name", "V", "outputs"),
     [
         ("da3", 4, {"camera", "intrinsics", "depth", "depth_confidence"}),
-        ("da3", 2, {"camera", "intrinsics", "depth", "depth_confidence"}),
         ("pi3x", 3, {"points", "confidence", "camera", "metric"}),
         ("mono", 4, {"depth", "sky"}),
         ("metric", 4, {"depth", "sky"}),
@@ -77,7 +76,7 @@ def rig(V):
     return cameras
 
 
-@pytest.mark.parametrize(("name", "V"), [("known", 4), ("metric", 2)])
+@pytest.mark.parametrize(("name", "V"), [("known", 4), ("metric", 4)])
 def test_cameras_that_were_given(parity, engines, tmp_path, name, V):
     folder = engines(name, V)
     loose = UngroupedImages.of(read_manifest(folder).layout)
