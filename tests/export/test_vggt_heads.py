@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
+from page4d.config import Head
 from page4d.errors import UsageError
 from page4d.manifest import PointsFrame
 from page4d.precision import Precision
@@ -25,7 +26,7 @@ from page4d_export.tracing.onnx_export import OnnxExporter
 from tests.support.examples import examples
 from tests.support.models import SMALL, lively
 
-HEADS = ("camera", "depth", "points")
+HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
 
 
 def config(**options):
