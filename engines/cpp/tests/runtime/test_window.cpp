@@ -205,6 +205,24 @@ void test_known_cameras() {
              "camera 1: K is not a calibration matrix");
 }
 
+// What the host scales it does not write to the device.
+void test_scaled_results_stay_on_the_host() {
+  for (const auto& [name, output] : {std::pair{"pi3x", "points"}, {"da3 of known cameras", "depth"}}) {
+    const Manifest manifest = parse_manifest(plan_named(name).dump(), "");
+    CudaDevice device(0);
+    Loader loader(device);
+    device.enter();
+    WindowRunner gpu(manifest, loader, constants_of(manifest), options_for(manifest));
+    device.leave();
+    Results results(gpu.info());
+    Outputs outputs = results.outputs();
+    (outputs.*output_called(output)).memory = Memory::kDevice;
+    CHECK_TEXT(
+        gpu.run(WindowInputs(manifest, 1).frames(), outputs, nullptr).message,
+        std::string(output) + " cannot be written to this memory\n  got:     device memory\n  allowed: host memory");
+  }
+}
+
 // Depth of METRIC is in metres where focal lengths are known.
 void test_focal_lengths() {
   const HostRun raw(plan_named("da3-metric"), false), known(plan_named("da3-metric"), true),
@@ -436,6 +454,7 @@ int main() {
   test_reference_view();
   test_metres();
   test_known_cameras();
+  test_scaled_results_stay_on_the_host();
   test_focal_lengths();
   test_refusals();
   test_inputs_matter();
