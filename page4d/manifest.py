@@ -335,9 +335,19 @@ class Manifest(msgspec.Struct, frozen=True):
         return ("special",) * is_special_constant + ("memory",) * self.reads("memory")
 
     @property
+    def chooses_reference(self) -> bool:
+        """Whether the host chooses each clip's reference view after the encoder; of two views it is the first."""
+        return self.makes("select") and self.layout.V > 2
+
+    @property
     def knows_cameras(self) -> bool:
         """Whether the images' cameras are an input, in whose frame and unit the results are."""
         return self.reads("cameras")
+
+    @property
+    def metres_by_focal_length(self) -> bool:
+        """Whether depth is in metres where the images' focal lengths are known, which is not an input."""
+        return self.unit is Unit.METRES and self.makes("sky")
 
     @property
     def direction(self) -> PoseDirection:

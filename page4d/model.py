@@ -213,7 +213,7 @@ def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any]) -> dict[str,
         results["intrinsics"] = torch.from_numpy(rig.K).to(estimated).expand_as(predictions["intrinsics"])
         if "depth" in predictions:
             depth: Tensor = predictions["depth"]
-            results["depth"] = depth / torch.tensor(scales).to(depth).reshape(-1, 1, 1, 1, 1)
+            results["depth"] = depth / torch.tensor(scales, dtype=torch.float64).to(depth).reshape(-1, 1, 1, 1, 1)
     return results
 
 
@@ -249,8 +249,8 @@ def side_by_side(parts: list[Tensor], streams: int) -> Tensor:
 def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     """Fill a parameter that is in no checkpoint.
 
-    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the bias of a camera
-    that is not rotated and sees 1 rad; convolutions of depth and points normal, std 1 / sqrt(inputs): their maps
+    lambda 0; alpha, beta 1; the gate's last layer 0 with bias (1, 1); norms and LayerScale near 1; the biases of a
+    camera that is not rotated and sees 1 rad; convolutions of depth and points normal, std 1 / sqrt(inputs): their maps
     then vary; the rest normal, std 0.02.
     """
     *_, owner, leaf = ("", *name.split("."))
@@ -263,6 +263,11 @@ def seed_parameter(name: str, tensor: Tensor, seed: int) -> None:
     elif name.endswith("pose_branch.fc2.bias"):
         tensor.zero_()
         tensor[6:] = 1 / REFINEMENTS  # w of the quaternion, both fields of view: each refinement adds it
+    elif name.endswith("fc_fov.0.bias"):
+        tensor.fill_(1.0)
+    elif name.endswith("fc_qvec.bias"):
+        tensor.zero_()
+        tensor[3] = 1.0
     else:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
         is_dpt = name.startswith(("depth.", "points.")) and tensor.dim() == 4

@@ -31,7 +31,7 @@ Results go to stdout, everything else goes to stderr; `--json` prints one JSON d
 
 EXIT_CODES = {
     ExitCode.OK: "the command did what was asked",
-    ExitCode.FAILURE: "a failure that no other code names: a full disk, a bug of this program",
+    ExitCode.FAILURE: "a failure that no other code names: a full disk, some of several folders, a bug of this program",
     ExitCode.USAGE: "flags, frames, masks, cameras, a checkpoint or `-o` cannot be used as given",
     ExitCode.ACCURACY: "a stage departs from the reference by more than its tolerance, or a plan is not as asked",
     ExitCode.INCOMPATIBLE: "the engine folder is damaged, or is for another machine",

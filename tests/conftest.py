@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.exports import Made, making, with_golden
-from tests.support.hub_server import serving
+from tests.support.hub.hub_server import serving
 from tests.support.models import config_of, layout_of, lively, takes_keypoints
 
 ALL_TESTS = pytest.StashKey[list[pytest.Item]]()  # of the run, before any is left out

@@ -54,7 +54,9 @@ def test_every_requirement_has_one_version_which_it_allows(python):
 def test_versions_are_all_that_is_written():
     """No index, no folder: where packages come from is the machine's own matter."""
     for line in (ROOT / "constraints.txt").read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[a-z0-9-]+==[0-9a-z.+!]+( ; [a-z_ '.<>=*0-9!A-Z]+)?", line), line
+        assert line.startswith("#") or re.fullmatch(r"[a-z0-9-]+==[0-9a-z.+!]+( ; [a-z_ '.<>=*0-9!A-Z()]+)?", line), (
+            line
+        )
 
 
 def test_hooks_before_a_commit_use_the_same_versions():

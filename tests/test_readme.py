@@ -9,6 +9,8 @@ import pytest
 import page4d_export
 from page4d_engines import Pipeline
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.results.summary import read_summary
+from page4d_export.sample_scene.clip import render, save
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -43,10 +45,14 @@ def test_the_python_pages_programs_one_after_the_other(engines, made, monkeypatc
         return EngineFolder.open(made("default").folder).manifest
 
     monkeypatch.setattr(page4d_export, "export", export, raising=False)
+    for number in range(2):
+        save(render(4, 2, 100, 80, seed=number), engines.parent / "scenes" / f"scene{number}")
     names = {}
     for program in programs("docs/python.md"):
         exec(program, names)
     shape = names["pipeline"].manifest.layout
+    for number in range(2):
+        assert len(read_summary(engines.parent / f"scene{number}-out" / "summary.json").windows) == 2
     assert names["result"].mask.shape == shape.mask_shape
     assert tuple(names["out"].mask.shape) == names["layout"].mask_shape
     assert names["time_sa"].name == "time_sa.3"

@@ -104,7 +104,9 @@ def run(
     confidence_percentile: Annotated[
         float | None,
         typer.Option(
-            min=0, max=100, help="least confidence of a point, as a percentile of a window; default 50 but for Pi3"
+            min=0,
+            max=100,
+            help="least confidence of a point, as a percentile of a window; default 50, 40 for DA3, none for Pi3",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
@@ -186,6 +188,9 @@ def run_batch(batch: Batch, as_json: bool, quiet: bool) -> None:
     def tell(result: FolderResult) -> None:
         console.say(in_words(result), quiet and result.state is not FolderState.FAILED)
 
+    if batch.left_out:
+        left_out = listed([str(path) for path in batch.left_out], 4)
+        console.say(f"note: neither folders nor videos, and left out: {left_out}", quiet)
     with console.progress(quiet) as progress:
         summary = batch.run(progress, tell)
     if as_json:

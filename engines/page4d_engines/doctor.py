@@ -22,6 +22,7 @@ from page4d_plugins.kernel_pack import shipped
 _RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich", "jinja2")
 _EXPORT = ("torch", "onnxscript", "onnx-ir")
 _KERNELS = ("triton",)
+_HUB = "huggingface-hub"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 def diagnose() -> Diagnosis:
     """Look at this machine. Loads nothing heavy, changes nothing."""
     installed = [Finding("page4d", True, __version__), Finding("python", True, platform.python_version())]
-    installed += [_package(name) for name in (*_RUN, *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av")]
+    installed += [_package(name) for name in (*_RUN, *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av", _HUB)]
     installed += [_library(flavor) for flavor in (Flavor.TENSORRT, Flavor.RTX)]
     installed.append(_tried("attention kernels", lambda: f"{len(shipped().kernels)} for {', '.join(_chips())}"))
     return Diagnosis(installed, list(_machine()), list(_abilities()))
@@ -122,6 +123,7 @@ def _abilities() -> Iterator[Finding]:
 
     yield _tried("page4d-export", lambda: need("[export]", *_EXPORT))
     yield _tried("frames in videos", lambda: need("[video]", "av"))
+    yield _tried("weights from a hub", lambda: need("[hub]", _HUB))
     yield _tried("build plans", plans)
     yield _tried("--backend tensorrt", tensorrt)
     yield _tried("--backend cuda", provider)

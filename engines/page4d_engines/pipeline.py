@@ -36,6 +36,7 @@ from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants
 from page4d_engines.runtime.host_results import finished
+from page4d_engines.runtime.result import LengthUnit as LengthUnit
 from page4d_engines.runtime.result import Result as Result
 from page4d_engines.timing import Timing
 
@@ -267,8 +268,7 @@ class Pipeline:
     def _rig(self, cameras: object) -> KnownCameras | None:
         """The images' cameras, for engines whose results depend on them beyond an input."""
         manifest, is_mapping = self.manifest, isinstance(cameras, Mapping)
-        takes_focal = manifest.unit is not None and manifest.makes("sky")
-        if (manifest.knows_cameras and is_mapping) or (takes_focal and cameras is not None):
+        if (manifest.knows_cameras and is_mapping) or (manifest.metres_by_focal_length and cameras is not None):
             return KnownCameras.of(rig_argument(cameras, manifest.layout).values())
         return None
 

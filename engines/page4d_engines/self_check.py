@@ -150,7 +150,7 @@ def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict
     for spec in entry.outputs:
         key = f"{entry.name}/{spec.name}"
         if key in expected:
-            accuracy = compare(sampled(outputs[spec.name]), expected[key])
+            accuracy = compare(sampled(outputs[spec.name]), expected[key], spec.name)
             rows.append(Row(entry.name, spec.name, accuracy, golden.tolerance[key]))
     return rows
 
@@ -171,7 +171,12 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
         call()
     allowed = entry.allowed(folder.manifest.precision.tolerance)
     return [
-        Row(entry.name, spec.name, compare(outputs[spec.name].astype(np.float32), computed[spec.name]), allowed)
+        Row(
+            entry.name,
+            spec.name,
+            compare(outputs[spec.name].astype(np.float32), computed[spec.name], spec.name),
+            allowed,
+        )
         for spec in entry.outputs
     ]
 

@@ -52,6 +52,7 @@ TRIED = {
     "cuda-core": Tried("1.0", "1.2"),
     "cuda-bindings": Tried("12.8", "13.5"),
     "av": Tried("15", "18"),
+    "huggingface-hub": Tried("1.22", "2.4"),
 }
 """By the package's name; the lowest is a copy of pyproject.toml's, and tests compare them."""
 

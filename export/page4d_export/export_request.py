@@ -70,7 +70,15 @@ class ExportRequest:
         if self.clip is not None:
             from page4d_engines.clip.window_reader import WindowReader, windows
 
-            WindowReader(self.clip, self.plan.layout, None, False, self.plan.config.epipolar)
+            config = self.plan.config
+            if config.known_cameras and self.clip.cameras is None:
+                raise UsageError(
+                    "the engines are to know the cameras, and the frames to verify on have none",
+                    got=self.clip.path,
+                    allowed="frames with cameras.json beside them",
+                    hint="no --frames, for a rendered clip",
+                )
+            WindowReader(self.clip, self.plan.layout, None, False, config.epipolar)
             windows(self.clip.count, self.plan.layout.T, self.plan.layout.T)
 
     def run(self, progress: Progress = SILENT) -> Manifest:
@@ -109,6 +117,7 @@ def export(
     keypoints: bool = False,
     attention: AttentionChoice | str = AttentionChoice.AUTO,
     encoder_images: int | None = None,
+    head_images: int | None = None,
     frames: str | pathlib.Path | None = None,
     tolerance: float | None = None,
     plans: PlanBuildRequest | None = None,
@@ -140,7 +149,9 @@ def export(
             it has.
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
-        encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16.
+        encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 1.
+        head_images: images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,
+            points and confidence of Pi3X); None: as many as have no more patches than one of 518x518, in int8 1.
         frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
         tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own.
         plans: the TensorRT plans to build (`page4d_engines.tensorrt.plans.PlanBuildRequest`); None: ONNX alone.
@@ -160,7 +171,7 @@ def export(
     told = Progress(progress, end=0.0)  # the share of the export that a download is, is not known
     source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
-    plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+    plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
     clip = open_clip(frames, layout)
     request = ExportRequest(
         source=source, plan=plan, out=pathlib.Path(out), clip=clip, tolerance=tolerance, plans=plans

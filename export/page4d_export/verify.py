@@ -91,7 +91,7 @@ def verify(
 
 
 def _compared(outputs: Values, expected: Values) -> dict[str, Accuracy]:
-    return {name: compare(outputs[name], expected[name]) for name in expected}
+    return {name: compare(outputs[name], expected[name], name) for name in expected}
 
 
 def _require(entry: StageEntry, accuracies: dict[str, Accuracy], allowed: float, precision: Precision) -> None:

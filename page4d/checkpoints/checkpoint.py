@@ -17,14 +17,14 @@ from page4d.checkpoints.hub.download import Downloaded, download
 from page4d.checkpoints.hub.hub_id import hub_id_of
 from page4d.checkpoints.licences import Licence, licence_in, licences_of, summed_up
 from page4d.checkpoints.parameter_counts import parameter_counts
-from page4d.checkpoints.recognition import known_entries, plain_name, recognised
+from page4d.checkpoints.recognition import known_entries, recognised
 from page4d.checkpoints.shard_index import ShardIndex, file_of, is_index
 from page4d.checkpoints.stored.stored_heads import CAMERA_ENCODER, heads_in
 from page4d.checkpoints.stored.stored_model import MASK_HEAD, StoredModel, stored_model
 from page4d.checkpoints.stored.stored_sizes import preset_of, shortfalls, title_of
 from page4d.checkpoints.stored.unused_parts import TRACK_HEAD, UnusedPart, unused_part_of, unused_parts
 from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
-from page4d.checkpoints.tensor_reading import tensors_of
+from page4d.checkpoints.tensor_reading import places_of, tensors_of
 from page4d.config import Head, MaskHeadKind, ModelConfig, Published
 from page4d.errors import UsageError
 from page4d.published import TRAITS
@@ -89,17 +89,7 @@ class Checkpoint:
         downloaded = None if hub_id is None else download(hub_id, progress)
         file = file_of(pathlib.Path(path) if downloaded is None else downloaded.path)
         files = ShardIndex.read(file).open() if is_index(file) else (TensorFile.open(file),)
-        places: dict[str, tuple[TensorFile, str]] = {}
-        for part in files:
-            for key in part.tensors:
-                name = plain_name(key)
-                if name in places:
-                    raise UsageError(
-                        f"{file.name} holds {name[:200]} twice, with a prefix of a trainer's or compiler's and without",
-                        got=f"{places[name][1][:200]} and {key[:200]}",
-                        allowed="one tensor of a name",
-                    )
-                places[name] = (part, key)
+        places = places_of(file.name, files)
         tensors = {name: part.tensors[key] for name, (part, key) in places.items()}
         shapes = {name: shape for name, (shape, _) in tensors.items()}
         published = recognised(file, shapes, files)
@@ -115,13 +105,13 @@ class Checkpoint:
             is_told=published not in _ALIKE,
         )
         if not checkpoint.is_told and (named := _NAMED_MODELS.get(model_name_beside(file) or "")):
-            checkpoint = checkpoint.read_as(named)
+            checkpoint = dataclasses.replace(checkpoint, published=named, is_told=True)
         check_complete(file.name, checkpoint.described, checkpoint.published, checkpoint.mask_head, shapes)
         return checkpoint
 
     def read_as(self, published: Published) -> Checkpoint:
         """The same file as another model, where its tensors do not tell the two apart; else the file as it is."""
-        if {self.published, published} <= _ALIKE:
+        if published is not self.published and {self.published, published} <= _ALIKE:
             return dataclasses.replace(self, published=published, is_told=True)
         return self
 

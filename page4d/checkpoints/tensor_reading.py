@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, read from mapped files a few at a time."""
+"""Tensors of a checkpoint: where they are, and reading them, from mapped files a few at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from page4d.checkpoints.recognition import plain_name
 from page4d.checkpoints.tensor_file import PLAIN_DTYPES, TensorFile
 from page4d.errors import UsageError
 
@@ -15,6 +16,30 @@ if TYPE_CHECKING:
 
 # bytes that are mapped before the file is opened anew: pages that were read count as memory until then
 _BATCH = 256 << 20
+
+
+def places_of(checkpoint: str, files: Iterable[TensorFile]) -> dict[str, tuple[TensorFile, str]]:
+    """The file and the name in it of every tensor, by its name in the model.
+
+    Args:
+        checkpoint: its name in errors.
+        files: that it consists of.
+
+    Raises:
+        UsageError: two tensors have one name in the model.
+    """
+    places: dict[str, tuple[TensorFile, str]] = {}
+    for file in files:
+        for key in file.tensors:
+            name = plain_name(key)
+            if name in places:
+                raise UsageError(
+                    f"{checkpoint} holds {name[:200]} twice, with a prefix of a trainer's or compiler's and without",
+                    got=f"{places[name][1][:200]} and {key[:200]}",
+                    allowed="one tensor of a name",
+                )
+            places[name] = (file, key)
+    return places
 
 
 def tensors_of(

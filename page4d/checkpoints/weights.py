@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.load_report import groups_of
 from page4d.checkpoints.sources import Sources
-from page4d.checkpoints.stored.stored_model import DA3_TOKEN
+from page4d.checkpoints.weight_checks import check_finite, check_shapes, check_statistics
 from page4d.checkpoints.weight_parts import Part, parts_of
 from page4d.config import PAGE4D_EPS
 from page4d.errors import UsageError
@@ -23,9 +23,7 @@ from page4d.files import sha256
 from page4d.manifest import LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
 from page4d.network.block import Block
-from page4d.network.encoder import MEAN, STD
 
-_ROUNDED = 2e-3  # bfloat16's rounding of such numbers
 Source = str | pathlib.Path | Checkpoint
 """A checkpoint's path, or the checkpoint, opened."""
 
@@ -129,15 +127,15 @@ class _Load:
             UsageError: a tensor is missing, of another shape or not finite.
         """
         for part in self.parts:
-            _check_shapes(self.planned, part)
+            check_shapes(self.planned, part)
         checkpoints = self.sources.all
         with ThreadPoolExecutor(max_workers=len(checkpoints)) as pool:
             # files are hashed while they are checked, which reads the same pages
             files = [pool.submit(_source_files, checkpoint) for checkpoint in checkpoints]
             for checkpoint in checkpoints:
-                _check_statistics(checkpoint)
+                check_statistics(checkpoint)
             for part in self.parts:
-                _check_finite(part)
+                check_finite(part)
         return LoadReport(
             files=tuple(file for future in files for file in future.result()),
             groups=groups_of(self.parts, checkpoints),
@@ -184,67 +182,6 @@ def _chosen(name: str, choice: str | None, allowed: tuple[str, ...]) -> str:
             allowed=", ".join(allowed) or "none: the model has them as published",
         )
     return choice or next(iter(allowed), "")
-
-
-# ---- checks, before anything is written
-
-
-def _check_shapes(model: Page4D, part: Part) -> None:
-    if part.source is None:
-        return
-    width = model.config.width
-    expected = {key: tuple(model.get_parameter(name).shape) for name, key in part.takes.items()}
-    special = {
-        "register_token": (1, 1, 5, width),
-        "aggregator.camera_token": (1, 2, 1, width),
-        "aggregator.register_token": (1, 2, 4, width),
-        DA3_TOKEN: (1, 2, width),
-    }
-    expected |= {key: special[key] for key in part.joined}
-    for key, shape in expected.items():
-        stored = part.source.shapes.get(key)
-        if stored is None:
-            holds = f"{part.source.depth} layers and {part.source.encoder_depth} encoder blocks"
-            raise UsageError(
-                f"{part.source.name} lacks {key}",
-                got=f"no such tensor; the file holds {holds}",
-                allowed=f"{key} of shape {list(shape)}",
-                hint=f"another file, or a model that needs no more than {holds}",
-            )
-        if stored != shape:
-            raise UsageError(
-                f"{part.source.name}: {key} has another shape than the model's", got=list(stored), allowed=list(shape)
-            )
-
-
-def _check_statistics(source: Checkpoint) -> None:
-    """Refuse a file that was trained on images normalised otherwise than the encoder normalises them."""
-    expected = {"image_mean": MEAN, "image_std": STD}
-    for name, tensor in source.read([name for name in expected if name in source.shapes]):
-        values = tensor.flatten().tolist()
-        if len(values) != len(MEAN) or any(abs(a - b) > _ROUNDED for a, b in zip(values, expected[name], strict=True)):
-            raise UsageError(
-                f"{source.name}: {name} is not ImageNet's, by which images are normalised",
-                got=", ".join(f"{value:.4g}" for value in values[:4]),
-                allowed=", ".join(map(str, expected[name])),
-                hint="weights that were trained on images normalised by these numbers",
-            )
-
-
-def _check_finite(part: Part) -> None:
-    if part.source is None:
-        return
-    for key, tensor in part.source.read([*part.joined, *dict.fromkeys(part.takes.values())]):
-        # a float64 that is too large for float32 would become infinite
-        values = tensor.float() if tensor.dtype == torch.float64 else tensor
-        broken = tensor.numel() - int(torch.isfinite(values).sum())
-        if broken:
-            raise UsageError(
-                f"{part.source.name}: {key} holds numbers that are not finite",
-                got=f"{broken} of {tensor.numel()} are NaN or infinite, or too large for float32",
-                allowed="finite numbers",
-                hint="download it again; if it is the same, training diverged",
-            )
 
 
 # ---- writing

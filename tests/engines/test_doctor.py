@@ -92,6 +92,7 @@ def test_what_the_machine_can(diagnosis):
     assert list(findings) == [
         "page4d-export",
         "frames in videos",
+        "weights from a hub",
         "build plans",
         "--backend tensorrt",
         "--backend cuda",

@@ -210,6 +210,14 @@ def test_a_batch_is_added_to_and_nothing_of_others_is_deleted(made, scenes, tmp_
     refused(run(engines, attic, barn, "-o", scenes), 2, r"-o holds the folder .*attic, which this reads")
 
 
+def test_files_that_a_star_finds_are_left_out(made, scenes, tmp_path):
+    (scenes / "list.csv").write_text("attic, barn")
+    done = run(made().folder, *sorted(scenes.iterdir()), "-o", tmp_path / "out")
+    assert done.returncode == 0 and list(states(tmp_path / "out")) == list(LENGTHS)
+    assert f"note: neither folders nor videos, and left out: {scenes / 'list.csv'}\n" in done.stderr
+    refused(run(made().folder, scenes / "list.csv", scenes / "list.csv", "-o", tmp_path / "none"), 2, "list.csv")
+
+
 def test_what_is_refused_before_anything_is_written(made, scenes, tmp_path, loads):
     engines, out = made().folder, tmp_path / "out"
     attic, barn, _ = sorted(scenes.iterdir())

@@ -45,7 +45,7 @@ def refused(*flags):
         (("--T", 2, "--V", 2, "--tolerance", "nan"), "--tolerance is out of range"),
         (("--T", 2, "--V", 2, "--tolerance", "-1"), "--tolerance is out of range"),
         (("--T", 2, "--V", 2, "--set", "depth=1e9"), "depth is out of range"),
-        (("--T", 2, "--V", 2, "--set", "depth=1000000000"), "1 to 256"),
+        (("--T", 2, "--V", 2, "--set", "depth=1000000000"), "0 to 256"),
         (("--T", 2, "--V", 2, "--set", f"depth={'9' * 4000}"), "depth is out of range"),
         (("--T", 2, "--V", 2, "--set", f"depth={'[' * 50_000}"), "depth is out of range"),
         (("--T", 2, "--V", 2, "--set", "epipolar_band=NaN"), "epipolar_band is out of range"),

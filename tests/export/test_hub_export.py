@@ -9,10 +9,11 @@ import torch
 
 import page4d
 import page4d_export
-from page4d_export.commands.inspect import weights_command
+from page4d_export.commands.inspect import inspect_command, weights_command
 from page4d_export.commands.tables import print_origin
-from tests.support.checkpoints import pi3_state, save_pi3
+from tests.support.checkpoints import filled, pi3_state, save_pi3
 from tests.support.commands import inside, refused, started
+from tests.support.da3.checkpoints import mono_shapes
 
 NAME = "yyfz233/Pi3"
 LICENCE = "CC BY-NC 4.0: not for commercial use (yyfz233/Pi3)"
@@ -35,10 +36,17 @@ def commit(hub, weights, tmp_path, monkeypatch):
     return hub.add(NAME, {"model.safetensors": weights[1], "model.pt": b"PK other", "README.md": b""})[1]
 
 
-def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit, weights, tmp_path, capsys):
+def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit, weights, tmp_path):
     told = []
     manifest = page4d_export.export(
-        NAME, T=1, V=2, height=28, width=42, out=tmp_path / "engines", progress=lambda *step: told.append(step)
+        NAME,
+        T=1,
+        V=2,
+        height=28,
+        width=42,
+        heads=(),
+        out=tmp_path / "engines",
+        progress=lambda *step: told.append(step),
     )
     stored = json.loads((tmp_path / "engines" / "manifest.json").read_text())
     (file,) = stored["loaded"]["files"]
@@ -46,10 +54,11 @@ def test_an_export_has_repository_commit_hash_and_licence_in_its_manifest(commit
     assert file["sha256"] == hashlib.sha256(weights[1]).hexdigest()
     assert stored["licence"] == LICENCE
     assert stored["weights"] == f"Pi3 (hf:{NAME}@{commit}:model.safetensors)"
-    assert told[0][0].startswith(f"{NAME}: model.safetensors, ")
+    assert told[1][0].startswith(f"{NAME}: model.safetensors, ")
     assert [share for _, share in told] == sorted(share for _, share in told)
-    print_origin(manifest)
-    assert f"licence: {LICENCE}" in capsys.readouterr().out
+    assert manifest.licence == LICENCE
+    inspected = inside(tmp_path / "engines", function=inspect_command)
+    assert f"licence: {LICENCE}" in inspected.stdout and f"weights: {stored['weights']}" in inspected.stdout
 
 
 def test_an_older_manifest_says_no_licence(commit, capsys):
@@ -82,6 +91,22 @@ def test_weights_says_commit_licence_and_the_command_that_exports_it(commit):
     assert f"licence {NAME} as published: CC BY-NC 4.0: not for commercial use" in text
     facts = json.loads(inside(NAME, "--json", function=weights_command).stdout)
     assert (facts["repository"], facts["revision"]) == (NAME, commit)
+
+
+@pytest.mark.parametrize(
+    ("repository", "name", "published"),
+    [
+        ("depth-anything/DA3METRIC-LARGE", "da3metric-large", "da3-metric"),
+        ("depth-anything/DA3MONO-LARGE", "da3mono-large", "da3-mono"),
+    ],
+)
+def test_the_config_of_the_repository_says_which_model_it_is(hub, tmp_path, repository, name, published):
+    save_pi3(tmp_path / "model.safetensors", filled(mono_shapes()))
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    hub.add(repository, {"model.safetensors": weights, "config.json": json.dumps({"model_name": name}).encode()})
+    facts = json.loads(inside(f"hf:{repository}", "--json", function=weights_command).stdout)
+    assert (facts["model"], facts["repository"]) == (published, repository)
+    assert [licence["terms"] for licence in facts["licences"]] == ["Apache-2.0"]
 
 
 def test_a_folder_of_the_name_wins(commit, weights, hub, tmp_path):

@@ -7,17 +7,20 @@ import pytest
 import torch
 
 from page4d import Layout, ModelConfig, Page4D
+from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import UsageError
 from page4d.network.poses import camera_to_world
+from page4d.network.reference_view import balanced_view
 from page4d.precision import Precision
 from page4d_export import stages
 from page4d_export.plan.export_plan import ExportPlan
+from tests.support.da3.models import cameras_of
 from tests.support.models import EVERY, VARIANTS, config_of, layout_of, lively, takes_keypoints
 
 
 def run_chain(model, layout, values, keypoints):
     """Stages one after the other: an output is the next stage's input of the same name."""
-    blocks = []
+    layout, blocks = model.config.settled(layout), []
     for name, stage in stages(model, layout, keypoints=keypoints).items():
         results = []
         for number in range(stage.entry.calls):
@@ -29,6 +32,9 @@ def run_chain(model, layout, values, keypoints):
             results.append(out if isinstance(out, tuple) else (out,))
         for index, spec in enumerate(stage.outputs):
             values[spec.name] = torch.cat([result[index] for result in results])
+        if "select" in values and name == "encoder":
+            clips = values["select"].numpy().reshape(layout.B, layout.V, -1)
+            values["tokens"][:, : layout.special] = model.special(layout, balanced_view(clips))
         if "_sa." in name:
             blocks.append(values["tokens"][0])
             # of one stream: the outputs of the last two blocks
@@ -57,38 +63,35 @@ def test_the_chain_of_stages_is_the_model(variant, B):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, layout.images_shape, dtype=torch.uint8, generator=generator)
     mask_ext, keypoints = (torch.rand(layout.patch_map_shape, generator=generator) for _ in range(2))
-    fundamental = torch.randn(layout.fundamental_shape, generator=generator) * (
-        1 - torch.eye(layout.V)[..., None, None]
-    )
-    # any matrices do here; cameras are tested elsewhere
-    model._fundamental = lambda *_: fundamental if model.config.epipolar else None
-    out = model(images, mask_ext, keypoints) if own else model(images)
-    values = {
-        "images": images,
-        "special": model.special(layout),
-        "mask_ext": mask_ext,
-        "keypoints": keypoints,
-        "fundamental": fundamental,
-    }
+    rig = cameras_of(layout.V)
+    out = model(images, mask_ext, keypoints, cameras=rig) if own else model(images)
+    lines = torch.from_numpy(fundamental(list(cameras_from_mapping(rig).values()))).float()
+    values = {"images": images, "mask_ext": mask_ext, "keypoints": keypoints, "fundamental": lines}
+    if model.config.has_special_tokens:
+        values["special"] = model.special(layout)
     if model.config.has_memory:
         values["memory"] = model.memory_tokens.expand(layout.memory_shape(2, *model.memory_tokens.shape))
     values = run_chain(model, layout, values, keypoints=own)
     assert ("mask" in values) == (out.mask is not None)
     if out.mask is not None:
         torch.testing.assert_close(values["mask"].reshape(layout.mask_shape), out.mask)
+    if "metric" in values:
+        values["points"] = values["points"].reshape(B, -1) * values["metric"][:, None]
     for head in model.config.predictions:
         if head != "camera":
             torch.testing.assert_close(values[head].reshape(getattr(out, head).shape), getattr(out, head))
-    for name in ("depth_confidence", "points_confidence"):
+    for name in ("depth_confidence", "points_confidence", "sky"):
         expected = getattr(out, name)
         assert (name in values) == (expected is not None)
         if expected is not None:
             torch.testing.assert_close(values[name].reshape(expected.shape), expected)
     if out.camera is not None:
         # float64, from raw values that are float32
-        poses = torch.from_numpy(camera_to_world(values["camera"].numpy()))
+        poses = torch.from_numpy(camera_to_world(values["camera"].numpy(), model.config.traits.pose_direction))
+        if "metric" in values:
+            poses[..., :3, 3] *= values["metric"].reshape(*layout.lead, 1, 1, 1)
         torch.testing.assert_close(poses, out.camera, atol=1e-5, rtol=1e-5)
-    if not own:
+    if model.config.depth and not own:
         layer = model.config.depth - 1
         torch.testing.assert_close(values[f"layers.{layer}"], out.layers[layer])
     if model.config.has_memory:
@@ -100,7 +103,8 @@ def test_the_chain_of_stages_is_the_model(variant, B):
 def bytes_of(name, weight, precision, quantised):
     """In int8 a byte for each value of a block's matrix and a float32 scale for each output; in fp8 the bytes alone.
 
-    So have the projections of VGGT's depth and points heads in int8; in fp8 its heads stay as they are.
+    So have the projections of DPT heads in int8; in fp8 these heads stay as they are, and all of VGGT's. Pi3X's metric
+    head is float32.
     """
     if quantised and re.search(r"(attn\.(qkv|proj)|mlp\.fc[12]|projects\.\d)\.weight$", name):
         return weight.numel() + (4 * weight.shape[0] if precision is Precision.INT8 else 0)
@@ -122,8 +126,8 @@ def test_modules_keep_to_their_entries(variant, precision):
         ], name
         # the fitted one stands in the place of pos_embed
         weights = {key: w for key, w in module.named_parameters() if key != "encoder.pos_embed"}
-        of_vggt = model.config.built_on_vggt and name in ("camera", "depth", "points")
-        quantised = precision is Precision.INT8 or (precision is Precision.FP8 and not of_vggt)
+        stays = name == "depth" or (model.config.built_on_vggt and name in ("camera", "points"))
+        quantised = (precision is Precision.INT8 or (precision is Precision.FP8 and not stays)) and name != "metric"
         sizes = [bytes_of(key, w, precision, quantised) for key, w in weights.items()]
         unused = 0 if "keypoints" in {spec.name for spec in stage.inputs} or stage.entry.kind != "global_sa" else 4
         assert stage.entry.weight_bytes == sum(sizes) - unused, name
@@ -167,6 +171,15 @@ def test_stages_of_the_published_models():
     assert given["camera"] == (["layers.1"], ["camera"])
     assert given["depth"] == (["layers.0", "layers.1"], ["depth", "depth_confidence"])
     assert given["points"] == (["layers.0", "layers.1"], ["points", "points_confidence"])
+    metric = borders(stages_at("pi3x"))
+    assert list(metric) == ["encoder", *blocks, "points", "confidence", "camera", "metric"]
+    assert metric["points"] == (["layers.1"], ["points"]) and metric["metric"] == (["layers.1"], ["metric"])
+    choosing = borders(stages_at("da3"))
+    assert choosing["encoder"] == (["images", "special"], ["tokens", "select"])
+    assert list(choosing)[-2:] == ["camera", "depth"] and choosing["camera"] == (["layers.3"], ["camera"])
+    assert choosing["depth"] == ([f"layers.{layer}" for layer in range(4)], ["depth", "depth_confidence"])
+    features = [f"features.{block}" for block in range(4)]
+    assert borders(stages_at("da3-mono")) == {"encoder": (["images"], features), "depth": (features, ["depth", "sky"])}
     masked = borders(stages_at("page4d 150"))
     assert list(masked).index("mask_head") == list(masked).index("view_sa.7") + 1
     assert masked["mask_head"] == (["tokens"], ["mask", "row_bias"])
@@ -177,11 +190,14 @@ def stages_at(variant):
     return stages(lively(config_of(variant)), layout_of(variant, 28, 42))
 
 
-@pytest.mark.parametrize(("variant", "norm"), [("default", 1e-6), ("pi3", 1e-6), ("vggt", 1e-5), ("page4d 2026", 1e-5)])
+EPS = [("default", 1e-6), ("pi3", 1e-6), ("pi3x", 1e-6), ("da3", 1e-6), ("vggt", 1e-5), ("page4d 2026", 1e-5)]
+
+
+@pytest.mark.parametrize(("variant", "norm"), EPS)
 def test_eps_of_every_stage(variant, norm):
     for name, stage in stages_at(variant).items():
-        if name == "encoder" or (variant == "pi3" and name in ("points", "confidence", "camera")):
-            assert stage.eps == {"norm": 1e-6}
+        if name == "encoder" or (norm == 1e-6 and name in ("points", "confidence", "camera", "metric")):
+            assert stage.eps == ({} if variant == "da3" and name == "camera" else {"norm": 1e-6})
         elif name in ("camera", "depth", "points"):
             assert stage.eps == {"norm": 1e-5}
         else:

@@ -121,7 +121,7 @@ def test_time_segments_cover_every_time_for_every_time():
         ({"keep_layers": 3}, "keep_layers is out of range"),
         ({"global_layers": (0, "last")}, "global_layers is out of range"),
         ({"width": 2**15, "heads": 512}, r"width is out of range\s+got:\s+32768\s+allowed: a whole number, 1 to 16384"),
-        ({"depth": 10**9}, r"depth is out of range\s+got:\s+1000000000\s+allowed: a whole number, 1 to 256"),
+        ({"depth": 10**9}, r"depth is out of range\s+got:\s+1000000000\s+allowed: a whole number, 0 to 256"),
         ({"encoder_depth": 257}, "encoder_depth is out of range"),
         ({"heads": 0}, "heads is out of range"),
         ({"memory_tokens": 65536}, "memory_tokens is out of range"),

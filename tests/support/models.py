@@ -19,15 +19,21 @@ VARIANTS = {
     "late": {"mask_layer": 1, "keep_layers": (0, 1), "landmarks": 3, "mask_head": "2026", "fusion": "gate"},
 }
 
+SEEDED = ("depth.", "points.", "confidence.", "metric.")
 SMALL = {"width": 128, "heads": 2}
 PUBLISHED = {  # options, and the (T, V) that the model sees
     "pi3": ({"name": "pi3", **SMALL, "depth": 2}, (1, 3)),
+    "pi3x": ({"name": "pi3x", **SMALL, "depth": 2}, (1, 3)),
+    "da3": ({"name": "da3-small", **SMALL, "encoder_depth": 2, "depth": 4}, (1, 3)),  # the reference view is chosen
+    "da3-mono": ({"name": "da3-mono", **SMALL, "encoder_depth": 4}, (1, 2)),
     "vggt": ({"name": "vggt", **SMALL, "depth": 2}, (3, 1)),
     "page4d 150": ({"name": "page4d", **SMALL, "depth": 10}, (3, 1)),
     "page4d 2026": ({"name": "page4d", **SMALL, "depth": 12, "mask_head": "2026"}, (3, 1)),
 }
 EVERY = [*VARIANTS, *PUBLISHED]
-EXPORTED = [*VARIANTS, "pi3", "page4d 2026"]  # every kind of stage and node; an export takes seconds
+# every kind of stage and node; an export takes seconds
+EXPORTED = [*VARIANTS, "pi3", "page4d 2026"]
+NEWER = ["pi3x", "da3", "da3-mono"]  # exported where their own stages and nodes matter
 
 
 def config_of(variant, **options):
@@ -49,8 +55,8 @@ def layout_of(variant, H, W, B=1):
 def lively(config, seed=0):
     """A seeded model whose lambdas matter: at 0 masked and unmasked are the same and a test proves nothing.
 
-    Of VGGT's heads, depth and points are as seeded, since exp overflows of larger weights; fields of view are about a
-    radian, of which seeded ones are often 0, which is no camera's.
+    Heads that end with an exponential are as seeded, since it overflows of larger weights; VGGT's fields of view are
+    about a radian, of which seeded ones are often 0, which is no camera's.
     """
     import torch
 
@@ -61,7 +67,7 @@ def lively(config, seed=0):
     for name, parameter in model.named_parameters():
         if "lambda" in name:
             parameter.copy_(torch.rand((), generator=generator) * 3 + 0.5)
-        elif config.built_on_vggt and name.startswith(("depth.", "points.")):
+        elif config.published not in (None, "pi3") and name.startswith(SEEDED):
             continue
         elif parameter.dim() > 1 and "norm" not in name and "encoder" not in name:
             parameter.mul_(3)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.cameras import fundamental
+from page4d.cameras import Camera, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.system.plain_text import counted
@@ -194,8 +194,7 @@ class WindowReader:
         self.decode_seconds: list[float] = []
         lines = None
         if wants_cameras and folder.cameras is not None:
-            fitted = [self.fit(0, v).camera(camera) for v, camera in enumerate(folder.cameras.values())]
-            lines = fundamental(fitted).astype(np.float32)
+            lines = fundamental(self.rig(0).values()).astype(np.float32)
         self._sets = (
             WindowInputs.allocate(layout, wants_keypoints, lines),
             WindowInputs.allocate(layout, wants_keypoints, lines),
@@ -205,6 +204,11 @@ class WindowReader:
     def fit(self, t: int, v: int) -> Fit:
         """How the frame of timestep t and view v comes to the engine's size."""
         return self.fits.by_size[self.folder.sizes[v][t]]
+
+    def rig(self, t: int) -> dict[str, Camera]:
+        """The views' cameras at timestep t, in pixels of the engine's images; none where the clip has none."""
+        cameras = self.folder.cameras or {}
+        return {name: self.fit(t, v).camera(camera) for v, (name, camera) in enumerate(cameras.items())}
 
     def read(self, of: Sequence[range]) -> Generator[tuple[range, WindowInputs], None, None]:
         """Each window with its inputs, which stay as they are until the window after it is asked for.

@@ -6,6 +6,11 @@ import itertools
 import pathlib
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from page4d.cameras import Camera
+from page4d.errors import UsageError
 from page4d.files import refuse_foreign, sha256, staged
 from page4d.manifest import Manifest
 from page4d.manifest_checks.manifest_file import MANIFEST
@@ -42,7 +47,7 @@ class RunOptions:
         points_from: what a point cloud is made from; None: depth with cameras where the engines give these, else the
             points head.
         confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
-            None: 50 for engines without a probability.
+            None: 50 for engines without a probability, 40 for Depth Anything 3.
     """
 
     stride: int | None = None
@@ -62,13 +67,11 @@ class ClipPlan:
     Attributes:
         reader: of the clip.
         windows: their frames.
-        choice: what point clouds are made from; None: the engines give none.
         made_by: what the results will depend on.
     """
 
     reader: WindowReader
     windows: list[range]
-    choice: CloudChoice | None
     made_by: MadeBy
 
     @classmethod
@@ -81,7 +84,8 @@ class ClipPlan:
         """
         manifest = engines.manifest
         layout, reads = manifest.layout, manifest.reads
-        choice = _choice(manifest, options)
+        _choice(manifest, options)  # refused before anything is loaded
+        _require_cameras(manifest, folder)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
         stride = layout.T if options.stride is None else options.stride
@@ -94,7 +98,7 @@ class ClipPlan:
             min_confidence=options.min_confidence,
             confidence_percentile=options.confidence_percentile,
         )
-        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), choice=choice, made_by=made_by)
+        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), made_by=made_by)
 
     @property
     def sliding(self) -> bool:
@@ -190,11 +194,18 @@ class ClipRun:
             inputs.images,
             mask_ext=inputs.mask_ext if self.pipeline.manifest.reads("mask_ext") else None,
             keypoints=inputs.keypoints,
-            cameras=inputs.fundamental,
+            cameras=self._cameras(number, inputs),
             memory=None if before is None else before.memory,
             shared=self._shared(number),
             progress=progress.step,
         )
+
+    def _cameras(self, number: int, inputs: WindowInputs) -> dict[str, Camera] | NDArray[np.float32] | None:
+        """What of the clip's cameras the engines read, or need for metres."""
+        manifest = self.pipeline.manifest
+        if manifest.knows_cameras or manifest.metres_by_focal_length:
+            return self.reader.rig(self.windows[number].start) or None
+        return inputs.fundamental
 
     def _shared(self, number: int) -> int:
         """Timesteps that a window shares with the one before, where the pipeline keeps their encoded tokens."""
@@ -205,6 +216,16 @@ class ClipRun:
 
 def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
     return CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)
+
+
+def _require_cameras(manifest: Manifest, folder: FrameFolder) -> None:
+    """A clip for engines with known cameras has them."""
+    if manifest.knows_cameras and folder.cameras is None:
+        raise UsageError(
+            "the engines were exported with --known-cameras, and the clip has none",
+            allowed="cameras.json beside the frames",
+            hint="--cameras FILE",
+        )
 
 
 def run_clip(

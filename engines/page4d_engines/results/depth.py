@@ -86,15 +86,20 @@ def colour_depth(depth: NDArray[np.floating], near: float, far: float) -> NDArra
 
 
 def depth_sheet(
-    images: NDArray[np.uint8], depth: NDArray[np.floating], cameras: Sequence[str], times: Sequence[str]
+    images: NDArray[np.uint8],
+    depth: NDArray[np.floating],
+    cameras: Sequence[str],
+    times: Sequence[str],
+    unit: str = "the clip's own unit",
 ) -> Image.Image:
     """One picture of a window: each frame with its depth, all in the same colours, as `paired_sheet` lays them out.
 
     Args:
         images: uint8 RGB `[T,V,H,W,3]`.
-        depth: `[T,V,H,W]`, in the clip's own unit.
+        depth: `[T,V,H,W]`.
         cameras: V names.
         times: T names.
+        unit: what depth is in, in words.
 
     Raises:
         UsageError: a shape or a number of names does not fit the others.
@@ -113,7 +118,7 @@ def depth_sheet(
 
     # the bar runs from near to far as the eye reads it
     bar = colour_map(256)[::-1].astype(np.uint8)
-    legend = Legend("depth", bar, f"{near:.3g}", f"{far:.3g}  depth, in the clip's own unit; even steps of 1/depth")
+    legend = Legend("depth", bar, f"{near:.3g}", f"{far:.3g}  depth, in {unit}; even steps of 1/depth")
     if not known.size:
         legend = Legend("depth", np.full((1, 3), NO_VALUE, np.uint8), "", "no depth in any image")
     return paired_sheet(images, coloured, legend, cameras, times)

@@ -40,6 +40,8 @@ _KINDS = {
     "confidence": "Confidence",
     "camera": "Camera",
     "depth": "Depth",
+    "camera_encoder": "Camera encoder",
+    "metric": "Metric scale",
 }
 _JPEG_SIDE = 65000  # the format ends at 65535
 _LINKS = 64  # per window; the rest is in the same folder

@@ -99,6 +99,9 @@ class RunRecorder:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
         if manifest.precision.has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
             yield f"this machine computes the {manifest.precision} engines in float32"
+        if manifest.metres_by_focal_length and folder.cameras is None:
+            takes = "these take the focal lengths, in cameras.json (--cameras FILE)"
+            yield f"depth is in the model's own unit, not in metres: {takes}"
         yield from left_out(manifest, self.choice)
         for window in self.windows:
             if window.predictions is not None:

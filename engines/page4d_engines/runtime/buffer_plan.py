@@ -14,9 +14,6 @@ from page4d.errors import EngineError
 from page4d.manifest import PREDICTIONS, Manifest, StageEntry, TensorSpec
 from page4d.precision import DTYPE_BYTES
 
-_CHOOSABLE = 3
-"""Views from which on the reference view is chosen, as `page4d.network.reference_view` does."""
-
 
 @dataclass(frozen=True)
 class TensorSlot:
@@ -172,9 +169,8 @@ class _Planner:
         )
 
     def _reference(self, calls: list[StageCall]) -> ReferenceChoice | None:
-        """Where there are two views or fewer, the first is the reference, whatever the encoder says."""
         layout = self.manifest.layout
-        if layout.V < _CHOOSABLE or not self.manifest.makes("select"):
+        if not self.manifest.chooses_reference:
             return None
         last = max(number for number, call in enumerate(calls) if call.stage.kind == "encoder")
         inputs, outputs = (

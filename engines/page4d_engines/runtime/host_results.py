@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from page4d.manifest import Manifest
 from page4d.network.known_cameras import KnownCameras
 from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
-from page4d_engines.runtime.result import Result
+from page4d_engines.runtime.result import LengthUnit, Result
 
 FOCAL_OF_METRES = 300.0
 """Focal length in pixels at which the depth of Depth Anything 3 METRIC is in metres; it grows with the focal length."""
@@ -31,11 +31,11 @@ def finished(
     if numbers is not None:
         result = dataclasses.replace(result, **_cameras(manifest, numbers))
     if result.metric is not None:
-        return _in_metres(result, manifest)
+        return _in_metres(result)
     if rig is not None and manifest.knows_cameras:
         return _in_frame_of(rig, result)
-    if rig is not None and result.sky is not None and manifest.unit is not None:
-        return _by_focal_length(rig, result, manifest)
+    if rig is not None and manifest.metres_by_focal_length:
+        return _by_focal_length(rig, result)
     return result
 
 
@@ -46,7 +46,7 @@ def _cameras(manifest: Manifest, numbers: NDArray[np.floating]) -> dict[str, Any
     return fields
 
 
-def _in_metres(result: Result, manifest: Manifest) -> Result:
+def _in_metres(result: Result) -> Result:
     """Of a model that gives the metres of its unit."""
     metric = np.asarray(result.metric, np.float64)
     if result.points is not None:
@@ -54,7 +54,7 @@ def _in_metres(result: Result, manifest: Manifest) -> Result:
             np.multiply(result.points, _over(metric, result.points), out=result.points, casting="same_kind")
     if result.camera is not None:
         result.camera[..., :3, 3] *= _over(metric, result.camera[..., :3, 3])
-    return dataclasses.replace(result, unit=manifest.unit)
+    return dataclasses.replace(result, unit=LengthUnit.METRES)
 
 
 def _in_frame_of(rig: KnownCameras, result: Result) -> Result:
@@ -68,16 +68,17 @@ def _in_frame_of(rig: KnownCameras, result: Result) -> Result:
         with np.errstate(over="ignore", invalid="ignore"):
             np.divide(result.depth, divisor, out=result.depth, casting="same_kind")
     camera = np.broadcast_to(rig.camera_to_world, result.camera.shape).copy()
-    return dataclasses.replace(result, camera=camera, intrinsics=np.broadcast_to(rig.K, result.intrinsics.shape).copy())
+    K = np.broadcast_to(rig.K, result.intrinsics.shape).copy()
+    return dataclasses.replace(result, camera=camera, intrinsics=K, unit=LengthUnit.CAMERAS)
 
 
-def _by_focal_length(rig: KnownCameras, result: Result, manifest: Manifest) -> Result:
+def _by_focal_length(rig: KnownCameras, result: Result) -> Result:
     """Of Depth Anything 3 METRIC, which does not give cameras: K is the one that was given."""
     assert result.depth is not None
     focal = (rig.K[:, 0, 0] + rig.K[:, 1, 1]) / 2
     np.multiply(result.depth, (focal / FOCAL_OF_METRES)[:, None, None], out=result.depth, casting="same_kind")
     K = np.broadcast_to(rig.K, (*result.depth.shape[:-2], 3, 3)).copy()
-    return dataclasses.replace(result, intrinsics=K, unit=manifest.unit)
+    return dataclasses.replace(result, intrinsics=K, unit=LengthUnit.METRES)
 
 
 def _over(factor: NDArray[np.float64], array: NDArray[Any]) -> NDArray[np.float64]:

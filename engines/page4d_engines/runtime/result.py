@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.manifest import PointsFrame, Unit
+from page4d.manifest import PointsFrame
 from page4d.network.poses import world_points
+from page4d.published import Choice
 from page4d_engines.timing import Timing
+
+
+class LengthUnit(Choice):
+    """What lengths of a result are in, where they are not in a unit of the clip's own."""
+
+    METRES = "metres"
+    CAMERAS = "cameras"
+    """The unit of the cameras that were given."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Result:
             positions of `camera` were multiplied (Pi3X).
         sky: float32 `[T,V,H,W]`, 0 or more: a pixel is sky from 0.3 on (Depth Anything 3 MONO and METRIC).
         points_frame: whose frame the points are in; None without points.
-        unit: of all lengths; None: one of the clip's own, or that of the cameras that were given.
+        unit: of all lengths; None: one of the clip's own.
         timing: seconds and floating-point operations of each stage in this run.
     """
 
@@ -57,7 +66,7 @@ class Result:
     metric: NDArray[np.float32] | None = None
     sky: NDArray[np.float32] | None = None
     points_frame: PointsFrame | None = None
-    unit: Unit | None = None
+    unit: LengthUnit | None = None
     timing: Timing = field(default_factory=Timing)
 
     def tensors(self) -> dict[str, NDArray[Any]]:

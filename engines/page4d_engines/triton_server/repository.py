@@ -66,11 +66,13 @@ class Repository:
     """A model repository: a model per stage, glue, and the ensemble `page4d` of them all.
 
     A request gives the ensemble `images` uint8 `[T,V,H,W,3]` and, where the engines read them, `mask_ext` and
-    `keypoints` float32 `[T,V,P,1]` and `fundamental` float32 `[V,V,3,3]`: all of them, zeros for a mask that is not
-    known. It gets what `Pipeline.run` gives, where the engines make it: `mask`, `layers.<i>`, `memory`, `points`,
-    `depth` and their confidences; and `camera` as the stage's numbers `[T,V,12]` or `[T,V,9]`, of which
-    `page4d.network.poses.camera_to_world` makes poses, and of nine `intrinsics` a K. Memory starts from the learned
-    one, or from the input `memory`, in which case the new one is `memory_out`.
+    `keypoints` float32 `[T,V,P,1]`, `fundamental` float32 `[V,V,3,3]` and `cameras` float32 `[V,9]` (of
+    `page4d.network.known_cameras`): all of them, zeros for a mask that is not known. It gets what the heads give, where
+    the engines make it: `mask`, `layers.<i>`, `memory`, `points`, `depth`, `sky` and their confidences; and `camera` as
+    the stage's numbers `[T,V,12]` or `[T,V,9]`, of which `page4d.network.poses.camera_to_world` makes poses, and of
+    nine `intrinsics` a K. What the runtime does after the heads is left to the caller: points and positions are to be
+    multiplied by `metric`. Memory starts from the learned one, or from the input `memory`, in which case the new one is
+    `memory_out`.
     """
 
     folder: EngineFolder
@@ -88,7 +90,7 @@ class Repository:
 
         Raises:
             UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder or a head
-                takes several calls, or there is no memory to give.
+                takes several calls, a reference view is to be chosen, or there is no memory to give.
             EngineError: a stage has no plan.
         """
         manifest = folder.manifest
@@ -110,6 +112,13 @@ class Repository:
                 ),
                 allowed="one call",
                 hint=f"page4d-export {' '.join(f'{flag} {images}' for flag in flags)}, the other flags as before",
+            )
+        if manifest.chooses_reference:
+            raise UsageError(
+                "an ensemble has no step on the host, and these engines' reference view is chosen there",
+                got="--reference-view saddle_balanced",
+                allowed="--reference-view first",
+                hint="page4d-export --reference-view first, the other flags as before",
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")

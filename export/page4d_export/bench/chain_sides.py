@@ -21,7 +21,7 @@ from page4d_export.stage import cast
 from page4d_plugins.bench.timing import WHOLE, Sample
 
 Arrays = dict[str, NDArray[Any]]
-_PARTS = ("encoder", "mask_head", *Head)
+_PARTS = ("mask_head", *Head)
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class Engines:
 
     def _run(self) -> Result:
         reads = self.pipeline.manifest.reads
-        mask_ext, keypoints, fundamental = (
-            self.values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental")
+        mask_ext, keypoints, fundamental, cameras = (
+            self.values[name] if reads(name) else None for name in ("mask_ext", "keypoints", "fundamental", "cameras")
         )
-        return self.pipeline.run(self.values["images"], mask_ext=mask_ext, keypoints=keypoints, cameras=fundamental)
+        calibration = fundamental if cameras is None else cameras
+        return self.pipeline.run(self.values["images"], mask_ext=mask_ext, keypoints=keypoints, cameras=calibration)
 
     def sample(self) -> Sample:
         """Run once; seconds of the whole and by kind of stage."""
@@ -72,19 +73,23 @@ class Eager:
         layers = [child for child in model.modules() if isinstance(child, Layer)]
         parts: list[tuple[str, Any]] = [(kind, getattr(model, kind)) for kind in _PARTS]
         parts += [(kind, getattr(layer, kind)) for layer in layers for kind in ("view_sa", "time_sa", "global_sa")]
-        self._parts = [(kind, module) for kind, module in parts if module is not None]
+        encoder = model.encoder
+        self._compiled = [module for _, module in parts if module is not None] + list(encoder.blocks)
+        # the model calls the encoder in several ways, and its parts always in the same order
+        spans = [(kind, module, module) for kind, module in parts if module is not None]
+        spans.append(("encoder", encoder.patch_embed, encoder.norm or encoder.blocks[-1]))
         self._hooks = []
-        for kind, module in self._parts:
+        for kind, first, last in spans:
             self._hooks += [
-                module.register_forward_pre_hook(lambda *_: self._begin()),
-                module.register_forward_hook(lambda *_, kind=kind: self._end(kind)),
+                first.register_forward_pre_hook(lambda *_: self._begin()),
+                last.register_forward_hook(lambda *_, kind=kind: self._end(kind)),
             ]
 
     def compile(self) -> None:
         """Compile every block; parts are no longer timed."""
         for hook in self._hooks:
             hook.remove()
-        for _, module in self._parts:
+        for module in self._compiled:
             module.compile()
 
     def run(self, values: Arrays) -> Arrays:

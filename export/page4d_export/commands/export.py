@@ -36,9 +36,8 @@ def export_command(
     file: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            metavar=f"[{METAVAR}]",
-            help="a checkpoint of Pi3, Pi3X, VGGT, PAGE-4D or Depth Anything 3, exported as the model that it is:"
-            f" {KINDS}; nothing: --pi3 and --page4d, or seeded weights",
+            metavar=METAVAR,
+            help=f"a checkpoint, exported as the model that it is: {KINDS}; without: --pi3 and --page4d, or seeded",
             rich_help_panel="Model",
             show_default=False,
         ),
@@ -51,6 +50,14 @@ def export_command(
     encoder_images: Annotated[
         int | None, layout_option(help="images of an encoder call; default: the largest divisor of T*V up to 16")
     ] = None,
+    head_images: Annotated[
+        int | None,
+        layout_option(
+            help="images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,"
+            " points and confidence of Pi3X); default: as many as have no more patches than one of 518x518",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         model_option(
@@ -60,7 +67,7 @@ def export_command(
     ] = None,
     pi3: Annotated[
         pathlib.Path | None,
-        model_option("--pi3", metavar=METAVAR, help=f"Pi3's model.safetensors; as all checkpoints {KINDS}"),
+        model_option("--pi3", metavar=METAVAR, help="Pi3's model.safetensors; given as every checkpoint is"),
     ] = None,
     page4d: Annotated[
         pathlib.Path | None, model_option("--page4d", metavar=METAVAR, help="a checkpoint of PAGE-4D or VGGT")
@@ -84,8 +91,7 @@ def export_command(
     reference_view: Annotated[
         ReferenceView | None,
         model_option(
-            help="the view whose special tokens tell it apart (Depth Anything 3): first, or saddle_balanced, the"
-            " published choice among three views or more; default: as published",
+            help="the view that is told apart (Depth Anything 3); default: saddle_balanced, the published choice",
             show_default=False,
         ),
     ] = None,
@@ -224,7 +230,7 @@ def export_command(
         if source.chosen is not None:
             names = ", ".join(source.config.predictions) or "none"
             console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention)
+        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet

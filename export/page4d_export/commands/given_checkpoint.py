@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from page4d.checkpoints.checkpoint import Checkpoint
 
 METAVAR = "FILE|FOLDER|ID"
-KINDS = "a file, an index of several, a folder, or a repository on the Hugging Face hub (OWNER/NAME)"
+KINDS = "a file, an index of several, a folder, or OWNER/NAME on the Hugging Face hub"
 """What a checkpoint may be, for --help."""
 
 

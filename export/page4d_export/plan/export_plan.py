@@ -67,9 +67,9 @@ class ExportPlan:
 
         Raises:
             UsageError: `encoder_images` or `head_images` does not divide the clip's images, keypoints without a
-                Global-SA to use them, a model that sees images alone without its head, the plugin in a precision that it does not compute in, a layout that a published
-                model was not made for, or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63
-                FLOP.
+                Global-SA to use them, a model that sees images alone without its head, the plugin in a precision that
+                it does not compute in, a layout that a published model was not made for, or one that is too large: over
+                16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
         """
         layout = config.settled(layout)
         if config.sees_alone and not config.predictions:

@@ -69,11 +69,11 @@ class HeadStages:
         config, layout, n = self.config, self.layout, self.head_images
         pixels = (n, layout.H, layout.W)
         values = (*pixels, 3) if head is Head.POINTS else pixels
+        shape = self._chunk
         if config.sees_alone:
             source, shape, beside, numbers = "features", (n, layout.P, config.width), "sky", 1
         else:
-            source, shape, beside = "layers", self._chunk, f"{head}_confidence"
-            numbers = 4 if head is Head.POINTS else 2
+            source, beside, numbers = "layers", f"{head}_confidence", 4 if head is Head.POINTS else 2
         cost = DptCost(config, layout, self.precision, numbers)
         return costed_stage(
             str(head),

@@ -260,4 +260,4 @@ def _error(path: pathlib.Path, entry: StageEntry, choice: StageCalibration, inpu
         target = pathlib.Path(temporary) / path.name
         ir.save(model, target, external_data=f"{path.name}.data", size_threshold_bytes=1024)
         results = run_engine(OrtEngine(target), entry, inputs)
-    return max(compare(results[name], outputs[name]).relative_l2 for name in outputs)
+    return max(compare(results[name], outputs[name], name).relative_l2 for name in outputs)

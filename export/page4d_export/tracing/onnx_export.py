@@ -78,6 +78,7 @@ class OnnxExporter:
             )
         assert program is not None
         model = program.model
+        _keep_names_apart(model)
         _fold_float64(model)
         _strip(model)
         for node in list(model.graph):
@@ -107,6 +108,16 @@ class _Weightless(nn.Module):
     def forward(self, *values: Tensor) -> object:
         weights = dict(zip(self._names, values, strict=False))
         return torch.func.functional_call(self._held[0], weights, values[len(weights) :])
+
+
+def _keep_names_apart(model: onnx_ir.Model) -> None:
+    """Rename values that the trace called after their operator, and so as an output is called: `select`."""
+    outputs = set(model.graph.outputs)
+    names = {value.name for value in outputs}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in names and value not in outputs:
+                value.name = f"{value.name}_inside"
 
 
 def _insert(model: onnx_ir.Model, weights: dict[str, Tensor]) -> None:

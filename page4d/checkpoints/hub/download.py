@@ -74,6 +74,7 @@ def download(source: HubId, progress: Progress = SILENT) -> Downloaded:
         Page4DError: the hub cannot be reached and the cache has nothing; it wants a token, or another one; the download
             broke off, or is not what the hub says that it is.
     """
+    progress.note(f"asking the hub for {source.repository}", 0.0)
     try:
         import huggingface_hub as hub
         import huggingface_hub.constants

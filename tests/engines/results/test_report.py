@@ -372,3 +372,13 @@ def test_a_page_shows_what_the_heads_give_and_nothing_else(tmp_path, files, has_
     assert (SEEDED_BOTH if has_mask else SEEDED_PREDICTIONS) in shown.text and "None" not in shown.text
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary
+
+
+def test_the_licence_of_the_weights_is_a_fact_where_it_is_known(tmp_path):
+    licence = "CC BY-NC 4.0: not for commercial use (yyfz233/<Pi3>)"
+    for summary, times in ((run(licence=licence), 1), (run(), 0)):
+        page = write_report(tmp_path, summary).read_text()
+        assert page.count("Licence of the weights") == times
+        assert page.count(str(markupsafe.escape(licence))) == times
+    write_summary(tmp_path / "summary.json", run(licence=licence))
+    assert read_summary(tmp_path / "summary.json").licence == licence

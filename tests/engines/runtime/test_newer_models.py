@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from page4d import Layout
 from page4d.errors import UsageError
-from page4d.manifest import Unit
 from page4d.network.reference_view import balanced_view
 from page4d_engines.runtime.buffer_plan import BufferPlan
+from page4d_engines.runtime.result import LengthUnit
 from page4d_engines.runtime.schedule import ChooseView, Run, schedule
 from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.examples import examples
@@ -108,7 +108,7 @@ def test_known_cameras_give_the_frame_and_the_unit(tmp_path, B):
     np.testing.assert_allclose(
         np.linalg.inv(result.camera)[..., :3, :], np.broadcast_to(poses, (*result.camera.shape[:-2], 3, 4)), atol=1e-12
     )
-    assert result.unit is None
+    assert result.unit is LengthUnit.CAMERAS
 
 
 def test_known_cameras_are_needed_and_checked(tmp_path):
@@ -165,7 +165,7 @@ def test_metric_depth_is_in_metres_where_focal_lengths_are_known(tmp_path):
         for v in range(2):
             factor = (40 + v + 44 + v) / 2 / 300
             np.testing.assert_allclose(result.depth[0, v], plain.depth[0, v] * factor, rtol=1e-6)
-        assert result.unit is Unit.METRES and plain.unit is None
+        assert result.unit is LengthUnit.METRES and plain.unit is None
         np.testing.assert_array_equal(result.intrinsics[0, 1], rig["cam1"]["K"])
         np.testing.assert_array_equal(result.sky, plain.sky)
 
@@ -188,7 +188,7 @@ def test_pi3x_is_in_metres(tmp_path, B, n):
     output = model_of("pi3x")(images)
     expect_equal(result, output, ("points", "confidence", "camera", "metric"))
     assert result.metric.shape == layout.lead
-    assert result.unit is Unit.METRES
+    assert result.unit is LengthUnit.METRES
     assert {"metric", "points"} <= set(result.tensors()) and "sky" not in result.tensors()
     np.testing.assert_allclose(result.world_points(), output.world_points().numpy(), rtol=1e-3, atol=1e-4)
 

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from onnx import TensorProto
 from tritonclient.grpc import model_config_pb2 as schema
 
+from page4d import Layout
 from page4d.cameras import cameras_from_mapping, fundamental
 from page4d.errors import EngineError, UsageError
 from page4d.files import sha256
@@ -28,7 +29,9 @@ from page4d_engines.triton_server.ensemble import Ensemble
 from page4d_engines.triton_server.repository import Backend, Repository
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import started
+from tests.support.da3.models import H, W, model_of
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
+from tests.support.torch_stages import TorchStages
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 MANIFEST_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16"}
@@ -371,3 +374,30 @@ def test_what_fails_leaves_nothing(made, tmp_path):
     with pytest.raises(EngineError, match="weights in a file"):
         repository.write(tmp_path / "new")
     assert [path.name for path in tmp_path.rglob("*")] == ["occupied", "file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "results"),
+    [
+        ("first", ["images"], ["layers.0", "layers.1", "depth", "depth_confidence", "camera"]),
+        ("known", ["cameras", "images"], ["layers.0", "layers.1", "depth", "depth_confidence", "camera"]),
+        ("mono", ["images"], ["depth", "sky"]),
+        ("pi3x", ["images"], ["layers.1", "points", "confidence", "camera", "metric"]),
+    ],
+)
+def test_stages_of_newer_models_are_wired(tmp_path, name, inputs, results):
+    folder = TorchStages(model_of(name), Layout(1, 3, H, W), 3, 3).write(tmp_path / "engines")
+    ensemble = Repository.of(folder, Backend.ONNXRUNTIME).ensemble
+    assert sorted(port.name for port in ensemble.config.inputs) == inputs
+    assert [port.name for port in ensemble.config.outputs] == results
+    has_constants = any(config.name == "page4d_constants" for config, _ in ensemble.glue)
+    assert has_constants == (name in ("first", "pi3x"))
+
+
+def test_an_ensemble_chooses_no_reference_view(tmp_path):
+    folder = TorchStages(model_of("da3"), Layout(1, 3, H, W), 3, 3).write(tmp_path / "engines")
+    with pytest.raises(UsageError, match=r"reference view is chosen there\s.*\s+allowed: --reference-view first"):
+        Repository.of(folder, Backend.ONNXRUNTIME)
+    assert Repository.of(
+        TorchStages(model_of("da3"), Layout(1, 2, H, W), 2, 2).write(tmp_path / "two"), Backend.ONNXRUNTIME
+    )

@@ -6,7 +6,16 @@ import torch
 from page4d import ModelConfig, Page4D
 from page4d.checkpoints.weights import load_weights
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3
-from tests.support.loads import WIDTH, block_sources, check, encoder_sources, hybrid, norms_eps, parameters, qk_eps
+from tests.support.loads import (
+    WIDTH,
+    block_sources,
+    check,
+    encoder_sources,
+    hybrid,
+    norms_eps,
+    parameters,
+    qk_eps,
+)
 
 HEAD_150 = [f"head0.{i}.{leaf}" for i in (0, 2, 4) for leaf in ("weight", "bias")]
 LAMBDAS = r"layers\.\d\.(view_sa|time_sa|global_sa)\.lambda_\w+"

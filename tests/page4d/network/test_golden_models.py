@@ -26,8 +26,6 @@ from page4d.published import PoseDirection
 from tests.support.modules import module_at
 
 TOLERANCE = 1e-9
-# given cameras pass through float32 on their way in the public code
-CAMERA_TOLERANCE = 1e-6
 SHARED = pathlib.Path(__file__).parents[4] / "shared"
 C2W = PoseDirection.CAMERA_TO_WORLD
 
@@ -65,9 +63,9 @@ def pictures(recipe, name, V, H, W):
     return torch.from_numpy(recipe.images(name, V, H, W))[None]
 
 
-def check_da3(recipe, case, model, out, tolerance=TOLERANCE):
+def check_da3(recipe, case, model, out):
     """Every result of a clip, against the values of a case."""
-    check = functools.partial(recipe.check, tolerance=tolerance)
+    check = functools.partial(recipe.check, tolerance=TOLERANCE)
     for number, layer in enumerate(model.config.dpt_layers):
         check(f"{case}.pair{number}", out.layers[layer][0])
     check(f"{case}.depth", out.depth[0])
@@ -97,15 +95,15 @@ def test_da3_small_with_known_cameras(recipe, small):
     }
     model, known = small(known_cameras=True), KnownCameras(E[0], K[0])
     tokens = model.camera_encoder(torch.from_numpy(known.encoded(H, W))[None])[0]
-    recipe.check(f"{case}.camera_tokens", tokens, CAMERA_TOLERANCE)
+    recipe.check(f"{case}.camera_tokens", tokens, TOLERANCE)
     out = model(pictures(recipe, whose, V, H, W), cameras=rig)
     for number in range(4):
-        recipe.check(f"{case}.pair{number}", out.layers[number][0], CAMERA_TOLERANCE)
+        recipe.check(f"{case}.pair{number}", out.layers[number][0], TOLERANCE)
     numbers = model.camera(out.layers[3][None], model.config.settled(Layout(1, V, H, W)))[0, 0].numpy()
-    recipe.check(f"{case}.pose", numbers, CAMERA_TOLERANCE)
+    recipe.check(f"{case}.pose", numbers, TOLERANCE)
     estimated = camera_to_world(numbers, C2W)
-    recipe.check(f"{case}.depth", out.depth[0] * known.scale(estimated), CAMERA_TOLERANCE)
-    recipe.check(f"{case}.confidence", out.depth_confidence[0], CAMERA_TOLERANCE)
+    recipe.check(f"{case}.depth", out.depth[0] * known.scale(estimated), TOLERANCE)
+    recipe.check(f"{case}.confidence", out.depth_confidence[0], TOLERANCE)
     np.testing.assert_allclose(world_to_camera(out.camera[0].numpy()), E[0, :, :3], atol=1e-6)
     np.testing.assert_allclose(out.intrinsics[0], K[0])
 

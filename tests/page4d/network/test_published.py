@@ -1,4 +1,4 @@
-"""Pi3, VGGT and PAGE-4D as published: the reference model against the naive twin, and what is theirs alone."""
+"""The published models: the reference model against the naive twin, and what is theirs alone."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,12 @@ from page4d import Layout, ModelConfig, Page4D
 from page4d.errors import UsageError
 from page4d.network.aggregator import TimeSA
 from page4d.network.mask import RowMaskHead
+from page4d.published import TRAITS
 from tests.support.examples import examples
+from tests.support.naive import da3_heads as naive_da3_heads
 from tests.support.naive import heads as naive_heads
 from tests.support.naive import network as naive
+from tests.support.naive import pi3x_heads as naive_pi3x_heads
 from tests.support.naive import vggt_heads as naive_vggt_heads
 
 SPECIAL = 5
@@ -30,6 +33,11 @@ MODELS = {
     "page4d 150, two heads": ("page4d", {**OLD, **WIDE, "depth": 9, "keep_layers": (7, 8)}),
     "page4d 150, unmasked": ("page4d", {**OLD, "mask": False, "keep_layers": (8, 9)}),
     "page4d 2026, unmasked": ("page4d", {**NEW, "mask": False, "keep_layers": (10, 11)}),
+    "pi3x": ("pi3x", {**WIDE, "depth": 2, "keep_layers": (0, 1)}),
+    "pi3x without heads": ("pi3x", {**NARROW, "depth": 2, "keep_layers": (1,), "predictions": False}),
+    "da3": ("da3-large", {**WIDE, "encoder_depth": 2, "depth": 5, "keep_layers": (0, 1, 2, 3, 4)}),
+    "da3 first": ("da3-large", {**NARROW, "depth": 2, "keep_layers": (0, 1), "reference_view": "first"}),
+    "da3-mono": ("da3-mono", {**NARROW, "encoder_depth": 4, "keep_layers": ()}),
     "page4d 2026, masked and not again": ("page4d", {**NEW, "depth": 22, "keep_layers": (19, 20, 21)}),
 }
 
@@ -55,7 +63,8 @@ def build(preset, **options):
 
 
 def clip(preset, images=3, seed=0):
-    T, V = (1, images) if preset == "pi3" else (images, 1)
+    published = ModelConfig.preset(preset).published
+    T, V = (images, 1) if TRAITS[published].sees_time else (1, images)
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (T, V, 28, 42, 3), np.uint8))
 
 
@@ -70,9 +79,13 @@ def apart(a, b):
 def test_equals_the_naive_twin(name):
     preset, options = MODELS[name]
     model, images = build(preset, **options), clip(preset)
-    weights = dict(model.named_parameters())
+    weights, position = dict(model.named_parameters()), model.encoder.position(2, 3)
     out = model(images)
-    mask, layers, memory = naive.forward(model.config, weights, model.encoder.position(2, 3), images.numpy())
+    if model.config.sees_alone:
+        assert not out.layers
+        assert_equal_predictions(out, naive_da3_heads.predict_alone(model.config, weights, position, images.numpy()))
+        return
+    mask, layers, memory = naive.forward(model.config, weights, position, images.numpy())
     assert set(out.layers) == set(layers) == {*options["keep_layers"], *model.config.head_layers}
     for i, layer in layers.items():
         assert layer.shape[-1] == 2 * options["width"]
@@ -87,6 +100,7 @@ def test_equals_the_naive_twin(name):
 
 
 PREDICTIONS = ("points", "points_confidence", "confidence", "depth", "depth_confidence", "camera", "intrinsics")
+SCALARS = ("metric",)
 
 
 def expected_predictions(config, weights, layers):
@@ -96,15 +110,19 @@ def expected_predictions(config, weights, layers):
     if config.published == "pi3":
         values = naive_heads.predict(config, weights, layers[config.depth - 1], 2, 3)
         return dict(zip(("points", "confidence", "camera"), values, strict=True))
+    if config.published == "pi3x":
+        return naive_pi3x_heads.predict(config, weights, layers[config.depth - 1], 2, 3)
+    if config.published == "da3":
+        return naive_da3_heads.predict(config, weights, layers, 28, 42)
     return naive_vggt_heads.predict(config, weights, layers, 28, 42)
 
 
 def assert_equal_predictions(out, expected):
-    for name in PREDICTIONS:
+    for name in (*PREDICTIONS, "sky", *SCALARS):
         computed = getattr(out, name)
         assert (computed is None) == (name not in expected), name
         if computed is not None:
-            assert computed.nan_to_num().std() > 1e-3, name
+            assert name in SCALARS or computed.nan_to_num().std() > 1e-3, name
             torch.testing.assert_close(computed, expected[name], rtol=1e-8, atol=1e-8, equal_nan=True)
 
 
@@ -142,7 +160,7 @@ def test_a_model_with_fewer_heads_gives_the_same_of_these(heads):
     assert set(out.layers) == set(some.config.head_layers or {3})
 
 
-@pytest.mark.parametrize("name", ["pi3", "vggt", "page4d 150", "page4d 2026"])
+@pytest.mark.parametrize("name", ["pi3", "pi3x", "vggt", "page4d 150", "page4d 2026", "da3", "da3-mono"])
 def test_clips_side_by_side_equal_clips_alone(name):
     preset, options = MODELS[name]
     model = build(preset, **options)
@@ -152,7 +170,7 @@ def test_clips_side_by_side_equal_clips_alone(name):
         alone = model(images)
         for i, layer in alone.layers.items():
             torch.testing.assert_close(together.layers[i][b], layer, rtol=1e-9, atol=1e-9)
-        for field in ("mask", *PREDICTIONS):
+        for field in ("mask", *PREDICTIONS, "sky", *SCALARS):
             batch, single = getattr(together, field), getattr(alone, field)
             assert (batch is None) == (single is None), field
             if single is not None:

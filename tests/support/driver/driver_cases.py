@@ -33,9 +33,9 @@ from page4d_engines.runtime.gpu_chain import GpuChain
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
+from tests.support.da3.models import H, W, model_of
 from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
-from tests.support.newer_models import H, W, model_of
 from tests.support.torch_stages import TorchStages
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")

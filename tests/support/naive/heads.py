@@ -29,7 +29,7 @@ def decode(net, name, x):
         x = net.block(
             f"{name}.decoder.blocks.{i}.", x, None, net.places, None, None, eps=1e-6, qk_eps=None, scaled=False
         )
-    return net.linear(f"{name}.decoder.linear_out", x)[naive.SPECIAL :]
+    return net.linear(f"{name}.decoder.linear_out", x)[net.special :]
 
 
 def pixels(net, name, x):
@@ -68,19 +68,23 @@ def pose(translation, rows):
 
 def nearest_rotation(a):
     """By quaternions: sum(R * a) is a quadratic form of R's, largest at the eigenvector of its largest eigenvalue."""
-    form = np.array(
-        [
-            [a[0, 0] + a[1, 1] + a[2, 2], a[2, 1] - a[1, 2], a[0, 2] - a[2, 0], a[1, 0] - a[0, 1]],
-            [a[2, 1] - a[1, 2], a[0, 0] - a[1, 1] - a[2, 2], a[0, 1] + a[1, 0], a[0, 2] + a[2, 0]],
-            [a[0, 2] - a[2, 0], a[0, 1] + a[1, 0], a[1, 1] - a[0, 0] - a[2, 2], a[1, 2] + a[2, 1]],
-            [a[1, 0] - a[0, 1], a[0, 2] + a[2, 0], a[1, 2] + a[2, 1], a[2, 2] - a[0, 0] - a[1, 1]],
-        ]
-    )
-    w, x, y, z = np.linalg.eigh(form)[1][:, -1]
+    w, x, y, z = np.linalg.eigh(rotation_form(a))[1][:, -1]
     return np.array(
         [
             [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)],
             [2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)],
             [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z],
+        ]
+    )
+
+
+def rotation_form(a):
+    """The quadratic form in (w, x, y, z)."""
+    return np.array(
+        [
+            [a[0, 0] + a[1, 1] + a[2, 2], a[2, 1] - a[1, 2], a[0, 2] - a[2, 0], a[1, 0] - a[0, 1]],
+            [a[2, 1] - a[1, 2], a[0, 0] - a[1, 1] - a[2, 2], a[0, 1] + a[1, 0], a[0, 2] + a[2, 0]],
+            [a[0, 2] - a[2, 0], a[0, 1] + a[1, 0], a[1, 1] - a[0, 0] - a[2, 2], a[1, 2] + a[2, 1]],
+            [a[1, 0] - a[0, 1], a[0, 2] + a[2, 0], a[1, 2] + a[2, 1], a[2, 2] - a[0, 0] - a[1, 1]],
         ]
     )

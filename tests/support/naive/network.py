@@ -12,23 +12,31 @@ PATCH, REGISTERS, SPECIAL = 14, 4, 5
 OWN_MASK = {"150": (7, 8, 23, 1.0), "2026": (9, 10, 19, 64.0)}
 
 
-def forward(config, weights, position, images, mask_ext=None, keypoints=None, cameras=None, memory=None):
+def forward(
+    config, weights, position, images, mask_ext=None, keypoints=None, cameras=None, memory=None, special_tokens=None
+):
     """One clip.
 
     `weights`: state dict in float64; `position`: the encoder's positional embedding for this grid (checked elsewhere);
-    images uint8 [T,V,H,W,3]; maps [T,V,P,1]. Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C]
-    or None.
+    images uint8 [T,V,H,W,3]; maps [T,V,P,1]; `special_tokens` [V,1,C] of known cameras.
+    Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C] or None.
     """
     T, V, H, W, _ = images.shape
     h, w = H // PATCH, W // PATCH
     net = Net(config, weights, T, V, h, w, cameras)
     zero = torch.zeros(T, V, h * w, 1, dtype=torch.float64)
     mask_ext = zero if mask_ext is None else mask_ext
+    frames = [(t, v) for t in range(T) for v in range(V)]
+    encoded = {frame: net.encode(images[frame], position) for frame in frames}
+    reference = frames[0]
+    if config.reference_view == "saddle_balanced":
+        reference = frames[balanced([cls.tolist() for _, cls in encoded.values()])]
     stream = {}
-    for t in range(T):
-        for v in range(V):
-            special = weights["special_tokens"][0 if (t, v) == (0, 0) else 1]
-            stream[t, v] = torch.cat([special, net.encode(images[t, v], position)])
+    for t, v in frames:
+        special = (
+            weights["special_tokens"][0 if (t, v) == reference else 1] if special_tokens is None else special_tokens[v]
+        )
+        stream[t, v] = torch.cat([special, encoded[t, v][0]])
     streams, mask, columns, kept = [stream], None, None, {}
     own_after, own_first, own_last, _ = (
         OWN_MASK[str(config.mask_head)] if config.published == "page4d" and config.mask else (-1, 0, -1, 0)
@@ -77,6 +85,36 @@ def forward(config, weights, position, images, mask_ext=None, keypoints=None, ca
     return mask, kept, None if banks is None else torch.stack(banks)
 
 
+def features(config, weights, position, images, blocks):
+    """Patch tokens [T,V,P,C] of an encoder alone after each of some blocks."""
+    T, V, H, W, _ = images.shape
+    net = Net(config, weights, T, V, H // PATCH, W // PATCH, None)
+    rows = [net.taps(images[t, v], position, blocks) for t in range(T) for v in range(V)]
+    return [torch.stack(level).reshape(T, V, *level[0].shape) for level in zip(*rows, strict=True)]
+
+
+def balanced(tokens):
+    """The view whose cls token is nearest to the middle in three measures; plain numbers."""
+    if len(tokens) < 3:
+        return 0
+    lengths = [math.sqrt(sum(value**2 for value in token)) for token in tokens]
+    units = [[value / length for value in token] for token, length in zip(tokens, lengths, strict=True)]
+    cosines = [
+        sum(sum(a * b for a, b in zip(unit, other, strict=True)) for j, other in enumerate(units) if j != i)
+        / (len(units) - 1)
+        for i, unit in enumerate(units)
+    ]
+    means = [sum(unit) / len(unit) for unit in units]
+    variances = [
+        sum((value - mean) ** 2 for value in unit) / (len(unit) - 1) for unit, mean in zip(units, means, strict=True)
+    ]
+    off = [0.0] * len(tokens)
+    for measure in (cosines, lengths, variances):
+        for view, value in enumerate(measure):
+            off[view] += abs((value - min(measure)) / (max(measure) - min(measure) + 1e-8) - 0.5)
+    return off.index(min(off))
+
+
 @functools.cache
 def turns(places, quarter):
     """Cosine and sine [n,2,quarter] of every place's angles, each computed on its own in float32."""
@@ -94,10 +132,15 @@ def turns(places, quarter):
 class Net:
     def __init__(self, config, weights, T, V, h, w, cameras):
         self.c, self.w, self.T, self.V, self.h, self.wd, self.cameras = config, weights, T, V, h, w, cameras
-        self.P, self.N = h * w, SPECIAL + h * w
+        self.is_da3 = str(config.published).startswith("da3")
+        self.registers = 0 if self.is_da3 else REGISTERS
+        self.special = 1 + self.registers
+        self.P, self.N = h * w, self.special + h * w
         # of aggregator blocks, by the weights' source
         self.eps = (1e-5, 1e-5) if config.published in ("vggt", "page4d") else (1e-6, 1e-5)
-        self.places = [(0, 0)] * SPECIAL + [(y + 1, x + 1) for y in range(h) for x in range(w)]
+        self.places = [(0, 0)] * self.special + [(y + 1, x + 1) for y in range(h) for x in range(w)]
+        # Depth Anything 3 does not tell patches apart by place where all views meet
+        self.places_in_views = [(0, 0)] + [(1, 1)] * self.P if self.is_da3 else self.places
 
     # ---- pieces
 
@@ -157,6 +200,21 @@ class Net:
     # ---- stages
 
     def encode(self, image, position):
+        """Patch tokens [P,C], and the cls token [C] that enters the last block."""
+        x = self.prepared(image, position)
+        for i in range(self.c.encoder_depth):
+            cls = x[0]
+            x = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
+        patches = x[self.special :]
+        return patches if self.is_da3 else self.norm("encoder.norm", patches, 1e-6), cls
+
+    def taps(self, image, position, blocks):
+        x, after = self.prepared(image, position), {}
+        for i in range(self.c.encoder_depth):
+            x = after[i] = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
+        return [after[i][self.special :] for i in blocks]
+
+    def prepared(self, image, position):
         mean = np.float32([0.485, 0.456, 0.406]).astype(np.float64)
         std = np.float32([0.229, 0.224, 0.225]).astype(np.float64)
         pixels = torch.from_numpy((np.asarray(image, np.float64) / 255 - mean) / std)
@@ -167,10 +225,8 @@ class Net:
                 square = pixels[y * PATCH : (y + 1) * PATCH, x * PATCH : (x + 1) * PATCH].permute(2, 0, 1)
                 patches.append((kernel * square).sum((1, 2, 3)) + offset + position[0, 1 + len(patches)])
         cls = self.w["encoder.cls_token"][0] + position[0, :1]
-        x = torch.cat([cls, self.w["encoder.register_tokens"][0], torch.stack(patches)])
-        for i in range(self.c.encoder_depth):
-            x = self.block(f"encoder.blocks.{i}.", x, None, None, None, None, qk_eps=None)
-        return self.norm("encoder.norm", x, 1e-6)[1 + REGISTERS :]
+        registers = [self.w["encoder.register_tokens"][0]] if self.registers else []
+        return torch.cat([cls, *registers, torch.stack(patches)])
 
     def logit(self, patches):
         """What head0 gives for each patch of an image, [P]."""
@@ -248,7 +304,7 @@ class Net:
                 name + "block.",
                 torch.cat([tokens[t, v] for v in range(self.V)]),
                 None,
-                self.places * self.V,
+                self.places_in_views * self.V,
                 None,
                 bias,
                 *self.eps,

@@ -59,32 +59,50 @@ def cameras(config, weights, tokens):
 def camera(numbers, H, W):
     """One image's nine values -> camera to world [4,4], K [3,3]."""
     translation, (x, y, z, w), (vertical, horizontal) = numbers[:3], numbers[3:7], numbers[7:]
-    rotation = np.zeros((3, 3))
+    turn = rotation(x, y, z, w)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = turn.T, -turn.T @ np.array(translation)
+    return pose, calibration(vertical, horizontal, H, W)
+
+
+def rotation(x, y, z, w):
+    """Of a quaternion of any length."""
+    columns = np.zeros((3, 3))
     for column, unit in enumerate(np.eye(3)):
         # the product q v q* of quaternions, twice by the cross product
         axis = np.array([x, y, z])
         turned = 2 * (axis @ unit) * axis + (w * w - axis @ axis) * unit + 2 * w * np.cross(axis, unit)
-        rotation[:, column] = turned / (axis @ axis + w * w)
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = rotation.T, -rotation.T @ np.array(translation)
+        columns[:, column] = turned / (axis @ axis + w * w)
+    return columns
+
+
+def calibration(vertical, horizontal, H, W):
+    """K of two fields of view."""
     focal = [
-        side / 2 / math.tan(angle / 2) if angle > 0 else math.nan for side, angle in ((W, horizontal), (H, vertical))
+        side / 2 / math.tan(angle / 2) if 0 < angle < math.pi else math.nan
+        for side, angle in ((W, horizontal), (H, vertical))
     ]
-    return pose, np.array([[focal[0], 0, W / 2], [0, focal[1], H / 2], [0, 0, 1]])
+    return np.array([[focal[0], 0, W / 2], [0, focal[1], H / 2], [0, 0, 1]])
 
 
 # ---- depth and points
 
 
-def dpt(name, weights, tokens, H, W):
-    """Tokens [N,2C] of four layers, one image -> raw maps [values,H,W]."""
+def dpt(name, weights, tokens, H, W, special=naive.SPECIAL, keeps_sign=False, waves=float, outputs=("output_conv2",)):
+    """Tokens [N,2C] of four layers, one image -> raw maps [values,H,W] of all outputs.
+
+    special: tokens before the patches; keeps_sign: whether units add x, not relu(x); waves: type in which the
+    embedding's frequencies are computed, None: no embedding.
+    """
     h, w, w_of = H // naive.PATCH, W // naive.PATCH, lambda key: weights[f"{name}.{key}"]
     maps = []
     for level, image in enumerate(tokens):
-        patches = normed(image[naive.SPECIAL :], w_of("norm.weight"), w_of("norm.bias"))
+        patches = image[special:]
+        if f"{name}.norm.weight" in weights:
+            patches = normed(patches, w_of("norm.weight"), w_of("norm.bias"))
         projected = patches @ w_of(f"projects.{level}.weight")[:, :, 0, 0].T + w_of(f"projects.{level}.bias")
         x = projected.T.reshape(-1, h, w)
-        x = x + embedding(len(x), h, w, W / H)
+        x = x + embedding(len(x), h, w, W / H, waves)
         if level < 2:
             x = spread(x, w_of(f"resize_layers.{level}.weight"), w_of(f"resize_layers.{level}.bias"))
         elif level == 3:
@@ -92,9 +110,9 @@ def dpt(name, weights, tokens, H, W):
         maps.append(convolve(x, w_of(f"scratch.layer{level + 1}_rn.weight")))
 
     def unit(key, x):
-        base = np.maximum(x, 0)
-        inner = np.maximum(convolve(base, w_of(f"{key}.conv1.weight"), w_of(f"{key}.conv1.bias")), 0)
-        return base + convolve(inner, w_of(f"{key}.conv2.weight"), w_of(f"{key}.conv2.bias"))
+        positive = np.maximum(x, 0)
+        inner = np.maximum(convolve(positive, w_of(f"{key}.conv1.weight"), w_of(f"{key}.conv1.bias")), 0)
+        return (x if keeps_sign else positive) + convolve(inner, w_of(f"{key}.conv2.weight"), w_of(f"{key}.conv2.bias"))
 
     x = maps[3]
     for level in (3, 2, 1, 0):
@@ -105,9 +123,13 @@ def dpt(name, weights, tokens, H, W):
         x = resize(unit(f"{key}.resConfUnit2", x), rows, columns)
         x = convolve(x, w_of(f"{key}.out_conv.weight"), w_of(f"{key}.out_conv.bias"))
     x = resize(convolve(x, w_of("scratch.output_conv1.weight"), w_of("scratch.output_conv1.bias")), H, W)
-    x = x + embedding(len(x), H, W, W / H)
-    x = np.maximum(convolve(x, w_of("scratch.output_conv2.0.weight"), w_of("scratch.output_conv2.0.bias")), 0)
-    return convolve(x, w_of("scratch.output_conv2.2.weight"), w_of("scratch.output_conv2.2.bias"))
+    x = x + embedding(len(x), H, W, W / H, waves)
+    results = []
+    for output in outputs:
+        key = f"scratch.{output}"
+        hidden = np.maximum(convolve(x, w_of(f"{key}.0.weight"), w_of(f"{key}.0.bias")), 0)
+        results.append(convolve(hidden, w_of(f"{key}.2.weight"), w_of(f"{key}.2.bias")))
+    return np.concatenate(results)
 
 
 def normed(x, weight, bias):
@@ -115,24 +137,26 @@ def normed(x, weight, bias):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weight + bias
 
 
-def embedding(channels, rows, columns, aspect):
+def embedding(channels, rows, columns, aspect, waves):
+    if waves is None:
+        return 0.0
     out, quarter, diagonal = np.zeros((channels, rows, columns)), channels // 4, math.sqrt(aspect**2 + 1)
     for row in range(rows):
         for column in range(columns):
             x = (2 * column - (columns - 1)) / columns * aspect / diagonal
             y = (2 * row - (rows - 1)) / rows / diagonal
             for j in range(quarter):
-                omega = 100 ** (-j / (channels / 4))
-                waves = math.sin(x * omega), math.cos(x * omega), math.sin(y * omega), math.cos(y * omega)
-                for part, wave in enumerate(waves):
+                omega = float(waves(1) / waves(100) ** waves(j / (channels / 4)))
+                turns = math.sin(x * omega), math.cos(x * omega), math.sin(y * omega), math.cos(y * omega)
+                for part, wave in enumerate(turns):
                     out[part * quarter + j, row, column] = np.float32(np.float32(wave) * np.float32(0.1))
     return out
 
 
-def convolve(x, kernel, bias=None, step=1):
-    """x [in,rows,columns], kernel [out,in,k,k]; zeros around."""
+def convolve(x, kernel, bias=None, step=1, around="constant"):
+    """x [in,rows,columns], kernel [out,in,k,k]; zeros around, or its border (`edge`)."""
     k, (_, rows, columns) = kernel.shape[-1], x.shape
-    padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+    padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2)), around)
     height, width = -(-rows // step), -(-columns // step)
     out = np.zeros((len(kernel), height, width)) + (0 if bias is None else bias[:, None, None])
     for i in range(k):
@@ -153,13 +177,16 @@ def spread(x, kernel, bias):
     return out
 
 
-def resize(x, rows, columns):
-    """Bilinear; the corner pixels' centres stay corners."""
+def resize(x, rows, columns, corners=True):
+    """Bilinear; the corner pixels' centres stay corners, or else their corners do."""
     out = np.zeros((len(x), rows, columns))
     for row in range(rows):
         for column in range(columns):
             y = row * (x.shape[1] - 1) / max(rows - 1, 1)
             z = column * (x.shape[2] - 1) / max(columns - 1, 1)
+            if not corners:
+                y = min(max((row + 0.5) * x.shape[1] / rows - 0.5, 0), x.shape[1] - 1)
+                z = min(max((column + 0.5) * x.shape[2] / columns - 0.5, 0), x.shape[2] - 1)
             top, left = int(y), int(z)
             bottom, right = min(top + 1, x.shape[1] - 1), min(left + 1, x.shape[2] - 1)
             upper = x[:, top, left] * (1 - (z - left)) + x[:, top, right] * (z - left)

@@ -20,6 +20,7 @@ from page4d.system.plain_text import counted
 from page4d.system.progress import Progress
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.names import readable
+from page4d_engines.clip.video import SUFFIXES
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.batch.batch_summary import (
@@ -51,6 +52,7 @@ class Batch:
         results: of every folder, in the order in which they were given; after them those of earlier batches.
         names: of the results of the folders of this batch.
         sliding: whether windows of a clip overlap.
+        left_out: files that are no videos, of which nothing can be run: a shell's `*` finds them, too.
     """
 
     engines: EngineFolder
@@ -60,6 +62,7 @@ class Batch:
     results: dict[str, FolderResult]
     names: list[str]
     sliding: bool
+    left_out: list[pathlib.Path]
     load_seconds: float = field(default=0.0, init=False)
 
     @classmethod
@@ -86,10 +89,21 @@ class Batch:
             UsageError: names that go together in no folder, `out` holds something else, or none of the folders can be
                 run.
         """
+        left_out = [path for path in paths if path.is_file() and path.suffix.lower() not in SUFFIXES]
+        paths = [path for path in paths if path not in left_out] or paths
         names = result_names(paths)
         inputs = {f"the folder {readable(path)}": path for path in paths}
         refuse_foreign_batch(out, {"the engine folder": engines.path, **inputs})
-        batch = cls(engines=engines, out=out, options=options, folders={}, results={}, names=names, sliding=False)
+        batch = cls(
+            engines=engines,
+            out=out,
+            options=options,
+            folders={},
+            results={},
+            names=names,
+            sliding=False,
+            left_out=left_out,
+        )
         if out.is_dir():
             for name, path in zip(names, paths, strict=True):
                 places = {"the engine folder": engines.path, f"the folder {readable(path)}": path}

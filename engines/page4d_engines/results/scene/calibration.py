@@ -97,11 +97,14 @@ def calibrate(
     return Calibration._of(K, camera, fit, fitted, residual)
 
 
-def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration]) -> list[str]:
+def write_calibration(
+    path: pathlib.Path, calibrations: Mapping[str, Calibration], in_metres: bool = False
+) -> list[str]:
     """Write `cameras.json` as `page4d.cameras.read_cameras` reads it, whole or not at all.
 
     Each entry also has `camera_to_world` (4x4), and where K is not the network's own `fitted` and `residual` (null
-    where nothing was fitted). A camera without a pose or a focal length has no place in the file.
+    where nothing was fitted), and `unit`, "metres", where lengths are in metres. A camera without a pose or a focal
+    length has no place in the file.
 
     Returns:
         The names of the cameras that were left out: what they have for a pose is not finite, or no rotation, or the
@@ -116,6 +119,8 @@ def write_calibration(path: pathlib.Path, calibrations: Mapping[str, Calibration
             left_out.append(name)
             continue
         content[name] = {**entry, "camera_to_world": calibration.camera_to_world.tolist()}
+        if in_metres:
+            content[name]["unit"] = "metres"
         if calibration.fitted is not None:
             residual = calibration.residual if math.isfinite(calibration.residual) else None
             content[name] |= {"fitted": calibration.fitted, "residual": residual}

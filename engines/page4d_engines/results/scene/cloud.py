@@ -23,7 +23,7 @@ class Cloud:
     """n points; every value is finite.
 
     Attributes:
-        points: float32 `[n,3]`, in the world, in the clip's own unit.
+        points: float32 `[n,3]`, in the world, in the unit of the result.
         colours: uint8 RGB `[n,3]`.
         confidence: float32 `[n]`, as the model has it: Pi3's is the probability that the point is right, others' have
             no fixed scale.

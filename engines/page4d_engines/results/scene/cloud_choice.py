@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from page4d.errors import UsageError
 from page4d.manifest import PREDICTIONS, Manifest, PointsFrame
 from page4d.network.poses import QUATERNION_NUMBERS, points_source
+from page4d.published import Published
 from page4d_engines.options import PointsSource
 from page4d_engines.results.scene.confidence import Threshold
 
-LEAST_PROBABILITY, PERCENTILE = 0.1, 50.0
-"""Of a point that is kept, where nothing else is asked for: Pi3's probability, and a percentile of other models'."""
+LEAST_PROBABILITY, PERCENTILE, DA3_PERCENTILE = 0.1, 50.0, 40.0
+"""Of a point that is kept, where nothing else is asked for: Pi3's probability; a percentile of VGGT's and PAGE-4D's
+confidence, and of Depth Anything 3's, as each has it in its public code."""
 _CLOUD, _CAMERAS = "points.ply", "cameras.json"
 
 
@@ -45,7 +47,7 @@ class CloudChoice:
             points_from: None: depth with cameras where the engines give these, else the points head.
             min_confidence: least probability, 0 to 1; only for engines that give a probability.
             percentile: least confidence as a percentile, 0 to 100. By default the probability is at least 0.1, and
-                other confidences are at least the 50th percentile.
+                other confidences are at least the 50th percentile (of Depth Anything 3 the 40th).
 
         Raises:
             UsageError: the engines lack what is asked for, or a number is out of range.
@@ -74,15 +76,15 @@ class CloudChoice:
             if asked:
                 raise UsageError("these engines give no confidence of their points", got=", ".join(asked))
             return None
-        is_probability = confidence == "confidence"
+        is_probability, usual = confidence == "confidence", _usual_percentile(manifest)
         if min_confidence is not None and not is_probability:
             raise UsageError(
                 "the confidence of these engines is no probability, and has no fixed scale",
                 got=f"--min-confidence {min_confidence}",
                 allowed="--confidence-percentile 0 to 100",
-                hint=f"--confidence-percentile {PERCENTILE:g}, which is the default",
+                hint=f"--confidence-percentile {usual:g}, which is the default",
             )
-        return cls(source, confidence, _threshold(is_probability, min_confidence, percentile))
+        return cls(source, confidence, _threshold(is_probability, min_confidence, percentile, usual))
 
 
 def world_fields(manifest: Manifest) -> list[str]:
@@ -131,7 +133,12 @@ def _other_source(fields: list[str], frame: PointsFrame) -> str:
         return "page4d-export with these heads"
 
 
-def _threshold(is_probability: bool, least: float | None, percentile: float | None) -> Threshold:
+def _usual_percentile(manifest: Manifest) -> float:
+    """Of confidences that are no probabilities."""
+    return DA3_PERCENTILE if manifest.model.get("published") == Published.DA3 else PERCENTILE
+
+
+def _threshold(is_probability: bool, least: float | None, percentile: float | None, usual: float) -> Threshold:
     if least is not None and percentile is not None:
         raise UsageError(
             "the least confidence is given twice",
@@ -144,4 +151,4 @@ def _threshold(is_probability: bool, least: float | None, percentile: float | No
         raise UsageError("--confidence-percentile is out of range", got=percentile, allowed="0 to 100")
     if percentile is None and is_probability:
         return Threshold(LEAST_PROBABILITY if least is None else least)
-    return Threshold(percentile=PERCENTILE if percentile is None else percentile)
+    return Threshold(percentile=usual if percentile is None else percentile)

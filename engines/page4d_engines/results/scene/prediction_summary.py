@@ -6,7 +6,7 @@ import msgspec
 
 
 class CameraSummary(msgspec.Struct, frozen=True):
-    """An estimated camera. A length is in the clip's own unit: the network knows no metres."""
+    """An estimated camera, or a given one. A length is in the window's `unit`."""
 
     position: list[float | None]
     """In the world, `[3]`."""
@@ -28,7 +28,7 @@ class PredictionSummary(msgspec.Struct, frozen=True):
     depth: list[str]
     """16-bit PNG files; 0 stands for no value."""
     depth_scale: float | None
-    """Depth of one step of these, in the clip's own unit."""
+    """Depth of one step of these, in `unit`."""
     rig: dict[str, CameraSummary]
     """By image: a camera's name where there is one timestep, a frame's where there is one camera, else both."""
     warnings: list[str] = []
@@ -40,6 +40,13 @@ class PredictionSummary(msgspec.Struct, frozen=True):
     """Of the confidences of all images of the window, which `threshold` is; None where it is a given number."""
     threshold: float | None = None
     """The least confidence of a point in the cloud; None where no pixel has any."""
+    unit: str | None = None
+    """Of all lengths of the window: `metres`; `cameras`, that of the given `cameras.json`; None, one of its own."""
+
+    @property
+    def unit_in_words(self) -> str:
+        """What lengths are in."""
+        return unit_in_words(self.unit)
 
     @property
     def cloud_source(self) -> str:
@@ -49,3 +56,8 @@ class PredictionSummary(msgspec.Struct, frozen=True):
         least = "none" if self.threshold is None else f"{self.threshold:.4g}"
         rule = "" if self.percentile is None else f", percentile {self.percentile:g} of the window"
         return f"from {made_of}, {what} at least {least}{rule}"
+
+
+def unit_in_words(unit: str | None) -> str:
+    """`metres`, `cameras` or None of a result, for a sentence."""
+    return {"metres": "metres", "cameras": "the unit of the given cameras"}.get(unit or "", "the clip's own unit")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from page4d.manifest import PREDICTIONS, PointsFrame
 from page4d.network.poses import world_points
+from page4d.network.sky import fill_sky
 from page4d_engines.clip.fit import Fit
-from page4d_engines.pipeline import Result
+from page4d_engines.pipeline import LengthUnit, Result
 from page4d_engines.results.depth import depth_scale, depth_sheet, write_depth
 from page4d_engines.results.report import Picture
 from page4d_engines.results.scene.calibration import Calibration, calibrate, write_calibration
@@ -23,7 +24,7 @@ from page4d_engines.results.scene.cloud_choice import CloudChoice
 from page4d_engines.results.scene.cloud_view import render_view
 from page4d_engines.results.scene.confidence import probability
 from page4d_engines.results.scene.image_names import ImageNames
-from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary
+from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary, unit_in_words
 
 CLOUD, CAMERAS, DEPTH = "points.ply", "cameras.json", "depth"
 
@@ -63,7 +64,8 @@ class Predictions:
         cloud, choice, rig = self.cloud, self.choice, self.rig
         if cloud is not None:
             write_ply(place / CLOUD, cloud)
-        left_out = write_calibration(place / CAMERAS, rig) if rig is not None else []
+        unit = self.result.unit
+        left_out = [] if rig is None else write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
         depth = self.depth
         scale = None if depth is None else depth_scale(depth)
         pictures = []
@@ -87,6 +89,7 @@ class Predictions:
             confidence=None if choice is None else choice.confidence,
             percentile=None if choice is None else choice.threshold.percentile,
             threshold=_finite(threshold),
+            unit=None if unit is None else str(unit),
         )
 
     def pictures(self, cameras: Sequence[str], times: Sequence[str]) -> Iterator[Picture]:
@@ -104,7 +107,8 @@ class Predictions:
         if depth is not None:
             shown = [""] if len(times) == 1 else times
             caption = "Each photo and its depth: near is bright, far is dark, grey has none."
-            yield Picture(depth_sheet(self.images, depth, cameras, shown), caption)
+            unit = unit_in_words(self.result.unit)
+            yield Picture(depth_sheet(self.images, depth, cameras, shown, unit), caption)
 
     @functools.cached_property
     def cloud(self) -> Cloud | None:
@@ -112,7 +116,7 @@ class Predictions:
         choice, result = self.choice, self.result
         if choice is None:
             return None
-        depth = result.depth if choice.source == "depth" else self._points_depth
+        depth = self.depth if choice.source == "depth" else self._points_depth
         confidence, least = self._confidence, self._least
         parts = []
         for place in self._images:  # one after the other: points of all images in float64 take gigabytes
@@ -145,8 +149,12 @@ class Predictions:
 
     @functools.cached_property
     def depth(self) -> NDArray[np.floating] | None:
-        """`[T,V,H,W]`: of the depth head, else z of the points in their cameras."""
-        return self._points_depth if self.result.depth is None else self.result.depth
+        """`[T,V,H,W]`: of the depth head, with a depth for the sky where that is known; else z of the points in their
+        cameras."""
+        depth, sky = self.result.depth, self.result.sky
+        if depth is None:
+            return self._points_depth
+        return depth if sky is None else fill_sky(depth, sky)
 
     @functools.cached_property
     def _points_depth(self) -> NDArray[np.floating] | None:

@@ -10,7 +10,7 @@ from page4d.checkpoints.hub.download import download
 from page4d.checkpoints.hub.hub_id import HubId
 from page4d.errors import MissingBackendError, Page4DError, UsageError
 from page4d.system.progress import Progress
-from tests.support.hub_server import TOKEN
+from tests.support.hub.hub_server import TOKEN
 
 WEIGHTS = bytes(range(256)) * 4096  # a MiB
 OTHER = WEIGHTS[::-1]
@@ -46,7 +46,8 @@ def test_progress_tells_how_much_has_come(hub):
     hub.add(NAME, {"model.safetensors": WEIGHTS * 12})
     told = []
     download(SOURCE, Progress(lambda what, share: told.append((what, share))))
-    assert told[0] == (f"{NAME}: model.safetensors, 0 of 12 MiB", 0.0)
+    assert told[0] == (f"asking the hub for {NAME}", 0.0)
+    assert told[1] == (f"{NAME}: model.safetensors, 0 of 12 MiB", 0.0)
     assert told[-1] == (f"{NAME}: model.safetensors, 12 of 12 MiB", 1.0)
     assert [share for _, share in told] == sorted(share for _, share in told)
 
