@@ -185,6 +185,7 @@ void test_known_cameras() {
   const char* name = "da3 of two clips of known cameras";
   HostRun known(plan_named(name), true);
   const Layout& layout = known.manifest.layout;
+  CHECK(known.runner.info().unit == Unit::kCameras);
   for (int64_t i = 0; i < layout.images(); ++i) {
     const double x = known.results.camera()[16 * i + 3];
     CHECK(x == -0.3 * static_cast<double>(i % layout.V) && known.results.intrinsics()[9 * i] == 60);
