@@ -15,7 +15,7 @@ from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.manifest_checks.manifest_file import read_manifest, write_manifest
 from page4d_engines import Backend, Pipeline
 from page4d_engines.runtime import host_chain
-from tests.support.models import EXPORTED, takes_keypoints
+from tests.support.models import EXPORTED, NEWER, takes_keypoints
 
 
 def close(array, reference, tolerance):
@@ -29,7 +29,7 @@ def tensors(arguments):
     }
 
 
-@pytest.mark.parametrize("variant", [*EXPORTED, "vggt"])
+@pytest.mark.parametrize("variant", [*EXPORTED, *NEWER, "vggt"])
 def test_equals_the_reference(made, variant):
     made_ = made(variant)
     arguments = made_.inputs(takes_keypoints(variant))
@@ -37,7 +37,7 @@ def test_equals_the_reference(made, variant):
     result = Pipeline.load(made_.folder).run(made_.clip.frames, **arguments)
     assert set(result.layers) == set(reference.layers)
     fields = ("mask", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence")
-    named = {name: getattr(reference, name) for name in (*fields, "camera", "intrinsics")}
+    named = {name: getattr(reference, name) for name in (*fields, "camera", "intrinsics", "metric", "sky")}
     named = {name: tensor for name, tensor in named.items() if tensor is not None}
     named |= {f"layers.{i}": layer for i, layer in reference.layers.items()}
     outputs = result.tensors()

@@ -185,9 +185,10 @@ def build_into(folder: EngineFolder, build: PlanBuildRequest, progress: Progress
 
 
 def _computed_in(stage: StageEntry, precision: Precision) -> Precision:
-    """The precision of a stage's products: VGGT's camera head computes in float32 in 16-bit folders, too."""
+    """The precision of a stage's products: what makes nine camera numbers or metres, or reads cameras, computes in
+    float32 in 16-bit folders, too."""
     is_quaternion = stage.kind == "camera" and stage.outputs[0].shape[-1] == QUATERNION_NUMBERS
-    return Precision.FLOAT32 if is_quaternion else precision
+    return Precision.FLOAT32 if is_quaternion or stage.kind in ("camera_encoder", "metric") else precision
 
 
 def _plugins_of(path: pathlib.Path) -> bytes:
