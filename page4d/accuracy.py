@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.manifest import Accuracy
-from page4d.network.sky import SKY
+from page4d.published import SKY
 
 SAMPLES = 16384
 """Elements kept of a tensor: enough to know its relative L2 error to a percent."""

@@ -150,6 +150,8 @@ ROW_NUMBERS = 12
 QUATERNION_NUMBERS = 9
 """Of the other camera heads: a translation, a quaternion (x y z w), the vertical and the horizontal field of view in
 radians."""
+SKY = 0.3
+"""A pixel whose `sky` is this or more is sky."""
 PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
 _VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
 _DA3_DPT = {

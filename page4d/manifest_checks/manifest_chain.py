@@ -38,6 +38,9 @@ def check_chain(manifest: Manifest) -> None:
 def _check_calls(manifest: Manifest, model: StagesModel) -> None:
     images, n = manifest.layout.images, manifest.encoder_images
     first = 1 if manifest.stages[0].kind == "camera_encoder" else 0
+    if len(manifest.stages) <= first:
+        last = manifest.stages[-1].name
+        raise inconsistent("the encoder is not its first stage", last, "one encoder, before all others")
     for number, entry in enumerate(manifest.stages):
         if number > 0 and entry.kind == "camera_encoder":
             what = "the camera encoder is not its first stage"

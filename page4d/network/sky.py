@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-SKY = 0.3
-"""A pixel whose `sky` is this or more is sky."""
+from page4d.published import SKY as SKY
+
 _FEWEST, _QUANTILE = 10, 0.99
 
 

@@ -49,12 +49,12 @@ class TorchStages:
         write_manifest(folder, msgspec.structs.replace(self.manifest, files=files))
         return EngineFolder(folder, read_manifest(folder))
 
-    def pipeline(self, folder):
+    def pipeline(self, folder, sliding=False):
         """Loaded on numpy memory."""
         opened = self.write(folder)
 
         def load(constants):
-            return HostChain(opened, constants, self.engine, "torch")
+            return HostChain(opened, constants, self.engine, "torch", sliding)
 
         return Pipeline(opened, Backend.ONNXRUNTIME, load)
 

@@ -176,9 +176,10 @@ page4d_layout page4d_layout_of(const page4d_pipeline* pipeline) {
 }
 
 const char* page4d_unit(const page4d_pipeline* pipeline) {
-  if (pipeline != nullptr) return pipeline->pipeline.info().unit ? "metres" : nullptr;
-  missing("pipeline");
-  return nullptr;
+  if (pipeline == nullptr) return missing("pipeline"), nullptr;
+  const std::optional<page4d::Unit>& unit = pipeline->pipeline.info().unit;
+  if (!unit) return nullptr;
+  return *unit == page4d::Unit::kMetres ? "metres" : "cameras";
 }
 
 int32_t page4d_output_count(const page4d_pipeline* pipeline) {

@@ -53,8 +53,8 @@ def export_command(
     head_images: Annotated[
         int | None,
         layout_option(
-            help="images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,"
-            " points and confidence of Pi3X); default: as many as have no more patches than one of 518x518",
+            help="images of a call of the heads that make large maps (not Pi3's); default: as many as have no more"
+            " patches than one of 518x518",
             show_default=False,
         ),
     ] = None,

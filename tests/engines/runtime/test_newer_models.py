@@ -64,6 +64,19 @@ def test_without_a_choice_the_first_view_is_the_reference(tmp_path, name, V):
     expect_equal(stages.pipeline(tmp_path / "engines").run(images), model_of(name)(images), ("depth", "camera"))
 
 
+@pytest.mark.parametrize("name", ["da3", "mono", "pi3x"])
+def test_a_pipeline_for_windows_that_overlap_shares_nothing_of_one_timestep(tmp_path, name):
+    layout = Layout(1, 3, H, W)
+    images = images_of(layout)
+    stages = TorchStages(model_of(name), layout, 1, 1)
+    pipeline = stages.pipeline(tmp_path / "sliding", sliding=True)
+    expected = stages.pipeline(tmp_path / "plain").run(images).tensors()
+    for array_name, array in pipeline.run(images).tensors().items():
+        np.testing.assert_array_equal(array, expected[array_name], err_msg=array_name)
+    with pytest.raises(UsageError, match="shares a part of its times"):
+        pipeline.run(images, shared=1)
+
+
 @examples(40)
 @given(st.integers(1, 6), st.integers(1, 3), st.data())
 def test_the_choice_exchanges_two_rows_of_a_clip_and_no_others(V, B, data):

@@ -27,7 +27,8 @@ enum class PointsFrame {
 
 // A unit of length that the engines' results are in.
 enum class Unit {
-  kMetres,  // approximately: Pi3X. Of Depth Anything 3 METRIC once depth is multiplied by the focal length / 300
+  kMetres,   // approximately: Pi3X, and Depth Anything 3 METRIC if focal lengths are known
+  kCameras,  // that of Options::cameras: engines for known cameras
 };
 
 // An input or output of the engines.

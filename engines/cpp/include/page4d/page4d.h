@@ -129,7 +129,8 @@ PAGE4D_API int page4d_load(const char* folder, const page4d_options* options, pa
 /* Waits until the last window is done. */
 PAGE4D_API void page4d_free(page4d_pipeline* pipeline);
 PAGE4D_API page4d_layout page4d_layout_of(const page4d_pipeline* pipeline);
-/* The unit of lengths: "metres"; null if each window has a scale of its own. */
+/* The unit of lengths: "metres"; "cameras", that of page4d_options.cameras; null if each window has a scale of its own.
+ */
 PAGE4D_API const char* page4d_unit(const page4d_pipeline* pipeline);
 PAGE4D_API int32_t page4d_output_count(const page4d_pipeline* pipeline);
 PAGE4D_API int page4d_output_tensor(const page4d_pipeline* pipeline, int32_t number, page4d_tensor* tensor);

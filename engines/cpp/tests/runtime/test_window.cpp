@@ -185,6 +185,7 @@ void test_known_cameras() {
   const char* name = "da3 of two clips of known cameras";
   HostRun known(plan_named(name), true);
   const Layout& layout = known.manifest.layout;
+  CHECK(known.runner.info().unit == Unit::kCameras);
   for (int64_t i = 0; i < layout.images(); ++i) {
     const double x = known.results.camera()[16 * i + 3];
     CHECK(x == -0.3 * static_cast<double>(i % layout.V) && known.results.intrinsics()[9 * i] == 60);
@@ -203,6 +204,24 @@ void test_known_cameras() {
   options.cameras[1].K[0] = 0;
   CHECK_TEXT(first_line(refusal([&] { WindowRunner(manifest, *loader, constants_of(manifest), options); })),
              "camera 1: K is not a calibration matrix");
+}
+
+// What the host scales it does not write to the device.
+void test_scaled_results_stay_on_the_host() {
+  for (const auto& [name, output] : {std::pair{"pi3x", "points"}, {"da3 of known cameras", "depth"}}) {
+    const Manifest manifest = parse_manifest(plan_named(name).dump(), "");
+    CudaDevice device(0);
+    Loader loader(device);
+    device.enter();
+    WindowRunner gpu(manifest, loader, constants_of(manifest), options_for(manifest));
+    device.leave();
+    Results results(gpu.info());
+    Outputs outputs = results.outputs();
+    (outputs.*output_called(output)).memory = Memory::kDevice;
+    CHECK_TEXT(
+        gpu.run(WindowInputs(manifest, 1).frames(), outputs, nullptr).message,
+        std::string(output) + " cannot be written to this memory\n  got:     device memory\n  allowed: host memory");
+  }
 }
 
 // Depth of METRIC is in metres where focal lengths are known.
@@ -436,6 +455,7 @@ int main() {
   test_reference_view();
   test_metres();
   test_known_cameras();
+  test_scaled_results_stay_on_the_host();
   test_focal_lengths();
   test_refusals();
   test_inputs_matter();
