@@ -177,7 +177,9 @@ def written(tmp_path_factory):
     return write
 
 
-@pytest.mark.parametrize("precision", [Precision.FLOAT16, Precision.BFLOAT16], ids=str)
+@pytest.mark.parametrize(
+    "precision", [Precision.FLOAT16, pytest.param(Precision.BFLOAT16, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize(
     ("name", "names"),
     [
