@@ -1,11 +1,13 @@
 """Fixtures that tests of all parts share."""
 
+import fcntl
 import functools
 import os
 import pathlib
 import shutil
 import signal
 import sys
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -30,6 +32,14 @@ def pytest_configure():
     """A shell's background job ignores Ctrl-C, and so would the commands that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def much_memory():
+    """One such test at a time, of all processes that run tests: each takes up to 11 GB."""
+    with open(pathlib.Path(tempfile.gettempdir()) / "page4d-much-memory.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

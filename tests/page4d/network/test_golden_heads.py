@@ -90,7 +90,7 @@ def test_points_from_depth(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vggt", "page4d_2026", "page4d_2026_off", "page4d_150"])
-def test_whole_models_from_images(recipe, model, tmp_path):
+def test_whole_models_from_images(recipe, model, tmp_path, much_memory):
     """2 encoder blocks and all 24 layers of the published width, read from a file."""
     import json
 

@@ -110,7 +110,7 @@ def test_da3_small_with_known_cameras(recipe, small):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_da3_from_images(recipe, tmp_path, size):
+def test_da3_from_images(recipe, tmp_path, size, much_memory):
     case = f"dev.{size}"
     _, whose, V, H, W, _ = recipe.DA3[case]
     model = load(saved(recipe, tmp_path, f"da3-{size}", r"^(?!.*_aux|model\.cam_enc)")).double()
@@ -119,7 +119,7 @@ def test_da3_from_images(recipe, tmp_path, size):
 
 
 @pytest.mark.slow
-def test_da3_metric_from_images(recipe, tmp_path):
+def test_da3_metric_from_images(recipe, tmp_path, much_memory):
     """MONO is the same network."""
     model = load(saved(recipe, tmp_path, "da3metric-large"), published="da3-metric").double()
     for case, size in recipe.DA3_MONO.items():
@@ -130,7 +130,7 @@ def test_da3_metric_from_images(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_pi3x_from_images(recipe, tmp_path):
+def test_pi3x_from_images(recipe, tmp_path, much_memory):
     """2 encoder blocks and 2 layers of the published width; its conditioning parts are in the file."""
     keep = r"^(?!(?:depth_)?encoder\.blocks|decoder\.)|^encoder\.blocks\.[01]\.|^decoder\.[0-3]\."
     model = load(saved(recipe, tmp_path, "pi3x", keep)).double()
