@@ -17,7 +17,7 @@ from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 from tests.support.checkpoints import pi3_state, save_pi3
 from tests.support.commands import program
-from tests.support.hub_server import serving
+from tests.support.hub.hub_server import serving
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHON = f"""case "$*" in

@@ -19,7 +19,7 @@ from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
 from page4d.errors import AccuracyError, MissingBackendError, OutOfMemoryError, UsageError
 from page4d.manifest_checks.manifest_file import read_manifest
-from page4d.network import sparse
+from page4d.network import clip_inputs, sparse
 from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines import Backend, Pipeline
@@ -60,7 +60,7 @@ def test_an_encoder_called_in_chunks_is_verified_so(tmp_path):
         pytest.param("late", "bfloat16", marks=pytest.mark.slow),
     ],
 )
-def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
+def test_an_export_is_verified_and_says_so(variant, precision, tmp_path, monkeypatch):
     plan = plan_for(variant, precision)
     model = lively(plan.config)
     told = []
@@ -96,7 +96,8 @@ def test_an_export_is_verified_and_says_so(variant, precision, tmp_path):
         keypoints=frames["keypoints"] if plan.keypoints else None,
         cameras=frames["fundamental"] if plan.config.epipolar else None,
     )
-    model._fundamental = lambda *_: torch.from_numpy(frames["fundamental"]) if plan.config.epipolar else None
+    monkeypatch.setattr(clip_inputs, "_rig", lambda *_: None)
+    monkeypatch.setattr(clip_inputs, "fundamental", lambda _: frames["fundamental"])
     reference = model(
         frames["images"],
         torch.from_numpy(frames["mask_ext"]),

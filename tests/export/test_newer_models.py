@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from page4d.manifest_file import read_manifest
 from safetensors import safe_open
 
 from page4d import Layout, ModelConfig
 from page4d.accuracy import compare
 from page4d.errors import UsageError
 from page4d.manifest import CONSTANTS, PointsFrame, Unit
+from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
 from page4d.published import PoseDirection
 from page4d_engines import Pipeline

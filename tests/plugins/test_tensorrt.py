@@ -74,6 +74,8 @@ def kinds(made):
         exported = made(variant, "float16")
         entries = {(entry.kind, entry.inputs, entry.outputs): entry for entry in reversed(list(exported.plan.stages()))}
         attentions = NODES | {"encoder": exported.plan.config.encoder_depth}
+        if exported.plan.config.built_on_vggt:  # its heads have none that is the plugin's
+            attentions |= {"camera": 0, "depth": 0, "points": 0}
         return [
             (entry, exported.folder / "onnx" / f"{entry.name}.onnx", attentions[entry.kind])
             for entry in entries.values()
