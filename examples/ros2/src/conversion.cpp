@@ -36,12 +36,10 @@ constexpr Choice<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
                                               {"mono8", PixelFormat::kMono8}};
 constexpr Choice<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
                                                  {"test", page4d::Backend::kTest}};
-constexpr Choice<page4d::Fit> kFits[] = {{"none", page4d::Fit::kNone},
-                                         {"stretch", page4d::Fit::kStretch},
-                                         {"crop", page4d::Fit::kCrop},
-                                         {"pad", page4d::Fit::kPad},
-                                         {"published", page4d::Fit::kPublished},
-                                         {"published-pad", page4d::Fit::kPublishedPad}};
+constexpr Choice<page4d::Fit> kFits[] = {
+    {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
+    {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
+    {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
 constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
                                                  {"repeat", page4d::Missing::kRepeat}};
 constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};

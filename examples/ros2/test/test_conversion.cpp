@@ -246,8 +246,9 @@ void parameters() {
   CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
   check_text(refusal([] { backend_of("cuda"); }),
              "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, test");
-  check_text(refusal([] { fit_of("Crop"); }),
-             "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");
+  check_text(
+      refusal([] { fit_of("Crop"); }),
+      "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");
   check_text(refusal([] { missing_of(""); }),
              "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat");
   check_text(refusal([] { mask_encoding_of("mono16"); }),
