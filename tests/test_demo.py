@@ -134,8 +134,8 @@ def test_without_a_folder_rendered_photos_and_the_published_weights_are_used(cop
     copy.command("page4d", 'echo "page4d $*" >>calls')
     copy.command("page4d-export", NO_NETWORK)
     done = copy.run("--photos")
-    wanted = "depth-anything/DA3-SMALL --T 1 --V 4 --height 378 --width 504 -o demo/engines"
-    assert exported(copy)[1:] == wanted.split()
+    arguments = "depth-anything/DA3-SMALL --T 1 --V 4 --height 378 --width 504 -o demo/engines"
+    assert exported(copy)[1:] == arguments.split()
     assert "page4d clip --T 1 --V 4 --width 640 --height 480 -o demo/photos" in copy.calls
     assert "pip -m pip install --quiet --no-compile .[export,hub,heic]" in copy.calls
     assert done.returncode == 1
@@ -147,15 +147,15 @@ def test_without_the_weights_it_says_what_was_tried_and_the_manual_way(copy, pho
     copy.command("page4d-export", NO_NETWORK.replace("exit 1", f"exit {code}"))
     done = copy.run("--photos", folder)
     assert done.returncode == code and "the hub cannot be reached" in done.stderr
-    said = " ".join(done.stderr.split())
-    assert "tried: page4d-export depth-anything/DA3-SMALL" in said
-    assert "model.safetensors and config.json of https://huggingface.co/depth-anything/DA3-SMALL" in said
-    assert f"./demo.sh --photos '{folder}' --weights THAT_FOLDER" in said
+    messages = " ".join(done.stderr.split())
+    assert "tried: page4d-export depth-anything/DA3-SMALL" in messages
+    assert "model.safetensors and config.json of https://huggingface.co/depth-anything/DA3-SMALL" in messages
+    assert f"./demo.sh --photos '{folder}' --weights THAT_FOLDER" in messages
     assert not (copy.folder / "demo" / "out").exists() and not any(call.startswith("page4d-run") for call in copy.calls)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "views", "height", "width", "said"),
+    ("sizes", "views", "height", "width", "messages"),
     [
         ([(60, 80)] * 3, 3, 504, 378, ""),
         ([(160, 90)] * 2, 2, 280, 504, ""),
@@ -164,21 +164,20 @@ def test_without_the_weights_it_says_what_was_tried_and_the_manual_way(copy, pho
         ([(80, 60)], 1, 378, 504, ""),
     ],
 )
-def test_the_engine_is_as_the_photos_are(copy, photos, sizes, views, height, width, said):
+def test_the_engine_is_as_the_photos_are(copy, photos, sizes, views, height, width, messages):
     copy.command("page4d-export", 'echo "page4d-export $*" >>calls')
     copy.command("page4d-run", 'echo "page4d-run $*" >>calls')
     folder = photos(*sizes)
     done = copy.run("--photos", folder)
     assert done.returncode == 0, done.stderr
     assert exported(copy)[2:10] == f"--T 1 --V {views} --height {height} --width {width}".split()
-    assert said in done.stderr and bool(said) == bool(done.stderr)
+    assert messages in done.stderr and bool(messages) == bool(done.stderr)
     names = sorted(
         (path.name for path in (copy.folder / "demo" / "photos").iterdir()), key=lambda name: int(name[4:-4])
     )
     assert len(names) == views and (names[0], names[-1]) == ("IMG_1.jpg", f"IMG_{len(sizes)}.jpg")
-    assert (
-        copy.calls[-1] == f"page4d-run demo/engines demo/photos {'--fit crop ' if 'differ' in said else ''}-o demo/out"
-    )
+    fit = "--fit crop " if "differ" in messages else ""
+    assert copy.calls[-1] == f"page4d-run demo/engines demo/photos {fit}-o demo/out"
 
 
 def test_what_is_refused_deletes_nothing(copy, photos, tmp_path):

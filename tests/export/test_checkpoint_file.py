@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import pytest
 import torch
@@ -14,10 +13,10 @@ from page4d.errors import UsageError
 from page4d_export.commands.inspect import weights_command
 from page4d_export.export_request import ExportRequest
 from page4d_export.model_source import ModelSource, heads_named
+from tests.support.beside import key_table
 from tests.support.checkpoints import page4d_state, pi3_state, save_page4d, save_pi3, save_sharded
 from tests.support.commands import inside, refused
 
-TABLES = pathlib.Path(__file__).parents[3] / "shared" / "checkpoints"
 SMALL = ("--height", 28, "--width", 42)
 VIDEO = ("--T", 2, "--V", 1, *SMALL)
 PHOTOS = ("--T", 1, "--V", 2, *SMALL)
@@ -60,8 +59,8 @@ def test_a_file_alone_is_recognised(files, name, layout, published, mask_head):
     assert model["published"] == published and mask_head in (None, model["mask_head"])
     assert model["order"] == (["time", "view"] if published == "pi3" else ["view", "time"])
     assert sorted(heads) == sorted(HEADS[Published(published)]) and set(model["predictions"]) == set(heads)
-    said = inside(files / name, *layout, "--dry-run").stderr
-    assert f"preset {published}, as " in said and f"heads: {', '.join(model['predictions'])}" in said
+    messages = inside(files / name, *layout, "--dry-run").stderr
+    assert f"preset {published}, as " in messages and f"heads: {', '.join(model['predictions'])}" in messages
 
 
 @pytest.mark.parametrize(
@@ -75,10 +74,7 @@ def test_a_file_alone_is_recognised(files, name, layout, published, mask_head):
 )
 def test_the_real_files_are_recognised_at_their_size(tmp_path, table, layout, published):
     """Files of the real names and shapes, with one number behind each tensor."""
-    path = TABLES / f"{table}.keys.json"
-    if not path.is_file():
-        pytest.skip(f"no table of the real checkpoint at {path}")
-    shapes = json.loads(path.read_text())
+    shapes = key_table(table)
     save_pi3(tmp_path / "a.pt", {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()})
     model, heads = planned(tmp_path / "a.pt", *layout)
     assert (model["published"], model["width"], model["encoder_depth"]) == (published, 1024, 24)
@@ -109,10 +105,10 @@ def test_a_preset_beside_a_file_is_another_network(files):
     size = ("--set", "width=64", "--set", "heads=1", "--set", "encoder_depth=1", "--set", "depth=2")
     model, heads = planned(files / "model.safetensors", "--preset", "tiny", *size, "--T", 2, "--V", 2, *SMALL)
     assert (model.get("published"), heads) == (None, [])
-    said = inside(
+    messages = inside(
         files / "model.safetensors", "--preset", "tiny", *size, "--T", 2, "--V", 2, *SMALL, "--dry-run"
     ).stderr
-    assert "note: model.safetensors: Pi3's heads are left unused" in said
+    assert "note: model.safetensors: Pi3's heads are left unused" in messages
 
 
 def test_a_file_excludes_the_flags_for_two(files):
@@ -168,8 +164,8 @@ def test_all_heads_are_those_of_the_file(files):
     with_preset = ("--preset", "vggt", "--set", "width=64", "--set", "heads=1", "--set", "encoder_depth=1")
     model, heads = planned(files / "depth.pt", *with_preset, "--set", "depth=2", "--set", "keep_layers=1", *VIDEO)
     assert heads == ["depth"] and model["keep_layers"] == [0, 1]
-    said = inside(files / "depth.pt", *VIDEO, "--dry-run").stderr
-    assert "note: depth.pt: no head for camera, points, which the published file has" in said
+    messages = inside(files / "depth.pt", *VIDEO, "--dry-run").stderr
+    assert "note: depth.pt: no head for camera, points, which the published file has" in messages
 
 
 @pytest.mark.parametrize("flags", [("--heads", "camera"), ("--set", "predictions=camera,depth,points")])

@@ -166,11 +166,11 @@ def test_stages_of_the_published_models():
     blocks = ["time_sa.0", "view_sa.0", "time_sa.1", "view_sa.1"]
     assert list(predicting) == ["encoder", *blocks, "points", "confidence", "camera"]
     assert predicting["points"] == (["layers.1"], ["points"]) and predicting["camera"] == (["layers.1"], ["camera"])
-    given = borders(stages_at("vggt"))
-    assert list(given)[-3:] == ["camera", "depth", "points"]
-    assert given["camera"] == (["layers.1"], ["camera"])
-    assert given["depth"] == (["layers.0", "layers.1"], ["depth", "depth_confidence"])
-    assert given["points"] == (["layers.0", "layers.1"], ["points", "points_confidence"])
+    vggt_borders = borders(stages_at("vggt"))
+    assert list(vggt_borders)[-3:] == ["camera", "depth", "points"]
+    assert vggt_borders["camera"] == (["layers.1"], ["camera"])
+    assert vggt_borders["depth"] == (["layers.0", "layers.1"], ["depth", "depth_confidence"])
+    assert vggt_borders["points"] == (["layers.0", "layers.1"], ["points", "points_confidence"])
     metric = borders(stages_at("pi3x"))
     assert list(metric) == ["encoder", *blocks, "points", "confidence", "camera", "metric"]
     assert metric["points"] == (["layers.1"], ["points"]) and metric["metric"] == (["layers.1"], ["metric"])

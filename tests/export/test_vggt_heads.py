@@ -64,12 +64,12 @@ def run(stage, values):
 def of_model(model, layout, values):
     """The heads as the model calls them: all images at once."""
     batched = {name: value if layout.B > 1 else value[None] for name, value in values.items()}
-    given = {}
+    outputs = {}
     for head in HEADS:
         inputs = [batched[f"layers.{layer}"] for layer in model.config.layers_of(head)]
         out = getattr(model, head)(*inputs, layout=layout)
-        given |= {head: out} if head == "camera" else dict(zip((head, f"{head}_confidence"), out, strict=True))
-    return given
+        outputs |= {head: out} if head == "camera" else dict(zip((head, f"{head}_confidence"), out, strict=True))
+    return outputs
 
 
 # ---- the plan

@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import pathlib
 
 import msgspec
 import numpy as np
@@ -21,11 +20,10 @@ from page4d_engines.clip.window_reader import Fits, WindowReader
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.results.clip_run import ClipRun
 from page4d_engines.results.summary import read_summary
+from tests.support.beside import golden_recipe
 from tests.support.clips import refusal
 from tests.support.examples import examples
-from tests.support.modules import module_at
 
-SHARED = pathlib.Path(__file__).parents[4] / "shared"
 BICUBIC = Image.Resampling.BICUBIC
 PUBLISHED, PAD = FitMode.PUBLISHED, FitMode.PUBLISHED_PAD
 
@@ -86,10 +84,7 @@ def fitted(folder, width, height, mode=None):
 
 @pytest.mark.parametrize("name", ["dev.photos.crop", "dev.photos.pad"])
 def test_photos_are_those_of_the_public_code(name, tmp_path):
-    path = SHARED / "golden" / "golden_heads_recipe.py"
-    if not path.is_file():
-        pytest.skip(f"no reference values at {path.parent}")
-    recipe = module_at(path)
+    recipe = golden_recipe("golden_heads_recipe")
     mode, sizes = recipe.PREPROCESS[name]
     images = [Image.fromarray(recipe.photo(f"{name}.{number}", *size)) for number, size in enumerate(sizes)]
     folder = photos(tmp_path / "photos", *images)

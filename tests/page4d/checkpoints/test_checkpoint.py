@@ -1,7 +1,6 @@
 """Recognising a checkpoint, whatever is around its weights and their names."""
 
 import json
-import pathlib
 import struct
 import time
 
@@ -13,26 +12,19 @@ from hypothesis import strategies as st
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
 from page4d.config import HEADS, Published
+from tests.support.beside import key_table
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_page4d, save_pi3
 from tests.support.examples import examples
 from tests.support.loads import refused
 
-TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 NORM = "decoder.0.norm1.weight"
 
 
 # ---- the small checkpoints of these tests are the real ones in small
 
 
-def table(name):
-    path = TABLES / f"{name}.keys.json"
-    if not path.is_file():
-        pytest.skip(f"no table of the real checkpoint at {path}")
-    return {key: tuple(shape) for key, shape in json.loads(path.read_text()).items()}
-
-
 def test_pi3_names_and_shapes_are_the_real_ones():
-    real = table("pi3")
+    real = key_table("pi3")
     assert len(real) == 1210
     assert pi3_shapes(1024, encoder_depth=24, pairs=18) == real
 
@@ -40,7 +32,7 @@ def test_pi3_names_and_shapes_are_the_real_ones():
 @pytest.mark.parametrize(("name", "kind"), [("page4d_checkpoint_150", "150"), ("page4d_2026", "2026"), ("vggt", None)])
 def test_page4d_and_vggt_names_and_shapes_are_the_real_ones(name, kind):
     """But for the track head, of which a few names are enough."""
-    real = table(name)
+    real = key_table(name)
     track = {key for key in real if key.startswith("track_head.")}
     assert len(track) == (0 if kind else 394)
     assert page4d_shapes(kind, 1024, encoder_depth=24) == {key: real[key] for key in real if key not in track}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pathlib
 
 import pytest
 import torch
@@ -16,12 +15,12 @@ from page4d.checkpoints.sources import Sources
 from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Published
 from page4d.errors import UsageError
+from tests.support.beside import key_table
 from tests.support.checkpoints import filled, page4d_state, pi3_state, save_pi3
 from tests.support.da3.checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
 from tests.support.examples import examples
 from tests.support.loads import block_sources, check, encoder_sources, norms_eps, qk_eps, refusal, refused
 
-TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 REAL = {  # table: preset, name of the model, tensors that nothing takes
     "da3-small": ("da3-small", "Depth Anything 3 SMALL", 94 + 64),
     "da3-base": ("da3-base", "Depth Anything 3 BASE", 94 + 64),
@@ -62,11 +61,8 @@ def sources_of(state, prefixes):
 
 @pytest.mark.parametrize("table", REAL)
 def test_every_tensor_of_the_real_files_has_its_place(tmp_path, table):
-    path = TABLES / f"{table}.keys.json"
-    if not path.is_file():
-        pytest.skip(f"no table of the real checkpoint at {path}")
     preset, described, left = REAL[table]
-    shapes = json.loads(path.read_text())
+    shapes = key_table(table)
     state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
     save_pi3(tmp_path / "a.pt", state)
     checkpoint = Checkpoint.open(tmp_path / "a.pt")

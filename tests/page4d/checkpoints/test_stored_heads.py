@@ -1,8 +1,6 @@
 """Heads of VGGT and PAGE-4D in files: found by their own keys, each whole or not at all, taken as they are."""
 
-import json
 import math
-import pathlib
 
 import pytest
 import torch
@@ -18,11 +16,11 @@ from page4d.checkpoints.stored.stored_heads import heads_in, stored_heads
 from page4d.checkpoints.weights import load, load_weights
 from page4d.config import HEADS, Head, MaskHeadKind, Published
 from page4d.errors import UsageError
+from tests.support.beside import key_table
 from tests.support.checkpoints import TRACK_KEY, VGGT_HEADS, page4d_shapes, page4d_state, save_page4d
 from tests.support.examples import examples
 from tests.support.loads import parameters, refused
 
-TABLES = pathlib.Path(__file__).parents[4] / "shared" / "checkpoints"
 PREFIXES = {"camera": "camera_head.", "depth": "depth_head.", "points": "point_head."}
 OWN_KEYS = {
     "camera": "camera_head.pose_branch.fc2.weight",
@@ -62,10 +60,7 @@ def kept(state, heads, track):
     [("vggt", "vggt", None), ("page4d_2026", "page4d", "2026"), ("page4d_checkpoint_150", "page4d", "150")],
 )
 def test_the_heads_of_the_real_files_have_exactly_these_tensors(table, published, kind):
-    path = TABLES / f"{table}.keys.json"
-    if not path.is_file():
-        pytest.skip(f"no table of the real checkpoint at {path}")
-    shapes = {key: tuple(shape) for key, shape in json.loads(path.read_text()).items()}
+    shapes = key_table(table)
     published = Published(published)
     assert heads_in(published, shapes) == HEADS[published]
     check_complete(table, table, published, kind and MaskHeadKind(kind), shapes)

@@ -1,7 +1,5 @@
 """Values of the published models' own code, where they lie beside the repository (not part of it): float64, 1e-6."""
 
-import pathlib
-
 import numpy as np
 import pytest
 import torch
@@ -14,18 +12,15 @@ from page4d.network.block import Block
 from page4d.network.encoder import MEAN, STD, Encoder
 from page4d.network.heads.pi3 import Points
 from page4d.network.mask import RowMaskHead, on_keys
+from tests.support.beside import golden_recipe
 from tests.support.checkpoints import pi3_shapes
-from tests.support.modules import module_at
 
 GRID = Layout(1, 1, 56, 84)
 
 
 @pytest.fixture(scope="module")
 def golden():
-    path = pathlib.Path(__file__).parents[4] / "shared" / "golden" / "golden.py"
-    if not path.is_file():
-        pytest.skip(f"no reference values at {path.parent}")
-    return module_at(path)
+    return golden_recipe("golden")
 
 
 def filled(golden, build, prefix):

@@ -3,8 +3,6 @@
 The values lie beside the repository, and are not part of it; where they are missing the tests are skipped.
 """
 
-import pathlib
-
 import numpy as np
 import pytest
 import torch
@@ -14,19 +12,15 @@ from page4d import Layout, ModelConfig, load
 from page4d.network.heads.dpt import Depth, WorldPoints
 from page4d.network.heads.pose_head import PoseHead
 from page4d.network.poses import camera_to_world, intrinsics, world_points, world_to_camera
-from tests.support.modules import module_at
+from tests.support.beside import golden_recipe, key_table
 
 VGGT = ModelConfig.preset("vggt")
 TOLERANCE = 1e-9
-SHARED = pathlib.Path(__file__).parents[4] / "shared"
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    path = SHARED / "golden" / "golden_heads_recipe.py"
-    if not path.is_file():
-        pytest.skip(f"no reference values at {path.parent}")
-    return module_at(path)
+    return golden_recipe("golden_heads_recipe")
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +86,9 @@ def test_points_from_depth(recipe):
 @pytest.mark.parametrize("model", ["vggt", "page4d_2026", "page4d_2026_off", "page4d_150"])
 def test_whole_models_from_images(recipe, model, tmp_path, much_memory):
     """2 encoder blocks and all 24 layers of the published width, read from a file."""
-    import json
-
-    keys = SHARED / "checkpoints" / f"{KEY_TABLES.get(model, model)}.keys.json"
     weights = {
-        key: recipe.weight(key, tuple(shape))
-        for key, shape in json.loads(keys.read_text()).items()
+        key: recipe.weight(key, shape)
+        for key, shape in key_table(KEY_TABLES.get(model, model)).items()
         if not key.startswith("track_head.") and not is_left_out(key)
     }
     file = tmp_path / "model.safetensors"

@@ -4,8 +4,6 @@ The values lie beside the repository, and are not part of it; where they are mis
 """
 
 import functools
-import json
-import pathlib
 import re
 
 import numpy as np
@@ -23,24 +21,20 @@ from page4d.network.poses import camera_to_world, intrinsics, world_to_camera
 from page4d.network.reference_view import balanced_view
 from page4d.network.sky import fill_sky
 from page4d.published import PoseDirection
-from tests.support.modules import module_at
+from tests.support.beside import golden_recipe, key_table
 
 TOLERANCE = 1e-9
-SHARED = pathlib.Path(__file__).parents[4] / "shared"
 C2W = PoseDirection.CAMERA_TO_WORLD
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    path = SHARED / "golden" / "golden_models_recipe.py"
-    if not path.is_file():
-        pytest.skip(f"no reference values at {path.parent}")
-    return module_at(path)
+    return golden_recipe("golden_models_recipe")
 
 
 def saved(recipe, folder, table, keep=""):
     """A file with the names and shapes of a published one, and the recipe's weights."""
-    shapes = json.loads((SHARED / "checkpoints" / f"{table}.keys.json").read_text())
+    shapes = key_table(table)
     file = folder / "model.safetensors"
     save_file({name: recipe.weight(name, shape) for name, shape in shapes.items() if re.search(keep, name)}, file)
     return file

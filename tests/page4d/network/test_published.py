@@ -152,9 +152,9 @@ def test_a_model_with_fewer_heads_gives_the_same_of_these(heads):
     images = clip("vggt")
     expected, out = whole(images), some(images)
     names = {"camera": ("camera", "intrinsics"), "depth": ("depth", "depth_confidence")}
-    given = {name for head in heads for name in names.get(head, ("points", "points_confidence"))}
-    assert {name for name in PREDICTIONS if getattr(out, name) is not None} == given
-    for name in given:
+    predicted = {name for head in heads for name in names.get(head, ("points", "points_confidence"))}
+    assert {name for name in PREDICTIONS if getattr(out, name) is not None} == predicted
+    for name in predicted:
         assert torch.equal(getattr(out, name).nan_to_num(), getattr(expected, name).nan_to_num()), name
     assert out.points_frame == ("world" if "points" in heads else None)
     assert set(out.layers) == set(some.config.head_layers or {3})

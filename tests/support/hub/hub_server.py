@@ -112,7 +112,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(404, {})
 
-    def _found(self, match):
+    def _snapshot(self, match):
         """Repository and hash of the commit; None after an answer that there is none."""
         repository = self.server.repositories.get(match["name"])
         has_token = self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -129,17 +129,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return repository, commit
 
     def _repository(self, match):
-        if found := self._found(match):
-            repository, commit = found
+        if snapshot := self._snapshot(match):
+            repository, commit = snapshot
             files = [_described(name, content) for name, content in sorted(repository.commits[commit].items())]
             document = {"id": match["name"], "modelId": match["name"], "sha": commit, "siblings": files}
             self._send(200, {}, json.dumps(document | {"tags": repository.tags, "private": False}).encode())
 
     def _file(self, match):
-        found = self._found(match)
-        if not found:
+        snapshot = self._snapshot(match)
+        if not snapshot:
             return
-        repository, commit = found
+        repository, commit = snapshot
         name = urllib.parse.unquote(match["file"])
         content = repository.commits[commit].get(name)
         if content is None:

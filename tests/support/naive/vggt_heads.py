@@ -20,15 +20,15 @@ def predict(config, weights, layers, H, W):
     arrays = {name: value.numpy() for name, value in weights.items()}
     numbers = cameras(config, weights, layers[config.depth - 1].flatten(0, 1)[:, 0])
     poses, calibrations = zip(*(camera(row, H, W) for row in numbers.tolist()), strict=True)
-    found = {"camera": np.stack(poses), "intrinsics": np.stack(calibrations)}
+    predictions = {"camera": np.stack(poses), "intrinsics": np.stack(calibrations)}
     chosen = [layers[layer].flatten(0, 1).numpy() for layer in layers_of(config.depth)]
     images = [[tokens[i] for tokens in chosen] for i in range(T * V)]
     depth = np.stack([dpt("depth", arrays, image, H, W) for image in images])
-    found |= {"depth": np.exp(depth[:, 0]), "depth_confidence": 1 + np.exp(depth[:, 1])}
+    predictions |= {"depth": np.exp(depth[:, 0]), "depth_confidence": 1 + np.exp(depth[:, 1])}
     raw = np.stack([dpt("points", arrays, image, H, W) for image in images])
     points = np.where(raw[:, :3] < 0, 1 - np.exp(-raw[:, :3]), np.exp(raw[:, :3]) - 1)
-    found |= {"points": np.moveaxis(points, 1, -1), "points_confidence": 1 + np.exp(raw[:, 3])}
-    return {name: torch.from_numpy(value.reshape(T, V, *value.shape[1:])) for name, value in found.items()}
+    predictions |= {"points": np.moveaxis(points, 1, -1), "points_confidence": 1 + np.exp(raw[:, 3])}
+    return {name: torch.from_numpy(value.reshape(T, V, *value.shape[1:])) for name, value in predictions.items()}
 
 
 # ---- camera
