@@ -13,18 +13,12 @@ from msgspec import Meta
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.published import PAGE4D_EPS as PAGE4D_EPS
-from page4d.published import PI3_EPS as PI3_EPS
+from page4d.published import PI3_EPS, ROW_MASKS, TRAITS, Choice, Dpt, DptSizes, RowMask, Traits
 from page4d.published import PRESETS as PRESETS
-from page4d.published import QUATERNION_NUMBERS as QUATERNION_NUMBERS
-from page4d.published import ROW_MASKS as ROW_MASKS
-from page4d.published import ROW_NUMBERS as ROW_NUMBERS
-from page4d.published import TRAITS, Choice, Dpt, Traits
 from page4d.published import Head as Head
 from page4d.published import MaskHeadKind as MaskHeadKind
 from page4d.published import PointsFrame as PointsFrame
 from page4d.published import Published as Published
-from page4d.published import RowMask as RowMask
 
 
 class Order(Choice):
@@ -72,8 +66,6 @@ class GlobalStrategy(Choice):
     MEMORY = "memory"
 
 
-HEADS = {published: traits.heads for published, traits in TRAITS.items()}
-"""The heads of each published model, in the order their stages run."""
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
@@ -102,7 +94,7 @@ _Levels = Annotated[
 ]
 _Predictions = Annotated[
     tuple[Head, ...],
-    Meta(description="heads of the model: camera, depth, points (Pi3: all of its heads or none)"),
+    Meta(description="heads that the published model has; of Pi3 and Pi3X all or none"),
 ]
 _Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
 _Pixels = Annotated[float, Meta(ge=0, le=65504, description="a number, 0 to 65504 pixels")]
@@ -215,9 +207,14 @@ class ModelConfig:
 
     @property
     def dpt(self) -> Dpt:
-        """The DPT heads' sizes."""
+        """How its DPT heads are built."""
         assert self.traits is not None  # this project's own network has no heads
-        return self.traits.dpt(self.width)
+        return self.traits.dpt
+
+    @property
+    def dpt_sizes(self) -> DptSizes:
+        """Channels in its DPT heads."""
+        return self.dpt.sizes(self.width)
 
     @property
     def dpt_layers(self) -> tuple[int, ...]:
@@ -369,7 +366,7 @@ class ModelConfig:
             )
 
     def _settle_heads(self) -> None:
-        """Bring `predictions` into the order of `HEADS`, and check that the model has these heads."""
+        """Bring `predictions` into the order of the stages, and check that the model has these heads."""
         allowed, chosen = self._heads, set(self.predictions)
         words = ", ".join(allowed) or "none; only published models have heads"
         self._require("predictions", chosen <= set(allowed), words)

@@ -27,8 +27,9 @@ from page4d.network.heads.pose_head import REFINEMENTS, PoseHead
 from page4d.network.known_cameras import KnownCameras
 from page4d.network.mask import MaskHead, RowMaskHead
 from page4d.network.output import Output as Output
-from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
+from page4d.network.poses import camera_to_world, intrinsics
 from page4d.network.reference_view import balanced_view
+from page4d.published import QUATERNION_NUMBERS
 
 
 class Page4D(nn.Module):
@@ -54,9 +55,9 @@ class Page4D(nn.Module):
         self.licence = ""
         with torch.device("meta"):  # no memory, no time: every tensor is filled once, below
             self.encoder = Encoder(config)
-            # the first set for image (0, 0), the second for all others
             self.camera_encoder = CameraEncoder(config) if config.known_cameras else None
-            if config.has_special_tokens:  # of the image that is told apart; of all others
+            if config.has_special_tokens:
+                # the first set for the image that is told apart, the second for all others
                 self.special_tokens = nn.Parameter(torch.empty(2, 1 + config.registers, config.width))
             self.mask_head = mask_head(config)
             self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
@@ -89,7 +90,8 @@ class Page4D(nn.Module):
             images: uint8 RGB `[T,V,H,W,3]` or `[B,T,V,H,W,3]`.
             mask_ext: external dynamic mask `[T,V,P,1]` in [0,1]; none counts as all zero. Published models take none.
             keypoints: K_ext `[T,V,P,1]` in [0,1].
-            cameras: per view, in order, entries as in `cameras.json`, with K for these images; needed with `epipolar`.
+            cameras: per view, in order, entries as in `cameras.json`, with K for these images; needed with `epipolar`
+                and `known_cameras`.
             memory: `[S,M,C]` of the window before; none starts from the learned memory.
 
         Raises:
@@ -104,14 +106,7 @@ class Page4D(nn.Module):
         if self.config.sees_alone:
             output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout))
             return output if inputs.is_batched else output.of_one_clip()
-        patches, selecting = self.encoder.encode(inputs.images)
-        if self.camera_encoder is not None and inputs.rig is not None:
-            encoded = torch.from_numpy(inputs.rig.encoded(layout.H, layout.W)).to(patches)
-            special = self.camera_encoder(encoded[None]).transpose(0, 1).repeat(layout.B, 1, 1)
-        else:
-            special = self.special(layout, None if selecting is None else self._reference(selecting, layout))
-        tokens = torch.cat((special, patches), dim=1)
-        tokens = tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
+        tokens = self._encoded(inputs)
         kept: dict[int, Tensor] = {}
         mask = row_bias = None
         for i, layer in enumerate(self.layers):
@@ -141,6 +136,18 @@ class Page4D(nn.Module):
             predictions |= _in_frame_of(inputs.rig, predictions)
         output = Output(mask, kept, memory, **predictions)
         return output if inputs.is_batched else output.of_one_clip()
+
+    def _encoded(self, inputs: ClipInputs) -> Tensor:
+        """Special tokens and encoded patches of a clip, `[1,B,T,V,N,C]`."""
+        layout = inputs.layout
+        patches, selecting = self.encoder.encode(inputs.images)
+        if self.camera_encoder is not None and inputs.rig is not None:
+            encoded = torch.from_numpy(inputs.rig.encoded(layout.H, layout.W)).to(patches)
+            special = self.camera_encoder(encoded[None]).transpose(0, 1).repeat(layout.B, 1, 1)
+        else:
+            special = self.special(layout, None if selecting is None else self._reference(selecting, layout))
+        tokens = torch.cat((special, patches), dim=1)
+        return tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
 
     def special(self, layout: Layout, reference: NDArray[np.int64] | None = None) -> Tensor:
         """The special tokens of every image, `[B*T*V,1+registers,C]`; one image of a clip has its own: image 0, or that
@@ -229,12 +236,12 @@ def prediction_head(config: ModelConfig, head: Head) -> nn.Module | None:
     if head not in config.predictions:
         return None
     if config.published in (Published.PI3, Published.PI3X):
-        return {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Pi3Camera, Head.METRIC: Metric}[head](
-            config
-        )
-    camera = CameraDecoder if config.published is Published.DA3 else PoseHead
-    depth = DepthAndSky if config.sees_alone else Depth
-    return {Head.CAMERA: camera, Head.DEPTH: depth, Head.POINTS: WorldPoints}[head](config)
+        modules = {Head.POINTS: Points, Head.CONFIDENCE: Confidence, Head.CAMERA: Pi3Camera, Head.METRIC: Metric}
+    else:
+        camera = CameraDecoder if config.published is Published.DA3 else PoseHead
+        depth = DepthAndSky if config.sees_alone else Depth
+        modules = {Head.CAMERA: camera, Head.DEPTH: depth, Head.POINTS: WorldPoints}
+    return modules[head](config)
 
 
 def side_by_side(parts: list[Tensor], streams: int) -> Tensor:

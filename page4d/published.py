@@ -72,28 +72,44 @@ class Waves(Choice):
 
 
 @dataclass(frozen=True)
-class Dpt:
-    """A DPT head.
+class DptSizes:
+    """Channels in a DPT head.
 
     Attributes:
-        features: channels in the fusion.
+        features: in the fusion.
         channels: of the four maps before it, from the finest to the coarsest.
-        hidden: channels before the output.
-        final_norm: of the network, in front of the head's own.
+        hidden: before the output.
+    """
+
+    features: int
+    channels: tuple[int, int, int, int]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Dpt:
+    """How the DPT heads of a published model are built; the defaults are VGGT's.
+
+    Attributes:
+        by_width: sizes for networks of some widths; others have VGGT's proportions.
+        final_norm: what of the tokens the network's final norm applies to, in front of the head's own norm.
         has_norm: whether the head has a norm of its own.
         waves: place embedding.
         keeps_sign: whether a residual unit adds its input; else relu of it.
         has_sky: whether a second output tells the sky, instead of a confidence.
     """
 
-    features: int
-    channels: tuple[int, int, int, int]
-    hidden: int
+    by_width: tuple[tuple[int, DptSizes], ...] = ()
     final_norm: FinalNorm = FinalNorm.NOTHING
     has_norm: bool = True
     waves: Waves = Waves.FLOAT64
     keeps_sign: bool = False
     has_sky: bool = False
+
+    def sizes(self, width: int) -> DptSizes:
+        """For a network of this width."""
+        vggt = DptSizes(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
+        return dict(self.by_width).get(width, vggt)
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ class Traits:
         chooses_reference: whether the view that is told apart may be chosen; else it is the first.
         points_frame: of the points head's points.
         pose_direction: of nine numbers of the camera head.
+        dpt: how its DPT heads are built.
     """
 
     title: str
@@ -130,19 +147,7 @@ class Traits:
     chooses_reference: bool = False
     points_frame: PointsFrame = PointsFrame.WORLD
     pose_direction: PoseDirection = PoseDirection.WORLD_TO_CAMERA
-
-    def dpt(self, width: int) -> Dpt:
-        """The DPT head for a network of this width."""
-        vggt = Dpt(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
-        if self.sees_alone:
-            return dataclasses.replace(
-                vggt, final_norm=FinalNorm.ALL, has_norm=False, waves=Waves.NONE, keeps_sign=True, has_sky=True
-            )
-        if not self.chooses_reference:
-            return vggt
-        features, channels = _DA3_DPT.get(width, (vggt.features, vggt.channels))
-        hidden = max(min(32, features // 2), 1)
-        return Dpt(features, channels, hidden, final_norm=FinalNorm.SECOND_HALF, waves=Waves.FLOAT32, keeps_sign=True)
+    dpt: Dpt = Dpt()
 
 
 ROW_NUMBERS = 12
@@ -154,11 +159,11 @@ SKY = 0.3
 """A pixel whose `sky` is this or more is sky."""
 PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
 _VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
-_DA3_DPT = {
-    384: (64, (48, 96, 192, 384)),
-    768: (128, (96, 192, 384, 768)),
-    1024: (256, (256, 512, 1024, 1024)),
-}
+_DA3_SIZES = (
+    (384, DptSizes(64, (48, 96, 192, 384), 32)),
+    (768, DptSizes(128, (96, 192, 384, 768), 32)),
+    (1024, DptSizes(256, (256, 512, 1024, 1024), 32)),
+)
 _MONO = Traits(
     title="Depth Anything 3 MONO",
     heads=(Head.DEPTH,),
@@ -167,6 +172,7 @@ _MONO = Traits(
     registers=0,
     encoder_norm=False,
     antialiased=False,
+    dpt=Dpt(final_norm=FinalNorm.ALL, has_norm=False, waves=Waves.NONE, keeps_sign=True, has_sky=True),
 )
 TRAITS = {
     Published.PI3: Traits(
@@ -195,6 +201,7 @@ TRAITS = {
         places_in_views=False,
         chooses_reference=True,
         pose_direction=PoseDirection.CAMERA_TO_WORLD,
+        dpt=Dpt(_DA3_SIZES, FinalNorm.SECOND_HALF, waves=Waves.FLOAT32, keeps_sign=True),
     ),
     Published.DA3_MONO: _MONO,
     Published.DA3_METRIC: dataclasses.replace(_MONO, title="Depth Anything 3 METRIC"),

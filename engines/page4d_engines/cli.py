@@ -116,9 +116,9 @@ def run(
 ) -> None:
     """Run engines over a clip, window by window.
 
-    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; for engines with heads
-    (Pi3, VGGT, PAGE-4D) also points.ply, cameras.json and depth/. Where the engines see one timestep or one view,
-    FRAMES may be a folder of photos; where they see one view, a video.
+    Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; points.ply, cameras.json
+    and depth/ as far as the model's heads give them. Where the engines see one timestep or one view, FRAMES may be a
+    folder of photos; where they see one view, a video.
 
     Of several FRAMES each is run by itself, with engines that are loaded once; report.html lists them. One that fails
     leaves the others alone; the exit code is 1 then. With --resume an interrupted command goes on.

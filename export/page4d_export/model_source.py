@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.sources import NO_SOURCES, Sources
-from page4d.config import HEADS, PRESETS, Head, ModelConfig, Published
+from page4d.config import PRESETS, Head, ModelConfig, Published
 from page4d.errors import UsageError
 from page4d.published import TRAITS
 
@@ -34,7 +34,7 @@ def heads_named(names: str | Sequence[str], published: Published | None) -> tupl
     words = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(map(str, names))
     if words in ([], [NO_HEADS]):
         return ()
-    allowed = HEADS[published] if published is not None else ()
+    allowed = TRAITS[published].heads if published is not None else ()
     choice = ", ".join(allowed)
     if unknown := [word for word in words if word not in allowed]:
         model = "the network" if published is None else f"the model {published}"

@@ -132,7 +132,7 @@ class Checkpoint:
 
     @functools.cached_property
     def predictions(self) -> tuple[Head, ...]:
-        """The heads in the file, in the order of `HEADS`; of Pi3's and Pi3X's all or none."""
+        """The heads in the file, in the order of their stages; of Pi3's and Pi3X's all or none."""
         return heads_in(self.published, self.shapes)
 
     @functools.cached_property

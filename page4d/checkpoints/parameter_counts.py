@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from page4d.checkpoints.stored.stored_heads import CAMERA_ENCODER, head_of
 from page4d.checkpoints.stored.stored_model import MASK_HEAD, StoredModel, stored_model
 from page4d.checkpoints.stored.unused_parts import unused_part_of, unused_parts
-from page4d.config import HEADS, Published
+from page4d.config import Published
+from page4d.published import TRAITS
 
 
 def parameter_counts(published: Published, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -22,7 +23,7 @@ def parameter_counts(published: Published, shapes: Mapping[str, tuple[int, ...]]
         The parts that the file has; together all numbers in it.
     """
     model = stored_model(published, shapes)
-    parts = ["encoder", "layers", "special tokens", "mask head", *(f"{head} head" for head in HEADS[published])]
+    parts = ["encoder", "layers", "special tokens", "mask head", *(f"{head} head" for head in TRAITS[published].heads)]
     parts += ["camera encoder", *(part.name for part in unused_parts(published)), "other"]
     counts = dict.fromkeys(parts, 0)
     for name, shape in shapes.items():

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import HEADS, ModelConfig, Published
+from page4d.config import ModelConfig, Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
 
 _SHARED = {Published.PI3: "pi3", Published.VGGT: "page4d", Published.PAGE4D: "page4d"}
 """The place of checkpoints that this project's own network takes weights from; all others go into their own model."""
@@ -119,7 +120,7 @@ class Sources:
         source = self.of_published(config.published)
         if source is None or config.published is None or set(config.predictions) <= set(source.predictions):
             return config
-        if heads_asked or config.predictions != HEADS[config.published]:
+        if heads_asked or config.predictions != TRAITS[config.published].heads:
             source.require_heads(config.predictions)
         # layers that are kept for the heads alone go with them
         keep_layers = None if config.keep_layers == config.head_layers else config.keep_layers

@@ -17,12 +17,12 @@ from page4d.checkpoints.load_report import groups_of
 from page4d.checkpoints.sources import Sources
 from page4d.checkpoints.weight_checks import check_finite, check_shapes, check_statistics
 from page4d.checkpoints.weight_parts import Part, parts_of
-from page4d.config import PAGE4D_EPS
 from page4d.errors import UsageError
 from page4d.files import sha256
 from page4d.manifest import LoadReport, SourceFile
 from page4d.model import Page4D, seed_parameter
 from page4d.network.block import Block
+from page4d.published import PAGE4D_EPS
 
 Source = str | pathlib.Path | Checkpoint
 """A checkpoint's path, or the checkpoint, opened."""

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
-from page4d.published import QUATERNION_NUMBERS as QUATERNION_NUMBERS
-from page4d.published import ROW_NUMBERS as ROW_NUMBERS
-from page4d.published import PointsFrame, PoseDirection
+from page4d.published import QUATERNION_NUMBERS, PointsFrame, PoseDirection
 
 
 def camera_to_world(

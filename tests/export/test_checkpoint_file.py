@@ -8,8 +8,9 @@ import torch
 
 import page4d_export
 from page4d.checkpoints.checkpoint import Checkpoint
-from page4d.config import HEADS, Head, Published
+from page4d.config import Head, Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
 from page4d_export.commands.inspect import weights_command
 from page4d_export.export_request import ExportRequest
 from page4d_export.model_source import ModelSource, heads_named
@@ -58,7 +59,7 @@ def test_a_file_alone_is_recognised(files, name, layout, published, mask_head):
     model, heads = planned(files / name, *layout)
     assert model["published"] == published and mask_head in (None, model["mask_head"])
     assert model["order"] == (["time", "view"] if published == "pi3" else ["view", "time"])
-    assert sorted(heads) == sorted(HEADS[Published(published)]) and set(model["predictions"]) == set(heads)
+    assert sorted(heads) == sorted(TRAITS[Published(published)].heads) and set(model["predictions"]) == set(heads)
     messages = inside(files / name, *layout, "--dry-run").stderr
     assert f"preset {published}, as " in messages and f"heads: {', '.join(model['predictions'])}" in messages
 
@@ -79,7 +80,7 @@ def test_the_real_files_are_recognised_at_their_size(tmp_path, table, layout, pu
     model, heads = planned(tmp_path / "a.pt", *layout)
     assert (model["published"], model["width"], model["encoder_depth"]) == (published, 1024, 24)
     assert model["keep_layers"] == ([17] if published == "pi3" else [4, 11, 17, 23])
-    assert sorted(heads) == sorted(HEADS[Published(published)])
+    assert sorted(heads) == sorted(TRAITS[Published(published)].heads)
     text, facts = shown(tmp_path / "a.pt")
     assert facts["unused_heads"] == (["track"] if table == "vggt" else [])
     assert facts["parameters"] == sum(math.prod(shape) for shape in shapes.values())
@@ -204,7 +205,7 @@ def test_heads_by_name():
     assert heads_named(("points", "depth"), Published.VGGT) == (Head.DEPTH, Head.POINTS)
     assert heads_named([Head.CAMERA], Published.PAGE4D) == (Head.CAMERA,)
     assert heads_named((), Published.VGGT) == heads_named("none", None) == ()
-    assert heads_named("camera,points,confidence", Published.PI3) == HEADS[Published.PI3]
+    assert heads_named("camera,points,confidence", Published.PI3) == TRAITS[Published.PI3].heads
 
 
 def test_heads_of_an_export_from_python(files, tmp_path, monkeypatch):

@@ -14,6 +14,17 @@
     }                                                                                      \
   } while (0)
 
+/* Three black images of the engines' size. */
+static void black_images(page4d_image images[3]) {
+  static const unsigned char pixels[56 * 70 * 3];
+  memset(images, 0, 3 * sizeof *images);
+  for (int i = 0; i < 3; ++i) {
+    images[i].data = pixels;
+    images[i].width = 70;
+    images[i].height = 56;
+  }
+}
+
 /* A null argument is refused by a code, or by zeros if the call returns no code. */
 static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_image* image) {
   page4d_layout layout = page4d_layout_of(NULL);
@@ -57,11 +68,10 @@ static int test_world_points(const char* folder) {
   page4d_outputs outputs;
   page4d_frames frames;
   page4d_image images[3];
-  int found = 0;
+  int outputs_found = 0;
   memset(&options, 0, sizeof options);
   memset(&outputs, 0, sizeof outputs);
   memset(&frames, 0, sizeof frames);
-  memset(images, 0, sizeof images);
   options.backend = PAGE4D_TEST;
   CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
   const struct {
@@ -77,16 +87,11 @@ static int test_world_points(const char* folder) {
       if (strcmp(tensor.name, named[k].name) != 0) continue;
       named[k].output->data = calloc(1, tensor.bytes);
       named[k].output->bytes = tensor.bytes;
-      ++found;
+      ++outputs_found;
     }
   }
-  CHECK(found == 6);
-  unsigned char* pixels = calloc(56 * 70 * 3, 1);
-  for (int i = 0; i < 3; ++i) {
-    images[i].data = pixels;
-    images[i].width = 70;
-    images[i].height = 56;
-  }
+  CHECK(outputs_found == 6);
+  black_images(images);
   frames.images = images;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
 
@@ -112,7 +117,6 @@ static int test_world_points(const char* folder) {
 
   page4d_free(pipeline);
   for (size_t k = 0; k < sizeof named / sizeof *named; ++k) free(named[k].output->data);
-  free(pixels);
   free(from_depth);
   free(from_points);
   free(best);
@@ -126,21 +130,15 @@ static int test_metres(const char* folder) {
   page4d_outputs outputs;
   page4d_frames frames;
   page4d_image images[3];
-  unsigned char* pixels = calloc(56 * 70 * 3, 1);
   float metric = 0;
   memset(&options, 0, sizeof options);
   memset(&outputs, 0, sizeof outputs);
   memset(&frames, 0, sizeof frames);
-  memset(images, 0, sizeof images);
   options.backend = PAGE4D_TEST;
   CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
   CHECK(strcmp(page4d_unit(pipeline), "metres") == 0 && page4d_unit(NULL) == NULL);
   CHECK(page4d_layout_of(pipeline).registers == 4);
-  for (int i = 0; i < 3; ++i) {
-    images[i].data = pixels;
-    images[i].width = 70;
-    images[i].height = 56;
-  }
+  black_images(images);
   frames.images = images;
   outputs.metric.data = &metric;
   outputs.metric.bytes = sizeof metric;
@@ -149,7 +147,6 @@ static int test_metres(const char* folder) {
   outputs.sky = outputs.metric;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
   page4d_free(pipeline);
-  free(pixels);
   return 0;
 }
 
@@ -194,14 +191,8 @@ int main(int argc, char** argv) {
   CHECK(page4d_output_tensor(pipeline, 99, &tensor) == PAGE4D_USAGE);
   CHECK(outputs.camera.data != NULL);
 
-  unsigned char* pixels = calloc(56 * 70 * 3, 1);
   page4d_image images[3];
-  memset(images, 0, sizeof images);
-  for (int i = 0; i < 3; ++i) {
-    images[i].data = pixels;
-    images[i].width = 70;
-    images[i].height = 56;
-  }
+  black_images(images);
   page4d_frames frames;
   memset(&frames, 0, sizeof frames);
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
@@ -247,7 +238,6 @@ int main(int argc, char** argv) {
 
   page4d_rig_free(rig);
   page4d_free(pipeline);
-  free(pixels);
   free(outputs.camera.data);
   return 0;
 }

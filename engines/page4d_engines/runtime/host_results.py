@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from page4d.manifest import Manifest
 from page4d.network.known_cameras import KnownCameras
-from page4d.network.poses import QUATERNION_NUMBERS, camera_to_world, intrinsics
+from page4d.network.poses import camera_to_world, intrinsics
+from page4d.published import QUATERNION_NUMBERS
 from page4d_engines.runtime.result import LengthUnit, Result
 
 FOCAL_OF_METRES = 300.0

@@ -10,8 +10,8 @@ from page4d.errors import MissingBackendError, UsageError
 from page4d.files import link_or_copy, refuse_foreign, sha256, staged
 from page4d.manifest import Flavor, Manifest, PlanEntry, Plans, StageEntry, runs_on
 from page4d.manifest_checks.manifest_file import ENGINE_FOLDER, write_manifest
-from page4d.network.poses import QUATERNION_NUMBERS
 from page4d.precision import Precision
+from page4d.published import QUATERNION_NUMBERS
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.tensorrt.builder import BuildOptions, PlanBuilder

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from page4d.config import CAMERA_BLOCKS, QUATERNION_NUMBERS, ModelConfig
+from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.precision import Precision
+from page4d.published import QUATERNION_NUMBERS
 from page4d_export.plan.cost import Flop
 
 

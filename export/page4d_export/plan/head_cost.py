@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.layout import Layout
-from page4d.network.poses import QUATERNION_NUMBERS
 from page4d.precision import Precision
-from page4d.published import FinalNorm
+from page4d.published import QUATERNION_NUMBERS, FinalNorm
 from page4d_export.plan.cost import Flop
 
 CAMERA_REFINEMENTS = 4
@@ -115,7 +114,7 @@ class DptCost:
 
     @property
     def _features(self) -> int:
-        return self.config.dpt.features
+        return self.config.dpt_sizes.features
 
     @property
     def _inner(self) -> int:
@@ -124,7 +123,7 @@ class DptCost:
 
     @property
     def _hidden(self) -> int:
-        return self.config.dpt.hidden
+        return self.config.dpt_sizes.hidden
 
     @property
     def _outputs(self) -> tuple[int, ...]:
@@ -134,7 +133,7 @@ class DptCost:
     @property
     def _channels(self) -> tuple[int, int, int, int]:
         """Of the four maps."""
-        return self.config.dpt.channels
+        return self.config.dpt_sizes.channels
 
     @property
     def _read(self) -> int:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from page4d.config import QUATERNION_NUMBERS, ROW_NUMBERS, Head, ModelConfig, Published
+from page4d.config import Head, ModelConfig, Published
 from page4d.layout import Layout
 from page4d.manifest import TensorSpec
 from page4d.precision import Precision
+from page4d.published import QUATERNION_NUMBERS, ROW_NUMBERS
 from page4d_export.plan.cost import Cost
 from page4d_export.plan.costed_stage import Costed, costed_stage
 from page4d_export.plan.da3_cost import CameraDecoderCost

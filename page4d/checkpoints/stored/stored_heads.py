@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from page4d.checkpoints.stored.tensor_names import CROSS_BLOCK, PLAIN_BLOCK, SCALED_BLOCK, numbered, pairs
 from page4d.checkpoints.stored.unused_parts import unused_part_of
-from page4d.config import CAMERA_BLOCKS, HEAD_BLOCKS, HEADS, Head, Published
+from page4d.config import CAMERA_BLOCKS, HEAD_BLOCKS, Head, Published
 from page4d.published import TRAITS
 
 _POSE = "camera_head.pose_branch.fc2.weight"
@@ -132,9 +132,9 @@ def stored_heads(published: Published) -> dict[Head, StoredHead]:
 
 
 def heads_in(published: Published, names: Collection[str]) -> tuple[Head, ...]:
-    """The heads whose own key is among the names of a file's tensors, in the order of `HEADS`."""
+    """The heads whose own key is among the names of a file's tensors, in the order of their stages."""
     heads = stored_heads(published)
-    return tuple(head for head in HEADS[published] if heads[head].key in names)
+    return tuple(head for head in TRAITS[published].heads if heads[head].key in names)
 
 
 def head_of(published: Published, name: str) -> Head | None:
@@ -162,7 +162,7 @@ def foreign_to_heads(published: Published, names: Collection[str]) -> Iterator[s
 def missing_heads(published: Published, names: Collection[str]) -> Iterator[str]:
     """What a file lacks of the published model's heads, as notes."""
     present, title = heads_in(published, names), TRAITS[published].title
-    missing = [head for head in HEADS[published] if head not in present]
+    missing = [head for head in TRAITS[published].heads if head not in present]
     if not present:
         results = _RESULTS.get(published, "cameras, depth or points")
         owner = "VGGT" if published is Published.PAGE4D else title

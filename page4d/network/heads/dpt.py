@@ -16,7 +16,7 @@ from page4d.config import Head, ModelConfig
 from page4d.layout import Layout
 from page4d.network.block import LayerNorm, island
 from page4d.network.heads.places import places
-from page4d.published import Dpt, FinalNorm, Waves
+from page4d.published import Dpt, DptSizes, FinalNorm, Waves
 
 _EPS = 1e-5
 _OMEGA = 100.0  # the embedding's lowest frequency is 1/100
@@ -27,16 +27,16 @@ class DptHead(nn.Module):
     """Four maps at 4, 2, 1 and 1/2 times the patch grid, fused from the coarsest on, then resized to the image."""
 
     def __init__(self, config: ModelConfig, values: int) -> None:
-        """Args: config: of the network. values: output channels, the last of which is the confidence."""
+        """A head of `config`'s network that gives so many values per pixel."""
         super().__init__()
-        width, shape = config.width, config.dpt
-        channels = shape.channels
+        width, form, sizes = config.width, config.dpt, config.dpt_sizes
+        channels = sizes.channels
         unique = config.layers_of(Head.DEPTH)
         self.sources = [unique.index(layer) for layer in config.dpt_layers]
-        self.waves, self.final_norms = shape.waves, shape.final_norm
-        read = width if shape.final_norm is FinalNorm.ALL else 2 * width
-        self.final_norm = None if shape.final_norm is FinalNorm.NOTHING else LayerNorm(width, eps=_EPS)
-        self.norm = LayerNorm(read, eps=_EPS) if shape.has_norm else None
+        self.waves, self.is_pair = form.waves, form.final_norm is not FinalNorm.ALL
+        read = 2 * width if self.is_pair else width
+        self.final_norm = None if form.final_norm is FinalNorm.NOTHING else LayerNorm(width, eps=_EPS)
+        self.norm = LayerNorm(read, eps=_EPS) if form.has_norm else None
         self.projects = nn.ModuleList(nn.Conv2d(read, count, 1) for count in channels)
         self.resize_layers = nn.ModuleList(
             (
@@ -46,7 +46,7 @@ class DptHead(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             )
         )
-        self.scratch = Scratch(shape, values)
+        self.scratch = Scratch(form, sizes, values)
 
     def forward(self, *pairs: Tensor, layout: Layout) -> Tensor:
         """The pairs `[..,N,2C]` of `config.layers_of(Head.DEPTH)` -> raw values `[..,H,W,values]` in the island's
@@ -64,7 +64,7 @@ class DptHead(nn.Module):
     def _normed(self, tokens: Tensor) -> Tensor:
         """Tokens `[n,P,2C]` after the network's final norm, as far as it applies, and the head's own."""
         wide = tokens
-        if self.final_norm is not None and self.final_norms is FinalNorm.SECOND_HALF:
+        if self.final_norm is not None and self.is_pair:
             first, second = tokens.chunk(2, dim=-1)
             wide = torch.cat((island(first), self.final_norm(second)), dim=-1)
         elif self.final_norm is not None:
@@ -85,17 +85,17 @@ class DptHead(nn.Module):
 class Scratch(nn.Module):
     """Fusion of the four maps and the output layers; the name is the checkpoint's."""
 
-    def __init__(self, shape: Dpt, values: int) -> None:
+    def __init__(self, form: Dpt, sizes: DptSizes, values: int) -> None:
         super().__init__()
-        features, sign = shape.features, shape.keeps_sign
+        features, keeps_sign = sizes.features, form.keeps_sign
         self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn = (
-            nn.Conv2d(count, features, 3, padding=1, bias=False) for count in shape.channels
+            nn.Conv2d(count, features, 3, padding=1, bias=False) for count in sizes.channels
         )
-        self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features, sign) for _ in range(3))
-        self.refinenet4 = Fusion(features, sign, is_deepest=True)
+        self.refinenet1, self.refinenet2, self.refinenet3 = (Fusion(features, keeps_sign) for _ in range(3))
+        self.refinenet4 = Fusion(features, keeps_sign, is_deepest=True)
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        self.output_conv2 = _output(features // 2, shape.hidden, values)
-        self.sky_output_conv2 = _output(features // 2, shape.hidden, 1) if shape.has_sky else None
+        self.output_conv2 = _output(features // 2, sizes.hidden, values)
+        self.sky_output_conv2 = _output(features // 2, sizes.hidden, 1) if form.has_sky else None
 
     def fuse(self, maps: list[Tensor]) -> Tensor:
         """Maps at 4, 2, 1 and 1/2 times the grid `[n,..]` -> `[n,F,8h,8w]`."""
@@ -220,7 +220,7 @@ def _output(before: int, hidden: int, values: int) -> nn.Sequential:
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear; the outer pixels' centres are the outer pixels' centres."""
+    """Bilinear; the corner pixels keep their values (align_corners)."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from page4d.config import CAMERA_BLOCKS, ModelConfig
 from page4d.layout import Layout
 from page4d.network.block import Block, LayerNorm, Mlp, island
-from page4d.network.poses import QUATERNION_NUMBERS
+from page4d.published import QUATERNION_NUMBERS
 
 REFINEMENTS = 4
 _EPS = 1e-5

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from page4d.network.poses import QUATERNION_NUMBERS
+from page4d.published import QUATERNION_NUMBERS
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from tests.support.cpp.cmake_builds import build, run

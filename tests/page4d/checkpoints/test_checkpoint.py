@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.weights import load
-from page4d.config import HEADS, Published
+from page4d.config import Published
+from page4d.published import TRAITS
 from tests.support.beside import key_table
 from tests.support.checkpoints import page4d_shapes, page4d_state, pi3_shapes, pi3_state, save_page4d, save_pi3
 from tests.support.examples import examples
@@ -51,7 +52,7 @@ def test_pi3_is_recognised(tmp_path, suffix, heads):
     checkpoint = Checkpoint.open(path)
     assert (checkpoint.published, checkpoint.described, checkpoint.name) == (Published.PI3, "Pi3", path.name)
     assert (checkpoint.width, checkpoint.depth, checkpoint.encoder_depth, checkpoint.registers) == (64, 3, 2, 4)
-    assert (checkpoint.mask_head, checkpoint.predictions) == (None, HEADS[Published.PI3] if heads else ())
+    assert (checkpoint.mask_head, checkpoint.predictions) == (None, TRAITS[Published.PI3].heads if heads else ())
     assert checkpoint.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
     assert set(checkpoint.dtypes.values()) == {"float32"}
 

@@ -13,8 +13,9 @@ from page4d.checkpoints.checkpoint import Checkpoint
 from page4d.checkpoints.completeness import check_complete
 from page4d.checkpoints.sources import Sources
 from page4d.checkpoints.weights import load, load_weights
-from page4d.config import HEADS, Published
+from page4d.config import Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
 from tests.support.beside import key_table
 from tests.support.checkpoints import filled, page4d_state, pi3_state, save_pi3
 from tests.support.da3.checkpoints import BACKBONE, da3_shapes, mono_shapes, pi3x_shapes
@@ -68,7 +69,7 @@ def test_every_tensor_of_the_real_files_has_its_place(tmp_path, table):
     checkpoint = Checkpoint.open(tmp_path / "a.pt")
     assert (checkpoint.preset, checkpoint.described) == (preset, described)
     config = checkpoint.config()
-    assert config == ModelConfig.preset(preset) and checkpoint.predictions == HEADS[config.published]
+    assert config == ModelConfig.preset(preset) and checkpoint.predictions == TRAITS[config.published].heads
     sizes = {name: math.prod(parameter.shape) for name, parameter in Page4D(config, filled=False).named_parameters()}
     counts = checkpoint.document()["parameters_of"]
     assert sum(counts.values()) == sum(math.prod(shape) for shape in shapes.values())
@@ -211,7 +212,7 @@ def test_load_pi3x(tmp_path, conditioning):
     state = filled(pi3x_shapes(conditioning=conditioning)) | statistics()
     save_pi3(tmp_path / "model.safetensors", state)
     checkpoint = Checkpoint.open(tmp_path / "model.safetensors")
-    assert checkpoint.published is Published.PI3X and checkpoint.predictions == HEADS[Published.PI3X]
+    assert checkpoint.published is Published.PI3X and checkpoint.predictions == TRAITS[Published.PI3X].heads
     model = load(checkpoint)
     keys = encoder_sources("encoder.", 1)
     for i in range(2):

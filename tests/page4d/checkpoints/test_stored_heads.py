@@ -14,8 +14,9 @@ from page4d.checkpoints.licences import LICENCES
 from page4d.checkpoints.parameter_counts import parameter_counts
 from page4d.checkpoints.stored.stored_heads import heads_in, stored_heads
 from page4d.checkpoints.weights import load, load_weights
-from page4d.config import HEADS, Head, MaskHeadKind, Published
+from page4d.config import Head, MaskHeadKind, Published
 from page4d.errors import UsageError
+from page4d.published import TRAITS
 from tests.support.beside import key_table
 from tests.support.checkpoints import TRACK_KEY, VGGT_HEADS, page4d_shapes, page4d_state, save_page4d
 from tests.support.examples import examples
@@ -62,7 +63,7 @@ def kept(state, heads, track):
 def test_the_heads_of_the_real_files_have_exactly_these_tensors(table, published, kind):
     shapes = key_table(table)
     published = Published(published)
-    assert heads_in(published, shapes) == HEADS[published]
+    assert heads_in(published, shapes) == TRAITS[published].heads
     check_complete(table, table, published, kind and MaskHeadKind(kind), shapes)
     for head, stored in stored_heads(published).items():
         keys = {key for key in shapes if key.startswith(PREFIXES[head])}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from page4d.errors import UsageError
 from page4d.manifest import PREDICTIONS, Manifest, PointsFrame
-from page4d.network.poses import QUATERNION_NUMBERS, points_source
-from page4d.published import Published
+from page4d.network.poses import points_source
+from page4d.published import QUATERNION_NUMBERS, Published
 from page4d_engines.options import PointsSource
 from page4d_engines.results.scene.confidence import Threshold
 
@@ -106,10 +106,10 @@ def calibrates(manifest: Manifest) -> bool:
 
 def left_out(manifest: Manifest, choice: CloudChoice | None) -> Iterator[str]:
     """Sentences on the files that engines with heads do not give, and why."""
-    given = [name for name in PREDICTIONS if manifest.makes(name)]
-    if not given:
+    outputs = [name for name in PREDICTIONS if manifest.makes(name)]
+    if not outputs:
         return
-    gives = f"these engines give {', '.join(name for name in given if not name.endswith('confidence'))}"
+    gives = f"these engines give {', '.join(name for name in outputs if not name.endswith('confidence'))}"
     if choice is None:
         yield f"no {_CLOUD}: it takes the points head, or depth and cameras; {gives}"
     if not calibrates(manifest):
