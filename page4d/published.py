@@ -91,7 +91,10 @@ class Dpt:
     """How the DPT heads of a published model are built; the defaults are VGGT's.
 
     Attributes:
-        by_width: sizes for networks of some widths; others have VGGT's proportions.
+        by_width: channels in the fusion, and of the four maps, for networks of some widths; others have VGGT's
+            proportions.
+        most_hidden: channels before the output, as far as that is not more than half of those in the fusion; None: as
+            VGGT, an eighth of them.
         final_norm: what of the tokens the network's final norm applies to, in front of the head's own norm.
         has_norm: whether the head has a norm of its own.
         waves: place embedding.
@@ -99,7 +102,8 @@ class Dpt:
         has_sky: whether a second output tells the sky, instead of a confidence.
     """
 
-    by_width: tuple[tuple[int, DptSizes], ...] = ()
+    by_width: tuple[tuple[int, int, tuple[int, int, int, int]], ...] = ()
+    most_hidden: int | None = None
     final_norm: FinalNorm = FinalNorm.NOTHING
     has_norm: bool = True
     waves: Waves = Waves.FLOAT64
@@ -108,8 +112,10 @@ class Dpt:
 
     def sizes(self, width: int) -> DptSizes:
         """For a network of this width."""
-        vggt = DptSizes(width // 4, (width // 4, width // 2, width, width), max(width // 32, 1))
-        return dict(self.by_width).get(width, vggt)
+        listed = {known: (features, channels) for known, features, channels in self.by_width}
+        features, channels = listed.get(width, (width // 4, (width // 4, width // 2, width, width)))
+        hidden = features // 8 if self.most_hidden is None else min(self.most_hidden, features // 2)
+        return DptSizes(features, channels, max(hidden, 1))
 
 
 @dataclass(frozen=True)
@@ -160,9 +166,9 @@ SKY = 0.3
 PI3_EPS, PAGE4D_EPS = (1e-6, 1e-5), (1e-5, 1e-5)
 _VGGT_HEADS = (Head.CAMERA, Head.DEPTH, Head.POINTS)
 _DA3_SIZES = (
-    (384, DptSizes(64, (48, 96, 192, 384), 32)),
-    (768, DptSizes(128, (96, 192, 384, 768), 32)),
-    (1024, DptSizes(256, (256, 512, 1024, 1024), 32)),
+    (384, 64, (48, 96, 192, 384)),
+    (768, 128, (96, 192, 384, 768)),
+    (1024, 256, (256, 512, 1024, 1024)),
 )
 _MONO = Traits(
     title="Depth Anything 3 MONO",
@@ -201,7 +207,7 @@ TRAITS = {
         places_in_views=False,
         chooses_reference=True,
         pose_direction=PoseDirection.CAMERA_TO_WORLD,
-        dpt=Dpt(_DA3_SIZES, FinalNorm.SECOND_HALF, waves=Waves.FLOAT32, keeps_sign=True),
+        dpt=Dpt(_DA3_SIZES, most_hidden=32, final_norm=FinalNorm.SECOND_HALF, waves=Waves.FLOAT32, keeps_sign=True),
     ),
     Published.DA3_MONO: _MONO,
     Published.DA3_METRIC: dataclasses.replace(_MONO, title="Depth Anything 3 METRIC"),
