@@ -5,7 +5,7 @@ import dataclasses
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig
@@ -165,6 +165,7 @@ VALUES = st.recursive(
 @given(
     st.sampled_from([field.name for field in dataclasses.fields(ModelConfig)]), VALUES, st.sampled_from(list(PRESETS))
 )
+@example("predictions", [], "da3-mono")
 def test_any_value_of_any_option_is_taken_or_refused_in_words(name, value, preset):
     """What is taken has a plan, and a manifest that says it."""
     try:

@@ -75,8 +75,8 @@ class ExportPlan:
         if config.sees_alone and not config.predictions:
             raise UsageError(
                 f"without its heads {config.published} gives nothing",
-                got="no heads",
-                allowed="depth",
+                got="predictions = ()",
+                allowed="predictions = depth",
                 hint="--heads depth, or none of --heads",
             )
         if layout.images > _MOST_IMAGES:
