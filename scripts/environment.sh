@@ -1,7 +1,7 @@
 # Sourced by demo.sh, test.sh and scripts/lock.sh.
 # shellcheck disable=SC2034 # variables are for those who source it
 
-TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,test # what test.sh installs, and scripts/lock.sh locks
+TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,viewer,rerun,bags,test # what test.sh installs, and scripts/lock.sh locks
 # the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
 TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache"
 
