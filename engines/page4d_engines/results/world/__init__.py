@@ -1,0 +1,1 @@
+"""One world for the windows of a clip, and metres."""
