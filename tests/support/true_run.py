@@ -213,9 +213,7 @@ def _result(form, reader, cameras, points, depth, span, world, noise, chance):
     sure = np.full(depth.shape, SURE, np.float32)
     if form == "pi3":
         in_window = (in_cameras * off[..., None] * to_window.scale).astype(np.float32)
-        return Result(
-            None, {}, None, points=in_window, confidence=sure, camera=camera, points_frame=PointsFrame.CAMERA
-        )
+        return Result(None, {}, None, points=in_window, confidence=sure, camera=camera, points_frame=PointsFrame.CAMERA)
     in_window = (depth * off * to_window.scale).astype(np.float32)
     return Result(None, {}, None, depth=in_window, depth_confidence=sure, camera=camera, intrinsics=K)
 
