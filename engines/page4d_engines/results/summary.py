@@ -158,6 +158,7 @@ class _Listing(msgspec.Struct, frozen=True):
     engines: str
     frames: str
     windows: list[_WindowFiles]
+    formats: list[str] = []
 
 
 def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
@@ -173,17 +174,18 @@ def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
 def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of a run's output; None where summary.json is not this project's."""
     try:
-        windows = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing).windows
+        listing = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    paths: list[Any] = [REPORT]
-    for window in windows:
+    paths: list[Any] = [REPORT, *listing.formats]
+    for window in listing.windows:
         files = window.predictions or {}
         paths += [
             window.file,
             *window.overlays,
             *(files.get(name) for name in ("cloud", "cameras")),
             *(files.get("depth") or ()),
+            *(files.get("formats") or ()),
         ]
     return [path for path in paths if isinstance(path, str)]
 
