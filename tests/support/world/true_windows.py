@@ -1,4 +1,4 @@
-"""Windows of the rendered scene as a network would give them: each in a world of its own, with errors that are known."""
+"""Windows of the rendered scene as a network gives them: each in a world of its own, with errors that are known."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def window_result(clip, frames, world, errors=None, chance=None):
     seen = seen * factor[..., None]
     typical = np.median(seen[..., 2])
     wild = chance.random(seen.shape[:-1]) < errors.wild
-    seen[wild] = typical * (chance.normal(size=(wild.sum(), 3)) + [0, 0, 3])
+    seen[wild] = typical * (chance.normal(size=(wild.sum(), 3)) + np.array([0, 0, 3]))
     estimated = np.array(cameras)
     for place in np.ndindex(*lead):
         size = more[place[0], 0]
