@@ -26,6 +26,8 @@ from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
 from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
+from page4d_engines.results.scene.given_heads import GivenHeads
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
@@ -48,6 +50,7 @@ class RunOptions:
             points head.
         confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
             None: 50 for engines without a probability, 40 for Depth Anything 3.
+        edges, normals, static_only, max_points, voxel: which pixels become points, as `CloudOptions` has them.
     """
 
     stride: int | None = None
@@ -58,6 +61,20 @@ class RunOptions:
     clock: Stopwatch = field(default_factory=Stopwatch)
     points_from: PointsSource | str | None = None
     confidence_percentile: float | None = None
+    edges: float | None = EDGES
+    normals: float | None = None
+    static_only: bool = False
+    max_points: int | None = None
+    voxel: float | None = None
+
+    @property
+    def cloud(self) -> CloudOptions:
+        """Which pixels become points.
+
+        Raises:
+            UsageError: a number is out of range.
+        """
+        return CloudOptions(**{name: getattr(self, name) for name in CloudOptions.__struct_fields__})
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,11 @@ class ClipPlan:
             points_from=None if options.points_from is None else PointsSource(options.points_from).value,
             min_confidence=options.min_confidence,
             confidence_percentile=options.confidence_percentile,
+            edges=options.edges,
+            normals=options.normals,
+            static_only=options.static_only,
+            max_points=options.max_points,
+            voxel=options.voxel,
         )
         return cls(reader=reader, windows=windows(folder.count, layout.T, stride), made_by=made_by)
 
@@ -173,7 +195,7 @@ class ClipRun:
                 choice=self.choice,
                 made_by=self.made_by,
             )
-            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice)
+            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice, self.options.cloud)
             calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
@@ -215,7 +237,7 @@ class ClipRun:
 
 
 def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
-    return CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)
+    return CloudChoice.asked(GivenHeads.of(manifest), options.cloud)
 
 
 def _require_cameras(manifest: Manifest, folder: FrameFolder) -> None:

@@ -14,6 +14,7 @@ from page4d.files import OutputKind, write_atomically
 from page4d.system.plain_text import encodable
 from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
+from page4d_engines.results.world.similarity import Similarity
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -35,6 +36,8 @@ class WindowSummary(msgspec.Struct, frozen=True):
     """PNG files, relative to the output folder, with `/`."""
     predictions: PredictionSummary | None = None
     """Point cloud, cameras and depth, where the engines give them."""
+    world: Similarity.Numbers | None = None
+    """What takes the window's own world to the one that it shares with other windows; None: they are the same."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -79,6 +82,14 @@ class Summary(msgspec.Struct, frozen=True):
     """Of the weights, in words; empty where none were loaded, or the engines do not say."""
     made_by: MadeBy | None = None
     """What the results depend on; None in a summary that does not say."""
+    frame_files: str = ""
+    """SHA-256 over the frames' names and sizes, in bytes and in pixels; empty in a summary that does not say."""
+    formats: list[str] = []
+    """Files of the formats that were written of all windows together, relative to the output folder, with `/`."""
+    alignment: dict[str, Any] | None = None
+    """How the windows came into one world; None: each has its own."""
+    metric: dict[str, Any] | None = None
+    """How lengths came to be metres; None: they are in the engines' unit."""
 
     @property
     def seeded(self) -> bool:

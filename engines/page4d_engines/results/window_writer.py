@@ -16,8 +16,10 @@ from page4d_engines.pipeline import Result
 from page4d_engines.results.overlay import contact_sheet, overlay
 from page4d_engines.results.report import Picture
 from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.predictions import Predictions
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import WindowSummary, mean_of
 
 
@@ -30,12 +32,14 @@ class WindowWriter:
         reader: of the clip.
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
         choice: what a point cloud is made from; None: the engines give none.
+        options: which pixels become its points.
     """
 
     folder: pathlib.Path
     reader: WindowReader
     alone: bool
     choice: CloudChoice | None
+    options: CloudOptions
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -107,12 +111,11 @@ class WindowWriter:
     def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
         if not Predictions.are_in(result):
             return None
+        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
         return Predictions(
             images=inputs.images,
-            result=result,
-            fits=[self.reader.fit(t, v) for t in window for v in range(len(self._cameras))],
+            geometry=WindowGeometry(result, fits, self.choice, self.options),
             names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
-            choice=self.choice,
         )
 
     @property
