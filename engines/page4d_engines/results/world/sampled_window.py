@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.network.poses import world_points
-from page4d_engines.pipeline import Result
-from page4d_engines.results.scene.cloud_choice import CloudChoice
-from page4d_engines.results.scene.confidence import probability
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.world.similarity import Floats
 
 _PIXELS = 2500  # of an image: a 50 x 50 grid tells a pose as well as all of them, whose errors go together
+_LEAST = np.float32(1e-6)  # weight: where the confidence says nothing anywhere, all pixels count alike
 
 
 @dataclass(frozen=True)
@@ -33,32 +31,26 @@ class SampledWindow:
     cameras: Floats | None
 
     @classmethod
-    def of(cls, result: Result, choice: CloudChoice, shown: NDArray[np.bool_] | None = None) -> SampledWindow:
-        """Of the engines' results.
-
-        Args:
-            result: of the window.
-            choice: what its points are made from.
-            shown: `[T,V,H,W]`, which pixels show something of the photo; None: all.
-        """
-        confidence: NDArray[np.float32] = getattr(result, choice.confidence)
+    def of(cls, geometry: WindowGeometry) -> SampledWindow:
+        """Of a window whose engines give points in the world."""
+        confidence, choice = geometry.confidence, geometry.choice
+        assert confidence is not None and choice is not None
         T, V, H, W = confidence.shape
         rows, columns = grid(H, W)
         points = np.empty((T, V, len(rows), 3), np.float32)
         depth = np.empty((T, V, len(rows)), np.float32)
+        camera = geometry.result.camera
         # one image after the other: points of all in float64 take gigabytes
-        for place in np.ndindex(T, V):
-            arrays = (result.points, result.depth, result.camera, result.intrinsics)
-            of_points, z, camera, K = (None if array is None else array[place] for array in arrays)
+        for place in geometry.places():
+            world = geometry.points(place)[rows, columns]
             with np.errstate(over="ignore", invalid="ignore"):
-                world = world_points(of_points, result.points_frame, z, camera, K, str(choice.source))[rows, columns]
-                points[place], depth[place] = world, _depth(world, camera)
-        sure = confidence[:, :, rows, columns]
-        # other confidences than probabilities begin at 1, which stands for none
-        weight = probability(sure) if choice.confidence == "confidence" else np.maximum(sure - 1, np.float32(1e-6))
-        if shown is not None:
-            weight = np.where(shown[:, :, rows, columns], weight, np.float32(0))
-        return cls(points, depth, weight, result.camera)
+                points[place] = world
+                depth[place] = _depth(world, None if camera is None else camera[place])
+        weight = confidence[:, :, rows, columns]
+        if choice.confidence != "confidence":  # which is a probability; others begin at 1, which stands for none
+            weight = np.maximum(weight - 1, _LEAST)
+        weight = np.where(np.isfinite(weight), weight, np.float32(0))
+        return cls(points, depth, weight, None if camera is None else camera.copy())
 
     def frames(self, which: range) -> SampledWindow:
         """Some of its timesteps, counted from 0, in memory of their own."""

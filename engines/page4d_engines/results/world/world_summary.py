@@ -56,13 +56,13 @@ class LoopSummary(msgspec.Struct, frozen=True):
 class AlignmentSummary(msgspec.Struct, frozen=True):
     """How the windows of a clip came into the first one's world. Lengths are shares of the depth there."""
 
-    overlap: int
+    overlap: int = 0
     """Timesteps that a window shares with the one before; the last one may share more."""
-    pairs: list[PairSummary]
+    pairs: list[PairSummary] = []
     """For each window but the first."""
-    drift_degrees: float | None
+    drift_degrees: float | None = None
     """Root of the sum of squares over the pairs: what their disagreements add up to if they are independent."""
-    drift_shift: float | None
+    drift_shift: float | None = None
     loop: LoopSummary | None = None
 
     @property
