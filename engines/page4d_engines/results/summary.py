@@ -15,6 +15,7 @@ from page4d.system.plain_text import encodable
 from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
 from page4d_engines.results.world.similarity import Similarity
+from page4d_engines.results.world.world_summary import AlignmentSummary, MetricSummary
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -86,9 +87,9 @@ class Summary(msgspec.Struct, frozen=True):
     """SHA-256 over the frames' names and sizes, in bytes and in pixels; empty in a summary that does not say."""
     formats: list[str] = []
     """Files of the formats that were written of all windows together, relative to the output folder, with `/`."""
-    alignment: dict[str, Any] | None = None
+    alignment: AlignmentSummary | None = None
     """How the windows came into one world; None: each has its own."""
-    metric: dict[str, Any] | None = None
+    metric: MetricSummary | None = None
     """How lengths came to be metres; None: they are in the engines' unit."""
 
     @property
