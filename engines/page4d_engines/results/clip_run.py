@@ -155,7 +155,12 @@ class ClipRun:
                 made_by=self.made_by,
             )
             writer = WindowWriter(
-                folder, self.reader, len(self.windows) == 1, self.choice, self.options.cloud, self._writes_ply
+                folder=folder,
+                reader=self.reader,
+                alone=len(self.windows) == 1,
+                choice=self.choice,
+                options=self.options.cloud,
+                writes_ply=Format.PLY in self.options.formats,
             )
             calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None

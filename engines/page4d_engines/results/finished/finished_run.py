@@ -107,6 +107,14 @@ class FinishedRun:
             run.geometry(window)  # the options are refused before anything is written
         return run
 
+    def with_options(self, options: CloudOptions) -> FinishedRun:
+        """The same run with other points.
+
+        Raises:
+            UsageError: its engines lack what the options ask for.
+        """
+        return self.of(self.path, self.summary, self.clip, options)
+
     def scenes(self) -> list[Scene]:
         """The images that share a world: those of all windows, or each window's."""
         windows = self.summary.windows
