@@ -33,6 +33,8 @@ class WindowWriter:
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
         choice: what a point cloud is made from; None: the engines give none.
         options: which pixels become its points.
+        in_own_world: whether points and cameras are written, in the window's own world; else whoever knows another one
+            writes them.
     """
 
     folder: pathlib.Path
@@ -40,6 +42,7 @@ class WindowWriter:
     alone: bool
     choice: CloudChoice | None
     options: CloudOptions
+    in_own_world: bool = True
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -72,7 +75,9 @@ class WindowWriter:
             seconds=seconds,
             mask_mean=means,
             overlays=overlays,
-            predictions=None if predictions is None else predictions.write(self.folder, self._place(name)),
+            predictions=None
+            if predictions is None
+            else predictions.write(self.folder, self._place(name), self.in_own_world),
         )
         pictures = self._pictures(times, inputs, result, predictions) if with_pictures else ()
         return summary, list(pictures)
@@ -108,13 +113,17 @@ class WindowWriter:
         if predictions is not None:
             yield from predictions.pictures(self._cameras, times)
 
+    def geometry(self, window: range, result: Result) -> WindowGeometry:
+        """What the heads give in a window."""
+        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
+        return WindowGeometry(result, fits, self.choice, self.options)
+
     def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
         if not Predictions.are_in(result):
             return None
-        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
         return Predictions(
             images=inputs.images,
-            geometry=WindowGeometry(result, fits, self.choice, self.options),
+            geometry=self.geometry(window, result),
             names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
         )
 
