@@ -114,6 +114,22 @@ class Summary(msgspec.Struct, frozen=True):
         return sum(predictions.points for predictions in clouds) if clouds else None
 
     @property
+    def format_files(self) -> list[str]:
+        """Of the formats beyond `points.ply`, relative to the output folder."""
+        predictions = [window.predictions for window in self.windows if window.predictions]
+        return [*self.formats, *(path for of_window in predictions for path in of_window.formats)]
+
+    @property
+    def files(self) -> list[str]:
+        """Of the results, relative to the output folder, with `/`; without report and summary."""
+        paths: list[str | None] = [*self.format_files]
+        for window in self.windows:
+            paths += [window.file, *window.overlays]
+            if window.predictions is not None:
+                paths += [window.predictions.cloud, window.predictions.cameras, *window.predictions.depth]
+        return [path for path in paths if path is not None]
+
+    @property
     def mask_mean(self) -> float | None:
         """Mean over all windows and cameras; None where there is none, or one of them is not a number."""
         return mean_of(value for window in self.windows for value in window.mask_mean.values())
@@ -159,6 +175,7 @@ class _Listing(msgspec.Struct, frozen=True):
     engines: str
     frames: str
     windows: list[_WindowFiles]
+    formats: list[str] = []
 
 
 def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
@@ -174,17 +191,18 @@ def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
 def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of a run's output; None where summary.json is not this project's."""
     try:
-        windows = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing).windows
+        listing = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    paths: list[Any] = [REPORT]
-    for window in windows:
+    paths: list[Any] = [REPORT, *listing.formats]
+    for window in listing.windows:
         files = window.predictions or {}
         paths += [
             window.file,
             *window.overlays,
             *(files.get(name) for name in ("cloud", "cameras")),
             *(files.get("depth") or ()),
+            *(files.get("formats") or ()),
         ]
     return [path for path in paths if isinstance(path, str)]
 

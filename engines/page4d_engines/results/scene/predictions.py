@@ -47,21 +47,23 @@ class Predictions:
         """Whether a result has any."""
         return any(getattr(result, name) is not None for name in PREDICTIONS)
 
-    def write(self, out: pathlib.Path, place: pathlib.Path, in_own_world: bool = True) -> PredictionSummary:
+    def write(
+        self, out: pathlib.Path, place: pathlib.Path, with_cloud: bool = True, with_cameras: bool = True
+    ) -> PredictionSummary:
         """Write a window's files.
 
         Args:
             out: the output folder.
             place: where in it, an existing folder.
-            in_own_world: whether points and cameras are written, too, in the window's own world.
+            with_cloud: whether the cloud is written.
+            with_cameras: whether `cameras.json` is.
         """
         choice, rig, unit = self.geometry.choice, self.rig, self.geometry.result.unit
-        cloud = self.cloud if in_own_world else None
+        cloud = self.cloud if with_cloud else None
         if cloud is not None:
             write_ply(place / CLOUD, cloud)
-        has_cameras = rig is not None and in_own_world
         left_out: list[str] = []
-        if rig is not None and in_own_world:
+        if rig is not None and with_cameras:
             left_out = write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
         depth = self.geometry.depth
         scale = None if depth is None else depth_scale(depth)
@@ -77,7 +79,7 @@ class Predictions:
         return PredictionSummary(
             cloud=None if cloud is None else (place / CLOUD).relative_to(out).as_posix(),
             points=0 if cloud is None else len(cloud.points),
-            cameras=None if not has_cameras else (place / CAMERAS).relative_to(out).as_posix(),
+            cameras=None if rig is None or not with_cameras else (place / CAMERAS).relative_to(out).as_posix(),
             depth=pictures,
             depth_scale=scale,
             rig={name: _summary(calibration) for name, calibration in (rig or {}).items()},

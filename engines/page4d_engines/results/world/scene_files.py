@@ -34,12 +34,18 @@ class SceneFiles:
     left_out: list[str]
 
     @classmethod
-    def write(cls, place: pathlib.Path, scene: Scene) -> SceneFiles:
-        """Write both files into an existing folder, each as far as the engines give it."""
+    def write(cls, place: pathlib.Path, scene: Scene, with_cloud: bool = True) -> SceneFiles:
+        """Write both files into an existing folder, each as far as the engines give it.
+
+        Args:
+            place: the folder.
+            scene: to be written.
+            with_cloud: whether the cloud is written.
+        """
         has_cloud = has_cameras = False
         for window in scene.windows:
             if window.predictions is not None:
-                has_cloud |= window.predictions.points_from is not None
+                has_cloud |= with_cloud and window.predictions.points_from is not None
                 has_cameras |= bool(window.predictions.rig)
         if not has_cloud and not has_cameras:
             return cls(None, False, [])

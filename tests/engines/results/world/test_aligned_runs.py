@@ -37,9 +37,7 @@ T, FRAMES, SIZE = 4, 13, (56, 70)
 def engines(tmp_path_factory):
     """Engines of VGGT with cameras and depth, for one camera and T timesteps."""
     options = {"width": 128, "heads": 2, "depth": 4, "encoder_depth": 2, "predictions": ("camera", "depth")}
-    plan = ExportPlan.make(
-        ModelConfig.preset("vggt", **options), Layout(T, 1, *SIZE), Precision.FLOAT32, head_images=1
-    )
+    plan = ExportPlan.make(ModelConfig.preset("vggt", **options), Layout(T, 1, *SIZE), Precision.FLOAT32, head_images=1)
     folder = tmp_path_factory.mktemp("engines")
     write_unverified(lively(plan.config), plan, folder)
     return folder
@@ -89,7 +87,8 @@ class TrueNetwork:
         if number in self.lost:
             camera = np.full_like(camera, np.nan)
         sure = np.full(depth.shape, 4, np.float32)
-        return Result(None, {}, None, depth=depth.astype(np.float32), depth_confidence=sure, camera=camera, intrinsics=K)
+        depth = depth.astype(np.float32)
+        return Result(None, {}, None, depth=depth, depth_confidence=sure, camera=camera, intrinsics=K)
 
 
 def true_run_of(engines, network, out, monkeypatch, **options):
