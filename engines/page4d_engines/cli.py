@@ -27,6 +27,15 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
 
+MetricFrom = Annotated[
+    pathlib.Path | None,
+    typer.Option(help="bring lengths to metres: cameras.json in metres, or the output of a metric model's run"),
+]
+KnownDistance = Annotated[
+    str | None, typer.Option(metavar="A,B,METRES", help="bring lengths to metres: the distance of two cameras' centres")
+]
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from page4d import __version__
@@ -78,15 +87,15 @@ def run(
         bool,
         typer.Option(
             "--align",
-            help="bring overlapping windows into the world of the first one; without --stride a quarter of T overlaps",
+            help="bring overlapping windows into the world of the first one; default stride then: T less a quarter",
         ),
     ] = False,
     close_loop: Annotated[
         bool,
         typer.Option("--close-loop", help="the clip's end sees its begin again: close the ring of aligned windows"),
     ] = False,
-    metric_from: flags.MetricFrom = None,
-    known_distance: flags.KnownDistance = None,
+    metric_from: MetricFrom = None,
+    known_distance: KnownDistance = None,
     fit: Annotated[
         FitMode | None,
         typer.Option(
@@ -165,10 +174,10 @@ def run(
             backend=backend,
             pool=pool,
             clock=clock,
+            formats=(Format.PLY,) if formats is None else formats_named(formats),
             align=align,
             close_loop=close_loop,
             metric=MetricSource.of(metric_from, known_distance),
-            formats=(Format.PLY,) if formats is None else formats_named(formats),
             **{name: getattr(cloud, name) for name in cloud.__struct_fields__},
         )
         if len(frames) > 1:
@@ -263,11 +272,11 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
         depths = out / "*" if len(summary.windows) > 1 else out
         place = depths if summary.alignment is None else out
         files = (("points", window.cloud, place / "points.ply"), ("cameras", window.cameras, place / "cameras.json"))
-        for what, file, where in (*files, ("depth", window.depth, depths / "depth")):
+        for what, file, path in (*files, ("depth", window.depth, depths / "depth")):
             if file:
-                yield what, where
-    for path in summary.format_files[:_MOST_NAMED]:
-        yield "format", out / path
+                yield what, path
+    for name in summary.format_files[:_MOST_NAMED]:
+        yield "format", out / name
     yield "results", out / "*.safetensors"
 
 

@@ -17,7 +17,7 @@ from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
 from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
-from page4d_engines.clip.window_reader import WindowInputs, WindowReader
+from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.options import FitMode, Format, PointsSource
 from page4d_engines.pipeline import Pipeline, Result
@@ -33,7 +33,7 @@ from page4d_engines.results.scene.given_heads import GivenHeads
 from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
-from page4d_engines.results.world.run_world import RunWorld
+from page4d_engines.results.world.run_world import RunWorld, aligned_stride, check_loop
 from page4d_engines.timing import Stopwatch
 
 
@@ -65,12 +65,11 @@ class ClipPlan:
         _require_cameras(manifest, folder)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
-        spans = options.windows(folder.count, layout.T)
-        _check_world(manifest, folder, options, spans)
+        stride = _stride(layout.T, options)
         made_by = MadeBy(
             manifest=sha256(engines.path / MANIFEST),
             inputs=inputs_hash(folder),
-            stride=options.stride_of(layout.T),
+            stride=stride,
             fit=None if options.fit is None else FitMode(options.fit).value,
             points_from=None if options.points_from is None else PointsSource(options.points_from).value,
             min_confidence=options.min_confidence,
@@ -85,6 +84,8 @@ class ClipPlan:
             close_loop=options.close_loop,
             metric=None if options.metric is None else options.metric.digest,
         )
+        spans = windows(folder.count, layout.T, stride)
+        _check_world(manifest, folder, options, spans)
         return cls(reader=reader, windows=spans, made_by=made_by)
 
     @property
@@ -167,26 +168,28 @@ class ClipRun:
                 alone=len(self.windows) == 1,
                 choice=self.choice,
                 options=self.options.cloud,
-                writes_ply=Format.PLY in self.options.formats,
-                in_own_world=not world.changes,
+                writes_cloud=Format.PLY in self.options.formats and not world.changes,
+                writes_cameras=not world.changes,
             )
             calls = sum(entry.calls for entry in self.pipeline.manifest.stages)
-            count = len(self.windows) + world.close
+            count = len(self.windows) + self.options.close_loop
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
                 part = progress.part(number / count, (number + 1) / count, calls, f"window {number + 1} of {count}: ")
                 lap = Stopwatch()
                 result = self._run_window(number, inputs, result, part)
                 seconds = lap.lap()
-                shown = number < EMBEDDED_WINDOWS
-                written, pictures = writer.write(window, inputs, result, seconds, with_pictures=shown)
+                written, pictures = writer.write(
+                    window, inputs, result, seconds, with_pictures=number < EMBEDDED_WINDOWS
+                )
                 if world.align:
                     world.add(written.name, window, inputs, writer.geometry(window, result))
                 recorder.add(written, pictures, result.timing, lap.lap())
-            if world.close and result is not None:
-                part = progress.part(1 - 1 / count, 1, calls, "closing the loop: ")
-                self._close_loop(world, inputs, result, part)
-            summary = world.finish(folder, recorder.summary(), self.reader, Format.PLY in self.options.formats)
+            if world.close:
+                assert result is not None
+                self._close_loop(world, inputs, result, progress.part((count - 1) / count, 1, calls, "the loop: "))
+            with_cloud = Format.PLY in self.options.formats
+            summary = world.finish(folder, recorder.summary(), self.reader, with_cloud)
             summary = self._with_formats(folder, summary, progress)
             write_summary(folder / SUMMARY, summary)
             write_report(folder, summary, recorder.pictures)
@@ -204,14 +207,6 @@ class ClipRun:
             progress=progress.step,
         )
 
-    def _close_loop(self, world: RunWorld, last: WindowInputs, before: Result, progress: Progress) -> None:
-        """Run the window that sees the clip's last frames and its first ones."""
-        layout = self.reader.layout
-        result = self._run_window(0, world.closing_inputs(last, layout), before, progress)
-        frames = world.closing_frames(self.reader.folder.count, layout.T)
-        fits = [self.reader.fit(t, v) for t in frames for v in range(layout.V)]
-        world.close_ring(self.reader, WindowGeometry(result, fits, self.choice, self.options.cloud))
-
     def _with_formats(self, folder: pathlib.Path, summary: Summary, progress: Progress) -> Summary:
         """Write the formats that are made of the finished run; `points.ply` is written with each window."""
         formats = [kind for kind in self.options.formats if kind is not Format.PLY]
@@ -219,6 +214,14 @@ class ClipRun:
             return summary
         run = FinishedRun.of(folder, summary, self.reader.folder)
         return write_formats(run, formats, folder, progress)
+
+    def _close_loop(self, world: RunWorld, last: WindowInputs, before: Result, progress: Progress) -> None:
+        """Run the window that sees the clip's last and first frames."""
+        inputs = world.closing_inputs(last, self.reader.layout)
+        result = self._run_window(0, inputs, before, progress)
+        frames = world.closing_frames(self.reader.folder.count, self.reader.layout.T)
+        fits = [self.reader.fit(t, v) for t in frames for v in range(self.reader.layout.V)]
+        world.close_ring(self.reader, WindowGeometry(result, fits, self.choice, self.options.cloud))
 
     def _cameras(self, number: int, inputs: WindowInputs) -> dict[str, Camera] | NDArray[np.float32] | None:
         """What of the clip's cameras the engines read, or need for metres."""
@@ -238,12 +241,19 @@ def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
     return CloudChoice.asked(GivenHeads.of(manifest), options.cloud)
 
 
+def _stride(T: int, options: RunOptions) -> int:
+    """Of the windows."""
+    if options.align:
+        return aligned_stride(T, options.stride)
+    return T if options.stride is None else options.stride
+
+
 def _check_world(manifest: Manifest, folder: FrameFolder, options: RunOptions, spans: list[range]) -> None:
     """What the world of the results takes is there.
 
     Raises:
-        UsageError: engines without points, for windows that are to be aligned; a source of metres that has nothing to
-            do with the clip.
+        UsageError: engines without points, for windows that are to be aligned; too few windows for a loop; a source of
+            metres that has nothing to do with the clip.
     """
     if options.align and _choice(manifest, options) is None:
         raise UsageError(
@@ -251,6 +261,8 @@ def _check_world(manifest: Manifest, folder: FrameFolder, options: RunOptions, s
             allowed="engines with points and cameras, or depth and cameras",
             hint="page4d-export with these heads",
         )
+    if options.close_loop:
+        check_loop(spans, options.align)
     if options.metric is not None:
         options.metric.check(folder, in_one_world=options.align or len(spans) == 1)
 

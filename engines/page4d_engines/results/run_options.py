@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from page4d_engines.clip.window_reader import windows
 from page4d_engines.options import Backend, FitMode, Format, PointsSource
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
 from page4d_engines.results.world.metres import MetricSource
-from page4d_engines.results.world.run_world import aligned_stride, check_loop
 from page4d_engines.timing import Stopwatch
 
 
@@ -54,28 +52,6 @@ class RunOptions:
     align: bool = False
     close_loop: bool = False
     metric: MetricSource | None = None
-
-    def stride_of(self, T: int) -> int:
-        """Frames from one window's start to the next's, for engines that see T.
-
-        Raises:
-            UsageError: windows that are to be aligned and share no frames.
-        """
-        if self.align:
-            return aligned_stride(T, self.stride)
-        return T if self.stride is None else self.stride
-
-    def windows(self, count: int, T: int) -> list[range]:
-        """The windows of a clip of so many frames, for engines that see T.
-
-        Raises:
-            UsageError: fewer frames than T, a stride out of range; windows that are to be aligned and share no frames,
-                or are too few for a loop.
-        """
-        spans = windows(count, T, self.stride_of(T))
-        if self.close_loop:
-            check_loop(spans, self.align)
-        return spans
 
     @property
     def cloud(self) -> CloudOptions:

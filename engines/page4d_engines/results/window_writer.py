@@ -33,9 +33,8 @@ class WindowWriter:
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
         choice: what a point cloud is made from; None: the engines give none.
         options: which pixels become its points.
-        writes_ply: whether it is written.
-        in_own_world: whether cloud and cameras are written with the window, in its own world; else whoever knows
-            another one writes them.
+        writes_cloud, writes_cameras: whether these are written, in the window's own world; else whoever knows another
+            one writes them.
     """
 
     folder: pathlib.Path
@@ -43,8 +42,8 @@ class WindowWriter:
     alone: bool
     choice: CloudChoice | None
     options: CloudOptions
-    writes_ply: bool = True
-    in_own_world: bool = True
+    writes_cloud: bool = True
+    writes_cameras: bool = True
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -71,8 +70,7 @@ class WindowWriter:
             means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
         files = None
         if predictions is not None:
-            with_cloud = self.writes_ply and self.in_own_world
-            files = predictions.write(self.folder, self._place(name), with_cloud, self.in_own_world)
+            files = predictions.write(self.folder, self._place(name), self.writes_cloud, self.writes_cameras)
         summary = WindowSummary(
             name=name,
             first_frame=times[0],

@@ -55,13 +55,13 @@ class Predictions:
         Args:
             out: the output folder.
             place: where in it, an existing folder.
-            with_cloud: whether the cloud is written.
-            with_cameras: whether `cameras.json` is.
+            with_cloud, with_cameras: whether these are written, too, in the window's own world.
         """
         choice, rig, unit = self.geometry.choice, self.rig, self.geometry.result.unit
         cloud = self.cloud if with_cloud else None
         if cloud is not None:
             write_ply(place / CLOUD, cloud)
+        has_cameras = rig is not None and with_cameras
         left_out: list[str] = []
         if rig is not None and with_cameras:
             left_out = write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
@@ -79,7 +79,7 @@ class Predictions:
         return PredictionSummary(
             cloud=None if cloud is None else (place / CLOUD).relative_to(out).as_posix(),
             points=0 if cloud is None else len(cloud.points),
-            cameras=None if rig is None or not with_cameras else (place / CAMERAS).relative_to(out).as_posix(),
+            cameras=None if not has_cameras else (place / CAMERAS).relative_to(out).as_posix(),
             depth=pictures,
             depth_scale=scale,
             rig={name: _summary(calibration) for name, calibration in (rig or {}).items()},

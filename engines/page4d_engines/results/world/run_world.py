@@ -12,7 +12,6 @@ from page4d.layout import Layout
 from page4d.system.plain_text import listed
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader
 from page4d_engines.results.finished.finished_run import FinishedRun
-from page4d_engines.results.formats.write_formats import with_scene_files
 from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import Summary
 from page4d_engines.results.world.loop import FEWEST_WINDOWS, ClosingWindow, close_loop
@@ -147,7 +146,7 @@ class RunWorld:
             folder: with the run's other files.
             summary: of the run, whose windows have worlds of their own.
             reader: of the clip.
-            with_cloud: whether points are written.
+            with_cloud: whether `points.ply` is written.
 
         Returns:
             The summary as it is then.
@@ -179,7 +178,7 @@ def _with_scenes(run: FinishedRun, with_cloud: bool) -> Summary:
         place = run.path / scene.name
         place.mkdir(exist_ok=True)
         files = SceneFiles.write(place, scene, with_cloud)
-        summary = with_scene_files(summary, scene, files)
+        summary = files.listed_in(summary, scene)
         if files.left_out:
             warnings.append(f"no pose or focal length was found for {listed(files.left_out, _NAMED)}: not in {CAMERAS}")
     return msgspec.structs.replace(summary, warnings=warnings)
