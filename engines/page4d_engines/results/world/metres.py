@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable
@@ -151,6 +152,15 @@ class MetricSource:
             windows += [placed(window, change, str(LengthUnit.METRES)) for window in scene.windows]
         metric = MetricSummary(source=self._kind, given=self.given, worlds=worlds)
         return msgspec.structs.replace(run.summary, windows=windows, metric=metric)
+
+    def applied(self, run: FinishedRun) -> FinishedRun:
+        """A finished run with its lengths in metres; its files are as they were.
+
+        Raises:
+            UsageError: as `summary`.
+        """
+        self.check(run.clip, in_one_world=len(run.scenes()) == 1)
+        return dataclasses.replace(run, summary=self.summary(run))
 
     @property
     def _kind(self) -> str:
