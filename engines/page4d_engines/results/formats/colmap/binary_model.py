@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import struct
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +29,8 @@ class BinaryModel:
         self._images = self.files[1].open("wb")
         self._images.write(struct.pack("<Q", images))
 
-    def __enter__(self) -> BinaryModel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the images."""
         self._images.close()
 
     def write_cameras(self, cameras: Sequence[ColmapCamera]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,8 @@ class TextModel:
         self._images.write(b"# two lines per image: IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME; X Y POINT3D_ID ..\n")
         self._images.write(b"# %d images\n" % images)
 
-    def __enter__(self) -> TextModel:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the images."""
         self._images.close()
 
     def write_cameras(self, cameras: Sequence[ColmapCamera]) -> None:

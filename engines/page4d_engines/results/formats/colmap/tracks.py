@@ -25,14 +25,22 @@ class ChosenPoints:
     Attributes:
         places: float32 `[n,3]`, in the world.
         colours: uint8 `[n,3]`.
-        timesteps: int32 `[n]`: of a point that moves, its timestep; -1 for others.
-        begins: by number of an image with a camera, from 1: where its points begin and end.
+        timesteps: int32 `[n]`, of the image that a point comes from.
+        moving: bool `[n]`, whether it is dynamic there.
+        of_depth: whether they are made of depth: a network that is trained so reads a pixel at its corner, not in its
+            middle (docs/conventions.md).
     """
 
     places: NDArray[np.float32]
     colours: NDArray[np.uint8]
     timesteps: NDArray[np.int32]
-    begins: dict[int, range]
+    moving: NDArray[np.bool_]
+    of_depth: bool
+
+    def pixels(self, image: PosedImage) -> NDArray[np.float64]:
+        """Where in the photo the network takes each pixel of the image to be, `[H,W,2]`."""
+        middles = image.photo_pixels()
+        return middles - np.divide(0.5, image.fit.scale) if self.of_depth else middles
 
 
 @dataclass(frozen=True)
@@ -48,28 +56,28 @@ class Seen:
     places: NDArray[np.float64]
 
 
-def own(image: PosedImage, points: range) -> Seen:
-    """The image's own points: in the middles of their pixels."""
-    return Seen(np.arange(points.start, points.stop), image.photo_pixels()[image.kept])
+def own_points(image: PosedImage, chosen: ChosenPoints, own: range) -> Seen:
+    """The image's own points, where its pixels are; `own` says which they are."""
+    return Seen(np.arange(own.start, own.stop), chosen.pixels(image)[image.kept])
 
 
-def of_others(image: PosedImage, chosen: ChosenPoints, own_points: range, most: int) -> Seen:
+def points_of_others(image: PosedImage, chosen: ChosenPoints, own: range, most: int) -> Seen:
     """Points of other images that this one shows, too.
 
     A point counts if the image's own point at the pixel that it projects to is as far from the camera, to 2%, and it
-    does not move, or is of the same timestep. It is seen at the middle of that pixel, shifted as far as the projections
-    of the two points lie apart: so a network whose points miss its cameras shows in the reprojection error.
+    does not move, or is of the same timestep. It is seen where that pixel is, shifted as far as the projections of the
+    two points lie apart: so a network whose points miss its cameras shows in the reprojection error.
 
     Args:
         image: with a camera.
         chosen: points of all images.
-        own_points: the image's own among them.
+        own: which of them are the image's own.
         most: observations; of more, as many are chosen evenly.
     """
     parts = []
     for begin in range(0, len(chosen.places), _AT_ONCE):
         indices = np.arange(begin, min(begin + _AT_ONCE, len(chosen.places)))
-        indices = indices[(indices < own_points.start) | (indices >= own_points.stop)]
+        indices = indices[(indices < own.start) | (indices >= own.stop)]
         parts.append(_shown(image, chosen, indices))
     seen = Seen(
         np.concatenate([part.points for part in parts] or [np.zeros(0, np.int64)]),
@@ -99,20 +107,16 @@ def _shown(image: PosedImage, chosen: ChosenPoints, indices: NDArray[np.int64]) 
         near = np.abs(shown[:, 2] - places[:, 2]) <= _DEPTH_OFF * places[:, 2]  # NaN is not
         apart = projected - camera.project(shown)
         near &= (np.abs(apart * fit.scale) <= _FARTHEST).all(-1)
-    near &= _at_rest(image, chosen.timesteps[indices], rows, columns)
-    seen = image.photo_pixels()[rows, columns] + apart
+    same_time = chosen.timesteps[indices] == image.t
+    near &= same_time | ~(chosen.moving[indices] | moving_pixels(image)[rows, columns])
+    seen = chosen.pixels(image)[rows, columns] + apart
     near &= _in_photo(camera, seen)
     return Seen(indices[near], seen[near])
 
 
-def _at_rest(
-    image: PosedImage, timesteps: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Which points neither move nor lie where the image shows something that moves, or are of its timestep."""
-    result = (timesteps < 0) | (timesteps == image.t)
-    if image.mask is not None:
-        result &= (image.mask[rows, columns] < DYNAMIC) | (timesteps == image.t)
-    return np.asarray(result)
+def moving_pixels(image: PosedImage) -> NDArray[np.bool_]:
+    """Which pixels `[H,W]` the mask says are dynamic."""
+    return np.zeros(image.kept.shape, np.bool_) if image.mask is None else np.asarray(image.mask >= DYNAMIC)
 
 
 def _in_photo(camera: ColmapCamera, seen: NDArray[np.float64]) -> NDArray[np.bool_]:
