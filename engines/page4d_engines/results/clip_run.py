@@ -19,62 +19,20 @@ from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.options import Backend, FitMode, PointsSource
-from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.options import FitMode, Format, PointsSource
 from page4d_engines.pipeline import Pipeline, Result
+from page4d_engines.results.finished.finished_run import FinishedRun
+from page4d_engines.results.formats.format_choice import names_of, refuse_impossible
+from page4d_engines.results.formats.write_formats import write_formats
 from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
+from page4d_engines.results.run_options import RunOptions as RunOptions
 from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.scene.cloud_choice import CloudChoice
-from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
 from page4d_engines.results.scene.given_heads import GivenHeads
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.timing import Stopwatch
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run engines over a clip.
-
-    Attributes:
-        stride: frames from one window's start to the next's; None is T.
-        fit: what becomes of another aspect ratio; None makes it an error, except for VGGT and PAGE-4D, whose photos are
-            then scaled as they are published.
-        backend: what to run on.
-        pool: threads of ONNX Runtime on the CPU; None takes every CPU.
-        min_confidence: least probability of a point in a point cloud, for engines that give one; None, without a
-            percentile: 0.1.
-        clock: since the run began, for the summary; a command's began with its process.
-        points_from: what a point cloud is made from; None: depth with cameras where the engines give these, else the
-            points head.
-        confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
-            None: 50 for engines without a probability, 40 for Depth Anything 3.
-        edges, normals, static_only, max_points, voxel: which pixels become points, as `CloudOptions` has them.
-    """
-
-    stride: int | None = None
-    fit: FitMode | None = None
-    backend: Backend = Backend.AUTO
-    pool: ThreadPool | None = None
-    min_confidence: float | None = None
-    clock: Stopwatch = field(default_factory=Stopwatch)
-    points_from: PointsSource | str | None = None
-    confidence_percentile: float | None = None
-    edges: float | None = EDGES
-    normals: float | None = None
-    static_only: bool = False
-    max_points: int | None = None
-    voxel: float | None = None
-
-    @property
-    def cloud(self) -> CloudOptions:
-        """Which pixels become points.
-
-        Raises:
-            UsageError: a number is out of range.
-        """
-        return CloudOptions(**{name: getattr(self, name) for name in CloudOptions.__struct_fields__})
 
 
 @dataclass(frozen=True)
@@ -101,7 +59,7 @@ class ClipPlan:
         """
         manifest = engines.manifest
         layout, reads = manifest.layout, manifest.reads
-        _choice(manifest, options)  # refused before anything is loaded
+        refuse_impossible(options.formats, GivenHeads.of(manifest), _choice(manifest, options))
         _require_cameras(manifest, folder)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
@@ -119,6 +77,7 @@ class ClipPlan:
             static_only=options.static_only,
             max_points=options.max_points,
             voxel=options.voxel,
+            formats=names_of(options.formats),
         )
         return cls(reader=reader, windows=windows(folder.count, layout.T, stride), made_by=made_by)
 
@@ -195,7 +154,14 @@ class ClipRun:
                 choice=self.choice,
                 made_by=self.made_by,
             )
-            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice, self.options.cloud)
+            writer = WindowWriter(
+                folder=folder,
+                reader=self.reader,
+                alone=len(self.windows) == 1,
+                choice=self.choice,
+                options=self.options.cloud,
+                writes_ply=Format.PLY in self.options.formats,
+            )
             calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
@@ -205,7 +171,7 @@ class ClipRun:
                 seconds = lap.lap()
                 written = writer.write(window, inputs, result, seconds, with_pictures=number < EMBEDDED_WINDOWS)
                 recorder.add(*written, result.timing, lap.lap())
-            summary = recorder.summary()
+            summary = self._with_formats(folder, recorder.summary(), progress)
             write_summary(folder / SUMMARY, summary)
             write_report(folder, summary, recorder.pictures)
             return summary
@@ -221,6 +187,14 @@ class ClipRun:
             shared=self._shared(number),
             progress=progress.step,
         )
+
+    def _with_formats(self, folder: pathlib.Path, summary: Summary, progress: Progress) -> Summary:
+        """Write the formats that are made of the finished run; `points.ply` is written with each window."""
+        formats = [kind for kind in self.options.formats if kind is not Format.PLY]
+        if not formats:
+            return summary
+        run = FinishedRun.of(folder, summary, self.reader.folder)
+        return write_formats(run, formats, folder, progress)
 
     def _cameras(self, number: int, inputs: WindowInputs) -> dict[str, Camera] | NDArray[np.float32] | None:
         """What of the clip's cameras the engines read, or need for metres."""

@@ -47,15 +47,16 @@ class Predictions:
         """Whether a result has any."""
         return any(getattr(result, name) is not None for name in PREDICTIONS)
 
-    def write(self, out: pathlib.Path, place: pathlib.Path) -> PredictionSummary:
+    def write(self, out: pathlib.Path, place: pathlib.Path, with_cloud: bool = True) -> PredictionSummary:
         """Write a window's files.
 
         Args:
             out: the output folder.
             place: where in it, an existing folder.
+            with_cloud: whether the cloud is written.
         """
         cloud, choice, rig = self.cloud, self.geometry.choice, self.rig
-        if cloud is not None:
+        if cloud is not None and with_cloud:
             write_ply(place / CLOUD, cloud)
         unit = self.geometry.result.unit
         left_out = [] if rig is None else write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
@@ -71,7 +72,7 @@ class Predictions:
             pictures.append(path.relative_to(out).as_posix())
         threshold = math.nan if cloud is None else self.geometry.least
         return PredictionSummary(
-            cloud=None if cloud is None else (place / CLOUD).relative_to(out).as_posix(),
+            cloud=None if cloud is None or not with_cloud else (place / CLOUD).relative_to(out).as_posix(),
             points=0 if cloud is None else len(cloud.points),
             cameras=None if rig is None else (place / CAMERAS).relative_to(out).as_posix(),
             depth=pictures,
