@@ -16,6 +16,7 @@ from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.formats.glb_file import LINES, POINTS, GlbFile
 from page4d_engines.results.formats.scene_parts import at_most, has_camera
+from page4d_engines.results.formats.written import Written
 from page4d_engines.results.scene.calibration import Calibration
 
 GLB = "scene.glb"
@@ -25,24 +26,25 @@ MOST_POINTS = 1_000_000
 _FLIP = np.diag([1.0, -1.0, -1.0])  # y down, z forward (OpenCV's) to y up, z backward (glTF's), and back
 _FRUSTUM = 0.08  # its depth, as a share of the scene's
 _LEAST_UP = 0.1  # length of the mean of unit vectors; of a shorter one the direction says nothing
+_APART = 0.01  # how far x axes must turn from each other to say what is square to them, as a variance: 6 degrees
 _EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2], np.uint16)
 _COLOURS = ((0.9, 0.2, 0.1), (0.1, 0.5, 0.9), (0.2, 0.7, 0.1), (0.9, 0.6, 0.0), (0.6, 0.2, 0.8), (0.0, 0.7, 0.7))
 
 
-def write_glb(folder: pathlib.Path, scene: Scene) -> list[pathlib.Path]:
-    """Write `scene.glb`: a node `world` with a node `cloud` and a node per image that has a camera, named as it.
+def write_glb(folder: pathlib.Path, scene: Scene) -> Written:
+    """Write `scene.glb`: a node `scene` with a node `cloud` and a node per image that has a camera, named as it.
 
-    Vertices have the scene's own coordinates. The node `world` turns them so that y is up, as glTF has it: up is the
-    mean of the cameras' up, and the first camera looks along -z. An image's node has its camera's pose, its frustum as
-    lines, and a child with a glTF camera. Memory: a window of the scene, and 40 bytes a point, at most `MOST_POINTS`
-    where the scene's options do not say how many.
+    Vertices have the scene's own coordinates. The node `scene` turns them so that y is up, as glTF has it, and the
+    first camera looks along -z: see `up_turn`. An image's node has its camera's pose, its frustum as lines, and a child
+    with a glTF camera. Memory: a window of the scene, and 60 bytes a point, at most `MOST_POINTS` where the scene's
+    options do not say how many.
 
     Args:
         folder: an existing one.
         scene: is read once, or twice where its points are thinned out.
 
-    Returns:
-        The file.
+    Raises:
+        UsageError: a photo or a window's file is gone or damaged.
     """
     cloud = _Cloud.of(at_most(scene, MOST_POINTS))
     file = GlbFile()
@@ -55,26 +57,33 @@ def write_glb(folder: pathlib.Path, scene: Scene) -> list[pathlib.Path]:
         children.append(_add_node(file, name="cloud", mesh=len(file.meshes) - 1))
     children += _add_cameras(file, cloud.cameras, _FRUSTUM * cloud.depth)
     turn = up_turn([camera.calibration.camera_to_world for camera in cloud.cameras])
-    root = _add_node(file, name="world", rotation=quaternion(turn).tolist(), children=children)
+    root = _add_node(file, name="scene", rotation=quaternion(turn).tolist(), children=children)
     if not children:
         del file.nodes[root]["children"]
     path = folder / GLB
     file.write(path, [root], "page4d")
-    return [path]
+    return Written([path])
 
 
 def up_turn(poses: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """The rotation `[3,3]` from a world to one with y up, in which the first camera looks along -z, if up allows.
+
+    Cameras are held level: up is the direction that is square to all of their x axes, where these differ, else the mean
+    of their own up.
 
     Args:
         poses: camera to world, `[4,4]` each; without any, the world is taken for a camera's frame: y down, z forward.
     """
     if not poses:
         return _FLIP
-    first = poses[0][:3, :3]
-    up = -np.mean([pose[:3, 1] for pose in poses], axis=0)
+    rotations = np.stack([pose[:3, :3] for pose in poses])
+    first, up = rotations[0], -rotations[:, :, 1].mean(0)
     if np.linalg.norm(up) < _LEAST_UP:
         up = -first[:, 1]
+    spread, axes = np.linalg.eigh(np.einsum("ni,nj->ij", rotations[:, :, 0], rotations[:, :, 0]) / len(poses))
+    level = axes[:, 0] * np.sign(axes[:, 0] @ up)
+    if spread[1] - spread[0] > _APART and level @ up > 0.5 * np.linalg.norm(up):
+        up = level
     up = up / np.linalg.norm(up)
     right = np.cross(first[:, 2], up)
     if np.linalg.norm(right) < _LEAST_UP:  # it looks straight up or down

@@ -10,28 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d_engines.results.formats.colmap.records import ColmapCamera, ColmapImage, ColmapPoints
+from page4d_engines.results.formats.colmap.tracks import Seen
 
 _PINHOLE = 1  # of COLMAP's camera models
 _AT_ONCE = 1 << 14  # points that are laid out at a time
 _OBSERVATION = np.dtype([("place", "<f8", 2), ("point", "<u8")])  # packed, as the file has it
-_POINT = np.dtype(
-    [("number", "<u8"), ("place", "<f8", 3), ("colour", "u1", 3), ("error", "<f8"), ("length", "<u8")]
-)
+_POINT = np.dtype([("number", "<u8"), ("place", "<f8", 3), ("colour", "u1", 3), ("error", "<f8"), ("length", "<u8")])
 _TRACK = np.dtype([("image", "<u4"), ("place", "<u4")])
 
 
 class BinaryModel:
-    """The files of a model, written image by image: only one image's observations are in memory."""
+    """The files of a model."""
 
-    def __init__(self, folder: pathlib.Path, images: int) -> None:
-        """Begin a model of so many images in an existing folder."""
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Of an existing folder."""
         self.files = [folder / f"{kind}.bin" for kind in ("cameras", "images", "points3D")]
-        self._images = self.files[1].open("wb")
-        self._images.write(struct.pack("<Q", images))
-
-    def close(self) -> None:
-        """End the images."""
-        self._images.close()
 
     def write_cameras(self, cameras: Sequence[ColmapCamera]) -> None:
         """All of them."""
@@ -41,13 +34,16 @@ class BinaryModel:
             parts.append(struct.pack("<4d", *camera.parameters))
         self.files[0].write_bytes(b"".join(parts))
 
-    def write_image(self, image: ColmapImage, seen: NDArray[np.float64], points: NDArray[np.int64]) -> None:
-        """The next image, with where it sees points, `[n,2]` in pixels, and their numbers `[n]`."""
-        observations = np.empty(len(seen), _OBSERVATION)
-        observations["place"], observations["point"] = seen, points
-        name = image.name.encode("utf-8", "surrogateescape")
-        self._images.write(struct.pack("<I7dI", image.number, *image.numbers, image.camera))
-        self._images.write(name + b"\0" + struct.pack("<Q", len(seen)) + observations.tobytes())
+    def write_images(self, images: Sequence[ColmapImage], seen: Sequence[Seen]) -> None:
+        """All of them, each with what it sees."""
+        with self.files[1].open("wb") as file:
+            file.write(struct.pack("<Q", len(images)))
+            for image, some in zip(images, seen, strict=True):
+                observations = np.empty(len(some.points), _OBSERVATION)
+                observations["place"], observations["point"] = some.places, some.points + 1
+                file.write(struct.pack("<I7dI", image.number, *image.numbers, image.camera))
+                file.write(image.name.encode("utf-8", "surrogateescape") + b"\0")
+                file.write(struct.pack("<Q", len(observations)) + observations.tobytes())
 
     def write_points(self, points: ColmapPoints) -> None:
         """All of them."""

@@ -6,24 +6,17 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from page4d_engines.results.formats.colmap.records import ColmapCamera, ColmapImage, ColmapPoints
+from page4d_engines.results.formats.colmap.tracks import Seen
 
 
 class TextModel:
-    """The files of a model, written image by image: only one image's observations are in memory."""
+    """The files of a model."""
 
-    def __init__(self, folder: pathlib.Path, images: int) -> None:
-        """Begin a model of so many images in an existing folder."""
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Of an existing folder."""
         self.files = [folder / f"{kind}.txt" for kind in ("cameras", "images", "points3D")]
-        self._images = self.files[1].open("wb")
-        self._images.write(b"# two lines per image: IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME; X Y POINT3D_ID ..\n")
-        self._images.write(b"# %d images\n" % images)
-
-    def close(self) -> None:
-        """End the images."""
-        self._images.close()
 
     def write_cameras(self, cameras: Sequence[ColmapCamera]) -> None:
         """All of them."""
@@ -34,12 +27,15 @@ class TextModel:
         ]
         self.files[0].write_text("\n".join(lines) + "\n")
 
-    def write_image(self, image: ColmapImage, seen: NDArray[np.float64], points: NDArray[np.int64]) -> None:
-        """The next image, with where it sees points, `[n,2]` in pixels, and their numbers `[n]`."""
-        pose = _line((image.number, *map(repr, image.numbers), image.camera, image.name))
-        triples = zip(seen[:, 0].tolist(), seen[:, 1].tolist(), points.tolist(), strict=True)
-        observations = " ".join(f"{x!r} {y!r} {point}" for x, y, point in triples)
-        self._images.write(f"{pose}\n{observations}\n".encode("utf-8", "surrogateescape"))
+    def write_images(self, images: Sequence[ColmapImage], seen: Sequence[Seen]) -> None:
+        """All of them, each with what it sees."""
+        with self.files[1].open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("# two lines per image: IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME; X Y POINT3D_ID ..\n")
+            for image, some in zip(images, seen, strict=True):
+                file.write(_line((image.number, *map(repr, image.numbers), image.camera, image.name)) + "\n")
+                places, points = some.places.tolist(), (some.points + 1).tolist()
+                triples = (f"{x!r} {y!r} {point}" for (x, y), point in zip(places, points, strict=True))
+                file.write(_line(triples) + "\n")
 
     def write_points(self, points: ColmapPoints) -> None:
         """All of them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,16 @@ class ChosenPoints:
     moving: NDArray[np.bool_]
     of_depth: bool
 
+    def only(self, kept: NDArray[np.bool_]) -> ChosenPoints:
+        """Those that are kept, `[n]`."""
+        return dataclasses.replace(
+            self,
+            places=self.places[kept],
+            colours=self.colours[kept],
+            timesteps=self.timesteps[kept],
+            moving=self.moving[kept],
+        )
+
     def pixels(self, image: PosedImage) -> NDArray[np.float64]:
         """Where in the photo the network takes each pixel of the image to be, `[H,W,2]`."""
         middles = image.photo_pixels()
@@ -48,12 +60,18 @@ class Seen:
     """What an image sees.
 
     Attributes:
-        points: int64 `[n]`, indices of points, ascending.
+        points: int64 `[n]`, indices of points.
         places: float64 `[n,2]`, where in the photo, in pixels.
     """
 
     points: NDArray[np.int64]
     places: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """Several as one, in their order."""
+        points = np.concatenate([np.zeros(0, np.int64), *(part.points for part in parts)])
+        return cls(points, np.concatenate([np.zeros((0, 2)), *(part.places for part in parts)]))
 
 
 def own_points(image: PosedImage, chosen: ChosenPoints, own: range) -> Seen:
@@ -79,10 +97,7 @@ def points_of_others(image: PosedImage, chosen: ChosenPoints, own: range, most: 
         indices = np.arange(begin, min(begin + _AT_ONCE, len(chosen.places)))
         indices = indices[(indices < own.start) | (indices >= own.stop)]
         parts.append(_shown(image, chosen, indices))
-    seen = Seen(
-        np.concatenate([part.points for part in parts] or [np.zeros(0, np.int64)]),
-        np.concatenate([part.places for part in parts] or [np.zeros((0, 2))]),
-    )
+    seen = Seen.joined(parts)
     if len(seen.points) <= most:
         return seen
     even = np.arange(most) * len(seen.points) // most

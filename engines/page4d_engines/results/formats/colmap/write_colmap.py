@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,63 +21,68 @@ from page4d_engines.results.formats.colmap.tracks import (
     own_points,
     points_of_others,
 )
-from page4d_engines.results.formats.scene_parts import at_most, has_camera, is_of_depth
+from page4d_engines.results.formats.scene_parts import at_most, has_camera, is_of_depth, save_video_frame
+from page4d_engines.results.formats.written import Written
 
 BINARY, TEXT = "colmap/sparse/0", "colmap/sparse_text/0"
 MOST_POINTS = 100_000
 """Where `--max-points` does not say: splatting begins with about so many, and more of them make COLMAP slow."""
 
-_MOST_SEEN = 8_000_000  # observations of other images' points, of all images together ..
+_FEWEST_JOINED = 0.1  # of the points: that a second image sees
+_MOST_SEEN = 4_000_000  # observations of other images' points, of all images together ..
 _FEWEST_SEEN = 2_048  # .. but every image has so many
 
 
-def write_colmap(
-    folder: pathlib.Path, scene: Scene, shared_camera: bool = False, warn: Callable[[str], None] | None = None
-) -> list[pathlib.Path]:
-    """Write `colmap/sparse/0` (binary) and `colmap/sparse_text/0`.
+def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False) -> Written:
+    """Write `colmap/sparse/0` (binary) and `colmap/sparse_text/0`; of videos their frames, too, to `images/`.
 
-    The points are the scene's, at most `MOST_POINTS` where its options do not say how many. A point's track has the
-    image that it comes from, and every image that shows the same surface there. Memory: a window of the scene, 40 bytes
-    per point, and 12 bytes per observation, which are 8 million and two thousand per image at most, beside the points.
+    The points are the scene's, at most `MOST_POINTS` where its options do not say how many, and of these the ones that
+    a second image sees: COLMAP's bundle adjustment stops at others. Where hardly any would be left, all stay. A track
+    has the image that the point comes from, and every image that shows the same surface there.
+
+    Memory: a window of the scene, 60 bytes a point, and 40 bytes an observation, which are 4 million and two thousand
+    an image at most, beside the points.
 
     Args:
         folder: an existing one.
-        scene: is read twice.
+        scene: is read twice, and once more where its points are thinned out.
         shared_camera: whether photos of one folder and one size share a camera, the median of theirs: those of one
             physical camera, or all photos in a folder. Otherwise each has its own.
-        warn: is told what was left out; None: nobody.
 
-    Returns:
-        The files.
+    Raises:
+        UsageError: a photo or a window's file is gone or damaged.
     """
     scene = at_most(scene, MOST_POINTS)
-    parts = _Parts.of(scene)
-    warn = warn or _nobody
+    parts = _Parts.of(scene, folder)
+    warnings = []
     if parts.left_out:
-        warn(f"no pose or focal length is known of {', '.join(parts.left_out)}: not in the COLMAP model")
+        warnings.append(f"no pose or focal length is known of {', '.join(parts.left_out)}: not in the COLMAP model")
     if not parts.images:
-        warn("no image has a camera: there is no COLMAP model")
-        return []
-    cameras = parts.shared() if shared_camera else parts
-    models: list[BinaryModel | TextModel] = [BinaryModel(_made(folder / BINARY), len(parts.images))]
+        return Written([], (*warnings, "no image has a camera: there is no COLMAP model"))
+    if shared_camera:
+        parts = parts.shared()
+    seen, lengths = _seen(scene, parts)
+    joined = lengths > 1
+    if joined.mean() < _FEWEST_JOINED:
+        joined = lengths > 0
+        warnings.append(
+            f"hardly any point is seen by a second image, at the same place to 2%: all {len(joined)} points are in the"
+            " COLMAP model, and its bundle adjustment does not take those of a single image"
+        )
+    seen, chosen = _only(seen, joined), parts.points.only(joined)
+    points = _with_tracks(parts, chosen, seen)
+
+    models: list[BinaryModel | TextModel] = [BinaryModel(_made(folder / BINARY))]
     spaced = [image.name for image in parts.images.values() if len(image.name.split()) != 1]
     if spaced:
-        warn(f"names with spaces have no place in COLMAP's text files: only the binary model has {', '.join(spaced)}")
+        warnings.append(f"COLMAP's text files have no place for names with spaces, and were not written: {spaced[0]}")
     else:
-        models.append(TextModel(_made(folder / TEXT), len(parts.images)))
-    try:
-        points = _write_images(scene, cameras, models)
-    finally:
-        for model in models:
-            model.close()
+        models.append(TextModel(_made(folder / TEXT)))
     for model in models:
-        model.write_cameras(list(cameras.cameras.values()))
+        model.write_cameras(list(parts.cameras.values()))
+        model.write_images(list(parts.images.values()), seen)
         model.write_points(points)
-    return [file for model in models for file in model.files]
-
-
-def _nobody(sentence: str) -> None:
-    """Is told a sentence."""
+    return Written([*(file for model in models for file in model.files), *parts.frames], tuple(warnings))
 
 
 def _made(folder: pathlib.Path) -> pathlib.Path:
@@ -95,6 +99,7 @@ class _Parts:
         own: by image number: which points are its own.
         points: of all images with a camera.
         left_out: names of the others.
+        frames: of videos, as files that were written.
     """
 
     cameras: dict[int, ColmapCamera]
@@ -102,14 +107,16 @@ class _Parts:
     own: dict[int, range]
     points: ChosenPoints
     left_out: list[str]
+    frames: list[pathlib.Path]
 
     @classmethod
-    def of(cls, scene: Scene) -> _Parts:
-        """Read a scene."""
+    def of(cls, scene: Scene, folder: pathlib.Path) -> _Parts:
+        """Read a scene, and write the frames of its videos into a folder."""
         cameras: dict[int, ColmapCamera] = {}
         images: dict[int, ColmapImage] = {}
         own: dict[int, range] = {}
         left_out: list[str] = []
+        frames: list[pathlib.Path] = []
         gathered, count = _Gathered(), 0
         for image in scene.images():
             if not has_camera(image):
@@ -119,9 +126,18 @@ class _Parts:
             cameras[number] = pinhole(number, camera)
             images[number] = ColmapImage(number, image.photo, number, camera.world_to_camera)
             gathered.add(image)
+            if (frame := save_video_frame(folder, image)) is not None:
+                frames.append(frame)
             own[number] = range(count, count + int(image.kept.sum()))
             count = own[number].stop
-        return cls(cameras, images, own, gathered.points(is_of_depth(scene)), left_out)
+        return cls(
+            cameras=cameras,
+            images=images,
+            own=own,
+            points=gathered.points(is_of_depth(scene)),
+            left_out=left_out,
+            frames=frames,
+        )
 
     def shared(self) -> _Parts:
         """With one camera for all photos of a folder and a size."""
@@ -164,47 +180,47 @@ class _Gathered:
         )
 
 
-def _write_images(scene: Scene, parts: _Parts, models: list[BinaryModel | TextModel]) -> ColmapPoints:
-    """Write what each image sees, and give the points with their tracks."""
+def _seen(scene: Scene, parts: _Parts) -> tuple[list[Seen], NDArray[np.int64]]:
+    """What each image sees, in the order of their numbers, and how many images see each point."""
     chosen = parts.points
-    count = len(chosen.places)
     most = max(_FEWEST_SEEN, _MOST_SEEN // len(parts.images))
-    off = np.zeros(count)
-    seen_points: list[NDArray[np.int32]] = []
+    seen = []
+    lengths = np.zeros(len(chosen.places), np.int64)
     with_camera = (image for image in scene.images() if has_camera(image))
-    for (number, record), image in zip(parts.images.items(), with_camera, strict=True):
+    for number, image in zip(parts.images, with_camera, strict=True):
         own = parts.own[number]
-        seen = _joined(own_points(image, chosen, own), points_of_others(image, chosen, own, most))
-        projected = parts.cameras[record.camera].project(record.places(chosen.places[seen.points]))
-        off[seen.points] += np.linalg.norm(projected - seen.places, axis=1)  # an image sees a point once
-        for model in models:
-            model.write_image(record, seen.places, seen.points + 1)
-        seen_points.append(seen.points.astype(np.int32))
-    return _with_tracks(chosen, off, seen_points)
+        seen.append(Seen.joined([own_points(image, chosen, own), points_of_others(image, chosen, own, most)]))
+        lengths[seen[-1].points] += 1  # an image sees a point once
+    return seen, lengths
 
 
-def _joined(first: Seen, second: Seen) -> Seen:
-    return Seen(np.concatenate([first.points, second.points]), np.concatenate([first.places, second.places]))
+def _only(seen: list[Seen], kept: NDArray[np.bool_]) -> list[Seen]:
+    """What each image sees of the points that are kept, by their new indices."""
+    indices = np.cumsum(kept) - 1
+    return [Seen(indices[some.points[stays]], some.places[stays]) for some in seen for stays in [kept[some.points]]]
 
 
-def _with_tracks(chosen: ChosenPoints, off: NDArray[np.float64], seen: list[NDArray[np.int32]]) -> ColmapPoints:
+def _with_tracks(parts: _Parts, chosen: ChosenPoints, seen: list[Seen]) -> ColmapPoints:
     """The points with their tracks, by image number.
 
     Args:
-        chosen: the points; each is seen by its own image at least.
-        off: of each, distances between where it is seen and projected to, summed over its images, in pixels.
-        seen: by image, in the order of their numbers: the points that it sees.
+        parts: the images and cameras.
+        chosen: the points; each is seen by an image at least.
+        seen: by image, in the order of their numbers.
     """
-    every = np.concatenate(seen)
-    order = np.argsort(every, kind="stable").astype(np.int64)
-    lengths = np.bincount(every, minlength=len(chosen.places)).astype(np.int64)
-    images = np.repeat(np.arange(len(seen), dtype=np.uint32) + 1, [len(points) for points in seen])
-    places = np.concatenate([np.arange(len(points), dtype=np.uint32) for points in seen])
+    off = np.zeros(len(chosen.places))
+    for image, some in zip(parts.images.values(), seen, strict=True):
+        projected = parts.cameras[image.camera].project(image.places(chosen.places[some.points]))
+        off[some.points] += np.linalg.norm(projected - some.places, axis=1)
+    counts = [len(some.points) for some in seen]
+    every = np.concatenate([some.points.astype(np.int32) for some in seen])
+    order = np.argsort(every, kind="stable")
+    lengths = np.bincount(every, minlength=len(chosen.places))
     return ColmapPoints(
         places=chosen.places,
         colours=chosen.colours,
         errors=off / np.maximum(lengths, 1),
         lengths=lengths,
-        track_images=images[order],
-        track_places=places[order],
+        track_images=np.repeat(np.arange(len(seen), dtype=np.uint32) + 1, counts)[order],
+        track_places=np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])[order],
     )
