@@ -27,6 +27,15 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
 
+MetricFrom = Annotated[
+    pathlib.Path | None,
+    typer.Option(help="bring lengths to metres: cameras.json in metres, or the output of a metric model's run"),
+]
+KnownDistance = Annotated[
+    str | None, typer.Option(metavar="A,B,METRES", help="bring lengths to metres: the distance of two cameras' centres")
+]
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         from page4d import __version__
@@ -74,6 +83,19 @@ def run(
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="bring overlapping windows into the world of the first one; default stride then: T less a quarter",
+        ),
+    ] = False,
+    close_loop: Annotated[
+        bool,
+        typer.Option("--close-loop", help="the clip's end sees its begin again: close the ring of aligned windows"),
+    ] = False,
+    metric_from: MetricFrom = None,
+    known_distance: KnownDistance = None,
     fit: Annotated[
         FitMode | None,
         typer.Option(
@@ -130,6 +152,7 @@ def run(
         from page4d_engines.results.clip_run import RunOptions, run_clip  # late: --help need not wait for the runtime
         from page4d_engines.results.formats.format_choice import formats_named
         from page4d_engines.results.scene.cloud_options import CloudOptions
+        from page4d_engines.results.world.metres import MetricSource
 
         if len(frames) > 1:
             refuse_of_one_clip(masks=masks, keypoints=keypoints)
@@ -152,6 +175,9 @@ def run(
             pool=pool,
             clock=clock,
             formats=(Format.PLY,) if formats is None else formats_named(formats),
+            align=align,
+            close_loop=close_loop,
+            metric=MetricSource.of(metric_from, known_distance),
             **{name: getattr(cloud, name) for name in cloud.__struct_fields__},
         )
         if len(frames) > 1:
@@ -219,10 +245,22 @@ def say_summary(summary: Summary, out: pathlib.Path, quiet: bool) -> None:
         console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
     for warning in summary.warnings:
         console.say(f"note: {warning}", quiet)
+    for line in world_lines(summary):
+        console.say(line, quiet)
     windows = counted(len(summary.windows), "window")
     console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
     for what, path in places(summary, out):
         console.say(f"{what + ':':<9}{path}", quiet)
+
+
+def world_lines(summary: Summary) -> Iterator[str]:
+    """How the results came into one world, and to metres."""
+    if summary.alignment is not None:
+        yield f"aligned: {summary.alignment.in_words}"
+        if summary.alignment.loop_in_words is not None:
+            yield f"loop:    {summary.alignment.loop_in_words}"
+    if summary.metric is not None:
+        yield f"metres:  {summary.metric.in_words}"
 
 
 def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
@@ -231,13 +269,14 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
     if summary.has_mask:
         yield "masks", out / "masks"
     for window in [window.predictions for window in summary.windows if window.predictions is not None][:1]:
-        place = out / "*" if len(summary.windows) > 1 else out
-        files = (("points", window.cloud, "points.ply"), ("cameras", window.cameras, "cameras.json"))
-        for what, file, name in (*files, ("depth", window.depth, "depth")):
+        depths = out / "*" if len(summary.windows) > 1 else out
+        place = depths if summary.alignment is None else out
+        files = (("points", window.cloud, place / "points.ply"), ("cameras", window.cameras, place / "cameras.json"))
+        for what, file, path in (*files, ("depth", window.depth, depths / "depth")):
             if file:
-                yield what, place / name
-    for path in summary.format_files[:_MOST_NAMED]:
-        yield "format", out / path
+                yield what, path
+    for name in summary.format_files[:_MOST_NAMED]:
+        yield "format", out / name
     yield "results", out / "*.safetensors"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from page4d_engines.options import Backend, FitMode, Format, PointsSource
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
+from page4d_engines.results.world.metres import MetricSource
 from page4d_engines.timing import Stopwatch
 
 
@@ -29,6 +30,9 @@ class RunOptions:
             None: 50 for engines without a probability, 40 for Depth Anything 3.
         edges, normals, static_only, max_points, voxel: which pixels become points, as `CloudOptions` has them.
         formats: what points and cameras are written as.
+        align: bring overlapping windows into the first one's world; without a stride they overlap by a quarter of T.
+        close_loop: the clip's end sees its begin again.
+        metric: where metres come from; None: lengths stay as the engines give them.
     """
 
     stride: int | None = None
@@ -45,6 +49,9 @@ class RunOptions:
     max_points: int | None = None
     voxel: float | None = None
     formats: tuple[Format, ...] = (Format.PLY,)
+    align: bool = False
+    close_loop: bool = False
+    metric: MetricSource | None = None
 
     @property
     def cloud(self) -> CloudOptions:

@@ -33,7 +33,8 @@ class WindowWriter:
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
         choice: what a point cloud is made from; None: the engines give none.
         options: which pixels become its points.
-        writes_ply: whether it is written.
+        writes_cloud, writes_cameras: whether these are written, in the window's own world; else whoever knows another
+            one writes them.
     """
 
     folder: pathlib.Path
@@ -41,7 +42,8 @@ class WindowWriter:
     alone: bool
     choice: CloudChoice | None
     options: CloudOptions
-    writes_ply: bool = True
+    writes_cloud: bool = True
+    writes_cameras: bool = True
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -66,7 +68,9 @@ class WindowWriter:
         if result.mask is not None:
             overlays = list(self._write_overlays(name, times, inputs.images, result.mask))
             means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
-        files = None if predictions is None else predictions.write(self.folder, self._place(name), self.writes_ply)
+        files = None
+        if predictions is not None:
+            files = predictions.write(self.folder, self._place(name), self.writes_cloud, self.writes_cameras)
         summary = WindowSummary(
             name=name,
             first_frame=times[0],
@@ -99,13 +103,17 @@ class WindowWriter:
         place.mkdir(exist_ok=True)
         return place
 
+    def geometry(self, window: range, result: Result) -> WindowGeometry:
+        """What the heads give in a window."""
+        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
+        return WindowGeometry(result, fits, self.choice, self.options)
+
     def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
         if not Predictions.are_in(result):
             return None
-        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
         return Predictions(
             images=inputs.images,
-            geometry=WindowGeometry(result, fits, self.choice, self.options),
+            geometry=self.geometry(window, result),
             names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
         )
 

@@ -97,9 +97,6 @@ class Drift:
 
 def drift(case, worlds):
     """How far windows are from where they should be."""
-    off = []
-    for world, truth in zip(worlds, case.truth, strict=True):
-        off.append(world.after(truth.inverse()).after(case.truth[0]).after(Similarity.identity()))
     depth = case.parts[0].typical_depth
     distances = []
     for window, world, truth in zip(case.windows, worlds, case.truth, strict=True):

@@ -12,8 +12,8 @@ from page4d_engines.options import Format
 from page4d_engines.results.finished.finished_run import FinishedRun, Scene
 from page4d_engines.results.formats.npz import write_npz
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
-from page4d_engines.results.summary import Summary, WindowSummary
-from page4d_engines.results.world.scene_files import CAMERAS, CLOUD, SceneFiles
+from page4d_engines.results.summary import Summary
+from page4d_engines.results.world.scene_files import SceneFiles, with_predictions
 
 Writer = Callable[[pathlib.Path, Scene], list[pathlib.Path]]
 """Writes a scene into an existing folder; the files."""
@@ -47,7 +47,7 @@ def write_formats(run: FinishedRun, formats: Sequence[Format], out: pathlib.Path
         for kind in formats:
             steps.step(f"{scene.name + ': ' if scene.name else ''}writing {kind}")
             if kind is Format.PLY:
-                summary = _with_cloud(summary, scene, SceneFiles.write(place, scene))
+                summary = SceneFiles.write(place, scene).listed_in(summary, scene)
             else:
                 files = [path.relative_to(out).as_posix() for path in WRITERS[kind](place, scene)]
                 summary = _with_files(summary, scene, files)
@@ -62,31 +62,4 @@ def _with_files(summary: Summary, scene: Scene, files: list[str]) -> Summary:
     def with_files(predictions: PredictionSummary, is_first: bool) -> PredictionSummary:
         return msgspec.structs.replace(predictions, formats=sorted({*predictions.formats, *files}))
 
-    return _changed(summary, scene, with_files)
-
-
-def _with_cloud(summary: Summary, scene: Scene, files: SceneFiles) -> Summary:
-    """With the cloud and the cameras of a scene, which its first window has, and what they are made from."""
-    prefix = f"{scene.name}/" if scene.name else ""
-
-    def with_cloud(predictions: PredictionSummary, is_first: bool) -> PredictionSummary:
-        return msgspec.structs.replace(
-            predictions,
-            cloud=f"{prefix}{CLOUD}" if is_first and files.points is not None else None,
-            points=files.points or 0 if is_first else 0,
-            cameras=f"{prefix}{CAMERAS}" if is_first and files.has_cameras else None,
-        )
-
-    return _changed(summary, scene, with_cloud)
-
-
-def _changed(summary: Summary, scene: Scene, change: Callable[[PredictionSummary, bool], PredictionSummary]) -> Summary:
-    """With the predictions of a scene's windows changed; `change` is told whether it is the scene's first."""
-    names = [window.name for window in scene.windows]
-
-    def changed(window: WindowSummary) -> WindowSummary:
-        if window.name not in names or window.predictions is None:
-            return window
-        return msgspec.structs.replace(window, predictions=change(window.predictions, window.name == names[0]))
-
-    return msgspec.structs.replace(summary, windows=[changed(window) for window in summary.windows])
+    return with_predictions(summary, scene, with_files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Iterable
@@ -15,8 +16,9 @@ from page4d.cameras import Camera, read_cameras
 from page4d.errors import UsageError
 from page4d.files import sha256
 from page4d.system.plain_text import listed
+from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.pipeline import LengthUnit
-from page4d_engines.results.finished.finished_run import FinishedRun, Scene
+from page4d_engines.results.finished.finished_run import FinishedRun, Scene, photo_path
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.summary import SUMMARY, Summary
 from page4d_engines.results.world.camera_similarity import fit_cameras
@@ -107,6 +109,33 @@ class MetricSource:
             )
         return cls(given=str(path), digest=_digest(path), cameras=cameras)
 
+    def check(self, clip: FrameFolder, in_one_world: bool) -> None:
+        """Whether it can say anything of a clip, before this is run.
+
+        Args:
+            clip: of the run.
+            in_one_world: whether all of its windows will be.
+
+        Raises:
+            UsageError: its cameras or photos are others; a distance, of windows with worlds of their own.
+        """
+        images = list(_images(clip))
+        if self.run is not None:
+            known = {photo_path(self.run.clip, t, v) for t, v in _images(self.run.clip)}
+            if known.isdisjoint(photo_path(clip, t, v) for t, v in images):
+                raise _other_photos(self.run, str(clip.path))
+            return
+        names = {name for t, v in images for name in _clip_names(clip, t, v)}
+        shown = [*clip.camera_names, *clip.frame_names]
+        if self.cameras is not None and names.isdisjoint(self.cameras):
+            raise _other_cameras(self.given, self.cameras, shown)
+        if self.distance is not None:
+            if not in_one_world:
+                raise _many_worlds()
+            missing = [name for name in (self.distance.first, self.distance.second) if name not in names]
+            if missing:
+                raise _unknown_names(missing, self.given, shown)
+
     def summary(self, run: FinishedRun) -> Summary:
         """The summary of a run, with its lengths in metres: `world` of the windows, depth scales, positions, unit.
 
@@ -123,6 +152,15 @@ class MetricSource:
             windows += [placed(window, change, str(LengthUnit.METRES)) for window in scene.windows]
         metric = MetricSummary(source=self._kind, given=self.given, worlds=worlds)
         return msgspec.structs.replace(run.summary, windows=windows, metric=metric)
+
+    def applied(self, run: FinishedRun) -> FinishedRun:
+        """A finished run with its lengths in metres; its files are as they were.
+
+        Raises:
+            UsageError: as `summary`.
+        """
+        self.check(run.clip, in_one_world=len(run.scenes()) == 1)
+        return dataclasses.replace(run, summary=self.summary(run))
 
     @property
     def _kind(self) -> str:
@@ -173,11 +211,7 @@ def _by_cameras(scene: Scene, known: dict[str, Camera], given: str) -> tuple[Sim
             source.append(image.calibration.camera_to_world)
             target.append(_pose(camera))
     if not source:
-        raise UsageError(
-            "no camera of --metric-from is one of the run's",
-            got=f"{given}: {listed(list(known), _NAMED)}",
-            allowed=f"names of the run's images or cameras: {listed(names, _NAMED)}",
-        )
+        raise _other_cameras(given, known, names)
     try:
         fit = fit_cameras(np.stack(source), np.stack(target))
     except UsageError as error:
@@ -189,9 +223,12 @@ def _by_cameras(scene: Scene, known: dict[str, Camera], given: str) -> tuple[Sim
 
 def _names(image: PosedImage) -> Iterable[str]:
     """What a known camera of an image may be called, the more telling names first."""
-    file = pathlib.PurePosixPath(image.photo)
-    per_image = (image.name, f"{image.camera_name}/{image.frame_name}", image.photo, file.name, image.frame_name)
-    return (*per_image, image.camera_name)
+    return (image.name, *_clip_names(image.clip, image.t, image.v))
+
+
+def _clip_names(clip: FrameFolder, t: int, v: int) -> Iterable[str]:
+    camera, frame, photo = clip.camera_names[v], clip.frame_names[t], photo_path(clip, t, v)
+    return (f"{camera}/{frame}", photo, pathlib.PurePosixPath(photo).name, frame, camera)
 
 
 def _pose(camera: Camera) -> Floats:
@@ -207,11 +244,7 @@ def _by_depth(scene: Scene, metric: FinishedRun) -> tuple[Similarity, float, int
     known = _known_depths(metric)
     ratios = [_ratios(image, *known[image.photo]) for image in scene.images() if image.photo in known]
     if not ratios:
-        raise UsageError(
-            "the run of --metric-from has none of this run's photos",
-            got=f"{metric.path}, of {metric.summary.frames}",
-            allowed=f"a run of {scene.run.summary.frames}",
-        )
+        raise _other_photos(metric, scene.run.summary.frames)
     logs = np.log(np.concatenate(ratios))
     if len(logs) < _FEWEST:
         raise UsageError(
@@ -261,12 +294,7 @@ def _ratios(image: PosedImage, places: Floats, depth: Floats) -> Floats:
 
 def _by_distance(scene: Scene, distance: KnownDistance) -> tuple[Similarity, None, int]:
     if scene.name:
-        raise UsageError(
-            "--known-distance is for one world, and each window has its own",
-            got=f"{len(scene.run.summary.windows)} windows",
-            allowed="a clip of one window, or windows in one world",
-            hint="--align",
-        )
+        raise _many_worlds()
     centres: dict[str, list[Floats]] = {}
     images = []
     for image in scene.images():
@@ -276,11 +304,7 @@ def _by_distance(scene: Scene, distance: KnownDistance) -> tuple[Similarity, Non
                 centres.setdefault(name, []).append(image.calibration.camera_to_world[:3, 3])
     missing = [name for name in (distance.first, distance.second) if name not in centres]
     if missing:
-        raise UsageError(
-            f"--known-distance names {listed(missing, 2)}, which the run does not have",
-            got=f"{distance.first},{distance.second},{distance.metres:g}",
-            allowed=f"names of images or cameras: {listed(images, _NAMED)}",
-        )
+        raise _unknown_names(missing, f"{distance.first},{distance.second},{distance.metres:g}", images)
     first, second = (_middle(centres[name]) for name in (distance.first, distance.second))
     if first is None or second is None:
         unknown = distance.first if first is None else distance.second
@@ -299,3 +323,43 @@ def _middle(centres: list[Floats]) -> Floats | None:
     """Where a camera is, at the median over its images; None where no pose is known."""
     known = [centre for centre in centres if np.isfinite(centre).all()]
     return np.median(known, axis=0) if known else None
+
+
+# ---- errors
+
+
+def _images(clip: FrameFolder) -> Iterable[tuple[int, int]]:
+    return ((t, v) for t in range(clip.count) for v in range(len(clip.camera_names)))
+
+
+def _other_cameras(given: str, known: dict[str, Camera], names: list[str]) -> UsageError:
+    return UsageError(
+        "no camera of --metric-from is one of the run's",
+        got=f"{given}: {listed(list(known), _NAMED)}",
+        allowed=f"names of the run's images or cameras: {listed(names, _NAMED)}",
+    )
+
+
+def _other_photos(metric: FinishedRun, frames: str) -> UsageError:
+    return UsageError(
+        "the run of --metric-from has none of this run's photos",
+        got=f"{metric.path}, of {metric.summary.frames}",
+        allowed=f"a run of {frames}",
+    )
+
+
+def _many_worlds() -> UsageError:
+    return UsageError(
+        "--known-distance is for one world, and each window has its own",
+        got="several windows",
+        allowed="a clip of one window, or windows in one world",
+        hint="--align",
+    )
+
+
+def _unknown_names(missing: list[str], given: str, names: list[str]) -> UsageError:
+    return UsageError(
+        f"--known-distance names {listed(missing, 2)}, which the run does not have",
+        got=given,
+        allowed=f"names of images or cameras: {listed(names, _NAMED)}",
+    )

@@ -11,15 +11,14 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.system.plain_text import listed
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader
-from page4d_engines.results.finished.finished_run import FinishedRun, Scene
-from page4d_engines.results.scene.prediction_summary import PredictionSummary
+from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.scene.window_geometry import WindowGeometry
-from page4d_engines.results.summary import Summary, WindowSummary
+from page4d_engines.results.summary import Summary
 from page4d_engines.results.world.loop import FEWEST_WINDOWS, ClosingWindow, close_loop
 from page4d_engines.results.world.metres import MetricSource
 from page4d_engines.results.world.placing import placed
 from page4d_engines.results.world.sampled_window import SampledWindow
-from page4d_engines.results.world.scene_files import CAMERAS, CLOUD, SceneFiles
+from page4d_engines.results.world.scene_files import CAMERAS, SceneFiles
 from page4d_engines.results.world.similarity import Similarity
 from page4d_engines.results.world.window_alignment import WindowAlignment
 from page4d_engines.results.world.world_summary import LoopSummary
@@ -140,13 +139,14 @@ class RunWorld:
         closing = ClosingWindow(tail, SampledWindow.of(geometry), frames)
         self._worlds, self._loop = close_loop(self.alignment, closing)
 
-    def finish(self, folder: pathlib.Path, summary: Summary, reader: WindowReader) -> Summary:
+    def finish(self, folder: pathlib.Path, summary: Summary, reader: WindowReader, with_cloud: bool = True) -> Summary:
         """Write points and cameras in the world that they are in now.
 
         Args:
             folder: with the run's other files.
             summary: of the run, whose windows have worlds of their own.
             reader: of the clip.
+            with_cloud: whether `points.ply` is written.
 
         Returns:
             The summary as it is then.
@@ -168,36 +168,17 @@ class RunWorld:
         if self.metric is not None:
             summary = self.metric.summary(run)
             run = FinishedRun.of(folder, summary, reader.folder)
-        return _with_scenes(run)
+        return _with_scenes(run, with_cloud)
 
 
-def _with_scenes(run: FinishedRun) -> Summary:
+def _with_scenes(run: FinishedRun, with_cloud: bool) -> Summary:
     """Write points and cameras of a run's scenes; the summary that has these files."""
-    windows: list[WindowSummary] = []
-    warnings = list(run.summary.warnings)
+    summary, warnings = run.summary, list(run.summary.warnings)
     for scene in run.scenes():
         place = run.path / scene.name
         place.mkdir(exist_ok=True)
-        files = SceneFiles.write(place, scene)
-        windows += _listed(scene, files)
+        files = SceneFiles.write(place, scene, with_cloud)
+        summary = files.listed_in(summary, scene)
         if files.left_out:
             warnings.append(f"no pose or focal length was found for {listed(files.left_out, _NAMED)}: not in {CAMERAS}")
-    return msgspec.structs.replace(run.summary, windows=windows, warnings=warnings)
-
-
-def _listed(scene: Scene, files: SceneFiles) -> list[WindowSummary]:
-    """The windows of a scene, the first of which has its files."""
-    prefix = f"{scene.name}/" if scene.name else ""
-    windows = []
-    for number, window in enumerate(scene.windows):
-        predictions: PredictionSummary | None = window.predictions
-        if predictions is not None:
-            is_first = number == 0
-            predictions = msgspec.structs.replace(
-                predictions,
-                cloud=f"{prefix}{CLOUD}" if is_first and files.points is not None else None,
-                points=files.points or 0 if is_first else 0,
-                cameras=f"{prefix}{CAMERAS}" if is_first and files.has_cameras else None,
-            )
-        windows.append(msgspec.structs.replace(window, predictions=predictions))
-    return windows
+    return msgspec.structs.replace(summary, warnings=warnings)

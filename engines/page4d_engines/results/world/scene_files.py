@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
+
+import msgspec
 
 from page4d_engines.pipeline import LengthUnit
 from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.scene.calibration import write_calibration
 from page4d_engines.results.scene.cloud import Cloud, ply_header, ply_vertices
+from page4d_engines.results.scene.prediction_summary import PredictionSummary
+from page4d_engines.results.summary import Summary, WindowSummary
 
 CLOUD, CAMERAS = "points.ply", "cameras.json"
 _DIGITS = 20  # of the number of points, which the header has and which is known at the end
@@ -34,12 +39,12 @@ class SceneFiles:
     left_out: list[str]
 
     @classmethod
-    def write(cls, place: pathlib.Path, scene: Scene) -> SceneFiles:
-        """Write both files into an existing folder, each as far as the engines give it."""
+    def write(cls, place: pathlib.Path, scene: Scene, with_cloud: bool = True) -> SceneFiles:
+        """Write both files into an existing folder, or the cameras alone, each as far as the engines give it."""
         has_cloud = has_cameras = False
         for window in scene.windows:
             if window.predictions is not None:
-                has_cloud |= window.predictions.points_from is not None
+                has_cloud |= with_cloud and window.predictions.points_from is not None
                 has_cameras |= bool(window.predictions.rig)
         if not has_cloud and not has_cameras:
             return cls(None, False, [])
@@ -52,6 +57,40 @@ class SceneFiles:
         if has_cameras:
             left_out = write_calibration(place / CAMERAS, calibrations, scene.unit is LengthUnit.METRES)
         return cls(ply.count if has_cloud else None, has_cameras, left_out)
+
+    def listed_in(self, summary: Summary, scene: Scene) -> Summary:
+        """The summary of the scene's run, with these files: the scene's first window has them."""
+        prefix = f"{scene.name}/" if scene.name else ""
+
+        def with_files(predictions: PredictionSummary, is_first: bool) -> PredictionSummary:
+            return msgspec.structs.replace(
+                predictions,
+                cloud=f"{prefix}{CLOUD}" if is_first and self.points is not None else None,
+                points=self.points or 0 if is_first else 0,
+                cameras=f"{prefix}{CAMERAS}" if is_first and self.has_cameras else None,
+            )
+
+        return with_predictions(summary, scene, with_files)
+
+
+def with_predictions(
+    summary: Summary, scene: Scene, change: Callable[[PredictionSummary, bool], PredictionSummary]
+) -> Summary:
+    """A run's summary with the predictions of a scene's windows changed.
+
+    Args:
+        summary: of the run.
+        scene: of it.
+        change: of a window's predictions; told whether it is the scene's first.
+    """
+    names = [window.name for window in scene.windows]
+
+    def changed(window: WindowSummary) -> WindowSummary:
+        if window.name not in names or window.predictions is None:
+            return window
+        return msgspec.structs.replace(window, predictions=change(window.predictions, window.name == names[0]))
+
+    return msgspec.structs.replace(summary, windows=[changed(window) for window in summary.windows])
 
 
 class PlyFile:
