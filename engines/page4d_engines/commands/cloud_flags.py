@@ -73,6 +73,13 @@ Formats = Annotated[
         help=f"what points and cameras are written as: {','.join(Format)}, or some of them",
     ),
 ]
+SharedCamera = Annotated[
+    bool | None,
+    _option(
+        "--shared-camera/--camera-per-photo",
+        help="colmap: photos of one folder and one size share a camera; default: each has its own",
+    ),
+]
 
 MetricFrom = Annotated[
     pathlib.Path | None,

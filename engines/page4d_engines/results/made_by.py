@@ -32,6 +32,7 @@ class MadeBy(msgspec.Struct, frozen=True):
     formats: tuple[str, ...] = ("ply",)
     align: bool = False
     close_loop: bool = False
+    shared_camera: bool = False
     metric: str | None = None
     """Of what metres come from: the known distance, or the SHA-256 of the file."""
 

@@ -19,6 +19,7 @@ from page4d_engines.options import Format
 from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.format_choice import names_of, refuse_impossible
 from page4d_engines.results.formats.write_formats import write_formats
+from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.report import EMBEDDED_WINDOWS, Picture, write_report
 from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.given_heads import GivenHeads
@@ -62,15 +63,22 @@ class Conversion:
         formats: that are written: those asked for, and in the run's own folder, where points or the world have changed,
             those that it has.
         out: where to.
+        shared_camera: whether photos of one folder and one size share a camera in a COLMAP model.
     """
 
     run: FinishedRun
     formats: tuple[Format, ...]
     out: pathlib.Path
+    shared_camera: bool = False
 
     @classmethod
     def prepare(
-        cls, run: FinishedRun, formats: Sequence[Format], out: pathlib.Path | None = None, changed: bool = False
+        cls,
+        run: FinishedRun,
+        formats: Sequence[Format],
+        out: pathlib.Path | None = None,
+        changed: bool = False,
+        shared_camera: bool | None = None,
     ) -> Conversion:
         """Check everything before anything is written.
 
@@ -79,6 +87,8 @@ class Conversion:
             formats: which; none of them: those that it has.
             out: a folder of its own for them; None: the run's.
             changed: whether the run's summary is another than that on disk.
+            shared_camera: whether photos of one folder and one size share a camera in a COLMAP model; None: as in the
+                run.
 
         Raises:
             UsageError: the run's engines lack what a format is made of; `out`, or the run's folder, holds something
@@ -87,9 +97,11 @@ class Conversion:
         made_by = run.summary.made_by
         assert made_by is not None
         had = tuple(map(Format, made_by.formats))
+        shared = made_by.shared_camera if shared_camera is None else shared_camera
         wanted = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
-        if is_inside and (changed or run.options != made_by.cloud):
+        changed |= run.options != made_by.cloud or shared != made_by.shared_camera
+        if is_inside and changed:
             wanted = (*wanted, *had)
         wanted = tuple(map(Format, names_of(wanted)))
         for window in run.summary.windows[:1]:
@@ -97,9 +109,9 @@ class Conversion:
             refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
         if out is None or is_inside:
             refuse_foreign(run.path, RUN_OUTPUT, run.clip.places)
-            return cls(run, wanted, run.path)
+            return cls(run, wanted, run.path, shared)
         refuse_foreign(out, CONVERTED, {"the run": run.path, **run.clip.places})
-        return cls(run, wanted, out)
+        return cls(run, wanted, out, shared)
 
     @property
     def is_inside(self) -> bool:
@@ -114,7 +126,9 @@ class Conversion:
         """
         kind = RUN_OUTPUT if self.is_inside else CONVERTED
         with staged(self.out, kind) as folder:
-            summary = write_formats(self.run, self.formats, folder, progress)
+            summary = write_formats(
+                self.run, self.formats, folder, progress, FormatOptions(self.shared_camera, self.out)
+            )
             if self.is_inside:
                 return self._write_run(folder, summary)
             files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -137,7 +151,7 @@ class Conversion:
         summary = msgspec.structs.replace(
             summary,
             windows=[self._with_choice(window) for window in summary.windows],
-            made_by=msgspec.structs.replace(made_by, formats=formats, **options),
+            made_by=msgspec.structs.replace(made_by, formats=formats, shared_camera=self.shared_camera, **options),
         )
         pictures = dict(_pictures(self.run))
         for path in summary.files:

@@ -10,21 +10,34 @@ import msgspec
 from page4d.system.progress import Progress
 from page4d_engines.options import Format
 from page4d_engines.results.finished.finished_run import FinishedRun, Scene
+from page4d_engines.results.formats.colmap.write_colmap import write_colmap
+from page4d_engines.results.formats.gltf import write_glb
+from page4d_engines.results.formats.nerfstudio import write_nerfstudio
 from page4d_engines.results.formats.npz import write_npz
+from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
 from page4d_engines.results.summary import Summary
 from page4d_engines.results.world.scene_files import SceneFiles, with_predictions
 
-Writer = Callable[[pathlib.Path, Scene], list[pathlib.Path]]
-"""Writes a scene into an existing folder; the files."""
+Writer = Callable[[pathlib.Path, Scene, FormatOptions], Written]
+"""Writes a scene into an existing folder."""
 
 WRITERS: dict[Format, Writer] = {
+    Format.GLB: write_glb,
+    Format.COLMAP: write_colmap,
+    Format.NERFSTUDIO: write_nerfstudio,
     Format.NPZ: write_npz,
 }
 """All but `Format.PLY`, which the summary says more of."""
 
 
-def write_formats(run: FinishedRun, formats: Sequence[Format], out: pathlib.Path, progress: Progress) -> Summary:
+def write_formats(
+    run: FinishedRun,
+    formats: Sequence[Format],
+    out: pathlib.Path,
+    progress: Progress,
+    options: FormatOptions = DEFAULTS,
+) -> Summary:
     """Write formats of all scenes of a run.
 
     Args:
@@ -32,9 +45,10 @@ def write_formats(run: FinishedRun, formats: Sequence[Format], out: pathlib.Path
         formats: which.
         out: an existing folder; of a run with several scenes each has a folder in it, named as its window.
         progress: of it.
+        options: of the formats.
 
     Returns:
-        The run's summary, which lists the files.
+        The run's summary, which lists the files, and what is not in them as warnings.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -49,8 +63,9 @@ def write_formats(run: FinishedRun, formats: Sequence[Format], out: pathlib.Path
             if kind is Format.PLY:
                 summary = SceneFiles.write(place, scene).listed_in(summary, scene)
             else:
-                files = [path.relative_to(out).as_posix() for path in WRITERS[kind](place, scene)]
-                summary = _with_files(summary, scene, files)
+                written = WRITERS[kind](place, scene, options.inside(scene.name))
+                summary = _with_files(summary, scene, [path.relative_to(out).as_posix() for path in written.files])
+                summary = _with_warnings(summary, scene, written.warnings)
     return summary
 
 
@@ -63,3 +78,10 @@ def _with_files(summary: Summary, scene: Scene, files: list[str]) -> Summary:
         return msgspec.structs.replace(predictions, formats=sorted({*predictions.formats, *files}))
 
     return with_predictions(summary, scene, with_files)
+
+
+def _with_warnings(summary: Summary, scene: Scene, warnings: Sequence[str]) -> Summary:
+    """With sentences that it does not have yet."""
+    where = f"{scene.name}: " if scene.name else ""
+    sentences = [*summary.warnings, *(where + warning for warning in warnings)]
+    return msgspec.structs.replace(summary, warnings=list(dict.fromkeys(sentences)))
