@@ -21,6 +21,7 @@ Frames = Annotated[
 def convert_command(
     run: Run,
     formats: flags.Formats = None,
+    shared_camera: flags.SharedCamera = None,
     frames: Frames = None,
     out: Annotated[
         pathlib.Path | None, out_option("folder to write; replaced where it holds an earlier conversion; default: OUT")

@@ -62,15 +62,22 @@ class Conversion:
         formats: that are written: those asked for, and in the run's own folder, where points or the world have changed,
             those that it has.
         out: where to.
+        shared_camera: whether photos of one folder and one size share a camera in a COLMAP model.
     """
 
     run: FinishedRun
     formats: tuple[Format, ...]
     out: pathlib.Path
+    shared_camera: bool
 
     @classmethod
     def prepare(
-        cls, run: FinishedRun, formats: Sequence[Format], out: pathlib.Path | None = None, changed: bool = False
+        cls,
+        run: FinishedRun,
+        formats: Sequence[Format],
+        out: pathlib.Path | None = None,
+        shared_camera: bool | None = None,
+        changed: bool = False,
     ) -> Conversion:
         """Check everything before anything is written.
 
@@ -78,6 +85,7 @@ class Conversion:
             run: to be written, with the options of its clouds.
             formats: which; none of them: those that it has.
             out: a folder of its own for them; None: the run's.
+            shared_camera: as the attribute; None: as in the run.
             changed: whether the run's summary is another than that on disk.
 
         Raises:
@@ -89,17 +97,19 @@ class Conversion:
         had = tuple(map(Format, made_by.formats))
         wanted = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
-        if is_inside and (changed or run.options != made_by.cloud):
+        changed = changed or run.options != made_by.cloud or shared_camera not in (None, made_by.shared_camera)
+        if is_inside and changed:
             wanted = (*wanted, *had)
         wanted = tuple(map(Format, names_of(wanted)))
+        shared = made_by.shared_camera if shared_camera is None else shared_camera
         for window in run.summary.windows[:1]:
             geometry = run.geometry(window)
             refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
         if out is None or is_inside:
             refuse_foreign(run.path, RUN_OUTPUT, run.clip.places)
-            return cls(run, wanted, run.path)
+            return cls(run, wanted, run.path, shared)
         refuse_foreign(out, CONVERTED, {"the run": run.path, **run.clip.places})
-        return cls(run, wanted, out)
+        return cls(run, wanted, out, shared)
 
     @property
     def is_inside(self) -> bool:
@@ -114,7 +124,7 @@ class Conversion:
         """
         kind = RUN_OUTPUT if self.is_inside else CONVERTED
         with staged(self.out, kind) as folder:
-            summary = write_formats(self.run, self.formats, folder, progress)
+            summary = write_formats(self.run, self.formats, folder, progress, self.out, self.shared_camera)
             if self.is_inside:
                 return self._write_run(folder, summary)
             files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -137,7 +147,7 @@ class Conversion:
         summary = msgspec.structs.replace(
             summary,
             windows=[self._with_choice(window) for window in summary.windows],
-            made_by=msgspec.structs.replace(made_by, formats=formats, **options),
+            made_by=msgspec.structs.replace(made_by, formats=formats, shared_camera=self.shared_camera, **options),
         )
         pictures = dict(_pictures(self.run))
         for path in summary.files:
