@@ -27,6 +27,7 @@ from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.predictions import Predictions
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, WindowSummary, write_summary
 from page4d_engines.results.window_writer import window_pictures
+from page4d_engines.results.world.scene_files import SceneFiles
 
 LISTING = "formats.json"
 """Lists the files of formats in a folder of their own."""
@@ -64,12 +65,14 @@ class Conversion:
             those that it has.
         out: where to.
         shared_camera: whether photos of one folder and one size share a camera in a COLMAP model.
+        moved: whether the run's world is another than that of its files on disk.
     """
 
     run: FinishedRun
     formats: tuple[Format, ...]
     out: pathlib.Path
     shared_camera: bool = False
+    moved: bool = False
 
     @classmethod
     def prepare(
@@ -100,6 +103,7 @@ class Conversion:
         shared = made_by.shared_camera if shared_camera is None else shared_camera
         wanted = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
+        moved = changed
         changed |= run.options != made_by.cloud or shared != made_by.shared_camera
         if is_inside and changed:
             wanted = (*wanted, *had)
@@ -109,7 +113,7 @@ class Conversion:
             refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
         if out is None or is_inside:
             refuse_foreign(run.path, RUN_OUTPUT, run.clip.places)
-            return cls(run, wanted, run.path, shared)
+            return cls(run, wanted, run.path, shared, moved)
         refuse_foreign(out, CONVERTED, {"the run": run.path, **run.clip.places})
         return cls(run, wanted, out, shared)
 
@@ -129,6 +133,8 @@ class Conversion:
             summary = write_formats(
                 self.run, self.formats, folder, progress, FormatOptions(self.shared_camera, self.out)
             )
+            if self.is_inside and self.moved and Format.PLY not in self.formats:
+                summary = self._with_cameras(folder, summary)
             if self.is_inside:
                 return self._write_run(folder, summary)
             files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -141,6 +147,12 @@ class Conversion:
             text = msgspec.json.encode(encodable(msgspec.to_builtins(listing)))
             write_atomically(folder / LISTING, msgspec.json.format(text, indent=1) + b"\n")
             return summary
+
+    def _with_cameras(self, folder: pathlib.Path, summary: Summary) -> Summary:
+        """Write `cameras.json` of every scene, which comes with `points.ply` otherwise."""
+        for scene in self.run.scenes():
+            summary = SceneFiles.write(folder / scene.name, scene, with_cloud=False).listed_in(summary, scene)
+        return summary
 
     def _write_run(self, folder: pathlib.Path, summary: Summary) -> Summary:
         """Add the run's other files, then the summary that lists all of them."""
