@@ -160,7 +160,11 @@ class MetricSource:
             UsageError: as `summary`.
         """
         self.check(run.clip, in_one_world=len(run.scenes()) == 1)
-        return dataclasses.replace(run, summary=self.summary(run))
+        summary = self.summary(run)
+        if summary.made_by is not None:
+            made_by = msgspec.structs.replace(summary.made_by, metric=self.digest)
+            summary = msgspec.structs.replace(summary, made_by=made_by)
+        return dataclasses.replace(run, summary=summary)
 
     @property
     def _kind(self) -> str:
