@@ -70,11 +70,14 @@ def convert_command(
         if metric is not None:
             opened = metric.applied(opened)
         wanted = () if formats is None else formats_named(formats)
-        conversion = Conversion.prepare(opened, wanted, out, changed=metric is not None)
+        conversion = Conversion.prepare(opened, wanted, out, changed=metric is not None, shared_camera=shared_camera)
         with console.progress(quiet) as progress:
             summary = conversion.write(progress)
         if as_json:
             console.write_json(summary)
+        for warning in summary.warnings:
+            if warning not in opened.summary.warnings:
+                console.say(f"note: {warning}", quiet)
         names = ", ".join(conversion.formats)
         points = "" if summary.points is None else f", {counted(summary.points, 'point')}"
         console.say(f"{names}{points}: {conversion.out}", quiet)

@@ -16,7 +16,7 @@ from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.formats.glb_file import LINES, POINTS, GlbFile
 from page4d_engines.results.formats.scene_parts import at_most, has_camera
-from page4d_engines.results.formats.written import Written
+from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
 from page4d_engines.results.scene.calibration import Calibration
 
 GLB = "scene.glb"
@@ -27,11 +27,12 @@ _FLIP = np.diag([1.0, -1.0, -1.0])  # y down, z forward (OpenCV's) to y up, z ba
 _FRUSTUM = 0.08  # its depth, as a share of the scene's
 _LEAST_UP = 0.1  # length of the mean of unit vectors; of a shorter one the direction says nothing
 _APART = 0.01  # how far x axes must turn from each other to say what is square to them, as a variance: 6 degrees
-_EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2], np.uint16)
+# pairs of its vertices; written vertex by vertex, since some readers do not look at the indices of lines
+_EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2])
 _COLOURS = ((0.9, 0.2, 0.1), (0.1, 0.5, 0.9), (0.2, 0.7, 0.1), (0.9, 0.6, 0.0), (0.6, 0.2, 0.8), (0.0, 0.7, 0.7))
 
 
-def write_glb(folder: pathlib.Path, scene: Scene) -> Written:
+def write_glb(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
     """Write `scene.glb`: a node `scene` with a node `cloud` and a node per image that has a camera, named as it.
 
     Vertices have the scene's own coordinates. The node `scene` turns them so that y is up, as glTF has it, and the
@@ -42,6 +43,7 @@ def write_glb(folder: pathlib.Path, scene: Scene) -> Written:
     Args:
         folder: an existing one.
         scene: is read once, or twice where its points are thinned out.
+        options: nothing of them concerns this format.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -156,13 +158,12 @@ def _add_cameras(file: GlbFile, cameras: Sequence[_PosedCamera], depth: float) -
     """Add a node for every camera, with a frustum so deep; their numbers."""
     if not cameras:
         return []
-    edges = file.indices(_EDGES)
     views = sorted({camera.view for camera in cameras})
     materials = {view: _unlit(file, f"view {view}", _COLOURS[view % len(_COLOURS)]) for view in views}
     numbers = []
     for camera in cameras:
-        attributes = {"POSITION": file.positions(_frustum(camera.calibration, depth))}
-        primitive = {"attributes": attributes, "indices": edges, "mode": LINES, "material": materials[camera.view]}
+        attributes = {"POSITION": file.positions(_frustum(camera.calibration, depth)[_EDGES])}
+        primitive = {"attributes": attributes, "mode": LINES, "material": materials[camera.view]}
         file.meshes.append({"name": f"{camera.name} frustum", "primitives": [primitive]})
         file.cameras.append(_perspective(camera, depth))
         lens = _add_node(file, name=f"{camera.name} camera", camera=len(file.cameras) - 1)
