@@ -30,9 +30,9 @@ class MadeBy(msgspec.Struct, frozen=True):
     max_points: int | None = None
     voxel: float | None = None
     formats: tuple[str, ...] = ("ply",)
+    shared_camera: bool = False
     align: bool = False
     close_loop: bool = False
-    shared_camera: bool = False
     metric: str | None = None
     """Of what metres come from: the known distance, or the SHA-256 of the file."""
 
