@@ -183,7 +183,7 @@ def _perspective(camera: _PosedCamera, depth: float) -> dict[str, Any]:
         "aspectRatio": float(width / K[0, 0] * K[1, 1] / height),
         "znear": depth / 100,
     }
-    return {"name": camera.name, "type": "perspective", "perspective": perspective}
+    return {"name": f"{camera.name} camera", "type": "perspective", "perspective": perspective}
 
 
 def _frustum(calibration: Calibration, depth: float) -> NDArray[np.float32]:
