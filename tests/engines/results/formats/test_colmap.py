@@ -13,7 +13,6 @@ from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.colmap import write_colmap as module
 from page4d_engines.results.formats.colmap.tracks import moving_pixels
 from page4d_engines.results.formats.colmap.write_colmap import BINARY, TEXT, write_colmap
-from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.scene.cloud_options import CloudOptions
 from tests.support.true_run import write_true_run
 
@@ -221,7 +220,7 @@ def test_each_photo_has_a_camera_or_those_of_a_folder_and_size_share_one(tmp_pat
     scene = scene_of(run)
     write_colmap(tmp_path, scene)
     assert len(read(tmp_path).cameras) == 4
-    write_colmap(tmp_path, scene, FormatOptions(shared_camera=True))
+    write_colmap(tmp_path, scene, shared_camera=True)
     model = read(tmp_path)
     folders = {image.camera_id: image.name.split("/")[0] for image in model.images.values()}
     assert sorted(folders.values()) == ["cam0", "cam1"]
@@ -232,7 +231,7 @@ def test_the_shared_camera_is_the_median_and_its_misfit_is_in_the_errors(tmp_pat
     run = run_of(tmp_path, (168, 112), None, T=1, V=3)
     scene = scene_of(run)
     flat = changed(scene, lambda image: dataclasses.replace(image, photo=image.photo.replace("/", "-")))
-    write_colmap(tmp_path, flat, FormatOptions(shared_camera=True))
+    write_colmap(tmp_path, flat, shared_camera=True)
     model = read(tmp_path)
     (camera,) = model.cameras.values()
     focal = np.median([camera.K[0, 0] for camera in run.cameras[0]])

@@ -22,7 +22,7 @@ from page4d_engines.results.formats.colmap.tracks import (
     points_of_others,
 )
 from page4d_engines.results.formats.scene_parts import at_most, has_camera, is_of_depth, save_video_frame
-from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
+from page4d_engines.results.formats.written import Written
 
 BINARY, TEXT = "colmap/sparse/0", "colmap/sparse_text/0"
 MOST_POINTS = 100_000
@@ -33,7 +33,7 @@ _MOST_SEEN = 4_000_000  # observations of other images' points, of all images to
 _FEWEST_SEEN = 2_048  # .. but every image has so many
 
 
-def write_colmap(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
+def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False) -> Written:
     """Write `colmap/sparse/0` (binary) and `colmap/sparse_text/0`; of videos their frames, too, to `images/`.
 
     The points are the scene's, at most `MOST_POINTS` where its options do not say how many, and of these the ones that
@@ -46,8 +46,8 @@ def write_colmap(folder: pathlib.Path, scene: Scene, options: FormatOptions = DE
     Args:
         folder: an existing one.
         scene: is read twice, and once more where its points are thinned out.
-        options: with `shared_camera` photos of one folder and one size share a camera, the median of theirs: those of
-            one physical camera, or all photos in a folder. Otherwise each has its own.
+        shared_camera: whether photos of one folder and one size share a camera, the median of theirs: those of one
+            physical camera, or all photos in a folder. Otherwise each has its own.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -59,7 +59,7 @@ def write_colmap(folder: pathlib.Path, scene: Scene, options: FormatOptions = DE
         warnings.append(f"no pose or focal length is known of {', '.join(parts.left_out)}: not in the COLMAP model")
     if not parts.images:
         return Written([], (*warnings, "no image has a camera: there is no COLMAP model"))
-    if options.shared_camera:
+    if shared_camera:
         parts = parts.shared()
     seen, lengths = _seen(scene, parts)
     joined = lengths > 1
