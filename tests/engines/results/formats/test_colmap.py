@@ -314,6 +314,25 @@ def test_frames_of_a_video_are_written_for_programs_that_read_photos(tmp_path):
     assert [frame["file_path"] for frame in frames] == [f"images/{name}" for name in names]
 
 
+def test_cameras_without_points_are_a_model(tmp_path):
+    run = run_of(tmp_path, None, None)
+    bare = changed(scene_of(run), lambda image: dataclasses.replace(image, kept=np.zeros_like(image.kept)))
+    assert write_colmap(tmp_path, bare).warnings == ()
+    for kind in (BINARY, TEXT):
+        model = read(tmp_path, kind)
+        assert len(model.images) == len(model.cameras) == 3 and not model.points3D
+
+
+def test_noise_costs_tracks_and_shows_in_no_place(tmp_path):
+    run = run_of(tmp_path, (168, 112), None, V=4, noise=0.005)
+    assert write_colmap(tmp_path, scene_of(run)).warnings == ()
+    model = read(tmp_path)
+    joined = np.mean([point.track.length() > 1 for point in model.points3D.values()])
+    assert joined == 1 and len(model.points3D) > 2000
+    model.update_point_3d_errors()
+    assert model.compute_mean_reprojection_error() < 1
+
+
 def test_names_with_spaces_are_in_the_binary_model_alone(tmp_path):
     run = run_of(tmp_path, None, None)
     spaced = changed(scene_of(run), lambda image: dataclasses.replace(image, photo=f"my photos/ä {image.v}.png"))

@@ -63,7 +63,7 @@ def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False
         parts = parts.shared()
     seen, lengths = _seen(scene, parts)
     joined = lengths > 1
-    if joined.mean() < _FEWEST_JOINED:
+    if joined.sum() < _FEWEST_JOINED * len(joined):
         joined = lengths > 0
         warnings.append(
             f"hardly any point is seen by a second image, at the same place to 2%: all {len(joined)} points are in the"
