@@ -323,14 +323,13 @@ def test_cameras_without_points_are_a_model(tmp_path):
         assert len(model.images) == len(model.cameras) == 3 and not model.points3D
 
 
-def test_noise_costs_tracks_and_shows_in_no_place(tmp_path):
+def test_points_with_noise_in_their_depth_still_have_tracks(tmp_path):
     run = run_of(tmp_path, (168, 112), None, V=4, noise=0.005)
     assert write_colmap(tmp_path, scene_of(run)).warnings == ()
     model = read(tmp_path)
-    joined = np.mean([point.track.length() > 1 for point in model.points3D.values()])
-    assert joined == 1 and len(model.points3D) > 2000
+    assert len(model.points3D) > 2000 and model.compute_mean_track_length() > 2.5
     model.update_point_3d_errors()
-    assert model.compute_mean_reprojection_error() < 1
+    assert model.compute_mean_reprojection_error() < 0.01  # it lies along the rays
 
 
 def test_names_with_spaces_are_in_the_binary_model_alone(tmp_path):
