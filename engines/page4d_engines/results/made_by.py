@@ -9,6 +9,7 @@ import msgspec
 
 from page4d_engines.clip.frame import Files
 from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
 
 
 class MadeBy(msgspec.Struct, frozen=True):
@@ -23,6 +24,22 @@ class MadeBy(msgspec.Struct, frozen=True):
     points_from: str | None
     min_confidence: float | None
     confidence_percentile: float | None
+    edges: float | None = EDGES
+    normals: float | None = None
+    static_only: bool = False
+    max_points: int | None = None
+    voxel: float | None = None
+    formats: tuple[str, ...] = ("ply",)
+    shared_camera: bool = False
+    align: bool = False
+    close_loop: bool = False
+    metric: str | None = None
+    """Of what metres come from: the known distance, or the SHA-256 of the file."""
+
+    @property
+    def cloud(self) -> CloudOptions:
+        """Which pixels became points."""
+        return CloudOptions(**{name: getattr(self, name) for name in CloudOptions.__struct_fields__})
 
 
 def inputs_hash(folder: FrameFolder) -> str:
@@ -42,6 +59,20 @@ def inputs_hash(folder: FrameFolder) -> str:
     for name, camera in (folder.cameras or {}).items():
         numbers = [*camera.K.ravel().tolist(), *camera.world_to_camera.ravel().tolist()]
         digest.update(f"{name} {camera.width} {camera.height} {numbers}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def frames_hash(folder: FrameFolder) -> str:
+    """What `Summary.frame_files` has. It is the same of a copy of the frames elsewhere.
+
+    Raises:
+        OSError: a file is gone.
+    """
+    digest = hashlib.sha256()
+    for camera, column, sizes in zip(folder.camera_names, folder.frame_files, folder.sizes, strict=True):
+        for frame, size in zip(column, sizes, strict=True):
+            line = f"{camera} {frame.stem} {frame.file.name} {frame.file.stat().st_size} {size}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
