@@ -137,7 +137,10 @@ class RobustFit:
 
 
 def robust_fit(
-    source: NDArray[np.floating], target: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+    source: NDArray[np.floating],
+    target: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+    least: float = 0.0,
 ) -> RobustFit:
     """The map from source to target that most of the points agree on; half of them may be anywhere.
 
@@ -149,13 +152,14 @@ def robust_fit(
         source: points `[n,3]`.
         target: where each should go, `[n,3]`.
         weights: `[n]`, the inverse of each point's variance up to a factor; as for `Similarity.closest`.
+        least: standard deviation of the errors, each times the root of its weight, that is always allowed for.
 
     Raises:
         UsageError: as `Similarity.closest`.
     """
     source, target, weights = _usable(source, target, weights)
     _closest(source, target, weights, even=True)  # says what is wrong with all of them together
-    least = _rounding(target) * float(np.sqrt(np.median(weights)))
+    least = max(least, _rounding(target) * float(np.sqrt(np.median(weights))))
     fit = _start(source, target, weights)
     trust = weights
     errors = _errors(fit, source, target, weights)

@@ -13,6 +13,7 @@ from page4d_engines.results.world.similarity import Floats, RobustFit, Similarit
 from page4d_engines.results.world.world_summary import AlignmentSummary, LoopSummary, PairSummary
 
 _FEWEST = 16  # points; of fewer, chance makes an agreement
+_DEVIATION = 0.01  # of a point, as a share of its depth: images whose depths differ by so little all count
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def align(name: str, before: SampledWindow, after: SampledWindow) -> Pair:
     source, target = (part.points.reshape(-1, 3).astype(np.float64) for part in (after, before))
     fit: RobustFit | None = None
     try:
-        fit = robust_fit(source, target, weights.ravel())
+        fit = robust_fit(source, target, weights.ravel(), _least(weights, before))
         fit = fit if fit.used >= _FEWEST else None
     except UsageError:
         fit = None
@@ -148,6 +149,14 @@ def align(name: str, before: SampledWindow, after: SampledWindow) -> Pair:
         shift=shift,
     )
     return Pair(similarity, summary)
+
+
+def _least(weights: Floats, before: SampledWindow) -> float:
+    """What `_DEVIATION` comes to, times the root of a point's weight."""
+    with np.errstate(invalid="ignore"):
+        scaled = np.sqrt(weights) * before.depth
+    known = scaled[np.isfinite(scaled) & (scaled > 0)]
+    return _DEVIATION * float(np.median(known)) if known.size else 0.0
 
 
 def _by_cameras(before: SampledWindow, after: SampledWindow) -> tuple[Similarity, str]:

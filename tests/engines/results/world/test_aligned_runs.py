@@ -157,7 +157,7 @@ def test_without_align_each_window_keeps_its_world(engines, truth, tmp_path, mon
 def test_a_loop_is_closed_and_the_drift_is_less(engines, truth, tmp_path, monkeypatch):
     errors = {}
     for close in (False, True):
-        network, out = TrueNetwork(truth, noise=0.03), tmp_path / f"out{close}"
+        network, out = TrueNetwork(truth, noise=0.01), tmp_path / f"out{close}"
         summary = true_run_of(engines, network, out, monkeypatch, align=True, close_loop=close)
         off = network.worlds[0].of_points(centres_of(out)) - true_centres(truth)
         errors[close] = np.linalg.norm(off[-3:], axis=1).mean()
