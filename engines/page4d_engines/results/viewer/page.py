@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import viser
-from numpy.typing import NDArray
 
 from page4d.system.plain_text import counted
-from page4d_engines.results.scene.cloud_view import FOV, viewpoint
+from page4d_engines.results.scene.cloud_view import FOV
 from page4d_engines.results.viewer.colouring import Colour, Coloured, available
 from page4d_engines.results.viewer.drawn_scene import DrawnScene, Look
 from page4d_engines.results.viewer.shown_image import ShownImage
@@ -99,17 +98,9 @@ class Page:
         """Those of the moment whose pose is known."""
         return [image for image in self.scene.posed if image.t == self.moments[self._moment].t]
 
-    def overview(self) -> tuple[NDArray[np.float64], float]:
-        """A pose `[4,4]` (camera to world) that shows points and cameras, and the distance of what it shows."""
-        scene = self.scene
-        turn, place, distance = viewpoint(scene.points.points.astype(np.float64), scene.poses)
-        pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = turn.T, turn.T @ place
-        return pose, distance
-
     def _prepare_view(self) -> None:
         scene, start = self.scene, self._server.initial_camera
-        pose, distance = self.overview()
+        pose, distance = scene.overview
         self._server.scene.set_up_direction(scene.up)
         start.up = scene.up
         start.position = pose[:3, 3]
@@ -243,7 +234,7 @@ class Page:
             client.add_notification("No camera", f"{name} has no pose at this timestep", auto_close_seconds=4)
             return
         scene = self.scene
-        pose, distance = self.overview()
+        pose, distance = scene.overview
         fov = FOV
         if image is not None and image.pose is not None:
             pose, fov = image.pose, image.fov_in(client.camera.aspect)

@@ -30,6 +30,7 @@ OVERVIEW, CAMERAS = "overview.png", "cameras"
 SIZE = (1280, 720)
 """Of the overview, in pixels; the longer side of cameras' views is the first."""
 
+_WINDOW = (800, 600)  # of the browser: what it draws between pictures, which are of their own size
 _START, _RENDER = 90.0, 120.0  # seconds that a browser may take to load the page, and to draw it once
 _TRIES, _PAUSE = 20, 0.5  # of a picture that still changes, and seconds between them
 Tell = Callable[[str], None]
@@ -70,7 +71,7 @@ def write_screenshots(folder: pathlib.Path, scenes: list[ShownScene], tell: Tell
     with staged(folder) as staging, serving(LOOPBACK, port) as server:
         page = Page(server, scenes, "page4d")
         try:
-            with headless(f"http://{LOOPBACK}:{port}", (SIZE[0] + 400, SIZE[0])):
+            with headless(f"http://{LOOPBACK}:{port}", _WINDOW):
                 client = _client(server)
                 for number, scene in enumerate(scenes):
                     place = staging / scene.name
@@ -89,7 +90,7 @@ def _pictures(page: Page, client: viser.ClientHandle, number: int) -> Iterator[t
     """Names and pictures of a scene, each timestep's cameras after one another."""
     moments = [index for index, moment in enumerate(page.moments) if moment.scene == number]
     page.go_to(moments[0])
-    pose, _ = page.overview()
+    pose, _ = page.scene.overview
     yield OVERVIEW, _settled(client, pose, FOV, SIZE)
     page.change(cameras=False)
     for moment in moments:
