@@ -27,6 +27,7 @@ from page4d_engines.results.scene.given_heads import GivenHeads
 from page4d_engines.results.summary import SUMMARY, Summary, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.results.world.similarity import Similarity
+from page4d_engines.results.world.world_summary import AlignmentSummary
 from page4d_export.sample_scene.clip import render_view, rig
 from page4d_export.sample_scene.scene import Scene
 
@@ -253,5 +254,5 @@ def _summary(clip, frames, model, layout, written, fit, stride, options, aligned
         peak_rss_bytes=1,
         made_by=made_by,
         frame_files=frames_hash(frames),
-        alignment={} if aligned else None,
+        alignment=AlignmentSummary() if aligned else None,
     )

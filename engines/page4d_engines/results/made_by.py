@@ -30,6 +30,10 @@ class MadeBy(msgspec.Struct, frozen=True):
     max_points: int | None = None
     voxel: float | None = None
     formats: tuple[str, ...] = ("ply",)
+    align: bool = False
+    close_loop: bool = False
+    metric: str | None = None
+    """Of what metres come from: the known distance, or the SHA-256 of the file."""
 
     @property
     def cloud(self) -> CloudOptions:

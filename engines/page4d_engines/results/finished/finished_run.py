@@ -107,6 +107,14 @@ class FinishedRun:
             run.geometry(window)  # the options are refused before anything is written
         return run
 
+    def with_options(self, options: CloudOptions) -> FinishedRun:
+        """The same run with other points.
+
+        Raises:
+            UsageError: its engines lack what the options ask for.
+        """
+        return self.of(self.path, self.summary, self.clip, options)
+
     def scenes(self) -> list[Scene]:
         """The images that share a world: those of all windows, or each window's."""
         windows = self.summary.windows
@@ -171,6 +179,11 @@ class Scene:
         predictions = self.windows[0].predictions
         return None if predictions is None or predictions.unit is None else LengthUnit(predictions.unit)
 
+    @property
+    def count(self) -> int:
+        """Of images."""
+        return len(self._names)
+
     def images(self) -> Iterator[PosedImage]:
         """Each image once, in the order of its window, timestep and view; of overlapping windows the earlier one's.
 
@@ -202,7 +215,7 @@ class Scene:
                     confidence=None if confidence is None else confidence[place],
                     mask=part.geometry.mask(place),
                     kept=thinning.kept(index, candidates.kept),
-                    clip=self.run.clip,
+                    clip=self.run.fits.folder,  # transparent photos as the run took them
                 )
                 index += 1
 

@@ -100,15 +100,32 @@ def write_ply(path: pathlib.Path, cloud: Cloud) -> None:
 
     Its vertices have x, y, z as float, red, green, blue as uchar, and confidence as float.
     """
-    vertices = np.empty(len(cloud.points), _VERTEX)
-    vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
+    write_atomically(path, ply_header(len(cloud.points)) + ply_vertices(cloud))
+
+
+def ply_header(count: int, digits: int = 0) -> bytes:
+    """The header of a PLY of so many points.
+
+    Args:
+        count: of the points.
+        digits: the header is as long as that of a count of so many digits, so that it can be written over one.
+    """
+    pad = max(0, digits - len(str(count)))
     lines = [
         "ply",
         "format binary_little_endian 1.0",
-        f"element vertex {len(vertices)}",
+        *([f"comment {'-' * pad}"] if digits else []),
+        f"element vertex {count}",
         *(f"property float {axis}" for axis in "xyz"),
         *(f"property uchar {channel}" for channel in ("red", "green", "blue")),
         "property float confidence",
         "end_header",
     ]
-    write_atomically(path, "".join(f"{line}\n" for line in lines).encode() + vertices.tobytes())
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def ply_vertices(cloud: Cloud) -> bytes:
+    """The points as they stand behind the header."""
+    vertices = np.empty(len(cloud.points), _VERTEX)
+    vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
+    return vertices.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 
@@ -57,3 +58,31 @@ class CloudOptions(msgspec.Struct, frozen=True):
     def thins(self) -> bool:
         """Whether the points of a scene are thinned out, all of its images together."""
         return self.max_points is not None or self.voxel is not None
+
+    def with_flags(
+        self,
+        *,
+        points_from: str | None = None,
+        min_confidence: float | None = None,
+        confidence_percentile: float | None = None,
+        edge_depth: float | None = None,
+        edge_normal: float | None = None,
+        static_only: bool | None = None,
+        max_points: int | None = None,
+        voxel: float | None = None,
+    ) -> CloudOptions:
+        """With what flags of a command say; None: as it is, 0: without that rule.
+
+        Raises:
+            UsageError: a number is out of range.
+        """
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        if min_confidence is not None or confidence_percentile is not None:  # one replaces the other
+            values |= {"min_confidence": min_confidence, "confidence_percentile": confidence_percentile}
+        if points_from is not None:
+            values["points_from"] = str(points_from)
+        if static_only is not None:
+            values["static_only"] = static_only
+        rules = {"edges": edge_depth, "normals": edge_normal, "max_points": max_points, "voxel": voxel}
+        values |= {name: value or None for name, value in rules.items() if value is not None}
+        return CloudOptions(**values)

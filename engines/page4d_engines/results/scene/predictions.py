@@ -47,18 +47,24 @@ class Predictions:
         """Whether a result has any."""
         return any(getattr(result, name) is not None for name in PREDICTIONS)
 
-    def write(self, out: pathlib.Path, place: pathlib.Path) -> PredictionSummary:
+    def write(
+        self, out: pathlib.Path, place: pathlib.Path, with_cloud: bool = True, with_cameras: bool = True
+    ) -> PredictionSummary:
         """Write a window's files.
 
         Args:
             out: the output folder.
             place: where in it, an existing folder.
+            with_cloud, with_cameras: whether these are written, too, in the window's own world.
         """
-        cloud, choice, rig = self.cloud, self.geometry.choice, self.rig
+        choice, rig, unit = self.geometry.choice, self.rig, self.geometry.result.unit
+        cloud = self.cloud if with_cloud else None
         if cloud is not None:
             write_ply(place / CLOUD, cloud)
-        unit = self.geometry.result.unit
-        left_out = [] if rig is None else write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
+        has_cameras = rig is not None and with_cameras
+        left_out: list[str] = []
+        if rig is not None and with_cameras:
+            left_out = write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
         depth = self.geometry.depth
         scale = None if depth is None else depth_scale(depth)
         pictures = []
@@ -69,11 +75,11 @@ class Predictions:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_depth(path, depth[t, v], scale)
             pictures.append(path.relative_to(out).as_posix())
-        threshold = math.nan if cloud is None else self.geometry.least
+        threshold = math.nan if self.geometry.confidence is None else self.geometry.least
         return PredictionSummary(
             cloud=None if cloud is None else (place / CLOUD).relative_to(out).as_posix(),
             points=0 if cloud is None else len(cloud.points),
-            cameras=None if rig is None else (place / CAMERAS).relative_to(out).as_posix(),
+            cameras=None if not has_cameras else (place / CAMERAS).relative_to(out).as_posix(),
             depth=pictures,
             depth_scale=scale,
             rig={name: _summary(calibration) for name, calibration in (rig or {}).items()},

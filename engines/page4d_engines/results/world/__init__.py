@@ -1,1 +1,1 @@
-"""One world for the windows of a clip, and metres."""
+"""One world for the windows of a clip, in metres where something says how long they are."""
