@@ -46,16 +46,24 @@ def require_rerun() -> None:
         ) from None
 
 
-def refuse_rerun_file(path: pathlib.Path) -> None:
-    """Raise unless a recording may be written to a path: it is new, or an earlier recording.
+def refuse_rerun_file(path: pathlib.Path, out: pathlib.Path) -> None:
+    """Raise unless a recording of a run may be written to a path: it is new, or an earlier recording.
+
+    Args:
+        path: of the recording.
+        out: the run's output folder, which holds a run and nothing else.
 
     Raises:
-        UsageError: it has another suffix, lies in no folder, cannot be written, or something else would be replaced.
+        UsageError: it has another suffix, lies in no folder or in the run's, cannot be written, or something else would
+            be replaced.
     """
     if path.suffix != SUFFIX:
         raise UsageError("a recording for rerun has another suffix", got=path, allowed=f"a name that ends in {SUFFIX}")
     if not path.parent.is_dir():
         raise UsageError("--rerun lies in a folder that does not exist", got=path, hint=f"mkdir -p {path.parent}")
+    if path.resolve().is_relative_to(out.resolve()):
+        allowed = "a place outside: page4d-run would not replace a folder that holds more than a run"
+        raise UsageError("--rerun lies in the run's folder", got=path, allowed=allowed)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError("--rerun cannot be written", got=path, allowed="a folder that you may write to")
     if os.path.lexists(path):

@@ -32,7 +32,7 @@ def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
     require_viser()
     from page4d_engines.results.viewer.private_server import PrivateServer
 
-    _refuse_busy(host, port)
+    refuse_busy(host, port)
     with contextlib.redirect_stdout(io.StringIO()):  # viser prints there, which is for results
         server = PrivateServer(host=host, port=port, label="page4d", verbose=False)
     try:
@@ -67,7 +67,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _refuse_busy(host: str, port: int) -> None:
+def address_of(host: str, port: int) -> str:
+    """The page's address, as a browser takes it."""
+    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+
+
+def refuse_busy(host: str, port: int) -> None:
+    """Raise unless a server can listen on a port.
+
+    Raises:
+        UsageError: the port is taken or not for this user, or the host has no such address.
+    """
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

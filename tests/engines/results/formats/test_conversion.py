@@ -1,23 +1,10 @@
 """A finished run in more formats: what is added to its folder or written to another, and what leaves it as it was."""
 
-import pathlib
-
-import msgspec
-import numpy as np
 import pytest
 
-from page4d.errors import UsageError
-from page4d.system.progress import SILENT
 from page4d_engines.commands.convert import convert_command
-from page4d_engines.options import Format
-from page4d_engines.results.finished.finished_run import FinishedRun
-from page4d_engines.results.formats import write_formats
-from page4d_engines.results.formats.conversion import Conversion
-from page4d_engines.results.made_by import MadeBy
-from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.summary import finished, read_summary
-from tests.engines.results.ply import read_ply
-from tests.support.commands import inside, refused
+from tests.support.commands import inside
 from tests.support.exports import content
 from tests.support.true_run import write_true_run
 
