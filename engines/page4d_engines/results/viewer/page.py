@@ -121,9 +121,8 @@ class Page:
             dark_mode=True,
             show_logo=False,
             show_share_button=False,
-            control_width="medium",
-            control_layout="collapsible",
         )
+        gui.main_panel.dock_right()
         gui.set_panel_label(self._title)
         self._summary = gui.add_markdown("")
         if len(self.moments) > 1:

@@ -66,10 +66,15 @@ def refuse_rerun_file(path: pathlib.Path, out: pathlib.Path) -> None:
         raise UsageError("--rerun lies in the run's folder", got=path, allowed=allowed)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError("--rerun cannot be written", got=path, allowed="a folder that you may write to")
-    if os.path.lexists(path):
-        is_recording = path.is_file() and path.open("rb").read(len(_MAGIC)) == _MAGIC
-        if not is_recording:
-            raise UsageError("--rerun names something that is no recording, and it would be replaced", got=path)
+    if os.path.lexists(path) and not _is_recording(path):
+        raise UsageError("--rerun names something that is no recording, and it would be replaced", got=path)
+
+
+def _is_recording(path: pathlib.Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def write_rerun(path: pathlib.Path, scenes: list[Scene], max_points: int, tell: Tell = lambda name: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ def serving(host: str, port: int) -> Iterator[viser.ViserServer]:
     from page4d_engines.results.viewer.private_server import PrivateServer
 
     refuse_busy(host, port)
+    # browsers open connections that they do not use, and each would print a traceback
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     with contextlib.redirect_stdout(io.StringIO()):  # viser prints there, which is for results
         server = PrivateServer(host=host, port=port, label="page4d", verbose=False)
     try:
