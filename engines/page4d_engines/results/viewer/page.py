@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import viser
 
 from page4d.system.plain_text import counted
-from page4d_engines.results.scene.cloud_view import FOV
+from page4d_engines.results.scene.cloud_view import FOV, HEIGHT, WIDTH
 from page4d_engines.results.viewer.colouring import Colour, Coloured, available
 from page4d_engines.results.viewer.drawn_scene import DrawnScene, Look
 from page4d_engines.results.viewer.shown_image import ShownImage
@@ -19,6 +20,7 @@ from page4d_engines.results.viewer.shown_points import ShownPoints
 from page4d_engines.results.viewer.shown_scene import ShownScene
 
 _OVERVIEW = "overview"
+_NARROW = 4 / 3  # width by height of a page beside its panel, on a small screen
 _BAR_HEIGHT = 14  # pixels of the legend
 _SIZES = (0.2, 4.0)  # of a point, as multiples
 _SPEEDS = (1, 30)  # timesteps per second
@@ -105,7 +107,7 @@ class Page:
         start.up = scene.up
         start.position = pose[:3, 3]
         start.look_at = pose[:3, 3] + distance * pose[:3, 2]
-        start.fov = FOV
+        start.fov = _overview_fov(_NARROW)
         start.near, start.far = 1e-3 * scene.extent, 1e3 * scene.extent
 
         @self._server.on_client_connect
@@ -140,7 +142,7 @@ class Page:
         )
         self._frame = gui.add_markdown("")
         play = gui.add_button("Play", icon=viser.Icon.PLAYER_PLAY)
-        self._speed = gui.add_slider("Per second", *_SPEEDS, 1, 8, hint="timesteps per second while playing")
+        self._speed = gui.add_slider("Speed", *_SPEEDS, 1, 8, hint="timesteps per second while playing")
         self._slider.on_update(lambda event: self.go_to(int(event.target.value)))
 
         @play.on_click
@@ -214,7 +216,7 @@ class Page:
         points = f"{drawn:,} points" if drawn == scene.total else f"{drawn:,} of {scene.total:,} points"
         cameras = counted(len({image.v for image in scene.posed}), "camera")
         times = f" at {counted(len(scene.times), 'timestep')}" if len(scene.times) > 1 else ""
-        return f"{points} of {cameras}{times} · lengths in {scene.unit}"
+        return f"{points} of {cameras}{times}\n\nlengths in {scene.unit}"
 
     def _clear_sight(self) -> None:
         """Hide the camera that a browser looks from: its photo would cover the points."""
@@ -234,7 +236,7 @@ class Page:
             return
         scene = self.scene
         pose, distance = scene.overview
-        fov = FOV
+        fov = _overview_fov(client.camera.aspect)
         if image is not None and image.pose is not None:
             pose, fov = image.pose, image.fov_in(client.camera.aspect)
             distance = image.distance if np.isfinite(image.distance) else scene.extent
@@ -251,3 +253,8 @@ class Page:
                 return
             self._slider.value = (int(self._slider.value) + 1) % len(self.moments)  # which calls go_to
             time.sleep(1 / self._speed.value)
+
+
+def _overview_fov(aspect: float) -> float:
+    """Vertical field of view, in radians, with which a page shows as much as the report's picture."""
+    return 2 * math.atan(math.tan(FOV / 2) * max(1.0, WIDTH / HEIGHT / aspect))
