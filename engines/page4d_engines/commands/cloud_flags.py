@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from functools import partial
 from typing import Annotated
 
@@ -70,5 +71,28 @@ Formats = Annotated[
     _option(
         metavar="LIST",
         help=f"what points and cameras are written as: {','.join(Format)}, or some of them",
+    ),
+]
+
+MetricFrom = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        rich_help_panel="Metres",
+        help="bring lengths to metres: a cameras.json in metres, or the output of a metric model's run on the photos",
+    ),
+]
+KnownDistance = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Metres",
+        metavar="A,B,METRES",
+        help="bring lengths to metres by the distance between two cameras or images, of these names",
+    ),
+]
+SharedCamera = Annotated[
+    bool | None,
+    _option(
+        "--shared-camera/--camera-per-image",
+        help="in a COLMAP model, photos of one folder and one size share a camera; default: one per image",
     ),
 ]

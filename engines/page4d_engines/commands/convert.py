@@ -21,6 +21,7 @@ Frames = Annotated[
 def convert_command(
     run: Run,
     formats: flags.Formats = None,
+    shared_camera: flags.SharedCamera = None,
     frames: Frames = None,
     out: Annotated[
         pathlib.Path | None, out_option("folder to write; replaced where it holds an earlier conversion; default: OUT")
@@ -33,6 +34,8 @@ def convert_command(
     static_only: flags.StaticOnly = None,
     max_points: flags.MaxPoints = None,
     voxel: flags.Voxel = None,
+    metric_from: flags.MetricFrom = None,
+    known_distance: flags.KnownDistance = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -49,6 +52,7 @@ def convert_command(
         from page4d_engines.results.finished.finished_run import FinishedRun  # late: --help need not wait for numpy
         from page4d_engines.results.formats.conversion import Conversion
         from page4d_engines.results.formats.format_choice import formats_named
+        from page4d_engines.results.world.metres import MetricSource
 
         opened = FinishedRun.open(run, frames)
         options = opened.options.with_flags(
@@ -61,12 +65,19 @@ def convert_command(
             max_points=max_points,
             voxel=voxel,
         )
+        opened = opened.with_options(options)
+        metric = MetricSource.of(metric_from, known_distance)
+        if metric is not None:
+            opened = metric.applied(opened)
         wanted = () if formats is None else formats_named(formats)
-        conversion = Conversion.prepare(opened.with_options(options), wanted, out)
+        conversion = Conversion.prepare(opened, wanted, out, shared_camera, changed=metric is not None)
         with console.progress(quiet) as progress:
             summary = conversion.write(progress)
         if as_json:
             console.write_json(summary)
+        for warning in summary.warnings:
+            if warning not in opened.summary.warnings:
+                console.say(f"note: {warning}", quiet)
         names = ", ".join(conversion.formats)
         points = "" if summary.points is None else f", {counted(summary.points, 'point')}"
         console.say(f"{names}{points}: {conversion.out}", quiet)

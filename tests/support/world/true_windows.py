@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
 import numpy as np
 
+from page4d.layout import Layout
 from page4d.manifest import PointsFrame
 from page4d.network.poses import inverse_pose
+from page4d_engines.clip.fit import Fit
 from page4d_engines.options import PointsSource
 from page4d_engines.pipeline import Result
 from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.confidence import Threshold
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.world.ring import exponential
 from page4d_engines.results.world.sampled_window import SampledWindow
-from page4d_engines.results.world.similarity import Similarity
-from page4d_export.sample_scene.clip import render
+from page4d_export.sample_scene.clip import render, render_view, rig
+from page4d_export.sample_scene.scene import Scene
 
 CHOICE = CloudChoice(PointsSource.POINTS, "confidence", Threshold(0.1))
-VIEWS, STEPS = 25, 24  # of the rendered scene that a moving camera goes through
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,36 @@ class Errors:
 
 
 @functools.cache
-def rendered(T, V, width, height, seed):
-    return render(T, V, width, height, seed)
+def moving_camera(count, turns=1.0, width=56, height=42, seed=0):
+    """One camera that goes around the scene while things move; after a whole turn it sees its begin again."""
+    scene, (camera,) = Scene(seed), rig(1, width, height, seed)
+    points, cameras = np.empty((count, 1, height, width, 3)), []
+    for t in range(count):
+        here = turned(camera, 2 * np.pi * turns * t / (count - 1))
+        blank = np.empty((1, height, width, 3), np.uint8), np.empty((1, height, width), np.uint8)
+        render_view(scene, here, *blank, points[t], first=t)
+        cameras.append(here)
+    return TrueClip(points, poses(cameras)[:, None])
 
 
-def moving_camera(count, returns=True, width=48, height=36, seed=0):
-    """One camera that goes along the rig's arc while things move; `returns`: and back to where it began."""
-    clip = rendered(STEPS, VIEWS, width, height, seed)
-    rig = poses(clip)
-    phase = np.linspace(0, 1, count)
-    place = np.rint((1 - np.abs(1 - 2 * phase) if returns else phase) * (VIEWS - 1)).astype(int)
-    t = np.arange(count) % STEPS
-    return TrueClip(clip.points[t, place][:, None], rig[place][:, None])
-
-
-def static_rig(count, V, width=48, height=36, seed=0):
+@functools.cache
+def static_rig(count, V, width=56, height=42, seed=0):
     """V cameras that stand still while things move."""
-    clip = rendered(count, V, width, height, seed)
-    return TrueClip(clip.points, np.broadcast_to(poses(clip), (count, V, 4, 4)))
+    clip = render(count, V, width, height, seed)
+    return TrueClip(clip.points, np.broadcast_to(poses(clip.cameras.values()), (count, V, 4, 4)))
 
 
-def poses(clip):
-    rows = np.stack([camera.world_to_camera for camera in clip.cameras.values()])
+def turned(camera, angle):
+    """The camera, gone around the scene's vertical axis."""
+    c, s = np.cos(angle), np.sin(angle)
+    pose = camera.world_to_camera.copy()
+    pose[:, :3] = pose[:, :3] @ np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+    return dataclasses.replace(camera, world_to_camera=pose)
+
+
+def poses(cameras):
+    """Camera to world, `[n,4,4]`."""
+    rows = np.stack([camera.world_to_camera for camera in cameras])
     last = np.broadcast_to([[[0.0, 0.0, 0.0, 1.0]]], (len(rows), 1, 4))
     return inverse_pose(np.concatenate([rows, last], 1))
 
@@ -129,13 +141,7 @@ def window_result(clip, frames, world, errors=None, chance=None):
 
 def sampled(clip, frames, world, errors=None, chance=None):
     """As `window_result`, as much of it as an alignment takes."""
-    return SampledWindow.of(window_result(clip, frames, world, errors, chance), CHOICE)
-
-
-def true_similarity(before, after):
-    """From one window's world to another's, given both to the true one."""
-    return before.inverse().after(after)
-
-
-def identity():
-    return Similarity.identity()
+    result = window_result(clip, frames, world, errors, chance)
+    T, V, H, W = result.points.shape[:4]
+    fits = [Fit.choose((W, H), Layout(T, V, H, W), None)] * (T * V)
+    return SampledWindow.of(WindowGeometry(result, fits, CHOICE, CloudOptions()))

@@ -21,7 +21,9 @@ _CELL, _SEEN = (
     0.05,
     0.3,
 )  # a cell's side as a share of the depth; share of the first frames' points in the last ones' cells
-_LEAST_ERROR = 1e-4  # of a pair, so that an exact one can still give way a little
+_VARIANCE = {"points": 1.0, "cameras": 10.0, "nothing": 1e4}
+"""Of a link, by what it was fitted to. How well points fit does not count: of a single shared frame they fit perfectly,
+whatever its depths are off by together."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def close_loop(alignment: WindowAlignment, closing: ClosingWindow) -> tuple[list
             closed=False, reason=reason, frames=closing.frames, error=error, seen_again=seen_again, before=before
         )
         return list(alignment.worlds), summary
-    worlds = _closed(alignment, back, error or 0.0)
+    worlds = _closed(alignment, back)
     return worlds, LoopSummary(
         closed=True,
         reason="",
@@ -81,7 +83,7 @@ def close_loop(alignment: WindowAlignment, closing: ClosingWindow) -> tuple[list
     )
 
 
-def _closed(alignment: WindowAlignment, back: Similarity, error: float) -> list[Similarity]:
+def _closed(alignment: WindowAlignment, back: Similarity) -> list[Similarity]:
     # in frames about the cameras and with the depth as unit, a change of a link says the same in every window
     frames = [
         Similarity(depth, np.eye(3), middle) for depth, middle in zip(alignment.depths, alignment.middles, strict=True)
@@ -91,13 +93,9 @@ def _closed(alignment: WindowAlignment, back: Similarity, error: float) -> list[
     links = [
         frame.inverse().after(link).after(after) for frame, link, after in zip(frames, measured, following, strict=True)
     ]
-    typical = [pair.summary.error for pair in alignment.pairs]
-    worst = max((value for value in typical if value is not None), default=_LEAST_ERROR)
-    errors = [worst if value is None else value for value in typical] + [error]
+    variances = np.array([_VARIANCE[pair.summary.fitted_to] for pair in alignment.pairs] + [_VARIANCE["points"]])
     worlds = [Similarity.identity()]
-    for frame, link, after in zip(
-        frames, close_ring(links, np.square(np.maximum(errors, _LEAST_ERROR)))[:-1], following, strict=False
-    ):
+    for frame, link, after in zip(frames, close_ring(links, variances)[:-1], following, strict=False):
         worlds.append(worlds[-1].after(frame.after(link).after(after.inverse())))
     return worlds
 

@@ -18,7 +18,7 @@ class PairSummary(msgspec.Struct, frozen=True):
     scale: float
     """Units of the window before per unit of this one."""
     error: float | None
-    """Median distance between the points of both windows, as a share of their depth; None without points."""
+    """Median distance between the points of both windows that agree, as a share of their depth; None without points."""
     agreeing: float | None
     """Share of the points' weight whose points agree on the map."""
     degrees: float | None
