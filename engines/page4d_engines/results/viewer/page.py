@@ -20,7 +20,7 @@ from page4d_engines.results.viewer.shown_points import ShownPoints
 from page4d_engines.results.viewer.shown_scene import ShownScene
 
 _OVERVIEW = "overview"
-_NARROW = 4 / 3  # width by height of a page beside its panel, on a small screen
+_NARROW = 1.5  # width by height of what a page leaves beside its panel
 _BAR_HEIGHT = 14  # pixels of the legend
 _SIZES = (0.2, 4.0)  # of a point, as multiples
 _SPEEDS = (1, 30)  # timesteps per second
