@@ -6,10 +6,11 @@ import pytest
 from page4d_engines.results.viewer.page import Page
 from page4d_engines.results.viewer.server import LOOPBACK, address_of, free_port, serving
 from page4d_engines.results.viewer.shown_scene import read_scenes
-from tests.support.headless_page import headless_page, needs_browser, until
+from tests.engines.results.viewer.headless_page import headless_page, needs_browser, until
 
 BLOCK = 5  # pixels on a side: viser draws fewer pixels where drawing is slow, and edges move by one
 MOVING = 20  # of 255: blocks that differ by less are the same
+SAME = 1e-3  # share of blocks that may differ in equal pictures; a slow browser draws them more coarsely for a while
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def settled(browser):
 
     def same():
         before.append(browser.drawn())
-        return before[-1].shape == before[-2].shape and differing(*before[-2:]) < 1e-3
+        return before[-1].shape == before[-2].shape and differing(*before[-2:]) < SAME
 
     until(same)
     return before[-1]
@@ -66,14 +67,14 @@ def blocks(picture):
     return picture[: h * BLOCK, : w * BLOCK].reshape(h, BLOCK, w, BLOCK, 3).mean((1, 3))
 
 
-def changed(browser, before, least=4e-3):
+def changed(browser, before, least=2 * SAME):
     """A settled picture that differs from an earlier one."""
     until(lambda: differing(browser.drawn(), before) > least)
     return settled(browser)
 
 
 def restored(browser, before):
-    until(lambda: differing(browser.drawn(), before) < 2e-3)
+    until(lambda: differing(browser.drawn(), before) < SAME)
 
 
 def test_the_page_loads_without_errors_and_says_what_it_shows(shown, run):
@@ -142,7 +143,7 @@ def test_static_and_dynamic_points_are_hidden_apart(shown):
     assert np.mean(np.abs(nothing - ground).max(-1) > 30) < 0.1 * np.mean(np.abs(moving - ground).max(-1) > 30) + 0.02
     shown.toggle("Static")
     still = changed(shown, nothing, 0.1)
-    assert differing(still, whole) > 4e-3
+    assert differing(still, whole) > 2 * SAME
     shown.toggle("Dynamic")
     restored(shown, whole)
 
@@ -155,9 +156,10 @@ def test_cameras_are_drawn_and_looked_from(shown):
     inside = changed(shown, cameras, 0.2)
     assert share(inside) > share(cameras), "the cloud does not fill the camera's view"
     shown.choose("Look from", "overview")
-    changed(shown, inside, 0.2)
+    outside = changed(shown, inside, 0.2)
+    assert share(outside) < share(inside)
     shown.toggle("Cameras and photos")
-    restored(shown, whole)
+    changed(shown, outside)
 
 
 def test_no_error_was_logged_meanwhile(shown):

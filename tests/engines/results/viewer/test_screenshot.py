@@ -12,8 +12,8 @@ from page4d_engines.results.viewer import screenshot
 from page4d_engines.results.viewer.browser import find_browser
 from page4d_engines.results.viewer.screenshot import require_screenshots, write_screenshots
 from page4d_engines.results.viewer.shown_scene import read_scenes
+from tests.engines.results.viewer.headless_page import needs_browser
 from tests.support.clips import refusal
-from tests.support.headless_page import needs_browser
 
 
 def test_each_camera_sees_the_cloud_as_its_photo_shows_it(run, tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 from page4d.errors import ExitCode
 from page4d_engines.commands.view import view_command
 from page4d_engines.results.viewer.server import free_port
+from tests.engines.results.viewer.headless_page import needs_browser, until
 from tests.support.commands import inside, program
-from tests.support.headless_page import needs_browser, until
 
 
 def view(*arguments):
