@@ -13,7 +13,7 @@ from page4d_engines.results.viewer.rerun_file import refuse_rerun_file, require_
 from page4d_engines.results.viewer.shown_scene import ShownScene
 from tests.support.clips import refusal
 
-pytest.importorskip("rerun")
+pytest.importorskip("rerun.chunk")  # the reader of versions after 0.26, which has another
 
 
 class Recording:
