@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -233,3 +234,15 @@ def test_a_summary_of_before_these_fields_still_reads(copied, original):
     del summary["made_by"]
     path.write_text(json.dumps(summary))
     assert "page4d-run again" in open_refused("of an earlier version", copied / "out")
+
+
+def test_the_memory_of_a_scene_is_that_of_a_window(tmp_path):
+    peaks = []
+    for count in (3, 9):
+        true = write_true_run(tmp_path / str(count), form="vggt", T=count, V=1, window=1, aligned=True)
+        (scene,) = FinishedRun.open(true.out, options=CloudOptions(max_points=100)).scenes()
+        tracemalloc.start()
+        assert sum(image.kept.sum() for image in scene) == 100
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
