@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ CAMERA = (96, 214, 255)
 
 _POINTS = 1_000_000  # more do not show in a picture of this size, and take longer
 _FOCAL = 1.15 * HEIGHT  # pixels
+FOV = 2 * math.atan(HEIGHT / 2 / _FOCAL)
+"""Vertical field of view of the picture, in radians."""
 _AHEAD = (-0.38, 0.42, 1.0)  # line of sight in the first camera's frame: x right, y down, z forward
 _ROOM = 0.46 * np.array([WIDTH, HEIGHT]) / _FOCAL  # how far from the axis framed points may lie, per distance
 _LARGEST = 1e38  # of single precision, which the points have: a pose beyond it sees none of them
@@ -46,15 +49,31 @@ def render_view(cloud: Cloud, poses: NDArray[np.float64]) -> Image.Image:
     poses = poses[(np.abs(poses) < _LARGEST).all((1, 2))]  # NaN is not smaller
     step = -(-len(cloud.points) // _POINTS) or 1
     points, colours = cloud.points[::step].astype(np.float64), cloud.colours[::step]
-    turn = _turn(poses[0, :3, :3] if len(poses) else np.eye(3))
+    turn, place, distance = viewpoint(points, poses)
     seen, centres = points @ turn.T, poses[:, :3, 3] @ turn.T
-    place, distance = _framing(seen, centres)
     picture = Image.fromarray(_drawn(seen - place, colours))
     _draw_cameras(ImageDraw.Draw(picture), poses[:, :3, :3].transpose(0, 2, 1) @ turn.T, centres - place, distance)
     if not len(points):
         middle, font = (WIDTH / 2, HEIGHT / 2), ImageFont.load_default(24)
         ImageDraw.Draw(picture).text(middle, "no points", DIM, font, anchor="mm")
     return picture
+
+
+def viewpoint(
+    points: NDArray[np.float64], poses: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Where a picture of points and cameras is taken from.
+
+    Args:
+        points: `[n,3]`.
+        poses: `[m,4,4]`, camera to world; the first one says where behind and above is.
+
+    Returns:
+        The rotation `[3,3]` from the world to the viewpoint's axes (x right, y down, z forward), the viewpoint's place
+        `[3]` along its own axes, and its distance from the middle of what it shows.
+    """
+    turn = _turn(poses[0, :3, :3] if len(poses) else np.eye(3))
+    return turn, *_framing(points @ turn.T, poses[:, :3, 3] @ turn.T)
 
 
 def _turn(camera: NDArray[np.float64]) -> NDArray[np.float64]:
