@@ -46,8 +46,9 @@ def inputs_hash(folder: FrameFolder) -> str:
 
 
 def _lines(folder: FrameFolder, files: Files) -> Iterator[str]:
-    """A line per file; a video is one file."""
+    """A line per file; a video is one file, a bag may be a folder of them."""
     for camera, column in zip(folder.camera_names, files, strict=False):
         for path in dict.fromkeys(frame.file for frame in column):
-            status = path.stat()
-            yield f"{camera} {path.name} {status.st_size} {status.st_mtime_ns}"
+            for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+                status = part.stat()
+                yield f"{camera} {part.name} {status.st_size} {status.st_mtime_ns}"
