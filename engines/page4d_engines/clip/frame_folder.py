@@ -13,6 +13,7 @@ from PIL import Image
 from page4d.cameras import Camera
 from page4d.errors import OutOfMemoryError, UsageError
 from page4d.system.memory import available_memory
+from page4d_engines.clip.bags.frame import BagFrame
 from page4d_engines.clip.companions import Size, StrPath, attach_companions, by
 from page4d_engines.clip.frame import Files, Frame, Header
 from page4d_engines.clip.levels import Levels
@@ -169,6 +170,11 @@ class FrameFolder:
         """Width and height of all frames in pixels, upright; None where they differ."""
         different = {size for row in self.sizes for size in row}
         return different.pop() if len(different) == 1 else None
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether the frames are messages of a bag."""
+        return isinstance(self.frame_files[0][0], BagFrame)
 
     @property
     def kind(self) -> str:
