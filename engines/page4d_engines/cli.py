@@ -56,8 +56,7 @@ def run(
         typer.Argument(
             help=(
                 "folder of <camera>/<frame>.png or .jpg, or of a video per camera,"
-                " or one that holds such a folder `frames`; or a bag of ROS 2;"
-                " of several each is run into FOLDER/<name> of -o"
+                " or one that holds such a folder `frames`; or a ROS 2 bag; of several each is run into FOLDER/<name>"
             ),
             metavar="FRAMES...",
         ),
