@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -14,9 +13,9 @@ from PIL.PngImagePlugin import PngImageFile
 from page4d.errors import UsageError
 from page4d_engines.clip.levels import is_deep
 
-_CHANNELS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
+_LAYOUTS = {"rgb8": "RGB", "bgr8": "BGR", "rgba8": "RGBX", "bgra8": "BGRX", "mono8": "L"}  # as Pillow calls them
 _BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-ENCODINGS = ", ".join(_CHANNELS)
+ENCODINGS = ", ".join(_LAYOUTS)
 _DEEP = ("16", "32", "64")
 
 
@@ -62,9 +61,9 @@ def picture_of(message: Any, what: str) -> Image.Image:
         except (OSError, SyntaxError, ValueError) as error:
             raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
     step, encoding = int(message.step), str(message.encoding)
-    rows = message.data[: step * height].reshape(height, step)[:, : width * _BYTES[encoding]]
-    pixels = rows.reshape(height, width, _BYTES[encoding])[..., _CHANNELS[encoding]]
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    mode, rows = "L" if encoding == "mono8" else "RGB", message.data[: step * height].tobytes()
+    image = Image.frombytes(mode, (width, height), rows, "raw", _LAYOUTS[encoding], step, 1)
+    return image if mode == "RGB" else image.convert("RGB")
 
 
 def _check_encoding(encoding: str, what: str) -> None:
