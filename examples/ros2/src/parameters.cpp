@@ -48,7 +48,7 @@ Descriptor ranged(const char* description, double from, double to) {
 
 }  // namespace
 
-void declare_parameters(rclcpp_lifecycle::LifecycleNode& node) {
+void declare_node_parameters(rclcpp_lifecycle::LifecycleNode& node) {
   node.declare_parameter<std::string>("engines", "", described("folder that page4d-export wrote"));
   node.declare_parameter<std::string>("backend", "tensorrt",
                                       fixed(described("what runs the engines", "tensorrt, test")));

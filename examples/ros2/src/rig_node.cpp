@@ -50,7 +50,7 @@ struct RigNode::Live {
 
 RigNode::RigNode(const rclcpp::NodeOptions& options)
     : rclcpp_lifecycle::LifecycleNode("page4d_rig", options), updater_(this) {
-  declare_parameters(*this);
+  declare_node_parameters(*this);
   updater_.setHardwareID("none");
   updater_.add("rig", [this](diagnostic_updater::DiagnosticStatusWrapper& status) { diagnose(status); });
 }
@@ -214,7 +214,7 @@ void RigNode::publish(const Live& live, const CameraResult& result) {
 
 void RigNode::diagnose(diagnostic_updater::DiagnosticStatusWrapper& status) {
   const std::shared_ptr<Live> live = this->live();
-  if (live == nullptr) return status.summary(diagnostic_msgs::msg::DiagnosticStatus::OK, "not active");
+  if (live == nullptr) return fill(status, {Level::kOk, "not active", {}});
   const page4d::RigCounts rig = live->worker->counts();
   const RunCounts runs = live->worker->runs();
   if (runs.failures > live->runs_before.failures)
@@ -226,7 +226,7 @@ void RigNode::diagnose(diagnostic_updater::DiagnosticStatusWrapper& status) {
 
 void RigNode::diagnose(size_t camera, diagnostic_updater::DiagnosticStatusWrapper& status) {
   const std::shared_ptr<Live> live = this->live();
-  if (live == nullptr) return status.summary(diagnostic_msgs::msg::DiagnosticStatus::OK, "not active");
+  if (live == nullptr) return fill(status, {Level::kOk, "not active", {}});
   const page4d::CameraCounts counts = live->worker->counts(static_cast<int>(camera));
   Live::Camera state;
   {

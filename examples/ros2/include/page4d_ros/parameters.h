@@ -23,7 +23,7 @@ struct Parameters {
   CloudLimits limits;
 };
 
-void declare_parameters(rclcpp_lifecycle::LifecycleNode& node);
+void declare_node_parameters(rclcpp_lifecycle::LifecycleNode& node);
 
 // Throws page4d::Error kUsage for a value that is not allowed, or another number of camera_infos than of cameras.
 Parameters read_parameters(const rclcpp_lifecycle::LifecycleNode& node);
