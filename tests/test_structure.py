@@ -50,7 +50,7 @@ FLOORS = {
         {"backend"},
         {"arguments", "pipeline"},
         {"results", "self_check", "doctor", "triton_server", "."},
-        {"cli", "entry"},
+        {"cli", "entry", "commands"},
     ],
     "page4d_export": [
         {"plan", "model_source", "sample_scene", "sample_clip"},

@@ -13,15 +13,27 @@ from page4d.errors import ExitCode, Page4DError, UsageError
 from page4d.system import process
 from page4d.system.plain_text import counted, listed
 from page4d_engines import console
-from page4d_engines.options import Backend, FitMode, PointsSource
+from page4d_engines.commands import cloud_flags as flags
+from page4d_engines.options import Backend, FitMode, Format
 
 if TYPE_CHECKING:
     from page4d_engines.results.batch.batch import Batch
     from page4d_engines.results.batch.batch_summary import FolderResult
     from page4d_engines.results.summary import Summary
 
+_MOST_NAMED = 8  # files of formats
+
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
+
+
+MetricFrom = Annotated[
+    pathlib.Path | None,
+    typer.Option(help="bring lengths to metres: cameras.json in metres, or the output of a metric model's run"),
+]
+KnownDistance = Annotated[
+    str | None, typer.Option(metavar="A,B,METRES", help="bring lengths to metres: the distance of two cameras' centres")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -71,6 +83,19 @@ def run(
         int | None,
         typer.Option(help="frames from one window's start to the next's; default T, windows without overlap"),
     ] = None,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="bring overlapping windows into the world of the first one; default stride then: T less a quarter",
+        ),
+    ] = False,
+    close_loop: Annotated[
+        bool,
+        typer.Option("--close-loop", help="the clip's end sees its begin again: close the ring of aligned windows"),
+    ] = False,
+    metric_from: MetricFrom = None,
+    known_distance: KnownDistance = None,
     fit: Annotated[
         FitMode | None,
         typer.Option(
@@ -97,22 +122,16 @@ def run(
     ] = None,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
-    points_from: Annotated[
-        PointsSource | None,
-        typer.Option(help="what points.ply is made from; default: depth and cameras where the engines give both"),
-    ] = None,
-    min_confidence: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="least probability of a point in points.ply; default 0.1; for Pi3"),
-    ] = None,
-    confidence_percentile: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=100,
-            help="least confidence of a point, as a percentile of a window; default 50, 40 for DA3, none for Pi3",
-        ),
-    ] = None,
+    points_from: flags.PointsFrom = None,
+    min_confidence: flags.MinConfidence = None,
+    confidence_percentile: flags.ConfidencePercentile = None,
+    edge_depth: flags.EdgeDepth = None,
+    edge_normal: flags.EdgeNormal = None,
+    static_only: flags.StaticOnly = None,
+    max_points: flags.MaxPoints = None,
+    voxel: flags.Voxel = None,
+    formats: flags.Formats = None,
+    shared_camera: flags.SharedCamera = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -121,8 +140,9 @@ def run(
     """Run engines over a clip, window by window.
 
     Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; points.ply, cameras.json
-    and depth/ as far as the model's heads give them. Where the engines see one timestep or one view, FRAMES may be a
-    folder of photos; where they see one view, a video. A bag's topics of images are its cameras.
+    and depth/ as far as the model's heads give them; --formats writes files of other programs. Where the engines see
+    one timestep or one view, FRAMES may be a folder of photos; where they see one view, a video. A bag's topics of
+    images are its cameras.
 
     Of several FRAMES each is run by itself, with engines that are loaded once; report.html lists them. One that fails
     leaves the others alone; the exit code is 1 then. With --resume an interrupted command goes on.
@@ -136,20 +156,36 @@ def run(
         from page4d_engines.ort.thread_pool import ThreadPool
         from page4d_engines.results.batch.batch import Batch
         from page4d_engines.results.clip_run import RunOptions, run_clip  # late: --help need not wait for the runtime
+        from page4d_engines.results.formats.format_choice import formats_named
+        from page4d_engines.results.scene.cloud_options import CloudOptions
+        from page4d_engines.results.world.metres import MetricSource
 
         if len(frames) > 1:
             refuse_of_one_clip(masks=masks, keypoints=keypoints)
         opened = EngineFolder.open(engines)
         pool = ThreadPool.of(threads, shared=True)
+        cloud = CloudOptions().with_flags(
+            points_from=points_from,
+            min_confidence=min_confidence,
+            confidence_percentile=confidence_percentile,
+            edge_depth=edge_depth,
+            edge_normal=edge_normal,
+            static_only=static_only,
+            max_points=max_points,
+            voxel=voxel,
+        )
         options = RunOptions(
             stride=stride,
             fit=fit,
             backend=backend,
             pool=pool,
-            min_confidence=min_confidence,
             clock=clock,
-            points_from=points_from,
-            confidence_percentile=confidence_percentile,
+            formats=(Format.PLY,) if formats is None else formats_named(formats),
+            shared_camera=bool(shared_camera),
+            align=align,
+            close_loop=close_loop,
+            metric=MetricSource.of(metric_from, known_distance),
+            **{name: getattr(cloud, name) for name in cloud.__struct_fields__},
         )
         if len(frames) > 1:
             run_batch(Batch.prepare(opened, frames, out, options, cameras, resume, names_of(topics)), as_json, quiet)
@@ -222,10 +258,22 @@ def say_summary(summary: Summary, out: pathlib.Path, quiet: bool) -> None:
         console.say(f"note: {seeded_note(summary)} ({summary.weights})", quiet)
     for warning in summary.warnings:
         console.say(f"note: {warning}", quiet)
+    for line in world_lines(summary):
+        console.say(line, quiet)
     windows = counted(len(summary.windows), "window")
     console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
     for what, path in places(summary, out):
         console.say(f"{what + ':':<9}{path}", quiet)
+
+
+def world_lines(summary: Summary) -> Iterator[str]:
+    """How the results came into one world, and to metres."""
+    if summary.alignment is not None:
+        yield f"aligned: {summary.alignment.in_words}"
+        if summary.alignment.loop_in_words is not None:
+            yield f"loop:    {summary.alignment.loop_in_words}"
+    if summary.metric is not None:
+        yield f"metres:  {summary.metric.in_words}"
 
 
 def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
@@ -234,11 +282,14 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
     if summary.has_mask:
         yield "masks", out / "masks"
     for window in [window.predictions for window in summary.windows if window.predictions is not None][:1]:
-        place = out / "*" if len(summary.windows) > 1 else out
-        files = (("points", window.cloud, "points.ply"), ("cameras", window.cameras, "cameras.json"))
-        for what, file, name in (*files, ("depth", window.depth, "depth")):
+        depths = out / "*" if len(summary.windows) > 1 else out
+        place = depths if summary.alignment is None else out
+        files = (("points", window.cloud, place / "points.ply"), ("cameras", window.cameras, place / "cameras.json"))
+        for what, file, path in (*files, ("depth", window.depth, depths / "depth")):
             if file:
-                yield what, place / name
+                yield what, path
+    for name in summary.format_files[:_MOST_NAMED]:
+        yield "format", out / name
     yield "results", out / "*.safetensors"
 
 

@@ -29,6 +29,24 @@ class PointsSource(str, enum.Enum):
         return self.value
 
 
+class Format(str, enum.Enum):
+    """What a run's points and cameras are written as, for other programs."""
+
+    PLY = "ply"
+    """`points.ply`: the coloured points."""
+    GLB = "glb"
+    """`scene.glb`: points and camera frusta."""
+    COLMAP = "colmap"
+    """`colmap/`: a sparse model, as Gaussian splatting starts from."""
+    NERFSTUDIO = "nerfstudio"
+    """`transforms.json` and the points that it refers to."""
+    NPZ = "npz"
+    """`scene.npz`: every array of every image, for numpy."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class FitMode(str, enum.Enum):
     """What becomes of an aspect ratio that is not the engine's."""
 

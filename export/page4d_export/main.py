@@ -15,6 +15,7 @@ def export() -> None:
 
 def main() -> None:
     """Entry point of `page4d`."""
+    from page4d_engines.commands.convert import convert_command
     from page4d_export.commands import bench, plugins
     from page4d_export.commands.clip import clip_command
     from page4d_export.commands.doctor import doctor_command
@@ -35,6 +36,7 @@ def main() -> None:
 
     app.command("export")(export_command)
     app.command("run")(cli.run)
+    app.command("convert")(convert_command)
     app.command("inspect")(inspect_command)
     app.command("verify")(verify_command)
     app.command("doctor")(doctor_command)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.cameras import Camera
-from page4d.network.poses import inverse_pose
+from page4d.network.poses import inverse_pose, quaternion
 
 _LEAST_DISTANCE = 0.1  # of a camera from the first one, at the median; nearer cameras are not spread further
 
@@ -52,7 +52,7 @@ class KnownCameras:
         distances = np.sort(np.linalg.norm(poses[:, :3, 3], axis=-1))
         unit = max(distances[(len(distances) - 1) // 2], _LEAST_DISTANCE)
         fov = 2 * np.arctan(np.stack((H / 2 / self.K[:, 1, 1], W / 2 / self.K[:, 0, 0]), axis=-1))
-        quaternions = np.stack([_quaternion(pose) for pose in poses])
+        quaternions = np.stack([quaternion(pose) for pose in poses])
         return np.concatenate((poses[:, :3, 3] / unit, quaternions, fov), axis=-1)
 
     def scale(self, camera: NDArray[np.float64]) -> float:
@@ -68,22 +68,3 @@ def similarity_scale(known: NDArray[np.float64], estimated: NDArray[np.float64])
     left, values, right = np.linalg.svd(estimated_off.T @ known_off / len(known))
     values[-1] *= np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0
     return float(values.sum() / max((known_off**2).sum() / len(known), 1e-12))
-
-
-def _quaternion(pose: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x y z w of a rotation `[4,4]`, w >= 0."""
-    r = pose[:3, :3]
-    trace = np.trace(r)
-    # the largest of the four is computed from the diagonal, the others from it
-    squares = np.array([1 - trace + 2 * r[0, 0], 1 - trace + 2 * r[1, 1], 1 - trace + 2 * r[2, 2], 1 + trace])
-    products = np.array(
-        [
-            [squares[0], r[1, 0] + r[0, 1], r[0, 2] + r[2, 0], r[2, 1] - r[1, 2]],
-            [r[1, 0] + r[0, 1], squares[1], r[2, 1] + r[1, 2], r[0, 2] - r[2, 0]],
-            [r[0, 2] + r[2, 0], r[2, 1] + r[1, 2], squares[2], r[1, 0] - r[0, 1]],
-            [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], squares[3]],
-        ]
-    )
-    largest = np.argmax(squares)
-    quaternion = products[largest] / (2 * np.sqrt(squares[largest]))
-    return quaternion if quaternion[3] >= 0 else -quaternion

@@ -169,6 +169,25 @@ def world_to_camera(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate((turned, -turned @ pose[..., :3, 3:]), axis=-1)
 
 
+def quaternion(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x y z w of the rotation of a pose `[4,4]` or `[3,4]`, w >= 0."""
+    r = pose[:3, :3]
+    trace = np.trace(r)
+    # the largest of the four is computed from the diagonal, the others from it
+    squares = np.array([1 - trace + 2 * r[0, 0], 1 - trace + 2 * r[1, 1], 1 - trace + 2 * r[2, 2], 1 + trace])
+    products = np.array(
+        [
+            [squares[0], r[1, 0] + r[0, 1], r[0, 2] + r[2, 0], r[2, 1] - r[1, 2]],
+            [r[1, 0] + r[0, 1], squares[1], r[2, 1] + r[1, 2], r[0, 2] - r[2, 0]],
+            [r[0, 2] + r[2, 0], r[2, 1] + r[1, 2], squares[2], r[1, 0] - r[0, 1]],
+            [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], squares[3]],
+        ]
+    )
+    largest = np.argmax(squares)
+    result = products[largest] / (2 * np.sqrt(squares[largest]))
+    return np.asarray(result if result[3] >= 0 else -result)
+
+
 def _matrix(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
     """`[...,3,3]` and `[...,3]` -> `[...,4,4]`."""
     pose = np.zeros((*translation.shape[:-1], 4, 4))
@@ -184,9 +203,9 @@ def _nearest_rotation(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return left @ right
 
 
-def _rotation(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotation(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotation `[...,3,3]` of quaternions `[...,4]` in the order x y z w, of any length above 0."""
-    x, y, z, w = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
+    x, y, z, w = np.moveaxis(numbers / np.linalg.norm(numbers, axis=-1, keepdims=True), -1, 0)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
         (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),

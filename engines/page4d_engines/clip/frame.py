@@ -43,6 +43,10 @@ class Frame(Protocol):
     def file(self) -> pathlib.Path:
         """The file that holds it; of a bag perhaps a folder."""
 
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether the file holds nothing else, so that other programs can read the frame there."""
+
     def header(self, what: str) -> Header:
         """What is known before it is decoded; errors call it `what`."""
 

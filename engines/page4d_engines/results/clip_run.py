@@ -20,45 +20,23 @@ from page4d_engines.clip.fit import scaled_as_published
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.options import Backend, FitMode, PointsSource
-from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.options import FitMode, Format, PointsSource
 from page4d_engines.pipeline import Pipeline, Result
+from page4d_engines.results.finished.finished_run import FinishedRun
+from page4d_engines.results.formats.format_choice import names_of, refuse_impossible
+from page4d_engines.results.formats.write_formats import write_formats
+from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
+from page4d_engines.results.run_options import RunOptions as RunOptions
 from page4d_engines.results.run_recorder import RunRecorder
 from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.given_heads import GivenHeads
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, finished, write_summary
 from page4d_engines.results.window_writer import WindowWriter
+from page4d_engines.results.world.run_world import RunWorld, aligned_stride, check_loop
 from page4d_engines.timing import Stopwatch
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How to run engines over a clip.
-
-    Attributes:
-        stride: frames from one window's start to the next's; None is T.
-        fit: what becomes of another aspect ratio; None makes it an error, except for VGGT and PAGE-4D, whose photos are
-            then scaled as they are published.
-        backend: what to run on.
-        pool: threads of ONNX Runtime on the CPU; None takes every CPU.
-        min_confidence: least probability of a point in a point cloud, for engines that give one; None, without a
-            percentile: 0.1.
-        clock: since the run began, for the summary; a command's began with its process.
-        points_from: what a point cloud is made from; None: depth with cameras where the engines give these, else the
-            points head.
-        confidence_percentile: least confidence of a point in a point cloud, as a percentile of all images of a window;
-            None: 50 for engines without a probability, 40 for Depth Anything 3.
-    """
-
-    stride: int | None = None
-    fit: FitMode | None = None
-    backend: Backend = Backend.AUTO
-    pool: ThreadPool | None = None
-    min_confidence: float | None = None
-    clock: Stopwatch = field(default_factory=Stopwatch)
-    points_from: PointsSource | str | None = None
-    confidence_percentile: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +63,13 @@ class ClipPlan:
         """
         manifest = engines.manifest
         layout, reads = manifest.layout, manifest.reads
-        _choice(manifest, options)  # refused before anything is loaded
+        refuse_impossible(options.formats, GivenHeads.of(manifest), _choice(manifest, options))
         _require_cameras(manifest, folder)
         if manifest.metres_by_focal_length and folder.cameras is None and folder.calibration:
             folder = dataclasses.replace(folder, cameras=folder.calibration)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
-        stride = layout.T if options.stride is None else options.stride
+        stride = _stride(layout.T, options)
         made_by = MadeBy(
             manifest=sha256(engines.path / MANIFEST),
             inputs=inputs_hash(folder),
@@ -100,8 +78,20 @@ class ClipPlan:
             points_from=None if options.points_from is None else PointsSource(options.points_from).value,
             min_confidence=options.min_confidence,
             confidence_percentile=options.confidence_percentile,
+            edges=options.edges,
+            normals=options.normals,
+            static_only=options.static_only,
+            max_points=options.max_points,
+            voxel=options.voxel,
+            formats=names_of(options.formats),
+            shared_camera=options.shared_camera,
+            align=options.align,
+            close_loop=options.close_loop,
+            metric=None if options.metric is None else options.metric.digest,
         )
-        return cls(reader=reader, windows=windows(folder.count, layout.T, stride), made_by=made_by)
+        spans = windows(folder.count, layout.T, stride)
+        _check_world(manifest, folder, options, spans)
+        return cls(reader=reader, windows=spans, made_by=made_by)
 
     @property
     def sliding(self) -> bool:
@@ -176,17 +166,36 @@ class ClipRun:
                 choice=self.choice,
                 made_by=self.made_by,
             )
-            writer = WindowWriter(folder, self.reader, len(self.windows) == 1, self.choice)
-            calls, count = sum(entry.calls for entry in self.pipeline.manifest.stages), len(self.windows)
+            world = RunWorld(self.options.align, self.options.close_loop, self.options.metric)
+            writer = WindowWriter(
+                folder=folder,
+                reader=self.reader,
+                alone=len(self.windows) == 1,
+                choice=self.choice,
+                options=self.options.cloud,
+                writes_cloud=Format.PLY in self.options.formats and not world.changes,
+                writes_cameras=not world.changes,
+            )
+            calls = sum(entry.calls for entry in self.pipeline.manifest.stages)
+            count = len(self.windows) + self.options.close_loop
             result: Result | None = None
             for number, (window, inputs) in enumerate(self.reader.read(self.windows)):
                 part = progress.part(number / count, (number + 1) / count, calls, f"window {number + 1} of {count}: ")
                 lap = Stopwatch()
                 result = self._run_window(number, inputs, result, part)
                 seconds = lap.lap()
-                written = writer.write(window, inputs, result, seconds, with_pictures=number < EMBEDDED_WINDOWS)
-                recorder.add(*written, result.timing, lap.lap())
-            summary = recorder.summary()
+                written, pictures = writer.write(
+                    window, inputs, result, seconds, with_pictures=number < EMBEDDED_WINDOWS
+                )
+                if world.align:
+                    world.add(written.name, window, inputs, writer.geometry(window, result))
+                recorder.add(written, pictures, result.timing, lap.lap())
+            if world.close:
+                assert result is not None
+                self._close_loop(world, inputs, result, progress.part((count - 1) / count, 1, calls, "the loop: "))
+            with_cloud = Format.PLY in self.options.formats
+            summary = world.finish(folder, recorder.summary(), self.reader, with_cloud)
+            summary = self._with_formats(folder, summary, progress)
             write_summary(folder / SUMMARY, summary)
             write_report(folder, summary, recorder.pictures)
             return summary
@@ -203,6 +212,22 @@ class ClipRun:
             progress=progress.step,
         )
 
+    def _with_formats(self, folder: pathlib.Path, summary: Summary, progress: Progress) -> Summary:
+        """Write the formats that are made of the finished run; `points.ply` is written with each window."""
+        formats = [kind for kind in self.options.formats if kind is not Format.PLY]
+        if not formats:
+            return summary
+        run = FinishedRun.of(folder, summary, self.reader.folder)
+        return write_formats(run, formats, folder, progress, FormatOptions(self.options.shared_camera, self.out))
+
+    def _close_loop(self, world: RunWorld, last: WindowInputs, before: Result, progress: Progress) -> None:
+        """Run the window that sees the clip's last and first frames."""
+        inputs = world.closing_inputs(last, self.reader.layout)
+        result = self._run_window(0, inputs, before, progress)
+        frames = world.closing_frames(self.reader.folder.count, self.reader.layout.T)
+        fits = [self.reader.fit(t, v) for t in frames for v in range(self.reader.layout.V)]
+        world.close_ring(self.reader, WindowGeometry(result, fits, self.choice, self.options.cloud))
+
     def _cameras(self, number: int, inputs: WindowInputs) -> dict[str, Camera] | NDArray[np.float32] | None:
         """What of the clip's cameras the engines read, or need for metres."""
         manifest = self.pipeline.manifest
@@ -218,7 +243,33 @@ class ClipRun:
 
 
 def _choice(manifest: Manifest, options: RunOptions) -> CloudChoice | None:
-    return CloudChoice.of(manifest, options.points_from, options.min_confidence, options.confidence_percentile)
+    return CloudChoice.asked(GivenHeads.of(manifest), options.cloud)
+
+
+def _stride(T: int, options: RunOptions) -> int:
+    """Of the windows."""
+    if options.align:
+        return aligned_stride(T, options.stride)
+    return T if options.stride is None else options.stride
+
+
+def _check_world(manifest: Manifest, folder: FrameFolder, options: RunOptions, spans: list[range]) -> None:
+    """What the world of the results takes is there.
+
+    Raises:
+        UsageError: engines without points, for windows that are to be aligned; too few windows for a loop; a source of
+            metres that has nothing to do with the clip.
+    """
+    if options.align and _choice(manifest, options) is None:
+        raise UsageError(
+            "--align brings windows together by their points, and these engines give none in the world",
+            allowed="engines with points and cameras, or depth and cameras",
+            hint="page4d-export with these heads",
+        )
+    if options.close_loop:
+        check_loop(spans, options.align)
+    if options.metric is not None:
+        options.metric.check(folder, in_one_world=options.align or len(spans) == 1)
 
 
 def _require_cameras(manifest: Manifest, folder: FrameFolder) -> None:

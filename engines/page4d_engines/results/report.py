@@ -176,6 +176,7 @@ def template(name: str) -> jinja2.Template:
         "probability": _probability,
         "rate": _rate,
         "seconds": _seconds,
+        "share": lambda share: "none" if share is None else f"{share:.2%}",
     }
     return environment.get_template(name)
 
@@ -212,6 +213,18 @@ def _cloud(summary: Summary) -> dict[str, str]:
     return {"Point cloud": first + sources[0]} if sources else {}
 
 
+def _world(summary: Summary) -> dict[str, str]:
+    """How the windows came into one world, and lengths to metres."""
+    facts = {}
+    if summary.alignment is not None:
+        facts["Alignment"] = summary.alignment.in_words
+        if summary.alignment.loop_in_words is not None:
+            facts["Loop"] = summary.alignment.loop_in_words
+    if summary.metric is not None:
+        facts["Metres"] = summary.metric.in_words
+    return facts
+
+
 def _facts(summary: Summary) -> dict[str, str]:
     return {
         "Model": ", ".join(f"{key} {_plain(value)}" for key, value in summary.model.items()),
@@ -225,6 +238,7 @@ def _facts(summary: Summary) -> dict[str, str]:
         **({"Photos": "; ".join(summary.photos)} if summary.photos else {}),
         "Cameras": ", ".join(summary.cameras),
         **_cloud(summary),
+        **_world(summary),
         "Buffers": f"{_bytes(summary.buffer_bytes)}, allocated once; without the weights",
         "Peak host memory": _bytes(summary.peak_rss_bytes),
         "page4d": summary.page4d,

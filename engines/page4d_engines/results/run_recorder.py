@@ -12,7 +12,7 @@ from page4d_engines.clip.names import readable
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.options import Backend
 from page4d_engines.pipeline import Pipeline
-from page4d_engines.results.made_by import MadeBy
+from page4d_engines.results.made_by import MadeBy, frames_hash
 from page4d_engines.results.report import Picture
 from page4d_engines.results.scene.cloud_choice import CloudChoice, left_out
 from page4d_engines.results.summary import Summary, WindowSummary
@@ -88,6 +88,7 @@ class RunRecorder:
             warnings=list(dict.fromkeys(self._warnings())),
             photos=self.reader.fits.sentences(folder),
             made_by=self.made_by,
+            frame_files=frames_hash(folder),
         )
 
     def _warnings(self) -> Iterator[str]:

@@ -14,6 +14,8 @@ from page4d.files import OutputKind, write_atomically
 from page4d.system.plain_text import encodable
 from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
+from page4d_engines.results.world.similarity import Similarity
+from page4d_engines.results.world.world_summary import AlignmentSummary, MetricSummary
 
 SUMMARY, REPORT = "summary.json", "report.html"
 
@@ -35,6 +37,8 @@ class WindowSummary(msgspec.Struct, frozen=True):
     """PNG files, relative to the output folder, with `/`."""
     predictions: PredictionSummary | None = None
     """Point cloud, cameras and depth, where the engines give them."""
+    world: Similarity.Numbers | None = None
+    """What takes the window's own world to the one that it shares with other windows; None: they are the same."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -79,6 +83,14 @@ class Summary(msgspec.Struct, frozen=True):
     """Of the weights, in words; empty where none were loaded, or the engines do not say."""
     made_by: MadeBy | None = None
     """What the results depend on; None in a summary that does not say."""
+    frame_files: str = ""
+    """SHA-256 over the frames' names and sizes, in bytes and in pixels; empty in a summary that does not say."""
+    formats: list[str] = []
+    """Files of the formats that were written of all windows together, relative to the output folder, with `/`."""
+    alignment: AlignmentSummary | None = None
+    """How the windows came into one world; None: each has its own."""
+    metric: MetricSummary | None = None
+    """How lengths came to be metres; None: they are in the engines' unit."""
 
     @property
     def seeded(self) -> bool:
@@ -100,6 +112,22 @@ class Summary(msgspec.Struct, frozen=True):
         """Points of all clouds; None without a cloud."""
         clouds = [window.predictions for window in self.windows if window.predictions and window.predictions.cloud]
         return sum(predictions.points for predictions in clouds) if clouds else None
+
+    @property
+    def format_files(self) -> list[str]:
+        """Of the formats beyond `points.ply`, relative to the output folder."""
+        predictions = [window.predictions for window in self.windows if window.predictions]
+        return [*self.formats, *(path for of_window in predictions for path in of_window.formats)]
+
+    @property
+    def files(self) -> list[str]:
+        """Of the results, relative to the output folder, with `/`; without report and summary."""
+        paths: list[str | None] = [*self.format_files]
+        for window in self.windows:
+            paths += [window.file, *window.overlays]
+            if window.predictions is not None:
+                paths += [window.predictions.cloud, window.predictions.cameras, *window.predictions.depth]
+        return [path for path in paths if path is not None]
 
     @property
     def mask_mean(self) -> float | None:
@@ -147,6 +175,7 @@ class _Listing(msgspec.Struct, frozen=True):
     engines: str
     frames: str
     windows: list[_WindowFiles]
+    formats: list[str] = []
 
 
 def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
@@ -162,17 +191,18 @@ def finished(folder: pathlib.Path, made_by: MadeBy) -> Summary | None:
 def _listed(folder: pathlib.Path) -> list[str] | None:
     """The files of a run's output; None where summary.json is not this project's."""
     try:
-        windows = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing).windows
+        listing = msgspec.json.decode((folder / SUMMARY).read_bytes(), type=_Listing)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    paths: list[Any] = [REPORT]
-    for window in windows:
+    paths: list[Any] = [REPORT, *listing.formats]
+    for window in listing.windows:
         files = window.predictions or {}
         paths += [
             window.file,
             *window.overlays,
             *(files.get(name) for name in ("cloud", "cameras")),
             *(files.get("depth") or ()),
+            *(files.get("formats") or ()),
         ]
     return [path for path in paths if isinstance(path, str)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,10 @@ from page4d_engines.pipeline import Result
 from page4d_engines.results.overlay import contact_sheet, overlay
 from page4d_engines.results.report import Picture
 from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.predictions import Predictions
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import WindowSummary, mean_of
 
 
@@ -30,12 +32,18 @@ class WindowWriter:
         reader: of the clip.
         alone: whether the clip is a single window, whose files then lie in the output folder itself.
         choice: what a point cloud is made from; None: the engines give none.
+        options: which pixels become its points.
+        writes_cloud, writes_cameras: whether these are written, in the window's own world; else whoever knows another
+            one writes them.
     """
 
     folder: pathlib.Path
     reader: WindowReader
     alone: bool
     choice: CloudChoice | None
+    options: CloudOptions
+    writes_cloud: bool = True
+    writes_cameras: bool = True
 
     def write(
         self, window: range, inputs: WindowInputs, result: Result, seconds: float, with_pictures: bool
@@ -60,6 +68,9 @@ class WindowWriter:
         if result.mask is not None:
             overlays = list(self._write_overlays(name, times, inputs.images, result.mask))
             means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
+        files = None
+        if predictions is not None:
+            files = predictions.write(self.folder, self._place(name), self.writes_cloud, self.writes_cameras)
         summary = WindowSummary(
             name=name,
             first_frame=times[0],
@@ -68,9 +79,9 @@ class WindowWriter:
             seconds=seconds,
             mask_mean=means,
             overlays=overlays,
-            predictions=None if predictions is None else predictions.write(self.folder, self._place(name)),
+            predictions=files,
         )
-        pictures = self._pictures(times, inputs, result, predictions) if with_pictures else ()
+        pictures = window_pictures(inputs.images, result, predictions, cameras, times) if with_pictures else ()
         return summary, list(pictures)
 
     def _write_overlays(
@@ -92,27 +103,18 @@ class WindowWriter:
         place.mkdir(exist_ok=True)
         return place
 
-    def _pictures(
-        self, times: list[str], inputs: WindowInputs, result: Result, predictions: Predictions | None
-    ) -> Iterator[Picture]:
-        if result.mask is not None:
-            yield Picture(
-                contact_sheet(inputs.images, result.mask, self._cameras, times),
-                f"Rows are cameras: {', '.join(self._cameras)}. Columns are timesteps."
-                " Each cell is a frame, and the frame with the mask over it.",
-            )
-        if predictions is not None:
-            yield from predictions.pictures(self._cameras, times)
+    def geometry(self, window: range, result: Result) -> WindowGeometry:
+        """What the heads give in a window."""
+        fits = [self.reader.fit(t, v) for t in window for v in range(len(self._cameras))]
+        return WindowGeometry(result, fits, self.choice, self.options)
 
     def _predictions(self, window: range, inputs: WindowInputs, result: Result) -> Predictions | None:
         if not Predictions.are_in(result):
             return None
         return Predictions(
             images=inputs.images,
-            result=result,
-            fits=[self.reader.fit(t, v) for t in window for v in range(len(self._cameras))],
+            geometry=self.geometry(window, result),
             names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
-            choice=self.choice,
         )
 
     @property
@@ -125,3 +127,29 @@ class WindowWriter:
     def _name(self, window: range) -> str:
         width = len(str(self.reader.folder.count - 1))
         return f"window_{window[0]:0{width}d}-{window[-1]:0{width}d}"
+
+
+def window_pictures(
+    images: NDArray[np.uint8],
+    result: Result,
+    predictions: Predictions | None,
+    cameras: Sequence[str],
+    times: Sequence[str],
+) -> Iterator[Picture]:
+    """A window's pictures for the report.
+
+    Args:
+        images: uint8 RGB `[T,V,H,W,3]`.
+        result: of the window.
+        predictions: of the window; None without heads.
+        cameras: V names.
+        times: T names.
+    """
+    if result.mask is not None:
+        yield Picture(
+            contact_sheet(images, result.mask, cameras, times),
+            f"Rows are cameras: {', '.join(cameras)}. Columns are timesteps."
+            " Each cell is a frame, and the frame with the mask over it.",
+        )
+    if predictions is not None:
+        yield from predictions.pictures(cameras, times)

@@ -58,13 +58,13 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     if seed < 0:
         raise UsageError("a clip's seed is negative", got=seed, allowed="0 or more")
     scene = Scene(seed)
-    cameras = {f"cam{v}": camera for v, camera in enumerate(_rig(V, width, height, seed))}
+    cameras = {f"cam{v}": camera for v, camera in enumerate(rig(V, width, height, seed))}
     frames = np.empty((T, V, height, width, 3), np.uint8)
     masks = np.empty((T, V, height, width), np.uint8)
     points = np.empty((T, V, height, width, 3))
 
     def view(v: int) -> None:
-        _render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
+        render_view(scene, cameras[f"cam{v}"], frames[:, v], masks[:, v], points[:, v])
 
     # numpy releases the interpreter's lock; only a few threads, since each holds the surfaces of its view
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -72,10 +72,10 @@ def render(T: int, V: int, width: int, height: int, seed: int = 0) -> Clip:
     return Clip(frames, masks, points, cameras)
 
 
-def _render_view(
-    scene: Scene, camera: Camera, frames: NDArray[np.uint8], masks: NDArray[np.uint8], points: Floats
+def render_view(
+    scene: Scene, camera: Camera, frames: NDArray[np.uint8], masks: NDArray[np.uint8], points: Floats, first: int = 0
 ) -> None:
-    """Fill one camera's frames `[T,H,W,3]`, masks `[T,H,W]` and points `[T,H,W,3]`."""
+    """Fill one camera's frames `[T,H,W,3]`, masks `[T,H,W]` and points `[T,H,W,3]`, from timestep `first` on."""
     origin = camera.centre
     centre = _rays(camera, 0.5, 0.5)
     reach, _ = trace(scene.static, origin, centre)
@@ -86,7 +86,7 @@ def _render_view(
         surface = Surface.of(scene.static, which, origin + rays * far[:, None], origin, part)
         samples.append((rays, far, surface, display(surface.colour())))
     for t in range(len(frames)):
-        moving = scene.moving(t)
+        moving = scene.moving(first + t)
         near, _ = trace(moving, origin, centre)
         near = np.where(near < reach, near, np.inf)
         masks[t] = np.where(np.isfinite(near), 255, 0).reshape(masks[t].shape)
@@ -119,11 +119,11 @@ def save(clip: Clip, folder: str | os.PathLike[str]) -> None:
     write_cameras(root / "cameras.json", clip.cameras)
 
 
-def _rig(V: int, width: int, height: int, seed: int) -> list[Camera]:
+def rig(V: int, width: int, height: int, seed: int) -> list[Camera]:
     """V cameras on an arc of at most 88 degrees, looking at the middle; no two alike."""
     chance = np.random.default_rng((seed, 1))
     span = np.deg2rad(min(88.0, 30.0 * (V - 1)))
-    rig = []
+    cameras = []
     for angle in np.linspace(-span / 2, span / 2, V) if V > 1 else (0.0,):
         away, up = 6.2 + chance.uniform(-0.15, 0.15), 2.75 + chance.uniform(-0.3, 0.3)
         place = np.array([away * np.sin(angle), -away * np.cos(angle), up])
@@ -133,8 +133,8 @@ def _rig(V: int, width: int, height: int, seed: int) -> list[Camera]:
         focal = 1.12 * max(width, height) * chance.uniform(0.97, 1.03)
         middle = np.array([width, height]) * (0.5 + chance.uniform(-0.015, 0.015, 2))
         K = np.array([[focal, 0.0, middle[0]], [0.0, focal * 1.001, middle[1]], [0.0, 0.0, 1.0]])
-        rig.append(Camera(width, height, K, np.concatenate([rotation, -rotation @ place[:, None]], 1)))
-    return rig
+        cameras.append(Camera(width, height, K, np.concatenate([rotation, -rotation @ place[:, None]], 1)))
+    return cameras
 
 
 def _rays(camera: Camera, dx: float, dy: float) -> Floats:

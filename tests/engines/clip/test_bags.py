@@ -71,7 +71,8 @@ def test_compressed_images_are_decoded_by_what_they_are(frames, tmp_path):
 def test_topics_choose_and_order_the_cameras(frames, tmp_path):
     bag = write_bag(tmp_path / "bag", {A: stream(frames[0]), B: stream(frames[1])})
     assert FrameFolder.open(bag, topics=[B, A]).camera_names == NAMES[::-1]
-    assert FrameFolder.open(bag, topics=[B.lstrip("/")]).camera_names == NAMES[1:]
+    for other in (B.lstrip("/"), NAMES[1]):
+        assert FrameFolder.open(bag, topics=[other]).camera_names == NAMES[1:]
     refusal(lambda: FrameFolder.open(bag, topics=["/c"]), "no such topic", "/c", f"{A}, {B}")
     refusal(lambda: FrameFolder.open(bag, topics=[]), "no topics")
     refusal(lambda: FrameFolder.open(bag, topics=[A, A]), "names of their own")

@@ -7,7 +7,7 @@ def read_ply(path):
     """The vertices of a binary PLY as a structured array, with the names and types that the file states."""
     content = path.read_bytes()
     header, body = content.split(b"end_header\n", 1)
-    lines = header.decode("ascii").splitlines()
+    lines = [line for line in header.decode("ascii").splitlines() if not line.startswith("comment ")]
     assert lines[:2] == ["ply", "format binary_little_endian 1.0"]
     element, count = lines[2].rsplit(" ", 1)
     assert element == "element vertex"

@@ -41,8 +41,8 @@ class Recording:
 
         Args:
             path: the bag.
-            topics: of the cameras, in the order of the views; None takes all topics of images that can be read, in
-                natural order, and of images that are there twice the uncompressed ones.
+            topics: of the cameras, or the cameras' names, in the order of the views; None takes all topics of images
+                that can be read, in natural order, and of images that are there twice the uncompressed ones.
 
         Raises:
             MissingBackendError: rosbags is not installed.
@@ -64,7 +64,8 @@ class Recording:
 
 def _checked(bag: Bag, topics: Sequence[str]) -> list[str]:
     known = bag.topics(*_IMAGES)
-    full = [topic if topic in known else f"/{topic.lstrip('/')}" for topic in topics]
+    by_name = {_name(topic): topic for topic in known}
+    full = [topic if topic in known else by_name.get(_name(topic), topic) for topic in topics]
     unknown = [topic for topic, path in zip(topics, full, strict=True) if path not in known]
     if unknown or not topics:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -17,6 +18,7 @@ from page4d.files import write_atomically
 from page4d.network.poses import world_to_camera
 from page4d_engines.clip.fit import Fit
 from page4d_engines.results.scene.confidence import probability
+from page4d_engines.results.world.similarity import Similarity
 
 _FEWEST = 16  # pixels; of fewer, chance makes a focal length
 _PARALLEL = 1e-9  # per pixel; rays closer together than this have no perspective
@@ -46,6 +48,13 @@ class Calibration:
     def given(cls, K: NDArray[np.float64], camera: NDArray[np.float64], fit: Fit) -> Calibration:
         """Of intrinsics `[3,3]` that the network gave, in pixels of the engine's image, and a pose `[4,4]`."""
         return cls._of(K, camera, fit, None, math.nan)
+
+    def moved(self, world: Similarity) -> Calibration:
+        """The same camera in the world that `world` leads to."""
+        pose = world.of_pose(self.camera_to_world)
+        with np.errstate(invalid="ignore", over="ignore"):
+            camera = dataclasses.replace(self.camera, world_to_camera=world_to_camera(pose))
+        return dataclasses.replace(self, camera=camera, camera_to_world=pose)
 
     @classmethod
     def _of(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
 from page4d.files import write_atomically
+from page4d_engines.results.scene.cloud_filter import CloudFilter
 
-_Number = TypeVar("_Number", bound=np.number[Any])
-_MOST_FLYING = 0.5  # of an image's points
 _VERTEX = np.dtype([("place", "<f4", 3), ("colour", "u1", 3), ("confidence", "<f4")])  # packed, as PLY has it
 
 
@@ -45,10 +43,7 @@ class Cloud:
     ) -> Cloud:
         """The points of all images together, in the images' order, row by row.
 
-        Left out are pixels with a value that is not finite or a depth that is not positive, pixels of less confidence,
-        and "flying pixels": at the border of a near object the network's depth slides from the near surface to the far
-        one, and these pixels hang in the air between both. An image of which most pixels would be such has no surfaces
-        that they could hang between: it keeps them.
+        `CloudFilter.kept` says which pixels are left out.
 
         Args:
             images: uint8 RGB `[...,H,W,3]`.
@@ -72,15 +67,21 @@ class Cloud:
             )
         parts = []
         for place in np.ndindex(*lead[:-2]):
-            with np.errstate(over="ignore", invalid="ignore"):
-                world = points[place].astype(np.float32)
-            sure = confidence[place]
-            kept = np.isfinite(world).all(-1) & np.isfinite(sure) & (sure >= least)
-            if depth is not None:
-                kept &= np.isfinite(depth[place]) & (depth[place] > 0)
-                kept &= ~_flying(depth[place], kept, edges)
-            parts.append(cls(world[kept], images[place][kept], sure[kept]))
+            z = None if depth is None else depth[place]
+            kept = CloudFilter(least, edges).kept(points[place], z, confidence[place])
+            parts.append(cls.of_pixels(images[place], points[place], confidence[place], kept))
         return cls.joined(parts)
+
+    @classmethod
+    def of_pixels(
+        cls,
+        pixels: NDArray[np.uint8],
+        points: NDArray[np.floating],
+        confidence: NDArray[np.float32],
+        kept: NDArray[np.bool_],
+    ) -> Cloud:
+        """Those pixels of an image that are kept `[H,W]`, row by row; arguments are one image's, as `of` has them."""
+        return cls(points[kept].astype(np.float32), pixels[kept], confidence[kept])
 
     @classmethod
     def joined(cls, parts: Sequence[Cloud]) -> Cloud:
@@ -94,47 +95,37 @@ class Cloud:
         )
 
 
-def extreme(which: np.ufunc, values: NDArray[_Number]) -> NDArray[_Number]:
-    """The maximum or minimum (`which`) of each value and its eight neighbours, fewer at the border: `[H,W]`."""
-    tall = values.copy()
-    which(tall[1:], values[:-1], out=tall[1:])
-    which(tall[:-1], values[1:], out=tall[:-1])
-    result = tall.copy()
-    which(result[:, 1:], tall[:, :-1], out=result[:, 1:])
-    which(result[:, :-1], tall[:, 1:], out=result[:, :-1])
-    return result
-
-
 def write_ply(path: pathlib.Path, cloud: Cloud) -> None:
     """Write a binary little-endian PLY, whole or not at all.
 
     Its vertices have x, y, z as float, red, green, blue as uchar, and confidence as float.
     """
-    vertices = np.empty(len(cloud.points), _VERTEX)
-    vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
+    write_atomically(path, ply_header(len(cloud.points)) + ply_vertices(cloud))
+
+
+def ply_header(count: int, digits: int = 0) -> bytes:
+    """The header of a PLY of so many points.
+
+    Args:
+        count: of the points.
+        digits: the header is as long as that of a count of so many digits, so that it can be written over one.
+    """
+    pad = max(0, digits - len(str(count)))
     lines = [
         "ply",
         "format binary_little_endian 1.0",
-        f"element vertex {len(vertices)}",
+        *([f"comment {'-' * pad}"] if digits else []),
+        f"element vertex {count}",
         *(f"property float {axis}" for axis in "xyz"),
         *(f"property uchar {channel}" for channel in ("red", "green", "blue")),
         "property float confidence",
         "end_header",
     ]
-    write_atomically(path, "".join(f"{line}\n" for line in lines).encode() + vertices.tobytes())
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _flying(depth: NDArray[np.floating], kept: NDArray[np.bool_], share: float | None) -> NDArray[np.bool_]:
-    """Which of an image's pixels `[H,W]` hang between two surfaces.
-
-    One of eight neighbours has a finite depth that differs by more than a share of theirs. None do where most of the
-    kept ones would.
-    """
-    if share is None:
-        return np.zeros_like(kept)
-    known = np.isfinite(depth)
-    highest = extreme(np.maximum, np.where(known, depth, -np.inf))
-    lowest = extreme(np.minimum, np.where(known, depth, np.inf))
-    with np.errstate(over="ignore", invalid="ignore"):
-        flying = kept & (np.maximum(highest - depth, depth - lowest) > share * depth)
-    return flying if flying.sum() <= _MOST_FLYING * kept.sum() else np.zeros_like(kept)
+def ply_vertices(cloud: Cloud) -> bytes:
+    """The points as they stand behind the header."""
+    vertices = np.empty(len(cloud.points), _VERTEX)
+    vertices["place"], vertices["colour"], vertices["confidence"] = cloud.points, cloud.colours, cloud.confidence
+    return vertices.tobytes()

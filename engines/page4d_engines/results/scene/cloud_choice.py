@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from page4d.errors import UsageError
-from page4d.manifest import PREDICTIONS, Manifest, PointsFrame
+from page4d.manifest import Manifest, PointsFrame
 from page4d.network.poses import points_source
-from page4d.published import QUATERNION_NUMBERS, Published
+from page4d.published import Published
 from page4d_engines.options import PointsSource
+from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.confidence import Threshold
+from page4d_engines.results.scene.given_heads import GivenHeads
 
 LEAST_PROBABILITY, PERCENTILE, DA3_PERCENTILE = 0.1, 50.0, 40.0
 """Of a point that is kept, where nothing else is asked for: Pi3's probability; a percentile of VGGT's and PAGE-4D's
@@ -36,14 +38,25 @@ class CloudChoice:
     def of(
         cls,
         manifest: Manifest,
-        points_from: PointsSource | str | None = None,
+        points_from: str | None = None,
         min_confidence: float | None = None,
         percentile: float | None = None,
     ) -> CloudChoice | None:
-        """The choice for some engines; None where they give no points in the world.
+        """The choice for some engines; as `of_heads`."""
+        return cls.of_heads(GivenHeads.of(manifest), points_from, min_confidence, percentile)
+
+    @classmethod
+    def of_heads(
+        cls,
+        heads: GivenHeads,
+        points_from: str | None = None,
+        min_confidence: float | None = None,
+        percentile: float | None = None,
+    ) -> CloudChoice | None:
+        """The choice for what heads give; None where they give no points in the world.
 
         Args:
-            manifest: of the engines.
+            heads: of the engines.
             points_from: None: depth with cameras where the engines give these, else the points head.
             min_confidence: least probability, 0 to 1; only for engines that give a probability.
             percentile: least confidence as a percentile, 0 to 100. By default the probability is at least 0.1, and
@@ -52,7 +65,7 @@ class CloudChoice:
         Raises:
             UsageError: the engines lack what is asked for, or a number is out of range.
         """
-        fields, frame = world_fields(manifest), _frame(manifest)
+        fields, frame = heads.world_fields, _frame(heads)
         flags = {
             "--points-from": points_from,
             "--min-confidence": min_confidence,
@@ -71,12 +84,12 @@ class CloudChoice:
                 hint=_other_source(fields, frame) if points_from else "page4d-export with these heads",
             ) from None
         names = ("depth_confidence",) if source is PointsSource.DEPTH else ("points_confidence", "confidence")
-        confidence = next((name for name in names if manifest.makes(name)), None)
+        confidence = next((name for name in names if heads.gives(name)), None)
         if confidence is None:
             if asked:
                 raise UsageError("these engines give no confidence of their points", got=", ".join(asked))
             return None
-        is_probability, usual = confidence == "confidence", _usual_percentile(manifest)
+        is_probability, usual = confidence == "confidence", _usual_percentile(heads)
         if min_confidence is not None and not is_probability:
             raise UsageError(
                 "the confidence of these engines is no probability, and has no fixed scale",
@@ -86,44 +99,41 @@ class CloudChoice:
             )
         return cls(source, confidence, _threshold(is_probability, min_confidence, percentile, usual))
 
+    @classmethod
+    def asked(cls, heads: GivenHeads, options: CloudOptions) -> CloudChoice | None:
+        """The choice for what heads give and a user asks for; as `of_heads`.
 
-def world_fields(manifest: Manifest) -> list[str]:
-    """Which of `points`, `depth`, `camera`, `intrinsics` the engines give."""
-    fields = [name for name in ("points", "depth", "camera") if manifest.makes(name)]
-    return [*fields, "intrinsics"] if gives_intrinsics(manifest) else fields
-
-
-def gives_intrinsics(manifest: Manifest) -> bool:
-    """Whether the cameras of the engines have fields of view."""
-    return manifest.makes("camera") and manifest.spec("camera").shape[-1] == QUATERNION_NUMBERS
-
-
-def calibrates(manifest: Manifest) -> bool:
-    """Whether there are cameras with intrinsics: the engines' own, or ones that are fitted to each camera's points."""
-    fits = manifest.points_frame is not PointsFrame.WORLD and manifest.makes("points") and manifest.makes("confidence")
-    return manifest.makes("camera") and (gives_intrinsics(manifest) or fits)
+        Raises:
+            UsageError: as `of_heads`; static points are asked for, and the engines give no mask.
+        """
+        if options.static_only and not heads.has_mask:
+            raise UsageError(
+                "these engines give no mask, which says what is dynamic",
+                got="--static-only",
+                allowed="engines of PAGE-4D, or of this project's own network",
+                hint="the same command without --static-only",
+            )
+        return cls.of_heads(heads, options.points_from, options.min_confidence, options.confidence_percentile)
 
 
 def left_out(manifest: Manifest, choice: CloudChoice | None) -> Iterator[str]:
     """Sentences on the files that engines with heads do not give, and why."""
-    outputs = [name for name in PREDICTIONS if manifest.makes(name)]
-    if not outputs:
+    heads = GivenHeads.of(manifest)
+    if not heads.outputs:
         return
-    gives = f"these engines give {', '.join(name for name in outputs if not name.endswith('confidence'))}"
+    gives = f"these engines give {', '.join(name for name in heads.outputs if not name.endswith('confidence'))}"
     if choice is None:
         yield f"no {_CLOUD}: it takes the points head, or depth and cameras; {gives}"
-    if not calibrates(manifest):
+    if not heads.calibrates:
         yield f"no {_CAMERAS}: it takes the camera head; {gives}"
-    in_world = manifest.points_frame is PointsFrame.WORLD and not manifest.makes("camera")
-    if not manifest.makes("depth") and (in_world or not manifest.makes("points")):
+    in_world = heads.points_frame is PointsFrame.WORLD and not heads.gives("camera")
+    if not heads.gives("depth") and (in_world or not heads.gives("points")):
         yield f"no depth images: they take the depth head, or points and cameras; {gives}"
 
 
-def _frame(manifest: Manifest) -> PointsFrame:
+def _frame(heads: GivenHeads) -> PointsFrame:
     """Of the points; where there are none, that of the heads that could give them."""
-    if manifest.makes("points"):
-        return manifest.points_frame or PointsFrame.CAMERA
-    return PointsFrame.WORLD
+    return heads.points_frame or PointsFrame.WORLD
 
 
 def _other_source(fields: list[str], frame: PointsFrame) -> str:
@@ -133,9 +143,9 @@ def _other_source(fields: list[str], frame: PointsFrame) -> str:
         return "page4d-export with these heads"
 
 
-def _usual_percentile(manifest: Manifest) -> float:
+def _usual_percentile(heads: GivenHeads) -> float:
     """Of confidences that are no probabilities."""
-    return DA3_PERCENTILE if manifest.model.get("published") == Published.DA3 else PERCENTILE
+    return DA3_PERCENTILE if heads.published == Published.DA3 else PERCENTILE
 
 
 def _threshold(is_probability: bool, least: float | None, percentile: float | None, usual: float) -> Threshold:

@@ -42,6 +42,8 @@ class PredictionSummary(msgspec.Struct, frozen=True):
     """The least confidence of a point in the cloud; None where no pixel has any."""
     unit: str | None = None
     """Of all lengths of the window: `metres`; `cameras`, that of the given `cameras.json`; None, one of its own."""
+    formats: list[str] = []
+    """Files of the other formats that were written of the window."""
 
     @property
     def unit_in_words(self) -> str:

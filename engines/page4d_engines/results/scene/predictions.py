@@ -11,20 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.manifest import PREDICTIONS, PointsFrame
-from page4d.network.poses import world_points
-from page4d.network.sky import fill_sky
-from page4d_engines.clip.fit import Fit
+from page4d.manifest import PREDICTIONS
 from page4d_engines.pipeline import LengthUnit, Result
 from page4d_engines.results.depth import depth_scale, depth_sheet, write_depth
 from page4d_engines.results.report import Picture
-from page4d_engines.results.scene.calibration import Calibration, calibrate, write_calibration
+from page4d_engines.results.scene.calibration import Calibration, write_calibration
 from page4d_engines.results.scene.cloud import Cloud, write_ply
-from page4d_engines.results.scene.cloud_choice import CloudChoice
+from page4d_engines.results.scene.cloud_thinning import Candidates, CloudThinning
 from page4d_engines.results.scene.cloud_view import render_view
-from page4d_engines.results.scene.confidence import probability
 from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary, unit_in_words
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 
 CLOUD, CAMERAS, DEPTH = "points.ply", "cameras.json", "depth"
 
@@ -37,50 +34,52 @@ class Predictions:
 
     Attributes:
         images: uint8 RGB `[T,V,H,W,3]`.
-        result: of the pipeline.
-        fits: how each photo came to the engine's size, T*V, t slow.
+        geometry: what the heads give.
         names: of the images.
-        choice: what the cloud is made from; None: the engines give none.
     """
 
     images: NDArray[np.uint8]
-    result: Result
-    fits: Sequence[Fit]
+    geometry: WindowGeometry
     names: ImageNames
-    choice: CloudChoice | None
 
     @classmethod
     def are_in(cls, result: Result) -> bool:
         """Whether a result has any."""
         return any(getattr(result, name) is not None for name in PREDICTIONS)
 
-    def write(self, out: pathlib.Path, place: pathlib.Path) -> PredictionSummary:
+    def write(
+        self, out: pathlib.Path, place: pathlib.Path, with_cloud: bool = True, with_cameras: bool = True
+    ) -> PredictionSummary:
         """Write a window's files.
 
         Args:
             out: the output folder.
             place: where in it, an existing folder.
+            with_cloud, with_cameras: whether these are written, too, in the window's own world.
         """
-        cloud, choice, rig = self.cloud, self.choice, self.rig
+        choice, rig, unit = self.geometry.choice, self.rig, self.geometry.result.unit
+        cloud = self.cloud if with_cloud else None
         if cloud is not None:
             write_ply(place / CLOUD, cloud)
-        unit = self.result.unit
-        left_out = [] if rig is None else write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
-        depth = self.depth
+        has_cameras = rig is not None and with_cameras
+        left_out: list[str] = []
+        if rig is not None and with_cameras:
+            left_out = write_calibration(place / CAMERAS, rig, unit is LengthUnit.METRES)
+        depth = self.geometry.depth
         scale = None if depth is None else depth_scale(depth)
         pictures = []
-        for name, (t, v) in zip(self.names.depth, self._images, strict=True):
+        for name, (t, v) in zip(self.names.depth, self.geometry.places(), strict=True):
             if depth is None or scale is None:
                 break
             path = place / DEPTH / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_depth(path, depth[t, v], scale)
             pictures.append(path.relative_to(out).as_posix())
-        threshold = math.nan if cloud is None else self._least
+        threshold = math.nan if self.geometry.confidence is None else self.geometry.least
         return PredictionSummary(
             cloud=None if cloud is None else (place / CLOUD).relative_to(out).as_posix(),
             points=0 if cloud is None else len(cloud.points),
-            cameras=None if rig is None else (place / CAMERAS).relative_to(out).as_posix(),
+            cameras=None if not has_cameras else (place / CAMERAS).relative_to(out).as_posix(),
             depth=pictures,
             depth_scale=scale,
             rig={name: _summary(calibration) for name, calibration in (rig or {}).items()},
@@ -99,7 +98,7 @@ class Predictions:
             cameras: V names.
             times: T names.
         """
-        cloud, camera, depth = self.cloud, self.result.camera, self.depth
+        cloud, camera, depth = self.cloud, self.geometry.result.camera, self.geometry.depth
         if cloud is not None:
             poses = np.zeros((0, 4, 4)) if camera is None else camera.reshape(-1, 4, 4)
             beside = "" if camera is None else " from beside the cameras, which are drawn as frames"
@@ -107,91 +106,35 @@ class Predictions:
         if depth is not None:
             shown = [""] if len(times) == 1 else times
             caption = "Each photo and its depth: near is bright, far is dark, grey has none."
-            unit = unit_in_words(self.result.unit)
+            unit = unit_in_words(self.geometry.result.unit)
             yield Picture(depth_sheet(self.images, depth, cameras, shown, unit), caption)
 
     @functools.cached_property
     def cloud(self) -> Cloud | None:
         """The points that are sure enough, in the world."""
-        choice, result = self.choice, self.result
-        if choice is None:
+        geometry = self.geometry
+        confidence = geometry.confidence
+        if confidence is None:
             return None
-        depth = self.depth if choice.source == "depth" else self._points_depth
-        confidence, least = self._confidence, self._least
+        thinning = CloudThinning.of(self._candidates(confidence), geometry.options)
         parts = []
-        for place in self._images:  # one after the other: points of all images in float64 take gigabytes
-            arrays = (result.points, depth, result.camera, result.intrinsics)
-            points, z, camera, K = (None if array is None else array[place] for array in arrays)
-            with np.errstate(over="ignore", invalid="ignore"):
-                of_depth = z if choice.source == "depth" else None
-                world = world_points(points, result.points_frame, of_depth, camera, K, str(choice.source))
-            if z is not None and not np.isfinite(z).any():  # of points of the world, whose camera has no pose
-                z = None
-            parts.append(Cloud.of(self.images[place], world, z, confidence[place], least))
+        # one after the other: points of all images in float64 take gigabytes
+        for index, place in enumerate(geometry.places()):
+            points = geometry.points(place)
+            kept = thinning.kept(index, geometry.kept(place, points))
+            parts.append(Cloud.of_pixels(self.images[place], points, confidence[place], kept))
         return Cloud.joined(parts)
+
+    def _candidates(self, confidence: NDArray[np.float32]) -> Iterator[Candidates]:
+        for place in self.geometry.places():
+            points = self.geometry.points(place)
+            yield Candidates(self.geometry.kept(place, points), points, confidence[place])
 
     @functools.cached_property
     def rig(self) -> dict[str, Calibration] | None:
         """Each image's camera; None where the engines give no cameras with intrinsics."""
-        result = self.result
-        camera, K, points, confidence = result.camera, result.intrinsics, result.points, result.confidence
-        if camera is None:
-            return None
-        rig = {}
-        for name, fit, place in zip(self.names.cameras, self.fits, self._images, strict=True):
-            if K is not None:
-                rig[name] = Calibration.given(K[place], camera[place], fit)
-            elif points is not None and confidence is not None and result.points_frame is PointsFrame.CAMERA:
-                rig[name] = calibrate(points[place], confidence[place], camera[place], fit)
-            else:
-                return None
-        return rig
-
-    @functools.cached_property
-    def depth(self) -> NDArray[np.floating] | None:
-        """`[T,V,H,W]`: of the depth head, with a depth for the sky where that is known; else z of the points in their
-        cameras."""
-        depth, sky = self.result.depth, self.result.sky
-        if depth is None:
-            return self._points_depth
-        return depth if sky is None else fill_sky(depth, sky)
-
-    @functools.cached_property
-    def _points_depth(self) -> NDArray[np.floating] | None:
-        """z of the points head's points in their cameras."""
-        points, camera = self.result.points, self.result.camera
-        if points is None or self.result.points_frame is not PointsFrame.WORLD:
-            return None if points is None else points[..., 2]
-        if camera is None:
-            return None
-        depth = np.empty(points.shape[:-1], np.float32)
-        for place in self._images:
-            forward, centre = camera[place][:3, 2], camera[place][:3, 3]
-            with np.errstate(over="ignore", invalid="ignore"):
-                depth[place] = (points[place] - centre) @ forward
-        return depth
-
-    @functools.cached_property
-    def _confidence(self) -> NDArray[np.float32]:
-        """`[T,V,H,W]`, of the cloud's points; NaN where a photo was padded, since these pixels show nothing of it."""
-        assert self.choice is not None
-        confidence: NDArray[np.float32] = getattr(self.result, self.choice.confidence)
-        confidence = probability(confidence) if self.choice.confidence == "confidence" else confidence
-        if all(fit.shown.all() for fit in self.fits):
-            return confidence
-        shown = np.stack([fit.shown for fit in self.fits]).reshape(confidence.shape)
-        return np.where(shown, confidence, np.float32(np.nan))
-
-    @functools.cached_property
-    def _least(self) -> float:
-        """Confidence of a point in the cloud."""
-        assert self.choice is not None
-        return self.choice.threshold.of(self._confidence)
-
-    @property
-    def _images(self) -> list[tuple[int, ...]]:
-        """t and v of each image, in the order of the names."""
-        return list(np.ndindex(*self.images.shape[:2]))
+        calibrations = self.geometry.calibrations
+        return None if calibrations is None else dict(zip(self.names.cameras, calibrations, strict=True))
 
 
 def _warnings(rig: dict[str, Calibration], left_out: Sequence[str]) -> Iterator[str]:

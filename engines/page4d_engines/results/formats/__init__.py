@@ -1,0 +1,1 @@
+"""What other programs read: files of a run in their formats."""

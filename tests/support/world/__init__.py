@@ -1,0 +1,1 @@
+"""Windows with known worlds and known errors, and what alignments make of them."""
