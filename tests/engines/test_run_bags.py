@@ -1,17 +1,20 @@
 """`page4d-run` over recorded bags: the results are those of the same frames in images."""
 
+import json
 import pathlib
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
+from page4d_engines.commands.convert import convert_command
 from page4d_engines.results.batch.batch_summary import read_batch_summary
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
 from tests.support.bags import compressed, stream, write_bag
-from tests.support.commands import refused, run
+from tests.support.commands import inside, refused, run
 
 A, B = "/a/image_raw", "/b/image_raw/compressed"
 
@@ -82,3 +85,21 @@ def test_a_bag_is_not_written_over(made, topics, tmp_path):
         refused(run(made("default").folder, bag, "-o", out, "--topics", f"{A},{B}"), 2, "bag")
     assert sorted(bag.iterdir()) == before
     refused(run(made("default").folder, bag, "-o", tmp_path / "out", "--topics", "/d"), 2, "no such topic", A)
+
+
+def test_a_bag_becomes_input_of_other_programs(made, tmp_path):
+    """Its frames are written as images, which these programs read; the run is read again by its cameras."""
+    frames = render(1, 3, 90, 70).frames.swapaxes(0, 1)
+    topics = {f"/cam{v}/image_raw": stream(frames[v]) for v in range(3)}
+    bag = write_bag(tmp_path / "bag", topics | {"/other/image_raw": stream(frames[0])})
+    out, chosen = tmp_path / "out", list(topics)[::-1]
+    options = ("--topics", ",".join(chosen), "--formats", "colmap")
+    done = run(made("pi3").folder, bag, "-o", out, *options)
+    assert done.returncode == 0, done.stderr
+    done = inside(out, "--formats", "nerfstudio", function=convert_command)
+    assert done.returncode == 0, done.stderr
+    listed = {frame["file_path"] for frame in json.loads((out / "transforms.json").read_text())["frames"]}
+    assert listed == {f"images/cam{v}.image_raw/000000.png" for v in range(3)}
+    for v in range(3):
+        with Image.open(out / "images" / f"cam{v}.image_raw" / "000000.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), frames[v, 0])

@@ -297,7 +297,7 @@ class _Part:
 
 
 def photo_path(clip: FrameFolder, t: int, v: int) -> str:
-    """Path of a photo under the clip's folder, with `/`; a frame of a video or a bag as if it lay in a camera's folder."""
+    """Path of a photo under the clip's folder, with `/`; frames of a video or a bag as if a camera had a folder."""
     frame = clip.frame_files[v][t]
     if not frame.is_whole_file:
         return f"{clip.camera_names[v]}/{frame.stem}.png"
