@@ -73,13 +73,7 @@ Formats = Annotated[
         help=f"what points and cameras are written as: {','.join(Format)}, or some of them",
     ),
 ]
-SharedCamera = Annotated[
-    bool | None,
-    _option(
-        "--shared-camera/--camera-per-photo",
-        help="colmap: photos of one folder and one size share a camera; default: each has its own",
-    ),
-]
+
 MetricFrom = Annotated[
     pathlib.Path | None,
     typer.Option(
@@ -93,5 +87,12 @@ KnownDistance = Annotated[
         rich_help_panel="Metres",
         metavar="A,B,METRES",
         help="bring lengths to metres by the distance between two cameras or images, of these names",
+    ),
+]
+SharedCamera = Annotated[
+    bool | None,
+    _option(
+        "--shared-camera/--camera-per-image",
+        help="in a COLMAP model, photos of one folder and one size share a camera; default: one per image",
     ),
 ]

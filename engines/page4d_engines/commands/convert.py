@@ -70,7 +70,7 @@ def convert_command(
         if metric is not None:
             opened = metric.applied(opened)
         wanted = () if formats is None else formats_named(formats)
-        conversion = Conversion.prepare(opened, wanted, out, changed=metric is not None, shared_camera=shared_camera)
+        conversion = Conversion.prepare(opened, wanted, out, shared_camera, changed=metric is not None)
         with console.progress(quiet) as progress:
             summary = conversion.write(progress)
         if as_json:

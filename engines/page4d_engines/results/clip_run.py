@@ -25,7 +25,6 @@ from page4d_engines.pipeline import Pipeline, Result
 from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.format_choice import names_of, refuse_impossible
 from page4d_engines.results.formats.write_formats import write_formats
-from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.made_by import MadeBy, inputs_hash
 from page4d_engines.results.report import EMBEDDED_WINDOWS, write_report
 from page4d_engines.results.run_options import RunOptions as RunOptions
@@ -218,7 +217,7 @@ class ClipRun:
         if not formats:
             return summary
         run = FinishedRun.of(folder, summary, self.reader.folder)
-        return write_formats(run, formats, folder, progress, FormatOptions(self.options.shared_camera, self.out))
+        return write_formats(run, formats, folder, progress, self.out, self.options.shared_camera)
 
     def _close_loop(self, world: RunWorld, last: WindowInputs, before: Result, progress: Progress) -> None:
         """Run the window that sees the clip's last and first frames."""

@@ -19,7 +19,6 @@ from page4d_engines.options import Format
 from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.format_choice import names_of, refuse_impossible
 from page4d_engines.results.formats.write_formats import write_formats
-from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.report import EMBEDDED_WINDOWS, Picture, write_report
 from page4d_engines.results.scene.cloud_options import CloudOptions
 from page4d_engines.results.scene.given_heads import GivenHeads
@@ -71,7 +70,7 @@ class Conversion:
     run: FinishedRun
     formats: tuple[Format, ...]
     out: pathlib.Path
-    shared_camera: bool = False
+    shared_camera: bool
     moved: bool = False
 
     @classmethod
@@ -80,8 +79,8 @@ class Conversion:
         run: FinishedRun,
         formats: Sequence[Format],
         out: pathlib.Path | None = None,
-        changed: bool = False,
         shared_camera: bool | None = None,
+        changed: bool = False,
     ) -> Conversion:
         """Check everything before anything is written.
 
@@ -89,9 +88,8 @@ class Conversion:
             run: to be written, with the options of its clouds.
             formats: which; none of them: those that it has.
             out: a folder of its own for them; None: the run's.
+            shared_camera: as the attribute; None: as in the run.
             changed: whether the run's summary is another than that on disk.
-            shared_camera: whether photos of one folder and one size share a camera in a COLMAP model; None: as in the
-                run.
 
         Raises:
             UsageError: the run's engines lack what a format is made of; `out`, or the run's folder, holds something
@@ -100,14 +98,14 @@ class Conversion:
         made_by = run.summary.made_by
         assert made_by is not None
         had = tuple(map(Format, made_by.formats))
-        shared = made_by.shared_camera if shared_camera is None else shared_camera
         wanted = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
         moved = changed
-        changed |= run.options != made_by.cloud or shared != made_by.shared_camera
+        changed = changed or run.options != made_by.cloud or shared_camera not in (None, made_by.shared_camera)
         if is_inside and changed:
             wanted = (*wanted, *had)
         wanted = tuple(map(Format, names_of(wanted)))
+        shared = made_by.shared_camera if shared_camera is None else shared_camera
         for window in run.summary.windows[:1]:
             geometry = run.geometry(window)
             refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
@@ -130,9 +128,7 @@ class Conversion:
         """
         kind = RUN_OUTPUT if self.is_inside else CONVERTED
         with staged(self.out, kind) as folder:
-            summary = write_formats(
-                self.run, self.formats, folder, progress, FormatOptions(self.shared_camera, self.out)
-            )
+            summary = write_formats(self.run, self.formats, folder, progress, self.out, self.shared_camera)
             if self.is_inside and self.moved and Format.PLY not in self.formats:
                 summary = self._with_cameras(folder, summary)
             if self.is_inside:

@@ -16,7 +16,7 @@ from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.formats.glb_file import LINES, POINTS, GlbFile
 from page4d_engines.results.formats.scene_parts import at_most, has_camera
-from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
+from page4d_engines.results.formats.written import Written
 from page4d_engines.results.scene.calibration import Calibration
 
 GLB = "scene.glb"
@@ -32,7 +32,7 @@ _EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2])
 _COLOURS = ((0.9, 0.2, 0.1), (0.1, 0.5, 0.9), (0.2, 0.7, 0.1), (0.9, 0.6, 0.0), (0.6, 0.2, 0.8), (0.0, 0.7, 0.7))
 
 
-def write_glb(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
+def write_glb(folder: pathlib.Path, scene: Scene) -> Written:
     """Write `scene.glb`: a node `scene` with a node `cloud` and a node per image that has a camera, named as it.
 
     Vertices have the scene's own coordinates. The node `scene` turns them so that y is up, as glTF has it, and the
@@ -43,7 +43,6 @@ def write_glb(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAU
     Args:
         folder: an existing one.
         scene: is read once, or twice where its points are thinned out.
-        options: nothing of them concerns this format.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -184,7 +183,7 @@ def _perspective(camera: _PosedCamera, depth: float) -> dict[str, Any]:
         "aspectRatio": float(width / K[0, 0] * K[1, 1] / height),
         "znear": depth / 100,
     }
-    return {"name": camera.name, "type": "perspective", "perspective": perspective}
+    return {"name": f"{camera.name} camera", "type": "perspective", "perspective": perspective}
 
 
 def _frustum(calibration: Calibration, depth: float) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from page4d.files import write_atomically
 from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.formats.scene_parts import IMAGES, has_camera, photo_file, save_video_frame
-from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
+from page4d_engines.results.formats.written import Written
 from page4d_engines.results.world.scene_files import CLOUD, PlyFile
 
 TRANSFORMS = "transforms.json"
@@ -21,7 +21,7 @@ TRANSFORMS = "transforms.json"
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # a camera's y down, z forward (OpenCV's) to y up, z backward (OpenGL's)
 
 
-def write_nerfstudio(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
+def write_nerfstudio(folder: pathlib.Path, scene: Scene, place: pathlib.Path | None = None) -> Written:
     """Write `transforms.json` and the `points.ply` that it names; of videos their frames, too, to `images/`.
 
     The memory is that of a window, and a kilobyte per image.
@@ -29,12 +29,12 @@ def write_nerfstudio(folder: pathlib.Path, scene: Scene, options: FormatOptions 
     Args:
         folder: an existing one; a `points.ply` in it is replaced: by the same where the scene's options are.
         scene: is read once, or twice where its points are thinned out.
-        options: their `place` is what photos are named relative to.
+        place: where the folder will lie when it is finished: photos are named relative to it. None: where it is.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
     """
-    place = pathlib.Path(os.path.realpath(options.place or folder))
+    place = pathlib.Path(os.path.realpath(place or folder))
     frames: list[dict[str, Any]] = []
     left_out: list[str] = []
     files = [folder / TRANSFORMS, folder / CLOUD]

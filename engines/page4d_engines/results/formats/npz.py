@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
-from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
+from page4d_engines.results.formats.written import Written
 
 NPZ = "scene.npz"
 
 
-def write_npz(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
+def write_npz(folder: pathlib.Path, scene: Scene) -> Written:
     """Write a scene's images, n of them in the scene's order; the memory is that of a window.
 
     | array | is |
@@ -38,7 +38,6 @@ def write_npz(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAU
     Args:
         folder: an existing one.
         scene: to be written.
-        options: nothing of them concerns this format.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.

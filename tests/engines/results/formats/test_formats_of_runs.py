@@ -1,9 +1,14 @@
 """`page4d-run --formats`: files of real engines, kept by --resume, in batches, and the same as convert writes."""
 
+import json
 import shutil
 
+import numpy as np
+import pycolmap
 import pytest
+import trimesh
 
+from page4d.cameras import read_cameras
 from page4d.files import refuse_foreign
 from page4d_engines.commands.convert import convert_command
 from page4d_engines.options import Format
@@ -11,7 +16,7 @@ from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.format_choice import formats_named
 from page4d_engines.results.summary import RUN_OUTPUT, read_summary
 from page4d_export.sample_scene.clip import render, save
-from tests.engines.results.ply import read_ply
+from tests.engines.results.ply import columns, read_ply
 from tests.support.commands import inside, refused, run
 from tests.support.exports import content
 
@@ -57,6 +62,32 @@ def test_every_format_is_written_and_listed(whole):
     assert len(read_ply(whole / "points.ply")) == window.predictions.points <= 500
     refuse_foreign(whole, RUN_OUTPUT)  # a later run may replace it
     assert not [warning for warning in summary.warnings if "fault" in warning]
+
+
+def test_every_format_is_read_by_its_reader(photos, whole):
+    cameras = read_cameras(whole / "cameras.json")
+    names = {f"cam{v}/000000.png": f"cam{v}" for v in range(3)}
+    for kind in ("sparse", "sparse_text"):
+        model = pycolmap.Reconstruction(str(whole / "colmap" / kind / "0"))
+        assert sorted(image.name for image in model.images.values()) == sorted(names)
+        for image in model.images.values():
+            camera, expected = model.cameras[image.camera_id], cameras[names[image.name]]
+            assert (photos / "frames" / image.name).is_file()
+            assert (camera.width, camera.height) == (90, 70) == (expected.width, expected.height)
+            np.testing.assert_allclose(camera.calibration_matrix(), expected.K)
+            np.testing.assert_allclose(image.cam_from_world().matrix(), expected.world_to_camera, atol=1e-9)
+    vertices = read_ply(whole / "points.ply")
+    cloud = trimesh.load_scene(whole / "scene.glb", process=False).geometry["cloud"]
+    np.testing.assert_array_equal(cloud.vertices, columns(vertices, *"xyz"))
+    document = json.loads((whole / "transforms.json").read_text())
+    assert document["ply_file_path"] == "points.ply"
+    for frame, (name, camera) in zip(document["frames"], cameras.items(), strict=True):
+        path = (whole / frame["file_path"]).resolve()
+        assert path == (photos / "frames" / name / "000000.png").resolve() and path.is_file()
+        position = np.array(frame["transform_matrix"])[:3, 3]
+        np.testing.assert_allclose(position, camera.centre, atol=1e-6)
+    arrays = np.load(whole / "scene.npz")
+    assert arrays["name"].tolist() == list(cameras) and arrays["kept"].sum() == len(vertices)
 
 
 def test_a_run_that_is_whole_is_kept_and_other_flags_run_again(made, photos, whole, tmp_path):

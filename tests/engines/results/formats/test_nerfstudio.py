@@ -16,7 +16,6 @@ from PIL import Image
 
 from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.formats.nerfstudio import write_nerfstudio
-from page4d_engines.results.formats.writing import FormatOptions
 from page4d_engines.results.scene.cloud_options import CloudOptions
 from tests.engines.results.ply import columns, read_ply
 from tests.support.true_run import write_true_run
@@ -85,7 +84,7 @@ def run(tmp_path_factory):
 def test_paths_lead_from_where_the_files_will_lie(run, tmp_path):
     staging, final = tmp_path / "a" / "b" / "staging", tmp_path / "final"
     staging.mkdir(parents=True)
-    write_nerfstudio(staging, scene_of(run), FormatOptions(place=final))
+    write_nerfstudio(staging, scene_of(run), place=final)
     staging.rename(final)
     check_against_truth(final, run)
     frames = json.loads((final / "transforms.json").read_text())["frames"]

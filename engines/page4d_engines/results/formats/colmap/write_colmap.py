@@ -22,32 +22,32 @@ from page4d_engines.results.formats.colmap.tracks import (
     points_of_others,
 )
 from page4d_engines.results.formats.scene_parts import at_most, has_camera, is_of_depth, save_video_frame
-from page4d_engines.results.formats.writing import DEFAULTS, FormatOptions, Written
+from page4d_engines.results.formats.written import Written
 
 BINARY, TEXT = "colmap/sparse/0", "colmap/sparse_text/0"
 MOST_POINTS = 100_000
 """Where `--max-points` does not say: splatting begins with about so many, and more of them make COLMAP slow."""
 
 _FEWEST_JOINED = 0.1  # of the points: that a second image sees
-_MOST_SEEN = 4_000_000  # observations of other images' points, of all images together ..
-_FEWEST_SEEN = 2_048  # .. but every image has so many
+_MOST_SEEN = 1_000_000  # observations of other images' points, of all images together ..
+_FEWEST_SEEN = 1_024  # .. but every image has so many
 
 
-def write_colmap(folder: pathlib.Path, scene: Scene, options: FormatOptions = DEFAULTS) -> Written:
+def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False) -> Written:
     """Write `colmap/sparse/0` (binary) and `colmap/sparse_text/0`; of videos their frames, too, to `images/`.
 
     The points are the scene's, at most `MOST_POINTS` where its options do not say how many, and of these the ones that
     a second image sees: COLMAP's bundle adjustment stops at others. Where hardly any would be left, all stay. A track
     has the image that the point comes from, and every image that shows the same surface there.
 
-    Memory: a window of the scene, 60 bytes a point, and 40 bytes an observation, which are 4 million and two thousand
-    an image at most, beside the points.
+    Memory: a window of the scene, 60 bytes a point, and 40 bytes an observation, which are one million, or a thousand
+    an image, at most, beside the points themselves.
 
     Args:
         folder: an existing one.
         scene: is read twice, and once more where its points are thinned out.
-        options: with `shared_camera` photos of one folder and one size share a camera, the median of theirs: those of
-            one physical camera, or all photos in a folder. Otherwise each has its own.
+        shared_camera: whether photos of one folder and one size share a camera, the median of theirs: those of one
+            physical camera, or all photos in a folder. Otherwise each has its own.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -59,11 +59,11 @@ def write_colmap(folder: pathlib.Path, scene: Scene, options: FormatOptions = DE
         warnings.append(f"no pose or focal length is known of {', '.join(parts.left_out)}: not in the COLMAP model")
     if not parts.images:
         return Written([], (*warnings, "no image has a camera: there is no COLMAP model"))
-    if options.shared_camera:
+    if shared_camera:
         parts = parts.shared()
     seen, lengths = _seen(scene, parts)
     joined = lengths > 1
-    if joined.mean() < _FEWEST_JOINED:
+    if joined.sum() < _FEWEST_JOINED * len(joined):
         joined = lengths > 0
         warnings.append(
             f"hardly any point is seen by a second image, at the same place to 2%: all {len(joined)} points are in the"
