@@ -68,7 +68,7 @@ def run(
         typer.Argument(
             help=(
                 "folder of <camera>/<frame>.png or .jpg, or of a video per camera,"
-                " or one that holds such a folder `frames`; of several each is run into FOLDER/<name> of -o"
+                " or one that holds such a folder `frames`; or a ROS 2 bag; of several each is run into FOLDER/<name>"
             ),
             metavar="FRAMES...",
         ),
@@ -116,6 +116,10 @@ def run(
         pathlib.Path | None,
         typer.Option(help="keypoint maps, <camera>/<frame>.png; default: `keypoints` beside the frames"),
     ] = None,
+    topics: Annotated[
+        str | None,
+        typer.Option(help="topics of a bag that are the cameras, in order, as /a,/b; default: all topics of images"),
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
     points_from: flags.PointsFrom = None,
@@ -137,7 +141,8 @@ def run(
 
     Writes <window>.safetensors (all results), masks/ (overlays), summary.json and report.html; points.ply, cameras.json
     and depth/ as far as the model's heads give them; --formats writes files of other programs. Where the engines see
-    one timestep or one view, FRAMES may be a folder of photos; where they see one view, a video.
+    one timestep or one view, FRAMES may be a folder of photos; where they see one view, a video. A bag's topics of
+    images are its cameras.
 
     Of several FRAMES each is run by itself, with engines that are loaded once; report.html lists them. One that fails
     leaves the others alone; the exit code is 1 then. With --resume an interrupted command goes on.
@@ -183,9 +188,10 @@ def run(
             **{name: getattr(cloud, name) for name in cloud.__struct_fields__},
         )
         if len(frames) > 1:
-            run_batch(Batch.prepare(opened, frames, out, options, cameras, resume), as_json, quiet)
+            run_batch(Batch.prepare(opened, frames, out, options, cameras, resume, names_of(topics)), as_json, quiet)
             return
-        folder = FrameFolder.open(frames[0], masks, cameras, keypoints, UngroupedImages.of(opened.manifest.layout))
+        loose = UngroupedImages.of(opened.manifest.layout)
+        folder = FrameFolder.open(frames[0], masks, cameras, keypoints, loose, names_of(topics))
         with console.progress(quiet) as progress:
             summary = run_clip(opened, folder, out, options, resume, progress)
         if as_json:
@@ -193,6 +199,11 @@ def run(
         say_summary(summary, out, quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Names that an option lists, with commas between them; None where it is not given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def refuse_of_one_clip(**options: pathlib.Path | None) -> None:

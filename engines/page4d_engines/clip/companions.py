@@ -50,14 +50,14 @@ def attach_companions(
     Args:
         source: of the frames.
         frames, sizes: `[V][timesteps]`.
-        masks, keypoints, cameras: where they are; None takes those beside the frames, except for photos and a single
-            video, which have only what is named.
+        masks, keypoints, cameras: where they are; None takes those beside the frames, except for photos, a single video
+            and bags, which have only what is named.
 
     Raises:
         UsageError: something that was named is missing, lacks a frame or a camera, or has another size.
     """
     beside = pathlib.Path(os.path.abspath(source.root)).parent
-    only_named = source.photos or source.is_video
+    only_named = source.photos or source.is_recording
 
     def maps(folder: str, kind: str, path: StrPath | None) -> Files | None:
         if only_named and path is None:
@@ -67,7 +67,7 @@ def attach_companions(
     mask_files, keypoint_files = maps("masks", "mask", masks), maps("keypoints", "keypoint map", keypoints)
     rig, odd = (None, ()) if only_named and cameras is None else _cameras(cameras, beside, source.names, frames, sizes)
     left: list[pathlib.Path] = []
-    if not source.is_video and not (source.photos and source.root == source.path):
+    if not source.is_recording and not (source.photos and source.root == source.path):
         missing = {"masks": mask_files, "keypoints": keypoint_files}
         left = _left_beside(beside, source.root, [kind for kind, files in missing.items() if files is None])
     unread = [

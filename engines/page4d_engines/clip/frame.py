@@ -29,7 +29,7 @@ class Header:
 
 
 class Frame(Protocol):
-    """An `ImageFile` or a `VideoFrame`."""
+    """An `ImageFile`, a `VideoFrame` or a `BagFrame`."""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,11 @@ class Frame(Protocol):
 
     @property
     def file(self) -> pathlib.Path:
-        """The file that holds it."""
+        """The file that holds it; of a bag perhaps a folder."""
+
+    @property
+    def is_whole_file(self) -> bool:
+        """Whether the file holds nothing else, so that other programs can read the frame there."""
 
     def header(self, what: str) -> Header:
         """What is known before it is decoded; errors call it `what`."""

@@ -13,6 +13,7 @@ from PIL import Image
 from page4d.cameras import Camera
 from page4d.errors import OutOfMemoryError, UsageError
 from page4d.system.memory import available_memory
+from page4d_engines.clip.bags.frame import BagFrame
 from page4d_engines.clip.companions import Size, StrPath, attach_companions, by
 from page4d_engines.clip.frame import Files, Frame, Header
 from page4d_engines.clip.levels import Levels
@@ -39,6 +40,8 @@ class FrameFolder:
         sizes: width and height of every frame in pixels, upright, `[V][timesteps]`.
         frame_files, mask_files, keypoint_files: `[V][timesteps]`; None where there are none.
         cameras: in the order of the views; None where there are none.
+        calibration: that a bag has of its cameras, at identity poses: good for focal lengths alone; empty where there
+            is none.
         photos: whether the views are single photos, named as their files.
         transparent: names of the images that have transparent parts.
         over_white: whether these are laid over white; otherwise the colours of the transparent parts show.
@@ -51,6 +54,7 @@ class FrameFolder:
     mask_files: Files | None
     keypoint_files: Files | None
     cameras: dict[str, Camera] | None
+    calibration: dict[str, Camera] = field(default_factory=dict)
     photos: bool = False
     transparent: tuple[str, ...] = ()
     over_white: bool = False
@@ -70,6 +74,7 @@ class FrameFolder:
         cameras: StrPath | None = None,
         keypoints: StrPath | None = None,
         loose: UngroupedImages | None = None,
+        topics: Sequence[str] | None = None,
     ) -> FrameFolder:
         """Find a clip's files and check that they fit together; of the images only the headers are read.
 
@@ -77,24 +82,26 @@ class FrameFolder:
 
         Args:
             path: holds `<camera>/<frame>.{png,jpg,jpeg}` or `<camera>.{mp4,mov,mkv,webm,avi}`, itself or in its folder
-                `frames` or `images`; or, with `loose`, the images themselves; or is one camera's video.
+                `frames` or `images`; or, with `loose`, the images themselves; or is one camera's video,
+                or a bag of ROS 2.
             masks: folder of images named as the frames (a video's from 000000 on), or of videos, white = dynamic;
                 default `masks` beside the frames' folder.
             cameras: a `cameras.json`; default the one beside the frames' folder.
             keypoints: folder of heat maps, as `masks`; default `keypoints` beside the frames' folder.
             loose: what images without a camera's folder are; None makes them an error. Photos of one timestep and a
                 single video have no defaults beside them.
+            topics: of a bag, the cameras in the order of the views; None takes all topics of images.
 
         Raises:
             UsageError: something that was named is missing, no cameras or frames, frames that can be read in two ways,
                 unequal counts, an image that cannot be read, masks or keypoints that lack a frame or have another size,
                 cameras of other names or another size.
             MissingBackendError: there are videos, and PyAV is not installed, or HEIC images alone, and pillow-heif is
-                not.
+                not; or it is a bag, and rosbags is not.
             OutOfMemoryError: an image is larger than the memory that is left.
         """
         claimed = [pathlib.Path(folder) for folder in (masks, keypoints) if folder is not None]
-        source = discover(path, loose, claimed)
+        source = discover(path, loose, claimed, topics)
         pairing = Pairing.of(source.names, source.files)
         headers = [
             [file.header(f"camera {name}, frame {file.name}") for file in column]
@@ -117,6 +124,7 @@ class FrameFolder:
             mask_files=companions.masks,
             keypoint_files=companions.keypoints,
             cameras=companions.cameras,
+            calibration=source.calibration,
             photos=source.photos,
             transparent=tuple(file.name for file, header in read if header.transparent),
             _noticed=(
@@ -162,6 +170,11 @@ class FrameFolder:
         """Width and height of all frames in pixels, upright; None where they differ."""
         different = {size for row in self.sizes for size in row}
         return different.pop() if len(different) == 1 else None
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether the frames are messages of a bag."""
+        return isinstance(self.frame_files[0][0], BagFrame)
 
     @property
     def kind(self) -> str:

@@ -73,6 +73,11 @@ class ImageFile:
         return self.path
 
     @property
+    def is_whole_file(self) -> bool:
+        """An image file is the frame."""
+        return True
+
+    @property
     def stem(self) -> str:
         """What the names of a timestep's frames, masks and keypoint maps have in common."""
         return readable(self.path.stem)

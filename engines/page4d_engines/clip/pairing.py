@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
+from page4d_engines.clip.bags.frame import BagFrame
 from page4d_engines.clip.frame import Files
 from page4d_engines.clip.names import composed, listed
 from page4d_engines.clip.video import Video, VideoFrame
 
 _APART = 0.5  # of a frame's duration: times that differ by less are of one frame
+_UNKNOWN = 0.015  # seconds that images of a bag may be apart whose topics have one image each
 _LATE = 2.0  # frames that a video may begin after another by their own clocks before a note says so
 
 
@@ -36,15 +38,18 @@ class Pairing:
         Videos whose frames have different times are paired by these, images that have names in common by name,
         everything else by number. Of videos, every frame of the camera with the fewest frames becomes a timestep of
         the clip if all others have a frame nearer than half of a frame's duration; no frame is used twice. Videos
-        begin together, whatever their own clocks say.
+        begin together, whatever their own clocks say. Images of a bag are always paired so, by their stamps, which are
+        of one clock.
 
         Args:
             names: of the cameras.
             files: `[V][frames]`, in the order of time.
 
         Raises:
-            UsageError: unequal counts, a frame that a camera lacks, videos that have no times in common.
+            UsageError: unequal counts, a frame that a camera lacks, videos or topics that have no times in common.
         """
+        if stamps := _stamps(files):
+            return cls._by_stamps(names, files, stamps)
         videos = _videos(files)
         if videos is None:
             _check_times(names, files)
@@ -66,18 +71,48 @@ class Pairing:
                 got=_rates(names, known),
                 allowed="videos of one event, begun together",
             )
-        paired = tuple(
-            tuple(column[number] for number in numbers)
-            for column, numbers in zip(files, chosen.T.tolist(), strict=True)
-        )
-        left = ", ".join(
-            f"{len(column) - len(chosen)} of {name}"
-            for name, column in zip(names, files, strict=True)
-            if len(column) > len(chosen)
-        )
+        paired, left = _chosen(files, chosen), _left(names, files, len(chosen))
         note = f"the cameras' videos have different or variable frame rates ({_rates(names, known)})"
         note += f": {len(chosen)} times were paired by them" + (f", and no use was made of {left}" if left else "")
         return cls(paired, (*notes, note))
+
+    @classmethod
+    def _by_stamps(cls, names: Sequence[str], files: Files, times: Sequence[NDArray[np.float64]]) -> Pairing:
+        steps = [_step(stamps) for stamps in times if len(stamps) > 1]
+        chosen = _by_time(times, _APART * min(steps) if steps else _UNKNOWN)
+        if not len(chosen):
+            raise UsageError(
+                "the bag's topics have no times in common",
+                got=_rates(names, times),
+                allowed="images of one clock, at most half of the fastest camera's period apart",
+                hint="--topics with those that go together",
+            )
+        left = _left(names, files, len(chosen))
+        note = f"{len(chosen)} times were paired by the images' stamps, and no use was made of {left}"
+        return cls(_chosen(files, chosen), (note,) if left else ())
+
+
+def _chosen(files: Files, chosen: NDArray[np.intp]) -> Files:
+    """The frames of some numbers `[timesteps,V]`."""
+    return tuple(
+        tuple(column[number] for number in numbers) for column, numbers in zip(files, chosen.T.tolist(), strict=True)
+    )
+
+
+def _left(names: Sequence[str], files: Files, count: int) -> str:
+    """How many frames of each camera are left out; empty where none are."""
+    return ", ".join(
+        f"{len(column) - count} of {name}" for name, column in zip(names, files, strict=True) if len(column) > count
+    )
+
+
+def _stamps(files: Files) -> list[NDArray[np.float64]]:
+    """Seconds since the first image of a bag; empty where the frames are of none."""
+    columns = [[frame.stamp for frame in column if isinstance(frame, BagFrame)] for column in files]
+    if not columns or not all(columns):
+        return []
+    first = min(column[0] for column in columns)
+    return [np.array([stamp - first for stamp in column]) / 1e9 for column in columns]
 
 
 def _videos(files: Files) -> list[Video] | None:
@@ -117,13 +152,19 @@ def _differ(times: Sequence[NDArray[np.float64]]) -> bool:
     return any(bool((np.abs(stamps[:shared] - first) > _APART * step).any()) for stamps in times[1:])
 
 
-def _by_time(times: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
-    """Numbers of the frames that belong together, `[timesteps,V]`, rising in every column."""
+def _by_time(times: Sequence[NDArray[np.float64]], apart_by: float | None = None) -> NDArray[np.intp]:
+    """Numbers of the frames that belong together, `[timesteps,V]`, rising in every column.
+
+    Args:
+        times: of each camera, in seconds.
+        apart_by: seconds that they may differ; None: half of a frame's duration, the longer one's of two cameras.
+    """
     end = min(stamps[-1] for stamps in times)
     leader = times[min(range(len(times)), key=lambda v: int((times[v] <= end).sum()))]
     near = np.stack([_nearest(stamps, leader) for stamps in times], axis=1)
     apart = [
-        np.abs(stamps[numbers] - leader) > _APART * max(_step(stamps), _step(leader))
+        np.abs(stamps[numbers] - leader)
+        > (_APART * max(_step(stamps), _step(leader)) if apart_by is None else apart_by)
         for stamps, numbers in zip(times, near.T, strict=True)
     ]
     chosen: list[NDArray[np.intp]] = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from page4d.cameras import Camera
 from page4d.errors import MissingBackendError, UsageError
 from page4d.layout import Layout
 from page4d_engines.clip import video
+from page4d_engines.clip.bags.bag import bag_files, is_bag
+from page4d_engines.clip.bags.recording import Recording
 from page4d_engines.clip.frame import Files, Frame
 from page4d_engines.clip.listing import Listing, frames_of, unread_note
 from page4d_engines.clip.names import listed, listed_files, readable
@@ -42,13 +45,15 @@ class Source:
     """The frames of a clip, before cameras are compared with each other.
 
     Attributes:
-        path: the folder or video that was named.
-        root: the folder that the frames lie in, or the video.
+        path: the folder, video or bag that was named.
+        root: the folder that the frames lie in, or the video or bag.
         names: of the cameras.
         files: `[V][frames]`.
         loose: what images without a camera's folder were taken for; None where there are camera folders or videos.
         skipped: images and videos of kinds that are not read.
         notes: sentences about what else was not read.
+        calibration: of a bag's cameras, at identity poses; empty where there is none.
+        is_recording: whether it is one camera's video, or a bag.
     """
 
     path: pathlib.Path
@@ -58,16 +63,13 @@ class Source:
     loose: UngroupedImages | None = None
     skipped: list[pathlib.Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    calibration: dict[str, Camera] = field(default_factory=dict)
+    is_recording: bool = False
 
     @property
     def photos(self) -> bool:
         """Whether the views are single photos, named as their files."""
         return self.loose is UngroupedImages.VIEWS
-
-    @property
-    def is_video(self) -> bool:
-        """Whether it is one camera's video."""
-        return not os.path.isdir(self.root)
 
     @classmethod
     def in_video(cls, path: pathlib.Path) -> Source:
@@ -77,9 +79,27 @@ class Source:
             UsageError: it cannot be read.
             MissingBackendError: PyAV is not installed.
         """
-        source = cls(path, path)
+        source = cls(path, path, is_recording=True)
         source._take_cameras({readable(path.stem): path})
         return source
+
+    @classmethod
+    def in_bag(cls, path: pathlib.Path, topics: Sequence[str] | None) -> Source:
+        """The cameras of a bag, as `Recording.of` says.
+
+        Raises:
+            UsageError, MissingBackendError: as `Recording.of`.
+        """
+        recording = Recording.of(path, topics)
+        return cls(
+            path=path,
+            root=path,
+            names=recording.names,
+            files=recording.files,
+            notes=list(recording.notes),
+            calibration=recording.calibration,
+            is_recording=True,
+        )
 
     @classmethod
     def in_folder(cls, path: pathlib.Path, loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
@@ -163,14 +183,28 @@ class Source:
             self.notes.append(f"{listed_files(files)} {where} {'was' if len(files) == 1 else 'were'} not read")
 
 
-def discover(path: str | os.PathLike[str], loose: UngroupedImages | None, claimed: Collection[pathlib.Path]) -> Source:
-    """Find the frames of a clip in one camera's video, or in a folder as `Source.in_folder` says.
+def discover(
+    path: str | os.PathLike[str],
+    loose: UngroupedImages | None,
+    claimed: Collection[pathlib.Path],
+    topics: Sequence[str] | None = None,
+) -> Source:
+    """Find the frames of a clip in one camera's video, in a bag, or in a folder as `Source.in_folder` says.
 
     Raises:
-        UsageError: there is no such folder or video; and as `Source.in_folder`.
-        MissingBackendError: as `Source.in_folder`, or PyAV is not installed.
+        UsageError: there is no such folder, video or bag, topics of what is no bag; and as `Source.in_folder` and
+            `Recording.of`.
+        MissingBackendError: as `Source.in_folder`, or PyAV or rosbags is not installed.
     """
     place = pathlib.Path(path)
+    if is_bag(place):
+        return Source.in_bag(place, topics)
+    if topics is not None:
+        raise UsageError(
+            "topics are of recorded bags, and this is none",
+            got=readable(place),
+            allowed="a folder of rosbag2, or a file .mcap or .db3",
+        )
     if os.path.isfile(place) and place.suffix.lower() in video.SUFFIXES:
         return Source.in_video(place)
     if not os.path.isdir(place):
@@ -281,6 +315,8 @@ def _nothing(listing: Listing) -> UsageError | MissingBackendError:
     if image is None and listing.heic:
         return listing.without_heic()
     hint = unread_note(listing.unread, "there")
+    if bags := bag_files(listing.folder):
+        hint = f"a bag without metadata.yaml is read by its file: {readable(bags[0])}"
     if image is not None:
         hint = f"move the images into a folder per camera, as {readable(listing.folder / 'cam0' / image.name)}"
     return UsageError(

@@ -204,6 +204,11 @@ class VideoFrame:
         return self.video.path
 
     @property
+    def is_whole_file(self) -> bool:
+        """A video holds many."""
+        return False
+
+    @property
     def stem(self) -> str:
         """What the names of a timestep's frames, masks and keypoint maps have in common: 6 digits, from 000000 on."""
         return f"{self.number:06d}"

@@ -179,6 +179,8 @@ class WindowReader:
             kind = "photos" if folder.photos else "cameras"
             got = f"{len(folder.camera_names)} {kind}: {', '.join(folder.camera_names)}"
             hint = f"page4d-export --T {layout.T} --V {len(folder.camera_names)}"
+            if folder.is_bag:
+                hint = f"--topics A,B,.. with {layout.V} of the bag's topics, or {hint}"
             what = "the clip has another number of cameras than the engine has views"
             raise UsageError(what, got=got, allowed=f"V = {layout.V}", hint=hint)
         if wants_keypoints and folder.keypoint_files is None:

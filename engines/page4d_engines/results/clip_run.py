@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class ClipPlan:
         layout, reads = manifest.layout, manifest.reads
         refuse_impossible(options.formats, GivenHeads.of(manifest), _choice(manifest, options))
         _require_cameras(manifest, folder)
+        if manifest.metres_by_focal_length and folder.cameras is None and folder.calibration:
+            folder = dataclasses.replace(folder, cameras=folder.calibration)
         as_published = scaled_as_published(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
         stride = _stride(layout.T, options)

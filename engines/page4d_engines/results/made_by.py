@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pathlib
 from collections.abc import Iterator
 
 import msgspec
@@ -71,7 +72,8 @@ def frames_hash(folder: FrameFolder) -> str:
     digest = hashlib.sha256()
     for camera, column, sizes in zip(folder.camera_names, folder.frame_files, folder.sizes, strict=True):
         for frame, size in zip(column, sizes, strict=True):
-            line = f"{camera} {frame.stem} {frame.file.name} {frame.file.stat().st_size} {size}\n"
+            stored = sum(part.stat().st_size for part in _parts(frame.file))
+            line = f"{camera} {frame.stem} {frame.file.name} {stored} {size}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -80,5 +82,11 @@ def _lines(folder: FrameFolder, files: Files) -> Iterator[str]:
     """A line per file; a video is one file."""
     for camera, column in zip(folder.camera_names, files, strict=False):
         for path in dict.fromkeys(frame.file for frame in column):
-            status = path.stat()
-            yield f"{camera} {path.name} {status.st_size} {status.st_mtime_ns}"
+            for part in _parts(path):
+                status = part.stat()
+                yield f"{camera} {part.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _parts(path: pathlib.Path) -> list[pathlib.Path]:
+    """The file, or the files of a bag that is a folder."""
+    return sorted(path.iterdir()) if path.is_dir() else [path]

@@ -43,6 +43,26 @@ constexpr Choice<page4d::Fit> kFits[] = {
 constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
                                                  {"repeat", page4d::Missing::kRepeat}};
 constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
+constexpr Choice<MaskSize> kMaskSizes[] = {{"image", MaskSize::kImage}, {"patches", MaskSize::kPatches}};
+
+uint8_t byte_of(float probability) {
+  if (!(probability > 0)) return 0;  // also for NaN
+  return static_cast<uint8_t>(std::lround(std::min(probability, 1.0F) * 255));
+}
+
+// For each pixel of a side of the camera's image the patch that its middle lies in; -1: outside what the engines saw.
+std::vector<int64_t> patches_of(uint32_t pixels, double scale, double shift, int low, int high, int64_t patches,
+                                int64_t side) {
+  std::vector<int64_t> chosen(pixels, -1);
+  for (uint32_t pixel = 0; pixel < pixels; ++pixel) {
+    const double place = scale * (pixel + 0.5) + shift;
+    if (place >= std::max(low, 0) && place < static_cast<double>(std::min<int64_t>(high, side)))
+      chosen[pixel] = static_cast<int64_t>(place * static_cast<double>(patches) / static_cast<double>(side));
+  }
+  return chosen;
+}
+
+}  // namespace
 
 bool machine_is_bigendian() {
   const uint16_t number = 1;
@@ -51,12 +71,20 @@ bool machine_is_bigendian() {
   return first == 0;
 }
 
-uint8_t byte_of(float probability) {
-  if (!(probability > 0)) return 0;  // also for NaN
-  return static_cast<uint8_t>(std::lround(std::min(probability, 1.0F) * 255));
+Region region_of(int width, int height, const page4d::Layout& layout, page4d::Fit fit) {
+  const int source_width = width > 0 ? width : static_cast<int>(layout.W);
+  const int source_height = height > 0 ? height : static_cast<int>(layout.H);
+  const page4d::ImageFit image_fit(source_width, source_height, layout, fit);
+  Region region;
+  region.width = static_cast<uint32_t>(source_width);
+  region.height = static_cast<uint32_t>(source_height);
+  int target_width = 0, target_height = 0;
+  image_fit.target(region.left, region.top, target_width, target_height);
+  region.right = region.left + target_width;
+  region.bottom = region.top + target_height;
+  image_fit.scale_shift(region.scale, region.shift);
+  return region;
 }
-
-}  // namespace
 
 page4d::Image image_of(const ImageFields& fields) {
   const PixelFormat format = value_of(kEncodings, fields.encoding, "an image's encoding cannot be read");
@@ -122,6 +150,20 @@ GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encod
   return image;
 }
 
+GreyImage mask_image(const float* mask, const page4d::Layout& layout, const Region& region, MaskEncoding encoding) {
+  const std::vector<int64_t> columns =
+      patches_of(region.width, region.scale[0], region.shift[0], region.left, region.right, layout.w(), layout.W);
+  const std::vector<int64_t> rows =
+      patches_of(region.height, region.scale[1], region.shift[1], region.top, region.bottom, layout.h(), layout.H);
+  std::vector<float> pixels(size_t{region.width} * region.height);
+  for (size_t row = 0; row < rows.size(); ++row) {
+    for (size_t column = 0; column < columns.size() && rows[row] >= 0; ++column) {
+      if (columns[column] >= 0) pixels[row * columns.size() + column] = mask[rows[row] * layout.w() + columns[column]];
+    }
+  }
+  return mask_image(pixels.data(), region.height, region.width, encoding);
+}
+
 GreyImage depth_image(const float* depth, int64_t H, int64_t W) {
   return mask_image(depth, H, W, MaskEncoding::k32FC1);
 }
@@ -131,6 +173,23 @@ CameraModel camera_model_of(const double* K) {
   model.valid = std::all_of(K, K + 9, [](double number) { return std::isfinite(number); });
   std::copy(K, K + 9, model.k.begin());
   for (size_t row = 0; row < 3; ++row) std::copy(K + 3 * row, K + 3 * row + 3, model.p.begin() + 4 * row);
+  return model;
+}
+
+CameraModel camera_model_of(const CameraModel& given, const Region& region) {
+  CameraModel model = given;
+  // from centre to edge, into the engines' image, back to the centre
+  const double shift[2] = {region.scale[0] * 0.5 + region.shift[0] - 0.5,
+                           region.scale[1] * 0.5 + region.shift[1] - 0.5};
+  for (size_t row = 0; row < 2; ++row) {
+    for (size_t column = 0; column < 3; ++column)
+      model.k[3 * row + column] = region.scale[row] * given.k[3 * row + column] + shift[row] * given.k[6 + column];
+    for (size_t column = 0; column < 4; ++column)
+      model.p[4 * row + column] = region.scale[row] * given.p[4 * row + column] + shift[row] * given.p[8 + column];
+  }
+  const auto finite = [](double number) { return std::isfinite(number); };
+  model.valid = given.k[0] > 0 && std::all_of(model.k.begin(), model.k.end(), finite) &&
+                std::all_of(model.p.begin(), model.p.end(), finite);
   return model;
 }
 
@@ -175,6 +234,9 @@ page4d::Missing missing_of(const std::string& name) {
 }
 MaskEncoding mask_encoding_of(const std::string& name) {
   return value_of(kMaskEncodings, name, "parameter mask_encoding is not known");
+}
+MaskSize mask_size_of(const std::string& name) {
+  return value_of(kMaskSizes, name, "parameter mask_size is not known");
 }
 
 int pixels_of(int64_t value, const std::string& parameter) {

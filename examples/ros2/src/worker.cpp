@@ -17,10 +17,11 @@ void Worker::require(const page4d::EngineInfo& info, size_t cameras) {
   if (info.input("keypoints") != nullptr)
     throw Error(Code::kUsage, "these engines were exported with --keypoints and need them")
         .hint("page4d-export without --keypoints: no topic brings them");
-  for (const char* name : {"mask", "camera", "depth"}) {
+  for (const char* name : {"mask", "camera", "depth", "points"}) {
     if (info.output(name) != nullptr) return;
   }
-  throw Error(Code::kUsage, "the engines give neither masks nor poses nor depth: there is nothing to publish");
+  throw Error(Code::kUsage,
+              "the engines give neither masks nor poses nor depth nor points: there is nothing to publish");
 }
 
 Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Publish publish)
@@ -34,6 +35,13 @@ Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Pu
   if (info.output("camera") != nullptr) camera_.resize(views * 16);
   if (info.output("depth") != nullptr) depth_.resize(views * static_cast<size_t>(layout_.H * layout_.W));
   if (info.output("intrinsics") != nullptr) K_.resize(views * 9);
+  const size_t pixels = views * static_cast<size_t>(layout_.H * layout_.W);
+  const bool from_depth = !depth_.empty() && !K_.empty();
+  if (!from_depth && info.output("points") != nullptr) points_.resize(3 * pixels);
+  confidence_is_logit_ = !from_depth && info.output("confidence") != nullptr;
+  if ((from_depth && info.output("depth_confidence") != nullptr) ||
+      (!points_.empty() && (confidence_is_logit_ || info.output("points_confidence") != nullptr)))
+    confidence_.resize(pixels);
   if (const page4d::Tensor* memory = info.output("memory"); memory != nullptr && info.input("memory") != nullptr) {
     memory_.resize(memory->bytes);
     next_memory_.resize(memory->bytes);
@@ -101,7 +109,10 @@ void Worker::run(const page4d::Window& window) {
     if (!memory.empty()) output = {memory.data(), memory.size() * sizeof(memory[0]), page4d::Memory::kHost};
   };
   write_to(mask_, outputs.mask), write_to(camera_, outputs.camera), write_to(depth_, outputs.depth);
-  write_to(K_, outputs.intrinsics), write_to(next_memory_, outputs.memory);
+  write_to(K_, outputs.intrinsics), write_to(next_memory_, outputs.memory), write_to(points_, outputs.points);
+  write_to(confidence_, points_.empty()        ? outputs.depth_confidence
+                        : confidence_is_logit_ ? outputs.confidence
+                                               : outputs.points_confidence);
 
   const auto began = std::chrono::steady_clock::now();
   const page4d::Status status = pipeline_.run(frames, outputs);
@@ -121,17 +132,31 @@ void Worker::run(const page4d::Window& window) {
 
   const int64_t last = (layout_.T - 1) * layout_.V;
   for (int64_t view = 0; view < layout_.V; ++view) {
-    const double stamp = window.stamps[last + view];
-    if (std::isnan(stamp)) continue;  // a black image, of a camera that has sent none yet
-    CameraResult result;
-    result.camera = static_cast<int>(view);
-    result.stamp = start_.nanoseconds(stamp);
-    if (!mask_.empty()) result.mask = mask_.data() + (last + view) * layout_.P();
-    if (!camera_.empty()) result.pose = camera_.data() + (last + view) * 16;
-    if (!depth_.empty()) result.depth = depth_.data() + (last + view) * layout_.H * layout_.W;
-    if (!K_.empty()) result.K = K_.data() + (last + view) * 9;
-    publish_(result);
+    // else a black image, of a camera that has sent none yet
+    if (!std::isnan(window.stamps[last + view])) publish_(result_of(window, view));
   }
+}
+
+CameraResult Worker::result_of(const page4d::Window& window, int64_t view) const {
+  const int64_t image = (layout_.T - 1) * layout_.V + view, pixels = layout_.H * layout_.W;
+  CameraResult result;
+  result.camera = static_cast<int>(view);
+  result.stamp = start_.nanoseconds(window.stamps[image]);
+  if (!mask_.empty()) result.mask = mask_.data() + image * layout_.P();
+  if (!camera_.empty()) result.pose = camera_.data() + image * 16;
+  if (!depth_.empty()) result.depth = depth_.data() + image * pixels;
+  if (!K_.empty()) result.K = K_.data() + image * 9;
+  if (points_.empty() && (result.depth == nullptr || result.K == nullptr)) return result;
+  CloudSource& cloud = result.cloud;
+  cloud.H = layout_.H, cloud.W = layout_.W;
+  cloud.h = layout_.h(), cloud.w = layout_.w();
+  if (!points_.empty()) cloud.points = points_.data() + image * pixels * 3;
+  cloud.depth = result.depth, cloud.K = result.K, cloud.mask = result.mask;
+  if (!confidence_.empty()) cloud.confidence = confidence_.data() + image * pixels;
+  cloud.is_logit = confidence_is_logit_;
+  cloud.image = static_cast<const uint8_t*>(window.images[image].data);
+  cloud.row_bytes = window.images[image].row_bytes();
+  return result;
 }
 
 void Worker::failed(const std::string& failure) {

@@ -144,6 +144,56 @@ void depth_and_cameras() {
   }
 }
 
+page4d::Layout layout_of(int64_t H, int64_t W) {
+  page4d::Layout layout;
+  layout.H = H, layout.W = W;
+  return layout;
+}
+
+// Engines of 28 x 56 pixels: patches in 2 rows and 4 columns.
+void masks_of_the_cameras_size() {
+  const page4d::Layout layout = layout_of(28, 56);
+  const float mask[8] = {0.1F, 0.2F, 0.3F, 0.4F, 0.5F, 0.6F, 0.7F, 0.8F};
+  const auto pixel = [&](const Region& region, uint32_t row, uint32_t column) {
+    const GreyImage image = mask_image(mask, layout, region, MaskEncoding::k32FC1);
+    CHECK(image.width == region.width && image.height == region.height && image.step == 4 * region.width);
+    float value;
+    std::memcpy(&value, image.data.data() + size_t{row} * image.step + 4 * column, sizeof(value));
+    return value;
+  };
+  const Region twice = region_of(112, 56, layout, page4d::Fit::kNone);
+  CHECK(pixel(twice, 0, 0) == 0.1F && pixel(twice, 27, 27) == 0.1F && pixel(twice, 27, 28) == 0.2F);
+  CHECK(pixel(twice, 28, 28) == 0.6F && pixel(twice, 55, 111) == 0.8F);
+  const Region own = region_of(0, 0, layout, page4d::Fit::kNone);
+  CHECK(own.width == 56 && own.height == 28 && pixel(own, 13, 13) == 0.1F && pixel(own, 14, 14) == 0.6F);
+  const Region cropped = region_of(112, 84, layout, page4d::Fit::kCrop);  // 14 rows above and below are cut off
+  CHECK(pixel(cropped, 13, 0) == 0 && pixel(cropped, 14, 0) == 0.1F && pixel(cropped, 69, 111) == 0.8F);
+  CHECK(pixel(cropped, 70, 111) == 0);
+  const Region padded = region_of(56, 56, layout, page4d::Fit::kPad);  // half the width is black
+  CHECK(pixel(padded, 0, 0) == 0.2F && pixel(padded, 55, 27) == 0.6F && pixel(padded, 55, 55) == 0.7F);
+  const GreyImage bytes = mask_image(mask, layout, twice, MaskEncoding::kMono8);
+  CHECK(bytes.step == 112 && bytes.data.size() == size_t{112} * 56 && bytes.data[0] == 26);
+}
+
+void calibration_that_was_given() {
+  const page4d::Layout layout = layout_of(28, 56);
+  CameraModel given;
+  given.k = {100, 2, 55.5, 0, 90, 41.5, 0, 0, 1};  // the middle of 112 x 84 pixels, by their centres
+  given.p = {100, 0, 55.5, -40, 0, 90, 41.5, 0, 0, 0, 1, 0};
+  const CameraModel model = camera_model_of(given, region_of(112, 84, layout, page4d::Fit::kCrop));
+  CHECK(model.valid);
+  CHECK((model.k == std::array<double, 9>{50, 1, 27.5, 0, 45, 13.5, 0, 0, 1}));  // the middle of 56 x 28
+  CHECK((model.p == std::array<double, 12>{50, 0, 27.5, -20, 0, 45, 13.5, 0, 0, 0, 1, 0}));
+  CHECK(model.r == given.r);
+  const CameraModel same = camera_model_of(given, region_of(56, 28, layout, page4d::Fit::kNone));
+  CHECK(same.k == given.k && same.p == given.p);
+  given.k = {};  // not calibrated
+  CHECK(!camera_model_of(given, region_of(112, 84, layout, page4d::Fit::kCrop)).valid);
+  given.k[0] = kNaN;
+  CHECK(!camera_model_of(given, region_of(112, 84, layout, page4d::Fit::kCrop)).valid);
+  CHECK(refusal([&] { region_of(112, 84, layout, page4d::Fit::kNone); }).find("aspect ratio") != std::string::npos);
+}
+
 void masks() {
   const float mask[6] = {0, 0.5F, 1, 0.2F, 1.5F, -3};
   GreyImage image = mask_image(mask, 2, 3, MaskEncoding::kMono8);
@@ -251,6 +301,9 @@ void parameters() {
       "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");
   check_text(refusal([] { missing_of(""); }),
              "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat");
+  CHECK(mask_size_of("image") == MaskSize::kImage && mask_size_of("patches") == MaskSize::kPatches);
+  check_text(refusal([] { mask_size_of("full"); }),
+             "parameter mask_size is not known\n  got:     full\n  allowed: image, patches");
   check_text(refusal([] { mask_encoding_of("mono16"); }),
              "parameter mask_encoding is not known\n  got:     mono16\n  allowed: mono8, 32FC1");
 
@@ -270,6 +323,8 @@ int main() {
   page4d_ros::refused_images();
   page4d_ros::stamps();
   page4d_ros::masks();
+  page4d_ros::masks_of_the_cameras_size();
+  page4d_ros::calibration_that_was_given();
   page4d_ros::depth_and_cameras();
   page4d_ros::poses();
   page4d_ros::poses_that_are_none();

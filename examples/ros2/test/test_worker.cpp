@@ -53,6 +53,21 @@ void eventually(const F& condition) {
   CHECK(condition());
 }
 
+// The cloud has what the engines give, and the picture that they saw: each image has a colour of its own.
+void check_cloud(const page4d::EngineInfo& info, const CameraResult& result) {
+  const bool from_depth = result.depth != nullptr && result.K != nullptr;
+  const bool has_points = info.output("points") != nullptr;
+  CHECK((result.cloud.H > 0) == (from_depth || has_points));
+  if (result.cloud.H == 0) return;
+  CHECK(result.cloud.H == info.layout.H && result.cloud.W == info.layout.W);
+  CHECK((result.cloud.points != nullptr) == !from_depth && result.cloud.mask == result.mask);
+  CHECK(result.cloud.confidence != nullptr && result.cloud.is_logit == !from_depth);
+  const int64_t time = std::llround(static_cast<double>(result.stamp - kFirst) / static_cast<double>(kPeriod));
+  CHECK(result.cloud.image[0] == static_cast<uint8_t>(7 * time + result.camera));
+  const Cloud cloud = cloud_of(result.cloud, {});
+  CHECK(cloud.data.size() == static_cast<size_t>(info.layout.H * info.layout.W) * kPointBytes);
+}
+
 void results_are_of_the_last_timestep(page4d::Pipeline& pipeline) {
   const page4d::Layout layout = pipeline.info().layout;
   std::mutex mutex;
@@ -65,6 +80,7 @@ void results_are_of_the_last_timestep(page4d::Pipeline& pipeline) {
     if (result.K != nullptr) CHECK(result.K[2] * 2 == static_cast<double>(layout.W) && result.K[8] == 1);
     for (int64_t i = 0; result.depth != nullptr && i < layout.H * layout.W; ++i)
       CHECK(result.depth[i] >= 0 && result.depth[i] < 1);  // checksums
+    check_cloud(pipeline.info(), result);
     const std::lock_guard lock(mutex);
     stamps.emplace(result.camera, result.stamp);
   });
@@ -131,7 +147,8 @@ void requirements(const page4d::EngineInfo& info) {
   CHECK(refusal(info, views + 1) == "parameter cameras does not go with the engines");
   page4d::EngineInfo other = info;
   other.outputs.clear();
-  CHECK(refusal(other, views) == "the engines give neither masks nor poses nor depth: there is nothing to publish");
+  CHECK(refusal(other, views) ==
+        "the engines give neither masks nor poses nor depth nor points: there is nothing to publish");
   other = info;
   other.inputs.push_back({"keypoints", page4d::DType::kFloat32, {}, 0});
   CHECK(refusal(other, views) == "these engines were exported with --keypoints and need them");

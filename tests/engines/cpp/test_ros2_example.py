@@ -10,6 +10,7 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[3]
 PACKAGE = ROOT / "examples" / "ros2"
 NODE = PACKAGE / "src" / "rig_node.cpp"
+OF_ROS = ("outputs", "parameters", "rig_node")  # files of the component
 NOT_OF_ROS = {"Threads"}
 
 
@@ -41,8 +42,8 @@ def test_what_cmake_finds_is_declared():
     assert root.findtext("name") == re.search(r"project\((\w+)", lists).group(1) == "page4d_ros"
     packages = set(re.findall(r"find_package\((\w+)", lists))
     assert packages - NOT_OF_ROS == declared("depend", "build_depend", "buildtool_depend")
-    node = text("include/page4d_ros/rig_node.h") + NODE.read_text()
-    included = {include.partition("/")[0] for include in re.findall(r'#include "([^"]+)"', node)}
+    component = "".join(text(f"include/page4d_ros/{name}.h") + text(f"src/{name}.cpp") for name in OF_ROS)
+    included = {include.partition("/")[0] for include in re.findall(r'#include "([^"]+)"', component)}
     assert included - {"page4d_ros"} == declared("depend"), "every dependency is used, and the other way round"
 
 
@@ -66,13 +67,15 @@ def test_launch_file():
 
 
 def test_parameters_are_the_same_everywhere():
-    source = NODE.read_text()
-    declared_types = dict(reversed(pair) for pair in re.findall(r'declare_parameter<(.+?)>\("(\w+)"', source))
-    assert len(declared_types) == source.count("declare_parameter<") == 12
+    source = text("src/parameters.cpp")
+    declared_types = dict(reversed(pair) for pair in re.findall(r'declare_parameter<(.+?)>\(\s*"(\w+)"', source))
+    assert len(declared_types) == source.count("declare_parameter<") == 16
+    described = re.findall(r'declare_parameter<[^;]*?(?:described|ranged)\(\s*"[^"]+"[^;]*;', source)
+    assert len(described) == len(declared_types), "every parameter has a description"
     assert set(re.findall(r'get_parameter\("(\w+)"\)', source)) == set(declared_types), "every parameter is read"
     (parameters,) = (entry["ros__parameters"] for entry in yaml.safe_load(text("config/rig.yaml")).values())
     assert set(parameters) == set(declared_types)
-    types = {"std::string": str, "int64_t": int, "double": float, "std::vector<std::string>": list}
+    types = {"std::string": str, "int64_t": int, "double": float, "Names": list}
     assert {name: type(value) for name, value in parameters.items()} == {
         name: types[kind] for name, kind in declared_types.items()
     }
@@ -92,7 +95,9 @@ def test_defaults_are_those_of_the_rig():
 
 def test_topics_have_names_that_ros_allows():
     """A part of a topic's name may not begin with a digit."""
-    source = NODE.read_text()
+    source = text("src/outputs.cpp")
     assert '"~/camera_" + std::to_string(camera)' in source
-    for topic in re.findall(r'prefix \+ "/(\w+)"', source):
+    topics = re.findall(r'prefix \+ "/(\w+)"', source)
+    assert len(topics) == 6
+    for topic in topics:
         assert re.fullmatch(r"[a-z_]\w*", topic) and f"`~/camera_<i>/{topic}`" in text("README.md")

@@ -18,6 +18,7 @@ from page4d_engines.clip.search import UngroupedImages
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
+from tests.engines.clip.bags import START, camera_info, stream, write_bag
 from tests.engines.results.ply import columns, read_ply
 from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.torch_stages import TorchStages
@@ -54,12 +55,12 @@ def rig(tmp_path):
 def ran(photos, tmp_path, monkeypatch):
     """Run a model's engines over the photos; gives the output folder and its summary."""
 
-    def run(name, cameras=None, **options):
+    def run(name, cameras=None, frames=photos, **options):
         stages = TorchStages(model_of(name), LAYOUT, 3, 1)
         engines = stages.write(tmp_path / "engines")
         pipeline = stages.pipeline(tmp_path / "loaded")
         monkeypatch.setattr(Pipeline, "of", classmethod(lambda *arguments, **named: pipeline))
-        folder = FrameFolder.open(photos, cameras=cameras, loose=UngroupedImages.VIEWS)
+        folder = FrameFolder.open(frames, cameras=cameras, loose=UngroupedImages.VIEWS)
         out = tmp_path / "out"
         ClipRun.prepare(engines, folder, out, RunOptions(**options)).run(SILENT)
         return out, read_summary(out / "summary.json")
@@ -126,6 +127,30 @@ def test_metric_depth_is_in_metres_with_focal_lengths(ran, rig, photos, with_rig
     np.testing.assert_allclose(stored["depth"], expected, rtol=1e-4)
     np.testing.assert_allclose(stored["sky"], output.sky, rtol=1e-3, atol=1e-5)
     assert files.cloud is None and files.cameras is None and len(files.depth) == 3
+
+
+def test_focal_lengths_of_a_bag_give_metres(ran, rig, photos, tmp_path):
+    """CameraInfo has them, and no poses: these engines need none."""
+    topics = {}
+    for name, camera in rig[1].items():
+        K = np.array(camera["K"]) - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+        topics[f"/{name}/image_raw"] = stream(np.asarray(Image.open(photos / f"{name}.png"))[None])
+        topics[f"/{name}/camera_info"] = [(START, camera_info(2 * W, 2 * H, K))]
+    out, summary = ran("metric", frames=write_bag(tmp_path / "bag", topics))
+    assert summary.windows[0].predictions.unit == "metres"
+    expected = model_of("metric")(images_of(photos)).depth.numpy().copy()
+    for v, camera in enumerate(rig[1].values()):  # K in the engine's pixels is half of the photo's
+        expected[0, v] *= np.mean(np.diag(camera["K"])[:2]) / 2 / 300
+    np.testing.assert_allclose(load_file(out / summary.windows[0].file)["depth"], expected, rtol=1e-4)
+
+
+def test_a_bag_has_no_poses_for_known_cameras(ran, rig, photos, tmp_path):
+    topics = {}
+    for name, camera in rig[1].items():
+        topics[f"/{name}/image_raw"] = stream(np.asarray(Image.open(photos / f"{name}.png"))[None])
+        topics[f"/{name}/camera_info"] = [(START, camera_info(2 * W, 2 * H, camera["K"]))]
+    with pytest.raises(UsageError, match="--known-cameras, and the clip has none"):
+        ran("known", frames=write_bag(tmp_path / "bag", topics))
 
 
 def test_the_sky_has_the_depth_of_what_is_far(ran, photos):

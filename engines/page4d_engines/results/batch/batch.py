@@ -18,9 +18,10 @@ from page4d.files import refuse_foreign
 from page4d.system.interrupts import raised_interrupts
 from page4d.system.plain_text import counted
 from page4d.system.progress import Progress
+from page4d_engines.clip import video
+from page4d_engines.clip.bags.bag import is_bag
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.names import readable
-from page4d_engines.clip.video import SUFFIXES
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.batch.batch_summary import (
@@ -74,22 +75,25 @@ class Batch:
         options: RunOptions,
         cameras: pathlib.Path | None = None,
         resume: bool = False,
+        topics: list[str] | None = None,
     ) -> Batch:
         """Look at every folder; those that cannot be run are known then.
 
         Args:
             engines: the engine folder.
-            paths: folders of frames, or videos.
+            paths: folders of frames, videos, or bags.
             out: folder to write.
             options: how to run every folder.
             cameras: a `cameras.json` for all of them; None takes the one beside each folder's frames.
             resume: keep results that are whole and of the same engines, options and photos.
+            topics: of all bags, the cameras in the order of the views; None takes all topics of images.
 
         Raises:
             UsageError: names that go together in no folder, `out` holds something else, or none of the folders can be
                 run.
         """
-        left_out = [path for path in paths if path.is_file() and path.suffix.lower() not in SUFFIXES]
+        files = [path for path in paths if path.is_file() and not is_bag(path)]
+        left_out = [path for path in files if path.suffix.lower() not in video.SUFFIXES]
         paths = [path for path in paths if path not in left_out] or paths
         names = result_names(paths)
         inputs = {f"the folder {readable(path)}": path for path in paths}
@@ -108,16 +112,19 @@ class Batch:
             for name, path in zip(names, paths, strict=True):
                 places = {"the engine folder": engines.path, f"the folder {readable(path)}": path}
                 refuse_foreign(out / name, RUN_OUTPUT, places)
-        errors = [batch._look(name, path, cameras, resume) for name, path in zip(names, paths, strict=True)]
+        errors = [batch._look(name, path, cameras, resume, topics) for name, path in zip(names, paths, strict=True)]
         _refuse_all([error for error in errors if error is not None], list(batch.results.values()))
         batch.results |= {result.name: result for result in earlier_results(out, names)}
         return batch
 
-    def _look(self, name: str, path: pathlib.Path, cameras: pathlib.Path | None, resume: bool) -> Exception | None:
+    def _look(
+        self, name: str, path: pathlib.Path, cameras: pathlib.Path | None, resume: bool, topics: list[str] | None
+    ) -> Exception | None:
         """Open a folder and check it, or find its result; the error, if it cannot be run."""
         result = FolderResult(name=name, frames=readable(path), state=FolderState.OPEN)
         try:
-            folder = FrameFolder.open(path, cameras=cameras, loose=UngroupedImages.of(self.engines.manifest.layout))
+            loose = UngroupedImages.of(self.engines.manifest.layout)
+            folder = FrameFolder.open(path, cameras=cameras, loose=loose, topics=topics)
             result = msgspec.structs.replace(result, images=folder.count * len(folder.camera_names))
             plan = ClipPlan.of(self.engines, folder, self.options)
             earlier = finished(self.out / name, plan.made_by) if resume else None

@@ -8,9 +8,9 @@ import pathlib
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.system.plain_text import listed
+from page4d_engines.clip.bags.bag import is_bag
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.names import readable
-from page4d_engines.clip.video import VideoFrame
 from page4d_engines.results.batch.batch_summary import read_batch_summary
 from page4d_engines.results.made_by import MadeBy, frames_hash, inputs_hash
 from page4d_engines.results.summary import Summary
@@ -19,9 +19,9 @@ _MOST_NAMED = 8  # folders of a batch that an error names
 
 
 def photo_path(clip: FrameFolder, t: int, v: int) -> str:
-    """Path of a photo under the clip's folder, with `/`; a video's frames as if they lay in a folder of its name."""
+    """Path of a photo under the clip's folder, with `/`; frames of a video or a bag as if a camera had a folder."""
     frame = clip.frame_files[v][t]
-    if isinstance(frame, VideoFrame):
+    if not frame.is_whole_file:
         return f"{clip.camera_names[v]}/{frame.stem}.png"
     root = clip.places["the folder of frames"]
     return readable(frame.file.relative_to(root).as_posix())
@@ -60,7 +60,8 @@ def clip_of_run(summary: Summary, made_by: MadeBy, frames: str | os.PathLike[str
     if frames is None and not place.exists():
         raise UsageError("the run's frames are no longer where they were", got=place, hint=hint)
     try:
-        clip = FrameFolder.open(place, loose=UngroupedImages.of(Layout(**summary.layout)))
+        topics = summary.cameras if is_bag(place) else None
+        clip = FrameFolder.open(place, loose=UngroupedImages.of(Layout(**summary.layout)), topics=topics)
     except UsageError as error:
         raise UsageError(f"the run's frames cannot be read: {error.what}", got=error.got, hint=hint) from None
     hashes = {frames_hash(clip), inputs_hash(clip)}

@@ -9,7 +9,6 @@ import msgspec
 
 from page4d.cameras import Camera
 from page4d.errors import UsageError
-from page4d_engines.clip.video import VideoFrame
 from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 
@@ -42,13 +41,13 @@ def is_of_depth(scene: Scene) -> bool:
 
 
 def photo_file(image: PosedImage) -> pathlib.Path | None:
-    """The file of an image's photo; None of a video's frame, which has none of its own."""
+    """The file of an image's photo; None of a frame of a video or a bag, which has none of its own."""
     frame = image.clip.frame_files[image.v][image.t]
-    return None if isinstance(frame, VideoFrame) else frame.file
+    return frame.file if frame.is_whole_file else None
 
 
 def save_video_frame(folder: pathlib.Path, image: PosedImage) -> pathlib.Path | None:
-    """Write a video's frame to `images/` in a folder, for programs that read photos; None of a photo, or where it is.
+    """Write a frame of a video or a bag to `images/`, for programs that read photos; None of a photo, or where it is.
 
     Raises:
         UsageError: it cannot be decoded.

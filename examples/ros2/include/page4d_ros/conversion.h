@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "page4d/fit.h"
 #include "page4d/image.h"
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
@@ -64,6 +65,22 @@ class Start {
 
 enum class MaskEncoding { kMono8, k32FC1 };
 
+// What a mask has a pixel for: each of the camera's image, or each patch of the engines' image.
+enum class MaskSize { kImage, kPatches };
+
+// Whether numbers have their high byte first here.
+bool machine_is_bigendian();
+
+// Where a camera's image lies in the engines' image.
+struct Region {
+  uint32_t width = 0, height = 0;                // of the camera's image
+  int left = 0, top = 0, right = 0, bottom = 0;  // what it covers of the engines' image, in pixels of that
+  double scale[2] = {1, 1}, shift[2] = {};  // a point of the camera's image is at scale * point + shift, by its edges
+};
+
+// Throws page4d::Error, as ImageFit does.
+Region region_of(int width, int height, const page4d::Layout& layout, page4d::Fit fit);
+
 // The fields of a sensor_msgs/Image of one channel.
 struct GreyImage {
   uint32_t width = 0, height = 0, step = 0;
@@ -74,6 +91,10 @@ struct GreyImage {
 
 // mask: float32 [h,w], probabilities. kMono8: 0..1 -> 0..255, rounded and clamped, 0 for NaN; k32FC1: unchanged.
 GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding);
+
+// The same in the size of the camera's image: each pixel has the value of its patch, 0 where the engines did not see
+// it. Patches cover the engines' image, H x W.
+GreyImage mask_image(const float* mask, const page4d::Layout& layout, const Region& region, MaskEncoding encoding);
 
 // depth: float32 [H,W]. Unchanged, as 32FC1.
 GreyImage depth_image(const float* depth, int64_t H, int64_t W);
@@ -88,6 +109,10 @@ struct CameraModel {
 // K: 3x3, row by row, which is kept as it is: ROS reads pixel (row, column) at (column, row), as VGGT's depth is
 // trained. Not valid if a value is not finite.
 CameraModel camera_model_of(const double* K);
+
+// The calibration of the camera's image as one of the engines' image; what distorts the lens stays as it is. ROS counts
+// pixels from the centre of the first. Not valid if fx is not above 0: so a camera says that it is not calibrated.
+CameraModel camera_model_of(const CameraModel& given, const Region& region);
 
 // geometry_msgs/Pose.
 struct Pose {
@@ -106,6 +131,7 @@ page4d::Backend backend_of(const std::string& name);
 page4d::Fit fit_of(const std::string& name);
 page4d::Missing missing_of(const std::string& name);
 MaskEncoding mask_encoding_of(const std::string& name);
+MaskSize mask_size_of(const std::string& name);
 
 // A side of the cameras' images; 0: the engines' own. Throws page4d::Error kUsage: below 0, or no int.
 int pixels_of(int64_t value, const std::string& parameter);

@@ -1,20 +1,18 @@
-// The component: images of several cameras in, masks, poses and depth out.
+// The component: images of several cameras in, point clouds, masks, poses and depth out.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "diagnostic_msgs/msg/diagnostic_array.hpp"
-#include "geometry_msgs/msg/pose_stamped.hpp"
+#include "diagnostic_updater/diagnostic_updater.hpp"
 #include "page4d/pipeline.h"
-#include "page4d/rig.h"
-#include "page4d_ros/conversion.h"
+#include "page4d_ros/outputs.h"
+#include "page4d_ros/parameters.h"
 #include "page4d_ros/worker.h"
 #include "rclcpp/rclcpp.hpp"
 #include "rclcpp_lifecycle/lifecycle_node.hpp"
-#include "rclcpp_lifecycle/lifecycle_publisher.hpp"
 #include "sensor_msgs/msg/camera_info.hpp"
 #include "sensor_msgs/msg/image.hpp"
 
@@ -39,35 +37,27 @@ class RigNode : public rclcpp_lifecycle::LifecycleNode {
  private:
   struct Live;  // state while the node is active; shared with the subscriptions' callbacks
 
-  struct CameraPublishers {
-    rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::Image>::SharedPtr mask;
-    rclcpp_lifecycle::LifecyclePublisher<geometry_msgs::msg::PoseStamped>::SharedPtr pose;
-    rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::Image>::SharedPtr depth;
-    rclcpp_lifecycle::LifecyclePublisher<sensor_msgs::msg::CameraInfo>::SharedPtr camera_info;
-  };
-
   void configure();
   void activate();
   void stop() noexcept;
   void release() noexcept;
-  void subscribe(int camera);
+  void subscribe(const std::shared_ptr<Live>& live, int camera);
   void publish(const Live& live, const CameraResult& result);
-  void diagnose();
+  std::shared_ptr<Live> live() const;
+  void diagnose(diagnostic_updater::DiagnosticStatusWrapper& status);
+  void diagnose(size_t camera, diagnostic_updater::DiagnosticStatusWrapper& status);
 
-  std::vector<std::string> topics_;  // of the cameras, in the order of the views
-  page4d::RigOptions rig_options_;
-  MaskEncoding mask_encoding_ = MaskEncoding::kMono8;
-  std::string engines_, world_frame_;
-
+  Parameters parameters_;
   std::optional<page4d::Pipeline> pipeline_;
-  std::vector<CameraPublishers> publishers_;
-  rclcpp_lifecycle::LifecyclePublisher<diagnostic_msgs::msg::DiagnosticArray>::SharedPtr diagnostics_;
+  std::vector<CameraOutputs> outputs_;
 
+  mutable std::mutex live_mutex_;  // of the pointer: transitions and diagnostics may run on two threads
   std::shared_ptr<Live> live_;
   std::vector<rclcpp::CallbackGroup::SharedPtr>
       groups_;  // one per camera: cameras in parallel, a camera's images in turn
   std::vector<rclcpp::Subscription<sensor_msgs::msg::Image>::SharedPtr> subscriptions_;
-  rclcpp::TimerBase::SharedPtr timer_;
+  std::vector<rclcpp::Subscription<sensor_msgs::msg::CameraInfo>::SharedPtr> info_subscriptions_;
+  diagnostic_updater::Updater updater_;  // last: it reads all of the above. It also reports while the node is inactive
 };
 
 }  // namespace page4d_ros

@@ -11,6 +11,7 @@
 
 #include "page4d/pipeline.h"
 #include "page4d/rig.h"
+#include "page4d_ros/cloud.h"
 #include "page4d_ros/conversion.h"
 
 namespace page4d_ros {
@@ -23,6 +24,9 @@ struct CameraResult {
   const double* pose = nullptr;  // 4x4, camera to world; null if the engines have no poses
   const float* depth = nullptr;  // [H,W], z in the camera; null if the engines have no depth
   const double* K = nullptr;     // 3x3, in pixels of the engines' image; null if the engines have no intrinsics
+  // Of a point cloud, with the mask; H is 0 if the engines give none. From depth and K where there are both, as these
+  // are in the camera's frame; else from the points head, in EngineInfo::points_frame.
+  CloudSource cloud;
 };
 
 struct RunCounts {
@@ -61,6 +65,7 @@ class Worker {
  private:
   void loop();
   void run(const page4d::Window& window);
+  CameraResult result_of(const page4d::Window& window, int64_t view) const;
   void failed(const std::string& failure);
 
   page4d::Pipeline& pipeline_;
@@ -69,10 +74,13 @@ class Worker {
   Publish publish_;
   Start start_;
 
-  std::vector<float> mask_;     // [T,V,h,w]; empty: the engines have no masks
-  std::vector<double> camera_;  // [T,V,4,4]
-  std::vector<float> depth_;    // [T,V,H,W]
-  std::vector<double> K_;       // [T,V,3,3]
+  std::vector<float> mask_;        // [T,V,h,w]; empty: the engines have no masks
+  std::vector<double> camera_;     // [T,V,4,4]
+  std::vector<float> depth_;       // [T,V,H,W]
+  std::vector<double> K_;          // [T,V,3,3]
+  std::vector<float> points_;      // [T,V,H,W,3]; empty where depth and K are there
+  std::vector<float> confidence_;  // [T,V,H,W], of depth or points; empty: the engines have none
+  bool confidence_is_logit_ = false;
   std::vector<unsigned char> memory_, next_memory_;
   bool remembers_ = false;  // whether memory_ is the memory of the window before
   bool has_run_ = false;    // whether the window before ran

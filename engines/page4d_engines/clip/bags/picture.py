@@ -1,0 +1,103 @@
+"""Messages of images as pictures: `sensor_msgs/Image` of 8 bits, `sensor_msgs/CompressedImage` of JPEG or PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image
+from PIL.ImageFile import ImageFile as PillowFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from page4d.errors import UsageError
+from page4d_engines.clip.levels import is_deep
+
+_LAYOUTS = {"rgb8": "RGB", "bgr8": "BGR", "rgba8": "RGBX", "bgra8": "BGRX", "mono8": "L"}  # as Pillow calls them
+_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+ENCODINGS = ", ".join(_LAYOUTS)
+_DEEP = ("16", "32", "64")
+
+
+def size_of(message: Any, what: str) -> tuple[int, int]:
+    """Width and height of a message's image, which is checked as far as that needs no decoding; errors call it `what`.
+
+    Raises:
+        UsageError: an encoding that is not read, rows or data that are too short, no PNG or JPEG.
+    """
+    if hasattr(message, "format"):
+        return _opened(message, what).size
+    encoding, width, height = str(message.encoding), int(message.width), int(message.height)
+    _check_encoding(encoding, what)
+    row = width * _BYTES[encoding]
+    if not width or not height:
+        raise UsageError(f"{what} has no pixels", got=f"{width}x{height}", allowed="an image")
+    if message.step < row:
+        raise UsageError(
+            f"{what} has a step shorter than a row",
+            got=f"{message.step} bytes, {encoding} {width}x{height}",
+            allowed=f"at least {row} bytes",
+        )
+    if len(message.data) < message.step * height:
+        raise UsageError(
+            f"{what} ends too early",
+            got=f"{len(message.data)} bytes, {encoding} {width}x{height}",
+            allowed=f"{height} rows of {message.step} bytes",
+        )
+    return width, height
+
+
+def picture_of(message: Any, what: str) -> Image.Image:
+    """A message's image, RGB; alpha is left out, as cameras fill it with anything. Errors call it `what`.
+
+    Raises:
+        UsageError: as `size_of`, or data that cannot be decoded.
+    """
+    width, height = size_of(message, what)
+    if hasattr(message, "format"):
+        opened = _opened(message, what)
+        try:
+            return opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
+    step, encoding = int(message.step), str(message.encoding)
+    mode, rows = "L" if encoding == "mono8" else "RGB", message.data[: step * height].tobytes()
+    image = Image.frombytes(mode, (width, height), rows, "raw", _LAYOUTS[encoding], step, 1)
+    return image if mode == "RGB" else image.convert("RGB")
+
+
+def _check_encoding(encoding: str, what: str) -> None:
+    if encoding in _BYTES:
+        return
+    is_measured = any(bits in encoding for bits in _DEEP)
+    raise UsageError(
+        f"{what} is of more than 8 bits per channel: depth or raw data" if is_measured else f"{what} cannot be read",
+        got=f"encoding {encoding!r}",
+        allowed=ENCODINGS,
+        hint=None if is_measured else "image_proc makes rgb8 of Bayer patterns and YUV; then record its topic",
+    )
+
+
+def _opened(message: Any, what: str) -> PillowFile:
+    """A compressed image with its header read, by the class of its format: `Image.open` limits an image's size."""
+    data = message.data.tobytes()
+    kind: type[PillowFile] | None = None
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        kind = PngImageFile
+    elif data.startswith(b"\xff\xd8\xff"):
+        kind = JpegImageFile
+    if kind is None:
+        raise UsageError(
+            f"{what} cannot be read", got=f"format {str(message.format)!r}", allowed="JPEG or PNG of 8 bits"
+        )
+    try:
+        opened = kind(io.BytesIO(data))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
+    if is_deep(opened) or any("16" in str(tile[3]) for tile in opened.tile if tile[0] == "zip"):
+        raise UsageError(
+            f"{what} is of more than 8 bits per channel: depth or raw data",
+            got=f"format {str(message.format)!r}",
+            allowed="JPEG or PNG of 8 bits",
+        )
+    return opened
