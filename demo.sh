@@ -53,9 +53,15 @@ done
 # shellcheck disable=SC2046 # a name or nothing
 need_packages $(venv_package .venv)
 
-rendered_clip() {
-    make_environment .venv ".[export]"
+# environment EXTRAS: page4d with these extras in .venv, and its commands before all others.
+environment() {
+    [ -x .venv/bin/page4d ] || echo "installing page4d and PyTorch into $PWD/.venv: a few minutes, once"
+    make_environment .venv ".[$1]"
     PATH="$PWD/.venv/bin:$PATH"
+}
+
+rendered_clip() {
+    environment export
     rm -rf demo && mkdir demo
     echo "1/3 rendering a moving scene, 4 cameras x 8 frames"
     page4d clip --T 8 --V 4 --width 320 --height 240 -o demo/clip
@@ -71,8 +77,7 @@ rendered_clip() {
 
 photos_of_one_scene() {
     local code=0 chosen views height width fit
-    make_environment .venv ".[export,hub,heic]"
-    PATH="$PWD/.venv/bin:$PATH"
+    environment export,hub,heic
     rm -rf demo && mkdir demo
     if [ -z "$photos" ]; then
         echo "1/3 rendering a scene, 4 cameras"

@@ -141,6 +141,14 @@ def test_without_a_folder_rendered_photos_and_the_published_weights_are_used(cop
     assert done.returncode == 1
 
 
+def test_an_installation_is_announced_and_its_failure_ends_the_demo(copy):
+    (copy.folder / ".venv" / "bin" / "page4d").unlink()
+    copy.command("python", "exit 7")
+    done = copy.run("--photos")
+    assert done.returncode == 7 and done.stdout.startswith("installing page4d and PyTorch into ")
+    assert "1/3" not in done.stdout
+
+
 @pytest.mark.parametrize("code", [1, 5])
 def test_without_the_weights_it_says_what_was_tried_and_the_manual_way(copy, photos, code):
     folder = photos((80, 60))

@@ -151,7 +151,9 @@ def process_clock() -> Stopwatch:
     """Since this process began, interpreter and imports included."""
     import psutil  # late: --help need not wait for it
 
-    age = time.time() - psutil.Process().create_time()
+    # psutil adds when the machine started, cut to whole seconds: the difference of the two has no such error
+    started = psutil.Process().create_time() - psutil.boot_time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - started
     return Stopwatch(time.perf_counter() - age)
 
 

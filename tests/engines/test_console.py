@@ -1,6 +1,9 @@
 """How commands end and speak, where something goes wrong that nobody foresaw."""
 
 import logging
+import subprocess
+import sys
+import time
 
 import pytest
 from rich.table import Table
@@ -56,3 +59,12 @@ def test_names_with_escape_sequences_reach_no_terminal_raw(capsys):
 def test_json_holds_names_that_are_no_text(capsysbinary):
     console.write_json({"frames": ["bad \udcff byte"]})
     assert b"bad \\\\udcff byte" in capsysbinary.readouterr().out
+
+
+def test_a_process_is_as_old_as_its_caller_has_waited_for_it():
+    """The clock has steps of 10 ms; what psutil alone says is up to a second too much."""
+    code = "from page4d_engines import console; clock = console.process_clock(); print(clock.seconds)"
+    started = time.perf_counter()
+    seconds = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    waited = time.perf_counter() - started
+    assert 0.2 * waited < seconds <= waited + 0.02

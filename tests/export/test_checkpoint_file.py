@@ -251,7 +251,7 @@ def test_weights_lists_heads_parameters_and_licences(files):
         "do not tell",
     ):
         assert words in text
-    assert "page4d-export vggt.pt --T 8 --V 1" in text
+    assert f"page4d-export {files / 'vggt.pt'} --T 8 --V 1" in text
     assert (facts["predictions"], facts["unused_heads"]) == (["camera", "depth", "points"], ["track"])
     assert [licence["name"] for licence in facts["licences"]] == ["facebook/VGGT-1B", "facebook/VGGT-1B-Commercial"]
     assert sum(facts["parameters_of"].values()) == facts["parameters"]
@@ -262,7 +262,7 @@ def test_weights_lists_heads_parameters_and_licences(files):
 def test_weights_of_the_other_models(files):
     text, facts = shown(files / "model.safetensors")
     assert "heads points, confidence, camera" in text and "yyfz233/Pi3 as published: CC BY-NC 4.0" in text
-    assert "page4d-export model.safetensors --T 1 --V 4" in text and facts["unused_heads"] == []
+    assert f"page4d-export {files / 'model.safetensors'} --T 1 --V 4" in text and facts["unused_heads"] == []
     text, facts = shown(files / "checkpoint_mask.pt")
     assert "PAGE-4D 2026" in text and "unknown, ask its authors" in text and "mask head" in facts["parameters_of"]
     text, facts = shown(files / "depth.pt")

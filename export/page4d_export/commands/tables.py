@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from rich.markup import escape
@@ -66,6 +67,7 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
     """Print a checkpoint's model, size, structure and licence, on stdout."""
     facts = checkpoint.document()
     head = facts["mask_head"]
+    source = shlex.quote(str(checkpoint.path)) if checkpoint.downloaded is None else checkpoint.origin
     clip = "--T 8 --V 1" if TRAITS[checkpoint.published].sees_time else "--T 1 --V 4"
     licences = [str(licence) for licence in checkpoint.licences]
     if len(licences) > 1:
@@ -86,7 +88,7 @@ def print_checkpoint(checkpoint: Checkpoint) -> None:
         "heads": ", ".join(facts["predictions"]) or "none",
         "licence": "\n".join(licences),
         "beside weights": _some(facts["beside"]) or "nothing",
-        "as published": f"page4d-export {checkpoint.origin} {clip}",
+        "as published": f"page4d-export {source} {clip}",
     }
     if facts["camera_encoder"]:
         rows["heads"] += "; with --known-cameras: camera encoder"

@@ -45,7 +45,7 @@ class ConvHead(nn.Module):
         x = tokens[:, layout.special :].transpose(1, 2).unflatten(2, (layout.h, layout.w))
         for block in self.upsample_blocks:
             x = block(_with_places(x, layout))
-        x = F.interpolate(x, size=(layout.H, layout.W), mode="bilinear", align_corners=False)
+        x = _resized(_resized(x, -2, layout.H), -1, layout.W)
         x = _with_places(x, layout)
         return island(torch.cat([block(x) for block in self.output_block], dim=1)).movedim(1, -1)
 
@@ -86,6 +86,20 @@ class GroupNorm(nn.GroupNorm):
 def _conv(before: int, after: int) -> nn.Conv2d:
     """3x3, the border repeated."""
     return nn.Conv2d(before, after, 3, padding=1, padding_mode="replicate")
+
+
+def _resized(x: Tensor, axis: int, count: int) -> Tensor:
+    """Linear along an axis to `count` places, as `interpolate(align_corners=False)`.
+
+    That computes places in float32, and at hundreds of pixels errs by 1e-5 of one: by more than engines may differ.
+    """
+    before = x.shape[axis]
+    at = ((torch.arange(count, dtype=torch.float64) + 0.5) * before / count - 0.5).clamp(0, before - 1)
+    low = at.long()
+    high = (low + 1).clamp(max=before - 1)
+    share = (at - low).to(x).unflatten(0, (count,) + (1,) * (-1 - axis))
+    near, far = (x.index_select(axis, index.to(x.device)) for index in (low, high))
+    return near + (far - near) * share
 
 
 def _with_places(x: Tensor, layout: Layout) -> Tensor:

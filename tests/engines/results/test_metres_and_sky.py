@@ -74,8 +74,7 @@ def depth_in(path, scale):
 
 def test_depth_anything_in_a_unit_of_its_own(ran, photos):
     out, summary = ran("da3")
-    (window,) = summary.windows
-    files, output = window.predictions, model_of("da3")(images_of(photos))
+    files, output = summary.windows[0].predictions, model_of("da3")(images_of(photos))
     assert (files.unit, files.points_from, files.confidence, files.percentile) == (
         None,
         "depth",
@@ -90,7 +89,9 @@ def test_depth_anything_in_a_unit_of_its_own(ran, photos):
     assert list(cameras) == NAMES
     np.testing.assert_allclose(cameras["cam1"].K[:2, :2] / 2, output.intrinsics[0, 1, :2, :2], rtol=1e-4)
     assert "unit" not in json.loads((out / "cameras.json").read_text())["cam0"]
-    assert "the clip&rsquo;s own unit: the network knows no metres. Focal" in (out / "report.html").read_text()
+    report = (out / "report.html").read_text()
+    assert "<h2>Points and depth</h2>" in report
+    assert "the clip&rsquo;s own unit: the network knows no metres. Focal" in report
 
 
 def test_known_cameras_are_the_results_cameras(ran, rig):
@@ -176,6 +177,7 @@ def test_the_sky_has_the_depth_of_what_is_far(ran, photos):
         np.testing.assert_allclose(depth, expected[0, v], rtol=1e-3, atol=files.depth_scale)
     assert files.unit is None and not any("metres" in warning for warning in summary.warnings)
     assert any("no points.ply" in warning for warning in summary.warnings)
+    assert "<h2>Depth</h2>" in (out / "report.html").read_text(), "these engines give no cameras"
 
 
 def test_pi3x_in_metres(ran, photos):
