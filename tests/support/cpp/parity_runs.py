@@ -98,7 +98,13 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
     frames = FrameFolder.open(frames, loose=UngroupedImages.of(layout))
     starts = [window.start for window in windows(frames.count, layout.T, stride or layout.T)]
     sliding = stride is not None and stride < layout.T
-    info = {"starts": starts, "fit": fit or "none", "sliding": sliding, "backend": backend, "library": onnxruntime_library()}
+    info = {
+        "starts": starts,
+        "fit": fit or "none",
+        "sliding": sliding,
+        "backend": backend,
+        "library": onnxruntime_library(),
+    }
     unread = [kind for kind, name in (("masks", "mask_ext"), ("keypoints", "keypoints")) if not manifest.reads(name)]
     write_raw(place / "raw", frames, info, unread)
     done = cpp_run(parity, engines, place / "raw", place / "cpp")
