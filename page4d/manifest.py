@@ -78,6 +78,12 @@ class StageEntry(msgspec.Struct, frozen=True):
     in chunks."""
     file: str = ""
     """The ONNX file, relative to the folder; empty until it is written."""
+    cpu: str = ""
+    """The graph that ONNX Runtime runs on a CPU, relative to the folder, with the weights of `file`; empty in folders
+    of before: it is made of `file` whenever they are loaded."""
+    cpu_signed: str = ""
+    """The same with signed weights, for CPUs with exact products of unsigned by signed bytes; in int8, where the stage
+    has such products."""
     accuracy: dict[str, Accuracy] = {}
     """Per output, against the reference on the same input."""
     eps: dict[str, float] = {}

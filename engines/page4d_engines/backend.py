@@ -104,7 +104,7 @@ class OnnxRuntimeLoader:
         from page4d_engines.ort.cpu_engine import OrtEngine
         from page4d_engines.runtime.host_chain import HostChain
 
-        engine = functools.partial(OrtEngine, pool=self.pool, rounding=self.rounding)
+        engine = functools.partial(OrtEngine.of_stage, self.folder, pool=self.pool, rounding=self.rounding)
         return HostChain(self.folder, constants, engine, "onnxruntime", self.sliding)
 
 

@@ -11,6 +11,7 @@ from page4d.errors import EngineError
 from page4d.manifest import Manifest
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.system.folder_file import open_inside
+from page4d_engines.stage_files.cpu_graph_check import check_cpu_graph
 from page4d_engines.stage_files.onnx_check import check_stage
 
 _LARGEST_ONNX = 2**31 - 1  # of a protobuf message; large weights lie beside it
@@ -41,6 +42,8 @@ class EngineFolder:
             _check_hash(folder, name, expected)
         for entry in manifest.stages:
             check_stage(_content(folder, entry.file), folder, manifest, entry)
+            for name in filter(None, (entry.cpu, entry.cpu_signed)):
+                check_cpu_graph(_content(folder, name), name, folder, manifest, entry)
         return cls(folder, manifest)
 
     def file(self, name: str) -> pathlib.Path:

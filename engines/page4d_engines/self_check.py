@@ -157,7 +157,7 @@ def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict
 
 def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
     """The stage's outputs compared with those of ONNX Runtime on the CPU, in float32, on the same inputs."""
-    engine = OrtEngine(folder.file(entry.file))
+    engine = OrtEngine.of_stage(folder, entry)
     computed = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
     wide = {
         name: array if array.dtype == np.uint8 else np.ascontiguousarray(array.astype(np.float32))

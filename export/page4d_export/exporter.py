@@ -23,6 +23,7 @@ from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry
 from page4d.manifest_checks.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
+from page4d_engines.ort.cpu_graph import write_cpu_graphs
 from page4d_engines.tensorrt.plans import PlanBuildRequest
 from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize.calibrate import Calibration, calibrate
@@ -131,9 +132,18 @@ def _write_stages(
     entries = []
     for stage in stages_of(model, plan).values():
         progress.step(f"exporting {stage.name}")
-        exporter.write(stage, calibration.change(stage.name))
-        file, floating = f"onnx/{stage.name}.onnx", calibration.floating(stage.name)
-        entries.append(msgspec.structs.replace(stage.entry, file=file, eps=stage.eps, floating=floating))
+        path = exporter.write(stage, calibration.change(stage.name))
+        cpu, signed = write_cpu_graphs(path)
+        entries.append(
+            msgspec.structs.replace(
+                stage.entry,
+                file=f"onnx/{path.name}",
+                cpu=f"onnx/{cpu.name}",
+                cpu_signed="" if signed is None else f"onnx/{signed.name}",
+                eps=stage.eps,
+                floating=calibration.floating(stage.name),
+            )
+        )
     return tuple(entries)
 
 

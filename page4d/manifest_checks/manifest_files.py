@@ -31,6 +31,10 @@ def check_files(manifest: Manifest) -> None:
             raise inconsistent(f"the sha256 of {name} is none", digest, "64 digits of 0-9 and a-f")
     plans = {} if manifest.plans is None else manifest.plans.stages
     stage_files = [(entry.name, entry.file, f"{entry.name}.onnx") for entry in manifest.stages]
+    stage_files += [(entry.name, entry.cpu, f"{entry.name}.cpu.onnx") for entry in manifest.stages if entry.cpu]
+    stage_files += [
+        (entry.name, entry.cpu_signed, f"{entry.name}.vnni.onnx") for entry in manifest.stages if entry.cpu_signed
+    ]
     stage_files += [(name, entry.file, f"{name}.plan") for name, entry in sorted(plans.items())]
     unlisted = [stage for stage, path, _ in stage_files if path not in manifest.files]
     if unlisted:

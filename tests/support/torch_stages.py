@@ -58,9 +58,9 @@ class TorchStages:
 
         return Pipeline(opened, Backend.ONNXRUNTIME, load)
 
-    def engine(self, path):
-        """Of an ONNX file's place, the stage of its name."""
-        return _Engine(self.functions[path.stem])
+    def engine(self, entry):
+        """Of a stage, by its name."""
+        return _Engine(self.functions[entry.name])
 
     def _manifest(self):
         stages = [StageEntry(**fields) for fields in self._stages()]

@@ -120,6 +120,8 @@ page4d::Options convert(const page4d_options& from) {
   }
   if (from.tensorrt_library != nullptr) to.tensorrt_library = from.tensorrt_library;
   if (from.plugin_library != nullptr) to.plugin_library = from.plugin_library;
+  if (from.onnxruntime_library != nullptr) to.onnxruntime_library = from.onnxruntime_library;
+  to.threads = from.threads;
   to.sliding = from.sliding != 0;
   to.load_folder_plugins = from.load_folder_plugins != 0;
   return to;

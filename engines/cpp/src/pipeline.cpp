@@ -3,6 +3,8 @@
 #include "boundary.h"
 #include "checksum/checksum_engine.h"
 #include "manifest/engine_folder.h"
+#include "onnxruntime/onnxruntime_loader.h"
+#include "runtime/host_device.h"
 #include "runtime/window.h"
 #include "tensorrt/tensorrt_loader.h"
 #include "text.h"
@@ -10,8 +12,38 @@
 namespace page4d {
 namespace {
 
-std::unique_ptr<EngineLoader> loader_of(const EngineFolder& folder, const Options& options) {
-  return options.backend == Backend::kTest ? checksum_loader() : tensorrt_loader(folder, options);
+// The plans, where they run on this machine; null otherwise, with the reason.
+std::unique_ptr<EngineLoader> runnable_plans(const EngineFolder& folder, const Options& options, std::string& reason) {
+  try {
+    return tensorrt_loader(folder, options);
+  } catch (const Error& error) {
+    reason = error.reason();
+    return nullptr;
+  }
+}
+
+// Checks hashes of files that the backend loads and EngineFolder::open did not.
+std::unique_ptr<EngineLoader> on_cpu(EngineFolder& folder, const Options& options) {
+  auto loader = onnxruntime_loader(folder, options);
+  if (options.files == Files::kUsed) folder.check(onnxruntime_files(folder.manifest));
+  return loader;
+}
+
+std::unique_ptr<EngineLoader> loader_of(EngineFolder& folder, const Options& options, std::string& reason) {
+  switch (options.backend) {
+    case Backend::kTest:
+      return checksum_loader();
+    case Backend::kTensorrt:
+      return tensorrt_loader(folder, options);
+    case Backend::kOnnxruntime:
+      return on_cpu(folder, options);
+    case Backend::kAuto:
+      break;
+  }
+  if (folder.manifest.plans) {
+    if (auto loader = runnable_plans(folder, options, reason)) return loader;
+  }
+  return on_cpu(folder, options);
 }
 
 }  // namespace
@@ -20,8 +52,11 @@ class Pipeline::Impl {
  public:
   Impl(const std::string& path, const Options& options)
       : folder_(EngineFolder::open(path, options.files)),
-        loader_(loader_of(folder_, options)),
+        loader_(loader_of(folder_, options, reason_)),
         described_(loader_->described()) {
+    if (!reason_.empty()) warnings_.push_back("not on TensorRT: " + reason_);
+    if (dynamic_cast<HostDevice*>(&loader_->device()) != nullptr && options.backend != Backend::kTest)
+      folder_.manifest = widened(folder_.manifest);
     const Entered entered(loader_->device());  // also while an exception destroys engines
     entered.check();
     window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
@@ -40,6 +75,7 @@ class Pipeline::Impl {
 
  private:
   EngineFolder folder_;
+  std::string reason_;  // why the plans are not taken
   std::unique_ptr<EngineLoader> loader_;
   std::string described_;
   std::vector<std::string> warnings_;

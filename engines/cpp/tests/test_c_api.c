@@ -166,6 +166,9 @@ int main(int argc, char** argv) {
   memset(&options, 0, sizeof options);
   page4d_pipeline* pipeline = NULL;
   CHECK(page4d_load(argv[1], NULL, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
+  CHECK(strncmp(page4d_last_error(), "the engine folder has no graphs for ONNX Runtime on a CPU\n", 58) == 0);
+  options.backend = PAGE4D_TENSORRT;
+  CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
   CHECK(strncmp(page4d_last_error(), "the engine folder has no TensorRT plans\n", 40) == 0);
   options.backend = 7;
   CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_USAGE && pipeline == NULL);

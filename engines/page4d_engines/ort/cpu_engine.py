@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from page4d.errors import EngineError
+from page4d.manifest import StageEntry
+from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.int8_weights import multiplies_signed, signed
 from page4d_engines.ort.library import first_line, report_nothing, require_supported, translated, unloadable
 from page4d_engines.ort.lowering import lower
@@ -42,11 +44,22 @@ class OrtEngine:
         pool: threads to compute with; None takes every CPU, or the pool that the process shares.
         rounding: round every 16-bit result as the typed graph does, to show what another backend would compute; slow.
         extend: changes the graph before anything else does, to look inside.
+        is_lowered: the file is a graph for a CPU (cpu_graph.py), which is loaded as it is.
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
         MissingBackendError: ONNX Runtime is too old.
     """
+
+    @classmethod
+    def of_stage(
+        cls, folder: EngineFolder, entry: StageEntry, pool: ThreadPool | None = None, rounding: bool = False
+    ) -> OrtEngine:
+        """The engine of a folder's stage: of its graph for this CPU, where the folder has one and rounds nothing."""
+        lowered = entry.cpu_signed if entry.cpu_signed and multiplies_signed() else entry.cpu
+        if lowered and not rounding:
+            return cls(folder.file(lowered), pool, is_lowered=True)
+        return cls(folder.file(entry.file), pool, rounding)
 
     def __init__(
         self,
@@ -54,6 +67,7 @@ class OrtEngine:
         pool: ThreadPool | None = None,
         rounding: bool = False,
         extend: Callable[[onnx.ModelProto], None] | None = None,
+        is_lowered: bool = False,
     ) -> None:
         require_supported()
         report_nothing()
@@ -66,27 +80,36 @@ class OrtEngine:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # 8-bit weights of layers that compute in float32 are widened once, not at every call
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._weights: dict[str, NDArray[np.generic]] = {}  # the session reads them in place
         try:
-            model = onnx.load(path, load_external_data=False)
-            if extend is not None:
-                extend(model)
-            # the session reads them in place
-            self._weights: dict[str, NDArray[np.generic]] = dict(widened(model, path.parent))
-            if multiplies_signed():
-                self._weights |= signed(model, path.parent)
-            proto = lower(model, rounding)
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-            if self._weights:
-                options.add_external_initializers(
-                    list(self._weights),
-                    [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()],
-                )
-            self._session = onnxruntime.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            graph = str(path) if is_lowered else self._lowered(path, options, rounding, extend)
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, unloadable(error, path.name)) from error
         self._name = path.name
+
+    def _lowered(
+        self,
+        path: pathlib.Path,
+        options: onnxruntime.SessionOptions,
+        rounding: bool,
+        extend: Callable[[onnx.ModelProto], None] | None,
+    ) -> bytes:
+        """A stage's own graph, lowered; weights that it cannot map go into the options."""
+        model = onnx.load(path, load_external_data=False)
+        if extend is not None:
+            extend(model)
+        self._weights |= widened(model, path.parent)
+        if multiplies_signed():
+            self._weights |= signed(model, path.parent)
+        proto = lower(model, rounding)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        if self._weights:
+            options.add_external_initializers(
+                list(self._weights),
+                [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()],
+            )
+        return proto.SerializeToString()
 
     def bind(
         self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]

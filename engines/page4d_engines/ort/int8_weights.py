@@ -19,7 +19,8 @@ from page4d.system.cpu import cpu_features
 from page4d_engines.stage_files.external_data import is_external, mapped
 
 _EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
-_ZERO = "int8/signed_zero"
+SIGNED_ZERO = "int8/signed_zero"
+"""The constant that signed weights lie around."""
 
 
 def multiplies_signed() -> bool:
@@ -38,9 +39,8 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
         Those that lay in another file, int8 `[K,N]` by their new names: the model has only their shapes.
     """
     graph = model.graph
-    products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    weights = dict.fromkeys(node.input[1] for node in products if tensors[node.input[1]].data_type == TensorProto.UINT8)
+    weights = weights_of_products(graph)
     external: dict[str, NDArray[np.int8]] = {}
     if not weights:
         return external
@@ -54,12 +54,19 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
         else:
             declared = numpy_helper.from_array((numpy_helper.to_array(tensor) ^ 0x80).view(np.int8), new_name)
         graph.initializer.append(declared)
-    for node in products:
-        if node.input[1] in weights:
-            node.input[1], node.input[3] = f"{node.input[1]}/signed", _ZERO
-    graph.initializer.append(helper.make_tensor(_ZERO, TensorProto.INT8, [], [0]))
+    for node in graph.node:
+        if node.op_type == "MatMulInteger" and node.input[1] in weights:
+            node.input[1], node.input[3] = f"{node.input[1]}/signed", SIGNED_ZERO
+    graph.initializer.append(helper.make_tensor(SIGNED_ZERO, TensorProto.INT8, [], [0]))
     read = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return external
+
+
+def weights_of_products(graph: onnx.GraphProto) -> list[str]:
+    """Names of the unsigned weights of a graph's 8-bit products, in the order of the products."""
+    unsigned = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8}
+    products = (node.input[1] for node in graph.node if node.op_type == "MatMulInteger")
+    return list(dict.fromkeys(name for name in products if name in unsigned))

@@ -20,7 +20,8 @@ from page4d_engines.ort.attention_lowering import Lowered, Shape
 from page4d_engines.ort.onnx_graph import VIEWS, shed_views, tensors_of
 from page4d_engines.stage_files.external_data import is_external
 
-_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+"""Types of 16 bits, as ONNX numbers them."""
 # operators that move values and compute none
 _MOVES = VIEWS | {"Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Tile", "Pad", "Cast"}
 
@@ -98,13 +99,13 @@ def _widen(graph: onnx.GraphProto, rounding: bool) -> None:
     narrow = {
         value.name: value.type.tensor_type.elem_type
         for value in _values(graph)
-        if value.type.tensor_type.elem_type in _NARROW
+        if value.type.tensor_type.elem_type in NARROW
     }
     for value in _values(graph):
         if value.name in narrow:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     for index, tensor in enumerate(graph.initializer):
-        if tensor.data_type not in _NARROW:
+        if tensor.data_type not in NARROW:
             continue
         if is_external(tensor):
             tensor.data_type = TensorProto.FLOAT  # whoever maps the file widens it
@@ -118,7 +119,7 @@ def _widen(graph: onnx.GraphProto, rounding: bool) -> None:
         narrowing = [
             attribute
             for attribute in node.attribute
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _NARROW
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in NARROW
         ]
         for attribute in narrowing:
             attribute.i = TensorProto.FLOAT

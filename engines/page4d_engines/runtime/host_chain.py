@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 import time
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
-from page4d.manifest import Manifest
+from page4d.manifest import Manifest, StageEntry
 from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
@@ -31,7 +30,7 @@ class HostChain:
         self,
         folder: EngineFolder,
         constants: Arrays,
-        load: Callable[[pathlib.Path], HostEngine],
+        load: Callable[[StageEntry], HostEngine],
         library: str,
         sliding: bool = False,
     ) -> None:
@@ -40,7 +39,7 @@ class HostChain:
         Args:
             folder: the engines.
             constants: values from outside that do not change, by name.
-            load: makes a stage's engine of its ONNX file.
+            load: makes a stage's engine.
             library: the name of the library that computes.
             sliding: keep the encoded tokens for the next window.
 
@@ -57,7 +56,7 @@ class HostChain:
         self.outputs: Arrays = {name: self.at(view) for name, view in self.plan.outputs.items()}
         for name, value in constants.items():
             self.inputs[name][:] = value
-        engines = {entry.name: load(folder.file(entry.file)) for entry in manifest.stages}
+        engines = {entry.name: load(entry) for entry in manifest.stages}
         self._runs: dict[int, Callable[[], None]] = {}
         for number, call in enumerate(self.plan.calls):
             inputs, outputs = (

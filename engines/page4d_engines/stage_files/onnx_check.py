@@ -61,14 +61,36 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
             or weights that are not in a file beside it that the manifest lists.
     """
     file = entry.file
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf has a type of its own, which depends on how it was built
-        raise EngineError(f"{file} is damaged: it is no ONNX file", got=type(error).__name__, hint=_AGAIN) from None
+    model = parsed(content, file)
     _check_borders(file, "input", model.graph.input, entry.inputs)
     _check_borders(file, "output", model.graph.output, entry.outputs)
     _check_operators(file, model)
-    for tensor in _tensors(model):
+    check_weights(file, _nodes(model), model, folder, manifest)
+
+
+def parsed(content: bytes, file: str) -> ModelProto:
+    """The ONNX file `file` of this content.
+
+    Raises:
+        EngineError: it is none.
+    """
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf has a type of its own, which depends on how it was built
+        raise EngineError(f"{file} is damaged: it is no ONNX file", got=type(error).__name__, hint=_AGAIN) from None
+
+
+def check_weights(
+    file: str, nodes: Iterable[NodeProto], model: ModelProto, folder: pathlib.Path, manifest: Manifest
+) -> None:
+    """Whether weights that lie in other files lie in listed ones beside `file`; `nodes` are all that may hold some.
+
+    Raises:
+        EngineError: they do not.
+    """
+    if model.training_info or model.graph.sparse_initializer:
+        raise EngineError(f"{file} has parts that no engine has", got="training or sparse weights", hint=_AGAIN)
+    for tensor in _tensors(model, nodes):
         if is_external(tensor):
             _check_place(file, tensor, folder, manifest)
 
@@ -109,8 +131,6 @@ def _check_operators(file: str, model: ModelProto) -> None:
             raise _unknown(file, f"{node.op_type}, which has a graph inside")  # a loop need not end
     if any(node.domain not in _STANDARD for function in model.functions for node in function.node):
         raise _unknown(file, f"a function that calls functions of {DOMAIN}")
-    if model.training_info or model.graph.sparse_initializer:
-        raise EngineError(f"{file} has parts that no engine has", got="training or sparse weights", hint=_AGAIN)
 
 
 def _unknown(file: str, got: str) -> EngineError:
@@ -163,10 +183,10 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
         yield from body.node
 
 
-def _tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """All constants, those of attributes, too."""
+def _tensors(model: ModelProto, nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    """All constants, those of the nodes' attributes, too."""
     yield from model.graph.initializer
-    for attribute in (attribute for node in _nodes(model) for attribute in node.attribute):
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors

@@ -13,6 +13,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from page4d.errors import MissingBackendError
+from page4d.manifest import StageEntry
 from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -38,11 +39,12 @@ def openvino(course: Course, precision: Precision) -> Runner:
     }
     engines: list[OpenVinoEngine] = []
 
-    def load(path: pathlib.Path) -> OpenVinoEngine:
-        engines.append(OpenVinoEngine(path, hints))
+    folder = EngineFolder.open(course.engines)
+
+    def load(entry: StageEntry) -> OpenVinoEngine:
+        engines.append(OpenVinoEngine(folder.file(entry.file), hints))
         return engines[-1]
 
-    folder = EngineFolder.open(course.engines)
     pipeline = Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
     used = " and ".join(sorted({engine.precision for engine in engines}))
     note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this CPU"

@@ -12,10 +12,14 @@ from page4d.errors import Page4DError
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
+from page4d_engines.engine_folder import EngineFolder
 from tests.support.exports import load_refused, rehash
 
 ENCODER = "onnx/encoder.onnx"
 SMALL = "onnx/mask_head.onnx"
+LOWERED = "onnx/mask_head.cpu.onnx"
+"""What ONNX Runtime loads on a CPU in place of `SMALL`."""
+SMALLS = [SMALL, LOWERED]
 
 
 def with_graph(folder, change, name=ENCODER):
@@ -115,13 +119,21 @@ def test_weights_of_types_and_sizes_that_are_none(folder, dtype, dims):
     load_refused(with_graph(folder, change), "weights (in a place that is none|beyond the end)")
 
 
-def test_weights_in_attributes_are_looked_at_as_well(folder):
+@pytest.mark.parametrize("name", SMALLS)
+def test_weights_in_attributes_are_looked_at_as_well(folder, name):
     def change(model):
         tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
         place(tensor, location="/etc/passwd", offset=0)
         model.graph.node.insert(0, helper.make_node("Constant", [], ["hidden"], value=tensor))
 
-    load_refused(with_graph(folder, change, SMALL), "weights that are not in the engine folder")
+    load_refused(with_graph(folder, change, name), "weights that are not in the engine folder")
+
+
+def test_weights_of_graphs_for_a_cpu_lie_beside_them(folder):
+    def change(model):
+        place(outside(model), location="/etc/passwd", offset=0)
+
+    load_refused(with_graph(folder, change, "onnx/encoder.cpu.onnx"), "weights that are not in the engine folder")
 
 
 def loop(model):
@@ -159,14 +171,51 @@ def endless_function(model):
     model.functions.append(helper.make_function("page4d", "BiasedAttention", ["a"], ["b"], nodes, imports))
 
 
+@pytest.mark.parametrize("name", SMALLS)
 @pytest.mark.parametrize("change", [loop, foreign, foreign_function, endless_function])
-def test_operators_that_are_not_the_exporters(folder, change):
-    load_refused(with_graph(folder, change, SMALL), "operator of an unknown kind")
+def test_operators_that_are_not_the_exporters(folder, change, name):
+    load_refused(with_graph(folder, change, name), "operator of an unknown kind")
 
 
+def attention_with_a_loop(trips, operator="Identity", domain=""):
+    """A function of a graph for a CPU with a loop inside; nothing calls it."""
+
+    def change(model):
+        body = helper.make_graph(
+            [helper.make_node("Identity", ["go"], ["on"]), helper.make_node(operator, ["a"], ["b"], domain=domain)],
+            "body",
+            [
+                helper.make_tensor_value_info(*value)
+                for value in (("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []))
+            ],
+            [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("b", 1, [1])],
+        )
+        nodes = [
+            helper.make_node("Constant", [], ["trips"], value_int=trips),
+            helper.make_node("Loop", ["trips", ""], ["out"], body=body),
+        ]
+        imports = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+        model.functions.append(helper.make_function("page4d", "BiasedAttention_7", ["a"], ["out"], nodes, imports))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [attention_with_a_loop(2**40), attention_with_a_loop(3, "Attention", "com.microsoft")],
+)
+def test_loops_of_graphs_for_a_cpu_end_and_have_the_exporters_operators(folder, change):
+    load_refused(with_graph(folder, change, LOWERED), "operator of an unknown kind")
+
+
+def test_a_loop_of_a_graph_for_a_cpu_that_ends_is_taken(folder):
+    EngineFolder.open(with_graph(folder, attention_with_a_loop(3), LOWERED))
+
+
+@pytest.mark.parametrize("name", SMALLS)
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), b"\x08" * 100])
-def test_files_that_are_no_graphs(folder, content):
-    (folder / SMALL).write_bytes(content)
+def test_files_that_are_no_graphs(folder, content, name):
+    (folder / name).write_bytes(content)
     rehash(folder)
     load_refused(folder, "is no ONNX file|has other inputs")
 
@@ -191,6 +240,21 @@ def test_inputs_and_outputs_are_the_manifests(folder, way, change):
     load_refused(with_graph(folder, border(way, change), SMALL), "than the manifest says|is not what the manifest says")
 
 
+@pytest.mark.parametrize("way", ["input", "output"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: setattr(value, "name", "other"),
+        lambda value: setattr(value.type.tensor_type, "elem_type", TensorProto.DOUBLE),
+        lambda value: setattr(value.type.tensor_type.shape.dim[0], "dim_value", 7),
+        lambda value: setattr(value.type.tensor_type.shape.dim[0], "dim_param", "n"),
+        lambda value: value.type.Clear(),
+    ],
+)
+def test_inputs_and_outputs_of_graphs_for_a_cpu_have_the_manifests_sizes(folder, way, change):
+    load_refused(with_graph(folder, border(way, change), LOWERED), "than the manifest says")
+
+
 def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
     """Shapes inside a graph are anybody's word; memory is bound by the size of the manifest's."""
 
@@ -199,7 +263,7 @@ def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):
             value.type.tensor_type.shape.dim[0].dim_value = 2**20
 
     with pytest.raises(Page4DError):
-        Pipeline.load(with_graph(folder, change), Backend.ONNXRUNTIME, threads=1).run(
+        Pipeline.load(with_graph(folder, change, "onnx/encoder.cpu.onnx"), Backend.ONNXRUNTIME, threads=1).run(
             np.zeros(read_manifest(folder).layout.images_shape, np.uint8)
         )
 

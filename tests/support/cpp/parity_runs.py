@@ -1,6 +1,7 @@
 """The C++ runtime beside page4d-run's own code, over engines that compute checksums of their inputs on both sides."""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import zlib
@@ -25,9 +26,12 @@ from page4d_export.sample_scene.clip import render, save
 class Checksums:
     """In place of `OrtEngine`: what `Backend::kTest` of the C++ runtime computes."""
 
-    def __init__(self, path, pool=None, rounding=False):
-        manifest = read_manifest(path.parent.parent if path.parent.name == "onnx" else path.parent)
-        (self.entry,) = [entry for entry in manifest.stages if path.match(entry.file)]
+    def __init__(self, entry):
+        self.entry = entry
+
+    @classmethod
+    def of_stage(cls, folder, entry, pool=None, rounding=False):
+        return cls(entry)
 
     def bind(self, inputs, outputs):
         def elements(digest, count):
@@ -94,12 +98,18 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
     frames = FrameFolder.open(frames, loose=UngroupedImages.of(layout))
     starts = [window.start for window in windows(frames.count, layout.T, stride or layout.T)]
     sliding = stride is not None and stride < layout.T
-    info = {"starts": starts, "fit": fit or "none", "sliding": sliding, "backend": backend}
+    info = {
+        "starts": starts,
+        "fit": fit or "none",
+        "sliding": sliding,
+        "backend": backend,
+        "library": onnxruntime_library(),
+    }
     unread = [kind for kind, name in (("masks", "mask_ext"), ("keypoints", "keypoints")) if not manifest.reads(name)]
     write_raw(place / "raw", frames, info, unread)
     done = cpp_run(parity, engines, place / "raw", place / "cpp")
     assert done.returncode == 0, done.stderr
-    python_backend = Backend.ONNXRUNTIME if backend == "test" else Backend(backend)
+    python_backend = Backend.ONNXRUNTIME if backend == "test" else Backend(backend)  # that of checksums
     expected = python_run(engines, frames, place / "python", stride, fit, python_backend)
     assert len(expected) == len(starts)
     for number, tensors in enumerate(expected):
@@ -110,6 +120,14 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
         for name, tensor in tensors.items():
             same_tensor(files[name], tensor, f"{name} of window {number}")
     return expected
+
+
+def onnxruntime_library():
+    """The file in Python's wheel."""
+    import onnxruntime
+
+    (file,) = (pathlib.Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    return str(file)
 
 
 def same_tensor(content, expected, what):

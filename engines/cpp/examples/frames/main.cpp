@@ -1,12 +1,16 @@
-// Runs engines on frames of several cameras and writes a mask for each frame. A program to copy: it has every call that
-// a program with images in files needs.
+// Runs engines on frames of several cameras; writes masks, depth and points as far as they give them. A program to
+// copy: it has every call that a program with images in files needs.
+#include <page4d/fit.h>
+#include <page4d/geometry.h>
 #include <page4d/pipeline.h>
 #include <png.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -19,9 +23,12 @@ namespace {
 constexpr char kUsage[] = R"(usage: frames ENGINES FRAMES OUT [--test]
   ENGINES  an engine folder, written by page4d-export
   FRAMES   <camera>/<frame>.png, itself or in its folder frames: a folder for each view of the engines, images of one
-           size, equally many in each
-  OUT      a new folder for <camera>/<frame>.png, the mask: white where something moves, one pixel for each 14x14 patch
-  --test   checksums in place of the networks: for machines without a GPU
+           size, equally many in each; for engines of one timestep also a folder of photos, one for each view
+  OUT      a new folder; of what the engines give it gets, for each frame,
+           masks/<camera>/<frame>.png: white where something moves, one pixel for each 14x14 patch,
+           depth/<camera>/<frame>.png: 16 bits, 65535 for the largest depth of the window, 0 for none,
+           and for each window points_<number>.ply: coloured points in the world
+  --test   checksums in place of the networks
 )";
 
 struct Picture {
@@ -40,16 +47,49 @@ Picture read_png(const fs::path& file) {
   return picture;
 }
 
+// A grey image of 8 or 16 bits.
+template <class Pixel>
+void write_png(const fs::path& file, const std::vector<Pixel>& pixels, int64_t width, int64_t height) {
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  png.width = png_uint_32(width), png.height = png_uint_32(height);
+  png.format = sizeof(Pixel) == 2 ? PNG_FORMAT_LINEAR_Y : PNG_FORMAT_GRAY;
+  fs::create_directories(file.parent_path());
+  if (png_image_write_to_file(&png, file.c_str(), 0, pixels.data(), 0, nullptr) == 0)
+    throw Error(Code::kFailure, png.message).got(file.string());
+}
+
 void write_mask(const fs::path& file, const float* mask, const page4d::Layout& layout) {
   std::vector<unsigned char> grey(size_t(layout.P()));
   std::transform(mask, mask + grey.size(), grey.begin(),
                  [](float p) { return static_cast<unsigned char>(255 * std::clamp(p, 0.F, 1.F) + 0.5F); });
-  png_image png{};
-  png.version = PNG_IMAGE_VERSION;
-  png.width = png_uint_32(layout.w()), png.height = png_uint_32(layout.h()), png.format = PNG_FORMAT_GRAY;
-  fs::create_directories(file.parent_path());
-  if (png_image_write_to_file(&png, file.c_str(), 0, grey.data(), 0, nullptr) == 0)
-    throw Error(Code::kFailure, png.message).got(file.string());
+  write_png(file, grey, layout.w(), layout.h());
+}
+
+void write_depth(const fs::path& file, const float* depth, float largest, const page4d::Layout& layout) {
+  std::vector<uint16_t> grey(size_t(layout.H * layout.W));
+  std::transform(depth, depth + grey.size(), grey.begin(), [&](float z) {
+    return z > 0 && std::isfinite(z) ? static_cast<uint16_t>(65535 * (z / largest)) : uint16_t(0);
+  });
+  write_png(file, grey, layout.W, layout.H);
+}
+
+// Binary PLY: x, y, z as float, red, green, blue as byte; points that are not finite are left out.
+void write_points(const fs::path& file, const std::vector<float>& points, const std::vector<unsigned char>& colours) {
+  std::string vertices;
+  size_t count = 0;
+  for (size_t i = 0; i + 2 < points.size(); i += 3) {
+    if (!std::isfinite(points[i] + points[i + 1] + points[i + 2])) continue;
+    vertices.append(reinterpret_cast<const char*>(&points[i]), 3 * sizeof(float));
+    vertices.append(reinterpret_cast<const char*>(&colours[i]), 3);
+    ++count;
+  }
+  std::ofstream out(file, std::ios::binary);
+  out << "ply\nformat binary_little_endian 1.0\nelement vertex " << count << '\n';
+  for (const char* axis : {"x", "y", "z"}) out << "property float " << axis << '\n';
+  for (const char* channel : {"red", "green", "blue"}) out << "property uchar " << channel << '\n';
+  out << "end_header\n" << vertices << std::flush;
+  if (!out) throw Error(Code::kFailure, "not written").got(file.string());
 }
 
 // The folders in a folder, or its PNG files, by name.
@@ -61,6 +101,14 @@ std::vector<fs::path> listed(const fs::path& folder, bool folders) {
   if (paths.empty()) throw Error(Code::kUsage, folders ? "no camera's folder" : "no PNG files").got(folder.string());
   std::sort(paths.begin(), paths.end());
   return paths;
+}
+
+// Whether a folder holds images itself.
+bool has_photos(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return false;
+  const fs::directory_iterator entries(folder);
+  return std::any_of(begin(entries), end(entries),
+                     [](const auto& entry) { return entry.path().extension() == ".png"; });
 }
 
 // A folder that gets its name when everything is written: a run that fails leaves nothing.
@@ -88,9 +136,13 @@ class NewFolder {
 
 void run(const fs::path& engines, const fs::path& folder, const fs::path& out_folder, page4d::Backend backend) {
   NewFolder out(out_folder);
+  const fs::path root = fs::is_directory(folder / "frames") ? folder / "frames" : folder;
   std::vector<std::vector<fs::path>> files;  // by camera
-  for (const fs::path& camera : listed(fs::is_directory(folder / "frames") ? folder / "frames" : folder, true))
-    files.push_back(listed(camera, false));
+  if (has_photos(root)) {
+    for (const fs::path& photo : listed(root, false)) files.push_back({photo});
+  } else {
+    for (const fs::path& camera : listed(root, true)) files.push_back(listed(camera, false));
+  }
   for (const auto& frames : files)
     if (frames.size() != files[0].size())
       throw Error(Code::kUsage, "cameras have different numbers of frames").got(frames[0].parent_path().string());
@@ -111,7 +163,13 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   if (count < T)
     throw Error(Code::kUsage, "too few frames for a window").got(std::to_string(count)).allowed(std::to_string(T));
 
+  std::printf("%s\n", pipeline.described().c_str());
+  for (const std::string& warning : pipeline.warnings()) std::printf("note: %s\n", warning.c_str());
   page4d::Results results(info);
+  page4d::ImageFit fit(first.width, first.height, layout, options.fit);
+  const auto pixels = size_t(layout.H * layout.W);
+  const bool has_points =
+      results.points() != nullptr || (results.depth() != nullptr && results.intrinsics() != nullptr);
   for (size_t next = 0; next < count; next += T) {
     const size_t start = std::min(next, count - T);  // the last window ends with the last frames
     std::vector<Picture> pictures;
@@ -123,17 +181,27 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
     if (next > 0) frames.memory = results.data("memory");  // of the window before; null where the engines have none
     if (const page4d::Status status = pipeline.run(frames, results.outputs()); !status)
       throw Error(status.code, status.message);
-    for (size_t i = 0; results.mask() != nullptr && i < T * V; ++i) {
-      const fs::path& file = files[i % V][start + i / V];
-      write_mask(out.path() / file.parent_path().filename() / file.filename(), results.mask() + i * size_t(layout.P()),
-                 layout);
+    const float* depth = results.depth();
+    float largest = 0;
+    for (size_t i = 0; depth != nullptr && i < T * V * pixels; ++i)
+      if (std::isfinite(depth[i])) largest = std::max(largest, depth[i]);
+    for (size_t i = 0; i < T * V; ++i) {
+      const fs::path name = files[i % V][start + i / V].lexically_relative(root);
+      if (results.mask() != nullptr)
+        write_mask(out.path() / "masks" / name, results.mask() + i * size_t(layout.P()), layout);
+      if (depth != nullptr) write_depth(out.path() / "depth" / name, depth + i * pixels, largest, layout);
+    }
+    if (has_points) {
+      std::vector<float> points(3 * T * V * pixels);
+      std::vector<unsigned char> colours(points.size());
+      page4d::world_points(info, results.outputs(), points.data());
+      for (size_t i = 0; i < T * V; ++i) fit.image(images[i], &colours[3 * i * pixels]);
+      write_points(out.path() / ("points_" + std::to_string(start) + ".ply"), points, colours);
     }
   }
-  for (const page4d::Tensor& tensor : info.outputs)
-    if (tensor.name != "mask")
-      std::printf("not written: %s, %s, %zu bytes a window\n", tensor.name.c_str(), name_of(tensor.dtype),
-                  tensor.bytes);
-  if (results.mask() != nullptr) out.keep();
+  if (results.mask() == nullptr && results.depth() == nullptr && !has_points)
+    throw Error(Code::kUsage, "these engines give no mask, depth or points").hint("page4d-run, for their tokens");
+  out.keep();
 }
 
 }  // namespace
@@ -141,7 +209,7 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
 int main(int argc, char** argv) try {
   const bool test = argc == 5 && std::strcmp(argv[4], "--test") == 0;
   if (argc != 4 && !test) return std::fputs(kUsage, stderr), int(Code::kUsage);
-  run(argv[1], argv[2], argv[3], test ? page4d::Backend::kTest : page4d::Backend::kTensorrt);
+  run(argv[1], argv[2], argv[3], test ? page4d::Backend::kTest : page4d::Backend::kAuto);
 } catch (const Error& error) {
   return std::fprintf(stderr, "frames: %s\n", error.what()), int(error.code());
 } catch (const std::exception& error) {

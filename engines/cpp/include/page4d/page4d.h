@@ -23,7 +23,7 @@ enum page4d_code {
   PAGE4D_OUT_OF_MEMORY = 6
 };
 
-enum page4d_backend { PAGE4D_TENSORRT = 0, PAGE4D_TEST = 1 };
+enum page4d_backend { PAGE4D_AUTO = 0, PAGE4D_TENSORRT = 1, PAGE4D_ONNXRUNTIME = 2, PAGE4D_TEST = 3 };
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
 enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
 enum page4d_fit {
@@ -66,7 +66,7 @@ typedef struct page4d_camera {
   double world_to_camera[12];
 } page4d_camera;
 
-/* All zero: TensorRT on GPU 0, images in the engines' size. */
+/* All zero: plans on GPU 0 where they run, else ONNX Runtime; images in the engines' size. */
 typedef struct page4d_options {
   int32_t backend; /* page4d_backend */
   int32_t device;
@@ -76,10 +76,12 @@ typedef struct page4d_options {
   int32_t no_graph;
   const page4d_camera* cameras; /* one per view, or null */
   int32_t camera_count;
-  const char* tensorrt_library; /* null: libtensorrt_rtx.so or libnvinfer.so */
-  const char* plugin_library;   /* null: the one beside this library */
-  int32_t sliding;              /* whether windows overlap: see page4d_frames.shared */
-  int32_t load_folder_plugins;  /* whether to run the engine folder's library of plugins, if its manifest lists it */
+  const char* tensorrt_library;    /* null: libtensorrt_rtx.so or libnvinfer.so */
+  const char* plugin_library;      /* null: the one beside this library */
+  int32_t sliding;                 /* whether windows overlap: see page4d_frames.shared */
+  const char* onnxruntime_library; /* null: libonnxruntime.so, else that of a Python environment */
+  int32_t threads;                 /* of ONNX Runtime, for the whole process; 0: every CPU */
+  int32_t load_folder_plugins;     /* whether to run the engine folder's library of plugins, if its manifest lists it */
 } page4d_options;
 
 /* T*V images, t slow, v fast. */

@@ -14,14 +14,20 @@
 namespace page4d {
 
 enum class Backend {
+  // The folder's TensorRT plans where there are some and they run on this machine, else ONNX Runtime. `warnings` say
+  // why plans were not taken.
+  kAuto,
   // The folder's TensorRT plans, by TensorRT, TensorRT-RTX or TensorRT's lean runtime.
   kTensorrt,
+  // The folder's graphs for a CPU, by ONNX Runtime; 16-bit engines compute in float32, and their tokens are float32.
+  // Runs on any machine. Pipeline::run then allocates what ONNX Runtime allocates.
+  kOnnxruntime,
   // No network: every output is a checksum of all inputs. Everything else runs as with engines, on any machine.
   kTest,
 };
 
 struct Options {
-  Backend backend = Backend::kTensorrt;
+  Backend backend = Backend::kAuto;
   int device = 0;  // number of the GPU
 
   // Size of the caller's images; 0: the engines' size. All images of a pipeline have one size.
@@ -40,6 +46,10 @@ struct Options {
   bool use_graph = true;  // one CUDA graph for a window, if the engines allow it
   // File of TensorRT's library, as for dlopen; empty: libtensorrt_rtx.so or libnvinfer.so, whichever the plans need.
   std::string tensorrt_library;
+  // File of ONNX Runtime's library, as for dlopen; empty: libonnxruntime.so, else the one in a Python environment
+  // ($VIRTUAL_ENV, $CONDA_PREFIX, ~/.local, the system's). A process has one: the first pipeline's.
+  std::string onnxruntime_library;
+  int threads = 0;  // of ONNX Runtime, for all pipelines of the process: the first one's; 0: every CPU
   // File of the attention plugins; empty: the one beside this library.
   std::string plugin_library;
   // If plugin_library is empty: load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A

@@ -77,13 +77,16 @@ EngineFolder EngineFolder::open(const std::string& path, Files files) {
   EngineFolder folder{path, read_manifest(path)};
   const Manifest& manifest = folder.manifest;
   const std::set<std::string> used = used_of(manifest);
-  std::vector<std::string> names, paths;
-  for (const auto& file : manifest.files) {
-    const std::string& name = file.first;
-    if (files == Files::kUsed && used.count(name) == 0) continue;
-    names.push_back(name);
-    paths.push_back(path_inside(path, name));
-  }
+  std::vector<std::string> names;
+  for (const auto& [name, hash] : manifest.files)
+    if (files == Files::kAll || used.count(name) != 0) names.push_back(name);
+  folder.check(names);
+  return folder;
+}
+
+void EngineFolder::check(const std::vector<std::string>& names) const {
+  std::vector<std::string> paths;
+  for (const std::string& name : names) paths.push_back(path_inside(path, name));
   const std::vector<std::string> hashes = hashes_of(paths);
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string& expected = manifest.files.at(names[i]);
@@ -96,7 +99,6 @@ EngineFolder EngineFolder::open(const std::string& path, Files files) {
         .allowed(text("sha256 ", expected.substr(0, 12), ".."))
         .hint("copy the folder again, or page4d-export again");
   }
-  return folder;
 }
 
 }  // namespace page4d

@@ -20,6 +20,9 @@ struct EngineFolder {
   // no manifest, or a file that is missing, changed, no regular file or outside the folder.
   static EngineFolder open(const std::string& path, Files files);
 
+  // Compares listed files with their hashes. Throws Error kIncompatible, as above.
+  void check(const std::vector<std::string>& names) const;
+
   // Path of a file by its name in the manifest.
   std::string file(const std::string& name) const;
 };

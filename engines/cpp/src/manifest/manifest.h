@@ -37,6 +37,9 @@ struct Stage {
   int64_t weight_bytes = 0, flop = 0, largest = 0;
   int64_t calls = 1;  // per window; more than one for the encoder, which takes the images in chunks
   std::optional<std::string> file;
+  // The graphs that ONNX Runtime runs on a CPU: on any, and on those with exact products of unsigned by signed bytes.
+  // Empty: the folder has none.
+  std::string cpu, cpu_signed;
   double relative_l2 = 0;  // the largest that the exporter measured
 
   const TensorSpec* input(const std::string& name) const;

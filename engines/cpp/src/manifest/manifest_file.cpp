@@ -88,6 +88,8 @@ RawStage stage_of(const JsonValue& value) {
                 {"largest", true, [&](const JsonValue& v) { s.largest = v.integer(); }},
                 {"calls", false, [&](const JsonValue& v) { s.calls = v.integer(); }},
                 {"file", false, [&](const JsonValue& v) { s.file = v.string(); }},
+                {"cpu", false, [&](const JsonValue& v) { s.cpu = v.string(); }},
+                {"cpu_signed", false, [&](const JsonValue& v) { s.cpu_signed = v.string(); }},
                 {"accuracy", false,
                  [&](const JsonValue& v) {
                    for (const auto& [name, error] : v.map<double>(accuracy_of))

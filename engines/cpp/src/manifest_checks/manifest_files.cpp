@@ -62,6 +62,10 @@ void check_files(const Manifest& manifest) {
   for (const Stage& stage : manifest.stages) {
     if (!stage.file || manifest.files.count(*stage.file) == 0) unlisted.push_back(stage.name);
   }
+  for (const Stage& stage : manifest.stages)
+    if (!stage.cpu.empty() && manifest.files.count(stage.cpu) == 0) unlisted.push_back(stage.name);
+  for (const Stage& stage : manifest.stages)
+    if (!stage.cpu_signed.empty() && manifest.files.count(stage.cpu_signed) == 0) unlisted.push_back(stage.name);
   for (const auto& [stage, file] : plans) {
     if (manifest.files.count(file) == 0) unlisted.push_back(stage);
   }
@@ -70,6 +74,10 @@ void check_files(const Manifest& manifest) {
         .got(joined(unlisted))
         .hint("page4d-export again");
   for (const Stage& stage : manifest.stages) check_own(stage.name, *stage.file, stage.name + ".onnx");
+  for (const Stage& stage : manifest.stages)
+    if (!stage.cpu.empty()) check_own(stage.name, stage.cpu, stage.name + ".cpu.onnx");
+  for (const Stage& stage : manifest.stages)
+    if (!stage.cpu_signed.empty()) check_own(stage.name, stage.cpu_signed, stage.name + ".vnni.onnx");
   for (const auto& [stage, file] : plans) check_own(stage, file, stage + ".plan");
   std::vector<std::string> used;
   if (!manifest.constants().empty()) used.push_back(kConstants);

@@ -23,8 +23,7 @@ const Plans& plans_of(const Manifest& manifest, const std::string& folder) {
   if (manifest.plans) return *manifest.plans;
   throw Error(Code::kIncompatible, "the engine folder has no TensorRT plans")
       .got(folder)
-      .hint(text("page4d-export --build-only ", folder,
-                 "; without TensorRT Backend::kTest runs everything but the network"));
+      .hint(text("page4d-export --build-only ", folder, "; without TensorRT Backend::kOnnxruntime"));
 }
 
 void require(const Plans& plans, const Machine& machine, const std::string& folder) {

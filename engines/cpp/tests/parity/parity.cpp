@@ -1,7 +1,8 @@
 // Windows of a clip of raw images through the public interface, every output as raw bytes, which the Python tests
 // compare with their own runtime's. `parity ENGINES CLIP OUT`.
 //
-// CLIP/clip.json: {"backend": "test" or "tensorrt", "width", "height", "fit": "none" or a mode of --fit, "cameras":
+// CLIP/clip.json: {"backend": "test", "tensorrt" or "onnxruntime", "library": ONNX Runtime's,
+//   "width", "height", "fit": "none" or a mode of --fit, "cameras":
 //   entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
 //   timesteps}
 // CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], if any: all n timesteps of the clip
@@ -36,8 +37,13 @@ class Clip {
         {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
         {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
         {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
+    static const std::map<std::string, page4d::Backend> backends = {
+        {"test", page4d::Backend::kTest},
+        {"tensorrt", page4d::Backend::kTensorrt},
+        {"onnxruntime", page4d::Backend::kOnnxruntime}};
     page4d::Options options;
-    options.backend = info.at("backend") == "test" ? page4d::Backend::kTest : page4d::Backend::kTensorrt;
+    options.backend = backends.at(info.at("backend"));
+    options.onnxruntime_library = info.at("library"), options.threads = 1;
     options.frame_width = info.at("width"), options.frame_height = info.at("height");
     options.fit = fits.at(info.at("fit"));
     options.sliding = info.at("sliding");

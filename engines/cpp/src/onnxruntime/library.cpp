@@ -1,0 +1,114 @@
+#include "onnxruntime/library.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <vector>
+
+#include "text.h"
+
+namespace page4d {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The libraries of Python environments: the wheel of ONNX Runtime holds one. The environment that is active comes
+// first.
+std::vector<std::string> of_python() {
+  std::vector<fs::path> roots;
+  for (const char* variable : {"VIRTUAL_ENV", "CONDA_PREFIX"})
+    if (const char* root = std::getenv(variable)) roots.push_back(fs::path(root) / "lib");
+  if (const char* home = std::getenv("HOME")) roots.push_back(fs::path(home) / ".local" / "lib");
+  roots.insert(roots.end(), {"/usr/local/lib", "/usr/lib"});
+  std::vector<std::string> files;
+  std::error_code ignored;
+  for (const fs::path& root : roots) {
+    std::vector<std::string> found;
+    for (const fs::directory_entry& python : fs::directory_iterator(root, ignored)) {
+      if (python.path().filename().string().rfind("python3", 0) != 0) continue;
+      for (const char* packages : {"site-packages", "dist-packages"}) {
+        const fs::path folder = python.path() / packages / "onnxruntime" / "capi";
+        for (const fs::directory_entry& file : fs::directory_iterator(folder, ignored))
+          if (file.path().filename().string().rfind("libonnxruntime.so", 0) == 0) found.push_back(file.path());
+      }
+    }
+    std::sort(found.rbegin(), found.rend());
+    files.insert(files.end(), found.begin(), found.end());
+  }
+  return files;
+}
+
+// The first file that opens. Throws Error with the reason of the first.
+void* open_first(const std::vector<std::string>& files) {
+  std::string reason;
+  for (const std::string& file : files) {
+    if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+    if (reason.empty()) reason = dlerror();
+  }
+  throw Error(Code::kMissingBackend, "ONNX Runtime is not installed")
+      .got(reason)
+      .allowed(joined(files))
+      .hint("pip install onnxruntime in an active environment, LD_LIBRARY_PATH, or Options::onnxruntime_library");
+}
+
+}  // namespace
+
+const OrtLibrary& OrtLibrary::open(const std::string& file, int threads) {
+  static std::mutex mutex;
+  static const OrtLibrary* library = nullptr;  // never freed: threads of ONNX Runtime outlive every pipeline
+  const std::lock_guard lock(mutex);
+  if (library == nullptr) library = new OrtLibrary(file, threads);
+  return *library;
+}
+
+OrtLibrary::OrtLibrary(const std::string& file, int threads) : threads_(threads) {
+  std::vector<std::string> files{file};
+  if (file.empty()) {
+    files = {"libonnxruntime.so.1", "libonnxruntime.so"};
+    const std::vector<std::string> more = of_python();
+    files.insert(files.end(), more.begin(), more.end());
+  }
+  void* handle = open_first(files);
+  const auto base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
+  if (base == nullptr) throw Error(Code::kMissingBackend, "this is no ONNX Runtime").got("no symbol OrtGetApiBase");
+  version_ = base()->GetVersionString();
+  api_ = base()->GetApi(ORT_API_VERSION);
+  if (api_ == nullptr) {
+    throw Error(Code::kMissingBackend, "ONNX Runtime is too old")
+        .got(version_)
+        .allowed(text("1.", ORT_API_VERSION, " and newer"))
+        .hint("pip install --upgrade onnxruntime, or Options::onnxruntime_library");
+  }
+  const std::string what = "ONNX Runtime does not start";
+  OrtThreadingOptions* made = nullptr;
+  check(api_->CreateThreadingOptions(&made), what, Code::kMissingBackend);
+  const OrtOwned<OrtThreadingOptions> threading(made, {api_->ReleaseThreadingOptions});
+  check(api_->SetGlobalIntraOpNumThreads(made, threads), what, Code::kMissingBackend);
+  check(api_->SetGlobalInterOpNumThreads(made, 1), what, Code::kMissingBackend);
+  check(api_->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_ERROR, "page4d", made, &environment_), what,
+        Code::kMissingBackend);
+  check(api_->DisableTelemetryEvents(environment_), what, Code::kMissingBackend);
+  // one arena for all stages: they run one after the other, and each would else keep its own
+  OrtMemoryInfo* memory = nullptr;
+  check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), what, Code::kMissingBackend);
+  const OrtOwned<OrtMemoryInfo> owned(memory, {api_->ReleaseMemoryInfo});
+  check(api_->CreateAndRegisterAllocator(environment_, memory, nullptr), what, Code::kMissingBackend);
+}
+
+void OrtLibrary::check(OrtStatus* status, const std::string& what, Code code) const {
+  if (status == nullptr) return;
+  const std::string words = api_->GetErrorMessage(status);
+  api_->ReleaseStatus(status);
+  for (const char* sign : {"allocate memory", "bad_alloc", "bad allocation"}) {
+    if (words.find(sign) == std::string::npos) continue;
+    throw Error(Code::kOutOfMemory, what + ": out of memory")
+        .got(words)
+        .hint("page4d-export with a smaller --T, --V, --height or --width");
+  }
+  throw Error(code, what).got(text("ONNX Runtime ", version_, ": ", words));
+}
+
+}  // namespace page4d
