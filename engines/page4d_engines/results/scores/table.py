@@ -56,7 +56,7 @@ def reasons(evaluation: Evaluation) -> Iterator[str]:
             names_of.setdefault(reason, []).append(_ROWS[name][0] if name in _ROWS else name)
         where = f"{run.out}: " if len(evaluation.runs) > 1 else ""
         for reason, names in names_of.items():
-            yield f"{where}no {', '.join(names)}: {reason}"
+            yield f"{where}no {'; '.join(names)}: {reason}"
 
 
 def _cell(value: float | None, unit: str, sign: str = "") -> str:

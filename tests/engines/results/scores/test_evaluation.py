@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import tracemalloc
 
@@ -13,7 +14,7 @@ from PIL import Image
 from page4d.cameras import read_cameras, write_cameras
 from page4d.errors import ExitCode, UsageError
 from page4d.system.progress import SILENT
-from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.commands.evaluate import evaluate_command
 from page4d_engines.options import FitMode
 from page4d_engines.results.finished.finished_run import FinishedRun
@@ -23,7 +24,7 @@ from page4d_engines.results.scores.truth_clip import TruthClip
 from page4d_engines.results.summary import SUMMARY, read_summary, write_summary
 from page4d_engines.results.world.similarity import Similarity
 from tests.engines.results.scores.test_pose_scores import rotation
-from tests.support.commands import call
+from tests.support.commands import inside, refused
 from tests.support.true_run import write_true_run
 
 OTHER_WORLD = Similarity(4.0, rotation([1, 2, 1], 40), np.array([3.0, -2.0, 1.0]))
@@ -37,6 +38,12 @@ def true_run(tmp_path_factory):
     return write_true_run(folder, V=4, worlds=[OTHER_WORLD], mask=True, options=WHOLE)
 
 
+@pytest.fixture(scope="module")
+def noisy_run(tmp_path_factory):
+    """Of the same clip, in the scene's world."""
+    return write_true_run(tmp_path_factory.mktemp("noisy"), V=4, mask=True, noise=0.05, options=WHOLE)
+
+
 def scores_of(out, truth, **options):
     arguments = {"against": None, "frames": None, "progress": SILENT} | options
     return evaluate(out, truth, **arguments).runs[0].scores
@@ -47,9 +54,7 @@ def in_metres(run, out):
     shutil.copytree(run.out, out)
     summary = read_summary(out / SUMMARY)
     windows = [
-        msgspec.structs.replace(
-            window, predictions=msgspec.structs.replace(window.predictions, unit="metres")
-        )
+        msgspec.structs.replace(window, predictions=msgspec.structs.replace(window.predictions, unit="metres"))
         for window in summary.windows
     ]
     write_summary(out / SUMMARY, msgspec.structs.replace(summary, windows=windows))
@@ -102,14 +107,14 @@ def test_truth_of_photos_is_brought_to_the_engines_pixels(tmp_path, fit):
     truth = TruthClip.open(run.frames).of(image)
     assert np.array_equal(np.isfinite(truth.depth), image.fit.shown)
     close = np.abs(truth.depth - run.depth[0, 0]) < 0.05  # but at edges, where the nearest pixel shows another surface
-    assert close[image.fit.shown].mean() > 0.9
+    assert close[image.fit.shown].mean() > 0.85
     off = np.linalg.norm(truth.points - run.points[0, 0], axis=-1)[image.fit.shown]
-    assert np.median(off) < 0.02
+    assert np.median(off) < 0.03  # a pixel of the photo is 0.04 wide there
 
 
 def test_windows_with_worlds_of_their_own_are_scored_each_by_itself(tmp_path):
     worlds = [Similarity.identity(), OTHER_WORLD, OTHER_WORLD.inverse()]
-    run = write_true_run(tmp_path, T=3, V=4, window=1, worlds=worlds, options=WHOLE)
+    run = write_true_run(tmp_path, T=3, V=4, size=(42, 56), window=1, worlds=worlds, options=WHOLE)
     scores = scores_of(run.out, run.frames)
     assert scores.pose.images == 12 and scores.pose.pairs == 18 and scores.pose.auc_5 == 1.0
     assert scores.pose.ate < 1e-5 and scores.depth.abs_rel < 1e-3
@@ -186,15 +191,12 @@ def test_a_clip_with_depth_is_read_as_one_without(true_run, tmp_path):
     assert clip.camera_names == ("cam0", "cam1", "cam2", "cam3") and not clip.notes
     shutil.copytree(true_run.frames / "frames" / "cam0", tmp_path / "images")
     shutil.copytree(true_run.frames / "depth" / "cam0", tmp_path / "depth")
-    from page4d_engines.clip.frame_folder import UngroupedImages
-
     photos = FrameFolder.open(tmp_path, loose=UngroupedImages.VIEWS)
     assert photos.camera_names == ("000000", "000001") and not photos.notes
 
 
-def test_two_runs_stand_side_by_side_with_their_difference(true_run, tmp_path):
-    noisy = write_true_run(tmp_path, V=4, mask=True, noise=0.05, options=WHOLE)
-    evaluation = evaluate(noisy.out, true_run.frames, true_run.out, None, SILENT)
+def test_two_runs_stand_side_by_side_with_their_difference(true_run, noisy_run):
+    evaluation = evaluate(noisy_run.out, true_run.frames, true_run.out, None, SILENT)
     first, second = (run.scores.values() for run in evaluation.runs)
     assert evaluation.is_truth and first["depth.abs_rel"] == pytest.approx(0.04, abs=0.005)
     assert second["depth.abs_rel"] < 1e-3
@@ -202,23 +204,22 @@ def test_two_runs_stand_side_by_side_with_their_difference(true_run, tmp_path):
     assert evaluation.difference["pose.ate_rigid"] is None and evaluation.difference["pose.auc_5"] == 0
 
 
-def test_without_truth_the_second_run_stands_for_it(true_run, tmp_path):
+def test_without_truth_the_second_run_stands_for_it(true_run, noisy_run):
     evaluation = evaluate(true_run.out, None, true_run.out, None, SILENT)
     scores = evaluation.runs[0].scores
     assert not evaluation.is_truth and len(evaluation.runs) == 1 and not evaluation.difference
     assert scores.pose.auc_5 == 1.0 and scores.pose.ate_rigid < 1e-9 and scores.depth.abs_rel_metric == 0
     assert scores.mask.iou == 1.0 and scores.mask.f1 == 1.0
-    noisy = write_true_run(tmp_path, V=4, mask=True, noise=0.05, options=WHOLE)
-    scores = evaluate(noisy.out, None, true_run.out, None, SILENT).runs[0].scores
+    scores = evaluate(noisy_run.out, None, true_run.out, None, SILENT).runs[0].scores
     assert scores.depth.abs_rel == pytest.approx(0.04, abs=0.005) and scores.depth.abs_rel_metric > 1
 
 
 def test_runs_of_other_images_are_no_reference(true_run, tmp_path):
-    fewer = write_true_run(tmp_path / "fewer", V=3)
+    fewer = write_true_run(tmp_path / "fewer", T=1, V=3)
     with pytest.raises(UsageError, match="differ in the number of timesteps and views"):
         evaluate(fewer.out, None, true_run.out, None, SILENT)
-    smaller = write_true_run(tmp_path / "smaller", V=4, size=(42, 56))
-    with pytest.raises(UsageError, match=r"differ in the engines' size[\s\S]*56x42"):
+    smaller = write_true_run(tmp_path / "smaller", V=4, size=(28, 42))
+    with pytest.raises(UsageError, match=r"differ in the engines' size[\s\S]*42x28"):
         evaluate(smaller.out, None, true_run.out, None, SILENT)
     with pytest.raises(UsageError, match=r"nothing to compare the run with[\s\S]*--truth"):
         evaluate(true_run.out, None, None, None, SILENT)
@@ -226,8 +227,8 @@ def test_runs_of_other_images_are_no_reference(true_run, tmp_path):
 
 def test_memory_does_not_grow_with_windows(tmp_path):
     peaks = []
-    for T in (2, 8):
-        run = write_true_run(tmp_path / str(T), T=T, V=2, size=(140, 140), window=1, options=WHOLE)
+    for T in (2, 6):
+        run = write_true_run(tmp_path / str(T), T=T, V=2, size=(84, 84), window=1, options=WHOLE)
         scores_of(run.out, run.frames)  # what is loaded once
         tracemalloc.start()
         scores_of(run.out, run.frames)
@@ -236,22 +237,24 @@ def test_memory_does_not_grow_with_windows(tmp_path):
     assert peaks[1] < 1.25 * peaks[0]
 
 
-def test_the_command_prints_a_table_and_writes_the_document(true_run, tmp_path, capsysbinary):
+def test_the_command_prints_a_table_and_writes_the_document(true_run, tmp_path):
     out = tmp_path / "scores.json"
-    code = run_command(true_run.out, "--truth", true_run.frames, "-o", out)
-    printed, errors = (stream.decode() for stream in capsysbinary.readouterr())
-    assert code == ExitCode.OK and "pose AUC@30" in printed and "100.00" in printed and "mask IoU" in printed
-    assert "note: no ATE, after SE(3)" in errors
+    done = inside(true_run.out, "--truth", true_run.frames, "-o", out, function=evaluate_command)
+    assert done.returncode == ExitCode.OK and "note: no ATE, after SE(3)" in done.stderr
+    assert re.search(r"pose AUC@30 +│ % +│ +100.00", done.stdout) and "mask IoU" in done.stdout
     document = msgspec.json.decode(out.read_bytes(), type=Evaluation)
     assert document.reference == str(true_run.frames) and document.runs[0].scores.pose.auc_30 == 1.0
-    code = run_command(true_run.out, "--truth", true_run.frames, "--against", true_run.out, "--json")
-    printed, _ = capsysbinary.readouterr()
-    assert code == ExitCode.OK and json.loads(printed)["difference"]["depth.abs_rel"] == 0.0
+    arguments = (true_run.out, "--truth", true_run.frames, "--against", true_run.out)
+    done = inside(*arguments, "--json", function=evaluate_command)
+    assert done.returncode == ExitCode.OK and json.loads(done.stdout)["difference"]["depth.abs_rel"] == 0.0
+    done = inside(*arguments, function=evaluate_command)
+    assert re.search(r"pose AUC@30 +│ % +│ +100.00 +│ +100.00 +│ +\+0.00", done.stdout)
 
 
-def test_the_command_refuses_in_words(true_run, tmp_path, capsysbinary):
-    assert run_command(true_run.out) == ExitCode.USAGE
-    assert b"--truth CLIP or --against OUT2" in capsysbinary.readouterr().err
-    assert run_command(true_run.out, "--truth", true_run.frames, "-o", tmp_path) == ExitCode.USAGE
-    assert b"-o names no file" in capsysbinary.readouterr().err
-    assert run_command(tmp_path, "--truth", true_run.frames) == ExitCode.USAGE
+def test_the_command_refuses_in_words(true_run, tmp_path):
+    def command(*arguments):
+        return inside(*arguments, function=evaluate_command)
+
+    refused(command(true_run.out), ExitCode.USAGE, "--truth CLIP or --against OUT2")
+    refused(command(true_run.out, "--truth", true_run.frames, "-o", tmp_path), ExitCode.USAGE, "-o names no file")
+    refused(command(tmp_path, "--truth", true_run.frames), ExitCode.USAGE, "summary")
