@@ -97,7 +97,7 @@ class CloudTally:
             self.reasons |= dict.fromkeys(_NAMES, _NO_SCIPY)
             return
         except UsageError as error:
-            reason = f"no alignment of the points: {error.got}, of 3 not on a line"
+            reason = f"the points determine no alignment ({error.got}): 3 are needed, not on a line"
             self.reasons |= {name: reason for name in _NAMES if name not in self.reasons}
             return
         self._scenes += 1

@@ -75,7 +75,9 @@ class PoseTally:
             fit = Similarity.closest(here, there)
         except UsageError as error:
             for name in ("ate", "ate_rigid"):
-                self.reasons.setdefault(name, f"no alignment of the camera centres: {error.got}, of 3 not on a line")
+                self.reasons.setdefault(
+                    name, f"the camera centres determine no alignment ({error.got}): 3 are needed, not on a line"
+                )
             return
         self._add_centres("ate", fit.of_points(here) - there)
         if other_unit is not None:

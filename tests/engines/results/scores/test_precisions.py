@@ -45,4 +45,4 @@ def test_both_stand_beside_each_other_against_the_truth(runs):
     values = [entry.scores.values()["depth.abs_rel"] for entry in evaluation.runs]
     assert evaluation.difference["depth.abs_rel"] == values[0] - values[1] != 0
     reason = evaluation.runs[0].scores.reasons["pose.ate"]  # the true camera stands still
-    assert reason == "no alignment of the camera centres: 3 in one place, of 3 not on a line"
+    assert reason == "the camera centres determine no alignment (3 in one place): 3 are needed, not on a line"
