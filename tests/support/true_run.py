@@ -29,7 +29,7 @@ from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.results.world.similarity import Similarity
 from page4d_engines.results.world.world_summary import AlignmentSummary
 from page4d_export.sample_scene.clip import millimetres, render_view, rig
-from page4d_export.sample_scene.scene import Scene
+from page4d_export.sample_scene.scene import Scene, trace, unit
 
 SURE = 4.0
 """Confidence of every pixel: a logit in Pi3's form, VGGT's own number in the other."""
@@ -191,10 +191,13 @@ def _geometry(scene, cameras, reader, half):
     for t, row in enumerate(cameras):
         for v, photo_camera in enumerate(row):
             camera = reader.fit(t, v).camera(photo_camera)
-            shifted = camera.resized(1, 1, 0.5 - half, 0.5 - half, W, H)  # the renderer's rays go through the middle
-            masks = np.empty((1, H, W), np.uint8)
-            render_view(scene, shifted, np.empty((1, H, W, 3), np.uint8), masks, points[t, v][None], first=t)
-            moving[t, v] = masks[0] > 0
+            y, x = np.mgrid[:H, :W].reshape(2, -1) + half
+            rays = unit(
+                np.stack([x, y, np.ones(x.size)], 1) @ np.linalg.inv(camera.K).T @ camera.world_to_camera[:, :3]
+            )
+            far, near = (trace(shapes, camera.centre, rays)[0] for shapes in (scene.static, scene.moving(t)))
+            moving[t, v] = (near < far).reshape(H, W)
+            points[t, v] = (camera.centre + rays * np.minimum(near, far)[:, None]).reshape(H, W, 3)
             depth[t, v] = (points[t, v] - camera.centre) @ camera.world_to_camera[2, :3]
     return points, depth, moving
 

@@ -89,3 +89,10 @@ KnownDistance = Annotated[
         help="bring lengths to metres by the distance between two cameras or images, of these names",
     ),
 ]
+SharedCamera = Annotated[
+    bool | None,
+    _option(
+        "--shared-camera/--camera-per-image",
+        help="in a COLMAP model, photos of one folder and one size share a camera; default: one per image",
+    ),
+]

@@ -21,6 +21,7 @@ Frames = Annotated[
 def convert_command(
     run: Run,
     formats: flags.Formats = None,
+    shared_camera: flags.SharedCamera = None,
     frames: Frames = None,
     out: Annotated[
         pathlib.Path | None, out_option("folder to write; replaced where it holds an earlier conversion; default: OUT")
@@ -69,11 +70,14 @@ def convert_command(
         if metric is not None:
             opened = metric.applied(opened)
         wanted = () if formats is None else formats_named(formats)
-        conversion = Conversion.prepare(opened, wanted, out, changed=metric is not None)
+        conversion = Conversion.prepare(opened, wanted, out, shared_camera, changed=metric is not None)
         with console.progress(quiet) as progress:
             summary = conversion.write(progress)
         if as_json:
             console.write_json(summary)
+        for warning in summary.warnings:
+            if warning not in opened.summary.warnings:
+                console.say(f"note: {warning}", quiet)
         names = ", ".join(conversion.formats)
         points = "" if summary.points is None else f", {counted(summary.points, 'point')}"
         console.say(f"{names}{points}: {conversion.out}", quiet)

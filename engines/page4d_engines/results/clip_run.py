@@ -80,6 +80,7 @@ class ClipPlan:
             max_points=options.max_points,
             voxel=options.voxel,
             formats=names_of(options.formats),
+            shared_camera=options.shared_camera,
             align=options.align,
             close_loop=options.close_loop,
             metric=None if options.metric is None else options.metric.digest,
@@ -213,7 +214,7 @@ class ClipRun:
         if not formats:
             return summary
         run = FinishedRun.of(folder, summary, self.reader.folder)
-        return write_formats(run, formats, folder, progress)
+        return write_formats(run, formats, folder, progress, self.out, self.options.shared_camera)
 
     def _close_loop(self, world: RunWorld, last: WindowInputs, before: Result, progress: Progress) -> None:
         """Run the window that sees the clip's last and first frames."""

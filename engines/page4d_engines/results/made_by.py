@@ -30,6 +30,7 @@ class MadeBy(msgspec.Struct, frozen=True):
     max_points: int | None = None
     voxel: float | None = None
     formats: tuple[str, ...] = ("ply",)
+    shared_camera: bool = False
     align: bool = False
     close_loop: bool = False
     metric: str | None = None

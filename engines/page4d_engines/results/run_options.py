@@ -30,6 +30,7 @@ class RunOptions:
             None: 50 for engines without a probability, 40 for Depth Anything 3.
         edges, normals, static_only, max_points, voxel: which pixels become points, as `CloudOptions` has them.
         formats: what points and cameras are written as.
+        shared_camera: whether photos of one folder and one size share a camera in a COLMAP model.
         align: bring overlapping windows into the first one's world; without a stride they overlap by a quarter of T.
         close_loop: the clip's end sees its begin again.
         metric: where metres come from; None: lengths stay as the engines give them.
@@ -49,6 +50,7 @@ class RunOptions:
     max_points: int | None = None
     voxel: float | None = None
     formats: tuple[Format, ...] = (Format.PLY,)
+    shared_camera: bool = False
     align: bool = False
     close_loop: bool = False
     metric: MetricSource | None = None

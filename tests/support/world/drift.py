@@ -6,6 +6,7 @@ python -m tests.support.world.drift
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,13 +129,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
     options = parser.parse_args()
+    around, still = moving_camera(options.frames), static_rig(options.frames // 4, 4)
+    plain = dataclasses.replace(ERRORS, wild=0.0)
     cases = {
-        f"moving camera, {options.frames} frames, T=8, overlap 2": (moving_camera(options.frames), 8, 6, True),
-        f"moving camera, {options.frames} frames, T=8, overlap 4": (moving_camera(options.frames), 8, 4, True),
-        "rig of 4 cameras, 48 frames, T=4, overlap 1": (static_rig(48, 4), 4, 3, False),
+        f"camera around the scene, {around.count} frames, T=8, overlap 2": (around, 8, 6, ERRORS, True),
+        f"camera around the scene, {around.count} frames, T=8, overlap 4": (around, 8, 4, ERRORS, True),
+        f"the same, no wild pixels, {around.count} frames, T=8, overlap 2": (around, 8, 6, plain, True),
+        f"rig of 4 cameras at rest, {still.count} frames, T=4, overlap 1": (still, 4, 3, ERRORS, False),
     }
-    for name, (clip, T, stride, loop) in cases.items():
-        tables = [rows(run(clip, T, stride, seed=seed, loop=loop)) for seed in range(options.seeds)]
+    for name, (clip, T, stride, errors, loop) in cases.items():
+        tables = [rows(run(clip, T, stride, errors, seed, loop)) for seed in range(options.seeds)]
         print(f"{name}: drift, root mean square over {options.seeds} seeds")
         print(f"  {'':36}{'scale':>9}{'degrees':>9}{'cameras':>9}{'last':>9}")
         for way in tables[0]:

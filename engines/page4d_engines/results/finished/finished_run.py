@@ -13,28 +13,22 @@ import numpy as np
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d.system.plain_text import listed
 from page4d_engines.clip.fit import FitMode, scaled_as_published
-from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
-from page4d_engines.clip.names import readable
-from page4d_engines.clip.video import VideoFrame
+from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.pipeline import LengthUnit
-from page4d_engines.results.batch.batch_summary import read_batch_summary
 from page4d_engines.results.finished.posed_image import PosedImage
+from page4d_engines.results.finished.run_clip import clip_of_run, refuse_batch
+from page4d_engines.results.finished.run_clip import photo_path as photo_path
+from page4d_engines.results.finished.scene_part import ScenePart
 from page4d_engines.results.finished.stored_result import stored_result
-from page4d_engines.results.made_by import MadeBy, frames_hash, inputs_hash
-from page4d_engines.results.scene.calibration import Calibration
 from page4d_engines.results.scene.cloud_choice import CloudChoice
 from page4d_engines.results.scene.cloud_options import CloudOptions
-from page4d_engines.results.scene.cloud_thinning import Candidates, CloudThinning
+from page4d_engines.results.scene.cloud_thinning import CloudThinning
 from page4d_engines.results.scene.given_heads import GivenHeads
 from page4d_engines.results.scene.image_names import ImageNames
-from page4d_engines.results.scene.window_geometry import Place, WindowGeometry
+from page4d_engines.results.scene.window_geometry import WindowGeometry
 from page4d_engines.results.summary import SUMMARY, Summary, WindowSummary, read_summary
-from page4d_engines.results.world.similarity import Similarity
-
-_MOST_NAMED = 8  # folders of a batch that an error names
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class FinishedRun:
                 engines lack what the options ask for.
         """
         path = pathlib.Path(out)
-        _refuse_batch(path)
+        refuse_batch(path)
         summary = read_summary(path / SUMMARY)
         if summary.made_by is None:
             raise UsageError(
@@ -82,7 +76,7 @@ class FinishedRun:
                 got=path,
                 hint="page4d-run again",
             )
-        clip = _clip(summary, summary.made_by, frames)
+        clip = clip_of_run(summary, summary.made_by, frames)
         return cls.of(path, summary, clip, options)
 
     @classmethod
@@ -237,7 +231,7 @@ class Scene:
         places = [(t, v) for t in times for v in range(len(clip.camera_names))]
         return dict(zip(places, names, strict=True))
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[ScenePart]:
         seen: set[int] = set()
         for window in self.windows:
             timesteps = self.run.timesteps(window)
@@ -245,94 +239,4 @@ class Scene:
             seen.update(timesteps)
             geometry = self.run.geometry(window)
             places = [place for place in geometry.places() if fresh[place[0]]]
-            yield _Part(window, timesteps, geometry, places)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A window of a scene.
-
-    Attributes:
-        window: its summary.
-        timesteps: its frames in the clip.
-        geometry: in the window's own world.
-        places: of the images that no earlier window has.
-    """
-
-    window: WindowSummary
-    timesteps: range
-    geometry: WindowGeometry
-    places: list[Place]
-
-    @functools.cached_property
-    def world(self) -> Similarity:
-        """From the window's own world to the scene's."""
-        return Similarity.from_numbers(self.window.world)
-
-    def candidates(self, place: Place) -> Candidates:
-        """An image's points in the scene's world, and which of them are good enough."""
-        geometry, layout = self.geometry, self.geometry.fits[0].layout
-        if geometry.confidence is None:
-            size = (layout.H, layout.W)
-            return Candidates(np.zeros(size, np.bool_), np.full((*size, 3), np.nan), np.full(size, np.nan))
-        points = geometry.points(place)
-        kept = geometry.kept(place, points)
-        points = points if self.window.world is None else self.world.of_points(points)
-        return Candidates(kept, points, geometry.confidence[place])
-
-    def calibration(self, place: Place) -> Calibration:
-        """An image's camera in the scene's world; NaN where the engines give none."""
-        return self._calibrations[place].moved(self.world)
-
-    @functools.cached_property
-    def _calibrations(self) -> dict[Place, Calibration]:
-        geometry = self.geometry
-        known = geometry.calibrations
-        if known is None:
-            camera = geometry.result.camera
-            K, pose = np.full((3, 3), np.nan), np.full((4, 4), np.nan)
-            poses = (pose if camera is None else camera[place] for place in geometry.places())
-            known = [Calibration.given(K, pose, fit) for pose, fit in zip(poses, geometry.fits, strict=True)]
-        return dict(zip(geometry.places(), known, strict=True))
-
-
-def photo_path(clip: FrameFolder, t: int, v: int) -> str:
-    """Path of a photo under the clip's folder, with `/`; a video's frames as if they lay in a folder of its name."""
-    frame = clip.frame_files[v][t]
-    if isinstance(frame, VideoFrame):
-        return f"{clip.camera_names[v]}/{frame.stem}.png"
-    root = clip.places["the folder of frames"]
-    return readable(frame.file.relative_to(root).as_posix())
-
-
-def _refuse_batch(path: pathlib.Path) -> None:
-    batch = read_batch_summary(path)
-    if batch is not None:
-        names = [folder.name for folder in batch.folders if folder.has_report]
-        raise UsageError(
-            "the folder holds the runs of several clips",
-            got=path,
-            allowed=f"one of its folders: {listed(names, _MOST_NAMED)}" if names else "the output of one run",
-            hint=str(path / names[0]) if names else None,
-        )
-
-
-def _clip(summary: Summary, made_by: MadeBy, frames: str | os.PathLike[str] | None) -> FrameFolder:
-    """The clip that a run read."""
-    place = pathlib.Path(summary.frames if frames is None else frames)
-    hint = "--frames FOLDER, where the run's frames lie"
-    if frames is None and not place.exists():
-        raise UsageError("the run's frames are no longer where they were", got=place, hint=hint)
-    try:
-        clip = FrameFolder.open(place, loose=UngroupedImages.of(Layout(**summary.layout)))
-    except UsageError as error:
-        raise UsageError(f"the run's frames cannot be read: {error.what}", got=error.got, hint=hint) from None
-    hashes = {frames_hash(clip), inputs_hash(clip)}
-    if not hashes & {summary.frame_files, made_by.inputs}:
-        raise UsageError(
-            "the frames are not those that the run read: files are gone, new or changed",
-            got=place,
-            allowed=f"the frames of {summary.frames}, as they were",
-            hint=f"{hint}, or page4d-run again",
-        )
-    return clip
+            yield ScenePart(window, timesteps, geometry, places)

@@ -26,6 +26,7 @@ from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.predictions import Predictions
 from page4d_engines.results.summary import RUN_OUTPUT, SUMMARY, Summary, WindowSummary, write_summary
 from page4d_engines.results.window_writer import window_pictures
+from page4d_engines.results.world.scene_files import SceneFiles
 
 LISTING = "formats.json"
 """Lists the files of formats in a folder of their own."""
@@ -62,15 +63,24 @@ class Conversion:
         formats: that are written: those asked for, and in the run's own folder, where points or the world have changed,
             those that it has.
         out: where to.
+        shared_camera: whether photos of one folder and one size share a camera in a COLMAP model.
+        moved: whether the run's world is another than that of its files on disk.
     """
 
     run: FinishedRun
     formats: tuple[Format, ...]
     out: pathlib.Path
+    shared_camera: bool
+    moved: bool = False
 
     @classmethod
     def prepare(
-        cls, run: FinishedRun, formats: Sequence[Format], out: pathlib.Path | None = None, changed: bool = False
+        cls,
+        run: FinishedRun,
+        formats: Sequence[Format],
+        out: pathlib.Path | None = None,
+        shared_camera: bool | None = None,
+        changed: bool = False,
     ) -> Conversion:
         """Check everything before anything is written.
 
@@ -78,6 +88,7 @@ class Conversion:
             run: to be written, with the options of its clouds.
             formats: which; none of them: those that it has.
             out: a folder of its own for them; None: the run's.
+            shared_camera: as the attribute; None: as in the run.
             changed: whether the run's summary is another than that on disk.
 
         Raises:
@@ -89,17 +100,20 @@ class Conversion:
         had = tuple(map(Format, made_by.formats))
         wanted = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
-        if is_inside and (changed or run.options != made_by.cloud):
+        moved = changed
+        changed = changed or run.options != made_by.cloud or shared_camera not in (None, made_by.shared_camera)
+        if is_inside and changed:
             wanted = (*wanted, *had)
         wanted = tuple(map(Format, names_of(wanted)))
+        shared = made_by.shared_camera if shared_camera is None else shared_camera
         for window in run.summary.windows[:1]:
             geometry = run.geometry(window)
             refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
         if out is None or is_inside:
             refuse_foreign(run.path, RUN_OUTPUT, run.clip.places)
-            return cls(run, wanted, run.path)
+            return cls(run, wanted, run.path, shared, moved)
         refuse_foreign(out, CONVERTED, {"the run": run.path, **run.clip.places})
-        return cls(run, wanted, out)
+        return cls(run, wanted, out, shared)
 
     @property
     def is_inside(self) -> bool:
@@ -114,7 +128,9 @@ class Conversion:
         """
         kind = RUN_OUTPUT if self.is_inside else CONVERTED
         with staged(self.out, kind) as folder:
-            summary = write_formats(self.run, self.formats, folder, progress)
+            summary = write_formats(self.run, self.formats, folder, progress, self.out, self.shared_camera)
+            if self.is_inside and self.moved and Format.PLY not in self.formats:
+                summary = self._with_cameras(folder, summary)
             if self.is_inside:
                 return self._write_run(folder, summary)
             files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -128,6 +144,12 @@ class Conversion:
             write_atomically(folder / LISTING, msgspec.json.format(text, indent=1) + b"\n")
             return summary
 
+    def _with_cameras(self, folder: pathlib.Path, summary: Summary) -> Summary:
+        """Write `cameras.json` of every scene, which comes with `points.ply` otherwise."""
+        for scene in self.run.scenes():
+            summary = SceneFiles.write(folder / scene.name, scene, with_cloud=False).listed_in(summary, scene)
+        return summary
+
     def _write_run(self, folder: pathlib.Path, summary: Summary) -> Summary:
         """Add the run's other files, then the summary that lists all of them."""
         made_by = self.run.summary.made_by
@@ -137,7 +159,7 @@ class Conversion:
         summary = msgspec.structs.replace(
             summary,
             windows=[self._with_choice(window) for window in summary.windows],
-            made_by=msgspec.structs.replace(made_by, formats=formats, **options),
+            made_by=msgspec.structs.replace(made_by, formats=formats, shared_camera=self.shared_camera, **options),
         )
         pictures = dict(_pictures(self.run))
         for path in summary.files:

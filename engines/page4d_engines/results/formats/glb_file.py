@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from page4d.files import write_atomically
 
 POINTS, LINES = 0, 1  # modes of a primitive
-_TYPES = {"<f4": 5126, "|u1": 5121, "<u2": 5123}  # of components
-_SHAPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
-_ARRAY, _INDICES = 34962, 34963  # what a view is for
+_TYPES = {"<f4": 5126, "|u1": 5121}  # of components
+_SHAPES = {3: "VEC3", 4: "VEC4"}
+_VERTICES = 34962  # what a view is for
 _SRGB = np.arange(256) / 255
 # 16 bits would keep all dark steps apart, but not every reader takes them for colours
 _LINEAR = np.rint(255 * np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)).astype(np.uint8)
@@ -36,18 +36,14 @@ class GlbFile:
 
     def positions(self, values: NDArray[np.float32]) -> int:
         """An accessor of positions `[n,3]`, n above 0, with the bounds that they must have."""
-        number = self._accessor(values.astype("<f4"), _ARRAY)
+        number = self._accessor(values.astype("<f4"))
         self._accessors[number] |= {"min": values.min(0).tolist(), "max": values.max(0).tolist()}
         return number
 
     def colours(self, values: NDArray[np.uint8]) -> int:
         """An accessor of sRGB colours `[n,3]`, which become linear, as glTF has them."""
         linear = np.concatenate([_LINEAR[values], np.full((len(values), 1), 255, np.uint8)], 1)
-        return self._accessor(linear, _ARRAY, normalized=True)
-
-    def indices(self, values: NDArray[np.uint16]) -> int:
-        """An accessor of indices of vertices `[n]`."""
-        return self._accessor(values.astype("<u2"), _INDICES)
+        return self._accessor(linear, normalized=True)
 
     def write(self, path: pathlib.Path, roots: list[int], generator: str) -> None:
         """Write the file, whole or not at all.
@@ -82,9 +78,9 @@ class GlbFile:
         size = 12 + sum(map(len, chunks))
         write_atomically(path, b"".join([struct.pack("<4sII", b"glTF", 2, size), *chunks]))
 
-    def _accessor(self, values: NDArray[Any], target: int, normalized: bool = False) -> int:
+    def _accessor(self, values: NDArray[Any], normalized: bool = False) -> int:
         self._views.append(
-            {"buffer": 0, "byteOffset": len(self._buffer), "byteLength": values.nbytes, "target": target}
+            {"buffer": 0, "byteOffset": len(self._buffer), "byteLength": values.nbytes, "target": _VERTICES}
         )
         self._buffer += values.tobytes()
         self._buffer += b"\0" * (-len(self._buffer) % 4)
@@ -92,7 +88,7 @@ class GlbFile:
             "bufferView": len(self._views) - 1,
             "componentType": _TYPES[values.dtype.str],
             "count": len(values),
-            "type": _SHAPES[values.shape[1] if values.ndim > 1 else 1],
+            "type": _SHAPES[values.shape[1]],
         }
         self._accessors.append(accessor | ({"normalized": True} if normalized else {}))
         return len(self._accessors) - 1

@@ -27,7 +27,8 @@ _FLIP = np.diag([1.0, -1.0, -1.0])  # y down, z forward (OpenCV's) to y up, z ba
 _FRUSTUM = 0.08  # its depth, as a share of the scene's
 _LEAST_UP = 0.1  # length of the mean of unit vectors; of a shorter one the direction says nothing
 _APART = 0.01  # how far x axes must turn from each other to say what is square to them, as a variance: 6 degrees
-_EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2], np.uint16)
+# pairs of its vertices; written vertex by vertex, since some readers do not look at the indices of lines
+_EDGES = np.array([0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1, 1, 5, 5, 2])
 _COLOURS = ((0.9, 0.2, 0.1), (0.1, 0.5, 0.9), (0.2, 0.7, 0.1), (0.9, 0.6, 0.0), (0.6, 0.2, 0.8), (0.0, 0.7, 0.7))
 
 
@@ -156,13 +157,12 @@ def _add_cameras(file: GlbFile, cameras: Sequence[_PosedCamera], depth: float) -
     """Add a node for every camera, with a frustum so deep; their numbers."""
     if not cameras:
         return []
-    edges = file.indices(_EDGES)
     views = sorted({camera.view for camera in cameras})
     materials = {view: _unlit(file, f"view {view}", _COLOURS[view % len(_COLOURS)]) for view in views}
     numbers = []
     for camera in cameras:
-        attributes = {"POSITION": file.positions(_frustum(camera.calibration, depth))}
-        primitive = {"attributes": attributes, "indices": edges, "mode": LINES, "material": materials[camera.view]}
+        attributes = {"POSITION": file.positions(_frustum(camera.calibration, depth)[_EDGES])}
+        primitive = {"attributes": attributes, "mode": LINES, "material": materials[camera.view]}
         file.meshes.append({"name": f"{camera.name} frustum", "primitives": [primitive]})
         file.cameras.append(_perspective(camera, depth))
         lens = _add_node(file, name=f"{camera.name} camera", camera=len(file.cameras) - 1)
@@ -183,7 +183,7 @@ def _perspective(camera: _PosedCamera, depth: float) -> dict[str, Any]:
         "aspectRatio": float(width / K[0, 0] * K[1, 1] / height),
         "znear": depth / 100,
     }
-    return {"name": camera.name, "type": "perspective", "perspective": perspective}
+    return {"name": f"{camera.name} camera", "type": "perspective", "perspective": perspective}
 
 
 def _frustum(calibration: Calibration, depth: float) -> NDArray[np.float32]:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.finished.posed_image import PosedImage
+from page4d_engines.results.formats.written import Written
 
 NPZ = "scene.npz"
 
 
-def write_npz(folder: pathlib.Path, scene: Scene) -> list[pathlib.Path]:
+def write_npz(folder: pathlib.Path, scene: Scene) -> Written:
     """Write a scene's images, n of them in the scene's order; the memory is that of a window.
 
     | array | is |
@@ -37,9 +38,6 @@ def write_npz(folder: pathlib.Path, scene: Scene) -> list[pathlib.Path]:
     Args:
         folder: an existing one.
         scene: to be written.
-
-    Returns:
-        The file.
 
     Raises:
         UsageError: a photo or a window's file is gone or damaged.
@@ -69,7 +67,7 @@ def write_npz(folder: pathlib.Path, scene: Scene) -> list[pathlib.Path]:
         os.replace(whole, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return [path]
+    return Written([path])
 
 
 def _arrays(image: PosedImage) -> dict[str, NDArray[Any]]:

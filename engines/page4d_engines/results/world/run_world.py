@@ -86,7 +86,7 @@ class RunWorld:
     alignment: WindowAlignment = field(default_factory=WindowAlignment)
     _closing: WindowInputs | None = None
     _loop: LoopSummary | None = None
-    _worlds: list[Similarity] = field(default_factory=list)
+    _closed: list[Similarity] | None = None
 
     @property
     def changes(self) -> bool:
@@ -105,7 +105,6 @@ class RunWorld:
         if not self.align:
             return
         self.alignment.add(name, window, SampledWindow.of(geometry))
-        self._worlds = list(self.alignment.worlds)
         if self.close and self._closing is None:
             layout = geometry.fits[0].layout
             self._closing = WindowInputs.allocate(layout, inputs.keypoints is not None, inputs.fundamental)
@@ -137,7 +136,7 @@ class RunWorld:
         tail = ClosingWindow.tail_of(T)
         frames = [names[-tail], names[-1], names[0], names[T - tail - 1]]
         closing = ClosingWindow(tail, SampledWindow.of(geometry), frames)
-        self._worlds, self._loop = close_loop(self.alignment, closing)
+        self._closed, self._loop = close_loop(self.alignment, closing)
 
     def finish(self, folder: pathlib.Path, summary: Summary, reader: WindowReader, with_cloud: bool = True) -> Summary:
         """Write points and cameras in the world that they are in now.
@@ -157,7 +156,8 @@ class RunWorld:
         if not self.changes:
             return summary
         if self.align:
-            windows = [placed(*both) for both in zip(summary.windows, self._worlds, strict=True)]
+            worlds = self.alignment.worlds if self._closed is None else self._closed
+            windows = [placed(*both) for both in zip(summary.windows, worlds, strict=True)]
             warnings = [*summary.warnings, *self.alignment.warnings()]
             if self._loop is not None and not self._loop.closed:
                 warnings.append(f"the loop was not closed: {self._loop.reason}")

@@ -134,7 +134,8 @@ def align(name: str, before: SampledWindow, after: SampledWindow) -> Pair:
     if fit is not None:
         with np.errstate(invalid="ignore"):
             off = np.linalg.norm(similarity.of_points(source) - target, axis=1) / before.depth.ravel()
-        error = float(np.nanmedian(np.where(weights.ravel() > 0, off, np.nan)))
+        # the median of those that agree, which are the nearest ones
+        error = float(np.nanquantile(np.where(weights.ravel() > 0, off, np.nan), fit.share / 2))
     summary = PairSummary(
         window=name,
         frames=len(before.points),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from page4d.system.plain_text import counted
+
 
 class PairSummary(msgspec.Struct, frozen=True):
     """How a window was brought into the world of the one before it."""
@@ -18,7 +20,7 @@ class PairSummary(msgspec.Struct, frozen=True):
     scale: float
     """Units of the window before per unit of this one."""
     error: float | None
-    """Median distance between the points of both windows, as a share of their depth; None without points."""
+    """Median distance between the points of both windows that agree, as a share of their depth; None without points."""
     agreeing: float | None
     """Share of the points' weight whose points agree on the map."""
     degrees: float | None
@@ -73,7 +75,9 @@ class AlignmentSummary(msgspec.Struct, frozen=True):
     @property
     def in_words(self) -> str:
         """A line for the terminal and the report."""
-        line = f"{len(self.pairs) + 1} windows in one world, overlap {self.overlap}"
+        if not self.pairs:
+            return "a single window"
+        line = f"{len(self.pairs) + 1} windows in one world, overlap {counted(self.overlap, 'timestep')}"
         if self.error is not None:
             line += f"; points of two windows differ by up to {self.error:.2%} of their depth"
         if self.drift_degrees is not None and self.drift_shift is not None:

@@ -1,7 +1,9 @@
 """COLMAP models of the rendered scene, read by pycolmap and compared with the scene itself."""
 
 import dataclasses
+import json
 
+import av
 import numpy as np
 import pycolmap
 import pytest
@@ -9,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from page4d_engines.results.finished.finished_run import FinishedRun
+from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.results.finished.finished_run import FinishedRun, photo_path
 from page4d_engines.results.formats.colmap import write_colmap as module
 from page4d_engines.results.formats.colmap.tracks import moving_pixels
 from page4d_engines.results.formats.colmap.write_colmap import BINARY, TEXT, write_colmap
+from page4d_engines.results.formats.nerfstudio import write_nerfstudio
 from page4d_engines.results.scene.cloud_options import CloudOptions
 from tests.support.true_run import write_true_run
 
@@ -203,6 +207,22 @@ def test_max_points_is_kept_to_and_has_a_default(tmp_path, monkeypatch):
     assert 500 < len(read(tmp_path).points3D) <= 700
 
 
+def test_points_that_no_second_image_sees_are_left_out_unless_hardly_any_are_left(tmp_path):
+    run = run_of(tmp_path, None, None)
+    scene = scene_of(run)
+    write_colmap(tmp_path, scene)
+    model = read(tmp_path)
+    assert min(point.track.length() for point in model.points3D.values()) == 2
+    assert 1000 < len(model.points3D) < sum(int(image.kept.sum()) for image in scene.images())
+
+    alone = write_true_run(tmp_path / "alone", T=1, V=1, size=SIZE)
+    written = write_colmap(tmp_path / "alone", scene_of(alone))
+    model = read(tmp_path / "alone")
+    assert len(model.points3D) > 1000 and {point.track.length() for point in model.points3D.values()} == {1}
+    assert "hardly any point is seen by a second image" in written.warnings[0]
+    check_against_truth(model, alone)
+
+
 def test_observations_of_many_images_are_bounded(tmp_path, monkeypatch):
     run = run_of(tmp_path, None, None, V=3)
     write_colmap(tmp_path, scene_of(run))
@@ -260,6 +280,56 @@ def test_images_without_a_pose_are_left_out_with_a_warning(tmp_path):
     written = write_colmap(tmp_path / "none", without_poses(0, 1, 2))
     assert written.files == [] and "no COLMAP model" in written.warnings[-1]
     assert not (tmp_path / "none").exists()
+
+
+def test_frames_of_a_video_are_written_for_programs_that_read_photos(tmp_path):
+    run = run_of(tmp_path, None, None, T=3, V=2)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for v in range(2):
+        frames = [np.asarray(Image.open(run.frames / "frames" / f"cam{v}" / f"{t:06d}.png")) for t in range(3)]
+        with av.open(str(videos / f"cam{v}.mkv"), "w") as container:
+            track = container.add_stream("ffv1", rate=24)
+            track.width, track.height, track.pix_fmt = 84, 56, "bgr0"
+            for frame in frames:
+                container.mux(track.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(track.encode())
+    clip = FrameFolder.open(videos)
+    of_video = changed(
+        scene_of(run), lambda image: dataclasses.replace(image, clip=clip, photo=photo_path(clip, image.t, image.v))
+    )
+    written = write_colmap(tmp_path / "out", of_video)
+    names = [f"cam{v}/{t:06d}.png" for t in range(3) for v in range(2)]
+    assert written.files[6:] == [tmp_path / "out" / "images" / name for name in names]
+    assert sorted(image.name for image in read(tmp_path / "out").images.values()) == sorted(names)
+    for name in names:
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(tmp_path / "out" / "images" / name)),
+            np.asarray(Image.open(run.frames / "frames" / name)),
+        )
+    # nerfstudio's file names the same frames, and does not write them again
+    again = write_nerfstudio(tmp_path / "out", of_video)
+    assert len(again.files) == 2
+    frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
+    assert [frame["file_path"] for frame in frames] == [f"images/{name}" for name in names]
+
+
+def test_cameras_without_points_are_a_model(tmp_path):
+    run = run_of(tmp_path, None, None)
+    bare = changed(scene_of(run), lambda image: dataclasses.replace(image, kept=np.zeros_like(image.kept)))
+    assert write_colmap(tmp_path, bare).warnings == ()
+    for kind in (BINARY, TEXT):
+        model = read(tmp_path, kind)
+        assert len(model.images) == len(model.cameras) == 3 and not model.points3D
+
+
+def test_points_with_noise_in_their_depth_still_have_tracks(tmp_path):
+    run = run_of(tmp_path, (168, 112), None, V=4, noise=0.005)
+    assert write_colmap(tmp_path, scene_of(run)).warnings == ()
+    model = read(tmp_path)
+    assert len(model.points3D) > 2000 and model.compute_mean_track_length() > 2.5
+    model.update_point_3d_errors()
+    assert model.compute_mean_reprojection_error() < 0.01  # it lies along the rays
 
 
 def test_names_with_spaces_are_in_the_binary_model_alone(tmp_path):

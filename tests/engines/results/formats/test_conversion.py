@@ -169,7 +169,7 @@ def test_a_conversion_that_fails_leaves_the_run_as_it_was(run, monkeypatch, erro
     """In the second window, when the first one's file is written already."""
     before, calls = content(run), []
 
-    def fail(place, scene):
+    def fail(place, scene, placing):
         calls.append(scene.name)
         if len(calls) > 1:
             raise error

@@ -29,8 +29,8 @@ MOST_POINTS = 100_000
 """Where `--max-points` does not say: splatting begins with about so many, and more of them make COLMAP slow."""
 
 _FEWEST_JOINED = 0.1  # of the points: that a second image sees
-_MOST_SEEN = 4_000_000  # observations of other images' points, of all images together ..
-_FEWEST_SEEN = 2_048  # .. but every image has so many
+_MOST_SEEN = 1_000_000  # observations of other images' points, of all images together ..
+_FEWEST_SEEN = 1_024  # .. but every image has so many
 
 
 def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False) -> Written:
@@ -40,8 +40,8 @@ def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False
     a second image sees: COLMAP's bundle adjustment stops at others. Where hardly any would be left, all stay. A track
     has the image that the point comes from, and every image that shows the same surface there.
 
-    Memory: a window of the scene, 60 bytes a point, and 40 bytes an observation, which are 4 million and two thousand
-    an image at most, beside the points.
+    Memory: a window of the scene, 60 bytes a point, and 40 bytes an observation, which are one million, or a thousand
+    an image, at most, beside the points themselves.
 
     Args:
         folder: an existing one.
@@ -63,7 +63,7 @@ def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False
         parts = parts.shared()
     seen, lengths = _seen(scene, parts)
     joined = lengths > 1
-    if joined.mean() < _FEWEST_JOINED:
+    if joined.sum() < _FEWEST_JOINED * len(joined):
         joined = lengths > 0
         warnings.append(
             f"hardly any point is seen by a second image, at the same place to 2%: all {len(joined)} points are in the"

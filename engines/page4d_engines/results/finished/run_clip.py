@@ -1,0 +1,74 @@
+"""The clip that a finished run read: where it lies, whether it is still the same, what its photos are called."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from page4d.errors import UsageError
+from page4d.layout import Layout
+from page4d.system.plain_text import listed
+from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
+from page4d_engines.clip.names import readable
+from page4d_engines.clip.video import VideoFrame
+from page4d_engines.results.batch.batch_summary import read_batch_summary
+from page4d_engines.results.made_by import MadeBy, frames_hash, inputs_hash
+from page4d_engines.results.summary import Summary
+
+_MOST_NAMED = 8  # folders of a batch that an error names
+
+
+def photo_path(clip: FrameFolder, t: int, v: int) -> str:
+    """Path of a photo under the clip's folder, with `/`; a video's frames as if they lay in a folder of its name."""
+    frame = clip.frame_files[v][t]
+    if isinstance(frame, VideoFrame):
+        return f"{clip.camera_names[v]}/{frame.stem}.png"
+    root = clip.places["the folder of frames"]
+    return readable(frame.file.relative_to(root).as_posix())
+
+
+def refuse_batch(path: pathlib.Path) -> None:
+    """Raise where a folder holds the runs of several clips.
+
+    Raises:
+        UsageError: it does.
+    """
+    batch = read_batch_summary(path)
+    if batch is not None:
+        names = [folder.name for folder in batch.folders if folder.has_report]
+        raise UsageError(
+            "the folder holds the runs of several clips",
+            got=path,
+            allowed=f"one of its folders: {listed(names, _MOST_NAMED)}" if names else "the output of one run",
+            hint=str(path / names[0]) if names else None,
+        )
+
+
+def clip_of_run(summary: Summary, made_by: MadeBy, frames: str | os.PathLike[str] | None) -> FrameFolder:
+    """The clip that a run read.
+
+    Args:
+        summary: of the run.
+        made_by: its own.
+        frames: where the clip lies; None: where it was.
+
+    Raises:
+        UsageError: it is gone, or is another one.
+    """
+    place = pathlib.Path(summary.frames if frames is None else frames)
+    hint = "--frames FOLDER, where the run's frames lie"
+    if frames is None and not place.exists():
+        raise UsageError("the run's frames are no longer where they were", got=place, hint=hint)
+    try:
+        clip = FrameFolder.open(place, loose=UngroupedImages.of(Layout(**summary.layout)))
+    except UsageError as error:
+        raise UsageError(f"the run's frames cannot be read: {error.what}", got=error.got, hint=hint) from None
+    hashes = {frames_hash(clip), inputs_hash(clip)}
+    if not hashes & {summary.frame_files, made_by.inputs}:
+        raise UsageError(
+            "the frames are not those that the run read: files are gone, new or changed",
+            got=place,
+            allowed=f"the frames of {summary.frames}, as they were",
+            hint=f"{hint}, or page4d-run again",
+        )
+    return clip
