@@ -16,6 +16,7 @@ def export() -> None:
 def main() -> None:
     """Entry point of `page4d`."""
     from page4d_engines.commands.convert import convert_command
+    from page4d_engines.commands.evaluate import evaluate_command
     from page4d_engines.commands.view import view_command
     from page4d_export.commands import bench, plugins
     from page4d_export.commands.clip import clip_command
@@ -39,6 +40,7 @@ def main() -> None:
     app.command("run")(cli.run)
     app.command("convert")(convert_command)
     app.command("view")(view_command)
+    app.command("eval")(evaluate_command)
     app.command("inspect")(inspect_command)
     app.command("verify")(verify_command)
     app.command("doctor")(doctor_command)

@@ -28,7 +28,7 @@ from page4d_engines.results.summary import SUMMARY, Summary, write_summary
 from page4d_engines.results.window_writer import WindowWriter
 from page4d_engines.results.world.similarity import Similarity
 from page4d_engines.results.world.world_summary import AlignmentSummary
-from page4d_export.sample_scene.clip import render_view, rig
+from page4d_export.sample_scene.clip import millimetres, render_view, rig
 from page4d_export.sample_scene.scene import Scene, trace, unit
 
 SURE = 4.0
@@ -41,7 +41,7 @@ class TrueRun:
 
     Attributes:
         out: the run's output folder.
-        frames: the clip's folder: `frames/`, `masks/`, `cameras.json` (where the cameras stand still).
+        frames: the clip's folder: `frames/`, `masks/`, `depth/`, `cameras.json` (where the cameras stand still).
         summary: as `out` has it.
         cameras: of the photos, `[T][V]`.
         points: float64 `[T,V,H,W,3]`, world, of what the pixels' rays meet.
@@ -171,9 +171,10 @@ def _write_clip(folder, scene, cameras):
     for t, row in enumerate(cameras):
         for v, camera in enumerate(row):
             shape = (1, camera.height, camera.width)
-            frames, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8)
-            render_view(scene, camera, frames, masks, np.empty((*shape, 3)), first=t)
-            for kind, image in (("frames", frames[0]), ("masks", masks[0])):
+            frames, masks, points = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty((*shape, 3))
+            render_view(scene, camera, frames, masks, points, first=t)
+            depth = millimetres(points, camera)
+            for kind, image in (("frames", frames[0]), ("masks", masks[0]), ("depth", depth[0])):
                 place = folder / kind / f"cam{v}"
                 place.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(place / f"{t:06d}.png")

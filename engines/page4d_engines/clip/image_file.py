@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -128,6 +129,18 @@ class ImageFile:
             OutOfMemoryError: it is too large for the memory that is left.
         """
         return Channel.of(self._upright(what))
+
+    def steps(self, what: str) -> NDArray[np.uint16]:
+        """A 16-bit grey image as it is stored, turned upright: uint16 `[height, width]`; errors call it `what`.
+
+        Raises:
+            UsageError: the file cannot be decoded, or is another kind of image.
+            OutOfMemoryError: it is too large for the memory that is left.
+        """
+        image = self._upright(what)
+        if image.mode not in ("I;16", "I;16B", "I"):  # what Pillow's versions call it
+            raise UsageError(f"{what} is no 16-bit grey image", got=f"mode {image.mode}", allowed="a 16-bit grey PNG")
+        return np.asarray(image).astype(np.uint16)
 
     def _upright(self, what: str) -> Image.Image:
         try:

@@ -22,6 +22,9 @@ LAYOUT = (
     "<camera>/<frame>.{png,jpg,jpeg}, or a video per camera:"
     f" <camera>.{{{','.join(suffix[1:] for suffix in video.SUFFIXES)}}}"
 )
+TRUE_DEPTH = "depth"
+"""The folder beside the frames that `page4d eval` reads, and no run does."""
+
 # by a folder's name the option that takes it
 _COMPANIONS = {"masks": "masks", "mask": "masks", "keypoints": "keypoints", "keypoint": "keypoints"}
 
@@ -246,9 +249,8 @@ def _images_root(path: pathlib.Path, loose: UngroupedImages | None, claimed_path
         return path  # a camera of that name
     if listing.images and loose is not None:
         raise _two_readings(listing, [images], loose)
-    others = [
-        folder for folder in listing.folders if folder != images and not companion_of(folder) and _has_frames(folder)
-    ]
+    beside = [folder for folder in listing.folders if folder not in (images, path / TRUE_DEPTH)]
+    others = [folder for folder in beside if not companion_of(folder) and _has_frames(folder)]
     if listing.videos or not others:
         return path if listing.videos else images
     raise UsageError(

@@ -14,7 +14,7 @@ from page4d_engines.cli import Verbose, out_option
 
 
 def clip_command(
-    out: Annotated[pathlib.Path, out_option("folder to write: frames/, masks/, cameras.json")],
+    out: Annotated[pathlib.Path, out_option("folder to write: frames/, masks/, depth/, cameras.json")],
     T: Annotated[int, typer.Option("--T", help="timesteps")] = 8,
     V: Annotated[int, typer.Option("--V", help="cameras")] = 4,
     width: Annotated[int, typer.Option(help="pixels")] = 320,
@@ -22,7 +22,7 @@ def clip_command(
     seed: Annotated[int, typer.Option(help="of the scene")] = 0,
     verbose: Verbose = False,
 ) -> None:
-    """Render a moving scene seen by calibrated cameras: frames, true dynamic masks, cameras."""
+    """Render a moving scene seen by calibrated cameras: frames, true dynamic masks and depth, cameras."""
     console.set_verbosity(verbose)
 
     def body() -> None:

@@ -105,18 +105,25 @@ def render_view(
 
 
 def save(clip: Clip, folder: str | os.PathLike[str]) -> None:
-    """Write a clip as `frames/<camera>/<frame>.png`, `masks/<camera>/<frame>.png` and `cameras.json`.
+    """Write a clip as `frames/<camera>/<frame>.png`, `masks/` and `depth/` with the same names, and `cameras.json`.
 
-    Frames are named 000000, 000001, ...
+    Frames are named 000000, 000001, ... Depth is z in the camera in millimetres, 16-bit grey; 0 is none.
     """
     root = pathlib.Path(folder)
-    for kind, images in (("frames", clip.frames), ("masks", clip.masks)):
+    depth = np.stack([millimetres(clip.points[:, v], camera) for v, camera in enumerate(clip.cameras.values())], 1)
+    for kind, images in (("frames", clip.frames), ("masks", clip.masks), ("depth", depth)):
         for v, camera in enumerate(clip.cameras):
             place = root / kind / camera
             place.mkdir(parents=True, exist_ok=True)
             for t, image in enumerate(images[:, v]):
                 Image.fromarray(image).save(place / f"{t:06d}.png")
     write_cameras(root / "cameras.json", clip.cameras)
+
+
+def millimetres(points: Floats, camera: Camera) -> NDArray[np.uint16]:
+    """z in the camera of points `[..,3]`, as a depth image has it."""
+    z = (points - camera.centre) @ camera.world_to_camera[2, :3]
+    return np.rint(z * 1000).clip(0, 65535).astype(np.uint16)
 
 
 def rig(V: int, width: int, height: int, seed: int) -> list[Camera]:

@@ -152,7 +152,7 @@ def test_negative_seed_is_refused():
 def test_save_writes_what_was_rendered(clip, tmp_path):
     save(clip, tmp_path / "new" / "clip")
     root = tmp_path / "new" / "clip"
-    assert sorted(path.name for path in root.iterdir()) == ["cameras.json", "frames", "masks"]
+    assert sorted(path.name for path in root.iterdir()) == ["cameras.json", "depth", "frames", "masks"]
     for v, name in enumerate(clip.cameras):
         assert sorted(path.name for path in (root / "frames" / name).iterdir()) == [f"{t:06d}.png" for t in range(T)]
         for t in range(T):

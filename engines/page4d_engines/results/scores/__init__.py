@@ -1,0 +1,1 @@
+"""How good a run is in the task's own numbers: against a truth, or against another run."""
