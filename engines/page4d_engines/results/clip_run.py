@@ -15,7 +15,7 @@ from page4d.files import refuse_foreign, sha256, staged
 from page4d.manifest import Manifest
 from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
-from page4d_engines.clip.fit import scaled_as_published
+from page4d_engines.clip.fit import PhotoWay
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
@@ -86,8 +86,8 @@ class ClipPlan:
         layout, reads = manifest.layout, manifest.reads
         _choice(manifest, options)  # refused before anything is loaded
         _require_cameras(manifest, folder)
-        as_published = scaled_as_published(manifest.model)
-        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
+        way = PhotoWay.of(manifest.model)
+        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), way)
         stride = layout.T if options.stride is None else options.stride
         made_by = MadeBy(
             manifest=sha256(engines.path / MANIFEST),
