@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "clip/opencv_resize.h"
-#include "clip/resample.h"
 #include "page4d/image.h"
 #include "page4d/layout.h"
+#include "resize/opencv_resize.h"
+#include "resize/resample.h"
 
 namespace page4d {
 

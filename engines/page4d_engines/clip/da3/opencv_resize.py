@@ -2,7 +2,7 @@
 
 Depth Anything 3 sees photos that these two filters scaled. What is followed is OpenCV's own code. Its wheels for x86
 hand INTER_CUBIC to Intel's IPP instead, which does not round the weights: 5 % of the numbers differ, by at most two.
-numpy alone; engines/cpp/src/clip/opencv_resize.cpp does the same in the same order of operations.
+numpy alone; engines/cpp/src/resize/opencv_resize.cpp does the same in the same order of operations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-#include "clip/opencv_resize.h"
+#include "resize/opencv_resize.h"
 
 #include <algorithm>
 #include <cmath>
