@@ -76,17 +76,17 @@ rendered_clip() {
 }
 
 photos_of_one_scene() {
-    local code=0 chosen views height width fit
+    local code=0 chosen views height width
     environment export,hub,heic
     rm -rf demo && mkdir demo
     if [ -z "$photos" ]; then
         echo "1/3 rendering a scene, 4 cameras"
         page4d clip --T 1 --V 4 --width 640 --height 480 -o demo/photos
-        views=4 height=378 width=504 fit=""
+        views=4 height=378 width=504
     else
         echo "1/3 choosing photos of $photos"
         chosen=$(python scripts/demo_photos.py "$photos" demo/photos)
-        read -r views height width fit <<<"$chosen"
+        read -r views height width <<<"$chosen"
     fi
     echo "2/3 exporting $weights as engines for $views views of ${width}x$height, each verified against PyTorch"
     page4d-export "$weights" --T 1 --V "$views" --height "$height" --width "$width" -o demo/engines || code=$?
@@ -95,8 +95,7 @@ photos_of_one_scene() {
         exit "$code"
     fi
     echo "3/3 running the engines over the photos"
-    # shellcheck disable=SC2086 # a flag and its value, or nothing
-    page4d-run demo/engines demo/photos $fit -o demo/out
+    page4d-run demo/engines demo/photos -o demo/out
     echo
     echo "look at  $PWD/demo/out/report.html    photos, depth, cameras, where the time went"
     echo "         $PWD/demo/out/points.ply     the points, in colour"

@@ -3,6 +3,7 @@
 #
 # With the Python of the environment (ENVIRONMENT, .venv): export of a tiny model in three precisions, verify, run of frames and of
 # videos, doctor. With every other Python from 3.10 to 3.13 that is there: verify, run and doctor, of the same engines and without torch.
+# An environment of its own has hub, viewer, bags and rerun, which asks for numpy 2: a download from a hub on loopback, imports, runs.
 # torch has one version at both ends; it is the environment's own, by links, since it is too large to be fetched again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -125,7 +126,7 @@ make() {
 # passed FOLDER END: a line for the log, with the versions.
 passed() {
     local installed
-    installed=$(uv pip freeze --quiet --python "$1/bin/python" | grep -E '^(numpy|onnx|onnxruntime|onnxscript|typer|av)==' | tr '\n' ' ')
+    installed=$(uv pip freeze --quiet --python "$1/bin/python" | grep -E '^(numpy|onnx|onnxruntime|onnxscript|typer|av|huggingface-hub|viser|rerun-sdk|rosbags)==' | tr '\n' ' ')
     echo "versions: $2, $("$1/bin/python" --version): ${installed}pass after $SECONDS s"
 }
 
@@ -143,6 +144,32 @@ export_with() {
     run_videos "$folder" "$work/engines-$end"
     try_engines "$folder" "$end"
     passed "$folder" "$end"
+}
+
+# extras_with END: the extras that change nothing of the export.
+extras_with() {
+    local end=$1 folder=$work/$1-extras
+    make "$folder" "$end" "$mine" "$own" hub viewer bags rerun
+    HF_HOME=$folder/hub HF_TOKEN='' "$folder/bin/python" -I - "$PWD" <<'PYTHON'
+import os
+import sys
+
+sys.path.append(sys.argv[1])  # last: page4d is the wheel's
+from tests.support.hub.hub_server import serving
+
+with serving() as server:
+    os.environ["HF_ENDPOINT"] = server.endpoint
+    server.add("owner/name", {"model.safetensors": bytes(1 << 20), "config.json": b"{}"}, cut_at=1 << 19, cuts=1)
+    from page4d.checkpoints.hub.download import download
+    from page4d.checkpoints.hub.hub_id import HubId
+
+    assert download(HubId("owner/name")).path.stat().st_size == 1 << 20
+import rerun
+import rosbags.highlevel
+import viser
+PYTHON
+    try_engines "$folder" "$end"
+    passed "$folder" "$end, extras"
 }
 
 # run_with END VERSION PYTHON ENDS..: another Python without torch; engines of both ends run, whatever exported them.
@@ -188,6 +215,7 @@ mine=$("$own" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 page4d clip --T 3 --V 2 --width 28 --height 28 -o "$work/clip" 2>/dev/null
 for end in "$@"; do beside export_with "$end"; done
 finish
+for end in "$@"; do beside extras_with "$end"; done
 for end in "$@"; do
     for version in 3.10 3.11 3.12 3.13; do
         [ "$version" != "$mine" ] || continue

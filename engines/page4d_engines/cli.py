@@ -100,8 +100,8 @@ def run(
         FitMode | None,
         typer.Option(
             help=(
-                "what to do with another aspect ratio than the engines'; default: published for VGGT and PAGE-4D,"
-                " an error for other models"
+                "what to do with another aspect ratio than the engines'; default: published for VGGT, PAGE-4D and Depth"
+                " Anything 3, else an error"
             )
         ),
     ] = None,

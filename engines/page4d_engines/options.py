@@ -57,8 +57,10 @@ class FitMode(str, enum.Enum):
     PAD = "pad"
     """Scaled to lie inside the engine's size; black around it, the same on both sides."""
     PUBLISHED = "published"
-    """As VGGT's public code does by default: scaled to the engine's width, the height rounded to patches; of a height
-    above the width the middle rows. Photos of different sizes get white above and below."""
+    """As the model's public code does by default. VGGT, PAGE-4D and models without a way of their own: scaled to the
+    engine's width, the height rounded to patches; of a height above the width the middle rows; photos of different
+    sizes get white above and below. Depth Anything 3: the longer side scaled to 504 pixels, both rounded to patches; of
+    photos of different sizes the middle."""
     PUBLISHED_PAD = "published-pad"
     """As VGGT's public code pads: the longer side scaled to a square engine's, the other rounded to patches; white
     around it."""

@@ -5,7 +5,8 @@ After ByteDance-Seed/Depth-Anything-3 @ 2c21ea8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,12 @@ from page4d.cameras import Camera
 from page4d.network.poses import inverse_pose, quaternion
 
 _LEAST_DISTANCE = 0.1  # of a camera from the first one, at the median; nearer cameras are not spread further
+_LEAST_VARIANCE = 1e-12  # of known points
+_ROBUST_FROM = 10  # cameras, as in the public code
+_MOST_SAMPLED = 16  # points whose triples are tried: 560
+_DEVIATIONS = 2.5  # standard deviations, within which a point agrees
+_NORMAL_MEDIAN = 1.4826  # standard deviations per median of absolute errors; with a factor for few points
+_LEAST_SPREAD = 1e-6  # of the points' extent: nearer ones agree, whatever the median, which rounding decides there
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,72 @@ class KnownCameras:
 
     def scale(self, camera: NDArray[np.float64]) -> float:
         """How many of the network's units one unit of the known cameras is, by the cameras `[V,4,4]` that it estimates:
-        depth is divided by that. 1 where the cameras' centres tell no scale."""
-        scale = similarity_scale(self.camera_to_world[:, :3, 3], camera[:, :3, 3])
+        depth is divided by that. 1 where the cameras' centres tell no scale.
+
+        From ten cameras on, those that are estimated far from where they are known to be do not count; so in the public
+        code, whose random draws are replaced: see `robust_scale`.
+        """
+        if not np.isfinite(camera[:, :3, 3]).all():
+            return 1.0
+        estimate = robust_scale if len(camera) >= _ROBUST_FROM else similarity_scale
+        scale = estimate(self.camera_to_world[:, :3, 3], camera[:, :3, 3])
         return scale if np.isfinite(scale) and scale > 0 else 1.0
 
 
+@dataclass(frozen=True)
+class _Similarity:
+    """`scale * rotation @ point + shift`, of one or many: `[..]`, `[..,3,3]`, `[..,3]`."""
+
+    scale: NDArray[np.float64]
+    rotation: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+    @classmethod
+    def between(cls, known: NDArray[np.float64], estimated: NDArray[np.float64]) -> _Similarity:
+        """What brings known points `[..,n,3]` closest to estimated ones (Umeyama 1991)."""
+        count = known.shape[-2]
+        known_mean, estimated_mean = known.mean(-2, keepdims=True), estimated.mean(-2, keepdims=True)
+        known_off, estimated_off = known - known_mean, estimated - estimated_mean
+        left, values, right = np.linalg.svd(np.swapaxes(estimated_off, -1, -2) @ known_off / count)
+        sign = np.where(np.linalg.det(left) * np.linalg.det(right) < 0, -1.0, 1.0)
+        values[..., -1] *= sign
+        right[..., -1, :] *= sign[..., None]
+        scale = values.sum(-1) / np.maximum((known_off**2).sum((-1, -2)) / count, _LEAST_VARIANCE)
+        rotation = left @ right
+        shift = estimated_mean[..., 0, :] - scale[..., None] * np.einsum("...ij,...j", rotation, known_mean[..., 0, :])
+        return cls(scale, rotation, shift)
+
+    def distances(self, known: NDArray[np.float64], estimated: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the moved known points `[n,3]` from the estimated ones: `[..,n]`."""
+        moved = self.scale[..., None, None] * np.einsum("...ij,nj->...ni", self.rotation, known)
+        distances: NDArray[np.float64] = np.linalg.norm(moved + self.shift[..., None, :] - estimated, axis=-1)
+        return distances
+
+
 def similarity_scale(known: NDArray[np.float64], estimated: NDArray[np.float64]) -> float:
-    """The scale of the similarity that brings known points `[n,3]` closest to estimated ones (Umeyama 1991)."""
-    known_off, estimated_off = known - known.mean(0), estimated - estimated.mean(0)
-    left, values, right = np.linalg.svd(estimated_off.T @ known_off / len(known))
-    values[-1] *= np.sign(np.linalg.det(left) * np.linalg.det(right)) or 1.0
-    return float(values.sum() / max((known_off**2).sum() / len(known), 1e-12))
+    """The scale of the similarity that brings known points `[n,3]` closest to estimated ones."""
+    return float(_Similarity.between(known, estimated).scale)
+
+
+def robust_scale(known: NDArray[np.float64], estimated: NDArray[np.float64]) -> float:
+    """`similarity_scale` of those of the points `[n,3]`, n >= 4, that agree on a similarity; up to half may not.
+
+    Least median of squares (Rousseeuw 1984), without chance: of every three among the points, or among 16 that are
+    spread evenly over them, the similarity is computed, and the one with the least median distance is taken, of equal
+    ones the first. Points further than 2.5 standard deviations, as that median tells them, are left out. The public
+    code draws ten random halves of the points (seed 42), counts those within a distance that a fit of all points tells,
+    and fits those of the best half: its scale and this one differ as much as the noise of the points does, and where
+    each of its ten halves has an outlier in it, by more.
+    """
+    count = len(known)
+    places: Sequence[int] = range(count)
+    if count > _MOST_SAMPLED:
+        places = [place * (count - 1) // (_MOST_SAMPLED - 1) for place in range(_MOST_SAMPLED)]
+    triples = np.array(list(itertools.combinations(places, 3)))
+    candidates = _Similarity.between(known[triples], estimated[triples]).distances(known, estimated)
+    medians = np.sort(candidates, axis=-1)[:, count // 2]
+    best = int(np.argmin(medians))
+    spread = np.linalg.norm(estimated - estimated.mean(0), axis=-1).max()
+    deviations = _DEVIATIONS * _NORMAL_MEDIAN * (1 + 5 / (count - 3))
+    agree = candidates[best] <= max(deviations * medians[best], _LEAST_SPREAD * spread)
+    return similarity_scale(known[agree], estimated[agree])

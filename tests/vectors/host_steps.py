@@ -6,7 +6,7 @@ from page4d.network.known_cameras import KnownCameras
 from page4d.network.poses import camera_to_world
 from page4d.network.reference_view import balanced_view
 from page4d.published import PoseDirection
-from tests.vectors.rigs import plain, rig, turning_rig, wave
+from tests.vectors.rigs import circle, plain, rig, turning_rig, wave
 
 
 def reference_views():
@@ -28,7 +28,7 @@ def reference_views():
 
 def known_cameras():
     """`page4d.network.known_cameras`: what the camera encoder reads, and the scale of the results."""
-    rigs = [rig()[:1], rig()[:2], rig()[1:], rig()[::-1], turning_rig()]
+    rigs = [rig()[:1], rig()[:2], rig()[1:], rig()[::-1], turning_rig(), circle(10), circle(19)]
     return {
         "about": "Images of H x W pixels. encoded: [V,9]. estimates: camera to world [V,4,4], and the scale of depth.",
         "H": 56,
@@ -48,6 +48,11 @@ def _known(cameras, number):
     mirrored = camera_to_world(encoded, PoseDirection.CAMERA_TO_WORLD)
     mirrored[:, 0, 3] *= -1
     estimates += [mirrored, np.repeat(mirrored[:1], len(cameras), axis=0)]  # of cameras at one place there is no scale
+    if len(cameras) >= 10:  # outliers
+        for some in (slice(0, 1), slice(2, 6), slice(1, None, 3)):
+            moved = estimates[0].copy()
+            moved[some, :3, 3] += 3 * wave(3, number + 5)
+            estimates.append(moved)
     return {
         "cameras": [camera.to_mapping() for camera in cameras],
         "encoded": plain(encoded),

@@ -20,7 +20,7 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.network.poses import camera_to_world, intrinsics, points_source, to_world, unproject
 from page4d.published import PointsFrame, PoseDirection
-from page4d_engines.clip.fit import Fit, FitMode
+from page4d_engines.clip.fit import Fit, FitMode, PhotoWay
 from page4d_engines.clip.window_reader import Fits
 from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests
@@ -53,6 +53,8 @@ def fitting(source, engine, mode):
     if mode == "none":
         return Fit.choose(source, layout, None)
     clip = SimpleNamespace(sizes=[[source]])
+    if mode == "published-da3":
+        return Fits.choose(clip, layout, FitMode.PUBLISHED, PhotoWay.DA3).by_size[source]
     return Fits.choose(clip, layout, FitMode(mode)).by_size[source]
 
 
@@ -101,6 +103,21 @@ FITS = [
     *itertools.product(
         [(56, 42), (37, 23), (23, 37), (120, 130), (129, 77), (25, 160), (56, 56)], [(56, 56)], ["published-pad"]
     ),
+    *[
+        (source, engine, "published-da3")
+        for source, engine in [
+            ((56, 42), (56, 42)),  # nothing is scaled
+            ((112, 84), (56, 42)),  # blocks of two by two
+            ((168, 126), (56, 42)),  # of three by three
+            ((112, 70), (56, 42)),  # 35 rows, a tie of 28 and 42
+            ((100, 75), (56, 42)),
+            ((129, 77), (56, 28)),
+            ((23, 37), (42, 56)),  # grows: a row of 105 numbers, and then of 126
+            ((11, 90), (14, 98)),
+            ((640, 480), (504, 378)),
+            ((40, 31), (504, 392)),
+        ]
+    ],
 ]
 FORMATS = ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"]
 
@@ -150,6 +167,8 @@ def fit():
         ((2, 250), (14, 14), "published-pad"),
         ((2**31 - 1, 1), (14, 14), "published-pad"),
         ((1, 2**31 - 1), (65534, 65534), "published"),
+        ((640, 480), (518, 518), "published-da3"),
+        ((2000, 10), (504, 14), "published-da3"),
     ):
         refused.append(
             {"source": source, "engine": engine, "mode": mode, "text": refusal(fitting, source, engine, mode)}

@@ -40,6 +40,16 @@ def turning_rig():
     return cameras
 
 
+def circle(count):
+    """Cameras around a point, at different heights."""
+    cameras = []
+    for number in range(count):
+        rotation = turned(0.03 * number, 0.3 * number, 0.01 * number)
+        centre = np.array([math.cos(0.3 * number), 0.2 * math.sin(1.7 * number), math.sin(0.3 * number)])
+        cameras.append(Camera(640, 480, rig()[0].K, np.column_stack((rotation, -rotation @ (4 * centre)))))
+    return cameras
+
+
 def wave(count, seed):
     """Numbers that look random."""
     return np.sin((np.arange(count) + 1) ** 2 * (0.37 + 0.11 * seed))

@@ -103,7 +103,7 @@ page4d::Options convert(const page4d_options& from) {
   to.backend = enumerated(from.backend, page4d::Backend::kTest, "the backend");
   to.device = from.device;
   to.frame_width = from.frame_width, to.frame_height = from.frame_height;
-  to.fit = enumerated(from.fit, page4d::Fit::kPublishedPad, "the fit");
+  to.fit = enumerated(from.fit, page4d::Fit::kPublishedDa3, "the fit");
   to.files = from.used_files_only != 0 ? page4d::Files::kUsed : page4d::Files::kAll;
   to.use_graph = from.no_graph == 0;
   if (from.camera_count < 0 || (from.cameras == nullptr && from.camera_count > 0)) {
@@ -280,7 +280,7 @@ int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* c
       if (c_options->windows != 0) options.windows = c_options->windows;
       options.missing = enumerated(c_options->missing, page4d::Missing::kRepeat, "what happens to a missing image");
       options.frame_width = c_options->frame_width, options.frame_height = c_options->frame_height;
-      options.fit = enumerated(c_options->fit, page4d::Fit::kPublishedPad, "the fit");
+      options.fit = enumerated(c_options->fit, page4d::Fit::kPublishedDa3, "the fit");
     }
     *rig = new page4d_rig(pipeline->pipeline.info(), options);
   });

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,8 @@ from page4d.config import Published
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d_engines.clip.companions import by
+from page4d_engines.clip.da3.opencv_resize import resize
+from page4d_engines.clip.da3.sizes import passes
 from page4d_engines.options import FitMode as FitMode
 
 TO_ANY_SIZE = (FitMode.STRETCH, FitMode.CROP, FitMode.PAD)
@@ -23,6 +27,21 @@ TO_ANY_SIZE = (FitMode.STRETCH, FitMode.CROP, FitMode.PAD)
 
 _AT_ONCE = 2**24  # pixels that are widened to float64 at a time
 _TALLEST = 100  # times its width: VGGT's code scales a photo whole before it cuts rows, which has to fit into memory
+
+
+class PhotoWay(enum.Enum):
+    """Whose public code `FitMode.PUBLISHED` follows."""
+
+    VGGT = "VGGT"
+    DA3 = "Depth Anything 3"
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> PhotoWay | None:
+        """The way of a manifest's model: VGGT's for VGGT and PAGE-4D; None for models that have none here."""
+        published = model.get("published")
+        if published in (Published.VGGT, Published.PAGE4D):
+            return cls.VGGT
+        return cls.DA3 if published in (Published.DA3, Published.DA3_MONO, Published.DA3_METRIC) else None
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,8 @@ class Fit:
         ground: brightness of the image outside of the rectangle, 0 (black) or 255 (white). Masks are zero there.
         scaled: width and height that the whole source is scaled to before rows above and below the box are cut off, as
             VGGT's public code does; None: the box alone is scaled.
+        passes: width and height that the whole source is scaled to, one after the other and with OpenCV's filters,
+            before the middle is taken, as Depth Anything 3's public code does; none: Pillow's bicubic scales.
     """
 
     source_size: tuple[int, int]
@@ -45,15 +66,16 @@ class Fit:
     layout: Layout
     ground: int = 0
     scaled: tuple[int, int] | None = None
+    passes: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def choose(cls, source_size: tuple[int, int], layout: Layout, mode: FitMode | None) -> Fit:
         """The fit of an image of `source_size` (width, height) to the layout.
 
         Without a mode the image is stretched, which is for rounding only: scaled so that one side is the engine's, the
-        other must come within half a patch of the engine's. An image that `FitMode.PUBLISHED` scales to less than the
-        engine's height gets white above and below, as the smaller ones among images of different sizes do;
-        `Fits.choose` says where that is allowed.
+        other must come within half a patch of the engine's. `FitMode.PUBLISHED` stands for VGGT's way; an image that it
+        scales to less than the engine's height gets white above and below, as the smaller ones among images of
+        different sizes do. `Fits.choose` says where that is allowed.
 
         Raises:
             UsageError: a size below 1; another aspect ratio and no mode; a size that VGGT's public code does not scale
@@ -108,6 +130,22 @@ class Fit:
             scaled=scaled,
         )
 
+    @classmethod
+    def as_da3(cls, source_size: tuple[int, int], layout: Layout, side: int) -> Fit:
+        """The fit of an image as Depth Anything 3's public code makes it: the longer side scaled to `side` pixels, both
+        rounded to patches, the middle taken; `side_for` chooses `side`, with which the result covers the engine's."""
+        sizes = passes(source_size, side)
+        width, height = sizes[-1]
+        left, top = (width - layout.W) // 2, (height - layout.H) // 2
+        per_column, per_row = source_size[0] / width, source_size[1] / height
+        return cls(
+            source_size=source_size,
+            box=(left * per_column, top * per_row, (left + layout.W) * per_column, (top + layout.H) * per_row),
+            target=(0, 0, layout.W, layout.H),
+            layout=layout,
+            passes=sizes,
+        )
+
     @property
     def scale(self) -> tuple[float, float]:
         """Pixels of the result per pixel of the source, along x and y."""
@@ -128,12 +166,14 @@ class Fit:
         return shown
 
     def image(self, source: Image.Image) -> NDArray[np.uint8]:
-        """An RGB image of the source size, bicubic with antialias: uint8 `[H,W,3]`.
+        """An RGB image of the source size, scaled as the fit says: uint8 `[H,W,3]`.
 
         Raises:
             UsageError: the image is of another size.
         """
         self._check("image", source.size)
+        if self.passes:
+            return self._scaled_as_da3(source)
         left, top, width, height = self.target
         box_left, box_top, box_right, box_bottom = self.box
         scaled = self.scaled or (width, height)
@@ -150,6 +190,13 @@ class Fit:
         result = np.full((self.layout.H, self.layout.W, 3), self.ground, np.uint8)
         result[top : top + height, left : left + width] = inner[cut : cut + height]
         return result
+
+    def _scaled_as_da3(self, source: Image.Image) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = np.asarray(source if source.mode == "RGB" else source.convert("RGB"))
+        for width, height in self.passes:
+            pixels = resize(pixels, width, height)
+        top, left = (pixels.shape[0] - self.layout.H) // 2, (pixels.shape[1] - self.layout.W) // 2
+        return pixels[top : top + self.layout.H, left : left + self.layout.W]
 
     def patch_mean(self, source: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Mean of a single-channel image over each patch, 0..255 -> 0..1: float32 `[P,1]`.
@@ -198,6 +245,8 @@ class Fit:
 
     def sentence(self, kind: str) -> str:
         """What is done to images of the source size; `kind` is what they are, in the plural."""
+        if self.passes:
+            return self._da3_sentence(kind)
         left, top, right, bottom = self.box
         size, engine, (width, height) = self.source_size, (self.layout.W, self.layout.H), self.target[2:]
         steps = []
@@ -216,6 +265,15 @@ class Fit:
         joined = " and ".join(filter(None, [", ".join(steps[:-1]), *steps[-1:]]))
         return f"{by(size)} {kind} were {joined or 'taken as they are'}{how}"
 
+    def _da3_sentence(self, kind: str) -> str:
+        sizes = [self.source_size, *self.passes]
+        scaled = [by(size) for before, size in itertools.pairwise(sizes) if size != before]
+        steps = [f"scaled to {' and then to '.join(scaled)} (OpenCV's area or cubic filter)"] if scaled else []
+        if sizes[-1] != (self.layout.W, self.layout.H):
+            steps.append(f"cut to their middle {self.layout.W}x{self.layout.H}")
+        how = f"{' and '.join(steps)}, as {PhotoWay.DA3.value}'s public code does" if steps else "taken as they are"
+        return f"{by(self.source_size)} {kind} were {how}"
+
     def _check(self, what: str, size: tuple[int, ...]) -> None:
         if tuple(size) != self.source_size:
             raise UsageError(
@@ -231,11 +289,6 @@ def keeps_aspect(size: tuple[int, int], layout: Layout) -> bool:
     # |height * W / width - H| <= PATCH / 2, or the same for the other side, in integers
     (width, height), (W, H) = size, (layout.W, layout.H)
     return 2 * abs(height * W - width * H) <= Layout.PATCH * max(width, height)
-
-
-def scaled_as_published(model: Mapping[str, Any]) -> bool:
-    """Whether a manifest's model was trained on photos that VGGT's public code had scaled: VGGT and PAGE-4D."""
-    return model.get("published") in (Published.VGGT, Published.PAGE4D)
 
 
 def scaled_as_vggt(size: tuple[int, int], target: int, pad: bool = False) -> tuple[int, int]:

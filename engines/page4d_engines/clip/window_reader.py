@@ -21,7 +21,8 @@ from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.system.plain_text import counted
 from page4d_engines.clip.companions import Size, by
-from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, keeps_aspect, scaled_as_vggt
+from page4d_engines.clip.da3.sizes import PROCESS_RES, common_size, side_for
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, PhotoWay, keeps_aspect, scaled_as_vggt
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.names import listed
 
@@ -61,13 +62,15 @@ class Fits:
     Attributes:
         by_size: by width and height of the frames.
         mode: what becomes of another aspect ratio; None where the frames have the engine's.
+        way: whose public code `FitMode.PUBLISHED` follows.
     """
 
     by_size: dict[Size, Fit]
     mode: FitMode | None
+    way: PhotoWay = PhotoWay.VGGT
 
     @classmethod
-    def choose(cls, folder: FrameFolder, layout: Layout, mode: FitMode | None, as_published: bool = False) -> Fits:
+    def choose(cls, folder: FrameFolder, layout: Layout, mode: FitMode | None, way: PhotoWay | None = None) -> Fits:
         """The fits of a clip's frames.
 
         Args:
@@ -75,18 +78,21 @@ class Fits:
             layout: the engine's.
             mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by
                 itself.
-            as_published: whether None stands for `FitMode.PUBLISHED` where that scales the largest frame to just the
-                engine's height. Where it does not, and where this is false, None is for frames of one size that have
-                the engine's aspect ratio.
+            way: that of the engine's model. With one, a mode of None stands for `FitMode.PUBLISHED` where that brings
+                the frames to just the engine's size. Where it does not, and without a way, None is for frames of one
+                size that have the engine's aspect ratio. Without a way `FitMode.PUBLISHED` is VGGT's.
 
         Raises:
             UsageError: another aspect ratio or different sizes without a mode; an engine that is not of the size that
-                a mode of VGGT's public code gives these frames.
+                a mode of public code gives these frames.
         """
         sizes = list(dict.fromkeys(itertools.chain.from_iterable(folder.sizes)))
-        if mode is None and as_published:
+        if mode is None and way is not None:
             is_plain = len(sizes) == 1 and keeps_aspect(sizes[0], layout)
-            mode = FitMode.PUBLISHED if not is_plain or _is_published_height(sizes, layout) else None
+            mode = FitMode.PUBLISHED if not is_plain or _is_published_size(sizes, layout, way) else None
+        if mode is FitMode.PUBLISHED and way is PhotoWay.DA3:
+            side = _da3_side(sizes, layout)
+            return cls({size: Fit.as_da3(size, layout, side) for size in sizes}, mode, way)
         if mode is FitMode.PUBLISHED:
             _check_height(sizes, layout)
         if mode is None:
@@ -96,7 +102,7 @@ class Fits:
     @property
     def over_white(self) -> bool:
         """Whether frames with transparent parts are laid over white, as VGGT's public code does."""
-        return self.mode in (FitMode.PUBLISHED, FitMode.PUBLISHED_PAD)
+        return self.mode in (FitMode.PUBLISHED, FitMode.PUBLISHED_PAD) and self.way is PhotoWay.VGGT
 
     def sentences(self, folder: FrameFolder) -> list[str]:
         """What is done to the frames of the clip, a sentence for each of their sizes."""
@@ -147,10 +153,10 @@ class WindowReader:
         folder: the clip.
         layout: the engine's; for one clip (B = 1).
         mode: what becomes of another aspect ratio, and of frames of different sizes, each of which is fitted by itself;
-            None makes both an error, except as `as_published` says.
+            None makes both an error, except as `way` says.
         wants_keypoints: whether the engine reads keypoint maps.
         wants_cameras: whether it reads fundamental matrices.
-        as_published: whether None stands for `FitMode.PUBLISHED` where that gives the engine's size; see `Fits.choose`.
+        way: whose public code a mode of None follows where that gives the engine's size; see `Fits.choose`.
 
     Attributes:
         folder: the clip; its images are laid over white where the mode is one of VGGT's.
@@ -169,7 +175,7 @@ class WindowReader:
         mode: FitMode | None,
         wants_keypoints: bool,
         wants_cameras: bool,
-        as_published: bool = False,
+        way: PhotoWay | None = None,
     ) -> None:
         if layout.B != 1:
             raise UsageError(
@@ -191,7 +197,7 @@ class WindowReader:
         if wants_cameras and folder.cameras is None:
             what = "the engine reads the cameras (for its epipolar prior), and the clip has none"
             raise UsageError(what, allowed="cameras.json beside the frames", hint="--cameras FILE")
-        self.fits = Fits.choose(folder, layout, mode, as_published)
+        self.fits = Fits.choose(folder, layout, mode, way)
         self.folder, self.layout = dataclasses.replace(folder, over_white=self.fits.over_white), layout
         self.decode_seconds: list[float] = []
         lines = None
@@ -274,11 +280,37 @@ def _height(sizes: list[Size], width: int) -> int:
     return max(min(scaled_as_vggt(size, width)[1], width) for size in sizes)
 
 
-def _is_published_height(sizes: list[Size], layout: Layout) -> bool:
+def _is_published_size(sizes: list[Size], layout: Layout, way: PhotoWay) -> bool:
+    if way is PhotoWay.DA3:
+        return side_for(sizes, layout) is not None
     try:
         return _height(sizes, layout.W) == layout.H
     except UsageError:
         return False
+
+
+def _da3_side(sizes: list[Size], layout: Layout) -> int:
+    """Pixels of the longer side, with which Depth Anything 3's public code gives just the engine's size."""
+    side = side_for(sizes, layout)
+    if side is not None:
+        return side
+    width, height = common_size(sizes)
+    any_size = f"--fit {'|'.join(TO_ANY_SIZE)}"
+    photos = f"frames of {listed([by(size) for size in sizes])}"
+    if min(width, height) < Layout.PATCH:
+        raise UsageError(
+            "Depth Anything 3's public code cannot scale frames of this aspect ratio",
+            got=f"{photos}, of which {width}x{height} would be left",
+            allowed=f"a patch of {Layout.PATCH} pixels on each side, where the longer one has {PROCESS_RES}",
+            hint=any_size,
+        )
+    raise UsageError(
+        f"Depth Anything 3's public code brings these frames to another size than the engine's {layout.W}x{layout.H}"
+        " (width x height)",
+        got=photos,
+        allowed=f"an engine of {width}x{height}",
+        hint=f"page4d-export --height {height} --width {width}, or {any_size}",
+    )
 
 
 def _check_height(sizes: list[Size], layout: Layout) -> None:

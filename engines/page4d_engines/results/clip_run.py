@@ -16,7 +16,7 @@ from page4d.files import refuse_foreign, sha256, staged
 from page4d.manifest import Manifest
 from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.system.progress import Progress
-from page4d_engines.clip.fit import scaled_as_published
+from page4d_engines.clip.fit import PhotoWay
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowInputs, WindowReader, windows
 from page4d_engines.engine_folder import EngineFolder
@@ -66,8 +66,8 @@ class ClipPlan:
         _require_cameras(manifest, folder)
         if manifest.metres_by_focal_length and folder.cameras is None and folder.calibration:
             folder = dataclasses.replace(folder, cameras=folder.calibration)
-        as_published = scaled_as_published(manifest.model)
-        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), as_published)
+        way = PhotoWay.of(manifest.model)
+        reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), way)
         stride = _stride(layout.T, options)
         made_by = MadeBy(
             manifest=sha256(engines.path / MANIFEST),

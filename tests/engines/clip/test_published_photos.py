@@ -13,8 +13,9 @@ from PIL import Image
 from page4d import ModelConfig
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.published import Published
 from page4d.system.progress import SILENT
-from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, scaled_as_published
+from page4d_engines.clip.fit import TO_ANY_SIZE, Fit, FitMode, PhotoWay
 from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import Fits, WindowReader
 from page4d_engines.engine_folder import EngineFolder
@@ -69,8 +70,8 @@ def photos(folder, *images):
     return FrameFolder.open(folder, loose=UngroupedImages.TIMES)
 
 
-def reader(folder, width, height, mode=None, as_published=True):
-    return WindowReader(folder, Layout(T=folder.count, V=1, H=height, W=width), mode, False, False, as_published)
+def reader(folder, width, height, mode=None, way=PhotoWay.VGGT):
+    return WindowReader(folder, Layout(T=folder.count, V=1, H=height, W=width), mode, False, False, way)
 
 
 def fitted(folder, width, height, mode=None):
@@ -182,16 +183,22 @@ def test_transparent_photos_are_laid_over_white(tmp_path, kind):
 # ---- which mode is taken
 
 
-def test_published_is_for_vggt_and_page4d_alone(tmp_path):
-    assert [name for name in ("pi3", "vggt", "page4d") if scaled_as_published({"published": name})] == [
-        "vggt",
-        "page4d",
-    ]
-    assert not scaled_as_published({"published": None}) and not scaled_as_published({})
-    assert scaled_as_published(msgspec.to_builtins(ModelConfig.preset("vggt")))
+def test_the_way_is_that_of_the_engines_model(tmp_path):
+    names = [None, *Published]
+    ways = {name: way for name in names if (way := PhotoWay.of({"published": name})) is not None}
+    assert ways == {
+        "vggt": PhotoWay.VGGT,
+        "page4d": PhotoWay.VGGT,
+        "da3": PhotoWay.DA3,
+        "da3-mono": PhotoWay.DA3,
+        "da3-metric": PhotoWay.DA3,
+    }
+    assert PhotoWay.of({}) is None
+    assert PhotoWay.of(msgspec.to_builtins(ModelConfig.preset("vggt"))) is PhotoWay.VGGT
+    assert PhotoWay.of(msgspec.to_builtins(ModelConfig.preset("da3-small"))) is PhotoWay.DA3
     folder = photos(tmp_path / "photos", noise(480, 640))
     assert reader(folder, 56, 56).fits.mode is PUBLISHED
-    refusal(lambda: reader(folder, 56, 56, as_published=False), "aspect ratio", "--fit stretch|crop|pad")
+    refusal(lambda: reader(folder, 56, 56, way=None), "aspect ratio", "--fit stretch|crop|pad")
 
 
 @pytest.mark.parametrize("mode", TO_ANY_SIZE)
@@ -269,7 +276,7 @@ def test_extreme_aspect_ratios_are_refused(size, mode):
 )
 def test_a_sentence_says_what_was_done(tmp_path, size, engine, mode, sentence):
     folder = photos(tmp_path / "photos", Image.new("RGB", size))
-    fits = Fits.choose(folder, Layout(1, 1, engine[1], engine[0]), mode, as_published=True)
+    fits = Fits.choose(folder, Layout(1, 1, engine[1], engine[0]), mode, PhotoWay.VGGT)
     assert fits.sentences(folder) == [f"{size[0]}x{size[1]} frames {sentence}"]
 
 

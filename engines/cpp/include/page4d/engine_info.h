@@ -9,6 +9,7 @@
 
 #include "page4d/error.h"
 #include "page4d/export.h"
+#include "page4d/image.h"
 #include "page4d/layout.h"
 
 namespace page4d {
@@ -66,6 +67,7 @@ struct EngineInfo {
   std::string licence;    // of the weights, in words; empty if none were loaded
   std::string precision;  // "float32", "float16" or "bfloat16": of tokens, memory and weights
   std::string model;      // options of the network, as JSON
+  Fit published_fit = Fit::kPublished;  // what Fit::kPublished stands for: that, or kPublishedDa3
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<StageInfo> stages;

@@ -14,8 +14,8 @@ namespace page4d {
 // For images of one size. Only the constructor allocates; one thread at a time.
 class PAGE4D_API ImageFit {
  public:
-  // Throws Error and nothing else: kUsage for a size below 1, for another aspect ratio and Fit::kNone, and where VGGT's
-  // public code does not bring the images to the engines' size; kOutOfMemory.
+  // Throws Error and nothing else: kUsage for a size below 1, for another aspect ratio and Fit::kNone, and where the
+  // public code that `fit` names does not bring the images to the engines' size; kOutOfMemory.
   ImageFit(int source_width, int source_height, const Layout& layout, Fit fit);
   ~ImageFit();
 

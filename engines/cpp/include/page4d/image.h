@@ -35,11 +35,15 @@ enum class Fit {
   kCrop,     // scaled to cover the engines' size; the rest is cut off, equally on both sides
   kPad,      // scaled to fit inside the engines' size, with black borders of equal width
   // As VGGT's public code, mode "crop": scaled to the engines' width, the height rounded to a multiple of 14; of more
-  // rows than the width has columns, the middle ones are taken. For engines of the height that comes out.
+  // rows than the width has columns, the middle ones are taken. For engines of the height that comes out. Pipeline and
+  // Rig take it for kPublishedDa3 where the engines are Depth Anything 3's.
   kPublished,
   // The same, mode "pad": the longer side is scaled to the engines' width, the other rounded to a multiple of 14, with
   // white borders of equal width. For square engines.
   kPublishedPad,
+  // As Depth Anything 3's public code: the longer side is scaled to 504 pixels, or else to the engines' longer side, and
+  // then each to the nearest multiple of 14, with OpenCV's filters. For engines of the size that comes out.
+  kPublishedDa3,
 };
 
 // A pinhole camera, as an entry of cameras.json. Pixel edges are at integers; x right, y down, z forward.

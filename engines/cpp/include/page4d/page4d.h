@@ -32,7 +32,8 @@ enum page4d_fit {
   PAGE4D_CROP = 2,
   PAGE4D_PAD = 3,
   PAGE4D_PUBLISHED = 4,
-  PAGE4D_PUBLISHED_PAD = 5
+  PAGE4D_PUBLISHED_PAD = 5,
+  PAGE4D_PUBLISHED_DA3 = 6
 };
 enum page4d_dtype {
   PAGE4D_UINT8 = 0,

@@ -77,6 +77,49 @@ Placement published(const Size& source, const Layout& layout, bool pad) {
           static_cast<int>(scaled.height)};
 }
 
+// To the nearest multiple of a patch, of two equally near ones to the higher; 1 below half a patch.
+int64_t to_nearest_patches(int64_t side) {
+  return std::max<int64_t>(1, (side + Layout::kPatch / 2) / Layout::kPatch * Layout::kPatch);
+}
+
+constexpr int64_t kProcessRes = 504;  // pixels of the longer side in Depth Anything 3's public code
+
+// As Depth Anything 3's public code: first the longer side to `side`, then both to patches.
+Size scaled_longer_side(const Size& source, int64_t side) {
+  const int64_t longer = std::max(source.width, source.height);
+  if (longer == side) return source;
+  const double scale = quotient(side, longer);
+  return {std::max<int64_t>(1, rounded(static_cast<double>(source.width) * scale)),
+          std::max<int64_t>(1, rounded(static_cast<double>(source.height) * scale))};
+}
+
+Placement published_da3(const Size& source, const Layout& layout) {
+  for (const int64_t side : {kProcessRes, std::max(layout.W, layout.H)}) {
+    const Size first = scaled_longer_side(source, side);
+    if (to_nearest_patches(first.width) != layout.W || to_nearest_patches(first.height) != layout.H) continue;
+    Placement placement{0.0, 0.0, static_cast<double>(source.width), static_cast<double>(source.height),
+                        0,   0,   static_cast<int>(layout.W),        static_cast<int>(layout.H)};
+    placement.first_width = static_cast<int>(first.width), placement.first_height = static_cast<int>(first.height);
+    return placement;
+  }
+  const Size first = scaled_longer_side(source, kProcessRes);
+  const int64_t width = to_nearest_patches(first.width), height = to_nearest_patches(first.height);
+  const std::string frames = "frames of " + size_text(source.width, source.height);
+  if (std::min(width, height) < Layout::kPatch) {
+    throw Error(Code::kUsage, "Depth Anything 3's public code cannot scale frames of this aspect ratio")
+        .got(frames + ", of which " + size_text(width, height) + " would be left")
+        .allowed("a patch of " + std::to_string(Layout::kPatch) + " pixels on each side, where the longer one has " +
+                 std::to_string(kProcessRes))
+        .hint(kToAnySize);
+  }
+  throw Error(Code::kUsage, "Depth Anything 3's public code brings these frames to another size than the engine's " +
+                                size_text(layout.W, layout.H) + " (width x height)")
+      .got(frames)
+      .allowed("an engine of " + size_text(width, height))
+      .hint("page4d-export --height " + std::to_string(height) + " --width " + std::to_string(width) + ", or " +
+            kToAnySize);
+}
+
 Resample resample_of(int source_width, int source_height, const Placement& p) {
   Resample::Box box{static_cast<float>(p.left), static_cast<float>(p.top), static_cast<float>(p.right),
                     static_cast<float>(p.bottom)};
@@ -110,6 +153,7 @@ Placement Placement::choose(int source_width, int source_height, const Layout& l
   if (mode == Fit::kStretch) return whole;
   if (mode == Fit::kPublished || mode == Fit::kPublishedPad)
     return published({width, height}, layout, mode == Fit::kPublishedPad);
+  if (mode == Fit::kPublishedDa3) return published_da3({width, height}, layout);
   const bool wider = width * H > height * W;
   Placement placement = whole;
   if (mode == Fit::kCrop) {
@@ -133,19 +177,34 @@ Fitter::Fitter(int source_width, int source_height, const Layout& layout, Fit mo
       height_(source_height),
       layout_(layout),
       placement_(Placement::choose(source_width, source_height, layout, mode)),
-      resample_(resample_of(source_width, source_height, placement_)),
       rows_(
           overlap(layout.h(), height_, placement_.scale_y(), placement_.shift_y(), placement_.top, placement_.bottom)),
       columns_(
           overlap(layout.w(), width_, placement_.scale_x(), placement_.shift_x(), placement_.left, placement_.right)),
-      sums_(static_cast<size_t>(source_width)) {}
+      sums_(static_cast<size_t>(source_width)) {
+  const int first_width = placement_.first_width, first_height = placement_.first_height;
+  if (first_width == 0) {
+    resample_.push_back(resample_of(source_width, source_height, placement_));
+    return;
+  }
+  passes_.emplace_back(source_width, source_height, first_width, first_height);
+  passes_.emplace_back(first_width, first_height, placement_.width, placement_.height);
+  between_.resize(static_cast<size_t>(first_width) * static_cast<size_t>(first_height) * 3);
+}
 
 void Fitter::image(const Image& source, uint8_t* target) noexcept {
+  if (!passes_.empty()) {
+    passes_[0].run(source, between_.data());
+    Image first;
+    first.data = between_.data(), first.width = placement_.first_width, first.height = placement_.first_height;
+    passes_[1].run(first, target);
+    return;
+  }
   const size_t pitch = static_cast<size_t>(layout_.W) * 3;
   if (placement_.width != layout_.W || placement_.height != layout_.H)
     std::memset(target, placement_.ground, static_cast<size_t>(layout_.image_bytes()));
-  resample_.run(source, target + static_cast<size_t>(placement_.y) * pitch + static_cast<size_t>(placement_.x) * 3,
-                pitch);
+  resample_.front().run(
+      source, target + static_cast<size_t>(placement_.y) * pitch + static_cast<size_t>(placement_.x) * 3, pitch);
 }
 
 void Fitter::patch_mean(const Image& source, float* target) noexcept {

@@ -5,16 +5,17 @@
 #include <cstdint>
 #include <vector>
 
-#include "clip/resample.h"
 #include "page4d/image.h"
 #include "page4d/layout.h"
+#include "resize/opencv_resize.h"
+#include "resize/resample.h"
 
 namespace page4d {
 
 // A box of the source image, scaled to a rectangle of the engines' image; pixel edges lie at integers in both.
 struct Placement {
-  // Throws Error kUsage: a size below 1; another aspect ratio and Fit::kNone; for kPublished and kPublishedPad a size
-  // that VGGT's public code does not bring to the engines'.
+  // Throws Error kUsage: a size below 1; another aspect ratio and Fit::kNone; for the published modes a size that
+  // their public code does not bring to the engines'.
   static Placement choose(int source_width, int source_height, const Layout& layout, Fit mode);
 
   // Pixels of the result per pixel of the source.
@@ -30,6 +31,9 @@ struct Placement {
   // Rows that the whole source is scaled to before those above and below the box are cut off, as VGGT's public code
   // does; 0: the box alone is scaled.
   int scaled_height = 0;
+  // Width and height that the longer side's scaling gives, as Depth Anything 3's public code does, before the rounding
+  // to patches gives `width` and `height`, both with OpenCV's filters; 0: another way.
+  int first_width = 0, first_height = 0;
 };
 
 // For images of one size. Only the constructor allocates; one thread at a time.
@@ -41,7 +45,8 @@ class Fitter {
   int source_width() const { return width_; }
   int source_height() const { return height_; }
 
-  // target: uint8 [H,W,3], RGB. Bit for bit Pillow's bicubic resize. source: of the source size, in host memory.
+  // target: uint8 [H,W,3], RGB. Bit for bit Pillow's bicubic resize, or OpenCV's. source: of the source size, in host
+  // memory.
   void image(const Image& source, uint8_t* target) noexcept;
   // Mean of a kMono8 image over each patch, 0..255 -> 0..1; target: float32 [P].
   // Exact: the source is constant over each of its pixels and zero outside, integrated over the patch in float64.
@@ -60,7 +65,9 @@ class Fitter {
   int width_, height_;
   Layout layout_;
   Placement placement_;
-  Resample resample_;
+  std::vector<Resample> resample_;      // one, or none where passes_ do it
+  std::vector<OpencvResize> passes_;    // two, or none
+  std::vector<uint8_t> between_;        // what the first pass gives
   std::vector<Shares> rows_, columns_;  // by row and column of patches
   std::vector<double> sums_;            // [width]: of one row of patches
 };

@@ -3,6 +3,7 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "clip/poses.h"
 
@@ -17,6 +18,11 @@ using Vector3 = Eigen::Vector3d;
 constexpr double kLeastDistance =
     0.1;  // of a camera from the first one, at the median; nearer ones are not spread further
 constexpr double kLeastVariance = 1e-12;
+constexpr int64_t kRobustFrom = 10;       // cameras, as in the public code
+constexpr int64_t kMostSampled = 16;      // cameras whose triples are tried
+constexpr double kDeviations = 2.5;       // standard deviations, within which a camera agrees
+constexpr double kNormalMedian = 1.4826;  // standard deviations per median of absolute errors
+constexpr double kLeastSpread = 1e-6;     // of the cameras' extent: nearer ones agree, whatever the median
 
 // x y z w of a rotation, w >= 0.
 Eigen::Vector4d quaternion_of(const Matrix3& r) {
@@ -35,31 +41,78 @@ Eigen::Vector4d quaternion_of(const Matrix3& r) {
 
 Vector3 centre_of(const double* pose) { return Pose(pose).topRightCorner<3, 1>(); }
 
-double sign_of(double value) { return value > 0 ? 1.0 : value < 0 ? -1.0 : 0.0; }
-
-// The scale of the similarity that brings the centres of known poses [n,4,4] closest to those of estimated ones
-// (Umeyama 1991).
-double similarity_scale(const double* known, const double* estimated, int64_t n) noexcept {
-  const auto count = static_cast<double>(n);
-  Vector3 known_mean = Vector3::Zero(), estimated_mean = Vector3::Zero();
-  for (int64_t i = 0; i < n; ++i) {
-    known_mean += centre_of(known + 16 * i);
-    estimated_mean += centre_of(estimated + 16 * i);
+struct Similarity {
+  double distance(const double* known, const double* estimated) const {
+    return (scale * (rotation * centre_of(known)) + shift - centre_of(estimated)).norm();
   }
-  known_mean /= count, estimated_mean /= count;
+
+  double scale;
+  Matrix3 rotation;
+  Vector3 shift;
+};
+
+// What brings the centres of known poses [n,4,4] closest to those of estimated ones (Umeyama 1991), by those at the
+// `count` places that `place` gives.
+template <typename Place>
+Similarity similarity(const double* known, const double* estimated, int64_t count, const Place& place) {
+  const auto n = static_cast<double>(count);
+  Vector3 known_mean = Vector3::Zero(), estimated_mean = Vector3::Zero();
+  for (int64_t i = 0; i < count; ++i) {
+    known_mean += centre_of(known + 16 * place(i));
+    estimated_mean += centre_of(estimated + 16 * place(i));
+  }
+  known_mean /= n, estimated_mean /= n;
   Matrix3 covariance = Matrix3::Zero();
   double squares = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const Vector3 known_off = centre_of(known + 16 * i) - known_mean,
-                  estimated_off = centre_of(estimated + 16 * i) - estimated_mean;
+  for (int64_t i = 0; i < count; ++i) {
+    const Vector3 known_off = centre_of(known + 16 * place(i)) - known_mean,
+                  estimated_off = centre_of(estimated + 16 * place(i)) - estimated_mean;
     covariance += estimated_off * known_off.transpose();
     squares += known_off.squaredNorm();
   }
-  covariance /= count;
+  covariance /= n;
   const Eigen::JacobiSVD<Matrix3> svd(covariance, Eigen::ComputeFullU | Eigen::ComputeFullV);
-  const double sign = sign_of(svd.matrixU().determinant()) * sign_of(svd.matrixV().determinant());
-  const Vector3 values = svd.singularValues();
-  return (values[0] + values[1] + (sign < 0 ? -values[2] : values[2])) / std::max(squares / count, kLeastVariance);
+  const double sign = svd.matrixU().determinant() * svd.matrixV().determinant() < 0 ? -1.0 : 1.0;
+  const Vector3 values = svd.singularValues(), signs(1.0, 1.0, sign);
+  Similarity result;
+  result.scale = values.dot(signs) / std::max(squares / n, kLeastVariance);
+  result.rotation = svd.matrixU() * signs.asDiagonal() * svd.matrixV().transpose();
+  result.shift = estimated_mean - result.scale * (result.rotation * known_mean);
+  return result;
+}
+
+double similarity_scale(const double* known, const double* estimated, int64_t n) {
+  return similarity(known, estimated, n, [](int64_t i) { return i; }).scale;
+}
+
+// The scale by those of the poses, n >= 4, that agree on a similarity: least median of squares over triples, in the
+// order of page4d/network/known_cameras.py, which says how. distances, places: scratch memory, of n numbers each.
+double robust_scale(const double* known, const double* estimated, int64_t n, double* distances, int64_t* places) {
+  const int64_t sampled = std::min(n, kMostSampled);
+  const auto sample = [&](int64_t i) { return n == sampled ? i : i * (n - 1) / (sampled - 1); };
+  double best_median = std::numeric_limits<double>::infinity();
+  Similarity best{};
+  for (int64_t i = 0; i < sampled; ++i)
+    for (int64_t j = i + 1; j < sampled; ++j)
+      for (int64_t k = j + 1; k < sampled; ++k) {
+        const int64_t triple[] = {sample(i), sample(j), sample(k)};
+        const Similarity candidate = similarity(known, estimated, 3, [&](int64_t corner) { return triple[corner]; });
+        for (int64_t at = 0; at < n; ++at) distances[at] = candidate.distance(known + 16 * at, estimated + 16 * at);
+        std::nth_element(distances, distances + n / 2, distances + n);
+        if (distances[n / 2] < best_median) best_median = distances[n / 2], best = candidate;
+      }
+  if (std::isinf(best_median)) return 0;
+  Vector3 mean = Vector3::Zero();
+  for (int64_t i = 0; i < n; ++i) mean += centre_of(estimated + 16 * i);
+  mean /= static_cast<double>(n);
+  double spread = 0;
+  for (int64_t i = 0; i < n; ++i) spread = std::max(spread, (centre_of(estimated + 16 * i) - mean).norm());
+  const double deviations = kDeviations * kNormalMedian * (1 + 5 / static_cast<double>(n - 3));
+  const double most = std::max(deviations * best_median, kLeastSpread * spread);
+  int64_t agree = 0;
+  for (int64_t i = 0; i < n; ++i)
+    if (best.distance(known + 16 * i, estimated + 16 * i) <= most) places[agree++] = i;
+  return similarity(known, estimated, agree, [&](int64_t i) { return places[i]; }).scale;
 }
 
 }  // namespace
@@ -71,6 +124,7 @@ KnownCameras::KnownCameras(const std::vector<Camera>& cameras) {
     world_to_camera_.insert(world_to_camera_.end(), {0.0, 0.0, 0.0, 1.0});
   }
   poses_.resize(world_to_camera_.size());
+  distances_.resize(cameras.size()), places_.resize(cameras.size());
   for (size_t i = 0; i < cameras.size(); ++i) inverse_pose(world_to_camera_.data() + 16 * i, poses_.data() + 16 * i);
 }
 
@@ -97,11 +151,13 @@ std::vector<double> KnownCameras::encoded(int64_t H, int64_t W) const {
   return all;
 }
 
-double KnownCameras::scale(const double* camera) const noexcept {
+double KnownCameras::scale(const double* camera) noexcept {
   for (int64_t i = 0; i < views(); ++i) {
     if (!centre_of(camera + 16 * i).allFinite()) return 1;
   }
-  const double scale = similarity_scale(poses_.data(), camera, views());
+  const double scale = views() < kRobustFrom
+                           ? similarity_scale(poses_.data(), camera, views())
+                           : robust_scale(poses_.data(), camera, views(), distances_.data(), places_.data());
   return std::isfinite(scale) && scale > 0 ? scale : 1;
 }
 

@@ -25,11 +25,14 @@ class KnownCameras {
   std::vector<double> encoded(int64_t H, int64_t W) const;
 
   // How many of the network's units one unit of the known cameras is, by the cameras [V,4,4] that it estimates: depth
-  // is divided by that. 1 where the cameras' centres tell no scale. Allocates nothing.
-  double scale(const double* camera) const noexcept;
+  // is divided by that. 1 where the cameras' centres tell no scale. From ten cameras on, those that are estimated far
+  // from where they are known to be do not count. Allocates nothing; one thread at a time.
+  double scale(const double* camera) noexcept;
 
  private:
   std::vector<double> world_to_camera_, poses_, K_;
+  std::vector<double> distances_;  // [V]: scratch memory of scale()
+  std::vector<int64_t> places_;    // likewise
 };
 
 }  // namespace page4d

@@ -40,7 +40,7 @@ class HostResults {
   const Layout layout_;
   const PoseDirection direction_;
   const bool takes_focal_lengths_;
-  const std::optional<KnownCameras> known_;
+  std::optional<KnownCameras> known_;
   const BufferView* camera_view_;  // null: no camera head
   const BufferView* metric_view_;  // null: lengths are as the engines give them
   void *device_numbers_ = nullptr, *device_metric_ = nullptr;

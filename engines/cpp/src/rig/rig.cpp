@@ -13,6 +13,7 @@
 #include "clip/fit.h"
 #include "rig/assembler.h"
 #include "rig/ring.h"
+#include "runtime/info.h"
 #include "text.h"
 
 namespace page4d {
@@ -66,7 +67,7 @@ class Rig::Impl {
         assembler_(cameras_, options_),
         ring_(engines.layout, options_.stride, options_.windows, options_.pending) {
     for (int c = 0; c < cameras_; ++c) {
-      views_.emplace_back(options_.frame_width, options_.frame_height, engines.layout, options_.fit);
+      views_.emplace_back(options_.frame_width, options_.frame_height, engines.layout, fit_for(engines, options_.fit));
       ring_.hold(Ring::kBlack);  // the camera's last image before its first
     }
   }

@@ -35,6 +35,8 @@ Tensor tensor_of(const std::string& name, const BufferView& view, const Layout& 
 
 }  // namespace
 
+Fit fit_for(const EngineInfo& engines, Fit fit) { return fit == Fit::kPublished ? engines.published_fit : fit; }
+
 size_t bytes_of(DType dtype) {
   switch (dtype) {
     case DType::kUint8:
@@ -76,6 +78,9 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan, bool knows_
   info.licence = manifest.licence;
   info.precision = manifest.precision;
   info.model = manifest.model;
+  const std::string published = manifest.options.at("published").string.value_or("");
+  if (published == "da3" || published == "da3-mono" || published == "da3-metric")
+    info.published_fit = Fit::kPublishedDa3;
   info.layout = manifest.layout;
   info.encoder_images = manifest.encoder_images;
   for (const Stage& stage : manifest.stages) {

@@ -32,7 +32,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
       device_(loader.device()),
       on_host_(dynamic_cast<HostDevice*>(&device_) != nullptr),
       fitter_(frame_side(options.frame_width, manifest.layout.W), frame_side(options.frame_height, manifest.layout.H),
-              manifest.layout, options.fit),
+              manifest.layout, fit_for(info_, options.fit)),
       chain_(plan_, loader) {
   images_ = input("images", device_), masks_ = input("mask_ext", device_), keypoints_ = input("keypoints", device_),
   memory_ = input("memory", device_);

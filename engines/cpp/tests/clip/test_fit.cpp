@@ -19,9 +19,13 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint8_t kSpare = 170;  // between rows
 
-const std::map<std::string, Fit> kModes = {{"none", Fit::kNone},           {"stretch", Fit::kStretch},
-                                           {"crop", Fit::kCrop},           {"pad", Fit::kPad},
-                                           {"published", Fit::kPublished}, {"published-pad", Fit::kPublishedPad}};
+const std::map<std::string, Fit> kModes = {{"none", Fit::kNone},
+                                           {"stretch", Fit::kStretch},
+                                           {"crop", Fit::kCrop},
+                                           {"pad", Fit::kPad},
+                                           {"published", Fit::kPublished},
+                                           {"published-pad", Fit::kPublishedPad},
+                                           {"published-da3", Fit::kPublishedDa3}};
 const std::map<std::string, PixelFormat> kFormats = {{"rgb8", PixelFormat::kRgb8},
                                                      {"bgr8", PixelFormat::kBgr8},
                                                      {"rgba8", PixelFormat::kRgba8},

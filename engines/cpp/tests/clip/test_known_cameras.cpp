@@ -48,7 +48,7 @@ void test_encodings_are_pythons() {
 void test_scales_are_pythons() {
   int scaled = 0;
   for (const Json& entry : vectors("known_cameras.json").at("cases")) {
-    const page4d::KnownCameras known = known_of(entry);
+    page4d::KnownCameras known = known_of(entry);
     for (const Json& estimate : entry.at("estimates")) {
       const std::vector<double> poses = numbers_of(estimate.at("camera"));
       double scale = 0;
@@ -79,7 +79,7 @@ void test_poses_are_the_inverse_of_the_given() {
 
 void test_no_pose_tells_no_scale() {
   const Json& entry = vectors("known_cameras.json").at("cases")[1];
-  const page4d::KnownCameras known = known_of(entry);
+  page4d::KnownCameras known = known_of(entry);
   std::vector<double> poses = numbers_of(entry.at("estimates")[0].at("camera"));
   std::fill(poses.begin() + 16, poses.end(), std::numeric_limits<double>::quiet_NaN());
   CHECK(known.scale(poses.data()) == 1);

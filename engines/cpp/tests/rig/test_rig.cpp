@@ -40,6 +40,17 @@ bool counted(const Rig& rig, int camera, int64_t used, int64_t late, int64_t unm
   return counts.used == used && counts.late == late && counts.unmatched == unmatched && counts.repeated == repeated;
 }
 
+void test_published_is_the_way_of_the_engines() {
+  EngineInfo info = engines(3, 2);
+  RigOptions options;
+  options.fit = Fit::kPublished;
+  options.frame_width = 2000, options.frame_height = 10;
+  const auto first = [&] { return refusal([&] { Rig(info, options); }).substr(0, 10); };
+  CHECK_TEXT(first(), "VGGT's pub");
+  info.published_fit = Fit::kPublishedDa3;
+  CHECK_TEXT(first(), "Depth Anyt");
+}
+
 void test_windows_share_their_images() {
   RigOptions options;
   options.stride = 1;
@@ -334,6 +345,7 @@ void test_nothing_is_allocated() {
 }  // namespace
 
 int main() {
+  test_published_is_the_way_of_the_engines();
   test_windows_share_their_images();
   test_windows_without_overlap_and_in_between();
   test_skew_is_measured();

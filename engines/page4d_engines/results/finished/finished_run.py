@@ -13,7 +13,7 @@ import numpy as np
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
-from page4d_engines.clip.fit import FitMode, scaled_as_published
+from page4d_engines.clip.fit import FitMode, PhotoWay
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader
 from page4d_engines.pipeline import LengthUnit
@@ -127,8 +127,7 @@ class FinishedRun:
         Raises:
             UsageError: the clip does not go with the engines.
         """
-        as_published = scaled_as_published(self.summary.model)
-        return WindowReader(self.clip, self.layout, self.fit, False, False, as_published)
+        return WindowReader(self.clip, self.layout, self.fit, False, False, PhotoWay.of(self.summary.model))
 
     def timesteps(self, window: WindowSummary) -> range:
         """Of the clip, that a window has."""

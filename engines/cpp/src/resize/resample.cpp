@@ -1,4 +1,4 @@
-#include "clip/resample.h"
+#include "resize/resample.h"
 
 #include <algorithm>
 #include <cmath>

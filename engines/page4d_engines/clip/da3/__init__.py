@@ -1,0 +1,1 @@
+"""Photos as Depth Anything 3's public code prepares them."""
