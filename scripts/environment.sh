@@ -4,6 +4,11 @@
 TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,viewer,rerun,bags,test # what test.sh installs, and scripts/lock.sh locks
 # the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
 TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache"
+# the viewer's tests look at its page in a browser; Ubuntu has this one only outside of its packages
+if command -v apt-cache >/dev/null && ! command -v google-chrome >/dev/null && [ -r /etc/debian_version ] &&
+    ! grep -qi ubuntu /etc/os-release; then
+    TEST_PACKAGES+=" chromium"
+fi
 
 # need_packages [NAME..]: of Debian or Ubuntu. Root installs what is missing; anybody else is told the command, and it
 # fails. On other systems it does nothing: what needs them says so.
