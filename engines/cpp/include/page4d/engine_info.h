@@ -64,9 +64,9 @@ struct EngineInfo {
   std::string exporter;  // version of page4d that wrote the folder
   // Where the weights come from, as text; contains "seeded" for weights that were never trained.
   std::string weights;
-  std::string licence;    // of the weights, in words; empty if none were loaded
-  std::string precision;  // "float32", "float16" or "bfloat16": of tokens, memory and weights
-  std::string model;      // options of the network, as JSON
+  std::string licence;                  // of the weights, in words; empty if none were loaded
+  std::string precision;                // "float32", "float16" or "bfloat16": of tokens, memory and weights
+  std::string model;                    // options of the network, as JSON
   Fit published_fit = Fit::kPublished;  // what Fit::kPublished stands for: that, or kPublishedDa3
   Layout layout;
   int64_t encoder_images = 1;

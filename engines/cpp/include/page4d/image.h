@@ -41,8 +41,8 @@ enum class Fit {
   // The same, mode "pad": the longer side is scaled to the engines' width, the other rounded to a multiple of 14, with
   // white borders of equal width. For square engines.
   kPublishedPad,
-  // As Depth Anything 3's public code: the longer side is scaled to 504 pixels, or else to the engines' longer side, and
-  // then each to the nearest multiple of 14, with OpenCV's filters. For engines of the size that comes out.
+  // As Depth Anything 3's public code: the longer side is scaled to 504 pixels, or else to the engines' longer side,
+  // and then each to the nearest multiple of 14, with OpenCV's filters. For engines of the size that comes out.
   kPublishedDa3,
 };
 

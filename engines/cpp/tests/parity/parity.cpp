@@ -37,10 +37,9 @@ class Clip {
         {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
         {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
         {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
-    static const std::map<std::string, page4d::Backend> backends = {
-        {"test", page4d::Backend::kTest},
-        {"tensorrt", page4d::Backend::kTensorrt},
-        {"onnxruntime", page4d::Backend::kOnnxruntime}};
+    static const std::map<std::string, page4d::Backend> backends = {{"test", page4d::Backend::kTest},
+                                                                    {"tensorrt", page4d::Backend::kTensorrt},
+                                                                    {"onnxruntime", page4d::Backend::kOnnxruntime}};
     page4d::Options options;
     options.backend = backends.at(info.at("backend"));
     options.onnxruntime_library = info.at("library"), options.threads = 1;
