@@ -13,6 +13,7 @@ import numpy as np
 
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.system.plain_text import as_text
 from page4d_engines.clip.fit import FitMode, PhotoWay
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.clip.window_reader import WindowReader
@@ -131,16 +132,19 @@ class FinishedRun:
 
     def timesteps(self, window: WindowSummary) -> range:
         """Of the clip, that a window has."""
-        names = self.clip.frame_names
-        return range(names.index(window.first_frame), names.index(window.last_frame) + 1)
+        names = [as_text(name) for name in self.clip.frame_names]  # as summary.json has them
+        return range(names.index(as_text(window.first_frame)), names.index(as_text(window.last_frame)) + 1)
 
     def geometry(self, window: WindowSummary) -> WindowGeometry:
-        """What the heads gave in a window, from its file.
+        """What the heads gave in a window, from its file: in the window's own world and the engines' unit.
 
         Raises:
             UsageError: the file is gone or damaged; the engines lack what the options ask for.
         """
-        unit = None if window.predictions is None else window.predictions.unit
+        # the files hold what the engines gave: metres that came later, by `world`, are not their unit
+        unit = None
+        if window.predictions is not None and self.summary.metric is None:
+            unit = window.predictions.unit
         result = stored_result(self.path / window.file, self.summary.model, unit)
         choice = CloudChoice.asked(GivenHeads.of_result(result, self.summary.model), self.options)
         fits = [self.fits.fit(t, v) for t in self.timesteps(window) for v in range(self.layout.V)]
@@ -217,7 +221,7 @@ class Scene:
 
     @functools.cached_property
     def _thinning(self) -> CloudThinning:
-        """Of all images; their points are looked at once before any is given, where they are to be thinned."""
+        """Of all images; their points are read once before the first image is yielded, where they are to be thinned."""
         candidates = (part.candidates(place) for part in self._parts() for place in part.places)
         return CloudThinning.of(candidates, self.run.options)
 

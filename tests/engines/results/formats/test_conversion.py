@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -231,6 +232,14 @@ def test_npz_holds_every_array_of_every_image(run, original):
             np.testing.assert_allclose(arrays["K_image"][index], image.calibration.camera.K)  # of one size
             assert (arrays["t"][index], arrays["v"][index]) == (image.t, image.v)
         assert not list(run.rglob(".*"))
+
+
+def test_the_entries_of_npz_have_no_times(run):
+    """The same run gives the same bytes."""
+    assert convert(run, "--formats", "npz").returncode == 0
+    for path in run.rglob("scene.npz"):
+        with zipfile.ZipFile(path) as archive:
+            assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_windows_of_one_world_are_written_together(tmp_path):

@@ -55,6 +55,15 @@ def distance(run):
     return float(np.linalg.norm(run.cameras[0][0].centre - run.cameras[0][1].centre))
 
 
+def test_a_window_of_a_run_in_metres_still_has_the_engines_unit(original, tmp_path):
+    """Its file holds what they gave, so the report's depth is not said to be in metres."""
+    out = copied(original, tmp_path / "out")
+    assert convert(out, "--known-distance", f"cam0,cam1,{distance(original)}").returncode == 0
+    run = FinishedRun.open(out)
+    assert [scene.unit for scene in run.scenes()] == ["metres"]
+    assert [run.geometry(window).result.unit for window in run.summary.windows] == [None]
+
+
 def assert_true_scale(out, run, tolerance=1e-3):
     """Lengths are those of the scene."""
     (scene,) = FinishedRun.open(out).scenes()
