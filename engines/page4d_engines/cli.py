@@ -27,15 +27,6 @@ Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
 
-MetricFrom = Annotated[
-    pathlib.Path | None,
-    typer.Option(help="bring lengths to metres: cameras.json in metres, or the output of a metric model's run"),
-]
-KnownDistance = Annotated[
-    str | None, typer.Option(metavar="A,B,METRES", help="bring lengths to metres: the distance of two cameras' centres")
-]
-
-
 def _print_version(asked: bool) -> None:
     if asked:
         from page4d import __version__
@@ -94,8 +85,6 @@ def run(
         bool,
         typer.Option("--close-loop", help="the clip's end sees its begin again: close the ring of aligned windows"),
     ] = False,
-    metric_from: MetricFrom = None,
-    known_distance: KnownDistance = None,
     fit: Annotated[
         FitMode | None,
         typer.Option(
@@ -132,6 +121,8 @@ def run(
     voxel: flags.Voxel = None,
     formats: flags.Formats = None,
     shared_camera: flags.SharedCamera = None,
+    metric_from: flags.MetricFrom = None,
+    known_distance: flags.KnownDistance = None,
     as_json: Annotated[bool, typer.Option("--json", help="the summary as one JSON document on stdout")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

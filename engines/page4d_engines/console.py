@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
 from rich.segment import Segment
@@ -21,7 +20,7 @@ from safetensors import SafetensorError
 
 from page4d.errors import ExitCode, Page4DError
 from page4d.system.interrupts import exit_code, raised_interrupts, reason
-from page4d.system.plain_text import encodable, printable
+from page4d.system.plain_text import json_document, printable
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.timing import Stopwatch
 
@@ -171,9 +170,9 @@ def stdout() -> Iterator[None]:
 
 def write_json(document: Any) -> None:
     """One JSON document on stdout; undecodable bytes of file names are escaped."""
-    text = msgspec.json.encode(encodable(msgspec.to_builtins(document)))
+    text = json_document(document)
     with stdout():
-        sys.stdout.buffer.write(msgspec.json.format(text, indent=1) + b"\n")
+        sys.stdout.buffer.write(text)
         sys.stdout.flush()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 # C0 and C1 controls but tab and line feed, lone surrogates (bytes of a name that are no text), marks that turn the
 # direction of writing
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -38,3 +40,9 @@ def encodable(value: Any) -> Any:
     if isinstance(value, dict):
         return {encodable(key): encodable(item) for key, item in value.items()}
     return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def json_document(value: Any) -> bytes:
+    """A record as a JSON document of several lines; undecodable bytes of file names are escaped, NaN becomes null."""
+    text = msgspec.json.encode(encodable(msgspec.to_builtins(value)))
+    return msgspec.json.format(text, indent=1) + b"\n"

@@ -1,4 +1,4 @@
-"""Flags that say which points a cloud has: of `page4d-run`, and of every command that writes clouds of a run."""
+"""Flags that several commands have: which points a cloud has, what it is written as, where metres come from."""
 
 from __future__ import annotations
 
@@ -68,12 +68,23 @@ Voxel = Annotated[
 ]
 Formats = Annotated[
     str | None,
-    _option(
+    typer.Option(
+        rich_help_panel="Formats",
         metavar="LIST",
-        help=f"what points and cameras are written as: {','.join(Format)}, or some of them",
+        help=(
+            f"what points and cameras are written as, with commas between: {', '.join(Format)};"
+            " default: ply, of a finished run those that it has"
+        ),
     ),
 ]
-
+SharedCamera = Annotated[
+    bool | None,
+    typer.Option(
+        "--shared-camera/--camera-per-image",
+        rich_help_panel="Formats",
+        help="in a COLMAP model, photos of one folder and one size share a camera; default: one per image",
+    ),
+]
 MetricFrom = Annotated[
     pathlib.Path | None,
     typer.Option(
@@ -87,12 +98,5 @@ KnownDistance = Annotated[
         rich_help_panel="Metres",
         metavar="A,B,METRES",
         help="bring lengths to metres by the distance between two cameras or images, of these names",
-    ),
-]
-SharedCamera = Annotated[
-    bool | None,
-    _option(
-        "--shared-camera/--camera-per-image",
-        help="in a COLMAP model, photos of one folder and one size share a camera; default: one per image",
     ),
 ]

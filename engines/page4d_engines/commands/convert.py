@@ -11,6 +11,7 @@ from page4d.system.plain_text import counted
 from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose, out_option
 from page4d_engines.commands import cloud_flags as flags
+from page4d_engines.options import Format
 
 Run = Annotated[pathlib.Path, typer.Argument(help="output folder of page4d-run, of one clip", metavar="OUT")]
 Frames = Annotated[
@@ -69,8 +70,8 @@ def convert_command(
         metric = MetricSource.of(metric_from, known_distance)
         if metric is not None:
             opened = metric.applied(opened)
-        wanted = () if formats is None else formats_named(formats)
-        conversion = Conversion.prepare(opened, wanted, out, shared_camera, changed=metric is not None)
+        kinds = () if formats is None else formats_named(formats)
+        conversion = Conversion.prepare(opened, kinds, out, shared_camera, changed=metric is not None)
         with console.progress(quiet) as progress:
             summary = conversion.write(progress)
         if as_json:
@@ -79,7 +80,8 @@ def convert_command(
             if warning not in opened.summary.warnings:
                 console.say(f"note: {warning}", quiet)
         names = ", ".join(conversion.formats)
-        points = "" if summary.points is None else f", {counted(summary.points, 'point')}"
+        has_cloud = Format.PLY in conversion.formats and summary.points is not None  # others may have fewer points
+        points = f", {counted(summary.points or 0, 'point')}" if has_cloud else ""
         console.say(f"{names}{points}: {conversion.out}", quiet)
 
     raise typer.Exit(console.run(body))

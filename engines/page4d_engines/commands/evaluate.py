@@ -39,11 +39,9 @@ def evaluate_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        import msgspec
-
         from page4d.errors import UsageError
         from page4d.files import write_atomically
-        from page4d.system.plain_text import encodable
+        from page4d.system.plain_text import json_document
         from page4d_engines.results.scores.evaluation import evaluate  # late: --help need not wait for numpy
         from page4d_engines.results.scores.table import reasons, table
 
@@ -52,8 +50,7 @@ def evaluate_command(
         with console.progress(quiet) as progress:
             evaluation = evaluate(run, truth, against, frames, progress)
         if out is not None:
-            text = msgspec.json.encode(encodable(msgspec.to_builtins(evaluation)))
-            write_atomically(out, msgspec.json.format(text, indent=1) + b"\n")
+            write_atomically(out, json_document(evaluation))
         if as_json:
             console.write_json(evaluation)
         elif not quiet:

@@ -11,7 +11,7 @@ import msgspec
 
 from page4d.errors import UsageError
 from page4d.files import OutputKind, write_atomically
-from page4d.system.plain_text import encodable
+from page4d.system.plain_text import json_document
 from page4d_engines.results.made_by import MadeBy
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
 from page4d_engines.results.world.similarity import Similarity
@@ -144,8 +144,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 def write_summary(path: pathlib.Path, summary: Summary) -> None:
     """Write `summary.json`, whole or not at all; undecodable bytes of file names are escaped, NaN becomes null."""
-    text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
-    write_atomically(path, msgspec.json.format(text, indent=1) + b"\n")
+    write_atomically(path, json_document(summary))
 
 
 def read_summary(path: pathlib.Path) -> Summary:
@@ -157,9 +156,11 @@ def read_summary(path: pathlib.Path) -> Summary:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Summary)
     except OSError as error:
-        raise UsageError(f"the summary cannot be read: {error.strerror}", got=path) from None
+        raise UsageError(
+            f"the summary cannot be read: {error.strerror}", got=path, allowed="the output folder of page4d-run"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the summary is damaged: {error}", got=path) from None
+        raise UsageError(f"the summary is damaged: {error}", got=path, hint="page4d-run again") from None
 
 
 class _WindowFiles(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import pathlib
 import msgspec
 
 from page4d.files import OutputKind, refuse_foreign, write_atomically
-from page4d.system.plain_text import encodable
+from page4d.system.plain_text import json_document
 from page4d_engines.clip.names import readable
 from page4d_engines.results.summary import SUMMARY
 
@@ -71,8 +71,7 @@ class BatchSummary(msgspec.Struct, frozen=True):
 
 def write_batch_summary(folder: pathlib.Path, summary: BatchSummary) -> None:
     """Write `summary.json`, whole or not at all; undecodable bytes of file names are escaped."""
-    text = msgspec.json.encode(encodable(msgspec.to_builtins(summary)))
-    write_atomically(folder / SUMMARY, msgspec.json.format(text, indent=1) + b"\n")
+    write_atomically(folder / SUMMARY, json_document(summary))
 
 
 def read_batch_summary(folder: pathlib.Path) -> BatchSummary | None:

@@ -28,10 +28,10 @@ def photo_path(clip: FrameFolder, t: int, v: int) -> str:
 
 
 def refuse_batch(path: pathlib.Path) -> None:
-    """Raise where a folder holds the runs of several clips.
+    """Check that a folder is not one of several clips' runs.
 
     Raises:
-        UsageError: it does.
+        UsageError: it is.
     """
     batch = read_batch_summary(path)
     if batch is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from page4d import __version__
 from page4d.files import OutputKind, link_or_copy, refuse_foreign, staged, write_atomically
-from page4d.system.plain_text import encodable
+from page4d.system.plain_text import json_document
 from page4d.system.progress import Progress
 from page4d_engines.clip.names import readable
 from page4d_engines.options import Format
@@ -98,22 +98,22 @@ class Conversion:
         made_by = run.summary.made_by
         assert made_by is not None
         had = tuple(map(Format, made_by.formats))
-        wanted = tuple(formats) or had
+        kinds = tuple(formats) or had
         is_inside = out is None or os.path.realpath(out) == os.path.realpath(run.path)
         moved = changed
         changed = changed or run.options != made_by.cloud or shared_camera not in (None, made_by.shared_camera)
         if is_inside and changed:
-            wanted = (*wanted, *had)
-        wanted = tuple(map(Format, names_of(wanted)))
+            kinds = (*kinds, *had)
+        kinds = tuple(map(Format, names_of(kinds)))
         shared = made_by.shared_camera if shared_camera is None else shared_camera
         for window in run.summary.windows[:1]:
             geometry = run.geometry(window)
-            refuse_impossible(wanted, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
+            refuse_impossible(kinds, GivenHeads.of_result(geometry.result, run.summary.model), geometry.choice)
         if out is None or is_inside:
             refuse_foreign(run.path, RUN_OUTPUT, run.clip.places)
-            return cls(run, wanted, run.path, shared, moved)
+            return cls(run, kinds, run.path, shared, moved)
         refuse_foreign(out, CONVERTED, {"the run": run.path, **run.clip.places})
-        return cls(run, wanted, out, shared)
+        return cls(run, kinds, out, shared)
 
     @property
     def is_inside(self) -> bool:
@@ -140,8 +140,7 @@ class Conversion:
                 formats=list(names_of(self.formats)),
                 files=files,
             )
-            text = msgspec.json.encode(encodable(msgspec.to_builtins(listing)))
-            write_atomically(folder / LISTING, msgspec.json.format(text, indent=1) + b"\n")
+            write_atomically(folder / LISTING, json_document(listing))
             return summary
 
     def _with_cameras(self, folder: pathlib.Path, summary: Summary) -> Summary:

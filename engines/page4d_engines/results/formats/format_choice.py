@@ -9,21 +9,23 @@ from page4d_engines.options import Format
 from page4d_engines.results.scene.cloud_choice import CloudChoice
 from page4d_engines.results.scene.given_heads import GivenHeads
 
-_NEEDS_POINTS = (Format.GLB, Format.COLMAP, Format.NERFSTUDIO)  # points.ply is left out, with a warning
-_NEEDS_CAMERAS = (Format.GLB, Format.COLMAP, Format.NERFSTUDIO)
+# they take points and cameras; without these points.ply and cameras.json are left out, with a warning
+_OF_A_WORLD = (Format.GLB, Format.COLMAP, Format.NERFSTUDIO)
 
 
 def formats_named(text: str) -> tuple[Format, ...]:
     """The formats of a list with commas, `ply,glb`, each once, in the order of `Format`.
 
     Raises:
-        UsageError: there is no format of a name, or no name.
+        UsageError: a name is none of a format, or empty.
     """
     words = {word.strip() for word in text.split(",")}
     unknown = sorted(words - {kind.value for kind in Format})
     if unknown:
         raise UsageError(
-            "--formats names none", got=", ".join(unknown) or "nothing", allowed=f"{','.join(Format)}, or some of them"
+            "--formats names an unknown format" if any(unknown) else "--formats has a place without a name",
+            got=", ".join(filter(None, unknown)) or f"'{text}'",
+            allowed=f"{','.join(Format)}, or some of them",
         )
     return tuple(kind for kind in Format if kind.value in words)
 
@@ -35,7 +37,7 @@ def names_of(formats: Iterable[Format | str]) -> tuple[str, ...]:
 
 
 def refuse_impossible(formats: Sequence[Format], heads: GivenHeads, choice: CloudChoice | None) -> None:
-    """Raise where some engines lack what a format is made of.
+    """Check that engines give what every format is made of.
 
     Args:
         formats: that are asked for.
@@ -43,14 +45,14 @@ def refuse_impossible(formats: Sequence[Format], heads: GivenHeads, choice: Clou
         choice: what their point cloud is made from; None: they give none.
 
     Raises:
-        UsageError: they do.
+        UsageError: they do not.
     """
-    gives = ", ".join(name for name in heads.outputs if not name.endswith("confidence")) or "none of it"
+    gives = ", ".join(name for name in heads.outputs if not name.endswith("confidence")) or "nothing of a scene"
     for kind in formats:
         missing = [
             *(["predictions"] if kind is Format.NPZ and not heads.outputs else []),
-            *(["points in the world"] if kind in _NEEDS_POINTS and choice is None else []),
-            *(["cameras with focal lengths"] if kind in _NEEDS_CAMERAS and not heads.calibrates else []),
+            *(["points in the world"] if kind in _OF_A_WORLD and choice is None else []),
+            *(["cameras with focal lengths"] if kind in _OF_A_WORLD and not heads.calibrates else []),
         ]
         if missing:
             raise UsageError(

@@ -18,9 +18,10 @@ from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.scene.calibration import write_calibration
 from page4d_engines.results.scene.cloud import Cloud, ply_header, ply_vertices
 from page4d_engines.results.scene.prediction_summary import PredictionSummary
+from page4d_engines.results.scene.predictions import CAMERAS as CAMERAS
+from page4d_engines.results.scene.predictions import CLOUD as CLOUD
 from page4d_engines.results.summary import Summary, WindowSummary
 
-CLOUD, CAMERAS = "points.ply", "cameras.json"
 _DIGITS = 20  # of the number of points, which the header has and which is known at the end
 
 

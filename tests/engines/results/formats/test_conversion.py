@@ -197,8 +197,9 @@ def test_frames_that_change_meanwhile_leave_the_run_as_it_was(original, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["--formats", "obj"], ["--formats names none", "got:     obj", "ply,glb,colmap,nerfstudio,npz"]),
-        (["--formats", ""], ["--formats names none"]),
+        (["--formats", "obj"], ["--formats names an unknown format", "got:     obj", "ply,glb,colmap,nerfstudio,npz"]),
+        (["--formats", ""], ["--formats has a place without a name"]),
+        (["--formats", "ply,"], ["--formats has a place without a name", "got:     'ply,'"]),
         (["--min-confidence", 0.5], ["no probability", "--confidence-percentile"]),
         (["--points-from", "points"], ["lack what the point cloud from points"]),
         (["--frames", "nowhere"], ["cannot be read", "--frames FOLDER"]),

@@ -72,12 +72,12 @@ def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False
     seen, chosen = _only(seen, joined), parts.points.only(joined)
     points = _with_tracks(parts, chosen, seen)
 
-    models: list[BinaryModel | TextModel] = [BinaryModel(_made(folder / BINARY))]
+    models: list[BinaryModel | TextModel] = [BinaryModel(_existing(folder / BINARY))]
     spaced = [image.name for image in parts.images.values() if len(image.name.split()) != 1]
     if spaced:
         warnings.append(f"COLMAP's text files have no place for names with spaces, and were not written: {spaced[0]}")
     else:
-        models.append(TextModel(_made(folder / TEXT)))
+        models.append(TextModel(_existing(folder / TEXT)))
     for model in models:
         model.write_cameras(list(parts.cameras.values()))
         model.write_images(list(parts.images.values()), seen)
@@ -85,7 +85,8 @@ def write_colmap(folder: pathlib.Path, scene: Scene, shared_camera: bool = False
     return Written([*(file for model in models for file in model.files), *parts.frames], tuple(warnings))
 
 
-def _made(folder: pathlib.Path) -> pathlib.Path:
+def _existing(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, which is there then."""
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
