@@ -7,6 +7,7 @@ import itertools
 import pathlib
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,24 +70,18 @@ class ClipPlan:
         way = PhotoWay.of(manifest.model)
         reader = WindowReader(folder, layout, options.fit, reads("keypoints"), reads("fundamental"), way)
         stride = _stride(layout.T, options)
+        points_from = None if options.points_from is None else PointsSource(options.points_from).value
         made_by = MadeBy(
             manifest=sha256(engines.path / MANIFEST),
             inputs=inputs_hash(folder),
             stride=stride,
             fit=None if options.fit is None else FitMode(options.fit).value,
-            points_from=None if options.points_from is None else PointsSource(options.points_from).value,
-            min_confidence=options.min_confidence,
-            confidence_percentile=options.confidence_percentile,
-            edges=options.edges,
-            normals=options.normals,
-            static_only=options.static_only,
-            max_points=options.max_points,
-            voxel=options.voxel,
             formats=names_of(options.formats),
             shared_camera=options.shared_camera,
             align=options.align,
             close_loop=options.close_loop,
             metric=None if options.metric is None else options.metric.digest,
+            **(msgspec.structs.asdict(options.cloud) | {"points_from": points_from}),
         )
         spans = windows(folder.count, layout.T, stride)
         _check_world(manifest, folder, options, spans)
@@ -192,9 +187,15 @@ class ClipRun:
             if world.close:
                 assert result is not None
                 self._close_loop(world, inputs, result, progress.part((count - 1) / count, 1, calls, "the loop: "))
-            with_cloud = Format.PLY in self.options.formats
-            summary = world.finish(folder, recorder.summary(), self.reader, with_cloud)
+            summary = recorder.summary()
+            lap = Stopwatch()
+            summary = world.finish(folder, summary, self.reader, with_cloud=Format.PLY in self.options.formats)
             summary = self._with_formats(folder, summary, progress)
+            summary = msgspec.structs.replace(
+                summary,
+                write_seconds=summary.write_seconds + lap.lap(),
+                wall_seconds=self.options.clock.seconds,
+            )
             write_summary(folder / SUMMARY, summary)
             write_report(folder, summary, recorder.pictures)
             return summary

@@ -67,7 +67,7 @@ class Summary(msgspec.Struct, frozen=True):
     decode_seconds: float
     """Reading and resizing frames; may run while the stages do."""
     write_seconds: float
-    """Writing results and overlays; may run while the stages do."""
+    """Writing results, overlays and formats; may run while the stages do."""
     wall_seconds: float
     """The whole run, startup included."""
     startup_seconds: float
