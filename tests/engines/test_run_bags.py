@@ -13,7 +13,7 @@ from page4d_engines.commands.convert import convert_command
 from page4d_engines.results.batch.batch_summary import read_batch_summary
 from page4d_engines.results.summary import read_summary
 from page4d_export.sample_scene.clip import render, save
-from tests.engines.clip.bags import compressed, stream, write_bag
+from tests.engines.clip.bags.recordings import compressed, stream, write_bag
 from tests.support.commands import inside, refused, run
 
 A, B = "/a/image_raw", "/b/image_raw/compressed"

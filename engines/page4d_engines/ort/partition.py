@@ -16,7 +16,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 from page4d.ops import DOMAIN
 from page4d_engines.ort.memory_layout import Interval, MemoryLayout, plan_memory
 from page4d_engines.ort.onnx_graph import GraphIndex, Tensor, shed_views, tensors_of
-from page4d_engines.ort.row_fusion import ROWS, RowCall
+from page4d_engines.ort.rows.row_fusion import ROWS, RowCall
 from page4d_engines.stage_files.external_data import is_external
 from page4d_plugins.launch_plan import Shape, Strides
 from page4d_plugins.modes import Dtype

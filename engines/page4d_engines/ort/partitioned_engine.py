@@ -21,7 +21,7 @@ from page4d_engines.ort.cuda_engine import UNCAPTURABLE, cuda_session
 from page4d_engines.ort.library import first_line, translated, unloadable
 from page4d_engines.ort.onnx_graph import Tensor, replace_nodes, tensors_of
 from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
-from page4d_engines.ort.row_fusion import RowCall, fuse_rows
+from page4d_engines.ort.rows.row_fusion import RowCall, fuse_rows
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.engine import GpuEngine, Launch
 from page4d_engines.stage_files.external_data import is_external, mapped

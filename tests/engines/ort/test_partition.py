@@ -16,7 +16,7 @@ from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.onnx_graph import VIEWS, Tensor
 from page4d_engines.ort.partition import Attention, Partition, Subgraph, partition
 from page4d_engines.ort.partitioned_engine import raw, widen_unsupported
-from page4d_engines.ort.row_fusion import RowCall, fuse_rows
+from page4d_engines.ort.rows.row_fusion import RowCall, fuse_rows
 from page4d_export.stage import stages
 from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_plugins.launch_plan import Shape

@@ -18,7 +18,7 @@ from page4d_engines.clip.search import UngroupedImages
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_engines.results.summary import read_summary
-from tests.engines.clip.bags import START, camera_info, stream, write_bag
+from tests.engines.clip.bags.recordings import START, camera_info, stream, write_bag
 from tests.engines.results.ply import columns, read_ply
 from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.torch_stages import TorchStages

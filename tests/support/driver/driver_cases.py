@@ -25,7 +25,7 @@ from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort import partitioned_engine
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.partition import Attention
-from page4d_engines.ort.row_fusion import RowCall
+from page4d_engines.ort.rows.row_fusion import RowCall
 from page4d_engines.runtime import gpu_memory
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.cuda_device import CudaDevice

@@ -11,8 +11,8 @@ from dataclasses import replace
 from onnx import GraphProto, NodeProto, helper
 
 from page4d_engines.ort.onnx_graph import VIEWS, GraphIndex, replace_nodes
-from page4d_engines.ort.row_patterns import PatternMatcher
-from page4d_engines.ort.row_patterns import RowCall as RowCall
+from page4d_engines.ort.rows.row_patterns import PatternMatcher
+from page4d_engines.ort.rows.row_patterns import RowCall as RowCall
 
 ROWS = "page4d.rows"
 """Domain of the nodes that `fuse_rows` puts into a graph; the operator is the kernel's name, the first output names the

@@ -12,7 +12,7 @@ from page4d.errors import MissingBackendError, OutOfMemoryError
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.results.made_by import inputs_hash
 from page4d_export.sample_scene.clip import render, save
-from tests.engines.clip.bags import PERIOD, START, camera_info, compressed, raw, stream, write_bag
+from tests.engines.clip.bags.recordings import PERIOD, START, camera_info, compressed, raw, stream, write_bag
 from tests.support.clips import H, T, V, W, refusal, write_png
 
 STORAGES = ("MCAP", "SQLITE3")
