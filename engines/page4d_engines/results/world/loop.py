@@ -17,10 +17,8 @@ FEWEST_WINDOWS = 3
 """Of a loop: two share frames anyway."""
 
 _WORST, _AGREEING = 0.1, 0.5  # error and agreement of an end of the closing window that is believed
-_CELL, _SEEN = (
-    0.05,
-    0.3,
-)  # a cell's side as a share of the depth; share of the first frames' points in the last ones' cells
+_CELL = 0.05  # side of a cell, as a share of the depth
+_SEEN = 0.3  # share of the first frames' points that lie in cells of the last ones, in a loop
 _VARIANCE = {"points": 1.0, "cameras": 10.0, "nothing": 1e4}
 """Of a link, by what it was fitted to. How well points fit does not count: of a single shared frame they fit perfectly,
 whatever its depths are off by together."""
