@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from page4d.errors import UsageError
+from page4d.network.poses import nearest_rotation
 from page4d_engines.results.world.similarity import Floats, Similarity, robust_fit
 
 _THIN = 0.02  # centres whose spread across their line is a smaller share of that along it tell no turn about the line
@@ -96,7 +97,6 @@ def _mean_rotation(rotations: Floats) -> Floats:
     weights = np.ones(len(rotations))
     mean = np.eye(3)
     for _ in range(_ROUNDS):
-        left, _, right = np.linalg.svd((weights[:, None, None] * rotations).sum(0))
-        mean = (left * np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])) @ right
+        mean, _ = nearest_rotation((weights[:, None, None] * rotations).sum(0))
         weights = 1 / np.maximum(np.linalg.norm(rotations - mean, axis=(1, 2)), 1e-6)
     return mean
