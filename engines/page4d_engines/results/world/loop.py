@@ -138,9 +138,9 @@ def _seen_again(closing: ClosingWindow) -> float | None:
         return None
     cells = _cells(last, side)
     around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    taken = {tuple(cell) for cell in np.unique((cells[:, None] + around).reshape(-1, 3), axis=0).tolist()}
-    asked = _cells(first, side).tolist()
-    return sum(tuple(cell) in taken for cell in asked) / len(asked)
+    near_last = {tuple(cell) for cell in np.unique((cells[:, None] + around).reshape(-1, 3), axis=0).tolist()}
+    first_cells = _cells(first, side).tolist()
+    return sum(tuple(cell) in near_last for cell in first_cells) / len(first_cells)
 
 
 def _cells(points: NDArray[np.floating], side: float) -> NDArray[np.int64]:

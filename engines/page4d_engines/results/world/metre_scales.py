@@ -209,7 +209,11 @@ def scale_by_distance(scene: Scene, distance: KnownDistance) -> tuple[Similarity
     first, second = (_middle(centres[name]) for name in (distance.first, distance.second))
     if first is None or second is None:
         unknown = distance.first if first is None else distance.second
-        raise UsageError(f"--known-distance: the run has no pose of {unknown}", got=unknown)
+        raise UsageError(
+            f"--known-distance: the run has no pose of {unknown}",
+            got=unknown,
+            allowed="cameras that the run has a pose of",
+        )
     length = float(np.linalg.norm(first - second))
     if not length > 0:
         raise UsageError(
@@ -258,7 +262,7 @@ def many_worlds() -> UsageError:
         "--known-distance is for one world, and each window has its own",
         got="several windows",
         allowed="a clip of one window, or windows in one world",
-        hint="--align",
+        hint="page4d-run --align",
     )
 
 

@@ -169,10 +169,10 @@ def _metric_run(path: pathlib.Path) -> FinishedRun:
     units = {window.predictions.unit for window in run.summary.windows if window.predictions is not None}
     has_depth = all(window.predictions and window.predictions.depth_scale for window in run.summary.windows)
     if units != {str(LengthUnit.METRES)} or not has_depth:
-        what = "no depth" if not has_depth else "depth in a unit of its own"
+        reason = "no depth" if not has_depth else "depth in another unit"
         raise UsageError(
             "the run of --metric-from has no depth in metres",
-            got=f"{path}, with {what}",
+            got=f"{path}, with {reason}",
             allowed="cameras.json, or a run of Pi3X, or of Depth Anything 3 METRIC with focal lengths",
         )
     return run

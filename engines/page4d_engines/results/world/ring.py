@@ -42,8 +42,8 @@ def close_ring(links: Sequence[Similarity], variances: NDArray[np.floating]) -> 
             break
         jacobian = np.stack(jacobians)
         spread = np.einsum("n,nij,nkj->ik", variances, jacobian, jacobian)
-        wanted = np.einsum("nij,nj->i", jacobian, changes) - gap
-        force = np.linalg.solve(spread, wanted)
+        linearized_gap = np.einsum("nij,nj->i", jacobian, changes) - gap
+        force = np.linalg.solve(spread, linearized_gap)
         changes = variances[:, None] * np.einsum("nji,j->ni", jacobian, force)
     return _changed(links, changes)
 
