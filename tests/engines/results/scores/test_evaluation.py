@@ -269,4 +269,8 @@ def test_the_command_refuses_in_words(true_run, tmp_path):
 
     refused(command(true_run.out), ExitCode.USAGE, "--truth CLIP or --against OUT2")
     refused(command(true_run.out, "--truth", true_run.frames, "-o", tmp_path), ExitCode.USAGE, "-o names no file")
+    for name, place in (("the run", true_run.out / "summary.json"), ("the truth", true_run.frames / "cameras.json")):
+        before = place.read_bytes()
+        refused(command(true_run.out, "--truth", true_run.frames, "-o", place), ExitCode.USAGE, f"-o lies in {name}")
+        assert place.read_bytes() == before
     refused(command(tmp_path, "--truth", true_run.frames), ExitCode.USAGE, "summary")
