@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.cameras import Camera
-from page4d.network.poses import inverse_pose, quaternion
+from page4d.network.poses import inverse_pose, nearest_rotation, quaternion
 
 _LEAST_DISTANCE = 0.1  # of a camera from the first one, at the median; nearer cameras are not spread further
 _LEAST_VARIANCE = 1e-12  # of known points
@@ -90,12 +90,8 @@ class _Similarity:
         count = known.shape[-2]
         known_mean, estimated_mean = known.mean(-2, keepdims=True), estimated.mean(-2, keepdims=True)
         known_off, estimated_off = known - known_mean, estimated - estimated_mean
-        left, values, right = np.linalg.svd(np.swapaxes(estimated_off, -1, -2) @ known_off / count)
-        sign = np.where(np.linalg.det(left) * np.linalg.det(right) < 0, -1.0, 1.0)
-        values[..., -1] *= sign
-        right[..., -1, :] *= sign[..., None]
+        rotation, values = nearest_rotation(np.swapaxes(estimated_off, -1, -2) @ known_off / count)
         scale = values.sum(-1) / np.maximum((known_off**2).sum((-1, -2)) / count, _LEAST_VARIANCE)
-        rotation = left @ right
         shift = estimated_mean[..., 0, :] - scale[..., None] * np.einsum("...ij,...j", rotation, known_mean[..., 0, :])
         return cls(scale, rotation, shift)
 

@@ -1,4 +1,4 @@
-"""Cameras from the values that camera heads give, and points from depth. Conventions: docs/conventions.md."""
+"""Cameras from the values that camera heads give, points from depth, rotations. Conventions: docs/conventions.md."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def camera_to_world(
         pose = inverse_pose(pose) if direction is PoseDirection.WORLD_TO_CAMERA else pose
     else:
         safe = np.where(broken[..., None], 0.0, wide)
-        pose = _matrix(_nearest_rotation(safe[..., 3:].reshape(*safe.shape[:-1], 3, 3)), safe[..., :3])
+        pose = _matrix(_scaled_rotation(safe[..., 3:].reshape(*safe.shape[:-1], 3, 3)), safe[..., :3])
     pose[broken] = np.nan
     return pose
 
@@ -188,6 +188,23 @@ def quaternion(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(result if result[3] >= 0 else -result)
 
 
+def nearest_rotation(matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The rotation R for which trace(R^T M) is largest, which is the nearest one to M (Kabsch 1976).
+
+    Args:
+        matrices: M, finite, `[...,3,3]`.
+
+    Returns:
+        R `[...,3,3]`, and the singular values of M `[...,3]`, the last one negative where the nearest orthogonal matrix
+        is a reflection; their sum is that trace.
+    """
+    left, values, right = np.linalg.svd(matrices)
+    sign = np.where(np.linalg.det(left) * np.linalg.det(right) < 0, -1.0, 1.0)
+    values[..., -1] *= sign  # the axis that costs least
+    right[..., -1, :] *= sign[..., None]
+    return left @ right, values
+
+
 def _matrix(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
     """`[...,3,3]` and `[...,3]` -> `[...,4,4]`."""
     pose = np.zeros((*translation.shape[:-1], 4, 4))
@@ -195,12 +212,10 @@ def _matrix(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> 
     return pose
 
 
-def _nearest_rotation(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scaled_rotation(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rotation nearest to three rows `[...,3,3]`, after each is scaled to length 1."""
-    left, _, right = np.linalg.svd(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
-    sign = np.linalg.det(left @ right)
-    left[..., 2] *= sign[..., None]  # the axis that costs least, where the nearest orthogonal matrix is a reflection
-    return left @ right
+    rotation, _ = nearest_rotation(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))
+    return rotation
 
 
 def _rotation(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -45,8 +46,8 @@ def evaluate_command(
         from page4d_engines.results.scores.evaluation import evaluate  # late: --help need not wait for numpy
         from page4d_engines.results.scores.table import reasons, table
 
-        if out is not None and (out.is_dir() or not out.parent.is_dir()):
-            raise UsageError("-o names no file that can be written", got=out, allowed="a file in an existing folder")
+        if out is not None:
+            _refuse_file(out, {"the run": run, "the second run": against, "the truth": truth})
         with console.progress(quiet) as progress:
             evaluation = evaluate(run, truth, against, frames, progress)
         if out is not None:
@@ -59,3 +60,24 @@ def evaluate_command(
             console.say(f"note: {reason}", quiet)
 
     raise typer.Exit(console.run(body))
+
+
+def _refuse_file(out: pathlib.Path, inputs: Mapping[str, pathlib.Path | None]) -> None:
+    """Raise unless `-o` names a file in an existing folder, outside what the scores are computed from.
+
+    Args:
+        out: as on the command line.
+        inputs: folders that are read, by what they are; None: there is none.
+
+    Raises:
+        UsageError: it names something else.
+    """
+    from page4d.errors import UsageError
+
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError("-o names no file that can be written", got=out, allowed="a file in an existing folder")
+    for name, folder in inputs.items():
+        if folder is not None and out.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(
+                f"-o lies in {name}, which this reads", got=f"{out}, in {folder}", allowed="a file outside"
+            )

@@ -164,5 +164,5 @@ def _has_desktop() -> bool:
 
 
 def _images(run: FinishedRun) -> int:
-    """Of all windows; those that windows share are counted in each."""
-    return len(run.summary.windows) * run.layout.T * run.layout.V
+    """Of all scenes; those that windows of one world share are counted once."""
+    return sum(scene.count for scene in run.scenes())

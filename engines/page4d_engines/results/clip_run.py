@@ -263,6 +263,7 @@ def _check_world(manifest: Manifest, folder: FrameFolder, options: RunOptions, s
     if options.align and _choice(manifest, options) is None:
         raise UsageError(
             "--align brings windows together by their points, and these engines give none in the world",
+            got=manifest.model,
             allowed="engines with points and cameras, or depth and cameras",
             hint="page4d-export with these heads",
         )

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from page4d.errors import UsageError
+from page4d.system.plain_text import listed
 from page4d_engines.pipeline import LengthUnit
 from page4d_engines.results.finished.finished_run import FinishedRun, Scene
 from page4d_engines.results.finished.posed_image import PosedImage
 from page4d_engines.results.scores.reference import ReferenceImage, moving_patches
+
+_HINT = "--truth CLIP, which each of them is compared with"
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,17 @@ class OtherRun:
                 raise UsageError(
                     f"the two runs cannot be compared image by image: they differ in {name}",
                     got=f"{run.path}: {value}; {self.run.path}: {there[name]}",
-                    hint="--truth CLIP, which each of them is compared with",
+                    hint=_HINT,
                 )
+        own_names = {scene.name for scene in self.run.scenes()}
+        missing = [scene.name for scene in run.scenes() if scene.name not in own_names]
+        if missing:
+            raise UsageError(
+                "the two runs cannot be compared image by image: they differ in the windows",
+                got=f"{listed(missing, 3)}: in {run.path}, not in {self.run.path}",
+                allowed="runs with the same --stride",
+                hint=_HINT,
+            )
 
     def paired(self, scene: Scene) -> Iterator[tuple[PosedImage, ReferenceImage]]:
         """As `Reference.paired`."""

@@ -34,8 +34,8 @@ def table(evaluation: Evaluation) -> Table:
     """A row for each score that a run has, a column for each run, and one for the difference of two."""
     runs = evaluation.runs
     columns = [f"{run.out} ({run.precision})" for run in runs] + ["difference"] * (len(runs) > 1)
-    what = "truth" if evaluation.is_truth else "reference"
-    rows = console.table(f"{what}: {evaluation.reference}", ["score", "unit"], columns)
+    reference = "truth" if evaluation.is_truth else "reference"
+    rows = console.table(f"{reference}: {evaluation.reference}", ["score", "unit"], columns)
     values = [run.scores.values() for run in runs]
     length = "m" if evaluation.is_truth else "the reference's"
     for name, (words, unit) in _ROWS.items():

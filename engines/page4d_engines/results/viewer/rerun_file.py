@@ -142,6 +142,8 @@ def _log_image(stream: rerun.RecordingStream, root: list[str], image: PosedImage
     if np.isfinite(pose).all():
         turn = rerun.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3])
         stream.log(rerun.new_entity_path(place), turn)
+    else:  # the pose of the timestep before would stay
+        stream.log(rerun.new_entity_path(place), rerun.Clear(recursive=False))
     if np.isfinite(camera.K).all():
         size = [camera.width, camera.height]
         pinhole = rerun.Pinhole(image_from_camera=camera.K, resolution=size, camera_xyz=rerun.ViewCoordinates.RDF)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from page4d.errors import UsageError
+from page4d.network.poses import nearest_rotation
 from page4d_engines.results.world.similarity import Floats, Similarity, robust_fit
 
 _THIN = 0.02  # centres whose spread across their line is a smaller share of that along it tell no turn about the line
 _APART = 1e-9  # of two centres, as a share of their distance from the origin
 _ROUNDS = 30
+_MOST_PAIRS = 100_000  # whose distances are compared
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ def _is_thin(centres: Floats) -> bool:
 
 def _ratio(here: Floats, there: Floats) -> float | None:
     """The median ratio of the distances between centres; None where these are in one place."""
-    first, second = np.triu_indices(len(here), 1)
-    if len(first) > 100_000:  # of a long clip's cameras, an even choice of the pairs
-        chosen = np.linspace(0, len(first) - 1, 100_000).astype(np.intp)
-        first, second = first[chosen], second[chosen]
+    count = len(here)
+    if count * (count - 1) // 2 <= _MOST_PAIRS:
+        first, second = np.triu_indices(count, 1)
+    else:  # all pairs of a long clip's cameras take gigabytes; the same cameras give the same draw
+        first, second = np.random.default_rng(0).integers(count, size=(2, _MOST_PAIRS))
     before = np.linalg.norm(here[first] - here[second], axis=1)
     behind = np.linalg.norm(there[first] - there[second], axis=1)
     apart = (before > _APART * np.abs(here).max(initial=0)) & (behind > _APART * np.abs(there).max(initial=0))
@@ -94,7 +97,6 @@ def _mean_rotation(rotations: Floats) -> Floats:
     weights = np.ones(len(rotations))
     mean = np.eye(3)
     for _ in range(_ROUNDS):
-        left, _, right = np.linalg.svd((weights[:, None, None] * rotations).sum(0))
-        mean = (left * np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])) @ right
+        mean, _ = nearest_rotation((weights[:, None, None] * rotations).sum(0))
         weights = 1 / np.maximum(np.linalg.norm(rotations - mean, axis=(1, 2)), 1e-6)
     return mean

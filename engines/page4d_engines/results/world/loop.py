@@ -17,10 +17,9 @@ FEWEST_WINDOWS = 3
 """Of a loop: two share frames anyway."""
 
 _WORST, _AGREEING = 0.1, 0.5  # error and agreement of an end of the closing window that is believed
-_CELL, _SEEN = (
-    0.05,
-    0.3,
-)  # a cell's side as a share of the depth; share of the first frames' points in the last ones' cells
+_CELL = 0.05  # side of a cell, as a share of the depth
+_SEEN = 0.3  # share of the first frames' points that lie in cells of the last ones, in a loop
+_LEFT = 1e-3  # of a closed ring: of the scale, in degrees, and as a share of the depth
 _VARIANCE = {"points": 1.0, "cameras": 10.0, "nothing": 1e4}
 """Of a link, by what it was fitted to. How well points fit does not count: of a single shared frame they fit perfectly,
 whatever its depths are off by together."""
@@ -54,7 +53,8 @@ def close_loop(alignment: WindowAlignment, closing: ClosingWindow) -> tuple[list
         closing: the further window.
 
     Returns:
-        Each window's world, and what was done. The worlds stay as they are where the closing window does not fit.
+        Each window's world, and what was done. The worlds stay as they are where the closing window does not fit,
+        or the ring is too far open.
     """
     assert alignment.first is not None and alignment.last is not None
     T, tail = len(closing.sampled.points), closing.tail
@@ -65,25 +65,28 @@ def close_loop(alignment: WindowAlignment, closing: ClosingWindow) -> tuple[list
     seen_again = _seen_again(closing)
     reason = _misfit(to_last, to_first, seen_again)
     back = to_last.similarity.after(to_first.similarity.inverse())  # from the first window to the last
-    before = _gap(alignment, alignment.worlds, back)
-    if reason:
-        summary = LoopSummary(
-            closed=False, reason=reason, frames=closing.frames, error=error, seen_again=seen_again, before=before
-        )
-        return list(alignment.worlds), summary
-    worlds = _closed(alignment, back)
-    return worlds, LoopSummary(
-        closed=True,
-        reason="",
+    before, after = _gap(alignment, alignment.worlds, back), None
+    worlds = list(alignment.worlds)
+    if not reason:
+        closed_worlds = _closed(alignment, back)
+        if closed_worlds is None:
+            reason = "the windows are too far from a ring: no small changes of them close it"
+        else:
+            worlds, after = closed_worlds, _gap(alignment, closed_worlds, back)
+    summary = LoopSummary(
+        closed=not reason,
+        reason=reason,
         frames=closing.frames,
         error=error,
         seen_again=seen_again,
         before=before,
-        after=_gap(alignment, worlds, back),
+        after=after,
     )
+    return worlds, summary
 
 
-def _closed(alignment: WindowAlignment, back: Similarity) -> list[Similarity]:
+def _closed(alignment: WindowAlignment, back: Similarity) -> list[Similarity] | None:
+    """The windows' worlds once the ring is closed; None where the changes do not come to an end."""
     # in frames about the cameras and with the depth as unit, a change of a link says the same in every window
     frames = [
         Similarity(depth, np.eye(3), middle) for depth, middle in zip(alignment.depths, alignment.middles, strict=True)
@@ -95,7 +98,12 @@ def _closed(alignment: WindowAlignment, back: Similarity) -> list[Similarity]:
     ]
     variances = np.array([_VARIANCE[pair.summary.fitted_to] for pair in alignment.pairs] + [_VARIANCE["points"]])
     worlds = [Similarity.identity()]
-    for frame, link, after in zip(frames, close_ring(links, variances)[:-1], following, strict=False):
+    closed, whole = close_ring(links, variances), Similarity.identity()
+    for link in closed:
+        whole = whole.after(link)
+    if not (abs(whole.scale - 1) < _LEFT and whole.degrees < _LEFT and np.linalg.norm(whole.translation) < _LEFT):
+        return None  # also of NaN
+    for frame, link, after in zip(frames, closed[:-1], following, strict=False):
         worlds.append(worlds[-1].after(frame.after(link).after(after.inverse())))
     return worlds
 
@@ -140,9 +148,9 @@ def _seen_again(closing: ClosingWindow) -> float | None:
         return None
     cells = _cells(last, side)
     around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    taken = {tuple(cell) for cell in np.unique((cells[:, None] + around).reshape(-1, 3), axis=0).tolist()}
-    asked = _cells(first, side).tolist()
-    return sum(tuple(cell) in taken for cell in asked) / len(asked)
+    near_last = {tuple(cell) for cell in np.unique((cells[:, None] + around).reshape(-1, 3), axis=0).tolist()}
+    first_cells = _cells(first, side).tolist()
+    return sum(tuple(cell) in near_last for cell in first_cells) / len(first_cells)
 
 
 def _cells(points: NDArray[np.floating], side: float) -> NDArray[np.int64]:

@@ -21,8 +21,11 @@ from page4d_engines.results.world.sampled_window import grid
 from page4d_engines.results.world.similarity import Floats, Similarity
 
 _NAMED = 6  # names that an error lists
-_PHOTOS = 500  # that depths are compared of, spread over the clip: the scale is one number
+_PHOTOS = 500  # that depths are compared of, spread over the clip: a scene's scale is one number
 _FEWEST = 100  # pixels that tell a ratio of depths
+
+KnownDepths = dict[str, tuple[Floats, Floats]]
+"""By photo: places in it, x and y, float64 `[n,2]` in its pixels, and their depths in metres, float64 `[n]`."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,18 @@ def _pose(camera: Camera) -> Floats:
 # ---- from a metric model's depth
 
 
-def scale_by_depth(scene: Scene, metric: FinishedRun) -> tuple[Similarity, float, int]:
+def scale_by_depth(scene: Scene, metric: FinishedRun, known: KnownDepths) -> tuple[Similarity, float, int]:
     """A scene in the metres of a run on the same photos: the similarity, the share that ratios of depth deviate by, and
     the number of pixels.
+
+    Args:
+        scene: in a unit of its own.
+        metric: the run in metres.
+        known: of `known_depths`.
 
     Raises:
         UsageError: other photos, or too few pixels with depth in both.
     """
-    known = _known_depths(metric)
     ratios = [_ratios(image, *known[image.photo]) for image in scene.images() if image.photo in known]
     if not ratios:
         raise other_photos(metric, scene.run.summary.frames)
@@ -126,22 +133,42 @@ def scale_by_depth(scene: Scene, metric: FinishedRun) -> tuple[Similarity, float
     return Similarity.scaling(math.exp(middle)), residual, len(logs)
 
 
-def _known_depths(metric: FinishedRun) -> dict[str, tuple[Floats, Floats]]:
-    """By photo: places in it, x and y, `[n,2]`, and their depth in metres `[n]`."""
-    total = sum(1 for scene in metric.scenes() for window in scene.windows for _ in metric.timesteps(window))
-    every = max(1, -(-total * metric.layout.V // _PHOTOS))
+def known_depths(metric: FinishedRun, run: FinishedRun) -> KnownDepths:
+    """Depths in metres of photos that both runs have, at least one of each of the run's scenes.
+
+    Args:
+        metric: the run in metres; each of its images is read once.
+        run: whose scenes are to come to metres.
+
+    Raises:
+        UsageError: a photo or a window's file of the metric run is gone or damaged.
+    """
+    compared = _compared_photos(metric, run)
     known = {}
-    count = 0
     for scene in metric.scenes():
         for image in scene.images():
-            count += 1
-            if image.depth is None or (count - 1) % every:
+            if image.depth is None or image.photo not in compared:
                 continue
             rows, columns = grid(*image.depth.shape)
             depth = image.depth[rows, columns].astype(np.float64)
             usable = np.isfinite(depth) & (depth > 0) & image.fit.shown[rows, columns]
             known[image.photo] = (image.photo_pixels()[rows, columns][usable], depth[usable])
     return known
+
+
+def _compared_photos(metric: FinishedRun, run: FinishedRun) -> set[str]:
+    """About `_PHOTOS` of the photos that both runs have, spread over the clip; more, where the run has more scenes."""
+    shared = {photo for scene in metric.scenes() for photo in _photos(scene)}
+    candidates = [[photo for photo in _photos(scene) if photo in shared] for scene in run.scenes()]
+    every = max(1, -(-sum(map(len, candidates)) // _PHOTOS))
+    return {photo for photos in candidates for photo in photos[::every]}
+
+
+def _photos(scene: Scene) -> Iterable[str]:
+    """Paths of a scene's photos, each once."""
+    run = scene.run
+    times = dict.fromkeys(t for window in scene.windows for t in run.timesteps(window))
+    return (photo_path(run.clip, t, v) for t in times for v in range(run.layout.V))
 
 
 def _ratios(image: PosedImage, places: Floats, depth: Floats) -> Floats:
@@ -182,7 +209,11 @@ def scale_by_distance(scene: Scene, distance: KnownDistance) -> tuple[Similarity
     first, second = (_middle(centres[name]) for name in (distance.first, distance.second))
     if first is None or second is None:
         unknown = distance.first if first is None else distance.second
-        raise UsageError(f"--known-distance: the run has no pose of {unknown}", got=unknown)
+        raise UsageError(
+            f"--known-distance: the run has no pose of {unknown}",
+            got=unknown,
+            allowed="cameras that the run has a pose of",
+        )
     length = float(np.linalg.norm(first - second))
     if not length > 0:
         raise UsageError(
@@ -231,7 +262,7 @@ def many_worlds() -> UsageError:
         "--known-distance is for one world, and each window has its own",
         got="several windows",
         allowed="a clip of one window, or windows in one world",
-        hint="--align",
+        hint="page4d-run --align",
     )
 
 

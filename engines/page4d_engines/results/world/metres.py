@@ -17,9 +17,11 @@ from page4d_engines.pipeline import LengthUnit
 from page4d_engines.results.finished.finished_run import FinishedRun, Scene, photo_path
 from page4d_engines.results.summary import SUMMARY, Summary
 from page4d_engines.results.world.metre_scales import (
+    KnownDepths,
     KnownDistance,
     clip_images,
     clip_names,
+    known_depths,
     many_worlds,
     other_cameras,
     other_photos,
@@ -115,13 +117,14 @@ class MetricSource:
         Raises:
             UsageError: the source has nothing to do with the run: no cameras or photos of these names, no depth.
         """
-        changes: dict[str, Similarity] = {}
         worlds: dict[str, MetricScale] = {}
         windows = []
+        earlier = {} if run.summary.metric is None else run.summary.metric.worlds
+        depths = {} if self.run is None else known_depths(self.run, run)
         for scene in run.scenes():
-            change, residual, measured = self._of_scene(scene)
-            changes[scene.name] = change
-            worlds[scene.name] = MetricScale(scale=change.scale, residual=residual, measured=measured)
+            change, residual, measured = self._of_scene(scene, depths)
+            before = earlier[scene.name].scale if scene.name in earlier else 1.0
+            worlds[scene.name] = MetricScale(scale=before * change.scale, residual=residual, measured=measured)
             windows += [placed(window, change, str(LengthUnit.METRES)) for window in scene.windows]
         metric = MetricSummary(source=self._kind, given=self.given, worlds=worlds)
         return msgspec.structs.replace(run.summary, windows=windows, metric=metric)
@@ -145,11 +148,11 @@ class MetricSource:
             return "cameras"
         return "depth" if self.run is not None else "distance"
 
-    def _of_scene(self, scene: Scene) -> tuple[Similarity, float | None, int]:
+    def _of_scene(self, scene: Scene, depths: KnownDepths) -> tuple[Similarity, float | None, int]:
         if self.cameras is not None:
             return scale_by_cameras(scene, self.cameras, self.given)
         if self.run is not None:
-            return scale_by_depth(scene, self.run)
+            return scale_by_depth(scene, self.run, depths)
         assert self.distance is not None
         return scale_by_distance(scene, self.distance)
 
@@ -166,10 +169,10 @@ def _metric_run(path: pathlib.Path) -> FinishedRun:
     units = {window.predictions.unit for window in run.summary.windows if window.predictions is not None}
     has_depth = all(window.predictions and window.predictions.depth_scale for window in run.summary.windows)
     if units != {str(LengthUnit.METRES)} or not has_depth:
-        what = "no depth" if not has_depth else "depth in a unit of its own"
+        reason = "no depth" if not has_depth else "depth in another unit"
         raise UsageError(
             "the run of --metric-from has no depth in metres",
-            got=f"{path}, with {what}",
+            got=f"{path}, with {reason}",
             allowed="cameras.json, or a run of Pi3X, or of Depth Anything 3 METRIC with focal lengths",
         )
     return run

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from page4d_engines.results.world.similarity import Floats, Similarity
 
-_ROUNDS, _CLOSED = 25, 1e-12
+_ROUNDS, _CLOSED = 100, 1e-12
 _TERMS = 40  # of the series of the exponential; the angle is at most pi
 
 
@@ -28,8 +28,14 @@ def close_ring(links: Sequence[Similarity], variances: NDArray[np.floating]) -> 
         variances: `[n]`, above 0: of each link, up to a factor.
 
     Returns:
-        As many links.
+        As many links. Of a ring that is far open, the steps may not come to an end: then it is open still, or they are
+        NaN, which the caller has to look at.
     """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _closed_ring(links, variances)
+
+
+def _closed_ring(links: Sequence[Similarity], variances: NDArray[np.floating]) -> list[Similarity]:
     changes = np.zeros((len(links), 7))
     for _ in range(_ROUNDS):
         changed = _changed(links, changes)
@@ -37,15 +43,21 @@ def close_ring(links: Sequence[Similarity], variances: NDArray[np.floating]) -> 
         for link in changed:
             whole = whole.after(link)
             jacobians.append(_adjoint(whole))
+        if not _is_finite(whole):
+            break
         gap = logarithm(whole)
         if np.abs(gap).max() <= _CLOSED:
             break
         jacobian = np.stack(jacobians)
         spread = np.einsum("n,nij,nkj->ik", variances, jacobian, jacobian)
-        wanted = np.einsum("nij,nj->i", jacobian, changes) - gap
-        force = np.linalg.solve(spread, wanted)
+        linearized_gap = np.einsum("nij,nj->i", jacobian, changes) - gap
+        force = np.linalg.solve(spread, linearized_gap)
         changes = variances[:, None] * np.einsum("nji,j->ni", jacobian, force)
     return _changed(links, changes)
+
+
+def _is_finite(similarity: Similarity) -> bool:
+    return bool(0 < similarity.scale < np.inf and np.isfinite(similarity.translation).all())
 
 
 def exponential(change: Floats) -> Similarity:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import UsageError
+from page4d.network.poses import nearest_rotation
 
 Floats = NDArray[np.float64]
 
@@ -215,11 +216,9 @@ def _closest(source: Floats, target: Floats, weights: Floats, even: bool) -> tup
         spread = np.linalg.svd(np.sqrt(share) * points, compute_uv=False)
         if not spread[1] > max(_FLAT * spread[0], _rounding(place)):
             raise _undetermined(f"{count} on a line" if spread[0] > _rounding(place) else f"{count} in one place")
-    left, values, right = np.linalg.svd((share * there).T @ here)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right)) or 1.0])
-    rotation = (left * signs) @ right
+    rotation, values = nearest_rotation((share * there).T @ here)
     variance = float((share * here**2).sum())
-    scale = np.sqrt((share * there**2).sum() / variance) if even else (values * signs).sum() / variance
+    scale = np.sqrt((share * there**2).sum() / variance) if even else values.sum() / variance
     return scale, rotation, goal - scale * rotation @ middle
 
 

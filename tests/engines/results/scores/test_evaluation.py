@@ -227,6 +227,16 @@ def test_runs_of_other_images_are_no_reference(true_run, tmp_path):
         evaluate(true_run.out, None, None, None, SILENT)
 
 
+def test_runs_of_as_many_windows_of_other_timesteps_are_no_reference(tmp_path):
+    runs = [
+        write_true_run(tmp_path / str(stride), T=8, V=1, size=(28, 42), window=2, stride=stride) for stride in (None, 2)
+    ]
+    renamed = [msgspec.structs.replace(window, name=f"other_{window.name}") for window in runs[1].summary.windows]
+    write_summary(runs[1].out / SUMMARY, msgspec.structs.replace(runs[1].summary, windows=renamed))
+    with pytest.raises(UsageError, match=r"differ in the windows[\s\S]*window_0-1"):
+        evaluate(runs[0].out, None, runs[1].out, None, SILENT)
+
+
 def test_memory_does_not_grow_with_windows(tmp_path):
     peaks = []
     for T in (2, 6):
@@ -259,4 +269,8 @@ def test_the_command_refuses_in_words(true_run, tmp_path):
 
     refused(command(true_run.out), ExitCode.USAGE, "--truth CLIP or --against OUT2")
     refused(command(true_run.out, "--truth", true_run.frames, "-o", tmp_path), ExitCode.USAGE, "-o names no file")
+    for name, place in (("the run", true_run.out / "summary.json"), ("the truth", true_run.frames / "cameras.json")):
+        before = place.read_bytes()
+        refused(command(true_run.out, "--truth", true_run.frames, "-o", place), ExitCode.USAGE, f"-o lies in {name}")
+        assert place.read_bytes() == before
     refused(command(tmp_path, "--truth", true_run.frames), ExitCode.USAGE, "summary")

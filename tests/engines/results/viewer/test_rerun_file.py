@@ -1,6 +1,7 @@
 """Recordings, read back by rerun's own reader."""
 
 import collections
+import dataclasses
 import io
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from page4d.errors import MissingBackendError
+from page4d_engines.results.finished.finished_run import Scene
 from page4d_engines.results.viewer.rerun_file import refuse_rerun_file, require_rerun, write_rerun
 from page4d_engines.results.viewer.shown_scene import ShownScene
 from tests.support.clips import refusal
@@ -64,6 +66,21 @@ def test_cameras_stand_where_they_are_and_have_the_focal_lengths_of_the_engines_
         (K,) = recorded.at(f"/world/cameras/cam{v}", "Pinhole:image_from_camera", 2)
         assert np.allclose(place, camera.centre, atol=1e-5)
         assert np.allclose(np.array(K).reshape(3, 3).T, camera.K, rtol=1e-5)
+
+
+def test_a_camera_whose_pose_is_lost_does_not_stay_where_it_was(run, tmp_path, monkeypatch):
+    whole = Scene.images
+
+    def images(scene):
+        for image in whole(scene):
+            lost = dataclasses.replace(image.calibration, camera_to_world=np.full((4, 4), np.nan))
+            yield dataclasses.replace(image, calibration=lost) if image.t == 1 else image
+
+    monkeypatch.setattr(Scene, "images", images)
+    write_rerun(tmp_path / "run.rrd", run.scenes(), 100)
+    columns = Recording(tmp_path / "run.rrd").columns
+    assert set(columns["/world/cameras/cam0", "Transform3D:translation"]) == {0, 2}
+    assert set(columns["/world/cameras/cam0", "Clear:is_recursive"]) == {1}
 
 
 def test_photos_depth_and_masks_are_on_the_timeline(recorded, true_run, run):

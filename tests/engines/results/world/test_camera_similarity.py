@@ -20,7 +20,13 @@ SPREAD = np.random.default_rng(1).normal(size=(8, 3))
 LINE = np.outer(np.arange(6.0), [1.0, 2.0, -1.0])
 
 
-@pytest.mark.parametrize(("centres", "turned"), [(SPREAD, False), (LINE, True), (LINE[:2], True), (SPREAD[:3], False)])
+LONG_LINE = np.outer(np.arange(600.0), [1.0, 2.0, -1.0])
+"""Of more pairs than are compared."""
+
+
+@pytest.mark.parametrize(
+    ("centres", "turned"), [(SPREAD, False), (LINE, True), (LINE[:2], True), (LONG_LINE, True), (SPREAD[:3], False)]
+)
 def test_exact_cameras_give_their_map(centres, turned):
     poses = cameras(centres)
     fit = fit_cameras(poses, TURN.of_pose(poses))

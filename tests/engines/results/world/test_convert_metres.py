@@ -10,6 +10,7 @@ from page4d.cameras import read_cameras
 from page4d_engines.commands.convert import convert_command
 from page4d_engines.results.finished.finished_run import FinishedRun
 from page4d_engines.results.summary import finished, read_summary
+from page4d_engines.results.world import metre_scales
 from page4d_engines.results.world.similarity import Similarity
 from tests.engines.results.ply import columns, read_ply
 from tests.support.commands import inside, refused
@@ -102,6 +103,8 @@ def test_metres_are_not_applied_twice(original, tmp_path):
     for _ in range(2):
         assert convert(out, "--known-distance", f"cam0,cam1,{distance(original)}").returncode == 0
         assert_true_scale(out, original)
+        scale = read_summary(out / "summary.json").metric.worlds[""].scale
+        assert scale == pytest.approx(original.worlds[0].scale, rel=1e-3), "metres per unit that the engines gave"
 
 
 def test_known_cameras_of_a_rig_bring_the_run_into_their_world(original, tmp_path):
@@ -121,6 +124,19 @@ def test_a_metric_run_with_another_fit_and_size_tells_the_scale(original, other,
     assert_true_scale(out, original, 0.01)
     scale = read_summary(out / "summary.json").metric.worlds[""]
     assert scale.residual < 0.02 and scale.measured > 1000
+
+
+def test_each_window_is_compared_with_a_metric_run_however_few_photos_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(metre_scales, "_PHOTOS", 1)
+    metric = write_true_run(tmp_path / "metric", "vggt", 6, 2, (56, 56))
+    assert convert(metric.out, "--metric-from", metric.frames / "cameras.json").returncode == 0
+    run = write_true_run(tmp_path / "run", T=6, V=2, size=(56, 56), window=2, worlds=worlds(3, 3))
+    done = convert(run.out, "--metric-from", metric.out)
+    assert done.returncode == 0, done.stderr
+    scales = read_summary(run.out / "summary.json").metric.worlds
+    assert [scales[window.name].scale for window in run.summary.windows] == pytest.approx(
+        [world.scale for world in run.worlds], rel=0.02
+    )
 
 
 def test_with_a_folder_of_its_own_the_run_stays_as_it_was(original, tmp_path):

@@ -62,3 +62,9 @@ def test_a_loose_link_takes_what_the_others_do_not():
     closed = close_ring(links, np.array([1.0, 1e4, 1.0]))
     assert abs(np.log(closed[0].scale) - 0.1) < 1e-3
     assert np.log(closed[1].scale) == pytest.approx(-0.2, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_ring_that_is_far_open_ends_without_an_error(seed):
+    chance = np.random.default_rng(seed)
+    assert len(close_ring([exponential(4 * chance.normal(size=7)) for _ in range(5)], np.ones(5))) == 5

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from page4d_engines.clip.window_reader import windows
+from page4d_engines.results.world import loop
 from page4d_engines.results.world.loop import ClosingWindow, close_loop
 from page4d_engines.results.world.window_alignment import WindowAlignment
 from tests.support.world.drift import ERRORS, aligned, chained_by_camera, chained_by_frame, drift, run
@@ -144,6 +145,15 @@ def test_a_break_in_the_chain_is_what_a_loop_mends(clip):
     assert loop.closed
     assert drift(case, alignment.worlds).last > 0.1
     assert drift(case, worlds).last < 0.01
+
+
+def test_a_ring_that_its_changes_do_not_close_stays_as_it_was(clip, monkeypatch):
+    monkeypatch.setattr(loop, "close_ring", lambda links, variances: list(links))
+    case = run(clip, T, STRIDE, ERRORS, loop=True)
+    alignment = aligned(case)
+    worlds, summary = close_loop(alignment, case.closing)
+    assert not summary.closed and "too far from a ring" in summary.reason and summary.after is None
+    assert worlds == alignment.worlds
 
 
 def test_frames_that_do_not_see_the_begin_again_leave_the_ring_open(clip):
