@@ -50,7 +50,7 @@ _ORIENTATIONS = {
     7: _TURN.TRANSVERSE,
     8: _TURN.ROTATE_90,
 }
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
 """What Pillow raises for files that are no image, cut off, or damaged."""
 # of Pillow's warnings about metadata none concerns the picture, and where warnings are errors they would end the
 # reading half-way
