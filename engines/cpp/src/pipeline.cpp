@@ -22,13 +22,14 @@ std::unique_ptr<EngineLoader> runnable_plans(const EngineFolder& folder, const O
   }
 }
 
-// Checks hashes of files that the backend loads and EngineFolder::open did not.
-std::unique_ptr<EngineLoader> on_cpu(EngineFolder& folder, const Options& options) {
+// ONNX Runtime, after the hashes of its files, which EngineFolder::open checks for Files::kAll alone.
+std::unique_ptr<EngineLoader> cpu_loader(EngineFolder& folder, const Options& options) {
   auto loader = onnxruntime_loader(folder, options);
   if (options.files == Files::kUsed) folder.check(onnxruntime_files(folder.manifest));
   return loader;
 }
 
+// reason: why kAuto does not take the folder's plans; empty where it does, or there are none.
 std::unique_ptr<EngineLoader> loader_of(EngineFolder& folder, const Options& options, std::string& reason) {
   switch (options.backend) {
     case Backend::kTest:
@@ -36,14 +37,18 @@ std::unique_ptr<EngineLoader> loader_of(EngineFolder& folder, const Options& opt
     case Backend::kTensorrt:
       return tensorrt_loader(folder, options);
     case Backend::kOnnxruntime:
-      return on_cpu(folder, options);
+      return cpu_loader(folder, options);
     case Backend::kAuto:
       break;
   }
-  if (folder.manifest.plans) {
-    if (auto loader = runnable_plans(folder, options, reason)) return loader;
+  if (!folder.manifest.plans) return cpu_loader(folder, options);
+  if (auto loader = runnable_plans(folder, options, reason)) return loader;
+  try {
+    return cpu_loader(folder, options);
+  } catch (Error& error) {
+    error.got("not on TensorRT: " + reason);
+    throw;
   }
-  return on_cpu(folder, options);
 }
 
 }  // namespace
@@ -54,6 +59,7 @@ class Pipeline::Impl {
       : folder_(EngineFolder::open(path, options.files)),
         loader_(loader_of(folder_, options, reason_)),
         described_(loader_->described()) {
+    warnings_ = loader_->warnings();
     if (!reason_.empty()) warnings_.push_back("not on TensorRT: " + reason_);
     if (dynamic_cast<HostDevice*>(&loader_->device()) != nullptr && options.backend != Backend::kTest)
       folder_.manifest = widened(folder_.manifest);
@@ -75,7 +81,7 @@ class Pipeline::Impl {
 
  private:
   EngineFolder folder_;
-  std::string reason_;  // why the plans are not taken
+  std::string reason_;  // as of loader_of
   std::unique_ptr<EngineLoader> loader_;
   std::string described_;
   std::vector<std::string> warnings_;

@@ -50,8 +50,8 @@ _ORIENTATIONS = {
     7: _TURN.TRANSVERSE,
     8: _TURN.ROTATE_90,
 }
-# what Pillow raises for files that are no image, cut off, or damaged
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
+"""What Pillow raises for files that are no image, cut off, or damaged."""
 # of Pillow's warnings about metadata none concerns the picture, and where warnings are errors they would end the
 # reading half-way
 _SILENT = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -95,7 +95,7 @@ class ImageFile:
                 (width, height), (orientation, damaged) = image.size, _orientation(image)
                 size = (height, width) if orientation >= 5 else (width, height)
                 return Header(size, deep=_is_deep(image), transparent=has_alpha(image), damaged_exif=damaged)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._unreadable(what, error) from None
 
     def image(self, what: str, over_white: bool = False) -> Image.Image:
@@ -152,7 +152,7 @@ class ImageFile:
             raise OutOfMemoryError(
                 f"{what} is too large for the memory that is left", got=self.path, hint="make the image smaller"
             ) from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._unreadable(what, error) from None
 
     def _unreadable(self, what: str, error: BaseException) -> UsageError:

@@ -15,7 +15,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest, StageEntry, TensorSpec
 from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
-from page4d_engines.stage_files.onnx_check import ONNX_TYPES, check_weights, parsed
+from page4d_engines.stage_files.onnx_check import ONNX_TYPES, check_weights, parsed, type_name
 
 _STANDARD = ("", "ai.onnx")
 _ATTENTION = ("com.microsoft", "MultiHeadAttention")
@@ -59,23 +59,28 @@ def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: M
 
 def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
     """Types are float32 for 16 bits; shapes may be views of the manifest's."""
-    actual = {value.name: _size(value) for value in values}
+    actual = {value.name: _type_and_count(value) for value in values}
     expected = {spec.binding: (_wide(spec.dtype), math.prod(spec.shape)) for spec in specs}
     if actual != expected:
         raise EngineError(
             f"{file} has other {what}s than the manifest says",
-            got=", ".join(sorted(actual)) or "none",
-            allowed=", ".join(f"{name}, {size} elements" for name, (_, size) in sorted(expected.items())),
+            got=_listed(actual) or "none",
+            allowed=_listed(expected),
             hint=_AGAIN,
         )
+
+
+def _listed(tensors: Mapping[str, tuple[int, int]]) -> str:
+    sizes = {name: "of no fixed size" if count < 0 else f"[{count}]" for name, (_, count) in tensors.items()}
+    return ", ".join(f"{name} {type_name(dtype)} {sizes[name]}" for name, (dtype, _) in sorted(tensors.items()))
 
 
 def _wide(dtype: str) -> int:
     return int(TensorProto.FLOAT) if dtype in ("float16", "bfloat16") else int(ONNX_TYPES[dtype])
 
 
-def _size(value: ValueInfoProto) -> tuple[int, int]:
-    """Type and elements; a size that is not fixed makes the elements -1."""
+def _type_and_count(value: ValueInfoProto) -> tuple[int, int]:
+    """ONNX's number of the type, and the number of elements: -1 where a size is not fixed."""
     tensor = value.type.tensor_type
     sides = [size.dim_value if size.HasField("dim_value") and size.dim_value >= 0 else -1 for size in tensor.shape.dim]
     return tensor.elem_type, -1 if -1 in sides else math.prod(sides)
@@ -102,10 +107,10 @@ def _check_body(file: str, body: FunctionProto | GraphProto, outer: Mapping[str,
 
 
 def _trips(constants: Mapping[str, NodeProto], name: str) -> float:
-    """Of a loop whose number of trips is this constant; infinite where it is none."""
+    """Of a loop whose number of trips is this constant; infinite where it is none, or a function's caller gives it."""
     node = constants.get(name)
-    values = [attribute.i for attribute in node.attribute if attribute.name == "value_int"] if node else []
-    return float(values[0]) if values else math.inf
+    attributes = [attribute for attribute in node.attribute if attribute.name == "value_int"] if node else []
+    return float(attributes[0].i) if attributes and not attributes[0].ref_attr_name else math.inf
 
 
 def _graphs(node: NodeProto) -> Iterator[GraphProto]:

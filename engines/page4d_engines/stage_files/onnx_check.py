@@ -103,9 +103,9 @@ def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs
         raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
     for name, (dtype, shape) in expected.items():
         if actual[name] != (dtype, shape):
-            got = f"{_name(actual[name][0])} {actual[name][1]}"
+            got = f"{type_name(actual[name][0])} {actual[name][1]}"
             what = f"the {what} {name} of {file} is not what the manifest says"
-            raise EngineError(what, got=got, allowed=f"{_name(dtype)} {shape}", hint=_AGAIN)
+            raise EngineError(what, got=got, allowed=f"{type_name(dtype)} {shape}", hint=_AGAIN)
 
 
 def _described(value: ValueInfoProto) -> tuple[int, list[int]]:
@@ -114,7 +114,8 @@ def _described(value: ValueInfoProto) -> tuple[int, list[int]]:
     return tensor.elem_type, [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
 
 
-def _name(dtype: int) -> str:
+def type_name(dtype: int) -> str:
+    """The manifest's name of ONNX's number of a type."""
     return next((name for name, number in ONNX_TYPES.items() if number == dtype), f"type {dtype}")
 
 
@@ -190,3 +191,5 @@ def _tensors(model: ModelProto, nodes: Iterable[NodeProto]) -> Iterator[TensorPr
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)

@@ -35,6 +35,8 @@ constexpr Choice<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
                                               {"bgra8", PixelFormat::kBgra8},
                                               {"mono8", PixelFormat::kMono8}};
 constexpr Choice<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
+                                                 {"auto", page4d::Backend::kAuto},
+                                                 {"onnxruntime", page4d::Backend::kOnnxruntime},
                                                  {"test", page4d::Backend::kTest}};
 constexpr Choice<page4d::Fit> kFits[] = {
     {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},

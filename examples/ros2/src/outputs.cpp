@@ -12,6 +12,11 @@ namespace {
 
 constexpr size_t kDepth = 5;  // messages kept for a slow subscriber
 
+// The fit that the rig makes of this one: Fit::kPublished stands for the way of the engines' model.
+page4d::Fit fit_for(const page4d::EngineInfo& info, page4d::Fit fit) {
+  return fit == page4d::Fit::kPublished ? info.published_fit : fit;
+}
+
 template <class Message>
 auto publisher_of(rclcpp_lifecycle::LifecycleNode& node, const std::string& topic) {
   rclcpp::PublisherOptions options;
@@ -73,7 +78,8 @@ CameraOutputs::CameraOutputs(rclcpp_lifecycle::LifecycleNode& node, size_t camer
                              const Parameters& parameters)
     : layout_(info.layout),
       parameters_(parameters),
-      region_(region_of(parameters.rig.frame_width, parameters.rig.frame_height, info.layout, parameters.rig.fit)),
+      region_(region_of(parameters.rig.frame_width, parameters.rig.frame_height, info.layout,
+                        fit_for(info, parameters.rig.fit))),
       points_are_in_world_(info.points_frame == page4d::PointsFrame::kWorld) {
   const std::string prefix = "~/camera_" + std::to_string(camera);  // a name's part may not begin with a digit
   const bool masks = info.output("mask") != nullptr, depth = info.output("depth") != nullptr,
@@ -107,7 +113,7 @@ void CameraOutputs::publish_mask(const CameraResult& result, const Header& heade
 }
 
 void CameraOutputs::publish_points(const CameraResult& result, const Header& header) const {
-  // a cloud is megabytes, so nobody's is not made
+  // a cloud is megabytes: without a subscriber none is made
   if (result.cloud.H == 0 || points_->get_subscription_count() + points_->get_intra_process_subscription_count() == 0)
     return;
   Header own = header;
@@ -138,7 +144,7 @@ void CameraOutputs::publish_calibration(const CameraResult& result, const Header
     const CameraModel model = camera_model_of(result.K);
     if (model.valid) camera_info_->publish(message_of(model, layout_, header));
   }
-  // of another size than the images it cannot be told what it is of
+  // a calibration for images of another size may be of a binned or cut image: it is not published
   if (given == nullptr || given->width != region_.width || given->height != region_.height) return;
   const CameraModel model = camera_model_of(CameraModel{true, given->k, given->r, given->p}, region_);
   if (!model.valid) return;

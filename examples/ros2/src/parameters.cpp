@@ -51,7 +51,7 @@ Descriptor ranged(const char* description, double from, double to) {
 void declare_node_parameters(rclcpp_lifecycle::LifecycleNode& node) {
   node.declare_parameter<std::string>("engines", "", described("folder that page4d-export wrote"));
   node.declare_parameter<std::string>("backend", "tensorrt",
-                                      fixed(described("what runs the engines", "tensorrt, test")));
+                                      fixed(described("what runs the engines", "tensorrt, auto, onnxruntime, test")));
   node.declare_parameter<Names>("cameras", Names{}, fixed(described("image topics, in the order of the views")));
   node.declare_parameter<Names>("camera_infos", Names{},
                                 fixed(described("topics of the cameras' calibration, one per camera, or none")));

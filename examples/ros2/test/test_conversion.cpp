@@ -289,13 +289,14 @@ void poses_that_are_none() {
 
 void parameters() {
   CHECK(backend_of("tensorrt") == page4d::Backend::kTensorrt && backend_of("test") == page4d::Backend::kTest);
+  CHECK(backend_of("auto") == page4d::Backend::kAuto && backend_of("onnxruntime") == page4d::Backend::kOnnxruntime);
   CHECK(fit_of("none") == page4d::Fit::kNone && fit_of("stretch") == page4d::Fit::kStretch);
   CHECK(fit_of("crop") == page4d::Fit::kCrop && fit_of("pad") == page4d::Fit::kPad);
   CHECK(fit_of("published") == page4d::Fit::kPublished && fit_of("published-pad") == page4d::Fit::kPublishedPad);
   CHECK(missing_of("skip") == page4d::Missing::kSkip && missing_of("repeat") == page4d::Missing::kRepeat);
   CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
   check_text(refusal([] { backend_of("cuda"); }),
-             "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, test");
+             "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, auto, onnxruntime, test");
   check_text(
       refusal([] { fit_of("Crop"); }),
       "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");

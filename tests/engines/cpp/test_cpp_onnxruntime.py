@@ -1,6 +1,10 @@
 """The C++ runtime over ONNX Runtime: the numbers of page4d-run, to the bit."""
 
+import pathlib
+import subprocess
+
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.support.cpp.parity_runs import clip_of, keypoints_for, same_runs
@@ -31,3 +35,15 @@ def test_other_precisions(parity, made, tmp_path, precision):
     """16 bits are computed in float32, as in Python."""
     clip = clip_of(tmp_path / "clip", 3, 2, 100, 80)
     same_runs(parity, made("default", precision).folder, clip, tmp_path, backend="onnxruntime")
+
+
+def test_the_first_pipeline_of_a_process_decides_on_the_library_and_the_threads(cpp, made):
+    """Later ones that ask for others are told so."""
+    capi = pathlib.Path(onnxruntime.__file__).parent / "capi"
+    (library,) = capi.glob("libonnxruntime.so*")
+    completed = subprocess.run(
+        [cpp / "tests" / "second_pipeline", made("default").folder, library, "libm.so.6"],
+        capture_output=True,
+        text=True,
+    )
+    assert (completed.returncode, completed.stderr) == (0, "")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from page4d.errors import Page4DError
 from page4d.manifest_checks.manifest_file import read_manifest
@@ -129,6 +129,18 @@ def test_weights_in_attributes_are_looked_at_as_well(folder, name):
     load_refused(with_graph(folder, change, name), "weights that are not in the engine folder")
 
 
+@pytest.mark.parametrize("name", SMALLS)
+def test_sparse_weights_in_attributes_are_looked_at_as_well(folder, name):
+    def change(model):
+        values = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
+        place(values, location="/etc/passwd", offset=0)
+        indices = numpy_helper.from_array(np.arange(4))
+        sparse = SparseTensorProto(values=values, indices=indices, dims=[8])
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["hidden"], sparse_value=sparse))
+
+    load_refused(with_graph(folder, change, name), "weights that are not in the engine folder")
+
+
 def test_weights_of_graphs_for_a_cpu_lie_beside_them(folder):
     def change(model):
         place(outside(model), location="/etc/passwd", offset=0)
@@ -205,6 +217,16 @@ def attention_with_a_loop(trips, operator="Identity", domain=""):
     [attention_with_a_loop(2**40), attention_with_a_loop(3, "Attention", "com.microsoft")],
 )
 def test_loops_of_graphs_for_a_cpu_end_and_have_the_exporters_operators(folder, change):
+    load_refused(with_graph(folder, change, LOWERED), "operator of an unknown kind")
+
+
+def test_trips_that_the_caller_of_a_function_gives_are_no_fixed_number(folder):
+    def change(model):
+        attention_with_a_loop(3)(model)
+        (trips,) = model.functions[-1].node[0].attribute
+        trips.Clear()
+        trips.name, trips.ref_attr_name, trips.type = "value_int", "count", onnx.AttributeProto.INT
+
     load_refused(with_graph(folder, change, LOWERED), "operator of an unknown kind")
 
 

@@ -3,18 +3,19 @@
 #include <page4d/fit.h>
 #include <page4d/geometry.h>
 #include <page4d/pipeline.h>
-#include <png.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
+#include "images.h"
+
 namespace fs = std::filesystem;
+using images::Picture;
 using page4d::Code;
 using page4d::Error;
 
@@ -31,39 +32,11 @@ constexpr char kUsage[] = R"(usage: frames ENGINES FRAMES OUT [--test]
   --test   checksums in place of the networks
 )";
 
-struct Picture {
-  std::vector<unsigned char> pixels;
-  int width = 0, height = 0;
-};
-
-Picture read_png(const fs::path& file) {
-  png_image png{};
-  png.version = PNG_IMAGE_VERSION;
-  const auto refuse = [&] { throw Error(Code::kUsage, "not a readable PNG").got(file.string() + ": " + png.message); };
-  if (png_image_begin_read_from_file(&png, file.c_str()) == 0) refuse();
-  png.format = PNG_FORMAT_RGB;
-  Picture picture{std::vector<unsigned char>(PNG_IMAGE_SIZE(png)), int(png.width), int(png.height)};
-  if (png_image_finish_read(&png, nullptr, picture.pixels.data(), 0, nullptr) == 0) refuse();
-  return picture;
-}
-
-// A grey image of 8 or 16 bits.
-template <class Pixel>
-void write_png(const fs::path& file, const std::vector<Pixel>& pixels, int64_t width, int64_t height) {
-  png_image png{};
-  png.version = PNG_IMAGE_VERSION;
-  png.width = png_uint_32(width), png.height = png_uint_32(height);
-  png.format = sizeof(Pixel) == 2 ? PNG_FORMAT_LINEAR_Y : PNG_FORMAT_GRAY;
-  fs::create_directories(file.parent_path());
-  if (png_image_write_to_file(&png, file.c_str(), 0, pixels.data(), 0, nullptr) == 0)
-    throw Error(Code::kFailure, png.message).got(file.string());
-}
-
 void write_mask(const fs::path& file, const float* mask, const page4d::Layout& layout) {
   std::vector<unsigned char> grey(size_t(layout.P()));
   std::transform(mask, mask + grey.size(), grey.begin(),
-                 [](float p) { return static_cast<unsigned char>(255 * std::clamp(p, 0.F, 1.F) + 0.5F); });
-  write_png(file, grey, layout.w(), layout.h());
+                 [](float p) { return static_cast<unsigned char>(p > 0 ? 255 * std::min(p, 1.F) + 0.5F : 0.F); });
+  images::write_png(file, grey, layout.w(), layout.h());
 }
 
 void write_depth(const fs::path& file, const float* depth, float largest, const page4d::Layout& layout) {
@@ -71,25 +44,7 @@ void write_depth(const fs::path& file, const float* depth, float largest, const 
   std::transform(depth, depth + grey.size(), grey.begin(), [&](float z) {
     return z > 0 && std::isfinite(z) ? static_cast<uint16_t>(65535 * (z / largest)) : uint16_t(0);
   });
-  write_png(file, grey, layout.W, layout.H);
-}
-
-// Binary PLY: x, y, z as float, red, green, blue as byte; points that are not finite are left out.
-void write_points(const fs::path& file, const std::vector<float>& points, const std::vector<unsigned char>& colours) {
-  std::string vertices;
-  size_t count = 0;
-  for (size_t i = 0; i + 2 < points.size(); i += 3) {
-    if (!std::isfinite(points[i] + points[i + 1] + points[i + 2])) continue;
-    vertices.append(reinterpret_cast<const char*>(&points[i]), 3 * sizeof(float));
-    vertices.append(reinterpret_cast<const char*>(&colours[i]), 3);
-    ++count;
-  }
-  std::ofstream out(file, std::ios::binary);
-  out << "ply\nformat binary_little_endian 1.0\nelement vertex " << count << '\n';
-  for (const char* axis : {"x", "y", "z"}) out << "property float " << axis << '\n';
-  for (const char* channel : {"red", "green", "blue"}) out << "property uchar " << channel << '\n';
-  out << "end_header\n" << vertices << std::flush;
-  if (!out) throw Error(Code::kFailure, "not written").got(file.string());
+  images::write_png(file, grey, layout.W, layout.H);
 }
 
 // The folders in a folder, or its PNG files, by name.
@@ -146,7 +101,7 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   for (const auto& frames : files)
     if (frames.size() != files[0].size())
       throw Error(Code::kUsage, "cameras have different numbers of frames").got(frames[0].parent_path().string());
-  const Picture first = read_png(files[0][0]);
+  const Picture first = images::read_png(files[0][0]);
 
   page4d::Options options;
   options.backend = backend;
@@ -173,11 +128,11 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   for (size_t next = 0; next < count; next += T) {
     const size_t start = std::min(next, count - T);  // the last window ends with the last frames
     std::vector<Picture> pictures;
-    for (size_t i = 0; i < T * V; ++i) pictures.push_back(read_png(files[i % V][start + i / V]));
-    std::vector<page4d::Image> images;
-    for (const Picture& picture : pictures) images.push_back({picture.pixels.data(), picture.width, picture.height});
+    for (size_t i = 0; i < T * V; ++i) pictures.push_back(images::read_png(files[i % V][start + i / V]));
+    std::vector<page4d::Image> window;
+    for (const Picture& picture : pictures) window.push_back({picture.pixels.data(), picture.width, picture.height});
     page4d::Frames frames;
-    frames.images = images.data();
+    frames.images = window.data();
     if (next > 0) frames.memory = results.data("memory");  // of the window before; null where the engines have none
     if (const page4d::Status status = pipeline.run(frames, results.outputs()); !status)
       throw Error(status.code, status.message);
@@ -195,8 +150,8 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
       std::vector<float> points(3 * T * V * pixels);
       std::vector<unsigned char> colours(points.size());
       page4d::world_points(info, results.outputs(), points.data());
-      for (size_t i = 0; i < T * V; ++i) fit.image(images[i], &colours[3 * i * pixels]);
-      write_points(out.path() / ("points_" + std::to_string(start) + ".ply"), points, colours);
+      for (size_t i = 0; i < T * V; ++i) fit.image(window[i], &colours[3 * i * pixels]);
+      images::write_points(out.path() / ("points_" + std::to_string(start) + ".ply"), points, colours);
     }
   }
   if (results.mask() == nullptr && results.depth() == nullptr && !has_points)

@@ -47,9 +47,10 @@ struct Options {
   // File of TensorRT's library, as for dlopen; empty: libtensorrt_rtx.so or libnvinfer.so, whichever the plans need.
   std::string tensorrt_library;
   // File of ONNX Runtime's library, as for dlopen; empty: libonnxruntime.so, else the one in a Python environment
-  // ($VIRTUAL_ENV, $CONDA_PREFIX, ~/.local, the system's). A process has one: the first pipeline's.
+  // ($VIRTUAL_ENV, $CONDA_PREFIX, ~/.local, the system's). A process has one, which the first pipeline on ONNX Runtime
+  // opens; a later pipeline that asks for another gets a warning.
   std::string onnxruntime_library;
-  int threads = 0;  // of ONNX Runtime, for all pipelines of the process: the first one's; 0: every CPU
+  int threads = 0;  // of ONNX Runtime, for all pipelines of the process, likewise; 0: every CPU
   // File of the attention plugins; empty: the one beside this library.
   std::string plugin_library;
   // If plugin_library is empty: load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A
@@ -121,7 +122,7 @@ class PAGE4D_API Pipeline {
   const std::string& described() const noexcept;
   // Whether windows may share timesteps: Options::sliding.
   bool slides() const noexcept;
-  // Warnings of load, a line each: such as why there is no CUDA graph.
+  // Warnings of load, a line each: why there is no CUDA graph, why plans were not taken, options without effect.
   const std::vector<std::string>& warnings() const noexcept;
 
   // Runs one window. Allocates nothing, throws nothing.

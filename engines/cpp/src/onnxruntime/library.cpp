@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 // The libraries of Python environments: the wheel of ONNX Runtime holds one. The environment that is active comes
 // first.
-std::vector<std::string> of_python() {
+std::vector<std::string> python_libraries() {
   std::vector<fs::path> roots;
   for (const char* variable : {"VIRTUAL_ENV", "CONDA_PREFIX"})
     if (const char* root = std::getenv(variable)) roots.push_back(fs::path(root) / "lib");
@@ -26,26 +26,35 @@ std::vector<std::string> of_python() {
   std::vector<std::string> files;
   std::error_code ignored;
   for (const fs::path& root : roots) {
-    std::vector<std::string> found;
+    std::vector<std::string> of_root;
     for (const fs::directory_entry& python : fs::directory_iterator(root, ignored)) {
       if (python.path().filename().string().rfind("python3", 0) != 0) continue;
       for (const char* packages : {"site-packages", "dist-packages"}) {
         const fs::path folder = python.path() / packages / "onnxruntime" / "capi";
         for (const fs::directory_entry& file : fs::directory_iterator(folder, ignored))
-          if (file.path().filename().string().rfind("libonnxruntime.so", 0) == 0) found.push_back(file.path());
+          if (file.path().filename().string().rfind("libonnxruntime.so", 0) == 0) of_root.push_back(file.path());
       }
     }
-    std::sort(found.rbegin(), found.rend());
-    files.insert(files.end(), found.begin(), found.end());
+    std::sort(of_root.rbegin(), of_root.rend());
+    files.insert(files.end(), of_root.begin(), of_root.end());
   }
   return files;
 }
 
-// The first file that opens. Throws Error with the reason of the first.
-void* open_first(const std::vector<std::string>& files) {
+struct CloseLibrary {
+  void operator()(void* handle) const { dlclose(handle); }
+};
+using OpenLibrary = std::unique_ptr<void, CloseLibrary>;
+
+// The first file that opens, whose name is put into `opened`. Throws Error with the reason of the first.
+OpenLibrary open_first(const std::vector<std::string>& files, std::string& opened) {
   std::string reason;
   for (const std::string& file : files) {
-    if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+    OpenLibrary library(dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL));
+    if (library != nullptr) {
+      opened = file;
+      return library;
+    }
     if (reason.empty()) reason = dlerror();
   }
   throw Error(Code::kMissingBackend, "ONNX Runtime is not installed")
@@ -68,47 +77,60 @@ OrtLibrary::OrtLibrary(const std::string& file, int threads) : threads_(threads)
   std::vector<std::string> files{file};
   if (file.empty()) {
     files = {"libonnxruntime.so.1", "libonnxruntime.so"};
-    const std::vector<std::string> more = of_python();
+    const std::vector<std::string> more = python_libraries();
     files.insert(files.end(), more.begin(), more.end());
   }
-  void* handle = open_first(files);
-  const auto base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
-  if (base == nullptr) throw Error(Code::kMissingBackend, "this is no ONNX Runtime").got("no symbol OrtGetApiBase");
+  OpenLibrary library = open_first(files, file_);
+  const auto base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library.get(), "OrtGetApiBase"));
+  if (base == nullptr) {
+    throw Error(Code::kMissingBackend, "a library is not ONNX Runtime")
+        .got(text(file_, ", without the symbol OrtGetApiBase"))
+        .hint("Options::onnxruntime_library: the path of a libonnxruntime.so");
+  }
   version_ = base()->GetVersionString();
   api_ = base()->GetApi(ORT_API_VERSION);
   if (api_ == nullptr) {
     throw Error(Code::kMissingBackend, "ONNX Runtime is too old")
-        .got(version_)
+        .got(text(version_, ", ", file_))
         .allowed(text("1.", ORT_API_VERSION, " and newer"))
         .hint("pip install --upgrade onnxruntime, or Options::onnxruntime_library");
   }
   const std::string what = "ONNX Runtime does not start";
-  OrtThreadingOptions* made = nullptr;
-  check(api_->CreateThreadingOptions(&made), what, Code::kMissingBackend);
-  const OrtOwned<OrtThreadingOptions> threading(made, {api_->ReleaseThreadingOptions});
-  check(api_->SetGlobalIntraOpNumThreads(made, threads), what, Code::kMissingBackend);
-  check(api_->SetGlobalInterOpNumThreads(made, 1), what, Code::kMissingBackend);
-  check(api_->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_ERROR, "page4d", made, &environment_), what,
+  OrtThreadingOptions* threading = nullptr;
+  check(api_->CreateThreadingOptions(&threading), what, Code::kMissingBackend);
+  const OrtOwned<OrtThreadingOptions> owned_threading(threading, {api_->ReleaseThreadingOptions});
+  check(api_->SetGlobalIntraOpNumThreads(threading, threads), what, Code::kMissingBackend);
+  check(api_->SetGlobalInterOpNumThreads(threading, 1), what, Code::kMissingBackend);
+  handle_ = library.release();  // stays open from here on, also after an error: threads may run its code
+  OrtEnv* environment = nullptr;
+  check(api_->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_ERROR, "page4d", threading, &environment), what,
         Code::kMissingBackend);
-  check(api_->DisableTelemetryEvents(environment_), what, Code::kMissingBackend);
-  // one arena for all stages: they run one after the other, and each would else keep its own
+  OrtOwned<OrtEnv> owned_environment(environment, {api_->ReleaseEnv});
+  check(api_->DisableTelemetryEvents(environment), what, Code::kMissingBackend);
+  // one arena for all stages: they run one after the other, and otherwise each would keep its own
   OrtMemoryInfo* memory = nullptr;
   check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory), what, Code::kMissingBackend);
-  const OrtOwned<OrtMemoryInfo> owned(memory, {api_->ReleaseMemoryInfo});
-  check(api_->CreateAndRegisterAllocator(environment_, memory, nullptr), what, Code::kMissingBackend);
+  const OrtOwned<OrtMemoryInfo> owned_memory(memory, {api_->ReleaseMemoryInfo});
+  check(api_->CreateAndRegisterAllocator(environment, memory, nullptr), what, Code::kMissingBackend);
+  environment_ = owned_environment.release();
+}
+
+bool OrtLibrary::is(const std::string& file) const {
+  const OpenLibrary other(dlopen(file.c_str(), RTLD_NOW | RTLD_NOLOAD));
+  return other.get() == handle_;
 }
 
 void OrtLibrary::check(OrtStatus* status, const std::string& what, Code code) const {
   if (status == nullptr) return;
-  const std::string words = api_->GetErrorMessage(status);
+  const std::string message = api_->GetErrorMessage(status);
   api_->ReleaseStatus(status);
   for (const char* sign : {"allocate memory", "bad_alloc", "bad allocation"}) {
-    if (words.find(sign) == std::string::npos) continue;
+    if (message.find(sign) == std::string::npos) continue;
     throw Error(Code::kOutOfMemory, what + ": out of memory")
-        .got(words)
+        .got(message)
         .hint("page4d-export with a smaller --T, --V, --height or --width");
   }
-  throw Error(code, what).got(text("ONNX Runtime ", version_, ": ", words));
+  throw Error(code, what).got(text("ONNX Runtime ", version_, ": ", message));
 }
 
 }  // namespace page4d

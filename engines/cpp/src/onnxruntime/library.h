@@ -14,32 +14,37 @@ namespace page4d {
 class OrtLibrary {
  public:
   // file: as for dlopen; empty: libonnxruntime.so where the loader finds it, then that of a Python environment.
-  // threads: of all sessions together; the first call decides.
-  // Throws Error kMissingBackend: there is none, or it is older than its C interface of this build.
+  // threads: of all sessions together, at least 1. The first call that does not throw decides both.
+  // Throws Error kMissingBackend: there is none, or it is older than the C interface that this build is made for.
   static const OrtLibrary& open(const std::string& file, int threads);
 
   const OrtApi& api() const { return *api_; }
   const std::string& version() const { return version_; }
   const OrtEnv* environment() const { return environment_; }
   int threads() const { return threads_; }
+  // As it was opened: a path, or a name that the loader finds.
+  const std::string& file() const { return file_; }
+  // Whether `file`, as for dlopen, is this library.
+  bool is(const std::string& file) const;
 
-  // Throws Error kOutOfMemory, or the code given, if a call failed; what: of the error.
+  // Throws Error if a call failed: kOutOfMemory where the reason is that, else `code`. what: the error's first line.
   void check(OrtStatus* status, const std::string& what, Code code = Code::kIncompatible) const;
 
  private:
   OrtLibrary(const std::string& file, int threads);
 
+  void* handle_ = nullptr;
   const OrtApi* api_ = nullptr;
-  std::string version_;
+  std::string file_, version_;
   OrtEnv* environment_ = nullptr;
   int threads_;
 };
 
-// Releases what ONNX Runtime made.
+// Releases an object of ONNX Runtime.
 template <class T>
 struct OrtRelease {
   void(ORT_API_CALL* release)(T*);
-  void operator()(T* made) const { release(made); }
+  void operator()(T* object) const { release(object); }
 };
 template <class T>
 using OrtOwned = std::unique_ptr<T, OrtRelease<T>>;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <set>
+#include <sstream>
 
 #include "onnxruntime/library.h"
 #include "onnxruntime/onnxruntime_loader.h"
@@ -26,14 +26,15 @@ bool multiplies_signed() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
     if (line.rfind("flags", 0) != 0) continue;
-    std::istringstream words(line.substr(line.find(':') + 1));
-    for (std::string word; words >> word;)
-      if (word == "avx512_vnni" || word == "avx_vnni" || word == "amx_int8") return true;
+    std::istringstream flags(line.substr(line.find(':') + 1));
+    for (std::string flag; flags >> flag;)
+      if (flag == "avx512_vnni" || flag == "avx_vnni" || flag == "amx_int8") return true;
     return false;
   }
   return false;
 }
 
+// The file of the stage's graph for this CPU.
 const std::string& graph_of(const Stage& stage) {
   static const bool is_signed = multiplies_signed();
   return is_signed && !stage.cpu_signed.empty() ? stage.cpu_signed : stage.cpu;
@@ -84,27 +85,28 @@ class OrtEngine final : public Engine {
 
   std::unique_ptr<BoundCall> bind(const std::vector<Address>& inputs, const std::vector<Address>& outputs,
                                   void*) override {
-    OrtIoBinding* made = nullptr;
-    check(api_.CreateIoBinding(session_.get(), &made));
-    OrtOwned<OrtIoBinding> binding(made, {api_.ReleaseIoBinding});
-    size_t counts[2] = {};
-    check(api_.SessionGetInputCount(session_.get(), &counts[0]));
-    check(api_.SessionGetOutputCount(session_.get(), &counts[1]));
-    if (counts[0] != inputs.size() || counts[1] != outputs.size()) throw other("tensors");
+    OrtIoBinding* binding = nullptr;
+    check(api_.CreateIoBinding(session_.get(), &binding));
+    OrtOwned<OrtIoBinding> owned(binding, {api_.ReleaseIoBinding});
+    size_t input_count = 0, output_count = 0;
+    check(api_.SessionGetInputCount(session_.get(), &input_count));
+    check(api_.SessionGetOutputCount(session_.get(), &output_count));
+    if (input_count != inputs.size() || output_count != outputs.size()) throw other("tensors");
     for (size_t i = 0; i < inputs.size(); ++i) {
       const OrtOwned<OrtValue> value = tensor(i, true, stage_.inputs, inputs);
-      check(api_.BindInput(made, name_of(i, true).c_str(), value.get()));
+      check(api_.BindInput(binding, name_of(i, true).c_str(), value.get()));
     }
     for (size_t i = 0; i < outputs.size(); ++i) {
       const OrtOwned<OrtValue> value = tensor(i, false, stage_.outputs, outputs);
-      check(api_.BindOutput(made, name_of(i, false).c_str(), value.get()));
+      check(api_.BindOutput(binding, name_of(i, false).c_str(), value.get()));
     }
-    return std::make_unique<OrtCall>(api_, session_.get(), std::move(binding));
+    return std::make_unique<OrtCall>(api_, session_.get(), std::move(owned));
   }
 
  private:
   void check(OrtStatus* status) const { library_.check(status, graph_of(stage_) + " cannot be used"); }
 
+  // what: in which the graph differs.
   Error other(const std::string& what) const {
     return Error(Code::kIncompatible, text(graph_of(stage_), " has other ", what, " than the manifest says"))
         .hint(kAgain);
@@ -113,11 +115,11 @@ class OrtEngine final : public Engine {
   std::string name_of(size_t number, bool is_input) const {
     OrtAllocator* allocator = nullptr;
     check(api_.GetAllocatorWithDefaultOptions(&allocator));
-    char* made = nullptr;
+    char* characters = nullptr;
     const auto get = is_input ? api_.SessionGetInputName : api_.SessionGetOutputName;
-    check(get(session_.get(), number, allocator, &made));
-    const std::string name = made;
-    check(api_.AllocatorFree(allocator, made));
+    check(get(session_.get(), number, allocator, &characters));
+    const std::string name = characters;
+    check(api_.AllocatorFree(allocator, characters));
     return name;
   }
 
@@ -126,33 +128,32 @@ class OrtEngine final : public Engine {
                             const std::vector<Address>& addresses) const {
     const std::string name = name_of(number, is_input);
     const auto spec =
-        std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& each) { return each.binding() == name; });
+        std::find_if(specs.begin(), specs.end(), [&](const TensorSpec& tensor) { return tensor.binding() == name; });
     const auto address =
-        std::find_if(addresses.begin(), addresses.end(), [&](const Address& each) { return each.first == name; });
+        std::find_if(addresses.begin(), addresses.end(), [&](const Address& entry) { return entry.first == name; });
     if (spec == specs.end() || address == addresses.end()) throw other("tensors");
-    OrtTypeInfo* made = nullptr;
+    OrtTypeInfo* info = nullptr;
     const auto get = is_input ? api_.SessionGetInputTypeInfo : api_.SessionGetOutputTypeInfo;
-    check(get(session_.get(), number, &made));
-    const OrtOwned<OrtTypeInfo> info(made, {api_.ReleaseTypeInfo});
-    const OrtTensorTypeAndShapeInfo* described = nullptr;
-    check(api_.CastTypeInfoToTensorInfo(made, &described));
+    check(get(session_.get(), number, &info));
+    const OrtOwned<OrtTypeInfo> owned_info(info, {api_.ReleaseTypeInfo});
+    const OrtTensorTypeAndShapeInfo* type_and_shape = nullptr;
+    check(api_.CastTypeInfoToTensorInfo(info, &type_and_shape));
+    if (type_and_shape == nullptr) throw other("types");
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    check(api_.GetTensorElementType(type_and_shape, &type));
     size_t rank = 0;
-    if (described == nullptr) throw other("types");
-    check(api_.GetTensorElementType(described, &type));
-    check(api_.GetDimensionsCount(described, &rank));
+    check(api_.GetDimensionsCount(type_and_shape, &rank));
     std::vector<int64_t> shape(rank);
-    check(api_.GetDimensions(described, shape.data(), rank));
+    check(api_.GetDimensions(type_and_shape, shape.data(), rank));
     int64_t count = 1;
     for (int64_t side : shape) {
-      if (side < 1 || side > spec->count()) throw other("shapes");
+      if (side < 1 || side > spec->count() / count) throw other("shapes");  // also a side that is not fixed
       count *= side;
-      if (count > spec->count()) throw other("shapes");
     }
     if (count != spec->count() || type != type_of(spec->dtype)) throw other("types or shapes");
     OrtMemoryInfo* memory = nullptr;
     check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
-    const OrtOwned<OrtMemoryInfo> on_host(memory, {api_.ReleaseMemoryInfo});
+    const OrtOwned<OrtMemoryInfo> owned_memory(memory, {api_.ReleaseMemoryInfo});
     OrtValue* value = nullptr;
     const size_t bytes = static_cast<size_t>(count) * bytes_of(spec->dtype);
     check(api_.CreateTensorWithDataAsOrtValue(memory, address->second, bytes, shape.data(), rank, type, &value));
@@ -169,19 +170,21 @@ class OrtLoader final : public EngineLoader {
  public:
   OrtLoader(const EngineFolder& folder, const Options& options)
       : folder_(folder),
+        asked_file_(options.onnxruntime_library),
+        asked_threads_(options.threads),
         library_(
             OrtLibrary::open(options.onnxruntime_library, options.threads > 0 ? options.threads : available_threads())),
         options_(nullptr, {library_.api().ReleaseSessionOptions}) {
     const OrtApi& api = library_.api();
-    OrtSessionOptions* made = nullptr;
-    check(api.CreateSessionOptions(&made));
-    options_.reset(made);
-    check(api.DisablePerSessionThreads(made));
+    OrtSessionOptions* session_options = nullptr;
+    check(api.CreateSessionOptions(&session_options));
+    options_.reset(session_options);
+    check(api.DisablePerSessionThreads(session_options));
     for (const char* key :
          {"session.force_spinning_stop",  // threads that wait for the next stage by spinning take this one's time
           "session.use_env_allocators",
           "session.disable_quant_qdq"})  // 8-bit weights of layers that compute in float32 are widened once
-      check(api.AddSessionConfigEntry(made, key, "1"));
+      check(api.AddSessionConfigEntry(session_options, key, "1"));
   }
 
   std::string described() const override {
@@ -189,6 +192,18 @@ class OrtLoader final : public EngineLoader {
     const int threads = library_.threads();
     return text("ONNX Runtime ", library_.version(), " on the CPU, ", threads, threads == 1 ? " thread" : " threads",
                 wide);
+  }
+  std::vector<std::string> warnings() const override {
+    std::vector<std::string> warnings;
+    if (!asked_file_.empty() && !library_.is(asked_file_)) {
+      warnings.push_back(text("Options::onnxruntime_library ", asked_file_,
+                              " is not used: the process's first pipeline ", "opened ", library_.file()));
+    }
+    if (asked_threads_ > 0 && asked_threads_ != library_.threads()) {
+      warnings.push_back(text("Options::threads ", asked_threads_, " is not used: the process's first pipeline took ",
+                              library_.threads()));
+    }
+    return warnings;
   }
   Device& device() override { return device_; }
 
@@ -200,6 +215,8 @@ class OrtLoader final : public EngineLoader {
   void check(OrtStatus* status) const { library_.check(status, "ONNX Runtime refuses its options", Code::kFailure); }
 
   const EngineFolder& folder_;
+  std::string asked_file_;
+  int asked_threads_;
   const OrtLibrary& library_;
   OrtOwned<OrtSessionOptions> options_;
   HostDevice device_;
@@ -208,6 +225,11 @@ class OrtLoader final : public EngineLoader {
 }  // namespace
 
 std::unique_ptr<EngineLoader> onnxruntime_loader(const EngineFolder& folder, const Options& options) {
+  if (options.threads < 0) {
+    throw Error(Code::kUsage, "the number of threads is below 0")
+        .got(std::to_string(options.threads))
+        .allowed("1 or more; 0: every CPU");
+  }
   for (const Stage& stage : folder.manifest.stages) {
     if (!stage.cpu.empty()) continue;
     throw Error(Code::kIncompatible, "the engine folder has no graphs for ONNX Runtime on a CPU")

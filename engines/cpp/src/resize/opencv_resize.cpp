@@ -36,7 +36,7 @@ OpencvResize::Taps OpencvResize::area_taps(int source, int target) {
     const bool before = whole - begin > kLeastShare;
     taps.first.push_back(before ? whole - 1 : whole);
     if (before) *weights++ = static_cast<float>((whole - begin) / cell);
-    for (int at = whole; at < last; ++at) *weights++ = static_cast<float>(1.0 / cell);
+    for (int inner = whole; inner < last; ++inner) *weights++ = static_cast<float>(1.0 / cell);
     if (end - last > kLeastShare) *weights = static_cast<float>(std::min(std::min(end - last, 1.0), cell) / cell);
   }
   return taps;

@@ -1,4 +1,5 @@
-// Loaded stages and what loads them: the interface that hides TensorRT.
+// Loaded stages and what loads them: the interface that hides TensorRT and ONNX
+// Runtime.
 #pragma once
 
 #include <memory>
@@ -39,6 +40,8 @@ class EngineLoader {
   virtual ~EngineLoader() = default;
   // What computes, as text.
   virtual std::string described() const = 0;
+  // What of the caller's options has no effect, a line each.
+  virtual std::vector<std::string> warnings() const { return {}; }
   virtual Device& device() = 0;
   // Throws Error.
   virtual std::unique_ptr<Engine> load(const Stage& stage) = 0;

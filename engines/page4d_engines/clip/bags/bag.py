@@ -78,6 +78,8 @@ class Bag:
     def messages(self, topic: str) -> Iterator[tuple[Place, Any]]:
         """All messages of a topic in the order in which they were recorded, one after the other.
 
+        Until the iterator ends or is closed, every other call for messages waits.
+
         Raises:
             UsageError: the bag is damaged, or a message is.
         """

@@ -10,7 +10,8 @@ from PIL.ImageFile import ImageFile as PillowFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from page4d.errors import UsageError
+from page4d.errors import OutOfMemoryError, UsageError
+from page4d_engines.clip.image_file import DAMAGED
 from page4d_engines.clip.levels import is_deep
 
 _LAYOUTS = {"rgb8": "RGB", "bgr8": "BGR", "rgba8": "RGBX", "bgra8": "BGRX", "mono8": "L"}  # as Pillow calls them
@@ -52,13 +53,18 @@ def picture_of(message: Any, what: str) -> Image.Image:
 
     Raises:
         UsageError: as `size_of`, or data that cannot be decoded.
+        OutOfMemoryError: the image is too large for the memory that is left.
     """
     width, height = size_of(message, what)
     if hasattr(message, "format"):
         opened = _opened(message, what)
         try:
             return opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except MemoryError:
+            raise OutOfMemoryError(
+                f"{what} is too large for the memory that is left", got=f"{width}x{height} pixels"
+            ) from None
+        except DAMAGED as error:
             raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
     step, encoding = int(message.step), str(message.encoding)
     mode, rows = "L" if encoding == "mono8" else "RGB", message.data[: step * height].tobytes()
@@ -92,7 +98,7 @@ def _opened(message: Any, what: str) -> PillowFile:
         )
     try:
         opened = kind(io.BytesIO(data))
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
     if is_deep(opened) or any("16" in str(tile[3]) for tile in opened.tile if tile[0] == "zip"):
         raise UsageError(

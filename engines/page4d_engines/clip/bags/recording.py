@@ -58,8 +58,8 @@ class Recording:
                 got = listed([readable(topic) or "an empty name" for topic in same])
                 raise UsageError("topics do not give cameras names of their own", got=got, allowed="each topic once")
         files = tuple(_frames(bag, topic, notes) for topic in chosen)
-        calibration, odd = calibration_of(bag, names, [column[0] for column in files])
-        return cls(names, files, calibration, (*notes, *odd))
+        calibration, lens_notes = calibration_of(bag, names, [column[0] for column in files])
+        return cls(names, files, calibration, (*notes, *lens_notes))
 
 
 def _checked(bag: Bag, topics: Sequence[str]) -> list[str]:

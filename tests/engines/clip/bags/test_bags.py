@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -220,6 +222,16 @@ def test_compressed_images_that_are_none_are_refused(frames, tmp_path):
             good.data = np.frombuffer(b"\0" * 12 + good.data.tobytes(), np.uint8)  # as compressedDepth has
         refusal(lambda: opened(tmp_path / f"bag{number}", {"/a": [(START, message)]}, chosen=["/a"]), part)  # noqa: B023
     clip = opened(tmp_path / "cut", {"/a": [(START, cut)]})
+    refusal(lambda: clip.image(0, 0), "cannot be decoded")
+
+
+def test_a_png_with_a_damaged_chunk_after_its_pixels_is_refused(frames, tmp_path):
+    message = compressed(frames[0][0], START)
+    data = message.data.tobytes()
+    end = data.index(b"IEND") - 4
+    chunk = struct.pack(">I", 0) + b"iCCP" + struct.pack(">I", zlib.crc32(b"iCCP"))  # a colour profile without a name
+    message.data = np.frombuffer(data[:end] + chunk + data[end:], np.uint8)
+    clip = opened(tmp_path / "bag", {A: [(START, message)]})
     refusal(lambda: clip.image(0, 0), "cannot be decoded")
 
 
