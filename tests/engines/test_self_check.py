@@ -21,6 +21,7 @@ from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort import cpu_engine
+from page4d_engines.ort.cpu_graph import write_cpu_graphs
 from page4d_engines.self_check import self_check
 from page4d_export import exporter, verify
 from page4d_export.commands.verify import verify_command
@@ -107,6 +108,7 @@ def test_a_changed_weight_is_found(checked, tmp_path):
     tensor = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.5), tensor.name))
     onnx.save(model, file)
+    write_cpu_graphs(file)
     rewrite(path, read_manifest(path))
     result = run(path)
     assert result.alone == []
@@ -139,7 +141,7 @@ def departing(monkeypatch, name, disturb):
     class Departing(real):
         def __init__(self, path, *arguments, **options):
             super().__init__(path, *arguments, **options)
-            self.departs = path.name == f"{name}.onnx"
+            self.departs = path.name == f"{name}.cpu.onnx"
 
         def bind(self, inputs, outputs):
             call = super().bind(inputs, outputs)

@@ -218,7 +218,8 @@ def test_a_layout_too_large_is_verified_by_a_smaller_one(tmp_path, monkeypatch):
     manifest = write_verified(lively(plan.config), plan, tmp_path / "engines")
     assert manifest.layout == Layout(4, 3, 56, 70)
     assert manifest.verification.layout == small
-    assert len(list((tmp_path / "engines" / "onnx").glob("*.onnx"))) == len(manifest.stages)
+    graphs = {f"onnx/{path.name}" for path in (tmp_path / "engines" / "onnx").glob("*.onnx")}
+    assert graphs == {file for entry in manifest.stages for file in (entry.file, entry.cpu)}
     large = np.zeros((4, 3, 56, 70, 3), np.uint8)
     Pipeline.load(tmp_path / "engines").run(large)  # the engines are of the large layout
 
@@ -328,7 +329,7 @@ def test_ctrl_c_leaves_nothing(tmp_path):
 def test_clip_command(tmp_path):
     done = started("page4d", "clip", "--T", 2, "--V", 2, "--width", 40, "--height", 30, "-o", tmp_path / "clip")
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "frames", "masks"]
+    assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == ["cameras.json", "depth", "frames", "masks"]
     single = inside("--T", 1, "--V", 1, "--width", 40, "--height", 30, "-o", tmp_path / "one", function=clip_command)
     assert "1 frame of 1 camera: " in single.stderr and "2 frames of 2 cameras: " in done.stderr
     again = inside("-o", tmp_path / "clip", function=clip_command)

@@ -40,7 +40,6 @@ def evaluate_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
-        from page4d.errors import UsageError
         from page4d.files import write_atomically
         from page4d.system.plain_text import json_document
         from page4d_engines.results.scores.evaluation import evaluate  # late: --help need not wait for numpy

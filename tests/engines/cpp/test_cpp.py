@@ -105,7 +105,8 @@ def robot(installed, shared):
 
 
 def refused(robot, *arguments):
-    completed = subprocess.run([robot, *map(str, arguments)], capture_output=True, text=True)
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    completed = subprocess.run([robot, *map(str, arguments)], capture_output=True, text=True, env=environment)
     return completed.returncode, completed.stderr
 
 

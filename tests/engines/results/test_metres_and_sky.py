@@ -62,7 +62,7 @@ def ran(photos, tmp_path, monkeypatch):
         monkeypatch.setattr(Pipeline, "of", classmethod(lambda *arguments, **named: pipeline))
         folder = FrameFolder.open(frames, cameras=cameras, loose=UngroupedImages.VIEWS)
         out = tmp_path / "out"
-        ClipRun.prepare(engines, folder, out, RunOptions(**options)).run(SILENT)
+        ClipRun.prepare(engines, folder, out, RunOptions(fit=FitMode.STRETCH, **options)).run(SILENT)
         return out, read_summary(out / "summary.json")
 
     return run

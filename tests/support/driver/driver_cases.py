@@ -249,9 +249,7 @@ def test_the_host_chooses_the_reference_view(tmp_path, use_graph, B):
 
     def make(constants):
         engines = {
-            entry.name: ModuleEngine(
-                entry, stages.engine(opened.file(entry.file)), None if use_graph else "single calls"
-            )
+            entry.name: ModuleEngine(entry, stages.engine(entry), None if use_graph else "single calls")
             for entry in opened.manifest.stages
         }
         return GpuChain(CudaDevice(), BufferPlan.make(opened.manifest), engines, constants, "modules")

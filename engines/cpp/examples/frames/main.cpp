@@ -118,8 +118,6 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   if (count < T)
     throw Error(Code::kUsage, "too few frames for a window").got(std::to_string(count)).allowed(std::to_string(T));
 
-  std::printf("%s\n", pipeline.described().c_str());
-  for (const std::string& warning : pipeline.warnings()) std::printf("note: %s\n", warning.c_str());
   page4d::Results results(info);
   page4d::ImageFit fit(first.width, first.height, layout, options.fit);
   const auto pixels = size_t(layout.H * layout.W);
@@ -157,6 +155,8 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   if (results.mask() == nullptr && results.depth() == nullptr && !has_points)
     throw Error(Code::kUsage, "these engines give no mask, depth or points").hint("page4d-run, for their tokens");
   out.keep();
+  std::printf("%s\n", pipeline.described().c_str());
+  for (const std::string& warning : pipeline.warnings()) std::printf("note: %s\n", warning.c_str());
 }
 
 }  // namespace

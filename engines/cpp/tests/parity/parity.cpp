@@ -42,7 +42,7 @@ class Clip {
                                                                     {"onnxruntime", page4d::Backend::kOnnxruntime}};
     page4d::Options options;
     options.backend = backends.at(info.at("backend"));
-    options.onnxruntime_library = info.at("library"), options.threads = 1;
+    options.onnxruntime_library = info.value("library", std::string()), options.threads = 1;
     options.frame_width = info.at("width"), options.frame_height = info.at("height");
     options.fit = fits.at(info.at("fit"));
     options.sliding = info.at("sliding");
