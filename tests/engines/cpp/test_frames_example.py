@@ -44,7 +44,7 @@ def test_the_frames_example_writes_a_mask_for_each_frame(cpp, made, frames, tmp_
 
 
 def test_the_frames_example_computes_what_page4d_run_computes(cpp, made, frames, tmp_path):
-    """Without a GPU, by ONNX Runtime: masks to a grey level, depth to a step of its images, points to a millionth."""
+    """Without a GPU, by ONNX Runtime: depth to a step of its images, points to a millionth."""
     shutil.rmtree(frames / "cam1")
     engines, out, expected = made("vggt").folder, tmp_path / "out", tmp_path / "expected"
     code, printed, error = frames_example(cpp, engines, frames, out)
