@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from page4d_engines.results.batch.batch_summary import FolderResult
     from page4d_engines.results.summary import Summary
 
-_MOST_NAMED = 8  # files of formats
-
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="log everything; the traceback of a fault")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="print errors only")]
 
@@ -279,8 +277,11 @@ def places(summary: Summary, out: pathlib.Path) -> Iterator[tuple[str, pathlib.P
         for what, file, path in (*files, ("depth", window.depth, depths / "depth")):
             if file:
                 yield what, path
-    for name in summary.format_files[:_MOST_NAMED]:
-        yield "format", out / name
+    own_worlds = len(summary.windows) > 1 and summary.alignment is None  # then each window has a folder of its files
+    entries = (pathlib.PurePosixPath(file).parts[own_worlds] for file in summary.format_files)
+    for entry in dict.fromkeys(entries):
+        if entry != "points.ply":  # nerfstudio's, too
+            yield "format", (out / "*" if own_worlds else out) / entry
     yield "results", out / "*.safetensors"
 
 

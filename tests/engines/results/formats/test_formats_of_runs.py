@@ -48,7 +48,8 @@ def whole(made, photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
     done = run(made("pi3").folder, photos, "-o", out, "--formats", ",".join(Format), "--max-points", 500)
     assert done.returncode == 0, done.stderr
-    assert "scene.glb" in done.stderr
+    told = [line.split()[-1] for line in done.stderr.splitlines() if line.startswith("format:")]
+    assert sorted(told) == [str(out / name) for name in ("colmap", "scene.glb", "scene.npz", "transforms.json")]
     return out
 
 
