@@ -57,5 +57,25 @@ class Frame(Protocol):
         """The image as a single channel, upright."""
 
 
+class NumberedFrame:
+    """What frames of a recording, a video or a bag's topic, have in common: they have numbers, and no file each.
+
+    Attributes:
+        number: of the frame, from 0 on.
+    """
+
+    number: int
+
+    @property
+    def is_whole_file(self) -> bool:
+        """As `Frame.is_whole_file`: a recording holds many."""
+        return False
+
+    @property
+    def stem(self) -> str:
+        """What the names of a timestep's frames, masks and keypoint maps have in common: 6 digits, from 000000 on."""
+        return f"{self.number:06d}"
+
+
 Files = tuple[tuple[Frame, ...], ...]
 """`[V][timesteps]`."""

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from page4d.errors import MissingBackendError, UsageError
-from page4d_engines.clip.frame import Header
+from page4d_engines.clip.frame import Header, NumberedFrame
 from page4d_engines.clip.levels import Channel
 from page4d_engines.clip.names import readable
 
@@ -187,7 +187,7 @@ def _track(container: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class VideoFrame:
+class VideoFrame(NumberedFrame):
     """A frame of a video."""
 
     video: Video
@@ -202,16 +202,6 @@ class VideoFrame:
     def file(self) -> pathlib.Path:
         """The file that holds it."""
         return self.video.path
-
-    @property
-    def is_whole_file(self) -> bool:
-        """A video holds many."""
-        return False
-
-    @property
-    def stem(self) -> str:
-        """What the names of a timestep's frames, masks and keypoint maps have in common: 6 digits, from 000000 on."""
-        return f"{self.number:06d}"
 
     def header(self, what: str) -> Header:
         """Width and height, those of the video's first frame."""

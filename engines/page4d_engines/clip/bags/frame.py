@@ -9,12 +9,12 @@ from PIL import Image
 
 from page4d_engines.clip.bags.bag import Bag, Place
 from page4d_engines.clip.bags.picture import picture_of
-from page4d_engines.clip.frame import Header
+from page4d_engines.clip.frame import Header, NumberedFrame
 from page4d_engines.clip.levels import Channel
 
 
 @dataclass(frozen=True)
-class BagFrame:
+class BagFrame(NumberedFrame):
     """An image of a topic.
 
     Attributes:
@@ -42,16 +42,6 @@ class BagFrame:
     def file(self) -> pathlib.Path:
         """The bag: a file or a folder."""
         return self.bag.path
-
-    @property
-    def is_whole_file(self) -> bool:
-        """A bag holds many."""
-        return False
-
-    @property
-    def stem(self) -> str:
-        """What the names of a timestep's frames, masks and keypoint maps have in common: 6 digits, from 000000 on."""
-        return f"{self.number:06d}"
 
     def header(self, what: str) -> Header:
         """Width and height, as read when the bag was opened."""

@@ -61,7 +61,7 @@ class KnownDistance:
 # ---- from known cameras
 
 
-def scale_by_cameras(scene: Scene, known: dict[str, Camera], given: str) -> tuple[Similarity, float, int]:
+def scale_by_cameras(scene: Scene, known: dict[str, Camera], reference: str) -> tuple[Similarity, float, int]:
     """A scene in the world of known cameras: the similarity, metres that are left between cameras, and their number.
 
     Raises:
@@ -76,12 +76,12 @@ def scale_by_cameras(scene: Scene, known: dict[str, Camera], given: str) -> tupl
             source.append(image.calibration.camera_to_world)
             target.append(_pose(camera))
     if not source:
-        raise other_cameras(given, known, names)
+        raise other_cameras(reference, known, names)
     try:
         fit = fit_cameras(np.stack(source), np.stack(target))
     except UsageError as error:
         raise UsageError(
-            f"--metric-from tells no scale: {error.what}", got=f"{given}: {error.got}", allowed=error.allowed
+            f"--metric-from tells no scale: {error.what}", got=f"{reference}: {error.got}", allowed=error.allowed
         ) from None
     return fit.similarity, fit.residual, fit.cameras
 
@@ -238,11 +238,11 @@ def clip_images(clip: FrameFolder) -> Iterable[tuple[int, int]]:
     return ((t, v) for t in range(clip.count) for v in range(len(clip.camera_names)))
 
 
-def other_cameras(given: str, known: dict[str, Camera], names: list[str]) -> UsageError:
+def other_cameras(reference: str, known: dict[str, Camera], names: list[str]) -> UsageError:
     """Known cameras have no name of the run."""
     return UsageError(
         "no camera of --metric-from is one of the run's",
-        got=f"{given}: {listed(list(known), _NAMED)}",
+        got=f"{reference}: {listed(list(known), _NAMED)}",
         allowed=f"names of the run's images or cameras: {listed(names, _NAMED)}",
     )
 
@@ -266,10 +266,10 @@ def many_worlds() -> UsageError:
     )
 
 
-def unknown_names(missing: list[str], given: str, names: list[str]) -> UsageError:
+def unknown_names(missing: list[str], reference: str, names: list[str]) -> UsageError:
     """A distance between cameras that are not there."""
     return UsageError(
         f"--known-distance names {listed(missing, 2)}, which the run does not have",
-        got=given,
+        got=reference,
         allowed=f"names of images or cameras: {listed(names, _NAMED)}",
     )

@@ -42,14 +42,14 @@ class MetricSource:
     """What metres come from: one of the three.
 
     Attributes:
-        given: as it was given.
+        reference: what lengths are compared with, as on the command line: a path, or names and a distance.
         digest: of what it holds, for `MadeBy`.
         cameras: known ones, in metres.
         run: output folder of a run in metres, on the same photos.
         distance: between two cameras.
     """
 
-    given: str
+    reference: str
     digest: str
     cameras: dict[str, Camera] | None = None
     run: FinishedRun | None = None
@@ -70,11 +70,11 @@ class MetricSource:
                 allowed="one of them",
             )
         if distance is not None:
-            return cls(given=distance, digest=distance, distance=KnownDistance.of(distance))
+            return cls(reference=distance, digest=distance, distance=KnownDistance.of(distance))
         if path is None:
             return None
         if path.is_dir():
-            return cls(given=str(path), digest=_digest(path / SUMMARY), run=_metric_run(path))
+            return cls(reference=str(path), digest=_digest(path / SUMMARY), run=_metric_run(path))
         cameras = read_cameras(path)
         if len(cameras) < 2:
             raise UsageError(
@@ -82,7 +82,7 @@ class MetricSource:
                 got=f"--metric-from {path}, with {listed(list(cameras), _NAMED) or 'no camera'}",
                 allowed="two cameras or more, at different places",
             )
-        return cls(given=str(path), digest=_digest(path), cameras=cameras)
+        return cls(reference=str(path), digest=_digest(path), cameras=cameras)
 
     def check(self, clip: FrameFolder, in_one_world: bool) -> None:
         """Whether it can say anything of a clip, before this is run.
@@ -103,13 +103,13 @@ class MetricSource:
         names = {name for t, v in images for name in clip_names(clip, t, v)}
         shown = [*clip.camera_names, *clip.frame_names]
         if self.cameras is not None and names.isdisjoint(self.cameras):
-            raise other_cameras(self.given, self.cameras, shown)
+            raise other_cameras(self.reference, self.cameras, shown)
         if self.distance is not None:
             if not in_one_world:
                 raise many_worlds()
             missing = [name for name in (self.distance.first, self.distance.second) if name not in names]
             if missing:
-                raise unknown_names(missing, self.given, shown)
+                raise unknown_names(missing, self.reference, shown)
 
     def summary(self, run: FinishedRun) -> Summary:
         """The summary of a run, with its lengths in metres: `world` of the windows, depth scales, positions, unit.
@@ -126,7 +126,7 @@ class MetricSource:
             before = earlier[scene.name].scale if scene.name in earlier else 1.0
             worlds[scene.name] = MetricScale(scale=before * change.scale, residual=residual, measured=measured)
             windows += [placed(window, change, str(LengthUnit.METRES)) for window in scene.windows]
-        metric = MetricSummary(source=self._kind, given=self.given, worlds=worlds)
+        metric = MetricSummary(source=self._kind, reference=self.reference, worlds=worlds)
         return msgspec.structs.replace(run.summary, windows=windows, metric=metric)
 
     def applied(self, run: FinishedRun) -> FinishedRun:
@@ -150,7 +150,7 @@ class MetricSource:
 
     def _of_scene(self, scene: Scene, depths: KnownDepths) -> tuple[Similarity, float | None, int]:
         if self.cameras is not None:
-            return scale_by_cameras(scene, self.cameras, self.given)
+            return scale_by_cameras(scene, self.cameras, self.reference)
         if self.run is not None:
             return scale_by_depth(scene, self.run, depths)
         assert self.distance is not None

@@ -112,8 +112,8 @@ class MetricSummary(msgspec.Struct, frozen=True):
 
     source: str
     """`cameras`, `depth` or `distance`."""
-    given: str
-    """What was given, as it was."""
+    reference: str
+    """What lengths were compared with, as on the command line: a path, or names and a distance."""
     worlds: dict[str, MetricScale]
     """By window; a single one, named "", where the windows share a world."""
 
@@ -123,7 +123,7 @@ class MetricSummary(msgspec.Struct, frozen=True):
         scales = [world.scale for world in self.worlds.values()]
         low, high = min(scales), max(scales)
         span = f"{low:.4g}" if len(scales) == 1 else f"{low:.4g} to {high:.4g}"
-        line = f"from {self.given} ({self.source}), scale {span}"
+        line = f"from {self.reference} ({self.source}), scale {span}"
         residuals = [world.residual for world in self.worlds.values() if world.residual is not None]
         if not residuals:
             return line

@@ -55,8 +55,8 @@ def test_composition_is_one_map_after_the_other_and_the_inverse_undoes_it(a, b, 
 def test_exact_points_give_their_similarity(truth, n, seed):
     points = cloud(n, seed)
     for fit in (Similarity.closest, Similarity.robust):
-        found = fit(points, truth.of_points(points), np.linspace(0.1, 3, n))
-        np.testing.assert_allclose(found.of_points(points), truth.of_points(points), atol=1e-7 * (1 + truth.scale))
+        estimate = fit(points, truth.of_points(points), np.linspace(0.1, 3, n))
+        np.testing.assert_allclose(estimate.of_points(points), truth.of_points(points), atol=1e-7 * (1 + truth.scale))
 
 
 def test_a_pose_moves_as_its_points_do_and_keeps_a_rotation():
@@ -125,16 +125,16 @@ def test_points_of_a_plane_determine_a_proper_rotation():
     source = cloud(50)
     source[:, 2] = 0
     for fit in (Similarity.closest, Similarity.robust):
-        found = fit(source, TURN.of_points(source))
-        assert_same(found, TURN)
-        assert np.linalg.det(found.rotation) == pytest.approx(1)
+        estimate = fit(source, TURN.of_points(source))
+        assert_same(estimate, TURN)
+        assert np.linalg.det(estimate.rotation) == pytest.approx(1)
 
 
 def test_a_mirrored_cloud_gets_a_rotation_and_no_reflection():
     source = cloud(50)
-    found = Similarity.closest(source, source * [1, 1, -1])
-    assert np.linalg.det(found.rotation) == pytest.approx(1)
-    assert found.scale > 0
+    estimate = Similarity.closest(source, source * [1, 1, -1])
+    assert np.linalg.det(estimate.rotation) == pytest.approx(1)
+    assert estimate.scale > 0
 
 
 LINE = np.outer(np.arange(10.0), [1.0, 2.0, 3.0]) + 5
