@@ -66,6 +66,8 @@ class GlobalStrategy(Choice):
     MEMORY = "memory"
 
 
+SAMPLINGS = (1, 4, 9, 16, 25, 36, 49, 64)
+"""Of how many patches of another image attention reads one: squares of 1 to 8 patches a side; 1 is exact."""
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
@@ -146,6 +148,11 @@ class ModelConfig:
     known_cameras: bool = False
     """Whether the images' cameras are an input (Depth Anything 3): they become the special tokens, and no view is told
     apart."""
+    sparse_attention: int = 1
+    """Of how many patches of the other images one is a key, in a published model's attention over all images; 1: all
+    are, as published. Special tokens and the query's own image are read whole."""
+    sparse_layers: _Layers = None
+    """The layers where that is so; None: all."""
 
     @property
     def head_dim(self) -> int:
@@ -271,6 +278,23 @@ class ModelConfig:
         """Whether PAGE-4D's own mask biases Time-SA of layer `layer`, on the rows of special tokens."""
         return self.row_mask is not None and layer in self.row_mask.layers
 
+    @property
+    def global_block(self) -> Order | None:
+        """The block whose attention goes over all images of a clip; None where no block's does."""
+        if self.traits is None or self.sees_alone:
+            return None
+        return Order.TIME if self.traits.sees_time else Order.VIEW
+
+    @property
+    def exact(self) -> ModelConfig:
+        """The same network, whose attention reads every key."""
+        return dataclasses.replace(self, sparse_attention=1, sparse_layers=None)
+
+    def sampling(self, layer: int, block: Order) -> int:
+        """Of how many patches of another image one is a key in a block; 1: all are."""
+        is_sparse = block is self.global_block and layer in (self.sparse_layers or ())
+        return self.sparse_attention if is_sparse else 1
+
     def settled(self, layout: Layout) -> Layout:
         """The layout with as many register tokens as the model has.
 
@@ -357,6 +381,7 @@ class ModelConfig:
             self._require(name, inside, f"layers 0 to {self.depth - 1}")
         kept = len(self.keep_layers or ())
         _require("keep_layers", kept <= MOST_KEPT, f"{kept} layers", f"up to {MOST_KEPT}")
+        self._settle_sampling()
         self._require_as_published()
         if self.has_memory:
             self._require(
@@ -364,6 +389,33 @@ class ModelConfig:
                 min(self.global_layers or ()) >= self.mask_layer,
                 f"with memory, layers from mask_layer = {self.mask_layer} on (there is one memory per stream)",
             )
+
+    def _settle_sampling(self) -> None:
+        """Bring `sparse_layers` into order, and check that there is attention over all images to be made sparse."""
+        is_sparse, layers = self.sparse_attention != 1, self.sparse_layers
+        allowed = ", ".join(map(str, SAMPLINGS))
+        self._require("sparse_attention", self.sparse_attention in SAMPLINGS, f"{allowed}: one in so many patches")
+        if is_sparse and self.global_block is None:
+            why = (
+                "which sees every image by itself"
+                if self.sees_alone
+                else "whose View-SA and Time-SA go over parts of a clip, and whose Global-SA is sparse by itself"
+            )
+            model = "this project's own network" if self.traits is None else self.traits.title
+            raise UsageError(
+                f"sparse_attention is for models whose attention goes over all images, not for {model}, {why}",
+                got=self.sparse_attention,
+                allowed="1",
+                hint="a checkpoint of VGGT, PAGE-4D, Pi3, Pi3X or Depth Anything 3 any-view, as it was published",
+            )
+        if layers is None:
+            layers = range(self.depth) if is_sparse else ()
+        elif is_sparse:
+            self._require("sparse_layers", bool(layers), "one layer or more, or all")
+        else:
+            self._require("sparse_layers", not layers, "none: with sparse_attention = 1 no layer is sparse")
+        self._require("sparse_layers", all(layer < self.depth for layer in layers), f"layers 0 to {self.depth - 1}")
+        object.__setattr__(self, "sparse_layers", tuple(sorted(set(layers))))
 
     def _settle_heads(self) -> None:
         """Bring `predictions` into the order of the stages, and check that the model has these heads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -175,6 +176,16 @@ class Page4D(nn.Module):
         self.config = config
         for part in ("encoder", "mask_head", "layers", *Head):
             setattr(self, part, getattr(rebuilt, part))
+
+    def exact(self) -> Page4D:
+        """The same model, with the same tensors, whose attention reads every key."""
+        model = copy.deepcopy(self, {id(tensor): tensor for tensor in self.parameters()})
+        for module in model.modules():
+            if hasattr(module, "config"):
+                module.config = self.config.exact
+            if hasattr(module, "one_in"):
+                module.one_in = 1
+        return model
 
     def _depth_and_sky(self, images: Tensor, layout: Layout) -> dict[str, Any]:
         """Of a model that sees every image alone, `[B,T,V,H,W]` each."""

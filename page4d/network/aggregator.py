@@ -11,12 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from page4d.config import ModelConfig, TimeEncoding
+from page4d.config import ModelConfig, Order, TimeEncoding
 from page4d.layout import Layout
 from page4d.network import rope as ropes
 from page4d.network.attention import EpipolarPrior, biased_attention, segment_attention
 from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias, on_keys
+from page4d.network.sampled_attention import Sampling
 from page4d.network.sparse import GlobalSA
 from page4d.ops import BiasedRows
 
@@ -27,6 +28,7 @@ class ViewSA(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.streams = config, config.streams_in(layer)
+        self.one_in = config.sampling(layer, Order.VIEW)
         self.block = Block(config.width, config.heads, *config.eps)
         if config.biased(layer):
             self.lambda_pose = nn.Parameter(torch.empty(()))
@@ -53,6 +55,8 @@ class ViewSA(nn.Module):
         tables = ropes.spatial if traits is None or traits.places_in_views else ropes.apart_from_special
         rope = tables(layout, self.config.head_dim, x)
         attend = partial(biased_attention, key_bias=bias, epipolar=prior)
+        if self.one_in > 1 and layout.V > 1:
+            attend = partial(Sampling(layout, layout.V, self.one_in).attend, key_bias=bias)
         x = self.block(x, rope, attend, copies=self.streams // tokens.shape[0])
         return x.unflatten(0, (self.streams, *tokens.shape[1:3])).unflatten(3, (layout.V, layout.N))
 
@@ -63,6 +67,7 @@ class TimeSA(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.config, self.streams = config, config.streams_in(layer)
+        self.one_in = config.sampling(layer, Order.TIME)
         self.block = Block(config.width, config.heads, *config.eps)
         if config.biased(layer):
             self.lambda_pose_t = nn.Parameter(torch.empty(()))
@@ -84,6 +89,8 @@ class TimeSA(nn.Module):
             rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
         attend = partial(biased_attention, key_bias=bias, rows=rows)
+        if self.one_in > 1 and layout.T > 1:
+            attend = partial(Sampling(layout, layout.T, self.one_in).attend, key_bias=bias, rows=rows)
         tables = ropes.spatial_and_time if encoding is TimeEncoding.ROPE else ropes.spatial
         rope = tables(layout, head_dim, x)
         if encoding is TimeEncoding.ALIBI and layout.T > 1:

@@ -289,6 +289,26 @@ class Net:
         """Bias of one view's keys: nothing on special tokens."""
         return torch.cat([torch.zeros(SPECIAL, dtype=torch.float64), pull * values])
 
+    def sparse(self, layer, images):
+        """Bias [n,n] where keys are sampled: minus infinity on patches of other images that are not kept."""
+        side = math.isqrt(self.c.sparse_attention)
+
+        def is_middle(place, count):
+            band = [other for other in range(count) if other // side == place // side]
+            return place == band[(len(band) - 1) // 2]
+
+        kept = [is_middle(y, self.h) and is_middle(x, self.wd) for y in range(self.h) for x in range(self.wd)]
+        bias = torch.zeros(images * self.N, images * self.N, dtype=torch.float64)
+        if int(layer.split(".")[1]) not in self.c.sparse_layers:
+            return bias
+        for query in range(images):
+            for key in range(images):
+                for patch in range(self.P):
+                    if key != query and not kept[patch]:
+                        at = key * self.N + self.special + patch
+                        bias[query * self.N : (query + 1) * self.N, at] = -math.inf
+        return bias
+
     def view_sa(self, layer, tokens, s, mask):
         name = layer + "view_sa."
         out = {}
@@ -300,6 +320,8 @@ class Net:
                 bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for v in range(self.V)])
             if self.c.epipolar:
                 bias = bias + self.epipolar()
+            if self.c.published in ("pi3", "pi3x", "da3"):
+                bias = bias + self.sparse(layer, self.V)
             x = self.block(
                 name + "block.",
                 torch.cat([tokens[t, v] for v in range(self.V)]),
@@ -328,6 +350,8 @@ class Net:
                 for i in range(n):
                     for j in range(n):
                         bias[:, i, j] += rows[i] * keys[j]
+            if self.c.published in ("vggt", "page4d"):
+                bias = bias + self.sparse(layer, self.T)
             places = self.places * self.T
             if self.c.time_encoding == "rope":
                 places = [(y, x, t) for t in range(self.T) for y, x in self.places]
