@@ -238,6 +238,10 @@ class ModelConfig:
             return tuple(dict.fromkeys(self.dpt_layers))
         return (self.depth - 1,)
 
+    def is_of_several_images(self, head: Head) -> bool:
+        """Whether a head's images see each other: the camera of VGGT and PAGE-4D, Pi3X's metres."""
+        return head is Head.METRIC or (head is Head.CAMERA and self.built_on_vggt)
+
     @property
     def head_layers(self) -> tuple[int, ...]:
         """The layers that the model's heads read, ascending."""
@@ -409,7 +413,7 @@ class ModelConfig:
                 hint="a checkpoint of VGGT, PAGE-4D, Pi3, Pi3X or Depth Anything 3 any-view, as it was published",
             )
         if layers is None:
-            layers = range(self.depth) if is_sparse else ()
+            layers = tuple(range(self.depth)) if is_sparse else ()
         elif is_sparse:
             self._require("sparse_layers", bool(layers), "one layer or more, or all")
         else:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from page4d.layout import Layout
-from page4d.network.attention import segment_attention
+from page4d.network.attention import rows_attention, segment_attention
 from page4d.ops import BiasedRows
 
 
@@ -26,7 +26,13 @@ class Sampling(NamedTuple):
     one_in: int
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None, rows: BiasedRows | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None = None,
+        rows: BiasedRows | None = None,
+        common: Tensor | None = None,
     ) -> Tensor:
         """As `biased_attention`, of the sampled keys.
 
@@ -34,20 +40,18 @@ class Sampling(NamedTuple):
             q, k, v: `[Z,A,images*N,D]`.
             key_bias: `[Z,images*N]`, added to the logits of all heads and, without `rows`, of all queries; q's dtype.
             rows: the queries that `key_bias` is for, the first ones of every image.
+            common: with `rows`, a bias of all queries on top, `[Z,images*N]`; or None.
 
         Returns:
             `[Z,A,images*N,D]`, q's dtype.
         """
         order = self._order(q.device)
         k, v = k.index_select(2, order), v.index_select(2, order)
-        bias = None if key_bias is None else key_bias.index_select(1, order)
+        bias, common = (None if part is None else part.index_select(1, order) for part in (key_bias, common))
         if rows is None:
             return self._of_images(q, k, v, bias)
         assert bias is not None
-        first, rest = q.unflatten(2, (-1, rows.period)).tensor_split([rows.leading], dim=3)  # [Z,A,images,.,D]
-        first_out = self._of_images(first.flatten(2, 3), k, v, rows.gain * bias).unflatten(2, first.shape[2:4])
-        rest_out = self._of_images(rest.flatten(2, 3), k, v, None).unflatten(2, rest.shape[2:4])
-        return torch.cat((first_out, rest_out), dim=3).flatten(2, 3)
+        return rows_attention(q, k, v, bias, rows, common, self._of_images)
 
     def _of_images(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Attention of q `[Z,A,n,D]`, n/images queries of each image; k, v and bias in `_order`."""

@@ -211,3 +211,20 @@ def test_counts_are_those_of_the_segments(h, w, images, registers, one_in):
 def test_refused(preset, options, message):
     with pytest.raises(UsageError, match=message):
         ModelConfig.preset(preset, **options)
+
+
+# ---- beside absent images
+
+
+@pytest.mark.parametrize("preset", OF_IMAGES)
+def test_an_absent_image_is_as_if_it_were_not_in_the_clip(preset):
+    model = build(preset, **SMALL, **OF_IMAGES[preset], sparse_attention=4)
+    images = images_of(preset, 4, 3, 3)
+    by_image = images.flatten(0, 1)
+    smaller = by_image[[0, 1, 3]].reshape(*(3 if size == 4 else 1 for size in images.shape[:2]), *images.shape[2:])
+    present = torch.tensor([True, True, False, True]).reshape(images.shape[:2])
+    out, expected = model(images, present=present), model(smaller)
+    for layer, tokens in expected.layers.items():
+        torch.testing.assert_close(
+            out.layers[layer].flatten(0, 1)[[0, 1, 3]], tokens.flatten(0, 1), rtol=1e-8, atol=1e-8
+        )
