@@ -290,6 +290,11 @@ class ModelConfig:
         return Order.TIME if self.traits.sees_time else Order.VIEW
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether attention over all images reads a sample of their patches."""
+        return self.sparse_attention > 1
+
+    @property
     def exact(self) -> ModelConfig:
         """The same network, whose attention reads every key."""
         return dataclasses.replace(self, sparse_attention=1, sparse_layers=None)
@@ -396,7 +401,7 @@ class ModelConfig:
 
     def _settle_sampling(self) -> None:
         """Bring `sparse_layers` into order, and check that there is attention over all images to be made sparse."""
-        is_sparse, layers = self.sparse_attention != 1, self.sparse_layers
+        is_sparse, layers = self.is_sparse, self.sparse_layers
         allowed = ", ".join(map(str, SAMPLINGS))
         self._require("sparse_attention", self.sparse_attention in SAMPLINGS, f"{allowed}: one in so many patches")
         if is_sparse and self.global_block is None:

@@ -190,6 +190,23 @@ class LoadReport(msgspec.Struct, frozen=True):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
+class SparsePrice(msgspec.Struct, frozen=True):
+    """What it costs and saves that attention over all images reads a sample of the other images' patches."""
+
+    one_in: int
+    """Of how many patches one is read."""
+    layers: tuple[int, ...]
+    """Whose attention does so."""
+    tolerance: float
+    """Of the relative L2 of every output of `chain`, as the export was asked for."""
+    flop: int
+    """Of a window."""
+    exact_flop: int
+    """Of a window whose attention reads every patch."""
+    chain: dict[str, Accuracy]
+    """As `chain` of the verification, but against the float32 reference that reads every patch."""
+
+
 class Verification(msgspec.Struct, frozen=True):
     """What the accuracy figures were measured on."""
 
@@ -200,7 +217,9 @@ class Verification(msgspec.Struct, frozen=True):
     """Of the relative L2 of every output."""
     chain: dict[str, Accuracy]
     """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32
-    reference."""
+    reference, which is as sparse as the engines are."""
+    sparse: SparsePrice | None = None
+    """Of engines with sparse attention."""
 
 
 class Unit(enum.Enum):

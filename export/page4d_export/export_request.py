@@ -21,6 +21,7 @@ from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_export.model_source import ModelSource
 from page4d_export.plan.export_plan import ExportPlan
+from page4d_export.sparse_price import stage_tolerance
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -39,7 +40,8 @@ class ExportRequest:
         plan: its stages, made from the source's config.
         out: engine folder to write; an engine folder there is replaced.
         clip: frames to verify on; None: a rendered clip.
-        tolerance: relative L2 error that a stage may have; None: the precision's own.
+        tolerance: relative L2 error that a stage may have; None: the precision's own. With sparse attention: that a
+            result may have against the exact model; not None.
         plans: the TensorRT plans to build; None: ONNX alone.
         plugin_library: file that `plans` was given, which `out` must not replace.
     """
@@ -58,8 +60,9 @@ class ExportRequest:
         Raises:
             MissingBackendError: PyTorch is not installed.
             UsageError: `out` holds something that is not an engine folder, or lies in an input; a clip of too few
-                frames or cameras, or without the calibration that the plan needs.
+                frames or cameras, or without the calibration that the plan needs; sparse attention without a tolerance.
         """
+        stage_tolerance(self.plan, self.tolerance)
         _require_torch()
         inputs = dict(self.source.files)
         if self.plugin_library is not None:
@@ -142,7 +145,7 @@ def export(
         precision: of weights and tokens: "float32", "float16", "bfloat16", "int8" (CPU), "fp8" (TensorRT).
         preset: the network that a checkpoint's weights go into; None: the checkpoint's own published model.
         options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`,
-            `{"known_cameras": True}`.
+            `{"known_cameras": True}`, `{"sparse_attention": 4, "sparse_layers": (8, 9, 10)}`.
         registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
         time_sa: weights of Time-SA: "page4d" or "pi3".
         seed: of weights that the checkpoint does not have.
@@ -155,7 +158,8 @@ def export(
         head_images: images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,
             points and confidence of Pi3X); None: as many as have no more patches than one of 518x518, in int8 1.
         frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
-        tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own.
+        tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own. With
+            sparse attention: that the results may have against the exact model; it has to be given.
         plans: the TensorRT plans to build (`page4d_engines.tensorrt.plans.PlanBuildRequest`); None: ONNX alone.
         progress: called with what starts and the share of the work that is done, 0 to 1; None: not.
 
@@ -165,7 +169,8 @@ def export(
     Raises:
         UsageError: an argument that is not allowed, a checkpoint that is damaged or another model's, an `out` that is
             not an engine folder and not empty.
-        AccuracyError: a stage departs from the reference by more than the tolerance.
+        AccuracyError: a stage departs from the reference by more than the tolerance, or a sparse model from the exact
+            one.
         EngineError, MissingBackendError, OutOfMemoryError: plans that cannot be built here.
     """
     require_tolerance(tolerance)

@@ -101,6 +101,12 @@ class ExportPlan:
             )
         if absent_views:
             _require_several_images(config, layout)
+        if config.is_sparse and layout.frames == 1:
+            raise UsageError(
+                "--sparse-attention has no effect: a clip is a single image",
+                got=f"T={layout.T} V={layout.V}",
+                allowed="two images or more",
+            )
         plan = cls(
             config=config,
             layout=layout,
@@ -141,6 +147,11 @@ class ExportPlan:
     def in_precision(self, precision: Precision) -> ExportPlan:
         """The same stages in another precision."""
         return replace(self, precision=precision)
+
+    @property
+    def exact(self) -> ExportPlan:
+        """The same stages, whose attention reads every key."""
+        return replace(self, config=self.config.exact)
 
     def manifest(self, weights: str) -> Manifest:
         """The manifest before anything is built."""
@@ -202,7 +213,8 @@ class ExportPlan:
         return sum(entry.calls * entry.flop for entry in self.stages())
 
     def unfused(self) -> list[str]:
-        """Stages with key segments or the epipolar prior: without the plugin, TensorRT has an n x n tensor there."""
+        """Stages with key segments (as sparse attention has) or the epipolar prior: without the plugin, TensorRT has an
+        n x n tensor there."""
         config = self.config
         segmented = {
             "time_sa": config.time_encoding is TimeEncoding.ALIBI,
@@ -211,7 +223,9 @@ class ExportPlan:
         return [
             entry.name
             for entry in self.stages()
-            if segmented.get(entry.kind, False) or (entry.kind == "view_sa" and config.epipolar)
+            if segmented.get(entry.kind, False)
+            or (entry.kind == "view_sa" and config.epipolar)
+            or (entry.kind == f"{config.global_block}_sa" and entry.layer in (config.sparse_layers or ()))
         ]
 
     def kept(self) -> Iterator[KeptLayer]:

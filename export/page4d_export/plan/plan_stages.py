@@ -116,12 +116,13 @@ class PlanStages:
             if config.rows_biased(layer):
                 inputs.append(self._patch_map("row_bias"))
         shared = (streams - streams_in) * cost.shared_projections(length)
+        pairs = layout.sampled_pairs(length // layout.N, config.sampling(layer, block))  # of a query and a key
         return costed_stage(
             f"{block}_sa.{layer}",
             inputs=[*inputs, *self._present(layout.V if block is Order.VIEW else layout.T)],
             outputs=[self._tokens(streams, OUT)],
             weight_bytes=cost.block_bytes() + (2 * 4 if biased else 0),
-            flop=sequences * (streams * cost.block(length, length) + shared),
+            flop=sequences * (streams * (cost.block(length, 0) + cost.scores(pairs, 1)) + shared),
             largest=self._hidden(streams),
         )
 
