@@ -86,6 +86,7 @@ _Streams = Annotated[int, Meta(ge=1, le=2, description="1, or 2 (pose, then geo)
 _Layer = Annotated[int, Meta(ge=0, description="a layer's number, from 0")]
 _Layers = Annotated[tuple[_Layer, ...] | None, Meta(description="whole numbers, layers from 0")]
 _Tokens = Annotated[int, Meta(ge=1, le=Layout.LARGEST, description=f"a whole number, 1 to {Layout.LARGEST}")]
+_Squares = Annotated[int, Meta(description=f"{', '.join(map(str, SAMPLINGS))}: one patch in so many")]
 _Levels = Annotated[
     tuple[_Tokens, ...],
     Meta(
@@ -148,7 +149,7 @@ class ModelConfig:
     known_cameras: bool = False
     """Whether the images' cameras are an input (Depth Anything 3): they become the special tokens, and no view is told
     apart."""
-    sparse_attention: int = 1
+    sparse_attention: _Squares = 1
     """Of how many patches of the other images one is a key, in a published model's attention over all images; 1: all
     are, as published. Special tokens and the query's own image are read whole."""
     sparse_layers: _Layers = None
@@ -402,8 +403,7 @@ class ModelConfig:
     def _settle_sampling(self) -> None:
         """Bring `sparse_layers` into order, and check that there is attention over all images to be made sparse."""
         is_sparse, layers = self.is_sparse, self.sparse_layers
-        allowed = ", ".join(map(str, SAMPLINGS))
-        self._require("sparse_attention", self.sparse_attention in SAMPLINGS, f"{allowed}: one in so many patches")
+        self._require("sparse_attention", self.sparse_attention in SAMPLINGS, _allowed("sparse_attention"))
         if is_sparse and self.global_block is None:
             why = (
                 "which sees every image by itself"

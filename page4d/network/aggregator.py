@@ -18,8 +18,7 @@ from page4d.network.attention import EpipolarPrior, biased_attention, rows_atten
 from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias, on_keys
 from page4d.network.presence import on_absent, with_absent
-from page4d.network.sampled_attention import Sampling
-from page4d.network.sparse import GlobalSA
+from page4d.network.sparse import GlobalSA, Sampling
 from page4d.ops import BiasedRows
 
 

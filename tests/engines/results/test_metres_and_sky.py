@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from page4d import Layout
 from page4d.cameras import read_cameras
 from page4d.errors import UsageError
-from page4d.network.sky import SKY, fill_sky
+from page4d.network.heads.sky import SKY, fill_sky
 from page4d.system.progress import SILENT
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder

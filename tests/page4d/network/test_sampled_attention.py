@@ -13,7 +13,7 @@ from page4d import Layout, ModelConfig, Page4D
 from page4d.config import SAMPLINGS
 from page4d.errors import UsageError
 from page4d.network.attention import biased_attention
-from page4d.network.sampled_attention import Sampling
+from page4d.network.sparse import Sampling
 from page4d.ops import BiasedRows
 from page4d.published import TRAITS
 from tests.page4d.network.test_published import assert_equal_predictions, build, expected_predictions
