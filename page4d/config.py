@@ -153,7 +153,7 @@ class ModelConfig:
     """Of how many patches of the other images one is a key, in a published model's attention over all images; 1: all
     are, as published. Special tokens and the query's own image are read whole."""
     sparse_layers: _Layers = None
-    """The layers where that is so; None: all."""
+    """The layers where that is so; None: all, or none where `sparse_attention` is 1."""
 
     @property
     def head_dim(self) -> int:
@@ -417,14 +417,14 @@ class ModelConfig:
                 allowed="1",
                 hint="a checkpoint of VGGT, PAGE-4D, Pi3, Pi3X or Depth Anything 3 any-view, as it was published",
             )
-        if layers is None:
-            layers = tuple(range(self.depth)) if is_sparse else ()
-        elif is_sparse:
-            self._require("sparse_layers", bool(layers), "one layer or more, or all")
-        else:
+        if not is_sparse:
             self._require("sparse_layers", not layers, "none: with sparse_attention = 1 no layer is sparse")
-        self._require("sparse_layers", all(layer < self.depth for layer in layers), f"layers 0 to {self.depth - 1}")
-        object.__setattr__(self, "sparse_layers", tuple(sorted(set(layers))))
+            object.__setattr__(self, "sparse_layers", None)
+            return
+        layers = tuple(range(self.depth)) if layers is None else tuple(sorted(set(layers)))
+        self._require("sparse_layers", bool(layers), "one layer or more, or all")
+        self._require("sparse_layers", layers[-1] < self.depth, f"layers 0 to {self.depth - 1}")
+        object.__setattr__(self, "sparse_layers", layers)
 
     def _settle_heads(self) -> None:
         """Bring `predictions` into the order of the stages, and check that the model has these heads."""

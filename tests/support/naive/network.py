@@ -299,7 +299,7 @@ class Net:
 
         kept = [is_middle(y, self.h) and is_middle(x, self.wd) for y in range(self.h) for x in range(self.wd)]
         bias = torch.zeros(images * self.N, images * self.N, dtype=torch.float64)
-        if int(layer.split(".")[1]) not in self.c.sparse_layers:
+        if int(layer.split(".")[1]) not in (self.c.sparse_layers or ()):
             return bias
         for query in range(images):
             for key in range(images):
