@@ -356,9 +356,11 @@ class ModelConfig:
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values (strings, numbers, lists), for a manifest."""
+        """Plain values (strings, numbers, lists), for a manifest; of sparse attention only where there is some."""
         plain = {}
         for field in dataclasses.fields(self):
+            if field.name.startswith("sparse_") and not self.is_sparse:
+                continue
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 value = [str(item) if isinstance(item, enum.Enum) else item for item in value]

@@ -207,7 +207,7 @@ class SparsePrice(msgspec.Struct, frozen=True):
     """As `chain` of the verification, but against the float32 reference that reads every patch."""
 
 
-class Verification(msgspec.Struct, frozen=True):
+class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the accuracy figures were measured on."""
 
     layout: Layout
