@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from page4d.layout import Layout
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d_engines.ort.lowering import lower
 from page4d_export.tracing.onnx_functions import function_for
@@ -178,6 +179,8 @@ def cases(frames, tokens, heads):
         "seg": all_pairs,
         "segment_bias": np.zeros((heads, frames**2), np.float32),
     }
+    # images of one row of patches, and a special token
+    sampled = Layout(frames, 1, 14, 14 * (tokens - 1), registers=0).sampled_segments(frames, 4)
     lines = {"fundamental": np.ones((frames, frames, 3, 3), np.float32), "centres": np.ones((tokens, 3), np.float32)}
     return {
         "plain": ("BiasedAttention", {k: v for k, v in values.items() if k != "key_bias"}, {}, {}),
@@ -185,6 +188,7 @@ def cases(frames, tokens, heads):
         "rows": ("BiasedAttention", values, {}, {"row_period": tokens, "row_leading": 5, "row_gain": 64.0}),
         "alibi": ("SegmentAttention", values, alibi, {}),
         "dilated": ("SegmentAttention", values, {"seg_ptr": ends, "seg": near}, {}),
+        "sampled": ("SegmentAttention", values, dict(zip(("seg_ptr", "seg"), sampled, strict=True)), {}),
         "epipolar": ("BiasedAttention", values | lines, {}, {"epipolar_band": 3.0, "epipolar_penalty": 4.0}),
     }
 
@@ -211,7 +215,9 @@ def added_memory(case):
     return status("VmHWM") - before
 
 
-@pytest.mark.parametrize("case", ["rows", "dilated", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)])
+@pytest.mark.parametrize(
+    "case", ["rows", "dilated", "sampled", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)]
+)
 def test_memory_is_linear(case):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
