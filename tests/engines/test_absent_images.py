@@ -140,6 +140,21 @@ def test_windows_that_overlap_take_other_first_images(made):
         np.testing.assert_array_equal(got.tensors()[name], array, err_msg=name)
 
 
+def test_an_image_that_was_absent_cannot_be_shared_as_one_that_is_there(made):
+    made_ = made("default", absent_views=True)
+    pipeline = Pipeline.load(made_.folder, sliding=True, threads=1)
+    images, present = made_.clip.frames, np.ones((3, 2), np.uint8)
+    present[2, 1] = 0
+    pipeline.run(images, present=present)
+    for now in (None, np.ones((3, 2), np.uint8)):
+        with pytest.raises(UsageError, match="timestep 1, view 1"):
+            pipeline.run(images, present=now, shared=2)
+    now = np.ones((3, 2), np.uint8)
+    now[1, 1] = 0
+    pipeline.run(images, present=now, shared=2)
+    pipeline.run(images, shared=1)
+
+
 @pytest.mark.parametrize(
     ("present", "what"),
     [
