@@ -159,8 +159,8 @@ class Pipeline:
                 Depth Anything 3 METRIC, whose depth is in metres where it has them. Others do not look at it.
             memory: `[S,M,C]` of the window before, finite; None starts from the learned one.
             present: which images are there, `[T,V]`, bool or 0 and 1, at least one; None: all. Absent ones are for
-                engines that were exported with `--absent-views`. Their images have to have values, which nothing
-                depends on; the results are NaN there, kept layers have tokens without a meaning.
+                engines that were exported with `--absent-views`. Their images have to have values, which change no
+                result (in int8 its rounding); the results are NaN there, kept layers have tokens without a meaning.
             shared: timesteps that this clip begins with and the last one ended with, the same images: the encoder does
                 not see them again.
             progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it

@@ -19,7 +19,7 @@ from page4d_export.plan.export_plan import ExportPlan
 from tests.page4d.test_model import rig
 from tests.support.examples import examples
 from tests.support.models import EVERY, EXPORTED, PUBLISHED, config_of, layout_of, lively, takes_keypoints
-from tests.support.plan_stages import pipeline_of
+from tests.support.torch_engines.plan_stages import pipeline_of
 
 SEE_OTHERS = [variant for variant in EVERY if variant != "da3-mono"]
 
