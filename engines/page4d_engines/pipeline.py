@@ -72,6 +72,7 @@ class Pipeline:
             for name, array in self._chain.outputs.items()
         }
         self._has_run = False
+        self._there: NDArray[np.uint8] | None = None  # which images of the run before were; None: all
         self._running = threading.Lock()
         self._process = os.getpid()
         _LOADED.add(self)
@@ -158,8 +159,8 @@ class Pipeline:
                 Depth Anything 3 METRIC, whose depth is in metres where it has them. Others do not look at it.
             memory: `[S,M,C]` of the window before, finite; None starts from the learned one.
             present: which images are there, `[T,V]`, bool or 0 and 1, at least one; None: all. Absent ones are for
-                engines that were exported with `--absent-views`. Their images have to have values, which nothing
-                depends on; the results are NaN there, kept layers have tokens without a meaning.
+                engines that were exported with `--absent-views`. Their images have to have values, which change no
+                result (in int8 its rounding); the results are NaN there, kept layers have tokens without a meaning.
             shared: timesteps that this clip begins with and the last one ended with, the same images: the encoder does
                 not see them again.
             progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it
@@ -182,6 +183,7 @@ class Pipeline:
                         f"{name} is no function", got=type(callback).__name__, allowed="a function, or None"
                     )
             carried, rig, there = self._carried(shared), self._rig(cameras), present_argument(present, self.manifest)
+            self._require_carried(carried // self.manifest.layout.V, there)
             for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig, there).items():
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
@@ -221,7 +223,7 @@ class Pipeline:
         """Run on what lies in the inputs."""
         self._has_run = False  # until the encoded tokens are known to be whole
         seconds = self._chain.run(progress, observe, carried)
-        self._has_run = True
+        self._has_run, self._there = True, there
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
@@ -275,6 +277,21 @@ class Pipeline:
                 hint="Pipeline.load(..., sliding=True), and a first run",
             )
         return count * shape.V
+
+    def _require_carried(self, shared: int, there: NDArray[np.uint8] | None) -> None:
+        """Images of shared timesteps that are there now were there before: nothing was encoded of the others."""
+        if not shared or self._there is None:
+            return
+        before = self._there[len(self._there) - shared :]
+        now = np.ones_like(before) if there is None else there[:shared]
+        if (now > before).any():
+            t, v = np.argwhere(now > before)[0].tolist()
+            raise UsageError(
+                "a shared time has an image that was absent from the clip before",
+                got=f"timestep {t}, view {v}",
+                allowed="an image that is absent again",
+                hint="fewer shared times",
+            )
 
     def _rig(self, cameras: object) -> KnownCameras | None:
         """The images' cameras, for engines whose results depend on them beyond an input."""
