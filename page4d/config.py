@@ -66,6 +66,8 @@ class GlobalStrategy(Choice):
     MEMORY = "memory"
 
 
+SAMPLINGS = (1, 4, 9, 16, 25, 36, 49, 64)
+"""Of how many patches of another image attention reads one: squares of 1 to 8 patches a side; 1 is exact."""
 MOST_KEPT = 64
 """Layers that can be kept; a manifest has as many."""
 HEAD_BLOCKS = 5
@@ -84,6 +86,7 @@ _Streams = Annotated[int, Meta(ge=1, le=2, description="1, or 2 (pose, then geo)
 _Layer = Annotated[int, Meta(ge=0, description="a layer's number, from 0")]
 _Layers = Annotated[tuple[_Layer, ...] | None, Meta(description="whole numbers, layers from 0")]
 _Tokens = Annotated[int, Meta(ge=1, le=Layout.LARGEST, description=f"a whole number, 1 to {Layout.LARGEST}")]
+_Squares = Annotated[int, Meta(description=f"{', '.join(map(str, SAMPLINGS))}: one patch in so many")]
 _Levels = Annotated[
     tuple[_Tokens, ...],
     Meta(
@@ -146,6 +149,11 @@ class ModelConfig:
     known_cameras: bool = False
     """Whether the images' cameras are an input (Depth Anything 3): they become the special tokens, and no view is told
     apart."""
+    sparse_attention: _Squares = 1
+    """Of how many patches of the other images one is a key, in a published model's attention over all images; 1: all
+    are, as published. Special tokens and the query's own image are read whole."""
+    sparse_layers: _Layers = None
+    """The layers where that is so; None: all, or none where `sparse_attention` is 1."""
 
     @property
     def head_dim(self) -> int:
@@ -231,6 +239,10 @@ class ModelConfig:
             return tuple(dict.fromkeys(self.dpt_layers))
         return (self.depth - 1,)
 
+    def is_of_several_images(self, head: Head) -> bool:
+        """Whether a head's images see each other: the camera of VGGT and PAGE-4D, Pi3X's metres."""
+        return head is Head.METRIC or (head is Head.CAMERA and self.built_on_vggt)
+
     @property
     def head_layers(self) -> tuple[int, ...]:
         """The layers that the model's heads read, ascending."""
@@ -270,6 +282,28 @@ class ModelConfig:
     def rows_biased(self, layer: int) -> bool:
         """Whether PAGE-4D's own mask biases Time-SA of layer `layer`, on the rows of special tokens."""
         return self.row_mask is not None and layer in self.row_mask.layers
+
+    @property
+    def global_block(self) -> Order | None:
+        """The block whose attention goes over all images of a clip; None where no block's does."""
+        if self.traits is None or self.sees_alone:
+            return None
+        return Order.TIME if self.traits.sees_time else Order.VIEW
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether attention over all images reads a sample of their patches."""
+        return self.sparse_attention > 1
+
+    @property
+    def exact(self) -> ModelConfig:
+        """The same network, whose attention reads every key."""
+        return dataclasses.replace(self, sparse_attention=1, sparse_layers=None)
+
+    def sampling(self, layer: int, block: Order) -> int:
+        """Of how many patches of another image one is a key in a block; 1: all are."""
+        is_sparse = block is self.global_block and layer in (self.sparse_layers or ())
+        return self.sparse_attention if is_sparse else 1
 
     def settled(self, layout: Layout) -> Layout:
         """The layout with as many register tokens as the model has.
@@ -322,9 +356,11 @@ class ModelConfig:
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values (strings, numbers, lists), for a manifest."""
+        """Plain values (strings, numbers, lists), for a manifest; of sparse attention only where there is some."""
         plain = {}
         for field in dataclasses.fields(self):
+            if field.name.startswith("sparse_") and not self.is_sparse:
+                continue
             value = getattr(self, field.name)
             if isinstance(value, tuple):
                 value = [str(item) if isinstance(item, enum.Enum) else item for item in value]
@@ -357,6 +393,7 @@ class ModelConfig:
             self._require(name, inside, f"layers 0 to {self.depth - 1}")
         kept = len(self.keep_layers or ())
         _require("keep_layers", kept <= MOST_KEPT, f"{kept} layers", f"up to {MOST_KEPT}")
+        self._settle_sampling()
         self._require_as_published()
         if self.has_memory:
             self._require(
@@ -364,6 +401,32 @@ class ModelConfig:
                 min(self.global_layers or ()) >= self.mask_layer,
                 f"with memory, layers from mask_layer = {self.mask_layer} on (there is one memory per stream)",
             )
+
+    def _settle_sampling(self) -> None:
+        """Bring `sparse_layers` into order, and check that there is attention over all images to be made sparse."""
+        is_sparse, layers = self.is_sparse, self.sparse_layers
+        self._require("sparse_attention", self.sparse_attention in SAMPLINGS, _allowed("sparse_attention"))
+        if is_sparse and self.global_block is None:
+            why = (
+                "which sees every image by itself"
+                if self.sees_alone
+                else "whose View-SA and Time-SA go over parts of a clip, and whose Global-SA is sparse by itself"
+            )
+            model = "this project's own network" if self.traits is None else self.traits.title
+            raise UsageError(
+                f"sparse_attention is for models whose attention goes over all images, not for {model}, {why}",
+                got=self.sparse_attention,
+                allowed="1",
+                hint="a checkpoint of VGGT, PAGE-4D, Pi3, Pi3X or Depth Anything 3 any-view, as it was published",
+            )
+        if not is_sparse:
+            self._require("sparse_layers", not layers, "none: with sparse_attention = 1 no layer is sparse")
+            object.__setattr__(self, "sparse_layers", None)
+            return
+        layers = tuple(range(self.depth)) if layers is None else tuple(sorted(set(layers)))
+        self._require("sparse_layers", bool(layers), "one layer or more, or all")
+        self._require("sparse_layers", layers[-1] < self.depth, f"layers 0 to {self.depth - 1}")
+        object.__setattr__(self, "sparse_layers", layers)
 
     def _settle_heads(self) -> None:
         """Bring `predictions` into the order of the stages, and check that the model has these heads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import typing
 from collections.abc import Iterable
@@ -152,6 +153,11 @@ class Layout:
         """One value per pixel, `[T,V,H,W]`: confidence."""
         return self.images_shape[:-1]
 
+    @property
+    def image_map_shape(self) -> tuple[int, ...]:
+        """One value per image, `[T,V]`: whether it is there."""
+        return self.images_shape[:-3]
+
     def pose_shape(self, numbers: int) -> tuple[int, ...]:
         """Some values per image, `[T,V,numbers]`: a camera's pose."""
         return (*self.lead, self.T, self.V, numbers)
@@ -183,6 +189,26 @@ class Layout:
         """Memory tokens, `[S,M,C]`."""
         return (streams, *self.lead, memory_tokens, width)
 
+    # ---- which patches stand for all of an image, where attention over images reads one in so many
+
+    def sampled_patches(self, one_in: int) -> list[int]:
+        """The patches of an image that are kept where one in `one_in`, a square number, is; ascending.
+
+        Squares of sqrt(one_in) by sqrt(one_in) patches cover the image from its top left; at the right and at the
+        bottom they may be cut off. Of each the middle patch is kept, of two middle rows or columns the first.
+        """
+        side = math.isqrt(one_in)
+        return [row * self.w + column for row in _middles(self.h, side) for column in _middles(self.w, side)]
+
+    def sampled_tokens(self, one_in: int) -> int:
+        """Special tokens and kept patches of an image."""
+        return self.special + -(-self.h // math.isqrt(one_in)) * -(-self.w // math.isqrt(one_in))
+
+    def sampled_pairs(self, images: int, one_in: int) -> int:
+        """Pairs of a query and a key in a sequence of so many images: every key of the query's own image, the sampled
+        ones of the others."""
+        return images * self.N * (self.N + (images - 1) * self.sampled_tokens(one_in))
+
     # ---- which keys a query group (N queries each) reads, as CSR lists of key ranges (start, length)
 
     def time_segments(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -191,6 +217,17 @@ class Layout:
         `seg_ptr [T+1]`, `seg [T*T,2]`.
         """
         return _csr([(key * self.N, self.N) for key in range(self.T)] for _ in range(self.T))
+
+    def sampled_segments(self, images: int, one_in: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Queries of an image read the sampled tokens of all images, and the rest of their own image.
+
+        The keys are the sampled tokens, image by image, then the rest of every image. `seg_ptr [images+1]`,
+        `seg [s,2]`.
+        """
+        sampled = self.sampled_tokens(one_in)
+        rest = self.N - sampled
+        own = [[(images * sampled + image * rest, rest)] if rest else [] for image in range(images)]
+        return _csr([(0, images * sampled), *segments] for segments in own)
 
     def dilated_count(self, levels: Iterable[int]) -> int:
         """How many segments `dilated_segments` has, without building them."""
@@ -209,6 +246,11 @@ class Layout:
             frames = sorted(kt * self.V + kv for kt, kv in near if 0 <= kt < self.T and 0 <= kv < self.V)
             groups.append([(frame * self.N, self.N) for frame in frames])
         return _csr(groups)
+
+
+def _middles(count: int, side: int) -> list[int]:
+    """The middle of each band, where `count` rows are cut into bands of `side` rows, the last maybe smaller."""
+    return [start + (min(side, count - start) - 1) // 2 for start in range(0, count, side)]
 
 
 def _dilated_steps(levels: Iterable[int]) -> set[tuple[int, int]]:

@@ -190,7 +190,24 @@ class LoadReport(msgspec.Struct, frozen=True):
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-class Verification(msgspec.Struct, frozen=True):
+class SparsePrice(msgspec.Struct, frozen=True):
+    """What it costs and saves that attention over all images reads a sample of the other images' patches."""
+
+    one_in: int
+    """Of how many patches one is read."""
+    layers: tuple[int, ...]
+    """Whose attention does so."""
+    tolerance: float
+    """Of the relative L2 of every output of `chain`, as the export was asked for."""
+    flop: int
+    """Of a window."""
+    exact_flop: int
+    """Of a window whose attention reads every patch."""
+    chain: dict[str, Accuracy]
+    """As `chain` of the verification, but against the float32 reference that reads every patch."""
+
+
+class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the accuracy figures were measured on."""
 
     layout: Layout
@@ -200,7 +217,9 @@ class Verification(msgspec.Struct, frozen=True):
     """Of the relative L2 of every output."""
     chain: dict[str, Accuracy]
     """Mask, kept layers, memory and predictions of the whole chain in the engines' precision, against the float32
-    reference."""
+    reference, which is as sparse as the engines are."""
+    sparse: SparsePrice | None = None
+    """Of engines with sparse attention."""
 
 
 class Unit(enum.Enum):
@@ -271,7 +290,8 @@ class Golden(msgspec.Struct, frozen=True):
     """The golden clip: one input and the reference's outputs, for a self-check of the engines on any machine."""
 
     inputs: str
-    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`, `cameras`."""
+    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`, `cameras`,
+    `present`."""
     expected: str | None
     """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the elements at `i *
     2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
@@ -344,6 +364,11 @@ class Manifest(msgspec.Struct, frozen=True):
     def chooses_reference(self) -> bool:
         """Whether the host chooses each clip's reference view after the encoder; of two views it is the first."""
         return self.makes("select") and self.layout.V > 2
+
+    @property
+    def takes_present(self) -> bool:
+        """Whether the engines are told which images are there, and go without the others."""
+        return self.reads("present")
 
     @property
     def knows_cameras(self) -> bool:

@@ -55,7 +55,7 @@ FLOORS = {
     "page4d_export": [
         {"plan", "model_source", "sample_scene", "sample_clip"},
         {"stage", "stage_runner", "tracing"},
-        {"quantize", "verify"},
+        {"quantize", "verify", "sparse_price"},
         {"exporter"},
         {"export_request", "."},
         {"bench"},

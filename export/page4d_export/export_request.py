@@ -21,6 +21,7 @@ from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_export.model_source import ModelSource
 from page4d_export.plan.export_plan import ExportPlan
+from page4d_export.sparse_price import stage_tolerance
 
 if TYPE_CHECKING:
     from page4d.model import Page4D
@@ -39,7 +40,8 @@ class ExportRequest:
         plan: its stages, made from the source's config.
         out: engine folder to write; an engine folder there is replaced.
         clip: frames to verify on; None: a rendered clip.
-        tolerance: relative L2 error that a stage may have; None: the precision's own.
+        tolerance: relative L2 error that a stage may have; None: the precision's own. With sparse attention: that a
+            result may have against the exact model; not None.
         plans: the TensorRT plans to build; None: ONNX alone.
         plugin_library: file that `plans` was given, which `out` must not replace.
     """
@@ -58,8 +60,9 @@ class ExportRequest:
         Raises:
             MissingBackendError: PyTorch is not installed.
             UsageError: `out` holds something that is not an engine folder, or lies in an input; a clip of too few
-                frames or cameras, or without the calibration that the plan needs.
+                frames or cameras, or without the calibration that the plan needs; sparse attention without a tolerance.
         """
+        stage_tolerance(self.plan, self.tolerance)
         _require_torch()
         inputs = dict(self.source.files)
         if self.plugin_library is not None:
@@ -115,6 +118,7 @@ def export(
     seed: int = 0,
     heads: Sequence[str] | None = None,
     keypoints: bool = False,
+    absent_views: bool = False,
     attention: AttentionChoice | str = AttentionChoice.AUTO,
     encoder_images: int | None = None,
     head_images: int | None = None,
@@ -141,19 +145,21 @@ def export(
         precision: of weights and tokens: "float32", "float16", "bfloat16", "int8" (CPU), "fp8" (TensorRT).
         preset: the network that a checkpoint's weights go into; None: the checkpoint's own published model.
         options: of `page4d.ModelConfig`, in place of the preset's: `{"global_strategy": "memory"}`, `{"mask": False}`,
-            `{"known_cameras": True}`.
+            `{"known_cameras": True}`, `{"sparse_attention": 4, "sparse_layers": (8, 9, 10)}`.
         registers: special tokens of a checkpoint: "split", "truncate" (Pi3's) or "page4d".
         time_sa: weights of Time-SA: "page4d" or "pi3".
         seed: of weights that the checkpoint does not have.
         heads: the checkpoint's heads that become stages, by name (`page4d.config.Head`); empty: none; None: all that
             it has.
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
+        absent_views: whether the engines take `present` `[T,V]`, and go without the images that are not there.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
         encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 1.
         head_images: images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,
             points and confidence of Pi3X); None: as many as have no more patches than one of 518x518, in int8 1.
         frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
-        tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own.
+        tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own. With
+            sparse attention: that the results may have against the exact model; it has to be given.
         plans: the TensorRT plans to build (`page4d_engines.tensorrt.plans.PlanBuildRequest`); None: ONNX alone.
         progress: called with what starts and the share of the work that is done, 0 to 1; None: not.
 
@@ -163,7 +169,8 @@ def export(
     Raises:
         UsageError: an argument that is not allowed, a checkpoint that is damaged or another model's, an `out` that is
             not an engine folder and not empty.
-        AccuracyError: a stage departs from the reference by more than the tolerance.
+        AccuracyError: a stage departs from the reference by more than the tolerance, or a sparse model from the exact
+            one.
         EngineError, MissingBackendError, OutOfMemoryError: plans that cannot be built here.
     """
     require_tolerance(tolerance)
@@ -171,7 +178,9 @@ def export(
     told = Progress(progress, end=0.0)  # the share of the export that a download is, is not known
     source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
-    plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
+    plan = ExportPlan.make(
+        source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+    )
     clip = open_clip(frames, layout)
     request = ExportRequest(
         source=source, plan=plan, out=pathlib.Path(out), clip=clip, tolerance=tolerance, plans=plans

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from page4d.errors import UsageError
 from page4d.files import refuse_foreign, save_tensors, sha256, staged
 from page4d.layout import Layout
-from page4d.manifest import CONSTANTS, PREDICTIONS, Golden, Manifest, StageEntry, Verification
+from page4d.manifest import CONSTANTS, PREDICTIONS, Accuracy, Golden, Manifest, StageEntry, Verification
 from page4d.manifest_checks.manifest_file import ENGINE_FOLDER, write_manifest
 from page4d.model import Page4D
 from page4d.system.progress import SILENT, Progress
@@ -28,6 +28,7 @@ from page4d_engines.tensorrt.plans import PlanBuildRequest
 from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize.calibrate import Calibration, calibrate
 from page4d_export.sample_clip import SampleClip
+from page4d_export.sparse_price import price_of, stage_tolerance
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_export.verify import Verified, affordable_layout, verify
@@ -63,14 +64,16 @@ def write_verified(
         folder: to be written; an engine folder there is replaced.
         clip_at: the frames to verify on, at the plan's layout or, where that is too large for this machine, a smaller
             one.
-        tolerance: of the relative L2 of every stage's outputs; None takes the precision's own.
+        tolerance: of the relative L2 of every stage's outputs; None takes the precision's own. With sparse attention:
+            of the results against the exact model, and None is not allowed.
         progress: told of every stage.
         plans: builds TensorRT plans of the verified stages; None: ONNX alone.
 
     Raises:
         UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the
-            end.
-        AccuracyError: a stage departs from the reference, or a plan is not what was asked.
+            end; sparse attention without a tolerance.
+        AccuracyError: a stage departs from the reference, a sparse model from the exact one, or a plan is not what was
+            asked.
         EngineError, OutOfMemoryError: TensorRT builds no plan.
     """
     refuse_foreign(folder, ENGINE_FOLDER)
@@ -78,7 +81,7 @@ def write_verified(
         raise UsageError(
             "the model's weights are not complete", got=model.weights, hint="page4d.load, or page4d.load_weights again"
         )
-    tolerance = plan.precision.tolerance if tolerance is None else tolerance
+    sparse_tolerance, tolerance = tolerance, stage_tolerance(plan, tolerance)
     layout = affordable_layout(plan)
     checked = plan if layout == plan.layout else plan.at(layout)
     clip = clip_at(layout)
@@ -98,6 +101,8 @@ def write_verified(
             gate = Gate(checked, clip, tolerance, {stage.stage: stage for stage in figures})
         _write_constants(model, plan, staging)
         manifest = _verified(_described(model, plan, stages), gate)
+        if plan.config.is_sparse and sparse_tolerance is not None:
+            manifest = _priced(manifest, plan, gate, sparse_tolerance)
         manifest = msgspec.structs.replace(manifest, golden=write_golden(staging, manifest, gate, clip_at))
         if plans is not None:
             built = plans.build(staging, manifest, staging, next(parts))
@@ -201,16 +206,7 @@ def _verified(manifest: Manifest, gate: Gate) -> Manifest:
         msgspec.structs.replace(entry, accuracy=gate.stages[entry.name].alone, ties=gate.stages[entry.name].ties)
         for entry in manifest.stages
     )
-    chained = {name: stage.chained for name, stage in gate.stages.items()}
-    results = {"mask": chained["mask_head"]["mask"]} if manifest.makes("mask") else {}
-    for kept in manifest.keep:
-        for stage in kept.stages:
-            result = f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"
-            results[result] = chained[stage]["tokens"]
-    for entry in stages:
-        for name in ("memory", *PREDICTIONS):
-            if name in chained[entry.name]:
-                results[name] = chained[entry.name][name]
+    results = _results(manifest, {name: stage.chained for name, stage in gate.stages.items()})
     return msgspec.structs.replace(
         manifest,
         stages=stages,
@@ -221,6 +217,28 @@ def _verified(manifest: Manifest, gate: Gate) -> Manifest:
             **versions(),
         },
     )
+
+
+def _priced(manifest: Manifest, plan: ExportPlan, gate: Gate, tolerance: float) -> Manifest:
+    """The manifest with the price of sparse attention."""
+    assert manifest.verification is not None
+    results = _results(manifest, {name: stage.exact for name, stage in gate.stages.items()})
+    verification = msgspec.structs.replace(manifest.verification, sparse=price_of(plan, results, tolerance))
+    return msgspec.structs.replace(manifest, verification=verification)
+
+
+def _results(manifest: Manifest, outputs: dict[str, dict[str, Accuracy]]) -> dict[str, Accuracy]:
+    """Figures of the chain's results, from those of every stage's outputs."""
+    results = {"mask": outputs["mask_head"]["mask"]} if manifest.makes("mask") else {}
+    for kept in manifest.keep:
+        for stage in kept.stages:
+            result = f"layers.{kept.layer}" if len(kept.stages) == 1 else f"layers.{kept.layer}/{stage}"
+            results[result] = outputs[stage]["tokens"]
+    for entry in manifest.stages:
+        for name in ("memory", *PREDICTIONS):
+            if name in outputs[entry.name]:
+                results[name] = outputs[entry.name][name]
+    return results
 
 
 def versions() -> dict[str, str]:

@@ -49,6 +49,8 @@ class Verified:
     """A sample of the reference's outputs."""
     ties: float
     """As `ties` of the manifest's stage."""
+    exact: dict[str, Accuracy]
+    """With sparse attention: of the engines' own chain against the reference that reads every key."""
 
 
 def verify(
@@ -64,6 +66,9 @@ def verify(
     16-bit engines are run with every result rounded as their graph types it. Yields a stage's figures before the next
     one starts.
 
+    With sparse attention the reference is as sparse as the engines; a second one, which reads every key, is what
+    `exact` compares with.
+
     Where landmarks are chosen by their tokens' norms, two that differ by less than rounding may change places, and no
     engine is wrong for it: a stage may be off by what that costs, too.
 
@@ -71,6 +76,7 @@ def verify(
         AccuracyError: an output's relative L2 error is above what is allowed, or holds NaN or infinity.
     """
     reference, engines = ReferenceChain(model, plan, clip), StageChain(model, plan, clip)
+    exact = ReferenceChain(model.exact(), plan.exact, clip) if plan.config.is_sparse else None
     for entry in plan.stages():
         progress.step(f"verifying {entry.name}")
         engine = OrtEngine(folder / f"{entry.name}.onnx", rounding=plan.precision.has_16_bits)
@@ -87,6 +93,7 @@ def verify(
             chained=_compared(chained, expected),
             expected={name: sampled(output) for name, output in expected.items()},
             ties=entry.ties,
+            exact={} if exact is None else _compared(chained, exact.run(entry)),
         )
 
 
@@ -132,7 +139,8 @@ def affordable_layout(plan: ExportPlan, too_long: float = TOO_LONG, budget: floa
     rate = matmul_rate() * 0.6  # attention, norms and copies run slower than the matrix product
 
     def seconds(layout: Layout) -> float:
-        return RUNS * plan.at(layout).flop / rate
+        at = plan.at(layout)
+        return (RUNS * at.flop + (at.exact.flop if plan.config.is_sparse else 0)) / rate
 
     own = plan.layout
     if seconds(own) <= too_long:

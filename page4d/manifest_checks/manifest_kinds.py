@@ -32,15 +32,15 @@ LAYER, FEATURES = "layers.<i>", "features.<i>"
 _KINDS = {
     "encoder": _Kind(("images", "special"), ("tokens",), (), ("select",)),
     "mask_head": _Kind(("tokens",), ("mask",), ("mask_ext",), ("row_bias",)),
-    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental")),
-    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias")),
-    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory"), ("memory",)),
+    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental", "present")),
+    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias", "present")),
+    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory", "present"), ("memory",)),
     "points": _Kind((LAYER,), ("points",)),
     "confidence": _Kind((LAYER,), ("confidence",)),
-    "camera": _Kind((LAYER,), ("camera",)),
+    "camera": _Kind((LAYER,), ("camera",), ("present",)),
     "depth": _Kind((LAYER,), ("depth", "depth_confidence"), most_layers=4),
-    "camera_encoder": _Kind(("cameras",), ("special",)),
-    "metric": _Kind((LAYER,), ("metric",)),
+    "camera_encoder": _Kind(("cameras",), ("special",), ("present",)),
+    "metric": _Kind((LAYER,), ("metric",), ("present",)),
 }
 _POINTS_OF_DPT = _Kind((LAYER,), ("points", "points_confidence"), most_layers=4)
 _ENCODER_ALONE = _Kind(("images",), (FEATURES,), most_layers=4)

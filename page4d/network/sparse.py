@@ -1,19 +1,23 @@
-"""Sparse Global-SA over all tokens of a clip: landmark, dilated or memory."""
+"""Attention over a clip that reads a part of the keys: Global-SA (landmark, dilated or memory), and `Sampling`."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from page4d.config import GlobalStrategy, ModelConfig
 from page4d.layout import Layout
 from page4d.network import rope as ropes
-from page4d.network.attention import biased_attention, segment_attention
+from page4d.network.attention import biased_attention, rows_attention, segment_attention
 from page4d.network.block import Block, island
 from page4d.network.mask import clamped, key_bias
+from page4d.network.presence import on_absent, with_absent
 from page4d.network.rope import Rope
+from page4d.ops import BiasedRows
 
 
 class GlobalSA(nn.Module):
@@ -33,6 +37,7 @@ class GlobalSA(nn.Module):
         keypoints: Tensor | None = None,
         memory: Tensor | None = None,
         doubt: float = 0.0,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One pass.
 
@@ -42,6 +47,7 @@ class GlobalSA(nn.Module):
             keypoints: K_ext `[B,T,V,P,1]` in [0,1], or None.
             memory: `[S,B,M,C]` where the strategy is `memory`.
             doubt: share by which confidences may be off, for landmarks as they might be chosen then (see `largest`).
+            present: `[B,T,V]`, 1 for the images that are there, or None for all.
 
         Returns:
             tokens, and memory as it leaves the block (None for the other strategies).
@@ -52,6 +58,9 @@ class GlobalSA(nn.Module):
             pull = clamped(self.lambda_kpt)
             bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout)
             bias = bias.flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
+        if present is not None:
+            absent = on_absent(present, layout, x).flatten(1)  # [B,T*V*N]
+            bias = with_absent(bias, absent, x.shape[0])
         rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
             x = self._landmark(x, rope, bias, keypoints, layout, doubt)
@@ -93,7 +102,8 @@ class GlobalSA(nn.Module):
         if bias is not None:
             # both of the stage's attention nodes have the same inputs, so that one function body serves them: the
             # write's bias is 0
-            write_bias = torch.zeros_like(bias[:, : memory.shape[1]])
+            like = bias if bias.shape[1] >= memory.shape[1] else memory[..., 0]  # a small clip has fewer tokens
+            write_bias = torch.zeros_like(like[:, : memory.shape[1]])
             read_bias = torch.cat((write_bias, bias), dim=1)
         memory = self.block(
             memory,
@@ -118,3 +128,59 @@ def largest(confidence: Tensor, k: int, doubt: float = 0.0) -> Tensor:
     if torch.onnx.is_in_onnx_export():
         return confidence.topk(k).indices  # ONNX defines TopK's ties so; PyTorch's topk leaves them open
     return confidence.sort(dim=-1, descending=True, stable=True).indices[..., :k]
+
+
+class Sampling(NamedTuple):
+    """A published model's attention over all images, with a sample of the other images' patches as keys.
+
+    A query reads all keys of its own image; of the other images it reads the special tokens and the patches on a grid,
+    one in `one_in`. No key counts twice, and none counts for another. A sequence has `images` images.
+    """
+
+    layout: Layout
+    images: int
+    one_in: int
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None = None,
+        rows: BiasedRows | None = None,
+        common: Tensor | None = None,
+    ) -> Tensor:
+        """As `biased_attention`, of the sampled keys.
+
+        Args:
+            q, k, v: `[Z,A,images*N,D]`.
+            key_bias: `[Z,images*N]`, added to the logits of all heads and, without `rows`, of all queries; q's dtype.
+            rows: the queries that `key_bias` is for, the first ones of every image.
+            common: with `rows`, a bias of all queries on top, `[Z,images*N]`; or None.
+
+        Returns:
+            `[Z,A,images*N,D]`, q's dtype.
+        """
+        order = self._order(q.device)
+        k, v = k.index_select(2, order), v.index_select(2, order)
+        bias, common = (None if part is None else part.index_select(1, order) for part in (key_bias, common))
+        if rows is None:
+            return self._of_images(q, k, v, bias)
+        assert bias is not None
+        return rows_attention(q, k, v, bias, rows, common, self._of_images)
+
+    def _of_images(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention of q `[Z,A,n,D]`, n/images queries of each image; k, v and bias in `_order`."""
+        seg_ptr, seg = (torch.from_numpy(array) for array in self.layout.sampled_segments(self.images, self.one_in))
+        return segment_attention(q, k, v, bias, seg_ptr, seg)
+
+    def _order(self, device: torch.device) -> Tensor:
+        """The keys' numbers in the order of `Layout.sampled_segments`, int64 `[images*N]`."""
+        layout = self.layout
+        is_sampled = np.ones(layout.N, bool)
+        is_sampled[layout.special :] = False
+        is_sampled[[layout.special + patch for patch in layout.sampled_patches(self.one_in)]] = True
+        every = np.arange(self.images * layout.N).reshape(self.images, layout.N)
+        return torch.from_numpy(np.concatenate((every[:, is_sampled].ravel(), every[:, ~is_sampled].ravel()))).to(
+            device
+        )

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import page4d.network.attention as definition
+from page4d import Layout
 from page4d.errors import UsageError
+from page4d.network import sparse
+from page4d.ops import BiasedRows
 from page4d_plugins.modes import Mode, Tile
 from tests.support.examples import examples
 from tests.support.kernel_cases import double, draw, near
@@ -135,6 +138,17 @@ def test_alibi(attention, dtype):
     )
     logits = torch.einsum("zand,zamd->zanm", *double(q, k)) / 4 + bias.double()[:, None, None] + by_pair
     near(out, logits.softmax(-1) @ v.double())
+
+
+@pytest.mark.parametrize("rows", [None, BiasedRows(17, 5, 2.0)], ids=["all queries", "special rows"])
+def test_a_sample_of_other_images(attention, rows, monkeypatch):
+    """Published models' sparse attention: an image's queries (those of its special tokens alone, where the mask biases
+    these) read the sampled keys of all images and the rest of their own."""
+    sampling = sparse.Sampling(Layout(3, 1, 42, 56), 3, 4)
+    q, k, v, bias = draw(1, 2, 3 * 17, 3 * 17, 16)
+    expected = sampling.attend(*double(q, k, v, bias), rows)
+    monkeypatch.setattr(sparse, "segment_attention", attention.segment_attention)
+    near(sampling.attend(q, k, v, bias, rows), expected)
 
 
 def test_groups_without_keys_give_zeros(attention):

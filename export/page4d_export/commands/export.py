@@ -19,7 +19,7 @@ from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose, Version, out_option
 from page4d_export.commands.build_flags import BuildFlags, PlanBuilder
 from page4d_export.commands.given_checkpoint import KINDS, METAVAR, given_checkpoint
-from page4d_export.commands.set_option import overrides
+from page4d_export.commands.set_option import layers_named, overrides
 from page4d_export.export_request import ExportRequest, open_clip, require_tolerance
 from page4d_export.model_source import DEFAULT_PRESET, ModelSource
 from page4d_export.plan.export_plan import ExportPlan
@@ -104,6 +104,24 @@ def export_command(
     ] = None,
     seed: Annotated[int, model_option(min=0, help="of weights without a checkpoint")] = 0,
     keypoints: Annotated[bool, model_option("--keypoints", help="Global-SA takes keypoint maps")] = False,
+    sparse_attention: Annotated[
+        int | None,
+        model_option(
+            metavar="N",
+            help="attention over all images reads one in N patches of the other images (4, 9, 16 ..; published models);"
+            " faster, and not exact: needs --tolerance",
+            show_default=False,
+        ),
+    ] = None,
+    sparse_layers: Annotated[
+        str | None,
+        model_option(
+            metavar="LIST", help="layers where --sparse-attention holds, e.g. 8-23; default: all", show_default=False
+        ),
+    ] = None,
+    absent_views: Annotated[
+        bool, model_option("--absent-views", help="the engines go without the images of a lost camera")
+    ] = False,
     fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
     int8: Annotated[bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU")] = False,
@@ -118,7 +136,10 @@ def export_command(
     ] = None,
     tolerance: Annotated[
         float | None,
-        precision_option(help="relative L2 error that a stage may have, above 0, up to 1; default by precision"),
+        precision_option(
+            help="relative L2 error that a stage may have, above 0, up to 1; default by precision. With"
+            " --sparse-attention: that results may have against the exact model"
+        ),
     ] = None,
     attention: Annotated[
         AttentionChoice,
@@ -208,6 +229,12 @@ def export_command(
             options["reference_view"] = reference_view
         if known_cameras:
             options["known_cameras"] = True
+        if sparse_attention is not None:
+            options["sparse_attention"] = sparse_attention
+        if sparse_layers is not None:
+            if "sparse_attention" not in options:
+                raise UsageError("--sparse-layers has no effect alone", got=sparse_layers, hint="--sparse-attention 4")
+            options["sparse_layers"] = layers_named(sparse_layers)
         if file is not None:
             _refuse_beside_file(file, pi3, page4d)
             source = ModelSource.of_file(
@@ -230,7 +257,9 @@ def export_command(
         if source.chosen is not None:
             names = ", ".join(source.config.predictions) or "none"
             console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
+        plan = ExportPlan.make(
+            source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+        )
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet

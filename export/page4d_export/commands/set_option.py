@@ -8,7 +8,9 @@ import msgspec
 
 from page4d.errors import UsageError
 
-_LISTS = ("global_layers", "keep_layers", "dilations", "order", "predictions")
+_LISTS = ("sparse_layers", "global_layers", "keep_layers", "dilations", "order", "predictions")
+
+_DIGITS = 4  # of a layer's number, and more than any has
 
 
 def overrides(options: list[str]) -> dict[str, Any]:
@@ -27,6 +29,26 @@ def overrides(options: list[str]) -> dict[str, Any]:
         else:
             values[name] = _value(text)
     return values
+
+
+def layers_named(text: str) -> tuple[int, ...] | None:
+    """The layers of a list: `0,3-5`; None for `all`.
+
+    Raises:
+        UsageError: another text.
+    """
+    if text.strip() == "all":
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        numbers = (first, last) if dash else (first, first)
+        if not all(number.isascii() and number.isdigit() and len(number) < _DIGITS for number in numbers):
+            raise UsageError(
+                "--sparse-layers is no list of layers", got=repr(text[:100]), allowed="all, or numbers: 4,8-23"
+            )
+        layers += range(int(numbers[0]), int(numbers[1]) + 1)
+    return tuple(layers)
 
 
 def _value(text: str) -> Any:

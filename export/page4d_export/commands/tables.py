@@ -19,7 +19,10 @@ TENSOR_LIMIT = 2**31  # elements; TensorRT refuses tensors of this many
 
 
 def plan_document(plan: ExportPlan) -> dict[str, Any]:
-    """The plan as one document: manifest, buffers and totals. Sizes in bytes, work in FLOP."""
+    """The plan as one document: manifest, buffers and totals. Sizes in bytes, work in FLOP.
+
+    With sparse attention the totals have `exact_flop`: the work if every key were read.
+    """
     manifest = plan.manifest("not loaded")
     buffers = BufferPlan.make(manifest)
     return {
@@ -31,6 +34,7 @@ def plan_document(plan: ExportPlan) -> dict[str, Any]:
             "flop": sum(entry.flop * entry.calls for entry in manifest.stages),
             "largest_tensor": max(entry.largest for entry in manifest.stages),
             "near_limit": [entry.name for entry in manifest.stages if entry.largest > TENSOR_LIMIT // 2],
+            **({"exact_flop": plan.exact.flop} if plan.config.is_sparse else {}),
         },
     }
 
@@ -61,6 +65,8 @@ def print_plan(plan: ExportPlan) -> None:
         f"weights {_bytes(total['weight_bytes'])}, buffers {_bytes(total['buffer_bytes'])}, {_flop(total['flop'])} a"
         f" window, largest tensor {total['largest_tensor'] / TENSOR_LIMIT:.0%} of 2^31 elements"
     )
+    if plan.config.is_sparse:
+        out.print(_sparse(plan.config.sparse_attention, plan.config.sparse_layers or (), plan.flop, plan.exact.flop))
 
 
 def print_checkpoint(checkpoint: Checkpoint) -> None:
@@ -141,6 +147,14 @@ def print_accuracy(manifest: Manifest, detailed: bool = False) -> None:
                 f"{entry.name}: landmarks whose confidences differ by rounding alone may change its tokens by"
                 f" {entry.ties:.1e}, which is no error"
             )
+        price = checked.sparse
+        if price is not None:
+            worst = max(price.chain, key=lambda name: price.chain[name].relative_l2)
+            out.print(_sparse(price.one_in, price.layers, price.flop, price.exact_flop))
+            out.print(
+                f"error against the exact model up to {price.chain[worst].relative_l2:.1e} ({worst}), on these frames;"
+                f" tolerance {price.tolerance:g}"
+            )
 
 
 def print_plans(manifest: Manifest, stderr: bool = True) -> None:
@@ -180,7 +194,30 @@ def _rows(manifest: Manifest, detailed: bool) -> list[tuple[str, Accuracy]]:
             (name if name == kind else f"{name}, worst {kind}", accuracy) for kind, (name, accuracy) in worst.items()
         ]
     chain = manifest.verification.chain if manifest.verification is not None else {}
-    return rows + [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]
+    rows += [(f"whole chain: {name}", accuracy) for name, accuracy in chain.items()]
+    price = None if manifest.verification is None else manifest.verification.sparse
+    against_exact = {} if price is None else price.chain
+    return rows + [(f"against the exact model: {name}", accuracy) for name, accuracy in against_exact.items()]
+
+
+def _sparse(one_in: int, layers: tuple[int, ...], flop: int, exact_flop: int) -> str:
+    """Sparse attention in words."""
+    where = f"{len(layers)} layer{'s' if len(layers) > 1 else ''}, {_ranges(layers)}"
+    return (
+        f"sparse attention: one in {one_in} patches of other images, in {where}; {_flop(flop)} a window instead of"
+        f" {_flop(exact_flop)}: {1 - flop / exact_flop:.0%} saved"
+    )
+
+
+def _ranges(layers: tuple[int, ...]) -> str:
+    """Ascending numbers as `0, 4-7`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _folded(stages: tuple[StageEntry, ...]) -> list[tuple[str, StageEntry]]:

@@ -23,9 +23,9 @@ VARIABLE = "PAGE4D_TRACES"
 """Environment variable: a folder in which exports of all processes share their traces; unset, nothing is kept."""
 
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_COUNTS = ("depth", "encoder_depth", "keep_layers", "global_layers")
-"""Fields of a config that say how many layers there are, and which: what a stage has of that is in its parameters and
-its signature, so models of every depth share their traces."""
+_COUNTS = ("depth", "encoder_depth", "keep_layers", "global_layers", "sparse_attention", "sparse_layers")
+"""Fields of a config that say how many layers there are, and which have what: what a stage has of that is in its
+parameters, its signature and its modules' attributes, so models of every depth share their traces."""
 
 
 class TraceCache:

@@ -31,7 +31,7 @@ from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import started
 from tests.support.da3.models import H, W, model_of
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.torch_stages import TorchStages
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 MANIFEST_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16"}
@@ -392,6 +392,12 @@ def test_stages_of_newer_models_are_wired(tmp_path, name, inputs, results):
     assert [port.name for port in ensemble.config.outputs] == results
     has_constants = any(config.name == "page4d_constants" for config, _ in ensemble.glue)
     assert has_constants == (name in ("first", "pi3x"))
+
+
+def test_an_ensemble_does_not_know_which_image_is_the_first_that_is_there(made):
+    folder = EngineFolder.open(made("default", absent_views=True).folder)
+    with pytest.raises(UsageError, match="without --absent-views"):
+        Repository.of(folder, Backend.ONNXRUNTIME)
 
 
 def test_an_ensemble_chooses_no_reference_view(tmp_path):

@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from page4d.layout import Layout
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
+from page4d.network.presence import ABSENT
 from page4d_engines.ort.lowering import lower
 from page4d_export.tracing.onnx_functions import function_for
 from tests.support.examples import examples
@@ -80,6 +82,25 @@ def test_biased_attention(shape, has_bias, seed):
     expected = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
     for lowered in MEANINGS:
         agree(run("BiasedAttention", values, {}, shape[-1], lowered), expected)
+
+
+@examples(25)
+@given(shapes, st.floats(0, 1), st.integers(0, 99))
+def test_keys_of_absent_images_are_as_if_they_were_not_there(shape, share, seed):
+    """In every meaning; where none is there, what comes out is finite."""
+    values = draw(shape, seed)
+    absent = np.random.default_rng(seed).random(values["key_bias"].shape) < share
+    absent[0] |= share == 1
+    values["key_bias"] += np.where(absent, np.float32(ABSENT), 0)
+    results = [run("BiasedAttention", values, {}, shape[-1], lowered) for lowered in MEANINGS]
+    wide = {name: torch.from_numpy(array).double() for name, array in values.items()}
+    for z, keys in enumerate(~absent):
+        if not keys.any():
+            assert all(np.isfinite(result[z]).all() for result in results)
+            continue
+        k, v, bias = wide["k"][z : z + 1, :, keys], wide["v"][z : z + 1, :, keys], wide["key_bias"][z : z + 1, keys]
+        for result in results:
+            agree(result[z : z + 1], biased_attention(wide["q"][z : z + 1], k, v, bias).numpy())
 
 
 @examples(15)
@@ -178,6 +199,8 @@ def cases(frames, tokens, heads):
         "seg": all_pairs,
         "segment_bias": np.zeros((heads, frames**2), np.float32),
     }
+    # images of one row of patches, and a special token
+    sampled = Layout(frames, 1, 14, 14 * (tokens - 1), registers=0).sampled_segments(frames, 4)
     lines = {"fundamental": np.ones((frames, frames, 3, 3), np.float32), "centres": np.ones((tokens, 3), np.float32)}
     return {
         "plain": ("BiasedAttention", {k: v for k, v in values.items() if k != "key_bias"}, {}, {}),
@@ -185,6 +208,7 @@ def cases(frames, tokens, heads):
         "rows": ("BiasedAttention", values, {}, {"row_period": tokens, "row_leading": 5, "row_gain": 64.0}),
         "alibi": ("SegmentAttention", values, alibi, {}),
         "dilated": ("SegmentAttention", values, {"seg_ptr": ends, "seg": near}, {}),
+        "sampled": ("SegmentAttention", values, dict(zip(("seg_ptr", "seg"), sampled, strict=True)), {}),
         "epipolar": ("BiasedAttention", values | lines, {}, {"epipolar_band": 3.0, "epipolar_penalty": 4.0}),
     }
 
@@ -211,7 +235,9 @@ def added_memory(case):
     return status("VmHWM") - before
 
 
-@pytest.mark.parametrize("case", ["rows", "dilated", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)])
+@pytest.mark.parametrize(
+    "case", ["rows", "dilated", "sampled", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)]
+)
 def test_memory_is_linear(case):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
