@@ -32,6 +32,7 @@ class Shapes:
             "fundamental": layout.fundamental_shape,
             "points": layout.images_shape,
             "confidence": layout.pixel_map_shape,
+            "present": (*layout.lead, layout.T, layout.V),
         }
         self._of_image: dict[str, tuple[int, ...]] = {
             "depth": (layout.H, layout.W),
@@ -68,7 +69,7 @@ class Shapes:
         else:
             allowed = [self._shapes.get(name, self._layout.patch_map_shape)]
         is_tokens = name in ("special", "tokens", "memory") or pattern_of(name) in (LAYER, FEATURES)
-        dtype = "uint8" if name == "images" else self._tokens if is_tokens else "float32"
+        dtype = "uint8" if name in ("images", "present") else self._tokens if is_tokens else "float32"
         if spec.dtype != dtype or spec.shape not in allowed:
             got, shapes = f"{spec.dtype} {list(spec.shape)}", [f"{dtype} {list(shape)}" for shape in allowed]
             raise inconsistent(f"{name} of {entry.name} is not of its layout", got, " or ".join(shapes))

@@ -12,7 +12,7 @@ from page4d.precision import Precision
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
-from tests.vectors.published_manifests import HASH, as_written
+from tests.vectors.published_manifests import HASH, as_written, knowing_absence
 
 
 def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
@@ -258,6 +258,32 @@ RIGHT_HEADS = [
     (["stages", 6, "inputs"], _LAYERS[:1]),
     (["stages", 6, "inputs"], _LAYERS[::-1]),
 ]
+# of the base of the default model, whose stages 2 to 6 are two layers of View-SA and Time-SA, and a Global-SA
+ABSENCE = knowing_absence(manifest_of("default"))
+_LAST = len(ABSENCE["stages"][2]["inputs"]) - 1
+_PRESENT = ABSENCE["stages"][2]["inputs"][_LAST]
+
+
+def _reading(number, *inputs):
+    """The inputs of a stage without `present`, and more."""
+    return [*(spec for spec in ABSENCE["stages"][number]["inputs"] if spec != _PRESENT), *inputs]
+
+
+WRONG_ABSENCE = [
+    *[(["stages", number, "inputs"], _reading(number)) for number in (2, 3, 6)],
+    *[(["stages", number, "inputs"], _reading(number, _PRESENT)) for number in (0, 1)],
+    (["stages", 2, "inputs"], _reading(2, _PRESENT, _PRESENT)),
+    (["stages", 2, "inputs", _LAST, "shape"], [1, 3, 2]),
+    (["stages", 2, "inputs", _LAST, "shape"], [2, 3]),
+    (["stages", 2, "inputs", _LAST, "dtype"], "float32"),
+    (["stages", 2, "inputs", _LAST, "suffix"], "_in"),
+    (["stages", 2, "outputs"], [*ABSENCE["stages"][2]["outputs"], _PRESENT]),
+    (["layout", "V"], 1),
+]
+RIGHT_ABSENCE = [
+    (["stages", 2, "inputs"], [_PRESENT, *_reading(2)]),
+    (["later"], "than us"),
+]
 NO_JSON = [
     "",
     "[]",
@@ -302,6 +328,13 @@ def manifests():
         "base": base,
         "changed": cases,
         "heads": {"base": heads, "changed": cases_of_heads},
+        "absence": [
+            {"base": ABSENCE, "changed": _changes(ABSENCE, WRONG_ABSENCE, RIGHT_ABSENCE)},
+            *(
+                {"base": base, "changed": _changes(base, wrong, [])}
+                for base, wrong in published_manifests.absence(manifest_of("vggt", head_images=1))
+            ),
+        ],
         "published": [
             {"base": base, "changed": _changes(base, published_manifests.WRONG[name], published_manifests.RIGHT[name])}
             for name, base in published_manifests.BASES.items()

@@ -9,7 +9,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from tests.support.models import EXPORTED
 from tests.vectors.manifests import manifest_of, read
-from tests.vectors.published_manifests import manifest_of_model
+from tests.vectors.published_manifests import knowing_absence, manifest_of_model
 
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
@@ -22,16 +22,24 @@ def plans():
     slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
     # heads that see one image a call, and all
     heads = [_plan("vggt", Precision.FLOAT16, 1, head_images=1), _plan("vggt", Precision.BFLOAT16, 2, head_images=6)]
+    # of engines that take `present`
+    absent = [("default", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT32, 2), ("vggt", Precision.FLOAT16, 1)]
     return {
         "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
+        "absent": [_plan(variant, precision, B, knows_absence=True) for variant, precision, B in absent],
         "slides": [
             _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
+        ],
+        "absent_slides": [
+            _plan(variant, precision, 1, encoder_images, sliding=True, knows_absence=True)
+            for variant, precision, encoder_images in slides[::2]
         ],
     }
 
 
-def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
+def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None, knows_absence=False):
     manifest = manifest_of(variant, precision, B, encoder_images, head_images)
+    manifest = knowing_absence(manifest) if knows_absence else manifest
     return _plan_of(f"{variant} {precision} B={B}", manifest, sliding)
 
 
@@ -49,7 +57,11 @@ def published_plans():
         "da3-mono": manifest_of_model("mono", 4, precision=Precision.FLOAT16),
         "da3-metric": manifest_of_model("metric", 4),
     }
-    return {"plans": [_plan_of(name, manifest) for name, manifest in cases.items()]}
+    absent = ("da3", "da3 of two views", "da3 of two clips", "da3 of known cameras", "pi3x of two clips")
+    return {
+        "plans": [_plan_of(name, manifest) for name, manifest in cases.items()],
+        "absent": [_plan_of(name, knowing_absence(cases[name])) for name in absent],
+    }
 
 
 def _plan_of(name, manifest, sliding=False):

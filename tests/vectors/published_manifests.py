@@ -1,5 +1,6 @@
 """Manifests of Depth Anything 3 and Pi3X: every kind of stage that other models lack."""
 
+import copy
 import json
 
 import msgspec
@@ -31,6 +32,20 @@ def plan_of_model(name, V, B=1, precision=Precision.FLOAT32):
     config, layout = ModelConfig.preset(**MODELS[name]), Layout(1, V, H, W, B)
     images = 1 if name == "pi3x" else 2
     return ExportPlan.make(config, layout, precision, False, images, head_images=1)
+
+
+def knowing_absence(manifest):
+    """Of engines that take `present`: a copy."""
+    changed = copy.deepcopy(manifest)
+    layout, published = changed["layout"], changed["model"]["published"]
+    shape = [layout[side] for side in "BTV" if side != "B" or layout.get("B", 1) > 1]
+    readers = {"global_sa", "metric", "camera_encoder"}
+    readers |= {kind for kind, side in (("view_sa", "V"), ("time_sa", "T")) if layout[side] > 1}
+    readers |= {"camera"} if published in ("vggt", "page4d") else set()
+    for entry in changed["stages"]:
+        if entry["kind"] in readers:
+            entry["inputs"].append({"name": "present", "shape": shape, "dtype": "uint8"})
+    return changed
 
 
 def manifest_of_model(name, V, B=1, precision=Precision.FLOAT32):
@@ -141,3 +156,18 @@ RIGHT = {
     "mono": [(["layout", "registers"], 4), (["unit"], "metres"), (["model", "published"], "da3-metric")],
     "metric": [(["unit"], None)],
 }
+
+
+def absence(vggt):
+    """Manifests of engines that take `present`, each with changes that are wrong: whose heads see all images."""
+    vggt, known, pi3x = (knowing_absence(base) for base in (vggt, BASES["known"], BASES["pi3x"]))
+    yield vggt, [(["stages", 5, "inputs"], vggt["stages"][5]["inputs"][:-1]), (["model", "published"], None)]
+    yield known, [
+        (["stages", 0, "inputs"], known["stages"][0]["inputs"][:1]),
+        (["stages", 6, "inputs"], [*known["stages"][6]["inputs"], known["stages"][0]["inputs"][1]]),
+    ]
+    yield knowing_absence(manifest_of_model("known", 3, 2)), [(["later"], "than us"), (["keep"], [])]
+    yield pi3x, [
+        (["stages", 8, "inputs"], pi3x["stages"][8]["inputs"][:1]),
+        (["stages", 7, "inputs"], [pi3x["stages"][7]["inputs"][0], pi3x["stages"][8]["inputs"][1]]),
+    ]

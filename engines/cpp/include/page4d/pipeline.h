@@ -68,6 +68,10 @@ struct Frames {
   // Timesteps at the start of this window that were at the end of the window before, with the same images. Results
   // equal those of a window without shared timesteps.
   int64_t shared = 0;  // 0 to T - 1; only with Options::sliding, B = 1, and after a window that ran
+  // One byte per image, in the order of the images: 1, or 0 for an image that is absent, whose pixels are not read.
+  // Null: all are there. At least one of each clip must be. A 0 only for engines that take it:
+  // EngineInfo::takes_present. Every float result of an absent image is NaN; its tokens are finite, and mean nothing.
+  const uint8_t* present = nullptr;
 };
 
 // Where a result is written, in the caller's memory; data null: nowhere.

@@ -36,6 +36,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
       chain_(plan_, loader) {
   images_ = input("images", device_), masks_ = input("mask_ext", device_), keypoints_ = input("keypoints", device_),
   memory_ = input("memory", device_);
+  Bytes special;
   for (const char* name : {"special", "memory"}) {
     const BufferView* view = plan_.start(name);
     if (view == nullptr) continue;
@@ -48,18 +49,23 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
     }
     chain_.set_constant(*view, value.data());
     if (view == memory_.view) learned_ = value;
-    if (name == std::string("special") && plan_.reference)
-      reference_ = std::make_unique<ReferenceStep>(*plan_.reference, chain_, device_, value);
+    if (name == std::string("special")) special = value;
   }
+  if (plan_.reference)
+    reference_ = std::make_unique<ReferenceStep>(*plan_.reference, plan_.start("present"), chain_, device_, special);
   if (reference_ != nullptr)
     chain_.set_step_after(plan_.reference->call, [this](Stream stream) { return reference_->put(stream); });
   set_lines(options);
-  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, known_cameras(options));
+  const std::optional<KnownCameras> known = known_cameras(options);
+  absence_ = std::make_unique<Absence>(manifest, plan_, chain_, device_, special, known);
+  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, known);
   consumed_ = device_.make_event(), done_ = device_.make_event();
   for (const Tensor& tensor : info_.outputs) {
     Output Outputs::* member = output_called(tensor.name);
     const BufferView* view = is_matrix(member) ? nullptr : plan_.output(tensor.name);
-    targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name});
+    const bool is_of_images =
+        view != nullptr && member != nullptr && member != &Outputs::memory && member != &Outputs::metric;
+    targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name, is_of_images});
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -137,11 +143,14 @@ const Output& WindowRunner::of(const Outputs& outputs, const Target& target) con
   return target.member != nullptr ? outputs.*target.member : outputs.layers[target.layer];
 }
 
-Status WindowRunner::check_images(const char* what, const Image* images, bool mono) noexcept {
+Status WindowRunner::check_images(const char* what, const Image* images, const uint8_t* present, bool mono) noexcept {
+  const Image* first = nullptr;  // that is present
   const int64_t count = manifest_.layout.images(), V = manifest_.layout.V, T = manifest_.layout.T;
   for (int64_t i = 0; i < count; ++i) {
     const Image& image = images[i];
     const int t = static_cast<int>(i / V % T), v = static_cast<int>(i % V);
+    if (present != nullptr && present[i] == 0) continue;
+    first = first == nullptr ? &image : first;
     if (image.data == nullptr) return refuse(Code::kUsage, "%s of timestep %d, view %d is not there", what, t, v);
     if (image.width != fitter_.source_width() || image.height != fitter_.source_height()) {
       return refuse(Code::kUsage,
@@ -160,7 +169,7 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
       return refuse(Code::kUsage, "%s of timestep %d, view %d cannot be used\n  allowed: one channel, in host memory",
                     what, t, v);
     }
-    if (image.memory != images[0].memory)
+    if (image.memory != first->memory)
       return refuse(Code::kUsage, "images are partly on the device, partly on the host\n  allowed: one of both");
     if (image.memory == Memory::kDevice && (on_host_ || image.format != PixelFormat::kRgb8 ||
                                             image.width != manifest_.layout.W || image.height != manifest_.layout.H)) {
@@ -174,10 +183,45 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
   return {};
 }
 
+Status WindowRunner::check_present(const Frames& frames) noexcept {
+  if (frames.present == nullptr) return {};
+  const int64_t count = manifest_.layout.frames();
+  for (int64_t clip = 0; clip < manifest_.layout.B; ++clip) {
+    const uint8_t* present = frames.present + clip * count;
+    const auto absent = static_cast<int>(std::count(present, present + count, uint8_t{0}));
+    if (absent > 0 && !absence_->is_possible()) {
+      return refuse(Code::kUsage,
+                    "these engines need every image of a window\n  got:     %d absent\n  allowed: none\n  try:     "
+                    "page4d-export --absent-views",
+                    absent);
+    }
+    if (absent == count) {
+      return refuse(Code::kUsage, "no image of a clip is present\n  got:     clip %d\n  allowed: one image or more",
+                    static_cast<int>(clip));
+    }
+  }
+  return {};
+}
+
+// An image that was absent from the window before was not encoded.
+Status WindowRunner::check_shared(const Frames& frames) noexcept {
+  const Layout& layout = manifest_.layout;
+  for (int64_t i = 0; i < frames.shared * layout.V; ++i) {
+    const bool was_present = absence_->is_present(i + (layout.T - frames.shared) * layout.V);
+    if (was_present || (frames.present != nullptr && frames.present[i] == 0)) continue;
+    return refuse(Code::kUsage,
+                  "a shared time has an image that was absent from the window before\n  got:     timestep %d, view %d\n"
+                  "  allowed: an image that is absent again\n  try:     fewer shared times",
+                  static_cast<int>(i / layout.V), static_cast<int>(i % layout.V));
+  }
+  return {};
+}
+
 Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
   if (frames.images == nullptr)
     return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
-  if (Status status = check_images("the image", frames.images, false); !status) return status;
+  if (Status status = check_present(frames); !status) return status;
+  if (Status status = check_images("the image", frames.images, frames.present, false); !status) return status;
   if (frames.shared != 0) {
     const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);
     if (frames.shared < 0 || frames.shared >= manifest_.layout.T) {
@@ -195,6 +239,7 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
                     "Options::sliding, and a first window",
                     got);
     }
+    if (Status status = check_shared(frames); !status) return status;
   }
   if (frames.masks != nullptr && masks_.view == nullptr) {
     return refuse(
@@ -211,10 +256,11 @@ Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcep
   if (frames.memory != nullptr && memory_.view == nullptr)
     return refuse(Code::kUsage, "these engines have no memory\n  got:     memory");
   if (frames.masks != nullptr) {
-    if (Status status = check_images("the mask", frames.masks, true); !status) return status;
+    if (Status status = check_images("the mask", frames.masks, frames.present, true); !status) return status;
   }
   if (frames.keypoints != nullptr) {
-    if (Status status = check_images("the keypoint map", frames.keypoints, true); !status) return status;
+    if (Status status = check_images("the keypoint map", frames.keypoints, frames.present, true); !status)
+      return status;
   }
   for (const Target& target : targets_) {
     const Output& output = of(outputs, target);
@@ -269,7 +315,9 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
   // The window before may be on another stream. Always, since handles do not tell streams apart: a new stream may get
   // the handle of an old one, and the default streams of all threads have the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
-  Failure failure = put_images(frames, stream);
+  absence_->set(frames.present);
+  Failure failure = absence_->put(stream);
+  if (failure == nullptr) failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
   if (failure == nullptr) failure = put_maps(frames.keypoints, keypoints_, stream);
   if (failure == nullptr && memory_.view != nullptr) {
@@ -283,7 +331,7 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
     const Output& output = of(outputs, target);
     if (failure == nullptr && output.data != nullptr && target.view != nullptr) failure = fetch(target, output, stream);
   }
-  if (failure == nullptr) failure = host_results_->put(outputs, stream);
+  if (failure == nullptr) failure = host_results_->put(outputs, absence_->present(), stream);
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
   return failure;
@@ -298,10 +346,15 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
   const Layout& layout = manifest_.layout;
   auto* target = static_cast<unsigned char*>(chain_.at(*images_.view));
   const auto size = static_cast<size_t>(layout.image_bytes()), row = static_cast<size_t>(layout.W) * 3;
-  if (frames.images[0].memory == Memory::kDevice) {
+  if (frames.images[absence_->first_present()].memory == Memory::kDevice) {
     for (int64_t i = first_image(frames); i < layout.images(); ++i) {
       const Image& image = frames.images[i];
       const auto rows = static_cast<size_t>(layout.H);
+      if (!absence_->is_present(i)) {
+        if (Failure failure = device_.fill(target + static_cast<size_t>(i) * size, 0, size / sizeof(uint32_t), stream))
+          return failure;
+        continue;
+      }
       if (Failure failure = device_.copy_rows(target + static_cast<size_t>(i) * size, row, image.data,
                                               image.row_bytes(), row, rows, stream))
         return failure;
@@ -310,8 +363,14 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
   }
   const int64_t first = first_image(frames);
   const size_t skipped = static_cast<size_t>(first) * size;
-  for (int64_t i = first; i < layout.images(); ++i)
-    fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
+  for (int64_t i = first; i < layout.images(); ++i) {
+    unsigned char* staging = images_.staging + static_cast<size_t>(i) * size;
+    if (absence_->is_present(i)) {
+      fitter_.image(frames.images[i], staging);
+    } else {
+      std::memset(staging, 0, size);
+    }
+  }
   return device_.upload(target + skipped, images_.staging + skipped,
                         static_cast<size_t>(images_.view->bytes()) - skipped, stream);
 }
@@ -324,12 +383,21 @@ Failure WindowRunner::put_maps(const Image* images, const Input& input, Stream s
   if (images == nullptr) {
     std::memset(input.staging, 0, static_cast<size_t>(input.view->bytes()));
   } else {
-    for (int64_t i = 0; i < manifest_.layout.images(); ++i) fitter_.patch_mean(images[i], target + i * P);
+    for (int64_t i = 0; i < manifest_.layout.images(); ++i) {
+      if (absence_->is_present(i)) {
+        fitter_.patch_mean(images[i], target + i * P);
+      } else {
+        std::fill_n(target + i * P, P, 0.0f);
+      }
+    }
   }
   return device_.upload(chain_.at(*input.view), input.staging, static_cast<size_t>(input.view->bytes()), stream);
 }
 
 Failure WindowRunner::fetch(const Target& target, const Output& output, Stream stream) noexcept {
+  if (target.is_of_images) {
+    if (Failure failure = absence_->leave_out(*target.view, stream)) return failure;
+  }
   const void* source = chain_.at(*target.view);
   const auto size = static_cast<size_t>(target.view->bytes());
   if (output.memory == Memory::kHost) return device_.download(output.data, source, size, stream);
