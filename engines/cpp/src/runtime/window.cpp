@@ -183,22 +183,20 @@ Status WindowRunner::check_images(const char* what, const Image* images, const u
   return {};
 }
 
-Status WindowRunner::check_present(const Frames& frames) noexcept {
-  if (frames.present == nullptr) return {};
-  const int64_t count = manifest_.layout.frames();
-  for (int64_t clip = 0; clip < manifest_.layout.B; ++clip) {
-    const uint8_t* present = frames.present + clip * count;
-    const auto absent = static_cast<int>(std::count(present, present + count, uint8_t{0}));
-    if (absent > 0 && !absence_->is_possible()) {
+Status WindowRunner::check_present(const uint8_t* present) noexcept {
+  const int64_t views = manifest_.layout.V, frames = manifest_.layout.frames();
+  int64_t there = 0;  // of a clip
+  for (int64_t i = 0; present != nullptr && i < manifest_.layout.images(); ++i) {
+    if (i % frames == 0) there = 0;
+    there += present[i] != 0;
+    if (present[i] == 0 && !info_.takes_present) {
       return refuse(Code::kUsage,
-                    "these engines need every image of a window\n  got:     %d absent\n  allowed: none\n  try:     "
+                    "the image of timestep %d, view %d is absent, and these engines need every image\n  try:     "
                     "page4d-export --absent-views",
-                    absent);
+                    static_cast<int>(i % frames / views), static_cast<int>(i % views));
     }
-    if (absent == count) {
-      return refuse(Code::kUsage, "no image of a clip is present\n  got:     clip %d\n  allowed: one image or more",
-                    static_cast<int>(clip));
-    }
+    if (i % frames == frames - 1 && there == 0)
+      return refuse(Code::kUsage, "every image of a clip is absent\n  allowed: 1 or more that are there");
   }
   return {};
 }
@@ -220,7 +218,7 @@ Status WindowRunner::check_shared(const Frames& frames) noexcept {
 Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
   if (frames.images == nullptr)
     return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
-  if (Status status = check_present(frames); !status) return status;
+  if (Status status = check_present(frames.present); !status) return status;
   if (Status status = check_images("the image", frames.images, frames.present, false); !status) return status;
   if (frames.shared != 0) {
     const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);
