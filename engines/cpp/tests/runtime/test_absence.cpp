@@ -198,7 +198,7 @@ void test_refusals() {
   Frames window = inputs.frames();
   window.present = present.data();
   CHECK_TEXT(runner.run(window, results.outputs(), nullptr).message,
-             "no image of a clip is present\n  got:     clip 1\n  allowed: one image or more");
+             "every image of a clip is absent\n  allowed: 1 or more that are there");
   std::vector<Image> images = inputs.images;
   images[0] = {};
   window.images = images.data();
@@ -217,7 +217,7 @@ void test_refusals() {
   const Status status = needs_all.run(all, more.outputs(), nullptr);
   CHECK(status.code == Code::kUsage);
   CHECK_TEXT(status.message,
-             "these engines need every image of a window\n  got:     2 absent\n  allowed: none\n  try:     "
+             "the image of timestep 1, view 0 is absent, and these engines need every image\n  try:     "
              "page4d-export --absent-views");
   present.assign(6, 1);
   CHECK(needs_all.run(all, more.outputs(), nullptr).ok());
