@@ -100,6 +100,7 @@ def _check_flow(manifest: Manifest, model: StagesModel, kept_layers: Mapping[str
     """Go through the stages in order: the tensors that a stage reads exist by then, in that shape."""
     order = {entry.name: number for number, entry in enumerate(manifest.stages)}
     available = set(_INPUTS) | ({"cameras"} if manifest.stages[0].kind == "camera_encoder" else set())
+    available |= {"present"} if manifest.takes_present else set()
     shapes = Shapes(manifest, model, kept_layers)
     for number, entry in enumerate(manifest.stages):
         for spec in entry.inputs:

@@ -27,6 +27,7 @@ class Shapes:
             "images": (n, layout.H, layout.W, 3),
             "special": (n, layout.special, model.width),
             "select": (n, model.width),
+            "present": layout.image_map_shape,
             "cameras": (layout.V, QUATERNION_NUMBERS),
             "metric": (layout.B,),
             "fundamental": layout.fundamental_shape,
