@@ -14,8 +14,7 @@ from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.manifest_checks.manifest_kinds import StagesModel, check_kind, has_output
 from page4d.manifest_checks.manifest_shapes import Shapes
 
-# there before the first stage
-_INPUTS = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory", "present")
+_INPUTS = ("images", "special", "mask_ext", "keypoints", "fundamental", "memory")  # there before the first stage
 _BLOCKS = ("view_sa", "time_sa", "global_sa")
 _FRAMES = ", ".join(map(str, PointsFrame))
 

@@ -33,7 +33,6 @@ class Shapes:
             "fundamental": layout.fundamental_shape,
             "points": layout.images_shape,
             "confidence": layout.pixel_map_shape,
-            "present": (*layout.lead, layout.T, layout.V),
         }
         self._of_image: dict[str, tuple[int, ...]] = {
             "depth": (layout.H, layout.W),

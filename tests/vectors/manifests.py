@@ -12,10 +12,10 @@ from page4d.precision import Precision
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.models import config_of, layout_of, takes_keypoints
 from tests.vectors import published_manifests
-from tests.vectors.published_manifests import HASH, as_written, knowing_absence
+from tests.vectors.published_manifests import HASH, as_written
 
 
-def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
+def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None, absent_views=False):
     """Of a small model."""
     plan = ExportPlan.make(
         config_of(variant),
@@ -24,6 +24,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
         takes_keypoints(variant),
         encoder_images,
         head_images=head_images,
+        absent_views=absent_views,
     )
     return as_written(plan)
 
@@ -259,7 +260,7 @@ RIGHT_HEADS = [
     (["stages", 6, "inputs"], _LAYERS[::-1]),
 ]
 # of the base of the default model, whose stages 2 to 6 are two layers of View-SA and Time-SA, and a Global-SA
-ABSENCE = knowing_absence(manifest_of("default"))
+ABSENCE = manifest_of("default", absent_views=True)
 _LAST = len(ABSENCE["stages"][2]["inputs"]) - 1
 _PRESENT = ABSENCE["stages"][2]["inputs"][_LAST]
 
@@ -332,7 +333,7 @@ def manifests():
             {"base": ABSENCE, "changed": _changes(ABSENCE, WRONG_ABSENCE, RIGHT_ABSENCE)},
             *(
                 {"base": base, "changed": _changes(base, wrong, [])}
-                for base, wrong in published_manifests.absence(manifest_of("vggt", head_images=1))
+                for base, wrong in published_manifests.absence(manifest_of("vggt", head_images=1, absent_views=True))
             ),
         ],
         "published": [

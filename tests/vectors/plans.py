@@ -9,7 +9,7 @@ from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.schedule import CopyRows, Run, schedule
 from tests.support.models import EXPORTED
 from tests.vectors.manifests import manifest_of, read
-from tests.vectors.published_manifests import knowing_absence, manifest_of_model
+from tests.vectors.published_manifests import manifest_of_model
 
 BF16 = {"default", "pi3"}  # of the others float32; float16 is of the same size
 
@@ -26,20 +26,19 @@ def plans():
     absent = [("default", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT32, 2), ("vggt", Precision.FLOAT16, 1)]
     return {
         "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
-        "absent": [_plan(variant, precision, B, knows_absence=True) for variant, precision, B in absent],
+        "absent": [_plan(variant, precision, B, absent_views=True) for variant, precision, B in absent],
         "slides": [
             _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
         ],
         "absent_slides": [
-            _plan(variant, precision, 1, encoder_images, sliding=True, knows_absence=True)
+            _plan(variant, precision, 1, encoder_images, sliding=True, absent_views=True)
             for variant, precision, encoder_images in slides[::2]
         ],
     }
 
 
-def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None, knows_absence=False):
-    manifest = manifest_of(variant, precision, B, encoder_images, head_images)
-    manifest = knowing_absence(manifest) if knows_absence else manifest
+def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None, absent_views=False):
+    manifest = manifest_of(variant, precision, B, encoder_images, head_images, absent_views)
     return _plan_of(f"{variant} {precision} B={B}", manifest, sliding)
 
 
@@ -57,10 +56,16 @@ def published_plans():
         "da3-mono": manifest_of_model("mono", 4, precision=Precision.FLOAT16),
         "da3-metric": manifest_of_model("metric", 4),
     }
-    absent = ("da3", "da3 of two views", "da3 of two clips", "da3 of known cameras", "pi3x of two clips")
+    absent = {
+        "da3": manifest_of_model("da3", 4, absent_views=True),
+        "da3 of two views": manifest_of_model("da3", 2, absent_views=True),
+        "da3 of two clips": manifest_of_model("da3", 3, 2, Precision.BFLOAT16, absent_views=True),
+        "da3 of known cameras": manifest_of_model("known", 4, absent_views=True),
+        "pi3x of two clips": manifest_of_model("pi3x", 3, 2, absent_views=True),
+    }
     return {
         "plans": [_plan_of(name, manifest) for name, manifest in cases.items()],
-        "absent": [_plan_of(name, knowing_absence(cases[name])) for name in absent],
+        "absent": [_plan_of(name, manifest) for name, manifest in absent.items()],
     }
 
 

@@ -123,8 +123,9 @@ void check_mask(const Manifest& manifest) {
 void check_flow(const Manifest& manifest, const StagesModel& model, const KeptLayers& layers) {
   const auto places = places_of(manifest);
   // inputs of the chain
-  std::set<std::string> available{"images", "special", "mask_ext", "keypoints", "fundamental", "memory", "present"};
+  std::set<std::string> available{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};
   if (is_camera_encoder(manifest.stages.front())) available.insert("cameras");
+  if (manifest.reads("present")) available.insert("present");
   Shapes shapes(manifest, model, layers);
   for (size_t number = 0; number < manifest.stages.size(); ++number) {
     const Stage& stage = manifest.stages[number];
