@@ -43,8 +43,8 @@ constexpr Choice<page4d::Fit> kFits[] = {
     {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
     {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
     {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
-constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
-                                                 {"repeat", page4d::Missing::kRepeat}};
+constexpr Choice<page4d::Missing> kMissings[] = {
+    {"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}, {"absent", page4d::Missing::kAbsent}};
 constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
 constexpr Choice<MaskSize> kMaskSizes[] = {{"image", MaskSize::kImage}, {"patches", MaskSize::kPatches}};
 

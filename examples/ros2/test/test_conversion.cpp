@@ -272,6 +272,7 @@ void parameters() {
   CHECK(fit_of("crop") == page4d::Fit::kCrop && fit_of("pad") == page4d::Fit::kPad);
   CHECK(fit_of("published") == page4d::Fit::kPublished && fit_of("published-pad") == page4d::Fit::kPublishedPad);
   CHECK(missing_of("skip") == page4d::Missing::kSkip && missing_of("repeat") == page4d::Missing::kRepeat);
+  CHECK(missing_of("absent") == page4d::Missing::kAbsent);
   CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
   check_text(refusal([] { backend_of("cuda"); }),
              "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, auto, onnxruntime, test");
@@ -279,7 +280,7 @@ void parameters() {
       refusal([] { fit_of("Crop"); }),
       "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");
   check_text(refusal([] { missing_of(""); }),
-             "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat");
+             "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat, absent");
   CHECK(mask_size_of("image") == MaskSize::kImage && mask_size_of("patches") == MaskSize::kPatches);
   check_text(refusal([] { mask_size_of("full"); }),
              "parameter mask_size is not known\n  got:     full\n  allowed: image, patches");
