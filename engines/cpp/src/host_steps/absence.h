@@ -1,5 +1,5 @@
 // Which images of a window are absent, and what follows from it for the engines' inputs: `present`, the special tokens
-// of the first present image, the cameras of the present views. Mirrors page4d_engines/runtime/absence.py.
+// of the first present image, the cameras of the present views. As `Pipeline._checked` of page4d_engines/pipeline.py.
 #pragma once
 
 #include <cstdint>
