@@ -54,15 +54,26 @@ E enumerated(int32_t number, E last, const char* what) {
   return static_cast<E>(number);
 }
 
-// False if pixels or memory are out of range.
+constexpr char kImageRefused[] = "an image's pixels or memory are out of range, or its reserved bytes are not zero";
+
+static_assert(static_cast<int>(page4d::PixelFormat::kMono8) == PAGE4D_MONO8 &&
+              static_cast<int>(page4d::PixelFormat::kUyvy) == PAGE4D_UYVY &&
+              static_cast<int>(page4d::PixelFormat::kBayerGrbg8) == PAGE4D_BAYER_GRBG8);
+
+// False: kImageRefused.
 bool convert(const page4d_image& from, page4d::Image& to) noexcept {
-  if (from.pixels < 0 || from.pixels > PAGE4D_MONO8 || from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
+  if (from.pixels < 0 || from.pixels > PAGE4D_BAYER_GRBG8 || from.memory < 0 || from.memory > PAGE4D_DEVICE)
+    return false;
+  if (std::any_of(std::begin(from.reserved), std::end(from.reserved), [](uint64_t bytes) { return bytes != 0; }))
+    return false;
   to = {from.data,
         from.width,
         from.height,
         from.pitch,
         static_cast<page4d::PixelFormat>(from.pixels),
-        static_cast<page4d::Memory>(from.memory)};
+        static_cast<page4d::Memory>(from.memory),
+        from.chroma,
+        from.chroma_pitch};
   return true;
 }
 
@@ -72,7 +83,10 @@ page4d_image convert(const page4d::Image& from) noexcept {
           from.height,
           from.pitch,
           static_cast<int32_t>(from.format),
-          static_cast<int32_t>(from.memory)};
+          static_cast<int32_t>(from.memory),
+          from.chroma,
+          from.chroma_pitch,
+          {}};
 }
 
 // False if its memory is out of range.
@@ -220,7 +234,7 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* frames, const page4d
   if (!convert_all(frames->images, handle->images, converted.images) ||
       !convert_all(frames->masks, handle->masks, converted.masks) ||
       !convert_all(frames->keypoints, handle->keypoints, converted.keypoints)) {
-    return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
+    return remember(page4d::Code::kUsage, kImageRefused);
   }
   converted.memory = frames->memory, converted.shared = frames->shared;
   page4d::Outputs targets;
@@ -291,8 +305,7 @@ void page4d_rig_free(page4d_rig* rig) { delete rig; }
 int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, double stamp, int32_t* ready) {
   if (rig == nullptr || image == nullptr) return missing(rig == nullptr ? "rig" : "image");
   page4d::Image converted;
-  if (!convert(*image, converted))
-    return remember(page4d::Code::kUsage, "an image's pixels or memory are out of range");
+  if (!convert(*image, converted)) return remember(page4d::Code::kUsage, kImageRefused);
   const page4d::Pushed pushed = rig->rig.push(camera, converted, stamp);
   if (ready != nullptr) *ready = pushed.ready;
   return pushed.status.ok() ? PAGE4D_OK : remember(pushed.status.code, pushed.status.message);
