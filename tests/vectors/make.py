@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -24,6 +25,7 @@ from page4d_engines.clip.fit import Fit, FitMode, PhotoWay
 from page4d_engines.clip.window_reader import Fits
 from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests
+from tests.vectors.pixels import pixels
 from tests.vectors.plans import plans, published_plans
 from tests.vectors.rigs import plain, rig, turned
 
@@ -317,6 +319,7 @@ FILES = {
     "fundamental": fundamentals,
     "known_cameras": known_cameras,
     "manifests": manifests,
+    "pixels": functools.partial(pixels, fitting),
     "plans": plans,
     "poses": poses,
     "published_plans": published_plans,

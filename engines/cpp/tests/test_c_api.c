@@ -14,6 +14,8 @@
     }                                                                                      \
   } while (0)
 
+_Static_assert(sizeof(void*) != 8 || sizeof(page4d_image) == 80, "images lie in arrays: their size is fixed for good");
+
 /* Three black images of the engines' size. */
 static void black_images(page4d_image images[3]) {
   static const unsigned char pixels[56 * 70 * 3];
