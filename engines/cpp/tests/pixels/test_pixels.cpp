@@ -31,7 +31,7 @@ const std::map<std::string, PixelFormat> kFormats = {
 const std::map<std::string, Fit> kModes = {
     {"stretch", Fit::kStretch}, {"crop", Fit::kCrop}, {"pad", Fit::kPad}, {"published-da3", Fit::kPublishedDa3}};
 
-// A generated image, as in tests/vectors/pixels.py. Nothing lies behind the last row of a plane.
+// A generated image, as in tests/vectors/clip/camera_formats.py. Nothing lies behind the last row of a plane.
 struct Picture {
   // planes: whether the second one is elsewhere; spare: bytes between rows, in the second plane twice as many.
   Picture(int width, int height, int64_t seed, PixelFormat format, bool planes, size_t spare) {
@@ -66,7 +66,7 @@ struct Picture {
 };
 
 void test_images_are_pythons_bit_for_bit() {
-  const Json& cases = vectors("pixels.json").at("images");
+  const Json& cases = vectors("fit.json").at("camera_formats");
   CHECK(cases.size() > 60);
   for (const Json& entry : cases) {
     const int width = entry.at("source").at(0), height = entry.at("source").at(1);

@@ -32,8 +32,8 @@ def raw(pixels, width, height, seed):
     return ((((y * row + x + 1000003 * seed) * 2654435761) % 2**32) >> 24).astype(np.uint8)
 
 
-def pixels(fitting):
-    """fitting: gives the `Fit` of a source, an engine and a mode."""
+def camera_formats(fitting):
+    """Cases of every format; `fitting` gives the `Fit` of a source, an engine and a mode."""
     cases = []
     formats = [kind for kind in PixelFormat if kind.channels < 3 and kind is not PixelFormat.MONO8]
     for seed, (kind, (source, engine, mode)) in enumerate(itertools.product(formats, FITS + ODD)):
@@ -43,4 +43,4 @@ def pixels(fitting):
         fitted = fitting(source, engine, mode).image(Image.fromarray(rgb))
         case = {"format": kind.value, "source": source, "engine": engine, "mode": mode, "seed": seed}
         cases.append({**case, "rgb": zlib.crc32(rgb.tobytes()), "crc32": zlib.crc32(fitted.tobytes())})
-    return {"images": cases}
+    return cases
