@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import yaml
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[4]
 PACKAGE = ROOT / "examples" / "ros2"
 NODE = PACKAGE / "src" / "rig_node.cpp"
 OF_ROS = ("outputs", "parameters", "rig_node")  # files of the component

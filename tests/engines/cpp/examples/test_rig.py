@@ -12,7 +12,7 @@ import pytest
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 
-EXAMPLES = pathlib.Path(__file__).parents[3] / "engines" / "cpp" / "examples"
+EXAMPLES = pathlib.Path(__file__).parents[4] / "engines" / "cpp" / "examples"
 RATE = 10
 
 
