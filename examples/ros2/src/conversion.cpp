@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "page4d/error.h"
 
@@ -52,8 +53,8 @@ constexpr Choice<page4d::Fit> kFits[] = {
     {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
     {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
     {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
-constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
-                                                 {"repeat", page4d::Missing::kRepeat}};
+constexpr Choice<page4d::Missing> kMissings[] = {
+    {"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}, {"absent", page4d::Missing::kAbsent}};
 constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
 constexpr Choice<MaskSize> kMaskSizes[] = {{"image", MaskSize::kImage}, {"patches", MaskSize::kPatches}};
 
@@ -135,16 +136,6 @@ Stamp stamp_of(int64_t nanoseconds) {
     --sec;
   }
   return {static_cast<int32_t>(sec), static_cast<uint32_t>(rest)};
-}
-
-double Start::seconds(int64_t nanoseconds) noexcept {
-  int64_t start = kUnset;
-  if (start_.compare_exchange_strong(start, nanoseconds)) start = nanoseconds;
-  return static_cast<double>(nanoseconds - start) / static_cast<double>(kNanoseconds);
-}
-
-int64_t Start::nanoseconds(double seconds) const noexcept {
-  return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds));
 }
 
 GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {
