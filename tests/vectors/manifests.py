@@ -15,7 +15,7 @@ from tests.vectors import published_manifests
 from tests.vectors.published_manifests import HASH, as_written
 
 
-def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
+def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None, absent_views=False):
     """Of a small model."""
     plan = ExportPlan.make(
         config_of(variant),
@@ -24,6 +24,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
         takes_keypoints(variant),
         encoder_images,
         head_images=head_images,
+        absent_views=absent_views,
     )
     return as_written(plan)
 
@@ -258,6 +259,32 @@ RIGHT_HEADS = [
     (["stages", 6, "inputs"], _LAYERS[:1]),
     (["stages", 6, "inputs"], _LAYERS[::-1]),
 ]
+# of the base of the default model, whose stages 2 to 6 are two layers of View-SA and Time-SA, and a Global-SA
+ABSENCE = manifest_of("default", absent_views=True)
+_LAST = len(ABSENCE["stages"][2]["inputs"]) - 1
+_PRESENT = ABSENCE["stages"][2]["inputs"][_LAST]
+
+
+def _reading(number, *inputs):
+    """The inputs of a stage without `present`, and more."""
+    return [*(spec for spec in ABSENCE["stages"][number]["inputs"] if spec != _PRESENT), *inputs]
+
+
+WRONG_ABSENCE = [
+    *[(["stages", number, "inputs"], _reading(number)) for number in (2, 3, 6)],
+    *[(["stages", number, "inputs"], _reading(number, _PRESENT)) for number in (0, 1)],
+    (["stages", 2, "inputs"], _reading(2, _PRESENT, _PRESENT)),
+    (["stages", 2, "inputs", _LAST, "shape"], [1, 3, 2]),
+    (["stages", 2, "inputs", _LAST, "shape"], [2, 3]),
+    (["stages", 2, "inputs", _LAST, "dtype"], "float32"),
+    (["stages", 2, "inputs", _LAST, "suffix"], "_in"),
+    (["stages", 2, "outputs"], [*ABSENCE["stages"][2]["outputs"], _PRESENT]),
+    (["layout", "V"], 1),
+]
+RIGHT_ABSENCE = [
+    (["stages", 2, "inputs"], [_PRESENT, *_reading(2)]),
+    (["later"], "than us"),
+]
 NO_JSON = [
     "",
     "[]",
@@ -302,6 +329,13 @@ def manifests():
         "base": base,
         "changed": cases,
         "heads": {"base": heads, "changed": cases_of_heads},
+        "absence": [
+            {"base": ABSENCE, "changed": _changes(ABSENCE, WRONG_ABSENCE, RIGHT_ABSENCE)},
+            *(
+                {"base": base, "changed": _changes(base, wrong, [])}
+                for base, wrong in published_manifests.absence(manifest_of("vggt", head_images=1, absent_views=True))
+            ),
+        ],
         "published": [
             {"base": base, "changed": _changes(base, published_manifests.WRONG[name], published_manifests.RIGHT[name])}
             for name, base in published_manifests.BASES.items()

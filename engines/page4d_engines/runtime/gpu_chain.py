@@ -166,7 +166,7 @@ class GpuChain:
             assert self._select is not None
             gpu.download(self._select, self._at(step.choice.select), gpu.stream)
             gpu.synchronize()
-            for copy in step.copies(self._select):
+            for copy in step.copies(self._select, self.inputs.get("present")):
                 self._step(copy, captured)
         else:
             assert isinstance(step, Download)

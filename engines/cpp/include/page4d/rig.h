@@ -25,7 +25,10 @@ enum class Missing {
   // tolerance of all others becomes a timestep of its own.
   kRepeat,
   // The timestep becomes part of the window without this image: Window::present, for Frames::present. Only with
-  // engines that take it: page4d-export --absent-views. Timesteps are made as for kRepeat.
+  // engines that take it: page4d-export --absent-views. Timesteps are made as for kRepeat, with one difference: a
+  // camera
+  // that is silent for longer than `patience` is lost, and no timestep waits for it until it pushes again. So a camera
+  // that dies delays windows once. A camera that comes back may lose one image, as late.
   kAbsent,
 };
 
