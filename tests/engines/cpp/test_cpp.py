@@ -26,6 +26,22 @@ ROOT = pathlib.Path(__file__).parents[3]
 SOURCE = ROOT / "engines" / "cpp"
 NEEDED = {"fundamental": "need the calibration of every view", "keypoints": "exported with --keypoints and need them"}
 """By input: the runtime's refusal of engines that read it, if it is missing."""
+FUNCTIONS = {
+    "rclcpp::": """
+namespace rclcpp { struct Logger {}; }
+#define RCLCPP_INFO(logger, ...) std::printf(__VA_ARGS__), static_cast<void>(logger)
+#define RCLCPP_WARN RCLCPP_INFO
+#define RCLCPP_ERROR RCLCPP_INFO
+""",
+    "spdlog::": """
+namespace spdlog {
+namespace level { enum level_enum { info, warn, err }; }
+struct logger { void log(level::level_enum, const char*, const char*) {} };
+}
+""",
+    "page4d::Rig&": "",
+}
+"""Functions in docs/cpp.md, by a name in them: stand-ins for what they use of other libraries."""
 
 
 def test_own_tests_under_sanitizers(cpp):
@@ -70,6 +86,21 @@ def robot(installed, shared):
             (folder / "CMakeLists.txt").write_text(project)
             build(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={installed}", flags)
     return folder / "build" / "robot"
+
+
+def test_the_documents_functions_compile(tmp_path):
+    """Those of docs/cpp.md: a consumer of a rig, logs of a ROS 2 node and of spdlog, a window in C89."""
+    page = (ROOT / "docs" / "cpp.md").read_text()
+    (in_c,) = blocks(page, "c")
+    (tmp_path / "function.c").write_text(f'#include <stdio.h>\n#include "page4d/page4d.h"\n{in_c}')
+    flags = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{SOURCE}/include"]
+    run("gcc", "-std=c90", "-pedantic-errors", *flags, tmp_path / "function.c")
+    headers = '#include <cmath>\n#include <cstdio>\n#include "page4d/pipeline.h"\n#include "page4d/rig.h"\n'
+    for number, (name, stand_in) in enumerate(FUNCTIONS.items()):
+        (function,) = [block for block in blocks(page, "cpp") if name in block]
+        file = tmp_path / f"function_{number}.cpp"
+        file.write_text(headers + stand_in + function)
+        run("g++", "-std=c++17", *flags, file)
 
 
 def refused(robot, *arguments):
