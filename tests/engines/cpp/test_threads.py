@@ -1,0 +1,59 @@
+"""The C++ runtime's threads under ThreadSanitizer: what its own tests do with them, and the example of a live rig."""
+
+import os
+import pathlib
+import re
+
+import pytest
+
+from tests.support.cpp.cmake_builds import build, run
+from tests.support.exports import making
+
+SOURCE = pathlib.Path(__file__).parents[3] / "engines" / "cpp"
+THREADED = (
+    "boundary",
+    "c_api",
+    "c_calls",
+    "log",
+    "lost_cameras",
+    "pipeline",
+    "rig",
+    "rig_threads",
+    "streams",
+    "window",
+)
+"""Tests that start threads, or whose calls do: files are hashed on several."""
+OPTIONS = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 second_deadlock_stack=1"}
+
+pytestmark = pytest.mark.slow  # a build of its own
+
+
+@pytest.fixture(scope="session")
+def threads(shared):
+    """The build folder of the preset tsan, as far as these tests need it."""
+    targets = ["page4d_make_folder", "page4d_rig", *(f"page4d_test_{name}" for name in THREADED)]
+    with making(shared / "cpp-threads") as first:
+        if first:
+            build(SOURCE, shared / "cpp-threads" / "build", "--preset", "tsan", targets=targets)
+    return shared / "cpp-threads" / "build"
+
+
+def test_own_tests_have_no_data_races(threads):
+    names = "|".join(("make_folder.*", *THREADED))
+    report = run("ctest", "--output-on-failure", "--tests-regex", f"^({names})$", cwd=threads, env=OPTIONS)
+    passed = re.search(r"100% tests passed.* out of (\d+)", report)
+    assert passed and int(passed[1]) == len(THREADED) + 3
+
+
+def test_a_live_rig_has_no_data_races(threads):
+    """Four cameras' threads, one of which ends early, beside the one that runs windows."""
+    engines = threads / "engines-of-the-rig"
+    run(threads / "tests" / "make_folder", "pi3", engines)
+    options = ["--backend", "test", "--seconds", "1", "--kill", "1", "--from", "0.5", "--missing", "repeat"]
+    printed = run(threads / "examples" / "rig" / "rig", engines, *options, env=OPTIONS)
+    assert "windows were dropped" in printed
+
+
+def test_the_sanitizer_is_on(threads):
+    """Without it everything above would pass, too."""
+    assert "libtsan" in run("ldd", threads / "tests" / "test_rig")
