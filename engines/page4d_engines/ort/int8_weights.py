@@ -15,17 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from page4d.system.cpu import cpu_features
 from page4d_engines.stage_files.external_data import is_external, mapped
 
-_EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
 SIGNED_ZERO = "int8/signed_zero"
 """The constant that signed weights lie around."""
-
-
-def multiplies_signed() -> bool:
-    """Whether this CPU has exact products of unsigned by signed bytes; False where the system does not say."""
-    return not _EXACT.isdisjoint(cpu_features())
 
 
 def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.int8]]:

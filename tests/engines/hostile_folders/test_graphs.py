@@ -234,6 +234,100 @@ def test_a_loop_of_a_graph_for_a_cpu_that_ends_is_taken(folder):
     EngineFolder.open(with_graph(folder, attention_with_a_loop(3), LOWERED))
 
 
+def with_loop(change):
+    """As `attention_with_a_loop(3)`; `change` gets the function, the loop and the loop's body."""
+
+    def changed(model):
+        attention_with_a_loop(3)(model)
+        function = model.functions[-1]
+        change(function, function.node[1], function.node[1].attribute[0].g)
+
+    return changed
+
+
+def nested(outer, inner):
+    """A loop in the loop."""
+
+    def change(function, loop, body):
+        function.node[0].attribute[0].i = outer
+        copy = onnx.NodeProto()
+        copy.CopyFrom(loop)
+        copy.input[0], copy.output[0] = "inside", "inner"
+        body.node.extend([helper.make_node("Constant", [], ["inside"], value_int=inner), copy])
+
+    return with_loop(change)
+
+
+def trips_without_a_name(function, loop, body):
+    """An input of no name is absent: the loop has no end."""
+    function.node[0].output[0] = loop.input[0] = ""
+
+
+def trips_of_two_attributes(function, loop, body):
+    function.node[0].attribute.insert(0, helper.make_attribute("value_int", 2**62))
+
+
+def trips_that_hide_a_constant(function, loop, body):
+    """The inner loop reads the outer one's counter, not the constant of that name."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(loop)
+    copy.output[0] = "inner"
+    body.input[0].name = "trips"
+    body.node.append(copy)
+
+
+def a_graph_as_a_default(function, loop, body):
+    function.attribute_proto.append(helper.make_attribute("body", body))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nested(2**11, 2**10),
+        *map(
+            with_loop,
+            (trips_without_a_name, trips_of_two_attributes, trips_that_hide_a_constant, a_graph_as_a_default),
+        ),
+    ],
+)
+def test_loops_that_look_as_if_they_ended(folder, change):
+    load_refused(with_graph(folder, change, LOWERED), "operator of an unknown kind")
+
+
+def test_loops_in_loops_are_taken_up_to_the_product_of_their_trips(folder):
+    EngineFolder.open(with_graph(folder, nested(2**10, 2**10), LOWERED))
+
+
+def weights_of_a_loop(function, loop, body):
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
+    place(tensor, location="/etc/passwd", offset=0)
+    body.initializer.append(tensor)
+
+
+def sparse_weights_of_a_loop(function, loop, body):
+    body.sparse_initializer.add()
+
+
+@pytest.mark.parametrize("change", [weights_of_a_loop, sparse_weights_of_a_loop])
+def test_weights_in_loops_are_looked_at_as_well(folder, change):
+    load_refused(
+        with_graph(folder, with_loop(change), LOWERED), "not in the engine folder|has parts that no engine has"
+    )
+
+
+@pytest.mark.parametrize("name", SMALLS)
+def test_weights_in_defaults_of_functions_are_looked_at_as_well(folder, name):
+    def change(model):
+        tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
+        place(tensor, location="/etc/passwd", offset=0)
+        imports = [helper.make_opsetid("", 20)]
+        function = helper.make_function("page4d", "BiasedAttention", [], ["out"], [], imports)
+        function.attribute_proto.append(helper.make_attribute("value", tensor))
+        model.functions.append(function)
+
+    load_refused(with_graph(folder, change, name), "not in the engine folder|operator of an unknown kind")
+
+
 @pytest.mark.parametrize("name", SMALLS)
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(1000), b"\x08" * 100])
 def test_files_that_are_no_graphs(folder, content, name):
