@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "page4d/error.h"
 
@@ -123,16 +124,6 @@ Stamp stamp_of(int64_t nanoseconds) {
     --sec;
   }
   return {static_cast<int32_t>(sec), static_cast<uint32_t>(rest)};
-}
-
-double Start::seconds(int64_t nanoseconds) noexcept {
-  int64_t start = kUnset;
-  if (start_.compare_exchange_strong(start, nanoseconds)) start = nanoseconds;
-  return static_cast<double>(nanoseconds - start) / static_cast<double>(kNanoseconds);
-}
-
-int64_t Start::nanoseconds(double seconds) const noexcept {
-  return start_.load() + std::llround(seconds * static_cast<double>(kNanoseconds));
 }
 
 GreyImage mask_image(const float* mask, int64_t h, int64_t w, MaskEncoding encoding) {

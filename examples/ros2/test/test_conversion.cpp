@@ -8,7 +8,6 @@
 #include <limits>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -106,27 +105,6 @@ void stamps() {
   }
   CHECK(stamp_of(-1).sec == -1 && stamp_of(-1).nanosec == 999999999U);
   CHECK(nanoseconds_of({std::numeric_limits<int32_t>::max(), 999999999U}) == 2147483647999999999);
-
-  Start start;
-  const int64_t first = nanoseconds_of({1790000000, 123456789U});
-  CHECK(start.seconds(first) == 0);
-  CHECK(start.seconds(first + 1) == 1e-9);  // beside 1.8e9 seconds a double would lose it
-  CHECK(start.seconds(first - 33333333) == -0.033333333);
-  std::mt19937_64 random(5);
-  for (int i = 0; i < 10000; ++i) {
-    const int64_t stamp = first + static_cast<int64_t>(random() % (14 * 86400 * uint64_t{1000000000})) - 1000;
-    CHECK(start.nanoseconds(start.seconds(stamp)) == stamp);  // for two weeks
-  }
-
-  for (int round = 0; round < 50; ++round) {  // two cameras at once agree on one start
-    Start both;
-    double first_seconds = 0, second_seconds = 0;
-    std::thread thread([&] { first_seconds = both.seconds(first); });
-    second_seconds = both.seconds(first + 1000000);
-    thread.join();
-    CHECK(first_seconds == second_seconds - 0.001 || std::abs(second_seconds - first_seconds - 0.001) < 1e-15);
-    CHECK(first_seconds == 0 || second_seconds == 0);
-  }
 }
 
 void depth_and_cameras() {

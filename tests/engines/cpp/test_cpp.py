@@ -45,7 +45,7 @@ def test_the_librarys_symbols_are_its_own(installed):
     library = installed / "lib" / "libpage4d_runtime.so"
     lines = run("nm", "--dynamic", "--defined-only", "--demangle", library).splitlines()
     exported = {line.split(maxsplit=2)[-1] for line in lines}
-    names = "Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of|world_points"
+    names = "Pipeline|Results|Rig|ImageFit|Error|EngineInfo|inspect|name_of|bytes_of|world_points|version"
     own = re.compile(rf"page4d_\w+$|(\w+ )*(for )?page4d::({names})\b")
     foreign = {name for name in exported if not own.match(name)}
     assert not foreign and {"page4d_load", "page4d_rig_push", "page4d_world_points"} <= exported

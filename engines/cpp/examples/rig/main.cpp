@@ -89,11 +89,11 @@ class Consumer {
  private:
   const page4d::Layout& layout() const { return pipeline_.info().layout; }
 
-  // Stamp of a timestep: the earliest of its own images.
+  // Stamp of a timestep, in seconds: the earliest of its own images.
   double stamp(const page4d::Window& window, int64_t t) const {
     double first = NAN;
     for (int64_t i = t * layout().V; i < (t + 1) * layout().V; ++i)
-      if (!window.repeated[i]) first = std::fmin(first, window.stamps[i]);
+      if (!window.repeated[i]) first = std::fmin(first, static_cast<double>(window.stamps[i]) / 1e9);
     return first;
   }
 

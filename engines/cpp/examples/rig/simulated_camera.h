@@ -61,7 +61,7 @@ inline void film(page4d::Rig& rig, const Simulation& simulation, int camera, pag
     if (camera == simulation.dying && time >= simulation.death && time < simulation.return_at) continue;
     const std::chrono::duration<double> passed(stamp / simulation.speed);
     std::this_thread::sleep_until(start + std::chrono::duration_cast<steady_clock::duration>(passed));
-    const page4d::Pushed pushed = rig.push(camera, scene.draw(camera, time), stamp);
+    const page4d::Pushed pushed = rig.push(camera, scene.draw(camera, time), std::llround(stamp * 1e9));
     if (!pushed.status) {
       std::fprintf(stderr, "page4d: camera %d: %s\n", camera, pushed.status.message);
       return;

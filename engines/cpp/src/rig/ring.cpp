@@ -38,6 +38,7 @@ Ring::Ring(const Layout& layout, int64_t stride, int windows, int pending)
       taken_slots_(static_cast<size_t>(layout.frames())),
       taken_images_(static_cast<size_t>(layout.frames())),
       taken_stamps_(static_cast<size_t>(layout.frames())),
+      taken_present_(static_cast<size_t>(layout.frames()), 1),
       taken_repeated_(std::make_unique<bool[]>(static_cast<size_t>(layout.frames()))) {
   hold(kBlack);
 }
@@ -49,7 +50,7 @@ int Ring::reserve(int camera) noexcept {
   return slot;
 }
 
-void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept {
+void Ring::set_view(int view, int slot, int64_t stamp, bool repeated) noexcept {
   views(times_)[view] = {slot, stamp, repeated};
 }
 
@@ -75,7 +76,13 @@ bool Ring::take(Window& window) noexcept {
   const int64_t shared =
       last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
   last_taken_ = taken_number_;
-  window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_, shared};
+  window = {};
+  window.images = taken_images_.data();
+  window.stamps = taken_stamps_.data();
+  window.repeated = taken_repeated_.get();
+  window.present = taken_present_.data();
+  window.number = taken_number_;
+  window.shared = shared;
   size_t i = 0;
   for (int64_t time = taken_number_ * stride_; time < taken_number_ * stride_ + layout_.T; ++time) {
     window.skew = std::max(window.skew, skews_[static_cast<size_t>(time % kept_times_)]);

@@ -37,8 +37,8 @@ class Ring {
   }
 
   // The next timestep: set_view for every view, then add_time. Takes over the caller's hold of each slot.
-  void set_view(int view, int slot, double stamp, bool repeated) noexcept;
-  // Returns whether it completed a window.
+  void set_view(int view, int slot, int64_t stamp, bool repeated) noexcept;
+  // skew: seconds. Returns whether it completed a window.
   bool add_time(double skew) noexcept;
 
   int ready() const noexcept { return ready_; }
@@ -52,7 +52,7 @@ class Ring {
  private:
   struct View {
     int slot = kBlack;
-    double stamp = 0;
+    int64_t stamp = kNoStamp;
     bool repeated = false;
   };
 
@@ -72,9 +72,10 @@ class Ring {
 
   bool taken_ = false;
   int64_t taken_number_ = 0, last_taken_ = -1;
-  std::vector<int> taken_slots_;  // [T,V], as the next three
+  std::vector<int> taken_slots_;  // [T,V], as the next four
   std::vector<Image> taken_images_;
-  std::vector<double> taken_stamps_;
+  std::vector<int64_t> taken_stamps_;
+  std::vector<uint8_t> taken_present_;
   std::unique_ptr<bool[]> taken_repeated_;
 };
 

@@ -174,9 +174,28 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
   return {};
 }
 
+Status WindowRunner::check_present(const uint8_t* present) noexcept {
+  const int64_t views = manifest_.layout.V, frames = manifest_.layout.frames();
+  int64_t there = 0;  // of a clip
+  for (int64_t i = 0; present != nullptr && i < manifest_.layout.images(); ++i) {
+    if (i % frames == 0) there = 0;
+    there += present[i] != 0;
+    if (present[i] == 0 && !info_.takes_present) {
+      return refuse(Code::kUsage,
+                    "the image of timestep %d, view %d is absent, and these engines need every image\n  try:     "
+                    "page4d-export --absent-views",
+                    static_cast<int>(i % frames / views), static_cast<int>(i % views));
+    }
+    if (i % frames == frames - 1 && there == 0)
+      return refuse(Code::kUsage, "every image of a clip is absent\n  allowed: 1 or more that are there");
+  }
+  return {};
+}
+
 Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
   if (frames.images == nullptr)
     return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
+  if (Status status = check_present(frames.present); !status) return status;
   if (Status status = check_images("the image", frames.images, false); !status) return status;
   if (frames.shared != 0) {
     const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);

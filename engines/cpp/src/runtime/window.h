@@ -57,6 +57,7 @@ class WindowRunner {
 
   Status refuse(Code code, const char* format, ...) noexcept __attribute__((format(printf, 3, 4)));
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
+  Status check_present(const uint8_t* present) noexcept;
   Status check_images(const char* what, const Image* images, bool mono) noexcept;
   Status broken(Failure failure) noexcept;
   Status run_alone(const Frames& frames, const Outputs& outputs, void* stream) noexcept;

@@ -20,9 +20,9 @@ using rig_test::shows;
 
 namespace {
 
-constexpr double kPeriod = 1.0 / 30;
+constexpr int64_t kPeriod = 33333333, kMilli = 1000000;
 
-int64_t number_of(double stamp) { return std::llround(stamp / kPeriod); }
+int64_t number_of(int64_t stamp) { return (stamp + kPeriod / 2) / kPeriod; }
 
 // What holds for any window, whatever was pushed: every image has its own stamp, every timestep has an image of its
 // own, and a camera's images are in order.
@@ -31,12 +31,12 @@ void check_window(const Window& window, int T, int V) {
     int own = 0;
     for (int i = t * V; i < (t + 1) * V; ++i) {
       own += !window.repeated[i];
-      if (std::isnan(window.stamps[i])) {
+      if (window.stamps[i] == kNoStamp) {
         CHECK(window.repeated[i] && is_black(window.images[i]));
         continue;
       }
       CHECK(shows(window.images[i], i % V, number_of(window.stamps[i])));
-      if (t == 0 || std::isnan(window.stamps[i - V])) continue;
+      if (t == 0 || window.stamps[i - V] == kNoStamp) continue;
       CHECK(window.repeated[i] ? window.stamps[i] == window.stamps[i - V] : window.stamps[i] > window.stamps[i - V]);
     }
     CHECK(own > 0);
@@ -67,10 +67,10 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
   for (int c = 0; c < kV; ++c)
     cameras.emplace_back([&rig, c] {
       std::mt19937 random(static_cast<unsigned>(c));
-      std::uniform_real_distribution<double> jitter(-0.007, 0.007);
+      std::uniform_int_distribution<int64_t> jitter(-7 * kMilli, 7 * kMilli);
       Picture picture;
       for (int64_t k = 0; k < kImages; ++k) {
-        const double stamp = static_cast<double>(k + 1) * kPeriod + jitter(random);
+        const int64_t stamp = (k + 1) * kPeriod + jitter(random);
         if (c == 3 && k >= kImages / 3 && k < kImages / 3 * 2) continue;
         picture.draw(c, k + 1);
         CHECK(rig.push(c, picture.image, stamp).status.ok());
@@ -125,7 +125,7 @@ void test_two_threads_of_one_camera() {
   for (int i = 0; i < 2; ++i)
     threads.emplace_back([&] {
       for (int k = 0; refused == 0 && std::chrono::steady_clock::now() < end; ++k) {
-        const Pushed pushed = rig.push(0, frame.image, k);
+        const Pushed pushed = rig.push(0, frame.image, k * kPeriod);
         ++(pushed.status.ok() ? accepted : refused);
         if (!pushed.status.ok()) CHECK_TEXT(pushed.status.message, "another thread pushes an image of this camera");
       }
@@ -147,7 +147,7 @@ void test_images_become_late_on_their_way() {
   std::vector<std::thread> threads;
   for (int c = 0; c < 2; ++c)
     threads.emplace_back([&, c] {
-      for (int k = 0; k < 60; ++k) CHECK(rig.push(c, frame.image, k).status.ok());
+      for (int k = 0; k < 60; ++k) CHECK(rig.push(c, frame.image, k * kPeriod).status.ok());
     });
   for (std::thread& thread : threads) thread.join();
   for (int c = 0; c < 2; ++c) CHECK(rig.counts(c).used + rig.counts(c).repeated == rig.counts().times);
@@ -166,6 +166,49 @@ void test_waiting_ends() {
   CHECK(rig.wait(0));
 }
 
+// From another thread, by a wait without end as by one that has ended.
+void test_closing_wakes_who_waits() {
+  Rig rig(engines(1, 1), {});
+  std::atomic<bool> has_ended{false};
+  std::thread consumer([&] {
+    CHECK(!rig.wait(INFINITY));
+    has_ended = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK(!has_ended);
+  std::vector<std::thread> closers;
+  for (int i = 0; i < 2; ++i) closers.emplace_back([&] { rig.close(); });
+  for (std::thread& closer : closers) closer.join();
+  consumer.join();
+  CHECK(has_ended && !rig.wait(INFINITY));
+}
+
+// Cameras push and windows are taken while the rig is closed: every window that was completed is taken or counted.
+void test_closing_a_rig_in_use() {
+  RigOptions options;
+  options.patience = 1e9;
+  options.pending = 300;
+  Rig rig(engines(2, 2), options);
+  std::vector<std::thread> cameras;
+  for (int c = 0; c < 2; ++c)
+    cameras.emplace_back([&rig, c] {
+      const Picture picture(c, 1);
+      for (int64_t k = 0; rig.push(c, picture.image, k * kPeriod).status.ok(); ++k) std::this_thread::yield();
+    });
+  int64_t windows = 0;
+  Window window;
+  const auto take_all = [&] {
+    for (; rig.take(window); ++windows) rig.release(window);
+  };
+  while (rig.wait(INFINITY)) {
+    take_all();
+    if (windows > 20) rig.close();
+  }
+  for (std::thread& camera : cameras) camera.join();
+  take_all();
+  CHECK(windows > 20 && windows + rig.counts().windows_dropped == rig.counts().windows);
+}
+
 // A random rig, the smallest included; windows are checked as long as they are held.
 void test_any_order_of_calls(unsigned seed) {
   std::mt19937 random(seed);
@@ -179,9 +222,9 @@ void test_any_order_of_calls(unsigned seed) {
   options.missing = up_to(1) == 0 ? Missing::kSkip : Missing::kRepeat;
   Rig rig(engines(T, V), options);
   std::vector<int64_t> next(static_cast<size_t>(V), 1);
-  std::map<int64_t, std::vector<double>> seen;  // by timestep: its stamps in the windows taken so far
+  std::map<int64_t, std::vector<int64_t>> seen;  // by timestep: its stamps in the windows taken so far
   const int64_t stride = options.stride == 0 ? T : options.stride;
-  std::uniform_real_distribution<double> jitter(-0.006, 0.006);
+  std::uniform_int_distribution<int64_t> jitter(-6 * kMilli, 6 * kMilli);
   Picture picture;
   Window window;
   bool held = false;
@@ -192,7 +235,7 @@ void test_any_order_of_calls(unsigned seed) {
     number += up_to(9) == 0 ? up_to(8) : 1;
     if (up_to(19) == 0) number = std::max<int64_t>(1, number - 5);
     picture.draw(camera, number);
-    CHECK(rig.push(camera, picture.image, static_cast<double>(number) * kPeriod + jitter(random)).status.ok());
+    CHECK(rig.push(camera, picture.image, number * kPeriod + jitter(random)).status.ok());
     if (held) check_window(window, T, V);
     if (held && up_to(3) == 0) {
       rig.release(window);
@@ -203,8 +246,7 @@ void test_any_order_of_calls(unsigned seed) {
       ++windows;
       check_window(window, T, V);
       for (int t = 0; t < T; ++t) {
-        std::vector<double> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
-        for (double& stamp : stamps) stamp = std::isnan(stamp) ? -1 : stamp;
+        const std::vector<int64_t> stamps(window.stamps + t * V, window.stamps + (t + 1) * V);
         // a timestep has the same stamps in every window
         CHECK(seen.emplace(window.number * stride + t, stamps).first->second == stamps);
       }
@@ -225,5 +267,7 @@ int main() {
   test_two_threads_of_one_camera();
   test_images_become_late_on_their_way();
   test_waiting_ends();
+  test_closing_wakes_who_waits();
+  test_closing_a_rig_in_use();
   for (unsigned seed = 0; seed < 100; ++seed) test_any_order_of_calls(seed);
 }
