@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest, StageEntry, TensorSpec
@@ -19,6 +19,9 @@ _STANDARD = ("", "ai.onnx")
 _ATTENTION = ("com.microsoft", "MultiHeadAttention")
 _MOST_TRIPS = 1 << 20  # of a loop times those around it: each a part of a sequence's queries, or a group of them
 _AGAIN = "page4d-export again"
+
+Scope = Mapping[str, "int | None"]
+"""The names of a body: those of constant integers with their value, all others with None."""
 
 
 def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: Manifest, entry: StageEntry) -> None:
@@ -50,15 +53,15 @@ def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: M
         if node.domain not in _STANDARD and not (node.domain == DOMAIN and node.op_type in functions):
             raise _unknown(file, f"{node.domain}: {node.op_type}")
     for function in model.functions:
-        _check_body(file, function.nodes, function.given, {}, 1)
+        _check_body(file, function.nodes, function.given, (), 1)
     check_weights(file, model, folder, manifest)
 
 
-def _check_borders(file: str, what: str, values: Iterable[Value], specs: Iterable[TensorSpec]) -> None:
+def _check_borders(file: str, what: str, values: Sequence[Value], specs: Iterable[TensorSpec]) -> None:
     """Types are float32 for 16 bits; shapes may be views of the manifest's."""
     actual = {value.name: _type_and_count(value) for value in values}
     expected = {spec.binding: (_wide(spec.dtype), math.prod(spec.shape)) for spec in specs}
-    if actual != expected:
+    if actual != expected or len(values) != len(expected):
         raise EngineError(
             f"{file} has other {what}s than the manifest says",
             got=_listed(actual) or "none",
@@ -82,34 +85,39 @@ def _type_and_count(value: Value) -> tuple[int, int]:
 
 
 def _check_body(
-    file: str, nodes: Iterable[Node], given: Iterable[str], outer: Mapping[str, int], trips_around: int
+    file: str, nodes: Iterable[Node], given: Iterable[str], around: tuple[Scope, ...], trips_around: int
 ) -> None:
     """ONNX's own operators and ONNX Runtime's attention; loops of a fixed number of trips.
 
     Args:
         file: the graph's.
         nodes: of a function or a loop's body.
-        given: names that the body has from elsewhere: they hide those of the bodies around it.
-        outer: the integers that are constants in the bodies around it, by name.
+        given: names that the body has from elsewhere.
+        around: the scopes of the bodies around it, the innermost first.
         trips_around: the product of the trips of the loops around it.
     """
     nodes = list(nodes)
-    own = {*given, *(name for node in nodes for name in node.outputs)}
-    constants = {name: value for name, value in outer.items() if name not in own}
-    constants |= dict(filter(None, map(_constant, nodes)))
+    own: dict[str, int | None] = dict.fromkeys([*given, *(name for node in nodes for name in node.outputs)])
+    own.update(filter(None, map(_constant, nodes)))
+    scopes = (own, *around)
     for node in nodes:
         if node.domain not in _STANDARD and (node.domain, node.op_type) != _ATTENTION:
             raise _unknown(file, f"{node.domain}: {node.op_type}")
         if not node.graphs:
             continue
-        trips = constants.get(node.inputs[0]) if node.op_type == "Loop" and node.inputs else None
+        trips = _looked_up(scopes, node.inputs[0]) if node.op_type == "Loop" and node.inputs else None
         if trips is None:
             raise _unknown(file, f"{node.op_type}, which has a graph inside and no fixed number of trips")
         product = trips_around * max(trips, 1)
         if product > _MOST_TRIPS:
             raise _unknown(file, f"Loop of {product} trips, with the loops around it; up to {_MOST_TRIPS} are allowed")
         for graph in node.graphs:
-            _check_body(file, graph.nodes, graph.given, constants, product)
+            _check_body(file, graph.nodes, graph.given, scopes, product)
+
+
+def _looked_up(scopes: Iterable[Scope], name: str) -> int | None:
+    """The integer of that name, in the innermost scope that has the name; None: it is no constant integer."""
+    return next((scope[name] for scope in scopes if name in scope), None)
 
 
 def _constant(node: Node) -> tuple[str, int] | None:

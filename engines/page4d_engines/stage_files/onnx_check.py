@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest, StageEntry, TensorSpec
@@ -76,11 +76,11 @@ def check_weights(file: str, model: OnnxFile, folder: pathlib.Path, manifest: Ma
             _check_place(file, tensor, tensor.place, folder, manifest)
 
 
-def _check_borders(file: str, what: str, values: Iterable[Value], specs: Iterable[TensorSpec]) -> None:
+def _check_borders(file: str, what: str, values: Sequence[Value], specs: Iterable[TensorSpec]) -> None:
     actual = {value.name: (value.dtype, list(value.shape)) for value in values}
     expected = {spec.binding: (ONNX_TYPES[spec.dtype], list(spec.shape)) for spec in specs}
-    if actual.keys() != expected.keys():
-        got, allowed = ", ".join(actual) or "none", ", ".join(expected)
+    if actual.keys() != expected.keys() or len(values) != len(expected):
+        got, allowed = ", ".join(value.name for value in values) or "none", ", ".join(expected)
         raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
     for name, (dtype, shape) in expected.items():
         if actual[name] != (dtype, shape):

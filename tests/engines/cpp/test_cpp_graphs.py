@@ -14,6 +14,7 @@ from tests.support.cpp.parity_runs import clip_of, cpp_run, onnxruntime_library,
 from tests.support.hostile.graphs import (
     LOCATIONS,
     a_graph_as_a_default,
+    an_input_twice,
     endless_function,
     foreign,
     foreign_function,
@@ -86,6 +87,7 @@ def any_loop(folder, stage):
         foreign,
         foreign_function,
         endless_function,
+        an_input_twice,
     ],
 )
 def test_hostile_graphs_are_taken_and_refused_as_in_python(cpp, made, tmp_path, change):

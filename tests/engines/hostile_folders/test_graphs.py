@@ -17,6 +17,7 @@ from tests.support.exports import load_refused, rehash
 from tests.support.hostile.graphs import (
     LOCATIONS,
     a_graph_as_a_default,
+    an_input_twice,
     attention_with_a_loop,
     endless_function,
     foreign,
@@ -242,6 +243,11 @@ def test_inputs_and_outputs_are_the_manifests(folder, way, change):
 )
 def test_inputs_and_outputs_of_graphs_for_a_cpu_have_the_manifests_sizes(folder, way, change):
     load_refused(with_graph(folder, border(way, change), LOWERED), "than the manifest says")
+
+
+@pytest.mark.parametrize("name", SMALLS)
+def test_an_input_is_there_once(folder, name):
+    load_refused(with_graph(folder, an_input_twice, name), "has other inputs than the manifest says")
 
 
 def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):

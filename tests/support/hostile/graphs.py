@@ -152,3 +152,7 @@ def weights_of_a_loop(function, loop, body):
 
 def sparse_weights_of_a_loop(function, loop, body):
     body.sparse_initializer.add()
+
+
+def an_input_twice(model):
+    model.graph.input.append(model.graph.input[0])

@@ -63,7 +63,8 @@ class CpuGraphCheck {
   }
 
  private:
-  using Constants = std::map<std::string, int64_t>;
+  // The names of a body: those of constant integers with their value, all others with nothing.
+  using Scope = std::map<std::string, std::optional<int64_t>>;
 
   Error unknown(const std::string& got) const {
     return Error(Code::kIncompatible, file_ + " has an operator of an unknown kind")
@@ -107,39 +108,49 @@ class CpuGraphCheck {
   }
 
   // ONNX's own operators and ONNX Runtime's attention; loops of a fixed number of trips.
-  // given: names that the body has from elsewhere: they hide those of the bodies around it. outer: the integers that
-  // are constants in the bodies around it. trips_around: the product of the trips of the loops around it.
-  void check_body(const std::vector<OnnxNode>& nodes, const std::vector<std::string>& given, Constants constants,
-                  int64_t trips_around) {
-    for (const std::string& name : given) constants.erase(name);
+  // given: names that the body has from elsewhere. around: the scopes of the bodies around it, the innermost last.
+  // trips_around: the product of the trips of the loops around it.
+  void check_body(const std::vector<OnnxNode>& nodes, const std::vector<std::string>& given,
+                  std::vector<const Scope*> around, int64_t trips_around) {
+    Scope own;
+    for (const std::string& name : given) own[name];
     for (const OnnxNode& node : nodes)
-      for (const std::string& name : node.outputs) constants.erase(name);
-    for (const OnnxNode& node : nodes) add_constant(node, constants);
+      for (const std::string& name : node.outputs) own[name];
+    for (const OnnxNode& node : nodes) add_constant(node, own);
+    around.push_back(&own);
     for (const OnnxNode& node : nodes) {
       const bool is_attention = node.domain == "com.microsoft" && node.op_type == "MultiHeadAttention";
       if (!is_standard(node.domain) && !is_attention) throw unknown(node.domain + ": " + node.op_type);
       if (!node.has_graphs()) continue;
       const bool is_loop = node.op_type == "Loop" && !node.inputs.empty();
-      const auto trips = is_loop ? constants.find(node.inputs[0]) : constants.end();
-      if (trips == constants.end())
-        throw unknown(node.op_type + ", which has a graph inside and no fixed number of trips");
-      const int64_t own = std::max<int64_t>(trips->second, 1);
-      if (!within(trips_around, own, kMostTrips)) {
-        throw unknown(
-            text("Loop of ", own, " trips in loops of ", trips_around, "; up to ", kMostTrips, " in all are allowed"));
+      const std::optional<int64_t> trips = is_loop ? looked_up(around, node.inputs[0]) : std::nullopt;
+      if (!trips) throw unknown(node.op_type + ", which has a graph inside and no fixed number of trips");
+      const int64_t at_least_one = std::max<int64_t>(*trips, 1);
+      if (!within(trips_around, at_least_one, kMostTrips)) {
+        throw unknown(text("Loop of ", at_least_one, " trips in loops of ", trips_around, "; up to ", kMostTrips,
+                           " in all are allowed"));
       }
       for (const OnnxAttribute& attribute : node.attributes)
         for (const OnnxGraph& graph : attribute.graphs)
-          check_body(graph.nodes, graph.given(), constants, trips_around * own);
+          check_body(graph.nodes, graph.given(), around, trips_around * at_least_one);
     }
   }
 
+  // The integer of that name, in the innermost scope that has the name; nothing: it is no constant integer.
+  static std::optional<int64_t> looked_up(const std::vector<const Scope*>& scopes, const std::string& name) {
+    for (auto scope = scopes.rbegin(); scope != scopes.rend(); ++scope) {
+      const auto entry = (*scope)->find(name);
+      if (entry != (*scope)->end()) return entry->second;
+    }
+    return std::nullopt;
+  }
+
   // Where the node makes an integer: an empty name is the name of nothing, and a function's caller gives none.
-  static void add_constant(const OnnxNode& node, Constants& constants) {
+  static void add_constant(const OnnxNode& node, Scope& scope) {
     if (node.op_type != "Constant" || !is_standard(node.domain)) return;
     if (node.outputs.size() != 1 || node.outputs[0].empty()) return;
     if (node.attributes.size() != 1 || node.attributes[0].name != "value_int" || !node.attributes[0].integer) return;
-    constants[node.outputs[0]] = *node.attributes[0].integer;
+    scope[node.outputs[0]] = node.attributes[0].integer;
   }
 
   void check_graph_weights(const OnnxGraph& graph) {
