@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d.manifest import Plans
+from page4d.manifest import Plans, StageEntry
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.options import Backend as Backend
@@ -71,6 +71,10 @@ def choose(
         MissingBackendError: what is demanded is not there.
     """
     on_cpu = OnnxRuntimeLoader(folder, sliding, pool, rounding)
+    if backend is Backend.OPENVINO:
+        on_openvino = OpenVinoLoader(folder, sliding, pool)
+        on_openvino.check()
+        return on_openvino
     on_gpu: list[Loader] = [TensorRTLoader(folder, sliding), CudaLoader(folder, sliding)]
     for loader in on_gpu:
         if backend is loader.backend:
@@ -105,7 +109,46 @@ class OnnxRuntimeLoader:
         from page4d_engines.runtime.host_chain import HostChain
 
         engine = functools.partial(OrtEngine.of_stage, self.folder, pool=self.pool, rounding=self.rounding)
-        return HostChain(self.folder, constants, engine, "onnxruntime", self.sliding)
+        described = "onnxruntime, computing in float32" if self.folder.manifest.precision.has_16_bits else "onnxruntime"
+        return HostChain(self.folder, constants, engine, described, self.sliding)
+
+
+@dataclass(frozen=True)
+class OpenVinoLoader:
+    """OpenVINO on the CPU, or on an Intel GPU."""
+
+    folder: EngineFolder
+    sliding: bool
+    pool: ThreadPool | None
+    device: str = "CPU"
+    backend = Backend.OPENVINO
+
+    def check(self) -> None:
+        """As `Loader.check`."""
+        from page4d_engines.openvino.device import require_device
+
+        if self.folder.manifest.precision is Precision.FP8:
+            raise EngineError(
+                "fp8 engines are for TensorRT",
+                got=self.folder.path,
+                allowed="--backend tensorrt",
+                hint="page4d-export --fp16 or --bf16 for OpenVINO",
+            )
+        require_device(self.device)
+
+    def load(self, constants: Arrays) -> Chain:
+        """As `Loader.load`."""
+        from page4d_engines.openvino.device import computing_precision, described
+        from page4d_engines.openvino.engine import OpenVinoEngine, settings
+        from page4d_engines.runtime.host_chain import HostChain
+
+        precision = computing_precision(self.folder.manifest.precision, self.device)
+        hints = settings(self.device, precision, (self.pool or ThreadPool.of()).threads)
+
+        def load(entry: StageEntry) -> OpenVinoEngine:
+            return OpenVinoEngine(self.folder, entry, self.device, hints)
+
+        return HostChain(self.folder, constants, load, described(self.device, precision), self.sliding)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ class Backend(str, enum.Enum):
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
 

@@ -31,7 +31,7 @@ class HostChain:
         folder: EngineFolder,
         constants: Arrays,
         load: Callable[[StageEntry], HostEngine],
-        library: str,
+        described: str,
         sliding: bool = False,
     ) -> None:
         """Allocate, load, bind.
@@ -40,7 +40,7 @@ class HostChain:
             folder: the engines.
             constants: values from outside that do not change, by name.
             load: makes a stage's engine.
-            library: the name of the library that computes.
+            described: the library that computes, and in which type where that is not the engines'.
             sliding: keep the encoded tokens for the next window.
 
         Raises:
@@ -49,7 +49,7 @@ class HostChain:
         """
         manifest = folder.manifest
         self.plan = BufferPlan.make(manifest, widen=True, sliding=sliding)
-        self.described = f"{library}, computing in float32" if manifest.precision.has_16_bits else library
+        self.described = described
         _check_memory(self.plan, manifest)
         self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
         self.inputs: Arrays = {name: self.at(view) for name, view in self.plan.starts.items()}
