@@ -18,6 +18,10 @@ class Backend(str, enum.Enum):
         return self.value
 
 
+CPU = "CPU"
+"""The device of the backend `openvino` unless another is chosen, as OpenVINO names it."""
+
+
 class PointsSource(str, enum.Enum):
     """What a point cloud is made from."""
 

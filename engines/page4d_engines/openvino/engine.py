@@ -14,7 +14,7 @@ from page4d.manifest import StageEntry
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino.device import HINTS, core
-from page4d_engines.openvino.library import library, translated
+from page4d_engines.openvino.library import cache_folder, library, translated
 
 
 def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
     if device.startswith("CPU"):
         # unpinned: the threads of a second pipeline, or of the host's program, would be pinned to the same cores
         hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    if (folder := cache_folder()) is not None:
+        hints["CACHE_DIR"] = str(folder)
     return hints
 
 
@@ -74,6 +76,8 @@ class OpenVinoEngine:
             try:
                 request.start_async()  # `infer` would also make arrays of the results
                 request.wait()
+                # memory of between its operations, which every stage would else keep for itself
+                self._compiled.release_memory()
             except RuntimeError as error:
                 raise translated(error, self._name, "failed in") from error
 

@@ -62,10 +62,21 @@ def has_bfloat16() -> bool:
     return not _BFLOAT16_FEATURES.isdisjoint(cpu_features())
 
 
-def cache_folder() -> pathlib.Path:
-    """Where compiled models are kept, by OpenVINO's version: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`."""
-    home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return home / "page4d" / f"openvino-{library().__version__.partition('-')[0]}"
+def cache_folder() -> pathlib.Path | None:
+    """Where compiled models are kept, by OpenVINO's version: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`.
+
+    What lies there is loaded without a further check, so the folder is its owner's alone. None where it cannot be made,
+    or is somebody else's.
+    """
+    try:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        folder = home / "page4d" / f"openvino-{library().__version__.partition('-')[0]}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except (OSError, RuntimeError):  # no home
+        return None
+    is_ours = status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if is_ours and os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def translated(error: Exception, name: str, doing: str) -> Exception:
