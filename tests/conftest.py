@@ -96,6 +96,24 @@ def shared_traces(shared):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(shared):
+    """What is kept between runs, compiled models too, lies with the tests and not in the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        yield
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def on_cpu(request):
+    """Each backend that computes on a CPU, by name."""
+    from page4d_engines.openvino.library import is_installed
+
+    if request.param == "openvino" and not is_installed():
+        pytest.skip("OpenVINO is not installed")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def real_clip() -> pathlib.Path:
     """A filmed clip, 12 timesteps by 4 cameras, with masks and cameras, where it lies beside the repository."""

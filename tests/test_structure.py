@@ -46,7 +46,7 @@ FLOORS = {
         {"versions", "console", "options", "timing"},
         {"clip", "engine_folder", "stage_files"},
         {"runtime"},
-        {"ort", "tensorrt"},
+        {"ort", "tensorrt", "openvino"},
         {"backend"},
         {"arguments", "pipeline"},
         {"results", "self_check", "doctor", "triton_server", "."},

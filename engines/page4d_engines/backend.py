@@ -7,10 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from page4d.errors import EngineError, MissingBackendError
-from page4d.manifest import Plans
+from page4d.errors import EngineError, MissingBackendError, UsageError
+from page4d.manifest import Plans, StageEntry
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.options import CPU
 from page4d_engines.options import Backend as Backend
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.buffer_plan import BufferPlan
@@ -52,38 +53,50 @@ class Loader(Protocol):
 
 
 def choose(
-    folder: EngineFolder, backend: Backend, pool: ThreadPool | None, rounding: bool, sliding: bool = False
+    folder: EngineFolder,
+    backend: Backend,
+    pool: ThreadPool | None,
+    rounding: bool,
+    sliding: bool = False,
+    device: str = CPU,
 ) -> Loader:
     """The loader that runs a folder on this machine.
 
     `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where
-    there is a GPU for it, else ONNX Runtime on the CPU; it logs why a better one was left.
+    there is a GPU for it, then OpenVINO where the folder has 16 bits and the CPU computes in bfloat16, else ONNX
+    Runtime on the CPU; it logs why a better one was left.
 
     Args:
         folder: the engines.
         backend: a demand, or `auto`.
-        pool: of ONNX Runtime on the CPU; None takes every CPU.
-        rounding: round as the 16-bit graph does, on the CPU; `auto` then means the CPU.
+        pool: threads of a CPU; None takes every CPU.
+        rounding: round as the 16-bit graph does, on the CPU; `auto` then means ONNX Runtime.
         sliding: windows will overlap, and encoded tokens are kept.
+        device: of OpenVINO.
 
     Raises:
-        EngineError: `tensorrt` is demanded, and there are no plans, or they do not run on this machine.
+        EngineError: what is demanded does not run the folder: `tensorrt` without plans, or not on this machine.
         MissingBackendError: what is demanded is not there.
+        UsageError: a device for another backend than OpenVINO.
     """
-    on_cpu = OnnxRuntimeLoader(folder, sliding, pool, rounding)
-    on_gpu: list[Loader] = [TensorRTLoader(folder, sliding), CudaLoader(folder, sliding)]
-    for loader in on_gpu:
+    if device != CPU and backend is not Backend.OPENVINO:
+        raise UsageError("a device is chosen for OpenVINO alone", got=f"{backend}, {device}", hint="--backend openvino")
+    on_openvino = OpenVinoLoader(folder, sliding, pool, device)
+    others: list[Loader] = [TensorRTLoader(folder, sliding), CudaLoader(folder, sliding), on_openvino]
+    for loader in others:
         if backend is loader.backend:
             loader.check()
             return loader
         if backend is Backend.AUTO and not rounding:
             try:
+                if loader is on_openvino:
+                    on_openvino.require_faster()
                 loader.check()
                 return loader
             except (EngineError, MissingBackendError) as error:
                 expected = loader.backend is Backend.TENSORRT and folder.manifest.plans is not None
                 _LOG.log(logging.WARNING if expected else logging.INFO, "not on %s: %s", loader.backend, error.what)
-    return on_cpu
+    return OnnxRuntimeLoader(folder, sliding, pool, rounding)
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,67 @@ class OnnxRuntimeLoader:
         from page4d_engines.runtime.host_chain import HostChain
 
         engine = functools.partial(OrtEngine.of_stage, self.folder, pool=self.pool, rounding=self.rounding)
-        return HostChain(self.folder, constants, engine, "onnxruntime", self.sliding)
+        precision = Precision.FLOAT32 if self.folder.manifest.precision.has_16_bits else None
+        described = f"onnxruntime, computing in {precision}" if precision else "onnxruntime"
+        return HostChain(self.folder, constants, engine, described, self.sliding, precision)
+
+
+@dataclass(frozen=True)
+class OpenVinoLoader:
+    """OpenVINO on the CPU, or on an Intel GPU."""
+
+    folder: EngineFolder
+    sliding: bool
+    pool: ThreadPool | None
+    device: str = CPU
+    backend = Backend.OPENVINO
+
+    def require_faster(self) -> None:
+        """Raise unless it is known to be faster than ONNX Runtime for this folder on this CPU (docs/performance.md).
+
+        Raises:
+            EngineError: it is not, or as good.
+            MissingBackendError: it would be, and is not installed.
+        """
+        from page4d_engines.openvino.library import has_bfloat16, is_installed
+
+        if not self.folder.manifest.precision.has_16_bits:
+            raise EngineError("ONNX Runtime is as fast for engines of this precision")
+        if not has_bfloat16():
+            raise EngineError("this CPU does not compute in bfloat16, so ONNX Runtime is as fast")
+        if not is_installed():
+            raise MissingBackendError(
+                'OpenVINO is not installed; in bfloat16 it is about twice as fast here: pip install "page4d[openvino]"'
+            )
+
+    def check(self) -> None:
+        """As `Loader.check`."""
+        from page4d_engines.openvino.device import require_device
+
+        if self.folder.manifest.precision is Precision.FP8:
+            raise EngineError(
+                "fp8 engines are for TensorRT",
+                got=self.folder.path,
+                allowed="--backend tensorrt",
+                hint="page4d-export --fp16 or --bf16 for OpenVINO",
+            )
+        require_device(self.device)
+
+    def load(self, constants: Arrays) -> Chain:
+        """As `Loader.load`."""
+        from page4d_engines.openvino.device import computing_precision, described
+        from page4d_engines.openvino.engine import OpenVinoEngine, settings
+        from page4d_engines.runtime.host_chain import HostChain
+
+        given = self.folder.manifest.precision
+        precision = computing_precision(given, self.device)
+        text = described(self.device, given, precision)
+        hints = settings(self.device, precision, (self.pool or ThreadPool.of()).threads)
+
+        def load(entry: StageEntry) -> OpenVinoEngine:
+            return OpenVinoEngine(self.folder, entry, self.device, hints)
+
+        return HostChain(self.folder, constants, load, text, self.sliding, None if precision is given else precision)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from page4d.system import process
 from page4d.system.plain_text import counted, listed
 from page4d_engines import console
 from page4d_engines.commands import cloud_flags as flags
-from page4d_engines.options import Backend, FitMode, Format
+from page4d_engines.options import CPU, Backend, FitMode, Format
 
 if TYPE_CHECKING:
     from page4d_engines.results.batch.batch import Batch
@@ -108,6 +108,9 @@ def run(
         typer.Option(help="topics of a bag that are the cameras, in order, as /a,/b; default: all topics of images"),
     ] = None,
     backend: Annotated[Backend, typer.Option(help="what runs the engines; all but auto are demands")] = Backend.AUTO,
+    device: Annotated[
+        str, typer.Option(help="of --backend openvino, as OpenVINO names it: CPU, or GPU for Intel's")
+    ] = CPU,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
     points_from: flags.PointsFrom = None,
     min_confidence: flags.MinConfidence = None,
@@ -168,6 +171,7 @@ def run(
             fit=fit,
             backend=backend,
             pool=pool,
+            device=device,
             clock=clock,
             formats=(Format.PLY,) if formats is None else formats_named(formats),
             shared_camera=bool(shared_camera),

@@ -12,6 +12,9 @@ import msgspec
 from page4d import __version__
 from page4d.errors import MissingBackendError, Page4DError
 from page4d.manifest import Flavor
+from page4d.precision import Precision
+from page4d_engines.openvino.device import computing_precision, core
+from page4d_engines.options import CPU
 from page4d_engines.ort.cuda_engine import require_provider
 from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.requirements import cuda_of
@@ -23,6 +26,7 @@ _RUN = ("onnxruntime", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow",
 _EXPORT = ("torch", "onnx", "onnxscript", "onnx-ir")
 _KERNELS = ("triton",)
 _HUB = "huggingface-hub"
+_OPTIONAL = ("openvino", "cuda-core", "cuda-bindings", "av", _HUB)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -48,7 +52,9 @@ class Diagnosis(msgspec.Struct, frozen=True):
 def diagnose() -> Diagnosis:
     """Look at this machine. Loads nothing heavy, changes nothing."""
     installed = [Finding("page4d", True, __version__), Finding("python", True, platform.python_version())]
-    installed += [_package(name) for name in (*_RUN, *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av", _HUB)]
+    installed += [
+        _package(name) for name in (*_RUN, "openvino", *_EXPORT, *_KERNELS, "cuda-core", "cuda-bindings", "av", _HUB)
+    ]
     installed += [_library(flavor) for flavor in (Flavor.TENSORRT, Flavor.RTX)]
     installed.append(_tried("attention kernels", lambda: f"{len(shipped().kernels)} for {', '.join(_chips())}"))
     return Diagnosis(installed, list(_machine()), list(_abilities()))
@@ -116,6 +122,11 @@ def _abilities() -> Iterator[Finding]:
         library.require_on(capability)
         return f"{library}, on sm_{capability}"
 
+    def openvino() -> str:
+        need("[openvino]", "openvino")
+        devices = ", ".join(core().available_devices)
+        return f"on {devices}; 16-bit engines on the CPU in {computing_precision(Precision.BFLOAT16, CPU)}"
+
     def provider() -> str:
         require_provider()
         importlib.import_module("ml_dtypes")
@@ -128,6 +139,7 @@ def _abilities() -> Iterator[Finding]:
     yield _tried("--backend tensorrt", tensorrt)
     yield _tried("--backend cuda", provider)
     yield _tried("--backend onnxruntime", lambda: need("", *_RUN))
+    yield _tried("--backend openvino", openvino)
 
 
 def _tried(name: str, describe: Callable[[], str]) -> Finding:

@@ -10,11 +10,16 @@ class Backend(str, enum.Enum):
 
     AUTO = "auto"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     CUDA = "cuda"
     TENSORRT = "tensorrt"
 
     def __str__(self) -> str:
         return self.value
+
+
+CPU = "CPU"
+"""The device of the backend `openvino` unless another is chosen, as OpenVINO names it."""
 
 
 class PointsSource(str, enum.Enum):

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from page4d.errors import UsageError
 from page4d.manifest import PointsFrame
 from page4d.network.known_cameras import KnownCameras
+from page4d.precision import Precision
 from page4d_engines.arguments import (
     backend_argument,
     finite_argument,
@@ -33,6 +34,7 @@ from page4d_engines.arguments import (
 )
 from page4d_engines.backend import Backend, choose
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.options import CPU
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
 from page4d_engines.runtime.constants import read_constants, special_tokens
@@ -89,6 +91,11 @@ class Pipeline:
         """A description of the library and device that compute."""
         return self._chain.described
 
+    @property
+    def precision(self) -> Precision:
+        """The type that is computed in, which may not be the engines'."""
+        return self._chain.precision or self.manifest.precision
+
     @classmethod
     def load(
         cls,
@@ -97,16 +104,18 @@ class Pipeline:
         threads: int | None = None,
         rounding: bool = False,
         sliding: bool = False,
+        device: str = CPU,
     ) -> Pipeline:
         """Load an engine folder.
 
         Args:
             path: the folder.
             backend: what to run on; `auto` takes the best that folder and machine allow.
-            threads: of ONNX Runtime on the CPU, 1 or more; None takes every CPU.
+            threads: of a CPU, 1 or more; None takes every CPU.
             rounding: round as the 16-bit graph does instead of computing in float32; for checking accuracy, slow.
             sliding: windows will overlap: encoded tokens are kept, for `run(shared=...)`; takes memory for one stream's
                 tokens.
+            device: of the backend `openvino`, as OpenVINO names it: `CPU`, `GPU` (Intel's).
 
         Raises:
             UsageError: no such backend, or not a number of threads.
@@ -116,7 +125,7 @@ class Pipeline:
         """
         require_threads(threads)
         folder, chosen = EngineFolder.open(path), backend_argument(backend)
-        return cls.of(folder, chosen, ThreadPool.of(threads), rounding, sliding)
+        return cls.of(folder, chosen, ThreadPool.of(threads), rounding, sliding, device)
 
     @classmethod
     def of(
@@ -126,9 +135,10 @@ class Pipeline:
         pool: ThreadPool | None = None,
         rounding: bool = False,
         sliding: bool = False,
+        device: str = CPU,
     ) -> Pipeline:
         """As `load`, of an opened folder, with threads that may be shared."""
-        loader = choose(folder, backend, pool, rounding, sliding)
+        loader = choose(folder, backend, pool, rounding, sliding, device)
         return cls(folder, loader.backend, loader.load)
 
     def run(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from page4d.accuracy import SAMPLES, compare, sampled
 from page4d.errors import AccuracyError, EngineError
 from page4d.manifest import Accuracy, Golden, Manifest, StageEntry
+from page4d.precision import Precision
 from page4d.published import QUATERNION_NUMBERS
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.engine_folder import EngineFolder
@@ -101,12 +102,13 @@ def self_check(
     chain: list[Row] = []
     alone: list[Row] = []
     calls = sum(entry.calls for entry in manifest.stages)
+    more = _coarser(manifest.precision, pipeline.precision)
     stages = progress.part(0.0, 1.0, calls, f"{pipeline.backend}: ")
 
     def observe(entry: StageEntry, inputs: Arrays, outputs: Arrays) -> None:
-        chain.extend(_in_chain(golden, entry, outputs, expected))
+        chain.extend(_in_chain(golden, entry, outputs, expected, more))
         if bisect:
-            alone.extend(_alone(folder, entry, inputs, outputs))
+            alone.extend(_alone(folder, entry, inputs, outputs, more))
 
     clip = read_tensors(folder, golden.inputs, _values(manifest))
     clock = Stopwatch()
@@ -146,18 +148,28 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: value for name, value in values.items() if manifest.reads(name)}
 
 
-def _in_chain(golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]]) -> list[Row]:
+def _coarser(engines: Precision, computing: Precision) -> float:
+    """The error that a stage may have beyond that of its engines' precision, where a machine computes in a coarser one.
+
+    In int8 the products decide; the type around them does not count.
+    """
+    return max(0.0, computing.tolerance - engines.tolerance) if engines.has_16_bits else 0.0
+
+
+def _in_chain(
+    golden: Golden, entry: StageEntry, outputs: Arrays, expected: dict[str, NDArray[Any]], more: float
+) -> list[Row]:
     """The stage's outputs compared with the reference's, where the folder has these."""
     rows = []
     for spec in entry.outputs:
         key = f"{entry.name}/{spec.name}"
         if key in expected:
             accuracy = compare(sampled(outputs[spec.name]), expected[key], spec.name)
-            rows.append(Row(entry.name, spec.name, accuracy, golden.tolerance[key]))
+            rows.append(Row(entry.name, spec.name, accuracy, golden.tolerance[key] + more))
     return rows
 
 
-def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays) -> list[Row]:
+def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arrays, more: float) -> list[Row]:
     """The stage's outputs compared with those of ONNX Runtime on the CPU, in float32, on the same inputs."""
     engine = OrtEngine.of_stage(folder, entry)
     computed = {spec.name: np.empty(outputs[spec.name].shape, np.float32) for spec in entry.outputs}
@@ -171,7 +183,7 @@ def _alone(folder: EngineFolder, entry: StageEntry, inputs: Arrays, outputs: Arr
             {spec.binding: _part(computed[spec.name], number, entry.calls) for spec in entry.outputs},
         )
         call()
-    allowed = entry.allowed(folder.manifest.precision.tolerance)
+    allowed = entry.allowed(folder.manifest.precision.tolerance) + more
     return [
         Row(
             entry.name,

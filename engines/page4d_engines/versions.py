@@ -42,6 +42,7 @@ TRIED = {
     "pillow": Tried("10.4", "13.0"),
     "onnx": Tried("1.19", "1.23"),
     "onnxruntime": Tried("1.23", "1.32"),
+    "openvino": Tried("2026.4", "2026.4"),
     "typer": Tried("0.26", "0.29"),
     "rich": Tried("13.8", "15.0"),
     "jinja2": Tried("3.1.2", "3.1"),

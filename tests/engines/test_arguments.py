@@ -79,10 +79,10 @@ def test_a_published_model_takes_no_mask(made):
         ({"observe": "all"}, "observe is no function"),
     ],
 )
-def test_a_refused_call_changes_nothing(made, change, message):
+def test_a_refused_call_changes_nothing(made, change, message, on_cpu):
     """Whatever comes first is not copied either: the inputs lie as they did, and the next call is right."""
     made_ = made("memory")
-    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    pipeline = Pipeline.load(made_.folder, on_cpu, threads=1)
     arguments = {"images": made_.clip.frames, **made_.inputs(keypoints=True)}
     pipeline.run(**arguments)
     before = {name: array.copy() for name, array in pipeline._chain.inputs.items()}

@@ -18,10 +18,10 @@ from page4d_engines import Pipeline
 
 
 @pytest.mark.parametrize("sliding", [False, True])
-def test_a_second_caller_is_refused_while_one_runs(made, sliding):
+def test_a_second_caller_is_refused_while_one_runs(made, sliding, on_cpu):
     made_ = made()
     frames = made_.clip.frames
-    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1, sliding=sliding)
+    pipeline = Pipeline.load(made_.folder, on_cpu, threads=1, sliding=sliding)
     expected = pipeline.run(frames).copy()
     inside, go_on = threading.Event(), threading.Event()
 
@@ -40,9 +40,9 @@ def test_a_second_caller_is_refused_while_one_runs(made, sliding):
     np.testing.assert_array_equal(pipeline.run(frames).layers[1], expected.layers[1])
 
 
-def test_many_callers_get_right_results_or_an_error(made):
+def test_many_callers_get_right_results_or_an_error(made, on_cpu):
     made_ = made()
-    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    pipeline = Pipeline.load(made_.folder, on_cpu, threads=1)
     clips = [made_.clip.frames, made_.clip.frames[::-1], made_.clip.frames[:, ::-1]]
     layers = [pipeline.run(clip).copy().layers[1] for clip in clips]
     lock, outcomes = threading.Lock(), []
@@ -62,19 +62,19 @@ def test_many_callers_get_right_results_or_an_error(made):
         np.testing.assert_array_equal(pipeline.run(clip).layers[1], layer)
 
 
-def test_a_run_within_a_run_is_refused(made):
+def test_a_run_within_a_run_is_refused(made, on_cpu):
     made_ = made()
-    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1)
+    pipeline = Pipeline.load(made_.folder, on_cpu, threads=1)
     with pytest.raises(UsageError, match="this pipeline is running"):
         pipeline.run(made_.clip.frames, progress=lambda stage: pipeline.run(made_.clip.frames))
     assert np.isfinite(pipeline.run(made_.clip.frames).mask).all()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_callback_that_raises_ends_the_run_and_no_more(made, error):
+def test_a_callback_that_raises_ends_the_run_and_no_more(made, error, on_cpu):
     made_ = made()
     frames = made_.clip.frames
-    pipeline = Pipeline.load(made_.folder, "onnxruntime", threads=1, sliding=True)
+    pipeline = Pipeline.load(made_.folder, on_cpu, threads=1, sliding=True)
     expected = pipeline.run(frames).copy()
 
     def stop(*arguments):
@@ -89,8 +89,8 @@ def test_a_callback_that_raises_ends_the_run_and_no_more(made, error):
 
 
 @pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_a_pipeline_is_no_value(made, act):
-    pipeline = Pipeline.load(made().folder, threads=1)
+def test_a_pipeline_is_no_value(made, act, on_cpu):
+    pipeline = Pipeline.load(made().folder, on_cpu, threads=1)
     for value in (pipeline, {"nested": [pipeline]}):
         with pytest.raises(TypeError, match=r"cannot be copied or pickled(.|\n)*once in each thread or process"):
             act(value) if value is pipeline or act is not copy.copy else copy.copy(pipeline)

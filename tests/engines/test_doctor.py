@@ -97,7 +97,9 @@ def test_what_the_machine_can(diagnosis):
         "--backend tensorrt",
         "--backend cuda",
         "--backend onnxruntime",
+        "--backend openvino",
     ]
+    assert findings["--backend openvino"].ok == (installed("openvino") is not None)
     assert findings["--backend onnxruntime"].ok
     assert findings["page4d-export"].ok == all(map(installed, ("torch", "onnxscript")))
     for name, call in (

@@ -30,11 +30,11 @@ def tensors(arguments):
 
 
 @pytest.mark.parametrize("variant", [*EXPORTED, *NEWER, "vggt"])
-def test_equals_the_reference(made, variant):
+def test_equals_the_reference(made, variant, on_cpu):
     made_ = made(variant)
     arguments = made_.inputs(takes_keypoints(variant))
     reference = made_.model(made_.clip.frames, **tensors(arguments))
-    result = Pipeline.load(made_.folder).run(made_.clip.frames, **arguments)
+    result = Pipeline.load(made_.folder, on_cpu).run(made_.clip.frames, **arguments)
     assert set(result.layers) == set(reference.layers)
     fields = ("mask", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence")
     named = {name: getattr(reference, name) for name in (*fields, "camera", "intrinsics", "metric", "sky")}
@@ -48,9 +48,9 @@ def test_equals_the_reference(made, variant):
     assert result.points_frame is reference.points_frame
 
 
-def test_predictions_of_a_run_are_kept_by_a_copy(made):
+def test_predictions_of_a_run_are_kept_by_a_copy(made, on_cpu):
     made_ = made("pi3")
-    pipeline = Pipeline.load(made_.folder)
+    pipeline = Pipeline.load(made_.folder, on_cpu)
     first = pipeline.run(made_.clip.frames)
     kept = first.copy()
     second = pipeline.run(made_.clip.frames[:, ::-1])
@@ -77,11 +77,11 @@ def test_points_in_the_world_are_the_references_from_every_source(made, variant,
             result.world_points("depth")
 
 
-def test_heads_of_clips_side_by_side(made):
+def test_heads_of_clips_side_by_side(made, on_cpu):
     made_ = made("vggt", B=2)
     clips = np.stack([made_.clip.frames, made_.clip.frames[::-1]])
     reference = made_.model(clips)
-    result = Pipeline.load(made_.folder).run(clips)
+    result = Pipeline.load(made_.folder, on_cpu).run(clips)
     for name in ("depth", "points", "camera", "intrinsics"):
         assert getattr(result, name).shape == tuple(getattr(reference, name).shape)
         close(getattr(result, name), getattr(reference, name), 1e-5)
@@ -101,21 +101,21 @@ def test_sixteen_bit_engines(made, precision, tolerance):
     assert errors[1] > 1.3 * errors[0]  # rounding every result shows
 
 
-def test_clips_side_by_side(made):
+def test_clips_side_by_side(made, on_cpu):
     made_ = made("memory", B=2)
     clips = np.stack([made_.clip.frames, made_.clip.frames[::-1]])
     arguments = made_.inputs(keypoints=True)
     reference = made_.model(clips, **tensors(arguments))
-    result = Pipeline.load(made_.folder).run(clips, **arguments)
+    result = Pipeline.load(made_.folder, on_cpu).run(clips, **arguments)
     close(result.mask, reference.mask, 1e-5)
     close(result.layers[1], reference.layers[1], 1e-5)
     close(result.memory, reference.memory, 1e-5)
 
 
-def test_memory_is_carried(made):
+def test_memory_is_carried(made, on_cpu):
     made_ = made("memory")
     arguments = made_.inputs(keypoints=True)
-    pipeline = Pipeline.load(made_.folder)
+    pipeline = Pipeline.load(made_.folder, on_cpu)
     first = pipeline.run(made_.clip.frames, **arguments).copy()
     second = pipeline.run(made_.clip.frames, **arguments, memory=first.memory).copy()
     model_first = made_.model(made_.clip.frames, **tensors(arguments))
@@ -133,9 +133,9 @@ def resident():
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def test_a_second_window_allocates_nothing(made):
+def test_a_second_window_allocates_nothing(made, on_cpu):
     made_ = made()
-    pipeline = Pipeline.load(made_.folder)
+    pipeline = Pipeline.load(made_.folder, on_cpu)
     mask_ext = made_.inputs(keypoints=False)["mask_ext"]
     first = pipeline.run(made_.clip.frames, mask_ext=mask_ext)
     places = [array.ctypes.data for array in (first.mask, first.layers[1])]
@@ -154,9 +154,9 @@ def test_a_second_window_allocates_nothing(made):
     assert not np.shares_memory(kept.mask, second.mask)
 
 
-def test_seconds_are_told_by_stage(made):
+def test_seconds_are_told_by_stage(made, on_cpu):
     made_ = made()
-    pipeline = Pipeline.load(made_.folder)
+    pipeline = Pipeline.load(made_.folder, on_cpu)
     seen = []
     seconds = pipeline.run(made_.clip.frames, progress=seen.append).timing.seconds
     assert seen == [call.stage.name for call in pipeline.plan.calls]
@@ -188,11 +188,11 @@ def test_threads_are_what_was_asked_for(made):
     )
 
 
-def test_a_moved_folder_runs(made, tmp_path):
+def test_a_moved_folder_runs(made, tmp_path, on_cpu):
     made_ = made()
     shutil.copytree(made_.folder, tmp_path / "elsewhere")
-    here = Pipeline.load(made_.folder).run(made_.clip.frames).copy()
-    there = Pipeline.load(tmp_path / "elsewhere").run(made_.clip.frames)
+    here = Pipeline.load(made_.folder, on_cpu).run(made_.clip.frames).copy()
+    there = Pipeline.load(tmp_path / "elsewhere", on_cpu).run(made_.clip.frames)
     np.testing.assert_array_equal(here.layers[1], there.layers[1])
 
 
@@ -281,7 +281,7 @@ def test_a_gpu_without_kernels_is_left(made, monkeypatch):
         match=r"(?s)kernels of 16-bit engines do not run on this GPU.*sm_75.*sm_80 and newer.*without --fp16",
     ):
         Pipeline.load(folder, backend="cuda")
-    assert Pipeline.load(folder).backend is Backend.ONNXRUNTIME
+    assert Pipeline.load(folder).backend in (Backend.ONNXRUNTIME, Backend.OPENVINO)
 
 
 def test_too_little_memory_is_said_before_it_is_taken(made, monkeypatch):

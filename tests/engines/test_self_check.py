@@ -56,9 +56,9 @@ def test_a_sample_of_a_large_tensor():
 # ---- folders
 
 
-def run(path, bisect=False, progress=SILENT):
+def run(path, bisect=False, progress=SILENT, backend="onnxruntime"):
     folder = EngineFolder.open(path)
-    return self_check(folder, Pipeline.of(folder, Backend.ONNXRUNTIME), bisect, progress)
+    return self_check(folder, Pipeline.of(folder, Backend(backend)), bisect, progress)
 
 
 def invoke(path, *arguments):
@@ -73,29 +73,34 @@ def outputs_of(manifest):
     ("variant", "precision"),
     [("default", "float32"), ("default", "float16"), ("memory", "float32"), ("pi3", "float32"), ("vggt", "float32")],
 )
-def test_engines_as_they_should_be(checked, variant, precision):
+def test_engines_as_they_should_be(checked, variant, precision, on_cpu):
     """Every output of every stage; also with memory, keypoints, the epipolar prior, Pi3's heads, heads of chunks."""
     path = checked(variant, precision)
     manifest, told = read_manifest(path), []
     inputs = set(load_file(path / manifest.golden.inputs))
     assert inputs == {name for name in ("images", "mask_ext", "keypoints", "fundamental") if manifest.reads(name)}
     assert takes_keypoints(variant) == ("keypoints" in inputs)
-    result = run(path, bisect=True, progress=Progress(lambda what, share: told.append((what, share))))
+    result = run(path, True, Progress(lambda what, share: told.append((what, share))), on_cpu)
     result.require()
-    assert result.first() is None and result.backend == "onnxruntime" and result.described.startswith("onnxruntime")
+    assert result.first() is None and result.backend == on_cpu and result.described.lower().startswith(on_cpu)
     assert result.seconds > 0
     assert (
         [(row.stage, row.output) for row in result.chain]
         == outputs_of(manifest)
         == [(row.stage, row.output) for row in result.alone]
     )
+    computing = Pipeline.of(EngineFolder.open(path), Backend(on_cpu)).precision
+    # where a machine computes float16 in bfloat16, and says so, errors are those of bfloat16
+    more = max(0.0, computing.tolerance - Precision(precision).tolerance)
+    assert more == 0 or str(computing) in result.described
     for row in result.chain:
-        assert row.allowed == manifest.golden.tolerance[f"{row.stage}/{row.output}"] >= Precision(precision).tolerance
+        assert row.allowed == manifest.golden.tolerance[f"{row.stage}/{row.output}"] + more
+        assert row.allowed >= Precision(precision).tolerance
         assert row.passed and row.accuracy.nans == 0
     assert any(row.accuracy.relative_l2 > 0 for row in result.chain), "it is compared with something else than itself"
-    assert {row.allowed for row in result.alone} == {Precision(precision).tolerance}
-    assert max(row.accuracy.relative_l2 for row in result.alone) < 1e-6
-    calls = [f"onnxruntime: {entry.name}" for entry in manifest.stages for _ in range(entry.calls)]
+    assert {row.allowed for row in result.alone} == {Precision(precision).tolerance + more}
+    assert max(row.accuracy.relative_l2 for row in result.alone) < (1e-6 if computing is Precision.FLOAT32 else 3e-2)
+    calls = [f"{on_cpu}: {entry.name}" for entry in manifest.stages for _ in range(entry.calls)]
     assert [what for what, _ in told] == calls
     shares = [share for _, share in told]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] < 1
@@ -247,6 +252,8 @@ def test_the_command_says_what_was_found(checked):
 
 def test_the_command_refuses(checked, tmp_path):
     done = invoke(checked(), "--backend", "abacus")
-    assert done.returncode == 2 and "not one of 'auto', 'onnxruntime', 'cuda', 'tensorrt'" in done.stderr, done.stderr
+    assert done.returncode == 2 and "not one of 'auto', 'onnxruntime', 'openvino', 'cuda', 'tensorrt'" in done.stderr, (
+        done.stderr
+    )
     done = invoke(tmp_path / "missing")
     assert done.returncode == 4 and "no such engine folder" in done.stderr, done.stderr

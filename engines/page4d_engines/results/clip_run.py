@@ -139,7 +139,7 @@ class ClipRun:
         refuse_foreign(out, RUN_OUTPUT, {"the engine folder": engines.path, **folder.places})
         plan = ClipPlan.of(engines, folder, options)
         if pipeline is None:
-            pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=plan.sliding)
+            pipeline = Pipeline.of(engines, options.backend, options.pool, sliding=plan.sliding, device=options.device)
         return cls(
             pipeline=pipeline,
             reader=plan.reader,

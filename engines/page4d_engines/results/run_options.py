@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from page4d_engines.options import Backend, FitMode, Format, PointsSource
+from page4d_engines.options import CPU, Backend, FitMode, Format, PointsSource
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.results.scene.cloud_options import EDGES, CloudOptions
 from page4d_engines.results.world.metres import MetricSource
@@ -20,7 +20,8 @@ class RunOptions:
         fit: what becomes of another aspect ratio; None makes it an error, except for VGGT and PAGE-4D, whose photos are
             then scaled as they are published.
         backend: what to run on.
-        pool: threads of ONNX Runtime on the CPU; None takes every CPU.
+        pool: threads of a CPU; None takes every CPU.
+        device: of the backend `openvino`, as OpenVINO names it.
         min_confidence: least probability of a point in a point cloud, for engines that give one; None, without a
             percentile: 0.1.
         clock: since the run began, for the summary; a command's began with its process.
@@ -40,6 +41,7 @@ class RunOptions:
     fit: FitMode | None = None
     backend: Backend = Backend.AUTO
     pool: ThreadPool | None = None
+    device: str = CPU
     min_confidence: float | None = None
     clock: Stopwatch = field(default_factory=Stopwatch)
     points_from: PointsSource | str | None = None

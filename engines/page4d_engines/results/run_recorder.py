@@ -10,7 +10,6 @@ from page4d import __version__
 from page4d.system.memory import peak_memory
 from page4d_engines.clip.names import readable
 from page4d_engines.clip.window_reader import WindowReader
-from page4d_engines.options import Backend
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.made_by import MadeBy, frames_hash
 from page4d_engines.results.report import Picture
@@ -99,8 +98,8 @@ class RunRecorder:
             yield "no external masks were given: the mask is the network's alone"
         if not manifest.reads("mask_ext") and folder.mask_files is not None:
             yield "the clip's masks were not used: these engines are of a published model, which takes none"
-        if manifest.precision.has_16_bits and self.pipeline.backend is Backend.ONNXRUNTIME:
-            yield f"this machine computes the {manifest.precision} engines in float32"
+        if manifest.precision.has_16_bits and self.pipeline.precision is not manifest.precision:
+            yield f"this machine computes the {manifest.precision} engines in {self.pipeline.precision}"
         if manifest.metres_by_focal_length and folder.cameras is None:
             takes = "these take the focal lengths, in cameras.json (--cameras FILE)"
             yield f"depth is in the model's own unit, not in metres: {takes}"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from page4d.manifest import StageEntry
+from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -23,12 +24,14 @@ class Chain(Protocol):
         inputs: host memory for every value from outside, by name; `run` reads what lies there when it begins.
         outputs: host memory of every result, by name; holds the last run's.
         described: a description of the library and device that compute.
+        precision: the type that they compute in; None: the engines' own.
     """
 
     plan: BufferPlan
     inputs: Arrays
     outputs: Arrays
     described: str
+    precision: Precision | None
 
     def run(
         self, progress: Callable[[str], None] | None = None, observe: Observe | None = None, carried: int = 0

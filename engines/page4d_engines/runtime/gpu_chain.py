@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from page4d.errors import EngineError, OutOfMemoryError
+from page4d.precision import Precision
 from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
 from page4d_engines.runtime.chain import Arrays, Observe
 from page4d_engines.runtime.cuda_device import CudaDevice
@@ -46,6 +47,7 @@ class GpuChain:
             OutOfMemoryError: the buffers do not fit the GPU.
         """
         self.plan, self.described, self._gpu = plan, described, gpu
+        self.precision: Precision | None = None  # the engines' own
         scratch = max(engine.scratch for engine in engines.values())
         _check_memory(gpu, plan.total + scratch)
         self._addresses = {name: gpu.allocate(size) for name, size in plan.sizes.items()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from page4d.errors import OutOfMemoryError
 from page4d.manifest import Manifest, StageEntry
+from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.runtime.buffer_plan import BufferPlan, TensorSlot
@@ -31,8 +32,9 @@ class HostChain:
         folder: EngineFolder,
         constants: Arrays,
         load: Callable[[StageEntry], HostEngine],
-        library: str,
+        described: str,
         sliding: bool = False,
+        precision: Precision | None = None,
     ) -> None:
         """Allocate, load, bind.
 
@@ -40,8 +42,9 @@ class HostChain:
             folder: the engines.
             constants: values from outside that do not change, by name.
             load: makes a stage's engine.
-            library: the name of the library that computes.
+            described: the library that computes, and in which type where that is not the engines'.
             sliding: keep the encoded tokens for the next window.
+            precision: that the library computes in; None: the engines' own.
 
         Raises:
             EngineError: a file that cannot be loaded.
@@ -49,7 +52,7 @@ class HostChain:
         """
         manifest = folder.manifest
         self.plan = BufferPlan.make(manifest, widen=True, sliding=sliding)
-        self.described = f"{library}, computing in float32" if manifest.precision.has_16_bits else library
+        self.described, self.precision = described, precision
         _check_memory(self.plan, manifest)
         self._buffers = {name: np.zeros(size, np.uint8) for name, size in self.plan.sizes.items()}
         self.inputs: Arrays = {name: self.at(view) for name, view in self.plan.starts.items()}

@@ -9,7 +9,7 @@ import typer
 
 from page4d_engines import console
 from page4d_engines.cli import Quiet, Verbose
-from page4d_engines.options import Backend
+from page4d_engines.options import CPU, Backend
 
 if TYPE_CHECKING:
     from page4d_engines.self_check import Row, SelfCheck
@@ -24,6 +24,9 @@ def verify_command(
             "--bisect", help="also compare every stage by itself with ONNX Runtime: names the one that is wrong"
         ),
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="of --backend openvino, as OpenVINO names it: CPU, or GPU for Intel's")
+    ] = CPU,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the figures as one JSON document on stdout")] = False,
     verbose: Verbose = False,
@@ -39,7 +42,7 @@ def verify_command(
         from page4d_engines.self_check import self_check
 
         folder = EngineFolder.open(engines)
-        pipeline = Pipeline.of(folder, backend, ThreadPool.of(threads))
+        pipeline = Pipeline.of(folder, backend, ThreadPool.of(threads), device=device)
         with console.progress(quiet) as progress:
             check = self_check(folder, pipeline, bisect, progress)
         if as_json:

@@ -53,15 +53,15 @@ def frames_of(made_, count, seed=0):
 
 
 @pytest.mark.parametrize(("variant", "precision"), [("default", "float32"), ("late", "float32"), ("default", "int8")])
-def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision):
+def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision, on_cpu):
     """Every stride, window after window: kept tokens come to the right places, and nothing overwrites them."""
     made_ = sliding(variant, precision)
     T = made_.plan.layout.T
     arguments = made_.inputs(keypoints=made_.plan.keypoints)
     frames = frames_of(made_, 3 * T)
     plain, sliding = (
-        Pipeline.load(made_.folder, "onnxruntime"),
-        Pipeline.load(made_.folder, "onnxruntime", sliding=True),
+        Pipeline.load(made_.folder, on_cpu),
+        Pipeline.load(made_.folder, on_cpu, sliding=True),
     )
     for stride in range(1, T + 1):
         before = None
@@ -82,17 +82,17 @@ def test_equal_to_the_bit_to_windows_computed_whole(sliding, variant, precision)
             before = clip
 
 
-def test_a_kept_frame_is_not_looked_at_again(sliding):
+def test_a_kept_frame_is_not_looked_at_again(sliding, on_cpu):
     """Whatever lies in its place has no effect."""
     made_ = sliding()
     T = made_.plan.layout.T
     frames = frames_of(made_, T + 1)
-    sliding = Pipeline.load(made_.folder, "onnxruntime", sliding=True)
+    sliding = Pipeline.load(made_.folder, on_cpu, sliding=True)
     sliding.run(frames[:T])
     spoilt = frames[1:].copy()
     spoilt[: T - 1] = 0
     result = sliding.run(spoilt, shared=T - 1)
-    expected = Pipeline.load(made_.folder, "onnxruntime").run(frames[1:])
+    expected = Pipeline.load(made_.folder, on_cpu).run(frames[1:])
     np.testing.assert_array_equal(result.layers[1], expected.layers[1])
 
 

@@ -1,6 +1,7 @@
-"""One node, three meanings that agree: the function body, the lowering for ONNX Runtime, the op in PyTorch."""
+"""One node, meanings that agree: the function body, lowered for ONNX Runtime, in OpenVINO, the op in PyTorch."""
 
 import concurrent.futures
+import functools
 import itertools
 import multiprocessing
 import pathlib
@@ -17,12 +18,14 @@ from onnx import helper, numpy_helper
 from page4d.layout import Layout
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
 from page4d.network.presence import ABSENT
+from page4d_engines.openvino.library import is_installed
 from page4d_engines.ort.lowering import lower
 from page4d_export.tracing.onnx_functions import function_for
 from tests.support.examples import examples
 
 PLUGIN = {"plugin_version": "1", "plugin_namespace": "page4d"}
-MEANINGS = (0, 1, 8)  # the body; lowered for a CPU, for a GPU
+# the body; lowered for a CPU, for a GPU; as OpenVINO's own operation
+MEANINGS = (0, 1, 8, *(["openvino"] if is_installed() else []))
 
 
 def node_model(op, values, constants, head_dim, **attributes):
@@ -41,11 +44,25 @@ def node_model(op, values, constants, head_dim, **attributes):
     return model
 
 
+def openvino_call(model, values):
+    """A call of a model in OpenVINO."""
+    from page4d_engines.openvino.device import core
+
+    read = core().read_model(model.SerializeToString())
+    names = [node.get_type_name() for node in read.get_ops()]
+    assert "ScaledDotProductAttention" in names or "TensorIterator" in names, "not the function body"
+    compiled = core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 2})
+    arrays = {port: values[next(name for name in port.names if name in values)] for port in compiled.inputs}
+    return lambda: compiled(arrays)[0]
+
+
 def run(op, values, constants, head_dim, lowered, **attributes):
     """What the node gives for the values.
 
-    By its function body, or lowered with heads of a multiple of `lowered` channels."""
+    By its function body, or lowered with heads of a multiple of `lowered` channels, or in OpenVINO."""
     model = node_model(op, values, constants, head_dim, **attributes)
+    if lowered == "openvino":
+        return openvino_call(model, values)()
     if lowered:
         model = lower(model, rounding=False, channels=lowered)
         assert all(not n.op_type.endswith("Attention") for n in model.graph.node)
@@ -177,11 +194,29 @@ def test_epipolar_prior(views, patches, band, seed):
         agree(run("BiasedAttention", values, {}, 16, lowered, epipolar_band=band, epipolar_penalty=2.5), expected)
 
 
+@pytest.mark.parametrize("meaning", MEANINGS[1:])
+def test_keys_with_a_bias_of_minus_infinity_are_not_read(meaning):
+    """As of images that are absent; where all keys of a sequence are such, attention gives zeros."""
+    values = draw((3, 2, 12, 10, 16), 0)
+    values["key_bias"][0, 4:] = -np.inf
+    values["key_bias"][1] = -np.inf
+    expected = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
+    if meaning != "openvino":  # ONNX Runtime's is another part of the work
+        values = {name: array[[0, 2]] for name, array in values.items()}
+        expected = expected[[0, 2]]
+    else:
+        expected[1] = 0
+    result = run("BiasedAttention", values, {}, 16, meaning)
+    agree(result, expected)
+
+
 def test_epipolar_loop_cuts_queries_into_parts(monkeypatch):
     """As at real sizes, where a part is a fraction of the queries and the last is padded."""
+    from page4d_engines.openvino import attention
     from page4d_engines.ort import attention_lowering
 
     monkeypatch.setattr(attention_lowering, "_LOGITS_BYTES", 4 * 2 * 21 * 4)  # four rows of two heads and 21 keys
+    monkeypatch.setattr(attention, "_PRIOR_BYTES", 4 * 2 * 21 * 4)  # of two sequences
     test_epipolar_prior.hypothesis.inner_test(3, 5, 4.0, 7)
 
 
@@ -216,11 +251,16 @@ def cases(frames, tokens, heads):
 SLOWER = ("plain", "biased", "alibi", "epipolar")  # a process each
 
 
-def added_memory(case):
-    """Bytes that a lowered node takes at its peak beyond its inputs, in a fresh process."""
-    op, values, constants, attributes = cases(6, 1024, 4)[case]
-    model = lower(node_model(op, values, constants, 64, **attributes), rounding=False)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def added_memory(case, library, frames=6):
+    """Bytes that a node takes at its peak beyond its inputs, in a fresh process; of 1024 keys a frame, 4 heads."""
+    op, values, constants, attributes = cases(frames, 1024, 4)[case]
+    model = node_model(op, values, constants, 64, **attributes)
+    if library == "openvino":
+        call = openvino_call(model, values)
+    else:
+        model = lower(model, rounding=False)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        call = functools.partial(session.run, None, values)
 
     def status(key):
         return next(
@@ -231,14 +271,29 @@ def added_memory(case):
 
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    session.run(None, values)
+    call()
     return status("VmHWM") - before
 
 
+LIBRARIES = ["onnxruntime", pytest.param("openvino", marks=pytest.mark.skipif(not is_installed(), reason="not there"))]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize(
     "case", ["rows", "dilated", "sampled", *(pytest.param(case, marks=pytest.mark.slow) for case in SLOWER)]
 )
-def test_memory_is_linear(case):
+def test_memory_is_linear(case, library):
     """6144 keys, 4 heads: a tensor of all logits is 604 MB, one head's 151; q, k, v and the output are 6 MB each."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(added_memory, case).result() < 150e6
+        assert pool.submit(added_memory, case, library).result() < 150e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed(), reason="not there")
+@pytest.mark.parametrize("case", ["biased", "rows", "alibi", "dilated", "epipolar"])
+def test_openvino_takes_twice_the_memory_for_twice_the_keys(case):
+    taken = []
+    for frames in (6, 12):
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            taken.append(pool.submit(added_memory, case, "openvino", frames).result())
+    assert taken[1] < 2.5 * taken[0] + 20e6, taken

@@ -54,7 +54,7 @@ class TorchStages:
         opened = self.write(folder)
 
         def load(constants):
-            return HostChain(opened, constants, self.engine, "torch", sliding)
+            return HostChain(opened, constants, self.engine, "torch", sliding=sliding)
 
         return Pipeline(opened, Backend.ONNXRUNTIME, load)
 

@@ -153,7 +153,13 @@ class Batch:
         clock = Stopwatch()
         pipeline: Pipeline | None = None
         if self.folders:
-            pipeline = Pipeline.of(self.engines, self.options.backend, self.options.pool, sliding=self.sliding)
+            pipeline = Pipeline.of(
+                self.engines,
+                self.options.backend,
+                self.options.pool,
+                sliding=self.sliding,
+                device=self.options.device,
+            )
             self.load_seconds = clock.seconds
         self.out.mkdir(exist_ok=True)
         for result in self.results.values():

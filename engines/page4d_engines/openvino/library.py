@@ -1,0 +1,101 @@
+"""OpenVINO itself: imported without reports to its maker, the types that a device computes in, what its errors mean."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
+import threading
+from types import ModuleType
+
+from page4d.errors import EngineError, MissingBackendError, OutOfMemoryError
+from page4d.system.cpu import cpu_features
+from page4d_engines.versions import TRIED, require
+
+_REPORTS = "openvino_telemetry"
+_IMPORTING = threading.Lock()
+_HINT = 'pip install "page4d[openvino]"'
+_BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
+
+
+def library() -> ModuleType:
+    """The package `openvino`.
+
+    Its import would report itself to the maker, unless its telemetry package is absent: for the import it is.
+
+    Raises:
+        MissingBackendError: it is not installed, or too old.
+    """
+    with _IMPORTING:
+        loaded = sys.modules.get("openvino")
+        if loaded is None:
+            loaded = _imported()
+    require("openvino", loaded.__version__)
+    return loaded
+
+
+def _imported() -> ModuleType:
+    before = sys.modules.get(_REPORTS, _REPORTS)
+    if before == _REPORTS:
+        sys.modules[_REPORTS] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingBackendError("OpenVINO is not installed", got=str(error), hint=_HINT) from None
+    finally:
+        if before == _REPORTS:
+            del sys.modules[_REPORTS]
+
+
+def is_installed() -> bool:
+    """Whether the package is there; loads nothing."""
+    try:
+        return importlib.util.find_spec("openvino") is not None
+    except ValueError:  # a program marked it as not importable
+        return False
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16; False where the system does not say."""
+    return not _BFLOAT16_FEATURES.isdisjoint(cpu_features())
+
+
+def cache_folder() -> pathlib.Path | None:
+    """Where compiled models are kept, by OpenVINO's version: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`.
+
+    What lies there is loaded without a further check, so the folder is its owner's alone. None where it cannot be made,
+    or is somebody else's.
+    """
+    try:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        folder = home / "page4d" / f"openvino-{library().__version__.partition('-')[0]}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except (OSError, RuntimeError):  # no home
+        return None
+    is_ours = status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if is_ours and os.access(folder, os.W_OK | os.X_OK) else None
+
+
+def translated(error: Exception, name: str, doing: str) -> Exception:
+    """What OpenVINO's error means: `OutOfMemoryError` where it says so, else `EngineError`.
+
+    Args:
+        error: OpenVINO's.
+        name: of the stage's file.
+        doing: what failed, as in "cannot be loaded by".
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # the first line of its errors names a source file of its own
+    reason = next((line for line in lines if "Exception from" not in line and not line.startswith("Check '")), "")
+    reason = reason or (lines[0] if lines else type(error).__name__)
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in ("bad_alloc", "llocate memory")):
+        hint = "export a smaller --T, --V, --height, --width"
+        return OutOfMemoryError(f"{name} ran out of memory: {reason}", hint=hint)
+    tried = TRIED["openvino"]
+    return EngineError(
+        f"{name} {doing} OpenVINO {library().__version__}: {reason}",
+        hint=f"page4d-export again, or another OpenVINO: {tried.lowest} to {tried.newest} were tried",
+    )

@@ -1,0 +1,183 @@
+"""OpenVINO as a backend: whose memory it uses, what it computes in, what it keeps, what it tells nobody."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from page4d.errors import EngineError, MissingBackendError, UsageError
+from page4d.precision import Precision
+from page4d_engines import Backend, Pipeline, backend
+from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.openvino import library
+
+pytestmark = pytest.mark.skipif(not library.is_installed(), reason="OpenVINO is not installed")
+
+
+def engine_of(folder, name):
+    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+
+    opened = EngineFolder.open(folder)
+    entry = opened.manifest.stage(name)
+    return OpenVinoEngine(opened, entry, "CPU", settings("CPU", Precision.FLOAT32, 1)), entry
+
+
+def arrays_of(specs):
+    rng = np.random.default_rng(0)
+    return {spec.binding: rng.random(spec.shape).astype(spec.dtype) for spec in specs}
+
+
+def test_inputs_and_outputs_are_the_callers_memory(made):
+    engine, entry = engine_of(made().folder, "time_sa.0")
+    inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
+    bound = []
+    create = engine._compiled.create_infer_request
+    engine._compiled.create_infer_request = lambda: bound.append(create()) or bound[-1]
+    call = engine.bind(inputs, outputs)
+    (request,) = bound
+    places = {array.ctypes.data for array in (*inputs.values(), *outputs.values())}
+    tensors = [*request.input_tensors, *request.output_tensors]
+    assert {tensor.data.ctypes.data for tensor in tensors} == places
+    call()
+    first = {name: array.copy() for name, array in outputs.items()}
+    inputs["tokens"] *= 2  # in place: the next call sees it
+    call()
+    assert all(np.abs(outputs[name] - first[name]).max() > 1e-3 for name in first)
+    assert {tensor.data.ctypes.data for tensor in (*request.input_tensors, *request.output_tensors)} == places
+
+
+@pytest.mark.parametrize("spoil", ["missing", "size", "type"])
+def test_memory_of_another_form_is_refused(made, spoil):
+    engine, entry = engine_of(made().folder, "time_sa.0")
+    inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
+    name = entry.outputs[0].binding
+    changed = {"size": outputs[name][..., :-1].copy(), "type": outputs[name].astype(np.float64)}
+    outputs = {} if spoil == "missing" else outputs | {name: changed[spoil]}
+    with pytest.raises(EngineError, match=r"does not lie in memory as its graph says(.|\n)*page4d-export again"):
+        engine.bind(inputs, outputs)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float16", 2e-2), ("bfloat16", 2e-2), ("int8", 2e-2)])
+def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowed):
+    """The result is near float32's, and says what it was computed in."""
+    from page4d_engines.openvino.device import computing_precision
+
+    made_ = made("default", precision)
+    expected = Pipeline.load(made_.folder, "onnxruntime").run(made_.clip.frames).copy()
+    pipeline = Pipeline.load(made_.folder, "openvino")
+    layer = pipeline.run(made_.clip.frames).layers[1]
+    computing = computing_precision(Precision(precision), "CPU")
+    assert pipeline.backend is Backend.OPENVINO and f"computing in {computing}" in pipeline.described
+    assert pipeline.precision is computing
+    assert layer.dtype == np.float32
+    error = np.linalg.norm(layer - expected.layers[1]) / np.linalg.norm(expected.layers[1])
+    assert error < allowed and (error > 1e-4) == (computing is not Precision.FLOAT32 or precision == "int8")
+    if library.has_bfloat16():
+        assert computing is Precision.BFLOAT16 or precision == "float16"
+
+
+def test_fp8_and_unknown_devices_are_refused(made):
+    folder = made().folder
+    with pytest.raises(MissingBackendError, match=r"no such device(.|\n)*got: +NONE(.|\n)*allowed: .*CPU"):
+        Pipeline.load(folder, "openvino", device="NONE")
+    with pytest.raises(UsageError, match=r"for OpenVINO alone(.|\n)*--backend openvino"):
+        Pipeline.load(folder, "onnxruntime", device="GPU")
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bfloat16", "is_installed", "expected", "said"),
+    [
+        ("float16", True, True, Backend.OPENVINO, ""),
+        ("bfloat16", True, True, Backend.OPENVINO, ""),
+        ("float16", False, True, Backend.ONNXRUNTIME, "does not compute in bfloat16"),
+        ("float16", True, False, Backend.ONNXRUNTIME, r'pip install "page4d\[openvino\]"'),
+        ("float32", True, True, Backend.ONNXRUNTIME, "as fast for engines of this precision"),
+    ],
+)
+def test_auto_takes_what_is_faster_and_says_why_not(
+    made, monkeypatch, caplog, precision, has_bfloat16, is_installed, expected, said
+):
+    monkeypatch.setattr(library, "has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr(library, "is_installed", lambda: is_installed)
+    folder = EngineFolder.open(made("default", precision).folder)
+    with caplog.at_level(logging.INFO, "page4d.backend"):
+        assert backend.choose(folder, Backend.AUTO, None, rounding=False).backend is expected
+    messages = [record.getMessage() for record in caplog.records if "not on openvino" in record.getMessage()]
+    assert len(messages) == bool(said)
+    assert all(word in messages[0] for word in [said.replace("\\", "")] if said)
+    assert backend.choose(folder, Backend.AUTO, None, rounding=True).backend is Backend.ONNXRUNTIME
+
+
+def test_compiled_models_are_kept_in_a_folder_of_its_owner_alone(made, monkeypatch, tmp_path):
+    made_ = made()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = Pipeline.load(made_.folder, "openvino").run(made_.clip.frames).copy()
+    (folder,) = (tmp_path / "page4d").iterdir()
+    assert folder.name.startswith("openvino-2") and folder.stat().st_mode & 0o777 == 0o700
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert kept
+    again = Pipeline.load(made_.folder, "openvino").run(made_.clip.frames)
+    np.testing.assert_array_equal(again.layers[1], first.layers[1])
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == kept, "nothing is compiled again"
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    damaged = Pipeline.load(made_.folder, "openvino").run(made_.clip.frames)
+    np.testing.assert_array_equal(damaged.layers[1], first.layers[1])
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = library.cache_folder()
+    folder.chmod(0o777)
+    assert library.cache_folder() is None
+    folder.chmod(0o700)
+    assert library.cache_folder() == folder
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert library.cache_folder() is None
+
+
+_IMPORT = """
+import socket, sys
+def refuse(*arguments): raise AssertionError("a connection")
+socket.socket.connect = refuse
+from page4d_engines.openvino.library import library
+assert library().convert_model is not None
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+"""
+
+
+def test_nothing_is_sent_and_nothing_lies_in_the_home_folder(tmp_path):
+    own = {name: value for name, value in os.environ.items() if name not in ("CI", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT], env=own | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_without_the_package_it_is_named(made, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingBackendError, match=r'OpenVINO is not installed(.|\n)*pip install "page4d\[openvino\]"'):
+        Pipeline.load(made().folder, "openvino")
+
+
+def test_a_version_that_is_too_old_is_refused(monkeypatch):
+    monkeypatch.setattr(library.library(), "__version__", "2025.4.0-1")
+    with pytest.raises(MissingBackendError, match=r"too old(.|\n)*2025\.4\.0(.|\n)*2026\.4 and newer"):
+        library.library()
+
+
+def test_a_stage_that_is_not_taken_is_named(made, tmp_path):
+    import shutil
+
+    folder = EngineFolder.open(made().folder)
+    entry = folder.manifest.stage("mask_head")
+    broken = shutil.copytree(folder.path, tmp_path / "engines")
+    (broken / entry.file).write_bytes(b"nothing")
+    from page4d_engines.openvino.engine import OpenVinoEngine
+
+    with pytest.raises(EngineError, match=r"mask_head\.onnx cannot be loaded by OpenVINO 2.*(.|\n)*were tried"):
+        OpenVinoEngine(EngineFolder(broken, folder.manifest), entry, "CPU", {})
