@@ -203,7 +203,7 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* caller_frames, const
   if (!convert_all(frames.images, handle->images, converted.images) ||
       !convert_all(frames.masks, handle->masks, converted.masks) ||
       !convert_all(frames.keypoints, handle->keypoints, converted.keypoints)) {
-    return remember(Code::kUsage, "an image's pixels or memory are out of range");
+    return remember(Code::kUsage, kImageRefused);
   }
   converted.memory = frames.memory, converted.shared = frames.shared, converted.present = frames.present;
   Outputs targets;

@@ -65,7 +65,7 @@ void page4d_rig_free(page4d_rig* rig) { delete rig; }
 int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, int64_t stamp, int32_t* ready) {
   if (rig == nullptr || image == nullptr) return refuse_null(rig == nullptr ? "rig" : "image");
   Image converted;
-  if (!convert(*image, converted)) return remember(Code::kUsage, "an image's pixels or memory are out of range");
+  if (!convert(*image, converted)) return remember(Code::kUsage, kImageRefused);
   const Pushed pushed = rig->rig.push(camera, converted, stamp);
   if (ready != nullptr) *ready = pushed.ready;
   return pushed.status.ok() ? PAGE4D_OK : remember(pushed.status.code, pushed.status.message);
