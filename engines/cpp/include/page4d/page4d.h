@@ -118,7 +118,8 @@ typedef struct page4d_camera {
 typedef struct page4d_output {
   void* data;
   size_t bytes;
-  int32_t memory; /* page4d_memory */
+  int32_t memory;   /* page4d_memory */
+  int32_t reserved; /* 0; anything else is PAGE4D_USAGE */
 } page4d_output;
 
 /* All zero: plans on GPU 0 where they run, else ONNX Runtime; images in the engines' size. */
@@ -163,7 +164,7 @@ typedef struct page4d_outputs {
   const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int64_t layer_count;
 } page4d_outputs;
-#define PAGE4D_NO_OUTPUT {0, 0, 0}
+#define PAGE4D_NO_OUTPUT {0, 0, 0, 0}
 #define PAGE4D_OUTPUTS_INIT \
   {sizeof(page4d_outputs),  \
    PAGE4D_NO_OUTPUT,        \
