@@ -243,8 +243,11 @@ int main(int argc, char** argv) {
   images[1].reserved[3] = 0;
   outputs.camera.memory = 2;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
-  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range") == 0);
+  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range, or its reserved bytes are not zero") == 0);
   outputs.camera.memory = PAGE4D_HOST;
+  outputs.camera.reserved = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  outputs.camera.reserved = 0;
   {
     page4d_output layers[2];
     memset(layers, 0, sizeof layers);
