@@ -13,8 +13,8 @@ from page4d_export.exporter import _write_constants
 from page4d_export.stage import stages_of
 
 
-def pipeline_of(model, plan, folder, sliding=False):
-    """The stages of a float32 plan in a folder that is made; their files are empty."""
+def written(model, plan, folder):
+    """The engine folder of a float32 plan, which is made; the stages' files are empty."""
     (folder / "onnx").mkdir(parents=True)
     _write_constants(model, plan, folder)
     manifest = plan.manifest("seeded")
@@ -23,15 +23,22 @@ def pipeline_of(model, plan, folder, sliding=False):
         (folder / entry.file).write_bytes(b"")
     files = {path.relative_to(folder).as_posix(): "0" * 64 for path in (folder / "onnx").iterdir()}
     write_manifest(folder, msgspec.structs.replace(manifest, stages=tuple(entries), files=files))
-    opened, stages = EngineFolder(folder, read_manifest(folder)), stages_of(model, plan)
+    return EngineFolder(folder, read_manifest(folder))
+
+
+def pipeline_of(model, plan, folder, sliding=False):
+    """The stages of a float32 plan over numpy memory, in a folder that is made."""
+    opened, stages = written(model, plan, folder), stages_of(model, plan)
     return Pipeline(
         opened,
         Backend.ONNXRUNTIME,
-        lambda constants: HostChain(opened, constants, lambda entry: _Engine(stages[entry.name]), "torch", sliding),
+        lambda constants: HostChain(opened, constants, lambda entry: StageModule(stages[entry.name]), "torch", sliding),
     )
 
 
-class _Engine:
+class StageModule:
+    """A stage as an engine over arrays."""
+
     def __init__(self, stage):
         self.module = stage.module
 

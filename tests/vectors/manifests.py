@@ -259,32 +259,6 @@ RIGHT_HEADS = [
     (["stages", 6, "inputs"], _LAYERS[:1]),
     (["stages", 6, "inputs"], _LAYERS[::-1]),
 ]
-# of the base of the default model, whose stages 2 to 6 are two layers of View-SA and Time-SA, and a Global-SA
-ABSENCE = manifest_of("default", absent_views=True)
-_LAST = len(ABSENCE["stages"][2]["inputs"]) - 1
-_PRESENT = ABSENCE["stages"][2]["inputs"][_LAST]
-
-
-def _reading(number, *inputs):
-    """The inputs of a stage without `present`, and more."""
-    return [*(spec for spec in ABSENCE["stages"][number]["inputs"] if spec != _PRESENT), *inputs]
-
-
-WRONG_ABSENCE = [
-    *[(["stages", number, "inputs"], _reading(number)) for number in (2, 3, 6)],
-    *[(["stages", number, "inputs"], _reading(number, _PRESENT)) for number in (0, 1)],
-    (["stages", 2, "inputs"], _reading(2, _PRESENT, _PRESENT)),
-    (["stages", 2, "inputs", _LAST, "shape"], [1, 3, 2]),
-    (["stages", 2, "inputs", _LAST, "shape"], [2, 3]),
-    (["stages", 2, "inputs", _LAST, "dtype"], "float32"),
-    (["stages", 2, "inputs", _LAST, "suffix"], "_in"),
-    (["stages", 2, "outputs"], [*ABSENCE["stages"][2]["outputs"], _PRESENT]),
-    (["layout", "V"], 1),
-]
-RIGHT_ABSENCE = [
-    (["stages", 2, "inputs"], [_PRESENT, *_reading(2)]),
-    (["later"], "than us"),
-]
 NO_JSON = [
     "",
     "[]",
@@ -321,7 +295,7 @@ def manifests():
     Of texts that are no JSON only the first words of the errors are the same.
     """
     base, heads = manifest_of("default"), manifest_of("vggt", head_images=1)
-    cases, cases_of_heads = _changes(base, WRONG, RIGHT), _changes(heads, WRONG_HEADS, RIGHT_HEADS)
+    cases, cases_of_heads = changes_of(base, WRONG, RIGHT), changes_of(heads, WRONG_HEADS, RIGHT_HEADS)
     deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
     assert not _refusal(json.dumps(base | deep)), "as deep as may be"
     return {
@@ -329,15 +303,11 @@ def manifests():
         "base": base,
         "changed": cases,
         "heads": {"base": heads, "changed": cases_of_heads},
-        "absence": [
-            {"base": ABSENCE, "changed": _changes(ABSENCE, WRONG_ABSENCE, RIGHT_ABSENCE)},
-            *(
-                {"base": base, "changed": _changes(base, wrong, [])}
-                for base, wrong in published_manifests.absence(manifest_of("vggt", head_images=1, absent_views=True))
-            ),
-        ],
         "published": [
-            {"base": base, "changed": _changes(base, published_manifests.WRONG[name], published_manifests.RIGHT[name])}
+            {
+                "base": base,
+                "changed": changes_of(base, published_manifests.WRONG[name], published_manifests.RIGHT[name]),
+            }
             for name, base in published_manifests.BASES.items()
         ],
         "no_json": [_no_json(text) for text in NO_JSON],
@@ -345,7 +315,7 @@ def manifests():
     }
 
 
-def _changes(base, wrong, right):
+def changes_of(base, wrong, right):
     """Each change with the error that the reader gives."""
     cases = []
     for place, value in [*wrong, *right]:

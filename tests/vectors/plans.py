@@ -22,24 +22,17 @@ def plans():
     slides = [("default", Precision.FLOAT32, 2), ("late", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT16, 3)]
     # heads that see one image a call, and all
     heads = [_plan("vggt", Precision.FLOAT16, 1, head_images=1), _plan("vggt", Precision.BFLOAT16, 2, head_images=6)]
-    # of engines that take `present`
-    absent = [("default", Precision.BFLOAT16, 1), ("memory", Precision.FLOAT32, 2), ("vggt", Precision.FLOAT16, 1)]
     return {
         "plans": [*(_plan(variant, precision, B) for variant, precision, B in [*exported, *others]), *heads],
-        "absent": [_plan(variant, precision, B, absent_views=True) for variant, precision, B in absent],
         "slides": [
             _plan(variant, precision, 1, encoder_images, sliding=True) for variant, precision, encoder_images in slides
-        ],
-        "absent_slides": [
-            _plan(variant, precision, 1, encoder_images, sliding=True, absent_views=True)
-            for variant, precision, encoder_images in slides[::2]
         ],
     }
 
 
-def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None, absent_views=False):
-    manifest = manifest_of(variant, precision, B, encoder_images, head_images, absent_views)
-    return _plan_of(f"{variant} {precision} B={B}", manifest, sliding)
+def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
+    manifest = manifest_of(variant, precision, B, encoder_images, head_images)
+    return plan_of(f"{variant} {precision} B={B}", manifest, sliding)
 
 
 def published_plans():
@@ -56,20 +49,11 @@ def published_plans():
         "da3-mono": manifest_of_model("mono", 4, precision=Precision.FLOAT16),
         "da3-metric": manifest_of_model("metric", 4),
     }
-    absent = {
-        "da3": manifest_of_model("da3", 4, absent_views=True),
-        "da3 of two views": manifest_of_model("da3", 2, absent_views=True),
-        "da3 of two clips": manifest_of_model("da3", 3, 2, Precision.BFLOAT16, absent_views=True),
-        "da3 of known cameras": manifest_of_model("known", 4, absent_views=True),
-        "pi3x of two clips": manifest_of_model("pi3x", 3, 2, absent_views=True),
-    }
-    return {
-        "plans": [_plan_of(name, manifest) for name, manifest in cases.items()],
-        "absent": [_plan_of(name, manifest) for name, manifest in absent.items()],
-    }
+    return {"plans": [plan_of(name, manifest) for name, manifest in cases.items()]}
 
 
-def _plan_of(name, manifest, sliding=False):
+def plan_of(name, manifest, sliding=False):
+    """The plan of a manifest, as plain data."""
     plan = BufferPlan.make(read(json.dumps(manifest)), sliding=sliding)
     steps = []
     for step in schedule(plan):

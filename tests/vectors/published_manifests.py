@@ -141,33 +141,3 @@ RIGHT = {
     "mono": [(["layout", "registers"], 4), (["unit"], "metres"), (["model", "published"], "da3-metric")],
     "metric": [(["unit"], None)],
 }
-
-
-def absence(vggt):
-    """Manifests of engines that take `present`, each with changes that are wrong: whose heads see all images."""
-    known, pi3x = (manifest_of_model(name, V, absent_views=True) for name, V in (("known", 4), ("pi3x", 3)))
-    yield vggt, [(["stages", 5, "inputs"], vggt["stages"][5]["inputs"][:-1]), (["model", "published"], None)]
-    yield (
-        known,
-        [
-            (["stages", 0, "inputs"], known["stages"][0]["inputs"][:1]),
-            (["stages", 6, "inputs"], [*known["stages"][6]["inputs"], known["stages"][0]["inputs"][1]]),
-        ],
-    )
-    yield _known_clips(), [(["later"], "than us"), (["unit"], None)]
-    yield (
-        pi3x,
-        [
-            (["stages", 8, "inputs"], pi3x["stages"][8]["inputs"][:1]),
-            (["stages", 7, "inputs"], [pi3x["stages"][7]["inputs"][0], pi3x["stages"][8]["inputs"][1]]),
-        ],
-    )
-
-
-def _known_clips():
-    """Two clips side by side for known cameras, which `page4d-export` refuses to make."""
-    manifest = manifest_of_model("known", 3, 2)
-    for entry in manifest["stages"]:
-        if entry["kind"] in ("camera_encoder", "view_sa"):
-            entry["inputs"].append({"name": "present", "shape": [2, 1, 3], "dtype": "uint8"})
-    return manifest

@@ -5,11 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from page4d import ModelConfig
 from page4d.errors import UsageError
 from tests.page4d.test_model import OPTIONS, build, clip, rig
+from tests.support.examples import examples
 from tests.support.models import PUBLISHED, config_of, layout_of, lively
+from tests.support.naive import network as naive
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 OF_FLOAT32_ANGLES = {
@@ -92,6 +96,47 @@ def test_a_published_model_with_absent_images_equals_the_smaller_clip(name):
         present = present.reshape(T, V)
         smaller = images[present][:, None] if V == 1 else images[present][None]
         compare(model(images, present=present), model(smaller), present, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@examples(6)
+@given(st.data())
+def test_any_absent_images_are_as_if_their_tokens_were_in_no_sequence(name, data):
+    """Beside the naive twin, which leaves them out."""
+    options = OPTIONS[name]
+    T, V = (4, 2) if "dilated" in name else (3, 2)
+    there = data.draw(st.integers(1, 2 ** (T * V) - 1))
+    present = np.array([there >> bit & 1 for bit in range(T * V)], bool).reshape(T, V)
+    expect_naive(build(**options), T, V, present, options.get("epipolar"))
+
+
+@pytest.mark.parametrize("name", ["page4d 150", "page4d 2026", "vggt", "pi3", "da3"])
+@examples(4)
+@given(st.data())
+def test_any_absent_images_of_a_published_model(name, data):
+    config = config_of(name)
+    T, V = PUBLISHED[name][1]
+    there = data.draw(st.integers(1, 2 ** (T * V) - 1))
+    present = np.array([there >> bit & 1 for bit in range(T * V)], bool).reshape(T, V)
+    expect_naive(lively(dataclasses.replace(config, predictions=False)).double(), T, V, present)
+
+
+def expect_naive(model, T, V, present, has_cameras=False):
+    images, mask_ext, keypoints = clip(T, V)
+    inputs = {"mask_ext": mask_ext, "keypoints": keypoints} if model.config.takes_mask else {}
+    if has_cameras:
+        inputs["cameras"] = rig(V)
+    out = model(images, **inputs, present=present)
+    weights = dict(model.named_parameters())
+    position = model.encoder.position(2, 3)
+    mask, layers, memory = naive.forward(model.config, weights, position, images.numpy(), **inputs, present=present)
+    tolerance = {"rtol": 1e-8, "atol": 1e-8}
+    if mask is not None:
+        torch.testing.assert_close(out.mask, mask, equal_nan=True, **tolerance)
+    for i, layer in layers.items():
+        torch.testing.assert_close(out.layers[i][present], layer[present], **tolerance)
+    if memory is not None:
+        torch.testing.assert_close(out.memory, memory, **tolerance)
 
 
 @pytest.mark.parametrize("absent", [[0], [2], [0, 3], [1, 2, 3]])

@@ -38,9 +38,10 @@ class HoledClip:
         self.cameras = {f"cam{v}": self._camera(v) for v in range(layout.V)} if takes_cameras else {}
 
     def _camera(self, v):
-        angle, layout = 0.3 * v, self.manifest.layout
-        rotation = [[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]]
-        pose = [[*row, shift] for row, shift in zip(rotation, (0.4 * v, 0.1 * v * v, 0.2), strict=True)]
+        # products of these poses are exact: checksums of the encoded cameras see the last bit
+        layout, (cos, sin) = self.manifest.layout, ((1, 0), (0, 1), (-1, 0), (0, -1))[v % 4]
+        rotation = [[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]]
+        pose = [[*row, shift] for row, shift in zip(rotation, (0.5 * v, 0.125 * v * v, 0.25), strict=True)]
         K = [[60, 0, layout.W / 2], [0, 60, layout.H / 2], [0, 0, 1]]
         return {"width": layout.W, "height": layout.H, "K": K, "world_to_camera": pose}
 

@@ -291,11 +291,12 @@ int main(int argc, char** argv) {
   const Json all = vectors("plans.json");
   std::mt19937 random(argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : 1);
   std::vector<Json> bases;
-  for (const char* kind : {"plans", "slides", "absent", "absent_slides"}) {
+  for (const char* kind : {"plans", "slides"}) {
     for (const Json& entry : all[kind]) bases.push_back(entry["manifest"]);
   }
-  for (const char* kind : {"plans", "absent"}) {
-    for (const Json& entry : vectors("published_plans.json")[kind]) bases.push_back(entry["manifest"]);
+  for (const Json& entry : vectors("published_plans.json")["plans"]) bases.push_back(entry["manifest"]);
+  for (const char* kind : {"plans", "published", "slides"}) {
+    for (const Json& entry : vectors("absence/plans.json")[kind]) bases.push_back(entry["manifest"]);
   }
   for (const Json& base : bases) require(try_one(base.dump()), "a golden manifest is refused");
   int read = 0, ran = 0;

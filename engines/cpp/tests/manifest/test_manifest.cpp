@@ -92,9 +92,9 @@ int main() {
   test_messages(vectors("manifests.json"));
   test_messages(vectors("manifests.json")["heads"]);
   test_what_is_allowed(vectors("manifests.json")["heads"]);
-  for (const auto& [list, least] : {std::pair{"published", 5}, {"absence", 5}}) {
-    CHECK(vectors("manifests.json")[list].size() >= static_cast<size_t>(least));
-    for (const Json& cases : vectors("manifests.json")[list]) {
+  for (const Json& list : {vectors("manifests.json")["published"], vectors("absence/manifests.json")["cases"]}) {
+    CHECK(list.size() > 4);
+    for (const Json& cases : list) {
       test_messages(cases);
       test_what_is_allowed(cases);
     }

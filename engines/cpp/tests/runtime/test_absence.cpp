@@ -96,7 +96,7 @@ void test_gpu_equals_host(const Json& plan, bool use_graph) {
 
 // Images and a result in the device's memory.
 void test_device_memory() {
-  const Manifest manifest = parse_manifest(vectors("plans.json")["absent"][2]["manifest"].dump(), "");
+  const Manifest manifest = parse_manifest(vectors("absence/plans.json")["plans"][2]["manifest"].dump(), "");
   CudaDevice device(0);
   Loader loader(device);
   device.enter();
@@ -187,7 +187,7 @@ void test_sliding(const Json& plan) {
 }
 
 void test_refusals() {
-  const Manifest manifest = parse_manifest(vectors("plans.json")["absent"][1]["manifest"].dump(), "");
+  const Manifest manifest = parse_manifest(vectors("absence/plans.json")["plans"][1]["manifest"].dump(), "");
   const auto loader = checksum_loader();
   WindowRunner runner(manifest, *loader, constants_of(manifest), options_for(manifest));
   const WindowInputs inputs(manifest, 1);
@@ -225,7 +225,7 @@ void test_refusals() {
 
 // The cameras are the known ones where there is an image.
 void test_known_cameras() {
-  const Manifest manifest = parse_manifest(vectors("published_plans.json")["absent"][3]["manifest"].dump(), "");
+  const Manifest manifest = parse_manifest(vectors("absence/plans.json")["published"][3]["manifest"].dump(), "");
   const auto loader = checksum_loader();
   WindowRunner runner(manifest, *loader, constants_of(manifest), options_for(manifest));
   const WindowInputs inputs(manifest, 4);
@@ -244,14 +244,14 @@ void test_known_cameras() {
 }  // namespace
 
 int main() {
-  const Json all = vectors("plans.json");
-  for (const auto& plans : {all["absent"], vectors("published_plans.json")["absent"]}) {
-    for (const auto& plan : plans) {
+  const Json all = vectors("absence/plans.json");
+  for (const char* kind : {"plans", "published"}) {
+    for (const auto& plan : all[kind]) {
       for (const bool use_graph : {true, false}) test_gpu_equals_host(plan["manifest"], use_graph);
     }
   }
   test_device_memory();
-  for (const auto& plan : all["absent_slides"]) test_sliding(plan["manifest"]);
+  for (const auto& plan : all["slides"]) test_sliding(plan["manifest"]);
   test_refusals();
   test_known_cameras();
 }
