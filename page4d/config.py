@@ -231,6 +231,10 @@ class ModelConfig:
             return tuple(dict.fromkeys(self.dpt_layers))
         return (self.depth - 1,)
 
+    def is_of_several_images(self, head: Head) -> bool:
+        """Whether a head's images see each other: the camera of VGGT and PAGE-4D, Pi3X's metres."""
+        return head is Head.METRIC or (head is Head.CAMERA and self.built_on_vggt)
+
     @property
     def head_layers(self) -> tuple[int, ...]:
         """The layers that the model's heads read, ascending."""

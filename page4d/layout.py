@@ -152,6 +152,11 @@ class Layout:
         """One value per pixel, `[T,V,H,W]`: confidence."""
         return self.images_shape[:-1]
 
+    @property
+    def image_map_shape(self) -> tuple[int, ...]:
+        """One value per image, `[T,V]`: whether it is there."""
+        return self.images_shape[:-3]
+
     def pose_shape(self, numbers: int) -> tuple[int, ...]:
         """Some values per image, `[T,V,numbers]`: a camera's pose."""
         return (*self.lead, self.T, self.V, numbers)

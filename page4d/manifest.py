@@ -271,7 +271,8 @@ class Golden(msgspec.Struct, frozen=True):
     """The golden clip: one input and the reference's outputs, for a self-check of the engines on any machine."""
 
     inputs: str
-    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`, `cameras`."""
+    """`.safetensors`: `images`, and where the engines take them `mask_ext`, `keypoints`, `fundamental`, `cameras`,
+    `present`."""
     expected: str | None
     """`.safetensors`: of every stage's outputs, as `<stage>/<output>`, a sample in float32: the elements at `i *
     2654435761 % size` of the flat tensor, i below min(size, 16384). None where the layout was too large for the
@@ -344,6 +345,11 @@ class Manifest(msgspec.Struct, frozen=True):
     def chooses_reference(self) -> bool:
         """Whether the host chooses each clip's reference view after the encoder; of two views it is the first."""
         return self.makes("select") and self.layout.V > 2
+
+    @property
+    def takes_present(self) -> bool:
+        """Whether the engines are told which images are there, and go without the others."""
+        return self.reads("present")
 
     @property
     def knows_cameras(self) -> bool:

@@ -28,6 +28,7 @@ from page4d.network.known_cameras import KnownCameras
 from page4d.network.mask import MaskHead, RowMaskHead
 from page4d.network.output import Output as Output
 from page4d.network.poses import camera_to_world, intrinsics
+from page4d.network.presence import first_present
 from page4d.network.reference_view import balanced_view
 from page4d.published import QUATERNION_NUMBERS
 
@@ -83,6 +84,7 @@ class Page4D(nn.Module):
         keypoints: Tensor | None = None,
         cameras: Mapping[str, Any] | None = None,
         memory: Tensor | None = None,
+        present: Tensor | NDArray[np.bool_ | np.uint8] | None = None,
     ) -> Output:
         """Run a clip.
 
@@ -93,6 +95,9 @@ class Page4D(nn.Module):
             cameras: per view, in order, entries as in `cameras.json`, with K for these images; needed with `epipolar`
                 and `known_cameras`.
             memory: `[S,M,C]` of the window before; none starts from the learned memory.
+            present: which images are there, `[T,V]` or `[B,T,V]`, bool or uint8, at least one of each clip; none: all.
+                Of the others nothing is read: the results are those of the images that are there, and NaN at the
+                others. The first image that is there is the one that special tokens tell apart.
 
         Raises:
             UsageError: shapes that do not match, cameras missing, an external mask for a published model, or more
@@ -100,15 +105,16 @@ class Page4D(nn.Module):
         """
         learned = self.memory_tokens if self.config.has_memory else None
         inputs = ClipInputs.checked(
-            self.config, self.encoder.cls_token, images, mask_ext, keypoints, cameras, memory, learned
+            self.config, self.encoder.cls_token, images, mask_ext, keypoints, cameras, memory, present, learned
         )
-        layout, memory = inputs.layout, inputs.memory
+        layout, memory, there = inputs.layout, inputs.memory, inputs.present
         if self.config.sees_alone:
-            output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout))
+            output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout)).of_present(there)
             return output if inputs.is_batched else output.of_one_clip()
         tokens = self._encoded(inputs)
         kept: dict[int, Tensor] = {}
-        mask = row_bias = None
+        mask: Tensor | None = None
+        row_bias: Tensor | None = None
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if self.config.reads_mask(i, None):
@@ -117,35 +123,38 @@ class Page4D(nn.Module):
             blocks = []
             for block in layer.order:
                 if block is Order.VIEW:
-                    tokens = layer.view_sa(tokens, layout, mask, inputs.lines)
+                    tokens = layer.view_sa(tokens, layout, mask, inputs.lines, there)
                 else:
-                    tokens = layer.time_sa(tokens, layout, mask, row_bias if self.config.rows_biased(i) else None)
+                    of_rows = row_bias if self.config.rows_biased(i) else None
+                    tokens = layer.time_sa(tokens, layout, mask, of_rows, there)
                 blocks.append(tokens)
                 if self.config.reads_mask(i, block):
                     assert isinstance(self.mask_head, RowMaskHead)
                     mask, row_bias = self.mask_head(tokens, layout)
             if layer.global_sa is not None:
-                tokens, memory = layer.global_sa(tokens, layout, inputs.keypoints, memory)
+                tokens, memory = layer.global_sa(tokens, layout, inputs.keypoints, memory, present=there)
             if i in (self.config.keep_layers or ()):
                 is_pair = self.config.layer_output is LayerOutput.PAIR
                 kept[i] = side_by_side(blocks if is_pair else [tokens], self.config.streams)
         if mask is not None:
             mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        predictions = self._predictions(kept, layout)
+        predictions = self._predictions(kept, layout, there)
         if inputs.rig is not None:
-            predictions |= _in_frame_of(inputs.rig, predictions)
-        output = Output(mask, kept, memory, **predictions)
+            predictions |= _in_frame_of(inputs.rig, predictions, there)
+        output = Output(mask, kept, memory, **predictions).of_present(there)
         return output if inputs.is_batched else output.of_one_clip()
 
     def _encoded(self, inputs: ClipInputs) -> Tensor:
         """Special tokens and encoded patches of a clip, `[1,B,T,V,N,C]`."""
-        layout = inputs.layout
+        layout, present = inputs.layout, inputs.present
         patches, selecting = self.encoder.encode(inputs.images)
         if self.camera_encoder is not None and inputs.rig is not None:
-            encoded = torch.from_numpy(inputs.rig.encoded(layout.H, layout.W)).to(patches)
-            special = self.camera_encoder(encoded[None]).transpose(0, 1).repeat(layout.B, 1, 1)
+            special = self._special_of(inputs.rig, layout, present)
         else:
-            special = self.special(layout, None if selecting is None else self._reference(selecting, layout))
+            reference = None if present is None else first_present(present).cpu().numpy()
+            if selecting is not None:
+                reference = self._reference(selecting, layout, present)
+            special = self.special(layout, reference)
         tokens = torch.cat((special, patches), dim=1)
         return tokens.reshape(1, layout.B, layout.T, layout.V, layout.N, -1)
 
@@ -156,9 +165,22 @@ class Page4D(nn.Module):
         which[range(layout.B), 0 if reference is None else torch.from_numpy(reference)] = 0
         return self.special_tokens[which.flatten()]
 
-    def _reference(self, selecting: Tensor, layout: Layout) -> NDArray[np.int64]:
+    def _special_of(self, rig: KnownCameras, layout: Layout, present: Tensor | None) -> Tensor:
+        """The special tokens of every image, `[B*V,1,C]`, where the cameras are known."""
+        assert self.camera_encoder is not None
+        weight = self.encoder.cls_token
+        if present is None:
+            encoded = torch.from_numpy(rig.encoded(layout.H, layout.W)).to(weight)
+            special: Tensor = self.camera_encoder(encoded[None]).transpose(0, 1).repeat(layout.B, 1, 1)
+            return special
+        clips = [rig.encoded(layout.H, layout.W, views) for views in present.flatten(1).cpu().numpy()]
+        special = self.camera_encoder(torch.from_numpy(np.stack(clips)).to(weight), present)
+        return special.flatten(0, 1)[:, None]
+
+    def _reference(self, selecting: Tensor, layout: Layout, present: Tensor | None) -> NDArray[np.int64]:
         """The number of each clip's reference view `[B]`, from the images' cls tokens `[B*V,C]`."""
-        return balanced_view(selecting.unflatten(0, (layout.B, layout.V)).double().cpu().numpy())
+        there = None if present is None else present.flatten(1).cpu().numpy()
+        return balanced_view(selecting.unflatten(0, (layout.B, layout.V)).double().cpu().numpy(), there)
 
     def restructure(self, config: ModelConfig) -> None:
         """Become a model of another mask head, or with fewer heads, as a checkpoint has them.
@@ -183,11 +205,13 @@ class Page4D(nn.Module):
         depth, sky = self.depth(*(tokens.unflatten(0, lead) for tokens in self.encoder.tapped(images)), layout=layout)
         return {"depth": depth, "sky": sky}
 
-    def _predictions(self, kept: Mapping[int, Tensor], layout: Layout) -> dict[str, Any]:
+    def _predictions(self, kept: Mapping[int, Tensor], layout: Layout, present: Tensor | None) -> dict[str, Any]:
         """The heads' results by the names of `Output`'s fields, from the kept layers `[B,T,V,N,2C]`."""
         results: dict[str, Any] = {}
         for head in self.config.predictions:
-            values = getattr(self, head)(*(kept[layer] for layer in self.config.layers_of(head)), layout=layout)
+            others = {"present": present} if self.config.is_of_several_images(head) else {}
+            layers = (kept[layer] for layer in self.config.layers_of(head))
+            values = getattr(self, head)(*layers, layout=layout, **others)
             if isinstance(values, tuple):
                 results[head], results[f"{head}_confidence"] = values
             else:
@@ -210,12 +234,13 @@ class Page4D(nn.Module):
         return {name: torch.from_numpy(matrices).to(numbers.device) for name, matrices in cameras.items()}
 
 
-def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any]) -> dict[str, Tensor]:
+def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any], present: Tensor | None) -> dict[str, Tensor]:
     """Depth, camera and intrinsics `[B,1,V,..]` in the frame and scale of known cameras."""
     results: dict[str, Tensor] = {}
     if "camera" in predictions:
         estimated: Tensor = predictions["camera"]
-        scales = [rig.scale(clip[0].cpu().numpy()) for clip in estimated]
+        there = [None] * len(estimated) if present is None else list(present.flatten(1).cpu().numpy())
+        scales = [rig.scale(clip[0].cpu().numpy(), views) for clip, views in zip(estimated, there, strict=True)]
         results["camera"] = torch.from_numpy(rig.camera_to_world).to(estimated).expand_as(estimated)
         results["intrinsics"] = torch.from_numpy(rig.K).to(estimated).expand_as(predictions["intrinsics"])
         if "depth" in predictions:

@@ -121,8 +121,8 @@ def made(shared):
     """Engine folders of a tiny model by variant and precision, each made once for all processes of a run."""
     cache = {}
 
-    def make(variant="default", precision="float32", B=1):
-        if (variant, precision, B) not in cache:
+    def make(variant="default", precision="float32", B=1, absent_views=False):
+        if (variant, precision, B, absent_views) not in cache:
             from page4d.precision import Precision
             from page4d_export.exporter import write_unverified
             from page4d_export.plan.export_plan import ExportPlan
@@ -132,17 +132,23 @@ def made(shared):
             layout = layout_of(variant, 56, 70, B)
             head_images = 1 if variant == "vggt" else None  # heads of several calls, where others' see all images
             plan = ExportPlan.make(
-                config, layout, Precision(precision), takes_keypoints(variant), head_images=head_images
+                config,
+                layout,
+                Precision(precision),
+                takes_keypoints(variant),
+                head_images=head_images,
+                absent_views=absent_views,
             )
             model = lively(config)
-            folder = shared / f"made-{variant}-{precision}-{B}".replace(" ", "_") / "engines"
+            folder = shared / f"made-{variant}-{precision}-{B}{'-absent' * absent_views}".replace(" ", "_") / "engines"
             with making(folder.parent) as first:
                 if first:
                     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
                     folder.mkdir()
                     write_unverified(model, plan, folder)
-            cache[variant, precision, B] = Made(folder, model, plan, render(layout.T, layout.V, layout.W, layout.H))
-        return cache[variant, precision, B]
+            clip = render(layout.T, layout.V, layout.W, layout.H)
+            cache[variant, precision, B, absent_views] = Made(folder, model, plan, clip)
+        return cache[variant, precision, B, absent_views]
 
     return make
 
@@ -151,12 +157,12 @@ def made(shared):
 def checked(made, shared):
     """Engine folders of `made` with a golden clip, by variant and precision; not to be changed."""
 
-    def make(variant="default", precision="float32"):
-        folder = shared / f"checked-{variant}-{precision}".replace(" ", "_") / "engines"
+    def make(variant="default", precision="float32", absent_views=False):
+        folder = shared / f"checked-{variant}-{precision}{'-absent' * absent_views}".replace(" ", "_") / "engines"
         with making(folder.parent) as first:
             if first:
                 shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
-                with_golden(made(variant, precision), folder)
+                with_golden(made(variant, precision, absent_views=absent_views), folder)
         return folder
 
     return make

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from page4d.cameras import Camera, cameras_from_mapping, fundamental
 from page4d.errors import UsageError
 from page4d.layout import Layout
+from page4d.manifest import Manifest
 from page4d.published import QUATERNION_NUMBERS
 from page4d_engines.backend import Backend
 
@@ -54,6 +55,38 @@ def map_argument(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray
             hint=hint,
         )
     return array
+
+
+def present_argument(value: ArrayLike | None, manifest: Manifest) -> NDArray[np.uint8] | None:
+    """1 for the images that are there, 0 for the others, `[T,V]`; None where all are.
+
+    Raises:
+        UsageError: another shape, other values, a clip without any image, or absent images for engines that need all.
+    """
+    if value is None:
+        return None
+    layout = manifest.layout
+    allowed = f"bool or uint8 {list(layout.image_map_shape)}, 1 for the images that are there and 0 for the others"
+    array = _array("present", value, allowed)
+    if array.dtype.kind not in "bui":
+        raise UsageError("present has the wrong type", got=array.dtype, allowed=allowed)
+    _require_shape("present", array, layout.image_map_shape, allowed)
+    if not np.isin(array, (0, 1)).all():
+        raise UsageError(
+            "present has other values than 0 and 1", got=f"{array.min()} to {array.max()}", allowed=allowed
+        )
+    if array.all():
+        return None
+    if not manifest.takes_present:
+        raise UsageError(
+            "these engines need every image",
+            got=f"{np.count_nonzero(array == 0)} absent images",
+            allowed="engines that go without the images of a lost camera",
+            hint="page4d-export --absent-views",
+        )
+    if not array.reshape(layout.B, -1).any(1).all():
+        raise UsageError("no image of a clip is there", got="present all 0", allowed="at least one image in each clip")
+    return array.astype(np.uint8)
 
 
 def finite_argument(name: str, value: ArrayLike, target: NDArray[Any]) -> NDArray[Any]:

@@ -180,7 +180,8 @@ def run(
             run_batch(Batch.prepare(opened, frames, out, options, cameras, resume, names_of(topics)), as_json, quiet)
             return
         loose = UngroupedImages.of(opened.manifest.layout)
-        folder = FrameFolder.open(frames[0], masks, cameras, keypoints, loose, names_of(topics))
+        gaps = opened.manifest.takes_present
+        folder = FrameFolder.open(frames[0], masks, cameras, keypoints, loose, names_of(topics), gaps)
         with console.progress(quiet) as progress:
             summary = run_clip(opened, folder, out, options, resume, progress)
         if as_json:
@@ -250,7 +251,8 @@ def say_summary(summary: Summary, out: pathlib.Path, quiet: bool) -> None:
     for line in world_lines(summary):
         console.say(line, quiet)
     windows = counted(len(summary.windows), "window")
-    console.say(f"{windows} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
+    holes = f" ({summary.windows_with_holes} with absent images)" if summary.windows_with_holes else ""
+    console.say(f"{windows}{holes} in {summary.wall_seconds:.1f} s, backend {summary.backend}", quiet)
     for what, path in places(summary, out):
         console.say(f"{what + ':':<9}{path}", quiet)
 

@@ -26,6 +26,7 @@ from page4d_engines.arguments import (
     lines_argument,
     map_argument,
     poses_argument,
+    present_argument,
     require_threads,
     rig_argument,
     shared_argument,
@@ -34,7 +35,7 @@ from page4d_engines.backend import Backend, choose
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_engines.runtime.chain import Arrays, Chain, Observe
-from page4d_engines.runtime.constants import read_constants
+from page4d_engines.runtime.constants import read_constants, special_tokens
 from page4d_engines.runtime.host_results import finished
 from page4d_engines.runtime.result import LengthUnit as LengthUnit
 from page4d_engines.runtime.result import Result as Result
@@ -59,7 +60,11 @@ class Pipeline:
         self.manifest, self.backend = folder.manifest, backend
         constants = read_constants(folder)
         self._memory = constants.get("memory", np.zeros(0, np.float32))
-        self._chain = load({name: constants[name] for name in constants if name != "memory"})
+        # which image has the special tokens of the first depends on which are there; a chosen view gets them later
+        is_moved = self.manifest.takes_present and not self.manifest.chooses_reference
+        self._special = constants.get("special") if is_moved else None
+        changing = {"memory", "special"} if is_moved else {"memory"}
+        self._chain = load({name: constants[name] for name in constants if name not in changing})
         self.plan = self._chain.plan
         # numpy itself has no bfloat16: such results become float32
         self._outputs = {
@@ -133,6 +138,7 @@ class Pipeline:
         keypoints: ArrayLike | None = None,
         cameras: Mapping[str, Any] | NDArray[np.floating[Any]] | None = None,
         memory: ArrayLike | None = None,
+        present: ArrayLike | None = None,
         shared: int = 0,
         progress: Callable[[str], None] | None = None,
         observe: Observe | None = None,
@@ -151,6 +157,9 @@ class Pipeline:
                 take the camera encoder's input `[V,9]` (the results are then not brought into the cameras' frame); for
                 Depth Anything 3 METRIC, whose depth is in metres where it has them. Others do not look at it.
             memory: `[S,M,C]` of the window before, finite; None starts from the learned one.
+            present: which images are there, `[T,V]`, bool or 0 and 1, at least one; None: all. Absent ones are for
+                engines that were exported with `--absent-views`. Their images have to have values, which nothing
+                depends on; the results are NaN there, kept layers have tokens without a meaning.
             shared: timesteps that this clip begins with and the last one ended with, the same images: the encoder does
                 not see them again.
             progress: called with a stage's name before it runs, as far as the backend goes stage by stage. What it
@@ -172,11 +181,11 @@ class Pipeline:
                     raise UsageError(
                         f"{name} is no function", got=type(callback).__name__, allowed="a function, or None"
                     )
-            carried, rig = self._carried(shared), self._rig(cameras)
-            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig).items():
+            carried, rig, there = self._carried(shared), self._rig(cameras), present_argument(present, self.manifest)
+            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig, there).items():
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
-            return self._run(carried, progress, observe, rig)
+            return self._run(carried, progress, observe, rig, there)
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
@@ -207,6 +216,7 @@ class Pipeline:
         progress: Callable[[str], None] | None,
         observe: Observe | None,
         rig: KnownCameras | None,
+        there: NDArray[np.uint8] | None,
     ) -> Result:
         """Run on what lies in the inputs."""
         self._has_run = False  # until the encoded tokens are known to be whole
@@ -216,7 +226,8 @@ class Pipeline:
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
         result = dataclasses.replace(self._result, timing=self._timing(seconds, carried))
-        return finished(result, self.manifest, self._outputs.get("camera"), rig)
+        present = None if there is None else there.astype(bool)
+        return finished(result, self.manifest, self._outputs.get("camera"), rig, present)
 
     def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
         """Of a run that carried so many images, which saves calls of the encoder."""
@@ -280,6 +291,7 @@ class Pipeline:
         cameras: object,
         memory: ArrayLike | None,
         rig: KnownCameras | None,
+        there: NDArray[np.uint8] | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
         manifest, shape = self.manifest, self.manifest.layout
@@ -306,12 +318,17 @@ class Pipeline:
                 "fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"]
             )
         if manifest.knows_cameras:
-            encoded = poses_argument(cameras, shape) if rig is None else rig.encoded(shape.H, shape.W)
+            views = None if there is None else there.reshape(-1).astype(bool)
+            encoded = poses_argument(cameras, shape) if rig is None else rig.encoded(shape.H, shape.W, views)
             values["cameras"] = finite_argument("cameras", encoded, self._chain.inputs["cameras"])
         if manifest.reads("memory"):
             values["memory"] = finite_argument(
                 "memory", self._memory if memory is None else memory, self._chain.inputs["memory"]
             )
+        if manifest.takes_present:
+            values["present"] = np.ones(shape.image_map_shape, np.uint8) if there is None else there
+            if self._special is not None:
+                values["special"] = special_tokens(self._special, values["present"], shape)
         return values
 
 

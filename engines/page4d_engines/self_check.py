@@ -115,6 +115,7 @@ def self_check(
         mask_ext=clip.get("mask_ext"),
         keypoints=clip.get("keypoints"),
         cameras=clip.get("cameras", clip.get("fundamental")),
+        present=clip.get("present"),
         progress=stages.step,
         observe=observe,
     )
@@ -140,6 +141,7 @@ def _values(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], str]]:
         "keypoints": (layout.patch_map_shape, "float32"),
         "fundamental": (layout.fundamental_shape, "float32"),
         "cameras": ((layout.V, QUATERNION_NUMBERS), "float32"),
+        "present": (layout.image_map_shape, "uint8"),
     }
     return {name: value for name, value in values.items() if manifest.reads(name)}
 

@@ -115,6 +115,7 @@ def export(
     seed: int = 0,
     heads: Sequence[str] | None = None,
     keypoints: bool = False,
+    absent_views: bool = False,
     attention: AttentionChoice | str = AttentionChoice.AUTO,
     encoder_images: int | None = None,
     head_images: int | None = None,
@@ -148,6 +149,7 @@ def export(
         heads: the checkpoint's heads that become stages, by name (`page4d.config.Head`); empty: none; None: all that
             it has.
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
+        absent_views: whether the engines take `present` `[T,V]`, and go without the images that are not there.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
         encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 1.
         head_images: images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,
@@ -171,7 +173,9 @@ def export(
     told = Progress(progress, end=0.0)  # the share of the export that a download is, is not known
     source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
-    plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
+    plan = ExportPlan.make(
+        source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+    )
     clip = open_clip(frames, layout)
     request = ExportRequest(
         source=source, plan=plan, out=pathlib.Path(out), clip=clip, tolerance=tolerance, plans=plans

@@ -50,6 +50,7 @@ class SampleClip:
             "keypoints": brightness.reshape(layout.patch_map_shape),
             "fundamental": fundamental(rig).astype(np.float32),
             "cameras": _encoded(rig, layout),
+            "present": _one_absent(layout),
         }
         return cls(values, "a rendered clip")
 
@@ -71,13 +72,28 @@ class SampleClip:
             if inputs.keypoints is None
             else inputs.keypoints[:, : layout.V]
         )
-        values: Values = {"images": images, "mask_ext": inputs.mask_ext[:, : layout.V], "keypoints": keypoints}
+        values: Values = {
+            "images": images,
+            "mask_ext": inputs.mask_ext[:, : layout.V],
+            "keypoints": keypoints,
+            "present": _one_absent(layout),
+        }
         if inputs.fundamental is not None:
             values["fundamental"] = inputs.fundamental[: layout.V, : layout.V]
         if folder.cameras is not None:
             cameras = list(folder.cameras.values())[: layout.V]
             values["cameras"] = _encoded([reader.fit(0, v).camera(camera) for v, camera in enumerate(cameras)], layout)
         return cls(values, folder.path.name)
+
+
+def _one_absent(layout: Layout) -> NDArray[np.uint8]:
+    """Which images are there, `[T,V]`, for engines that take it: all but one of each clip, the first of the first clip,
+    the second of the second; so another image gets the first one's special tokens."""
+    present = np.ones((layout.B, layout.frames), np.uint8)
+    if layout.frames > 1:
+        clips = np.arange(layout.B)
+        present[clips, clips % layout.frames] = 0
+    return present.reshape(layout.image_map_shape)
 
 
 def _encoded(rig: Sequence[Camera], layout: Layout) -> NDArray[np.float32]:

@@ -92,6 +92,7 @@ def stages(
     keypoints: bool = False,
     encoder_images: int | None = None,
     head_images: int | None = None,
+    absent_views: bool = False,
 ) -> dict[str, Stage]:
     """The model's stages at a layout, by name, in the order they run.
 
@@ -102,9 +103,16 @@ def stages(
         keypoints: whether Global-SA takes K_ext.
         encoder_images, head_images: images of a call of the encoder, and of the heads that are called in chunks; None:
             as `ExportPlan.make` chooses.
+        absent_views: whether the stages are told which images are there.
     """
     plan = ExportPlan.make(
-        model.config, layout, Precision(precision), keypoints, encoder_images, head_images=head_images
+        model.config,
+        layout,
+        Precision(precision),
+        keypoints,
+        encoder_images,
+        head_images=head_images,
+        absent_views=absent_views,
     )
     return stages_of(model, plan)
 
@@ -154,16 +162,19 @@ class FeaturesStage(EncoderStage):
 
 
 class CameraEncoderStage(nn.Module):
-    """cameras float32 `[V,9]` -> special tokens `[B*V,1,C]` of every image, the same in every clip."""
+    """cameras float32 `[V,9]` -> special tokens `[B*V,1,C]` of every image, the same in every clip.
+
+    Of one clip alone also present uint8 `[1,V]`: the cameras of absent images are read by no other's.
+    """
 
     def __init__(self, encoder: CameraEncoder, layout: Layout, dtype: torch.dtype) -> None:
         super().__init__()
         self.encoder = encoder
         self.clips, self.dtype = layout.B, dtype
 
-    def forward(self, cameras: Tensor) -> Tensor:
+    def forward(self, cameras: Tensor, present: Tensor | None = None) -> Tensor:
         """As the class says."""
-        special: Tensor = self.encoder(cameras[None]).transpose(0, 1)
+        special: Tensor = self.encoder(cameras[None], present).transpose(0, 1)
         return special.repeat(self.clips, 1, 1).to(self.dtype)
 
 

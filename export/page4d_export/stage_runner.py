@@ -12,6 +12,7 @@ from torch import Tensor
 
 from page4d.manifest import StageEntry
 from page4d.model import Page4D, side_by_side
+from page4d.network.presence import first_present
 from page4d.network.reference_view import balanced_view
 from page4d.precision import Precision
 from page4d_engines.ort.cpu_engine import OrtEngine
@@ -28,14 +29,23 @@ class StageChain:
     def __init__(self, model: Page4D, plan: ExportPlan, clip: SampleClip) -> None:
         self._values = dict(clip.values)
         self._model, self._layout = model, plan.layout
+        self._present = self._presence(clip) if plan.absent_views else None
         if plan.config.has_special_tokens:
-            self._values["special"] = model.special(plan.layout).numpy()
+            # where the reference view is chosen, it gets its tokens after the encoder
+            is_chosen = plan.config.chooses_reference and plan.layout.V > 2
+            first = None if self._present is None or is_chosen else first_present(self._present).numpy()
+            self._values["special"] = model.special(plan.layout, first).numpy()
         if plan.config.has_memory:
             tokens = model.memory_tokens
             shape = plan.layout.memory_shape(plan.config.streams, *tokens.shape)
             self._values["memory"] = tokens.expand(shape).numpy()
         self._gathered = plan.gathered()
         self._kept: dict[str, NDArray[np.generic]] = {}  # tokens by stage, until their kept layer is whole
+
+    def _presence(self, clip: SampleClip) -> Tensor:
+        """Which images are there, bool `[B,T,V]`."""
+        layout = self._layout
+        return torch.from_numpy(clip.values["present"]).reshape(layout.B, layout.T, layout.V).bool()
 
     def inputs(self, entry: StageEntry) -> Values:
         """The tensors that a stage reads, of all its calls."""
@@ -59,7 +69,8 @@ class StageChain:
         """The encoder's tokens with the special tokens of each clip's reference view: what the runtime does between
         this stage and the next."""
         layout, tokens = self._layout, encoded["tokens"].copy()
-        reference = balanced_view(encoded["select"].reshape(layout.B, layout.V, -1).astype(np.float64))
+        present = None if self._present is None else self._present.flatten(1).numpy()
+        reference = balanced_view(encoded["select"].reshape(layout.B, layout.V, -1).astype(np.float64), present)
         tokens[:, : layout.special] = self._model.special(layout, reference).numpy()
         return tokens
 

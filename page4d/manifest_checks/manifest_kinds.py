@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from page4d.layout import Layout
 from page4d.manifest import StageEntry
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.published import TRAITS, Published
@@ -32,15 +33,15 @@ LAYER, FEATURES = "layers.<i>", "features.<i>"
 _KINDS = {
     "encoder": _Kind(("images", "special"), ("tokens",), (), ("select",)),
     "mask_head": _Kind(("tokens",), ("mask",), ("mask_ext",), ("row_bias",)),
-    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental")),
-    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias")),
-    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory"), ("memory",)),
+    "view_sa": _Kind(("tokens",), ("tokens",), ("mask", "fundamental", "present")),
+    "time_sa": _Kind(("tokens",), ("tokens",), ("mask", "row_bias", "present")),
+    "global_sa": _Kind(("tokens",), ("tokens",), ("mask", "keypoints", "memory", "present"), ("memory",)),
     "points": _Kind((LAYER,), ("points",)),
     "confidence": _Kind((LAYER,), ("confidence",)),
-    "camera": _Kind((LAYER,), ("camera",)),
+    "camera": _Kind((LAYER,), ("camera",), ("present",)),
     "depth": _Kind((LAYER,), ("depth", "depth_confidence"), most_layers=4),
-    "camera_encoder": _Kind(("cameras",), ("special",)),
-    "metric": _Kind((LAYER,), ("metric",)),
+    "camera_encoder": _Kind(("cameras",), ("special",), ("present",)),
+    "metric": _Kind((LAYER,), ("metric",), ("present",)),
 }
 _POINTS_OF_DPT = _Kind((LAYER,), ("points", "points_confidence"), most_layers=4)
 _ENCODER_ALONE = _Kind(("images",), (FEATURES,), most_layers=4)
@@ -151,6 +152,13 @@ class StagesModel(NamedTuple):
         if self.published is Published.PI3X and entry.kind in ("points", "confidence"):
             return True
         return has_output(entry, "depth_confidence", "points_confidence", "sky")
+
+    def attends_over_images(self, entry: StageEntry, layout: Layout) -> bool:
+        """Whether a stage's attention goes over several images of a clip."""
+        if entry.kind == "camera":
+            return self.published in (Published.VGGT, Published.PAGE4D)
+        several = {"view_sa": layout.V > 1, "time_sa": layout.T > 1}
+        return several.get(entry.kind, entry.kind in ("global_sa", "metric", "camera_encoder"))
 
 
 def _shown(value: object) -> str:

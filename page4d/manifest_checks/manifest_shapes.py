@@ -27,6 +27,7 @@ class Shapes:
             "images": (n, layout.H, layout.W, 3),
             "special": (n, layout.special, model.width),
             "select": (n, model.width),
+            "present": layout.image_map_shape,
             "cameras": (layout.V, QUATERNION_NUMBERS),
             "metric": (layout.B,),
             "fundamental": layout.fundamental_shape,
@@ -68,7 +69,7 @@ class Shapes:
         else:
             allowed = [self._shapes.get(name, self._layout.patch_map_shape)]
         is_tokens = name in ("special", "tokens", "memory") or pattern_of(name) in (LAYER, FEATURES)
-        dtype = "uint8" if name == "images" else self._tokens if is_tokens else "float32"
+        dtype = "uint8" if name in ("images", "present") else self._tokens if is_tokens else "float32"
         if spec.dtype != dtype or spec.shape not in allowed:
             got, shapes = f"{spec.dtype} {list(spec.shape)}", [f"{dtype} {list(shape)}" for shape in allowed]
             raise inconsistent(f"{name} of {entry.name} is not of its layout", got, " or ".join(shapes))

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from page4d.config import ModelConfig, TimeEncoding
 from page4d.layout import Layout
 from page4d.network import rope as ropes
-from page4d.network.attention import EpipolarPrior, biased_attention, segment_attention
+from page4d.network.attention import EpipolarPrior, biased_attention, rows_attention, segment_attention
 from page4d.network.block import Block
 from page4d.network.mask import clamped, key_bias, on_keys
+from page4d.network.presence import on_absent, with_absent
 from page4d.network.sparse import GlobalSA
 from page4d.ops import BiasedRows
 
@@ -33,14 +34,23 @@ class ViewSA(nn.Module):
             self.lambda_geo = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, fundamental: Tensor | None = None
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        mask: Tensor | None = None,
+        fundamental: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]`, fundamental `[V,V,3,3]` -> tokens `[S,B,T,V,N,C]`."""
+        """tokens `[S or 1,B,T,V,N,C]`, mask `[B,T,V,P,1]`, fundamental `[V,V,3,3]`, present `[B,T,V]` -> tokens
+        `[S,B,T,V,N,C]`."""
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*T,V*N,C]
         bias = None
         if hasattr(self, "lambda_pose") and mask is not None:
             bias = key_bias(mask, -clamped(self.lambda_pose), clamped(self.lambda_geo), layout)
             bias = bias.flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*T,V*N]
+        if present is not None and layout.V > 1:
+            absent = on_absent(present, layout, x).flatten(2).flatten(0, 1)  # [B*T,V*N]
+            bias = with_absent(bias, absent, self.streams * len(absent))
         prior = None
         if fundamental is not None:
             prior = EpipolarPrior(
@@ -69,12 +79,20 @@ class TimeSA(nn.Module):
             self.lambda_geo_t = nn.Parameter(torch.empty(()))
 
     def forward(
-        self, tokens: Tensor, layout: Layout, mask: Tensor | None = None, row_bias: Tensor | None = None
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        mask: Tensor | None = None,
+        row_bias: Tensor | None = None,
+        present: Tensor | None = None,
     ) -> Tensor:
-        """tokens `[S or 1,B,T,V,N,C]`, mask or PAGE-4D's row_bias `[B,T,V,P,1]` -> tokens `[S,B,T,V,N,C]`."""
+        """tokens `[S or 1,B,T,V,N,C]`, mask or PAGE-4D's row_bias `[B,T,V,P,1]`, present `[B,T,V]` -> tokens
+        `[S,B,T,V,N,C]`."""
         tokens = tokens.transpose(2, 3)  # [S or 1,B,V,T,N,C]
         x = tokens.flatten(3, 4).flatten(0, 2)  # [(S or 1)*B*V,T*N,C]
-        bias = rows = None
+        bias = rows = absent = None
+        if present is not None and layout.T > 1:
+            absent = on_absent(present, layout, x).transpose(1, 2).flatten(2).flatten(0, 1)  # [B*V,T*N]
         if hasattr(self, "lambda_pose_t") and mask is not None:
             bias = key_bias(mask, -clamped(self.lambda_pose_t), clamped(self.lambda_geo_t), layout)
             bias = bias.transpose(2, 3).flatten(3).flatten(0, 2).to(x.dtype)  # [S*B*V,T*N]
@@ -82,8 +100,13 @@ class TimeSA(nn.Module):
             bias = on_keys(row_bias, layout).transpose(1, 2)  # [B,V,T,N], one stream
             bias = bias.flatten(2).flatten(0, 1).to(x.dtype)  # [B*V,T*N]
             rows = BiasedRows(layout.N, layout.special, self.config.row_mask.gain)
+        elif absent is not None:
+            bias = with_absent(bias, absent, self.streams * len(absent))
         encoding, head_dim = self.config.time_encoding, self.config.head_dim
         attend = partial(biased_attention, key_bias=bias, rows=rows)
+        if rows is not None and absent is not None:
+            assert bias is not None
+            attend = partial(rows_attention, key_bias=bias, rows=rows, common=absent)
         tables = ropes.spatial_and_time if encoding is TimeEncoding.ROPE else ropes.spatial
         rope = tables(layout, head_dim, x)
         if encoding is TimeEncoding.ALIBI and layout.T > 1:

@@ -73,10 +73,7 @@ def biased_attention(
         return _node(BIASED_ATTENTION, inputs, attributes, q)
     if rows is not None:
         assert key_bias is not None
-        first, rest = q.unflatten(2, (-1, rows.period)).tensor_split([rows.leading], dim=3)  # [Z,A,n/period,.,D]
-        first_out = biased_attention(first.flatten(2, 3), k, v, rows.gain * key_bias).unflatten(2, first.shape[2:4])
-        rest_out = biased_attention(rest.flatten(2, 3), k, v).unflatten(2, rest.shape[2:4])
-        return torch.cat((first_out, rest_out), dim=3).flatten(2, 3)
+        return rows_attention(q, k, v, key_bias, rows)
     if epipolar is None:
         return F.scaled_dot_product_attention(q, k, v, None if key_bias is None else key_bias[:, None, None])
     result = torch.empty_like(q)
@@ -90,6 +87,28 @@ def biased_attention(
             queries = q[z, :, rows_of_view]
             result[z, :, rows_of_view] = F.scaled_dot_product_attention(queries, k[z], v[z], bias.to(q.dtype))
     return result
+
+
+def rows_attention(
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor, rows: BiasedRows, common: Tensor | None = None
+) -> Tensor:
+    """Attention with a bias on the leading queries of each period, as two attentions.
+
+    Args:
+        q: `[Z,A,n,D]`, n a multiple of the rows' period.
+        k, v: `[Z,A,m,D]`.
+        key_bias: `[Z,m]`, times the rows' gain the bias of the leading queries; q's dtype.
+        rows: which queries these are.
+        common: `[Z,m]`, a bias of all queries, on top; or None.
+
+    Returns:
+        `[Z,A,n,D]`, q's dtype.
+    """
+    first, rest = q.unflatten(2, (-1, rows.period)).tensor_split([rows.leading], dim=3)  # [Z,A,n/period,.,D]
+    first_bias = rows.gain * key_bias if common is None else rows.gain * key_bias + common
+    first_out = biased_attention(first.flatten(2, 3), k, v, first_bias).unflatten(2, first.shape[2:4])
+    rest_out = biased_attention(rest.flatten(2, 3), k, v, common).unflatten(2, rest.shape[2:4])
+    return torch.cat((first_out, rest_out), dim=3).flatten(2, 3)
 
 
 def segment_attention(

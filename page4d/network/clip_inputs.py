@@ -29,6 +29,7 @@ class ClipInputs:
         lines: fundamental matrices `[V,V,3,3]` of the epipolar prior, or None.
         memory: `[S,B,M,C]`, or None where the model has no memory.
         rig: the images' cameras, where the model takes them.
+        present: bool `[B,T,V]`, which images are there; None: all.
         is_batched: whether the caller's images have the axis B.
     """
 
@@ -39,6 +40,7 @@ class ClipInputs:
     lines: Tensor | None
     memory: Tensor | None
     rig: KnownCameras | None
+    present: Tensor | None
     is_batched: bool
 
     @classmethod
@@ -51,6 +53,7 @@ class ClipInputs:
         keypoints: Tensor | None,
         cameras: Mapping[str, Any] | None,
         memory: Tensor | None,
+        present: Tensor | NDArray[np.bool_ | np.uint8] | None,
         learned_memory: Tensor | None,
     ) -> ClipInputs:
         """The arguments of `Page4D.forward`.
@@ -58,7 +61,7 @@ class ClipInputs:
         Args:
             config: of the model.
             weight: one of its weights, whose device and dtype decide.
-            images, mask_ext, keypoints, cameras, memory: as the caller gave them.
+            images, mask_ext, keypoints, cameras, memory, present: as the caller gave them.
             learned_memory: `[M,C]`, which memory starts from.
 
         Raises:
@@ -93,6 +96,7 @@ class ClipInputs:
             lines=lines,
             memory=None if learned_memory is None else _memory(memory, learned_memory, layout, config.streams),
             rig=None if known is None else KnownCameras.of(known),
+            present=None if present is None else _present(present, layout, weight.device),
             is_batched=is_batched,
         )
 
@@ -106,6 +110,25 @@ def _patch_map(name: str, values: Tensor | None, layout: Layout, weight: Tensor)
     if values.shape not in (shape, shape[1:]) or (layout.B > 1 and values.shape != shape):
         raise UsageError(f"{name} has the wrong shape", got=list(values.shape), allowed=list(layout.patch_map_shape))
     return values.reshape(shape).to(weight.dtype)
+
+
+def _present(values: Tensor | NDArray[np.bool_ | np.uint8], layout: Layout, device: torch.device) -> Tensor:
+    """Which images are there, bool `[B,T,V]`: at least one of each clip."""
+    shape = (layout.B, layout.T, layout.V)
+    present = torch.as_tensor(values, device=device)
+    if present.shape not in (shape, shape[1:]) or (layout.B > 1 and present.shape != shape):
+        allowed = list(layout.image_map_shape)
+        raise UsageError("present has the wrong shape", got=list(present.shape), allowed=allowed)
+    if present.dtype not in (torch.bool, torch.uint8) or bool((present > 1).any()):
+        raise UsageError(
+            "present does not say of each image whether it is there",
+            got=present.dtype,
+            allowed="bool, or uint8 0 and 1",
+        )
+    present = present.reshape(shape).bool()
+    if not bool(present.flatten(1).any(1).all()):
+        raise UsageError("no image of a clip is there", got="present all 0", allowed="at least one image in each clip")
+    return present
 
 
 def _rig(cameras: Mapping[str, Any] | None, layout: Layout, what: str) -> list[Camera]:

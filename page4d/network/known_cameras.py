@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from page4d.cameras import Camera
 from page4d.network.poses import inverse_pose, nearest_rotation, quaternion
+from page4d.published import QUATERNION_NUMBERS
 
 _LEAST_DISTANCE = 0.1  # of a camera from the first one, at the median; nearer cameras are not spread further
 _LEAST_VARIANCE = 1e-12  # of known points
@@ -48,13 +49,25 @@ class KnownCameras:
         """`[V,4,4]`."""
         return inverse_pose(self.world_to_camera)
 
-    def encoded(self, H: int, W: int) -> NDArray[np.float64]:
+    def of_present(self, present: NDArray[np.bool_]) -> KnownCameras:
+        """The cameras whose images are there, by `[V]`."""
+        return KnownCameras(self.world_to_camera[present], self.K[present])
+
+    def encoded(self, H: int, W: int, present: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """The camera encoder's input for images of H x W pixels.
+
+        Args:
+            H, W: of the images.
+            present: which images are there, `[V]`: the others' cameras do not count, and their rows are 0. None: all.
 
         Returns:
             `[V,9]`: camera to world as translation and quaternion x y z w (w >= 0), in the first camera's frame and
             with the median distance of the cameras from it as unit; vertical and horizontal field of view.
         """
+        if present is not None:
+            rows = np.zeros((len(present), QUATERNION_NUMBERS))
+            rows[present] = self.of_present(present).encoded(H, W)
+            return rows
         poses = inverse_pose(self.world_to_camera @ self.camera_to_world[0])
         distances = np.sort(np.linalg.norm(poses[:, :3, 3], axis=-1))
         unit = max(distances[(len(distances) - 1) // 2], _LEAST_DISTANCE)
@@ -62,13 +75,15 @@ class KnownCameras:
         quaternions = np.stack([quaternion(pose) for pose in poses])
         return np.concatenate((poses[:, :3, 3] / unit, quaternions, fov), axis=-1)
 
-    def scale(self, camera: NDArray[np.float64]) -> float:
+    def scale(self, camera: NDArray[np.float64], present: NDArray[np.bool_] | None = None) -> float:
         """How many of the network's units one unit of the known cameras is, by the cameras `[V,4,4]` that it estimates:
         depth is divided by that. 1 where the cameras' centres tell no scale.
 
         From ten cameras on, those that are estimated far from where they are known to be do not count; so in the public
-        code, whose random draws are replaced: see `robust_scale`.
+        code, whose random draws are replaced: see `robust_scale`. Nor do images that are not `present`, `[V]`.
         """
+        if present is not None:
+            return self.of_present(present).scale(camera[present])
         if not np.isfinite(camera[:, :3, 3]).all():
             return 1.0
         estimate = robust_scale if len(camera) >= _ROBUST_FROM else similarity_scale

@@ -12,6 +12,18 @@ from torch import Tensor
 from page4d.network.poses import world_points
 from page4d.published import PointsFrame
 
+_OF_IMAGES = (
+    "mask",
+    "points",
+    "points_confidence",
+    "confidence",
+    "depth",
+    "depth_confidence",
+    "camera",
+    "intrinsics",
+    "sky",
+)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -57,6 +69,19 @@ class Output:
         layers = {layer: tokens[0] for layer, tokens in self.layers.items()}
         memory = None if self.memory is None else self.memory[:, 0]
         return dataclasses.replace(self, layers=layers, memory=memory, **first)
+
+    def of_present(self, present: Tensor | None) -> Output:
+        """The same with NaN for the images that are not there, by bool `[B,T,V]`, in all but kept layers and memory."""
+        if present is None:
+            return self
+        images: dict[str, Any] = {}
+        for name in _OF_IMAGES:
+            values: Tensor | None = getattr(self, name)
+            if values is not None:
+                images[name] = values.masked_fill(
+                    ~present.reshape(*present.shape, *(1,) * (values.dim() - 3)), torch.nan
+                )
+        return dataclasses.replace(self, **images)
 
     def world_points(self, source: str | None = None) -> Tensor:
         """Every pixel's point in the world.

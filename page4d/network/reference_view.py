@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def balanced_view(tokens: NDArray[np.floating]) -> NDArray[np.int64]:
+def balanced_view(tokens: NDArray[np.floating], present: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """The view that is nearest to the middle of its clip, by three measures of its cls token: the mean cosine with the
     other views' tokens, the token's length, and the variance of its direction's channels.
 
@@ -15,11 +15,18 @@ def balanced_view(tokens: NDArray[np.floating]) -> NDArray[np.int64]:
 
     Args:
         tokens: cls tokens `[..,V,C]`.
+        present: which views are there, `[..,V]`, at least one of each clip: the choice is among them alone. None: all.
 
     Returns:
         int64 `[..]`, 0 to V - 1.
     """
     wide = np.asarray(tokens, np.float64)
+    if present is not None:
+        chosen = np.empty(wide.shape[:-2], np.int64)
+        for clip in np.ndindex(chosen.shape):
+            there = np.flatnonzero(present[clip])
+            chosen[clip] = there[balanced_view(wide[clip][there])]
+        return chosen
     views = wide.shape[-2]
     if views < 3:
         return np.zeros(wide.shape[:-2], np.int64)

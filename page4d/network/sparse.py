@@ -13,6 +13,7 @@ from page4d.network import rope as ropes
 from page4d.network.attention import biased_attention, segment_attention
 from page4d.network.block import Block, island
 from page4d.network.mask import clamped, key_bias
+from page4d.network.presence import on_absent, with_absent
 from page4d.network.rope import Rope
 
 
@@ -33,6 +34,7 @@ class GlobalSA(nn.Module):
         keypoints: Tensor | None = None,
         memory: Tensor | None = None,
         doubt: float = 0.0,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One pass.
 
@@ -42,6 +44,7 @@ class GlobalSA(nn.Module):
             keypoints: K_ext `[B,T,V,P,1]` in [0,1], or None.
             memory: `[S,B,M,C]` where the strategy is `memory`.
             doubt: share by which confidences may be off, for landmarks as they might be chosen then (see `largest`).
+            present: `[B,T,V]`, 1 for the images that are there, or None for all.
 
         Returns:
             tokens, and memory as it leaves the block (None for the other strategies).
@@ -52,6 +55,9 @@ class GlobalSA(nn.Module):
             pull = clamped(self.lambda_kpt)
             bias = key_bias(keypoints, torch.zeros_like(pull), pull, layout)
             bias = bias.flatten(2).flatten(0, 1).to(x.dtype)  # [S*B,T*V*N]
+        if present is not None:
+            absent = on_absent(present, layout, x).flatten(1)  # [B,T*V*N]
+            bias = with_absent(bias, absent, x.shape[0])
         rope = ropes.spatial(layout, self.config.head_dim, x)
         if self.config.global_strategy is GlobalStrategy.LANDMARK:
             x = self._landmark(x, rope, bias, keypoints, layout, doubt)
@@ -93,7 +99,8 @@ class GlobalSA(nn.Module):
         if bias is not None:
             # both of the stage's attention nodes have the same inputs, so that one function body serves them: the
             # write's bias is 0
-            write_bias = torch.zeros_like(bias[:, : memory.shape[1]])
+            like = bias if bias.shape[1] >= memory.shape[1] else memory[..., 0]  # a small clip has fewer tokens
+            write_bias = torch.zeros_like(like[:, : memory.shape[1]])
             read_bias = torch.cat((write_bias, bias), dim=1)
         memory = self.block(
             memory,

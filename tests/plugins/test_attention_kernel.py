@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import page4d.network.attention as definition
 from page4d.errors import UsageError
 from page4d.network.attention import BiasedRows, EpipolarPrior
+from page4d.network.presence import ABSENT
 from page4d_plugins.modes import Mode, Tile
 from tests.support.examples import examples
 from tests.support.kernel_cases import double, draw, named, near
@@ -140,6 +141,17 @@ def test_any_shape(attention, shape, tile, descriptors, closed, seed):
         definition.biased_attention(*double(q, k, v, bias)),
     )
     near(attention.run(named(q, k, v), Mode.DENSE, tile, tile), definition.biased_attention(*double(q, k, v)))
+
+
+@BOTH
+def test_parts_of_absent_images_alone(attention, plans, dtype):
+    """The first part, the last, and in the second sequence all of them, whose result is finite."""
+    q, k, v, bias = draw(2, 1, 9, 1600, 16, dtype)
+    bias[0, :600] = bias[0, 1580:] = bias[1] = ABSENT
+    out = attention.run(named(q, k, v, bias), Mode.BIASED, SMALL, Tile(16, 64, 4, 1))
+    there = slice(600, 1580)
+    near(out[:1], definition.biased_attention(*double(q[:1], k[:1, :, there], v[:1, :, there], bias[:1, there])))
+    assert plans[0].launches[-1].values["parts"] == 3 and out.isfinite().all()
 
 
 def test_one_key_is_its_value(attention):

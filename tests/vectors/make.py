@@ -22,6 +22,7 @@ from page4d.network.poses import camera_to_world, intrinsics, points_source, to_
 from page4d.published import PointsFrame, PoseDirection
 from page4d_engines.clip.fit import Fit, FitMode, PhotoWay
 from page4d_engines.clip.window_reader import Fits
+from tests.vectors.absence import cases
 from tests.vectors.clip.camera_formats import camera_formats
 from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests
@@ -315,6 +316,8 @@ def refused_sources():
 
 
 FILES = {
+    "absence/manifests": cases.manifests,
+    "absence/plans": cases.plans,
     "fit": fit,
     "fundamental": fundamentals,
     "known_cameras": known_cameras,

@@ -11,6 +11,7 @@ from page4d.cameras import Camera, cameras_from_mapping, read_entries
 from page4d.errors import UsageError
 from page4d_engines.clip.camera_notes import camera_notes
 from page4d_engines.clip.frame import Files, Frame
+from page4d_engines.clip.gaps.absent_frame import AbsentFrame
 from page4d_engines.clip.listing import Listing, frames_of, unread_note
 from page4d_engines.clip.names import composed, readable
 from page4d_engines.clip.search import Source, companion_of, no_folder
@@ -110,6 +111,7 @@ def _maps(
         place = root if ungrouped is not None else places[composed(name)]
         files = ungrouped if ungrouped is not None else frames_of(place, f"the {folder} folder's camera {name}")
         known: dict[str, Frame] = {composed(file.stem): file for file in files}
+        known |= {composed(frame.stem): frame for frame in column if isinstance(frame, AbsentFrame)}
         for frame, size in zip(column, row, strict=True):
             file = known.get(composed(frame.stem))
             if file is None:

@@ -16,6 +16,7 @@ from page4d.system.memory import available_memory
 from page4d_engines.clip.bags.frame import BagFrame
 from page4d_engines.clip.companions import Size, StrPath, attach_companions, by
 from page4d_engines.clip.frame import Files, Frame, Header
+from page4d_engines.clip.gaps.absent_frame import AbsentFrame
 from page4d_engines.clip.levels import Levels
 from page4d_engines.clip.listing import unread_note
 from page4d_engines.clip.names import listed, readable
@@ -75,6 +76,7 @@ class FrameFolder:
         keypoints: StrPath | None = None,
         loose: UngroupedImages | None = None,
         topics: Sequence[str] | None = None,
+        gaps: bool = False,
     ) -> FrameFolder:
         """Find a clip's files and check that they fit together; of the images only the headers are read.
 
@@ -91,6 +93,7 @@ class FrameFolder:
             loose: what images without a camera's folder are; None makes them an error. Photos of one timestep and a
                 single video have no defaults beside them.
             topics: of a bag, the cameras in the order of the views; None takes all topics of images.
+            gaps: whether cameras may lack frames of some timesteps, as for engines of `page4d-export --absent-views`.
 
         Raises:
             UsageError: something that was named is missing, no cameras or frames, frames that can be read in two ways,
@@ -102,7 +105,7 @@ class FrameFolder:
         """
         claimed = [pathlib.Path(folder) for folder in (masks, keypoints) if folder is not None]
         source = discover(path, loose, claimed, topics)
-        pairing = Pairing.of(source.names, source.files)
+        pairing = Pairing.of(source.names, source.files, gaps)
         headers = [
             [file.header(f"camera {name}, frame {file.name}") for file in column]
             for name, column in zip(source.names, pairing.files, strict=True)
@@ -166,6 +169,11 @@ class FrameFolder:
         return len(self.frame_files[0])
 
     @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which frames there are, `[timesteps,V]`."""
+        return np.array([[not isinstance(file, AbsentFrame) for file in column] for column in self.frame_files]).T
+
+    @property
     def size(self) -> Size | None:
         """Width and height of all frames in pixels, upright; None where they differ."""
         different = {size for row in self.sizes for size in row}
@@ -174,7 +182,8 @@ class FrameFolder:
     @property
     def is_bag(self) -> bool:
         """Whether the frames are messages of a bag."""
-        return isinstance(self.frame_files[0][0], BagFrame)
+        first = self.frame_files[0][0]
+        return isinstance(first.neighbour if isinstance(first, AbsentFrame) else first, BagFrame)
 
     @property
     def kind(self) -> str:

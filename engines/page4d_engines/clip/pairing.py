@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from page4d.errors import UsageError
 from page4d_engines.clip.bags.frame import BagFrame
 from page4d_engines.clip.frame import Files
+from page4d_engines.clip.gaps.absent_frame import absence_notes, filled
+from page4d_engines.clip.gaps.gap_pairing import by_name, by_time, named_by_number
 from page4d_engines.clip.names import composed, listed
 from page4d_engines.clip.video import Video, VideoFrame
 
 _APART = 0.5  # of a frame's duration: times that differ by less are of one frame
 _UNKNOWN = 0.015  # seconds that images of a bag may be apart whose topics have one image each
+_WITHOUT = "page4d-export --absent-views, for engines that go without the images of a lost camera"
 _LATE = 2.0  # frames that a video may begin after another by their own clocks before a note says so
 
 
@@ -32,7 +35,7 @@ class Pairing:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, names: Sequence[str], files: Files) -> Pairing:
+    def of(cls, names: Sequence[str], files: Files, gaps: bool = False) -> Pairing:
         """Pair the cameras' frames.
 
         Videos whose frames have different times are paired by these, images that have names in common by name,
@@ -44,26 +47,29 @@ class Pairing:
         Args:
             names: of the cameras.
             files: `[V][frames]`, in the order of time.
+            gaps: a timestep may lack the frames of cameras, as long as one has a frame of it: an `AbsentFrame` is in
+                their place. Where no more than numbers pair the frames, each camera has to have all.
 
         Raises:
             UsageError: unequal counts, a frame that a camera lacks, videos or topics that have no times in common.
         """
         if stamps := _stamps(files):
-            return cls._by_stamps(names, files, stamps)
+            return cls._by_stamps(names, files, stamps, gaps)
         videos = _videos(files)
         if videos is None:
-            _check_times(names, files)
-            return cls(files)
+            return cls._by_names(names, files, gaps)
         notes = tuple(_late(names, videos))
         times = [None if video.times is None else np.array(video.times) for video in videos]
         known = [stamps for stamps in times if stamps is not None]
         if len(known) < len(times) or not _differ(known):
-            _check_times(names, files)
+            by_number = cls._by_names(names, files, gaps)
             if len(known) < len(times) and len(times) > 1:
                 timeless = [name for name, stamps in zip(names, times, strict=True) if stamps is None]
                 note = f"the videos of {listed(timeless)} have no times of their own: frames were paired by number"
                 notes = (*notes, note)
-            return cls(files, notes)
+            return cls(by_number.files, (*notes, *by_number.notes))
+        if gaps:
+            return cls._with_gaps(names, files, by_time(known, None), notes)
         chosen = _by_time(known)
         if not len(chosen):
             raise UsageError(
@@ -77,9 +83,39 @@ class Pairing:
         return cls(paired, (*notes, note))
 
     @classmethod
-    def _by_stamps(cls, names: Sequence[str], files: Files, times: Sequence[NDArray[np.float64]]) -> Pairing:
+    def _by_names(cls, names: Sequence[str], files: Files, gaps: bool) -> Pairing:
+        if gaps and (paired := by_name(files)) is not None:
+            return cls(paired, tuple(absence_notes(names, paired)))
+        _check_times(names, files)
+        return cls(files)
+
+    @classmethod
+    def _with_gaps(
+        cls, names: Sequence[str], files: Files, chosen: NDArray[np.intp], notes: tuple[str, ...] = ()
+    ) -> Pairing:
+        """Of numbers of frames `[timesteps,V]`, -1 where a camera has none."""
+        if never := [name for name, numbers in zip(names, chosen.T, strict=True) if (numbers < 0).all()]:
+            raise UsageError(
+                f"cameras have no times in common with the others: {listed(never)}",
+                got=f"{len(chosen)} times",
+                allowed="cameras of one event that see it at the same times",
+            )
+        columns = [
+            [None if number < 0 else column[number] for number in numbers]
+            for column, numbers in zip(files, chosen.T.tolist(), strict=True)
+        ]
+        paired = filled(columns, [named_by_number(column) for column in columns])
+        return cls(paired, (*notes, *absence_notes(names, paired)))
+
+    @classmethod
+    def _by_stamps(
+        cls, names: Sequence[str], files: Files, times: Sequence[NDArray[np.float64]], gaps: bool
+    ) -> Pairing:
         steps = [_step(stamps) for stamps in times if len(stamps) > 1]
-        chosen = _by_time(times, _APART * min(steps) if steps else _UNKNOWN)
+        apart = _APART * min(steps) if steps else _UNKNOWN
+        if gaps:
+            return cls._with_gaps(names, files, by_time(times, apart))
+        chosen = _by_time(times, apart)
         if not len(chosen):
             raise UsageError(
                 "the bag's topics have no times in common",
@@ -204,10 +240,12 @@ def _check_times(names: Sequence[str], files: Files) -> None:
                 "the cameras have different numbers of frames",
                 got=f"camera {names[v]}: {len(column)}, camera {names[longest]}: {len(files[longest])}{gap}",
                 allowed="one frame per camera and time",
+                hint=_WITHOUT if missing else None,
             )
         if missing:
             raise UsageError(
                 f"camera {names[v]} has no frame {missing}, which camera {names[longest]} has",
                 got=f"{len(column)} frames each, of different names",
                 allowed="frames of one time under one name in all cameras, or no name in common",
+                hint=_WITHOUT,
             )

@@ -126,22 +126,37 @@ class WindowInputs:
         mask_ext: mean of the external mask over each patch, float32 `[T,V,P,1]` in 0..1; zero without masks.
         keypoints: the same of the keypoint maps; None where the engine reads none.
         fundamental: float32 `[V,V,3,3]` in pixels of the engine's images; None where the engine reads none.
+        present: which images there are, bool `[T,V]`; of the others all is zero.
     """
 
     images: NDArray[np.uint8]
     mask_ext: NDArray[np.float32]
     keypoints: NDArray[np.float32] | None
     fundamental: NDArray[np.float32] | None
+    present: NDArray[np.bool_]
 
     @classmethod
     def allocate(cls, layout: Layout, keypoints: bool, lines: NDArray[np.float32] | None) -> WindowInputs:
         """Zeros in the layout's shapes."""
         maps = np.zeros(layout.patch_map_shape, np.float32) if keypoints else None
-        return cls(np.zeros(layout.images_shape, np.uint8), np.zeros(layout.patch_map_shape, np.float32), maps, lines)
+        return cls(
+            images=np.zeros(layout.images_shape, np.uint8),
+            mask_ext=np.zeros(layout.patch_map_shape, np.float32),
+            keypoints=maps,
+            fundamental=lines,
+            present=np.ones(layout.image_map_shape, np.bool_),
+        )
+
+    def blank(self, row: int, v: int) -> None:
+        """Zeros in place of an image."""
+        self.images[row, v], self.mask_ext[row, v] = 0, 0
+        if self.keypoints is not None:
+            self.keypoints[row, v] = 0
 
     def take(self, row: int, other: WindowInputs, source: int) -> None:
         """Copy a timestep of another window."""
         self.images[row], self.mask_ext[row] = other.images[source], other.mask_ext[source]
+        self.present[row] = other.present[source]
         if self.keypoints is not None and other.keypoints is not None:
             self.keypoints[row] = other.keypoints[source]
 
@@ -161,6 +176,7 @@ class WindowReader:
     Attributes:
         folder: the clip; its images are laid over white where the mode is one of VGGT's.
         fits: how its frames come to the engine's size.
+        present: which images of the clip there are, bool `[timesteps,V]`.
         decode_seconds: seconds that reading each window so far took, most of them while the caller worked.
 
     Raises:
@@ -200,6 +216,7 @@ class WindowReader:
         self.fits = Fits.choose(folder, layout, mode, way)
         self.folder, self.layout = dataclasses.replace(folder, over_white=self.fits.over_white), layout
         self.decode_seconds: list[float] = []
+        self.present = folder.present
         lines = None
         if wants_cameras and folder.cameras is not None:
             lines = fundamental(self.rig(0).values()).astype(np.float32)
@@ -266,6 +283,10 @@ class WindowReader:
             for v in range(self.layout.V):
                 if stop.is_set():
                     break
+                inputs.present[row, v] = self.present[t, v]
+                if not self.present[t, v]:
+                    inputs.blank(row, v)
+                    continue
                 fit = self.fit(t, v)
                 inputs.images[row, v] = fit.image(self.folder.image(t, v))
                 if self.folder.mask_files is not None:

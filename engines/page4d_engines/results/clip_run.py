@@ -80,6 +80,7 @@ class ClipPlan:
             shared_camera=options.shared_camera,
             align=options.align,
             close_loop=options.close_loop,
+            gaps=manifest.takes_present,
             metric=None if options.metric is None else options.metric.digest,
             **(msgspec.structs.asdict(options.cloud) | {"points_from": points_from}),
         )
@@ -207,6 +208,7 @@ class ClipRun:
             mask_ext=inputs.mask_ext if self.pipeline.manifest.reads("mask_ext") else None,
             keypoints=inputs.keypoints,
             cameras=self._cameras(number, inputs),
+            present=inputs.present if self.pipeline.manifest.takes_present else None,
             memory=None if before is None else before.memory,
             shared=self._shared(number),
             progress=progress.step,

@@ -34,6 +34,8 @@ class MadeBy(msgspec.Struct, frozen=True):
     shared_camera: bool = False
     align: bool = False
     close_loop: bool = False
+    gaps: bool = False
+    """Whether cameras might lack frames."""
     metric: str | None = None
     """Of what metres come from: the known distance, or the SHA-256 of the file."""
 

@@ -187,7 +187,10 @@ def template(name: str) -> jinja2.Template:
 def _result(summary: Summary) -> str:
     windows, cameras, times = len(summary.windows), len(summary.cameras), summary.layout.get("T", 1)
     images = counted(windows * times * cameras, "image")
-    what = f"{counted(windows, 'window')} of {counted(times, 'timestep')}, {counted(cameras, 'camera')}, {images}"
+    holes = f" ({summary.windows_with_holes} with absent images)" if summary.windows_with_holes else ""
+    what = (
+        f"{counted(windows, 'window')}{holes} of {counted(times, 'timestep')}, {counted(cameras, 'camera')}, {images}"
+    )
     if times == 1 and summary.has_predictions and not summary.has_mask:
         what = counted(windows * cameras, "photo") + (f" of {counted(windows, 'timestep')}" if windows > 1 else "")
     results = [f"mask mean {_probability(summary.mask_mean)}"] if summary.has_mask else []
@@ -199,7 +202,7 @@ def _masks(summary: Summary) -> list[tuple[str, float | None, str]]:
     """Each camera with the mean of its masks and their range over the windows."""
     rows = []
     for camera in summary.cameras:
-        means = [window.mask_mean.get(camera) for window in summary.windows]
+        means = [window.mask_mean[camera] for window in summary.windows if camera in window.mask_mean]
         known = [mean for mean in means if mean is not None]
         rows.append((camera, mean_of(means), f"{min(known):.3f} to {max(known):.3f}" if len(known) > 1 else ""))
     return rows

@@ -85,6 +85,7 @@ class RunRecorder:
             startup_seconds=self.startup,
             buffer_bytes=self.pipeline.plan.total,
             peak_rss_bytes=peak_memory(),
+            windows_with_holes=sum(bool(window.absent) for window in self.windows),
             warnings=list(dict.fromkeys(self._warnings())),
             photos=self.reader.fits.sentences(folder),
             made_by=self.made_by,

@@ -32,11 +32,13 @@ class WindowSummary(msgspec.Struct, frozen=True):
     """From the first stage's start to the last one's end."""
     mask_mean: dict[str, float | None]
     """By camera: mean probability that a patch is dynamic; None where the mask holds a value that is not a number.
-    Empty without a mask."""
+    Empty without a mask; without a camera that has no image."""
     overlays: list[str] = []
     """PNG files, relative to the output folder, with `/`."""
     predictions: PredictionSummary | None = None
     """Point cloud, cameras and depth, where the engines give them."""
+    absent: dict[str, list[str]] = {}
+    """By camera: the timesteps of which it has no image; empty where all have."""
     world: Similarity.Numbers | None = None
     """What takes the window's own world to the one that it shares with other windows; None: they are the same."""
 
@@ -76,6 +78,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Tokens, scratch and outputs, allocated once; without the weights."""
     peak_rss_bytes: int
     """The most host memory that the process held."""
+    windows_with_holes: int = 0
+    """In which cameras have no image of some timestep."""
     warnings: list[str] = []
     photos: list[str] = []
     """What was done to the frames to bring them to the engines' size, in sentences."""

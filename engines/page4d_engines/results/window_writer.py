@@ -66,8 +66,9 @@ class WindowWriter:
         overlays: list[str] = []
         means: dict[str, float | None] = {}
         if result.mask is not None:
-            overlays = list(self._write_overlays(name, times, inputs.images, result.mask))
-            means = {camera: mean_of(result.mask[:, v].ravel().tolist()) for v, camera in enumerate(cameras)}
+            overlays = list(self._write_overlays(name, times, inputs, result.mask))
+            by_camera = {camera: result.mask[inputs.present[:, v], v] for v, camera in enumerate(cameras)}
+            means = {camera: mean_of(mask.ravel().tolist()) for camera, mask in by_camera.items() if mask.size}
         files = None
         if predictions is not None:
             files = predictions.write(self.folder, self._place(name), self.writes_cloud, self.writes_cameras)
@@ -80,21 +81,24 @@ class WindowWriter:
             mask_mean=means,
             overlays=overlays,
             predictions=files,
+            absent=absent_times(inputs.present, cameras, times),
         )
-        pictures = window_pictures(inputs.images, result, predictions, cameras, times) if with_pictures else ()
+        pictures = window_pictures(inputs, result, predictions, cameras, times) if with_pictures else ()
         return summary, list(pictures)
 
     def _write_overlays(
-        self, window: str, times: list[str], images: NDArray[np.uint8], mask: NDArray[np.float32]
+        self, window: str, times: list[str], inputs: WindowInputs, mask: NDArray[np.float32]
     ) -> Iterator[str]:
-        """Write every frame with its mask over it; the paths, relative to the output folder."""
+        """Write every frame that there is with its mask over it; the paths, relative to the output folder."""
         for v, camera in enumerate(self._cameras):
             place = self.folder / "masks" / window / camera
             place.mkdir(parents=True)
             for t, time in enumerate(times):
+                if not inputs.present[t, v]:
+                    continue
                 path = place / f"{time}.png"
                 # a fast level: overlays are looked at once, and zlib's best takes longer than a small model
-                Image.fromarray(overlay(images[t, v], mask[t, v])).save(path, compress_level=1)
+                Image.fromarray(overlay(inputs.images[t, v], mask[t, v])).save(path, compress_level=1)
                 yield path.relative_to(self.folder).as_posix()
 
     def _place(self, window: str) -> pathlib.Path:
@@ -115,6 +119,7 @@ class WindowWriter:
             images=inputs.images,
             geometry=self.geometry(window, result),
             names=ImageNames.of(self._cameras, self._times(window), self.reader.folder.photos),
+            present=inputs.present,
         )
 
     @property
@@ -129,8 +134,17 @@ class WindowWriter:
         return f"window_{window[0]:0{width}d}-{window[-1]:0{width}d}"
 
 
+def absent_times(present: NDArray[np.bool_], cameras: Sequence[str], times: Sequence[str]) -> dict[str, list[str]]:
+    """By camera the timesteps of which it has no image, of `[T,V]`; cameras that have all are left out."""
+    absent = {
+        camera: [time for time, is_there in zip(times, column, strict=True) if not is_there]
+        for camera, column in zip(cameras, present.T.tolist(), strict=True)
+    }
+    return {camera: lacking for camera, lacking in absent.items() if lacking}
+
+
 def window_pictures(
-    images: NDArray[np.uint8],
+    inputs: WindowInputs,
     result: Result,
     predictions: Predictions | None,
     cameras: Sequence[str],
@@ -139,17 +153,20 @@ def window_pictures(
     """A window's pictures for the report.
 
     Args:
-        images: uint8 RGB `[T,V,H,W,3]`.
+        inputs: that the engines read.
         result: of the window.
         predictions: of the window; None without heads.
         cameras: V names.
         times: T names.
     """
     if result.mask is not None:
+        holes = "" if inputs.present.all() else " Black: the camera has no image."
+        # black, and not the colour of a mask that is no number
+        mask = np.where(inputs.present[..., None, None], result.mask, np.float32(0))
         yield Picture(
-            contact_sheet(images, result.mask, cameras, times),
+            contact_sheet(inputs.images, mask, cameras, times),
             f"Rows are cameras: {', '.join(cameras)}. Columns are timesteps."
-            " Each cell is a frame, and the frame with the mask over it.",
+            f" Each cell is a frame, and the frame with the mask over it.{holes}",
         )
     if predictions is not None:
         yield from predictions.pictures(cameras, times)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from page4d.errors import EngineError
+from page4d.layout import Layout
 from page4d.manifest import CONSTANTS, Manifest
 from page4d.system.folder_file import path_inside
 from page4d_engines.engine_folder import EngineFolder
@@ -40,6 +41,25 @@ def shape_of(manifest: Manifest, name: str) -> tuple[int, ...] | None:
             if spec.name == name:
                 return (entry.calls * spec.shape[0], *spec.shape[1:])
     return None
+
+
+def special_tokens(special: NDArray[np.float32], present: NDArray[np.uint8], layout: Layout) -> NDArray[np.float32]:
+    """Special tokens of a window in which images are absent: the first image that is there has those of the first.
+
+    Args:
+        special: the constant, `[B*T*V,1+registers,C]`: of each clip's first image, then of all others.
+        present: 1 for the images that are there, at least one of each clip, `[T,V]` or `[B,T,V]`.
+        layout: of the engines.
+
+    Returns:
+        As `special`.
+    """
+    clips = present.reshape(layout.B, layout.frames)
+    moved = special.reshape(layout.B, layout.frames, *special.shape[1:]).copy()
+    for clip, first in enumerate(clips.argmax(1).tolist()):
+        if first > 0:
+            moved[clip, [0, first]] = moved[clip, [1, 0]]
+    return moved.reshape(special.shape)
 
 
 def read_tensors(

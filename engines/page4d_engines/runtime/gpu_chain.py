@@ -59,6 +59,8 @@ class GpuChain:
         for name, value in constants.items():
             np.copyto(self.inputs[name], value.reshape(self.inputs[name].shape), casting="same_kind")
             gpu.upload(self._at(plan.starts[name]), self.inputs[name], gpu.stream)
+        if "present" in self.inputs:  # of the first run, too, some image has to be there
+            self.inputs["present"].fill(1)
         self._started = gpu.event()
         self._arrived = {
             step.reader: gpu.event() for step in steps if isinstance(step, Upload) and step.reader is not None
@@ -166,7 +168,7 @@ class GpuChain:
             assert self._select is not None
             gpu.download(self._select, self._at(step.choice.select), gpu.stream)
             gpu.synchronize()
-            for copy in step.copies(self._select):
+            for copy in step.copies(self._select, self.inputs.get("present")):
                 self._step(copy, captured)
         else:
             assert isinstance(step, Download)

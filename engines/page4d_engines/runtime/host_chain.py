@@ -106,7 +106,7 @@ class HostChain:
         return steps
 
     def _choose_view(self, step: ChooseView) -> None:
-        for copy in step.copies(self.at(step.choice.select)):
+        for copy in step.copies(self.at(step.choice.select), self.inputs.get("present")):
             self._gather(copy)()
 
     def _gather(self, step: CopyRows) -> Callable[[], None]:

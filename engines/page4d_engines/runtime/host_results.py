@@ -17,9 +17,25 @@ from page4d_engines.runtime.result import LengthUnit, Result
 FOCAL_OF_METRES = 300.0
 """Focal length in pixels at which the depth of Depth Anything 3 METRIC is in metres; it grows with the focal length."""
 
+_OF_IMAGES = (
+    "mask",
+    "points",
+    "points_confidence",
+    "confidence",
+    "depth",
+    "depth_confidence",
+    "camera",
+    "intrinsics",
+    "sky",
+)
+
 
 def finished(
-    result: Result, manifest: Manifest, numbers: NDArray[np.floating] | None, rig: KnownCameras | None
+    result: Result,
+    manifest: Manifest,
+    numbers: NDArray[np.floating] | None,
+    rig: KnownCameras | None,
+    present: NDArray[np.bool_] | None = None,
 ) -> Result:
     """A result whose points and depth lie in the pipeline's buffers, where they are scaled in place.
 
@@ -28,13 +44,31 @@ def finished(
         manifest: of the engines.
         numbers: of the camera head, `[T,V,9 or 12]`; None without it.
         rig: the images' cameras, where they were given.
+        present: which images are there, `[T,V]`, in place of the others' values is NaN; None: all.
     """
+    result = _scaled(result, manifest, numbers, rig, present)
+    if present is not None:
+        for name in _OF_IMAGES:
+            values: NDArray[np.floating] | None = getattr(result, name)
+            if values is not None:
+                values[~present] = np.nan
+    return result
+
+
+def _scaled(
+    result: Result,
+    manifest: Manifest,
+    numbers: NDArray[np.floating] | None,
+    rig: KnownCameras | None,
+    present: NDArray[np.bool_] | None,
+) -> Result:
+    """A result with its cameras, in the unit that it can have."""
     if numbers is not None:
         result = dataclasses.replace(result, **_cameras(manifest, numbers))
     if result.metric is not None:
         return _in_metres(result)
     if rig is not None and manifest.knows_cameras:
-        return _in_frame_of(rig, result)
+        return _in_frame_of(rig, result, present)
     if rig is not None and manifest.metres_by_focal_length:
         return _by_focal_length(rig, result)
     return result
@@ -58,12 +92,16 @@ def _in_metres(result: Result) -> Result:
     return dataclasses.replace(result, unit=LengthUnit.METRES)
 
 
-def _in_frame_of(rig: KnownCameras, result: Result) -> Result:
+def _in_frame_of(rig: KnownCameras, result: Result, present: NDArray[np.bool_] | None) -> Result:
     """Of a model that was given the cameras; NaN depth where the poses that it found tell no scale."""
     if result.camera is None or result.intrinsics is None:
         return result
     clips = result.camera.reshape(-1, *rig.camera_to_world.shape)
-    scales = np.array([rig.scale(clip) if np.isfinite(clip).all() else np.nan for clip in clips])
+    if present is None:
+        scales = np.array([_scale(rig, clip) for clip in clips])
+    else:
+        there = present.reshape(len(clips), -1)
+        scales = np.array([_scale(rig.of_present(v), clip[v]) for clip, v in zip(clips, there, strict=True)])
     if result.depth is not None:
         divisor = _over(scales.reshape(result.depth.shape[:-4]), result.depth)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -71,6 +109,10 @@ def _in_frame_of(rig: KnownCameras, result: Result) -> Result:
     camera = np.broadcast_to(rig.camera_to_world, result.camera.shape).copy()
     K = np.broadcast_to(rig.K, result.intrinsics.shape).copy()
     return dataclasses.replace(result, camera=camera, intrinsics=K, unit=LengthUnit.CAMERAS)
+
+
+def _scale(rig: KnownCameras, estimated: NDArray[np.float64]) -> float:
+    return rig.scale(estimated) if np.isfinite(estimated).all() else np.nan
 
 
 def _by_focal_length(rig: KnownCameras, result: Result) -> Result:

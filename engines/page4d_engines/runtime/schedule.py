@@ -69,15 +69,17 @@ class ChooseView:
 
     choice: ReferenceChoice
 
-    def copies(self, select: NDArray[np.generic]) -> list[CopyRows]:
+    def copies(self, select: NDArray[np.generic], present: NDArray[np.generic] | None = None) -> list[CopyRows]:
         """The copies to make before the next call, of one row each.
 
         Args:
             select: what lies at `choice.select`.
+            present: 1 for each view that is there, `[..,T,V]`, of which one is chosen; None: all are.
         """
         choice = self.choice
         views = len(select) // choice.clips
-        chosen = balanced_view(select.reshape(choice.clips, views, -1).astype(np.float64))
+        there = None if present is None else present.reshape(choice.clips, views).astype(bool)
+        chosen = balanced_view(select.reshape(choice.clips, views, -1).astype(np.float64), there)
         copies = []
         for clip, view in enumerate(chosen.tolist()):
             first = clip * views

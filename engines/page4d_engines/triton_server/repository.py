@@ -90,7 +90,8 @@ class Repository:
 
         Raises:
             UsageError: there are no plans that Triton can load, ONNX Runtime is to run bfloat16, the encoder or a head
-                takes several calls, a reference view is to be chosen, or there is no memory to give.
+                takes several calls, a reference view is to be chosen, images may be absent, or there is no memory to
+                give.
             EngineError: a stage has no plan.
         """
         manifest = folder.manifest
@@ -119,6 +120,13 @@ class Repository:
                 got="--reference-view saddle_balanced",
                 allowed="--reference-view first",
                 hint="page4d-export --reference-view first, the other flags as before",
+            )
+        if manifest.takes_present:
+            raise UsageError(
+                "an ensemble has no step on the host, and which image is the first that is there is found out there",
+                got="--absent-views",
+                allowed="engines that need every image",
+                hint="page4d-export without --absent-views, the other flags as before",
             )
         if memory_input and not manifest.reads("memory"):
             raise UsageError("--memory-input: these engines have no memory", hint="leave it out")

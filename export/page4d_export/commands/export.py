@@ -104,6 +104,9 @@ def export_command(
     ] = None,
     seed: Annotated[int, model_option(min=0, help="of weights without a checkpoint")] = 0,
     keypoints: Annotated[bool, model_option("--keypoints", help="Global-SA takes keypoint maps")] = False,
+    absent_views: Annotated[
+        bool, model_option("--absent-views", help="the engines go without the images of a lost camera")
+    ] = False,
     fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
     int8: Annotated[bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU")] = False,
@@ -230,7 +233,9 @@ def export_command(
         if source.chosen is not None:
             names = ", ".join(source.config.predictions) or "none"
             console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
-        plan = ExportPlan.make(source.config, layout, precision, keypoints, encoder_images, attention, head_images)
+        plan = ExportPlan.make(
+            source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+        )
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(
                 f"--attention native: TensorRT does not fuse, and holds an n x n tensor in, {', '.join(unfused)}", quiet

@@ -40,6 +40,7 @@ class ExportPlan:
     encoder_images: int
     head_images: int
     attention: AttentionChoice
+    absent_views: bool = False
 
     @classmethod
     def make(
@@ -51,6 +52,7 @@ class ExportPlan:
         encoder_images: int | None = None,
         attention: AttentionChoice = AttentionChoice.AUTO,
         head_images: int | None = None,
+        absent_views: bool = False,
     ) -> ExportPlan:
         """A plan.
 
@@ -64,12 +66,13 @@ class ExportPlan:
             attention: what TensorRT makes of attention.
             head_images: images of a call of DPT heads (VGGT, Depth Anything 3) and of Pi3X's points and confidence;
                 None: the largest divisor of the clip's images with at most 1369 patches, or 1; in int8 1.
+            absent_views: whether the engines are told which images are there, and go without the others.
 
         Raises:
             UsageError: `encoder_images` or `head_images` does not divide the clip's images, keypoints without a
-                Global-SA to use them, a model that sees images alone without its head, the plugin in a precision that
-                it does not compute in, a layout that a published model was not made for, or one that is too large: over
-                16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
+                Global-SA to use them, absent views where no image sees another, a model that sees images alone without
+                its head, the plugin in a precision that it does not compute in, a layout that a published model was not
+                made for, or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
         """
         layout = config.settled(layout)
         if config.sees_alone and not config.predictions:
@@ -96,6 +99,8 @@ class ExportPlan:
                 allowed="--fp16, --bf16 or --fp8",
                 hint="--attention auto",
             )
+        if absent_views:
+            _require_several_images(config, layout)
         plan = cls(
             config=config,
             layout=layout,
@@ -104,6 +109,7 @@ class ExportPlan:
             encoder_images=_images_a_call("--encoder-images", encoder_images, layout.images, most_encoder),
             head_images=_images_a_call("--head-images", head_images, layout.images, most_head),
             attention=attention,
+            absent_views=absent_views,
         )
         plan._require_sizes()
         return plan
@@ -123,7 +129,14 @@ class ExportPlan:
 
     def at(self, layout: Layout) -> ExportPlan:
         """The same stages at another layout."""
-        return ExportPlan.make(self.config, layout, self.precision, self.keypoints, attention=self.attention)
+        return ExportPlan.make(
+            self.config,
+            layout,
+            self.precision,
+            self.keypoints,
+            attention=self.attention,
+            absent_views=self.absent_views,
+        )
 
     def in_precision(self, precision: Precision) -> ExportPlan:
         """The same stages in another precision."""
@@ -179,6 +192,7 @@ class ExportPlan:
             keypoints=self.keypoints,
             encoder_images=self.encoder_images,
             head_images=self.head_images,
+            absent_views=self.absent_views,
         )
         return tuple(stages.entries())
 
@@ -230,6 +244,28 @@ def _images_a_call(flag: str, images: int | None, all_images: int, most: int) ->
             allowed += f", .. {all_images}"
         raise UsageError(f"{flag} does not divide the clip's {all_images} images", got=images, allowed=allowed)
     return images
+
+
+def _require_several_images(config: ModelConfig, layout: Layout) -> None:
+    """Raise unless images see each other, so that one may be absent."""
+    if config.sees_alone:
+        raise UsageError(
+            f"--absent-views has no effect: {config.published} sees every image alone",
+            allowed="a model whose images see each other",
+            hint="without --absent-views; leave out what the engines give for an absent image",
+        )
+    if layout.frames == 1:
+        raise UsageError(
+            "--absent-views has no effect: a clip is a single image",
+            got=f"T={layout.T} V={layout.V}",
+            allowed="two images or more",
+        )
+    if config.known_cameras and layout.B > 1:
+        raise UsageError(
+            "clips side by side share their known cameras, which absent views change",
+            got=f"--absent-views, --known-cameras and B={layout.B}",
+            allowed="B=1, or one of both flags",
+        )
 
 
 def _too_large(layout: Layout, got: str, allowed: str) -> UsageError:

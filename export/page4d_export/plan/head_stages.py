@@ -24,12 +24,15 @@ class HeadStages:
 
     Attributes:
         head_images: images of a call of heads that see each image alone and make large maps: DPT and Pi3X's.
+        present: the input that says which images are there, where the engines have it, for heads whose images see each
+            other.
     """
 
     config: ModelConfig
     layout: Layout
     precision: Precision
     head_images: int
+    present: tuple[TensorSpec, ...] = ()
 
     def entries(self) -> Iterator[Costed]:
         """Every head's stage in the order they run."""
@@ -58,7 +61,7 @@ class HeadStages:
             weight_bytes, flop = cost.weight_bytes, cost.flop(layout.B, layout.frames)
         return costed_stage(
             "camera",
-            inputs=[pair],
+            inputs=[pair, *(self.present if config.is_of_several_images(Head.CAMERA) else ())],
             outputs=[TensorSpec("camera", layout.pose_shape(QUATERNION_NUMBERS), "float32")],
             weight_bytes=weight_bytes,
             flop=flop,
@@ -135,7 +138,7 @@ class HeadStages:
         cost = MetricCost(self.config)
         return costed_stage(
             "metric",
-            inputs=[pair],
+            inputs=[pair, *self.present],
             outputs=[TensorSpec("metric", (layout.B,), "float32")],
             weight_bytes=cost.weight_bytes,
             flop=cost.flop(layout.B, layout.global_tokens),

@@ -30,6 +30,7 @@ class PlanStages:
     keypoints: bool
     encoder_images: int
     head_images: int
+    absent_views: bool
 
     def entries(self) -> Iterator[Costed]:
         """Every stage in the order they run."""
@@ -49,7 +50,9 @@ class PlanStages:
                     yield self._mask_head()
             if layer in (config.global_layers or ()):
                 yield self._global(layer)
-        yield from HeadStages(config, self.layout, self.precision, self.head_images).entries()
+        yield from HeadStages(
+            config, self.layout, self.precision, self.head_images, self._present(self.layout.frames)
+        ).entries()
 
     # ---- one method a kind
 
@@ -59,7 +62,7 @@ class PlanStages:
         special = TensorSpec("special", (layout.images, layout.special, width), self.precision.tokens)
         return costed_stage(
             "camera_encoder",
-            inputs=[TensorSpec("cameras", (layout.V, QUATERNION_NUMBERS), "float32")],
+            inputs=[TensorSpec("cameras", (layout.V, QUATERNION_NUMBERS), "float32"), *self._present(layout.V)],
             outputs=[special],
             weight_bytes=cost.weight_bytes,
             flop=cost.flop(layout.V),
@@ -115,7 +118,7 @@ class PlanStages:
         shared = (streams - streams_in) * cost.shared_projections(length)
         return costed_stage(
             f"{block}_sa.{layer}",
-            inputs=inputs,
+            inputs=[*inputs, *self._present(layout.V if block is Order.VIEW else layout.T)],
             outputs=[self._tokens(streams, OUT)],
             weight_bytes=cost.block_bytes() + (2 * 4 if biased else 0),
             flop=sequences * (streams * cost.block(length, length) + shared),
@@ -141,7 +144,7 @@ class PlanStages:
             outputs.append(TensorSpec("memory", shape, self.precision.tokens, OUT))
         return costed_stage(
             f"global_sa.{layer}",
-            inputs=inputs,
+            inputs=[*inputs, *self._present(layout.frames)],
             outputs=outputs,
             weight_bytes=cost.block_bytes() + (4 if config.biased(layer) and self.keypoints else 0),
             flop=streams * layout.B * flop,
@@ -159,6 +162,11 @@ class PlanStages:
 
     def _patch_map(self, name: str) -> TensorSpec:
         return TensorSpec(name, self.layout.patch_map_shape, "float32")
+
+    def _present(self, images: int) -> tuple[TensorSpec, ...]:
+        """Which images are there, for a stage in which so many attend to each other."""
+        is_input = self.absent_views and images > 1
+        return (TensorSpec("present", self.layout.image_map_shape, "uint8"),) * is_input
 
     def _hidden(self, streams: int) -> int:
         """Elements of the MLP's hidden tensor, the largest of a block."""

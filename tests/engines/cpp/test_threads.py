@@ -11,7 +11,18 @@ from tests.support.cpp.cmake_builds import build, run
 from tests.support.exports import making
 
 SOURCE = pathlib.Path(__file__).parents[3] / "engines" / "cpp"
-THREADED = ("boundary", "c_api", "c_calls", "log", "pipeline", "rig", "rig_threads", "streams", "window")
+THREADED = (
+    "boundary",
+    "c_api",
+    "c_calls",
+    "log",
+    "lost_cameras",
+    "pipeline",
+    "rig",
+    "rig_threads",
+    "streams",
+    "window",
+)
 """Tests that start threads, or whose calls do: files are hashed on several."""
 OPTIONS = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 second_deadlock_stack=1"}
 

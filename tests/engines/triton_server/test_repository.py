@@ -394,6 +394,12 @@ def test_stages_of_newer_models_are_wired(tmp_path, name, inputs, results):
     assert has_constants == (name in ("first", "pi3x"))
 
 
+def test_an_ensemble_does_not_know_which_image_is_the_first_that_is_there(made):
+    folder = EngineFolder.open(made("default", absent_views=True).folder)
+    with pytest.raises(UsageError, match="without --absent-views"):
+        Repository.of(folder, Backend.ONNXRUNTIME)
+
+
 def test_an_ensemble_chooses_no_reference_view(tmp_path):
     folder = TorchStages(model_of("da3"), Layout(1, 3, H, W), 3, 3).write(tmp_path / "engines")
     with pytest.raises(UsageError, match=r"reference view is chosen there\s.*\s+allowed: --reference-view first"):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from page4d.network.attention import BiasedRows, EpipolarPrior, biased_attention, segment_attention
+from page4d.network.presence import ABSENT
 from page4d_engines.ort.lowering import lower
 from page4d_export.tracing.onnx_functions import function_for
 from tests.support.examples import examples
@@ -80,6 +81,25 @@ def test_biased_attention(shape, has_bias, seed):
     expected = biased_attention(*(torch.from_numpy(array).double() for array in values.values())).numpy()
     for lowered in MEANINGS:
         agree(run("BiasedAttention", values, {}, shape[-1], lowered), expected)
+
+
+@examples(25)
+@given(shapes, st.floats(0, 1), st.integers(0, 99))
+def test_keys_of_absent_images_are_as_if_they_were_not_there(shape, share, seed):
+    """In every meaning; where none is there, what comes out is finite."""
+    values = draw(shape, seed)
+    absent = np.random.default_rng(seed).random(values["key_bias"].shape) < share
+    absent[0] |= share == 1
+    values["key_bias"] += np.where(absent, np.float32(ABSENT), 0)
+    results = [run("BiasedAttention", values, {}, shape[-1], lowered) for lowered in MEANINGS]
+    wide = {name: torch.from_numpy(array).double() for name, array in values.items()}
+    for z, keys in enumerate(~absent):
+        if not keys.any():
+            assert all(np.isfinite(result[z]).all() for result in results)
+            continue
+        k, v, bias = wide["k"][z : z + 1, :, keys], wide["v"][z : z + 1, :, keys], wide["key_bias"][z : z + 1, keys]
+        for result in results:
+            agree(result[z : z + 1], biased_attention(wide["q"][z : z + 1], k, v, bias).numpy())
 
 
 @examples(15)

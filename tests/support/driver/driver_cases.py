@@ -19,6 +19,7 @@ from page4d import Layout
 from page4d.accuracy import compare
 from page4d.errors import EngineError, OutOfMemoryError
 from page4d.network.reference_view import balanced_view
+from page4d.precision import Precision
 from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
@@ -30,12 +31,17 @@ from page4d_engines.runtime import gpu_memory
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.gpu_chain import GpuChain
+from page4d_export.plan.export_plan import ExportPlan
+from page4d_export.stage import stages_of
 from page4d_plugins.driver import capability_of, checked, cuda_version, is_integrated
 from page4d_plugins.modes import HEAD_DIM, Keys, Mode
 from page4d_plugins.row_launch import RowKernel
 from tests.support.da3.models import H, W, model_of
 from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
+from tests.support.models import config_of, layout_of, lively
+from tests.support.plan_stages import StageModule, written
+from tests.support.plan_stages import pipeline_of as pipeline_of_plan
 from tests.support.torch_stages import TorchStages
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
@@ -268,6 +274,34 @@ def test_the_host_chooses_the_reference_view(tmp_path, use_graph, B):
         _, select = model.encoder.encode(torch.from_numpy(images).reshape(-1, H, W, 3))
         seen |= set(balanced_view(select.reshape(B, 3, -1).double().numpy()).tolist())
     assert len(seen) > 1, "clips whose choices differ"
+
+
+@pytest.mark.parametrize("use_graph", [True, False])
+@pytest.mark.parametrize("variant", ["vggt", "da3", "default"])
+def test_absent_images_change_who_is_first(tmp_path, variant, use_graph):
+    """The special tokens go up with every window; or the reference view is chosen among those that are there."""
+    config, layout = config_of(variant), layout_of(variant, 28, 42)
+    plan = ExportPlan.make(config, layout, Precision.FLOAT32, head_images=1, absent_views=True)
+    model = lively(config)
+    host = pipeline_of_plan(model, plan, tmp_path / "host")
+    opened, stages = written(model, plan, tmp_path / "engines"), stages_of(model, plan)
+
+    def make(constants):
+        engines = {
+            entry.name: ModuleEngine(entry, StageModule(stages[entry.name]), None if use_graph else "single calls")
+            for entry in opened.manifest.stages
+        }
+        return GpuChain(CudaDevice(), BufferPlan.make(opened.manifest), engines, constants, "modules")
+
+    pipeline = Pipeline(opened, Backend.CUDA, make)
+    images = np.random.default_rng(0).integers(0, 256, layout.images_shape, np.uint8)
+    present = np.ones(layout.image_map_shape, np.uint8)
+    for absent in ([0], [], [0, 1], [2]):
+        present.flat[:] = 1
+        present.flat[absent] = 0
+        expected = host.run(images, present=present).tensors()
+        for name, array in pipeline.run(images, present=present).tensors().items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 
 def inputs_of(exported, seed):

@@ -13,12 +13,22 @@ OWN_MASK = {"150": (7, 8, 23, 1.0), "2026": (9, 10, 19, 64.0)}
 
 
 def forward(
-    config, weights, position, images, mask_ext=None, keypoints=None, cameras=None, memory=None, special_tokens=None
+    config,
+    weights,
+    position,
+    images,
+    mask_ext=None,
+    keypoints=None,
+    cameras=None,
+    memory=None,
+    special_tokens=None,
+    present=None,
 ):
     """One clip.
 
     `weights`: state dict in float64; `position`: the encoder's positional embedding for this grid (checked elsewhere);
-    images uint8 [T,V,H,W,3]; maps [T,V,P,1]; `special_tokens` [V,1,C] of known cameras.
+    images uint8 [T,V,H,W,3]; maps [T,V,P,1]; `special_tokens` [V,1,C] of known cameras; `present` [T,V], the tokens of
+    other images are in no sequence, and NaN in what is given.
     Gives mask [T,V,h,w] or None, kept layers {i: [T,V,N,S*C]}, memory [S,M,C] or None.
     """
     T, V, H, W, _ = images.shape
@@ -26,7 +36,7 @@ def forward(
     net = Net(config, weights, T, V, h, w, cameras)
     zero = torch.zeros(T, V, h * w, 1, dtype=torch.float64)
     mask_ext = zero if mask_ext is None else mask_ext
-    frames = [(t, v) for t in range(T) for v in range(V)]
+    frames = [(t, v) for t in range(T) for v in range(V) if present is None or present[t, v]]
     encoded = {frame: net.encode(images[frame], position) for frame in frames}
     reference = frames[0]
     if config.reference_view == "saddle_balanced":
@@ -72,17 +82,24 @@ def forward(
                     banks[s] = bank
         if i in config.keep_layers:
             sources = parts if config.layer_output == "pair" else [streams]
-            rows = []
-            for t in range(T):
-                for v in range(V):
-                    channels = [
-                        source[s if len(source) > 1 else 0][t, v] for s in range(config.streams) for source in sources
-                    ]
-                    rows.append(torch.cat(channels, -1))
-            kept[i] = torch.stack(rows).reshape(T, V, *rows[0].shape)
+            rows = {}
+            for frame in frames:
+                channels = [
+                    source[s if len(source) > 1 else 0][frame] for s in range(config.streams) for source in sources
+                ]
+                rows[frame] = torch.cat(channels, -1)
+            kept[i] = spread(rows, T, V)
     if mask is not None:
-        mask = torch.stack([mask[t, v].reshape(h, w) for t in range(T) for v in range(V)]).reshape(T, V, h, w)
+        mask = spread({frame: mask[frame].reshape(h, w) for frame in frames}, T, V)
     return mask, kept, None if banks is None else torch.stack(banks)
+
+
+def spread(values, T, V):
+    """Values by (t, v) as one tensor [T,V,..], NaN where there is none."""
+    whole = torch.full((T, V, *next(iter(values.values())).shape), torch.nan, dtype=torch.float64)
+    for frame, value in values.items():
+        whole[frame] = value
+    return whole
 
 
 def features(config, weights, position, images, blocks):
@@ -293,56 +310,63 @@ class Net:
         name = layer + "view_sa."
         out = {}
         for t in range(self.T):
-            n = self.V * self.N
+            views = [v for v in range(self.V) if (t, v) in tokens]
+            if not views:
+                continue
+            n = len(views) * self.N
             bias = torch.zeros(1, n, n, dtype=torch.float64)
             if mask is not None and self.c.streams > 1:
                 pull = -self.clamp(name + "lambda_pose") if s == 0 else self.clamp(name + "lambda_geo")
-                bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for v in range(self.V)])
+                bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for v in views])
             if self.c.epipolar:
-                bias = bias + self.epipolar()
+                rows = [v * self.N + i for v in views for i in range(self.N)]
+                bias = bias + self.epipolar()[rows][:, rows]
             x = self.block(
                 name + "block.",
-                torch.cat([tokens[t, v] for v in range(self.V)]),
+                torch.cat([tokens[t, v] for v in views]),
                 None,
-                self.places_in_views * self.V,
+                self.places_in_views * len(views),
                 None,
                 bias,
                 *self.eps,
             )
-            out |= {(t, v): x[v * self.N : (v + 1) * self.N] for v in range(self.V)}
+            out |= {(t, v): x[i * self.N : (i + 1) * self.N] for i, v in enumerate(views)}
         return out
 
     def time_sa(self, layer, tokens, s, mask, columns=None):
         name = layer + "time_sa."
         out = {}
         for v in range(self.V):
-            n = self.T * self.N
+            times = [t for t in range(self.T) if (t, v) in tokens]
+            if not times:
+                continue
+            n = len(times) * self.N
             bias = torch.zeros(self.c.heads, n, n, dtype=torch.float64)
             if mask is not None and self.c.streams > 1:
                 pull = -self.clamp(name + "lambda_pose_t") if s == 0 else self.clamp(name + "lambda_geo_t")
-                bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for t in range(self.T)])
+                bias = bias + torch.cat([self.key_bias(pull, mask[t, v]) for t in times])
             if columns is not None:
                 gain = OWN_MASK[str(self.c.mask_head)][3]
-                rows = ([gain] * SPECIAL + [0.0] * self.P) * self.T
-                keys = [c for t in range(self.T) for c in [0.0] * SPECIAL + columns[t, v].tolist()]
+                rows = ([gain] * SPECIAL + [0.0] * self.P) * len(times)
+                keys = [c for t in times for c in [0.0] * SPECIAL + columns[t, v].tolist()]
                 for i in range(n):
                     for j in range(n):
                         bias[:, i, j] += rows[i] * keys[j]
-            places = self.places * self.T
+            places = self.places * len(times)
             if self.c.time_encoding == "rope":
-                places = [(y, x, t) for t in range(self.T) for y, x in self.places]
+                places = [(y, x, t) for t in times for y, x in self.places]
             if self.c.time_encoding == "alibi":
                 for a in range(self.c.heads):
-                    for tq in range(self.T):
-                        for tk in range(self.T):
+                    for i, tq in enumerate(times):
+                        for j, tk in enumerate(times):
                             slope = 2 ** (-8 * (a + 1) / self.c.heads)
-                            bias[a, tq * self.N : (tq + 1) * self.N, tk * self.N : (tk + 1) * self.N] -= slope * abs(
+                            bias[a, i * self.N : (i + 1) * self.N, j * self.N : (j + 1) * self.N] -= slope * abs(
                                 tq - tk
                             )
             x = self.block(
-                name + "block.", torch.cat([tokens[t, v] for t in range(self.T)]), None, places, None, bias, *self.eps
+                name + "block.", torch.cat([tokens[t, v] for t in times]), None, places, None, bias, *self.eps
             )
-            out |= {(t, v): x[t * self.N : (t + 1) * self.N] for t in range(self.T)}
+            out |= {(t, v): x[i * self.N : (i + 1) * self.N] for i, t in enumerate(times)}
         return out
 
     def epipolar(self):
@@ -370,7 +394,7 @@ class Net:
         return penalty
 
     def global_sa(self, name, tokens, s, streams, keypoints, bank):
-        frames = [(t, v) for t in range(self.T) for v in range(self.V)]
+        frames = [(t, v) for t in range(self.T) for v in range(self.V) if (t, v) in tokens]
         x = torch.cat([tokens[f] for f in frames])
         n, places = len(x), self.places * len(frames)
         pull = self.clamp(name + "lambda_kpt") if streams > 1 and s == 1 and keypoints is not None else 0.0

@@ -25,7 +25,9 @@ enum class Missing {
   // tolerance of all others becomes a timestep of its own.
   kRepeat,
   // The timestep becomes part of the window without this image: Window::present, for Frames::present. Only with
-  // engines that take it: page4d-export --absent-views. Timesteps are made as for kRepeat.
+  // engines that take it: page4d-export --absent-views. Timesteps are made as for kRepeat, but do not wait for a camera
+  // that is lost, which is silent for longer than `patience`, until it pushes again. So a camera that dies delays
+  // windows once, and a camera that comes back may lose one image, as late.
   kAbsent,
 };
 
@@ -34,7 +36,8 @@ struct RigOptions {
   int64_t stride = 0;
   // Seconds between the first and the last stamp of a timestep, at most; less than half the time between two timesteps.
   double tolerance = 0.015;
-  // Seconds to wait for the other cameras after the first image of a timestep, by the stamps; tolerance or more.
+  // Seconds to wait for the other cameras after the first image of a timestep, by the stamps; tolerance or more. With
+  // kAbsent, more than the time between two images of any camera.
   double patience = 0.1;
   // Images of one camera that may wait for the others; one more ends the wait. More than patience times frame rate.
   int pending = 8;

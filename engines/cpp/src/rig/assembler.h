@@ -14,6 +14,10 @@ namespace page4d {
 // timestep: the camera that is too far ahead has no earlier image. So no other matching gives more complete timesteps
 // (with kRepeat: if images of different timesteps are further apart than the tolerance, since an image that was used in
 // an incomplete timestep is missing in a later one). Only the constructor allocates; one thread at a time.
+//
+// With kAbsent a camera whose newest image is older than the patience, by the newest of all stamps, is lost: timesteps
+// do not wait for it until it pushes again. So a camera that dies delays windows once, by the patience. Until its first
+// image a camera counts as if it had pushed the rig's first one.
 class Assembler {
  public:
   struct Entry {
@@ -23,7 +27,7 @@ class Assembler {
 
   enum class Step {
     kNothing,  // waiting images may still become complete
-    kTime,     // time() is complete, or to be completed with older images
+    kTime,     // time() is complete, or its caller can do with what there is
     kDropped,  // dropped() is part of no timestep
   };
 
@@ -50,16 +54,18 @@ class Assembler {
     return queues_[static_cast<size_t>(camera) * depth_ + fronts_[static_cast<size_t>(camera)]];
   }
   bool waits(int camera) const noexcept { return counts_[static_cast<size_t>(camera)] > 0; }
+  bool is_lost(int camera) const noexcept;
   Entry pop(int camera) noexcept;
 
   int cameras_;
   int64_t tolerance_, patience_;  // nanoseconds
-  bool repeats_;
+  bool keeps_incomplete_;         // timesteps
+  bool leaves_lost_;              // cameras
   size_t depth_;
   std::vector<Entry> queues_;            // [cameras, depth], each a ring
   std::vector<size_t> fronts_, counts_;  // [cameras]
   std::vector<int64_t> last_;            // [cameras]
-  int64_t newest_, given_up_;            // stamps, of all cameras; images up to given_up_ are late
+  int64_t first_, newest_, given_up_;    // stamps, of all cameras; images up to given_up_ are late
   std::vector<Entry> time_;
   int64_t skew_ = 0;
   int dropped_camera_ = -1, dropped_slot_ = -1;

@@ -151,6 +151,7 @@ class Rig::Impl {
     counts.times = times;
     counts.windows = ring_.windows_completed();
     counts.windows_dropped = ring_.windows_dropped();
+    counts.windows_with_holes = ring_.windows_with_holes();
     counts.largest_skew = largest_skew_;
     if (times > 0) counts.mean_skew = sum_of_skews_ / static_cast<double>(times);
     return counts;
@@ -212,16 +213,18 @@ class Rig::Impl {
   void add_view(int camera, const Assembler::Entry& entry) noexcept {
     View& state = view(camera);
     const bool has_image = entry.slot >= 0;
-    ++(has_image ? state.counts.used : state.counts.repeated);
+    const bool is_present = has_image || options_.missing != Missing::kAbsent;
+    ++(has_image ? state.counts.used : is_present ? state.counts.repeated : state.counts.absent);
     if (has_image && options_.missing == Missing::kRepeat) {
       ring_.drop(state.last_slot);
       state.last_slot = entry.slot;
       state.last_stamp = entry.stamp;
       ring_.hold(entry.slot);
     }
-    if (!has_image) ring_.hold(state.last_slot);
-    ring_.set_view(camera, has_image ? entry.slot : state.last_slot, has_image ? entry.stamp : state.last_stamp,
-                   !has_image);
+    if (has_image) return ring_.set_view(camera, {entry.slot, entry.stamp, false, true});
+    // of a camera that may be absent the last image is black
+    ring_.hold(state.last_slot);
+    ring_.set_view(camera, {state.last_slot, state.last_stamp, is_present, is_present});
   }
 
   const RigOptions options_;

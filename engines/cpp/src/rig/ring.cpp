@@ -50,14 +50,11 @@ int Ring::reserve(int camera) noexcept {
   return slot;
 }
 
-void Ring::set_view(int view, int slot, int64_t stamp, bool repeated) noexcept {
-  views(times_)[view] = {slot, stamp, repeated};
-}
-
 bool Ring::add_time(double skew) noexcept {
   skews_[static_cast<size_t>(times_ % kept_times_)] = skew;
   ++times_;
   if (times_ < completed_ * stride_ + layout_.T) return false;
+  with_holes_ += has_hole(completed_ * stride_);
   ++completed_;
   if (ready_ == most_ready_) {
     ++dropped_;
@@ -67,6 +64,15 @@ bool Ring::add_time(double skew) noexcept {
   for (const int64_t needed = (completed_ - ready_) * stride_; oldest_ < needed; ++oldest_)
     for (int64_t v = 0; v < layout_.V; ++v) drop(views(oldest_)[v].slot);
   return true;
+}
+
+// Whether an image of the T timesteps from `start` on is absent.
+bool Ring::has_hole(int64_t start) noexcept {
+  for (int64_t time = start; time < start + layout_.T; ++time) {
+    const View* first = views(time);
+    if (std::any_of(first, first + layout_.V, [](const View& view) { return !view.is_present; })) return true;
+  }
+  return false;
 }
 
 bool Ring::take(Window& window) noexcept {
@@ -94,7 +100,8 @@ bool Ring::take(Window& window) noexcept {
                           static_cast<int>(layout_.H), 0,
                           PixelFormat::kRgb8,          Memory::kHost};
       taken_stamps_[i] = view.stamp;
-      taken_repeated_[i] = view.repeated;
+      taken_repeated_[i] = view.is_repeated;
+      taken_present_[i] = view.is_present ? 1 : 0;
     }
   }
   --ready_;

@@ -388,17 +388,17 @@ void test_formats_of_cameras_are_taken() {
   const std::vector<uint8_t> luma(84 * 56, 126), chroma(84 * 28, 128);  // the middle of 16 to 235: grey
   Image image{luma.data(), 84, 56, 0, PixelFormat::kNv12, Memory::kHost, chroma.data(), 84};
   Pushed pushed;
-  CHECK(allocations_of([&] { pushed = rig.push(0, image, 0); }) == 0);
+  CHECK(allocations_of([&] { pushed = rig.push(0, image, int64_t{0}); }) == 0);
   CHECK(pushed.status.ok() && pushed.ready == 1);
   Window window;
   CHECK(rig.take(window) && window.images[0].format == PixelFormat::kRgb8 && window.images[0].chroma == nullptr);
   for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 128);
   image.chroma_pitch = 83;
-  CHECK_TEXT(rig.push(0, image, 1).status.message,
+  CHECK_TEXT(rig.push(0, image, int64_t{1}).status.message,
              "the rows of an image's second plane overlap\n  allowed: a chroma_pitch of its width or more, or 0");
   image.format = PixelFormat::kUyvy;
   image.pitch = 167;
-  CHECK_TEXT(rig.push(0, image, 1).status.message, "the image's rows overlap");
+  CHECK_TEXT(rig.push(0, image, int64_t{1}).status.message, "the image's rows overlap");
   CHECK(rig.counts(0).pushed == 1);
 }
 

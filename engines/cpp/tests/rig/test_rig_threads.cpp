@@ -30,12 +30,12 @@ void check_window(const Window& window, int T, int V) {
   for (int t = 0; t < T; ++t) {
     int own = 0;
     for (int i = t * V; i < (t + 1) * V; ++i) {
-      own += !window.repeated[i];
+      own += !window.repeated[i] && window.present[i] == 1;
       if (window.stamps[i] == kNoStamp) {
-        CHECK(window.repeated[i] && is_black(window.images[i]));
+        CHECK(window.repeated[i] == (window.present[i] == 1) && is_black(window.images[i]));
         continue;
       }
-      CHECK(shows(window.images[i], i % V, number_of(window.stamps[i])));
+      CHECK(window.present[i] == 1 && shows(window.images[i], i % V, number_of(window.stamps[i])));
       if (t == 0 || window.stamps[i - V] == kNoStamp) continue;
       CHECK(window.repeated[i] ? window.stamps[i] == window.stamps[i - V] : window.stamps[i] > window.stamps[i - V]);
     }
@@ -61,7 +61,7 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
   options.missing = missing;
   options.patience = 1e9;  // threads run ahead of one another as they like
   options.pending = 300;
-  Rig rig(engines(kT, kV), options);
+  Rig rig(engines(kT, kV, true), options);
 
   std::vector<std::thread> cameras;
   for (int c = 0; c < kV; ++c)
@@ -77,7 +77,7 @@ void test_four_cameras_push_while_windows_are_taken(Missing missing) {
       }
     });
 
-  const int64_t times = missing == Missing::kRepeat ? kImages : kImages / 3 * 2;
+  const int64_t times = missing == Missing::kSkip ? kImages / 3 * 2 : kImages;
   int64_t windows = 0, last = -1;
   Window window;
   while (last < times - kT && rig.wait(20)) {  // the newest window is never dropped
@@ -219,8 +219,8 @@ void test_any_order_of_calls(unsigned seed) {
   options.windows = 1 + up_to(2);
   options.pending = 1 + up_to(4);
   options.patience = 0.02 + 0.05 * up_to(3);
-  options.missing = up_to(1) == 0 ? Missing::kSkip : Missing::kRepeat;
-  Rig rig(engines(T, V), options);
+  options.missing = static_cast<Missing>(up_to(2));
+  Rig rig(engines(T, V, true), options);
   std::vector<int64_t> next(static_cast<size_t>(V), 1);
   std::map<int64_t, std::vector<int64_t>> seen;  // by timestep: its stamps in the windows taken so far
   const int64_t stride = options.stride == 0 ? T : options.stride;
@@ -253,7 +253,13 @@ void test_any_order_of_calls(unsigned seed) {
     }
     check_counts(rig, V, options.pending);
     const RigCounts counts = rig.counts();
-    for (int c = 0; c < V; ++c) CHECK(rig.counts(c).used + rig.counts(c).repeated == counts.times);
+    for (int c = 0; c < V; ++c) {
+      const CameraCounts of = rig.counts(c);
+      CHECK(of.used + of.repeated + of.absent == counts.times);
+      CHECK((of.repeated == 0 || options.missing == Missing::kRepeat) &&
+            (of.absent == 0 || options.missing == Missing::kAbsent));
+    }
+    CHECK(counts.windows_with_holes <= counts.windows);
     CHECK(counts.windows == (counts.times < T ? 0 : (counts.times - T) / stride + 1));
     CHECK(counts.windows - counts.windows_dropped - windows == rig.push(-1, picture.image, 0).ready);
   }
@@ -264,6 +270,7 @@ void test_any_order_of_calls(unsigned seed) {
 int main() {
   test_four_cameras_push_while_windows_are_taken(Missing::kSkip);
   test_four_cameras_push_while_windows_are_taken(Missing::kRepeat);
+  test_four_cameras_push_while_windows_are_taken(Missing::kAbsent);
   test_two_threads_of_one_camera();
   test_images_become_late_on_their_way();
   test_waiting_ends();

@@ -124,7 +124,8 @@ class Batch:
         result = FolderResult(name=name, frames=readable(path), state=FolderState.OPEN)
         try:
             loose = UngroupedImages.of(self.engines.manifest.layout)
-            folder = FrameFolder.open(path, cameras=cameras, loose=loose, topics=topics)
+            gaps = self.engines.manifest.takes_present
+            folder = FrameFolder.open(path, cameras=cameras, loose=loose, topics=topics, gaps=gaps)
             result = msgspec.structs.replace(result, images=folder.count * len(folder.camera_names))
             plan = ClipPlan.of(self.engines, folder, self.options)
             earlier = finished(self.out / name, plan.made_by) if resume else None

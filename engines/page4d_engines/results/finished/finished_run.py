@@ -182,7 +182,7 @@ class Scene:
         return len(self._names)
 
     def images(self) -> Iterator[PosedImage]:
-        """Each image once, in the order of its window, timestep and view; of overlapping windows the earlier one's.
+        """Each image that there is once, by window, timestep and view; of overlapping windows the earlier one's.
 
         May be called again, and again before an iterator is through.
 
@@ -232,7 +232,7 @@ class Scene:
         times = sorted({t for window in self.windows for t in self.run.timesteps(window)})
         names = ImageNames.of(clip.camera_names, [clip.frame_names[t] for t in times], clip.photos).cameras
         places = [(t, v) for t in times for v in range(len(clip.camera_names))]
-        return dict(zip(places, names, strict=True))
+        return {place: name for place, name in zip(places, names, strict=True) if self.run.fits.present[place]}
 
     def _parts(self) -> Iterator[ScenePart]:
         seen: set[int] = set()
@@ -241,5 +241,6 @@ class Scene:
             fresh = [t not in seen for t in timesteps]
             seen.update(timesteps)
             geometry = self.run.geometry(window)
-            places = [place for place in geometry.places() if fresh[place[0]]]
+            present = self.run.fits.present[timesteps.start : timesteps.stop]
+            places = [place for place in geometry.places() if fresh[place[0]] and present[place]]
             yield ScenePart(window, timesteps, geometry, places)

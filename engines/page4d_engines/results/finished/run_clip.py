@@ -61,7 +61,8 @@ def clip_of_run(summary: Summary, made_by: MadeBy, frames: str | os.PathLike[str
         raise UsageError("the run's frames are no longer where they were", got=place, hint=hint)
     try:
         topics = summary.cameras if is_bag(place) else None
-        clip = FrameFolder.open(place, loose=UngroupedImages.of(Layout(**summary.layout)), topics=topics)
+        loose = UngroupedImages.of(Layout(**summary.layout))
+        clip = FrameFolder.open(place, loose=loose, topics=topics, gaps=made_by.gaps)
     except UsageError as error:
         raise UsageError(f"the run's frames cannot be read: {error.what}", got=error.got, hint=hint) from None
     hashes = {frames_hash(clip), inputs_hash(clip)}

@@ -196,5 +196,5 @@ def _pictures(run: FinishedRun) -> Iterator[tuple[str, list[Picture]]]:
         predictions = None
         if Predictions.are_in(geometry.result):
             names = ImageNames.of(clip.camera_names, times, clip.photos)
-            predictions = Predictions(inputs.images, geometry, names)
-        yield window.name, list(window_pictures(inputs.images, geometry.result, predictions, clip.camera_names, times))
+            predictions = Predictions(inputs.images, geometry, names, inputs.present)
+        yield window.name, list(window_pictures(inputs, geometry.result, predictions, clip.camera_names, times))

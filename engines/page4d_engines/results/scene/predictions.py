@@ -21,7 +21,7 @@ from page4d_engines.results.scene.cloud_thinning import Candidates, CloudThinnin
 from page4d_engines.results.scene.cloud_view import render_view
 from page4d_engines.results.scene.image_names import ImageNames
 from page4d_engines.results.scene.prediction_summary import CameraSummary, PredictionSummary, unit_in_words
-from page4d_engines.results.scene.window_geometry import WindowGeometry
+from page4d_engines.results.scene.window_geometry import Place, WindowGeometry
 
 CLOUD, CAMERAS, DEPTH = "points.ply", "cameras.json", "depth"
 
@@ -36,11 +36,13 @@ class Predictions:
         images: uint8 RGB `[T,V,H,W,3]`.
         geometry: what the heads give.
         names: of the images.
+        present: which of them there are, bool `[T,V]`; the others are left out. None: all.
     """
 
     images: NDArray[np.uint8]
     geometry: WindowGeometry
     names: ImageNames
+    present: NDArray[np.bool_] | None = None
 
     @classmethod
     def are_in(cls, result: Result) -> bool:
@@ -71,6 +73,8 @@ class Predictions:
         for name, (t, v) in zip(self.names.depth, self.geometry.places(), strict=True):
             if depth is None or scale is None:
                 break
+            if not self._is_present((t, v)):
+                continue
             path = place / DEPTH / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_depth(path, depth[t, v], scale)
@@ -100,7 +104,7 @@ class Predictions:
         """
         cloud, camera, depth = self.cloud, self.geometry.result.camera, self.geometry.depth
         if cloud is not None:
-            poses = np.zeros((0, 4, 4)) if camera is None else camera.reshape(-1, 4, 4)
+            poses = np.zeros((0, 4, 4)) if camera is None else camera[self._all_present]
             beside = "" if camera is None else " from beside the cameras, which are drawn as frames"
             yield Picture(render_view(cloud, poses), f"The point cloud{beside}.")
         if depth is not None:
@@ -134,7 +138,17 @@ class Predictions:
     def rig(self) -> dict[str, Calibration] | None:
         """Each image's camera; None where the engines give no cameras with intrinsics."""
         calibrations = self.geometry.calibrations
-        return None if calibrations is None else dict(zip(self.names.cameras, calibrations, strict=True))
+        if calibrations is None:
+            return None
+        images = zip(self.names.cameras, calibrations, self.geometry.places(), strict=True)
+        return {name: calibration for name, calibration, place in images if self._is_present(place)}
+
+    @property
+    def _all_present(self) -> NDArray[np.bool_]:
+        return np.ones(self.images.shape[:2], np.bool_) if self.present is None else self.present
+
+    def _is_present(self, place: Place) -> bool:
+        return bool(self._all_present[place])
 
 
 def _warnings(rig: dict[str, Calibration], left_out: Sequence[str]) -> Iterator[str]:

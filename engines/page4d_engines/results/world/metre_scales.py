@@ -168,7 +168,8 @@ def _photos(scene: Scene) -> Iterable[str]:
     """Paths of a scene's photos, each once."""
     run = scene.run
     times = dict.fromkeys(t for window in scene.windows for t in run.timesteps(window))
-    return (photo_path(run.clip, t, v) for t in times for v in range(run.layout.V))
+    present = run.clip.present
+    return (photo_path(run.clip, t, v) for t in times for v in range(run.layout.V) if present[t, v])
 
 
 def _ratios(image: PosedImage, places: Floats, depth: Floats) -> Floats:
@@ -234,8 +235,8 @@ def _middle(centres: list[Floats]) -> Floats | None:
 
 
 def clip_images(clip: FrameFolder) -> Iterable[tuple[int, int]]:
-    """Timestep and view of all images."""
-    return ((t, v) for t in range(clip.count) for v in range(len(clip.camera_names)))
+    """Timestep and view of all images that there are."""
+    return ((t, v) for t, v in np.argwhere(clip.present).tolist())
 
 
 def other_cameras(reference: str, known: dict[str, Camera], names: list[str]) -> UsageError:

@@ -81,6 +81,30 @@ def test_a_camera_that_falls_silent(cpp, made):
     assert 0 < len(fewer) < len(windows) and cameras[1][5] == 0
 
 
+def test_a_camera_that_dies_leaves_holes(cpp, made):
+    """Windows go on with what Python computes of the other cameras' images, and of the dead one there is nothing."""
+    engines, death = made("default", absent_views=True).folder, 8
+    command = [engines, "--backend", "onnxruntime", "--rate", RATE, "--seconds", 2.5, "--missing", "absent"]
+    code, printed, error = rig_example(cpp, *command, "--kill", 1, "--from", death / RATE)
+    assert code == 0, error
+    _, windows, cameras = tables(printed)
+    assert cameras[1][6] > 5 and cameras[1][5] == 0, "the columns of absent and repeated images"
+    pipeline = Pipeline.load(engines, backend=Backend.ONNXRUNTIME)
+    layout, checked = pipeline.manifest.layout, 0
+    for _, oldest, newest, _, repeated, absent, _, *means in windows:
+        first, last = round(oldest * RATE), round(newest * RATE)
+        present = np.array([[True, first + t < death] for t in range(layout.T)])
+        if last - first != layout.T - 1 or absent != np.count_nonzero(~present):  # a busy machine, as above
+            continue
+        images = np.array([[drawn(layout, v, first + t) for v in range(layout.V)] for t in range(layout.T)])
+        values = pipeline.run(images, present=present).mask.astype(np.float64)
+        expected = values.reshape(layout.T, layout.V, -1).mean(axis=(0, 2))
+        np.testing.assert_allclose(means, expected, rtol=0, atol=6e-7)
+        assert repeated == 0 and np.isnan(means).tolist() == [False, bool(absent)]
+        checked += 1 if absent == layout.T else 0
+    assert checked > 0
+
+
 def test_it_says_what_is_wrong(cpp, made):
     for arguments in ((), ("--help",)):
         code, printed, usage = rig_example(cpp, *arguments)

@@ -1,0 +1,1 @@
+"""Clips in which cameras lack frames."""
