@@ -169,8 +169,7 @@ def test_the_log_has_onnx_runtimes_messages_and_nothing_is_printed_without_one(c
     graph.graph.initializer.append(onnx.helper.make_tensor("idle_weight", onnx.TensorProto.FLOAT, [1], [0.0]))
     onnx.save(graph, folder / stage.cpu)
     rehash(folder)
-    (library,) = (pathlib.Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
-    command = [cpp / "tests" / "log_messages", folder, library]
+    command = [cpp / "tests" / "log_messages", folder, onnxruntime_library()]
     completed = subprocess.run(command, capture_output=True, text=True)
     assert (completed.returncode, completed.stderr) == (0, "")
     lines = completed.stdout.splitlines()
