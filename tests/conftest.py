@@ -126,11 +126,12 @@ def real_clip() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def cpp(shared):
     """The build folder of `engines/cpp`, its tests and examples, with address and undefined-behaviour sanitizers."""
-    from tests.support.cpp.cmake_builds import SANITIZED, build
+    from tests.support.cpp.cmake_builds import build
 
     with making(shared / "cpp") as first:
         if first:
-            build(pathlib.Path(__file__).parents[1] / "engines" / "cpp", shared / "cpp" / "build", *SANITIZED)
+            source = pathlib.Path(__file__).parents[1] / "engines" / "cpp"
+            build(source, shared / "cpp" / "build", "--preset", "asan")
     return shared / "cpp" / "build"
 
 
