@@ -4,6 +4,7 @@
 #include <map>
 #include <random>
 #include <thread>
+#include <tuple>
 
 #include "rig/assembled.h"
 #include "rig/rig_images.h"
@@ -91,7 +92,9 @@ std::vector<rig_test::Event> random_events(int cameras, std::mt19937& random) {
       events.push_back({c, stamp, 0, arrival});
     }
   }
-  std::stable_sort(events.begin(), events.end(), [](const auto& a, const auto& b) { return a.arrival < b.arrival; });
+  std::sort(events.begin(), events.end(), [](const auto& a, const auto& b) {
+    return std::tie(a.arrival, a.camera, a.stamp) < std::tie(b.arrival, b.camera, b.stamp);
+  });
   for (size_t i = 0; i < events.size(); ++i) events[i].number = static_cast<int>(i);
   return events;
 }
