@@ -45,6 +45,6 @@ def test_digests_of_a_64_bit_arm_cpu_equal_pythons(tmp_path):
     folders = [f"-I{SOURCE / folder}" for folder in ("include", "src", "tests")]
     run(compiler, *flags, *folders, *sources, "-o", tmp_path / "digests")
     if not emulator:
-        pytest.skip("qemu-aarch64-static is not installed (qemu-user-static): compiled only")
+        pytest.skip("qemu-aarch64-static is not installed (qemu-user-static, by test.sh): compiled only")
     assert check(run(emulator, tmp_path / "digests", "digests")) == ["instructions", "portable"]
     subprocess.run([emulator, tmp_path / "digests"], check=True)

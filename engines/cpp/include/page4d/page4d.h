@@ -93,8 +93,8 @@ typedef struct page4d_rig page4d_rig;
  * Any thread calls it, several at once; it must not call the library, and must not throw. */
 typedef void (*page4d_log)(void* context, int32_t level, const char* message);
 
-/* An image in the caller's memory. Set it to zeros before its members: images lie in arrays, so this struct never
- * grows, and what is reserved may get a meaning. */
+/* An image in the caller's memory. Set it to zeros, or PAGE4D_IMAGE_INIT, before its members: images lie in arrays, so
+ * this struct never grows, and what is reserved may get a meaning. */
 typedef struct page4d_image {
   const void* data;
   int32_t width, height;
@@ -105,6 +105,7 @@ typedef struct page4d_image {
   size_t chroma_pitch;  /* bytes from one row of the second plane to the next; 0: as many as in the first */
   uint64_t reserved[4]; /* zeros; anything else is PAGE4D_USAGE */
 } page4d_image;
+#define PAGE4D_IMAGE_INIT {0, 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0}}
 
 /* As an entry of cameras.json; matrices row by row. */
 typedef struct page4d_camera {
@@ -117,7 +118,8 @@ typedef struct page4d_camera {
 typedef struct page4d_output {
   void* data;
   size_t bytes;
-  int32_t memory; /* page4d_memory */
+  int32_t memory;   /* page4d_memory */
+  int32_t reserved; /* 0; anything else is PAGE4D_USAGE */
 } page4d_output;
 
 /* All zero: plans on GPU 0 where they run, else ONNX Runtime; images in the engines' size. */
@@ -162,7 +164,7 @@ typedef struct page4d_outputs {
   const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int64_t layer_count;
 } page4d_outputs;
-#define PAGE4D_NO_OUTPUT {0, 0, 0}
+#define PAGE4D_NO_OUTPUT {0, 0, 0, 0}
 #define PAGE4D_OUTPUTS_INIT \
   {sizeof(page4d_outputs),  \
    PAGE4D_NO_OUTPUT,        \

@@ -22,11 +22,12 @@ E enumerated(int32_t number, E last, const char* what) {
   return static_cast<E>(number);
 }
 
+inline constexpr char kImageRefused[] =
+    "an image's pixels or memory are out of range, or its reserved bytes are not zero";
+
 static_assert(static_cast<int>(PixelFormat::kMono8) == PAGE4D_MONO8 &&
               static_cast<int>(PixelFormat::kUyvy) == PAGE4D_UYVY &&
               static_cast<int>(PixelFormat::kBayerGrbg8) == PAGE4D_BAYER_GRBG8);
-
-constexpr char kImageRefused[] = "an image's pixels or memory are out of range, or its reserved bytes are not zero";
 
 // False: kImageRefused.
 inline bool convert(const page4d_image& from, Image& to) noexcept {

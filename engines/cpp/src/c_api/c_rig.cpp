@@ -13,12 +13,12 @@ static_assert(PAGE4D_NO_STAMP == kNoStamp);
 
 namespace {
 
-constexpr size_t kFirstOptions = PAGE4D_SIZE_UP_TO(page4d_rig_options, fit);
+constexpr size_t kFirstRigOptions = PAGE4D_SIZE_UP_TO(page4d_rig_options, fit);
 constexpr size_t kFirstWindow = PAGE4D_SIZE_UP_TO(page4d_window, shared);
 constexpr size_t kFirstRigCounts = PAGE4D_SIZE_UP_TO(page4d_rig_counts, mean_skew);
 constexpr size_t kFirstCameraCounts = PAGE4D_SIZE_UP_TO(page4d_camera_counts, last_stamp);
 // a later member would lie in bytes that older programs never set
-static_assert(kFirstOptions == sizeof(page4d_rig_options) && kFirstWindow == sizeof(page4d_window));
+static_assert(kFirstRigOptions == sizeof(page4d_rig_options) && kFirstWindow == sizeof(page4d_window));
 static_assert(kFirstRigCounts == sizeof(page4d_rig_counts) && kFirstCameraCounts == sizeof(page4d_camera_counts));
 
 RigOptions convert(const page4d_rig_options& from) {
@@ -55,7 +55,7 @@ int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* o
   *rig = nullptr;
   page4d_rig_options all{};
   if (options != nullptr) {
-    if (const int code = read_struct(options, kFirstOptions, "page4d_rig_options", all)) return code;
+    if (const int code = read_struct(options, kFirstRigOptions, "page4d_rig_options", all)) return code;
   }
   return guarded([&] { *rig = new page4d_rig(pipeline->pipeline.info(), convert(all)); });
 }

@@ -27,6 +27,35 @@ static void black_images(page4d_image images[3]) {
   }
 }
 
+/* Images as a camera gives them, grey, with the second plane elsewhere, become RGB. */
+static int test_formats_of_cameras(page4d_pipeline* pipeline) {
+  static unsigned char luma[56 * 72], chroma[28 * 80];
+  memset(luma, 126, sizeof luma); /* the middle of 16 to 235 */
+  memset(chroma, 128, sizeof chroma);
+  page4d_image image;
+  memset(&image, 0, sizeof image);
+  image.data = luma;
+  image.width = 70;
+  image.height = 56;
+  image.pitch = 72;
+  image.pixels = PAGE4D_NV12;
+  image.chroma = chroma;
+  image.chroma_pitch = 80;
+  page4d_rig* rig = NULL;
+  page4d_window window = PAGE4D_WINDOW_INIT;
+  CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
+  for (int camera = 0; camera < 3; ++camera) CHECK(page4d_rig_push(rig, camera, &image, 1, NULL) == PAGE4D_OK);
+  CHECK(page4d_rig_take(rig, &window) == 1 && window.images[2].pixels == PAGE4D_RGB8);
+  CHECK(window.images[2].chroma == NULL && window.images[2].reserved[0] == 0);
+  const unsigned char* pixels = window.images[2].data;
+  for (int i = 0; i < 56 * 70 * 3; ++i) CHECK(pixels[i] == 128);
+  image.chroma_pitch = 69;
+  CHECK(page4d_rig_push(rig, 0, &image, 2, NULL) == PAGE4D_USAGE);
+  CHECK(strstr(page4d_last_error(), "second plane overlap") != NULL);
+  page4d_rig_free(rig);
+  return 0;
+}
+
 /* A null argument is refused by a code, or by zeros if the call returns no code. */
 static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_image* image) {
   page4d_layout layout = PAGE4D_LAYOUT_INIT;
@@ -214,8 +243,11 @@ int main(int argc, char** argv) {
   images[1].reserved[3] = 0;
   outputs.camera.memory = 2;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
-  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range") == 0);
+  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range, or its reserved bytes are not zero") == 0);
   outputs.camera.memory = PAGE4D_HOST;
+  outputs.camera.reserved = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  outputs.camera.reserved = 0;
   {
     page4d_output layers[2];
     memset(layers, 0, sizeof layers);
@@ -234,6 +266,7 @@ int main(int argc, char** argv) {
   int32_t ready = -1;
   CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
   CHECK(test_nulls(pipeline, rig, images) == 0);
+  CHECK(test_formats_of_cameras(pipeline) == 0);
   CHECK(page4d_rig_take(rig, &window) == 0);
   for (int camera = 0; camera < 3; ++camera)
     CHECK(page4d_rig_push(rig, camera, &images[camera], 1000000000 + 1000000 * camera, &ready) == PAGE4D_OK);

@@ -1,6 +1,7 @@
 // Windows of a live rig: their content, the counts, and that a running rig allocates nothing.
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,13 @@ using rig_test::shows;
 namespace {
 
 constexpr int64_t kPeriod = 33333333, kMilli = 1000000, kSecond = 1000 * kMilli;
+
+// Whether a rig takes stamps of this type.
+template <class Stamp, class = void>
+constexpr bool kIsStamp = false;
+template <class Stamp>
+constexpr bool kIsStamp<Stamp, std::void_t<decltype(std::declval<Rig&>().push(0, Image{}, Stamp{}))>> = true;
+static_assert(kIsStamp<int64_t> && kIsStamp<int> && !kIsStamp<double> && !kIsStamp<float>);
 
 Pushed push(Rig& rig, int camera, int64_t number, int64_t stamp) {
   return rig.push(camera, Picture(camera, number).image, stamp);
