@@ -19,7 +19,7 @@ from page4d_export.plan.export_plan import ExportPlan
 from tests.page4d.test_model import rig
 from tests.support.examples import examples
 from tests.support.models import EVERY, EXPORTED, PUBLISHED, config_of, layout_of, lively, takes_keypoints
-from tests.support.plan_stages import pipeline_of
+from tests.support.torch_engines.plan_stages import pipeline_of
 
 SEE_OTHERS = [variant for variant in EVERY if variant != "da3-mono"]
 
@@ -138,6 +138,21 @@ def test_windows_that_overlap_take_other_first_images(made):
     alone = Pipeline.load(made_.folder, threads=1).run(clip[1:], present=there[1:])
     for name, array in alone.tensors().items():
         np.testing.assert_array_equal(got.tensors()[name], array, err_msg=name)
+
+
+def test_an_image_that_was_absent_cannot_be_shared_as_one_that_is_there(made):
+    made_ = made("default", absent_views=True)
+    pipeline = Pipeline.load(made_.folder, sliding=True, threads=1)
+    images, present = made_.clip.frames, np.ones((3, 2), np.uint8)
+    present[2, 1] = 0
+    pipeline.run(images, present=present)
+    for now in (None, np.ones((3, 2), np.uint8)):
+        with pytest.raises(UsageError, match="timestep 1, view 1"):
+            pipeline.run(images, present=now, shared=2)
+    now = np.ones((3, 2), np.uint8)
+    now[1, 1] = 0
+    pipeline.run(images, present=now, shared=2)
+    pipeline.run(images, shared=1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from page4d.manifest import Unit
 from page4d.manifest_checks.manifest_check import check_manifest
 from page4d.manifest_checks.manifest_file import read_manifest
 from tests.support.da3.models import MODELS, H, W, model_of
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.torch_stages import TorchStages
 
 
 def entry_of(manifest, name):

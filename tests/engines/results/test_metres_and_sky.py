@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from page4d import Layout
 from page4d.cameras import read_cameras
 from page4d.errors import UsageError
-from page4d.network.sky import SKY, fill_sky
+from page4d.network.heads.sky import SKY, fill_sky
 from page4d.system.progress import SILENT
 from page4d_engines.clip.fit import Fit, FitMode
 from page4d_engines.clip.frame_folder import FrameFolder
@@ -21,7 +21,7 @@ from page4d_engines.results.summary import read_summary
 from tests.engines.clip.bags.recordings import START, camera_info, stream, write_bag
 from tests.engines.results.ply import columns, read_ply
 from tests.support.da3.models import H, W, cameras_of, model_of
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.torch_stages import TorchStages
 
 NAMES = ["cam0", "cam1", "cam2"]
 LAYOUT = Layout(1, 3, H, W)

@@ -14,7 +14,7 @@ from page4d_engines.runtime.result import LengthUnit
 from page4d_engines.runtime.schedule import ChooseView, Run, schedule
 from tests.support.da3.models import H, W, cameras_of, model_of
 from tests.support.examples import examples
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.torch_stages import TorchStages
 
 
 def images_of(layout, seed=0):

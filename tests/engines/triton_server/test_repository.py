@@ -31,7 +31,7 @@ from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import started
 from tests.support.da3.models import H, W, model_of
 from tests.support.models import EXPORTED, config_of, layout_of, takes_keypoints
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.torch_stages import TorchStages
 
 TYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 MANIFEST_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16"}

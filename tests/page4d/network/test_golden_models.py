@@ -16,10 +16,10 @@ from page4d.network.heads.camera_decoder import CameraDecoder
 from page4d.network.heads.conv_head import ConvHead
 from page4d.network.heads.dpt import Depth
 from page4d.network.heads.metric_head import Metric
+from page4d.network.heads.sky import fill_sky
 from page4d.network.known_cameras import KnownCameras
 from page4d.network.poses import camera_to_world, intrinsics, world_to_camera
 from page4d.network.reference_view import balanced_view
-from page4d.network.sky import fill_sky
 from page4d.published import PoseDirection
 from tests.support.beside import golden_recipe, key_table
 

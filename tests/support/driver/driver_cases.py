@@ -40,9 +40,9 @@ from tests.support.da3.models import H, W, model_of
 from tests.support.driver.pieces_on_the_cpu import attended, joined
 from tests.support.exports import by_time
 from tests.support.models import config_of, layout_of, lively
-from tests.support.plan_stages import StageModule, written
-from tests.support.plan_stages import pipeline_of as pipeline_of_plan
-from tests.support.torch_stages import TorchStages
+from tests.support.torch_engines.plan_stages import StageModule, written
+from tests.support.torch_engines.plan_stages import pipeline_of as pipeline_of_plan
+from tests.support.torch_engines.torch_stages import TorchStages
 
 LIBRARY = ctypes.CDLL("libcuda.so.1")
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from page4d.layout import Layout
 from page4d.manifest import PointsFrame
+from page4d.network.heads.sky import fill_sky
 from page4d.network.poses import world_points
-from page4d.network.sky import fill_sky
 from page4d_engines.clip.fit import Fit
 from page4d_engines.pipeline import Result
 from page4d_engines.results.scene.calibration import Calibration, calibrate

@@ -1,0 +1,1 @@
+"""Engines whose stages PyTorch computes."""
