@@ -19,8 +19,8 @@ from page4d_engines.versions import TRIED
 from page4d_plugins.driver import capability_of, checked, chip_here, cuda_version, driver
 from page4d_plugins.kernel_pack import shipped
 
-_RUN = ("onnxruntime", "onnx", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich", "jinja2")
-_EXPORT = ("torch", "onnxscript", "onnx-ir")
+_RUN = ("onnxruntime", "numpy", "ml-dtypes", "msgspec", "safetensors", "pillow", "typer", "rich", "jinja2")
+_EXPORT = ("torch", "onnx", "onnxscript", "onnx-ir")
 _KERNELS = ("triton",)
 _HUB = "huggingface-hub"
 

@@ -6,6 +6,7 @@ import functools
 import pathlib
 import platform
 
+_EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
 _CPUINFO = pathlib.Path("/proc/cpuinfo")  # psutil counts cores and does not name them
 
 
@@ -17,6 +18,11 @@ def cpu_name() -> str:
 def cpu_features() -> frozenset[str]:
     """Instruction sets as Linux names them, `avx512_vnni`; empty where the system does not say."""
     return frozenset(_facts().get("flags", "").split())
+
+
+def multiplies_signed() -> bool:
+    """Whether this CPU has exact products of unsigned by signed bytes; False where the system does not say."""
+    return not _EXACT.isdisjoint(cpu_features())
 
 
 @functools.cache

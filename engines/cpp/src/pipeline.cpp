@@ -24,7 +24,7 @@ std::unique_ptr<EngineLoader> runnable_plans(const EngineFolder& folder, const O
 }
 
 // ONNX Runtime, after the hashes of its files, which EngineFolder::open checks for Files::kAll alone.
-std::unique_ptr<EngineLoader> cpu_loader(EngineFolder& folder, const Options& options) {
+std::unique_ptr<EngineLoader> ort_loader(EngineFolder& folder, const Options& options) {
   auto loader = onnxruntime_loader(folder, options);
   if (options.files == Files::kUsed) folder.check(onnxruntime_files(folder.manifest));
   return loader;
@@ -38,14 +38,15 @@ std::unique_ptr<EngineLoader> loader_of(EngineFolder& folder, const Options& opt
     case Backend::kTensorrt:
       return tensorrt_loader(folder, options);
     case Backend::kOnnxruntime:
-      return cpu_loader(folder, options);
+    case Backend::kOnnxruntimeCuda:
+      return ort_loader(folder, options);
     case Backend::kAuto:
       break;
   }
-  if (!folder.manifest.plans) return cpu_loader(folder, options);
+  if (!folder.manifest.plans) return ort_loader(folder, options);
   if (auto loader = runnable_plans(folder, options, reason)) return loader;
   try {
-    return cpu_loader(folder, options);
+    return ort_loader(folder, options);
   } catch (Error& error) {
     error.got("not on TensorRT: " + reason);
     throw;
@@ -55,7 +56,7 @@ std::unique_ptr<EngineLoader> loader_of(EngineFolder& folder, const Options& opt
 // Options of another backend than the one that is asked for, a line each.
 std::vector<std::string> without_effect(const Options& options) {
   const bool may_be_tensorrt = options.backend == Backend::kAuto || options.backend == Backend::kTensorrt;
-  const bool may_be_onnxruntime = options.backend == Backend::kAuto || options.backend == Backend::kOnnxruntime;
+  const bool may_be_onnxruntime = options.backend != Backend::kTensorrt && options.backend != Backend::kTest;
   const std::pair<bool, const char*> given[] = {
       {!may_be_tensorrt && !options.tensorrt_library.empty(), "tensorrt_library"},
       {!may_be_tensorrt && !options.plugin_library.empty(), "plugin_library"},
@@ -88,7 +89,8 @@ class Pipeline::Impl {
     window_ = std::make_unique<WindowRunner>(folder_.manifest, *loader_, read_constants(folder_), options);
     if (!window_->no_graph().empty())
       warnings_.push_back("no CUDA graph, the calls are launched one by one: " + window_->no_graph());
-    log_->write(LogLevel::kInfo, text(path, ": ", described_).c_str());
+    const bool has_no_plans = options.backend == Backend::kAuto && !folder_.manifest.plans;
+    log_->write(LogLevel::kInfo, text(path, ": ", described_, has_no_plans ? "; the folder has no plans" : "").c_str());
     for (const std::string& line : warnings_) log_->write(LogLevel::kWarning, line.c_str());
   }
 

@@ -6,21 +6,28 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from page4d.errors import EngineError
+from page4d.errors import EngineError, MissingBackendError
 from page4d.manifest import StageEntry
+from page4d.system.cpu import multiplies_signed
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.ort.int8_weights import multiplies_signed, signed
-from page4d_engines.ort.library import first_line, report_nothing, require_supported, translated, unloadable
-from page4d_engines.ort.lowering import lower
+from page4d_engines.ort.library import (
+    first_line,
+    report_nothing,
+    require_onnx,
+    require_supported,
+    translated,
+    unloadable,
+)
 from page4d_engines.ort.thread_pool import ThreadPool
-from page4d_engines.stage_files.external_data import is_external, mapped
+
+if TYPE_CHECKING:
+    import onnx
 
 _TYPES = {f"tensor({name})": name for name in ("uint8", "int8", "int32", "int64", "bool", "float16")} | {
     "tensor(float)": "float32"
@@ -48,7 +55,7 @@ class OrtEngine:
 
     Raises:
         EngineError: ONNX Runtime does not accept the file.
-        MissingBackendError: ONNX Runtime is too old.
+        MissingBackendError: ONNX Runtime is too old; the file is no graph for a CPU, and `onnx` is not installed.
     """
 
     @classmethod
@@ -84,6 +91,8 @@ class OrtEngine:
         try:
             graph = str(path) if is_lowered else self._lowered(path, options, rounding, extend)
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except MissingBackendError:
+            raise
         except Exception as error:  # ONNX Runtime and protobuf raise a type of their own for every status
             raise translated(error, path.name, unloadable(error, path.name)) from error
         self._name = path.name
@@ -95,21 +104,18 @@ class OrtEngine:
         rounding: bool,
         extend: Callable[[onnx.ModelProto], None] | None,
     ) -> bytes:
-        """A stage's own graph, lowered; weights that it cannot map go into the options."""
-        model = onnx.load(path, load_external_data=False)
-        if extend is not None:
-            extend(model)
-        self._weights |= widened(model, path.parent)
-        if multiplies_signed():
-            self._weights |= signed(model, path.parent)
-        proto = lower(model, rounding)
+        """A stage's own graph, lowered; weights that the session cannot map go into the options."""
+        require_onnx(f"{path.name} is no graph for a CPU: making one of it")
+        from page4d_engines.ort.stage_graph import lowered_stage
+
+        content, self._weights = lowered_stage(path, rounding, extend, multiplies_signed())
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         if self._weights:
             options.add_external_initializers(
                 list(self._weights),
                 [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._weights.values()],
             )
-        return proto.SerializeToString()
+        return content
 
     def bind(
         self, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]
@@ -155,16 +161,3 @@ class OrtEngine:
             what = f"{value.name} of {self._name} does not lie in memory as its graph says"
             raise EngineError(what, got=got, allowed=f"{value.type} {value.shape}", hint="page4d-export again")
         return array
-
-
-def widened(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.generic]]:
-    """The 16-bit initializers that lie in another file, as float32 in their shapes; the session maps the others."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for tensor in model.graph.initializer:
-        if not is_external(tensor):
-            continue
-        if tensor.data_type == TensorProto.BFLOAT16:  # the upper half of a float32
-            arrays[tensor.name] = (mapped(tensor, folder, np.uint16).astype(np.uint32) << 16).view(np.float32)
-        elif tensor.data_type == TensorProto.FLOAT16:
-            arrays[tensor.name] = mapped(tensor, folder, np.float16).astype(np.float32)
-    return arrays

@@ -10,12 +10,10 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
-import onnx
 import onnxruntime
 
 from page4d.errors import EngineError, MissingBackendError
-from page4d_engines.ort.library import first_line, require_supported, translated, unloadable
-from page4d_engines.ort.lowering import lower
+from page4d_engines.ort.library import first_line, require_onnx, require_supported, translated, unloadable
 from page4d_engines.runtime.cuda_device import CudaDevice
 from page4d_engines.runtime.engine import GpuEngine, Launch
 from page4d_engines.versions import TRIED
@@ -31,7 +29,8 @@ def require_provider() -> None:
     """Raise unless ONNX Runtime has a GPU to run on.
 
     Raises:
-        MissingBackendError: the installed ONNX Runtime is the CPU's, or too old, or no driver answers.
+        MissingBackendError: the installed ONNX Runtime is the CPU's, or too old, or no driver answers; `onnx` is not
+            installed, which prepares graphs for a GPU when they are loaded.
     """
     providers = onnxruntime.get_available_providers()
     if _PROVIDER not in providers:
@@ -40,6 +39,7 @@ def require_provider() -> None:
             "--backend cuda needs ONNX Runtime's build for GPUs", got=", ".join(providers), hint=hint
         )
     require_supported()
+    require_onnx("--backend cuda")
     driver()
 
 
@@ -78,6 +78,10 @@ class CudaOrtEngine(GpuEngine):
     """
 
     def __init__(self, path: pathlib.Path, gpu: CudaDevice) -> None:
+        import onnx
+
+        from page4d_engines.ort.lowering import lower
+
         self.scratch = 0
         self._number, self._name = gpu.number, path.name
         options = onnxruntime.SessionOptions()

@@ -15,17 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from page4d.system.cpu import cpu_features
+from page4d_engines.ort.onnx_graph import drop_unread
 from page4d_engines.stage_files.external_data import is_external, mapped
 
-_EXACT = {"avx512_vnni", "avx_vnni", "amx_int8"}  # as Linux names them
 SIGNED_ZERO = "int8/signed_zero"
 """The constant that signed weights lie around."""
-
-
-def multiplies_signed() -> bool:
-    """Whether this CPU has exact products of unsigned by signed bytes; False where the system does not say."""
-    return not _EXACT.isdisjoint(cpu_features())
 
 
 def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np.int8]]:
@@ -58,10 +52,7 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
         if node.op_type == "MatMulInteger" and node.input[1] in weights:
             node.input[1], node.input[3] = f"{node.input[1]}/signed", SIGNED_ZERO
     graph.initializer.append(helper.make_tensor(SIGNED_ZERO, TensorProto.INT8, [], [0]))
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)
     return external
 
 

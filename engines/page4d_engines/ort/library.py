@@ -6,10 +6,9 @@ import functools
 import os
 import re
 
-import onnx
 import onnxruntime
 
-from page4d.errors import EngineError, OutOfMemoryError
+from page4d.errors import EngineError, MissingBackendError, OutOfMemoryError
 from page4d_engines.versions import TRIED, require
 
 
@@ -23,13 +22,29 @@ def report_nothing() -> None:
 
 @functools.cache
 def require_supported() -> None:
-    """Refuse packages that are too old: they lack calls, and onnx before 1.19 reads bfloat16 as integers.
+    """Refuse a package that is too old: it lacks calls.
 
     Raises:
-        MissingBackendError: onnxruntime or onnx is.
+        MissingBackendError: it is.
     """
     gpu = "-gpu" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ""
     require("onnxruntime", onnxruntime.__version__, gpu)
+
+
+def require_onnx(what: str) -> None:
+    """Refuse to go on without the package `onnx`, which rewrites graphs; before 1.19 it reads bfloat16 as integers.
+
+    Args:
+        what: needs it.
+
+    Raises:
+        MissingBackendError: it is not installed, or too old.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        hint = f'pip install "onnx>={TRIED["onnx"].lowest},<2"'
+        raise MissingBackendError(f"{what} needs the package onnx", got=error, hint=hint) from None
     require("onnx", onnx.__version__)
 
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
-
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from collections.abc import Iterable, Mapping, Sequence
 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest, StageEntry, TensorSpec
 from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
 from page4d_engines.stage_files.onnx_check import ONNX_TYPES, check_weights, parsed, type_name
+from page4d_engines.stage_files.onnx_file import Node, Value
 
 _STANDARD = ("", "ai.onnx")
 _ATTENTION = ("com.microsoft", "MultiHeadAttention")
-_MOST_TRIPS = 1 << 20  # of a loop: a part of a sequence's queries, or a group of them, each
+_MOST_TRIPS = 1 << 20  # of a loop times those around it: each a part of a sequence's queries, or a group of them
 _AGAIN = "page4d-export again"
-_NO_CONSTANTS: Mapping[str, NodeProto] = MappingProxyType({})
+
+Scope = Mapping[str, "int | None"]
+"""The names of a body: those of constant integers with their value, all others with None."""
 
 
 def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: Manifest, entry: StageEntry) -> None:
@@ -36,32 +36,32 @@ def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: M
 
     Raises:
         EngineError: it is damaged, has inputs or outputs of other names, types or sizes than the stage has in float32,
-            operators of an unknown kind, a loop that may not end, or weights that are not in a file beside it that the
-            manifest lists.
+            operators of an unknown kind, loops that may not end or have too many trips, or weights that are not in a
+            file beside it that the manifest lists.
     """
     model = parsed(content, file)
-    _check_borders(file, "input", model.graph.input, entry.inputs)
-    _check_borders(file, "output", model.graph.output, entry.outputs)
+    _check_borders(file, "input", model.graph.inputs, entry.inputs)
+    _check_borders(file, "output", model.graph.outputs, entry.outputs)
     functions = {function.name for function in model.functions}
     for function in model.functions:
         kind = function.name.rpartition("_")[0]
-        if function.domain != DOMAIN or kind not in (BIASED_ATTENTION, SEGMENT_ATTENTION):
+        if function.domain != DOMAIN or kind not in (BIASED_ATTENTION, SEGMENT_ATTENTION) or function.defaults:
             raise _unknown(file, f"{function.domain or 'a standard domain'}: {function.name}")
-    for node in model.graph.node:
-        if any(_graphs(node)):
+    for node in model.graph.nodes:
+        if node.graphs:
             raise _unknown(file, f"{node.op_type}, which has a graph inside")
         if node.domain not in _STANDARD and not (node.domain == DOMAIN and node.op_type in functions):
             raise _unknown(file, f"{node.domain}: {node.op_type}")
     for function in model.functions:
-        _check_body(file, function)
-    check_weights(file, _all_nodes(model), model, folder, manifest)
+        _check_body(file, function.nodes, function.given, (), 1)
+    check_weights(file, model, folder, manifest)
 
 
-def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
+def _check_borders(file: str, what: str, values: Sequence[Value], specs: Iterable[TensorSpec]) -> None:
     """Types are float32 for 16 bits; shapes may be views of the manifest's."""
     actual = {value.name: _type_and_count(value) for value in values}
     expected = {spec.binding: (_wide(spec.dtype), math.prod(spec.shape)) for spec in specs}
-    if actual != expected:
+    if actual != expected or len(values) != len(expected):
         raise EngineError(
             f"{file} has other {what}s than the manifest says",
             got=_listed(actual) or "none",
@@ -76,57 +76,61 @@ def _listed(tensors: Mapping[str, tuple[int, int]]) -> str:
 
 
 def _wide(dtype: str) -> int:
-    return int(TensorProto.FLOAT) if dtype in ("float16", "bfloat16") else int(ONNX_TYPES[dtype])
+    return ONNX_TYPES["float32"] if dtype in ("float16", "bfloat16") else ONNX_TYPES[dtype]
 
 
-def _type_and_count(value: ValueInfoProto) -> tuple[int, int]:
+def _type_and_count(value: Value) -> tuple[int, int]:
     """ONNX's number of the type, and the number of elements: -1 where a size is not fixed."""
-    tensor = value.type.tensor_type
-    sides = [size.dim_value if size.HasField("dim_value") and size.dim_value >= 0 else -1 for size in tensor.shape.dim]
-    return tensor.elem_type, -1 if -1 in sides else math.prod(sides)
+    return value.dtype, -1 if -1 in value.shape else math.prod(value.shape)
 
 
-def _check_body(file: str, body: FunctionProto | GraphProto, outer: Mapping[str, NodeProto] = _NO_CONSTANTS) -> None:
+def _check_body(
+    file: str, nodes: Iterable[Node], given: Iterable[str], around: tuple[Scope, ...], trips_around: int
+) -> None:
     """ONNX's own operators and ONNX Runtime's attention; loops of a fixed number of trips.
 
     Args:
         file: the graph's.
-        body: of a function or a loop.
-        outer: the constants of the bodies around it, by name.
+        nodes: of a function or a loop's body.
+        given: names that the body has from elsewhere.
+        around: the scopes of the bodies around it, the innermost first.
+        trips_around: the product of the trips of the loops around it.
     """
-    own = {node.output[0]: node for node in body.node if node.op_type == "Constant" and node.output}
-    constants = {**outer, **own}
-    for node in body.node:
+    nodes = list(nodes)
+    own: dict[str, int | None] = dict.fromkeys([*given, *(name for node in nodes for name in node.outputs)])
+    own.update(filter(None, map(_constant, nodes)))
+    scopes = (own, *around)
+    for node in nodes:
         if node.domain not in _STANDARD and (node.domain, node.op_type) != _ATTENTION:
             raise _unknown(file, f"{node.domain}: {node.op_type}")
-        inner = list(_graphs(node))
-        if inner and not (node.op_type == "Loop" and node.input and _trips(constants, node.input[0]) <= _MOST_TRIPS):
+        if not node.graphs:
+            continue
+        trips = _looked_up(scopes, node.inputs[0]) if node.op_type == "Loop" and node.inputs else None
+        if trips is None:
             raise _unknown(file, f"{node.op_type}, which has a graph inside and no fixed number of trips")
-        for graph in inner:
-            _check_body(file, graph, constants)
+        product = trips_around * max(trips, 1)
+        if product > _MOST_TRIPS:
+            raise _unknown(file, f"Loop of {product} trips, with the loops around it; up to {_MOST_TRIPS} are allowed")
+        for graph in node.graphs:
+            _check_body(file, graph.nodes, graph.given, scopes, product)
 
 
-def _trips(constants: Mapping[str, NodeProto], name: str) -> float:
-    """Of a loop whose number of trips is this constant; infinite where it is none, or a function's caller gives it."""
-    node = constants.get(name)
-    attributes = [attribute for attribute in node.attribute if attribute.name == "value_int"] if node else []
-    return float(attributes[0].i) if attributes and not attributes[0].ref_attr_name else math.inf
+def _looked_up(scopes: Iterable[Scope], name: str) -> int | None:
+    """The integer of that name, in the innermost scope that has the name; None: it is no constant integer."""
+    return next((scope[name] for scope in scopes if name in scope), None)
 
 
-def _graphs(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def _constant(node: Node) -> tuple[str, int] | None:
+    """Name and value of an integer that a node makes; None: it makes something else, or a function's caller gives it.
 
-
-def _all_nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Those of loops' bodies, too."""
-    bodies: list[GraphProto | FunctionProto] = [model.graph, *model.functions]
-    while bodies:
-        for node in bodies.pop().node:
-            yield node
-            bodies.extend(_graphs(node))
+    An empty name stands for an input that is absent, and is the name of nothing.
+    """
+    if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.outputs) != 1 or not node.outputs[0]:
+        return None
+    if len(node.attributes) != 1 or node.attributes[0].name != "value_int":
+        return None
+    value = node.attributes[0].integer
+    return None if value is None else (node.outputs[0], value)
 
 
 def _unknown(file: str, got: str) -> EngineError:

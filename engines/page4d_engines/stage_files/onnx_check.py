@@ -10,36 +10,19 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
-
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from collections.abc import Iterable, Sequence
 
 from page4d.errors import EngineError
 from page4d.manifest import Manifest, StageEntry, TensorSpec
 from page4d.ops import BIASED_ATTENTION, DOMAIN, SEGMENT_ATTENTION
 from page4d.system.folder_file import path_inside
-from page4d_engines.stage_files.external_data import is_external
+from page4d_engines.stage_files.onnx_file import OnnxFile, Tensor, Value
+from page4d_engines.stage_files.protobuf_fields import DamagedError
 
-ONNX_TYPES = {
-    "uint8": TensorProto.UINT8,
-    "int32": TensorProto.INT32,
-    "float32": TensorProto.FLOAT,
-    "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16,
-}
+ONNX_TYPES = {"float32": 1, "uint8": 2, "int32": 6, "float16": 10, "bfloat16": 16}
 """ONNX's numbers of the manifest's types."""
-_BYTES: dict[int, int] = {
-    TensorProto.FLOAT: 4,
-    TensorProto.FLOAT16: 2,
-    TensorProto.BFLOAT16: 2,
-    TensorProto.UINT8: 1,
-    TensorProto.INT8: 1,
-    TensorProto.INT32: 4,
-    TensorProto.INT64: 8,
-    TensorProto.BOOL: 1,
-    TensorProto.FLOAT8E4M3FN: 1,
-}
+_INT8, _INT64, _BOOL, _FLOAT8 = 3, 7, 9, 17
+_BYTES = {**dict(zip(ONNX_TYPES.values(), (4, 1, 4, 2, 2), strict=True)), _INT8: 1, _INT64: 8, _BOOL: 1, _FLOAT8: 1}
 """Of an element, by the types that weights in another file may have."""
 _STANDARD = ("", "ai.onnx")
 _PLACE = {"location", "offset", "length"}
@@ -62,44 +45,42 @@ def check_stage(content: bytes, folder: pathlib.Path, manifest: Manifest, entry:
     """
     file = entry.file
     model = parsed(content, file)
-    _check_borders(file, "input", model.graph.input, entry.inputs)
-    _check_borders(file, "output", model.graph.output, entry.outputs)
+    _check_borders(file, "input", model.graph.inputs, entry.inputs)
+    _check_borders(file, "output", model.graph.outputs, entry.outputs)
     _check_operators(file, model)
-    check_weights(file, _nodes(model), model, folder, manifest)
+    check_weights(file, model, folder, manifest)
 
 
-def parsed(content: bytes, file: str) -> ModelProto:
+def parsed(content: bytes, file: str) -> OnnxFile:
     """The ONNX file `file` of this content.
 
     Raises:
         EngineError: it is none.
     """
     try:
-        return onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf has a type of its own, which depends on how it was built
-        raise EngineError(f"{file} is damaged: it is no ONNX file", got=type(error).__name__, hint=_AGAIN) from None
+        return OnnxFile.parse(content)
+    except DamagedError as error:
+        raise EngineError(f"{file} is damaged: it is no ONNX file", got=error, hint=_AGAIN) from None
 
 
-def check_weights(
-    file: str, nodes: Iterable[NodeProto], model: ModelProto, folder: pathlib.Path, manifest: Manifest
-) -> None:
-    """Whether weights that lie in other files lie in listed ones beside `file`; `nodes` are all that may hold some.
+def check_weights(file: str, model: OnnxFile, folder: pathlib.Path, manifest: Manifest) -> None:
+    """Whether weights that lie in other files lie in listed ones beside `file`.
 
     Raises:
         EngineError: they do not.
     """
-    if model.training_info or model.graph.sparse_initializer:
+    if model.has_training or any(graph.has_sparse for graph in model.graphs):
         raise EngineError(f"{file} has parts that no engine has", got="training or sparse weights", hint=_AGAIN)
-    for tensor in _tensors(model, nodes):
-        if is_external(tensor):
-            _check_place(file, tensor, folder, manifest)
+    for tensor in model.tensors:
+        if tensor.place is not None:
+            _check_place(file, tensor, tensor.place, folder, manifest)
 
 
-def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs: Iterable[TensorSpec]) -> None:
-    actual = {value.name: _described(value) for value in values}
-    expected = {spec.binding: (int(ONNX_TYPES[spec.dtype]), list(spec.shape)) for spec in specs}
-    if actual.keys() != expected.keys():
-        got, allowed = ", ".join(actual) or "none", ", ".join(expected)
+def _check_borders(file: str, what: str, values: Sequence[Value], specs: Iterable[TensorSpec]) -> None:
+    actual = {value.name: (value.dtype, list(value.shape)) for value in values}
+    expected = {spec.binding: (ONNX_TYPES[spec.dtype], list(spec.shape)) for spec in specs}
+    if actual.keys() != expected.keys() or len(values) != len(expected):
+        got, allowed = ", ".join(value.name for value in values) or "none", ", ".join(expected)
         raise EngineError(f"{file} has other {what}s than the manifest says", got=got, allowed=allowed, hint=_AGAIN)
     for name, (dtype, shape) in expected.items():
         if actual[name] != (dtype, shape):
@@ -108,30 +89,27 @@ def _check_borders(file: str, what: str, values: Iterable[ValueInfoProto], specs
             raise EngineError(what, got=got, allowed=f"{type_name(dtype)} {shape}", hint=_AGAIN)
 
 
-def _described(value: ValueInfoProto) -> tuple[int, list[int]]:
-    """Type and shape; a size that is not fixed is -1."""
-    tensor = value.type.tensor_type
-    return tensor.elem_type, [size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim]
-
-
 def type_name(dtype: int) -> str:
     """The manifest's name of ONNX's number of a type."""
     return next((name for name, number in ONNX_TYPES.items() if number == dtype), f"type {dtype}")
 
 
-def _check_operators(file: str, model: ModelProto) -> None:
+def _check_operators(file: str, model: OnnxFile) -> None:
     """Only ONNX's own operators, and this project's attention as a function of them: no others, and nothing loops."""
     own = {BIASED_ATTENTION, SEGMENT_ATTENTION}
     for function in model.functions:
         if function.domain != DOMAIN or function.name not in own:
             raise _unknown(file, f"{function.domain or 'a standard domain'}: {function.name}")
-    for node in _nodes(model):
+    in_functions = [node for function in model.functions for node in function.nodes]
+    for node in (*model.graph.nodes, *in_functions):
         if node.domain not in _STANDARD and not (node.domain == DOMAIN and node.op_type in own):
             raise _unknown(file, f"{node.domain}: {node.op_type}")
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+        if node.graphs:
             raise _unknown(file, f"{node.op_type}, which has a graph inside")  # a loop need not end
-    if any(node.domain not in _STANDARD for function in model.functions for node in function.node):
+    if any(node.domain not in _STANDARD for node in in_functions):
         raise _unknown(file, f"a function that calls functions of {DOMAIN}")
+    if any(default.graphs for function in model.functions for default in function.defaults):
+        raise _unknown(file, "a function with a graph as a default")
 
 
 def _unknown(file: str, got: str) -> EngineError:
@@ -139,10 +117,11 @@ def _unknown(file: str, got: str) -> EngineError:
     return EngineError(f"{file} has an operator of an unknown kind", got=got, allowed=allowed, hint=_AGAIN)
 
 
-def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest: Manifest) -> None:
+def _check_place(
+    file: str, tensor: Tensor, entries: tuple[tuple[str, str], ...], folder: pathlib.Path, manifest: Manifest
+) -> None:
     """Weights lie beside their ONNX file, in a file that the manifest lists, which is as long as they say."""
-    keys = [place.key for place in tensor.external_data]
-    place = {place.key: place.value for place in tensor.external_data}
+    keys, place = [key for key, _ in entries], dict(entries)
     location = place.get("location", "")
     listed = (pathlib.PurePosixPath(file).parent / location).as_posix()
     # a plain name: "/" would also lead to places that ONNX Runtime gives a meaning of its own
@@ -155,7 +134,7 @@ def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest:
             hint=_AGAIN,
         )
     size = path_inside(folder, listed).stat().st_size
-    width = _BYTES.get(tensor.data_type)
+    width = _BYTES.get(tensor.dtype)
     count = math.prod(tensor.dims) if all(side >= 0 for side in tensor.dims) else -1
     numbers = [place[key] for key in ("offset", "length") if key in place]
     plain = len(set(keys)) == len(keys) and set(keys) <= _PLACE and all(_NUMBER.fullmatch(number) for number in numbers)
@@ -163,7 +142,7 @@ def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest:
         values = ", ".join(f"{key}={place[key]}" for key in sorted(place))
         raise EngineError(
             f"{file} has weights in a place that is none",
-            got=f"{values}, type {tensor.data_type} {list(tensor.dims)}",
+            got=f"{values}, type {tensor.dtype} {list(tensor.dims)}",
             allowed="location, offset and length of a tensor",
             hint=_AGAIN,
         )
@@ -176,20 +155,3 @@ def _check_place(file: str, tensor: TensorProto, folder: pathlib.Path, manifest:
             allowed=f"{listed} has {size} bytes",
             hint=_AGAIN,
         )
-
-
-def _nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Of the graph and of its functions; no node has a graph inside."""
-    for body in (model.graph, *model.functions):
-        yield from body.node
-
-
-def _tensors(model: ModelProto, nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
-    """All constants, those of the nodes' attributes, too."""
-    yield from model.graph.initializer
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)

@@ -211,6 +211,31 @@ def growth_command(
     _run(body, verbose, quiet)
 
 
+@app.command("cpp")
+def cpp_command(
+    engines: Annotated[pathlib.Path, typer.Argument(help="engine folder", show_default=False)],
+    program: Annotated[
+        pathlib.Path,
+        typer.Option(help="built of engines/cpp: cmake --build build --target page4d_time_windows", metavar="FILE"),
+    ] = pathlib.Path("build/tests/time_windows"),
+    rounds: Rounds = 5,
+    threads: Threads = 2,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time windows of an engine folder on a CPU: the runtime in C++ beside the one in Python, and their memory."""
+
+    def body() -> None:
+        from page4d_export.bench.languages.cpp_windows import compare_languages, print_languages
+
+        with console.progress(quiet) as progress:
+            result = compare_languages(engines, program, rounds, threads, progress)
+        _show(result, print_languages, as_json)
+
+    _run(body, verbose, quiet)
+
+
 def _run(body: Callable[[], None], verbose: bool, quiet: bool) -> None:
     console.set_verbosity(verbose, quiet)
     raise typer.Exit(console.run(body))

@@ -14,43 +14,31 @@ from page4d_engines import Pipeline
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
 from tests.support.exports import load_refused, rehash
+from tests.support.hostile.graphs import (
+    LOCATIONS,
+    a_graph_as_a_default,
+    an_input_twice,
+    attention_with_a_loop,
+    endless_function,
+    foreign,
+    foreign_function,
+    loop,
+    nested,
+    outside,
+    place,
+    sparse_weights_of_a_loop,
+    trips_of_two_attributes,
+    trips_that_hide_a_constant,
+    trips_without_a_name,
+    weights_of_a_loop,
+    with_graph,
+    with_loop,
+)
 
-ENCODER = "onnx/encoder.onnx"
 SMALL = "onnx/mask_head.onnx"
 LOWERED = "onnx/mask_head.cpu.onnx"
 """What ONNX Runtime loads on a CPU in place of `SMALL`."""
 SMALLS = [SMALL, LOWERED]
-
-
-def with_graph(folder, change, name=ENCODER):
-    model = onnx.load(folder / name, load_external_data=False)
-    change(model)
-    (folder / name).write_bytes(model.SerializeToString())
-    rehash(folder)
-    return folder
-
-
-def place(tensor, **keys):
-    tensor.data_location = TensorProto.EXTERNAL
-    del tensor.external_data[:]
-    tensor.ClearField("raw_data")
-    for key, value in keys.items():
-        tensor.external_data.add(key=key, value=str(value))
-
-
-def outside(model):
-    return next(tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL)
-
-
-LOCATIONS = {
-    "absolute": "/etc/passwd",
-    "upwards": "../manifest.json",
-    "not listed": "stranger.data",
-    "a folder deeper": "deeper/w.data",
-    "ONNX Runtime's word for an address in memory": "*/_ORT_MEM_ADDR_/*",
-    "none": "",
-    "Windows": "..\\manifest.json",
-}
 
 
 @pytest.mark.parametrize("kind", LOCATIONS)
@@ -148,68 +136,10 @@ def test_weights_of_graphs_for_a_cpu_lie_beside_them(folder):
     load_refused(with_graph(folder, change, "onnx/encoder.cpu.onnx"), "weights that are not in the engine folder")
 
 
-def loop(model):
-    out = model.graph.output[0]
-    shape = [side.dim_value for side in out.type.tensor_type.shape.dim]
-    tensor = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("before", "after")]
-    go = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
-    nodes = [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["before"], ["after"])]
-    body = helper.make_graph(
-        nodes, "body", [helper.make_tensor_value_info("i", TensorProto.INT64, []), go[0], tensor[0]], [go[1], tensor[1]]
-    )
-    constants = {"count": np.array(2**62), "true": np.array(True), "zero": np.zeros(shape, np.float32)}
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    del model.graph.node[:]
-    model.graph.node.append(helper.make_node("Loop", list(constants), [out.name], body=body))
-
-
-def foreign(model):
-    model.graph.node[0].domain = "evil.ops"
-    model.opset_import.append(helper.make_opsetid("evil.ops", 1))
-
-
-def foreign_function(model):
-    model.functions.append(
-        helper.make_function(
-            "", "Add", ["a"], ["b"], [helper.make_node("Identity", ["a"], ["b"])], [helper.make_opsetid("", 20)]
-        )
-    )
-
-
-def endless_function(model):
-    imports = [helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)]
-    del model.functions[:]
-    nodes = [helper.make_node("BiasedAttention", ["a"], ["b"], domain="page4d")]
-    model.functions.append(helper.make_function("page4d", "BiasedAttention", ["a"], ["b"], nodes, imports))
-
-
 @pytest.mark.parametrize("name", SMALLS)
 @pytest.mark.parametrize("change", [loop, foreign, foreign_function, endless_function])
 def test_operators_that_are_not_the_exporters(folder, change, name):
     load_refused(with_graph(folder, change, name), "operator of an unknown kind")
-
-
-def attention_with_a_loop(trips, operator="Identity", domain=""):
-    """A function of a graph for a CPU with a loop inside; nothing calls it."""
-
-    def change(model):
-        body = helper.make_graph(
-            [helper.make_node("Identity", ["go"], ["on"]), helper.make_node(operator, ["a"], ["b"], domain=domain)],
-            "body",
-            [
-                helper.make_tensor_value_info(*value)
-                for value in (("i", TensorProto.INT64, []), ("go", TensorProto.BOOL, []))
-            ],
-            [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("b", 1, [1])],
-        )
-        nodes = [
-            helper.make_node("Constant", [], ["trips"], value_int=trips),
-            helper.make_node("Loop", ["trips", ""], ["out"], body=body),
-        ]
-        imports = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-        model.functions.append(helper.make_function("page4d", "BiasedAttention_7", ["a"], ["out"], nodes, imports))
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -232,6 +162,44 @@ def test_trips_that_the_caller_of_a_function_gives_are_no_fixed_number(folder):
 
 def test_a_loop_of_a_graph_for_a_cpu_that_ends_is_taken(folder):
     EngineFolder.open(with_graph(folder, attention_with_a_loop(3), LOWERED))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nested(2**11, 2**10),
+        *map(
+            with_loop,
+            (trips_without_a_name, trips_of_two_attributes, trips_that_hide_a_constant, a_graph_as_a_default),
+        ),
+    ],
+)
+def test_loops_that_look_as_if_they_ended(folder, change):
+    load_refused(with_graph(folder, change, LOWERED), "operator of an unknown kind")
+
+
+def test_loops_in_loops_are_taken_up_to_the_product_of_their_trips(folder):
+    EngineFolder.open(with_graph(folder, nested(2**10, 2**10), LOWERED))
+
+
+@pytest.mark.parametrize("change", [weights_of_a_loop, sparse_weights_of_a_loop])
+def test_weights_in_loops_are_looked_at_as_well(folder, change):
+    load_refused(
+        with_graph(folder, with_loop(change), LOWERED), "not in the engine folder|has parts that no engine has"
+    )
+
+
+@pytest.mark.parametrize("name", SMALLS)
+def test_weights_in_defaults_of_functions_are_looked_at_as_well(folder, name):
+    def change(model):
+        tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[4])
+        place(tensor, location="/etc/passwd", offset=0)
+        imports = [helper.make_opsetid("", 20)]
+        function = helper.make_function("page4d", "BiasedAttention", [], ["out"], [], imports)
+        function.attribute_proto.append(helper.make_attribute("value", tensor))
+        model.functions.append(function)
+
+    load_refused(with_graph(folder, change, name), "not in the engine folder|operator of an unknown kind")
 
 
 @pytest.mark.parametrize("name", SMALLS)
@@ -275,6 +243,11 @@ def test_inputs_and_outputs_are_the_manifests(folder, way, change):
 )
 def test_inputs_and_outputs_of_graphs_for_a_cpu_have_the_manifests_sizes(folder, way, change):
     load_refused(with_graph(folder, border(way, change), LOWERED), "than the manifest says")
+
+
+@pytest.mark.parametrize("name", SMALLS)
+def test_an_input_is_there_once(folder, name):
+    load_refused(with_graph(folder, an_input_twice, name), "has other inputs than the manifest says")
 
 
 def test_a_graph_that_says_two_sizes_of_one_tensor_writes_nowhere(folder):

@@ -16,9 +16,10 @@ from page4d.errors import EngineError, UsageError
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.ops import AttentionChoice
 from page4d.precision import Precision
+from page4d.system.cpu import multiplies_signed
 from page4d.system.progress import SILENT
 from page4d_engines import Pipeline
-from page4d_engines.ort.int8_weights import multiplies_signed, signed
+from page4d_engines.ort.int8_weights import signed
 from page4d_engines.ort.lowering import lower
 from page4d_export.bench.cpu_chain import compare_chain
 from page4d_export.exporter import write_verified

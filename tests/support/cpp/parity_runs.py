@@ -19,6 +19,7 @@ from page4d_engines.clip.frame_folder import FrameFolder, UngroupedImages
 from page4d_engines.clip.window_reader import windows
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.thread_pool import ThreadPool
+from page4d_engines.pipeline import Pipeline
 from page4d_engines.results.clip_run import ClipRun, RunOptions
 from page4d_export.sample_scene.clip import render, save
 
@@ -120,6 +121,23 @@ def same_runs(parity, engines, frames, place, stride=None, fit=None, backend="te
         for name, tensor in tensors.items():
             same_tensor(files[name], tensor, f"{name} of window {number}")
     return expected
+
+
+def same_with_cameras(parity, engines, frames, cameras, place, backend="test"):
+    """Run one timestep in both languages with the cameras of a rig and compare every output; Python's."""
+    frames = FrameFolder.open(frames, loose=UngroupedImages.of(read_manifest(engines).layout))
+    info = {"starts": [0], "fit": "none", "sliding": False, "backend": backend, "library": onnxruntime_library()}
+    write_raw(place / "raw", frames, {**info, "cameras": list(cameras.values())}, ["masks", "keypoints"])
+    done = cpp_run(parity, engines, place / "raw", place / "cpp")
+    assert done.returncode == 0, done.stderr
+    images = np.stack([[np.asarray(frames.image(0, v)) for v in range(len(frames.camera_names))]])
+    tensors = Pipeline.load(engines, "onnxruntime", threads=1).run(images, cameras=cameras).tensors()
+    files = {path.name: path.read_bytes() for path in (place / "cpp" / "0").iterdir()}
+    files.pop("world_points", None)
+    assert files.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        same_tensor(files[name], tensor, name)
+    return tensors
 
 
 def onnxruntime_library():

@@ -40,7 +40,13 @@ enum page4d_code {
   PAGE4D_OUT_OF_MEMORY = 6
 };
 
-enum page4d_backend { PAGE4D_AUTO = 0, PAGE4D_TENSORRT = 1, PAGE4D_ONNXRUNTIME = 2, PAGE4D_TEST = 3 };
+enum page4d_backend {
+  PAGE4D_AUTO = 0,
+  PAGE4D_TENSORRT = 1,
+  PAGE4D_ONNXRUNTIME = 2,
+  PAGE4D_TEST = 3,
+  PAGE4D_ONNXRUNTIME_CUDA = 4
+};
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
 /* YUV is BT.601 of limited range; page4d/image.h has what each format is. */
 enum page4d_pixels {

@@ -26,6 +26,8 @@ enum class Backend {
   kOnnxruntime,
   // No network: every output is a checksum of all inputs. Everything else runs as with engines, on any machine.
   kTest,
+  // float32 engines on a GPU without TensorRT, by ONNX Runtime's CUDA provider. Never chosen by kAuto.
+  kOnnxruntimeCuda,
 };
 
 struct Options {

@@ -67,7 +67,7 @@ int put_tensor(const std::vector<Tensor>& tensors, const char* what, int32_t num
 
 Options convert(const page4d_options& from) {
   Options to;
-  to.backend = enumerated(from.backend, Backend::kTest, "the backend");
+  to.backend = enumerated(from.backend, Backend::kOnnxruntimeCuda, "the backend");
   to.device = from.device;
   to.frame_width = from.frame_width, to.frame_height = from.frame_height;
   to.fit = enumerated(from.fit, Fit::kPublishedDa3, "the fit");

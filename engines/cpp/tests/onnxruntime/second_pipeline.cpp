@@ -1,5 +1,7 @@
-// ONNX Runtime's library and threads: refused, then the first pipeline's for the whole process. Arguments: an engine
-// folder with graphs for a CPU, the path of ONNX Runtime's library, a library that is another.
+// ONNX Runtime's library and threads: refused, then the first pipeline's for the whole process; what kAuto takes.
+// Arguments: an engine folder with graphs for a CPU, the path of ONNX Runtime's library, a library that is another.
+#include <string>
+
 #include "page4d/pipeline.h"
 #include "support/check.h"
 
@@ -24,4 +26,10 @@ int main(int, char** arguments) {
   const std::string not_used = " is not used: the process's first pipeline ";
   CHECK_TEXT(second.warnings()[0], "Options::onnxruntime_library " + other + not_used + "opened " + library);
   CHECK_TEXT(second.warnings()[1], "Options::threads 2" + not_used + "took 1");
+  Options automatic;
+  automatic.onnxruntime_library = library, automatic.threads = 1;
+  std::string messages;
+  automatic.log = [&](LogLevel, const char* message) { messages += std::string(message) + "\n"; };
+  CHECK_TEXT(Pipeline::load(folder, automatic).described(), first.described());
+  CHECK_TEXT(messages, folder + ": " + first.described() + "; the folder has no plans\n");
 }

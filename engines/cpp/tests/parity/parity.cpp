@@ -1,7 +1,7 @@
 // Windows of a clip of raw images through the public interface, every output as raw bytes, which the Python tests
 // compare with their own runtime's. `parity ENGINES CLIP OUT`.
 //
-// CLIP/clip.json: {"backend": "test", "tensorrt" or "onnxruntime", "library": ONNX Runtime's,
+// CLIP/clip.json: {"backend": "test", "tensorrt", "onnxruntime" or "onnxruntime-cuda", "library": ONNX Runtime's,
 //   "width", "height", "fit": "none" or a mode of --fit, "cameras":
 //   entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
 //   timesteps}
@@ -38,9 +38,11 @@ class Clip {
         {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
         {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
         {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
-    static const std::map<std::string, page4d::Backend> backends = {{"test", page4d::Backend::kTest},
-                                                                    {"tensorrt", page4d::Backend::kTensorrt},
-                                                                    {"onnxruntime", page4d::Backend::kOnnxruntime}};
+    static const std::map<std::string, page4d::Backend> backends = {
+        {"test", page4d::Backend::kTest},
+        {"tensorrt", page4d::Backend::kTensorrt},
+        {"onnxruntime", page4d::Backend::kOnnxruntime},
+        {"onnxruntime-cuda", page4d::Backend::kOnnxruntimeCuda}};
     page4d::Options options;
     options.backend = backends.at(info.at("backend"));
     options.onnxruntime_library = info.value("library", std::string()), options.threads = 1;

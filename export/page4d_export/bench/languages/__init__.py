@@ -1,0 +1,1 @@
+"""The runtime in C++ beside the one in Python."""
