@@ -209,6 +209,46 @@ void test_closing_a_rig_in_use() {
   CHECK(windows > 20 && windows + rig.counts().windows_dropped == rig.counts().windows);
 }
 
+// Cameras with clocks: one thread each. Camera 2 dies, and windows go on; it comes back, and they are whole again.
+void test_a_thread_that_dies() {
+  constexpr int kT = 2, kV = 3;
+  RigOptions options;
+  options.missing = Missing::kAbsent;
+  options.patience = 0.25, options.pending = 100, options.stride = 1;
+  Rig rig(engines(kT, kV, true), options);
+  std::atomic<int> phase{0};  // 0: all live, 1: camera 2 is dead, 2: it is back, 3: the end
+  std::vector<std::thread> cameras;
+  for (int c = 0; c < kV; ++c)
+    cameras.emplace_back([&, c] {
+      Picture picture;
+      const auto start = std::chrono::steady_clock::now();
+      for (int64_t k = 1; phase < 3; ++k) {
+        std::this_thread::sleep_until(start + std::chrono::milliseconds(30 * k));
+        picture.draw(c, k);
+        if (c < 2 || phase != 1) CHECK(rig.push(c, picture.image, k * 30 * kMilli).status.ok());
+      }
+    });
+  const auto ends = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  int seen = 0;  // windows of a phase that are as they should be
+  Window window;
+  while (phase < 3 && std::chrono::steady_clock::now() < ends) {
+    if (!rig.wait(1) || !rig.take(window)) continue;
+    bool whole = true, without = true;
+    for (int i = 0; i < kT * kV; ++i) {
+      CHECK(window.present[i] == 1 ? shows(window.images[i], i % kV, window.stamps[i] / (30 * kMilli))
+                                   : window.stamps[i] == kNoStamp && is_black(window.images[i]));
+      whole = whole && window.present[i] == 1;
+      without = without && (window.present[i] == 1) == (i % kV != 2);
+    }
+    rig.release(window);
+    seen += phase == 1 ? without : whole;
+    if (seen == 10) ++phase, seen = 0;
+  }
+  CHECK(phase == 3);
+  for (std::thread& camera : cameras) camera.join();
+  CHECK(rig.counts(2).absent >= 10 && rig.counts().windows_with_holes >= 10);
+}
+
 // A random rig, the smallest included; windows are checked as long as they are held.
 void test_any_order_of_calls(unsigned seed) {
   std::mt19937 random(seed);
@@ -274,6 +314,7 @@ int main() {
   test_two_threads_of_one_camera();
   test_images_become_late_on_their_way();
   test_waiting_ends();
+  test_a_thread_that_dies();
   test_closing_wakes_who_waits();
   test_closing_a_rig_in_use();
   for (unsigned seed = 0; seed < 100; ++seed) test_any_order_of_calls(seed);
