@@ -20,6 +20,7 @@ from page4d_plugins.launcher import plan_for
 from page4d_plugins.modes import CHIPS, Dtype, Mode
 from page4d_plugins.node import Node, most_workspace
 from page4d_plugins.parameters import ParameterBlock
+from page4d_plugins.pixels.pixel_launch import PixelKernel
 from page4d_plugins.row_launch import RowKernel
 from tests.support.cpp.cmake_builds import SANITIZED, build, run
 from tests.support.examples import examples
@@ -222,11 +223,11 @@ def test_every_mode_and_chip_is_met(ask):
                 call = (op, dtype, capability, attributes, shapes)
                 check_same(ask, call)
                 met |= {launch["path"] for launch in ask(line_of(*call))["launches"]}
-    rows = {kernel.value for kernel in RowKernel}  # these are not for TensorRT
+    others = {kernel.value for kernel in (*RowKernel, *PixelKernel)}  # these are not for TensorRT
     assert {
         path
         for path, kernel in shipped().kernels.items()
-        if not path.startswith("ptx/") and kernel.entry.kernel not in rows
+        if not path.startswith("ptx/") and kernel.entry.kernel not in others
     } <= met
 
 
