@@ -2,8 +2,9 @@
 # shellcheck disable=SC2034 # variables are for those who source it
 
 TEST_EXTRAS=export,kernels,gpu,rtx,ray,video,heic,viewer,rerun,bags,test # what test.sh installs, and scripts/lock.sh locks
-# the C++ runtime: compilers for this CPU and for ARM, libraries it is built with, those its examples read images with
-TEST_PACKAGES="g++ g++-aarch64-linux-gnu nlohmann-json3-dev libeigen3-dev libpng-dev ccache"
+# the C++ runtime: compilers for this CPU and for ARM, what runs programs of the latter, libraries it is built with, those
+# its examples read images with, what other programs find it by
+TEST_PACKAGES="g++ g++-aarch64-linux-gnu qemu-user-static nlohmann-json3-dev libeigen3-dev libpng-dev pkg-config ccache"
 # the viewer's tests look at its page in a browser; Ubuntu has this one only outside of its packages
 if command -v apt-cache >/dev/null && ! command -v google-chrome >/dev/null && [ -r /etc/debian_version ] &&
     ! grep -qi ubuntu /etc/os-release; then

@@ -36,7 +36,7 @@ FLOORS = {
     "page4d_plugins": [
         {"driver", "modes", "attention_kernel", "row_kernel"},
         {"launch_plan", "kernel_pack"},
-        {"parameters", "row_launch", "node"},
+        {"parameters", "row_launch", "node", "pixels"},
         {"compile", "launcher"},
         {"attention", "tensorrt"},
         {"bench"},

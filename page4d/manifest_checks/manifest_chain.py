@@ -32,6 +32,7 @@ def check_chain(manifest: Manifest) -> None:
     _check_blocks(manifest, model)
     _check_flow(manifest, model, _check_kept(manifest, model))
     _check_reference(manifest)
+    _check_present(manifest, model)
     _check_frame(manifest)
 
 
@@ -137,6 +138,20 @@ def _check_reference(manifest: Manifest) -> None:
     if first.kind == "camera_encoder" and has_output(encoder, "select"):
         what = "it chooses a reference view although the cameras are known"
         raise inconsistent(what, "select", "camera_encoder or select, not both")
+
+
+def _check_present(manifest: Manifest, model: StagesModel) -> None:
+    """Check that every stage with attention over several images knows which of them are absent, or none does."""
+    readers = [entry.name for entry in manifest.stages if any(spec.name == "present" for spec in entry.inputs)]
+    if not readers:
+        return
+    expected = [entry.name for entry in manifest.stages if model.attends_over_images(entry, manifest.layout)]
+    if readers != expected:
+        what = "absent images are known to other stages than those with attention over several images"
+        raise inconsistent(what, ", ".join(readers), ", ".join(expected) or "none")
+    if manifest.layout.B > 1 and manifest.stages[0].kind == "camera_encoder":
+        what = "absent images of known cameras are for one clip"
+        raise inconsistent(what, f"B={manifest.layout.B}", "B=1")
 
 
 def _check_frame(manifest: Manifest) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from page4d.layout import Layout
 from page4d.manifest import StageEntry
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.published import TRAITS, Published
@@ -151,6 +152,13 @@ class StagesModel(NamedTuple):
         if self.published is Published.PI3X and entry.kind in ("points", "confidence"):
             return True
         return has_output(entry, "depth_confidence", "points_confidence", "sky")
+
+    def attends_over_images(self, entry: StageEntry, layout: Layout) -> bool:
+        """Whether a stage's attention goes over several images of a clip."""
+        if entry.kind == "camera":
+            return self.published in (Published.VGGT, Published.PAGE4D)
+        several = {"view_sa": layout.V > 1, "time_sa": layout.T > 1}
+        return several.get(entry.kind, entry.kind in ("global_sa", "metric", "camera_encoder"))
 
 
 def _shown(value: object) -> str:

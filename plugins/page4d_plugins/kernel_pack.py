@@ -17,7 +17,7 @@ import msgspec
 
 from page4d.errors import UsageError
 from page4d.files import OutputKind
-from page4d_plugins.modes import CHIPS, FALLBACK, Dtype, chip_for
+from page4d_plugins.modes import CHIPS, FALLBACK, Bytes, Dtype, chip_for
 
 PTX = "ptx"
 """Folder of the code that the driver compiles."""
@@ -53,9 +53,9 @@ class Entry(msgspec.Struct, frozen=True):
     """One kernel for one GPU architecture."""
 
     kernel: str
-    """`attention_<mode>`, `prepare`, `merge`, or a `RowKernel`'s name."""
+    """`attention_<mode>`, `prepare`, `merge`, or the name of a `RowKernel` or a `PixelKernel`."""
     dtype: str
-    """fp16 or bf16."""
+    """fp16 or bf16; of a `PixelKernel` u8."""
     chip: str
     """sm_<chip>, or ptx."""
     entry: str
@@ -147,12 +147,12 @@ class Pack:
             files[str(pathlib.PurePosixPath(path).with_suffix(".json"))] = _json(kernel.entry)
         return files
 
-    def kernel(self, name: str, dtype: Dtype, capability: int) -> Kernel:
+    def kernel(self, name: str, dtype: Dtype | Bytes, capability: int) -> Kernel:
         """The kernel that serves a GPU.
 
         Args:
             name: as `Entry.kernel`.
-            dtype: of q.
+            dtype: of q, or of images.
             capability: compute capability times ten.
 
         Raises:

@@ -11,7 +11,7 @@ import msgspec
 from page4d_plugins.driver import capability_of, checked, driver
 from page4d_plugins.kernel_pack import PTX, Kernel, Pack
 from page4d_plugins.launch_plan import Descriptor, Launch, Plan, Shape, make_plan, require_in_pack
-from page4d_plugins.modes import Dtype, Mode, Tile
+from page4d_plugins.modes import Bytes, Dtype, Mode, Tile
 from page4d_plugins.parameters import TENSOR_MAP, ParameterBlock
 
 
@@ -37,7 +37,7 @@ class KernelLauncher:
     A call neither allocates nor synchronises, so that a CUDA graph may capture it.
     """
 
-    def __init__(self, launches: Sequence[Launch], dtype: Dtype, device: int, pack: Pack) -> None:
+    def __init__(self, launches: Sequence[Launch], dtype: Dtype | Bytes, device: int, pack: Pack) -> None:
         """Load what the launches need.
 
         Args:

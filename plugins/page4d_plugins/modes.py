@@ -28,6 +28,12 @@ class Dtype(enum.Enum):
             ) from None
 
 
+class Bytes(enum.Enum):
+    """Type of cameras' images, in the place of `Dtype`."""
+
+    UINT8 = "u8"
+
+
 class Keys(enum.IntEnum):
     """Which keys a group of queries reads."""
 

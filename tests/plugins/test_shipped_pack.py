@@ -29,7 +29,7 @@ def test_the_pack_is_complete(pack):
     assert {(k.entry.kernel, k.entry.dtype, k.entry.chip) for k in pack.kernels.values()} == {
         (t.kernel, t.dtype.value, t.chip) for t in all_targets
     }
-    assert len(pack.kernels) == len(all_targets) == 15 * 2 * 10
+    assert len(pack.kernels) == len(all_targets) == (15 * 2 + 6) * 10
     for target in all_targets:
         path = f"{target.chip}/{target.kernel}_{target.dtype.value}.{'ptx' if target.chip == PTX else 'cubin'}"
         entry = pack.kernels[path].entry
@@ -101,7 +101,7 @@ def few():
         ("sm_80", "prepare", "bf16"),
         (PTX, "merge", "fp16"),
     ]
-    names += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16")]
+    names += [("sm_90", "tokens_norm", "bf16"), ("sm_120", "heads", "fp16"), ("sm_90", "pixels_bayer", "u8")]
     return [target for target in compiler.all_targets() if (target.chip, target.kernel, target.dtype.value) in names]
 
 
@@ -109,7 +109,7 @@ def few():
 def built(few):
     done = []
     pack = compiler.build(few, 2, done.append)
-    assert len(few) == 6
+    assert len(few) == 7
     assert sorted(done) == sorted(few)
     return pack
 
@@ -131,8 +131,9 @@ def test_what_is_built_now_is_what_is_shipped(pack, built):
 
 
 def test_the_source_hash_sees_code_and_neither_comments_nor_docstrings(monkeypatch, tmp_path):
-    for name in ("attention_kernel.py", "row_kernel.py"):
-        (tmp_path / name).write_text(SHIPPED.with_name(name).read_text())
+    (tmp_path / "pixels").mkdir()
+    for name in ("attention_kernel.py", "row_kernel.py", "pixels/pixel_kernel.py"):
+        (tmp_path / name).write_text((SHIPPED.parent / name).read_text())
     text = (tmp_path / "attention_kernel.py").read_text()
     monkeypatch.setattr(compiler, "_FOLDER", tmp_path)
     before = compiler.source_hash()
@@ -147,6 +148,11 @@ def test_the_source_hash_sees_code_and_neither_comments_nor_docstrings(monkeypat
     (tmp_path / "row_kernel.py").write_text(rows.replace("half + half", "half - half", 1))
     assert compiler.source_hash() != before
     (tmp_path / "row_kernel.py").write_text(rows)
+    assert compiler.source_hash() == before
+    pixels = (tmp_path / "pixels/pixel_kernel.py").read_text()
+    (tmp_path / "pixels/pixel_kernel.py").write_text(pixels.replace("852492", "852493", 1))
+    assert compiler.source_hash() != before
+    (tmp_path / "pixels/pixel_kernel.py").write_text(pixels)
     assert compiler.source_hash() == before
     monkeypatch.setitem(CHIPS, 80, CHIPS[80]._replace(part=Tile(32, 32, 4, 2)))
     assert compiler.source_hash() != before

@@ -13,6 +13,16 @@ TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 1e-2}
 _FENCE = 40  # rows behind every tensor that hold NaN
 
 
+_DECORATED = ("attention_kernel", "row_kernel", "pixel_kernel", "attention", "camera_images")
+_empty = torch.empty
+
+
+def _unwritten(*sizes, **options):
+    """New memory as no result has it: NaN, or of bytes 165."""
+    memory = _empty(*sizes, **options)
+    return memory.fill_(float("nan") if memory.is_floating_point() else 165)
+
+
 @contextlib.contextmanager
 def interpreting():
     """page4d_plugins.attention on Triton's interpreter; new memory holds NaN, so that what is not written shows.
@@ -25,19 +35,20 @@ def interpreting():
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
 
-    import page4d_plugins
+    import page4d_plugins.pixels
 
-    empty, modules, attributes = torch.empty, sys.modules, vars(page4d_plugins)
+    modules = sys.modules
     before = [
         (place, name, place.pop(name, None))
-        for name in ("attention_kernel", "row_kernel", "attention")
-        for place, name in ((modules, f"page4d_plugins.{name}"), (attributes, name))
+        for package in (page4d_plugins, page4d_plugins.pixels)
+        for module in _DECORATED
+        for place, name in ((modules, f"{package.__name__}.{module}"), (vars(package), module))
     ]
     library = (tl, tl.core, tl.math, tl.standard, tl.tensor, tl.dtype, tl.core.tensor_descriptor_base)
     # divide: log2(0) of a part without keys
     with pytest.MonkeyPatch.context() as patch, _put_back(library), np.errstate(divide="ignore"):
         patch.setenv("TRITON_INTERPRET", "1")
-        patch.setattr(torch, "empty", lambda *sizes, **options: empty(*sizes, **options).fill_(float("nan")))
+        patch.setattr(torch, "empty", _unwritten)
         for part in (tl, tl.standard):
             for name, function in list(vars(part).items()):
                 if isinstance(function, triton.JITFunction):

@@ -15,7 +15,7 @@ from tests.vectors import published_manifests
 from tests.vectors.published_manifests import HASH, as_written
 
 
-def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None):
+def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, head_images=None, absent_views=False):
     """Of a small model."""
     plan = ExportPlan.make(
         config_of(variant),
@@ -24,6 +24,7 @@ def manifest_of(variant, precision=Precision.FLOAT32, B=1, encoder_images=None, 
         takes_keypoints(variant),
         encoder_images,
         head_images=head_images,
+        absent_views=absent_views,
     )
     return as_written(plan)
 
@@ -294,7 +295,7 @@ def manifests():
     Of texts that are no JSON only the first words of the errors are the same.
     """
     base, heads = manifest_of("default"), manifest_of("vggt", head_images=1)
-    cases, cases_of_heads = _changes(base, WRONG, RIGHT), _changes(heads, WRONG_HEADS, RIGHT_HEADS)
+    cases, cases_of_heads = changes_of(base, WRONG, RIGHT), changes_of(heads, WRONG_HEADS, RIGHT_HEADS)
     deep = {"later": json.loads("[" * 99 + "1" + "]" * 99)}
     assert not _refusal(json.dumps(base | deep)), "as deep as may be"
     return {
@@ -303,7 +304,10 @@ def manifests():
         "changed": cases,
         "heads": {"base": heads, "changed": cases_of_heads},
         "published": [
-            {"base": base, "changed": _changes(base, published_manifests.WRONG[name], published_manifests.RIGHT[name])}
+            {
+                "base": base,
+                "changed": changes_of(base, published_manifests.WRONG[name], published_manifests.RIGHT[name]),
+            }
             for name, base in published_manifests.BASES.items()
         ],
         "no_json": [_no_json(text) for text in NO_JSON],
@@ -311,7 +315,7 @@ def manifests():
     }
 
 
-def _changes(base, wrong, right):
+def changes_of(base, wrong, right):
     """Each change with the error that the reader gives."""
     cases = []
     for place, value in [*wrong, *right]:

@@ -32,7 +32,7 @@ def plans():
 
 def _plan(variant, precision, B, encoder_images=None, sliding=False, head_images=None):
     manifest = manifest_of(variant, precision, B, encoder_images, head_images)
-    return _plan_of(f"{variant} {precision} B={B}", manifest, sliding)
+    return plan_of(f"{variant} {precision} B={B}", manifest, sliding)
 
 
 def published_plans():
@@ -49,10 +49,11 @@ def published_plans():
         "da3-mono": manifest_of_model("mono", 4, precision=Precision.FLOAT16),
         "da3-metric": manifest_of_model("metric", 4),
     }
-    return {"plans": [_plan_of(name, manifest) for name, manifest in cases.items()]}
+    return {"plans": [plan_of(name, manifest) for name, manifest in cases.items()]}
 
 
-def _plan_of(name, manifest, sliding=False):
+def plan_of(name, manifest, sliding=False):
+    """The plan of a manifest, as plain data."""
     plan = BufferPlan.make(read(json.dumps(manifest)), sliding=sliding)
     steps = []
     for step in schedule(plan):

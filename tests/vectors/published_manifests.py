@@ -25,17 +25,17 @@ def as_written(plan):
     return values
 
 
-def plan_of_model(name, V, B=1, precision=Precision.FLOAT32):
+def plan_of_model(name, V, B=1, precision=Precision.FLOAT32, absent_views=False):
     """Of a model of `MODELS`: two images a call of the encoder, or one of Pi3X's, and one of the heads that take them
     in chunks."""
     config, layout = ModelConfig.preset(**MODELS[name]), Layout(1, V, H, W, B)
     images = 1 if name == "pi3x" else 2
-    return ExportPlan.make(config, layout, precision, False, images, head_images=1)
+    return ExportPlan.make(config, layout, precision, False, images, head_images=1, absent_views=absent_views)
 
 
-def manifest_of_model(name, V, B=1, precision=Precision.FLOAT32):
+def manifest_of_model(name, V, B=1, precision=Precision.FLOAT32, absent_views=False):
     """As `plan_of_model`."""
-    return as_written(plan_of_model(name, V, B, precision))
+    return as_written(plan_of_model(name, V, B, precision, absent_views))
 
 
 BASES = {

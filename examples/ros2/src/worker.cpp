@@ -1,8 +1,8 @@
 #include "page4d_ros/worker.h"
 
 #include <chrono>
-#include <cmath>
 #include <exception>
+#include <limits>
 #include <utility>
 
 namespace page4d_ros {
@@ -52,23 +52,12 @@ Worker::Worker(page4d::Pipeline& pipeline, const page4d::RigOptions& options, Pu
 Worker::~Worker() { stop(); }
 
 page4d::Status Worker::push(int camera, const page4d::Image& image, int64_t stamp) noexcept {
-  const page4d::Pushed pushed = rig_.push(camera, image, start_.seconds(stamp));
-  if (pushed.ready > 0) {
-    {
-      const std::lock_guard lock(mutex_);
-      ready_ = true;
-    }
-    woken_.notify_one();
-  }
-  return pushed.status;
+  const page4d::Status status = rig_.push(camera, image, stamp).status;
+  return rig_.closed() ? page4d::Status{} : status;  // closed: a late callback, which is no mistake
 }
 
 void Worker::stop() noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  woken_.notify_one();
+  rig_.close();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -78,30 +67,23 @@ RunCounts Worker::runs() const {
 }
 
 void Worker::loop() {
-  for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      woken_.wait(lock, [this] { return ready_ || stopping_; });
-      if (stopping_) return;
-      ready_ = false;  // before the rig is asked: a window that gets ready meanwhile sets it again
+  constexpr double kForever = std::numeric_limits<double>::infinity();
+  page4d::Window window;
+  while (rig_.wait(kForever)) {
+    if (!rig_.take(window)) continue;
+    try {
+      run(window);
+    } catch (const std::exception& error) {
+      failed(error.what());
     }
-    page4d::Window window;
-    while (rig_.take(window)) {
-      try {
-        run(window);
-      } catch (const std::exception& error) {
-        failed(error.what());
-      }
-      rig_.release(window);
-      const std::lock_guard lock(mutex_);
-      if (stopping_) return;
-    }
+    rig_.release(window);
   }
 }
 
 void Worker::run(const page4d::Window& window) {
   page4d::Frames frames;
   frames.images = window.images;
+  frames.present = window.present;
   frames.memory = remembers_ ? memory_.data() : nullptr;
   frames.shared = has_run_ && pipeline_.slides() ? window.shared : 0;
   page4d::Outputs outputs;
@@ -132,8 +114,8 @@ void Worker::run(const page4d::Window& window) {
 
   const int64_t last = (layout_.T - 1) * layout_.V;
   for (int64_t view = 0; view < layout_.V; ++view) {
-    // else a black image, of a camera that has sent none yet
-    if (!std::isnan(window.stamps[last + view])) publish_(result_of(window, view));
+    // else an image that is absent, or black, of a camera that has sent none yet
+    if (window.stamps[last + view] != page4d::kNoStamp) publish_(result_of(window, view));
   }
 }
 
@@ -141,7 +123,7 @@ CameraResult Worker::result_of(const page4d::Window& window, int64_t view) const
   const int64_t image = (layout_.T - 1) * layout_.V + view, pixels = layout_.H * layout_.W;
   CameraResult result;
   result.camera = static_cast<int>(view);
-  result.stamp = start_.nanoseconds(window.stamps[image]);
+  result.stamp = window.stamps[image];
   if (!mask_.empty()) result.mask = mask_.data() + image * layout_.P();
   if (!camera_.empty()) result.pose = camera_.data() + image * 16;
   if (!depth_.empty()) result.depth = depth_.data() + image * pixels;

@@ -18,23 +18,26 @@ from page4d.errors import MissingBackendError
 from page4d_plugins.compile.cubin import parameter_table
 from page4d_plugins.kernel_pack import PTX, Entry, Header, Kernel, Pack, Parameter, TileSize, targets, tile_chip
 from page4d_plugins.launch_plan import constants
-from page4d_plugins.modes import CHIPS, HEAD_DIM, Dtype, Keys, Mode, Tile
+from page4d_plugins.modes import CHIPS, HEAD_DIM, Bytes, Dtype, Keys, Mode, Tile
+from page4d_plugins.pixels.pixel_launch import PixelKernel
 from page4d_plugins.row_launch import RowKernel
 
-_WIDE = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g", "bias_z")
+_STRIDES = ("q_z", "q_a", "q_g", "k_z", "k_a", "v_z", "v_a", "out_z", "out_a", "out_g")
+_WIDE = (*_STRIDES, "bias_z", "pitch", "chroma_pitch")
 """int64; other integers are int32."""
 _FLOATS = ("scale", "gain", "band", "penalty", "epsilon")
 _ALIGNED = (
     *("Q", "K", "V", "OUT", "BIAS", "PART", "LSE"),
-    *(name for name in _WIDE if name != "bias_z"),
+    *_STRIDES,
     *("q_n", "k_n", "v_n", "out_n"),
     *("X", "P", "GAMMA", "WEIGHT", "SHIFT", "COS", "SIN", "SUM", "channels"),
 )
 """Multiples of 16 (bytes of addresses, elements of strides and rows); the plans refuse others."""
-_SOURCES = ("attention_kernel", "row_kernel")
+_SOURCES = ("attention_kernel", "row_kernel", "pixels/pixel_kernel")
 """Modules of the kernels' code."""
 _FOLDER = pathlib.Path(__file__).parents[1]
 _ROWS = {kernel.value: kernel for kernel in RowKernel}
+_PIXELS = {kernel.value: kernel for kernel in PixelKernel}
 _SWIZZLE_128B = 3
 _SINCE = {110: (3, 9)}
 """Architectures that Triton can compile for from a version on."""
@@ -44,7 +47,7 @@ class Target(NamedTuple):
     """One kernel to compile."""
 
     kernel: str
-    dtype: Dtype
+    dtype: Dtype | Bytes
     chip: str
     """sm_<chip>, or ptx."""
     tile: Tile
@@ -58,6 +61,7 @@ def all_targets(chips: Iterable[str] | None = None) -> list[Target]:
         for dtype in Dtype:
             pack += [Target(f"attention_{mode.value}", dtype, chip, table.of(mode)) for mode in Mode]
             pack += [Target(name, dtype, chip, Tile(1, 1, 4, 1)) for name in ("prepare", "merge", *_ROWS)]
+        pack += [Target(name, Bytes.UINT8, chip, Tile(1, 1, 4, 1)) for name in _PIXELS]
     return pack
 
 
@@ -123,8 +127,10 @@ def compile_kernel(target: Target) -> Kernel:
     from triton.compiler import ASTSource
 
     from page4d_plugins import attention_kernel, row_kernel
+    from page4d_plugins.pixels import pixel_kernel
 
-    function = getattr(row_kernel if target.kernel in _ROWS else attention_kernel, target.kernel.partition("_")[0])
+    module = row_kernel if target.kernel in _ROWS else pixel_kernel if target.kernel in _PIXELS else attention_kernel
+    function = getattr(module, target.kernel.partition("_")[0])
     fixed = _constants(target)
     names = list(function.arg_names)
     types = signature(target, names, fixed)
@@ -172,6 +178,10 @@ def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[s
         needs = dict.fromkeys(("P", "BIAS", "GAMMA", "SUM"), fixed.get("ADD", True))
         needs |= dict.fromkeys(("WEIGHT", "SHIFT", "OUT", "epsilon"), fixed.get("NORM", True))
         unused = {name for name, needed in needs.items() if not needed}
+    if target.kernel in _PIXELS:
+        pointers |= dict.fromkeys(("SOURCE", "CHROMA", "RGB", "OUT", "TARGET"), element)
+        pointers |= dict.fromkeys(("FIRST", "WEIGHTS"), "i32")
+        unused = _PIXELS[target.kernel].unused
     if target.kernel.startswith("attention"):
         mode = Mode(target.kernel.removeprefix("attention_"))
         if mode.partial:
@@ -196,7 +206,8 @@ def signature(target: Target, names: list[str], fixed: dict[str, Any]) -> dict[s
 
 def _constants(target: Target) -> dict[str, int | bool]:
     """What a kernel is compiled with, by name."""
-    return _ROWS[target.kernel].constants if target.kernel in _ROWS else constants(target.kernel, target.tile)
+    own = _ROWS.get(target.kernel) or _PIXELS.get(target.kernel)
+    return own.constants if own is not None else constants(target.kernel, target.tile)
 
 
 def _parameters(types: dict[str, str], cubin: bytes) -> list[Parameter]:

@@ -34,7 +34,8 @@ def test_committed_vectors_are_what_python_gives(name):
 
 
 def test_every_file_of_the_folder_is_made():
-    assert {path.stem for path in FOLDER.glob("*.json")} == set(FILES)
+    files = {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.json")}
+    assert files == set(FILES)
 
 
 def test_images_of_every_mode_and_format_are_among_them():

@@ -6,7 +6,7 @@ import subprocess
 
 UNOPTIMISED = "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"  # and without debug information: half the time
 # AddressSanitizer sees what these look for; without them a third of the time of building
-SANITIZED = "-DPAGE4D_SANITIZE=ON", "-DCMAKE_CXX_FLAGS=-Werror -fno-sanitize=null,object-size,vptr"
+SANITIZED = "-DPAGE4D_SANITIZE=address", "-DCMAKE_CXX_FLAGS=-Werror -fno-sanitize=null,object-size,vptr"
 CCACHE = {
     "CCACHE_BASEDIR": "/",  # every run of the tests has a build folder of another name
     "CCACHE_SLOPPINESS": "pch_defines,time_macros,include_file_mtime,include_file_ctime",  # as precompiled headers need

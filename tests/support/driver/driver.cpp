@@ -25,7 +25,7 @@ struct List;
 struct Graph;
 
 struct Op {
-  enum Kind { kCopy, kCopyRows, kFill, kCall, kRecord, kWait, kLaunch } kind;
+  enum Kind { kCopy, kCopyRows, kFill, kFillWords, kCall, kRecord, kWait, kLaunch } kind;
   char *target = nullptr, *source = nullptr;
   size_t size = 0, rows = 1, target_pitch = 0, source_pitch = 0;
   int value = 0;
@@ -101,6 +101,9 @@ void perform(const Op& op) {
       break;
     case Op::kFill:
       std::memset(op.target, op.value, op.size);
+      break;
+    case Op::kFillWords:
+      for (size_t i = 0; i < op.size; ++i) std::memcpy(op.target + 4 * i, &op.value, 4);
       break;
     case Op::kCall:
       op.function(op.data);
@@ -272,6 +275,12 @@ Result cuMemsetD8Async(char* target, unsigned char value, size_t size, void* str
   if (!inside(target, size)) return kInvalid;
   Op op{Op::kFill};
   op.target = target, op.value = value, op.size = size;
+  return put(stream, op);
+}
+Result cuMemsetD32Async(char* target, unsigned value, size_t count, void* stream) {
+  if (refuses(__func__) || !inside(target, 4 * count)) return kInvalid;
+  Op op{Op::kFillWords};
+  op.target = target, op.value = static_cast<int>(value), op.size = count;
   return put(stream, op);
 }
 Result cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {

@@ -45,7 +45,7 @@ SECONDS = 60  # that a case may take
 VALUES = [
     *(0, 1, 2, 3, 6, -1, 14, 25, 128, 256, 65535, 2**31, 2**40, 2**63 - 1, -(2**63), 2**64 - 1, 2**70, 1.5, 1e300),
     *(-0.0, True, None, "", "tokens", "memory", "mask", "images", "special", "layers.1", "encoder", "time_sa.0"),
-    *("mask_head", "time_sa", "points", "camera", "depth", "depth_confidence", "world"),
+    *("mask_head", "time_sa", "points", "camera", "depth", "depth_confidence", "world", "present"),
     *("_out", "uint8", "float16", "a/b", "../x", "/dev/zero"),
     *("onnx/encoder.onnx", "onnx/time_sa.0.onnx", "golden", "\0", "\u202e", [], {}, [1], ["tokens"]),
 ]

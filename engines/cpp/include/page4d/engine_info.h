@@ -71,14 +71,16 @@ struct EngineInfo {
   Layout layout;
   int64_t encoder_images = 1;
   std::vector<StageInfo> stages;
-  // "images", and those of "cameras", "mask_ext", "keypoints", "fundamental", "memory" that the engines read. "cameras"
-  // and "fundamental" are computed from Options::cameras.
+  // "images", and those of "cameras", "mask_ext", "keypoints", "fundamental", "memory", "present" that the engines
+  // read. "cameras" and "fundamental" are computed from Options::cameras; the others are members of Frames.
   std::vector<Tensor> inputs;
   // Those of "mask", "layers.<i>", "memory", "points", "points_confidence", "confidence", "depth", "depth_confidence",
   // "camera", "intrinsics", "metric", "sky" that exist: see Outputs. camera and intrinsics are float64.
   std::vector<Tensor> outputs;
   std::optional<PointsFrame> points_frame;  // of the output "points"; nothing if there is none
   std::optional<Unit> unit;                 // nothing: each window has a scale of its own
+  // Whether images may be absent: Frames::present, Missing::kAbsent. Of engines exported with --absent-views.
+  bool takes_present = false;
   std::vector<int> kept_layers;
   std::optional<PlansInfo> plans;
   size_t buffer_bytes = 0;  // allocated once, in addition to weights and the engines' scratch memory
@@ -88,7 +90,7 @@ struct EngineInfo {
   PAGE4D_API const Tensor* output(const std::string& name) const;
 };
 
-// Reads manifest.json and compares files with their hashes.
+// Reads manifest.json and compares files with their hashes. Any thread.
 // Throws Error and nothing else: kIncompatible if there is no manifest, or a file is missing, changed or outside the
 // folder.
 PAGE4D_API EngineInfo inspect(const std::string& folder, Files files = Files::kAll);

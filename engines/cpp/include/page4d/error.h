@@ -50,8 +50,8 @@ class PAGE4D_API Error : public std::exception {
   std::string reason_, text_;
 };
 
-// The result of a call that does not throw. The message is in the memory of the object that was called, and valid until
-// its next call.
+// The result of a call that does not throw. The message is a constant, or in the memory of the object that was called
+// and valid until its next call.
 struct Status {
   Code code = Code::kOk;
   const char* message = "";

@@ -19,8 +19,8 @@ class PAGE4D_API ImageFit {
   ImageFit(int source_width, int source_height, const Layout& layout, Fit fit);
   ~ImageFit();
 
-  // target: uint8 [H,W,3], RGB; bit for bit what Pipeline::run gives the engines. source: of the source size, in host
-  // memory.
+  // target: uint8 [H,W,3], RGB; bit for bit what Pipeline::run gives the engines. source: of the source size, which
+  // its format has, in host memory.
   void image(const Image& source, unsigned char* target) noexcept;
   // The rectangle of the engines' image that the source covers, in pixels; outside the image is zero,
   // or 255 for Fit::kPublishedPad.

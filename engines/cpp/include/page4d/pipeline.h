@@ -10,6 +10,8 @@
 #include "page4d/error.h"
 #include "page4d/export.h"
 #include "page4d/image.h"
+#include "page4d/log.h"
+#include "page4d/version.h"
 
 namespace page4d {
 
@@ -56,6 +58,11 @@ struct Options {
   // If plugin_library is empty: load plugins/libpage4d_plugins.so of the engine folder, if its manifest lists it. A
   // library is code that runs in this process: only for folders from authors whose programs you would run.
   bool load_folder_plugins = false;
+
+  // Messages of this pipeline: what computes, the warnings of load, and what TensorRT (from information on) and ONNX
+  // Runtime (from warnings on) say. They know one log per process: what they say on threads of their own goes to every
+  // pipeline that has a log. Called from load on, until the pipeline is destroyed. Empty: nothing is printed.
+  LogFunction log;
 };
 
 // One window: T*V images, t slow, v fast (B clips one after the other for engines of several clips). All are in host
@@ -68,6 +75,10 @@ struct Frames {
   // Timesteps at the start of this window that were at the end of the window before, with the same images. Results
   // equal those of a window without shared timesteps.
   int64_t shared = 0;  // 0 to T - 1; only with Options::sliding, B = 1, and after a window that ran
+  // One byte per image, in the order of the images: 1, or 0 for an image that is absent, whose pixels are not read.
+  // Null: all are there. At least one of each clip must be. A 0 only for engines that take it:
+  // EngineInfo::takes_present. Every float result of an absent image is NaN; its tokens are finite, and mean nothing.
+  const uint8_t* present = nullptr;
 };
 
 // Where a result is written, in the caller's memory; data null: nowhere.
@@ -100,11 +111,13 @@ struct Outputs {
 };
 
 struct StageTime {
-  const char* stage;
-  double seconds;
+  const char* stage = "";  // its name in EngineInfo::stages; valid as long as the pipeline
+  double seconds = 0;
 };
 
-// Used by one thread at a time. Moved, not copied.
+// `run` and `times` are called by one thread at a time, another one each time if need be; the const members by any, at
+// any time. Moved, not copied, while no thread calls it; a pipeline that was moved from can be destroyed and assigned
+// to, no more. References that it returns are valid as long as it exists, and the same after a move.
 class PAGE4D_API Pipeline {
  public:
   // Checks the folder and the machine, loads, allocates, runs once on zeros and captures the CUDA graph.
@@ -146,7 +159,8 @@ class PAGE4D_API Pipeline {
   // what was put on the stream, and the next window cannot share timesteps.
   Status run(const Frames& frames, const Outputs& outputs, void* stream = nullptr) noexcept;
 
-  // Seconds of each stage in the last window, in the order of EngineInfo::stages. Waits until the window is done.
+  // Seconds of each stage in the last window, as many as EngineInfo::stages and in their order; 0 before the first
+  // window. Waits until the window is done. In the pipeline's memory: the next call overwrites it.
   const StageTime* times() noexcept;
 
  private:
@@ -155,7 +169,8 @@ class PAGE4D_API Pipeline {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host memory for all outputs: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it.
+// Host memory for all outputs: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it. Any
+// thread reads it, while no window writes to it.
 class PAGE4D_API Results {
  public:
   // Throws Error: kOutOfMemory; kUsage for more layers than Outputs has.

@@ -123,41 +123,55 @@ KnownCameras::KnownCameras(const std::vector<Camera>& cameras) {
     world_to_camera_.insert(world_to_camera_.end(), camera.world_to_camera, camera.world_to_camera + 12);
     world_to_camera_.insert(world_to_camera_.end(), {0.0, 0.0, 0.0, 1.0});
   }
-  poses_.resize(world_to_camera_.size());
+  poses_.resize(world_to_camera_.size()), known_.resize(poses_.size()), estimated_.resize(poses_.size());
   distances_.resize(cameras.size()), places_.resize(cameras.size());
   for (size_t i = 0; i < cameras.size(); ++i) inverse_pose(world_to_camera_.data() + 16 * i, poses_.data() + 16 * i);
 }
 
-std::vector<double> KnownCameras::encoded(int64_t H, int64_t W) const {
-  const auto count = static_cast<size_t>(views());
-  std::vector<double> poses(poses_.size()), distances, all;
-  for (size_t i = 0; i < count; ++i) {
-    const Matrix4 from_first = Pose(world_to_camera_.data() + 16 * i) * Pose(poses_.data());
-    inverse_pose(from_first.data(), poses.data() + 16 * i);
-    distances.push_back(centre_of(poses.data() + 16 * i).norm());
-  }
-  std::sort(distances.begin(), distances.end());
-  const double unit = std::max(distances[(count - 1) / 2], kLeastDistance);
-  for (size_t i = 0; i < count; ++i) {
-    const Pose pose(poses.data() + 16 * i);
-    const Vector3 translation = centre_of(pose.data()) / unit;
-    const Eigen::Vector4d quaternion = quaternion_of(pose.topLeftCorner<3, 3>());
-    all.insert(all.end(), translation.data(), translation.data() + 3);
-    all.insert(all.end(), quaternion.data(), quaternion.data() + 4);
-    const double* K = K_.data() + 9 * i;
-    all.push_back(2 * std::atan(static_cast<double>(H) / 2 / K[4]));
-    all.push_back(2 * std::atan(static_cast<double>(W) / 2 / K[0]));
-  }
+std::vector<double> KnownCameras::encoded(int64_t H, int64_t W) {
+  std::vector<double> all(static_cast<size_t>(kQuaternionNumbers * views()));
+  encode(H, W, nullptr, all.data());
   return all;
 }
 
-double KnownCameras::scale(const double* camera) noexcept {
-  for (int64_t i = 0; i < views(); ++i) {
-    if (!centre_of(camera + 16 * i).allFinite()) return 1;
+void KnownCameras::encode(int64_t H, int64_t W, const uint8_t* present, double* target) noexcept {
+  std::fill_n(target, kQuaternionNumbers * views(), 0.0);
+  size_t count = 0, first = 0;
+  for (size_t v = 0; v < distances_.size(); ++v) {
+    if (present != nullptr && present[v] == 0) continue;
+    if (count == 0) first = v;
+    const Matrix4 from_first = Pose(world_to_camera_.data() + 16 * v) * Pose(poses_.data() + 16 * first);
+    inverse_pose(from_first.data(), known_.data() + 16 * v);
+    distances_[count++] = centre_of(known_.data() + 16 * v).norm();
   }
-  const double scale = views() < kRobustFrom
-                           ? similarity_scale(poses_.data(), camera, views())
-                           : robust_scale(poses_.data(), camera, views(), distances_.data(), places_.data());
+  if (count == 0) return;
+  const auto end = distances_.begin() + static_cast<std::ptrdiff_t>(count);
+  std::sort(distances_.begin(), end);
+  const double unit = std::max(distances_[(count - 1) / 2], kLeastDistance);
+  for (size_t v = 0; v < distances_.size(); ++v, target += kQuaternionNumbers) {
+    if (present != nullptr && present[v] == 0) continue;
+    const Pose pose(known_.data() + 16 * v);
+    const Vector3 translation = centre_of(pose.data()) / unit;
+    const Eigen::Vector4d quaternion = quaternion_of(pose.topLeftCorner<3, 3>());
+    std::copy_n(translation.data(), 3, target);
+    std::copy_n(quaternion.data(), 4, target + 3);
+    const double* K = K_.data() + 9 * v;
+    target[7] = 2 * std::atan(static_cast<double>(H) / 2 / K[4]);
+    target[8] = 2 * std::atan(static_cast<double>(W) / 2 / K[0]);
+  }
+}
+
+double KnownCameras::scale(const double* camera, const uint8_t* present) noexcept {
+  int64_t count = 0;
+  for (int64_t v = 0; v < views(); ++v) {
+    if (present != nullptr && present[v] == 0) continue;
+    if (!centre_of(camera + 16 * v).allFinite()) return 1;
+    std::copy_n(poses_.data() + 16 * v, 16, known_.data() + 16 * count);
+    std::copy_n(camera + 16 * v, 16, estimated_.data() + 16 * count++);
+  }
+  const double scale = count < kRobustFrom
+                           ? similarity_scale(known_.data(), estimated_.data(), count)
+                           : robust_scale(known_.data(), estimated_.data(), count, distances_.data(), places_.data());
   return std::isfinite(scale) && scale > 0 ? scale : 1;
 }
 

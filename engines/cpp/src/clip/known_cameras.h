@@ -22,17 +22,23 @@ class KnownCameras {
   // The camera encoder's input for images of H x W pixels, [V,9]: camera to world as translation and quaternion x y z w
   // (w >= 0), in the first camera's frame and with the median distance of the cameras from it as unit; vertical and
   // horizontal field of view.
-  std::vector<double> encoded(int64_t H, int64_t W) const;
+  std::vector<double> encoded(int64_t H, int64_t W);
+  // The same to [V,9], as the present cameras alone are encoded: in the frame of the first of them. present: one value
+  // per view, 0 for an absent one, whose row becomes zeros; null: all. Allocates nothing; one thread at a time.
+  void encode(int64_t H, int64_t W, const uint8_t* present, double* target) noexcept;
 
   // How many of the network's units one unit of the known cameras is, by the cameras [V,4,4] that it estimates: depth
   // is divided by that. 1 where the cameras' centres tell no scale. From ten cameras on, those that are estimated far
-  // from where they are known to be do not count. Allocates nothing; one thread at a time.
-  double scale(const double* camera) noexcept;
+  // from where they are known to be do not count. Absent cameras never count; present: as above. Allocates nothing;
+  // one thread at a time.
+  double scale(const double* camera, const uint8_t* present = nullptr) noexcept;
 
  private:
   std::vector<double> world_to_camera_, poses_, K_;
-  std::vector<double> distances_;  // [V]: scratch memory of scale()
-  std::vector<int64_t> places_;    // likewise
+  // scratch memory
+  std::vector<double> known_, estimated_;  // [V,4,4], of the present cameras
+  std::vector<double> distances_;          // [V]
+  std::vector<int64_t> places_;            // [V]
 };
 
 }  // namespace page4d

@@ -106,6 +106,10 @@ Failure CudaDevice::copy_rows(void* target, size_t target_pitch, const void* sou
   return failure(driver_.copy_rows(&copy, stream));
 }
 
+Failure CudaDevice::fill(void* target, uint32_t value, size_t count, Stream stream) noexcept {
+  return failure(driver_.fill_words(address(target), value, count, stream));
+}
+
 Failure CudaDevice::call_host(HostFunction function, void* data, Stream stream) noexcept {
   return failure(driver_.call_host(stream, function, data));
 }

@@ -31,6 +31,7 @@ class CudaDevice final : public Device {
   Failure download(void* target, const void* source, size_t size, Stream stream) noexcept override;
   Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
                     size_t rows, Stream stream) noexcept override;
+  Failure fill(void* target, uint32_t value, size_t count, Stream stream) noexcept override;
   Failure call_host(HostFunction function, void* data, Stream stream) noexcept override;
   Failure synchronize(Stream stream) noexcept override;
 

@@ -49,6 +49,7 @@ Driver::Driver() {
   find(library, "cuMemHostAlloc", host_allocate);
   find(library, "cuMemFreeHost", host_free);
   find(library, "cuMemsetD8Async", fill);
+  find(library, "cuMemsetD32Async", fill_words);
   find(library, "cuMemcpyHtoDAsync_v2", upload);
   find(library, "cuMemcpyDtoHAsync_v2", download);
   find(library, "cuMemcpy2DAsync_v2", copy_rows);

@@ -74,6 +74,7 @@ struct Driver {
   Result (*host_allocate)(void**, size_t, unsigned);
   Result (*host_free)(void*);
   Result (*fill)(Pointer, unsigned char, size_t, CuStream);
+  Result (*fill_words)(Pointer, unsigned, size_t, CuStream);
   Result (*upload)(Pointer, const void*, size_t, CuStream);
   Result (*download)(void*, Pointer, size_t, CuStream);
   Result (*copy_rows)(const Copy2D*, CuStream);

@@ -10,6 +10,7 @@ namespace {
 
 // Focal length in pixels at which the depth of Depth Anything 3 METRIC is in metres; it grows with the focal length.
 constexpr double kFocalOfMetres = 300;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // Computed in double.
 template <class Scale>
@@ -36,6 +37,7 @@ HostResults::HostResults(const Manifest& manifest, const BufferPlan& plan, const
   if (camera_view_ != nullptr) device_numbers_ = chain.at(*camera_view_), size_ = camera_view_->shape.back();
   if (metric_view_ != nullptr) device_metric_ = chain.at(*metric_view_);
   if (known_) estimated_.resize(static_cast<size_t>(layout_.V) * 16);
+  present_.resize(static_cast<size_t>(layout_.images()));
 }
 
 bool HostResults::computes(Output Outputs::* member) const noexcept {
@@ -51,8 +53,9 @@ bool HostResults::is_asked(const Outputs& outputs) const noexcept {
   return false;
 }
 
-Failure HostResults::put(const Outputs& outputs, Stream stream) noexcept {
+Failure HostResults::put(const Outputs& outputs, const uint8_t* present, Stream stream) noexcept {
   if (!is_asked(outputs)) return nullptr;
+  std::copy_n(present, present_.size(), present_.begin());
   camera_ = static_cast<double*>(outputs.camera.data), intrinsics_ = static_cast<double*>(outputs.intrinsics.data);
   points_ = computes(&Outputs::points) ? static_cast<float*>(outputs.points.data) : nullptr;
   depth_ = computes(&Outputs::depth) ? static_cast<float*>(outputs.depth.data) : nullptr;
@@ -66,6 +69,11 @@ Failure HostResults::put(const Outputs& outputs, Stream stream) noexcept {
 }
 
 void HostResults::compute() noexcept {
+  compute_all();
+  leave_out_absent();
+}
+
+void HostResults::compute_all() noexcept {
   if (points_ != nullptr) scale_points();
   if (known_ && takes_focal_lengths_) return scale_by_focal_length();
   if (known_) {
@@ -96,8 +104,13 @@ void HostResults::take_known(int64_t clip, double* estimated) noexcept {
   if (intrinsics_ != nullptr) std::copy_n(known_->K(), 9 * V, intrinsics_ + 9 * V * clip);
   if (depth_ == nullptr) return;
   camera_to_world(numbers_ + clip * V * size_, size_, V, direction_, estimated);
-  const bool is_known = std::all_of(estimated, estimated + 16 * V, [](double number) { return std::isfinite(number); });
-  const double scale = is_known ? known_->scale(estimated) : std::numeric_limits<double>::quiet_NaN();
+  const uint8_t* present = present_.data() + clip * V;
+  bool is_known = true;
+  for (int64_t v = 0; v < V; ++v) {
+    const double* pose = estimated + 16 * v;
+    is_known = is_known && (present[v] == 0 || std::all_of(pose, pose + 16, [](double n) { return std::isfinite(n); }));
+  }
+  const double scale = is_known ? known_->scale(estimated, present) : kNan;
   rescale(depth_ + clip * pixels, pixels, [&](double value) { return value / scale; });
 }
 
@@ -109,6 +122,14 @@ void HostResults::scale_by_focal_length() noexcept {
     if (intrinsics_ != nullptr) std::copy_n(K, 9, intrinsics_ + 9 * i);
     const double metres = (K[0] + K[4]) / 2 / kFocalOfMetres;
     if (depth_ != nullptr) rescale(depth_ + i * pixels, pixels, [&](double value) { return value * metres; });
+  }
+}
+
+void HostResults::leave_out_absent() noexcept {
+  for (int64_t i = 0; i < layout_.images(); ++i) {
+    if (present_[static_cast<size_t>(i)] != 0) continue;
+    if (camera_ != nullptr) std::fill_n(camera_ + 16 * i, 16, kNan);
+    if (intrinsics_ != nullptr) std::fill_n(intrinsics_ + 9 * i, 9, kNan);
   }
 }
 

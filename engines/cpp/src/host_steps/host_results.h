@@ -27,14 +27,16 @@ class HostResults {
   // Whether there is memory for such a result.
   bool is_asked(const Outputs& outputs) const noexcept;
   // Completes the results, in the order of the stream, after the engines' own were copied to `outputs`. Those of the
-  // call before must be done.
-  Failure put(const Outputs& outputs, Stream stream) noexcept;
+  // call before must be done. present: [images], copied: 0 for an absent image, whose camera and intrinsics are NaN.
+  Failure put(const Outputs& outputs, const uint8_t* present, Stream stream) noexcept;
 
  private:
   void compute() noexcept;
+  void compute_all() noexcept;
   void scale_points() noexcept;
   void take_known(int64_t clip, double* estimated) noexcept;
   void scale_by_focal_length() noexcept;
+  void leave_out_absent() noexcept;
 
   Device& device_;
   const Layout layout_;
@@ -47,6 +49,7 @@ class HostResults {
   float *numbers_ = nullptr, *metric_ = nullptr;  // [images,size], [B], on the host
   int64_t size_ = 0;
   std::vector<double> estimated_;  // [V,4,4]; empty without known cameras
+  std::vector<uint8_t> present_;   // [images]
   // of the caller; null: not asked for
   double *camera_ = nullptr, *intrinsics_ = nullptr;
   float *points_ = nullptr, *depth_ = nullptr;

@@ -21,7 +21,6 @@ using Names = std::vector<std::string>;
 bool is_block(const Stage& stage) {
   return stage.kind == "view_sa" || stage.kind == "time_sa" || stage.kind == "global_sa";
 }
-std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
 bool is_camera_encoder(const Stage& stage) { return stage.kind == "camera_encoder"; }
 
@@ -125,6 +124,7 @@ void check_flow(const Manifest& manifest, const StagesModel& model, const KeptLa
   // inputs of the chain
   std::set<std::string> available{"images", "special", "mask_ext", "keypoints", "fundamental", "memory"};
   if (is_camera_encoder(manifest.stages.front())) available.insert("cameras");
+  if (manifest.reads("present")) available.insert("present");
   Shapes shapes(manifest, model, layers);
   for (size_t number = 0; number < manifest.stages.size(); ++number) {
     const Stage& stage = manifest.stages[number];
@@ -160,6 +160,23 @@ void check_reference(const Manifest& manifest) {
   }
 }
 
+// Every stage with attention over several images knows which of them are absent, or none does.
+void check_present(const Manifest& manifest, const StagesModel& model) {
+  Names readers, expected;
+  for (const Stage& stage : manifest.stages) {
+    if (stage.input("present") != nullptr) readers.push_back(stage.name);
+    if (model.attends_over_images(stage, manifest.layout)) expected.push_back(stage.name);
+  }
+  if (readers.empty()) return;
+  if (readers != expected) {
+    throw inconsistent("absent images are known to other stages than those with attention over several images",
+                       joined(readers), or_none(joined(expected)));
+  }
+  if (manifest.layout.B > 1 && is_camera_encoder(manifest.stages.front())) {
+    throw inconsistent("absent images of known cameras are for one clip", text("B=", manifest.layout.B), "B=1");
+  }
+}
+
 // Points have a frame, which Pi3's older manifests do not name, and without points there is none. So for the direction
 // of poses, which is world to camera if it is not named; and metres come from somewhere.
 void check_frame(const Manifest& manifest) {
@@ -182,6 +199,7 @@ void check_chain(const Manifest& manifest) {
   check_blocks(manifest, model);
   check_flow(manifest, model, check_kept(manifest, model));
   check_reference(manifest);
+  check_present(manifest, model);
   check_frame(manifest);
 }
 

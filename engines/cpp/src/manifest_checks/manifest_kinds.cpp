@@ -28,15 +28,15 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> all = {
       {"encoder", {"images", "special"}, {"tokens"}, {}, {"select"}},
       {"mask_head", {"tokens"}, {"mask"}, {"mask_ext"}, {"row_bias"}},
-      {"view_sa", {"tokens"}, {"tokens"}, {"mask", "fundamental"}, {}},
-      {"time_sa", {"tokens"}, {"tokens"}, {"mask", "row_bias"}, {}},
-      {"global_sa", {"tokens"}, {"tokens"}, {"mask", "keypoints", "memory"}, {"memory"}},
+      {"view_sa", {"tokens"}, {"tokens"}, {"mask", "fundamental", "present"}, {}},
+      {"time_sa", {"tokens"}, {"tokens"}, {"mask", "row_bias", "present"}, {}},
+      {"global_sa", {"tokens"}, {"tokens"}, {"mask", "keypoints", "memory", "present"}, {"memory"}},
       {"points", {kLayer}, {"points"}, {}, {}},
       {"confidence", {kLayer}, {"confidence"}, {}, {}},
-      {"camera", {kLayer}, {"camera"}, {}, {}},
+      {"camera", {kLayer}, {"camera"}, {"present"}, {}},
       {"depth", {kLayer}, {"depth", "depth_confidence"}, {}, {}, 4},
-      {"camera_encoder", {"cameras"}, {"special"}, {}, {}},
-      {"metric", {kLayer}, {"metric"}, {}, {}}};
+      {"camera_encoder", {"cameras"}, {"special"}, {"present"}, {}},
+      {"metric", {kLayer}, {"metric"}, {"present"}, {}}};
   return all;
 }
 
@@ -55,7 +55,6 @@ const Kind& kind_of(const Stage& stage, const Kind& named) {
 bool has(const Names& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
-std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
 void check_tensors(const Stage& stage, const Kind& kind, const std::vector<TensorSpec>& specs, const Names& needed,
                    const Names& more) {
@@ -113,6 +112,13 @@ bool StagesModel::takes_chunks(const Stage& stage) const {
   if (published == "pi3x" && (stage.kind == "points" || stage.kind == "confidence")) return true;
   return stage.output("depth_confidence") != nullptr || stage.output("points_confidence") != nullptr ||
          stage.output("sky") != nullptr;
+}
+
+bool StagesModel::attends_over_images(const Stage& stage, const Layout& layout) const {
+  if (stage.kind == "camera") return published == "vggt" || published == "page4d";
+  if (stage.kind == "view_sa") return layout.V > 1;
+  if (stage.kind == "time_sa") return layout.T > 1;
+  return stage.kind == "global_sa" || stage.kind == "metric" || stage.kind == "camera_encoder";
 }
 
 void check_kind(const Stage& stage) {

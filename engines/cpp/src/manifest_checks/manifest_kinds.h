@@ -25,6 +25,8 @@ struct StagesModel {
   bool is_global(int64_t layer) const { return global_layers.count(layer) != 0; }
   // Whether a stage is a head that processes the images in chunks, [n,...] a call.
   bool takes_chunks(const Stage& stage) const;
+  // Whether a stage's attention goes over several images of a clip.
+  bool attends_over_images(const Stage& stage, const Layout& layout) const;
 };
 
 // Throws Error kIncompatible for a stage of an unknown kind, of another name than its kind and layer say, or with other

@@ -23,7 +23,8 @@ Shapes::Shapes(const Manifest& manifest, const StagesModel& model, const KeptLay
              {"metric", {l.B}},
              {"fundamental", {l.V, l.V, 3, 3}},
              {"points", clip({l.T, l.V, l.H, l.W, 3})},
-             {"confidence", clip({l.T, l.V, l.H, l.W})}};
+             {"confidence", clip({l.T, l.V, l.H, l.W})},
+             {"present", clip({l.T, l.V})}};
   of_image_ = {{"depth", {l.H, l.W}},
                {"depth_confidence", {l.H, l.W}},
                {"points", {l.H, l.W, 3}},
@@ -70,7 +71,8 @@ void Shapes::check(const Stage& stage, const TensorSpec& spec, int64_t most_stre
   const std::string& name = spec.name;
   const std::vector<Shape> shapes = allowed(stage, spec, most_streams);
   const bool is_tokens = name == "special" || name == "tokens" || name == "memory" || pattern_of(name) != name;
-  const DType dtype = name == "images" ? DType::kUint8 : is_tokens ? tokens_ : DType::kFloat32;
+  const bool is_bytes = name == "images" || name == "present";
+  const DType dtype = is_bytes ? DType::kUint8 : is_tokens ? tokens_ : DType::kFloat32;
   if (spec.dtype == dtype && std::find(shapes.begin(), shapes.end(), spec.shape) != shapes.end()) return;
   std::vector<std::string> allowed_specs;
   for (const Shape& shape : shapes) allowed_specs.push_back(text(name_of(dtype), " ", text_of(shape)));

@@ -3,11 +3,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <vector>
 
+#include "log.h"
 #include "text.h"
 
 namespace page4d {
@@ -39,6 +41,16 @@ std::vector<std::string> python_libraries() {
     files.insert(files.end(), of_root.begin(), of_root.end());
   }
   return files;
+}
+
+void ORT_API_CALL log_message(void*, OrtLoggingLevel severity, const char*, const char*, const char* place,
+                              const char* message) noexcept {
+  char line[2048];
+  std::snprintf(line, sizeof line, "ONNX Runtime: %s (%s)", message, place);
+  write_to_logs(severity >= ORT_LOGGING_LEVEL_ERROR     ? LogLevel::kError
+                : severity == ORT_LOGGING_LEVEL_WARNING ? LogLevel::kWarning
+                                                        : LogLevel::kInfo,
+                line);
 }
 
 struct CloseLibrary {
@@ -103,8 +115,9 @@ OrtLibrary::OrtLibrary(const std::string& file, int threads) : threads_(threads)
   check(api_->SetGlobalInterOpNumThreads(threading, 1), what, Code::kMissingBackend);
   handle_ = library.release();  // stays open from here on, also after an error: threads may run its code
   OrtEnv* environment = nullptr;
-  check(api_->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_ERROR, "page4d", threading, &environment), what,
-        Code::kMissingBackend);
+  check(api_->CreateEnvWithCustomLoggerAndGlobalThreadPools(log_message, nullptr, ORT_LOGGING_LEVEL_WARNING, "page4d",
+                                                            threading, &environment),
+        what, Code::kMissingBackend);
   OrtOwned<OrtEnv> owned_environment(environment, {api_->ReleaseEnv});
   check(api_->DisableTelemetryEvents(environment), what, Code::kMissingBackend);
   // one arena for all stages: they run one after the other, and otherwise each would keep its own

@@ -5,12 +5,12 @@
 #include <cmath>
 #include <condition_variable>
 #include <deque>
-#include <limits>
 #include <mutex>
 #include <string>
 
 #include "boundary.h"
 #include "clip/fit.h"
+#include "pixels/rgb_row.h"
 #include "rig/assembler.h"
 #include "rig/ring.h"
 #include "runtime/info.h"
@@ -21,7 +21,8 @@ namespace {
 
 constexpr int kMost = 1000;  // windows or pending images: more is a mistake
 
-RigOptions checked(RigOptions options, const Layout& layout) {
+RigOptions checked(RigOptions options, const EngineInfo& engines) {
+  const Layout& layout = engines.layout;
   if (layout.B != 1)
     throw Error(Code::kUsage, "frames are read for one clip at a time")
         .got(text("B = ", layout.B))
@@ -50,6 +51,12 @@ RigOptions checked(RigOptions options, const Layout& layout) {
   };
   check("windows that are kept", options.windows);
   check("images that wait", options.pending);
+  if (options.missing == Missing::kAbsent && !engines.takes_present) {
+    throw Error(Code::kUsage, "these engines need every image of a timestep")
+        .got("Missing::kAbsent")
+        .allowed("Missing::kSkip, Missing::kRepeat")
+        .hint("page4d-export --absent-views");
+  }
   return options;
 }
 
@@ -58,7 +65,7 @@ RigOptions checked(RigOptions options, const Layout& layout) {
 class Rig::Impl {
  public:
   Impl(const EngineInfo& engines, const RigOptions& options)
-      : options_(checked(options, engines.layout)),
+      : options_(checked(options, engines)),
         cameras_(static_cast<int>(engines.layout.V)),
         no_camera_(Error(Code::kUsage, "there is no such camera").allowed(text("0 to ", cameras_ - 1)).what()),
         wrong_size_(Error(Code::kUsage, "the image is not of the size that the rig was made for")
@@ -72,11 +79,12 @@ class Rig::Impl {
     }
   }
 
-  Pushed push(int camera, const Image& image, double stamp) noexcept {
+  Pushed push(int camera, const Image& image, int64_t stamp) noexcept {
     const char* refused = refusal(camera, image, stamp);
     int slot = -1;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
+      if (is_closed_) refused = "the rig is closed";
       if (refused == nullptr && view(camera).writing) refused = "another thread pushes an image of this camera";
       if (refused != nullptr) return {{Code::kUsage, refused}, ring_.ready()};
       ++view(camera).counts.pushed;
@@ -119,19 +127,38 @@ class Rig::Impl {
     constexpr double kLongest = 1e9;  // can be added to a clock in nanoseconds
     const std::chrono::duration<double> time(seconds > 0 ? std::min(seconds, kLongest) : 0);
     std::unique_lock<std::mutex> lock(mutex_);
-    return window_completed_.wait_for(lock, time, [this] { return ring_.ready() > 0; });
+    window_completed_.wait_for(lock, time, [this] { return ring_.ready() > 0 || is_closed_; });
+    return ring_.ready() > 0 && !is_closed_;
+  }
+
+  void close() noexcept {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      is_closed_ = true;
+    }
+    window_completed_.notify_all();
+  }
+
+  bool closed() const noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return is_closed_;
   }
 
   RigCounts counts() const noexcept {
     const std::lock_guard<std::mutex> lock(mutex_);
     const int64_t times = ring_.times();
-    return {times, ring_.windows_completed(), ring_.windows_dropped(), largest_skew_,
-            times > 0 ? sum_of_skews_ / static_cast<double>(times) : 0};
+    RigCounts counts;
+    counts.times = times;
+    counts.windows = ring_.windows_completed();
+    counts.windows_dropped = ring_.windows_dropped();
+    counts.windows_with_holes = ring_.windows_with_holes();
+    counts.largest_skew = largest_skew_;
+    if (times > 0) counts.mean_skew = sum_of_skews_ / static_cast<double>(times);
+    return counts;
   }
 
   CameraCounts counts(int camera) const noexcept {
     CameraCounts counts;
-    counts.last_stamp = std::numeric_limits<double>::quiet_NaN();
     if (camera < 0 || camera >= cameras_) return counts;
     const std::lock_guard<std::mutex> lock(mutex_);
     counts = views_[static_cast<size_t>(camera)].counts;
@@ -147,20 +174,21 @@ class Rig::Impl {
     CameraCounts counts;
     bool writing = false;
     int last_slot = Ring::kBlack;  // for Missing::kRepeat: the image that is used again
-    double last_stamp = std::numeric_limits<double>::quiet_NaN();
+    int64_t last_stamp = kNoStamp;
   };
 
   View& view(int camera) noexcept { return views_[static_cast<size_t>(camera)]; }
 
   // Constant texts, since several threads may hold one. Null: the image is accepted.
-  const char* refusal(int camera, const Image& image, double stamp) const noexcept {
+  const char* refusal(int camera, const Image& image, int64_t stamp) const noexcept {
     if (camera < 0 || camera >= cameras_) return no_camera_.c_str();
     if (image.data == nullptr) return "the image has no pixels";
     if (image.width != options_.frame_width || image.height != options_.frame_height) return wrong_size_.c_str();
     if (image.memory != Memory::kHost) return "the image is not in host memory";
     if (image.row_bytes() < static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format)))
       return "the image's rows overlap";
-    if (!std::isfinite(stamp)) return "the stamp is not a finite number";
+    if (const char* reason = unreadable(image); reason != nullptr) return reason;
+    if (stamp == kNoStamp) return "the image has no stamp";
     return nullptr;
   }
 
@@ -174,9 +202,10 @@ class Rig::Impl {
         continue;
       }
       for (int c = 0; c < cameras_; ++c) add_view(c, assembler_.time()[c]);
-      sum_of_skews_ += assembler_.skew();
-      largest_skew_ = std::max(largest_skew_, assembler_.skew());
-      has_window = ring_.add_time(assembler_.skew()) || has_window;
+      const double skew = static_cast<double>(assembler_.skew()) / 1e9;
+      sum_of_skews_ += skew;
+      largest_skew_ = std::max(largest_skew_, skew);
+      has_window = ring_.add_time(skew) || has_window;
     }
     return has_window;
   }
@@ -184,16 +213,18 @@ class Rig::Impl {
   void add_view(int camera, const Assembler::Entry& entry) noexcept {
     View& state = view(camera);
     const bool has_image = entry.slot >= 0;
-    ++(has_image ? state.counts.used : state.counts.repeated);
+    const bool is_present = has_image || options_.missing != Missing::kAbsent;
+    ++(has_image ? state.counts.used : is_present ? state.counts.repeated : state.counts.absent);
     if (has_image && options_.missing == Missing::kRepeat) {
       ring_.drop(state.last_slot);
       state.last_slot = entry.slot;
       state.last_stamp = entry.stamp;
       ring_.hold(entry.slot);
     }
-    if (!has_image) ring_.hold(state.last_slot);
-    ring_.set_view(camera, has_image ? entry.slot : state.last_slot, has_image ? entry.stamp : state.last_stamp,
-                   !has_image);
+    if (has_image) return ring_.set_view(camera, {entry.slot, entry.stamp, false, true});
+    // of a camera that may be absent the last image is black
+    ring_.hold(state.last_slot);
+    ring_.set_view(camera, {state.last_slot, state.last_stamp, is_present, is_present});
   }
 
   const RigOptions options_;
@@ -205,8 +236,9 @@ class Rig::Impl {
   std::condition_variable window_completed_;
   Assembler assembler_;
   Ring ring_;
-  std::deque<View> views_;  // never moved: a Fitter need not be movable
-  double sum_of_skews_ = 0, largest_skew_ = 0;
+  std::deque<View> views_;                      // never moved: a Fitter need not be movable
+  double sum_of_skews_ = 0, largest_skew_ = 0;  // seconds
+  bool is_closed_ = false;
 };
 
 Rig::Rig(const EngineInfo& engines, const RigOptions& options)
@@ -215,10 +247,12 @@ Rig::Rig(Rig&&) noexcept = default;
 Rig& Rig::operator=(Rig&&) noexcept = default;
 Rig::~Rig() = default;
 
-Pushed Rig::push(int camera, const Image& image, double stamp) noexcept { return impl_->push(camera, image, stamp); }
+Pushed Rig::push(int camera, const Image& image, int64_t stamp) noexcept { return impl_->push(camera, image, stamp); }
 bool Rig::take(Window& window) noexcept { return impl_->take(window); }
 void Rig::release(Window& window) noexcept { impl_->release(window); }
 bool Rig::wait(double seconds) noexcept { return impl_->wait(seconds); }
+void Rig::close() noexcept { impl_->close(); }
+bool Rig::closed() const noexcept { return impl_->closed(); }
 RigCounts Rig::counts() const noexcept { return impl_->counts(); }
 CameraCounts Rig::counts(int camera) const noexcept { return impl_->counts(camera); }
 

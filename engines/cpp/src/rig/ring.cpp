@@ -38,6 +38,7 @@ Ring::Ring(const Layout& layout, int64_t stride, int windows, int pending)
       taken_slots_(static_cast<size_t>(layout.frames())),
       taken_images_(static_cast<size_t>(layout.frames())),
       taken_stamps_(static_cast<size_t>(layout.frames())),
+      taken_present_(static_cast<size_t>(layout.frames()), 1),
       taken_repeated_(std::make_unique<bool[]>(static_cast<size_t>(layout.frames()))) {
   hold(kBlack);
 }
@@ -49,14 +50,11 @@ int Ring::reserve(int camera) noexcept {
   return slot;
 }
 
-void Ring::set_view(int view, int slot, double stamp, bool repeated) noexcept {
-  views(times_)[view] = {slot, stamp, repeated};
-}
-
 bool Ring::add_time(double skew) noexcept {
   skews_[static_cast<size_t>(times_ % kept_times_)] = skew;
   ++times_;
   if (times_ < completed_ * stride_ + layout_.T) return false;
+  with_holes_ += has_hole(completed_ * stride_);
   ++completed_;
   if (ready_ == most_ready_) {
     ++dropped_;
@@ -68,6 +66,15 @@ bool Ring::add_time(double skew) noexcept {
   return true;
 }
 
+// Whether an image of the T timesteps from `start` on is absent.
+bool Ring::has_hole(int64_t start) noexcept {
+  for (int64_t time = start; time < start + layout_.T; ++time) {
+    const View* first = views(time);
+    if (std::any_of(first, first + layout_.V, [](const View& view) { return !view.is_present; })) return true;
+  }
+  return false;
+}
+
 bool Ring::take(Window& window) noexcept {
   if (taken_ || ready_ == 0) return false;
   taken_ = true;
@@ -75,7 +82,13 @@ bool Ring::take(Window& window) noexcept {
   const int64_t shared =
       last_taken_ < 0 ? 0 : std::max<int64_t>(layout_.T - (taken_number_ - last_taken_) * stride_, 0);
   last_taken_ = taken_number_;
-  window = {taken_images_.data(), taken_stamps_.data(), taken_repeated_.get(), 0, taken_number_, shared};
+  window = {};
+  window.images = taken_images_.data();
+  window.stamps = taken_stamps_.data();
+  window.repeated = taken_repeated_.get();
+  window.present = taken_present_.data();
+  window.number = taken_number_;
+  window.shared = shared;
   size_t i = 0;
   for (int64_t time = taken_number_ * stride_; time < taken_number_ * stride_ + layout_.T; ++time) {
     window.skew = std::max(window.skew, skews_[static_cast<size_t>(time % kept_times_)]);
@@ -87,7 +100,8 @@ bool Ring::take(Window& window) noexcept {
                           static_cast<int>(layout_.H), 0,
                           PixelFormat::kRgb8,          Memory::kHost};
       taken_stamps_[i] = view.stamp;
-      taken_repeated_[i] = view.repeated;
+      taken_repeated_[i] = view.is_repeated;
+      taken_present_[i] = view.is_present ? 1 : 0;
     }
   }
   --ready_;

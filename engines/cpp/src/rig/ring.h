@@ -22,7 +22,7 @@ namespace page4d {
 // Only the constructor allocates; the caller locks.
 class Ring {
  public:
-  // A black image, for cameras before their first. Never released.
+  // A black image, for cameras before their first, and for absent images. Never released.
   static constexpr int kBlack = 0;
 
   // Throws Error kOutOfMemory. stride, windows and pending are 1 or more.
@@ -36,9 +36,16 @@ class Ring {
     return &pixels_[static_cast<size_t>(slot) * static_cast<size_t>(layout_.image_bytes())];
   }
 
+  // An image of a timestep.
+  struct View {
+    int slot = kBlack;
+    int64_t stamp = kNoStamp;
+    bool is_repeated = false, is_present = true;
+  };
+
   // The next timestep: set_view for every view, then add_time. Takes over the caller's hold of each slot.
-  void set_view(int view, int slot, double stamp, bool repeated) noexcept;
-  // Returns whether it completed a window.
+  void set_view(int number, const View& view) noexcept { views(times_)[number] = view; }
+  // skew: seconds. Returns whether it completed a window.
   bool add_time(double skew) noexcept;
 
   int ready() const noexcept { return ready_; }
@@ -48,14 +55,10 @@ class Ring {
   int64_t times() const noexcept { return times_; }
   int64_t windows_completed() const noexcept { return completed_; }
   int64_t windows_dropped() const noexcept { return dropped_; }
+  int64_t windows_with_holes() const noexcept { return with_holes_; }
 
  private:
-  struct View {
-    int slot = kBlack;
-    double stamp = 0;
-    bool repeated = false;
-  };
-
+  bool has_hole(int64_t start) noexcept;
   View* views(int64_t time) noexcept { return &views_[static_cast<size_t>(time % kept_times_ * layout_.V)]; }
 
   Layout layout_;
@@ -67,14 +70,15 @@ class Ring {
   std::vector<int> holders_;
   std::vector<View> views_;    // [kept_times, V]: timestep t is at t mod kept_times
   std::vector<double> skews_;  // [kept_times]
-  int64_t oldest_ = 0, times_ = 0, completed_ = 0, dropped_ = 0;
+  int64_t oldest_ = 0, times_ = 0, completed_ = 0, dropped_ = 0, with_holes_ = 0;
   int ready_ = 0;
 
   bool taken_ = false;
   int64_t taken_number_ = 0, last_taken_ = -1;
-  std::vector<int> taken_slots_;  // [T,V], as the next three
+  std::vector<int> taken_slots_;  // [T,V], as the next four
   std::vector<Image> taken_images_;
-  std::vector<double> taken_stamps_;
+  std::vector<int64_t> taken_stamps_;
+  std::vector<uint8_t> taken_present_;
   std::unique_ptr<bool[]> taken_repeated_;
 };
 

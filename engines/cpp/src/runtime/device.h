@@ -36,6 +36,8 @@ class Device {
   // Copies rows of bytes within the device.
   virtual Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
                             size_t rows, Stream stream) noexcept = 0;
+  // Fills the device's memory with a value, `count` times.
+  virtual Failure fill(void* target, uint32_t value, size_t count, Stream stream) noexcept = 0;
   // Calls a function on the host, in the stream's order.
   virtual Failure call_host(HostFunction function, void* data, Stream stream) noexcept = 0;
   virtual Failure synchronize(Stream stream) noexcept = 0;

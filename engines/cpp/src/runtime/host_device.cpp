@@ -1,5 +1,6 @@
 #include "runtime/host_device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -39,6 +40,11 @@ Failure HostDevice::copy_rows(void* target, size_t target_pitch, const void* sou
     std::memcpy(static_cast<char*>(target) + row * target_pitch, static_cast<const char*>(source) + row * source_pitch,
                 width);
   }
+  return nullptr;
+}
+
+Failure HostDevice::fill(void* target, uint32_t value, size_t count, Stream) noexcept {
+  std::fill_n(static_cast<uint32_t*>(target), count, value);
   return nullptr;
 }
 

@@ -25,6 +25,7 @@ class HostDevice final : public Device {
   }
   Failure copy_rows(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
                     size_t rows, Stream) noexcept override;
+  Failure fill(void* target, uint32_t value, size_t count, Stream) noexcept override;
   Failure call_host(HostFunction function, void* data, Stream) noexcept override;
   Failure synchronize(Stream) noexcept override { return nullptr; }
 

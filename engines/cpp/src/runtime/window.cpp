@@ -14,9 +14,6 @@
 namespace page4d {
 namespace {
 
-constexpr char kNoSuchOutput[] =
-    "memory is given for an output that these engines lack\n  allowed: those of EngineInfo::outputs";
-
 // Outputs that are not the engines' own.
 bool is_matrix(Output Outputs::* member) { return member == &Outputs::camera || member == &Outputs::intrinsics; }
 
@@ -36,6 +33,7 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
       chain_(plan_, loader) {
   images_ = input("images", device_), masks_ = input("mask_ext", device_), keypoints_ = input("keypoints", device_),
   memory_ = input("memory", device_);
+  Bytes special;
   for (const char* name : {"special", "memory"}) {
     const BufferView* view = plan_.start(name);
     if (view == nullptr) continue;
@@ -48,18 +46,23 @@ WindowRunner::WindowRunner(const Manifest& manifest, EngineLoader& loader,
     }
     chain_.set_constant(*view, value.data());
     if (view == memory_.view) learned_ = value;
-    if (name == std::string("special") && plan_.reference)
-      reference_ = std::make_unique<ReferenceStep>(*plan_.reference, chain_, device_, value);
+    if (name == std::string("special")) special = value;
   }
+  if (plan_.reference)
+    reference_ = std::make_unique<ReferenceStep>(*plan_.reference, plan_.start("present"), chain_, device_, special);
   if (reference_ != nullptr)
     chain_.set_step_after(plan_.reference->call, [this](Stream stream) { return reference_->put(stream); });
   set_lines(options);
-  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, known_cameras(options));
+  const std::optional<KnownCameras> known = known_cameras(options);
+  absence_ = std::make_unique<Absence>(manifest, plan_, chain_, device_, special, known);
+  host_results_ = std::make_unique<HostResults>(manifest, plan_, chain_, device_, known);
   consumed_ = device_.make_event(), done_ = device_.make_event();
   for (const Tensor& tensor : info_.outputs) {
     Output Outputs::* member = output_called(tensor.name);
     const BufferView* view = is_matrix(member) ? nullptr : plan_.output(tensor.name);
-    targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name});
+    const bool is_of_images =
+        view != nullptr && member != nullptr && member != &Outputs::memory && member != &Outputs::metric;
+    targets_.push_back({view, member, member == nullptr ? layers_++ : 0, tensor.bytes, tensor.name, is_of_images});
   }
   seconds_.resize(manifest.stages.size());
   for (const Stage& stage : manifest.stages) times_.push_back({stage.name.c_str(), 0});
@@ -137,109 +140,6 @@ const Output& WindowRunner::of(const Outputs& outputs, const Target& target) con
   return target.member != nullptr ? outputs.*target.member : outputs.layers[target.layer];
 }
 
-Status WindowRunner::check_images(const char* what, const Image* images, bool mono) noexcept {
-  const int64_t count = manifest_.layout.images(), V = manifest_.layout.V, T = manifest_.layout.T;
-  for (int64_t i = 0; i < count; ++i) {
-    const Image& image = images[i];
-    const int t = static_cast<int>(i / V % T), v = static_cast<int>(i % V);
-    if (image.data == nullptr) return refuse(Code::kUsage, "%s of timestep %d, view %d is not there", what, t, v);
-    if (image.width != fitter_.source_width() || image.height != fitter_.source_height()) {
-      return refuse(Code::kUsage,
-                    "%s of timestep %d, view %d has another size than the pipeline was loaded for\n  got:     %dx%d\n  "
-                    "allowed: %dx%d",
-                    what, t, v, image.width, image.height, fitter_.source_width(), fitter_.source_height());
-    }
-    const size_t least = static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format));
-    if (image.row_bytes() < least) {
-      return refuse(
-          Code::kUsage,
-          "%s of timestep %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more",
-          what, t, v, image.pitch, least);
-    }
-    if (mono && (image.format != PixelFormat::kMono8 || image.memory != Memory::kHost)) {
-      return refuse(Code::kUsage, "%s of timestep %d, view %d cannot be used\n  allowed: one channel, in host memory",
-                    what, t, v);
-    }
-    if (image.memory != images[0].memory)
-      return refuse(Code::kUsage, "images are partly on the device, partly on the host\n  allowed: one of both");
-    if (image.memory == Memory::kDevice && (on_host_ || image.format != PixelFormat::kRgb8 ||
-                                            image.width != manifest_.layout.W || image.height != manifest_.layout.H)) {
-      return refuse(
-          Code::kUsage,
-          "%s of timestep %d, view %d cannot be used where it is\n  got:     device memory\n  allowed: on a GPU, "
-          "RGB, in the engines' size %dx%d",
-          what, t, v, static_cast<int>(manifest_.layout.W), static_cast<int>(manifest_.layout.H));
-    }
-  }
-  return {};
-}
-
-Status WindowRunner::check(const Frames& frames, const Outputs& outputs) noexcept {
-  if (frames.images == nullptr)
-    return refuse(Code::kUsage, "a window has no images\n  allowed: %d", static_cast<int>(manifest_.layout.images()));
-  if (Status status = check_images("the image", frames.images, false); !status) return status;
-  if (frames.shared != 0) {
-    const int T = static_cast<int>(manifest_.layout.T), shared = static_cast<int>(frames.shared);
-    if (frames.shared < 0 || frames.shared >= manifest_.layout.T) {
-      return refuse(
-          Code::kUsage,
-          "a window shares a part of its times with the one before\n  got:     shared = %d\n  allowed: 0 to %d", shared,
-          T - 1);
-    }
-    if (manifest_.layout.B > 1 || !slides() || !is_whole_) {
-      const char* got = manifest_.layout.B > 1 ? "engines for several clips"
-                        : !slides()            ? "a pipeline that keeps nothing"
-                                               : "no window before";
-      return refuse(Code::kUsage,
-                    "shared times need what the encoder made of the window before\n  got:     %s\n  try:     "
-                    "Options::sliding, and a first window",
-                    got);
-    }
-  }
-  if (frames.masks != nullptr && masks_.view == nullptr) {
-    return refuse(
-        Code::kUsage,
-        "these engines are of a published model and take no external mask\n  got:     masks\n  allowed: no masks");
-  }
-  if (frames.keypoints != nullptr && keypoints_.view == nullptr) {
-    return refuse(Code::kUsage, "these engines take no keypoints\n  try:     page4d-export --keypoints");
-  }
-  if (frames.keypoints == nullptr && keypoints_.view != nullptr) {
-    return refuse(Code::kUsage,
-                  "these engines were exported with --keypoints and need them\n  allowed: a heat map for every image");
-  }
-  if (frames.memory != nullptr && memory_.view == nullptr)
-    return refuse(Code::kUsage, "these engines have no memory\n  got:     memory");
-  if (frames.masks != nullptr) {
-    if (Status status = check_images("the mask", frames.masks, true); !status) return status;
-  }
-  if (frames.keypoints != nullptr) {
-    if (Status status = check_images("the keypoint map", frames.keypoints, true); !status) return status;
-  }
-  for (const Target& target : targets_) {
-    const Output& output = of(outputs, target);
-    if (output.data == nullptr) continue;
-    if (output.bytes < target.bytes) {
-      return refuse(Code::kUsage, "the memory for %s is too small\n  got:     %zu bytes\n  allowed: %zu or more",
-                    target.name.c_str(), output.bytes, target.bytes);
-    }
-    if (output.memory == Memory::kDevice && (on_host_ || host_results_->computes(target.member))) {
-      return refuse(Code::kUsage,
-                    "%s cannot be written to this memory\n  got:     device memory\n  allowed: host memory",
-                    target.name.c_str());
-    }
-  }
-  for (const NamedOutput& output : kNamedOutputs) {
-    const bool exists = std::any_of(targets_.begin(), targets_.end(),
-                                    [&](const Target& target) { return target.member == output.member; });
-    if ((outputs.*output.member).data != nullptr && !exists) return refuse(Code::kUsage, kNoSuchOutput);
-  }
-  for (int layer = layers_; layer < Outputs::kMostLayers; ++layer) {
-    if (outputs.layers[layer].data != nullptr) return refuse(Code::kUsage, kNoSuchOutput);
-  }
-  return {};
-}
-
 Status WindowRunner::run(const Frames& frames, const Outputs& outputs, void* stream) noexcept {
   // a constant text: the other thread may write message_
   if (running_.test_and_set(std::memory_order_acquire))
@@ -269,7 +169,9 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
   // The window before may be on another stream. Always, since handles do not tell streams apart: a new stream may get
   // the handle of an old one, and the default streams of all threads have the same.
   if (Failure failure = device_.follow(done_, stream)) return failure;
-  Failure failure = put_images(frames, stream);
+  absence_->set(frames.present);
+  Failure failure = absence_->put(stream);
+  if (failure == nullptr) failure = put_images(frames, stream);
   if (failure == nullptr) failure = put_maps(frames.masks, masks_, stream);
   if (failure == nullptr) failure = put_maps(frames.keypoints, keypoints_, stream);
   if (failure == nullptr && memory_.view != nullptr) {
@@ -283,7 +185,7 @@ Failure WindowRunner::put(const Frames& frames, const Outputs& outputs, Stream s
     const Output& output = of(outputs, target);
     if (failure == nullptr && output.data != nullptr && target.view != nullptr) failure = fetch(target, output, stream);
   }
-  if (failure == nullptr) failure = host_results_->put(outputs, stream);
+  if (failure == nullptr) failure = host_results_->put(outputs, absence_->present(), stream);
   if (failure == nullptr) failure = device_.record(done_, stream);
   if (failure == nullptr && stream == device_.own_stream()) failure = device_.synchronize(stream);
   return failure;
@@ -298,10 +200,15 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
   const Layout& layout = manifest_.layout;
   auto* target = static_cast<unsigned char*>(chain_.at(*images_.view));
   const auto size = static_cast<size_t>(layout.image_bytes()), row = static_cast<size_t>(layout.W) * 3;
-  if (frames.images[0].memory == Memory::kDevice) {
+  if (frames.images[absence_->first_present()].memory == Memory::kDevice) {
     for (int64_t i = first_image(frames); i < layout.images(); ++i) {
       const Image& image = frames.images[i];
       const auto rows = static_cast<size_t>(layout.H);
+      if (!absence_->is_present(i)) {
+        if (Failure failure = device_.fill(target + static_cast<size_t>(i) * size, 0, size / sizeof(uint32_t), stream))
+          return failure;
+        continue;
+      }
       if (Failure failure = device_.copy_rows(target + static_cast<size_t>(i) * size, row, image.data,
                                               image.row_bytes(), row, rows, stream))
         return failure;
@@ -310,8 +217,14 @@ Failure WindowRunner::put_images(const Frames& frames, Stream stream) noexcept {
   }
   const int64_t first = first_image(frames);
   const size_t skipped = static_cast<size_t>(first) * size;
-  for (int64_t i = first; i < layout.images(); ++i)
-    fitter_.image(frames.images[i], images_.staging + static_cast<size_t>(i) * size);
+  for (int64_t i = first; i < layout.images(); ++i) {
+    unsigned char* staging = images_.staging + static_cast<size_t>(i) * size;
+    if (absence_->is_present(i)) {
+      fitter_.image(frames.images[i], staging);
+    } else {
+      std::memset(staging, 0, size);
+    }
+  }
   return device_.upload(target + skipped, images_.staging + skipped,
                         static_cast<size_t>(images_.view->bytes()) - skipped, stream);
 }
@@ -324,12 +237,21 @@ Failure WindowRunner::put_maps(const Image* images, const Input& input, Stream s
   if (images == nullptr) {
     std::memset(input.staging, 0, static_cast<size_t>(input.view->bytes()));
   } else {
-    for (int64_t i = 0; i < manifest_.layout.images(); ++i) fitter_.patch_mean(images[i], target + i * P);
+    for (int64_t i = 0; i < manifest_.layout.images(); ++i) {
+      if (absence_->is_present(i)) {
+        fitter_.patch_mean(images[i], target + i * P);
+      } else {
+        std::fill_n(target + i * P, P, 0.0f);
+      }
+    }
   }
   return device_.upload(chain_.at(*input.view), input.staging, static_cast<size_t>(input.view->bytes()), stream);
 }
 
 Failure WindowRunner::fetch(const Target& target, const Output& output, Stream stream) noexcept {
+  if (target.is_of_images) {
+    if (Failure failure = absence_->leave_out(*target.view, stream)) return failure;
+  }
   const void* source = chain_.at(*target.view);
   const auto size = static_cast<size_t>(target.view->bytes());
   if (output.memory == Memory::kHost) return device_.download(output.data, source, size, stream);

@@ -9,6 +9,7 @@
 
 #include "clip/fit.h"
 #include "clip/known_cameras.h"
+#include "host_steps/absence.h"
 #include "host_steps/host_results.h"
 #include "host_steps/reference_step.h"
 #include "manifest/constants.h"
@@ -47,6 +48,7 @@ class WindowRunner {
     int layer;
     size_t bytes;
     std::string name;
+    bool is_of_images;  // float32 of each image, which are NaN where it is absent
   };
 
   Input input(const char* name, Device& device);
@@ -57,7 +59,9 @@ class WindowRunner {
 
   Status refuse(Code code, const char* format, ...) noexcept __attribute__((format(printf, 3, 4)));
   Status check(const Frames& frames, const Outputs& outputs) noexcept;
-  Status check_images(const char* what, const Image* images, bool mono) noexcept;
+  Status check_present(const uint8_t* present) noexcept;
+  Status check_shared(const Frames& frames) noexcept;
+  Status check_images(const char* what, const Image* images, const uint8_t* present, bool mono) noexcept;
   Status broken(Failure failure) noexcept;
   Status run_alone(const Frames& frames, const Outputs& outputs, void* stream) noexcept;
   Failure put(const Frames& frames, const Outputs& outputs, Stream stream) noexcept;
@@ -78,6 +82,7 @@ class WindowRunner {
   Chain chain_;
   Input images_, masks_, keypoints_, memory_;
   Bytes learned_;  // the initial memory
+  std::unique_ptr<Absence> absence_;
   std::unique_ptr<HostResults> host_results_;
   std::vector<Target> targets_;
   int layers_ = 0;  // kept layers among the outputs

@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "log.h"
 #include "page4d/error.h"
 #include "text.h"
 
@@ -43,7 +44,13 @@ TensorrtLog& TensorrtLog::get() {
 }
 
 void TensorrtLog::log(Severity severity, const char* message) noexcept {
-  if (severity != Severity::kERROR && severity != Severity::kINTERNAL_ERROR) return;
+  if (severity == Severity::kVERBOSE) return;
+  const bool is_error = severity == Severity::kERROR || severity == Severity::kINTERNAL_ERROR;
+  write_to_logs(is_error                         ? LogLevel::kError
+                : severity == Severity::kWARNING ? LogLevel::kWarning
+                                                 : LogLevel::kInfo,
+                message);
+  if (!is_error) return;
   std::snprintf(of_this_thread.data(), of_this_thread.size(), "%s", message);
   const std::lock_guard lock(mutex_);
   of_any_thread_ = of_this_thread;

@@ -10,7 +10,7 @@
 
 namespace page4d {
 
-// TensorRT's log: keeps the last error, to explain a failure. Any thread may call.
+// TensorRT's log: for the logs of the pipelines. Keeps the last error, to explain a failure. Any thread may call.
 class TensorrtLog final : public nvinfer1::ILogger {
  public:
   using Text = std::array<char, 512>;

@@ -48,7 +48,8 @@ static_assert(equal(NAME_OF(cuDevicePrimaryCtxRelease), "cuDevicePrimaryCtxRelea
 static_assert(equal(NAME_OF(cuMemGetInfo), "cuMemGetInfo_v2") && equal(NAME_OF(cuMemAlloc), "cuMemAlloc_v2") &&
               equal(NAME_OF(cuMemFree), "cuMemFree_v2"));
 static_assert(equal(NAME_OF(cuMemHostAlloc), "cuMemHostAlloc") && equal(NAME_OF(cuMemFreeHost), "cuMemFreeHost") &&
-              equal(NAME_OF(cuMemsetD8Async), "cuMemsetD8Async"));
+              equal(NAME_OF(cuMemsetD8Async), "cuMemsetD8Async") &&
+              equal(NAME_OF(cuMemsetD32Async), "cuMemsetD32Async"));
 static_assert(equal(NAME_OF(cuMemcpyHtoDAsync), "cuMemcpyHtoDAsync_v2") &&
               equal(NAME_OF(cuMemcpyDtoHAsync), "cuMemcpyDtoHAsync_v2"));
 static_assert(equal(NAME_OF(cuMemcpy2DAsync), "cuMemcpy2DAsync_v2") &&

@@ -115,6 +115,7 @@ const Json kValues[] = {0,
                         "select",
                         "cameras",
                         "camera_encoder",
+                        "present",
                         "da3-mono",
                         "encoder",
                         "_out",
@@ -260,6 +261,9 @@ void try_folder(const Json& manifest, bool damage, std::mt19937& random) {
     Results results(pipeline.info());
     Frames frames{images.data()};
     if (parsed.reads("keypoints")) frames.keypoints = maps.data();
+    // an image of the first timestep is absent, as far as there is another image
+    std::vector<uint8_t> present(images.size(), 1);
+    if (parsed.reads("present") && parsed.layout.frames() > 1) present[0] = 0, frames.present = present.data();
     for (int64_t shared = 0; shared < (pipeline.slides() ? parsed.layout.T : 1); ++shared) {
       frames.shared = shared;
       const Status status = pipeline.run(frames, results.outputs());
@@ -291,6 +295,9 @@ int main(int argc, char** argv) {
     for (const Json& entry : all[kind]) bases.push_back(entry["manifest"]);
   }
   for (const Json& entry : vectors("published_plans.json")["plans"]) bases.push_back(entry["manifest"]);
+  for (const char* kind : {"plans", "published", "slides"}) {
+    for (const Json& entry : vectors("absence/plans.json")[kind]) bases.push_back(entry["manifest"]);
+  }
   for (const Json& base : bases) require(try_one(base.dump()), "a golden manifest is refused");
   int read = 0, ran = 0;
   for (int i = 0; i < rounds; ++i) {

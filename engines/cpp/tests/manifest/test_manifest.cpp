@@ -92,10 +92,12 @@ int main() {
   test_messages(vectors("manifests.json"));
   test_messages(vectors("manifests.json")["heads"]);
   test_what_is_allowed(vectors("manifests.json")["heads"]);
-  CHECK(vectors("manifests.json")["published"].size() > 4);
-  for (const Json& cases : vectors("manifests.json")["published"]) {
-    test_messages(cases);
-    test_what_is_allowed(cases);
+  for (const Json& list : {vectors("manifests.json")["published"], vectors("absence/manifests.json")["cases"]}) {
+    CHECK(list.size() > 4);
+    for (const Json& cases : list) {
+      test_messages(cases);
+      test_what_is_allowed(cases);
+    }
   }
   test_no_json();
   test_limits();

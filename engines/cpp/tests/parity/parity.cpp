@@ -5,7 +5,8 @@
 //   "width", "height", "fit": "none" or a mode of --fit, "cameras":
 //   entries of cameras.json, a list by view, "sliding": true or false, "starts": the windows' first
 //   timesteps}
-// CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], if any: all n timesteps of the clip
+// CLIP/images, u8 [n,V,H,W,3]; CLIP/masks and CLIP/keypoints, u8 [n,V,H,W], CLIP/present, u8 [n,V], if any: all n
+// timesteps of the clip
 // OUT/<window>/<output>: the bytes; windows count from 0, OUT exists. If the engines give points, or depth and
 // cameras, `world_points` is there, too, f32 [T,V,H,W,3]
 #include <cstdio>
@@ -28,7 +29,7 @@ namespace {
 class Clip {
  public:
   explicit Clip(const fs::path& folder) : info(ordered_json::parse(page4d::read_file(folder / "clip.json").value())) {
-    for (const char* name : {"images", "masks", "keypoints"})
+    for (const char* name : {"images", "masks", "keypoints", "present"})
       if (std::optional<std::string> bytes = page4d::read_file(folder / name)) bytes_[name] = std::move(*bytes);
   }
 
@@ -67,6 +68,14 @@ class Clip {
     return images;
   }
 
+  // Null if every image is present.
+  const uint8_t* present(int64_t start, const page4d::Layout& layout) const {
+    const auto bytes = bytes_.find("present");
+    if (bytes == bytes_.end()) return nullptr;
+    CHECK(static_cast<size_t>((start + layout.T) * layout.V) <= bytes->second.size());
+    return reinterpret_cast<const uint8_t*>(bytes->second.data()) + start * layout.V;
+  }
+
   const ordered_json info;
 
  private:
@@ -87,6 +96,7 @@ void run(const std::string& engines, const Clip& clip, const fs::path& out) {
     frames.images = images.data();
     frames.masks = masks.empty() ? nullptr : masks.data();
     frames.keypoints = keypoints.empty() ? nullptr : keypoints.data();
+    frames.present = clip.present(start, layout);
     if (number > 0) frames.memory = results.data("memory");
     if (number > 0 && pipeline.slides()) frames.shared = std::max<int64_t>(before + layout.T - start, 0);
     if (const page4d::Status status = pipeline.run(frames, results.outputs()); !status)

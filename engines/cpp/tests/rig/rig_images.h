@@ -10,8 +10,9 @@ namespace rig_test {
 
 constexpr int kHeight = 28, kWidth = 42;
 
-inline page4d::EngineInfo engines(int64_t T, int64_t V) {
+inline page4d::EngineInfo engines(int64_t T, int64_t V, bool takes_present = false) {
   page4d::EngineInfo info;
+  info.takes_present = takes_present;
   info.layout = {T, V, kHeight, kWidth, 1};
   return info;
 }

@@ -1,7 +1,7 @@
 // Windows of a live rig: their content, the counts, and that a running rig allocates nothing.
 #include <cmath>
-#include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,9 +18,16 @@ using rig_test::shows;
 
 namespace {
 
-constexpr double kPeriod = 1.0 / 30;
+constexpr int64_t kPeriod = 33333333, kMilli = 1000000, kSecond = 1000 * kMilli;
 
-Pushed push(Rig& rig, int camera, int64_t number, double stamp) {
+// Whether a rig takes stamps of this type.
+template <class Stamp, class = void>
+constexpr bool kIsStamp = false;
+template <class Stamp>
+constexpr bool kIsStamp<Stamp, std::void_t<decltype(std::declval<Rig&>().push(0, Image{}, Stamp{}))>> = true;
+static_assert(kIsStamp<int64_t> && kIsStamp<int> && !kIsStamp<double> && !kIsStamp<float>);
+
+Pushed push(Rig& rig, int camera, int64_t number, int64_t stamp) {
   return rig.push(camera, Picture(camera, number).image, stamp);
 }
 
@@ -28,7 +35,7 @@ Pushed push(Rig& rig, int camera, int64_t number, double stamp) {
 int push_time(Rig& rig, int cameras, int64_t number) {
   int ready = 0;
   for (int c = 0; c < cameras; ++c) {
-    const Pushed pushed = push(rig, c, number, static_cast<double>(number) * kPeriod);
+    const Pushed pushed = push(rig, c, number, number * kPeriod);
     CHECK(pushed.status.ok());
     ready = pushed.ready;
   }
@@ -62,12 +69,13 @@ void test_windows_share_their_images() {
     if (k < 2) continue;
     CHECK(rig.take(window));
     CHECK(window.number == k - 2);
+    for (int i = 0; i < 6; ++i) CHECK(window.present[i] == 1);
     CHECK(window.shared == (k == 2 ? 0 : 2));
     for (int t = 0; t < 3; ++t) {
       for (int c = 0; c < 2; ++c) {
         const int i = t * 2 + c;
         CHECK(shows(window.images[i], c, k - 2 + t));
-        CHECK(window.stamps[i] == static_cast<double>(k - 2 + t) * kPeriod);
+        CHECK(window.stamps[i] == (k - 2 + t) * kPeriod);
         CHECK(!window.repeated[i]);
         if (k > 2 && t < 2) CHECK(window.images[i].data == before[static_cast<size_t>(i + 2)]);  // not a copy
       }
@@ -104,42 +112,42 @@ void test_skew_is_measured() {
   RigOptions options;
   options.tolerance = 0.01;
   Rig rig(engines(2, 3), options);
-  const double skews[] = {0.004, 0.009};
+  const int64_t skews[] = {4 * kMilli, 9 * kMilli};
   for (int k = 0; k < 2; ++k) {
-    push(rig, 2, k, k + skews[k]);
-    push(rig, 0, k, k);
-    push(rig, 1, k, k + 0.001);
+    push(rig, 2, k, k * kSecond + skews[k]);
+    push(rig, 0, k, k * kSecond);
+    push(rig, 1, k, k * kSecond + kMilli);
   }
   Window window;
   CHECK(rig.take(window));
   CHECK(std::abs(window.skew - 0.009) < 1e-12);
-  CHECK(window.stamps[2] == 0.004 && window.stamps[3] == 1.0);
+  CHECK(window.stamps[2] == 4 * kMilli && window.stamps[3] == kSecond);
   CHECK(std::abs(rig.counts().largest_skew - 0.009) < 1e-12 && std::abs(rig.counts().mean_skew - 0.0065) < 1e-12);
 }
 
 void test_late_and_unmatched_are_counted() {
   Rig rig(engines(1, 2), {});
-  push(rig, 0, 0, 1.0);
-  push(rig, 0, 1, 1.0);   // late: not after the one before
-  push(rig, 1, 2, 1.05);  // camera 1 has nothing at 1.0
+  push(rig, 0, 0, 1000 * kMilli);
+  push(rig, 0, 1, 1000 * kMilli);  // late: not after the one before
+  push(rig, 1, 2, 1050 * kMilli);  // camera 1 has nothing at 1.0
   CHECK(counted(rig, 0, 0, 1, 1, 0));
-  push(rig, 0, 3, 1.06);
+  push(rig, 0, 3, 1060 * kMilli);
   CHECK(counted(rig, 0, 1, 1, 1, 0) && counted(rig, 1, 1, 0, 0, 0));
-  push(rig, 0, 4, 2.0);
-  push(rig, 0, 5, 2.2);    // too long for camera 1
-  push(rig, 1, 6, 2.001);  // late: its timestep was given up
+  push(rig, 0, 4, 2000 * kMilli);
+  push(rig, 0, 5, 2200 * kMilli);  // too long for camera 1
+  push(rig, 1, 6, 2001 * kMilli);  // late: its timestep was given up
   CHECK(counted(rig, 0, 1, 1, 2, 0) && counted(rig, 1, 1, 1, 0, 0));
-  push(rig, 1, 7, 2.2);
+  push(rig, 1, 7, 2200 * kMilli);
   CHECK(counted(rig, 0, 2, 1, 2, 0) && counted(rig, 1, 2, 1, 0, 0));
   CHECK(rig.counts(0).pushed == 5 && rig.counts(1).pushed == 3);
-  CHECK(rig.counts(0).last_stamp == 2.2 && rig.counts(1).last_stamp == 2.2);
+  CHECK(rig.counts(0).last_stamp == 2200 * kMilli && rig.counts(1).last_stamp == 2200 * kMilli);
   CHECK(rig.counts().times == 2);
 }
 
 // Camera 1 has no image of timesteps 0 and 10 to 39.
 void push_with_a_death(Rig& rig, int64_t k) {
-  for (const int c : {0, 2}) push(rig, c, k, static_cast<double>(k) * kPeriod);
-  if (k > 0 && (k < 10 || k >= 40)) push(rig, 1, k, static_cast<double>(k) * kPeriod + 0.002);
+  for (const int c : {0, 2}) push(rig, c, k, k * kPeriod);
+  if (k > 0 && (k < 10 || k >= 40)) push(rig, 1, k, k * kPeriod + 2 * kMilli);
 }
 
 void test_a_camera_that_dies_is_repeated_and_comes_back() {
@@ -153,13 +161,13 @@ void test_a_camera_that_dies_is_repeated_and_comes_back() {
   Window window;
   for (int64_t k = 0; k < 60; ++k) {
     CHECK(rig.take(window));
-    const double stamp = static_cast<double>(k) * kPeriod;
+    const int64_t stamp = k * kPeriod;
     CHECK(shows(window.images[0], 0, k) && window.stamps[0] == stamp && !window.repeated[0]);
     CHECK(shows(window.images[2], 2, k) && window.stamps[2] == stamp && !window.repeated[2]);
     if (k == 0) {
-      CHECK(is_black(window.images[1]) && window.repeated[1] && std::isnan(window.stamps[1]));
+      CHECK(is_black(window.images[1]) && window.repeated[1] && window.stamps[1] == kNoStamp);
     } else if (k >= 10 && k < 40) {
-      CHECK(shows(window.images[1], 1, 9) && window.repeated[1] && window.stamps[1] == 9 * kPeriod + 0.002);
+      CHECK(shows(window.images[1], 1, 9) && window.repeated[1] && window.stamps[1] == 9 * kPeriod + 2 * kMilli);
     } else {
       CHECK(shows(window.images[1], 1, k) && !window.repeated[1]);
     }
@@ -237,8 +245,8 @@ void test_the_smallest_rig_has_slots_enough() {
   Window window;
   push_time(rig, 2, 0);
   CHECK(rig.take(window));
-  push_time(rig, 2, 1);                                                                // ready
-  for (int64_t k = 2; k < 10; ++k) push(rig, 1, k, static_cast<double>(k) * kPeriod);  // one waits, one is written
+  push_time(rig, 2, 1);                                           // ready
+  for (int64_t k = 2; k < 10; ++k) push(rig, 1, k, k * kPeriod);  // one waits, one is written
   CHECK(counted(rig, 1, 2, 0, 7, 0));
   CHECK(push(rig, 0, 9, 9 * kPeriod).ready == 1);
   for (int c = 0; c < 2; ++c) CHECK(shows(window.images[c], c, 0));
@@ -250,7 +258,7 @@ void test_the_smallest_rig_has_slots_enough() {
 void test_what_cannot_be_pushed() {
   Rig rig(engines(1, 2), {});
   const Picture picture(0, 0);
-  const auto refused = [&](int camera, const Image& image, double stamp) {
+  const auto refused = [&](int camera, const Image& image, int64_t stamp) {
     const Pushed pushed = rig.push(camera, image, stamp);
     CHECK(pushed.status.code == Code::kUsage && pushed.ready == 0);
     return std::string(pushed.status.message);
@@ -267,12 +275,62 @@ void test_what_cannot_be_pushed() {
   image = picture.image;
   image.memory = Memory::kDevice;
   CHECK_TEXT(refused(0, image, 0), "the image is not in host memory");
-  for (const double stamp :
-       {std::nan(""), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()})
-    CHECK_TEXT(refused(0, picture.image, stamp), "the stamp is not a finite number");
-  CHECK(rig.counts(0).pushed == 0 && std::isnan(rig.counts(0).last_stamp));
-  CHECK(rig.counts(-1).pushed == 0 && rig.counts(2).pushed == 0);
+  CHECK_TEXT(refused(0, picture.image, kNoStamp), "the image has no stamp");
+  CHECK(rig.counts(0).pushed == 0 && rig.counts(0).last_stamp == kNoStamp);
+  for (const int camera : {-1, 2}) CHECK(rig.counts(camera).pushed == 0 && rig.counts(camera).last_stamp == kNoStamp);
   CHECK(push_time(rig, 2, 0) == 1);  // and goes on
+}
+
+// Stamps since 1970 differ by nanoseconds, which doubles of seconds cannot.
+void test_stamps_are_exact_to_the_nanosecond() {
+  constexpr int64_t kNow = 1790000000123456789;
+  RigOptions options;
+  options.tolerance = options.patience = 100e-9;
+  Rig rig(engines(1, 2), options);
+  push(rig, 0, 0, kNow);
+  push(rig, 1, 0, kNow + 101);  // outside the tolerance by a nanosecond
+  CHECK(counted(rig, 0, 0, 0, 1, 0));
+  push(rig, 0, 1, kNow + 1);  // inside by one
+  Window window;
+  CHECK(rig.take(window) && window.stamps[0] == kNow + 1 && window.stamps[1] == kNow + 101);
+  CHECK(window.skew == 100e-9 && rig.counts(1).last_stamp == kNow + 101);
+}
+
+// The largest differences of stamps, and times that are longer than can be counted.
+void test_stamps_at_the_ends_of_time() {
+  constexpr int64_t kFirst = kNoStamp + 1, kLast = INT64_MAX;
+  for (const double patience : {0.1, 1e300}) {
+    RigOptions options;
+    options.patience = patience;
+    Rig rig(engines(1, 2), options);
+    for (const int64_t stamp : {kFirst, kLast})
+      for (int c = 0; c < 2; ++c) CHECK(push(rig, c, 0, stamp).status.ok());
+    CHECK(rig.counts().times == 2 && rig.counts().largest_skew == 0);
+  }
+  RigOptions options;
+  options.tolerance = options.patience = 1e300;
+  Rig rig(engines(1, 2), options);
+  push(rig, 0, 0, kFirst);
+  push(rig, 1, 0, kLast);
+  CHECK(rig.counts().times == 1 && rig.counts().largest_skew > 9e9);
+  push(rig, 0, 1, kLast);
+  CHECK(rig.counts(0).late == 0);
+}
+
+void test_a_closed_rig_takes_no_images_and_keeps_its_windows() {
+  Rig rig(engines(1, 1), {});
+  push_time(rig, 1, 0);
+  CHECK(rig.wait(0) && !rig.closed());
+  rig.close();
+  rig.close();
+  CHECK(rig.closed() && !rig.wait(1e9));  // at once, although a window is ready
+  const Pushed pushed = push(rig, 0, 1, kPeriod);
+  CHECK(pushed.status.code == Code::kUsage && pushed.ready == 1);
+  CHECK_TEXT(pushed.status.message, "the rig is closed");
+  Window window;
+  CHECK(rig.take(window) && shows(window.images[0], 0, 0) && rig.counts(0).pushed == 1);
+  rig.release(window);
+  CHECK(!rig.take(window));
 }
 
 void test_what_no_rig_is_made_of() {
@@ -299,6 +357,9 @@ void test_what_no_rig_is_made_of() {
              "the number of windows that are kept is out of range\n  got:     0\n  allowed: 1 to 1000");
   CHECK_TEXT(refused([](auto&, auto& options) { options.pending = 1001; }),
              "the number of images that wait is out of range\n  got:     1001\n  allowed: 1 to 1000");
+  CHECK_TEXT(refused([](auto&, auto& options) { options.missing = Missing::kAbsent; }),
+             "these engines need every image of a timestep\n  got:     Missing::kAbsent\n  allowed: Missing::kSkip, "
+             "Missing::kRepeat\n  try:     page4d-export --absent-views");
   CHECK_TEXT(refused([](auto& info, auto&) { info.layout.B = 2; }),
              "frames are read for one clip at a time\n  got:     B = 2\n  allowed: an engine for B = 1");
   CHECK(refused([](auto&, auto& options) { options.frame_width = 420; }).find("aspect ratio") != std::string::npos);
@@ -317,6 +378,30 @@ void test_images_come_to_the_engines_size() {
   for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 90);
 }
 
+// A camera's own format, with its second plane elsewhere.
+void test_formats_of_cameras_are_taken() {
+  RigOptions options;
+  options.frame_width = 84;
+  options.frame_height = 56;
+  options.windows = 2;
+  Rig rig(engines(1, 1), options);
+  const std::vector<uint8_t> luma(84 * 56, 126), chroma(84 * 28, 128);  // the middle of 16 to 235: grey
+  Image image{luma.data(), 84, 56, 0, PixelFormat::kNv12, Memory::kHost, chroma.data(), 84};
+  Pushed pushed;
+  CHECK(allocations_of([&] { pushed = rig.push(0, image, int64_t{0}); }) == 0);
+  CHECK(pushed.status.ok() && pushed.ready == 1);
+  Window window;
+  CHECK(rig.take(window) && window.images[0].format == PixelFormat::kRgb8 && window.images[0].chroma == nullptr);
+  for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 128);
+  image.chroma_pitch = 83;
+  CHECK_TEXT(rig.push(0, image, int64_t{1}).status.message,
+             "the rows of an image's second plane overlap\n  allowed: a chroma_pitch of its width or more, or 0");
+  image.format = PixelFormat::kUyvy;
+  image.pitch = 167;
+  CHECK_TEXT(rig.push(0, image, int64_t{1}).status.message, "the image's rows overlap");
+  CHECK(rig.counts(0).pushed == 1);
+}
+
 void test_nothing_is_allocated() {
   RigOptions options;
   options.stride = 1;
@@ -330,9 +415,9 @@ void test_nothing_is_allocated() {
       for (int c = 0; c < 3; ++c) {
         if (c == 1 && k % 50 > 30) continue;
         picture.draw(c, k);
-        rig.push(c, picture.image, static_cast<double>(k) * kPeriod);
-        rig.push(c, picture.image, static_cast<double>(k - 1) * kPeriod);  // late
-        rig.push(3, picture.image, 0);                                     // refused
+        rig.push(c, picture.image, k * kPeriod);
+        rig.push(c, picture.image, (k - 1) * kPeriod);  // late
+        rig.push(3, picture.image, 0);                  // refused
       }
       if (k % 7 == 0 && rig.wait(0) && rig.take(window)) ++windows;
       if (k % 7 == 5) rig.release(window);
@@ -356,7 +441,11 @@ int main() {
   test_what_is_taken_and_released_wrongly();
   test_the_smallest_rig_has_slots_enough();
   test_what_cannot_be_pushed();
+  test_stamps_are_exact_to_the_nanosecond();
+  test_stamps_at_the_ends_of_time();
+  test_a_closed_rig_takes_no_images_and_keeps_its_windows();
   test_what_no_rig_is_made_of();
   test_images_come_to_the_engines_size();
+  test_formats_of_cameras_are_taken();
   test_nothing_is_allocated();
 }

@@ -98,4 +98,8 @@ int main() {
   const Json published = vectors("published_plans.json")["plans"];
   CHECK(published.size() > 8);
   for (const Json& entry : published) check_plan(entry);
+  for (const char* kind : {"plans", "published", "slides"}) {
+    CHECK(vectors("absence/plans.json")[kind].size() > 1);
+    for (const Json& entry : vectors("absence/plans.json")[kind]) check_plan(entry);
+  }
 }

@@ -2,10 +2,8 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -28,8 +26,10 @@ struct ImageFields {
   size_t size = 0;
 };
 
-// Encodings rgb8, bgr8, rgba8, bgra8 and mono8. Throws page4d::Error kUsage: another encoding, no pixels, a step
-// shorter than a row, fewer data than height x step.
+// Encodings of 8 bits: rgb8, bgr8, rgba8, bgra8, mono8, nv12, nv21 (the second plane behind the first, of the same
+// step), yuyv and uyvy (also by their older names yuv422_yuy2 and yuv422), bayer_rggb8 and so on. Throws page4d::Error
+// kUsage: another encoding, no pixels, a step shorter than a row, fewer data than its rows. Rig::push refuses sizes
+// that an encoding has not.
 page4d::Image image_of(const ImageFields& fields);
 
 // ---- time
@@ -47,19 +47,6 @@ constexpr int64_t nanoseconds_of(const Stamp& stamp) {
   return int64_t{stamp.sec} * kNanoseconds + int64_t{stamp.nanosec};
 }
 Stamp stamp_of(int64_t nanoseconds);
-
-// Seconds since the first stamp. A double cannot hold nanoseconds since 1970, but for weeks since a later start.
-class Start {
- public:
-  // The first call sets the start. Any thread.
-  double seconds(int64_t nanoseconds) noexcept;
-  // The inverse of `seconds`, exact to the nanosecond. seconds: finite, a result of `seconds`.
-  int64_t nanoseconds(double seconds) const noexcept;
-
- private:
-  static constexpr int64_t kUnset = std::numeric_limits<int64_t>::min();  // is no stamp: those have 62 bits at most
-  std::atomic<int64_t> start_{kUnset};
-};
 
 // ---- masks, poses, depth and cameras out
 

@@ -1,7 +1,6 @@
 // A thread that runs the windows of a rig as they become ready. Needs no ROS.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <mutex>
@@ -54,6 +53,7 @@ class Worker {
   Worker& operator=(const Worker&) = delete;
 
   // Does not wait for windows. One thread per camera at a time. stamp: nanoseconds, on one clock for all cameras.
+  // Ignores images after `stop`.
   page4d::Status push(int camera, const page4d::Image& image, int64_t stamp) noexcept;
   // Returns when the window under way is done; nothing is published after it. May be called again.
   void stop() noexcept;
@@ -72,7 +72,6 @@ class Worker {
   const page4d::Layout layout_;
   page4d::Rig rig_;
   Publish publish_;
-  Start start_;
 
   std::vector<float> mask_;        // [T,V,h,w]; empty: the engines have no masks
   std::vector<double> camera_;     // [T,V,4,4]
@@ -86,9 +85,7 @@ class Worker {
   bool has_run_ = false;    // whether the window before ran
 
   mutable std::mutex mutex_;
-  std::condition_variable woken_;
-  bool ready_ = false, stopping_ = false;
-  RunCounts runs_;
+  RunCounts runs_;      // guarded by the mutex
   std::thread thread_;  // last: it uses all of the above
 };
 

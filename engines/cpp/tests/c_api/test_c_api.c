@@ -14,6 +14,8 @@
     }                                                                                      \
   } while (0)
 
+_Static_assert(sizeof(void*) != 8 || sizeof(page4d_image) == 80, "images lie in arrays: their size is fixed for good");
+
 /* Three black images of the engines' size. */
 static void black_images(page4d_image images[3]) {
   static const unsigned char pixels[56 * 70 * 3];
@@ -25,21 +27,57 @@ static void black_images(page4d_image images[3]) {
   }
 }
 
+/* Images as a camera gives them, grey, with the second plane elsewhere, become RGB. */
+static int test_formats_of_cameras(page4d_pipeline* pipeline) {
+  static unsigned char luma[56 * 72], chroma[28 * 80];
+  memset(luma, 126, sizeof luma); /* the middle of 16 to 235 */
+  memset(chroma, 128, sizeof chroma);
+  page4d_image image;
+  memset(&image, 0, sizeof image);
+  image.data = luma;
+  image.width = 70;
+  image.height = 56;
+  image.pitch = 72;
+  image.pixels = PAGE4D_NV12;
+  image.chroma = chroma;
+  image.chroma_pitch = 80;
+  page4d_rig* rig = NULL;
+  page4d_window window = PAGE4D_WINDOW_INIT;
+  CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
+  for (int camera = 0; camera < 3; ++camera) CHECK(page4d_rig_push(rig, camera, &image, 1, NULL) == PAGE4D_OK);
+  CHECK(page4d_rig_take(rig, &window) == 1 && window.images[2].pixels == PAGE4D_RGB8);
+  CHECK(window.images[2].chroma == NULL && window.images[2].reserved[0] == 0);
+  const unsigned char* pixels = window.images[2].data;
+  for (int i = 0; i < 56 * 70 * 3; ++i) CHECK(pixels[i] == 128);
+  image.chroma_pitch = 69;
+  CHECK(page4d_rig_push(rig, 0, &image, 2, NULL) == PAGE4D_USAGE);
+  CHECK(strstr(page4d_last_error(), "second plane overlap") != NULL);
+  page4d_rig_free(rig);
+  return 0;
+}
+
 /* A null argument is refused by a code, or by zeros if the call returns no code. */
 static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_image* image) {
-  page4d_layout layout = page4d_layout_of(NULL);
-  page4d_tensor tensor;
-  page4d_window window;
-  page4d_frames frames;
-  page4d_outputs outputs;
+  page4d_layout layout = PAGE4D_LAYOUT_INIT;
+  page4d_tensor tensor = PAGE4D_TENSOR_INIT;
+  page4d_window window = PAGE4D_WINDOW_INIT;
+  page4d_frames frames = PAGE4D_FRAMES_INIT;
+  page4d_outputs outputs = PAGE4D_OUTPUTS_INIT;
   page4d_pipeline* no_pipeline = NULL;
   page4d_rig* no_rig = NULL;
-  page4d_rig_counts counts = page4d_rig_counts_of(NULL);
-  page4d_camera_counts camera = page4d_rig_camera_counts(NULL, 0);
-  memset(&frames, 0, sizeof frames);
-  memset(&outputs, 0, sizeof outputs);
-  CHECK(layout.T == 0 && layout.V == 0 && layout.H == 0 && layout.W == 0 && layout.B == 0);
-  CHECK(counts.times == 0 && counts.windows == 0 && camera.pushed == 0 && isnan(camera.last_stamp));
+  page4d_rig_counts counts = PAGE4D_RIG_COUNTS_INIT;
+  page4d_camera_counts camera = PAGE4D_CAMERA_COUNTS_INIT;
+  CHECK(page4d_layout_of(NULL, &layout) == PAGE4D_USAGE && page4d_layout_of(pipeline, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_counts_of(NULL, &counts) == PAGE4D_USAGE && page4d_rig_counts_of(rig, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_camera_counts(NULL, 0, &camera) == PAGE4D_USAGE);
+  CHECK(page4d_rig_camera_counts(rig, 0, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_described(NULL) == NULL && page4d_takes_present(NULL) == 0 && page4d_stage_count(NULL) == 0);
+  CHECK(page4d_warning_count(NULL) == 0 && page4d_warning(NULL, 0) == NULL);
+  CHECK(page4d_stage_time(NULL, 0, NULL, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_input_count(NULL) == 0 && page4d_input_tensor(NULL, 0, &tensor) == PAGE4D_USAGE);
+  CHECK(page4d_input_tensor(pipeline, 0, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_wait(NULL, 0) == -1 && page4d_rig_closed(NULL) == 0);
+  page4d_rig_close(NULL);
   CHECK(page4d_load(NULL, NULL, &no_pipeline) == PAGE4D_USAGE);
   CHECK(page4d_load("engines", NULL, NULL) == PAGE4D_USAGE);
   CHECK(strcmp(page4d_last_error(), "an argument is null\n  got:     pipeline") == 0);
@@ -51,9 +89,9 @@ static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_i
   CHECK(page4d_run(pipeline, &frames, NULL, NULL) == PAGE4D_USAGE);
   CHECK(page4d_rig_make(NULL, NULL, &no_rig) == PAGE4D_USAGE && no_rig == NULL);
   CHECK(page4d_rig_make(pipeline, NULL, NULL) == PAGE4D_USAGE);
-  CHECK(page4d_rig_push(NULL, 0, image, 1.0, NULL) == PAGE4D_USAGE);
-  CHECK(page4d_rig_push(rig, 0, NULL, 1.0, NULL) == PAGE4D_USAGE);
-  CHECK(page4d_rig_take(NULL, &window) == 0 && page4d_rig_take(rig, NULL) == 0);
+  CHECK(page4d_rig_push(NULL, 0, image, 1, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_push(rig, 0, NULL, 1, NULL) == PAGE4D_USAGE);
+  CHECK(page4d_rig_take(NULL, &window) == -1 && page4d_rig_take(rig, NULL) == -1);
   CHECK(strcmp(page4d_last_error(), "an argument is null\n  got:     window") == 0);
   page4d_rig_release(NULL);
   page4d_rig_free(NULL);
@@ -63,15 +101,12 @@ static int test_nulls(page4d_pipeline* pipeline, page4d_rig* rig, const page4d_i
 
 /* Depth, cameras and intrinsics of VGGT's heads, and the points in the world that follow from them. */
 static int test_world_points(const char* folder) {
-  page4d_options options;
+  page4d_options options = PAGE4D_OPTIONS_INIT;
   page4d_pipeline* pipeline = NULL;
-  page4d_outputs outputs;
-  page4d_frames frames;
+  page4d_outputs outputs = PAGE4D_OUTPUTS_INIT;
+  page4d_frames frames = PAGE4D_FRAMES_INIT;
   page4d_image images[3];
   int outputs_found = 0;
-  memset(&options, 0, sizeof options);
-  memset(&outputs, 0, sizeof outputs);
-  memset(&frames, 0, sizeof frames);
   options.backend = PAGE4D_TEST;
   CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
   const struct {
@@ -81,7 +116,7 @@ static int test_world_points(const char* folder) {
                {"depth", &outputs.depth},   {"depth_confidence", &outputs.depth_confidence},
                {"camera", &outputs.camera}, {"intrinsics", &outputs.intrinsics}};
   for (int32_t i = 0; i < page4d_output_count(pipeline); ++i) {
-    page4d_tensor tensor;
+    page4d_tensor tensor = PAGE4D_TENSOR_INIT;
     CHECK(page4d_output_tensor(pipeline, i, &tensor) == PAGE4D_OK);
     for (size_t k = 0; k < sizeof named / sizeof *named; ++k) {
       if (strcmp(tensor.name, named[k].name) != 0) continue;
@@ -125,19 +160,17 @@ static int test_world_points(const char* folder) {
 
 /* Pi3X gives metres, and how many of them its own unit is. */
 static int test_metres(const char* folder) {
-  page4d_options options;
+  page4d_options options = PAGE4D_OPTIONS_INIT;
   page4d_pipeline* pipeline = NULL;
-  page4d_outputs outputs;
-  page4d_frames frames;
+  page4d_outputs outputs = PAGE4D_OUTPUTS_INIT;
+  page4d_frames frames = PAGE4D_FRAMES_INIT;
   page4d_image images[3];
+  page4d_layout layout = PAGE4D_LAYOUT_INIT;
   float metric = 0;
-  memset(&options, 0, sizeof options);
-  memset(&outputs, 0, sizeof outputs);
-  memset(&frames, 0, sizeof frames);
   options.backend = PAGE4D_TEST;
   CHECK(page4d_load(folder, &options, &pipeline) == PAGE4D_OK);
   CHECK(strcmp(page4d_unit(pipeline), "metres") == 0 && page4d_unit(NULL) == NULL);
-  CHECK(page4d_layout_of(pipeline).registers == 4);
+  CHECK(page4d_layout_of(pipeline, &layout) == PAGE4D_OK && layout.registers == 4);
   black_images(images);
   frames.images = images;
   outputs.metric.data = &metric;
@@ -151,7 +184,7 @@ static int test_metres(const char* folder) {
 }
 
 int main(int argc, char** argv) {
-  page4d_layout layout;
+  page4d_layout layout = PAGE4D_LAYOUT_INIT;
   size_t bytes = 0;
   CHECK(argc == 4);
   CHECK(test_world_points(argv[2]) == 0);
@@ -162,8 +195,7 @@ int main(int argc, char** argv) {
   CHECK(strncmp(page4d_last_error(), "there is no such engine folder\n", 31) == 0);
   CHECK(page4d_inspect(NULL, NULL, NULL) == PAGE4D_USAGE);
 
-  page4d_options options;
-  memset(&options, 0, sizeof options);
+  page4d_options options = PAGE4D_OPTIONS_INIT;
   page4d_pipeline* pipeline = NULL;
   CHECK(page4d_load(argv[1], NULL, &pipeline) == PAGE4D_INCOMPATIBLE && pipeline == NULL);
   CHECK(strncmp(page4d_last_error(), "the engine folder has no graphs for ONNX Runtime on a CPU\n", 58) == 0);
@@ -178,11 +210,10 @@ int main(int argc, char** argv) {
   CHECK(strncmp(page4d_last_error(), "there are not as many cameras as camera_count says\n", 51) == 0);
   options.camera_count = 0;
   CHECK(page4d_load(argv[1], &options, &pipeline) == PAGE4D_OK);
-  CHECK(page4d_layout_of(pipeline).V == 3 && page4d_unit(pipeline) == NULL);
+  CHECK(page4d_layout_of(pipeline, &layout) == PAGE4D_OK && layout.V == 3 && page4d_unit(pipeline) == NULL);
 
-  page4d_tensor tensor;
-  page4d_outputs outputs;
-  memset(&outputs, 0, sizeof outputs);
+  page4d_tensor tensor = PAGE4D_TENSOR_INIT;
+  page4d_outputs outputs = PAGE4D_OUTPUTS_INIT;
   for (int32_t i = 0; i < page4d_output_count(pipeline); ++i) {
     CHECK(page4d_output_tensor(pipeline, i, &tensor) == PAGE4D_OK);
     if (strcmp(tensor.name, "camera") == 0) {
@@ -196,21 +227,27 @@ int main(int argc, char** argv) {
 
   page4d_image images[3];
   black_images(images);
-  page4d_frames frames;
-  memset(&frames, 0, sizeof frames);
+  page4d_frames frames = PAGE4D_FRAMES_INIT;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
   CHECK(strncmp(page4d_last_error(), "a window has no images\n", 23) == 0);
   frames.images = images;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
   const double* pose = outputs.camera.data;
   CHECK(pose[15] == 1 && fabs(pose[0] * pose[0] + pose[1] * pose[1] + pose[2] * pose[2] - 1) < 1e-12);
-  images[1].pixels = 9;
+  images[1].pixels = PAGE4D_BAYER_GRBG8 + 1;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
   images[1].pixels = PAGE4D_RGB8;
+  images[1].reserved[3] = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(strstr(page4d_last_error(), "its reserved bytes are not zero") != NULL);
+  images[1].reserved[3] = 0;
   outputs.camera.memory = 2;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
-  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range") == 0);
+  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range, or its reserved bytes are not zero") == 0);
   outputs.camera.memory = PAGE4D_HOST;
+  outputs.camera.reserved = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  outputs.camera.reserved = 0;
   {
     page4d_output layers[2];
     memset(layers, 0, sizeof layers);
@@ -223,21 +260,25 @@ int main(int argc, char** argv) {
   }
 
   page4d_rig* rig = NULL;
-  page4d_window window;
+  page4d_rig_counts rig_counts = PAGE4D_RIG_COUNTS_INIT;
+  page4d_camera_counts camera_counts = PAGE4D_CAMERA_COUNTS_INIT;
+  page4d_window window = PAGE4D_WINDOW_INIT;
   int32_t ready = -1;
   CHECK(page4d_rig_make(pipeline, NULL, &rig) == PAGE4D_OK);
   CHECK(test_nulls(pipeline, rig, images) == 0);
+  CHECK(test_formats_of_cameras(pipeline) == 0);
   CHECK(page4d_rig_take(rig, &window) == 0);
   for (int camera = 0; camera < 3; ++camera)
-    CHECK(page4d_rig_push(rig, camera, &images[camera], 1.0 + 0.001 * camera, &ready) == PAGE4D_OK);
+    CHECK(page4d_rig_push(rig, camera, &images[camera], 1000000000 + 1000000 * camera, &ready) == PAGE4D_OK);
   CHECK(ready == 1);
-  CHECK(page4d_rig_push(rig, 3, &images[0], 1.0, &ready) == PAGE4D_USAGE);
+  CHECK(page4d_rig_push(rig, 3, &images[0], 1, &ready) == PAGE4D_USAGE);
   CHECK(page4d_rig_take(rig, &window) == 1);
-  CHECK(window.number == 0 && fabs(window.skew - 0.002) < 1e-9 && window.stamps[2] == 1.002);
+  CHECK(window.number == 0 && fabs(window.skew - 0.002) < 1e-9 && window.stamps[2] == 1002000000);
   frames.images = window.images;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
   page4d_rig_release(rig);
-  CHECK(page4d_rig_counts_of(rig).windows == 1 && page4d_rig_camera_counts(rig, 2).used == 1);
+  CHECK(page4d_rig_counts_of(rig, &rig_counts) == PAGE4D_OK && rig_counts.windows == 1);
+  CHECK(page4d_rig_camera_counts(rig, 2, &camera_counts) == PAGE4D_OK && camera_counts.used == 1);
 
   page4d_rig_free(rig);
   page4d_free(pipeline);

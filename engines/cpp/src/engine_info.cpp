@@ -101,6 +101,7 @@ EngineInfo info_of(const Manifest& manifest, const BufferPlan& plan, bool knows_
     info.points_frame = manifest.points_frame == "world" ? PointsFrame::kWorld : PointsFrame::kCamera;
   if (manifest.unit && (manifest.makes("metric") || knows_focal_lengths)) info.unit = Unit::kMetres;
   if (manifest.reads("cameras") && manifest.makes("camera")) info.unit = Unit::kCameras;
+  info.takes_present = manifest.reads("present");
   for (const KeptLayer& kept : manifest.keep) info.kept_layers.push_back(static_cast<int>(kept.layer));
   if (manifest.plans)
     info.plans = PlansInfo{manifest.plans->library, manifest.plans->version, manifest.plans->chips,

@@ -1,0 +1,1 @@
+"""Cameras' images on a GPU: their formats, and the resize to the engines' size."""
