@@ -60,6 +60,14 @@ def test_own_tests_under_sanitizers(built):
     assert "100% tests passed" in report
 
 
+def test_every_name_is_in_a_namespace_of_its_own(built):
+    """A program may link this and the runtime statically, which has an `Error` and a `Tensor`, too."""
+    lines = run("nm", "--demangle", "--defined-only", "--extern-only", built / "libpage4d_attention.a").splitlines()
+    names = {line.split(maxsplit=2)[2] for line in lines if len(line.split()) > 2}
+    own = {name for name in names if "page4d::" in name}
+    assert len(own) > 20 and all("page4d::plugin::" in name for name in own), sorted(own)
+
+
 # ---- plans, against Python's
 
 

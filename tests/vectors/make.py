@@ -22,6 +22,7 @@ from page4d.network.poses import camera_to_world, intrinsics, points_source, to_
 from page4d.published import PointsFrame, PoseDirection
 from page4d_engines.clip.fit import Fit, FitMode, PhotoWay
 from page4d_engines.clip.window_reader import Fits
+from tests.vectors.clip.camera_formats import camera_formats
 from tests.vectors.host_steps import known_cameras, reference_views
 from tests.vectors.manifests import manifests
 from tests.vectors.plans import plans, published_plans
@@ -184,11 +185,12 @@ def fit():
     about = (
         IMAGES
         + "\nSizes are width, height. spare: bytes between rows, 170 each. crc32 and hex: of the fitted RGB image."
-        " mean: of single-channel images."
+        " mean: of single-channel images. Camera formats: tests/vectors/clip/camera_formats.py; rgb: crc32 of the RGB."
     )
     return {
         "about": about,
         "images": images,
+        "camera_formats": camera_formats(fitting),
         "masks": masks[::2],
         "cameras": cameras[::7],
         "refused": refused,

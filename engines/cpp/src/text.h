@@ -30,4 +30,6 @@ std::string joined(const List& list, const char* between = ", ") {
 // Sizes in brackets: [1, 2, 3]
 inline std::string text_of(const std::vector<int64_t>& sizes) { return "[" + joined(sizes) + "]"; }
 
+inline std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
+
 }  // namespace page4d

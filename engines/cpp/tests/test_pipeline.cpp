@@ -32,6 +32,7 @@ void test_inspect() {
   CHECK(info.output("camera")->shape == (std::vector<int64_t>{1, 3, 4, 4}) &&
         info.output("camera")->bytes == 3 * 16 * 8);
   CHECK(info.output("points")->bytes == 3 * 56 * 70 * 3 * 4 && info.output("mask") == nullptr);
+  CHECK(info.input("present") == nullptr && !info.takes_present);
   CHECK(info.kept_layers.size() == 1 &&
         info.output("layers." + std::to_string(info.kept_layers[0]))->dtype == DType::kBfloat16);
   CHECK(!info.plans && info.stages.front().name == "encoder" && info.stages.front().flop > 0);
@@ -61,7 +62,9 @@ void test_run() {
     }
     CHECK(pose[15] == 1);
   }
-  CHECK(pipeline.times()[0].seconds > 0);
+  const StageTime* times = pipeline.times();
+  CHECK(times[0].seconds > 0);
+  for (const StageInfo& stage : pipeline.info().stages) CHECK_TEXT((times++)->stage, stage.name);
   options.frame_width = 200;
   CHECK_TEXT(first_line(refusal([&] { Pipeline::load(kFolder.string(), options); })),
              "the frames' aspect ratio is not the engine's 70x56 (width x height)");

@@ -8,7 +8,7 @@ which ONNX Runtime computes once, when it loads the graph.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.int8_weights import SIGNED_ZERO, weights_of_products
 from page4d_engines.ort.lowering import NARROW, lower
-from page4d_engines.ort.onnx_graph import drop_unread
 from page4d_engines.stage_files.external_data import is_external
 
 SUFFIX, SIGNED_SUFFIX = ".cpu.onnx", ".vnni.onnx"
@@ -35,15 +34,31 @@ def write_cpu_graphs(stage: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | 
     model = onnx.load(stage, load_external_data=False)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer if is_external(tensor)}
     lower(model, rounding=False)
-    drop_unread(model.graph)  # ONNX Runtime would warn of each
     _widen_weights(model.graph, types)
-    path = stage.with_suffix(SUFFIX)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    path = _written(model, stage.with_suffix(SUFFIX))
     if not _make_signed(model.graph):
         return path, None
-    signed = stage.with_suffix(SIGNED_SUFFIX)
-    signed.write_bytes(model.SerializeToString(deterministic=True))
-    return path, signed
+    return path, _written(model, stage.with_suffix(SIGNED_SUFFIX))
+
+
+def _written(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
+    """Without constants that lowering left idle: ONNX Runtime would warn of each when it loads the graph."""
+    read = {output.name for output in model.graph.output} | set(_names_read(model.graph))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read or is_external(tensor)]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    """By nodes, and by the graphs inside them."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from (output.name for output in attribute.g.output)
+                yield from _names_read(attribute.g)
 
 
 def _widen_weights(graph: onnx.GraphProto, types: Mapping[str, int]) -> None:

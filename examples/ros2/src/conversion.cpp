@@ -34,7 +34,17 @@ constexpr Choice<PixelFormat> kEncodings[] = {{"rgb8", PixelFormat::kRgb8},
                                               {"bgr8", PixelFormat::kBgr8},
                                               {"rgba8", PixelFormat::kRgba8},
                                               {"bgra8", PixelFormat::kBgra8},
-                                              {"mono8", PixelFormat::kMono8}};
+                                              {"mono8", PixelFormat::kMono8},
+                                              {"nv12", PixelFormat::kNv12},
+                                              {"nv21", PixelFormat::kNv21},
+                                              {"yuyv", PixelFormat::kYuyv},
+                                              {"uyvy", PixelFormat::kUyvy},
+                                              {"bayer_rggb8", PixelFormat::kBayerRggb8},
+                                              {"bayer_bggr8", PixelFormat::kBayerBggr8},
+                                              {"bayer_gbrg8", PixelFormat::kBayerGbrg8},
+                                              {"bayer_grbg8", PixelFormat::kBayerGrbg8},
+                                              {"yuv422_yuy2", PixelFormat::kYuyv},  // older names
+                                              {"yuv422", PixelFormat::kUyvy}};
 constexpr Choice<page4d::Backend> kBackends[] = {{"tensorrt", page4d::Backend::kTensorrt},
                                                  {"auto", page4d::Backend::kAuto},
                                                  {"onnxruntime", page4d::Backend::kOnnxruntime},
@@ -43,8 +53,8 @@ constexpr Choice<page4d::Fit> kFits[] = {
     {"none", page4d::Fit::kNone},           {"stretch", page4d::Fit::kStretch},
     {"crop", page4d::Fit::kCrop},           {"pad", page4d::Fit::kPad},
     {"published", page4d::Fit::kPublished}, {"published-pad", page4d::Fit::kPublishedPad}};
-constexpr Choice<page4d::Missing> kMissings[] = {{"skip", page4d::Missing::kSkip},
-                                                 {"repeat", page4d::Missing::kRepeat}};
+constexpr Choice<page4d::Missing> kMissings[] = {
+    {"skip", page4d::Missing::kSkip}, {"repeat", page4d::Missing::kRepeat}, {"absent", page4d::Missing::kAbsent}};
 constexpr Choice<MaskEncoding> kMaskEncodings[] = {{"mono8", MaskEncoding::kMono8}, {"32FC1", MaskEncoding::k32FC1}};
 constexpr Choice<MaskSize> kMaskSizes[] = {{"image", MaskSize::kImage}, {"patches", MaskSize::kPatches}};
 
@@ -102,11 +112,13 @@ page4d::Image image_of(const ImageFields& fields) {
     throw Error(Code::kUsage, "an image's step is shorter than a row")
         .got(std::to_string(fields.step) + " bytes, " + fields.encoding + " " + size)
         .allowed("at least " + std::to_string(row) + " bytes");
-  const uint64_t bytes = uint64_t{fields.step} * fields.height;
+  const bool has_chroma = format == PixelFormat::kNv12 || format == PixelFormat::kNv21;
+  const uint64_t rows = uint64_t{fields.height} + (has_chroma ? fields.height / 2 : 0);
+  const uint64_t bytes = fields.step * rows;
   if (fields.data == nullptr || fields.size < bytes)
     throw Error(Code::kUsage, "an image's data end too early")
         .got(std::to_string(fields.data == nullptr ? 0 : fields.size) + " bytes")
-        .allowed("at least " + std::to_string(bytes) + " bytes: " + std::to_string(fields.height) + " rows of " +
+        .allowed("at least " + std::to_string(bytes) + " bytes: " + std::to_string(rows) + " rows of " +
                  std::to_string(fields.step));
   page4d::Image image;
   image.data = fields.data;

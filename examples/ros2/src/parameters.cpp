@@ -11,7 +11,7 @@ namespace {
 using Descriptor = rcl_interfaces::msg::ParameterDescriptor;
 using Names = std::vector<std::string>;
 
-constexpr int64_t kMostPixels = 65536;
+constexpr int64_t kMostPixels = 65536, kMostThreads = 1024;
 constexpr double kMostSeconds = 60;
 
 Descriptor described(const char* description, const char* constraints = "") {
@@ -52,6 +52,11 @@ void declare_node_parameters(rclcpp_lifecycle::LifecycleNode& node) {
   node.declare_parameter<std::string>("engines", "", described("folder that page4d-export wrote"));
   node.declare_parameter<std::string>("backend", "tensorrt",
                                       fixed(described("what runs the engines", "tensorrt, auto, onnxruntime, test")));
+  node.declare_parameter<std::string>(
+      "onnxruntime_library", "",
+      fixed(described("ONNX Runtime's library, a file; empty: the one that is found, in a Python environment, too")));
+  node.declare_parameter<int64_t>("threads", 0,
+                                  fixed(ranged("of ONNX Runtime; 0: every CPU", int64_t{0}, kMostThreads)));
   node.declare_parameter<Names>("cameras", Names{}, fixed(described("image topics, in the order of the views")));
   node.declare_parameter<Names>("camera_infos", Names{},
                                 fixed(described("topics of the cameras' calibration, one per camera, or none")));
@@ -69,7 +74,7 @@ void declare_node_parameters(rclcpp_lifecycle::LifecycleNode& node) {
   node.declare_parameter<double>("patience", page4d::RigOptions().patience,
                                  ranged("seconds, by the stamps, that a camera is waited for", 0.0, kMostSeconds));
   node.declare_parameter<std::string>("missing", "skip",
-                                      described("what becomes of a timestep without a camera", "skip, repeat"));
+                                      described("what becomes of a timestep without a camera", "skip, repeat, absent"));
   node.declare_parameter<std::string>("mask_encoding", "mono8", described("of the masks", "mono8, 32FC1"));
   node.declare_parameter<std::string>(
       "mask_size", "image",
@@ -108,6 +113,8 @@ Parameters read_parameters(const rclcpp_lifecycle::LifecycleNode& node) {
   rig.fit = fit_of(node.get_parameter("fit").as_string());
   // without a size of frames: the rig resizes images to the engines' size
   parameters.options.backend = backend_of(node.get_parameter("backend").as_string());
+  parameters.options.onnxruntime_library = node.get_parameter("onnxruntime_library").as_string();
+  parameters.options.threads = static_cast<int>(node.get_parameter("threads").as_int());
   parameters.options.sliding = rig.stride > 0;  // timesteps that windows share are encoded once
   return parameters;
 }

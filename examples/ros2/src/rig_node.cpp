@@ -106,6 +106,11 @@ RigNode::CallbackReturn RigNode::on_error(const rclcpp_lifecycle::State& state) 
 
 void RigNode::configure() {
   parameters_ = read_parameters(*this);
+  parameters_.options.log = [logger = get_logger()](page4d::LogLevel level, const char* message) {
+    if (level == page4d::LogLevel::kInfo) RCLCPP_INFO(logger, "%s", message);
+    if (level == page4d::LogLevel::kWarning) RCLCPP_WARN(logger, "%s", message);
+    if (level == page4d::LogLevel::kError) RCLCPP_ERROR(logger, "%s", message);
+  };
   pipeline_.emplace(page4d::Pipeline::load(parameters_.engines, parameters_.options));
   const page4d::EngineInfo& info = pipeline_->info();
   Worker::require(info, parameters_.cameras.size());
@@ -121,7 +126,6 @@ void RigNode::configure() {
 
   RCLCPP_INFO(get_logger(), "%s on %s; weights: %s", parameters_.engines.c_str(), pipeline_->described().c_str(),
               info.weights.c_str());
-  for (const std::string& warning : pipeline_->warnings()) RCLCPP_WARN(get_logger(), "%s", warning.c_str());
 }
 
 void RigNode::activate() {

@@ -83,6 +83,7 @@ void Worker::loop() {
 void Worker::run(const page4d::Window& window) {
   page4d::Frames frames;
   frames.images = window.images;
+  frames.present = window.present;
   frames.memory = remembers_ ? memory_.data() : nullptr;
   frames.shared = has_run_ && pipeline_.slides() ? window.shared : 0;
   page4d::Outputs outputs;
@@ -113,7 +114,7 @@ void Worker::run(const page4d::Window& window) {
 
   const int64_t last = (layout_.T - 1) * layout_.V;
   for (int64_t view = 0; view < layout_.V; ++view) {
-    // else a black image, of a camera that has sent none yet
+    // else an image that is absent, or black, of a camera that has sent none yet
     if (window.stamps[last + view] != page4d::kNoStamp) publish_(result_of(window, view));
   }
 }

@@ -51,7 +51,15 @@ void images() {
                {"bgr8", page4d::PixelFormat::kBgr8, 3},
                {"rgba8", page4d::PixelFormat::kRgba8, 4},
                {"bgra8", page4d::PixelFormat::kBgra8, 4},
-               {"mono8", page4d::PixelFormat::kMono8, 1}};
+               {"mono8", page4d::PixelFormat::kMono8, 1},
+               {"yuyv", page4d::PixelFormat::kYuyv, 2},
+               {"yuv422_yuy2", page4d::PixelFormat::kYuyv, 2},
+               {"uyvy", page4d::PixelFormat::kUyvy, 2},
+               {"yuv422", page4d::PixelFormat::kUyvy, 2},
+               {"bayer_rggb8", page4d::PixelFormat::kBayerRggb8, 1},
+               {"bayer_bggr8", page4d::PixelFormat::kBayerBggr8, 1},
+               {"bayer_gbrg8", page4d::PixelFormat::kBayerGbrg8, 1},
+               {"bayer_grbg8", page4d::PixelFormat::kBayerGrbg8, 1}};
   for (const auto& encoding : cases) {
     for (uint32_t padding : {0U, 1U, 13U}) {
       const uint32_t step = 5 * encoding.bytes + padding;
@@ -71,10 +79,24 @@ void images() {
   }
 }
 
+void images_of_two_planes() {
+  const std::vector<uint8_t> data(8 * 6);
+  for (const char* encoding : {"nv12", "nv21"}) {
+    const page4d::Image image = image_of(fields(encoding, 6, 4, 8, data));
+    CHECK(image.data == data.data() && image.row_bytes() == 8 && image.chroma == nullptr && image.chroma_pitch == 0);
+    const bool u_first = std::string(encoding) == "nv12";
+    CHECK(image.format == (u_first ? page4d::PixelFormat::kNv12 : page4d::PixelFormat::kNv21));
+    check_text(refusal([&] { image_of(fields(encoding, 6, 4, 9, data)); }),
+               "an image's data end too early\n  got:     48 bytes\n  allowed: at least 54 bytes: 6 rows of 9");
+  }
+}
+
 void refused_images() {
   const std::vector<uint8_t> data(60);
-  const char* allowed = "\n  allowed: rgb8, bgr8, rgba8, bgra8, mono8";
-  for (const char* encoding : {"16UC1", "bayer_rggb8", "RGB8", "rgb8 ", "yuv422"})
+  const char* allowed =
+      "\n  allowed: rgb8, bgr8, rgba8, bgra8, mono8, nv12, nv21, yuyv, uyvy, bayer_rggb8, bayer_bggr8, bayer_gbrg8, "
+      "bayer_grbg8, yuv422_yuy2, yuv422";
+  for (const char* encoding : {"16UC1", "bayer_rggb16", "RGB8", "rgb8 ", "nv24"})
     check_text(refusal([&] { image_of(fields(encoding, 5, 4, 15, data)); }),
                std::string("an image's encoding cannot be read\n  got:     ") + encoding + allowed);
   check_text(refusal([&] { image_of(fields("", 5, 4, 15, data)); }),
@@ -272,6 +294,7 @@ void parameters() {
   CHECK(fit_of("crop") == page4d::Fit::kCrop && fit_of("pad") == page4d::Fit::kPad);
   CHECK(fit_of("published") == page4d::Fit::kPublished && fit_of("published-pad") == page4d::Fit::kPublishedPad);
   CHECK(missing_of("skip") == page4d::Missing::kSkip && missing_of("repeat") == page4d::Missing::kRepeat);
+  CHECK(missing_of("absent") == page4d::Missing::kAbsent);
   CHECK(mask_encoding_of("mono8") == MaskEncoding::kMono8 && mask_encoding_of("32FC1") == MaskEncoding::k32FC1);
   check_text(refusal([] { backend_of("cuda"); }),
              "parameter backend is not known\n  got:     cuda\n  allowed: tensorrt, auto, onnxruntime, test");
@@ -279,7 +302,7 @@ void parameters() {
       refusal([] { fit_of("Crop"); }),
       "parameter fit is not known\n  got:     Crop\n  allowed: none, stretch, crop, pad, published, published-pad");
   check_text(refusal([] { missing_of(""); }),
-             "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat");
+             "parameter missing is not known\n  got:     an empty string\n  allowed: skip, repeat, absent");
   CHECK(mask_size_of("image") == MaskSize::kImage && mask_size_of("patches") == MaskSize::kPatches);
   check_text(refusal([] { mask_size_of("full"); }),
              "parameter mask_size is not known\n  got:     full\n  allowed: image, patches");
@@ -299,6 +322,7 @@ void parameters() {
 
 int main() {
   page4d_ros::images();
+  page4d_ros::images_of_two_planes();
   page4d_ros::refused_images();
   page4d_ros::stamps();
   page4d_ros::masks();

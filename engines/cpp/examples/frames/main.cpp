@@ -3,19 +3,19 @@
 #include <page4d/fit.h>
 #include <page4d/geometry.h>
 #include <page4d/pipeline.h>
+#include <png.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <limits>
 #include <string>
 #include <vector>
 
-#include "images.h"
-
 namespace fs = std::filesystem;
-using images::Picture;
 using page4d::Code;
 using page4d::Error;
 
@@ -32,19 +32,58 @@ constexpr char kUsage[] = R"(usage: frames ENGINES FRAMES OUT [--test]
   --test   checksums in place of the networks
 )";
 
-void write_mask(const fs::path& file, const float* mask, const page4d::Layout& layout) {
-  std::vector<unsigned char> grey(size_t(layout.P()));
-  std::transform(mask, mask + grey.size(), grey.begin(),
-                 [](float p) { return static_cast<unsigned char>(p > 0 ? 255 * std::min(p, 1.F) + 0.5F : 0.F); });
-  images::write_png(file, grey, layout.w(), layout.h());
+// An RGB image of 8 bits, without gaps between its rows.
+struct Picture {
+  std::vector<unsigned char> pixels;
+  int width = 0, height = 0;
+};
+
+Picture read_png(const fs::path& file) {
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  const auto refuse = [&] { throw Error(Code::kUsage, "not a readable PNG").got(file.string() + ": " + png.message); };
+  if (png_image_begin_read_from_file(&png, file.c_str()) == 0) refuse();
+  png.format = PNG_FORMAT_RGB;
+  Picture picture{std::vector<unsigned char>(PNG_IMAGE_SIZE(png)), int(png.width), int(png.height)};
+  if (png_image_finish_read(&png, nullptr, picture.pixels.data(), 0, nullptr) == 0) refuse();
+  return picture;
 }
 
-void write_depth(const fs::path& file, const float* depth, float largest, const page4d::Layout& layout) {
-  std::vector<uint16_t> grey(size_t(layout.H * layout.W));
-  std::transform(depth, depth + grey.size(), grey.begin(), [&](float z) {
-    return z > 0 && std::isfinite(z) ? static_cast<uint16_t>(65535 * (z / largest)) : uint16_t(0);
+// Values [height,width] as a grey image of 8 or 16 bits: white for `white` and more, black for 0 and for what is not
+// finite. Makes the folder, too.
+template <class Pixel>
+void write_png(const fs::path& file, const float* values, float white, int64_t width, int64_t height) {
+  std::vector<Pixel> pixels(size_t(width * height));
+  std::transform(values, values + pixels.size(), pixels.begin(), [&](float value) {
+    const double share = std::isfinite(value) && value > 0 ? std::min(double(value) / double(white), 1.0) : 0;
+    return static_cast<Pixel>(std::numeric_limits<Pixel>::max() * share + 0.5);
   });
-  images::write_png(file, grey, layout.W, layout.H);
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  png.width = png_uint_32(width), png.height = png_uint_32(height);
+  png.format = sizeof(Pixel) == 2 ? PNG_FORMAT_LINEAR_Y : PNG_FORMAT_GRAY;
+  fs::create_directories(file.parent_path());
+  if (png_image_write_to_file(&png, file.c_str(), 0, pixels.data(), 0, nullptr) == 0)
+    throw Error(Code::kFailure, png.message).got(file.string());
+}
+
+// points: [n,3]; colours: [n,3], RGB. Binary PLY: x, y, z as float, red, green, blue as byte; points that are not
+// finite are left out.
+void write_points(const fs::path& file, const std::vector<float>& points, const std::vector<unsigned char>& colours) {
+  std::string vertices;
+  size_t count = 0;
+  for (size_t i = 0; i + 2 < points.size(); i += 3) {
+    if (!std::isfinite(points[i] + points[i + 1] + points[i + 2])) continue;
+    vertices.append(reinterpret_cast<const char*>(&points[i]), 3 * sizeof(float));
+    vertices.append(reinterpret_cast<const char*>(&colours[i]), 3);
+    ++count;
+  }
+  std::ofstream out(file, std::ios::binary);
+  out << "ply\nformat binary_little_endian 1.0\nelement vertex " << count
+      << "\nproperty float x\nproperty float y\nproperty float z"
+      << "\nproperty uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+      << vertices << std::flush;
+  if (!out) throw Error(Code::kFailure, "not written").got(file.string());
 }
 
 // The folders in a folder, or its PNG files, by name.
@@ -53,55 +92,27 @@ std::vector<fs::path> listed(const fs::path& folder, bool folders) {
   std::vector<fs::path> paths;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder))
     if (folders ? entry.is_directory() : entry.path().extension() == ".png") paths.push_back(entry.path());
-  if (paths.empty()) throw Error(Code::kUsage, folders ? "no camera's folder" : "no PNG files").got(folder.string());
   std::sort(paths.begin(), paths.end());
   return paths;
 }
 
-// Whether a folder holds images itself.
-bool has_photos(const fs::path& folder) {
-  if (!fs::is_directory(folder)) return false;
-  const fs::directory_iterator entries(folder);
-  return std::any_of(begin(entries), end(entries),
-                     [](const auto& entry) { return entry.path().extension() == ".png"; });
+// The files of FRAMES by camera; of photos, each is a camera's.
+std::vector<std::vector<fs::path>> files_of(const fs::path& folder) {
+  std::vector<std::vector<fs::path>> files;
+  for (const fs::path& photo : listed(folder, false)) files.push_back({photo});
+  if (!files.empty()) return files;
+  for (const fs::path& camera : listed(folder, true)) files.push_back(listed(camera, false));
+  if (files.empty()) throw Error(Code::kUsage, "no camera's folder").got(folder.string());
+  for (const auto& frames : files)
+    if (frames.empty() || frames.size() != files[0].size())
+      throw Error(Code::kUsage, "cameras have different numbers of frames, or none").got(folder.string());
+  return files;
 }
 
-// A folder that gets its name when everything is written: a run that fails leaves nothing.
-class NewFolder {
- public:
-  explicit NewFolder(const fs::path& target)
-      : target_((target / "").parent_path()), path_(target_.string() + ".partial") {
-    for (const fs::path& path : {target_, path_})
-      if (fs::exists(path)) throw Error(Code::kUsage, "OUT exists").got(path.string()).allowed("a new folder");
-    fs::create_directory(path_);
-  }
-  ~NewFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-  void keep() {
-    fs::rename(path_, target_);
-    path_.clear();
-  }
-
- private:
-  fs::path target_, path_;
-};
-
-void run(const fs::path& engines, const fs::path& folder, const fs::path& out_folder, page4d::Backend backend) {
-  NewFolder out(out_folder);
+void run(const fs::path& engines, const fs::path& folder, const fs::path& out, page4d::Backend backend) {
   const fs::path root = fs::is_directory(folder / "frames") ? folder / "frames" : folder;
-  std::vector<std::vector<fs::path>> files;  // by camera
-  if (has_photos(root)) {
-    for (const fs::path& photo : listed(root, false)) files.push_back({photo});
-  } else {
-    for (const fs::path& camera : listed(root, true)) files.push_back(listed(camera, false));
-  }
-  for (const auto& frames : files)
-    if (frames.size() != files[0].size())
-      throw Error(Code::kUsage, "cameras have different numbers of frames").got(frames[0].parent_path().string());
-  const Picture first = images::read_png(files[0][0]);
+  const std::vector<std::vector<fs::path>> files = files_of(root);
+  const Picture first = read_png(files[0][0]);
 
   page4d::Options options;
   options.backend = backend;
@@ -111,22 +122,25 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
   const page4d::EngineInfo& info = pipeline.info();
   const page4d::Layout& layout = info.layout;
   const auto T = size_t(layout.T), V = size_t(layout.V), count = files[0].size();
-  if (files.size() != V || layout.B != 1)
-    throw Error(Code::kUsage, "the engines are for other cameras")
-        .got(std::to_string(files.size()) + " cameras")
-        .allowed(std::to_string(layout.B * layout.V));
-  if (count < T)
-    throw Error(Code::kUsage, "too few frames for a window").got(std::to_string(count)).allowed(std::to_string(T));
+  const auto clip = [](size_t cameras, size_t frames) {
+    return std::to_string(cameras) + " cameras of " + std::to_string(frames) + " frames";
+  };
+  if (files.size() != V || layout.B != 1 || count < T)
+    throw Error(Code::kUsage, "the engines are for another clip")
+        .got(clip(files.size(), count))
+        .allowed(clip(V, T) + " or more");
 
   page4d::Results results(info);
   page4d::ImageFit fit(first.width, first.height, layout, options.fit);
   const auto pixels = size_t(layout.H * layout.W);
   const bool has_points =
       results.points() != nullptr || (results.depth() != nullptr && results.intrinsics() != nullptr);
+  if (results.mask() == nullptr && results.depth() == nullptr && !has_points)
+    throw Error(Code::kUsage, "these engines give no mask, depth or points").hint("page4d-run, for their tokens");
   for (size_t next = 0; next < count; next += T) {
     const size_t start = std::min(next, count - T);  // the last window ends with the last frames
     std::vector<Picture> pictures;
-    for (size_t i = 0; i < T * V; ++i) pictures.push_back(images::read_png(files[i % V][start + i / V]));
+    for (size_t i = 0; i < T * V; ++i) pictures.push_back(read_png(files[i % V][start + i / V]));
     std::vector<page4d::Image> window;
     for (const Picture& picture : pictures) window.push_back({picture.pixels.data(), picture.width, picture.height});
     page4d::Frames frames;
@@ -140,21 +154,18 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
       if (std::isfinite(depth[i])) largest = std::max(largest, depth[i]);
     for (size_t i = 0; i < T * V; ++i) {
       const fs::path name = files[i % V][start + i / V].lexically_relative(root);
-      if (results.mask() != nullptr)
-        write_mask(out.path() / "masks" / name, results.mask() + i * size_t(layout.P()), layout);
-      if (depth != nullptr) write_depth(out.path() / "depth" / name, depth + i * pixels, largest, layout);
+      if (const float* mask = results.mask(); mask != nullptr)
+        write_png<uint8_t>(out / "masks" / name, mask + i * size_t(layout.P()), 1, layout.w(), layout.h());
+      if (depth != nullptr) write_png<uint16_t>(out / "depth" / name, depth + i * pixels, largest, layout.W, layout.H);
     }
     if (has_points) {
       std::vector<float> points(3 * T * V * pixels);
       std::vector<unsigned char> colours(points.size());
       page4d::world_points(info, results.outputs(), points.data());
       for (size_t i = 0; i < T * V; ++i) fit.image(window[i], &colours[3 * i * pixels]);
-      images::write_points(out.path() / ("points_" + std::to_string(start) + ".ply"), points, colours);
+      write_points(out / ("points_" + std::to_string(start) + ".ply"), points, colours);
     }
   }
-  if (results.mask() == nullptr && results.depth() == nullptr && !has_points)
-    throw Error(Code::kUsage, "these engines give no mask, depth or points").hint("page4d-run, for their tokens");
-  out.keep();
   std::printf("%s\n", pipeline.described().c_str());
   for (const std::string& warning : pipeline.warnings()) std::printf("note: %s\n", warning.c_str());
 }
@@ -164,7 +175,18 @@ void run(const fs::path& engines, const fs::path& folder, const fs::path& out_fo
 int main(int argc, char** argv) try {
   const bool test = argc == 5 && std::strcmp(argv[4], "--test") == 0;
   if (argc != 4 && !test) return std::fputs(kUsage, stderr), int(Code::kUsage);
-  run(argv[1], argv[2], argv[3], test ? page4d::Backend::kTest : page4d::Backend::kAuto);
+  // a folder that gets its name when everything is written: a run that fails leaves nothing
+  const fs::path out = (fs::path(argv[3]) / "").parent_path(), partial = out.string() + ".partial";
+  for (const fs::path& path : {out, partial})
+    if (fs::exists(path)) throw Error(Code::kUsage, "OUT exists").got(path.string()).allowed("a new folder");
+  fs::create_directory(partial);
+  try {
+    run(argv[1], argv[2], partial, test ? page4d::Backend::kTest : page4d::Backend::kAuto);
+    fs::rename(partial, out);
+  } catch (...) {
+    fs::remove_all(partial);
+    throw;
+  }
 } catch (const Error& error) {
   return std::fprintf(stderr, "frames: %s\n", error.what()), int(error.code());
 } catch (const std::exception& error) {

@@ -90,7 +90,7 @@ struct EngineInfo {
   PAGE4D_API const Tensor* output(const std::string& name) const;
 };
 
-// Reads manifest.json and compares files with their hashes.
+// Reads manifest.json and compares files with their hashes. Any thread.
 // Throws Error and nothing else: kIncompatible if there is no manifest, or a file is missing, changed or outside the
 // folder.
 PAGE4D_API EngineInfo inspect(const std::string& folder, Files files = Files::kAll);

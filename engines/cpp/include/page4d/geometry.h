@@ -21,7 +21,7 @@ enum class PointsSource {
 // info, outputs: of the engines and of a window of theirs that is done. An output counts as there if it has memory.
 // target: float32 [T,V,H,W,3], with an axis of clips in front for engines of several.
 // Throws Error and nothing else: kUsage if an output that it takes is not there, or in device memory. Allocates nothing
-// unless it throws.
+// unless it throws. Any thread.
 PAGE4D_API void world_points(const EngineInfo& info, const Outputs& outputs, float* target,
                              PointsSource source = PointsSource::kBest);
 

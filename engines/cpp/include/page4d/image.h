@@ -8,11 +8,42 @@ namespace page4d {
 
 enum class Memory { kHost, kDevice };
 
-// The bytes of a pixel, in order.
-enum class PixelFormat { kRgb8, kBgr8, kRgba8, kBgra8, kMono8 };
+// How pixels lie in memory. The values are page4d_pixels'.
+//
+// YUV is as cameras give it: BT.601, limited range (Y 16 to 235). Two pixels of a row share U and V, and in NV12 and
+// NV21 those of the row below, too: width and, there, height must be even. A Bayer pattern is named by its upper left
+// four pixels, first row first; missing colours are interpolated linearly, for which it takes 3x3 pixels at least.
+enum class PixelFormat {
+  kRgb8,
+  kBgr8,
+  kRgba8,  // alpha is ignored
+  kBgra8,
+  kMono8,
+  kNv12,        // a plane of Y, and one of U and V in turn, which has half the rows
+  kNv21,        // the same, V and U in turn
+  kYuyv,        // Y0 U Y1 V: two pixels in four bytes; also called YUY2
+  kUyvy,        // U Y0 V Y1
+  kBayerRggb8,  // red green / green blue
+  kBayerBggr8,
+  kBayerGbrg8,
+  kBayerGrbg8,
+};
 
+// Bytes of a pixel in the first plane.
 constexpr int bytes_per_pixel(PixelFormat format) {
-  return format == PixelFormat::kMono8 ? 1 : format == PixelFormat::kRgb8 || format == PixelFormat::kBgr8 ? 3 : 4;
+  switch (format) {
+    case PixelFormat::kRgb8:
+    case PixelFormat::kBgr8:
+      return 3;
+    case PixelFormat::kRgba8:
+    case PixelFormat::kBgra8:
+      return 4;
+    case PixelFormat::kYuyv:
+    case PixelFormat::kUyvy:
+      return 2;
+    default:
+      return 1;
+  }
 }
 
 // An image in the caller's memory.
@@ -22,6 +53,10 @@ struct Image {
   size_t pitch = 0;  // bytes from one row to the next; 0: no padding between rows
   PixelFormat format = PixelFormat::kRgb8;
   Memory memory = Memory::kHost;
+  // Of kNv12 and kNv21, else not looked at: the second plane, null: it follows the last row of the first; and bytes
+  // from one of its rows to the next, 0: as many as in the first.
+  const void* chroma = nullptr;
+  size_t chroma_pitch = 0;
 
   size_t row_bytes() const {
     return pitch != 0 ? pitch : static_cast<size_t>(width) * static_cast<size_t>(bytes_per_pixel(format));

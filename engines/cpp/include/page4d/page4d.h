@@ -48,7 +48,22 @@ enum page4d_backend {
   PAGE4D_ONNXRUNTIME_CUDA = 4
 };
 enum page4d_memory { PAGE4D_HOST = 0, PAGE4D_DEVICE = 1 };
-enum page4d_pixels { PAGE4D_RGB8 = 0, PAGE4D_BGR8 = 1, PAGE4D_RGBA8 = 2, PAGE4D_BGRA8 = 3, PAGE4D_MONO8 = 4 };
+/* YUV is BT.601 of limited range; page4d/image.h has what each format is. */
+enum page4d_pixels {
+  PAGE4D_RGB8 = 0,
+  PAGE4D_BGR8 = 1,
+  PAGE4D_RGBA8 = 2,
+  PAGE4D_BGRA8 = 3,
+  PAGE4D_MONO8 = 4,
+  PAGE4D_NV12 = 5,
+  PAGE4D_NV21 = 6,
+  PAGE4D_YUYV = 7,
+  PAGE4D_UYVY = 8,
+  PAGE4D_BAYER_RGGB8 = 9,
+  PAGE4D_BAYER_BGGR8 = 10,
+  PAGE4D_BAYER_GBRG8 = 11,
+  PAGE4D_BAYER_GRBG8 = 12
+};
 enum page4d_fit {
   PAGE4D_FIT_NONE = 0,
   PAGE4D_STRETCH = 1,
@@ -84,14 +99,19 @@ typedef struct page4d_rig page4d_rig;
  * Any thread calls it, several at once; it must not call the library, and must not throw. */
 typedef void (*page4d_log)(void* context, int32_t level, const char* message);
 
-/* An image in the caller's memory. pitch: bytes from one row to the next; 0: no padding between rows. */
+/* An image in the caller's memory. Set it to zeros, or PAGE4D_IMAGE_INIT, before its members: images lie in arrays, so
+ * this struct never grows, and what is reserved may get a meaning. */
 typedef struct page4d_image {
   const void* data;
   int32_t width, height;
-  size_t pitch;
-  int32_t pixels; /* page4d_pixels */
-  int32_t memory; /* page4d_memory */
+  size_t pitch;         /* bytes from one row to the next; 0: no padding between rows */
+  int32_t pixels;       /* page4d_pixels */
+  int32_t memory;       /* page4d_memory */
+  const void* chroma;   /* of PAGE4D_NV12, PAGE4D_NV21: the second plane; null: it follows the first */
+  size_t chroma_pitch;  /* bytes from one row of the second plane to the next; 0: as many as in the first */
+  uint64_t reserved[4]; /* zeros; anything else is PAGE4D_USAGE */
 } page4d_image;
+#define PAGE4D_IMAGE_INIT {0, 0, 0, 0, 0, 0, 0, 0, {0, 0, 0, 0}}
 
 /* As an entry of cameras.json; matrices row by row. */
 typedef struct page4d_camera {
@@ -104,7 +124,8 @@ typedef struct page4d_camera {
 typedef struct page4d_output {
   void* data;
   size_t bytes;
-  int32_t memory; /* page4d_memory */
+  int32_t memory;   /* page4d_memory */
+  int32_t reserved; /* 0; anything else is PAGE4D_USAGE */
 } page4d_output;
 
 /* All zero: plans on GPU 0 where they run, else ONNX Runtime; images in the engines' size. */
@@ -149,7 +170,7 @@ typedef struct page4d_outputs {
   const page4d_output* layers; /* in the order of the kept layers; null: no layer is written */
   int64_t layer_count;
 } page4d_outputs;
-#define PAGE4D_NO_OUTPUT {0, 0, 0}
+#define PAGE4D_NO_OUTPUT {0, 0, 0, 0}
 #define PAGE4D_OUTPUTS_INIT \
   {sizeof(page4d_outputs),  \
    PAGE4D_NO_OUTPUT,        \

@@ -117,9 +117,9 @@ struct StageTime {
   double seconds = 0;
 };
 
-// Used by one thread at a time, another one each time if need be. Moved, not copied; a pipeline that was moved from can
-// be destroyed and assigned to, no more. References that it returns are valid as long as it exists, and the same after
-// a move.
+// `run` and `times` are called by one thread at a time, another one each time if need be; the const members by any, at
+// any time. Moved, not copied, while no thread calls it; a pipeline that was moved from can be destroyed and assigned
+// to, no more. References that it returns are valid as long as it exists, and the same after a move.
 class PAGE4D_API Pipeline {
  public:
   // Checks the folder and the machine, loads, allocates, runs once on zeros and captures the CUDA graph.
@@ -171,7 +171,8 @@ class PAGE4D_API Pipeline {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host memory for all outputs: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it.
+// Host memory for all outputs: the simple way to call Pipeline::run. Moved, not copied: `outputs` points into it. Any
+// thread reads it, while no window writes to it.
 class PAGE4D_API Results {
  public:
   // Throws Error: kOutOfMemory; kUsage for more layers than Outputs has.

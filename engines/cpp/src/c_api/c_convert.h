@@ -1,6 +1,8 @@
 // Between the structs of the C interface and those of the C++ interface.
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <string>
 
 #include "page4d/error.h"
@@ -20,15 +22,27 @@ E enumerated(int32_t number, E last, const char* what) {
   return static_cast<E>(number);
 }
 
-// False if pixels or memory are out of range.
+inline constexpr char kImageRefused[] =
+    "an image's pixels or memory are out of range, or its reserved bytes are not zero";
+
+static_assert(static_cast<int>(PixelFormat::kMono8) == PAGE4D_MONO8 &&
+              static_cast<int>(PixelFormat::kUyvy) == PAGE4D_UYVY &&
+              static_cast<int>(PixelFormat::kBayerGrbg8) == PAGE4D_BAYER_GRBG8);
+
+// False: kImageRefused.
 inline bool convert(const page4d_image& from, Image& to) noexcept {
-  if (from.pixels < 0 || from.pixels > PAGE4D_MONO8 || from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
+  if (from.pixels < 0 || from.pixels > PAGE4D_BAYER_GRBG8 || from.memory < 0 || from.memory > PAGE4D_DEVICE)
+    return false;
+  if (std::any_of(std::begin(from.reserved), std::end(from.reserved), [](uint64_t bytes) { return bytes != 0; }))
+    return false;
   to = {from.data,
         from.width,
         from.height,
         from.pitch,
         static_cast<PixelFormat>(from.pixels),
-        static_cast<Memory>(from.memory)};
+        static_cast<Memory>(from.memory),
+        from.chroma,
+        from.chroma_pitch};
   return true;
 }
 
@@ -38,7 +52,10 @@ inline page4d_image convert(const Image& from) noexcept {
           from.height,
           from.pitch,
           static_cast<int32_t>(from.format),
-          static_cast<int32_t>(from.memory)};
+          static_cast<int32_t>(from.memory),
+          from.chroma,
+          from.chroma_pitch,
+          {}};
 }
 
 }  // namespace page4d

@@ -22,14 +22,16 @@ static_assert(kFirstOptions == sizeof(page4d_options) && kFirstFrames == sizeof(
 static_assert(kFirstOutputs == sizeof(page4d_outputs) && kFirstLayout == sizeof(page4d_layout));
 static_assert(kFirstTensor == sizeof(page4d_tensor));
 
-// False if its memory is out of range.
+constexpr char kOutputRefused[] = "an output's memory is out of range, or its reserved bytes are not zero";
+
+// False: kOutputRefused.
 bool convert(const page4d_output& from, Output& to) noexcept {
-  if (from.memory < 0 || from.memory > PAGE4D_DEVICE) return false;
+  if (from.memory < 0 || from.memory > PAGE4D_DEVICE || from.reserved != 0) return false;
   to = {from.data, from.bytes, static_cast<Memory>(from.memory)};
   return true;
 }
 
-// False if the memory of one of them is out of range.
+// False: kOutputRefused.
 bool convert(const page4d_outputs& from, Outputs& to) noexcept {
   bool fits = convert(from.mask, to.mask) && convert(from.memory, to.memory) && convert(from.points, to.points) &&
               convert(from.confidence, to.confidence) && convert(from.camera, to.camera) &&
@@ -203,13 +205,13 @@ int run_alone(page4d_pipeline* handle, const page4d_frames* caller_frames, const
   if (!convert_all(frames.images, handle->images, converted.images) ||
       !convert_all(frames.masks, handle->masks, converted.masks) ||
       !convert_all(frames.keypoints, handle->keypoints, converted.keypoints)) {
-    return remember(Code::kUsage, "an image's pixels or memory are out of range");
+    return remember(Code::kUsage, kImageRefused);
   }
   converted.memory = frames.memory, converted.shared = frames.shared, converted.present = frames.present;
   Outputs targets;
   if (outputs.layer_count < 0 || outputs.layer_count > Outputs::kMostLayers)
     return remember(Code::kUsage, "layer_count is out of range");
-  if (!convert(outputs, targets)) return remember(Code::kUsage, "an output's memory is out of range");
+  if (!convert(outputs, targets)) return remember(Code::kUsage, kOutputRefused);
   const Status status = handle->pipeline.run(converted, targets, stream);
   return status.ok() ? PAGE4D_OK : remember(status.code, status.message);
 }
@@ -247,7 +249,7 @@ int page4d_world_points(const page4d_pipeline* handle, const page4d_outputs* c_o
   return guarded([&] {
     const EngineInfo& info = handle->pipeline.info();
     Outputs outputs;
-    if (!convert(all, outputs)) throw Error(Code::kUsage, "an output's memory is out of range");
+    if (!convert(all, outputs)) throw Error(Code::kUsage, kOutputRefused);
     const auto needed = static_cast<size_t>(info.layout.images() * info.layout.H * info.layout.W) * 3 * sizeof(float);
     if (bytes < needed) {
       throw Error(Code::kUsage, "the memory for points in the world is too small")

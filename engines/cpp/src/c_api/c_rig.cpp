@@ -13,12 +13,12 @@ static_assert(PAGE4D_NO_STAMP == kNoStamp);
 
 namespace {
 
-constexpr size_t kFirstOptions = PAGE4D_SIZE_UP_TO(page4d_rig_options, fit);
+constexpr size_t kFirstRigOptions = PAGE4D_SIZE_UP_TO(page4d_rig_options, fit);
 constexpr size_t kFirstWindow = PAGE4D_SIZE_UP_TO(page4d_window, shared);
 constexpr size_t kFirstRigCounts = PAGE4D_SIZE_UP_TO(page4d_rig_counts, mean_skew);
 constexpr size_t kFirstCameraCounts = PAGE4D_SIZE_UP_TO(page4d_camera_counts, last_stamp);
 // a later member would lie in bytes that older programs never set
-static_assert(kFirstOptions == sizeof(page4d_rig_options) && kFirstWindow == sizeof(page4d_window));
+static_assert(kFirstRigOptions == sizeof(page4d_rig_options) && kFirstWindow == sizeof(page4d_window));
 static_assert(kFirstRigCounts == sizeof(page4d_rig_counts) && kFirstCameraCounts == sizeof(page4d_camera_counts));
 
 RigOptions convert(const page4d_rig_options& from) {
@@ -55,7 +55,7 @@ int page4d_rig_make(const page4d_pipeline* pipeline, const page4d_rig_options* o
   *rig = nullptr;
   page4d_rig_options all{};
   if (options != nullptr) {
-    if (const int code = read_struct(options, kFirstOptions, "page4d_rig_options", all)) return code;
+    if (const int code = read_struct(options, kFirstRigOptions, "page4d_rig_options", all)) return code;
   }
   return guarded([&] { *rig = new page4d_rig(pipeline->pipeline.info(), convert(all)); });
 }
@@ -65,7 +65,7 @@ void page4d_rig_free(page4d_rig* rig) { delete rig; }
 int page4d_rig_push(page4d_rig* rig, int32_t camera, const page4d_image* image, int64_t stamp, int32_t* ready) {
   if (rig == nullptr || image == nullptr) return refuse_null(rig == nullptr ? "rig" : "image");
   Image converted;
-  if (!convert(*image, converted)) return remember(Code::kUsage, "an image's pixels or memory are out of range");
+  if (!convert(*image, converted)) return remember(Code::kUsage, kImageRefused);
   const Pushed pushed = rig->rig.push(camera, converted, stamp);
   if (ready != nullptr) *ready = pushed.ready;
   return pushed.status.ok() ? PAGE4D_OK : remember(pushed.status.code, pushed.status.message);

@@ -46,7 +46,7 @@ class Fitter {
   int source_height() const { return height_; }
 
   // target: uint8 [H,W,3], RGB. Bit for bit Pillow's bicubic resize, or OpenCV's. source: of the source size, in host
-  // memory.
+  // memory, and not unreadable() (pixels/rgb_row.h).
   void image(const Image& source, uint8_t* target) noexcept;
   // Mean of a kMono8 image over each patch, 0..255 -> 0..1; target: float32 [P].
   // Exact: the source is constant over each of its pixels and zero outside, integrated over the patch in float64.

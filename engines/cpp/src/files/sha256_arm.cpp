@@ -11,7 +11,7 @@ namespace {
 
 constexpr unsigned long kHasSha2 = 1 << 6;  // HWCAP_SHA2 of asm/hwcap.h
 
-void add_blocks(uint32_t* state, const uint8_t* data, size_t count) {
+void add_blocks_by_sha2(uint32_t* state, const uint8_t* data, size_t count) {
   uint32x4_t abcd = vld1q_u32(state), efgh = vld1q_u32(state + 4);
   for (; count > 0; --count, data += 64) {
     const uint32x4_t abcd_before = abcd, efgh_before = efgh;
@@ -35,7 +35,7 @@ void add_blocks(uint32_t* state, const uint8_t* data, size_t count) {
 
 }  // namespace
 
-Sha256Blocks sha256_instructions() { return (getauxval(AT_HWCAP) & kHasSha2) != 0 ? add_blocks : nullptr; }
+Sha256Blocks sha256_instructions() { return (getauxval(AT_HWCAP) & kHasSha2) != 0 ? add_blocks_by_sha2 : nullptr; }
 
 }  // namespace page4d
 #endif

@@ -9,7 +9,7 @@ namespace page4d {
 namespace {
 
 // The file is compiled for any x86-64; this function is called on CPUs that have these alone.
-__attribute__((target("sha,sse4.1"))) void add_blocks(uint32_t* state, const uint8_t* data, size_t count) {
+__attribute__((target("sha,sse4.1"))) void add_blocks_by_sha_ni(uint32_t* state, const uint8_t* data, size_t count) {
   const auto load = [](const void* from) __attribute__((target("sha,sse4.1"))) {
     return _mm_loadu_si128(static_cast<const __m128i*>(from));
   };
@@ -45,7 +45,7 @@ Sha256Blocks sha256_instructions() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0 || (ecx & bit_SSSE3) == 0 || (ecx & bit_SSE4_1) == 0) return nullptr;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (ebx & bit_SHA) == 0) return nullptr;
-  return add_blocks;
+  return add_blocks_by_sha_ni;
 }
 
 }  // namespace page4d

@@ -21,7 +21,6 @@ using Names = std::vector<std::string>;
 bool is_block(const Stage& stage) {
   return stage.kind == "view_sa" || stage.kind == "time_sa" || stage.kind == "global_sa";
 }
-std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
 bool is_camera_encoder(const Stage& stage) { return stage.kind == "camera_encoder"; }
 

@@ -55,7 +55,6 @@ const Kind& kind_of(const Stage& stage, const Kind& named) {
 bool has(const Names& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
-std::string or_none(const std::string& list) { return list.empty() ? "none" : list; }
 
 void check_tensors(const Stage& stage, const Kind& kind, const std::vector<TensorSpec>& specs, const Names& needed,
                    const Names& more) {

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "pixels/rgb_row.h"
+
 namespace page4d {
 namespace {
 
@@ -88,21 +90,10 @@ void OpencvResize::run(const Image& source, uint8_t* target) noexcept {
     shrink(source, target);
 }
 
-void OpencvResize::read_row(const Image& source, int y) noexcept {
-  const uint8_t* pixel = static_cast<const uint8_t*>(source.data) + at(y) * source.row_bytes();
-  const int step = bytes_per_pixel(source.format);
-  const bool swapped = source.format == PixelFormat::kBgr8 || source.format == PixelFormat::kBgra8;
-  const int red = swapped ? 2 : 0, green = step == 1 ? 0 : 1, blue = step == 1 || swapped ? 0 : 2;
-  uint8_t* rgb = row_.data();
-  for (int x = 0; x < source_width_; ++x, pixel += step, rgb += kChannels)
-    rgb[0] = pixel[red], rgb[1] = pixel[green], rgb[2] = pixel[blue];
-}
+void OpencvResize::read_row(const Image& source, int y) noexcept { rgb_row(source, y, row_.data()); }
 
 void OpencvResize::copy(const Image& source, uint8_t* target) noexcept {
-  for (int y = 0; y < height_; ++y, target += row_.size()) {
-    read_row(source, y);
-    std::memcpy(target, row_.data(), row_.size());
-  }
+  for (int y = 0; y < height_; ++y, target += row_.size()) rgb_row(source, y, target);
 }
 
 void OpencvResize::average_blocks(const Image& source, uint8_t* target) noexcept {

@@ -19,7 +19,7 @@ class OpencvResize {
   int width() const { return width_; }
   int height() const { return height_; }
 
-  // source: of the source size, in host memory; alpha is ignored, one channel becomes three equal ones.
+  // source: of the source size, in host memory, and not unreadable() (pixels/rgb_row.h).
   // target: uint8 [height,width,3], RGB.
   void run(const Image& source, uint8_t* target) noexcept;
 

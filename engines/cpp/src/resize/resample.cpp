@@ -5,13 +5,8 @@
 #include <cstring>
 #include <utility>
 
-// Compiled for each instruction set; the dynamic loader chooses, before sanitizers could be initialised.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PAGE4D_FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
-#else
-#define PAGE4D_FOR_EACH_CPU
-#endif
+#include "pixels/for_each_cpu.h"
+#include "pixels/rgb_row.h"
 
 namespace page4d {
 namespace {
@@ -53,11 +48,8 @@ inline __attribute__((always_inline)) void copy_pixel(const uint8_t* source, uin
     std::memcpy(target, source, kChannels);
 }
 
-template <int kStep>
-void copy_row(const uint8_t* source, int columns, uint8_t* target) {
-  for (int x = 0; x < columns; ++x)
-    copy_pixel<kStep>(source + static_cast<ptrdiff_t>(x) * kStep, target + static_cast<ptrdiff_t>(x) * kChannels);
-}
+// Whether a pixel's bytes are its channels, in whatever order: the order is put right in the result, which is smaller.
+bool has_channels(PixelFormat format) { return format <= PixelFormat::kMono8; }
 
 // strip: uint8 [columns, kStripRows, kChannels]
 template <int kStep>
@@ -126,29 +118,40 @@ Resample::Resample(int source_width, int source_height, const Box& box, int widt
       down_(source_height, box.top, box.bottom, rows.height, rows.begin, rows.end) {
   rows_pitch_ = (static_cast<size_t>(width) * kChannels + kLanes - 1) / kLanes * kLanes;
   rows_.resize(static_cast<size_t>(down_.end() - down_.begin()) * rows_pitch_);
-  if (!across_.identity) strip_.resize(static_cast<size_t>(across_.end() - across_.begin()) * kLanes);
+  if (across_.identity) return;
+  strip_.resize(static_cast<size_t>(across_.end() - across_.begin()) * kLanes);
+  converted_.resize(static_cast<size_t>(kStripRows) * static_cast<size_t>(source_width) * kChannels);
 }
 
 void Resample::run(const Image& source, uint8_t* target, size_t pitch) noexcept {
-  const int step = bytes_per_pixel(source.format);
-  const auto row_of = [&](int y) {
-    return static_cast<const uint8_t*>(source.data) + static_cast<size_t>(y) * source.row_bytes();
-  };
+  const bool converts = !has_channels(source.format);
+  const int step = converts ? kChannels : bytes_per_pixel(source.format);
   const auto kept = [&](int y) { return rows_.data() + static_cast<size_t>(y - down_.begin()) * rows_pitch_; };
   if (across_.identity) {
-    const auto copy = step == 1 ? copy_row<1> : step == 3 ? copy_row<3> : copy_row<4>;
-    for (int y = down_.begin(); y < down_.end(); ++y) copy(row_of(y), across_.size, kept(y));
+    for (int y = down_.begin(); y < down_.end(); ++y) rgb_row(source, y, kept(y));
   } else {
     const auto fill = step == 1 ? fill_strip<1> : step == 3 ? fill_strip<3> : fill_strip<4>;
     for (int y = down_.begin(); y < down_.end(); y += kStripRows) {
+      const int count = std::min(kStripRows, down_.end() - y);
       const uint8_t* rows[kStripRows];  // below the last, the last again
-      for (int row = 0; row < kStripRows; ++row)
-        rows[row] = row_of(std::min(y + row, down_.end() - 1)) + static_cast<ptrdiff_t>(across_.begin()) * step;
+      for (int row = 0; row < kStripRows; ++row) {
+        const int used = std::min(row, count - 1);
+        const uint8_t* first;
+        if (converts) {
+          uint8_t* converted = converted_.data() + static_cast<ptrdiff_t>(used) * source.width * kChannels;
+          if (row == used) rgb_row(source, y + used, converted);
+          first = converted;
+        } else {
+          first = static_cast<const uint8_t*>(source.data) + static_cast<size_t>(y + used) * source.row_bytes();
+        }
+        rows[row] = first + static_cast<ptrdiff_t>(across_.begin()) * step;
+      }
       fill(rows, across_.end() - across_.begin(), strip_.data());
-      horizontal(across_, strip_.data(), kept(y), rows_pitch_, std::min(kStripRows, down_.end() - y));
+      horizontal(across_, strip_.data(), kept(y), rows_pitch_, count);
     }
   }
-  const bool swapped = source.format == PixelFormat::kBgr8 || source.format == PixelFormat::kBgra8;
+  const bool swapped =
+      !across_.identity && (source.format == PixelFormat::kBgr8 || source.format == PixelFormat::kBgra8);
   const size_t bytes = static_cast<size_t>(across_.size) * kChannels;
   for (int y = 0; y < down_.size; ++y, target += pitch) {
     const size_t at = static_cast<size_t>(y);

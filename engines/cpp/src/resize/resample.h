@@ -26,8 +26,8 @@ class Resample {
   // Sizes are at least 1, the box is inside the source.
   Resample(int source_width, int source_height, const Box& box, int width, const Rows& rows);
 
-  // source: of the source size, in host memory. target: uint8 [rows,width,3], RGB, `pitch` bytes from one row to the
-  // next. Alpha is ignored, one channel becomes three equal ones.
+  // source: of the source size, in host memory, and not unreadable() (pixels/rgb_row.h). target: uint8 [rows,width,3],
+  // RGB, `pitch` bytes from one row to the next.
   void run(const Image& source, uint8_t* target, size_t pitch) noexcept;
 
   // Weights of the source pixels for each pixel of an axis.
@@ -51,8 +51,9 @@ class Resample {
 
  private:
   Axis across_, down_;
-  std::vector<uint8_t> strip_;  // some rows of the source, side by side
-  std::vector<uint8_t> rows_;   // the source rows that are read, in the target's width
+  std::vector<uint8_t> converted_;  // some rows of the source as RGB, where it is YUV or a Bayer pattern
+  std::vector<uint8_t> strip_;      // some rows of the source, side by side
+  std::vector<uint8_t> rows_;       // the source rows that are read, in the target's width
   size_t rows_pitch_;
 };
 

@@ -10,6 +10,7 @@
 
 #include "boundary.h"
 #include "clip/fit.h"
+#include "pixels/rgb_row.h"
 #include "rig/assembler.h"
 #include "rig/ring.h"
 #include "runtime/info.h"
@@ -185,6 +186,7 @@ class Rig::Impl {
     if (image.memory != Memory::kHost) return "the image is not in host memory";
     if (image.row_bytes() < static_cast<size_t>(image.width) * static_cast<size_t>(bytes_per_pixel(image.format)))
       return "the image's rows overlap";
+    if (const char* reason = unreadable(image); reason != nullptr) return reason;
     if (stamp == kNoStamp) return "the image has no stamp";
     return nullptr;
   }

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "clip/cameras.h"
+#include "pixels/rgb_row.h"
 #include "runtime/host_device.h"
 #include "runtime/output_names.h"
 #include "text.h"
@@ -156,6 +157,8 @@ Status WindowRunner::check_images(const char* what, const Image* images, bool mo
           "%s of timestep %d, view %d has rows that overlap\n  got:     a pitch of %zu bytes\n  allowed: %zu or more",
           what, t, v, image.pitch, least);
     }
+    if (const char* reason = unreadable(image); reason != nullptr)
+      return refuse(Code::kUsage, "%s of timestep %d, view %d: %s", what, t, v, reason);
     if (mono && (image.format != PixelFormat::kMono8 || image.memory != Memory::kHost)) {
       return refuse(Code::kUsage, "%s of timestep %d, view %d cannot be used\n  allowed: one channel, in host memory",
                     what, t, v);

@@ -14,6 +14,8 @@
     }                                                                                      \
   } while (0)
 
+_Static_assert(sizeof(void*) != 8 || sizeof(page4d_image) == 80, "images lie in arrays: their size is fixed for good");
+
 /* Three black images of the engines' size. */
 static void black_images(page4d_image images[3]) {
   static const unsigned char pixels[56 * 70 * 3];
@@ -203,13 +205,20 @@ int main(int argc, char** argv) {
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_OK);
   const double* pose = outputs.camera.data;
   CHECK(pose[15] == 1 && fabs(pose[0] * pose[0] + pose[1] * pose[1] + pose[2] * pose[2] - 1) < 1e-12);
-  images[1].pixels = 9;
+  images[1].pixels = PAGE4D_BAYER_GRBG8 + 1;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
   images[1].pixels = PAGE4D_RGB8;
+  images[1].reserved[3] = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  CHECK(strstr(page4d_last_error(), "its reserved bytes are not zero") != NULL);
+  images[1].reserved[3] = 0;
   outputs.camera.memory = 2;
   CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
-  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range") == 0);
+  CHECK(strcmp(page4d_last_error(), "an output's memory is out of range, or its reserved bytes are not zero") == 0);
   outputs.camera.memory = PAGE4D_HOST;
+  outputs.camera.reserved = 1;
+  CHECK(page4d_run(pipeline, &frames, &outputs, NULL) == PAGE4D_USAGE);
+  outputs.camera.reserved = 0;
   {
     page4d_output layers[2];
     memset(layers, 0, sizeof layers);

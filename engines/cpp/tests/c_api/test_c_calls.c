@@ -23,8 +23,9 @@ static const unsigned char pixels[WIDTH * HEIGHT * 3] = {0};
 
 static void make_images(page4d_image images[VIEWS]) {
   int i;
-  memset(images, 0, VIEWS * sizeof *images);
   for (i = 0; i < VIEWS; ++i) {
+    const page4d_image empty = PAGE4D_IMAGE_INIT;
+    images[i] = empty;
     images[i].data = pixels;
     images[i].width = WIDTH;
     images[i].height = HEIGHT;

@@ -11,6 +11,7 @@
 #include "clip/fit.h"
 #include "support/allocations.h"
 #include "support/check.h"
+#include "support/crc32.h"
 
 namespace {
 
@@ -71,15 +72,6 @@ struct Picture {
   std::vector<uint8_t> bytes;
   Image image;
 };
-
-uint32_t crc32(const std::vector<uint8_t>& bytes) {
-  uint32_t crc = ~0U;
-  for (const uint8_t byte : bytes) {
-    crc ^= byte;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xEDB88320U : 0U);
-  }
-  return ~crc;
-}
 
 Layout layout_of(const Json& engine) {
   Layout layout;

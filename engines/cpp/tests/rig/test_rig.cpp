@@ -1,6 +1,7 @@
 // Windows of a live rig: their content, the counts, and that a running rig allocates nothing.
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,13 @@ using rig_test::shows;
 namespace {
 
 constexpr int64_t kPeriod = 33333333, kMilli = 1000000, kSecond = 1000 * kMilli;
+
+// Whether a rig takes stamps of this type.
+template <class Stamp, class = void>
+constexpr bool kIsStamp = false;
+template <class Stamp>
+constexpr bool kIsStamp<Stamp, std::void_t<decltype(std::declval<Rig&>().push(0, Image{}, Stamp{}))>> = true;
+static_assert(kIsStamp<int64_t> && kIsStamp<int> && !kIsStamp<double> && !kIsStamp<float>);
 
 Pushed push(Rig& rig, int camera, int64_t number, int64_t stamp) {
   return rig.push(camera, Picture(camera, number).image, stamp);
@@ -370,6 +378,30 @@ void test_images_come_to_the_engines_size() {
   for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 90);
 }
 
+// A camera's own format, with its second plane elsewhere.
+void test_formats_of_cameras_are_taken() {
+  RigOptions options;
+  options.frame_width = 84;
+  options.frame_height = 56;
+  options.windows = 2;
+  Rig rig(engines(1, 1), options);
+  const std::vector<uint8_t> luma(84 * 56, 126), chroma(84 * 28, 128);  // the middle of 16 to 235: grey
+  Image image{luma.data(), 84, 56, 0, PixelFormat::kNv12, Memory::kHost, chroma.data(), 84};
+  Pushed pushed;
+  CHECK(allocations_of([&] { pushed = rig.push(0, image, 0); }) == 0);
+  CHECK(pushed.status.ok() && pushed.ready == 1);
+  Window window;
+  CHECK(rig.take(window) && window.images[0].format == PixelFormat::kRgb8 && window.images[0].chroma == nullptr);
+  for (int i = 0; i < 42 * 28 * 3; ++i) CHECK(static_cast<const uint8_t*>(window.images[0].data)[i] == 128);
+  image.chroma_pitch = 83;
+  CHECK_TEXT(rig.push(0, image, 1).status.message,
+             "the rows of an image's second plane overlap\n  allowed: a chroma_pitch of its width or more, or 0");
+  image.format = PixelFormat::kUyvy;
+  image.pitch = 167;
+  CHECK_TEXT(rig.push(0, image, 1).status.message, "the image's rows overlap");
+  CHECK(rig.counts(0).pushed == 1);
+}
+
 void test_nothing_is_allocated() {
   RigOptions options;
   options.stride = 1;
@@ -414,5 +446,6 @@ int main() {
   test_a_closed_rig_takes_no_images_and_keeps_its_windows();
   test_what_no_rig_is_made_of();
   test_images_come_to_the_engines_size();
+  test_formats_of_cameras_are_taken();
   test_nothing_is_allocated();
 }

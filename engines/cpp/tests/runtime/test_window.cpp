@@ -289,6 +289,12 @@ void test_refusals() {
       refusal_of(frames, results.outputs()),
       "the image of timestep 1, view 1 has rows that overlap\n  got:     a pitch of 100 bytes\n  allowed: 210 or more");
   inputs.images[3] = inputs.images[2];
+  inputs.images[3].format = PixelFormat::kNv12, inputs.images[3].chroma_pitch = 60;
+  CHECK_TEXT(
+      refusal_of(frames, results.outputs()),
+      "the image of timestep 1, view 1: the rows of an image's second plane overlap\n  allowed: a chroma_pitch of "
+      "its width or more, or 0");
+  inputs.images[3] = inputs.images[2];
   inputs.images[5].data = nullptr;
   CHECK_TEXT(refusal_of(frames, results.outputs()), "the image of timestep 2, view 1 is not there");
   inputs.images[5] = inputs.images[2];

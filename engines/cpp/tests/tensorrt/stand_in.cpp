@@ -2,12 +2,14 @@
 //   plan
 //   in|out <name> <type> <size> <size> ..        one line per tensor, the type as a number of nvinfer1::DataType
 //   fails <number> <message>                     calls after the first <number> are refused with that message
+//   warns <message>                              loading warns, on this thread and on one of its own
 #include <dlfcn.h>
 
 #include <cstring>
 #include <map>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "checksum/checksum_engine.h"
@@ -164,6 +166,14 @@ class Runtime final : VRuntimeStub, public IRuntime, OnDevice {
       fields >> way;
       if (way == "fails") {
         fields >> refusal.after >> refusal.message;
+        continue;
+      }
+      if (way == "warns") {
+        std::string message;
+        fields >> message;
+        logger_->log(ILogger::Severity::kVERBOSE, "not for a log");
+        logger_->log(ILogger::Severity::kWARNING, message.c_str());
+        std::thread([&] { logger_->log(ILogger::Severity::kINFO, message.c_str()); }).join();
         continue;
       }
       fields >> tensor.name >> type;

@@ -60,6 +60,13 @@ void write(const nlohmann::ordered_json& manifest, const std::map<std::string, s
   write_file(kFolder / "manifest.json", whole.dump());
 }
 
+// Of the folder; Backend::kAuto would take ONNX Runtime where they do not run.
+Pipeline load_plans() {
+  Options options;
+  options.backend = Backend::kTensorrt;
+  return Pipeline::load(kFolder.string(), options);
+}
+
 std::string results_of(Pipeline& pipeline, void* stream) {
   const Layout& layout = pipeline.info().layout;
   std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
@@ -109,7 +116,7 @@ void test_refusals() {
     auto changed = manifest;
     spoil(spoiled, changed);
     write(changed, spoiled);
-    const std::string message = refusal([] { Pipeline::load(kFolder.string()); });
+    const std::string message = refusal([] { load_plans(); });
     return first_line(message);
   };
   using Plans = std::map<std::string, std::string>;
@@ -139,11 +146,11 @@ void test_no_runtime() {
   write(planned("default", plans), plans);
   stand_in_runtime(false);
   CHECK_TEXT(
-      refusal([] { Pipeline::load(kFolder.string()); }), PAGE4D_STAND_IN_NAME
+      refusal([] { load_plans(); }), PAGE4D_STAND_IN_NAME
       " does not start\n  got:     the driver is too old\n  try:     a newer NVIDIA driver, or another TensorRT");
   CHECK(driver_contexts() == 0);
   stand_in_runtime(true);
-  Pipeline::load(kFolder.string());
+  load_plans();
   CHECK(driver_contexts() == 0);
 }
 
@@ -152,6 +159,7 @@ void test_calls_that_fail() {
   std::map<std::string, std::string> plans;
   const auto manifest = planned("default", plans);
   Options options;
+  options.backend = Backend::kTensorrt;
   options.use_graph = false;
   const auto loaded = [&](const std::string& refusal) {
     auto spoiled = plans;
@@ -173,6 +181,35 @@ void test_calls_that_fail() {
   CHECK(first_status.code == Code::kFailure && second_status.code == Code::kFailure);
   CHECK_TEXT(first_status.message, "mask_head failed\n  got:     first");
   CHECK_TEXT(second_status.message, "mask_head failed\n  got:     second");
+}
+
+// TensorRT keeps one logger per process: what it says goes to the pipeline that is loaded or run.
+void test_messages() {
+  using Messages = std::vector<std::pair<LogLevel, std::string>>;
+  std::map<std::string, std::string> plans;
+  const auto manifest = planned("default", plans);
+  plans["mask_head.plan"] += "warns slow_kernels\nfails 1 broken\n";
+  write(manifest, plans);
+  Messages messages, of_other;
+  Options options;
+  options.backend = Backend::kTensorrt;
+  options.use_graph = false;
+  options.log = [&](LogLevel level, const char* message) { of_other.emplace_back(level, message); };
+  const Pipeline other = Pipeline::load(kFolder.string(), options);
+  of_other.clear();
+  options.log = [&](LogLevel level, const char* message) { messages.emplace_back(level, message); };
+  Pipeline pipeline = Pipeline::load(kFolder.string(), options);
+  CHECK(messages == (Messages{{LogLevel::kWarning, "slow_kernels"},
+                              {LogLevel::kInfo, "slow_kernels"},
+                              {LogLevel::kInfo, kFolder.string() + ": " + pipeline.described()}}));
+  CHECK(of_other == (Messages{{LogLevel::kInfo, "slow_kernels"}}));  // of a thread of TensorRT's own
+  messages.clear();
+  const Layout& layout = pipeline.info().layout;
+  const std::vector<unsigned char> pixels(static_cast<size_t>(layout.image_bytes()));
+  const std::vector<Image> images(static_cast<size_t>(layout.images()),
+                                  {pixels.data(), static_cast<int>(layout.W), static_cast<int>(layout.H)});
+  CHECK(pipeline.run({images.data()}, {}).code == Code::kFailure);
+  CHECK(messages == (Messages{{LogLevel::kError, "broken"}}) && of_other.size() == 1);
 }
 
 // Errors come from any thread: each thread reads its own, else the last of any other.
@@ -209,6 +246,7 @@ int main() {
   test_refusals();
   test_no_runtime();
   test_calls_that_fail();
+  test_messages();
   test_log();
   std::filesystem::remove_all(kFolder);
 }

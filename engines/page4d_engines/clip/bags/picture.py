@@ -13,10 +13,11 @@ from PIL.PngImagePlugin import PngImageFile
 from page4d.errors import OutOfMemoryError, UsageError
 from page4d_engines.clip.image_file import DAMAGED
 from page4d_engines.clip.levels import is_deep
+from page4d_engines.clip.pixels.formats import PixelFormat
 
-_LAYOUTS = {"rgb8": "RGB", "bgr8": "BGR", "rgba8": "RGBX", "bgra8": "BGRX", "mono8": "L"}  # as Pillow calls them
-_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-ENCODINGS = ", ".join(_LAYOUTS)
+_FORMATS = {pixels.value: pixels for pixels in PixelFormat}
+_FORMATS |= {"yuv422_yuy2": PixelFormat.YUYV, "yuv422": PixelFormat.UYVY}  # older names
+ENCODINGS = ", ".join(_FORMATS)
 _DEEP = ("16", "32", "64")
 
 
@@ -29,21 +30,25 @@ def size_of(message: Any, what: str) -> tuple[int, int]:
     if hasattr(message, "format"):
         return _opened(message, what).size
     encoding, width, height = str(message.encoding), int(message.width), int(message.height)
-    _check_encoding(encoding, what)
-    row = width * _BYTES[encoding]
+    pixels = _format_of(encoding, what)
+    row, rows = width * pixels.channels, pixels.rows(height)
     if not width or not height:
         raise UsageError(f"{what} has no pixels", got=f"{width}x{height}", allowed="an image")
+    if needed := pixels.size_needed(width, height):
+        raise UsageError(
+            f"{what} has a size that its encoding has not", got=f"{encoding} {width}x{height}", allowed=needed
+        )
     if message.step < row:
         raise UsageError(
             f"{what} has a step shorter than a row",
             got=f"{message.step} bytes, {encoding} {width}x{height}",
             allowed=f"at least {row} bytes",
         )
-    if len(message.data) < message.step * height:
+    if len(message.data) < message.step * rows:
         raise UsageError(
             f"{what} ends too early",
             got=f"{len(message.data)} bytes, {encoding} {width}x{height}",
-            allowed=f"{height} rows of {message.step} bytes",
+            allowed=f"{rows} rows of {message.step} bytes",
         )
     return width, height
 
@@ -61,27 +66,36 @@ def picture_of(message: Any, what: str) -> Image.Image:
         try:
             return opened.convert("RGB")
         except MemoryError:
-            raise OutOfMemoryError(
-                f"{what} is too large for the memory that is left", got=f"{width}x{height} pixels"
-            ) from None
+            raise _too_large(width, height, what) from None
         except DAMAGED as error:
             raise UsageError(f"{what} cannot be decoded: {error}", allowed="a whole PNG or JPEG image") from None
-    step, encoding = int(message.step), str(message.encoding)
-    mode, rows = "L" if encoding == "mono8" else "RGB", message.data[: step * height].tobytes()
-    image = Image.frombytes(mode, (width, height), rows, "raw", _LAYOUTS[encoding], step, 1)
-    return image if mode == "RGB" else image.convert("RGB")
+    pixels = _format_of(str(message.encoding), what)
+    try:
+        return Image.fromarray(pixels.rgb(message.data, width, height, int(message.step)))
+    except MemoryError:
+        raise _too_large(width, height, what) from None
 
 
-def _check_encoding(encoding: str, what: str) -> None:
-    if encoding in _BYTES:
-        return
+def is_raw(message: Any) -> bool:
+    """Whether a message's image is a Bayer pattern, of which a recording may have the colours, too."""
+    pixels = _FORMATS.get(str(getattr(message, "encoding", "")))
+    return pixels is not None and pixels.is_bayer
+
+
+def _format_of(encoding: str, what: str) -> PixelFormat:
+    if encoding in _FORMATS:
+        return _FORMATS[encoding]
     is_measured = any(bits in encoding for bits in _DEEP)
     raise UsageError(
         f"{what} is of more than 8 bits per channel: depth or raw data" if is_measured else f"{what} cannot be read",
         got=f"encoding {encoding!r}",
         allowed=ENCODINGS,
-        hint=None if is_measured else "image_proc makes rgb8 of Bayer patterns and YUV; then record its topic",
+        hint=None if is_measured else "image_proc makes rgb8 of other encodings; then record its topic",
     )
+
+
+def _too_large(width: int, height: int, what: str) -> OutOfMemoryError:
+    return OutOfMemoryError(f"{what} is too large for the memory that is left", got=f"{width}x{height} pixels")
 
 
 def _opened(message: Any, what: str) -> PillowFile:

@@ -12,7 +12,7 @@ from page4d.errors import UsageError
 from page4d_engines.clip.bags.bag import Bag, Place
 from page4d_engines.clip.bags.calibration import calibration_of
 from page4d_engines.clip.bags.frame import BagFrame
-from page4d_engines.clip.bags.picture import size_of
+from page4d_engines.clip.bags.picture import is_raw, size_of
 from page4d_engines.clip.names import listed, natural, readable
 
 _IMAGES = ("Image", "CompressedImage")
@@ -82,6 +82,7 @@ def _all_topics(bag: Bag, notes: list[str]) -> list[str]:
     twice = [topic for topic in known if topic.endswith(_COMPRESSED) and topic.removesuffix(_COMPRESSED) in known]
     errors: dict[str, UsageError] = {}
     chosen: list[str] = []
+    patterns: list[str] = []
     for topic in [topic for topic in known if topic not in twice]:
         what = f"the first image of topic {topic}"
         try:
@@ -92,7 +93,10 @@ def _all_topics(bag: Bag, notes: list[str]) -> list[str]:
         except UsageError as error:
             errors[topic] = error
         else:
-            chosen.append(topic)
+            (patterns if is_raw(first[1]) else chosen).append(topic)
+    coloured = {_namespace(topic) for topic in chosen} - {""}
+    raw = [topic for topic in patterns if _namespace(topic) in coloured]
+    chosen = [topic for topic in known if topic in chosen or topic in set(patterns) - set(raw)]
     if not chosen:
         if errors:
             raise next(iter(errors.values()))
@@ -100,9 +104,16 @@ def _all_topics(bag: Bag, notes: list[str]) -> list[str]:
         raise UsageError("the bag has no topics of images", got=readable(bag.path), allowed=kinds)
     if twice:
         notes.append(f"topics of images that are there uncompressed, too, were not read: {listed(twice)}")
+    if raw:
+        notes.append(f"topics of Bayer patterns beside others of the same camera were not read: {listed(raw)}")
     if errors:
         notes.append(f"topics whose images cannot be read were left out: {listed(list(errors))}")
     return chosen
+
+
+def _namespace(topic: str) -> str:
+    """What topics of one camera have in common."""
+    return topic.rpartition("/")[0]
 
 
 def _name(topic: str) -> str:

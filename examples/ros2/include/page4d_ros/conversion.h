@@ -26,8 +26,10 @@ struct ImageFields {
   size_t size = 0;
 };
 
-// Encodings rgb8, bgr8, rgba8, bgra8 and mono8. Throws page4d::Error kUsage: another encoding, no pixels, a step
-// shorter than a row, fewer data than height x step.
+// Encodings of 8 bits: rgb8, bgr8, rgba8, bgra8, mono8, nv12, nv21 (the second plane behind the first, of the same
+// step), yuyv and uyvy (also by their older names yuv422_yuy2 and yuv422), bayer_rggb8 and so on. Throws page4d::Error
+// kUsage: another encoding, no pixels, a step shorter than a row, fewer data than its rows. Rig::push refuses sizes
+// that an encoding has not.
 page4d::Image image_of(const ImageFields& fields);
 
 // ---- time

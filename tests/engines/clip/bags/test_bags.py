@@ -12,6 +12,7 @@ from PIL import Image
 
 from page4d.errors import MissingBackendError, OutOfMemoryError
 from page4d_engines.clip.frame_folder import FrameFolder
+from page4d_engines.clip.pixels.formats import PixelFormat
 from page4d_engines.results.made_by import inputs_hash
 from page4d_export.sample_scene.clip import render, save
 from tests.engines.clip.bags.recordings import PERIOD, START, camera_info, compressed, raw, stream, write_bag
@@ -57,6 +58,39 @@ def test_every_encoding_of_8_bits_is_read_also_with_padded_rows(encoding, frames
     for t in range(T):
         np.testing.assert_array_equal(np.asarray(clip.image(t, 0)), expected[t])
     assert not clip.transparent  # alpha of cameras means nothing
+
+
+@pytest.mark.parametrize(
+    "encoding, name",
+    [
+        *((f"bayer_{name}8", f"bayer_{name}8") for name in ("rggb", "bggr", "gbrg", "grbg")),
+        *((name, name) for name in ("nv12", "nv21", "yuyv", "uyvy")),
+        *(("yuv422_yuy2", "yuyv"), ("yuv422", "uyvy")),
+    ],
+)
+def test_what_cameras_give_becomes_colours_also_with_padded_rows(encoding, name, frames, tmp_path):
+    pixels = PixelFormat(name)
+    height, width = frames.shape[2:4]
+    messages = []
+    for (recorded, message), frame in zip(stream(frames[0], encoding=encoding), frames[0], strict=True):
+        rows = np.resize(frame, (pixels.rows(height), width * pixels.channels))
+        message.step = rows.shape[1] + 6
+        message.data = np.pad(rows, ((0, 0), (0, 6)), constant_values=99).ravel()
+        messages.append((recorded, message))
+    clip = opened(tmp_path / "bag", {A: messages})
+    rows = np.resize(frames[0, 2], (pixels.rows(height), width * pixels.channels))
+    np.testing.assert_array_equal(np.asarray(clip.image(2, 0)), pixels.rgb(rows.ravel(), width, height))
+
+
+def test_a_bayer_pattern_beside_the_colours_made_of_it_is_no_camera_of_its_own(frames, tmp_path):
+    def pattern():
+        return stream(frames[0], encoding="bayer_grbg8")
+
+    clip = opened(tmp_path / "both", {"/left/image_raw": pattern(), "/left/image_color": stream(frames[0])})
+    assert clip.camera_names == ("left.image_color",)
+    assert any("Bayer" in note and "/left/image_raw" in note for note in clip.notes)
+    others = {"/left/image_raw": pattern(), "/right/image_raw": pattern(), "/front": pattern(), "/back": pattern()}
+    assert len(opened(tmp_path / "others", others).camera_names) == 4
 
 
 def test_compressed_images_are_decoded_by_what_they_are(frames, tmp_path):
@@ -201,7 +235,12 @@ def test_what_is_read_may_not_be_written_and_a_change_is_noticed(frames, tmp_pat
         ({"height": 0}, "no pixels"),
         ({"step": 4}, "step shorter than a row"),
         ({"step": 2**31}, "ends too early"),
-        ({"encoding": "bayer_rggb8"}, "image_proc"),
+        ({"encoding": "nv24"}, "image_proc"),
+        ({"encoding": "nv12"}, "ends too early"),
+        ({"encoding": "uyvy", "width": 3, "step": 6}, "an even width"),
+        ({"encoding": "nv21", "height": 3}, "an even width and height"),
+        ({"encoding": "bayer_rggb8", "height": 2}, "at least 3x3"),
+        ({"encoding": "bayer_rggb16"}, "more than 8 bits"),
         ({"encoding": "16UC1"}, "more than 8 bits"),
         ({"encoding": "\n\x1b[2J"}, "encoding"),
     ],

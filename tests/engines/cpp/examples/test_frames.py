@@ -102,8 +102,8 @@ def test_the_frames_example_says_what_is_wrong_and_leaves_nothing(cpp, made, fra
         "not a readable PNG": ("out", lambda: file.write_text("hello")),
         "has another size": ("out", another_size),
         "cameras have different numbers of frames": ("out", file.unlink),
-        "the engines are for other cameras": ("out", lambda: shutil.rmtree(frames / "cam1")),
-        "too few frames for a window": ("out", lambda: keep_two_timesteps(frames)),
+        "allowed: 2 cameras of 3 frames or more": ("out", lambda: shutil.rmtree(frames / "cam1")),
+        "got:     2 cameras of 2 frames": ("out", lambda: keep_two_timesteps(frames)),
         "no camera's folder": ("out", lambda: [shutil.rmtree(frames / camera) for camera in ("cam0", "cam1")]),
         "there is no such folder": ("out", frames.rmdir),
     }

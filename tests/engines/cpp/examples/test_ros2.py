@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import yaml
 
-ROOT = pathlib.Path(__file__).parents[3]
+ROOT = pathlib.Path(__file__).parents[4]
 PACKAGE = ROOT / "examples" / "ros2"
 NODE = PACKAGE / "src" / "rig_node.cpp"
 OF_ROS = ("outputs", "parameters", "rig_node")  # files of the component
@@ -69,7 +69,7 @@ def test_launch_file():
 def test_parameters_are_the_same_everywhere():
     source = text("src/parameters.cpp")
     declared_types = dict(reversed(pair) for pair in re.findall(r'declare_parameter<(.+?)>\(\s*"(\w+)"', source))
-    assert len(declared_types) == source.count("declare_parameter<") == 16
+    assert len(declared_types) == source.count("declare_parameter<") == 18
     described = re.findall(r'declare_parameter<[^;]*?(?:described|ranged)\(\s*"[^"]+"[^;]*;', source)
     assert len(described) == len(declared_types), "every parameter has a description"
     assert set(re.findall(r'get_parameter\("(\w+)"\)', source)) == set(declared_types), "every parameter is read"
