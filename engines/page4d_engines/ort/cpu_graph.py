@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.int8_weights import SIGNED_ZERO, weights_of_products
 from page4d_engines.ort.lowering import NARROW, lower
-from page4d_engines.ort.onnx_graph import drop_unread
 from page4d_engines.stage_files.external_data import is_external
 
 SUFFIX, SIGNED_SUFFIX = ".cpu.onnx", ".vnni.onnx"
@@ -35,7 +34,6 @@ def write_cpu_graphs(stage: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | 
     model = onnx.load(stage, load_external_data=False)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer if is_external(tensor)}
     lower(model, rounding=False)
-    drop_unread(model.graph)  # ONNX Runtime would warn of each
     _widen_weights(model.graph, types)
     path = stage.with_suffix(SUFFIX)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -81,14 +81,6 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
     graph.node.extend(copies)
 
 
-def drop_unread(graph: GraphProto) -> None:
-    """Remove constants that nothing reads."""
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
 def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Remove a graph's first and last reshapes: inputs and outputs take the inner shape.
 

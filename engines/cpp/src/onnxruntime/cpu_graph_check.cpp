@@ -12,13 +12,13 @@
 namespace page4d {
 namespace {
 
-constexpr char kAgain[] = "page4d-export again";
-constexpr char kDomain[] = "page4d";
-constexpr int64_t kMostTrips = 1 << 20;  // of a loop times those around it
-constexpr int64_t kFloat = 1, kUint8 = 2, kInt32 = 6;
+constexpr char kExportAgain[] = "page4d-export again";
+constexpr char kAttentionDomain[] = "page4d";
+constexpr int64_t kMostTrips = 1 << 20;                // of a loop times those around it
+constexpr int64_t kFloat = 1, kUint8 = 2, kInt32 = 6;  // as ONNX numbers types
 // Bytes of an element, by the types that weights in another file may have.
-const std::map<int64_t, int64_t> kBytes = {{kFloat, 4}, {kUint8, 1}, {3, 1},  {kInt32, 4}, {7, 8},
-                                           {9, 1},      {10, 2},     {16, 2}, {17, 1}};
+const std::map<int64_t, int64_t> kBytesOfElements = {{kFloat, 4}, {kUint8, 1}, {3, 1},  {kInt32, 4}, {7, 8},
+                                                     {9, 1},      {10, 2},     {16, 2}, {17, 1}};
 
 bool is_standard(const std::string& domain) { return domain.empty() || domain == "ai.onnx"; }
 
@@ -47,13 +47,13 @@ class CpuGraphCheck {
     for (const OnnxFunction& function : model.functions) {
       const std::string kind = function.name.substr(0, function.name.rfind('_'));
       const bool is_attention = kind != function.name && (kind == "BiasedAttention" || kind == "SegmentAttention");
-      if (function.domain != kDomain || !is_attention || !function.defaults.empty())
+      if (function.domain != kAttentionDomain || !is_attention || !function.defaults.empty())
         throw unknown(text(function.domain.empty() ? "a standard domain" : function.domain, ": ", function.name));
       functions.insert(function.name);
     }
     for (const OnnxNode& node : model.graph.nodes) {
       if (node.has_graphs()) throw unknown(node.op_type + ", which has a graph inside");
-      if (!is_standard(node.domain) && !(node.domain == kDomain && functions.count(node.op_type) != 0))
+      if (!is_standard(node.domain) && !(node.domain == kAttentionDomain && functions.count(node.op_type) != 0))
         throw unknown(node.domain + ": " + node.op_type);
     }
     for (const OnnxFunction& function : model.functions) check_body(function.nodes, function.given, {}, 1);
@@ -70,13 +70,13 @@ class CpuGraphCheck {
     return Error(Code::kIncompatible, file_ + " has an operator of an unknown kind")
         .got(got)
         .allowed("ONNX's own, page4d's attention as functions, com.microsoft.MultiHeadAttention in these")
-        .hint(kAgain);
+        .hint(kExportAgain);
   }
 
   Error no_engines_part() const {
     return Error(Code::kIncompatible, file_ + " has parts that no engine has")
         .got("training or sparse weights")
-        .hint(kAgain);
+        .hint(kExportAgain);
   }
 
   // Types are float32 for 16 bits; shapes may be views of the manifest's.
@@ -91,7 +91,7 @@ class CpuGraphCheck {
     throw Error(Code::kIncompatible, text(file_, " has other ", what, " than the manifest says"))
         .got(actual.empty() ? "none" : listed(actual))
         .allowed(listed(expected))
-        .hint(kAgain);
+        .hint(kExportAgain);
   }
 
   static std::string listed(const std::map<std::string, std::pair<int64_t, int64_t>>& tensors) {
@@ -181,13 +181,13 @@ class CpuGraphCheck {
       throw Error(Code::kIncompatible, file_ + " has weights that are not in the engine folder")
           .got(location.empty() ? "no location" : location)
           .allowed("the name of a file beside it that manifest.json lists")
-          .hint(kAgain);
+          .hint(kExportAgain);
     }
     const auto size = static_cast<int64_t>(std::filesystem::file_size(path_inside(folder_.path, listed)));
-    const auto width = kBytes.find(tensor.dtype);
+    const auto width = kBytesOfElements.find(tensor.dtype);
     int64_t count = product_of(tensor.dims);
     const std::optional<int64_t> offset = number_of(place, "offset", 0);
-    const bool plain = place.size() == tensor.place->size() && width != kBytes.end() && count >= 0 && offset;
+    const bool plain = place.size() == tensor.place->size() && width != kBytesOfElements.end() && count >= 0 && offset;
     int64_t bytes = 0;
     if (plain) bytes = within(count, width->second, int64_t{1} << 62) ? count * width->second : INT64_MAX;
     const std::optional<int64_t> length = number_of(place, "length", bytes);
@@ -199,13 +199,13 @@ class CpuGraphCheck {
       throw Error(Code::kIncompatible, file_ + " has weights in a place that is none")
           .got(text(joined(shown), ", type ", tensor.dtype, " ", text_of(tensor.dims)))
           .allowed("location, offset and length of a tensor")
-          .hint(kAgain);
+          .hint(kExportAgain);
     }
     if (*length != bytes || *length > size || *offset > size - *length) {
       throw Error(Code::kIncompatible, file_ + " has weights beyond the end of their file")
           .got(text(bytes, " bytes of ", tensor.name, ", ", *length, " bytes at ", *offset))
           .allowed(text(listed, " has ", size, " bytes"))
-          .hint(kAgain);
+          .hint(kExportAgain);
     }
   }
 
@@ -231,7 +231,7 @@ void check_cpu_graph(std::string_view content, const std::string& file, const En
   try {
     CpuGraphCheck(file, folder).run(OnnxFile::parse(content), stage);
   } catch (const Damaged& damaged) {
-    throw Error(Code::kIncompatible, file + " is damaged: it is no ONNX file").got(damaged.what()).hint(kAgain);
+    throw Error(Code::kIncompatible, file + " is damaged: it is no ONNX file").got(damaged.what()).hint(kExportAgain);
   }
 }
 

@@ -8,9 +8,7 @@
 namespace page4d {
 namespace {
 
-constexpr char kAgain[] = "page4d-export again";
-
-ONNXTensorElementDataType type_of(DType dtype) {
+ONNXTensorElementDataType onnx_type_of(DType dtype) {
   switch (dtype) {
     case DType::kUint8:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
@@ -89,7 +87,8 @@ class OrtEngine final : public Engine {
 
   // what: in which the graph differs.
   Error other(const std::string& what) const {
-    return Error(Code::kIncompatible, text(name_, " has other ", what, " than the manifest says")).hint(kAgain);
+    return Error(Code::kIncompatible, text(name_, " has other ", what, " than the manifest says"))
+        .hint("page4d-export again");
   }
 
   std::string name_of(size_t number, bool is_input) const {
@@ -130,7 +129,7 @@ class OrtEngine final : public Engine {
       if (side < 1 || side > spec->count() / count) throw other("shapes");  // also a side that is not fixed
       count *= side;
     }
-    if (count != spec->count() || type != type_of(spec->dtype)) throw other("types or shapes");
+    if (count != spec->count() || type != onnx_type_of(spec->dtype)) throw other("types or shapes");
     OrtMemoryInfo* memory = nullptr;
     check(api_.CreateMemoryInfo(place_.memory, OrtArenaAllocator, place_.number, OrtMemTypeDefault, &memory));
     const OrtOwned<OrtMemoryInfo> owned_memory(memory, {api_.ReleaseMemoryInfo});

@@ -8,7 +8,7 @@
 namespace page4d {
 namespace {
 
-constexpr uint64_t kVarint = 0, kEight = 1, kBytes = 2, kFour = 5;
+constexpr uint64_t kVarint = 0, kEightBytes = 1, kLengthAndBytes = 2, kFourBytes = 5;
 
 // Takes a number of up to 64 bits from the front.
 uint64_t take_varint(std::string_view& bytes) {
@@ -23,21 +23,21 @@ uint64_t take_varint(std::string_view& bytes) {
   throw Damaged("a number that is none");
 }
 
-bool fits(char kind, uint64_t wire) {
+bool fits_kind(char kind, uint64_t wire) {
   switch (kind) {
     case 'n':
       return wire == kVarint;
     case 'N':
-      return wire == kVarint || wire == kBytes;  // packed, too
+      return wire == kVarint || wire == kLengthAndBytes;  // packed, too
     case 'm':
     case 'M':
-      return wire == kBytes;
+      return wire == kLengthAndBytes;
     case 'f':
-      return wire == kFour;
+      return wire == kFourBytes;
     case 'F':
-      return wire == kFour || wire == kBytes;
+      return wire == kFourBytes || wire == kLengthAndBytes;
     case 'D':
-      return wire == kEight || wire == kBytes;
+      return wire == kEightBytes || wire == kLengthAndBytes;
     default:
       return false;
   }
@@ -50,7 +50,7 @@ Message::Message(std::string_view bytes, const Kinds& kinds) {
   while (!bytes.empty()) {
     const uint64_t tag = take_varint(bytes), wire = tag & 7;
     const char kind = kinds.of(tag >> 3);
-    if (!fits(kind, wire)) throw Damaged(page4d::text("field ", tag >> 3, " of wire type ", wire));
+    if (!fits_kind(kind, wire)) throw Damaged(page4d::text("field ", tag >> 3, " of wire type ", wire));
     const int number = static_cast<int>(tag >> 3);
     if (std::strchr("nmf", kind) != nullptr && (seen >> number & 1) != 0)
       throw Damaged(page4d::text("field ", number, " twice"));
@@ -59,7 +59,7 @@ Message::Message(std::string_view bytes, const Kinds& kinds) {
       fields_.push_back({number, true, static_cast<int64_t>(take_varint(bytes)), {}});
       continue;
     }
-    const uint64_t size = wire == kBytes ? take_varint(bytes) : wire == kEight ? 8 : 4;
+    const uint64_t size = wire == kLengthAndBytes ? take_varint(bytes) : wire == kEightBytes ? 8 : 4;
     if (size > bytes.size()) throw Damaged(page4d::text("field ", number, " is cut short"));
     fields_.push_back({number, false, 0, bytes.substr(0, size)});
     bytes.remove_prefix(size);
