@@ -108,9 +108,9 @@ class Page4D(nn.Module):
         inputs = ClipInputs.checked(
             self.config, self.encoder.cls_token, images, mask_ext, keypoints, cameras, memory, present, learned
         )
-        layout, memory, there = inputs.layout, inputs.memory, inputs.present
+        layout, memory, present_images = inputs.layout, inputs.memory, inputs.present
         if self.config.sees_alone:
-            output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout)).of_present(there)
+            output = Output(None, {}, None, **self._depth_and_sky(inputs.images, layout)).of_present(present_images)
             return output if inputs.is_batched else output.of_one_clip()
         tokens = self._encoded(inputs)
         kept: dict[int, Tensor] = {}
@@ -124,25 +124,25 @@ class Page4D(nn.Module):
             blocks = []
             for block in layer.order:
                 if block is Order.VIEW:
-                    tokens = layer.view_sa(tokens, layout, mask, inputs.lines, there)
+                    tokens = layer.view_sa(tokens, layout, mask, inputs.lines, present_images)
                 else:
                     of_rows = row_bias if self.config.rows_biased(i) else None
-                    tokens = layer.time_sa(tokens, layout, mask, of_rows, there)
+                    tokens = layer.time_sa(tokens, layout, mask, of_rows, present_images)
                 blocks.append(tokens)
                 if self.config.reads_mask(i, block):
                     assert isinstance(self.mask_head, RowMaskHead)
                     mask, row_bias = self.mask_head(tokens, layout)
             if layer.global_sa is not None:
-                tokens, memory = layer.global_sa(tokens, layout, inputs.keypoints, memory, present=there)
+                tokens, memory = layer.global_sa(tokens, layout, inputs.keypoints, memory, present=present_images)
             if i in (self.config.keep_layers or ()):
                 is_pair = self.config.layer_output is LayerOutput.PAIR
                 kept[i] = side_by_side(blocks if is_pair else [tokens], self.config.streams)
         if mask is not None:
             mask = mask.reshape(layout.B, layout.T, layout.V, layout.h, layout.w)
-        predictions = self._predictions(kept, layout, there)
+        predictions = self._predictions(kept, layout, present_images)
         if inputs.rig is not None:
-            predictions |= _in_frame_of(inputs.rig, predictions, there)
-        output = Output(mask, kept, memory, **predictions).of_present(there)
+            predictions |= _in_frame_of(inputs.rig, predictions, present_images)
+        output = Output(mask, kept, memory, **predictions).of_present(present_images)
         return output if inputs.is_batched else output.of_one_clip()
 
     def _encoded(self, inputs: ClipInputs) -> Tensor:
@@ -180,8 +180,8 @@ class Page4D(nn.Module):
 
     def _reference(self, selecting: Tensor, layout: Layout, present: Tensor | None) -> NDArray[np.int64]:
         """The number of each clip's reference view `[B]`, from the images' cls tokens `[B*V,C]`."""
-        there = None if present is None else present.flatten(1).cpu().numpy()
-        return balanced_view(selecting.unflatten(0, (layout.B, layout.V)).double().cpu().numpy(), there)
+        present_images = None if present is None else present.flatten(1).cpu().numpy()
+        return balanced_view(selecting.unflatten(0, (layout.B, layout.V)).double().cpu().numpy(), present_images)
 
     def restructure(self, config: ModelConfig) -> None:
         """Become a model of another mask head, or with fewer heads, as a checkpoint has them.
@@ -249,8 +249,10 @@ def _in_frame_of(rig: KnownCameras, predictions: Mapping[str, Any], present: Ten
     results: dict[str, Tensor] = {}
     if "camera" in predictions:
         estimated: Tensor = predictions["camera"]
-        there = [None] * len(estimated) if present is None else list(present.flatten(1).cpu().numpy())
-        scales = [rig.scale(clip[0].cpu().numpy(), views) for clip, views in zip(estimated, there, strict=True)]
+        present_images = [None] * len(estimated) if present is None else list(present.flatten(1).cpu().numpy())
+        scales = [
+            rig.scale(clip[0].cpu().numpy(), views) for clip, views in zip(estimated, present_images, strict=True)
+        ]
         results["camera"] = torch.from_numpy(rig.camera_to_world).to(estimated).expand_as(estimated)
         results["intrinsics"] = torch.from_numpy(rig.K).to(estimated).expand_as(predictions["intrinsics"])
         if "depth" in predictions:

@@ -72,7 +72,7 @@ class Pipeline:
             for name, array in self._chain.outputs.items()
         }
         self._has_run = False
-        self._there: NDArray[np.uint8] | None = None  # which images of the run before were; None: all
+        self._presence: NDArray[np.uint8] | None = None  # which images of the run before were; None: all
         self._running = threading.Lock()
         self._process = os.getpid()
         _LOADED.add(self)
@@ -182,12 +182,12 @@ class Pipeline:
                     raise UsageError(
                         f"{name} is no function", got=type(callback).__name__, allowed="a function, or None"
                     )
-            carried, rig, there = self._carried(shared), self._rig(cameras), present_argument(present, self.manifest)
-            self._require_carried(carried // self.manifest.layout.V, there)
-            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig, there).items():
+            carried, rig, presence = self._carried(shared), self._rig(cameras), present_argument(present, self.manifest)
+            self._require_carried(carried // self.manifest.layout.V, presence)
+            for name, array in self._checked(images, mask_ext, keypoints, cameras, memory, rig, presence).items():
                 target = self._chain.inputs[name]
                 np.copyto(target, array.reshape(target.shape) if array.ndim else array, casting="same_kind")
-            return self._run(carried, progress, observe, rig, there)
+            return self._run(carried, progress, observe, rig, presence)
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
@@ -218,17 +218,17 @@ class Pipeline:
         progress: Callable[[str], None] | None,
         observe: Observe | None,
         rig: KnownCameras | None,
-        there: NDArray[np.uint8] | None,
+        presence: NDArray[np.uint8] | None,
     ) -> Result:
         """Run on what lies in the inputs."""
         self._has_run = False  # until the encoded tokens are known to be whole
         seconds = self._chain.run(progress, observe, carried)
-        self._has_run, self._there = True, there
+        self._has_run, self._presence = True, presence
         for name, array in self._chain.outputs.items():
             if array is not self._outputs[name]:
                 np.copyto(self._outputs[name], array)
         result = dataclasses.replace(self._result, timing=self._timing(seconds, carried))
-        present = None if there is None else there.astype(bool)
+        present = None if presence is None else presence.astype(bool)
         return finished(result, self.manifest, self._outputs.get("camera"), rig, present)
 
     def _timing(self, seconds: Mapping[str, float], carried: int) -> Timing:
@@ -278,12 +278,12 @@ class Pipeline:
             )
         return count * shape.V
 
-    def _require_carried(self, shared: int, there: NDArray[np.uint8] | None) -> None:
+    def _require_carried(self, shared: int, presence: NDArray[np.uint8] | None) -> None:
         """Images of shared timesteps that are there now were there before: nothing was encoded of the others."""
-        if not shared or self._there is None:
+        if not shared or self._presence is None:
             return
-        before = self._there[len(self._there) - shared :]
-        now = np.ones_like(before) if there is None else there[:shared]
+        before = self._presence[len(self._presence) - shared :]
+        now = np.ones_like(before) if presence is None else presence[:shared]
         if (now > before).any():
             t, v = np.argwhere(now > before)[0].tolist()
             raise UsageError(
@@ -308,7 +308,7 @@ class Pipeline:
         cameras: object,
         memory: ArrayLike | None,
         rig: KnownCameras | None,
-        there: NDArray[np.uint8] | None,
+        presence: NDArray[np.uint8] | None,
     ) -> dict[str, NDArray[Any]]:
         """The arguments by the inputs' names, each of its shape or a single number."""
         manifest, shape = self.manifest, self.manifest.layout
@@ -335,7 +335,7 @@ class Pipeline:
                 "fundamental", lines_argument(cameras, shape), self._chain.inputs["fundamental"]
             )
         if manifest.knows_cameras:
-            views = None if there is None else there.reshape(-1).astype(bool)
+            views = None if presence is None else presence.reshape(-1).astype(bool)
             encoded = poses_argument(cameras, shape) if rig is None else rig.encoded(shape.H, shape.W, views)
             values["cameras"] = finite_argument("cameras", encoded, self._chain.inputs["cameras"])
         if manifest.reads("memory"):
@@ -343,7 +343,7 @@ class Pipeline:
                 "memory", self._memory if memory is None else memory, self._chain.inputs["memory"]
             )
         if manifest.takes_present:
-            values["present"] = np.ones(shape.image_map_shape, np.uint8) if there is None else there
+            values["present"] = np.ones(shape.image_map_shape, np.uint8) if presence is None else presence
             if self._special is not None:
                 values["special"] = special_tokens(self._special, values["present"], shape)
         return values

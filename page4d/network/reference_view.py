@@ -24,8 +24,8 @@ def balanced_view(tokens: NDArray[np.floating], present: NDArray[np.bool_] | Non
     if present is not None:
         chosen = np.empty(wide.shape[:-2], np.int64)
         for clip in np.ndindex(chosen.shape):
-            there = np.flatnonzero(present[clip])
-            chosen[clip] = there[balanced_view(wide[clip][there])]
+            views_present = np.flatnonzero(present[clip])
+            chosen[clip] = views_present[balanced_view(wide[clip][views_present])]
         return chosen
     views = wide.shape[-2]
     if views < 3:

@@ -100,8 +100,8 @@ def _in_frame_of(rig: KnownCameras, result: Result, present: NDArray[np.bool_] |
     if present is None:
         scales = np.array([_scale(rig, clip) for clip in clips])
     else:
-        there = present.reshape(len(clips), -1)
-        scales = np.array([_scale(rig.of_present(v), clip[v]) for clip, v in zip(clips, there, strict=True)])
+        by_clip = present.reshape(len(clips), -1)
+        scales = np.array([_scale(rig.of_present(v), clip[v]) for clip, v in zip(clips, by_clip, strict=True)])
     if result.depth is not None:
         divisor = _over(scales.reshape(result.depth.shape[:-4]), result.depth)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -78,8 +78,8 @@ class ChooseView:
         """
         choice = self.choice
         views = len(select) // choice.clips
-        there = None if present is None else present.reshape(choice.clips, views).astype(bool)
-        chosen = balanced_view(select.reshape(choice.clips, views, -1).astype(np.float64), there)
+        views_present = None if present is None else present.reshape(choice.clips, views).astype(bool)
+        chosen = balanced_view(select.reshape(choice.clips, views, -1).astype(np.float64), views_present)
         copies = []
         for clip, view in enumerate(chosen.tolist()):
             first = clip * views

@@ -66,10 +66,15 @@ def run_pieces(pieces, values, path):
 
 
 @pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=[pytest.mark.slow] if name == "late" else []) for name in EXPORTED]
+    ("variant", "absent_views"),
+    [
+        *(pytest.param(name, False, marks=[pytest.mark.slow] if name == "late" else []) for name in EXPORTED),
+        ("vggt", True),
+        pytest.param("page4d 2026", True, marks=pytest.mark.slow),
+    ],
 )
-def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
-    made_ = made(variant, "float16")
+def test_run_piece_by_piece_a_stage_is_the_stage(made, variant, absent_views):
+    made_ = made(variant, "float16", absent_views=absent_views)
     folder, plan = made_.folder, made_.plan
     rng = np.random.default_rng(0)
     for entry in plan.stages():
@@ -77,7 +82,7 @@ def test_run_piece_by_piece_a_stage_is_the_stage(made, variant):
         inputs = {}
         for spec in entry.inputs:
             values = rng.integers(0, 256, spec.shape) if spec.dtype == "uint8" else rng.uniform(0, 1, spec.shape)
-            inputs[spec.binding] = values.astype(spec.dtype)
+            inputs[spec.binding] = (values % 2 if spec.name == "present" else values).astype(spec.dtype)
         pieces = cut_up(model)
         results = run_pieces(pieces, dict(inputs), path)
         outputs = {spec.binding: np.empty(spec.shape, np.float32) for spec in entry.outputs}

@@ -23,7 +23,7 @@ OF_FLOAT32_ANGLES = {
 FAR = {"rope", "alibi"}  # time encodings in which a timestep less between two others brings these closer
 
 
-def taken(cameras, views):
+def rig_of(cameras, views):
     return None if cameras is None else {f"cam{v}": cameras[f"cam{v}"] for v in views}
 
 
@@ -79,7 +79,7 @@ def test_a_clip_with_absent_views_or_timesteps_equals_the_smaller_clip(name):
         parts = [part[times][:, views] for part in (images, mask_ext, keypoints)]
         turned = options.get("time_encoding", "rope") == "rope" and not present[0].any()
         tolerance = OF_FLOAT32_ANGLES if turned else EXACT
-        compare(whole, model(*parts, cameras=taken(cameras, views)), present, **tolerance)
+        compare(whole, model(*parts, cameras=rig_of(cameras, views)), present, **tolerance)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -148,7 +148,7 @@ def test_absent_views_of_known_cameras_do_not_count(absent):
     present[0, absent] = False
     views = np.flatnonzero(present[0])
     whole = model(images, cameras=rig(V), present=present)
-    compare(whole, model(images[:, views], cameras=taken(rig(V), views)), present, rtol=1e-8, atol=1e-8)
+    compare(whole, model(images[:, views], cameras=rig_of(rig(V), views)), present, rtol=1e-8, atol=1e-8)
 
 
 def _known():
