@@ -95,7 +95,8 @@ def test_sixteen_bit_engines(made, precision, tolerance):
     reference = made_.model(made_.clip.frames, **tensors(arguments)).layers[1]
     errors = []
     for rounding in (False, True):
-        layer = Pipeline.load(made_.folder, rounding=rounding).run(made_.clip.frames, **arguments).layers[1]
+        pipeline = Pipeline.load(made_.folder, "onnxruntime", rounding=rounding)
+        layer = pipeline.run(made_.clip.frames, **arguments).layers[1]
         close(layer, reference, tolerance)
         errors.append(np.linalg.norm(layer - reference.numpy()))
     assert errors[1] > 1.3 * errors[0]  # rounding every result shows
@@ -140,7 +141,9 @@ def test_a_second_window_allocates_nothing(made, on_cpu):
     first = pipeline.run(made_.clip.frames, mask_ext=mask_ext)
     places = [array.ctypes.data for array in (first.mask, first.layers[1])]
     kept = first.copy()
-    pipeline.run(made_.clip.frames[::-1], mask_ext=mask_ext)
+    # OpenVINO gives memory back after each stage: the heap has its final size after some windows
+    for _ in range(40 if on_cpu == "openvino" else 1):
+        pipeline.run(made_.clip.frames[::-1], mask_ext=mask_ext)
     before = resident()
     tracemalloc.start()
     for _ in range(20):

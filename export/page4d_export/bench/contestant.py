@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pathlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from page4d.manifest_checks.manifest_file import MANIFEST
 from page4d.model import Page4D
 from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
@@ -53,12 +55,22 @@ class Course:
     @functools.cached_property
     def int8(self) -> pathlib.Path:
         """The same in int8, written when it is first asked for."""
-        return self._written(ExportPlan.make(self.plan.config, self.plan.layout, Precision.INT8, self.plan.keypoints))
+        return self._written(self._in(Precision.INT8))
+
+    @functools.cached_property
+    def bfloat16(self) -> pathlib.Path:
+        """The same in bfloat16, written when it is first asked for."""
+        return self._written(self._in(Precision.BFLOAT16))
+
+    def _in(self, precision: Precision) -> ExportPlan:
+        return ExportPlan.make(self.plan.config, self.plan.layout, precision, self.plan.keypoints)
 
     def _written(self, plan: ExportPlan) -> pathlib.Path:
         folder = self.scratch / f"engines-{plan.precision}"
-        folder.mkdir()
-        write_unverified(self.model, plan, folder)
+        if not (folder / MANIFEST).exists():  # another contestant's process may have written it
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            write_unverified(self.model, plan, folder)
         return folder
 
     @functools.cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,15 @@ def contestants() -> list[Contestant]:
             lambda course: of_pipeline(course, Pipeline.load(course.int8, "onnxruntime", course.threads), "int8"),
             ours=True,
         ),
+        Contestant("page4d engines, bfloat16, on OpenVINO", lambda course: _on_openvino(course, course.bfloat16), True),
+        Contestant("page4d engines, int8, on OpenVINO", lambda course: _on_openvino(course, course.int8), True),
     ]
+
+
+def _on_openvino(course: Course, folder: pathlib.Path) -> Runner:
+    pipeline = Pipeline.load(folder, "openvino", course.threads)
+    quantised = pipeline.manifest.precision.is_quantised
+    return of_pipeline(course, pipeline, "int8" if quantised else str(pipeline.precision), pipeline.described)
 
 
 def _eager(course: Course, model: Page4D) -> Runner:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,11 +11,11 @@ import onnx
 import onnx.inliner
 from numpy.typing import NDArray
 
-from page4d.errors import MissingBackendError
 from page4d.manifest import StageEntry
 from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.openvino.library import library
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.host_chain import HostChain
 from page4d_export.bench.contestant import Course, Runner, of_pipeline
@@ -30,8 +29,7 @@ def openvino(course: Course, precision: Precision) -> Runner:
     Raises:
         MissingBackendError: OpenVINO is not installed.
     """
-    if importlib.util.find_spec("openvino") is None:
-        raise MissingBackendError("OpenVINO is not installed", hint='pip install "page4d[peers]"')
+    library()
     hints = {
         "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
         "INFERENCE_NUM_THREADS": course.threads,
@@ -59,22 +57,18 @@ class OpenVinoEngine:
     """
 
     def __init__(self, path: pathlib.Path, hints: dict[str, Any]) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = library().Core()
         self._compiled = core.compile_model(core.read_model(_inlined(path)), "CPU", hints)
         self.precision = _precision(self._compiled)
 
     def bind(self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
         """As `HostEngine.bind`."""
-        import openvino
-
         arrays = {**inputs, **outputs}
         request = self._compiled.create_infer_request()
         for port in (*self._compiled.inputs, *self._compiled.outputs):
             name = next(name for name in port.names if name in arrays)
             assert arrays[name].size == math.prod(port.shape)
-            request.set_tensor(port, openvino.Tensor(arrays[name].reshape(tuple(port.shape)), shared_memory=True))
+            request.set_tensor(port, library().Tensor(arrays[name].reshape(tuple(port.shape)), shared_memory=True))
 
         def call() -> None:
             request.start_async()  # `infer` would also make arrays of the results

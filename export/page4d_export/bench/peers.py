@@ -1,25 +1,31 @@
-"""`page4d bench peers`: the engines beside other ways to run the same network on a CPU: in turn, in one process."""
+"""`page4d bench peers`: the engines beside other ways to run the same network on a CPU.
+
+Each runs in turn with the first contestant in a process of their own, so its memory is given back before the next.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import importlib.metadata
 import math
+import multiprocessing
 import pathlib
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 
 import msgspec
 
 from page4d.accuracy import compare
-from page4d.errors import Page4DError
+from page4d.errors import OutOfMemoryError, Page4DError
 from page4d.layout import Layout
 from page4d.model import Page4D
 from page4d.system.cpu import cpu_features, cpu_name
-from page4d.system.progress import Progress
+from page4d.system.progress import SILENT, Progress
 from page4d_engines import console
 from page4d_export.bench.cells import extremes, versions_line
 from page4d_export.bench.contestant import Contestant, Course
@@ -81,6 +87,7 @@ def compare_peers(
     threads: int,
     progress: Progress,
     run: Sequence[Contestant] | None = None,
+    scratch: pathlib.Path | None = None,
 ) -> PeersBenchmark:
     """Prepare all contestants, then run them in turn; the first round is not counted, and its results are compared.
 
@@ -93,6 +100,7 @@ def compare_peers(
         threads: of every contestant; PyTorch's are set by the caller.
         progress: called as the work goes on.
         run: the contestants; the others are compared with the first. None takes all.
+        scratch: a folder for files, which stay there; None takes one that is gone afterwards.
 
     Raises:
         Page4DError, RuntimeError: from the first contestant. What stops another one is the reason in its row.
@@ -128,7 +136,7 @@ def compare_peers(
     with tempfile.TemporaryDirectory() as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the contestants
         progress.note("seeding weights", 0.0)
-        course = _course(plan, threads, pathlib.Path(temporary))
+        course = _course(plan, threads, pathlib.Path(temporary) if scratch is None else scratch)
         ready = in_turn(prepare, field, 1, progress.part(0, 1 / steps, label="preparing, ")).samples
         first = in_turn(compared, ready, 1, progress.part(1 / steps, 2 / steps))
         slow = {name for name in first.samples if first.median(name) > _SLOW * first.median(reference.name)}
@@ -152,6 +160,47 @@ def compare_peers(
         rows=rows,
         versions=_versions(),
     )
+
+
+def compare_apart(
+    plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress = SILENT
+) -> PeersBenchmark:
+    """As `compare_peers` of all contestants, each beside the first in a process of its own.
+
+    A process that is killed, as for memory, is the reason in its contestant's row.
+    """
+    first, *others = (contestant.name for contestant in contestants())
+    spawn = multiprocessing.get_context("spawn")
+    pairs: list[PeersBenchmark] = []
+    rows: list[PeerRow] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, name in enumerate(others):
+            progress.note(f"{name}, beside {first}", number / len(others))
+            with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+                pair = pool.submit(_pair, plan, preset, rounds, threads, name, scratch)
+                try:
+                    pairs.append(pair.result())
+                    rows.append(pairs[-1].rows[1])
+                except BrokenProcessPool:
+                    rows.append(PeerRow(name, _is_ours(name), missing="its process was killed, as for want of memory"))
+    if not pairs:
+        raise OutOfMemoryError("no contestant's process came to its end", hint="a smaller --T, --V, --height, --width")
+    seconds = statistics.median(pair.rows[0].seconds or math.nan for pair in pairs)
+    return msgspec.structs.replace(pairs[0], rows=[msgspec.structs.replace(pairs[0].rows[0], seconds=seconds), *rows])
+
+
+def _pair(plan: ExportPlan, preset: str, rounds: int, threads: int, name: str, scratch: str) -> PeersBenchmark:
+    """The first contestant and another one, in this process."""
+    import torch
+
+    torch.set_num_threads(threads)
+    first, *others = contestants()
+    pair = [first, next(other for other in others if other.name == name)]
+    return compare_peers(plan, preset, rounds, threads, SILENT, pair, pathlib.Path(scratch))
+
+
+def _is_ours(name: str) -> bool:
+    return next(contestant.ours for contestant in contestants() if contestant.name == name)
 
 
 def _course(plan: ExportPlan, threads: int, scratch: pathlib.Path) -> Course:

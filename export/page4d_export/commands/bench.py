@@ -169,7 +169,7 @@ def peers_command(
 
     def body() -> None:
         _require_torch(threads)
-        from page4d_export.bench.peers import compare_peers, print_peers
+        from page4d_export.bench.peers import compare_apart, print_peers
         from page4d_export.bench.peers_plot import plot_peers
         from page4d_export.bench.plot_file import check_plot
 
@@ -177,7 +177,7 @@ def peers_command(
             check_plot(plot)
         plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
         with console.progress(quiet) as progress:
-            result = compare_peers(plan, preset, rounds, threads, progress)
+            result = compare_apart(plan, preset, rounds, threads, progress)
         if plot is not None:
             plot_peers(result, plot)
         _show(result, print_peers, as_json)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 import time
 
@@ -31,8 +33,10 @@ NAMES = [
     "OpenVINO, bfloat16",
     "page4d engines, float32",
     "page4d engines, int8",
+    "page4d engines, bfloat16, on OpenVINO",
+    "page4d engines, int8, on OpenVINO",
 ]
-EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-2:]
+EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-4:]
 
 
 def small(T=3, V=2, H=56, W=70, **options):
@@ -167,7 +171,7 @@ def test_without_a_compiler(monkeypatch):
 def test_without_openvino(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     rows = compare_peers(small(), "tiny", 1, 2, SILENT, chosen(EAGER, "OpenVINO, float32", "OpenVINO, bfloat16")).rows
-    assert [row.missing for row in rows[1:]] == ['OpenVINO is not installed; try: pip install "page4d[peers]"'] * 2
+    assert [row.missing for row in rows[1:]] == ['OpenVINO is not installed; try: pip install "page4d[openvino]"'] * 2
 
 
 def test_what_fails_while_it_runs_is_a_row_and_the_first_is_an_error():
@@ -192,7 +196,7 @@ def test_the_command(monkeypatch, tmp_path):
     def bench(*arguments):
         return inside("peers", "-q", *arguments, function=app)
 
-    field = chosen(EAGER, "PyTorch eager, bfloat16")
+    field = chosen(EAGER, "PyTorch eager, bfloat16", NAMES[-2])
     monkeypatch.setattr(peers, "contestants", lambda: field)
     size = ("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 1)
     done = bench(*size, "--json", "--plot", tmp_path / "a.png")
@@ -201,7 +205,28 @@ def test_the_command(monkeypatch, tmp_path):
     assert [row["name"] for row in document["rows"]] == [contestant.name for contestant in field]
     assert document["layout"]["T"] == 2
     assert (tmp_path / "a.png").is_file()
+    reference, *others = document["rows"]
+    assert reference["relative_l2"] is None and reference["spread"] == [1.0, 1.0]
+    assert all(1e-4 < row["relative_l2"] < 5e-2 and row["missing"] is None for row in others)
     assert bench("--plot", tmp_path / "a.jpg").returncode == 2
     assert bench("--plot", tmp_path / "none" / "a.png").returncode == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert bench("--plot", tmp_path / "b.png").returncode == 5
+
+
+def test_a_process_that_is_killed_is_a_row_and_the_others_go_on(monkeypatch):
+    field = chosen(EAGER, "PyTorch eager, bfloat16", "page4d engines, float32")
+    monkeypatch.setattr(peers, "contestants", lambda: field)
+    monkeypatch.setattr(peers, "_pair", _killed)
+    rows = peers.compare_apart(small(1, 1, 28, 28), "tiny", 1, 2).rows
+    assert [row.name for row in rows] == [contestant.name for contestant in field]
+    assert [row.missing is None for row in rows] == [True, True, False] and "was killed" in rows[2].missing
+    assert rows[2].ours and rows[0].seconds > 0
+
+
+def _killed(plan, preset, rounds, threads, name, scratch):
+    if name == "page4d engines, float32":
+        os.kill(os.getpid(), signal.SIGKILL)
+    row = PeerRow(EAGER, False, "float32", 1.0, 1.0, (1.0, 1.0))
+    other = msgspec.structs.replace(row, name=name)
+    return PeersBenchmark(plan.layout, preset, 0, threads, rounds, "a CPU", [row, other], {})
