@@ -26,7 +26,18 @@ FLOORS = {
     "page4d": [
         {"errors"},
         {"system"},
-        {"layout", "config", "published", "precision", "ops", "cameras", "files", "manifest", "manifest_checks"}
+        {
+            "layout",
+            "config",
+            "config_options",
+            "published",
+            "precision",
+            "ops",
+            "cameras",
+            "files",
+            "manifest",
+            "manifest_checks",
+        }
         | {"accuracy"},
         {"network"},
         {"model", "attention"},
