@@ -99,7 +99,8 @@ def test_engines_as_they_should_be(checked, variant, precision, on_cpu):
         assert row.passed and row.accuracy.nans == 0
     assert any(row.accuracy.relative_l2 > 0 for row in result.chain), "it is compared with something else than itself"
     assert {row.allowed for row in result.alone} == {Precision(precision).tolerance + more}
-    assert max(row.accuracy.relative_l2 for row in result.alone) < (1e-6 if computing is Precision.FLOAT32 else 3e-2)
+    near = 1e-6 if on_cpu == "onnxruntime" else 5e-6 if computing is Precision.FLOAT32 else 3e-2
+    assert max(row.accuracy.relative_l2 for row in result.alone) < near
     calls = [f"{on_cpu}: {entry.name}" for entry in manifest.stages for _ in range(entry.calls)]
     assert [what for what, _ in told] == calls
     shares = [share for _, share in told]
