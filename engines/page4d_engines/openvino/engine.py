@@ -13,6 +13,7 @@ from page4d.errors import EngineError
 from page4d.manifest import StageEntry
 from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
+from page4d_engines.openvino import int8
 from page4d_engines.openvino.device import HINTS, core
 from page4d_engines.openvino.library import cache_folder, library, translated
 
@@ -54,7 +55,7 @@ class OpenVinoEngine:
         try:
             model = core().read_model(folder.file(entry.file))
             _widen_borders(model)
-            self._compiled = core().compile_model(model, device, hints)
+            self._compiled = core().compile_model(model, device, hints | int8.settings(model))
         except RuntimeError as error:  # of OpenVINO, for everything
             raise translated(error, self._name, "cannot be loaded by") from error
 
