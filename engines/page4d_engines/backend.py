@@ -134,7 +134,7 @@ class OpenVinoLoader:
     backend = Backend.OPENVINO
 
     def require_faster(self) -> None:
-        """Raise unless it is known to be faster than ONNX Runtime for this folder on this CPU (docs/performance.md).
+        """Raise unless it is known to be faster than ONNX Runtime for this folder on this CPU (docs/engines.md).
 
         Raises:
             EngineError: it is not, or as good.
