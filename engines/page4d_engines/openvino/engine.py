@@ -30,6 +30,7 @@ def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
     if device.startswith("CPU"):
         # unpinned: the threads of a second pipeline, or of the host's program, would be pinned to the same cores
         hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    hints |= int8.settings()
     if (folder := cache_folder()) is not None:
         hints["CACHE_DIR"] = str(folder)
     return hints
@@ -55,7 +56,7 @@ class OpenVinoEngine:
         try:
             model = core().read_model(folder.file(entry.file))
             _widen_borders(model)
-            self._compiled = core().compile_model(model, device, hints | int8.settings(model))
+            self._compiled = core().compile_model(model, device, hints)
         except RuntimeError as error:  # of OpenVINO, for everything
             raise translated(error, self._name, "cannot be loaded by") from error
 

@@ -8,7 +8,6 @@ given.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,9 @@ import numpy as np
 from page4d.errors import EngineError
 from page4d_engines.openvino.library import library
 
-_LEAST_GROUP = 32  # channels with a range of their own: as many as OpenVINO multiplies at a time
+# Channels of a row that share a range. At vits 224x224 the kept layer's error is 0.92 % with 32, 1.00 with 64, 1.10
+# with 128 and 1.23 with all 384; 128 saves 9 % of the time.
+_GROUP = 32
 
 
 def extensions() -> list[Any]:
@@ -30,15 +31,9 @@ def extensions() -> list[Any]:
     ]
 
 
-def settings(model: Any) -> dict[str, Any]:
-    """What a stage's products of bytes are compiled with, by OpenVINO's names; nothing where it has none.
-
-    A row's groups are as large as divides the channels of every product: small ones cost time for scales, and all
-    products of a stage have one size.
-    """
-    nodes = (node for node in model.get_ordered_ops() if _is_product(node))
-    group = math.gcd(*(node.input_value(1).get_shape()[1] for node in nodes))
-    return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group} if group and group % _LEAST_GROUP == 0 else {}
+def settings() -> dict[str, Any]:
+    """What stages with products of bytes are compiled with, by OpenVINO's names."""
+    return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP}
 
 
 def _not_quantised(context: Any) -> list[Any]:
@@ -61,13 +56,6 @@ def _product(context: Any) -> list[Any]:
     centred = ops.subtract(ops.convert(rows, np.float32), ops.convert(zero, np.float32))
     ones = ops.constant(np.ones((rows.shape[0], 1), np.float32))  # without a scale it is not taken for such a matrix
     return ops.matmul(x, ops.multiply(centred, ones), False, True).outputs()
-
-
-def _is_product(node: Any) -> bool:
-    """Whether a node is a product with a matrix of bytes `[N,K]`, as `_product` makes it."""
-    if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Multiply":
-        return False
-    return bool(node.input_value(1).get_node().input_value(0).get_node().get_type_name() == "Subtract")
 
 
 def _float_matrix(context: Any) -> list[Any]:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.precision import Precision
@@ -77,6 +79,34 @@ def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowe
     assert error < allowed and (error > 1e-4) == (computing is not Precision.FLOAT32 or precision == "int8")
     if library.has_bfloat16():
         assert computing is Precision.BFLOAT16 or precision == "float16"
+
+
+def test_activations_of_layers_that_stay_in_floating_point_are_not_quantised(tmp_path):
+    """int8 engines store such layers' weights as bytes, which OpenVINO would take for products of bytes."""
+    from page4d_engines.openvino.device import core
+    from page4d_engines.openvino.engine import settings
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 64, 384), dtype=np.float32)
+    numbers = random.integers(1, 256, (384, 128), np.uint8)
+    scale = random.uniform(0.01, 0.02, 128).astype(np.float32)
+    zeros = np.full(128, 128, np.uint8)
+    constants = {"numbers": numbers, "scale": scale, "zeros": zeros}
+    graph = helper.make_graph(
+        [
+            helper.make_node("DequantizeLinear", list(constants), ["weight"], axis=1),
+            helper.make_node("MatMul", ["x", "weight"], ["y"]),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 64, 128))],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "linear.onnx")
+    compiled = core().compile_model(str(tmp_path / "linear.onnx"), "CPU", settings("CPU", Precision.FLOAT32, 1))
+    expected = x.astype(np.float64) @ ((numbers.astype(np.float64) - 128) * scale)
+    error = np.linalg.norm(compiled([x])[0] - expected) / np.linalg.norm(expected)
+    assert error < 1e-5
 
 
 def test_fp8_and_unknown_devices_are_refused(made):
