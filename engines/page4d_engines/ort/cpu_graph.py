@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from page4d_engines.ort.int8_weights import SIGNED_ZERO, weights_of_products
 from page4d_engines.ort.lowering import NARROW, lower
+from page4d_engines.ort.onnx_graph import drop_unread
 from page4d_engines.stage_files.external_data import is_external
 
 SUFFIX, SIGNED_SUFFIX = ".cpu.onnx", ".vnni.onnx"
@@ -35,13 +36,16 @@ def write_cpu_graphs(stage: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | 
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer if is_external(tensor)}
     lower(model, rounding=False)
     _widen_weights(model.graph, types)
-    path = stage.with_suffix(SUFFIX)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    path = _written(model, stage.with_suffix(SUFFIX))
     if not _make_signed(model.graph):
         return path, None
-    signed = stage.with_suffix(SIGNED_SUFFIX)
-    signed.write_bytes(model.SerializeToString(deterministic=True))
-    return path, signed
+    return path, _written(model, stage.with_suffix(SIGNED_SUFFIX))
+
+
+def _written(model: onnx.ModelProto, path: pathlib.Path) -> pathlib.Path:
+    drop_unread(model.graph)  # ONNX Runtime would warn of each when it loads the graph
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
 
 
 def _widen_weights(graph: onnx.GraphProto, types: Mapping[str, int]) -> None:

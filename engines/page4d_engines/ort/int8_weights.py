@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from page4d_engines.ort.onnx_graph import drop_unread
 from page4d_engines.stage_files.external_data import is_external, mapped
 
 SIGNED_ZERO = "int8/signed_zero"
@@ -51,10 +52,7 @@ def signed(model: onnx.ModelProto, folder: pathlib.Path) -> dict[str, NDArray[np
         if node.op_type == "MatMulInteger" and node.input[1] in weights:
             node.input[1], node.input[3] = f"{node.input[1]}/signed", SIGNED_ZERO
     graph.initializer.append(helper.make_tensor(SIGNED_ZERO, TensorProto.INT8, [], [0]))
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)
     return external
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
 """Operators that leave memory as it is."""
@@ -79,6 +79,24 @@ def replace_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
         copies[-1].CopyFrom(node)
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def drop_unread(graph: GraphProto) -> None:
+    """Remove constants that nothing reads."""
+    read = {value.name for value in graph.output} | set(_names_read(graph))
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _names_read(graph: GraphProto) -> Iterator[str]:
+    """What nodes read, and the graphs inside them, which see the names around them."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from (value.name for value in attribute.g.output)
+                yield from _names_read(attribute.g)
 
 
 def shed_views(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
