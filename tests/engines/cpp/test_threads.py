@@ -1,5 +1,6 @@
 """The C++ runtime's threads under ThreadSanitizer: what its own tests do with them, and the example of a live rig."""
 
+import json
 import os
 import pathlib
 import re
@@ -26,7 +27,7 @@ THREADED = (
 """Tests that start threads, or whose calls do: files are hashed on several."""
 OPTIONS = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 second_deadlock_stack=1"}
 
-pytestmark = pytest.mark.slow  # a build of its own
+BUILDS = pytest.mark.slow  # a build of its own
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,13 @@ def threads(shared):
     return shared / "cpp-threads" / "build"
 
 
+def test_the_preset_is_the_sanitizers():
+    presets = json.loads((SOURCE / "CMakePresets.json").read_text())["configurePresets"]
+    (preset,) = (preset for preset in presets if preset["name"] == "tsan")
+    assert preset["cacheVariables"]["PAGE4D_SANITIZE"] == "thread"
+
+
+@BUILDS
 def test_own_tests_have_no_data_races(threads):
     names = "|".join(("make_folder.*", *THREADED))
     report = run("ctest", "--output-on-failure", "--tests-regex", f"^({names})$", cwd=threads, env=OPTIONS)
@@ -46,6 +54,7 @@ def test_own_tests_have_no_data_races(threads):
     assert passed and int(passed[1]) == len(THREADED) + 3
 
 
+@BUILDS
 @pytest.mark.parametrize("backend", ["test", "onnxruntime"])
 def test_a_live_rig_has_no_data_races(threads, made, backend):
     """A thread for each camera, one of which ends early, beside the one that runs windows.
@@ -59,6 +68,7 @@ def test_a_live_rig_has_no_data_races(threads, made, backend):
     assert "windows were dropped" in run(*command, env=environment)
 
 
+@BUILDS
 def test_the_sanitizer_is_on(threads):
     """Without it everything above would pass, too."""
     assert "libtsan" in run("ldd", threads / "tests" / "test_rig")

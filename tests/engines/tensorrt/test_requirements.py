@@ -263,13 +263,13 @@ def planned(made, tmp_path_factory):
 def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
     with caplog.at_level(logging.INFO, "page4d"):
         pipeline = Pipeline.load(planned)
-    assert pipeline.backend is Backend.ONNXRUNTIME
+    assert pipeline.backend in (Backend.OPENVINO, Backend.ONNXRUNTIME)
     remarks = {
         record.getMessage().split(":")[0]: record
         for record in caplog.records
         if record.getMessage().startswith("not on")
     }
-    assert list(remarks) == ["not on tensorrt", "not on cuda"]
+    assert list(remarks)[:2] == ["not on tensorrt", "not on cuda"]
     assert remarks["not on tensorrt"].levelno == logging.WARNING
     assert "no GPU driver answers" in remarks["not on tensorrt"].getMessage()
     assert remarks["not on cuda"].levelno == logging.INFO, "which nobody expected to be used"
@@ -281,7 +281,8 @@ def test_without_a_gpu_plans_are_left_with_a_warning(planned, made, caplog):
 @pytest.mark.skipif(has_driver(), reason="there is a GPU")
 def test_without_plans_nobody_is_warned(made, caplog):
     with caplog.at_level(logging.INFO, "page4d"):
-        assert Pipeline.load(made("default", "float16").folder).backend is Backend.ONNXRUNTIME
+        pipeline = Pipeline.load(made("default", "float16").folder)
+    assert pipeline.backend in (Backend.OPENVINO, Backend.ONNXRUNTIME)
     assert caplog.records and all(record.levelno == logging.INFO for record in caplog.records)
 
 
