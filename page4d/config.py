@@ -6,36 +6,11 @@ import dataclasses
 import enum
 import functools
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
-from page4d.config_options import CAMERA_BLOCKS as CAMERA_BLOCKS
-from page4d.config_options import HEAD_BLOCKS as HEAD_BLOCKS
-from page4d.config_options import (
-    MOST_KEPT,
-    SAMPLINGS,
-    BlockCount,
-    BlockOrder,
-    DilationLevels,
-    HeadCount,
-    LayerCount,
-    LayerNumber,
-    LayerNumbers,
-    Penalty,
-    Pixels,
-    Predictions,
-    SquareSize,
-    StreamCount,
-    TokenCount,
-    Width,
-)
-from page4d.config_options import Fusion as Fusion
-from page4d.config_options import GlobalStrategy as GlobalStrategy
-from page4d.config_options import LayerOutput as LayerOutput
-from page4d.config_options import Order as Order
-from page4d.config_options import ReferenceView as ReferenceView
-from page4d.config_options import TimeEncoding as TimeEncoding
 from page4d.errors import UsageError
 from page4d.layout import Layout
 from page4d.published import PI3_EPS, ROW_MASKS, TRAITS, Choice, Dpt, DptSizes, RowMask, Traits
@@ -45,8 +20,88 @@ from page4d.published import MaskHeadKind as MaskHeadKind
 from page4d.published import PointsFrame as PointsFrame
 from page4d.published import Published as Published
 
+
+class Order(Choice):
+    """A block of an aggregator layer."""
+
+    VIEW = "view"
+    TIME = "time"
+
+
+class LayerOutput(Choice):
+    """Content of a kept layer: the tokens after the layer, or both blocks' outputs side by side."""
+
+    STREAMS = "streams"
+    PAIR = "pair"
+
+
+class Fusion(Choice):
+    """How the head's logit and the external mask are weighted: by two scalars, or by an MLP, per patch."""
+
+    SCALAR = "scalar"
+    GATE = "gate"
+
+
+class TimeEncoding(Choice):
+    """How Time-SA encodes relative time."""
+
+    ROPE = "rope"
+    ALIBI = "alibi"
+    NONE = "none"
+
+
+class ReferenceView(Choice):
+    """Which view's special tokens tell it apart from all others; the world is about its camera."""
+
+    FIRST = "first"
+    SADDLE_BALANCED = "saddle_balanced"
+    """Depth Anything 3's choice, by what the encoder makes of the views; where there are three or more."""
+
+
+class GlobalStrategy(Choice):
+    """How Global-SA is made sparse."""
+
+    LANDMARK = "landmark"
+    DILATED = "dilated"
+    MEMORY = "memory"
+
+
+SAMPLINGS = (1, 4, 9, 16, 25, 36, 49, 64)
+"""Of how many patches of another image attention reads one: squares of 1 to 8 patches a side; 1 is exact."""
+MOST_KEPT = 64
+"""Layers that can be kept; a manifest has as many."""
+HEAD_BLOCKS = 5
+"""Blocks in the decoder of each of Pi3's heads."""
+CAMERA_BLOCKS = 4
+"""Blocks in the trunk of VGGT's camera head."""
 _VGGT_DPT_LAYERS, _VGGT_DEPTH = (5, 12, 18, 24), 24
 """How many of VGGT's 24 layers lie up to each of the four that its DPT heads read."""
+
+# What an option may be; the descriptions are what an error says is allowed.
+_Width = Annotated[int, Meta(ge=1, le=1 << 14, description="a whole number, 1 to 16384")]
+_Heads = Annotated[int, Meta(ge=1, le=1 << 9, description="a whole number, 1 to 512")]
+_Blocks = Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")]
+_Depth = Annotated[int, Meta(ge=0, le=256, description="a whole number, 0 to 256")]
+_Streams = Annotated[int, Meta(ge=1, le=2, description="1, or 2 (pose, then geo)")]
+_Layer = Annotated[int, Meta(ge=0, description="a layer's number, from 0")]
+_Layers = Annotated[tuple[_Layer, ...] | None, Meta(description="whole numbers, layers from 0")]
+_Tokens = Annotated[int, Meta(ge=1, le=Layout.LARGEST, description=f"a whole number, 1 to {Layout.LARGEST}")]
+_Squares = Annotated[int, Meta(description=f"{', '.join(map(str, SAMPLINGS))}: one patch in so many")]
+_Levels = Annotated[
+    tuple[_Tokens, ...],
+    Meta(
+        min_length=1,
+        max_length=16,
+        description=f"one or more whole numbers of 1 or more, up to 16 of up to {Layout.LARGEST}",
+    ),
+]
+_Predictions = Annotated[
+    tuple[Head, ...],
+    Meta(description="heads that the published model has; of Pi3 and Pi3X all or none"),
+]
+_Order = Annotated[tuple[Order, ...], Meta(description="words, ('view', 'time') or ('time', 'view')")]
+_Pixels = Annotated[float, Meta(ge=0, le=65504, description="a number, 0 to 65504 pixels")]
+_Penalty = Annotated[float, Meta(ge=-65504, le=65504, description="a number, -65504 to 65504, float16's range")]
 
 
 @dataclass(frozen=True)
@@ -63,41 +118,41 @@ class ModelConfig:
         UsageError: a value that is not allowed, or two that exclude each other.
     """
 
-    width: Width = 1024
-    heads: HeadCount = 16
-    encoder_depth: BlockCount = 24
-    depth: LayerCount = 16
-    streams: StreamCount = 2
-    order: BlockOrder = (Order.VIEW, Order.TIME)
+    width: _Width = 1024
+    heads: _Heads = 16
+    encoder_depth: _Blocks = 24
+    depth: _Depth = 16
+    streams: _Streams = 2
+    order: _Order = (Order.VIEW, Order.TIME)
     layer_output: LayerOutput = LayerOutput.STREAMS
-    mask_layer: LayerNumber = 0
+    mask_layer: _Layer = 0
     mask_head: MaskHeadKind = MaskHeadKind.CHECKPOINT_150
     fusion: Fusion = Fusion.SCALAR
     time_encoding: TimeEncoding = TimeEncoding.ROPE
-    global_layers: LayerNumbers = None
+    global_layers: _Layers = None
     global_strategy: GlobalStrategy = GlobalStrategy.LANDMARK
-    landmarks: TokenCount = 64
-    dilations: DilationLevels = (1, 2, 4)
-    memory_tokens: TokenCount = 32
+    landmarks: _Tokens = 64
+    dilations: _Levels = (1, 2, 4)
+    memory_tokens: _Tokens = 32
     epipolar: bool = False
-    epipolar_band: Pixels = 28.0
-    epipolar_penalty: Penalty = 4.0
-    keep_layers: LayerNumbers = None
+    epipolar_band: _Pixels = 28.0
+    epipolar_penalty: _Penalty = 4.0
+    keep_layers: _Layers = None
     published: Published | None = None
     """The published model that the network reproduces; None: this project's own network. Decides also which weight of a
     checkpoint goes where."""
     mask: bool = True
     """Whether PAGE-4D's own mask is applied; other models have no such choice."""
-    predictions: Predictions = ()
+    predictions: _Predictions = ()
     """The heads, in the order of their stages. True may be given for all of the published model's, False for none."""
     reference_view: ReferenceView = ReferenceView.FIRST
     known_cameras: bool = False
     """Whether the images' cameras are an input (Depth Anything 3): they become the special tokens, and no view is told
     apart."""
-    sparse_attention: SquareSize = 1
+    sparse_attention: _Squares = 1
     """Of how many patches of the other images one is a key, in a published model's attention over all images; 1: all
     are, as published. Special tokens and the query's own image are read whole."""
-    sparse_layers: LayerNumbers = None
+    sparse_layers: _Layers = None
     """The layers where that is so; None: all, or none where `sparse_attention` is 1."""
 
     @property

@@ -26,18 +26,7 @@ FLOORS = {
     "page4d": [
         {"errors"},
         {"system"},
-        {
-            "layout",
-            "config",
-            "config_options",
-            "published",
-            "precision",
-            "ops",
-            "cameras",
-            "files",
-            "manifest",
-            "manifest_checks",
-        }
+        {"layout", "config", "published", "precision", "ops", "cameras", "files", "manifest", "manifest_checks"}
         | {"accuracy"},
         {"network"},
         {"model", "attention"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from page4d.config_options import MOST_KEPT
+from page4d.config import MOST_KEPT
 from page4d.manifest import KeptLayer, Manifest, PointsFrame
 from page4d.manifest_checks.manifest_error import inconsistent
 from page4d.manifest_checks.manifest_kinds import StagesModel, check_kind, has_output

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page4d import Layout, ModelConfig, Page4D
-from page4d.config_options import SAMPLINGS
+from page4d.config import SAMPLINGS
 from page4d.errors import UsageError
 from page4d.network.attention import biased_attention
 from page4d.network.sparse import Sampling
