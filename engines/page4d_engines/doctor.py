@@ -16,6 +16,7 @@ from page4d.precision import Precision
 from page4d_engines.openvino.device import computing_precision, core
 from page4d_engines.options import CPU
 from page4d_engines.ort.cuda_engine import require_provider
+from page4d_engines.ort.library import require_onnx
 from page4d_engines.tensorrt.library import Library
 from page4d_engines.tensorrt.requirements import cuda_of
 from page4d_engines.versions import TRIED
@@ -113,6 +114,7 @@ def _abilities() -> Iterator[Finding]:
         return "yes"
 
     def plans() -> str:
+        require_onnx("building plans")
         from page4d_engines.tensorrt.plans import library_for
 
         return f"with {library_for(None)}"

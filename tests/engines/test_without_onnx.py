@@ -1,6 +1,7 @@
 """Engines run on a CPU in an environment that has neither `onnx` nor what exports."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -98,3 +99,27 @@ def test_what_needs_onnx_names_it(made, tmp_path, case):
     assert done.returncode == 0, done.stderr
     code, _, message = done.stdout.partition(" ")
     assert int(code) == 5 and "needs the package onnx" in message and 'pip install "onnx>=' in message
+
+
+COMMAND = """
+import sys
+
+sys.modules["onnx"] = None  # importing it fails
+sys.argv[0] = "page4d"
+from page4d_export.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["export --build-only {engines}", "export-triton {engines} -o {out}"])
+def test_commands_that_need_onnx_name_it(made, tmp_path, command):
+    words = command.format(engines=made().folder, out=tmp_path / "out").split()
+    done = in_process(COMMAND, *words)
+    assert done.returncode == 5 and "needs the package onnx" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_says_what_is_missing(tmp_path):
+    done = in_process(COMMAND, "doctor")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"build plans.*onnx", done.stdout)

@@ -113,6 +113,9 @@ class BuildFlags:
             MissingBackendError: there is no such TensorRT here.
         """
         from page4d.manifest import Flavor
+        from page4d_engines.ort.library import require_onnx
+
+        require_onnx("building plans")
         from page4d_engines.tensorrt.builder import BuildOptions
         from page4d_engines.tensorrt.plans import PlanBuildRequest, library_for
 

@@ -312,6 +312,9 @@ def _dry_run(source: ModelSource, plan: ExportPlan, as_json: bool, quiet: bool) 
 
 def _build_only(engines: pathlib.Path, flags: BuildFlags, as_json: bool, quiet: bool) -> None:
     from page4d_engines.engine_folder import EngineFolder
+    from page4d_engines.ort.library import require_onnx
+
+    require_onnx("building plans")
     from page4d_engines.tensorrt.plans import build_into
     from page4d_export.commands.tables import print_plans
 

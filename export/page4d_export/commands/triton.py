@@ -30,6 +30,9 @@ def export_triton_command(
     console.set_verbosity(verbose, quiet)
 
     def body() -> None:
+        from page4d_engines.ort.library import require_onnx
+
+        require_onnx("a repository of models")
         from page4d_engines.engine_folder import EngineFolder
         from page4d_engines.triton_server.repository import Backend, Repository
 
