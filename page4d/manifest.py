@@ -33,6 +33,10 @@ PREDICTIONS = (
 encoder's features where the model is an encoder alone."""
 
 
+OF_IMAGES = ("mask", *(name for name in PREDICTIONS if name != "metric"), "intrinsics")
+"""Results with values of their own for every image: NaN where it is absent."""
+
+
 class TensorSpec(msgspec.Struct, frozen=True):
     """A stage's input or output."""
 

@@ -170,15 +170,15 @@ class OpenVinoLoader:
         from page4d_engines.openvino.engine import OpenVinoEngine, settings
         from page4d_engines.runtime.host_chain import HostChain
 
-        given = self.folder.manifest.precision
-        precision = computing_precision(given, self.device)
-        text = described(self.device, given, precision)
+        exported = self.folder.manifest.precision
+        precision = computing_precision(exported, self.device)
+        text = described(self.device, exported, precision)
         hints = settings(self.device, precision, (self.pool or ThreadPool.of()).threads)
 
         def load(entry: StageEntry) -> OpenVinoEngine:
             return OpenVinoEngine(self.folder, entry, self.device, hints)
 
-        return HostChain(self.folder, constants, load, text, self.sliding, None if precision is given else precision)
+        return HostChain(self.folder, constants, load, text, self.sliding, None if precision is exported else precision)
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from page4d.manifest import OF_IMAGES
 from page4d.network.poses import world_points
 from page4d.published import PointsFrame
-
-_OF_IMAGES = (
-    "mask",
-    "points",
-    "points_confidence",
-    "confidence",
-    "depth",
-    "depth_confidence",
-    "camera",
-    "intrinsics",
-    "sky",
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ class Output:
         if present is None:
             return self
         images: dict[str, Any] = {}
-        for name in _OF_IMAGES:
+        for name in OF_IMAGES:
             values: Tensor | None = getattr(self, name)
             if values is not None:
                 images[name] = values.masked_fill(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from page4d.manifest import Manifest
+from page4d.manifest import OF_IMAGES, Manifest
 from page4d.network.known_cameras import KnownCameras
 from page4d.network.poses import camera_to_world, intrinsics
 from page4d.published import QUATERNION_NUMBERS
@@ -16,18 +16,6 @@ from page4d_engines.runtime.result import LengthUnit, Result
 
 FOCAL_OF_METRES = 300.0
 """Focal length in pixels at which the depth of Depth Anything 3 METRIC is in metres; it grows with the focal length."""
-
-_OF_IMAGES = (
-    "mask",
-    "points",
-    "points_confidence",
-    "confidence",
-    "depth",
-    "depth_confidence",
-    "camera",
-    "intrinsics",
-    "sky",
-)
 
 
 def finished(
@@ -48,7 +36,7 @@ def finished(
     """
     result = _scaled(result, manifest, numbers, rig, present)
     if present is not None:
-        for name in _OF_IMAGES:
+        for name in OF_IMAGES:
             values: NDArray[np.floating] | None = getattr(result, name)
             if values is not None:
                 values[~present] = np.nan

@@ -53,7 +53,7 @@ def check_cpu_graph(content: bytes, file: str, folder: pathlib.Path, manifest: M
         if node.domain not in _STANDARD and not (node.domain == DOMAIN and node.op_type in functions):
             raise _unknown(file, f"{node.domain}: {node.op_type}")
     for function in model.functions:
-        _check_body(file, function.nodes, function.given, (), 1)
+        _check_body(file, function.nodes, function.inputs, (), 1)
     check_weights(file, model, folder, manifest)
 
 
@@ -85,19 +85,19 @@ def _type_and_count(value: Value) -> tuple[int, int]:
 
 
 def _check_body(
-    file: str, nodes: Iterable[Node], given: Iterable[str], around: tuple[Scope, ...], trips_around: int
+    file: str, nodes: Iterable[Node], source_names: Iterable[str], around: tuple[Scope, ...], trips_around: int
 ) -> None:
     """ONNX's own operators and ONNX Runtime's attention; loops of a fixed number of trips.
 
     Args:
         file: the graph's.
         nodes: of a function or a loop's body.
-        given: names that the body has from elsewhere.
+        source_names: names of values that no node of the body makes.
         around: the scopes of the bodies around it, the innermost first.
         trips_around: the product of the trips of the loops around it.
     """
     nodes = list(nodes)
-    own: dict[str, int | None] = dict.fromkeys([*given, *(name for node in nodes for name in node.outputs)])
+    own: dict[str, int | None] = dict.fromkeys([*source_names, *(name for node in nodes for name in node.outputs)])
     own.update(filter(None, map(_constant, nodes)))
     scopes = (own, *around)
     for node in nodes:
@@ -112,7 +112,7 @@ def _check_body(
         if product > _MOST_TRIPS:
             raise _unknown(file, f"Loop of {product} trips, with the loops around it; up to {_MOST_TRIPS} are allowed")
         for graph in node.graphs:
-            _check_body(file, graph.nodes, graph.given, scopes, product)
+            _check_body(file, graph.nodes, graph.source_names, scopes, product)
 
 
 def _looked_up(scopes: Iterable[Scope], name: str) -> int | None:

@@ -103,7 +103,7 @@ class Graph:
     """Whether it has sparse initializers."""
 
     @property
-    def given(self) -> list[str]:
+    def source_names(self) -> list[str]:
         """Names of values that no node makes."""
         return [value.name for value in self.inputs] + [tensor.name for tensor in self.initializers]
 
@@ -114,8 +114,8 @@ class Function:
 
     name: str
     domain: str
-    given: tuple[str, ...]
-    """Names of its inputs."""
+    inputs: tuple[str, ...]
+    """Their names."""
     nodes: tuple[Node, ...]
     defaults: tuple[Attribute, ...]
 
@@ -197,7 +197,7 @@ class _Reader:
         return Function(
             name=message.text(1),
             domain=message.text(10),
-            given=tuple(message.texts(4)),
+            inputs=tuple(message.texts(4)),
             nodes=tuple(self._node(node, 0) for node in message.spans(7)),
             defaults=tuple(self._attribute(attribute, 0) for attribute in message.spans(11)),
         )

@@ -104,7 +104,7 @@ def plain(model):
             list(map(value, part.outputs)),
         )
 
-    functions = [(part.name, part.domain, list(part.given), list(map(node, part.nodes))) for part in model.functions]
+    functions = [(part.name, part.domain, list(part.inputs), list(map(node, part.nodes))) for part in model.functions]
     return graph(model.graph), functions
 
 

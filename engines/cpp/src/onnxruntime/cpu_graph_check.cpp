@@ -56,7 +56,7 @@ class CpuGraphCheck {
       if (!is_standard(node.domain) && !(node.domain == kAttentionDomain && functions.count(node.op_type) != 0))
         throw unknown(node.domain + ": " + node.op_type);
     }
-    for (const OnnxFunction& function : model.functions) check_body(function.nodes, function.given, {}, 1);
+    for (const OnnxFunction& function : model.functions) check_body(function.nodes, function.inputs, {}, 1);
     if (model.has_training) throw no_engines_part();
     check_graph_weights(model.graph);
     for (const OnnxFunction& function : model.functions) check_node_weights(function.nodes);
@@ -108,12 +108,12 @@ class CpuGraphCheck {
   }
 
   // ONNX's own operators and ONNX Runtime's attention; loops of a fixed number of trips.
-  // given: names that the body has from elsewhere. around: the scopes of the bodies around it, the innermost last.
-  // trips_around: the product of the trips of the loops around it.
-  void check_body(const std::vector<OnnxNode>& nodes, const std::vector<std::string>& given,
+  // source_names: of values that no node of the body makes. around: the scopes of the bodies around it, the innermost
+  // last. trips_around: the product of the trips of the loops around it.
+  void check_body(const std::vector<OnnxNode>& nodes, const std::vector<std::string>& source_names,
                   std::vector<const Scope*> around, int64_t trips_around) {
     Scope own;
-    for (const std::string& name : given) own[name];
+    for (const std::string& name : source_names) own[name];
     for (const OnnxNode& node : nodes)
       for (const std::string& name : node.outputs) own[name];
     for (const OnnxNode& node : nodes) add_constant(node, own);
@@ -132,7 +132,7 @@ class CpuGraphCheck {
       }
       for (const OnnxAttribute& attribute : node.attributes)
         for (const OnnxGraph& graph : attribute.graphs)
-          check_body(graph.nodes, graph.given(), around, trips_around * at_least_one);
+          check_body(graph.nodes, graph.source_names(), around, trips_around * at_least_one);
     }
   }
 

@@ -117,7 +117,7 @@ bool OnnxNode::has_graphs() const {
                      [](const OnnxAttribute& attribute) { return !attribute.graphs.empty(); });
 }
 
-std::vector<std::string> OnnxGraph::given() const {
+std::vector<std::string> OnnxGraph::source_names() const {
   std::vector<std::string> names;
   for (const OnnxValue& value : inputs) names.push_back(value.name);
   for (const OnnxTensor& tensor : initializers) names.push_back(tensor.name);

@@ -54,12 +54,12 @@ struct OnnxGraph {
   bool has_sparse = false;  // initializers
 
   // Names of values that no node makes.
-  std::vector<std::string> given() const;
+  std::vector<std::string> source_names() const;
 };
 
 struct OnnxFunction {
   std::string name, domain;
-  std::vector<std::string> given;  // names of its inputs
+  std::vector<std::string> inputs;  // their names
   std::vector<OnnxNode> nodes;
   std::vector<OnnxAttribute> defaults;
 };
