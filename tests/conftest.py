@@ -28,6 +28,24 @@ settings.load_profile("fast")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    help = "what --backend auto takes on a CPU for every precision: tests of the one are tests of the other"
+    parser.addoption("--on-cpu", choices=["onnxruntime", "openvino"], help=help)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chosen_on_cpu(request):
+    """As `--on-cpu` says; without it `auto` decides as it does for everybody."""
+    if request.config.getoption("--on-cpu") != "openvino":
+        yield
+        return
+    from page4d_engines.backend import OpenVinoLoader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenVinoLoader, "require_faster", lambda self: None)
+        yield
+
+
 def pytest_configure():
     """A shell's background job ignores Ctrl-C, and so would the commands that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

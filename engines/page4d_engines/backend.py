@@ -63,7 +63,7 @@ def choose(
     """The loader that runs a folder on this machine.
 
     `auto` takes TensorRT where the folder's plans and the machine go together, then ONNX Runtime's CUDA provider where
-    there is a GPU for it, then OpenVINO where the folder has 16 bits and the CPU computes in bfloat16, else ONNX
+    there is a GPU for it, then OpenVINO where the folder has 16 or 8 bits and the CPU computes in bfloat16, else ONNX
     Runtime on the CPU; it logs why a better one was left.
 
     Args:
@@ -142,7 +142,8 @@ class OpenVinoLoader:
         """
         from page4d_engines.openvino.library import has_bfloat16, is_installed
 
-        if not self.folder.manifest.precision.has_16_bits:
+        precision = self.folder.manifest.precision
+        if not (precision.has_16_bits or precision is Precision.INT8):
             raise EngineError("ONNX Runtime is as fast for engines of this precision")
         if not has_bfloat16():
             raise EngineError("this CPU does not compute in bfloat16, so ONNX Runtime is as fast")

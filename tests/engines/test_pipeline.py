@@ -182,11 +182,11 @@ def test_threads_are_what_was_asked_for(made):
         return len(list(pathlib.Path("/proc/self/task").iterdir()))
 
     before = running()
-    single = Pipeline.load(made_.folder, threads=1)
+    single = Pipeline.load(made_.folder, "onnxruntime", threads=1)
     assert running() == before
     np.testing.assert_allclose(
         single.run(made_.clip.frames).mask,
-        Pipeline.load(made_.folder, threads=2).run(made_.clip.frames).mask,
+        Pipeline.load(made_.folder, "onnxruntime", threads=2).run(made_.clip.frames).mask,
         rtol=1e-5,
     )
 

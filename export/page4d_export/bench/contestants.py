@@ -18,7 +18,7 @@ from page4d.model import Output, Page4D
 from page4d.precision import Precision
 from page4d_engines.pipeline import Pipeline
 from page4d_export.bench.contestant import Contestant, Course, Forward, Runner, of_pipeline
-from page4d_export.bench.openvino import openvino
+from page4d_export.bench.openvino import openvino, openvino_int8
 from page4d_export.tracing.onnx_export import OPSET, silence
 
 
@@ -32,6 +32,7 @@ def contestants() -> list[Contestant]:
         Contestant("plain ONNX export, ONNX Runtime", plain_onnx),
         Contestant("OpenVINO, float32", lambda course: openvino(course, Precision.FLOAT32)),
         Contestant("OpenVINO, bfloat16", lambda course: openvino(course, Precision.BFLOAT16)),
+        Contestant("OpenVINO, int8 by NNCF", openvino_int8),
         Contestant(
             "page4d engines, float32",
             lambda course: of_pipeline(course, Pipeline.load(course.engines, "onnxruntime", course.threads)),
@@ -42,6 +43,7 @@ def contestants() -> list[Contestant]:
             lambda course: of_pipeline(course, Pipeline.load(course.int8, "onnxruntime", course.threads), "int8"),
             ours=True,
         ),
+        Contestant("page4d engines, float32, on OpenVINO", lambda course: _on_openvino(course, course.engines), True),
         Contestant("page4d engines, bfloat16, on OpenVINO", lambda course: _on_openvino(course, course.bfloat16), True),
         Contestant("page4d engines, int8, on OpenVINO", lambda course: _on_openvino(course, course.int8), True),
     ]

@@ -6,6 +6,8 @@ Each runs in turn with the first contestant in a process of their own, so its me
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import datetime
 import functools
 import importlib.metadata
 import math
@@ -21,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 import msgspec
 
 from page4d.accuracy import compare
-from page4d.errors import OutOfMemoryError, Page4DError
+from page4d.errors import OutOfMemoryError, Page4DError, UsageError
 from page4d.layout import Layout
 from page4d.model import Page4D
 from page4d.system.cpu import cpu_features, cpu_name
@@ -70,6 +72,8 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     """The layer whose tokens are compared."""
     threads: int
     rounds: int
+    date: str
+    """Of the measuring, as 2026-01-31."""
     processor: str
     rows: list[PeerRow]
     versions: dict[str, str]
@@ -77,7 +81,24 @@ class PeersBenchmark(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """Model, layout, threads and rounds, in a line."""
-        return f"{self.preset} {self.layout}, {self.threads} threads, medians of {self.rounds}"
+        return f"{self.short_title}, {self.threads} threads, medians of {self.rounds}"
+
+    @property
+    def short_title(self) -> str:
+        """Model and layout."""
+        return f"{self.preset} {self.layout}"
+
+
+def read_peers(path: pathlib.Path) -> PeersBenchmark:
+    """What `page4d bench peers --json` wrote.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PeersBenchmark)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError("no results of page4d bench peers --json", got=f"{path}: {error}") from None
 
 
 def compare_peers(
@@ -156,6 +177,7 @@ def compare_peers(
         kept_layer=course.kept,
         threads=threads,
         rounds=rounds,
+        date=datetime.date.today().isoformat(),
         processor=_cpu(),
         rows=rows,
         versions=_versions(),
@@ -163,13 +185,25 @@ def compare_peers(
 
 
 def compare_apart(
-    plan: ExportPlan, preset: str, rounds: int, threads: int, progress: Progress = SILENT
+    plan: ExportPlan,
+    preset: str,
+    rounds: int,
+    threads: int,
+    progress: Progress = SILENT,
+    without: Sequence[str] = (),
 ) -> PeersBenchmark:
     """As `compare_peers` of all contestants, each beside the first in a process of its own.
 
     A process that is killed, as for memory, is the reason in its contestant's row.
+
+    Args:
+        plan, preset, rounds, threads, progress: as of `compare_peers`.
+        without: contestants whose names have one of these texts are left out.
+
+    Raises:
+        UsageError: a text that no name has, or that leaves no contestant.
     """
-    first, *others = (contestant.name for contestant in contestants())
+    first, *others = chosen_names(without)
     spawn = multiprocessing.get_context("spawn")
     pairs: list[PeersBenchmark] = []
     rows: list[PeerRow] = []
@@ -187,6 +221,23 @@ def compare_apart(
         raise OutOfMemoryError("no contestant's process came to its end", hint="a smaller --T, --V, --height, --width")
     seconds = statistics.median(pair.rows[0].seconds or math.nan for pair in pairs)
     return msgspec.structs.replace(pairs[0], rows=[msgspec.structs.replace(pairs[0].rows[0], seconds=seconds), *rows])
+
+
+def chosen_names(without: Sequence[str]) -> list[str]:
+    """The contestants' names but for those with one of some texts; the first stays.
+
+    Raises:
+        UsageError: a text that no name has, or that leaves no other contestant.
+    """
+    first, *others = (contestant.name for contestant in contestants())
+    left = [name for name in others if not any(text in name for text in without)]
+    if not left or any(all(text not in name for name in others) for text in without):
+        raise UsageError(
+            "--without is a part of a contestant's name, and leaves some",
+            got=", ".join(without),
+            allowed=", ".join(others),
+        )
+    return [first, *left]
 
 
 def _pair(plan: ExportPlan, preset: str, rounds: int, threads: int, name: str, scratch: str) -> PeersBenchmark:
@@ -239,7 +290,7 @@ def print_peers(result: PeersBenchmark) -> None:
     """A line per contestant, on stdout."""
     out = console.table_console()
     columns = ["seconds", "times as fast", "from .. to", "relative L2"]
-    table = console.table(f"{result.title}; {result.processor}", ["", "computes in"], columns)
+    table = console.table(f"{result.title}; {result.date}, {result.processor}", ["", "computes in"], columns)
     for row in result.rows:
         if row.seconds is None or row.speedup is None or row.spread is None:
             continue
@@ -271,7 +322,8 @@ def _cpu() -> str:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        return {**versions(), "openvino": importlib.metadata.version("openvino")}
-    except importlib.metadata.PackageNotFoundError:
-        return versions()
+    packages = versions()
+    for name in ("openvino", "nncf"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            packages[name] = importlib.metadata.version(name)
+    return packages

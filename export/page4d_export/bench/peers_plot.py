@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from page4d_export.bench.peers import PeerRow, PeersBenchmark
@@ -13,26 +14,54 @@ _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", 
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
 
 
-def plot_peers(result: PeersBenchmark, path: pathlib.Path) -> None:
+def plot_peers(results: Sequence[PeersBenchmark], path: pathlib.Path) -> None:
     """Write a PNG: a bar per contestant, as long as it is times as fast as the first; the whisker spans the rounds.
 
     Args:
-        result: the comparison.
+        results: the comparisons, a panel each; contestants are in the order of the first one's speeds.
         path: of the PNG; replaced where it exists.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    ran = sorted((row for row in result.rows if row.speedup is not None), key=_speedup, reverse=True)
-    missing = [row for row in result.rows if row.speedup is None]
-    rows = [*ran, *missing]
-    height = 1.35 + 0.42 * len(rows)
+    names = ordered(results)
+    height = 1.35 + 0.42 * len(names) + 0.2 * (len(results) > 1)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
-    axes: Any = figure.add_subplot()
+    panels: Any = figure.subplots(1, len(results), squeeze=False)[0]
+    for axes, result in zip(panels, results, strict=True):
+        _panel(axes, result, names)
+        if axes is not panels[0]:
+            axes.set_yticklabels([])
+        if len(results) > 1:
+            axes.set_title(result.short_title, loc="left", color=_INK, size=10, weight="bold")
+    first = results[0]
+    figure.supxlabel(f"times as fast as {first.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
+    title = first.title if len(results) == 1 else f"Times as fast as {first.rows[0].name}, {first.threads} threads"
+    figure.suptitle(f"{title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
+    figure.text(
+        0.015, 1 - 0.36 / height, f"{first.processor}, {first.date}", ha="left", va="top", color=_PALE, size=8.5
+    )
+    save_plot(figure, path)
+
+
+def ordered(results: Sequence[PeersBenchmark]) -> list[str]:
+    """The contestants' names: fastest first, in the first comparison that has it; those that ran nowhere last."""
+    speeds: dict[str, float] = {}
+    for result in results:
+        for row in result.rows:
+            if row.speedup is not None:
+                speeds.setdefault(row.name, row.speedup)
+    ran = sorted(speeds, key=lambda name: speeds[name], reverse=True)
+    return [*ran, *dict.fromkeys(row.name for result in results for row in result.rows if row.name not in speeds)]
+
+
+def _panel(axes: Any, result: PeersBenchmark, names: Sequence[str]) -> None:
+    """One comparison: a bar, its ratio and its seconds for each contestant."""
+    rows = {row.name: row for row in result.rows}
     label = {"textcoords": "offset points", "va": "center"}
-    longest = max(row.spread[1] for row in ran if row.spread is not None)
+    longest = max(row.spread[1] for row in result.rows if row.spread is not None)
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}  # keeps the line at 1 off the labels
-    for place, row in enumerate(rows):
+    for place, row in ((place, rows[name]) for place, name in enumerate(names) if name in rows):
         if row.spread is None:
             text = textwrap.shorten(row.missing or "not run", 66, placeholder=" ..")
             axes.annotate(text, (0, place), (6, 0), **label, color=_PALE, style="italic", size=8.5)
@@ -45,21 +74,20 @@ def plot_peers(result: PeersBenchmark, path: pathlib.Path) -> None:
         style = {"weight": "bold" if row.ours else "normal", "size": 10.5, "color": _INK, "bbox": paper}
         ratio = axes.annotate(_ratio(row), (high, place), (6, 0), **label, **style)
         axes.annotate(_seconds(row), (1, 0.5), (7, 0), xycoords=ratio, **label, color=_PALE, size=8.5, bbox=paper)
-    axes.plot([1.0, 1.0], [-0.55, len(ran) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    axes.plot([1.0, 1.0], [-0.55, len(names) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlim(0, 1.22 * longest)  # room for the labels
-    axes.set_yticks(range(len(rows)), [label_of(row) for row in rows])
-    for name, row in zip(axes.get_yticklabels(), rows, strict=True):
-        name.set(color=_PALE if row.speedup is None else _INK, weight="bold" if row.ours else "normal", size=10)
-    axes.set_ylim(len(rows) - 0.45, -0.55)
+    texts = [label_of(rows[name]) if name in rows else name for name in names]
+    axes.set_yticks(range(len(names)), texts)
+    for text, name in zip(axes.get_yticklabels(), names, strict=True):
+        is_run = name in rows and rows[name].speedup is not None
+        is_ours = name in rows and rows[name].ours
+        text.set(color=_INK if is_run else _PALE, weight="bold" if is_ours else "normal", size=10)
+    axes.set_ylim(len(names) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", colors=_PALE, labelsize=9)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#d1d5db")
-    axes.set_xlabel(f"times as fast as {result.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
-    figure.suptitle(f"{result.title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
-    figure.text(0.015, 1 - 0.36 / height, result.processor, ha="left", va="top", color=_PALE, size=8.5)
-    save_plot(figure, path)
 
 
 def _speedup(row: PeerRow) -> float:

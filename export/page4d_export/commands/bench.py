@@ -160,7 +160,19 @@ def peers_command(
     width: Width = 224,
     rounds: Rounds = 5,
     threads: Threads = 2,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="leave out contestants whose names have this; again for more", metavar="TEXT", show_default=False
+        ),
+    ] = None,
     plot: Plot = None,
+    beside: Annotated[
+        list[pathlib.Path] | None,
+        typer.Option(
+            help="what --json wrote before, to draw in panels beside this", metavar="FILE", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -169,17 +181,21 @@ def peers_command(
 
     def body() -> None:
         _require_torch(threads)
-        from page4d_export.bench.peers import compare_apart, print_peers
+        from page4d_export.bench.peers import chosen_names, compare_apart, print_peers, read_peers
         from page4d_export.bench.peers_plot import plot_peers
         from page4d_export.bench.plot_file import check_plot
 
+        chosen_names(without or [])
         if plot is not None:
             check_plot(plot)
+        elif beside:
+            raise UsageError("--beside is drawn with --plot", got="no --plot", hint="--plot FILE.png")
+        before = [read_peers(path) for path in beside or []]
         plan = ExportPlan.make(ModelConfig.preset(preset), Layout(T, V, height, width), Precision.FLOAT32)
         with console.progress(quiet) as progress:
-            result = compare_apart(plan, preset, rounds, threads, progress)
+            result = compare_apart(plan, preset, rounds, threads, progress, without or [])
         if plot is not None:
-            plot_peers(result, plot)
+            plot_peers([*before, result], plot)
         _show(result, print_peers, as_json)
 
     _run(body, verbose, quiet)

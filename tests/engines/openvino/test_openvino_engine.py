@@ -124,6 +124,8 @@ def test_fp8_and_unknown_devices_are_refused(made):
         ("bfloat16", True, True, Backend.OPENVINO, ""),
         ("float16", False, True, Backend.ONNXRUNTIME, "does not compute in bfloat16"),
         ("float16", True, False, Backend.ONNXRUNTIME, r'pip install "page4d\[openvino\]"'),
+        ("int8", True, True, Backend.OPENVINO, ""),
+        ("int8", False, True, Backend.ONNXRUNTIME, "does not compute in bfloat16"),
         ("float32", True, True, Backend.ONNXRUNTIME, "as fast for engines of this precision"),
     ],
 )

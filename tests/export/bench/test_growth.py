@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageChops
 
 from page4d import Layout, ModelConfig
 from page4d.config import PRESETS
@@ -20,6 +21,7 @@ from page4d.system.progress import SILENT, Progress
 from page4d_engines.runtime.buffer_plan import BufferPlan
 from page4d_export.bench.growth import growth, growth_model, growth_point, growth_table
 from page4d_export.bench.growth.growth_model import Rates
+from page4d_export.bench.growth.growth_plot import plot_growth
 from page4d_export.bench.growth.growth_record import Growth, Point
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.examples import examples
@@ -153,7 +155,7 @@ def test_the_ladder_climbs_in_turn():
     assert any(layout.V == 6 and layout.T <= 4 for layout in shapes)
 
 
-@pytest.mark.parametrize("preset, count", [("pi3", 6), ("vggt", 24)])
+@pytest.mark.parametrize("preset, count", [("pi3", 24), ("vggt", 24)])
 def test_published_models_have_their_own_layouts(preset, count):
     plans = growth.plans_of(ModelConfig.preset(preset), 224, 224)
     assert len(plans) == count and len(growth.ladder(plans)) >= 3
@@ -188,6 +190,23 @@ def test_time_ends_the_climb(pretended):
     assert len(benchmark.points) == len(pretended) > 2
     assert sum(point.seconds for point in benchmark.points) <= 60 and "exceed 60 s" in benchmark.stopped
     assert benchmark.fit.deviation < 1e-6 and abs(benchmark.fit.held_out_deviation) < 1e-6
+
+
+def test_the_authors_figures_stand_beside_the_models(pretended, tmp_path, capsys, monkeypatch):
+    benchmark = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
+    alone = [cell for cell in benchmark.grid if cell.V == 1]
+    vggt = msgspec.structs.replace(benchmark, preset="vggt", grid=alone, points=benchmark.points[:1])
+    growth_table.print_growth(vggt)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "0.31" in line]
+    (row,) = ([cell for cell in row if cell != "│"] for row in rows)
+    cells = {cell.T: cell for cell in alone}
+    assert (row[0], row[4], row[6]) == ("20", "0.31", "5.58")
+    assert float(row[2]) == pytest.approx(cells[20].seconds / cells[1].seconds, abs=0.05)
+    assert float(row[5]) == pytest.approx(0.31 / 0.04, abs=0.06)
+    plot_growth(vggt, tmp_path / "vggt.png")
+    plot_growth(msgspec.structs.replace(vggt, preset="tiny"), tmp_path / "tiny.png")
+    with Image.open(tmp_path / "vggt.png") as ours, Image.open(tmp_path / "tiny.png") as other:
+        assert ours.size == other.size and ImageChops.difference(ours.convert("RGB"), other.convert("RGB")).getbbox()
 
 
 def test_memory_ends_the_climb(pretended, monkeypatch):

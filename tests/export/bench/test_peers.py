@@ -18,7 +18,7 @@ from page4d.system.progress import SILENT
 from page4d_export.bench import contestants, peers
 from page4d_export.bench.contestant import Contestant, Runner
 from page4d_export.bench.peers import PeerRow, PeersBenchmark, compare_peers, print_peers
-from page4d_export.bench.peers_plot import label_of, plot_peers
+from page4d_export.bench.peers_plot import label_of, ordered, plot_peers
 from page4d_export.commands.bench import app
 from page4d_export.plan.export_plan import ExportPlan
 from tests.support.commands import inside
@@ -31,12 +31,14 @@ NAMES = [
     "plain ONNX export, ONNX Runtime",
     "OpenVINO, float32",
     "OpenVINO, bfloat16",
+    "OpenVINO, int8 by NNCF",
     "page4d engines, float32",
     "page4d engines, int8",
+    "page4d engines, float32, on OpenVINO",
     "page4d engines, bfloat16, on OpenVINO",
     "page4d engines, int8, on OpenVINO",
 ]
-EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-4:]
+EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-5:]
 
 
 def small(T=3, V=2, H=56, W=70, **options):
@@ -49,7 +51,8 @@ def chosen(*names):
     return [contestant for contestant in contestants.contestants() if contestant.name in names]
 
 
-EXPORTS = ("plain ONNX export, ONNX Runtime", "OpenVINO, float32", "OpenVINO, bfloat16")  # of the whole model
+# of the whole model, or quantised in half a minute
+EXPORTS = (*NAMES[4:7], "OpenVINO, int8 by NNCF")
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +127,37 @@ def test_the_table(quick, capsys):
 
 def test_the_plot(quick, tmp_path):
     missing = msgspec.structs.replace(quick.rows[1], speedup=None, seconds=None, spread=None, missing="not here")
-    plot_peers(msgspec.structs.replace(quick, rows=[quick.rows[0], missing, *quick.rows[2:]]), tmp_path / "peers.png")
+    result = msgspec.structs.replace(quick, rows=[quick.rows[0], missing, *quick.rows[2:]])
+    plot_peers([result], tmp_path / "peers.png")
     with Image.open(tmp_path / "peers.png") as image:
         assert image.format == "PNG" and 1200 < image.width < 2400 and 400 < image.height < 1600
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
     assert (0xC2, 0x41, 0x0C) in colours  # ours
+
+
+def test_several_comparisons_are_panels_beside_each_other(quick, tmp_path):
+    """Bars of one contestant are in one row, which is empty where it did not take part."""
+    other = msgspec.structs.replace(quick, preset="vits", rows=[quick.rows[0], *quick.rows[2:]])
+    plot_peers([quick], tmp_path / "one.png")
+    plot_peers([quick, other], tmp_path / "two.png")
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
+        assert two.width == one.width and one.height < two.height < 1.2 * one.height
+        halves = [two.crop((left, 0, left + two.width // 2, two.height)) for left in (0, two.width // 2)]
+        # of ours
+        assert all(
+            (0xC2, 0x41, 0x0C) in {colour for _, colour in half.convert("RGB").getcolors(1 << 24)} for half in halves
+        )
+
+
+def test_the_order_of_the_bars(quick):
+    slow, fast = (
+        PeerRow(name, False, "float32", 1.0, speed, (speed, speed)) for name, speed in (("s", 1.0), ("f", 2.0))
+    )
+    none = PeerRow("n", False, missing="not here")
+    first = msgspec.structs.replace(quick, rows=[slow, fast, none])
+    second = msgspec.structs.replace(quick, rows=[slow, msgspec.structs.replace(none, name="other"), none])
+    assert ordered([first, second]) == ["f", "s", "n", "other"]
 
 
 def test_a_bars_name_says_what_it_ran_in_where_that_is_something_else():
@@ -196,7 +224,7 @@ def test_the_command(monkeypatch, tmp_path):
     def bench(*arguments):
         return inside("peers", "-q", *arguments, function=app)
 
-    field = chosen(EAGER, "PyTorch eager, bfloat16", NAMES[-2])
+    field = chosen(EAGER, "PyTorch eager, bfloat16", NAMES[-1])
     monkeypatch.setattr(peers, "contestants", lambda: field)
     size = ("--preset", "tiny", "--T", 2, "--V", 2, "--height", 28, "--width", 28, "--rounds", 1)
     done = bench(*size, "--json", "--plot", tmp_path / "a.png")
@@ -208,6 +236,20 @@ def test_the_command(monkeypatch, tmp_path):
     reference, *others = document["rows"]
     assert reference["relative_l2"] is None and reference["spread"] == [1.0, 1.0]
     assert all(1e-4 < row["relative_l2"] < 5e-2 and row["missing"] is None for row in others)
+    (tmp_path / "a.json").write_text(done.stdout)
+    without = (*size, "--without", "bfloat16", "--json", "--plot", tmp_path / "c.png", "--beside", tmp_path / "a.json")
+    later = bench(*without)
+    assert [row["name"] for row in json.loads(later.stdout)["rows"]] == [EAGER, NAMES[-1]], later.stderr
+    assert (tmp_path / "c.png").stat().st_size > (tmp_path / "a.png").stat().st_size / 2
+    refused = {
+        "leaves some": ("--without", "page4d", "--without", "bfloat16"),
+        "is a part of a contestant's name": ("--without", "no such"),
+        "no results of page4d bench peers": ("--plot", tmp_path / "d.png", "--beside", tmp_path / "a.png"),
+        "--beside is drawn with --plot": ("--beside", tmp_path / "a.json"),
+    }
+    for what, options in refused.items():
+        done = bench(*size, *options)
+        assert done.returncode == 2 and what in done.stderr and not (tmp_path / "d.png").exists()
     assert bench("--plot", tmp_path / "a.jpg").returncode == 2
     assert bench("--plot", tmp_path / "none" / "a.png").returncode == 2
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -229,4 +271,4 @@ def _killed(plan, preset, rounds, threads, name, scratch):
         os.kill(os.getpid(), signal.SIGKILL)
     row = PeerRow(EAGER, False, "float32", 1.0, 1.0, (1.0, 1.0))
     other = msgspec.structs.replace(row, name=name)
-    return PeersBenchmark(plan.layout, preset, 0, threads, rounds, "a CPU", [row, other], {})
+    return PeersBenchmark(plan.layout, preset, 0, threads, rounds, "2026-01-31", "a CPU", [row, other], {})

@@ -37,18 +37,27 @@ _GIB = 2**30
 def plans_of(config: ModelConfig, height: int, width: int) -> list[ExportPlan]:
     """A float32 plan for every T of 1 to 24 and V of 1 to 6 that the model can see, by FLOP.
 
+    A model of one timestep has V of 1 to 24.
+
     Raises:
         UsageError: height or width is no multiple of the patch size.
     """
     plans = []
-    for T, V in itertools.product(TIMESTEPS, VIEWS):
+    views = VIEWS if _sees(config, Layout(2, 1, height, width)) else TIMESTEPS
+    for T, V in itertools.product(TIMESTEPS, views):
         layout = Layout(T, V, height, width)
-        try:
-            config.require(layout)
-        except UsageError:  # published models see one timestep, or one view
-            continue
-        plans.append(ExportPlan.make(config, layout, Precision.FLOAT32))
+        if _sees(config, layout):
+            plans.append(ExportPlan.make(config, layout, Precision.FLOAT32))
     return sorted(plans, key=lambda plan: plan.flop)
+
+
+def _sees(config: ModelConfig, layout: Layout) -> bool:
+    """Whether the model takes such a window: published ones see one timestep, or one view."""
+    try:
+        config.require(layout)
+    except UsageError:
+        return False
+    return True
 
 
 def _grid(plans: Sequence[ExportPlan], rates: Rates) -> list[Cell]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from page4d_export.bench.plot_file import check_plot, save_plot
 
 if TYPE_CHECKING:
-    from page4d_export.bench.growth.growth_record import Cell, Growth, Point
+    from page4d_export.bench.growth.growth_record import Cell, Growth, Point, Published
 
 _INK, _PALE, _LINE = "#1f2937", "#6b7280", "#d1d5db"
 _COLOURS = ("#f59e0b", "#ea580c", "#dc2626", "#be185d", "#7e22ce", "#1e3a8a")  # of V = 1 to 6: more views, darker
@@ -35,15 +35,23 @@ def plot_growth(growth: Growth, path: pathlib.Path) -> None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     figure = Figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, facecolor="white")
-    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, rect=(0, 0, 1, 0.87)))
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(w_pad=0.08, rect=(0, 0, 1, 0.87 if growth.published is None else 0.83))
+    )
     time, memory = panels = figure.subplots(1, 2)
     _panel(time, growth, "seconds a window", lambda cell: cell.seconds, lambda point: point.seconds)
     _panel(memory, growth, "memory, GiB", lambda cell: cell.memory.total / _GIB, lambda point: point.bytes / _GIB)
+    if growth.published is not None:
+        _published(time, growth.published, growth.published.seconds)
+        _published(memory, growth.published, [10**9 * size / _GIB for size in growth.published.gigabytes])
     _sizes(memory)
     for panel in panels:
         _end_labels(panel, growth)
     figure.text(0.015, 0.975, growth.title, ha="left", va="top", color=_INK, size=11.5, weight="bold")
-    figure.text(0.015, 0.915, _legend(growth), ha="left", va="top", color=_PALE, size=8.5)
+    legend = _legend(growth)
+    if growth.published is not None:
+        legend += f"\ngrey: the authors' figures, {growth.published.of}"
+    figure.text(0.015, 0.915, legend, ha="left", va="top", color=_PALE, size=8.5)
     save_plot(figure, path)
 
 
@@ -81,6 +89,12 @@ def _panel(
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
         axes.spines[side].set_color(_LINE)
+
+
+def _published(axes: Any, published: Published, values: Sequence[float]) -> None:
+    """The authors' points, joined."""
+    style = {"markersize": 4.5, "markerfacecolor": "white", "linewidth": 1.1, "linestyle": (0, (2, 2))}
+    axes.plot(published.frames, values, color=_PALE, marker="o", zorder=3, **style)
 
 
 def _sizes(axes: Any) -> None:

@@ -66,3 +66,29 @@ class Growth(msgspec.Struct, frozen=True):
     def title(self) -> str:
         """Model, size, precision and threads, in a line."""
         return f"{self.preset} {self.height}x{self.width}, {self.precision}, {self.threads} threads"
+
+    @property
+    def published(self) -> Published | None:
+        """The authors' own figures."""
+        return PUBLISHED.get(self.preset)
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Time and memory over frames, as a model's authors give them."""
+
+    frames: tuple[int, ...]
+    seconds: tuple[float, ...]
+    gigabytes: tuple[float, ...]
+    of: str
+    """What was measured, where, and who says so."""
+
+
+PUBLISHED = {
+    "vggt": Published(
+        frames=(1, 2, 4, 8, 10, 20),
+        seconds=(0.04, 0.05, 0.07, 0.11, 0.14, 0.31),
+        gigabytes=(1.88, 2.07, 2.45, 3.23, 3.63, 5.58),
+        of="without heads, on an H100 with Flash Attention 3, by its README",
+    )
+}
+"""By preset. Pi3's authors give no times over frames."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from page4d_engines import console
 from page4d_export.bench.cells import versions_line
-from page4d_export.bench.growth.growth_record import Cell, Fit, Growth
+from page4d_export.bench.growth.growth_record import Cell, Fit, Growth, Published
 
 _GIB = 2**30
 
@@ -31,8 +33,23 @@ def print_growth(growth: Growth) -> None:
     out.print(points)
     for line in _fit_lines(growth.fit):
         out.print(line)
+    if growth.published is not None:
+        _print_published(out, growth, growth.published)
     out.print(f"stopped: {growth.stopped}")
     out.print(versions_line(growth.versions))
+
+
+def _print_published(out: Console, growth: Growth, published: Published) -> None:
+    """The authors' figures beside the model's, and how often each side's time of one frame they are."""
+    cells = {cell.T * cell.V: cell for cell in growth.grid}
+    first, seconds_of_one = cells[1], published.seconds[0]
+    table = console.table(None, [], ["frames", "s", "of 1", "GiB", "authors' s", "of 1", "GB"])
+    for frames, seconds, gigabytes in zip(published.frames, published.seconds, published.gigabytes, strict=True):
+        cell = cells[frames]
+        ours = f"{cell.seconds:.3g}", f"{cell.seconds / first.seconds:.1f}", f"{cell.memory.total / _GIB:.2f}"
+        table.add_row(str(frames), *ours, f"{seconds:g}", f"{seconds / seconds_of_one:.1f}", f"{gigabytes:g}")
+    out.print(f"the model's figures beside the authors' ({published.of})")
+    out.print(table)
 
 
 def _cell(cell: Cell, measured: bool) -> str:
