@@ -148,9 +148,7 @@ class OpenVinoLoader:
         if not has_bfloat16():
             raise EngineError("this CPU does not compute in bfloat16, so ONNX Runtime is as fast")
         if not is_installed():
-            raise MissingBackendError(
-                'OpenVINO is not installed; in bfloat16 it is about twice as fast here: pip install "page4d[openvino]"'
-            )
+            raise MissingBackendError('OpenVINO is not installed, which is faster here: pip install "page4d[openvino]"')
 
     def check(self) -> None:
         """As `Loader.check`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import pathlib
 import sys
 import threading
+from collections.abc import Iterator
 from types import ModuleType
 
 from page4d.errors import EngineError, MissingBackendError, OutOfMemoryError
@@ -37,13 +39,21 @@ def library() -> ModuleType:
 
 
 def _imported() -> ModuleType:
+    try:
+        with without_reports():
+            return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingBackendError("OpenVINO is not installed", got=str(error), hint=_HINT) from None
+
+
+@contextlib.contextmanager
+def without_reports() -> Iterator[None]:
+    """What is imported meanwhile finds no telemetry package, and reports nothing to OpenVINO's maker."""
     before = sys.modules.get(_REPORTS, _REPORTS)
     if before == _REPORTS:
         sys.modules[_REPORTS] = None  # type: ignore[assignment]  # how Python marks what cannot be imported
     try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise MissingBackendError("OpenVINO is not installed", got=str(error), hint=_HINT) from None
+        yield
     finally:
         if before == _REPORTS:
             del sys.modules[_REPORTS]

@@ -21,7 +21,7 @@ from page4d.manifest import StageEntry
 from page4d.precision import Precision
 from page4d_engines.backend import Backend
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.openvino.library import library
+from page4d_engines.openvino.library import library, without_reports
 from page4d_engines.pipeline import Pipeline
 from page4d_engines.runtime.host_chain import HostChain
 from page4d_export.bench.contestant import Course, Runner, of_pipeline
@@ -69,7 +69,8 @@ def nncf_version() -> str:
 
 
 def _quantised(model: Any, samples: list[dict[str, NDArray[Any]]]) -> Any:
-    import nncf
+    with without_reports():
+        import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress

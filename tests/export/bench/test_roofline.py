@@ -35,5 +35,6 @@ def test_shares_add_up_over_stages():
 
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.FP8])
 def test_this_machine_s_limits(precision):
+    """PyTorch multiplies fp8 on a CPU element by element, some 1e8 a second."""
     roofline = Roofline.measured(precision, "cpu")
-    assert 1e8 < roofline.flop < 1e14 and 1e8 < roofline.bytes < 1e12
+    assert 1e7 < roofline.flop < 1e14 and 1e8 < roofline.bytes < 1e12
