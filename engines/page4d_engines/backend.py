@@ -144,9 +144,9 @@ class OpenVinoLoader:
 
         precision = self.folder.manifest.precision
         if not (precision.has_16_bits or precision is Precision.INT8):
-            raise EngineError("ONNX Runtime is as fast for engines of this precision")
+            raise EngineError("engines of this precision run on ONNX Runtime, with the numbers of the C++ runtime")
         if not has_bfloat16():
-            raise EngineError("this CPU does not compute in bfloat16, so ONNX Runtime is as fast")
+            raise EngineError("this CPU does not compute in bfloat16, in which OpenVINO is faster")
         if not is_installed():
             raise MissingBackendError('OpenVINO is not installed, which is faster here: pip install "page4d[openvino]"')
 

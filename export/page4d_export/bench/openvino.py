@@ -35,40 +35,35 @@ def openvino(course: Course, precision: Precision) -> Runner:
     Raises:
         MissingBackendError: OpenVINO is not installed.
     """
-    engines: dict[str, OpenVinoEngine] = {}
-    pipeline = _chain(course, precision, engines)
+    pipeline, engines = _chain(course, precision)
     used = " and ".join(sorted({engine.precision for engine in engines.values()}))
     note = "" if used == str(precision) else f"asked for {precision}, which OpenVINO does not use on this CPU"
     return of_pipeline(course, pipeline, used, note)
 
 
 def openvino_int8(course: Course) -> Runner:
-    """The same, quantised by NNCF as its documentation says for transformers; the rest in what OpenVINO chooses.
+    """The same in int8: NNCF quantises each stage as its documentation says for transformers.
 
-    Ranges are measured on the frames that are timed afterwards, which favours it.
+    It measures ranges on the frames that are timed afterwards, which favours it. What it leaves in floating point is
+    computed in the type that OpenVINO chooses.
 
     Raises:
         MissingBackendError: OpenVINO or NNCF is not installed.
     """
     if importlib.util.find_spec("nncf") is None:
         raise MissingBackendError("NNCF is not installed", hint='pip install "page4d[peers]"')
-    engines: dict[str, OpenVinoEngine] = {}
-    measured = _chain(course, Precision.FLOAT32, engines)
+    measured, engines = _chain(course, Precision.FLOAT32)
     for engine in engines.values():
         engine.samples = []
     measured.run(course.images, mask_ext=course.mask_ext)
     models = {name: _quantised(engine.model, engine.samples or []) for name, engine in engines.items()}
-    engines.clear()
-    del measured
-    return of_pipeline(course, _chain(course, None, engines, models), "int8", f"by NNCF {nncf_version()}")
-
-
-def nncf_version() -> str:
-    """Of the package that quantises for OpenVINO."""
-    return importlib.metadata.version("nncf")
+    del measured, engines  # their memory
+    pipeline, _ = _chain(course, None, models)
+    return of_pipeline(course, pipeline, "int8", f"by NNCF {importlib.metadata.version('nncf')}")
 
 
 def _quantised(model: Any, samples: list[dict[str, NDArray[Any]]]) -> Any:
+    """A stage's graph in int8, by the inputs that it had in some calls."""
     with without_reports():
         import nncf
 
@@ -80,17 +75,13 @@ def _quantised(model: Any, samples: list[dict[str, NDArray[Any]]]) -> Any:
 
 
 def _chain(
-    course: Course,
-    precision: Precision | None,
-    engines: dict[str, OpenVinoEngine],
-    models: Mapping[str, Any] | None = None,
-) -> Pipeline:
-    """The course's stages in OpenVINO.
+    course: Course, precision: Precision | None, models: Mapping[str, Any] | None = None
+) -> tuple[Pipeline, dict[str, OpenVinoEngine]]:
+    """The course's stages in OpenVINO, chained, and each stage's engine by name.
 
     Args:
         course: its float32 engines.
         precision: to compute in; None: as OpenVINO chooses.
-        engines: gets each stage's, by name.
         models: in place of the folder's graphs, by stage; None: the folder's.
     """
     library()
@@ -98,13 +89,15 @@ def _chain(
     if precision is not None:
         hints["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
     folder = EngineFolder.open(course.engines)
+    engines: dict[str, OpenVinoEngine] = {}
 
     def load(entry: StageEntry) -> OpenVinoEngine:
         model = (models or {}).get(entry.name) or library().Core().read_model(_inlined(folder.file(entry.file)))
         engines[entry.name] = OpenVinoEngine(model, hints)
         return engines[entry.name]
 
-    return Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
+    pipeline = Pipeline(folder, Backend.ONNXRUNTIME, lambda constants: HostChain(folder, constants, load, "openvino"))
+    return pipeline, engines
 
 
 class OpenVinoEngine:

@@ -11,6 +11,7 @@ from page4d_export.bench.peers import PeerRow, PeersBenchmark
 from page4d_export.bench.plot_file import save_plot
 
 _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", "#6b7280"
+_ROOM, _ROOM_BESIDE = 1.4, 2.6  # the axis's length per longest bar: labels stand behind it
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
 
 
@@ -29,15 +30,18 @@ def plot_peers(results: Sequence[PeersBenchmark], path: pathlib.Path) -> None:
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
     panels: Any = figure.subplots(1, len(results), squeeze=False)[0]
     for axes, result in zip(panels, results, strict=True):
-        _panel(axes, result, names)
+        _panel(axes, result, names, _ROOM if len(results) == 1 else _ROOM_BESIDE)
         if axes is not panels[0]:
             axes.set_yticklabels([])
         if len(results) > 1:
             axes.set_title(result.short_title, loc="left", color=_INK, size=10, weight="bold")
     first = results[0]
-    figure.supxlabel(f"times as fast as {first.rows[0].name}; whisker: smallest to largest round", color=_PALE, size=9)
+    figure.supxlabel(
+        f"times as fast as {first.rows[0].name}; whisker: all rounds; beside it: time, error", color=_PALE, size=9
+    )
     title = first.title if len(results) == 1 else f"Times as fast as {first.rows[0].name}, {first.threads} threads"
-    figure.suptitle(f"{title}\n", x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
+    below = "\n" if len(results) == 1 else "\n\n"  # keeps the processor's line off the panels and their titles
+    figure.suptitle(title + below, x=0.015, ha="left", color=_INK, size=11.5, weight="bold")
     figure.text(
         0.015, 1 - 0.36 / height, f"{first.processor}, {first.date}", ha="left", va="top", color=_PALE, size=8.5
     )
@@ -55,8 +59,8 @@ def ordered(results: Sequence[PeersBenchmark]) -> list[str]:
     return [*ran, *dict.fromkeys(row.name for result in results for row in result.rows if row.name not in speeds)]
 
 
-def _panel(axes: Any, result: PeersBenchmark, names: Sequence[str]) -> None:
-    """One comparison: a bar, its ratio and its seconds for each contestant."""
+def _panel(axes: Any, result: PeersBenchmark, names: Sequence[str], room: float) -> None:
+    """One comparison: for each contestant a bar, its ratio, seconds and error; the axis is `room` times the longest."""
     rows = {row.name: row for row in result.rows}
     label = {"textcoords": "offset points", "va": "center"}
     longest = max(row.spread[1] for row in result.rows if row.spread is not None)
@@ -73,9 +77,9 @@ def _panel(axes: Any, result: PeersBenchmark, names: Sequence[str]) -> None:
             axes.plot([low, high], [place, place], color=_INK, linewidth=1.1, solid_capstyle="butt")
         style = {"weight": "bold" if row.ours else "normal", "size": 10.5, "color": _INK, "bbox": paper}
         ratio = axes.annotate(_ratio(row), (high, place), (6, 0), **label, **style)
-        axes.annotate(_seconds(row), (1, 0.5), (7, 0), xycoords=ratio, **label, color=_PALE, size=8.5, bbox=paper)
+        axes.annotate(_measured(row), (1, 0.5), (7, 0), xycoords=ratio, **label, color=_PALE, size=8.5, bbox=paper)
     axes.plot([1.0, 1.0], [-0.55, len(names) - 0.45], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.set_xlim(0, 1.22 * longest)  # room for the labels
+    axes.set_xlim(0, room * longest)
     texts = [label_of(rows[name]) if name in rows else name for name in names]
     axes.set_yticks(range(len(names)), texts)
     for text, name in zip(axes.get_yticklabels(), names, strict=True):
@@ -100,9 +104,13 @@ def _ratio(row: PeerRow) -> str:
     return f"{_speedup(row):.2f}{times}" if _speedup(row) < 10 else f"{_speedup(row):.0f}{times}"
 
 
-def _seconds(row: PeerRow) -> str:
+def _measured(row: PeerRow) -> str:
+    """Seconds, and the error of the kept layer where there is one."""
     assert row.seconds is not None
-    return f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{1e3 * row.seconds:.0f} ms"
+    time = f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{1e3 * row.seconds:.0f} ms"
+    if row.relative_l2 is None:
+        return time
+    return f"{time}, {row.relative_l2:.1%}" if row.relative_l2 >= 1e-4 else f"{time}, {row.relative_l2:.0e}"
 
 
 def label_of(row: PeerRow) -> str:

@@ -126,7 +126,7 @@ def test_fp8_and_unknown_devices_are_refused(made):
         ("float16", True, False, Backend.ONNXRUNTIME, r'pip install "page4d\[openvino\]"'),
         ("int8", True, True, Backend.OPENVINO, ""),
         ("int8", False, True, Backend.ONNXRUNTIME, "does not compute in bfloat16"),
-        ("float32", True, True, Backend.ONNXRUNTIME, "as fast for engines of this precision"),
+        ("float32", True, True, Backend.ONNXRUNTIME, "with the numbers of the C++ runtime"),
     ],
 )
 def test_auto_takes_what_is_faster_and_says_why_not(

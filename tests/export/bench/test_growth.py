@@ -192,7 +192,7 @@ def test_time_ends_the_climb(pretended):
     assert benchmark.fit.deviation < 1e-6 and abs(benchmark.fit.held_out_deviation) < 1e-6
 
 
-def test_the_authors_figures_stand_beside_the_models(pretended, tmp_path, capsys, monkeypatch):
+def test_the_authors_figures_stand_beside_the_models(pretended, tmp_path, capsys):
     benchmark = growth.bench_growth("tiny", 56, 56, 1, 1e9, None, SILENT)
     alone = [cell for cell in benchmark.grid if cell.V == 1]
     vggt = msgspec.structs.replace(benchmark, preset="vggt", grid=alone, points=benchmark.points[:1])

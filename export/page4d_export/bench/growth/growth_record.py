@@ -74,11 +74,12 @@ class Growth(msgspec.Struct, frozen=True):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """Time and memory over frames, as a model's authors give them."""
+    """Time and memory over frames, as a model's authors give them: three values of equal index belong together."""
 
     frames: tuple[int, ...]
     seconds: tuple[float, ...]
     gigabytes: tuple[float, ...]
+    """10^9 bytes."""
     of: str
     """What was measured, where, and who says so."""
 
@@ -88,7 +89,7 @@ PUBLISHED = {
         frames=(1, 2, 4, 8, 10, 20),
         seconds=(0.04, 0.05, 0.07, 0.11, 0.14, 0.31),
         gigabytes=(1.88, 2.07, 2.45, 3.23, 3.63, 5.58),
-        of="without heads, on an H100 with Flash Attention 3, by its README",
+        of="without heads, on an H100 with Flash Attention 3, by VGGT's README",
     )
 }
 """By preset. Pi3's authors give no times over frames."""

@@ -40,7 +40,7 @@ def print_growth(growth: Growth) -> None:
 
 
 def _print_published(out: Console, growth: Growth, published: Published) -> None:
-    """The authors' figures beside the model's, and how often each side's time of one frame they are."""
+    """Modelled figures beside the authors'; "of 1" is the time divided by that side's time of one frame."""
     cells = {cell.T * cell.V: cell for cell in growth.grid}
     first, seconds_of_one = cells[1], published.seconds[0]
     table = console.table(None, [], ["frames", "s", "of 1", "GiB", "authors' s", "of 1", "GB"])
@@ -48,7 +48,7 @@ def _print_published(out: Console, growth: Growth, published: Published) -> None
         cell = cells[frames]
         ours = f"{cell.seconds:.3g}", f"{cell.seconds / first.seconds:.1f}", f"{cell.memory.total / _GIB:.2f}"
         table.add_row(str(frames), *ours, f"{seconds:g}", f"{seconds / seconds_of_one:.1f}", f"{gigabytes:g}")
-    out.print(f"the model's figures beside the authors' ({published.of})")
+    out.print(f"modelled, beside the authors' figures ({published.of})")
     out.print(table)
 
 
