@@ -59,7 +59,7 @@ def test_a_whole_run(made, clip, tmp_path):
     assert summary.buffer_bytes > 0 and summary.peak_rss_bytes > summary.buffer_bytes
 
     # the same through Python, window by window, memory carried
-    pipeline = Pipeline.load(folder)
+    pipeline = Pipeline.load(folder, summary.backend)
     layout = pipeline.manifest.layout
     fit = Fit.choose((100, 80), layout, None)
     memory = None
