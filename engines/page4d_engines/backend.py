@@ -166,16 +166,17 @@ class OpenVinoLoader:
     def load(self, constants: Arrays) -> Chain:
         """As `Loader.load`."""
         from page4d_engines.openvino.device import computing_precision, described
-        from page4d_engines.openvino.engine import OpenVinoEngine, settings
+        from page4d_engines.openvino.engine import OpenVinoEngine, keeps_memory, settings
         from page4d_engines.runtime.host_chain import HostChain
 
         exported = self.folder.manifest.precision
         precision = computing_precision(exported, self.device)
         text = described(self.device, exported, precision)
         hints = settings(self.device, precision, (self.pool or ThreadPool.of()).threads)
+        keeps = keeps_memory(self.folder.manifest, precision)
 
         def load(entry: StageEntry) -> OpenVinoEngine:
-            return OpenVinoEngine(self.folder, entry, self.device, hints)
+            return OpenVinoEngine(self.folder, entry, self.device, hints, keeps)
 
         return HostChain(self.folder, constants, load, text, self.sliding, None if precision is exported else precision)
 

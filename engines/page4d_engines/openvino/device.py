@@ -8,7 +8,8 @@ from typing import Any
 from page4d.errors import MissingBackendError
 from page4d.precision import Precision
 from page4d_engines.openvino import attention, int8
-from page4d_engines.openvino.library import library
+from page4d_engines.openvino.library import has_bfloat16_tiles, has_float16_tiles, library
+from page4d_engines.options import CPU
 
 # by how they are named in OpenVINO's OPTIMIZATION_CAPABILITIES and INFERENCE_PRECISION_HINT; the nearer one first
 _NARROW = {
@@ -52,15 +53,18 @@ def require_device(device: str) -> None:
 def computing_precision(precision: Precision, device: str) -> Precision:
     """The type that a folder of a precision is computed in on a device.
 
-    Float32 stays float32. 16 bits become what the device has: their own type, for float16 else bfloat16, else float32.
-    Int8: bfloat16 or float32 around the products of bytes.
+    Float32 stays float32. 16 bits become what the device has: their own type, for float16 else bfloat16, else float32;
+    float16 becomes bfloat16 on a CPU whose AMX has bfloat16 alone, where float16 takes three times as long.
+    Int8: bfloat16 or float32, around the products of bytes where there are some.
     """
-    capabilities = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    capabilities = set(core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
+    if device.startswith(CPU) and has_bfloat16_tiles() and not has_float16_tiles():
+        capabilities.discard("FP16")
     choices = _NARROW.get(precision, ())
     return next((choice for choice, name in choices if name in capabilities), Precision.FLOAT32)
 
 
 def described(device: str, folder: Precision, precision: Precision) -> str:
     """Library, version and device, and the `computing_precision` of a folder's."""
-    bytes_too = " and int8" if folder is Precision.INT8 else ""
+    bytes_too = " and int8" if folder is Precision.INT8 and not has_bfloat16_tiles() else ""
     return f"OpenVINO {library().__version__.partition('-')[0]} on {device}, computing in {precision}{bytes_too}"

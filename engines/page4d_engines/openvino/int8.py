@@ -1,9 +1,13 @@
-"""8-bit products as OpenVINO computes them fast: bytes as weights, and activations that it quantises itself.
+"""8-bit products as OpenVINO computes them fast: activations that it quantises itself, or bfloat16.
 
 An int8 graph measures each activation when it runs, one range for the whole tensor, and multiplies bytes. OpenVINO
 computes that graph as it stands in float32. Where it sees plain activations and a matrix of bytes, it gives a group of
 channels of every row a range of its own and multiplies bytes: faster, and nearer to float32. So that is what it is
 given.
+
+On a CPU with AMX, OpenVINO does not quantise activations: it widens the bytes to bfloat16 at every call. There it is
+given the matrix in floating point, widened once. It is three quarters of the time at `vitb` 518x518, and no number
+changes, since bfloat16 holds every integer of a byte.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from page4d.errors import EngineError
-from page4d_engines.openvino.library import library
+from page4d_engines.openvino.library import has_bfloat16_tiles, library
 
 # Channels of a row that share a range. At vits 224x224 the kept layer's error is 0.92 % with 32, 1.00 with 64, 1.10
 # with 128 and 1.23 with all 384; 128 saves 9 % of the time.
@@ -53,6 +57,9 @@ def _product(context: Any) -> list[Any]:
     if not x.get_element_type().is_real():
         raise EngineError("a product of bytes reads something else than a quantised activation")
     rows = ops.constant(np.ascontiguousarray(weight.get_node().get_data().T))  # [N,K], the form that is not copied
+    if has_bfloat16_tiles():
+        matrix = weight.get_node().get_data().astype(np.float32) - zero.get_node().get_data().astype(np.float32)
+        return ops.matmul(x, ops.constant(matrix), False, False).outputs()  # [K,N]
     centred = ops.subtract(ops.convert(rows, np.float32), ops.convert(zero, np.float32))
     ones = ops.constant(np.ones((rows.shape[0], 1), np.float32))  # without a scale it is not taken for such a matrix
     return ops.matmul(x, ops.multiply(centred, ones), False, True).outputs()

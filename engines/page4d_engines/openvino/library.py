@@ -72,6 +72,16 @@ def has_bfloat16() -> bool:
     return not _BFLOAT16_FEATURES.isdisjoint(cpu_features())
 
 
+def has_bfloat16_tiles() -> bool:
+    """Whether this CPU has AMX for bfloat16: it multiplies tiles of matrices. False where the system does not say."""
+    return "amx_bf16" in cpu_features()
+
+
+def has_float16_tiles() -> bool:
+    """As `has_bfloat16_tiles`, for float16."""
+    return "amx_fp16" in cpu_features()
+
+
 def cache_folder() -> pathlib.Path | None:
     """Where compiled models are kept, by OpenVINO's version: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`.
 
