@@ -64,7 +64,12 @@ def computing_precision(precision: Precision, device: str) -> Precision:
     return next((choice for choice, name in choices if name in capabilities), Precision.FLOAT32)
 
 
+def multiplies_bytes(folder: Precision) -> bool:
+    """Whether a folder's products are of bytes: int8 engines', but with AMX, where they are of bfloat16."""
+    return folder is Precision.INT8 and not has_bfloat16_tiles()
+
+
 def described(device: str, folder: Precision, precision: Precision) -> str:
     """Library, version and device, and the `computing_precision` of a folder's."""
-    bytes_too = " and int8" if folder is Precision.INT8 and not has_bfloat16_tiles() else ""
+    bytes_too = " and int8" if multiplies_bytes(folder) else ""
     return f"OpenVINO {library().__version__.partition('-')[0]} on {device}, computing in {precision}{bytes_too}"

@@ -20,7 +20,7 @@ from page4d_engines.openvino.device import HINTS, core
 from page4d_engines.openvino.library import cache_folder, library, translated
 from page4d_engines.openvino.wide_graph import widen
 
-_BETWEEN = 3  # sizes of a stage's largest tensor that lie between its operations; 1 to 2 were measured
+_BETWEEN = 2  # sizes of a stage's largest tensor that lie between its operations; 1 to 2 were measured
 _KEPT_SHARE = 0.25  # of the memory that is free when the engines are loaded
 
 

@@ -2,7 +2,7 @@
 
 As it stands, a 16-bit graph rounds every sum of its residuals to 16 bits. In a float32 graph OpenVINO computes products
 and attention in 16 bits all the same, and keeps a stage's last sums and its outputs in float32: half the error at the
-same speed (docs/performance.md).
+same speed (docs/internals/experiments.md).
 """
 
 from __future__ import annotations

@@ -50,9 +50,11 @@ def contestants() -> list[Contestant]:
 
 
 def _on_openvino(course: Course, folder: pathlib.Path) -> Runner:
+    from page4d_engines.openvino.device import multiplies_bytes
+
     pipeline = Pipeline.load(folder, "openvino", course.threads)
-    quantised = pipeline.manifest.precision.is_quantised
-    return of_pipeline(course, pipeline, "int8" if quantised else str(pipeline.precision), pipeline.described)
+    precision = "int8" if multiplies_bytes(pipeline.manifest.precision) else str(pipeline.precision)
+    return of_pipeline(course, pipeline, precision, pipeline.described)
 
 
 def _eager(course: Course, model: Page4D) -> Runner:

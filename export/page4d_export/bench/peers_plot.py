@@ -110,7 +110,9 @@ def _measured(row: PeerRow) -> str:
     time = f"{row.seconds:.2f} s" if row.seconds >= 1 else f"{1e3 * row.seconds:.0f} ms"
     if row.relative_l2 is None:
         return time
-    return f"{time}, {row.relative_l2:.1%}" if row.relative_l2 >= 1e-4 else f"{time}, {row.relative_l2:.0e}"
+    if row.relative_l2 < 1e-4:
+        return f"{time}, {row.relative_l2:.0e}"
+    return f"{time}, {row.relative_l2:.1%}" if row.relative_l2 >= 1e-3 else f"{time}, {row.relative_l2:.2%}"
 
 
 def label_of(row: PeerRow) -> str:
