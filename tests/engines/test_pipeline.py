@@ -141,7 +141,7 @@ def test_a_second_window_allocates_nothing(made, on_cpu):
     first = pipeline.run(made_.clip.frames, mask_ext=mask_ext)
     places = [array.ctypes.data for array in (first.mask, first.layers[1])]
     kept = first.copy()
-    # OpenVINO gives memory back after each stage: the heap has its final size after some windows
+    # where OpenVINO gives memory back after each stage, the heap has its final size after some windows
     for _ in range(40 if on_cpu == "openvino" else 1):
         pipeline.run(made_.clip.frames[::-1], mask_ext=mask_ext)
     before = resident()
