@@ -34,8 +34,8 @@ def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
     """
     hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if device.startswith("CPU"):
-        # pinned threads are an eighth faster where stages are short; but some CPUs of many are left to the system, as
-        # two pipelines would be pinned to the same ones
+        # Pinned threads are an eighth faster where stages are short. Where a pipeline takes only some of the CPUs, its
+        # threads stay free: two such pipelines would be pinned to the same ones.
         has_all = threads == os.cpu_count() == len(os.sched_getaffinity(0))
         hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": has_all}
     hints |= int8.settings()

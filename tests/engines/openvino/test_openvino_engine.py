@@ -6,30 +6,24 @@ import subprocess
 import sys
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino import library
+from tests.support.stage_arrays import arrays_of
 
 pytestmark = pytest.mark.skipif(not library.is_installed(), reason="OpenVINO is not installed")
 
 
-def engine_of(folder, name):
+def engine_of(folder, name, keeps_memory=False):
     from page4d_engines.openvino.engine import OpenVinoEngine, settings
 
     opened = EngineFolder.open(folder)
     entry = opened.manifest.stage(name)
-    return OpenVinoEngine(opened, entry, "CPU", settings("CPU", Precision.FLOAT32, 1)), entry
-
-
-def arrays_of(specs):
-    rng = np.random.default_rng(0)
-    return {spec.binding: rng.random(spec.shape).astype(spec.dtype) for spec in specs}
+    return OpenVinoEngine(opened, entry, "CPU", settings("CPU", Precision.FLOAT32, 1), keeps_memory), entry
 
 
 def test_inputs_and_outputs_are_the_callers_memory(made):
@@ -81,32 +75,55 @@ def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowe
         assert computing is Precision.BFLOAT16 or precision == "float16"
 
 
-def test_activations_of_layers_that_stay_in_floating_point_are_not_quantised(tmp_path):
-    """int8 engines store such layers' weights as bytes, which OpenVINO would take for products of bytes."""
-    from page4d_engines.openvino.device import core
+def test_memory_is_kept_between_calls_where_there_is_plenty(made, monkeypatch):
+    from page4d_engines.openvino import engine
+
+    manifest = EngineFolder.open(made().folder).manifest
+    needed = engine._BETWEEN * 4 * sum(entry.largest for entry in manifest.stages)
+    free = int(needed / engine._KEPT_SHARE)
+    for available, precision, keeps in (
+        (free + 4, Precision.FLOAT32, True),
+        (free - 4, Precision.FLOAT32, False),
+        (free // 2 + 4, Precision.BFLOAT16, True),
+    ):
+        monkeypatch.setattr(engine, "available_memory", lambda available=available: available)
+        assert engine.keeps_memory(manifest, precision) is keeps
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_memory_between_operations_is_given_back_or_kept(made, keeps):
+    engine, entry = engine_of(made().folder, "time_sa.0", keeps)
+    given_back = []
+    compiled = engine._compiled
+
+    class Compiled:
+        def __getattr__(self, name):
+            return getattr(compiled, name)
+
+        def release_memory(self):
+            given_back.append(compiled.release_memory())
+
+    engine._compiled = Compiled()
+    inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
+    call = engine.bind(inputs, outputs)
+    call()
+    (tokens,) = outputs.values()
+    first = tokens.copy()
+    call()
+    assert len(given_back) == (0 if keeps else 2)
+    np.testing.assert_array_equal(tokens, first)
+
+
+def test_threads_are_pinned_where_they_are_all_of_the_machine(monkeypatch):
     from page4d_engines.openvino.engine import settings
 
-    random = np.random.default_rng(0)
-    x = random.standard_normal((1, 64, 384), dtype=np.float32)
-    numbers = random.integers(1, 256, (384, 128), np.uint8)
-    scale = random.uniform(0.01, 0.02, 128).astype(np.float32)
-    zeros = np.full(128, 128, np.uint8)
-    constants = {"numbers": numbers, "scale": scale, "zeros": zeros}
-    graph = helper.make_graph(
-        [
-            helper.make_node("DequantizeLinear", list(constants), ["weight"], axis=1),
-            helper.make_node("MatMul", ["x", "weight"], ["y"]),
-        ],
-        "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 64, 128))],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "linear.onnx")
-    compiled = core().compile_model(str(tmp_path / "linear.onnx"), "CPU", settings("CPU", Precision.FLOAT32, 1))
-    expected = x.astype(np.float64) @ ((numbers.astype(np.float64) - 128) * scale)
-    error = np.linalg.norm(compiled([x])[0] - expected) / np.linalg.norm(expected)
-    assert error < 1e-5
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
+    assert settings("CPU", Precision.FLOAT32, 4)["ENABLE_CPU_PINNING"]
+    assert not settings("CPU", Precision.FLOAT32, 3)["ENABLE_CPU_PINNING"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    assert not settings("CPU", Precision.FLOAT32, 4)["ENABLE_CPU_PINNING"]
+    assert "ENABLE_CPU_PINNING" not in settings("GPU", Precision.FLOAT32, 4)
 
 
 def test_fp8_and_unknown_devices_are_refused(made):

@@ -1,7 +1,5 @@
 """What OpenVINO computes a folder in: 16-bit graphs as float32 ones, bytes as they are or as bfloat16."""
 
-import os
-
 import numpy as np
 import onnx
 import pytest
@@ -11,6 +9,7 @@ from page4d.precision import Precision
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino import library
 from page4d_engines.ort.cpu_engine import OrtEngine
+from tests.support.stage_arrays import arrays_of
 
 pytestmark = pytest.mark.skipif(not library.is_installed(), reason="OpenVINO is not installed")
 
@@ -22,14 +21,35 @@ def nodes_of(model):
             yield from nodes_of(node.get_function())
 
 
-def arrays_of(specs):
-    rng = np.random.default_rng(0)
-    values = {}
-    for spec in specs:
-        dtype = "float32" if spec.dtype in ("float16", "bfloat16") else spec.dtype
-        high = 256 if dtype == "uint8" else 1
-        values[spec.binding] = (rng.random(spec.shape) * high).astype(dtype)
-    return values
+def error_of_linear(path, nodes, constants):
+    """Relative L2 of 64 rows of 384 channels times a matrix of bytes around 128, against float64, computed in float32.
+
+    Args:
+        path: of the graph's file.
+        nodes: from `x`, `numbers`, `scale` and `constants` to `y`.
+        constants: further ones, by name.
+    """
+    from page4d_engines.openvino.device import core
+    from page4d_engines.openvino.engine import settings
+
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 64, 384), dtype=np.float32)
+    numbers = random.integers(1, 256, (384, 128), np.uint8)
+    scale = random.uniform(0.01, 0.02, 128).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 64, 128))],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in {"numbers": numbers, "scale": scale, **constants}.items()
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    compiled = core().compile_model(str(path), "CPU", settings("CPU", Precision.FLOAT32, 1))
+    expected = x.astype(np.float64) @ ((numbers.astype(np.float64) - 128) * scale)
+    return np.linalg.norm(compiled([x])[0] - expected) / np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -105,90 +125,27 @@ def test_16_bits_are_what_a_cpu_computes_fast(monkeypatch, capabilities, tiles, 
     assert ("and int8" in device.described("CPU", Precision.INT8, Precision(int8))) == (not tiles)
 
 
+def test_activations_of_layers_that_stay_in_floating_point_are_not_quantised(tmp_path):
+    """int8 engines store such layers' weights as bytes, which OpenVINO would take for products of bytes."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["numbers", "scale", "zeros"], ["weight"], axis=1),
+        helper.make_node("MatMul", ["x", "weight"], ["y"]),
+    ]
+    assert error_of_linear(tmp_path / "linear.onnx", nodes, {"zeros": np.full(128, 128, np.uint8)}) < 1e-5
+
+
 @pytest.mark.parametrize("tiles", [False, True])
-def test_products_of_bytes_are_exact_where_they_are_computed_in_floating_point(monkeypatch, tmp_path, tiles):
-    """With AMX the bytes are widened once; without, OpenVINO quantises the activations, and errs."""
+def test_products_of_bytes_round_activations_but_with_amx(monkeypatch, tmp_path, tiles):
+    """With AMX the matrix is given in floating point, so only the CPU's own type rounds."""
     from page4d_engines.openvino import int8
-    from page4d_engines.openvino.device import core
-    from page4d_engines.openvino.engine import settings
 
     monkeypatch.setattr(int8, "has_bfloat16_tiles", lambda: tiles)
-    random = np.random.default_rng(0)
-    x = random.standard_normal((1, 64, 384), dtype=np.float32)
-    numbers = random.integers(1, 256, (384, 128), np.uint8)
-    scale = random.uniform(0.01, 0.02, 128).astype(np.float32)
-    constants = {"numbers": numbers, "scale": scale, "middle": np.array(128, np.uint8)}
-    graph = helper.make_graph(
-        [
-            helper.make_node("DynamicQuantizeLinear", ["x"], ["bytes", "range", "zero"]),
-            helper.make_node("MatMulInteger", ["bytes", "numbers", "zero", "middle"], ["sums"]),
-            helper.make_node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["range", "scale"], ["scales"]),
-            helper.make_node("Mul", ["wide", "scales"], ["y"]),
-        ],
-        "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 64, 128))],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "linear.onnx")
-    compiled = core().compile_model(str(tmp_path / "linear.onnx"), "CPU", settings("CPU", Precision.FLOAT32, 1))
-    expected = x.astype(np.float64) @ ((numbers.astype(np.float64) - 128) * scale)
-    error = np.linalg.norm(compiled([x])[0] - expected) / np.linalg.norm(expected)
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["bytes", "range", "zero"]),
+        helper.make_node("MatMulInteger", ["bytes", "numbers", "zero", "middle"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["range", "scale"], ["scales"]),
+        helper.make_node("Mul", ["wide", "scales"], ["y"]),
+    ]
+    error = error_of_linear(tmp_path / "linear.onnx", nodes, {"middle": np.array(128, np.uint8)})
     assert error < (1e-6 if tiles else 2e-2)
-
-
-def test_memory_is_kept_between_calls_where_there_is_plenty(made, monkeypatch):
-    from page4d_engines.openvino import engine
-
-    manifest = EngineFolder.open(made().folder).manifest
-    needed = engine._BETWEEN * 4 * sum(entry.largest for entry in manifest.stages)
-    free = int(needed / engine._KEPT_SHARE)
-    for available, precision, keeps in (
-        (free + 4, Precision.FLOAT32, True),
-        (free - 4, Precision.FLOAT32, False),
-        (free // 2 + 4, Precision.BFLOAT16, True),
-    ):
-        monkeypatch.setattr(engine, "available_memory", lambda available=available: available)
-        assert engine.keeps_memory(manifest, precision) is keeps
-
-
-@pytest.mark.parametrize("keeps", [False, True])
-def test_memory_between_operations_is_given_back_or_kept(made, keeps):
-    """The heap of a stage whose scratch is large, after a call: as before it, or larger."""
-    from page4d_engines.openvino.engine import OpenVinoEngine, settings
-
-    folder = EngineFolder.open(made().folder)
-    entry = folder.manifest.stage("time_sa.0")
-    engine = OpenVinoEngine(folder, entry, "CPU", settings("CPU", Precision.FLOAT32, 1), keeps)
-    given_back = []
-    compiled = engine._compiled
-
-    class Compiled:
-        def __getattr__(self, name):
-            return getattr(compiled, name)
-
-        def release_memory(self):
-            given_back.append(compiled.release_memory())
-
-    engine._compiled = Compiled()
-    inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
-    call = engine.bind(inputs, outputs)
-    call()
-    (tokens,) = outputs.values()
-    first = tokens.copy()
-    call()
-    assert len(given_back) == (0 if keeps else 2)
-    np.testing.assert_array_equal(tokens, first)
-
-
-def test_threads_are_pinned_where_they_are_all_of_the_machine(monkeypatch):
-    from page4d_engines.openvino.engine import settings
-
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    assert settings("CPU", Precision.FLOAT32, 4)["ENABLE_CPU_PINNING"]
-    assert not settings("CPU", Precision.FLOAT32, 3)["ENABLE_CPU_PINNING"]
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
-    assert not settings("CPU", Precision.FLOAT32, 4)["ENABLE_CPU_PINNING"]
-    assert "ENABLE_CPU_PINNING" not in settings("GPU", Precision.FLOAT32, 4)
