@@ -17,7 +17,7 @@ from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino import int8
 from page4d_engines.openvino.device import HINTS, core
-from page4d_engines.openvino.library import cache_folder, library, translated
+from page4d_engines.openvino.library import alone_in_cache, cache_folder, library, translated
 from page4d_engines.openvino.wide_graph import widen
 
 _BETWEEN = 2  # sizes of a stage's largest tensor that lie between its operations; 1 to 2 were measured
@@ -39,7 +39,7 @@ def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
         has_all = threads == os.cpu_count() == len(os.sched_getaffinity(0))
         hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": has_all}
     hints |= int8.settings()
-    if (folder := cache_folder()) is not None:
+    if (folder := cache_folder(HINTS[precision])) is not None:
         hints["CACHE_DIR"] = str(folder)
     return hints
 
@@ -82,7 +82,9 @@ class OpenVinoEngine:
         try:
             model = core().read_model(folder.file(entry.file))
             widen(model)
-            self._compiled = core().compile_model(model, device, hints)
+            with alone_in_cache(hints.get("CACHE_DIR")) as has_cache:
+                used = {name: value for name, value in hints.items() if has_cache or name != "CACHE_DIR"}
+                self._compiled = core().compile_model(model, device, used)
         except RuntimeError as error:  # of OpenVINO, for everything
             raise translated(error, self._name, "cannot be loaded by") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import importlib.util
 import os
@@ -82,21 +83,57 @@ def has_float16_tiles() -> bool:
     return "amx_fp16" in cpu_features()
 
 
-def cache_folder() -> pathlib.Path | None:
-    """Where compiled models are kept, by OpenVINO's version: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`.
+def cache_folder(computing: str) -> pathlib.Path | None:
+    """Where compiled models are kept, by OpenVINO's version and type: `$XDG_CACHE_HOME` or `~/.cache`, there `page4d`.
 
     What lies there is loaded without a further check, so the folder is its owner's alone. None where it cannot be made,
     or is somebody else's.
+
+    Args:
+        computing: the type to compute in, by OpenVINO's name. It takes a model that was compiled for another type as
+            if it were the right one, and gives NaN or crashes.
     """
     try:
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        folder = home / "page4d" / f"openvino-{library().__version__.partition('-')[0]}"
+        folder = home / "page4d" / f"openvino-{library().__version__.partition('-')[0]}-{computing}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
     except (OSError, RuntimeError):  # no home
         return None
     is_ours = status.st_uid == os.getuid() and not status.st_mode & 0o022
     return folder if is_ours and os.access(folder, os.W_OK | os.X_OK) else None
+
+
+@contextlib.contextmanager
+def alone_in_cache(folder: str | None) -> Iterator[bool]:
+    """Hold a folder of compiled models for this process: OpenVINO reads a file while another process still writes it.
+
+    Args:
+        folder: as `cache_folder` gives it; None where there is none.
+
+    Yields:
+        Whether the folder may be used: False without one, and where the file system has no locks.
+    """
+    lock = None if folder is None else _locked(os.path.join(folder, "lock"))
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(path: str) -> int | None:
+    """A file, made and locked, once no other process holds it; None where that cannot be."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
 
 
 def translated(error: Exception, name: str, doing: str) -> Exception:

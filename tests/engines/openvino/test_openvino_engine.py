@@ -179,15 +179,42 @@ def test_compiled_models_are_kept_in_a_folder_of_its_owner_alone(made, monkeypat
     np.testing.assert_array_equal(damaged.layers[1], first.layers[1])
 
 
+def test_processes_that_start_at_once_share_the_cache(made, tmp_path):
+    """Without a lock one reads a model that another still writes: bus errors, NaN, or OpenVINO's own error."""
+    program = (
+        "import sys, numpy as np; from page4d_engines import Pipeline;"
+        "pipeline = Pipeline.load(sys.argv[1], 'openvino');"
+        "images = np.full(pipeline.manifest.layout.images_shape, 99, np.uint8);"
+        "print(np.abs(pipeline.run(images).layers[1]).sum())"
+    )
+    for attempt in range(2):
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / str(attempt))}
+        command = [sys.executable, "-c", program, made("default", "bfloat16").folder]
+        running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        printed = [process.communicate(timeout=120)[0] for process in running]
+        assert [process.returncode for process in running] == [0] * 4
+        assert len(set(printed)) == 1 and np.isfinite(float(printed[0]))
+
+
+def test_a_cache_that_cannot_be_locked_is_not_used(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = library.cache_folder("f32")
+    (folder / "lock").symlink_to(tmp_path / "elsewhere")
+    made_ = made()
+    assert Pipeline.load(made_.folder, "openvino").run(made_.clip.frames).layers
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_cache_that_others_may_write_to_is_not_used(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = library.cache_folder()
+    folder = library.cache_folder("f32")
     folder.chmod(0o777)
-    assert library.cache_folder() is None
+    assert library.cache_folder("f32") is None
     folder.chmod(0o700)
-    assert library.cache_folder() == folder
+    assert library.cache_folder("f32") == folder
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    assert library.cache_folder() is None
+    assert library.cache_folder("f32") is None
 
 
 _IMPORT = """

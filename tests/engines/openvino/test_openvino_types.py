@@ -97,6 +97,22 @@ def test_a_block_of_bfloat16_keeps_its_last_sums_in_float32(made):
     assert np.mean(tokens.view(np.uint32) & 0xFFFF != 0) > 0.9, "a bfloat16 has no low bits"
 
 
+@pytest.mark.skipif(not library.has_bfloat16(), reason="this CPU does not compute in bfloat16")
+def test_a_graph_compiled_for_float32_is_not_taken_for_bfloat16(made, monkeypatch, tmp_path):
+    """As of weights that bfloat16 holds exactly, exported in both: OpenVINO's cache does not tell the two apart."""
+    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = EngineFolder.open(made("default", "bfloat16").folder)
+    entry = folder.manifest.stage("encoder")
+    results = []
+    for precision in (Precision.FLOAT32, Precision.BFLOAT16):
+        inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
+        OpenVinoEngine(folder, entry, "CPU", settings("CPU", precision, 1)).bind(inputs, outputs)()
+        results.append(outputs["tokens"])
+    assert 1e-4 < np.linalg.norm(results[1] - results[0]) / np.linalg.norm(results[0]) < 2e-2
+
+
 @pytest.mark.parametrize(
     ("capabilities", "tiles", "float16_tiles", "float16", "bfloat16", "int8"),
     [
