@@ -65,8 +65,8 @@ def computing_precision(precision: Precision, device: str) -> Precision:
 
 
 def multiplies_bytes(folder: Precision) -> bool:
-    """Whether a folder's products are of bytes: int8 engines', but with AMX, where they are of bfloat16."""
-    return folder is Precision.INT8 and not has_bfloat16_tiles()
+    """Whether a folder's products are of bytes: int8 engines', with VNNI and without AMX; else in floating point."""
+    return folder is Precision.INT8 and int8.multiplies_bytes()
 
 
 def described(device: str, folder: Precision, precision: Precision) -> str:

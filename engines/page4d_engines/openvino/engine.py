@@ -15,7 +15,6 @@ from page4d.manifest import Manifest, StageEntry
 from page4d.precision import Precision
 from page4d.system.memory import available_memory
 from page4d_engines.engine_folder import EngineFolder
-from page4d_engines.openvino import int8
 from page4d_engines.openvino.device import HINTS, core
 from page4d_engines.openvino.library import alone_in_cache, cache_folder, library, translated
 from page4d_engines.openvino.wide_graph import widen
@@ -38,7 +37,6 @@ def settings(device: str, precision: Precision, threads: int) -> dict[str, Any]:
         # threads stay free: two such pipelines would be pinned to the same ones.
         has_all = threads == os.cpu_count() == len(os.sched_getaffinity(0))
         hints |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": has_all}
-    hints |= int8.settings()
     if (folder := cache_folder(HINTS[precision])) is not None:
         hints["CACHE_DIR"] = str(folder)
     return hints

@@ -1,11 +1,16 @@
 """What OpenVINO computes a folder in: 16-bit graphs as float32 ones, bytes as they are or as bfloat16."""
 
+import statistics
+
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from page4d.precision import Precision
+from page4d.system.cpu import multiplies_signed
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino import library
 from page4d_engines.ort.cpu_engine import OrtEngine
@@ -21,19 +26,19 @@ def nodes_of(model):
             yield from nodes_of(node.get_function())
 
 
-def error_of_linear(path, nodes, constants):
-    """Relative L2 of 64 rows of 384 channels times a matrix of bytes around 128, against float64, computed in float32.
+def product_of(path, nodes, x, constants):
+    """`y` of OpenVINO for `x` `[1,64,384]` and a matrix of bytes around 128, and that matrix in float64 `[384,128]`.
 
     Args:
         path: of the graph's file.
         nodes: from `x`, `numbers`, `scale` and `constants` to `y`.
+        x: float32.
         constants: further ones, by name.
     """
     from page4d_engines.openvino.device import core
-    from page4d_engines.openvino.engine import settings
+    from page4d_engines.openvino.engine import settings as hints_of
 
     random = np.random.default_rng(0)
-    x = random.standard_normal((1, 64, 384), dtype=np.float32)
     numbers = random.integers(1, 256, (384, 128), np.uint8)
     scale = random.uniform(0.01, 0.02, 128).astype(np.float32)
     graph = helper.make_graph(
@@ -47,9 +52,22 @@ def error_of_linear(path, nodes, constants):
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
-    compiled = core().compile_model(str(path), "CPU", settings("CPU", Precision.FLOAT32, 1))
-    expected = x.astype(np.float64) @ ((numbers.astype(np.float64) - 128) * scale)
-    return np.linalg.norm(compiled([x])[0] - expected) / np.linalg.norm(expected)
+    compiled = core().compile_model(str(path), "CPU", hints_of("CPU", Precision.FLOAT32, 1))
+    return compiled([x])[0], (numbers.astype(np.float64) - 128) * scale
+
+
+def product_of_bytes(activation):
+    """The nodes of an int8 layer that reads `activation`."""
+    return [
+        helper.make_node("DynamicQuantizeLinear", [activation], ["bytes", "range", "zero"]),
+        helper.make_node("MatMulInteger", ["bytes", "numbers", "zero", "middle"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["range", "scale"], ["scales"]),
+        helper.make_node("Mul", ["wide", "scales"], ["y"]),
+    ]
+
+
+MIDDLE = {"middle": np.array(128, np.uint8)}
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -57,7 +75,8 @@ def error_of_linear(path, nodes, constants):
 def test_a_16_bit_graph_becomes_the_float32_graph_of_its_weights(made, variant, precision):
     """Nothing of 16 bits is left, in loops' bodies either; results are those of ONNX Runtime, which widens, too."""
     from page4d_engines.openvino.device import core
-    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+    from page4d_engines.openvino.engine import OpenVinoEngine
+    from page4d_engines.openvino.engine import settings as hints_of
     from page4d_engines.openvino.wide_graph import widen
 
     folder = EngineFolder.open(made(variant, precision).folder)
@@ -73,7 +92,7 @@ def test_a_16_bit_graph_becomes_the_float32_graph_of_its_weights(made, variant, 
         inputs = arrays_of(entry.inputs)
         results = []
         for engine in (
-            OpenVinoEngine(folder, entry, "CPU", settings("CPU", Precision.FLOAT32, 1)),
+            OpenVinoEngine(folder, entry, "CPU", hints_of("CPU", Precision.FLOAT32, 1)),
             OrtEngine.of_stage(folder, entry),
         ):
             outputs = {name: np.zeros_like(array) for name, array in arrays_of(entry.outputs).items()}
@@ -87,12 +106,13 @@ def test_a_16_bit_graph_becomes_the_float32_graph_of_its_weights(made, variant, 
 
 @pytest.mark.skipif(not library.has_bfloat16(), reason="this CPU does not compute in bfloat16")
 def test_a_block_of_bfloat16_keeps_its_last_sums_in_float32(made):
-    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+    from page4d_engines.openvino.engine import OpenVinoEngine
+    from page4d_engines.openvino.engine import settings as hints_of
 
     folder = EngineFolder.open(made("default", "bfloat16").folder)
     entry = folder.manifest.stage("time_sa.0")
     inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
-    OpenVinoEngine(folder, entry, "CPU", settings("CPU", Precision.BFLOAT16, 1)).bind(inputs, outputs)()
+    OpenVinoEngine(folder, entry, "CPU", hints_of("CPU", Precision.BFLOAT16, 1)).bind(inputs, outputs)()
     (tokens,) = outputs.values()
     assert np.mean(tokens.view(np.uint32) & 0xFFFF != 0) > 0.9, "a bfloat16 has no low bits"
 
@@ -100,7 +120,8 @@ def test_a_block_of_bfloat16_keeps_its_last_sums_in_float32(made):
 @pytest.mark.skipif(not library.has_bfloat16(), reason="this CPU does not compute in bfloat16")
 def test_a_graph_compiled_for_float32_is_not_taken_for_bfloat16(made, monkeypatch, tmp_path):
     """As of weights that bfloat16 holds exactly, exported in both: OpenVINO's cache does not tell the two apart."""
-    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+    from page4d_engines.openvino.engine import OpenVinoEngine
+    from page4d_engines.openvino.engine import settings as hints_of
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = EngineFolder.open(made("default", "bfloat16").folder)
@@ -108,7 +129,7 @@ def test_a_graph_compiled_for_float32_is_not_taken_for_bfloat16(made, monkeypatc
     results = []
     for precision in (Precision.FLOAT32, Precision.BFLOAT16):
         inputs, outputs = arrays_of(entry.inputs), arrays_of(entry.outputs)
-        OpenVinoEngine(folder, entry, "CPU", settings("CPU", precision, 1)).bind(inputs, outputs)()
+        OpenVinoEngine(folder, entry, "CPU", hints_of("CPU", precision, 1)).bind(inputs, outputs)()
         results.append(outputs["tokens"])
     assert 1e-4 < np.linalg.norm(results[1] - results[0]) / np.linalg.norm(results[0]) < 2e-2
 
@@ -138,7 +159,6 @@ def test_16_bits_are_what_a_cpu_computes_fast(monkeypatch, capabilities, tiles, 
     expected = {"float32": "float32", "float16": float16, "bfloat16": bfloat16, "int8": int8}
     got = {name: str(device.computing_precision(Precision(name), "CPU")) for name in expected}
     assert got == expected
-    assert ("and int8" in device.described("CPU", Precision.INT8, Precision(int8))) == (not tiles)
 
 
 def test_activations_of_layers_that_stay_in_floating_point_are_not_quantised(tmp_path):
@@ -147,21 +167,56 @@ def test_activations_of_layers_that_stay_in_floating_point_are_not_quantised(tmp
         helper.make_node("DequantizeLinear", ["numbers", "scale", "zeros"], ["weight"], axis=1),
         helper.make_node("MatMul", ["x", "weight"], ["y"]),
     ]
-    assert error_of_linear(tmp_path / "linear.onnx", nodes, {"zeros": np.full(128, 128, np.uint8)}) < 1e-5
+    x = np.random.default_rng(1).standard_normal((1, 64, 384), dtype=np.float32)
+    y, matrix = product_of(tmp_path / "linear.onnx", nodes, x, {"zeros": np.full(128, 128, np.uint8)})
+    np.testing.assert_allclose(y, x.astype(np.float64) @ matrix, rtol=0, atol=1e-4 * np.abs(y).max())
+
+
+@pytest.mark.skipif(not multiplies_signed(), reason="this CPU has no exact products of signed bytes")
+@pytest.mark.parametrize("gelu", [False, True])
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0, 4), outliers=st.integers(0, 3))
+def test_an_activation_has_a_range_per_row_and_is_not_clipped(tmp_path_factory, gelu, seed, spread, outliers):
+    """So no element is further off than half a step of its row, times the column of the matrix."""
+    from page4d_engines.openvino import int8
+
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((1, 64, 384)) * 10 ** random.uniform(-spread, spread, (1, 64, 1))
+    x[:, 0] = 0
+    x[:, random.integers(1, 64, outliers), random.integers(0, 384, outliers)] *= 100
+    x = x.astype(np.float32)
+    nodes = [helper.make_node("Gelu", ["x"], ["activated"])] if gelu else []
+    path = tmp_path_factory.mktemp("linear") / "linear.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8, "multiplies_bytes", lambda: True)
+        y, matrix = product_of(path, nodes + product_of_bytes("activated" if gelu else "x"), x, MIDDLE)
+    exact = x.astype(np.float64)
+    if gelu:
+        exact *= np.vectorize(statistics.NormalDist().cdf)(exact)
+        step = np.maximum(exact.max(-1, keepdims=True), 0.68) * 1.25 / 255
+    else:
+        step = np.abs(exact).max(-1, keepdims=True) / 127
+    rounding = 1e-5 * np.abs(exact) @ np.abs(matrix)  # of float32
+    assert np.all(np.abs(y - exact @ matrix) <= step / 2 * np.abs(matrix).sum(0) + rounding)
+    error = np.linalg.norm(y - exact @ matrix, axis=-1) / np.maximum(np.linalg.norm(exact @ matrix, axis=-1), 1e-30)
+    assert gelu or np.median(error) < 2e-2
+    assert np.all(np.isfinite(y))
 
 
 @pytest.mark.parametrize("tiles", [False, True])
-def test_products_of_bytes_round_activations_but_with_amx(monkeypatch, tmp_path, tiles):
-    """With AMX the matrix is given in floating point, so only the CPU's own type rounds."""
-    from page4d_engines.openvino import int8
+@pytest.mark.parametrize("signed", [False, True])
+def test_bytes_are_multiplied_where_that_is_exact_and_faster(monkeypatch, tmp_path, signed, tiles):
+    """Elsewhere the matrix is given in floating point, so only the CPU's own type rounds."""
+    from page4d_engines.openvino import device, int8
 
     monkeypatch.setattr(int8, "has_bfloat16_tiles", lambda: tiles)
-    nodes = [
-        helper.make_node("DynamicQuantizeLinear", ["x"], ["bytes", "range", "zero"]),
-        helper.make_node("MatMulInteger", ["bytes", "numbers", "zero", "middle"], ["sums"]),
-        helper.make_node("Cast", ["sums"], ["wide"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["range", "scale"], ["scales"]),
-        helper.make_node("Mul", ["wide", "scales"], ["y"]),
-    ]
-    error = error_of_linear(tmp_path / "linear.onnx", nodes, {"middle": np.array(128, np.uint8)})
-    assert error < (1e-6 if tiles else 2e-2)
+    monkeypatch.setattr(int8, "multiplies_signed", lambda: signed)
+    bytes_too = signed and not tiles
+    assert ("and int8" in device.described("CPU", Precision.INT8, Precision.BFLOAT16)) == bytes_too
+    if bytes_too and not multiplies_signed():
+        return  # this CPU cannot run it
+    x = np.random.default_rng(1).standard_normal((1, 64, 384), dtype=np.float32)
+    y, matrix = product_of(tmp_path / "linear.onnx", product_of_bytes("x"), x, MIDDLE)
+    exact = x.astype(np.float64) @ matrix
+    error = np.linalg.norm(y - exact) / np.linalg.norm(exact)
+    assert 1e-3 < error < 2e-2 if bytes_too else error < 1e-6
