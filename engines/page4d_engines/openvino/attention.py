@@ -65,7 +65,12 @@ def _attend(q: Value, k: Value, v: Value, bias: Value | None = None) -> Value:
         bias: to every logit, of a shape that broadcasts to `[Z,A,n,m]`.
     """
     ops = library().opset13
-    return ops.scaled_dot_product_attention(q, k, v, *([] if bias is None else [bias])).output(0)  # [Z,A,n,D]
+    D = _shape(k)[3]
+    # The scale as a vector on k keeps OpenVINO from merging the transpositions before and in the attention into one
+    # (`[Z,m,A,D]` to `[Z,A,D,m]`), which takes 2 to 4 % of a block's time. It would move a scale of one number.
+    scaled = ops.multiply(k, ops.convert_like(ops.constant(np.full((1, 1, 1, D), D**-0.5, np.float32)), k))
+    one = ops.convert_like(ops.constant(np.float32(1)), k)
+    return ops.scaled_dot_product_attention(q, scaled, v, bias, one).output(0)  # [Z,A,n,D]
 
 
 def _with_key_bias(q: Value, k: Value, v: Value, key_bias: Value) -> Value:

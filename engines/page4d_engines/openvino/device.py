@@ -7,7 +7,7 @@ from typing import Any
 
 from page4d.errors import MissingBackendError
 from page4d.precision import Precision
-from page4d_engines.openvino import attention, int8
+from page4d_engines.openvino import attention, channel_runs, int8
 from page4d_engines.openvino.library import has_bfloat16_tiles, has_float16_tiles, library
 from page4d_engines.options import CPU
 
@@ -29,7 +29,7 @@ def core() -> Any:
         MissingBackendError: as `library`.
     """
     loaded = library().Core()
-    for extension in (*attention.extensions(), *int8.extensions()):
+    for extension in (*attention.extensions(), *channel_runs.extensions(), *int8.extensions()):
         loaded.add_extension(extension)
     return loaded
 
