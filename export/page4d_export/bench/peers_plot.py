@@ -13,6 +13,7 @@ from page4d_export.bench.plot_file import save_plot
 _OURS, _OTHER, _BASE, _INK, _PALE = "#c2410c", "#a8b3c2", "#7c8898", "#1f2937", "#6b7280"
 _ROOM, _ROOM_BESIDE = 1.4, 2.6  # the axis's length per longest bar: labels stand behind it
 _WIDTH, _DPI = 8.6, 200  # inches, dots each: 1720 pixels, two for each of a README's column
+_FURTHER = 2.6  # inches for each panel after the second
 
 
 def plot_peers(results: Sequence[PeersBenchmark], path: pathlib.Path) -> None:
@@ -27,7 +28,8 @@ def plot_peers(results: Sequence[PeersBenchmark], path: pathlib.Path) -> None:
 
     names = ordered(results)
     height = 1.35 + 0.42 * len(names) + 0.2 * (len(results) > 1)
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
+    width = _WIDTH + _FURTHER * max(0, len(results) - 2)
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.12))
     panels: Any = figure.subplots(1, len(results), squeeze=False)[0]
     for axes, result in zip(panels, results, strict=True):
         _panel(axes, result, names, _ROOM if len(results) == 1 else _ROOM_BESIDE)
