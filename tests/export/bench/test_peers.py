@@ -148,6 +148,14 @@ def test_several_comparisons_are_panels_beside_each_other(quick, tmp_path):
     assert all((0xC2, 0x41, 0x0C) in half for half in colours)  # ours
 
 
+def test_three_comparisons_have_room_for_their_labels(quick, tmp_path):
+    rows = [msgspec.structs.replace(row, seconds=0.774, spread=(7.1, 7.2), speedup=7.17) for row in quick.rows]
+    plot_peers([msgspec.structs.replace(quick, rows=rows)] * 3, tmp_path / "three.png")
+    with Image.open(tmp_path / "three.png") as image:
+        edge = image.convert("RGB").crop((image.width - 8, 0, image.width, image.height))
+    assert edge.getcolors() == [(8 * image.height, (255, 255, 255))], "nothing is cut off at the right"
+
+
 def test_the_order_of_the_bars(quick):
     slow, fast = (PeerRow(f"{speed}", False, "float32", 1.0, speed, (speed, speed)) for speed in (1.0, 2.0))
     missing, other = (PeerRow(name, False, missing="not here") for name in ("missing", "other"))
