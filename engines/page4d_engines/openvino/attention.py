@@ -68,9 +68,8 @@ def _attend(q: Value, k: Value, v: Value, bias: Value | None = None) -> Value:
     D = _shape(k)[3]
     # The scale as a vector on k keeps OpenVINO from merging the transpositions before and in the attention into one
     # (`[Z,m,A,D]` to `[Z,A,D,m]`), which takes 2 to 4 % of a block's time. It would move a scale of one number.
-    scaled = ops.multiply(k, ops.convert_like(ops.constant(np.full((1, 1, 1, D), D**-0.5, np.float32)), k))
-    one = ops.convert_like(ops.constant(np.float32(1)), k)
-    return ops.scaled_dot_product_attention(q, scaled, v, bias, one).output(0)  # [Z,A,n,D]
+    scaled = ops.multiply(k, _constant(np.full((1, 1, 1, D), D**-0.5, np.float32), k))
+    return ops.scaled_dot_product_attention(q, scaled, v, bias, _like(1.0, k)).output(0)  # [Z,A,n,D]
 
 
 def _with_key_bias(q: Value, k: Value, v: Value, key_bias: Value) -> Value:

@@ -6,7 +6,7 @@ constant (`FakeQuantize`). So each row is divided by its own largest value first
 the range is measured when the graph runs, nothing is clipped, and the error is smaller than of one range a tensor.
 
 Where the CPU has no products of bytes that are both exact and faster, the matrix is given in floating point: without
-VNNI their 16-bit sums may saturate, and with AMX products of bfloat16 are as fast.
+VNNI their 16-bit sums may saturate, and with AMX products of bfloat16 are nearly as fast.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _product(context: Any) -> list[Any]:
     if not x.get_element_type().is_real():
         raise EngineError("a product of bytes reads something else than a quantised activation")
     numbers = weight.get_node().get_data()  # [K,N]
-    if zero.get_node().get_data() != _ZERO:
-        raise EngineError(f"a product of bytes has weights around something else than {_ZERO}")
+    if (middle := zero.get_node().get_data()) != _ZERO:
+        raise EngineError("weights of a product of bytes", got=f"around {middle}", allowed=f"around {_ZERO}")
     if not multiplies_bytes():
         return ops.matmul(x, _constant(numbers.astype(np.float32) - _ZERO), False, False).outputs()
     rows = _constant((numbers.T.astype(np.int16) - _ZERO).astype(np.int8))  # [N,K], the form that is not copied

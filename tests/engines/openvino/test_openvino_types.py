@@ -119,7 +119,7 @@ def test_a_block_of_bfloat16_keeps_its_last_sums_in_float32(made):
 
 @pytest.mark.skipif(not library.has_bfloat16(), reason="this CPU does not compute in bfloat16")
 def test_a_graph_compiled_for_float32_is_not_taken_for_bfloat16(made, monkeypatch, tmp_path):
-    """As of weights that bfloat16 holds exactly, exported in both: OpenVINO's cache does not tell the two apart."""
+    """Weights that bfloat16 holds exactly give one graph in both; with AMX, OpenVINO confuses the two in its cache."""
     from page4d_engines.openvino.engine import OpenVinoEngine
     from page4d_engines.openvino.engine import settings as hints_of
 
@@ -200,7 +200,6 @@ def test_an_activation_has_a_range_per_row_and_is_not_clipped(tmp_path_factory, 
     assert np.all(np.abs(y - exact @ matrix) <= step / 2 * np.abs(matrix).sum(0) + rounding)
     error = np.linalg.norm(y - exact @ matrix, axis=-1) / np.maximum(np.linalg.norm(exact @ matrix, axis=-1), 1e-30)
     assert gelu or np.median(error) < 2e-2
-    assert np.all(np.isfinite(y))
 
 
 @pytest.mark.parametrize("tiles", [False, True])
@@ -214,7 +213,7 @@ def test_bytes_are_multiplied_where_that_is_exact_and_faster(monkeypatch, tmp_pa
     bytes_too = signed and not tiles
     assert ("and int8" in device.described("CPU", Precision.INT8, Precision.BFLOAT16)) == bytes_too
     if bytes_too and not multiplies_signed():
-        return  # this CPU cannot run it
+        pytest.skip("this CPU has no exact products of signed bytes")
     x = np.random.default_rng(1).standard_normal((1, 64, 384), dtype=np.float32)
     y, matrix = product_of(tmp_path / "linear.onnx", product_of_bytes("x"), x, MIDDLE)
     exact = x.astype(np.float64) @ matrix
