@@ -93,7 +93,8 @@ class StageEntry(msgspec.Struct, frozen=True):
     eps: dict[str, float] = {}
     """Of its LayerNorms, as the weights' source has them: `norm` of tokens, `qk_norm` of each head's q and k."""
     floating: tuple[str, ...] = ()
-    """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error."""
+    """In int8 and fp8: matrices of the linear layers whose activations are not quantised, for their measured error;
+    with static ranges, outputs of the attentions whose queries and keys are not."""
     ties: float = 0.0
     """Relative L2 by which the outputs may differ because landmarks have equal confidence up to rounding: measured with
     these landmarks chosen the other way round."""
@@ -330,6 +331,9 @@ class Manifest(msgspec.Struct, frozen=True):
     unit: Unit | None = None
     """Of lengths: metres where `metric` is an output; with an output `sky`, once focal lengths are known. None: one of
     each window's own."""
+    static_ranges: bool = False
+    """In int8: activations are rounded to ranges that were measured when the engines were exported, not in every
+    call."""
     attention: AttentionChoice = AttentionChoice.AUTO
     plans: Plans | None = None
     """TensorRT plans, where they were built."""

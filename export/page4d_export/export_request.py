@@ -60,9 +60,16 @@ class ExportRequest:
         Raises:
             MissingBackendError: PyTorch is not installed.
             UsageError: `out` holds something that is not an engine folder, or lies in an input; a clip of too few
-                frames or cameras, or without the calibration that the plan needs; sparse attention without a tolerance.
+                frames or cameras, or without the calibration that the plan needs; sparse attention without a tolerance;
+                static ranges without a clip.
         """
         stage_tolerance(self.plan, self.tolerance)
+        if self.plan.static_ranges and self.clip is None:
+            raise UsageError(
+                "--static-ranges without --frames: filmed frames exceed the ranges of the rendered clip",
+                allowed="--static-ranges with a folder of frames like those that the engines will see",
+                hint="--frames FOLDER",
+            )
         _require_torch()
         inputs = dict(self.source.files)
         if self.plugin_library is not None:
@@ -119,6 +126,7 @@ def export(
     heads: Sequence[str] | None = None,
     keypoints: bool = False,
     absent_views: bool = False,
+    static_ranges: bool = False,
     attention: AttentionChoice | str = AttentionChoice.AUTO,
     encoder_images: int | None = None,
     head_images: int | None = None,
@@ -153,10 +161,14 @@ def export(
             it has.
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
         absent_views: whether the engines take `present` `[T,V]`, and go without the images that are not there.
+        static_ranges: in int8: activations are rounded to ranges that are measured on `frames`, which have to be given;
+            faster with OpenVINO, and what exceeds the ranges by a quarter is cut off.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
-        encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 1.
+        encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 without static
+            ranges 1.
         head_images: images of a call of the heads that make large maps (depth and points of VGGT and Depth Anything 3,
-            points and confidence of Pi3X); None: as many as have no more patches than one of 518x518, in int8 1.
+            points and confidence of Pi3X); None: as many as have no more patches than one of 518x518, in int8
+            without static ranges 1.
         frames: folder of frames to verify on, as `page4d-run` reads it; None: a rendered clip.
         tolerance: relative L2 error that a stage's outputs may have, above 0, up to 1; None: the precision's own. With
             sparse attention: that the results may have against the exact model; it has to be given.
@@ -179,7 +191,15 @@ def export(
     source = _source(model, preset, dict(options or {}), T, seed, registers, time_sa, heads, told)
     precision, attention = _choice(Precision, "precision", precision), _choice(AttentionChoice, "attention", attention)
     plan = ExportPlan.make(
-        source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+        source.config,
+        layout,
+        precision,
+        keypoints,
+        encoder_images,
+        attention,
+        head_images,
+        absent_views,
+        static_ranges,
     )
     clip = open_clip(frames, layout)
     request = ExportRequest(

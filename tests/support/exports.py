@@ -66,15 +66,16 @@ def content(folder):
     return {path.relative_to(folder).as_posix(): path.is_file() and sha256(path) for path in folder.rglob("*")}
 
 
-def verified(precision, shared):
+def verified(precision, shared, static_ranges=False):
     """The default model's engine folder in a precision, exported as a user does, once for all processes of a run."""
     from page4d.precision import Precision
     from page4d_export.exporter import write_verified
     from page4d_export.plan.export_plan import ExportPlan
 
-    plan = ExportPlan.make(config_of("default", encoder_depth=2), layout_of("default", 56, 70), Precision(precision))
+    config, layout = config_of("default", encoder_depth=2), layout_of("default", 56, 70)
+    plan = ExportPlan.make(config, layout, Precision(precision), static_ranges=static_ranges)
     model = lively(plan.config)
-    folder = shared / precision / "engines"
+    folder = shared / f"{precision}{'-static' * static_ranges}" / "engines"
     with making(folder.parent) as first:
         if first:
             write_verified(model, plan, folder)

@@ -5,6 +5,8 @@ computes that graph as it stands in float32. It multiplies bytes where an activa
 constant (`FakeQuantize`). So each row is divided by its own largest value first, and the product is multiplied by it:
 the range is measured when the graph runs, nothing is clipped, and the error is smaller than of one range a tensor.
 
+With static ranges (`QuantizeLinear`) the range is a constant of the graph, and nothing is measured.
+
 Where the CPU has no products of bytes that are both exact and faster, the matrix is given in floating point: without
 VNNI their 16-bit sums may saturate, and with AMX products of bfloat16 are nearly as fast.
 """
@@ -38,8 +40,9 @@ def extensions() -> list[Any]:
 
     return [
         ConversionExtension("DynamicQuantizeLinear", _rounded),
+        ConversionExtension("QuantizeLinear", _rounded_to_range),
         ConversionExtension("MatMulInteger", _product),
-        ConversionExtension("DequantizeLinear", _float_matrix),
+        ConversionExtension("DequantizeLinear", _dequantised),
     ]
 
 
@@ -61,6 +64,18 @@ def _rounded(context: Any) -> list[Any]:
     return [rounded.output(0), scale.output(0), _constant(np.uint8(0))]
 
 
+def _rounded_to_range(context: Any) -> list[Any]:
+    """An activation over the scale of a static range, rounded. Without products of bytes: not rounded."""
+    ops = library().opset13
+    x = context.get_input(0)
+    scale, zero = (context.get_input(number).get_node().get_data() for number in (1, 2))
+    if not multiplies_bytes():
+        return ops.multiply(x, _constant(np.float32(1 / scale))).outputs()
+    steps = np.array([0, 255], np.float32) - np.float32(zero)  # least and largest
+    (low, high), (first, last) = (map(_constant, ends) for ends in (steps * np.float32(scale), steps))
+    return ops.fake_quantize(x, low, high, first, last, 256).outputs()
+
+
 def _product(context: Any) -> list[Any]:
     """`x (w - zero)`, whose scales, of rows and of columns, the graph multiplies afterwards."""
     ops = library().opset13
@@ -77,10 +92,14 @@ def _product(context: Any) -> list[Any]:
     return ops.matmul(x, ops.multiply(ops.convert(rows, np.float32), ones), False, True).outputs()
 
 
-def _float_matrix(context: Any) -> list[Any]:
-    """The matrix of a layer whose activations are not quantised, in float32: of bytes, OpenVINO would quantise them."""
-    numbers, scale, zeros = (context.get_input(number).get_node().get_data() for number in range(3))
-    return [_constant((numbers.astype(np.float32) - zeros.astype(np.float32)) * scale)]  # [K,N]
+def _dequantised(context: Any) -> list[Any]:
+    """Bytes times their scale: a rounded activation, or a matrix in float32, which as bytes OpenVINO would multiply."""
+    numbers = context.get_input(0)
+    scale, zeros = (context.get_input(number).get_node().get_data() for number in (1, 2))
+    if numbers.get_node().get_type_name() != "Constant":
+        return library().opset13.multiply(numbers, _constant(scale)).outputs()
+    matrix = numbers.get_node().get_data().astype(np.float32)  # [K,N]
+    return [_constant((matrix - zeros.astype(np.float32)) * scale)]
 
 
 def _constant(value: Any) -> Any:

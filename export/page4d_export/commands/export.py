@@ -124,7 +124,17 @@ def export_command(
     ] = False,
     fp16: Annotated[bool, precision_option("--fp16", help="float16 weights and tokens")] = False,
     bf16: Annotated[bool, precision_option("--bf16", help="bfloat16 weights and tokens")] = False,
-    int8: Annotated[bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime on a CPU")] = False,
+    int8: Annotated[
+        bool, precision_option("--int8", help="8-bit linear layers, for ONNX Runtime or OpenVINO on a CPU")
+    ] = False,
+    static_ranges: Annotated[
+        bool,
+        precision_option(
+            "--static-ranges",
+            help="with --int8: activations are rounded to ranges measured on --frames; faster with OpenVINO, and what"
+            " exceeds them by a quarter is cut off",
+        ),
+    ] = False,
     fp8: Annotated[
         bool,
         precision_option(
@@ -258,7 +268,15 @@ def export_command(
             names = ", ".join(source.config.predictions) or "none"
             console.say(f"preset {source.chosen}, as {source.described} was published; heads: {names}", quiet)
         plan = ExportPlan.make(
-            source.config, layout, precision, keypoints, encoder_images, attention, head_images, absent_views
+            source.config,
+            layout,
+            precision,
+            keypoints,
+            encoder_images,
+            attention,
+            head_images,
+            absent_views,
+            static_ranges,
         )
         if attention is AttentionChoice.NATIVE and (unfused := plan.unfused()):
             console.say(

@@ -239,7 +239,8 @@ def _title(manifest: Manifest) -> str:
     streams = f"{model['streams']} stream{'s' if model['streams'] > 1 else ''}"
     kind = f"{model['published']} as published" if model.get("published") else streams
     size = f"width {model['width']}, encoder {model['encoder_depth']} + {model['depth']} layers, {kind}"
-    return f"{manifest.layout}, {manifest.precision}, {size}"
+    ranges = " with static ranges" * manifest.static_ranges
+    return f"{manifest.layout}, {manifest.precision}{ranges}, {size}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -41,6 +41,7 @@ class ExportPlan:
     head_images: int
     attention: AttentionChoice
     absent_views: bool = False
+    static_ranges: bool = False
 
     @classmethod
     def make(
@@ -53,6 +54,7 @@ class ExportPlan:
         attention: AttentionChoice = AttentionChoice.AUTO,
         head_images: int | None = None,
         absent_views: bool = False,
+        static_ranges: bool = False,
     ) -> ExportPlan:
         """A plan.
 
@@ -62,17 +64,20 @@ class ExportPlan:
             precision: of tokens and weights.
             keypoints: whether Global-SA reads keypoint maps.
             encoder_images: images of an encoder call; None: the largest divisor of the clip's images up to 16, in int8
-                1.
+                without static ranges 1.
             attention: what TensorRT makes of attention.
             head_images: images of a call of DPT heads (VGGT, Depth Anything 3) and of Pi3X's points and confidence;
-                None: the largest divisor of the clip's images with at most 1369 patches, or 1; in int8 1.
+                None: the largest divisor of the clip's images with at most 1369 patches, or 1; in int8
+                without static ranges 1.
             absent_views: whether the engines are told which images are there, and go without the others.
+            static_ranges: in int8: activations, queries and keys are rounded to ranges that were measured on frames.
 
         Raises:
-            UsageError: `encoder_images` or `head_images` does not divide the clip's images, keypoints without a
-                Global-SA to use them, absent views where no image sees another, a model that sees images alone without
-                its head, the plugin in a precision that it does not compute in, a layout that a published model was not
-                made for, or one that is too large: over 16384 images, a tensor of over 2^40 numbers, 2^63 FLOP.
+            UsageError: static ranges in another precision than int8, `encoder_images` or `head_images` does not divide
+                the clip's images, keypoints without a Global-SA to use them, absent views where no image sees another,
+                a model that sees images alone without its head, the plugin in a precision that it does not compute in,
+                a layout that a published model was not made for, or one that is too large: over 16384 images, a tensor
+                of over 2^40 numbers, 2^63 FLOP.
         """
         layout = config.settled(layout)
         if config.sees_alone and not config.predictions:
@@ -84,9 +89,11 @@ class ExportPlan:
             )
         if layout.images > _MOST_IMAGES:
             raise _too_large(layout, f"{layout.images} images", f"up to {_MOST_IMAGES} images: T * V * B")
-        # in int8 the images of a call share one rounding range; with one image a call, no image depends on another
+        if static_ranges and precision is not Precision.INT8:
+            raise UsageError("--static-ranges is of int8", got=precision, allowed="--int8 --static-ranges")
+        # without static ranges the images of a call share one range; with one image a call, none depends on another
         most_encoder, most_head = _ENCODER_IMAGES, _HEAD_PATCHES // layout.P
-        if precision is Precision.INT8:
+        if precision is Precision.INT8 and not static_ranges:
             most_encoder = most_head = 1
         if keypoints and not config.global_layers:
             raise UsageError(
@@ -116,6 +123,7 @@ class ExportPlan:
             head_images=_images_a_call("--head-images", head_images, layout.images, most_head),
             attention=attention,
             absent_views=absent_views,
+            static_ranges=static_ranges,
         )
         plan._require_sizes()
         return plan
@@ -142,11 +150,12 @@ class ExportPlan:
             self.keypoints,
             attention=self.attention,
             absent_views=self.absent_views,
+            static_ranges=self.static_ranges,
         )
 
     def in_precision(self, precision: Precision) -> ExportPlan:
-        """The same stages in another precision."""
-        return replace(self, precision=precision)
+        """The same stages in another precision, without static ranges."""
+        return replace(self, precision=precision, static_ranges=False)
 
     @property
     def exact(self) -> ExportPlan:
@@ -168,6 +177,7 @@ class ExportPlan:
             points_frame=self.config.points_frame,
             pose_direction=self._pose_direction,
             unit=self._unit,
+            static_ranges=self.static_ranges,
         )
 
     @property

@@ -1,7 +1,8 @@
-"""Statistics of what the linear layers of a stage read, out of the float32 stage as ONNX Runtime computes it."""
+"""Statistics of what a stage's linear layers and attentions read, of the float32 stage as ONNX Runtime computes it."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from page4d.manifest import StageEntry
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.quantize.centering import Observed
-from page4d_export.quantize.linear_layers import Floats, Graph, Linear
+from page4d_export.quantize.linear_layers import Floats, Graph, name_of, shape_of
 from page4d_export.sample_clip import Values
 from page4d_export.stage_runner import Arrays, run_engine
 
@@ -27,13 +28,13 @@ _FEW = 8
 
 @dataclass
 class Seen:
-    """Statistics of a linear layer's input, over all tokens.
+    """Statistics of a linear layer's input, or of an attention's queries or keys, over all tokens.
 
     Attributes:
         tokens: how many.
         mean, low, high: by channel, float64 `[K]`.
         moment: mean of `(x - mean)^T (x - mean)`, `[K,K]`: which channels go together, and how far; float32, since
-            there are gigabytes of it. None where the tokens are too few to say.
+            there are gigabytes of it. None where the tokens are too few to say, and of queries and keys.
         rows: some rows of the input, `[r,K]`.
     """
 
@@ -65,10 +66,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class StatsOutputs:
-    """The outputs that are added to a stage's graph for one linear layer's input `[...,K]`.
+    """The outputs that are added to a stage's graph for one tensor `[...,K]`.
 
     Attributes:
-        x: the input's name, which starts the outputs' names.
+        x: the tensor's name, which starts the outputs' names.
         tokens: of a call.
         channels: K.
         rows: indices of the tokens that are given out as they are.
@@ -82,19 +83,17 @@ class StatsOutputs:
     has_moment: bool
 
     @classmethod
-    def of(cls, linear: Linear, calls: int) -> StatsOutputs:
-        """The outputs for a layer's input, in a stage of so many calls."""
-        shape = linear.input.shape
-        assert shape is not None
-        *leading, channels = shape.numpy()
+    def of(cls, value: ir.Value, calls: int, moment: bool = True) -> StatsOutputs:
+        """The outputs for a tensor, in a stage of so many calls; `moment`: where the tokens are enough to say."""
+        *leading, channels = shape_of(value)
         tokens = math.prod(leading)
         rows = np.unique(np.linspace(0, tokens - 1, max(1, _ROWS // calls)).astype(np.int64))
         return cls(
-            x=linear.x,
+            x=name_of(value),
             tokens=tokens,
             channels=channels,
             rows=tuple(rows.tolist()),
-            has_moment=_FEW * tokens * calls >= channels,
+            has_moment=moment and _FEW * tokens * calls >= channels,
         )
 
     @property
@@ -142,10 +141,35 @@ class StatsOutputs:
         return Seen(tokens=self.tokens, mean=mean, low=low, high=high, moment=moment, rows=rows)
 
 
-def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Values, list[Seen]]:
-    """A float32 stage's outputs, and statistics of what each of its linear layers reads, in the order they run."""
-    linears = Graph(ir.load(path)).linears
-    stats = {linear.x: StatsOutputs.of(linear, entry.calls) for linear in linears}
+@dataclass(frozen=True)
+class StageStats:
+    """Statistics of a stage.
+
+    Attributes:
+        linears: of each linear layer's input, in the order they run.
+        attentions: of each attention's queries and keys, in the order they run; empty where they were not asked for.
+    """
+
+    linears: list[Seen]
+    attentions: list[tuple[Seen, Seen]]
+
+
+def observe(
+    path: pathlib.Path, entry: StageEntry, inputs: Values, attention: bool = False
+) -> tuple[Values, StageStats]:
+    """A float32 stage's outputs, and statistics of what its layers read.
+
+    Args:
+        path: of its ONNX file.
+        entry: the stage.
+        inputs: by name, of all calls.
+        attention: whether queries and keys are looked at.
+    """
+    graph = Graph(ir.load(path))
+    factors = [attended.queries_and_keys for attended in graph.attentions if attention]
+    stats = {linear.x: StatsOutputs.of(linear.input, entry.calls) for linear in graph.linears}
+    for value in itertools.chain(*factors):
+        stats[name_of(value)] = StatsOutputs.of(value, entry.calls, moment=False)
     seen: dict[str, Seen] = {}
 
     def extend(model: onnx.ModelProto) -> None:
@@ -161,4 +185,5 @@ def observe(path: pathlib.Path, entry: StageEntry, inputs: Values) -> tuple[Valu
 
     shapes = {name: shape for outputs in stats.values() for name, shape in outputs.shapes.items()}
     results = run_engine(OrtEngine(path, extend=extend), entry, inputs, shapes, take)
-    return results, [seen[linear.x] for linear in linears]
+    attentions = [(seen[name_of(queries)], seen[name_of(keys)]) for queries, keys in factors]
+    return results, StageStats([seen[linear.x] for linear in graph.linears], attentions)

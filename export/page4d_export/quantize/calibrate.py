@@ -21,10 +21,11 @@ from page4d.precision import Precision
 from page4d.system.progress import SILENT, Progress
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.plan.export_plan import ExportPlan
-from page4d_export.quantize import fp8, int8
-from page4d_export.quantize.activation_stats import Seen, observe
+from page4d_export.quantize import fp8, int8, static_int8
+from page4d_export.quantize.activation_stats import StageStats, observe
 from page4d_export.quantize.centering import Observed, is_centered
-from page4d_export.quantize.linear_layers import Floats, Graph
+from page4d_export.quantize.linear_layers import Attention, Floats, Graph, Linear
+from page4d_export.quantize.static_int8 import QueriesAndKeys
 from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage import stages_of
 from page4d_export.stage_runner import StageChain, run_engine
@@ -35,7 +36,7 @@ _PRONE = 0.05  # error of a layer's product above which its activations are not 
 
 
 class Scheme(Protocol):
-    """A way to quantize: the modules `int8` and `fp8`."""
+    """A way to quantize: the modules `int8`, `static_int8` and `fp8`."""
 
     def weight(self, exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Any:
         """A matrix as it will be stored.
@@ -82,20 +83,26 @@ class StageCalibration:
     Attributes:
         scheme: how it is quantized.
         observed: of every linear layer's input, in the order they run.
-        floating: layers by number whose activations are not quantized.
-        layers: their names, in the same order.
+        attentions: with static ranges: of every attention's queries and keys, in the order they run.
+        floating: by number, linear layers whose activations are not quantized; after all of these, attentions whose
+            queries and keys are not.
+        names: the matrices of the layers and the outputs of the attentions, in the same order.
         weights: their matrices as they will be stored, by name.
     """
 
     scheme: Scheme
     observed: tuple[Observed, ...]
+    attentions: tuple[QueriesAndKeys, ...]
     floating: frozenset[int]
-    layers: tuple[str, ...]
+    names: tuple[str, ...]
     weights: Mapping[str, Any]
 
     def apply(self, model: ir.Model) -> None:
         """Quantize the stage's model, at this or another layout, in place."""
+        layers = len(self.observed)
         self.scheme.quantize(model, self.observed, self.floating, self.weights)
+        if self.attentions:
+            static_int8.round_queries_and_keys(model, self.attentions, {number - layers for number in self.floating})
 
 
 @dataclass(frozen=True)
@@ -115,11 +122,11 @@ class Calibration:
         return self.stages[stage].apply if stage in self.stages else None
 
     def floating(self, stage: str) -> tuple[str, ...]:
-        """Matrices of a stage's layers whose activations are not quantized."""
+        """Matrices of a stage's layers whose activations are not quantized; attentions, by their outputs."""
         calibration = self.stages.get(stage)
         if calibration is None:
             return ()
-        return tuple(calibration.layers[number] for number in sorted(calibration.floating))
+        return tuple(calibration.names[number] for number in sorted(calibration.floating))
 
 
 def calibrate(
@@ -153,11 +160,10 @@ def calibrate(
                 continue  # no stage reads what it gives
             path = exporter.write(stage)
             inputs = chain.inputs(stage.entry)
-            outputs, seen = observe(path, stage.entry, inputs)
-            if seen and not is_fixed:
-                calibration.stages[stage.name] = _choose(
-                    _SCHEMES[plan.precision], path, stage.entry, inputs, outputs, seen, tolerance
-                )
+            outputs, seen = observe(path, stage.entry, inputs, plan.static_ranges)
+            if seen.linears and not is_fixed:
+                scheme = static_int8 if plan.static_ranges else _SCHEMES[plan.precision]
+                calibration.stages[stage.name] = _choose(scheme, path, stage.entry, inputs, outputs, seen, tolerance)
             chain.store(stage.entry, outputs)
             for file in folder.iterdir():
                 file.unlink()
@@ -170,32 +176,37 @@ def _choose(
     entry: StageEntry,
     inputs: Values,
     outputs: Values,
-    seen: list[Seen],
+    seen: StageStats,
     tolerance: float,
 ) -> StageCalibration:
     """Round the weights, and choose the layers whose activations are kept in floating point.
 
+    An attention whose queries and keys were looked at is such a layer.
+
     A layer is kept where its own error is above `_PRONE`. Then, until the stage's error e is within the tolerance t,
-    the layer with the largest gain per weight is: `gain / (K N)`, where gain is what its activations add to e^2. Gains
-    are taken to add up, e^2 = sum of the gains of all layers that are not kept + what the weights cost, so that the
-    stage is measured again only where that sum says `e^2 <= t^2`.
+    the layer with the largest gain for its size is, `gain / (K N)`, where gain is what its activations add to e^2.
+    Gains are taken to add up, e^2 = sum of the gains of all layers that are not kept + what the weights cost, so that
+    the stage is measured again only where that sum says `e^2 <= t^2`.
     """
     graph = Graph(ir.load(path))
     exact = graph.weights
-    names = tuple(linear.weight for linear in graph.linears)
+    attentions = graph.attentions[: len(seen.attentions)]  # all, or none
+    layers: list[Linear | Attention] = [*graph.linears, *attentions]
     errors = [
-        scheme.error(stats.rows, exact[name], stats.observed, is_centered(graph, number))
-        for number, (name, stats) in enumerate(zip(names, seen, strict=True))
+        scheme.error(stats.rows, exact[linear.weight], stats.observed, is_centered(graph, number))
+        for number, (linear, stats) in enumerate(zip(graph.linears, seen.linears, strict=True))
     ]
+    errors += [static_int8.attention_error(queries, keys) for queries, keys in seen.attentions]
     moments: dict[str, NDArray[np.float32] | None] = {}
-    for name, stats in zip(names, seen, strict=True):  # a block that runs twice sees two inputs
-        earlier = moments.get(name)
-        moments[name] = stats.moment if earlier is None or stats.moment is None else earlier + stats.moment
+    for linear, stats in zip(graph.linears, seen.linears, strict=True):  # a block that runs twice sees two inputs
+        earlier = moments.get(linear.weight)
+        moments[linear.weight] = stats.moment if earlier is None or stats.moment is None else earlier + stats.moment
     calibration = StageCalibration(
         scheme=scheme,
-        observed=tuple(stats.observed for stats in seen),
+        observed=tuple(stats.observed for stats in seen.linears),
+        attentions=tuple((queries.observed, keys.observed) for queries, keys in seen.attentions),
         floating=frozenset(),
-        layers=names,
+        names=(*(linear.weight for linear in graph.linears), *(attention.out for attention in attentions)),
         weights={name: scheme.weight(exact[name], moment) for name, moment in moments.items()},
     )
 
@@ -209,9 +220,9 @@ def _choose(
     error_sq, allowed_sq = measured(kept_float), tolerance**2
     if error_sq <= allowed_sq:
         return keeping(kept_float)
-    gains = _gains(graph, errors, set(range(len(names))) - kept_float, measured)
-    gain_per_weight = {number: gain / exact[names[number]].size for number, gain in gains.items()}
-    for number in sorted(gains, key=lambda number: -gain_per_weight[number]):
+    gains = _gains(layers, errors, set(range(len(layers))) - kept_float, measured)
+    gain_by_size = {number: gain / layers[number].size for number, gain in gains.items()}
+    for number in sorted(gains, key=lambda number: -gain_by_size[number]):
         kept_float.add(number)
         error_sq -= gains[number]
         if error_sq <= allowed_sq:
@@ -232,7 +243,10 @@ def _stays_as_it_is(config: ModelConfig, entry: StageEntry, precision: Precision
 
 
 def _gains(
-    graph: Graph, errors: Sequence[float], among: Collection[int], measured: Callable[[Collection[int]], float]
+    layers: Sequence[Linear | Attention],
+    errors: Sequence[float],
+    among: Collection[int],
+    measured: Callable[[Collection[int]], float],
 ) -> dict[int, float]:
     """What the activations of each layer of `among` add to a stage's squared error.
 
@@ -243,8 +257,8 @@ def _gains(
     everything = frozenset(range(len(errors)))
     least = measured(everything)
     gains = dict.fromkeys(among, 0.0)
-    for kind in dict.fromkeys(graph.linears[number].kind for number in among):
-        alike = [number for number in among if graph.linears[number].kind == kind]
+    for kind in dict.fromkeys(layers[number].kind for number in among):
+        alike = [number for number in among if layers[number].kind == kind]
         together = max(measured(everything - set(alike)) - least, 0.0)
         own = sum(errors[number] ** 2 for number in alike)
         if own > 0:

@@ -1,5 +1,7 @@
 """Int8: the linear layers of a stage as products of 8-bit integers, activations quantized as they come, for CPUs.
 
+`static_int8` is the same with fixed ranges of activations.
+
 Weights lie as uint8 around 128, with a scale per output. Unsigned, because CPUs without VNNI multiply unsigned by
 signed bytes with a saturating 16-bit sum, whose results are silently wrong; ONNX Runtime has exact kernels for two
 unsigned ones on all.
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from page4d_export.quantize.centering import Observed, center, product_error
+from page4d_export.quantize.fixed_range import FixedRange
 from page4d_export.quantize.gptq import compensated
-from page4d_export.quantize.linear_layers import Floats, Graph, node
+from page4d_export.quantize.linear_layers import Floats, Graph, Linear, node
 
 _ZERO = 128
 _LARGEST = 127  # so that the range is the same on both sides of _ZERO
@@ -29,12 +32,17 @@ def quantize(
     observed: Sequence[Observed],
     floating: Collection[int] = (),
     weights: Mapping[str, Weight] | None = None,
+    room: float | None = None,
 ) -> None:
-    """As `Scheme.quantize`, for a stage in float32; the weights of layers in `floating` are quantized all the same."""
+    """As `Scheme.quantize`, for a stage in float32; the weights of layers in `floating` are quantized all the same.
+
+    Args:
+        room: times what was measured that the ranges of activations are; None: their ranges are measured in every call.
+    """
     graph = Graph(model)
     stored = weights or {name: weight(exact) for name, exact in graph.weights.items()}
     layers = graph.linears
-    center(graph, observed, lambda number: layers[number].exact - stored[layers[number].weight].values)
+    shifted = center(graph, observed, lambda number: layers[number].exact - stored[layers[number].weight].values)
     matrices = {name: _constants(graph, name, matrix) for name, matrix in stored.items()}
     zero = graph.constant("int8/zero", np.uint8(_ZERO).reshape(()))
     dequantized: dict[str, ir.Value] = {}
@@ -51,25 +59,18 @@ def quantize(
             nodes.append(node("MatMul", [linear.input, dequantized[name]], f"{linear.out}/product"))
         else:
             if linear.x not in quantized:
-                names = (f"{linear.x}/{part}" for part in ("int8", "scale", "zero"))
-                nodes.append(node("DynamicQuantizeLinear", [linear.input], *names))
-                quantized[linear.x] = nodes[-1].outputs
+                fixed = None if room is None else _fixed_range(observed[number], linear.x in shifted, room)
+                numbers, x_scale, x_zero = _quantized(graph, linear, fixed)
+                nodes.append(numbers)
+                quantized[linear.x] = numbers.outputs[0], x_scale, x_zero
             nodes += _product(linear.out, quantized[linear.x], matrix, zero)
         graph.replace(linear.product, nodes)
     RemoveUnusedNodesPass()(model)
 
 
-def error(x: Floats, exact: Floats, seen: Observed, shifted: bool) -> float:
+def error(x: Floats, exact: Floats, seen: Observed, shifted: bool, room: float = 1.0) -> float:
     """As `Scheme.error`."""
-    low, high = seen.range(shifted)
-    low, high = min(0.0, low), max(0.0, high)
-    step = (high - low) / 255 or 1.0
-    zero = np.round(-low / step)
-
-    def rounded(centered: Floats) -> Floats:
-        return (np.clip(np.round(centered / step) + zero, 0, 255) - zero) * step
-
-    return product_error(x, exact, seen.taken_out(shifted), rounded)
+    return product_error(x, exact, seen.taken_out(shifted), _fixed_range(seen, shifted, room).rounded)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,27 @@ def _constants(graph: Graph, name: str, matrix: Weight) -> _Matrix:
         scale=graph.constant(f"{name}/scale", matrix.scale),
         zeros=graph.constant(f"{name}/zeros", np.full(matrix.scale.shape, _ZERO, np.uint8)),
     )
+
+
+def _fixed_range(seen: Observed, shifted: bool, room: float) -> FixedRange:
+    return FixedRange.of(*seen.range(shifted), room)
+
+
+def _quantized(graph: Graph, linear: Linear, fixed: FixedRange | None) -> tuple[ir.Node, ir.Value, ir.Value]:
+    """The node whose first output is a layer's input as bytes, and what these are: scale and zero.
+
+    Args:
+        fixed: their range; None: it is measured in every call.
+    """
+    numbers, scale, zero = (f"{linear.x}/{part}" for part in ("int8", "scale", "zero"))
+    if fixed is None:
+        dynamic = node("DynamicQuantizeLinear", [linear.input], numbers, scale, zero)
+        return dynamic, dynamic.outputs[1], dynamic.outputs[2]
+    constants = [
+        graph.constant(scale, np.float32(fixed.scale).reshape(())),
+        graph.constant(zero, np.uint8(fixed.zero).reshape(())),
+    ]
+    return node("QuantizeLinear", [linear.input, *constants], numbers), constants[0], constants[1]
 
 
 def _product(out: str, x: Sequence[ir.Value], matrix: _Matrix, zero: ir.Value) -> list[ir.Node]:

@@ -1,7 +1,8 @@
-"""The linear layers of a stage's ONNX graph: what int8 and fp8 quantize."""
+"""The linear layers and attentions of a stage's ONNX graph: what int8 and fp8 quantize."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ class Linear:
         return array_of(self.matrix).astype(np.float64)
 
     @property
+    def size(self) -> int:
+        """Weights: multiplications of a token."""
+        return math.prod(shape_of(self.matrix))
+
+    @property
     def kind(self) -> str:
         """`attn.qkv`, `attn.proj`, `mlp.fc1`, `mlp.fc2`, or `projects`."""
         match = _QUANTIZED.search(self.weight)
@@ -71,12 +77,37 @@ class Linear:
         return match[1]
 
 
+@dataclass(frozen=True)
+class Attention:
+    """A node that multiplies queries `[Z,A,n,D]` by keys `[Z,A,m,D]`, and what follows from the products by values."""
+
+    node: ir.Node
+    kind = "attention"
+
+    @property
+    def queries_and_keys(self) -> tuple[ir.Value, ir.Value]:
+        """Both factors."""
+        return input_of(self.node, 0), input_of(self.node, 1)
+
+    @property
+    def out(self) -> str:
+        """The output's name."""
+        return name_of(self.node.outputs[0])
+
+    @property
+    def size(self) -> int:
+        """Multiplications of a query of all heads: as of a matrix of that size."""
+        _, A, m, D = shape_of(self.queries_and_keys[1])
+        return A * m * D
+
+
 class Graph:
-    """A stage's graph with its linear layers, in the order they run."""
+    """A stage's graph with its linear layers and attentions, in the order they run."""
 
     def __init__(self, model: ir.Model) -> None:
         self._graph = model.graph
         self.linears = tuple(self._find())
+        self.attentions = tuple(Attention(node) for node in self._graph if node.domain == DOMAIN)
 
     @property
     def weights(self) -> dict[str, Floats]:
@@ -116,6 +147,10 @@ class Graph:
         self._graph.register_initializer(value)
         return value
 
+    def insert_before(self, place: ir.Node, nodes: Sequence[ir.Node]) -> None:
+        """Put nodes before one of the graph's."""
+        self._graph.insert_before(place, nodes)
+
     def replace(self, product: ir.Node, nodes: Sequence[ir.Node]) -> None:
         """Put nodes in a product's place; the output of the last has the product's name and readers."""
         ir.convenience.replace_nodes_and_values(
@@ -139,6 +174,12 @@ def name_of(value: ir.Value) -> str:
     """A value's name, which all of an exported graph have."""
     assert value.name is not None
     return value.name
+
+
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """A value's shape, which is fixed in all of an exported graph."""
+    assert value.shape is not None
+    return value.shape.numpy()
 
 
 def array_of(value: ir.Value) -> NDArray[np.generic]:

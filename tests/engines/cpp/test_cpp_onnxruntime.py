@@ -30,7 +30,7 @@ from tests.support.cpp.parity_runs import (
     write_raw,
 )
 from tests.support.cpp.published_engines import exact_rig, published_engines
-from tests.support.exports import by_time, rehash
+from tests.support.exports import by_time, rehash, verified
 from tests.vectors.published_manifests import H, W
 
 LONG = pytest.mark.slow  # beside each of these is a faster one of another precision or model
@@ -63,6 +63,11 @@ def test_options_in_other_precisions(parity, made, tmp_path, variant, precision)
     clip = clip_of(tmp_path / "clip", 4, 2, 100, 80)
     keypoints_for(clip)
     same_runs(parity, made(variant, precision).folder, clip, tmp_path, stride=1, backend="onnxruntime")
+
+
+def test_static_ranges(parity, shared, tmp_path):
+    folder = verified("int8", shared, static_ranges=True).folder
+    same_runs(parity, folder, clip_of(tmp_path / "clip", 4, 2, 100, 80), tmp_path, stride=1, backend="onnxruntime")
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=LONG)])

@@ -7,12 +7,17 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from page4d.accuracy import compare
 from page4d.errors import EngineError, MissingBackendError, UsageError
 from page4d.precision import Precision
 from page4d_engines import Backend, Pipeline, backend
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.openvino import library
+from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_export.sample_clip import SampleClip
+from tests.support.exports import verified
 from tests.support.stage_arrays import arrays_of
 
 pytestmark = pytest.mark.skipif(not library.is_installed(), reason="OpenVINO is not installed")
@@ -73,6 +78,36 @@ def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowe
     assert error < allowed and (error > 1e-4) == (computing is not Precision.FLOAT32 or precision == "int8")
     if library.has_bfloat16():
         assert computing is Precision.BFLOAT16 or precision == "float16"
+
+
+def test_static_ranges_are_those_of_onnx_runtime(shared):
+    """Where bytes are multiplied: most rows are equal. In a few, a value between two steps is rounded the other way."""
+    from page4d_engines.openvino.device import multiplies_bytes
+    from page4d_engines.openvino.engine import OpenVinoEngine, settings
+
+    static = verified("int8", shared, static_ranges=True)
+    folder = EngineFolder.open(static.folder)
+    for entry in folder.manifest.stages:
+        inputs, results = arrays_of(entry.inputs), []
+        hints = settings("CPU", Precision.FLOAT32, 1)
+        for engine in (OpenVinoEngine(folder, entry, "CPU", hints), OrtEngine.of_stage(folder, entry)):
+            outputs = {name: np.zeros_like(array) for name, array in arrays_of(entry.outputs).items()}
+            engine.bind(inputs, outputs)()
+            results.append(next(iter(outputs.values())))
+        apart = np.linalg.norm(results[0] - results[1], axis=-1) / np.linalg.norm(results[1], axis=-1)
+        is_rounded = entry.kind != "mask_head"
+        is_equal = multiplies_bytes(Precision.INT8) or not is_rounded
+        assert np.median(apart) < 1e-5 if is_equal else 1e-4 < np.median(apart) < 3e-2, entry.name
+
+
+def test_engines_with_static_ranges_are_near_the_reference(shared):
+    static = verified("int8", shared, static_ranges=True)
+    values = SampleClip.rendered(static.plan.layout).values
+    inputs = {name: values[name] for name in ("images", "mask_ext")}
+    with torch.inference_mode():
+        exact = static.model(*map(torch.from_numpy, inputs.values())).layers[1].numpy()
+    layer = Pipeline.load(static.folder, "openvino").run(**inputs).layers[1]
+    assert compare(layer, exact.reshape(layer.shape)).relative_l2 < 2.5e-2
 
 
 def test_memory_is_kept_between_calls_where_there_is_plenty(made, monkeypatch):

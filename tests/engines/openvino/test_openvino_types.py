@@ -202,6 +202,82 @@ def test_an_activation_has_a_range_per_row_and_is_not_clipped(tmp_path_factory, 
     assert gelu or np.median(error) < 2e-2
 
 
+def product_in_range(scale, zero):
+    """The nodes of an int8 layer with a static range, and their constants."""
+    nodes = product_of_bytes("x")
+    nodes[0] = helper.make_node("QuantizeLinear", ["x", "range", "zero"], ["bytes"])
+    return nodes, {**MIDDLE, "range": np.array(scale, np.float32), "zero": np.array(zero, np.uint8)}
+
+
+@pytest.mark.skipif(not multiplies_signed(), reason="this CPU has no exact products of signed bytes")
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-4, 10), zero=st.integers(0, 255))
+def test_an_activation_with_a_static_range_is_rounded_to_it_and_cut_off(tmp_path_factory, seed, scale, zero):
+    from page4d_engines.openvino import int8
+
+    random = np.random.default_rng(seed)
+    x = (scale * random.uniform(-350, 350, (1, 64, 384))).astype(np.float32)
+    nodes, constants = product_in_range(scale, zero)
+    path = tmp_path_factory.mktemp("linear") / "linear.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8, "multiplies_bytes", lambda: True)
+        y, matrix = product_of(path, nodes, x, constants)
+    step = np.float64(np.float32(scale))
+    rounded = (np.clip(np.round(x / step) + zero, 0, 255) - zero) * step
+    # where x lies between two steps, float32 may choose the other one
+    between = np.abs(np.abs(x / step % 1) - 0.5) < 1e-4
+    allowed = step * between @ np.abs(matrix) + 1e-5 * np.abs(rounded) @ np.abs(matrix)
+    assert np.all(np.abs(y - rounded @ matrix) <= allowed + 1e-30)
+
+
+def attention_with_static_ranges(scales, shape):
+    """A graph of an attention of `shape` `[Z,A,n,D]` whose queries and keys are rounded."""
+    nodes = []
+    for name in ("q", "k"):
+        nodes.append(helper.make_node("QuantizeLinear", [name, f"{name}_scale", "middle"], [f"{name}_bytes"]))
+        nodes.append(
+            helper.make_node("DequantizeLinear", [f"{name}_bytes", f"{name}_scale", "middle"], [f"{name}_rounded"])
+        )
+    nodes.append(helper.make_node("BiasedAttention", ["q_rounded", "k_rounded", "v"], ["y"], domain="page4d"))
+    constants = {**MIDDLE, "q_scale": np.array(scales[0], np.float32), "k_scale": np.array(scales[1], np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "attention",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "qkv"],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("page4d", 1)])
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_queries_and_keys_with_static_ranges_are_rounded_where_bytes_are_multiplied(monkeypatch, tmp_path, multiplies):
+    from page4d_engines.openvino import int8
+    from page4d_engines.openvino.device import core
+    from page4d_engines.openvino.engine import settings as hints_of
+
+    if multiplies and not multiplies_signed():
+        pytest.skip("this CPU has no exact products of signed bytes")
+    monkeypatch.setattr(int8, "multiplies_bytes", lambda: multiplies)
+    shape, scales = (2, 3, 64, 64), (0.02, 0.03)  # some values are cut off: 127 steps are 2.5 and 3.8
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(shape, dtype=np.float32) for _ in range(3)]
+    onnx.save(attention_with_static_ranges(scales, shape), tmp_path / "attention.onnx")
+    compiled = core().compile_model(str(tmp_path / "attention.onnx"), "CPU", hints_of("CPU", Precision.FLOAT32, 1))
+    y = compiled(arrays)[0]
+
+    def attention(queries, keys):
+        logits = queries @ keys.swapaxes(2, 3) / 8
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        return weights / weights.sum(-1, keepdims=True) @ arrays[2].astype(np.float64)
+
+    exact = [array.astype(np.float64) for array in arrays[:2]]
+    rounded = [np.clip(np.round(array / step), -128, 127) * step for array, step in zip(exact, scales, strict=True)]
+    distances = [np.linalg.norm(y - attention(*factors)) for factors in (exact, rounded)]
+    near, far = (distances[1], distances[0]) if multiplies else distances
+    assert near < 1e-4 * np.linalg.norm(y) < 0.1 * far
+
+
 @pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
 def test_bytes_are_multiplied_where_that_is_exact_and_faster(monkeypatch, tmp_path, signed, tiles):
@@ -217,5 +293,9 @@ def test_bytes_are_multiplied_where_that_is_exact_and_faster(monkeypatch, tmp_pa
     x = np.random.default_rng(1).standard_normal((1, 64, 384), dtype=np.float32)
     y, matrix = product_of(tmp_path / "linear.onnx", product_of_bytes("x"), x, MIDDLE)
     exact = x.astype(np.float64) @ matrix
+    error = np.linalg.norm(y - exact) / np.linalg.norm(exact)
+    assert 1e-3 < error < 2e-2 if bytes_too else error < 1e-6
+    nodes, constants = product_in_range(np.abs(x).max() / 127, 128)
+    y, _ = product_of(tmp_path / "static.onnx", nodes, x, constants)
     error = np.linalg.norm(y - exact) / np.linalg.norm(exact)
     assert 1e-3 < error < 2e-2 if bytes_too else error < 1e-6

@@ -37,8 +37,9 @@ NAMES = [
     "page4d engines, float32, on OpenVINO",
     "page4d engines, bfloat16, on OpenVINO",
     "page4d engines, int8, on OpenVINO",
+    "page4d engines, int8 with static ranges, on OpenVINO",
 ]
-EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-5:]
+EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-6:]
 
 
 def small(T=3, V=2, H=56, W=70, **options):

@@ -65,7 +65,7 @@ def test_what_stays_float32_is_what_the_stage_gains_most_from(eight, monkeypatch
         exact = graph.weights
         own = [
             error(inputs.rows, exact[linear.weight], inputs.observed, linear.kind != "mlp.fc2")
-            for linear, inputs in zip(graph.linears, seen, strict=True)
+            for linear, inputs in zip(graph.linears, seen.linears, strict=True)
         ]
         largest = sorted(range(len(own)), key=lambda number: -own[number])[: len(chosen.floating)]
         kept[name] = len(chosen.floating)
@@ -82,7 +82,7 @@ def test_rounded_weights_make_good_what_they_lose(eight, monkeypatch):
     shares = {}
 
     def look(name, chosen, measure, graph, seen):
-        everything = dataclasses.replace(chosen, floating=frozenset(range(len(chosen.layers))))
+        everything = dataclasses.replace(chosen, floating=frozenset(range(len(chosen.names))))
         weights = {matrix: weight(array) for matrix, array in graph.weights.items()}
         nearest = dataclasses.replace(everything, weights=weights)
         shares[name] = measure(everything) / measure(nearest)

@@ -109,8 +109,10 @@ def test_what_is_seen_of_the_inputs(tmp_path):
     entry = StageEntry("b", "view_sa", 0, (spec("x"),), (spec("out"),), 0, 0, 0, calls=3)
     rng = np.random.default_rng(1)
     x = rng.normal([[[0]], [[1]], [[-3]]], 1, (3, 40, 128)).astype(np.float32)  # calls whose means are apart
-    outputs, seen = observe(tmp_path / "block.onnx", entry, {"x": x})
+    outputs, stats = observe(tmp_path / "block.onnx", entry, {"x": x})
+    seen = stats.linears
     assert outputs["out"].shape == x.shape and len(seen) == 6 and seen[0] is seen[1] is seen[2]
+    assert stats.attentions == [], "were not asked for"
     weight = {tensor.name: onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in model.graph.initializer}
     centred = x.astype(np.float64) - x.mean(-1, dtype=np.float64, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)

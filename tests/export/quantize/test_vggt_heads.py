@@ -59,6 +59,6 @@ def test_few_tokens_do_not_say_which_channels_go_together(model, tmp_path):
     for name in ("camera", "depth"):
         stage = stages_of(model, plan)[name]
         linears = Graph(onnx_ir.load(exporter.write(stage))).linears
-        has_moment[name] = [StatsOutputs.of(linear, stage.entry.calls).has_moment for linear in linears]
+        has_moment[name] = [StatsOutputs.of(linear.input, stage.entry.calls).has_moment for linear in linears]
     # four refinements of four blocks: q, k, v, the projection, two layers of the MLP
     assert has_moment == {"camera": [False] * 4 * 4 * 6, "depth": [True] * 4}
