@@ -39,7 +39,8 @@ class ExportRequest:
         source: the network and its weights.
         plan: its stages, made from the source's config.
         out: engine folder to write; an engine folder there is replaced.
-        clip: frames to verify on; None: a rendered clip.
+        clip: frames to verify on; None: a rendered clip. With static ranges these are of its first window, and its last
+            is verified.
         tolerance: relative L2 error that a stage may have; None: the precision's own. With sparse attention: that a
             result may have against the exact model; not None.
         plans: the TensorRT plans to build; None: ONNX alone.
@@ -104,8 +105,14 @@ class ExportRequest:
         from page4d_export.sample_clip import SampleClip
 
         progress.note(f"weights: {self.source.described}", 0.0)
-        clip_at = SampleClip.rendered if self.clip is None else functools.partial(SampleClip.read, self.clip)
-        return write_verified(self.source.model(), self.plan, self.out, clip_at, self.tolerance, progress, self.plans)
+        first = SampleClip.rendered if self.clip is None else functools.partial(SampleClip.read, self.clip)
+        verified = first
+        if self.clip is not None and self.plan.static_ranges:
+            # so that the measured errors are of frames whose ranges were not measured
+            verified = functools.partial(SampleClip.read, self.clip, last=True)
+        return write_verified(
+            self.source.model(), self.plan, self.out, verified, self.tolerance, progress, self.plans, first
+        )
 
 
 def export(

@@ -55,6 +55,7 @@ def write_verified(
     tolerance: float | None = None,
     progress: Progress = SILENT,
     plans: PlanBuildRequest | None = None,
+    calibrated_at: Callable[[Layout], SampleClip] | None = None,
 ) -> Manifest:
     """Write an engine folder: whole, or not at all.
 
@@ -68,6 +69,7 @@ def write_verified(
             of the results against the exact model, and None is not allowed.
         progress: told of every stage.
         plans: builds TensorRT plans of the verified stages; None: ONNX alone.
+        calibrated_at: as `clip_at`, the frames that activations are measured on in 8 bits; None: the same.
 
     Raises:
         UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the
@@ -90,7 +92,8 @@ def write_verified(
     with staged(folder, ENGINE_FOLDER) as staging:
         calibration = Calibration()
         if plan.precision.is_quantised:
-            calibration = calibrate(model, checked, clip, tolerance, next(parts), staging)
+            measured = clip if calibrated_at is None else calibrated_at(layout)
+            calibration = calibrate(model, checked, measured, tolerance, next(parts), staging)
         onnx = staging / "onnx"
         stages = _write_stages(model, plan, onnx, calibration, next(parts))
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:

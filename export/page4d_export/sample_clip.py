@@ -55,13 +55,20 @@ class SampleClip:
         return cls(values, "a rendered clip")
 
     @classmethod
-    def read(cls, folder: FrameFolder, layout: Layout) -> SampleClip:
-        """A clip's first timesteps and views, as many as the layout has, with its masks, keypoints and cameras."""
+    def read(cls, folder: FrameFolder, layout: Layout, last: bool = False) -> SampleClip:
+        """A clip's first views and timesteps, as many as the layout has, with its masks, keypoints and cameras.
+
+        Args:
+            folder: the clip.
+            layout: of the window.
+            last: read the last window instead of the first, of those that follow each other without overlap.
+        """
         whole = dataclasses.replace(layout, V=len(folder.camera_names))
         reader = WindowReader(
             folder, whole, FitMode.STRETCH, folder.keypoint_files is not None, folder.cameras is not None
         )
-        with contextlib.closing(reader.read(windows(folder.count, layout.T, layout.T)[:1])) as read:
+        starts = windows(folder.count, layout.T, layout.T)
+        with contextlib.closing(reader.read(starts[-1:] if last else starts[:1])) as read:
             _, inputs = next(read)
         images = inputs.images[:, : layout.V]
         brightness = (
@@ -83,7 +90,7 @@ class SampleClip:
         if folder.cameras is not None:
             cameras = list(folder.cameras.values())[: layout.V]
             values["cameras"] = _encoded([reader.fit(0, v).camera(camera) for v, camera in enumerate(cameras)], layout)
-        return cls(values, folder.path.name)
+        return cls(values, f"{folder.path.name}, its last window" if last else folder.path.name)
 
 
 def _one_absent(layout: Layout) -> NDArray[np.uint8]:

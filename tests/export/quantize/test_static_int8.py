@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from safetensors.numpy import load_file
 
 from page4d import Layout
 from page4d.accuracy import compare
@@ -14,6 +15,7 @@ from page4d.errors import UsageError
 from page4d.manifest import StageEntry, TensorSpec
 from page4d.manifest_checks.manifest_file import read_manifest
 from page4d.precision import Precision
+from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.export_request import ExportRequest, export
@@ -29,6 +31,7 @@ from page4d_export.quantize.int8 import weight
 from page4d_export.quantize.static_int8 import ROOM, attention_error, round_queries_and_keys
 from page4d_export.sample_clip import SampleClip
 from tests.support.commands import TINY, inside, refused
+from tests.support.cpp.parity_runs import clip_of
 from tests.support.examples import examples
 from tests.support.exports import verified
 from tests.support.linear_block import block, observe, put, quantized, run, without_means
@@ -223,3 +226,22 @@ def test_static_ranges_are_measured_on_frames_that_were_given(static, tmp_path):
     refused(inside(*TINY, "--int8", "--static-ranges", "--no-build", "-o", tmp_path / "engines"), 2, "without --frames")
     refused(inside(*TINY, "--fp16", "--static-ranges", "--no-build", "-o", tmp_path / "engines"), 2, "is of int8")
     assert not any(tmp_path.iterdir())
+
+
+def test_ranges_are_of_the_first_window_and_the_last_is_verified(static, tmp_path):
+    frames, layout, out = clip_of(tmp_path / "clip", 7, 2, 100, 80), static.plan.layout, tmp_path / "engines"
+    manifest = export(
+        static.model, T=3, V=2, height=56, width=70, out=out, precision="int8", frames=frames, static_ranges=True
+    )
+    assert manifest.static_ranges and manifest.verification.frames == "clip, its last window"
+    first, last = (SampleClip.read(FrameFolder.open(frames), layout, is_last) for is_last in (False, True))
+    assert not np.array_equal(first.values["images"], last.values["images"])
+    assert np.array_equal(load_file(out / manifest.golden.inputs)["images"], last.values["images"])
+    measured = calibration.calibrate(static.model, static.plan, first, Precision.INT8.tolerance)
+    queries, _ = measured.stages["view_sa.0"].attentions[0]
+    scales = [
+        float(numpy_helper.to_array(tensor))
+        for tensor in onnx.load(out / "onnx" / "view_sa.0.onnx").graph.initializer
+        if tensor.name.endswith("/scale") and not tensor.dims
+    ]
+    assert np.float32(FixedRange.symmetric(*queries.range(False), ROOM).scale) in scales
