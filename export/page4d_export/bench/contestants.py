@@ -47,7 +47,7 @@ def contestants() -> list[Contestant]:
         Contestant("page4d engines, bfloat16, on OpenVINO", lambda course: _on_openvino(course, course.bfloat16), True),
         Contestant("page4d engines, int8, on OpenVINO", lambda course: _on_openvino(course, course.int8), True),
         Contestant(
-            "page4d engines, int8 with static ranges, on OpenVINO",
+            "page4d engines, static int8, on OpenVINO",
             lambda course: _on_openvino(course, course.static_int8),
             ours=True,
         ),

@@ -37,7 +37,7 @@ NAMES = [
     "page4d engines, float32, on OpenVINO",
     "page4d engines, bfloat16, on OpenVINO",
     "page4d engines, int8, on OpenVINO",
-    "page4d engines, int8 with static ranges, on OpenVINO",
+    "page4d engines, static int8, on OpenVINO",
 ]
 EAGER, COMPILED, OURS = NAMES[0], tuple(NAMES[2:4]), NAMES[-6:]
 
