@@ -81,7 +81,8 @@ def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowe
 
 
 def test_static_ranges_are_those_of_onnx_runtime(shared):
-    """Where bytes are multiplied: most rows are equal. In a few, a value between two steps is rounded the other way."""
+    """Where OpenVINO multiplies bytes, most rows are equal; in a few a value between two steps is rounded the other way.
+    Elsewhere it rounds nothing."""
     from page4d_engines.openvino.device import multiplies_bytes
     from page4d_engines.openvino.engine import OpenVinoEngine, settings
 
@@ -97,7 +98,7 @@ def test_static_ranges_are_those_of_onnx_runtime(shared):
         apart = np.linalg.norm(results[0] - results[1], axis=-1) / np.linalg.norm(results[1], axis=-1)
         is_rounded = entry.kind != "mask_head"
         is_equal = multiplies_bytes(Precision.INT8) or not is_rounded
-        assert np.median(apart) < 1e-5 if is_equal else 1e-4 < np.median(apart) < 3e-2, entry.name
+        assert np.median(apart) < 1e-5 if is_equal else np.median(apart) > 1e-3, entry.name
 
 
 def test_engines_with_static_ranges_are_near_the_reference(shared):
