@@ -81,7 +81,8 @@ def test_narrow_engines_are_computed_in_what_the_cpu_has(made, precision, allowe
 
 
 def test_static_ranges_are_those_of_onnx_runtime(shared):
-    """Where OpenVINO multiplies bytes, most rows are equal; in a few a value between two steps is rounded the other way.
+    """Where OpenVINO multiplies bytes, most rows are equal; in a few, a value between two steps becomes the other one.
+
     Elsewhere it rounds nothing."""
     from page4d_engines.openvino.device import multiplies_bytes
     from page4d_engines.openvino.engine import OpenVinoEngine, settings
