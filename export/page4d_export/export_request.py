@@ -39,8 +39,8 @@ class ExportRequest:
         source: the network and its weights.
         plan: its stages, made from the source's config.
         out: engine folder to write; an engine folder there is replaced.
-        clip: frames to verify on; None: a rendered clip. With static ranges these are of its first window, and its last
-            is verified.
+        clip: frames to verify on; None: a rendered clip. Static ranges are measured on its first window and verified on
+            its last.
         tolerance: relative L2 error that a stage may have; None: the precision's own. With sparse attention: that a
             result may have against the exact model; not None.
         plans: the TensorRT plans to build; None: ONNX alone.
@@ -105,13 +105,13 @@ class ExportRequest:
         from page4d_export.sample_clip import SampleClip
 
         progress.note(f"weights: {self.source.described}", 0.0)
-        first = SampleClip.rendered if self.clip is None else functools.partial(SampleClip.read, self.clip)
-        verified = first
+        clip_at = SampleClip.rendered if self.clip is None else functools.partial(SampleClip.read, self.clip)
+        calibrated_at = None
         if self.clip is not None and self.plan.static_ranges:
             # so that the measured errors are of frames whose ranges were not measured
-            verified = functools.partial(SampleClip.read, self.clip, last=True)
+            calibrated_at, clip_at = clip_at, functools.partial(SampleClip.read, self.clip, last=True)
         return write_verified(
-            self.source.model(), self.plan, self.out, verified, self.tolerance, progress, self.plans, first
+            self.source.model(), self.plan, self.out, clip_at, self.tolerance, progress, self.plans, calibrated_at
         )
 
 
@@ -169,7 +169,7 @@ def export(
         keypoints: whether Global-SA reads keypoint maps `[T,V,P,1]`.
         absent_views: whether the engines take `present` `[T,V]`, and go without the images that are not there.
         static_ranges: in int8: activations are rounded to ranges that are measured on `frames`, which have to be given;
-            faster with OpenVINO, and what exceeds the ranges by a quarter is cut off.
+            faster with OpenVINO. Values more than a quarter beyond these ranges are cut off.
         attention: what TensorRT makes of attention: "auto", "plugin" or "native".
         encoder_images: images of an encoder call; None: the largest divisor of T*V*B up to 16, in int8 without static
             ranges 1.

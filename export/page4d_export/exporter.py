@@ -34,6 +34,8 @@ from page4d_export.tracing.onnx_export import OnnxExporter
 from page4d_export.verify import Verified, affordable_layout, verify
 
 _GOLDEN_MARGIN = 4
+# of the tolerance: layers are chosen by it where other frames are verified afterwards, on which errors differ a little
+_CHOSEN_BY = 0.8
 _QUICK = (60.0, 20.0)  # seconds of a calibration that is too long, and of one at a smaller layout
 
 
@@ -69,7 +71,7 @@ def write_verified(
             of the results against the exact model, and None is not allowed.
         progress: told of every stage.
         plans: builds TensorRT plans of the verified stages; None: ONNX alone.
-        calibrated_at: as `clip_at`, the frames that activations are measured on in 8 bits; None: the same.
+        calibrated_at: as `clip_at`, other frames, on which activations are measured in 8 bits; None: the same.
 
     Raises:
         UsageError: `folder` holds something that is not an engine folder, or the model's weights were not loaded to the
@@ -92,8 +94,10 @@ def write_verified(
     with staged(folder, ENGINE_FOLDER) as staging:
         calibration = Calibration()
         if plan.precision.is_quantised:
-            measured = clip if calibrated_at is None else calibrated_at(layout)
-            calibration = calibrate(model, checked, measured, tolerance, next(parts), staging)
+            measured, limit = clip, tolerance
+            if calibrated_at is not None:
+                measured, limit = calibrated_at(layout), _CHOSEN_BY * tolerance
+            calibration = calibrate(model, checked, measured, limit, next(parts), staging)
         onnx = staging / "onnx"
         stages = _write_stages(model, plan, onnx, calibration, next(parts))
         with tempfile.TemporaryDirectory(dir=staging, prefix=".verify-") as temporary:

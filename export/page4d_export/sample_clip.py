@@ -90,7 +90,8 @@ class SampleClip:
         if folder.cameras is not None:
             cameras = list(folder.cameras.values())[: layout.V]
             values["cameras"] = _encoded([reader.fit(0, v).camera(camera) for v, camera in enumerate(cameras)], layout)
-        return cls(values, f"{folder.path.name}, its last window" if last else folder.path.name)
+        is_another = last and len(starts) > 1
+        return cls(values, f"{folder.path.name}, its last window" if is_another else folder.path.name)
 
 
 def _one_absent(layout: Layout) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_engines.ort.thread_pool import ThreadPool
 from page4d_export.quantize.centering import Observed
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.stage_graph import Graph
 
 
 def block(rows=7, width=128, seed=0, outlier=1.0):

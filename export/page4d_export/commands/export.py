@@ -131,8 +131,8 @@ def export_command(
         bool,
         precision_option(
             "--static-ranges",
-            help="with --int8: activations are rounded to ranges measured on --frames; faster with OpenVINO, and what"
-            " exceeds them by a quarter is cut off",
+            help="with --int8: activations are rounded to ranges measured on --frames; faster with OpenVINO. Values"
+            " more than a quarter beyond these ranges are cut off",
         ),
     ] = False,
     fp8: Annotated[

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from page4d.manifest import StageEntry
 from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.quantize.centering import Observed
-from page4d_export.quantize.linear_layers import Floats, Graph, name_of, shape_of
+from page4d_export.quantize.stage_graph import Floats, Graph, name_of, shape_of
 from page4d_export.sample_clip import Values
 from page4d_export.stage_runner import Arrays, run_engine
 
@@ -84,7 +84,13 @@ class StatsOutputs:
 
     @classmethod
     def of(cls, value: ir.Value, calls: int, moment: bool = True) -> StatsOutputs:
-        """The outputs for a tensor, in a stage of so many calls; `moment`: where the tokens are enough to say."""
+        """The outputs for a tensor.
+
+        Args:
+            value: `[...,K]`.
+            calls: of its stage.
+            moment: whether the moment is given out, where the tokens are enough to say.
+        """
         *leading, channels = shape_of(value)
         tokens = math.prod(leading)
         rows = np.unique(np.linspace(0, tokens - 1, max(1, _ROWS // calls)).astype(np.int64))
@@ -169,7 +175,7 @@ def observe(
     factors = [attended.queries_and_keys for attended in graph.attentions if attention]
     stats = {linear.x: StatsOutputs.of(linear.input, entry.calls) for linear in graph.linears}
     for value in itertools.chain(*factors):
-        stats[name_of(value)] = StatsOutputs.of(value, entry.calls, moment=False)
+        stats.setdefault(name_of(value), StatsOutputs.of(value, entry.calls, moment=False))
     seen: dict[str, Seen] = {}
 
     def extend(model: onnx.ModelProto) -> None:

@@ -24,7 +24,7 @@ from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize import fp8, int8, static_int8
 from page4d_export.quantize.activation_stats import StageStats, observe
 from page4d_export.quantize.centering import Observed, is_centered
-from page4d_export.quantize.linear_layers import Attention, Floats, Graph, Linear
+from page4d_export.quantize.stage_graph import Attention, Floats, Graph, Linear
 from page4d_export.quantize.static_int8 import QueriesAndKeys
 from page4d_export.sample_clip import SampleClip, Values
 from page4d_export.stage import stages_of
@@ -184,13 +184,13 @@ def _choose(
     An attention whose queries and keys were looked at is such a layer.
 
     A layer is kept where its own error is above `_PRONE`. Then, until the stage's error e is within the tolerance t,
-    the layer with the largest gain for its size is, `gain / (K N)`, where gain is what its activations add to e^2.
+    the layer that gains most for its size is kept: `gain / (K N)`, where the gain is what its activations add to e^2.
     Gains are taken to add up, e^2 = sum of the gains of all layers that are not kept + what the weights cost, so that
     the stage is measured again only where that sum says `e^2 <= t^2`.
     """
     graph = Graph(ir.load(path))
     exact = graph.weights
-    attentions = graph.attentions[: len(seen.attentions)]  # all, or none
+    attentions = graph.attentions if seen.attentions else ()
     layers: list[Linear | Attention] = [*graph.linears, *attentions]
     errors = [
         scheme.error(stats.rows, exact[linear.weight], stats.observed, is_centered(graph, number))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from page4d_export.quantize.linear_layers import Floats, Graph, array_of, input_of
+from page4d_export.quantize.stage_graph import Floats, Graph, array_of, input_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from page4d_export.quantize.linear_layers import Floats
+from page4d_export.quantize.stage_graph import Floats
 
 _LARGEST = 255  # of a byte
 _MIDDLE = 128
@@ -29,7 +29,7 @@ class FixedRange:
 
     @classmethod
     def symmetric(cls, low: float, high: float, room: float = 1.0) -> FixedRange:
-        """A range around 0 that has `low` and `high`, times `room`: as products of two activations are fast."""
+        """A range around 0 that has `low` and `high`, times `room`: OpenVINO multiplies bytes of two such ranges."""
         return cls(_float32(max(-low, high) * room / (_MIDDLE - 1)), _MIDDLE)
 
     def rounded(self, values: Floats) -> Floats:

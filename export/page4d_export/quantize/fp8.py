@@ -23,7 +23,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from page4d_export.quantize.centering import Observed, center, product_error
 from page4d_export.quantize.gptq import compensated
-from page4d_export.quantize.linear_layers import Floats, Graph, array_of, node
+from page4d_export.quantize.stage_graph import Floats, Graph, array_of, node
 
 _LARGEST = float(ml_dtypes.finfo(ml_dtypes.float8_e4m3fn).max)  # 448
 _ROOM = 2.0  # times what was measured that an activation may be before it is cut off

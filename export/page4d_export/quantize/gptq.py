@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from page4d_export.quantize.linear_layers import Floats
+from page4d_export.quantize.stage_graph import Floats
 
 _DAMPING = 0.01  # share of the mean square that is added to every channel's, for what other frames bring
 _PART = 128  # rows that are rounded before all others are moved

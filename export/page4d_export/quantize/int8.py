@@ -21,7 +21,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from page4d_export.quantize.centering import Observed, center, product_error
 from page4d_export.quantize.fixed_range import FixedRange
 from page4d_export.quantize.gptq import compensated
-from page4d_export.quantize.linear_layers import Floats, Graph, Linear, node
+from page4d_export.quantize.stage_graph import Floats, Graph, Linear, node
 
 _ZERO = 128
 _LARGEST = 127  # so that the range is the same on both sides of _ZERO

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from page4d_export.quantize import int8
 from page4d_export.quantize.activation_stats import Seen
 from page4d_export.quantize.centering import Observed
 from page4d_export.quantize.fixed_range import FixedRange
 from page4d_export.quantize.int8 import Weight
-from page4d_export.quantize.linear_layers import Floats, Graph, name_of, node
+from page4d_export.quantize.stage_graph import Floats, Graph, name_of, node
 
 # Times what was measured on frames of the same cameras. At `vits` 224x224, windows of filmed frames exceeded those of
 # one of them by up to 13 %; the rendered clip's ranges by up to 19 times, in the projection after attention.
@@ -29,10 +27,8 @@ ROOM = 1.25
 QueriesAndKeys = tuple[Observed, Observed]
 """Statistics of an attention's queries and keys."""
 
-
-def weight(exact: Floats, moment: NDArray[np.floating[Any]] | None = None) -> Weight:
-    """As `Scheme.weight`."""
-    return int8.weight(exact, moment)
+weight = int8.weight
+"""As `Scheme.weight`."""
 
 
 def quantize(

@@ -15,7 +15,7 @@ from page4d_engines.ort.cpu_engine import OrtEngine
 from page4d_export.exporter import write_verified
 from page4d_export.quantize import calibrate as calibration
 from page4d_export.quantize.int8 import error, weight
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.stage_graph import Graph
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter

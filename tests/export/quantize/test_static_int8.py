@@ -18,6 +18,7 @@ from page4d.precision import Precision
 from page4d_engines.clip.frame_folder import FrameFolder
 from page4d_engines.engine_folder import EngineFolder
 from page4d_engines.ort.cpu_engine import OrtEngine
+from page4d_export import exporter
 from page4d_export.export_request import ExportRequest, export
 from page4d_export.exporter import write_verified
 from page4d_export.model_source import ModelSource
@@ -228,12 +229,21 @@ def test_static_ranges_are_measured_on_frames_that_were_given(static, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_ranges_are_of_the_first_window_and_the_last_is_verified(static, tmp_path):
+def test_ranges_are_of_the_first_window_and_the_last_is_verified(static, tmp_path, monkeypatch):
+    """Layers are chosen with a margin: errors of other frames differ, and a lower tolerance is a lower bound, too."""
+    limits, choose = [], calibration.calibrate
+
+    def watched(model, plan, clip, tolerance, *rest):
+        limits.append(tolerance)
+        return choose(model, plan, clip, tolerance, *rest)
+
+    monkeypatch.setattr(exporter, "calibrate", watched)
     frames, layout, out = clip_of(tmp_path / "clip", 7, 2, 100, 80), static.plan.layout, tmp_path / "engines"
     manifest = export(
         static.model, T=3, V=2, height=56, width=70, out=out, precision="int8", frames=frames, static_ranges=True
     )
     assert manifest.static_ranges and manifest.verification.frames == "clip, its last window"
+    assert limits == [pytest.approx(0.8 * manifest.verification.tolerance)]
     first, last = (SampleClip.read(FrameFolder.open(frames), layout, is_last) for is_last in (False, True))
     assert not np.array_equal(first.values["images"], last.values["images"])
     assert np.array_equal(load_file(out / manifest.golden.inputs)["images"], last.values["images"])

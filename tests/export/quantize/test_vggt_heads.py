@@ -9,7 +9,7 @@ from page4d_export.exporter import write_unverified
 from page4d_export.plan.export_plan import ExportPlan
 from page4d_export.quantize.activation_stats import StatsOutputs
 from page4d_export.quantize.calibrate import calibrate
-from page4d_export.quantize.linear_layers import Graph
+from page4d_export.quantize.stage_graph import Graph
 from page4d_export.sample_clip import SampleClip
 from page4d_export.stage import stages_of
 from page4d_export.tracing.onnx_export import OnnxExporter
